@@ -1,0 +1,272 @@
+//! What a gateway node asks of the world behind it, and what it is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+use crate::error::BackplaneError;
+use crate::position::{Epoch, Offset, Position};
+use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic, UserId};
+use crate::wire::Envelope;
+
+/// The log, the topics, the groups and the directory of one cluster, as one node sees them.
+///
+/// Every message that reaches more than its own caller goes through [`publish`](Backplane::publish) and comes back
+/// to the nodes that have receivers, this one included, through their [`HubSink`]: one path, one order.
+///
+/// Calls wait for a bounded time when the server can't be reached and then fail with
+/// [`BackplaneError::Unavailable`]. A dropped call may still be carried out.
+pub trait Backplane: Send + Sync + 'static {
+    /// This process.
+    fn node(&self) -> &NodeId;
+
+    /// Whether the server can be reached and this node receives what is published.
+    fn status(&self) -> watch::Receiver<Status>;
+
+    /// A secret of at least 32 random bytes that all nodes of the cluster share.
+    fn cluster_secret(&self) -> Arc<[u8]>;
+
+    /// Begins to serve `hub` on this node. Deliveries of the hub go to `sink`, one after another, in log order.
+    /// Opening a hub twice is an error.
+    fn open_hub(
+        &self,
+        hub: HubName,
+        options: HubOptions,
+        sink: Arc<dyn HubSink>,
+    ) -> BoxFuture<'_, Result<(), BackplaneError>>;
+
+    /// Sets who answers other nodes' requests. Called once, before [`Backplane::request`] is of use to others.
+    fn set_service(&self, service: Arc<dyn NodeService>);
+
+    /// Appends a message to each of the topics, in order, and pushes it to the nodes with receivers.
+    ///
+    /// The receipts are in the order of `topics`. A message to a [`Topic::Connection`] that nobody owns is not
+    /// appended: its receipt is `None`. Messages to groups and users without connections are appended; who joins
+    /// later does not receive them.
+    ///
+    /// On error, topics before the failing one may have been published to.
+    fn publish<'a>(
+        &'a self,
+        hub: &'a HubName,
+        topics: &'a [Topic],
+        envelope: &'a Envelope,
+    ) -> BoxFuture<'a, Result<Vec<Option<Offset>>, BackplaneError>>;
+
+    /// Makes this node the owner of a connection that nobody owns and that was never closed.
+    /// The connection receives nothing until [`Backplane::enter`].
+    fn claim<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionRecord,
+    ) -> BoxFuture<'a, Result<Claim, BackplaneError>>;
+
+    /// Puts a connection that this node claimed into [`Topic::All`], its [`Topic::User`] and its own
+    /// [`Topic::Connection`]; with `claim` it is claimed in the same step. Returns the offset from which on it
+    /// receives, after the sink was given the [`Delivery::Joined`].
+    fn enter<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionRecord,
+        claim: bool,
+    ) -> BoxFuture<'a, Result<Offset, BackplaneError>>;
+
+    /// Gives an owned connection up, so that another node may claim it: the handshake has not begun yet.
+    fn release<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+    ) -> BoxFuture<'a, Result<(), BackplaneError>>;
+
+    /// Removes a connection that this node owns from the directory and from every group. Its id stays refused by
+    /// [`Backplane::claim`] for `tombstone`. Returns whether this call removed it: exactly one caller in the
+    /// cluster is told `true`.
+    ///
+    /// While the server can't be reached, the removal is kept and carried out later; the answer is then `Ok(true)`.
+    fn remove<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        tombstone: Duration,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
+
+    /// Joins a connection that this node owns to a group. Returns the offset from which on it receives the group's
+    /// messages, after the sink was given the [`Delivery::Joined`]. Joining twice changes nothing.
+    fn join<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        group: &'a GroupName,
+    ) -> BoxFuture<'a, Result<Offset, BackplaneError>>;
+
+    /// The reverse of [`Backplane::join`]: after the returned offset nothing of the group is received.
+    fn leave<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        group: &'a GroupName,
+    ) -> BoxFuture<'a, Result<Offset, BackplaneError>>;
+
+    /// Which node owns a connection.
+    fn locate<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+    ) -> BoxFuture<'a, Result<Option<NodeId>, BackplaneError>>;
+
+    /// Reads up to `limit` messages of one topic that come after `after`, oldest first.
+    fn read<'a>(
+        &'a self,
+        hub: &'a HubName,
+        topic: &'a Topic,
+        after: &'a Position,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<LogRead, BackplaneError>>;
+
+    /// The place of the hub's newest entry.
+    fn position<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>>;
+
+    /// Asks another node's [`NodeService`] and waits for its reply for at most `timeout`. When the returned future is
+    /// dropped, the other node is told that nobody waits any more.
+    ///
+    /// # Errors
+    /// [`BackplaneError::NodeUnreachable`] at once when the node does not listen, or as soon as its lease ends.
+    fn request<'a>(
+        &'a self,
+        node: &'a NodeId,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Bytes, BackplaneError>>;
+
+    /// The nodes that are alive, this one included.
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<NodeId>, BackplaneError>>;
+
+    /// Ends all tasks and gives up the node's lease. Connections must have been removed before.
+    fn shutdown(&self) -> BoxFuture<'_, ()>;
+}
+
+/// How a hub's log is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubOptions {
+    /// Most entries kept of one topic (`retention.messages`). The server may keep up to 100 more.
+    pub retention_messages: usize,
+    /// How long a topic's entries are kept after its newest one (`retention.seconds`).
+    pub retention: Duration,
+}
+
+impl Default for HubOptions {
+    fn default() -> Self {
+        Self {
+            retention_messages: 1_000,
+            retention: Duration::from_secs(150),
+        }
+    }
+}
+
+/// Receives one hub's deliveries on one node.
+pub trait HubSink: Send + Sync + 'static {
+    /// Takes deliveries in log order. Called by one task per hub; must not block and must not call back.
+    fn deliver(&self, deliveries: &[Delivery]);
+}
+
+/// One entry of a hub's log, as far as it concerns this node.
+#[derive(Clone, Debug)]
+pub enum Delivery {
+    /// A message for the local connections of a topic.
+    Message(Message),
+    /// From here on a local connection receives these topics.
+    Joined {
+        /// The connection.
+        connection: ConnectionId,
+        /// What it receives from now on.
+        topics: Vec<Topic>,
+        /// The place of the change.
+        offset: Offset,
+    },
+    /// From here on a local connection no longer receives these topics.
+    Left {
+        /// The connection.
+        connection: ConnectionId,
+        /// What it received until now.
+        topics: Vec<Topic>,
+        /// The place of the change.
+        offset: Offset,
+    },
+    /// The log can't vouch for what came between the deliveries before and after this one.
+    Gap(Gap),
+}
+
+/// A message with its place.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Whom it is for.
+    pub topic: Topic,
+    /// Its place in the hub's log.
+    pub offset: Offset,
+    /// What it says.
+    pub envelope: Arc<Envelope>,
+}
+
+/// Why messages may be missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gap {
+    /// Another life of the log began; what the old one had last is unknown. Concerns every topic.
+    NewEpoch(Epoch),
+    /// The log no longer reaches back far enough. Concerns one topic.
+    Trimmed(Topic),
+}
+
+/// A connection as the directory knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionRecord {
+    /// Its public id.
+    pub id: ConnectionId,
+    /// Whose it is.
+    pub user: Option<UserId>,
+}
+
+/// The outcome of [`Backplane::claim`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// This node owns the connection now.
+    Claimed,
+    /// Another node does (or this one already).
+    Owned(NodeId),
+    /// The connection was closed; it must not come back.
+    Closed,
+}
+
+/// What [`Backplane::read`] found.
+#[derive(Clone, Debug)]
+pub enum LogRead {
+    /// These messages, and nothing is missing before or between them.
+    Exact(Vec<Message>),
+    /// Messages after the asked position were trimmed away.
+    Trimmed,
+    /// The position is of another epoch.
+    OtherEpoch(Epoch),
+}
+
+/// How the node stands with its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Commands work and deliveries arrive.
+    Connected,
+    /// The server can't be reached; the node tries on.
+    Disconnected,
+}
+
+/// Answers other nodes and hears of their end.
+pub trait NodeService: Send + Sync + 'static {
+    /// Serves a request of another node. The future is dropped when the asking node stops waiting.
+    fn serve(&self, payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>>;
+
+    /// A dead node's connection was removed by this node, and by no other.
+    fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord);
+
+    /// This node's lease ended while it could not renew it and others have removed its connections: every local
+    /// connection must end, because its memberships are gone.
+    fn fenced(&self);
+}

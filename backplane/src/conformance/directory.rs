@@ -1,0 +1,150 @@
+//! One owner; what was closed stays closed.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::{Nodes, eventually, open, record};
+use crate::backplane::{Claim, HubOptions};
+use crate::error::BackplaneError;
+use crate::topic::Topic;
+
+/// A message to a connection that nobody owns is not appended.
+pub async fn a_message_to_an_unknown_connection_is_refused(nodes: &Nodes) {
+    let members = open(nodes, HubOptions::default()).await;
+    let unknown = Topic::Connection(record(None).id);
+    assert_eq!(members[0].publish(unknown.clone(), "x").await, None);
+    assert_eq!(members[0].node.position(&members[0].hub).await.unwrap().offset, 0);
+    let connection = members[0].connect(None).await;
+    assert!(
+        members[0]
+            .publish(Topic::Connection(connection.clone()), "x")
+            .await
+            .is_some()
+    );
+    assert!(members[0].remove(&connection).await);
+    assert_eq!(members[0].publish(Topic::Connection(connection), "x").await, None);
+}
+
+/// A message to a connection reaches the node that owns it, and no other.
+pub async fn a_direct_message_reaches_the_owner_only(nodes: &Nodes) {
+    let members = open(nodes, HubOptions::default()).await;
+    let mut connections = Vec::new();
+    for member in &members {
+        connections.push(member.connect(None).await);
+    }
+    let last = connections.last().unwrap();
+    members[0]
+        .publish(Topic::Connection(last.clone()), "direct")
+        .await
+        .unwrap();
+    members[0].publish(Topic::All, "end").await;
+    for (member, connection) in members.iter().zip(&connections) {
+        let received = member.sink.received_until(connection, "end").await;
+        let direct = received.iter().filter(|(_, target)| target == "direct").count();
+        assert_eq!(direct, usize::from(connection == last));
+    }
+}
+
+/// One claim wins; every other is told who owns the connection.
+pub async fn a_connection_is_claimed_once(nodes: &Nodes) {
+    let members = open(nodes, HubOptions::default()).await;
+    let connection = record(Some("u"));
+    let mut claims = JoinSet::new();
+    for member in members.iter().cycle().take(8).cloned() {
+        let connection = connection.clone();
+        claims.spawn(async move {
+            (
+                member.node.node().clone(),
+                member.node.claim(&member.hub, &connection).await.unwrap(),
+            )
+        });
+    }
+    let claims = claims.join_all().await;
+    let winners: Vec<_> = claims
+        .iter()
+        .filter(|(_, claim)| *claim == Claim::Claimed)
+        .collect();
+    assert_eq!(winners.len(), 1, "{claims:?}");
+    let owner = winners[0].0.clone();
+    assert!(
+        claims
+            .iter()
+            .all(|(_, claim)| *claim == Claim::Claimed || *claim == Claim::Owned(owner.clone()))
+    );
+    for member in &members {
+        let located = member.node.locate(&member.hub, &connection.id).await.unwrap();
+        assert_eq!(located.as_ref(), Some(&owner));
+    }
+}
+
+/// A connection that was given up may be claimed by anybody.
+pub async fn a_released_connection_may_be_claimed_again(nodes: &Nodes) {
+    let members = open(nodes, HubOptions::default()).await;
+    let (first, last) = (&members[0], members.last().unwrap());
+    let connection = record(None);
+    assert_eq!(
+        first.node.claim(&first.hub, &connection).await.unwrap(),
+        Claim::Claimed
+    );
+    first.node.release(&first.hub, &connection.id).await.unwrap();
+    assert_eq!(last.node.locate(&last.hub, &connection.id).await.unwrap(), None);
+    assert_eq!(
+        last.node.claim(&last.hub, &connection).await.unwrap(),
+        Claim::Claimed
+    );
+    last.node.enter(&last.hub, &connection, false).await.unwrap();
+    let again = last.node.enter(&last.hub, &connection, true).await;
+    assert!(matches!(again, Err(BackplaneError::NotOwner { .. })), "{again:?}");
+}
+
+/// The id of a removed connection is refused until its tombstone ends.
+pub async fn a_closed_connection_stays_closed(nodes: &Nodes) {
+    let members = open(nodes, HubOptions::default()).await;
+    let (first, last) = (&members[0], members.last().unwrap());
+    let connection = record(None);
+    first.node.enter(&first.hub, &connection, true).await.unwrap();
+    let tombstone = Duration::from_millis(300);
+    assert!(
+        first
+            .node
+            .remove(&first.hub, &connection.id, tombstone)
+            .await
+            .unwrap()
+    );
+    assert_eq!(
+        last.node.claim(&last.hub, &connection).await.unwrap(),
+        Claim::Closed
+    );
+    let entered = last.node.enter(&last.hub, &connection, true).await;
+    assert!(
+        matches!(entered, Err(BackplaneError::NotOwner { .. })),
+        "{entered:?}"
+    );
+    eventually("the tombstone ends", async || {
+        let claim = last.node.claim(&last.hub, &connection).await.unwrap();
+        (claim == Claim::Claimed).then_some(())
+    })
+    .await;
+}
+
+/// Of all who remove a connection, one is told that it did.
+pub async fn a_connection_is_removed_once(nodes: &Nodes) {
+    let members = open(nodes, HubOptions::default()).await;
+    let member = members.last().unwrap();
+    let connection = member.connect(Some("u")).await;
+    member.join(&connection, "g").await;
+    let mut removals = JoinSet::new();
+    for member in members.iter().cycle().take(8).cloned() {
+        let connection = connection.clone();
+        removals.spawn(async move { member.remove(&connection).await });
+    }
+    let removed = removals
+        .join_all()
+        .await
+        .into_iter()
+        .filter(|removed| *removed)
+        .count();
+    assert_eq!(removed, 1);
+    assert_eq!(member.node.locate(&member.hub, &connection).await.unwrap(), None);
+}

@@ -1,0 +1,83 @@
+//! The one error type of this crate.
+
+use std::time::Duration;
+
+use crate::topic::{ConnectionId, NodeId};
+
+/// Why the backplane could not do what was asked. Nothing was changed unless the variant says otherwise.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackplaneError {
+    /// The server can't be reached; reconnecting goes on in the background. The operation may be tried again.
+    #[error("the backplane is unreachable (waited {waited:?}): {reason}")]
+    Unavailable {
+        /// How long the call waited.
+        waited: Duration,
+        /// What the connection said last.
+        reason: String,
+    },
+    /// No answer within the bound. The operation may or may not have been carried out.
+    #[error("the backplane did not answer within {waited:?}")]
+    Timeout {
+        /// How long the call waited.
+        waited: Duration,
+    },
+    /// The hub was not opened on this node.
+    #[error("hub {hub:?} is not open on this node")]
+    HubNotOpen {
+        /// The hub's name.
+        hub: String,
+    },
+    /// The connection is not owned by this node, or not any more.
+    #[error("connection {connection} is not owned by this node")]
+    NotOwner {
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// No such node listens.
+    #[error("node {node} does not listen")]
+    NodeUnreachable {
+        /// The node.
+        node: NodeId,
+    },
+    /// The other node refused or failed.
+    #[error("node {node} answered: {reason}")]
+    NodeFailed {
+        /// The node.
+        node: NodeId,
+        /// Its words.
+        reason: String,
+    },
+    /// What the server said is not what this version understands.
+    #[error("unexpected answer from the backplane: {what}")]
+    Malformed {
+        /// What was wrong.
+        what: String,
+    },
+    /// The settings can't work.
+    #[error("backplane settings: {what}")]
+    Config {
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// The server refused a command.
+    #[error("the backplane refused a command: {reason}")]
+    Refused {
+        /// The server's words, without the command's arguments.
+        reason: String,
+    },
+    /// The backplane was shut down.
+    #[error("the backplane was shut down")]
+    Closed,
+}
+
+impl BackplaneError {
+    /// Whether the same call may work a little later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable { .. } | Self::Timeout { .. } | Self::NodeUnreachable { .. }
+        )
+    }
+}

@@ -1,0 +1,42 @@
+//! The world behind a Hubcast node: an ordered log for each hub, the topics that connections receive, the groups they
+//! joined, the directory that says which node owns which connection, and the liveness of nodes.
+//!
+//! # Guarantees
+//! * **One order.** A message gets its [`Offset`] in the same step in which it is stored and pushed. Every node hands a
+//!   hub's entries to its [`HubSink`] in offset order, each at most once.
+//! * **Membership is part of the log.** A connection receives a topic from exactly the offset at which it joined until
+//!   exactly the offset at which it left.
+//! * **Exact or explicit.** What a node missed (lost connection, full queue) is read from the log. When the log can't
+//!   prove that nothing is missing, the sink is told with [`Delivery::Gap`].
+//! * **One owner.** A connection has one owning node. A closed one never comes back.
+//!
+//! There are two implementations, [`memory`] for one process and [`redis`](crate::redis) for a cluster; both pass the
+//! same conformance rules (feature `conformance`).
+
+mod backplane;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+pub mod memory;
+mod position;
+mod proof;
+#[cfg(feature = "redis")]
+pub mod redis;
+mod topic;
+
+pub use backplane::{
+    Backplane, Claim, ConnectionRecord, Delivery, Gap, HubOptions, HubSink, LogRead, Message, NodeService,
+    Status,
+};
+pub use error::BackplaneError;
+pub use position::{Epoch, Offset, Position, Step, step};
+pub use topic::{
+    ConnectionId, GroupName, HubName, MAX_CONNECTION_ID_BYTES, MAX_GROUP_NAME_BYTES, MAX_HUB_NAME_BYTES,
+    MAX_USER_ID_BYTES, NameError, NodeId, Topic, UserId,
+};
+
+/// What nodes store in Redis and send to each other, generated from `proto/hubcast.proto`.
+pub mod wire {
+    #![allow(missing_docs)]
+    include!(concat!(env!("OUT_DIR"), "/hubcast.v1.rs"));
+}

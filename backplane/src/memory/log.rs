@@ -1,0 +1,177 @@
+//! The entries of one hub, kept per topic.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::backplane::{HubOptions, LogRead, Message};
+use crate::position::Offset;
+use crate::proof::is_complete;
+use crate::topic::Topic;
+use crate::wire::Envelope;
+
+/// A hub's counter and what it numbered.
+pub(super) struct Log {
+    options: HubOptions,
+    last: Offset,
+    topics: HashMap<Topic, Ring>,
+    /// No topic that was dropped from `topics` had an entry above this.
+    forgotten: Offset,
+}
+
+struct Ring {
+    entries: VecDeque<Stored>,
+    tail: Offset,
+    touched: Instant,
+}
+
+struct Stored {
+    offset: Offset,
+    previous: Offset,
+    /// `None` for a change of membership.
+    envelope: Option<Arc<Envelope>>,
+}
+
+/// A topic's newest offset is known for so long at least, so that a late reader is refused for a reason.
+const TAIL_LIFE: Duration = Duration::from_secs(3600);
+
+impl Log {
+    pub(super) fn new(options: HubOptions) -> Self {
+        Self {
+            options,
+            last: 0,
+            topics: HashMap::new(),
+            forgotten: 0,
+        }
+    }
+
+    pub(super) fn last(&self) -> Offset {
+        self.last
+    }
+
+    pub(super) fn append(&mut self, topic: &Topic, envelope: Option<Arc<Envelope>>) -> Offset {
+        self.last += 1;
+        let now = Instant::now();
+        let ring = self.topics.entry(topic.clone()).or_insert_with(|| Ring {
+            entries: VecDeque::new(),
+            tail: 0,
+            touched: now,
+        });
+        ring.entries.push_back(Stored {
+            offset: self.last,
+            previous: ring.tail,
+            envelope,
+        });
+        if ring.entries.len() > self.options.retention_messages.max(1) {
+            ring.entries.pop_front();
+        }
+        ring.tail = self.last;
+        ring.touched = now;
+        self.last
+    }
+
+    /// Drops a topic that will never be used again.
+    pub(super) fn delete(&mut self, topic: &Topic) {
+        self.topics.remove(topic);
+    }
+
+    /// Drops what is older than the retention.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        let Self {
+            options,
+            topics,
+            forgotten,
+            ..
+        } = self;
+        let tail_life = TAIL_LIFE.max(options.retention * 4);
+        topics.retain(|_, ring| {
+            let idle = now.saturating_duration_since(ring.touched);
+            if idle > options.retention {
+                ring.entries = VecDeque::new();
+            }
+            if idle > tail_life {
+                *forgotten = ring.tail.max(*forgotten);
+            }
+            idle <= tail_life
+        });
+    }
+
+    pub(super) fn read(&self, topic: &Topic, after: Offset, limit: usize) -> LogRead {
+        if after > self.last {
+            return LogRead::Trimmed; // nobody was ever given such a position
+        }
+        let ring = self.topics.get(topic);
+        let entries = ring.map(|ring| {
+            let start = ring.entries.partition_point(|stored| stored.offset <= after);
+            ring.entries.range(start..)
+        });
+        let first = entries
+            .clone()
+            .and_then(|mut entries| entries.next())
+            .map(|stored| stored.previous);
+        if !is_complete(after, first, ring.map(|ring| ring.tail), self.forgotten) {
+            return LogRead::Trimmed;
+        }
+        let messages = entries.into_iter().flatten().filter_map(|stored| {
+            let envelope = Arc::clone(stored.envelope.as_ref()?);
+            Some(Message {
+                topic: topic.clone(),
+                offset: stored.offset,
+                envelope,
+            })
+        });
+        LogRead::Exact(messages.take(limit).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(retention_messages: usize) -> Log {
+        Log::new(HubOptions {
+            retention_messages,
+            retention: Duration::from_secs(10),
+        })
+    }
+
+    fn offsets(read: LogRead) -> Option<Vec<Offset>> {
+        match read {
+            LogRead::Exact(messages) => Some(messages.iter().map(|message| message.offset).collect()),
+            _ => None,
+        }
+    }
+
+    fn append(log: &mut Log, topic: &Topic) -> Offset {
+        log.append(topic, Some(Arc::new(Envelope::default())))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_entry_goes_first_and_its_loss_is_told() {
+        let mut log = log(2);
+        for _ in 0..3 {
+            append(&mut log, &Topic::All);
+        }
+        assert_eq!(offsets(log.read(&Topic::All, 1, 9)), Some(vec![2, 3]));
+        assert_eq!(offsets(log.read(&Topic::All, 0, 9)), None);
+        assert_eq!(offsets(log.read(&Topic::All, 1, 1)), Some(vec![2]));
+        assert_eq!(offsets(log.read(&Topic::All, 4, 1)), None, "ahead of the log");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_topic_is_forgotten_in_two_steps() {
+        let mut log = log(10);
+        append(&mut log, &Topic::All);
+        tokio::time::advance(Duration::from_secs(11)).await;
+        log.sweep(Instant::now());
+        assert_eq!(offsets(log.read(&Topic::All, 0, 9)), None);
+        assert_eq!(offsets(log.read(&Topic::All, 1, 9)), Some(vec![]));
+        tokio::time::advance(TAIL_LIFE).await;
+        log.sweep(Instant::now());
+        assert!(log.topics.is_empty());
+        assert_eq!(offsets(log.read(&Topic::All, 0, 9)), None);
+        assert_eq!(offsets(log.read(&Topic::All, 1, 9)), Some(vec![]));
+    }
+}

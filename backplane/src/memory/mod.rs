@@ -1,0 +1,267 @@
+//! The whole world in one process: what a single node needs, with the semantics of a cluster.
+
+mod hub;
+mod log;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use tokio::time::{interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use self::hub::{Hub, run_lane};
+use crate::backplane::{
+    Backplane, Claim, ConnectionRecord, HubOptions, HubSink, LogRead, NodeService, Status,
+};
+use crate::error::BackplaneError;
+use crate::position::{Epoch, Offset, Position};
+use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic};
+use crate::wire::Envelope;
+
+/// How often expired entries and tombstones are dropped, at most.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// And at least.
+const SHORTEST_SWEEP_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The [`Backplane`] of a node that is alone.
+pub struct MemoryBackplane {
+    node: NodeId,
+    epoch: Epoch,
+    secret: Arc<[u8]>,
+    status: watch::Sender<Status>,
+    hubs: RwLock<HashMap<HubName, Arc<Hub>>>,
+    service: ArcSwapOption<Arc<dyn NodeService>>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl MemoryBackplane {
+    /// A world of its own, in which only `node` lives.
+    #[must_use]
+    pub fn new(node: NodeId) -> Self {
+        let secret: Vec<u8> = (0..2).flat_map(|_| Uuid::new_v4().into_bytes()).collect();
+        Self {
+            node,
+            epoch: Epoch::new(&Uuid::new_v4().simple().to_string()),
+            secret: secret.into(),
+            status: watch::Sender::new(Status::Connected),
+            hubs: RwLock::default(),
+            service: ArcSwapOption::empty(),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        }
+    }
+
+    fn hub(&self, hub: &HubName) -> Result<Arc<Hub>, BackplaneError> {
+        let found = self.hubs.read().get(hub).cloned();
+        found.ok_or_else(|| BackplaneError::HubNotOpen { hub: hub.to_string() })
+    }
+
+    fn open(&self, name: HubName, options: HubOptions, sink: Arc<dyn HubSink>) -> Result<(), BackplaneError> {
+        if self.closing.is_cancelled() {
+            return Err(BackplaneError::Closed);
+        }
+        let mut hubs = self.hubs.write();
+        if hubs.contains_key(&name) {
+            return Err(BackplaneError::Config {
+                what: format!("hub {name} was opened twice"),
+            });
+        }
+        let period = (options.retention / 4).clamp(SHORTEST_SWEEP_INTERVAL, SWEEP_INTERVAL);
+        let (hub, items) = Hub::new(self.node.clone(), options);
+        let hub = Arc::new(hub);
+        self.tasks.spawn(run_lane(sink, items, self.closing.clone()));
+        self.tasks
+            .spawn(run_sweeps(Arc::clone(&hub), period, self.closing.clone()));
+        hubs.insert(name, hub);
+        Ok(())
+    }
+
+    async fn ask(&self, node: &NodeId, payload: Bytes, bound: Duration) -> Result<Bytes, BackplaneError> {
+        let service = self.service.load_full().filter(|_| *node == self.node);
+        let Some(service) = service else {
+            return Err(BackplaneError::NodeUnreachable { node: node.clone() });
+        };
+        match timeout(bound, service.serve(payload)).await {
+            Err(_) => Err(BackplaneError::Timeout { waited: bound }),
+            Ok(Err(reason)) => Err(BackplaneError::NodeFailed {
+                node: node.clone(),
+                reason,
+            }),
+            Ok(Ok(reply)) => Ok(reply),
+        }
+    }
+}
+
+impl Backplane for MemoryBackplane {
+    fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    fn cluster_secret(&self) -> Arc<[u8]> {
+        Arc::clone(&self.secret)
+    }
+
+    fn open_hub(
+        &self,
+        hub: HubName,
+        options: HubOptions,
+        sink: Arc<dyn HubSink>,
+    ) -> BoxFuture<'_, Result<(), BackplaneError>> {
+        async move { self.open(hub, options, sink) }.boxed()
+    }
+
+    fn set_service(&self, service: Arc<dyn NodeService>) {
+        self.service.store(Some(Arc::new(service)));
+    }
+
+    fn publish<'a>(
+        &'a self,
+        hub: &'a HubName,
+        topics: &'a [Topic],
+        envelope: &'a Envelope,
+    ) -> BoxFuture<'a, Result<Vec<Option<Offset>>, BackplaneError>> {
+        async move {
+            let hub = self.hub(hub)?;
+            let envelope = Arc::new(envelope.clone());
+            let mut receipts = Vec::with_capacity(topics.len());
+            for topic in topics {
+                receipts.push(hub.publish(topic, &envelope).await?);
+            }
+            Ok(receipts)
+        }
+        .boxed()
+    }
+
+    fn claim<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionRecord,
+    ) -> BoxFuture<'a, Result<Claim, BackplaneError>> {
+        async move { Ok(self.hub(hub)?.claim(connection)) }.boxed()
+    }
+
+    fn enter<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionRecord,
+        claim: bool,
+    ) -> BoxFuture<'a, Result<Offset, BackplaneError>> {
+        async move { self.hub(hub)?.enter(connection, claim).await }.boxed()
+    }
+
+    fn release<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+    ) -> BoxFuture<'a, Result<(), BackplaneError>> {
+        async move { self.hub(hub)?.release(connection) }.boxed()
+    }
+
+    fn remove<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        tombstone: Duration,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move { Ok(self.hub(hub)?.remove(connection, tombstone)) }.boxed()
+    }
+
+    fn join<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        group: &'a GroupName,
+    ) -> BoxFuture<'a, Result<Offset, BackplaneError>> {
+        async move { self.hub(hub)?.join(connection, group).await }.boxed()
+    }
+
+    fn leave<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        group: &'a GroupName,
+    ) -> BoxFuture<'a, Result<Offset, BackplaneError>> {
+        async move { self.hub(hub)?.leave(connection, group).await }.boxed()
+    }
+
+    fn locate<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+    ) -> BoxFuture<'a, Result<Option<NodeId>, BackplaneError>> {
+        async move { Ok(self.hub(hub)?.is_owned(connection).then(|| self.node.clone())) }.boxed()
+    }
+
+    fn read<'a>(
+        &'a self,
+        hub: &'a HubName,
+        topic: &'a Topic,
+        after: &'a Position,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<LogRead, BackplaneError>> {
+        async move {
+            let hub = self.hub(hub)?;
+            if after.epoch != self.epoch {
+                return Ok(LogRead::OtherEpoch(self.epoch.clone()));
+            }
+            Ok(hub.read(topic, after.offset, limit))
+        }
+        .boxed()
+    }
+
+    fn position<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>> {
+        async move {
+            Ok(Position {
+                epoch: self.epoch.clone(),
+                offset: self.hub(hub)?.last(),
+            })
+        }
+        .boxed()
+    }
+
+    fn request<'a>(
+        &'a self,
+        node: &'a NodeId,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Bytes, BackplaneError>> {
+        self.ask(node, payload, timeout).boxed()
+    }
+
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<NodeId>, BackplaneError>> {
+        async move { Ok(vec![self.node.clone()]) }.boxed()
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        async move {
+            self.closing.cancel();
+            self.tasks.close();
+            self.tasks.wait().await;
+        }
+        .boxed()
+    }
+}
+
+async fn run_sweeps(hub: Arc<Hub>, period: Duration, closing: CancellationToken) {
+    let mut ticks = interval(period);
+    loop {
+        tokio::select! {
+            () = closing.cancelled() => return,
+            _ = ticks.tick() => hub.sweep(),
+        }
+    }
+}

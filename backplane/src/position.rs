@@ -1,0 +1,88 @@
+//! Places in a hub's log, and the decisions that depend on them alone.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A message's place in its hub's log: 1 for the first, without holes within one [`Epoch`].
+pub type Offset = u64;
+
+/// One life of a hub's log. Offsets of two epochs must not be compared: a server that was restarted or promoted
+/// may have forgotten its last offsets and give them out again.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Epoch(Arc<str>);
+
+impl Epoch {
+    /// Takes an epoch's name.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self(Arc::from(name))
+    }
+
+    /// The epoch's name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A place in a log that can be compared safely: offsets count only within one epoch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Position {
+    /// The life of the log.
+    pub epoch: Epoch,
+    /// The place in it.
+    pub offset: Offset,
+}
+
+/// What a reader that has seen a topic up to `seen` does with an entry that names its predecessor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// It is the next one.
+    Next,
+    /// It was handed on before.
+    Duplicate,
+    /// At least one entry between is missing: read the log.
+    Gap,
+}
+
+/// Decides about an entry of one topic by offsets of one epoch: `previous` is the offset of the topic's entry before.
+#[must_use]
+pub fn step(seen: Offset, previous: Offset, offset: Offset) -> Step {
+    if offset <= seen {
+        Step::Duplicate
+    } else if previous > seen {
+        Step::Gap
+    } else {
+        Step::Next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_follows_from_the_offsets_alone() {
+        assert_eq!(step(0, 0, 1), Step::Next);
+        assert_eq!(
+            step(5, 3, 9),
+            Step::Next,
+            "a reader may start after the predecessor"
+        );
+        assert_eq!(step(5, 5, 6), Step::Next);
+        assert_eq!(step(5, 6, 7), Step::Gap);
+        assert_eq!(step(5, 3, 5), Step::Duplicate);
+    }
+}

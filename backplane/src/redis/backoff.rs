@@ -1,0 +1,47 @@
+//! Waiting between tries: longer each time, and not in step with other nodes.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use uuid::Uuid;
+
+const SHORTEST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(2);
+
+pub(super) struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    pub(super) fn new() -> Self {
+        Self { next: SHORTEST }
+    }
+
+    pub(super) async fn wait(&mut self) {
+        let time = jittered(self.next);
+        self.next = (self.next * 2).min(LONGEST);
+        sleep(time).await;
+    }
+}
+
+/// Between half of `time` and all of it.
+fn jittered(time: Duration) -> Duration {
+    let random = Uuid::new_v4().into_bytes()[0];
+    time.mul_f64(0.5 + f64::from(random) / 512.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_stays_within_its_bounds() {
+        for _ in 0..100 {
+            let time = jittered(Duration::from_secs(1));
+            assert!(
+                (Duration::from_millis(500)..Duration::from_secs(1)).contains(&time),
+                "{time:?}"
+            );
+        }
+    }
+}

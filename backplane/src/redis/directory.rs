@@ -1,0 +1,295 @@
+//! Which node owns which connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Value;
+use tokio::sync::RwLockReadGuard;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::commands::Repeat;
+use super::hub::Hub;
+use super::inner::Inner;
+use super::link::{decode, items, malformed};
+use super::local::{Subject, Unfinished};
+use super::script::Place;
+use crate::backplane::{Claim, ConnectionRecord};
+use crate::error::BackplaneError;
+use crate::position::Offset;
+use crate::topic::{ConnectionId, NodeId, Topic, UserId};
+
+impl Inner {
+    pub(super) async fn claim(
+        self: Arc<Self>,
+        hub: Arc<Hub>,
+        connection: ConnectionRecord,
+    ) -> Result<Claim, BackplaneError> {
+        self.check_admitted()?;
+        let id = &connection.id;
+        if let Some(claim) = self.claim_here(&hub, &connection).await? {
+            return Ok(claim);
+        }
+        let outcome = self.claim_on_server(&hub, &connection).await;
+        let mut local = hub.local.lock();
+        match &outcome {
+            Ok(Claim::Claimed) => local.set_owned(id),
+            outcome => {
+                local.remove(id);
+                if outcome.is_err() {
+                    // The server may have carried it out.
+                    local.unfinished.insert(id.clone(), Unfinished::Release);
+                }
+            }
+        }
+        hub.claimed.notify_waiters();
+        outcome
+    }
+
+    /// Makes the connection this node's to claim on the server; an answer where this node knows better.
+    async fn claim_here(
+        &self,
+        hub: &Hub,
+        connection: &ConnectionRecord,
+    ) -> Result<Option<Claim>, BackplaneError> {
+        let deadline = self.deadline();
+        loop {
+            let other_claim = hub.claimed.notified();
+            {
+                let mut local = hub.local.lock();
+                if matches!(
+                    local.unfinished.get(&connection.id),
+                    Some(Unfinished::Remove { .. })
+                ) {
+                    return Ok(Some(Claim::Closed));
+                }
+                if local.insert(connection) {
+                    local.unfinished.remove(&connection.id);
+                    return Ok(None);
+                }
+                if local.is_owned(&connection.id) {
+                    return Ok(Some(Claim::Owned(self.options.node.clone())));
+                }
+            }
+            // Another call of this node claims it at this moment: the outcome tells who owns it.
+            if self.until(deadline, other_claim).await?.is_none() {
+                return Err(BackplaneError::Timeout {
+                    waited: self.commands.bound(),
+                });
+            }
+        }
+    }
+
+    async fn claim_on_server(
+        &self,
+        hub: &Hub,
+        connection: &ConnectionRecord,
+    ) -> Result<Claim, BackplaneError> {
+        let _gate = self.pass(hub, self.deadline()).await?;
+        let call = hub
+            .scripts
+            .claim(&self.commands, &connection.id, connection.user.as_ref());
+        match call.await? {
+            None => Ok(Claim::Closed),
+            // Without a local record, the server has this node from an earlier try whose answer was lost.
+            Some((owner, new)) if new || owner == self.options.node.as_str() => Ok(Claim::Claimed),
+            Some((owner, _)) => NodeId::parse(owner)
+                .map(Claim::Owned)
+                .map_err(|_| malformed("the id of an owner")),
+        }
+    }
+
+    pub(super) async fn enter(
+        self: Arc<Self>,
+        hub: Arc<Hub>,
+        connection: ConnectionRecord,
+        claim: bool,
+    ) -> Result<Offset, BackplaneError> {
+        self.check_admitted()?;
+        let id = &connection.id;
+        let refused = || BackplaneError::NotOwner {
+            connection: id.clone(),
+        };
+        let user = {
+            let mut local = hub.local.lock();
+            if claim && (local.unfinished.contains_key(id) || !local.insert(&connection)) {
+                return Err(refused());
+            }
+            local.user(id).ok_or_else(refused)?
+        };
+        let outcome = self.enter_on_server(&hub, id, user, claim).await;
+        hub.claimed.notify_waiters();
+        if claim && let Err(error) = &outcome {
+            let mut local = hub.local.lock();
+            if local.remove(id) && !matches!(error, BackplaneError::NotOwner { .. }) {
+                // The server may have carried it out; nobody was told the id, so it may be closed for good.
+                local
+                    .unfinished
+                    .insert(id.clone(), removal(Duration::from_secs(60)));
+            }
+        }
+        outcome
+    }
+
+    async fn enter_on_server(
+        self: &Arc<Self>,
+        hub: &Arc<Hub>,
+        id: &ConnectionId,
+        user: Option<UserId>,
+        claim: bool,
+    ) -> Result<Offset, BackplaneError> {
+        let begun = Instant::now();
+        let deadline = self.deadline();
+        let topics = std::iter::once(Topic::All).chain(user.clone().map(Topic::User));
+        let interested = self
+            .interest(hub, topics.map(Subject::Topic).collect(), deadline)
+            .await?;
+        loop {
+            let place = {
+                let _gate = self.pass(hub, deadline).await?;
+                let place = hub
+                    .scripts
+                    .enter(&self.commands, id, user.as_ref(), claim)
+                    .await?;
+                let place = owned_place(place, id)?;
+                hub.local.lock().set_entered(id);
+                place
+            };
+            let offset = place.offset;
+            if self.reached(hub.waiters.wait(place), begun, deadline).await? {
+                drop(interested);
+                return Ok(offset);
+            }
+        }
+    }
+
+    pub(super) async fn release(
+        self: Arc<Self>,
+        hub: Arc<Hub>,
+        id: ConnectionId,
+    ) -> Result<(), BackplaneError> {
+        if !hub.local.lock().remove(&id) {
+            return Err(BackplaneError::NotOwner { connection: id });
+        }
+        let released = async {
+            let _gate = self.pass(&hub, self.deadline()).await?;
+            hub.scripts.release(&self.commands, &id).await
+        };
+        match released.await {
+            Err(error) => {
+                hub.local.lock().unfinished.insert(id, Unfinished::Release);
+                Err(error)
+            }
+            Ok(true) => Ok(()),
+            Ok(false) => Err(BackplaneError::NotOwner { connection: id }),
+        }
+    }
+
+    pub(super) async fn remove(
+        self: Arc<Self>,
+        hub: Arc<Hub>,
+        id: ConnectionId,
+        tombstone: Duration,
+    ) -> Result<bool, BackplaneError> {
+        if !hub.local.lock().remove(&id) {
+            return Ok(false);
+        }
+        let removal = removal(tombstone);
+        let removed = async {
+            let _gate = self.pass(&hub, self.deadline()).await?;
+            self.finish_one(&hub, &id, &removal).await
+        };
+        match removed.await {
+            Ok(removed) => Ok(removed),
+            Err(error) => {
+                hub.local.lock().unfinished.insert(id, removal);
+                if error.is_transient() {
+                    Ok(true)
+                } else {
+                    Err(error)
+                }
+            }
+        }
+    }
+
+    /// Tells the server what became of a connection that this node no longer has.
+    pub(super) async fn finish_one(
+        &self,
+        hub: &Hub,
+        id: &ConnectionId,
+        unfinished: &Unfinished,
+    ) -> Result<bool, BackplaneError> {
+        match unfinished {
+            Unfinished::Release => hub.scripts.release(&self.commands, id).await,
+            Unfinished::Remove { tombstone, name } => {
+                let call = hub
+                    .scripts
+                    .remove_call(&self.options.node, id, tombstone.as_millis(), name);
+                Ok(removed(self.commands.script(&call, Repeat::Safe).await?)?.is_some())
+            }
+        }
+    }
+
+    pub(super) async fn locate(
+        &self,
+        hub: &Hub,
+        id: &ConnectionId,
+    ) -> Result<Option<NodeId>, BackplaneError> {
+        let mut command = redis::cmd("HGET");
+        command.arg(hub.scripts.keys.connection(id)).arg("node");
+        let node: Option<String> = decode(self.commands.command(&command, Repeat::Safe).await?)?;
+        node.map(NodeId::parse)
+            .transpose()
+            .map_err(|_| malformed("the id of an owner"))
+    }
+
+    /// A node whose connections others are removing must not take new ones: they would be removed as well.
+    pub(super) fn check_admitted(&self) -> Result<(), BackplaneError> {
+        if self.nodes.is_barred() {
+            let reason = "this node's lease has ended and its connections are being removed".to_owned();
+            return Err(BackplaneError::Unavailable {
+                waited: Duration::ZERO,
+                reason,
+            });
+        }
+        Ok(())
+    }
+
+    /// Waits while the server is told again what it forgot.
+    pub(super) async fn pass<'a>(
+        &self,
+        hub: &'a Hub,
+        deadline: Instant,
+    ) -> Result<RwLockReadGuard<'a, ()>, BackplaneError> {
+        let begun = Instant::now();
+        self.until(deadline, hub.gate.read())
+            .await?
+            .ok_or_else(|| BackplaneError::Unavailable {
+                waited: begun.elapsed(),
+                reason: "connections are being registered again".to_owned(),
+            })
+    }
+}
+
+/// A removal with a name of its own.
+fn removal(tombstone: Duration) -> Unfinished {
+    Unfinished::Remove {
+        tombstone,
+        name: Uuid::new_v4().simple().to_string(),
+    }
+}
+
+/// What `remove.lua` answered: the user, where the connection was removed by this call.
+pub(super) fn removed(answer: Value) -> Result<Option<Option<UserId>>, BackplaneError> {
+    let Ok([removed, user]) = <[Value; 2]>::try_from(items(answer)?) else {
+        return Err(malformed("a removal of another length"));
+    };
+    let user: String = decode(user)?;
+    Ok(decode::<bool>(removed)?.then(|| UserId::parse(user).ok()))
+}
+
+pub(super) fn owned_place(place: Option<Place>, id: &ConnectionId) -> Result<Place, BackplaneError> {
+    place.ok_or_else(|| BackplaneError::NotOwner {
+        connection: id.clone(),
+    })
+}

@@ -1,0 +1,85 @@
+//! One hub as this node serves it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, RwLock, mpsc};
+use tracing::debug;
+
+use super::local::{Local, Subject};
+use super::script::{Extent, HubScripts};
+use super::waiters::Waiters;
+use crate::topic::HubName;
+
+pub(super) struct Hub {
+    pub(super) name: HubName,
+    pub(super) scripts: HubScripts,
+    pub(super) local: Mutex<Local>,
+    /// Held for writing while the server is told again what it forgot, and for reading by what changes that.
+    pub(super) gate: RwLock<()>,
+    pub(super) waiters: Waiters,
+    /// A claim of this node has ended.
+    pub(super) claimed: Notify,
+    queue: mpsc::Sender<Bytes>,
+    behind: AtomicBool,
+    woken: Notify,
+}
+
+impl Hub {
+    /// The hub and what is pushed to it.
+    pub(super) fn new(
+        name: HubName,
+        scripts: HubScripts,
+        extent: &Extent,
+        capacity: usize,
+    ) -> (Arc<Self>, mpsc::Receiver<Bytes>) {
+        let (queue, pushes) = mpsc::channel(capacity);
+        let hub = Self {
+            name,
+            scripts,
+            local: Mutex::default(),
+            gate: RwLock::new(()),
+            waiters: Waiters::new(extent.epoch.clone(), extent.last),
+            claimed: Notify::new(),
+            queue,
+            behind: AtomicBool::new(false),
+            woken: Notify::new(),
+        };
+        (Arc::new(hub), pushes)
+    }
+
+    /// Takes a push. Never waits: what finds no room is read from the log.
+    pub(super) fn push(&self, payload: Bytes) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(payload)
+            && !self.behind.swap(true, Ordering::AcqRel)
+        {
+            debug!(hub = %self.name, "lane is full");
+            self.woken.notify_one();
+        }
+    }
+
+    /// Makes the lane read the log from where it is.
+    pub(super) fn set_behind(&self) {
+        self.behind.store(true, Ordering::Release);
+        self.woken.notify_one();
+    }
+
+    /// Whether the lane has to read the log; asked by the lane, which then does.
+    pub(super) fn take_behind(&self) -> bool {
+        self.behind.swap(false, Ordering::AcqRel)
+    }
+
+    pub(super) async fn woken(&self) {
+        self.woken.notified().await;
+    }
+
+    /// The channel of a subject.
+    pub(super) fn channel(&self, subject: &Subject) -> String {
+        match subject {
+            Subject::Lane => self.scripts.keys.lane_channel(&self.scripts.node),
+            Subject::Topic(topic) => self.scripts.keys.topic_channel(&topic.key()),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What the parts of a [`RedisBackplane`](super::RedisBackplane) share.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use parking_lot::RwLock;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::commands::Commands;
+use super::hub::Hub;
+use super::keys::Keys;
+use super::local::Subject;
+use super::nodes::Nodes;
+use super::options::RedisOptions;
+use super::rpc::Rpc;
+use crate::backplane::{NodeService, Status};
+use crate::error::BackplaneError;
+use crate::topic::HubName;
+
+pub(super) struct Inner {
+    pub(super) options: RedisOptions,
+    pub(super) keys: Keys,
+    pub(super) commands: Arc<Commands>,
+    pub(super) hubs: RwLock<HashMap<HubName, Arc<Hub>>>,
+    pub(super) service: ArcSwapOption<Arc<dyn NodeService>>,
+    pub(super) nodes: Nodes,
+    pub(super) rpc: Rpc,
+    pub(super) standing: Standing,
+    /// Some hub wants a subscription.
+    pub(super) wanted: Notify,
+    pub(super) tasks: TaskTracker,
+    pub(super) closing: CancellationToken,
+}
+
+/// How the node stands with its server: well when both directions work.
+pub(super) struct Standing {
+    beating: AtomicBool,
+    subscribed: AtomicBool,
+    status: watch::Sender<Status>,
+}
+
+impl Inner {
+    pub(super) fn hub(&self, hub: &HubName) -> Result<Arc<Hub>, BackplaneError> {
+        self.find_hub(hub.as_str())
+            .ok_or_else(|| BackplaneError::HubNotOpen { hub: hub.to_string() })
+    }
+
+    pub(super) fn find_hub(&self, hub: &str) -> Option<Arc<Hub>> {
+        self.hubs.read().get(hub).cloned()
+    }
+
+    pub(super) fn all_hubs(&self) -> Vec<Arc<Hub>> {
+        self.hubs.read().values().cloned().collect()
+    }
+
+    pub(super) fn service(&self) -> Option<Arc<Arc<dyn NodeService>>> {
+        self.service.load_full()
+    }
+
+    /// Carries a change out to its end, also when the caller stops waiting: half of one would leave the server and
+    /// this node at odds.
+    pub(super) async fn finish<T: Send + 'static>(
+        self: &Arc<Self>,
+        change: impl Future<Output = Result<T, BackplaneError>> + Send + 'static,
+    ) -> Result<T, BackplaneError> {
+        self.tasks
+            .spawn(change)
+            .await
+            .unwrap_or(Err(BackplaneError::Closed))
+    }
+
+    /// Makes `subjects` subscribed to, for as long as the returned value lives at least.
+    pub(super) async fn interest(
+        self: &Arc<Self>,
+        hub: &Arc<Hub>,
+        subjects: Vec<Subject>,
+        deadline: Instant,
+    ) -> Result<Interested, BackplaneError> {
+        let begun = Instant::now();
+        let waits: Vec<_> = {
+            let mut local = hub.local.lock();
+            subjects
+                .iter()
+                .filter_map(|subject| local.gain(subject.clone()))
+                .collect()
+        };
+        let interested = Interested {
+            hub: Arc::clone(hub),
+            subjects,
+        };
+        if waits.is_empty() {
+            return Ok(interested);
+        }
+        self.wanted.notify_one();
+        for wait in waits {
+            match self.until(deadline, wait).await? {
+                Some(Ok(())) => {}
+                _ => {
+                    let reason = "the subscription did not become active".to_owned();
+                    return Err(BackplaneError::Unavailable {
+                        waited: begun.elapsed(),
+                        reason,
+                    });
+                }
+            }
+        }
+        Ok(interested)
+    }
+
+    /// Waits until the deadline (`None`) or closing (an error).
+    pub(super) async fn until<T>(
+        &self,
+        deadline: Instant,
+        wait: impl Future<Output = T>,
+    ) -> Result<Option<T>, BackplaneError> {
+        tokio::select! {
+            () = self.closing.cancelled() => Err(BackplaneError::Closed),
+            outcome = timeout_at(deadline, wait) => Ok(outcome.ok()),
+        }
+    }
+
+    /// Waits for the lane to come to a place; `false` when its epoch ended before.
+    pub(super) async fn reached(
+        &self,
+        place: oneshot::Receiver<()>,
+        begun: Instant,
+        deadline: Instant,
+    ) -> Result<bool, BackplaneError> {
+        match self.until(deadline, place).await? {
+            Some(outcome) => Ok(outcome.is_ok()),
+            None => Err(BackplaneError::Timeout {
+                waited: begun.elapsed(),
+            }),
+        }
+    }
+
+    /// When a call that begins now has to end.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.commands.bound()
+    }
+}
+
+/// Keeps topics subscribed to while a connection is about to receive them.
+pub(super) struct Interested {
+    hub: Arc<Hub>,
+    subjects: Vec<Subject>,
+}
+
+impl Interested {
+    /// Keeps the topics subscribed to for good.
+    pub(super) fn keep(mut self) {
+        self.subjects.clear();
+    }
+}
+
+impl Drop for Interested {
+    fn drop(&mut self) {
+        let mut local = self.hub.local.lock();
+        self.subjects.iter().for_each(|subject| local.lose(subject));
+    }
+}
+
+impl Standing {
+    pub(super) fn new() -> Self {
+        Self {
+            beating: AtomicBool::new(false),
+            subscribed: AtomicBool::new(false),
+            status: watch::Sender::new(Status::Disconnected),
+        }
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    pub(super) fn set_beating(&self, beating: bool) {
+        self.beating.store(beating, Ordering::Release);
+        self.update();
+    }
+
+    pub(super) fn set_subscribed(&self, subscribed: bool) {
+        self.subscribed.store(subscribed, Ordering::Release);
+        self.update();
+    }
+
+    /// Waits until the node stands well.
+    pub(super) async fn connected(&self, bound: Duration) -> bool {
+        let mut status = self.status.subscribe();
+        let connected = status.wait_for(|status| *status == Status::Connected);
+        matches!(timeout_at(Instant::now() + bound, connected).await, Ok(Ok(_)))
+    }
+
+    fn update(&self) {
+        self.status.send_if_modified(|status| {
+            // Read inside: of two updates at a time the last one sees both changes.
+            let well = self.beating.load(Ordering::Acquire) && self.subscribed.load(Ordering::Acquire);
+            let next = if well {
+                Status::Connected
+            } else {
+                Status::Disconnected
+            };
+            std::mem::replace(status, next) != next
+        });
+    }
+}

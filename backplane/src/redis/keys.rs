@@ -1,0 +1,168 @@
+//! Every key and channel name, in this file only.
+//!
+//! `{hub}` is a hash tag: all keys of a hub share a slot of a Redis Cluster, so its scripts stay legal there.
+//! What belongs to no hub has the tag `{*}`, which is no hub's name.
+
+use crate::topic::{ConnectionId, HubName, NodeId};
+
+/// Names of what belongs to the cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    prefix: String,
+}
+
+/// Names of what belongs to one hub.
+#[derive(Clone, Debug)]
+pub(super) struct HubKeys {
+    base: String,
+}
+
+/// For whom a push is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Route<'a> {
+    /// The lane of a hub.
+    Hub(&'a str),
+    /// The node itself.
+    Node,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+        }
+    }
+
+    pub(super) fn hub(&self, hub: &HubName) -> HubKeys {
+        HubKeys {
+            base: format!("{}:{{{hub}}}", self.prefix),
+        }
+    }
+
+    /// Hash: run of the server, epoch of the cluster.
+    pub(super) fn cluster(&self) -> String {
+        format!("{}:{{*}}:cluster", self.prefix)
+    }
+
+    /// Sorted set: node → end of its lease in milliseconds.
+    pub(super) fn nodes(&self) -> String {
+        format!("{}:{{*}}:nodes", self.prefix)
+    }
+
+    /// Sorted set: dead node → until when its connections are being removed.
+    pub(super) fn dying(&self) -> String {
+        format!("{}:{{*}}:dying", self.prefix)
+    }
+
+    /// String: what all nodes share and nobody else knows.
+    pub(super) fn secret(&self) -> String {
+        format!("{}:{{*}}:secret", self.prefix)
+    }
+
+    /// Set: the hubs that any node ever opened.
+    pub(super) fn hubs(&self) -> String {
+        format!("{}:{{*}}:hubs", self.prefix)
+    }
+
+    /// Channel: what other nodes ask this one, and its own probes.
+    pub(super) fn node_channel(&self, node: &NodeId) -> String {
+        format!("{}:node:{node}", self.prefix)
+    }
+
+    /// For whom a push on `channel` is; `None` for a channel that this file did not name.
+    pub(super) fn route<'a>(&self, channel: &'a [u8]) -> Option<Route<'a>> {
+        let rest = channel.strip_prefix(self.prefix.as_bytes())?;
+        if rest.starts_with(b":node:") {
+            return Some(Route::Node);
+        }
+        let rest = rest.strip_prefix(b":{")?;
+        let end = rest.iter().position(|byte| *byte == b'}')?;
+        std::str::from_utf8(rest.get(..end)?).ok().map(Route::Hub)
+    }
+}
+
+impl HubKeys {
+    /// Hash: run, epoch, start, offset and what else belongs to the hub's counter.
+    pub(super) fn log(&self) -> String {
+        format!("{}:log", self.base)
+    }
+
+    /// Stream: a topic's entries, with the offset as id.
+    pub(super) fn stream(&self, topic: &str) -> String {
+        format!("{}:stream:{topic}", self.base)
+    }
+
+    /// String: a topic's newest offset.
+    pub(super) fn tail(&self, topic: &str) -> String {
+        format!("{}:tail:{topic}", self.base)
+    }
+
+    /// Hash: owner, user and version of a connection.
+    pub(super) fn connection(&self, id: &ConnectionId) -> String {
+        format!("{}:connection:{id}", self.base)
+    }
+
+    /// Set: the groups of a connection.
+    pub(super) fn groups(&self, id: &ConnectionId) -> String {
+        format!("{}:groups:{id}", self.base)
+    }
+
+    /// String with a life: the connection was closed.
+    pub(super) fn closed(&self, id: &ConnectionId) -> String {
+        format!("{}:closed:{id}", self.base)
+    }
+
+    /// Set, when followed by a group's name: the connections of the group.
+    pub(super) fn group_prefix(&self) -> String {
+        format!("{}:group:", self.base)
+    }
+
+    /// Set, when followed by a user's id: the connections of the user.
+    pub(super) fn user_prefix(&self) -> String {
+        format!("{}:user:", self.base)
+    }
+
+    /// Set: the connections that a node owns.
+    pub(super) fn node(&self, node: &NodeId) -> String {
+        format!("{}:node:{node}", self.base)
+    }
+
+    /// Channel: what is published to a topic.
+    pub(super) fn topic_channel(&self, topic: &str) -> String {
+        format!("{}:topic:{topic}", self.base)
+    }
+
+    /// Channel, when followed by a node's id: what is for single connections of the node.
+    pub(super) fn lane_prefix(&self) -> String {
+        format!("{}:lane:", self.base)
+    }
+
+    /// Channel: what is for single connections of a node.
+    pub(super) fn lane_channel(&self, node: &NodeId) -> String {
+        format!("{}:lane:{node}", self.base)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_lead_to_their_hub_or_node() {
+        let keys = Keys::new("hubcast");
+        let hub = keys.hub(&HubName::parse("chat.v1").unwrap());
+        let node = NodeId::parse("n-1").unwrap();
+        assert_eq!(
+            keys.route(hub.topic_channel("g:a}b{").as_bytes()),
+            Some(Route::Hub("chat.v1"))
+        );
+        assert_eq!(
+            keys.route(hub.lane_channel(&node).as_bytes()),
+            Some(Route::Hub("chat.v1"))
+        );
+        assert_eq!(keys.route(keys.node_channel(&node).as_bytes()), Some(Route::Node));
+        for other in ["", "hubcast", "hubcast:{chat", "other:{chat}:topic:a"] {
+            assert_eq!(keys.route(other.as_bytes()), None, "{other}");
+        }
+    }
+}

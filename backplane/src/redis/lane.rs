@@ -1,0 +1,258 @@
+//! The ordered way of one hub's entries to its sink: what is pushed, and what the log has where pushes were missed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use super::backoff::Backoff;
+use super::entry::{Content, Stored};
+use super::frame::Frame;
+use super::hub::Hub;
+use super::inner::Inner;
+use super::local::{Local, Seen};
+use super::script::Extent;
+use crate::backplane::{Delivery, Gap, HubSink, Message};
+use crate::error::BackplaneError;
+use crate::position::{Epoch, Offset, Step, step};
+use crate::topic::Topic;
+use crate::wire::membership::Change;
+
+/// Most pushes that are taken at once.
+const BATCH: usize = 256;
+
+pub(super) struct Lane {
+    pub(super) inner: Arc<Inner>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) epoch: Epoch,
+    /// Everything up to here that is for this node was handed on.
+    pub(super) cursor: Offset,
+    sink: Arc<dyn HubSink>,
+    /// What the sink is given next.
+    out: Vec<Delivery>,
+}
+
+/// Where an entry comes from.
+#[derive(Clone, Copy)]
+pub(super) enum Source {
+    /// A push: what is missing before it is in the log.
+    Push,
+    /// The log, read from `after`: what is missing is lost. No topic that starts anew had more than `forgotten`.
+    Log { after: Offset, forgotten: Offset },
+}
+
+/// A push can't be handed on before the log was read.
+struct Behind;
+
+impl Lane {
+    pub(super) fn new(inner: Arc<Inner>, hub: Arc<Hub>, sink: Arc<dyn HubSink>, extent: &Extent) -> Self {
+        Self {
+            inner,
+            hub,
+            epoch: extent.epoch.clone(),
+            cursor: extent.last,
+            sink,
+            out: Vec::new(),
+        }
+    }
+
+    /// Runs until closing.
+    pub(super) async fn run(mut self, mut pushes: mpsc::Receiver<Bytes>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.inner.closing.cancelled() => return,
+                () = self.hub.woken() => {}
+                received = pushes.recv_many(&mut batch, BATCH) => if received == 0 { return },
+            }
+            if self.hub.take_behind() {
+                self.catch_up().await;
+            }
+            self.take(batch.drain(..).collect()).await;
+        }
+    }
+
+    /// Hands pushes on, after what was missed before them.
+    async fn take(&mut self, mut pushes: VecDeque<Bytes>) {
+        while let Err(Behind) = self.take_pushes(&mut pushes) {
+            self.catch_up().await;
+            // The log was read past this push, so either it was handed on or its epoch is over.
+            pushes.pop_front();
+        }
+    }
+
+    /// Hands pushes on until one can't be; that one stays in front.
+    fn take_pushes(&mut self, pushes: &mut VecDeque<Bytes>) -> Result<(), Behind> {
+        let hub = Arc::clone(&self.hub);
+        let mut local = hub.local.lock();
+        let mut outcome = Ok(());
+        while let Some(push) = pushes.front() {
+            outcome = self.take_push(&mut local, push);
+            if outcome.is_err() {
+                break;
+            }
+            pushes.pop_front();
+        }
+        drop(local);
+        self.flush();
+        outcome
+    }
+
+    fn take_push(&mut self, local: &mut Local, push: &Bytes) -> Result<(), Behind> {
+        let Some((frame, topic)) =
+            Frame::parse(push).and_then(|frame| Topic::from_key(frame.topic).map(|topic| (frame, topic)))
+        else {
+            warn!(hub = %self.hub.name, "push of an unknown form");
+            return Ok(());
+        };
+        if frame.epoch != self.epoch.as_str() {
+            return Err(Behind);
+        }
+        let Frame {
+            offset,
+            previous,
+            entry,
+            ..
+        } = frame;
+        self.apply(
+            local,
+            &Stored {
+                topic,
+                offset,
+                previous,
+                entry,
+            },
+            Source::Push,
+        )
+    }
+
+    /// Hands on entries of the log, in the order of their offsets.
+    pub(super) fn take_stored(&mut self, entries: &[Stored], source: Source) {
+        let hub = Arc::clone(&self.hub);
+        for entries in entries.chunks(BATCH) {
+            let mut local = hub.local.lock();
+            for entry in entries {
+                let _ = self.apply(&mut local, entry, source); // entries of the log are never ahead of it
+            }
+            drop(local);
+            self.flush();
+        }
+    }
+
+    /// Hands one entry on, if it is new and somebody here receives its topic.
+    fn apply(&mut self, local: &mut Local, entry: &Stored, source: Source) -> Result<(), Behind> {
+        if entry.offset <= self.cursor {
+            return Ok(());
+        }
+        let received = match local.seen(&entry.topic) {
+            Seen::Nobody => false,
+            Seen::UpTo(seen) => {
+                let missing = match (step(seen, entry.previous, entry.offset), source) {
+                    (Step::Gap, Source::Push) => return Err(Behind),
+                    (Step::Gap, Source::Log { .. }) => true,
+                    (_, Source::Log { after, forgotten }) => entry.previous == 0 && after < forgotten,
+                    (_, Source::Push) => false,
+                };
+                if missing {
+                    self.out.push(Delivery::Gap(Gap::Trimmed(entry.topic.clone())));
+                }
+                local.set_seen(&entry.topic, entry.offset);
+                true
+            }
+        };
+        self.cursor = entry.offset;
+        if received || matches!(entry.topic, Topic::Connection(_)) {
+            self.hand_on(local, entry, received);
+        }
+        Ok(())
+    }
+
+    fn hand_on(&mut self, local: &mut Local, entry: &Stored, received: bool) {
+        let offset = entry.offset;
+        match entry.content() {
+            None => {
+                warn!(hub = %self.hub.name, "entry of an unknown form");
+                self.out.push(Delivery::Gap(Gap::Trimmed(entry.topic.clone())));
+            }
+            Some(Content::Message(envelope)) if received => {
+                self.out.push(Delivery::Message(Message {
+                    topic: entry.topic.clone(),
+                    offset,
+                    envelope,
+                }));
+            }
+            Some(Content::Message(_)) => {} // it was sent before the connection entered
+            Some(Content::Membership { connection, .. }) if !local.contains(&connection) => {}
+            Some(Content::Membership {
+                connection,
+                topics,
+                change: Change::Joined,
+            }) => {
+                if local.joined(&connection, &topics, offset) {
+                    self.inner.wanted.notify_one();
+                }
+                self.out.push(Delivery::Joined {
+                    connection,
+                    topics,
+                    offset,
+                });
+            }
+            Some(Content::Membership {
+                connection,
+                topics,
+                change: Change::Left,
+            }) => {
+                local.left(&connection, &topics);
+                self.out.push(Delivery::Left {
+                    connection,
+                    topics,
+                    offset,
+                });
+            }
+        }
+    }
+
+    /// Notes that a topic's entries are lost.
+    pub(super) fn lost(&mut self, topic: Topic) {
+        self.out.push(Delivery::Gap(Gap::Trimmed(topic)));
+    }
+
+    /// Begins another epoch.
+    pub(super) fn restart(&mut self, extent: &Extent) {
+        self.epoch = extent.epoch.clone();
+        self.cursor = extent.start;
+        self.hub.local.lock().restart(extent.start);
+        self.out.push(Delivery::Gap(Gap::NewEpoch(extent.epoch.clone())));
+        self.flush();
+        self.hub.waiters.restart(&self.epoch, self.cursor);
+    }
+
+    /// Gives the sink what there is for it, then tells who waits for it.
+    pub(super) fn flush(&mut self) {
+        if !self.out.is_empty() {
+            self.sink.deliver(&self.out);
+            self.out.clear();
+        }
+        self.hub.waiters.done(self.cursor);
+    }
+
+    /// Reads the log until it was read to its end, or until closing.
+    async fn catch_up(&mut self) {
+        let mut backoff = Backoff::new();
+        loop {
+            self.hub.take_behind(); // what finds no room from here on is noticed again
+            match self.read_on().await {
+                Ok(()) => return,
+                Err(BackplaneError::Closed) => return,
+                Err(error) => debug!(hub = %self.hub.name, %error, "log can't be read yet"),
+            }
+            tokio::select! {
+                () = self.inner.closing.cancelled() => return,
+                () = backoff.wait() => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! A cluster: Redis or Valkey, 6.2 or newer, is the sequencer, the log and the directory.
+//!
+//! Nodes are stateless towards the server: what it loses, they tell it again. Clients of a node stay connected while
+//! the server can't be reached; calls fail after a bounded time.
+
+mod backoff;
+mod catch_up;
+mod commands;
+mod directory;
+mod entry;
+mod frame;
+mod groups;
+mod hub;
+mod inner;
+mod keys;
+mod lane;
+mod link;
+mod local;
+mod nodes;
+mod options;
+mod reaper;
+mod rpc;
+mod script;
+mod subscriber;
+mod waiters;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::RwLock;
+use prost::Message as _;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use self::commands::Commands;
+use self::entry::Content;
+use self::hub::Hub;
+use self::inner::{Inner, Standing};
+use self::keys::Keys;
+use self::lane::Lane;
+use self::local::Subject;
+use self::nodes::Nodes;
+pub use self::options::RedisOptions;
+use self::rpc::Rpc;
+use self::script::{HubScripts, TopicRead};
+use crate::backplane::{
+    Backplane, Claim, ConnectionRecord, HubOptions, HubSink, LogRead, Message, NodeService, Status,
+};
+use crate::error::BackplaneError;
+use crate::position::{Offset, Position};
+use crate::proof::is_complete;
+use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic};
+use crate::wire::{self, Envelope, membership::Change};
+
+/// The [`Backplane`] of a node of a cluster.
+pub struct RedisBackplane {
+    inner: Arc<Inner>,
+}
+
+impl RedisBackplane {
+    /// Connects to the server and becomes a node of the cluster.
+    ///
+    /// # Errors
+    /// [`BackplaneError::Config`] when the settings can't work (wrong password, too old a server),
+    /// [`BackplaneError::Unavailable`] when the server was not reached within the command timeout.
+    pub async fn connect(options: RedisOptions) -> Result<Self, BackplaneError> {
+        options.check()?;
+        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
+        let random: Vec<u8> = (0..2).flat_map(|_| Uuid::new_v4().into_bytes()).collect();
+        let commands = Commands::open(&options, &tasks, closing.clone()).await?;
+        let inner = Arc::new(Inner {
+            keys: Keys::new(&options.prefix),
+            commands,
+            hubs: RwLock::default(),
+            service: ArcSwapOption::empty(),
+            nodes: Nodes::new(&options, random.into()),
+            rpc: Rpc::new(options.served_requests),
+            standing: Standing::new(),
+            wanted: Notify::new(),
+            options,
+            tasks,
+            closing,
+        });
+        let backplane = Self { inner };
+        if let Err(error) = backplane.begin().await {
+            backplane.end().await;
+            return Err(error);
+        }
+        Ok(backplane)
+    }
+
+    async fn begin(&self) -> Result<(), BackplaneError> {
+        let inner = &self.inner;
+        inner.beat().await?;
+        inner.tasks.spawn(Arc::clone(inner).run_heartbeat());
+        inner.tasks.spawn(Arc::clone(inner).run_subscriber());
+        let bound = inner.commands.bound();
+        if inner.standing.connected(bound).await {
+            return Ok(());
+        }
+        let reason = "the node could not subscribe to its channel".to_owned();
+        Err(BackplaneError::Unavailable {
+            waited: bound,
+            reason,
+        })
+    }
+
+    async fn end(&self) {
+        self.inner.closing.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    async fn open(
+        &self,
+        name: HubName,
+        options: HubOptions,
+        sink: Arc<dyn HubSink>,
+    ) -> Result<(), BackplaneError> {
+        let inner = &self.inner;
+        let (keys, node) = (inner.keys.hub(&name), inner.options.node.clone());
+        let scripts = HubScripts { keys, node, options };
+        let extent = scripts.extent(&inner.commands).await?;
+        let (hub, pushes) = Hub::new(name.clone(), scripts, &extent, inner.options.lane_capacity);
+        inner.note_hub(&hub).await?;
+        {
+            let mut hubs = inner.hubs.write();
+            if hubs.contains_key(&name) {
+                return Err(BackplaneError::Config {
+                    what: format!("hub {name} was opened twice"),
+                });
+            }
+            hubs.insert(name.clone(), Arc::clone(&hub));
+        }
+        let lane = Lane::new(Arc::clone(inner), Arc::clone(&hub), sink, &extent);
+        inner.tasks.spawn(lane.run(pushes));
+        let subscribed = inner.interest(&hub, vec![Subject::Lane], inner.deadline()).await;
+        match subscribed {
+            Ok(interested) => interested.keep(),
+            Err(error) => {
+                inner.hubs.write().remove(&name);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_log(
+        &self,
+        hub: &HubName,
+        topic: &Topic,
+        after: &Position,
+        limit: usize,
+    ) -> Result<LogRead, BackplaneError> {
+        let hub = self.inner.hub(hub)?;
+        let mut messages: Vec<Message> = Vec::new();
+        let mut offset = after.offset;
+        loop {
+            let wanted = limit - messages.len();
+            let read = hub
+                .scripts
+                .read(&self.inner.commands, topic, offset, wanted)
+                .await?;
+            if read.epoch != after.epoch {
+                return Ok(LogRead::OtherEpoch(read.epoch));
+            }
+            if !is_exact(&read, offset) {
+                return Ok(LogRead::Trimmed);
+            }
+            let found = read.entries.len();
+            for entry in read.entries {
+                offset = entry.offset;
+                match entry.content() {
+                    Some(Content::Message(envelope)) => {
+                        messages.push(Message {
+                            topic: topic.clone(),
+                            offset,
+                            envelope,
+                        });
+                    }
+                    Some(Content::Membership { .. }) => {}
+                    None => return Ok(LogRead::Trimmed),
+                }
+            }
+            // Changes of membership are no messages: there may be more behind them.
+            if found < wanted || messages.len() >= limit {
+                return Ok(LogRead::Exact(messages));
+            }
+        }
+    }
+}
+
+/// Whether a read vouches for everything after `after`, which must not be ahead of the log.
+fn is_exact(read: &TopicRead, after: Offset) -> bool {
+    let first = read.entries.first().map(|entry| entry.previous);
+    after <= read.last && is_complete(after, first, read.tail, read.forgotten)
+}
+
+impl Backplane for RedisBackplane {
+    fn node(&self) -> &NodeId {
+        &self.inner.options.node
+    }
+
+    fn status(&self) -> watch::Receiver<Status> {
+        self.inner.standing.watch()
+    }
+
+    fn cluster_secret(&self) -> Arc<[u8]> {
+        self.inner.nodes.secret()
+    }
+
+    fn open_hub(
+        &self,
+        hub: HubName,
+        options: HubOptions,
+        sink: Arc<dyn HubSink>,
+    ) -> BoxFuture<'_, Result<(), BackplaneError>> {
+        self.open(hub, options, sink).boxed()
+    }
+
+    fn set_service(&self, service: Arc<dyn NodeService>) {
+        self.inner.service.store(Some(Arc::new(service)));
+    }
+
+    fn publish<'a>(
+        &'a self,
+        hub: &'a HubName,
+        topics: &'a [Topic],
+        envelope: &'a Envelope,
+    ) -> BoxFuture<'a, Result<Vec<Option<Offset>>, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            if topics.is_empty() {
+                return Ok(Vec::new());
+            }
+            let entry = wire::Entry {
+                body: Some(wire::entry::Body::Message(envelope.clone())),
+            };
+            hub.scripts
+                .publish(&self.inner.commands, topics, &entry.encode_to_vec().into())
+                .await
+        }
+        .boxed()
+    }
+
+    fn claim<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionRecord,
+    ) -> BoxFuture<'a, Result<Claim, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            self.inner
+                .finish(Arc::clone(&self.inner).claim(hub, connection.clone()))
+                .await
+        }
+        .boxed()
+    }
+
+    fn enter<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionRecord,
+        claim: bool,
+    ) -> BoxFuture<'a, Result<Offset, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            self.inner
+                .finish(Arc::clone(&self.inner).enter(hub, connection.clone(), claim))
+                .await
+        }
+        .boxed()
+    }
+
+    fn release<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+    ) -> BoxFuture<'a, Result<(), BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            self.inner
+                .finish(Arc::clone(&self.inner).release(hub, connection.clone()))
+                .await
+        }
+        .boxed()
+    }
+
+    fn remove<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        tombstone: Duration,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            self.inner
+                .finish(Arc::clone(&self.inner).remove(hub, connection.clone(), tombstone))
+                .await
+        }
+        .boxed()
+    }
+
+    fn join<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        group: &'a GroupName,
+    ) -> BoxFuture<'a, Result<Offset, BackplaneError>> {
+        async move {
+            let (hub, id, group) = (self.inner.hub(hub)?, connection.clone(), group.clone());
+            self.inner
+                .finish(Arc::clone(&self.inner).change_group(hub, id, group, Change::Joined))
+                .await
+        }
+        .boxed()
+    }
+
+    fn leave<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        group: &'a GroupName,
+    ) -> BoxFuture<'a, Result<Offset, BackplaneError>> {
+        async move {
+            let (hub, id, group) = (self.inner.hub(hub)?, connection.clone(), group.clone());
+            self.inner
+                .finish(Arc::clone(&self.inner).change_group(hub, id, group, Change::Left))
+                .await
+        }
+        .boxed()
+    }
+
+    fn locate<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+    ) -> BoxFuture<'a, Result<Option<NodeId>, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            self.inner.locate(&hub, connection).await
+        }
+        .boxed()
+    }
+
+    fn read<'a>(
+        &'a self,
+        hub: &'a HubName,
+        topic: &'a Topic,
+        after: &'a Position,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<LogRead, BackplaneError>> {
+        self.read_log(hub, topic, after, limit.max(1)).boxed()
+    }
+
+    fn position<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>> {
+        async move {
+            let extent = self.inner.hub(hub)?.scripts.extent(&self.inner.commands).await?;
+            Ok(Position {
+                epoch: extent.epoch,
+                offset: extent.last,
+            })
+        }
+        .boxed()
+    }
+
+    fn request<'a>(
+        &'a self,
+        node: &'a NodeId,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Bytes, BackplaneError>> {
+        self.inner.request(node, payload, timeout).boxed()
+    }
+
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<NodeId>, BackplaneError>> {
+        self.inner.list_nodes().boxed()
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        async move {
+            self.inner.leave_cluster().await;
+            self.end().await;
+        }
+        .boxed()
+    }
+}
+
+impl Drop for RedisBackplane {
+    fn drop(&mut self) {
+        self.inner.closing.cancel(); // where nobody called shutdown, the tasks end all the same
+    }
+}

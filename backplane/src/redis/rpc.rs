@@ -1,0 +1,241 @@
+//! Requests from node to node, outside of the log.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prost::Message as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::commands::Repeat;
+use super::inner::Inner;
+use super::link::decode;
+use crate::error::BackplaneError;
+use crate::topic::NodeId;
+use crate::wire::{Cancel, NodeMessage, Reply, Request, node_message::Body};
+
+pub(super) struct Rpc {
+    next: AtomicU64,
+    /// Requests of this node that wait for their reply.
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Reply>>>,
+    /// Requests of other nodes that are being served, by node and number.
+    serving: Mutex<HashMap<(String, u64), CancellationToken>>,
+    room: Arc<Semaphore>,
+}
+
+impl Rpc {
+    pub(super) fn new(served: usize) -> Self {
+        Self {
+            next: AtomicU64::new(1),
+            waiting: Mutex::default(),
+            serving: Mutex::default(),
+            room: Arc::new(Semaphore::new(served)),
+        }
+    }
+}
+
+impl Inner {
+    pub(super) async fn request(
+        self: &Arc<Self>,
+        node: &NodeId,
+        payload: Bytes,
+        bound: Duration,
+    ) -> Result<Bytes, BackplaneError> {
+        if *node == self.options.node {
+            return self.request_own(payload, bound).await;
+        }
+        let begun = Instant::now();
+        let asked = Asked::new(self, node);
+        let request = Request {
+            id: asked.id,
+            reply_to: self.options.node.to_string(),
+            payload,
+        };
+        let deadline = begun + bound;
+        let sent = timeout_at(deadline, self.send(node, Body::Request(request))).await;
+        let unreachable = || BackplaneError::NodeUnreachable { node: node.clone() };
+        if sent.map_err(|_| BackplaneError::Timeout { waited: bound })?? == 0 {
+            return Err(unreachable());
+        }
+        let reply = tokio::select! {
+            () = self.closing.cancelled() => return Err(BackplaneError::Closed),
+            () = self.gone(node) => return Err(unreachable()),
+            reply = timeout_at(deadline, asked.reply()) => reply,
+        };
+        match reply {
+            Err(_) => Err(BackplaneError::Timeout {
+                waited: begun.elapsed(),
+            }),
+            Ok(None) => Err(BackplaneError::Closed),
+            Ok(Some(reply)) if reply.error.is_empty() => Ok(reply.payload),
+            Ok(Some(reply)) => Err(BackplaneError::NodeFailed {
+                node: node.clone(),
+                reason: reply.error,
+            }),
+        }
+    }
+
+    async fn request_own(&self, payload: Bytes, bound: Duration) -> Result<Bytes, BackplaneError> {
+        let node = &self.options.node;
+        let service = self
+            .service()
+            .ok_or_else(|| BackplaneError::NodeUnreachable { node: node.clone() })?;
+        match timeout(bound, service.serve(payload)).await {
+            Err(_) => Err(BackplaneError::Timeout { waited: bound }),
+            Ok(outcome) => outcome.map_err(|reason| BackplaneError::NodeFailed {
+                node: node.clone(),
+                reason,
+            }),
+        }
+    }
+
+    /// Resolves when a node that was seen alive is not any more.
+    async fn gone(&self, node: &NodeId) {
+        let mut living = self.nodes.living();
+        let seen = living.wait_for(|living| living.contains(node)).await.is_ok();
+        if !seen || living.wait_for(|living| !living.contains(node)).await.is_err() {
+            std::future::pending::<()>().await; // no more news: the timeout decides
+        }
+    }
+
+    /// Publishes to a node. Returns how many listened.
+    async fn send(&self, node: &NodeId, body: Body) -> Result<u64, BackplaneError> {
+        let message = NodeMessage { body: Some(body) }.encode_to_vec();
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(self.keys.node_channel(node)).arg(message);
+        decode(self.commands.command(&command, Repeat::Never).await?)
+    }
+
+    /// Takes a push on this node's channel. Never waits.
+    pub(super) fn take_node_message(self: &Arc<Self>, payload: Bytes) {
+        let Ok(message) = NodeMessage::decode(payload) else {
+            warn!("node message of an unknown form");
+            return;
+        };
+        match message.body {
+            None => {} // a probe
+            Some(Body::Request(request)) => self.take_request(request),
+            Some(Body::Reply(reply)) => {
+                if let Some(waiting) = self.rpc.waiting.lock().remove(&reply.id) {
+                    let _ = waiting.send(reply); // the caller may have stopped waiting
+                }
+            }
+            Some(Body::Cancel(Cancel { id, reply_to })) => {
+                if let Some(serving) = self.rpc.serving.lock().remove(&(reply_to, id)) {
+                    serving.cancel();
+                }
+            }
+        }
+    }
+
+    fn take_request(self: &Arc<Self>, request: Request) {
+        let Ok(room) = Arc::clone(&self.rpc.room).try_acquire_owned() else {
+            warn!("too many requests of other nodes"); // theirs run into their timeouts
+            return;
+        };
+        let cancelled = CancellationToken::new();
+        let key = (request.reply_to.clone(), request.id);
+        self.rpc.serving.lock().insert(key, cancelled.clone());
+        self.tasks.spawn(Arc::clone(self).serve(request, cancelled, room));
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        request: Request,
+        cancelled: CancellationToken,
+        _room: OwnedSemaphorePermit,
+    ) {
+        let Request {
+            id,
+            reply_to,
+            payload,
+        } = request;
+        let served = async {
+            match self.service() {
+                Some(service) => service.serve(payload).await,
+                None => Err("the node does not serve requests yet".to_owned()),
+            }
+        };
+        let outcome = tokio::select! {
+            () = self.closing.cancelled() => None,
+            () = cancelled.cancelled() => None,
+            outcome = served => Some(outcome),
+        };
+        self.rpc.serving.lock().remove(&(reply_to.clone(), id));
+        let (Some(outcome), Ok(node)) = (outcome, NodeId::parse(&reply_to)) else {
+            return;
+        };
+        let reply = match outcome {
+            Ok(payload) => Reply {
+                id,
+                payload,
+                error: String::new(),
+            },
+            Err(error) if error.is_empty() => Reply {
+                id,
+                error: "failed".to_owned(),
+                ..Reply::default()
+            },
+            Err(error) => Reply {
+                id,
+                error,
+                ..Reply::default()
+            },
+        };
+        if let Err(error) = self.send(&node, Body::Reply(reply)).await {
+            debug!(%error, "reply could not be sent");
+        }
+    }
+}
+
+/// A request that waits. When it ends without a reply, the other node is told.
+struct Asked {
+    inner: Arc<Inner>,
+    node: NodeId,
+    id: u64,
+    reply: Mutex<Option<oneshot::Receiver<Reply>>>,
+}
+
+impl Asked {
+    fn new(inner: &Arc<Inner>, node: &NodeId) -> Self {
+        let id = inner.rpc.next.fetch_add(1, Ordering::Relaxed);
+        let (replied, reply) = oneshot::channel();
+        inner.rpc.waiting.lock().insert(id, replied);
+        Self {
+            inner: Arc::clone(inner),
+            node: node.clone(),
+            id,
+            reply: Mutex::new(Some(reply)),
+        }
+    }
+
+    async fn reply(&self) -> Option<Reply> {
+        let reply = self.reply.lock().take()?;
+        reply.await.ok()
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let unanswered = self.inner.rpc.waiting.lock().remove(&self.id).is_some();
+        if !unanswered || self.inner.closing.is_cancelled() {
+            return;
+        }
+        let (inner, node, id) = (Arc::clone(&self.inner), self.node.clone(), self.id);
+        self.inner.tasks.spawn(async move {
+            let cancel = Cancel {
+                id,
+                reply_to: inner.options.node.to_string(),
+            };
+            if let Err(error) = inner.send(&node, Body::Cancel(cancel)).await {
+                debug!(%error, "cancellation could not be sent");
+            }
+        });
+    }
+}

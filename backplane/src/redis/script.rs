@@ -1,0 +1,454 @@
+//! The scripts that run in the server, and calls of them with their types.
+
+use bytes::Bytes;
+use prost::Message as _;
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisResult, Script, Value};
+
+use super::commands::{Commands, Repeat};
+use super::entry::Stored;
+use super::keys::HubKeys;
+use super::link::{decode, items, malformed};
+use crate::backplane::HubOptions;
+use crate::error::BackplaneError;
+use crate::position::{Epoch, Offset};
+use crate::topic::{ConnectionId, GroupName, NodeId, Topic, UserId};
+use crate::wire::{self, membership::Change};
+
+/// A script by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    Publish,
+    PublishDirect,
+    Claim,
+    Enter,
+    Join,
+    Leave,
+    Release,
+    Remove,
+    Register,
+    Extent,
+    Read,
+    Window,
+    Heartbeat,
+    Reap,
+}
+
+const LOG: &str = include_str!("scripts/log.lua");
+/// In the order of [`Name`].
+const TEXTS: [&str; 14] = [
+    include_str!("scripts/publish.lua"),
+    include_str!("scripts/publish_direct.lua"),
+    include_str!("scripts/claim.lua"),
+    include_str!("scripts/enter.lua"),
+    include_str!("scripts/join.lua"),
+    include_str!("scripts/leave.lua"),
+    include_str!("scripts/release.lua"),
+    include_str!("scripts/remove.lua"),
+    include_str!("scripts/register.lua"),
+    include_str!("scripts/extent.lua"),
+    include_str!("scripts/read.lua"),
+    include_str!("scripts/window.lua"),
+    include_str!("scripts/heartbeat.lua"),
+    include_str!("scripts/reap.lua"),
+];
+
+/// The scripts as they are called on one run of one server.
+pub(super) struct Scripts {
+    texts: Vec<String>,
+    hashes: Vec<String>,
+}
+
+impl Scripts {
+    pub(super) fn for_run(run: &str) -> Self {
+        let texts: Vec<_> = TEXTS
+            .iter()
+            .map(|text| format!("local EPOCH = '{run}'\n{LOG}\n{text}"))
+            .collect();
+        let hashes = texts
+            .iter()
+            .map(|text| Script::new(text).get_hash().to_owned())
+            .collect();
+        Self { texts, hashes }
+    }
+
+    pub(super) async fn load(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+        let mut pipeline = redis::pipe();
+        for text in &self.texts {
+            pipeline.cmd("SCRIPT").arg("LOAD").arg(text).ignore();
+        }
+        pipeline.exec_async(connection).await
+    }
+
+    fn hash(&self, name: Name) -> &str {
+        self.hashes.get(name as usize).map_or("", String::as_str)
+    }
+}
+
+/// A call of a script, before it is known which run of the server will carry it out.
+#[derive(Debug)]
+pub(super) struct Invocation {
+    name: Name,
+    keys: Vec<String>,
+    arguments: Vec<Bytes>,
+}
+
+impl Invocation {
+    pub(super) fn new(name: Name, keys: Vec<String>) -> Self {
+        Self {
+            name,
+            keys,
+            arguments: Vec::new(),
+        }
+    }
+
+    pub(super) fn arg(mut self, argument: impl Into<Bytes>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    pub(super) fn number(self, number: u128) -> Self {
+        self.arg(number.to_string())
+    }
+
+    pub(super) fn command(&self, scripts: &Scripts) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command
+            .arg(scripts.hash(self.name))
+            .arg(self.keys.len())
+            .arg(&self.keys);
+        for argument in &self.arguments {
+            command.arg(argument.as_ref());
+        }
+        command
+    }
+}
+
+/// A place that a script gave out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) epoch: Epoch,
+    pub(super) offset: Offset,
+}
+
+/// How far a hub's log reaches.
+#[derive(Clone, Debug)]
+pub(super) struct Extent {
+    pub(super) epoch: Epoch,
+    /// Offsets up to this one belong to older epochs.
+    pub(super) start: Offset,
+    pub(super) last: Offset,
+    /// No topic without a tail has an entry above this.
+    pub(super) forgotten: Offset,
+}
+
+/// What one topic's log holds.
+pub(super) struct TopicRead {
+    pub(super) epoch: Epoch,
+    pub(super) last: Offset,
+    pub(super) forgotten: Offset,
+    pub(super) tail: Option<Offset>,
+    pub(super) entries: Vec<Stored>,
+}
+
+/// The scripts of one hub, as one node calls them.
+pub(super) struct HubScripts {
+    pub(super) keys: HubKeys,
+    pub(super) node: NodeId,
+    pub(super) options: HubOptions,
+}
+
+impl HubScripts {
+    /// Publishes to each topic; nothing for a connection that nobody owns.
+    pub(super) async fn publish(
+        &self,
+        commands: &Commands,
+        topics: &[Topic],
+        entry: &Bytes,
+    ) -> Result<Vec<Option<Offset>>, BackplaneError> {
+        let calls: Vec<_> = topics
+            .iter()
+            .map(|topic| self.publish_call(topic, entry))
+            .collect();
+        let answers = commands.scripts(&calls, Repeat::Never).await?;
+        answers.into_iter().map(decode).collect()
+    }
+
+    fn publish_call(&self, topic: &Topic, entry: &Bytes) -> Invocation {
+        let key = topic.key();
+        let mut keys = self.log_keys(&key);
+        let call = if let Topic::Connection(id) = topic {
+            keys.push(self.keys.connection(id));
+            Invocation::new(Name::PublishDirect, keys).arg(self.keys.lane_prefix())
+        } else {
+            Invocation::new(Name::Publish, keys).arg(self.keys.topic_channel(&key))
+        };
+        self.entry_arguments(call.arg(key), entry.clone())
+    }
+
+    /// Who owns the connection now, and whether this call made it so; nothing where it was closed.
+    pub(super) async fn claim(
+        &self,
+        commands: &Commands,
+        id: &ConnectionId,
+        user: Option<&UserId>,
+    ) -> Result<Option<(String, bool)>, BackplaneError> {
+        let keys = vec![
+            self.keys.log(),
+            self.keys.connection(id),
+            self.keys.node(&self.node),
+            self.keys.closed(id),
+        ];
+        let call = self.own(Name::Claim, keys, id).arg(user_text(user));
+        decode(commands.script(&call, Repeat::Safe).await?)
+    }
+
+    /// Where the connection begins to receive; nothing where this node does not own it.
+    pub(super) async fn enter(
+        &self,
+        commands: &Commands,
+        id: &ConnectionId,
+        user: Option<&UserId>,
+        claim: bool,
+    ) -> Result<Option<Place>, BackplaneError> {
+        let topic = Topic::Connection(id.clone());
+        let mut keys = self.log_keys(&topic.key());
+        let of_user = format!("{}{}", self.keys.user_prefix(), user.map_or("", UserId::as_str));
+        keys.extend([
+            self.keys.connection(id),
+            self.keys.node(&self.node),
+            self.keys.closed(id),
+            of_user,
+        ]);
+        let topics = std::iter::once(Topic::All)
+            .chain(user.cloned().map(Topic::User))
+            .chain([topic]);
+        let call = self
+            .own(Name::Enter, keys, id)
+            .arg(user_text(user))
+            .arg(if claim { "1" } else { "0" });
+        let call = self.membership_arguments(call, id, Change::Joined, topics.collect());
+        place(commands.script(&call, Repeat::Safe).await?)
+    }
+
+    /// Where the connection becomes, or ceases to be, a member; nothing where this node does not own it.
+    pub(super) async fn change_group(
+        &self,
+        commands: &Commands,
+        id: &ConnectionId,
+        group: &GroupName,
+        change: Change,
+    ) -> Result<Option<Place>, BackplaneError> {
+        let name = if change == Change::Joined {
+            Name::Join
+        } else {
+            Name::Leave
+        };
+        let mut keys = self.log_keys(&Topic::Connection(id.clone()).key());
+        let of_group = format!("{}{group}", self.keys.group_prefix());
+        keys.extend([self.keys.connection(id), self.keys.groups(id), of_group]);
+        let call = self.own(name, keys, id).arg(group.to_string());
+        let call = self.membership_arguments(call, id, change, vec![Topic::Group(group.clone())]);
+        place(commands.script(&call, Repeat::Safe).await?)
+    }
+
+    pub(super) async fn release(
+        &self,
+        commands: &Commands,
+        id: &ConnectionId,
+    ) -> Result<bool, BackplaneError> {
+        let keys = vec![self.keys.connection(id), self.keys.node(&self.node)];
+        decode(
+            commands
+                .script(&self.own(Name::Release, keys, id), Repeat::Safe)
+                .await?,
+        )
+    }
+
+    /// Removes a connection of `owner`; `name` tells this removal from others when it is repeated.
+    pub(super) fn remove_call(
+        &self,
+        owner: &NodeId,
+        id: &ConnectionId,
+        tombstone_ms: u128,
+        name: &str,
+    ) -> Invocation {
+        let topic = Topic::Connection(id.clone()).key();
+        let keys = vec![
+            self.keys.connection(id),
+            self.keys.groups(id),
+            self.keys.node(owner),
+            self.keys.closed(id),
+            self.keys.stream(&topic),
+            self.keys.tail(&topic),
+        ];
+        Invocation::new(Name::Remove, keys)
+            .arg(owner.to_string())
+            .arg(id.to_string())
+            .number(tombstone_ms)
+            .arg(name.to_owned())
+            .arg(self.keys.group_prefix())
+            .arg(self.keys.user_prefix())
+    }
+
+    /// Writes down again what this node knows of a connection.
+    pub(super) fn register_call(
+        &self,
+        id: &ConnectionId,
+        user: Option<&UserId>,
+        entered: bool,
+        groups: &[GroupName],
+    ) -> Invocation {
+        let keys = vec![
+            self.keys.log(),
+            self.keys.connection(id),
+            self.keys.groups(id),
+            self.keys.node(&self.node),
+            self.keys.closed(id),
+        ];
+        let call = self
+            .own(Name::Register, keys, id)
+            .arg(user_text(user))
+            .arg(if entered { "1" } else { "0" })
+            .arg(self.keys.group_prefix())
+            .arg(self.keys.user_prefix());
+        groups
+            .iter()
+            .fold(call, |call, group| call.arg(group.to_string()))
+    }
+
+    pub(super) async fn extent(&self, commands: &Commands) -> Result<Extent, BackplaneError> {
+        let call = Invocation::new(Name::Extent, vec![self.keys.log()]).number(self.tail_life_ms());
+        let (epoch, start, last, forgotten): (String, _, _, _) =
+            decode(commands.script(&call, Repeat::Safe).await?)?;
+        Ok(Extent {
+            epoch: Epoch::new(&epoch),
+            start,
+            last,
+            forgotten,
+        })
+    }
+
+    /// The newest offset of each topic, as far as it is known.
+    pub(super) async fn tails(
+        &self,
+        commands: &Commands,
+        topics: &[Topic],
+    ) -> Result<Vec<Option<Offset>>, BackplaneError> {
+        let mut command = redis::cmd("MGET");
+        for topic in topics {
+            command.arg(self.keys.tail(&topic.key()));
+        }
+        let tails: Vec<Option<Offset>> = decode(commands.command(&command, Repeat::Safe).await?)?;
+        if tails.len() == topics.len() {
+            Ok(tails)
+        } else {
+            Err(malformed("another number of tails"))
+        }
+    }
+
+    /// Reads up to `limit` entries of a topic that come after `after`.
+    pub(super) async fn read(
+        &self,
+        commands: &Commands,
+        topic: &Topic,
+        after: Offset,
+        limit: usize,
+    ) -> Result<TopicRead, BackplaneError> {
+        let key = topic.key();
+        let keys = vec![self.keys.log(), self.keys.tail(&key), self.keys.stream(&key)];
+        let call = Invocation::new(Name::Read, keys)
+            .number(u128::from(after) + 1)
+            .number(limit as u128)
+            .number(self.tail_life_ms());
+        let answer = items(commands.script(&call, Repeat::Safe).await?)?;
+        let Ok([epoch, last, forgotten, tail, entries]) = <[Value; 5]>::try_from(answer) else {
+            return Err(malformed("a read of another length"));
+        };
+        Ok(TopicRead {
+            epoch: Epoch::new(&decode::<String>(epoch)?),
+            last: decode(last)?,
+            forgotten: decode(forgotten)?,
+            tail: Some(decode(tail)?).filter(|tail| *tail > 0),
+            entries: Stored::read_all(topic, entries)?,
+        })
+    }
+
+    /// Reads what `topics` have from `from` to `to`, in the order of offsets, with the epoch that it is of.
+    pub(super) async fn window(
+        &self,
+        commands: &Commands,
+        topics: &[Topic],
+        from: Offset,
+        to: Offset,
+    ) -> Result<(Epoch, Vec<Stored>), BackplaneError> {
+        let streams = topics.iter().map(|topic| self.keys.stream(&topic.key()));
+        let keys = std::iter::once(self.keys.log()).chain(streams).collect();
+        let call = Invocation::new(Name::Window, keys)
+            .number(from.into())
+            .number(to.into());
+        let mut answer = items(commands.script(&call, Repeat::Safe).await?)?.into_iter();
+        let epoch: String = decode(answer.next().unwrap_or(Value::Nil))?;
+        let mut entries = Vec::new();
+        for (topic, found) in topics.iter().zip(answer) {
+            entries.append(&mut Stored::read_all(topic, found)?);
+        }
+        entries.sort_by_key(|entry| entry.offset);
+        Ok((Epoch::new(&epoch), entries))
+    }
+
+    fn own(&self, name: Name, keys: Vec<String>, id: &ConnectionId) -> Invocation {
+        Invocation::new(name, keys)
+            .arg(self.node.to_string())
+            .arg(id.to_string())
+    }
+
+    fn log_keys(&self, topic: &str) -> Vec<String> {
+        vec![self.keys.log(), self.keys.stream(topic), self.keys.tail(topic)]
+    }
+
+    fn membership_arguments(
+        &self,
+        call: Invocation,
+        id: &ConnectionId,
+        change: Change,
+        topics: Vec<Topic>,
+    ) -> Invocation {
+        let membership = wire::Membership {
+            connection: id.to_string(),
+            change: change.into(),
+            topics: topics.iter().map(Topic::key).collect(),
+        };
+        let entry = wire::Entry {
+            body: Some(wire::entry::Body::Membership(membership)),
+        };
+        let call = call
+            .arg(self.keys.lane_channel(&self.node))
+            .arg(Topic::Connection(id.clone()).key());
+        self.entry_arguments(call, entry.encode_to_vec().into())
+    }
+
+    fn entry_arguments(&self, call: Invocation, entry: Bytes) -> Invocation {
+        call.arg(entry)
+            .number(self.options.retention_messages.max(1) as u128)
+            .number(self.options.retention.as_millis().max(1))
+            .number(self.tail_life_ms())
+    }
+
+    /// A topic's newest offset is remembered for an hour at least, so that late readers are refused for a reason.
+    fn tail_life_ms(&self) -> u128 {
+        (self.options.retention.as_millis() * 4).max(3_600_000)
+    }
+}
+
+fn user_text(user: Option<&UserId>) -> String {
+    user.map(ToString::to_string).unwrap_or_default()
+}
+
+fn place(answer: Value) -> Result<Option<Place>, BackplaneError> {
+    let place: Option<(String, Offset)> = decode(answer)?;
+    Ok(place.map(|(epoch, offset)| Place {
+        epoch: Epoch::new(&epoch),
+        offset,
+    }))
+}

@@ -1,0 +1,58 @@
+-- What every script starts with, after one line that sets EPOCH to the name of this run of the server. A text that
+-- names another run has another hash: a script can't be called by hash on a server that was restarted or promoted.
+
+-- The log's epoch. Where the log was last used in another run, or is new, another epoch begins:
+-- offsets up to `start` belong to older ones, which may have given out more than the server remembers.
+local function open_log(log)
+  local known = redis.call('HMGET', log, 'run', 'epoch', 'offset')
+  if known[1] == EPOCH then
+    return known[2]
+  end
+  local now = redis.call('TIME')
+  local epoch = EPOCH .. '-' .. now[1] .. string.format('%06d', now[2])
+  redis.call('HSET', log, 'run', EPOCH, 'epoch', epoch, 'start', known[3] or 0)
+  return epoch
+end
+
+-- Appends an entry to a topic and pushes it: one offset, one place in the stream, one place on the channel.
+-- The topic's newest offset is kept in a key of its own that outlives the stream, so that an entry can name its
+-- predecessor after that was trimmed away or has expired.
+local function append(log, stream, tail, channel, topic, entry, most, life, tail_life)
+  local epoch = open_log(log)
+  local offset = redis.call('HINCRBY', log, 'offset', 1)
+  local previous = redis.call('SET', tail, offset, 'PX', tail_life, 'GET') or 0
+  local id = offset .. '-0'
+  local added = redis.pcall('XADD', stream, 'MAXLEN', '~', most, id, 'p', previous, 'e', entry)
+  if type(added) == 'table' and added.err then
+    -- The stream has a higher id than the counter ever gave out: it is not of this log.
+    redis.call('DEL', stream)
+    redis.call('XADD', stream, id, 'p', previous, 'e', entry)
+  end
+  redis.call('PEXPIRE', stream, life)
+  redis.call('PUBLISH', channel, epoch .. ' ' .. offset .. ' ' .. previous .. ' ' .. topic .. '\n' .. entry)
+  return epoch, offset
+end
+
+-- No topic whose tail is not known has an entry above the returned offset. A tail is forgotten `life` after the
+-- topic's last entry, so any offset of at most `life` ago is such a bound. Two are kept, to have one that is not
+-- too young when the older one ends.
+local function forgotten(log, life)
+  life = tonumber(life)
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local marks = redis.call('HMGET', log, 'mark', 'mark_at', 'next', 'next_at', 'offset')
+  local offset = tonumber(marks[5] or 0)
+  local mark, mark_at = tonumber(marks[1] or offset), tonumber(marks[2] or now)
+  local next, next_at = tonumber(marks[3] or offset), tonumber(marks[4] or now)
+  if marks[1] and now - mark_at <= life and now - next_at <= life / 2 then
+    return mark
+  end
+  if now - mark_at > life then
+    mark, mark_at = next, next_at
+  end
+  if now - mark_at > life then
+    mark, mark_at = offset, now
+  end
+  redis.call('HSET', log, 'mark', mark, 'mark_at', mark_at, 'next', offset, 'next_at', now)
+  return mark
+end

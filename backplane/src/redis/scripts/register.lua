@@ -1,0 +1,25 @@
+-- Writes down again what the owner of a connection knows about it, after the server may have forgotten it.
+-- KEYS: 1 log, 2 connection, 3 groups of the connection, 4 connections of the node, 5 tombstone
+-- ARGV: 1 node, 2 connection id, 3 user or nothing, 4 `1` where it was entered, 5 key of a group without its name,
+--       6 key of a user without its id, 7… groups
+-- Returns whether the node owns the connection.
+if redis.call('EXISTS', KEYS[5]) == 1 then
+  return 0
+end
+local owner = redis.call('HGET', KEYS[2], 'node')
+if owner and owner ~= ARGV[1] then
+  return 0
+end
+if not owner then
+  local version = redis.call('HINCRBY', KEYS[1], 'version', 1)
+  redis.call('HSET', KEYS[2], 'node', ARGV[1], 'user', ARGV[3], 'version', version)
+end
+redis.call('SADD', KEYS[4], ARGV[2])
+if ARGV[4] == '1' and ARGV[3] ~= '' then
+  redis.call('SADD', ARGV[6] .. ARGV[3], ARGV[2])
+end
+for index = 7, #ARGV do
+  redis.call('SADD', KEYS[3], ARGV[index])
+  redis.call('SADD', ARGV[5] .. ARGV[index], ARGV[2])
+end
+return 1

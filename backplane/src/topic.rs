@@ -1,0 +1,207 @@
+//! The names that messages are addressed by. Parsed once at the edge, valid afterwards.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+/// Longest hub name, in bytes.
+pub const MAX_HUB_NAME_BYTES: usize = 128;
+/// Longest group name, in bytes.
+pub const MAX_GROUP_NAME_BYTES: usize = 1024;
+/// Longest user id, in bytes.
+pub const MAX_USER_ID_BYTES: usize = 1024;
+/// Longest connection id, in bytes.
+pub const MAX_CONNECTION_ID_BYTES: usize = 128;
+
+/// Why a name was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// The name has no characters.
+    #[error("{kind} must not be empty")]
+    Empty {
+        /// What was named.
+        kind: &'static str,
+    },
+    /// The name has more bytes than allowed.
+    #[error("{kind} of {length} bytes is over the limit of {limit}")]
+    TooLong {
+        /// What was named.
+        kind: &'static str,
+        /// Its length in bytes.
+        length: usize,
+        /// The most bytes it may have.
+        limit: usize,
+    },
+    /// The name holds a character that its kind does not allow.
+    #[error("{kind} holds the character {character:?}; allowed are {allowed}")]
+    Character {
+        /// What was named.
+        kind: &'static str,
+        /// The first character that is not allowed.
+        character: char,
+        /// The characters that are.
+        allowed: &'static str,
+    },
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $limit:expr, $allowed:expr, $allowed_text:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks and takes a name.
+            ///
+            /// # Errors
+            /// [`NameError`] when it is empty, too long or holds a character that is not allowed.
+            pub fn parse(name: impl AsRef<str>) -> Result<Self, NameError> {
+                let name = name.as_ref();
+                if name.is_empty() {
+                    return Err(NameError::Empty { kind: $kind });
+                }
+                if name.len() > $limit {
+                    return Err(NameError::TooLong { kind: $kind, length: name.len(), limit: $limit });
+                }
+                let allowed: fn(char) -> bool = $allowed;
+                if let Some(character) = name.chars().find(|c| !allowed(*c)) {
+                    return Err(NameError::Character { kind: $kind, character, allowed: $allowed_text });
+                }
+                Ok(Self(Arc::from(name)))
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+name!(
+    /// A hub: letters, digits, `_`, `-` and `.`, at most [`MAX_HUB_NAME_BYTES`].
+    HubName, "hub name", MAX_HUB_NAME_BYTES,
+    |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'), "ASCII letters, digits, '_', '-' and '.'"
+);
+name!(
+    /// A group of a hub, compared exactly: any text without control characters, at most [`MAX_GROUP_NAME_BYTES`].
+    GroupName, "group name", MAX_GROUP_NAME_BYTES, |c| !c.is_control(), "all but control characters"
+);
+name!(
+    /// A user, compared exactly: any text without control characters, at most [`MAX_USER_ID_BYTES`].
+    UserId, "user id", MAX_USER_ID_BYTES, |c| !c.is_control(), "all but control characters"
+);
+name!(
+    /// A connection's public id: URL-safe base64 characters, at most [`MAX_CONNECTION_ID_BYTES`].
+    ConnectionId, "connection id", MAX_CONNECTION_ID_BYTES,
+    |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'), "ASCII letters, digits, '_' and '-'"
+);
+name!(
+    /// A gateway process.
+    NodeId, "node id", 64,
+    |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'), "ASCII letters, digits, '_' and '-'"
+);
+
+/// Where a message of a hub is published, and what a connection receives.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Topic {
+    /// Every connection of the hub.
+    All,
+    /// The connections that joined a group.
+    Group(GroupName),
+    /// The connections of a user.
+    User(UserId),
+    /// One connection.
+    Connection(ConnectionId),
+}
+
+impl Topic {
+    /// The topic in the form that Redis keys, channels and log entries carry: `a`, `g:NAME`, `u:ID`, `c:ID`.
+    #[must_use]
+    pub fn key(&self) -> String {
+        match self {
+            Self::All => "a".to_owned(),
+            Self::Group(group) => format!("g:{group}"),
+            Self::User(user) => format!("u:{user}"),
+            Self::Connection(connection) => format!("c:{connection}"),
+        }
+    }
+
+    /// Reads what [`Topic::key`] wrote; `None` for anything else.
+    #[must_use]
+    pub fn from_key(key: &str) -> Option<Self> {
+        if key == "a" {
+            return Some(Self::All);
+        }
+        let (kind, name) = key.split_once(':')?;
+        match kind {
+            "g" => GroupName::parse(name).ok().map(Self::Group),
+            "u" => UserId::parse(name).ok().map(Self::User),
+            "c" => ConnectionId::parse(name).ok().map(Self::Connection),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_survives_its_key() {
+        let topics = [
+            Topic::All,
+            Topic::Group(GroupName::parse("a:b c/ü").unwrap()),
+            Topic::User(UserId::parse("me@example.org").unwrap()),
+            Topic::Connection(ConnectionId::parse("aB-_9").unwrap()),
+        ];
+        for topic in topics {
+            assert_eq!(Topic::from_key(&topic.key()), Some(topic));
+        }
+        for key in ["", "b", "g:", "x:y", "c:a b"] {
+            assert_eq!(Topic::from_key(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn names_are_refused_with_the_reason() {
+        assert_eq!(HubName::parse(""), Err(NameError::Empty { kind: "hub name" }));
+        assert!(matches!(
+            HubName::parse("a b"),
+            Err(NameError::Character { character: ' ', .. })
+        ));
+        assert!(matches!(
+            GroupName::parse("x".repeat(2000)),
+            Err(NameError::TooLong { length: 2000, .. })
+        ));
+        assert!(matches!(
+            UserId::parse("a\u{1e}b"),
+            Err(NameError::Character { .. })
+        ));
+    }
+}

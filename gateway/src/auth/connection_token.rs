@@ -1,0 +1,163 @@
+//! The secret that a client gets from negotiate and shows on every later request.
+//!
+//! Negotiate stores nothing: the token itself says which connection it may create and until when, under a MAC keyed by
+//! the cluster's secret, so every node accepts it. That it creates its connection only once is the directory's matter.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::{constant_time, hmac, rand};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hubcast_backplane::{ConnectionId, HubName};
+
+const ID_BYTES: usize = 16;
+const TIME_BYTES: usize = 8;
+const BODY_BYTES: usize = 1 + ID_BYTES + TIME_BYTES;
+const MAC_BYTES: usize = 16;
+
+/// The connection id is separate from the token (negotiate version 1).
+const KIND_SEPARATE: u8 = 1;
+/// The token is also the connection id (negotiate version 0).
+const KIND_SAME: u8 = 0;
+
+/// What a valid token says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ConnectionToken {
+    /// The connection that it stands for.
+    pub(crate) id: ConnectionId,
+    /// How much longer it may create that connection; `None` when it no longer may.
+    pub(crate) creates_within: Option<Duration>,
+}
+
+/// Why a token was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TokenError {
+    #[error("the connection token is not one of this cluster")]
+    Forged,
+    #[error("no random bytes are to be had from the system")]
+    NoRandomness,
+}
+
+/// Issues and checks connection tokens of all hubs.
+pub(crate) struct TokenSigner {
+    key: hmac::Key,
+}
+
+/// A fresh public connection id: 16 random bytes, 22 characters.
+pub(crate) fn random_connection_id() -> Result<ConnectionId, TokenError> {
+    id_from(&random_bytes()?)
+}
+
+fn random_bytes() -> Result<[u8; ID_BYTES], TokenError> {
+    let mut bytes = [0; ID_BYTES];
+    rand::fill(&mut bytes).map_err(|_| TokenError::NoRandomness)?;
+    Ok(bytes)
+}
+
+fn id_from(bytes: &[u8]) -> Result<ConnectionId, TokenError> {
+    ConnectionId::parse(URL_SAFE_NO_PAD.encode(bytes)).map_err(|_| TokenError::Forged)
+}
+
+impl TokenSigner {
+    pub(crate) fn new(cluster_secret: &[u8]) -> Self {
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, cluster_secret) }
+    }
+
+    /// A fresh connection id and its token, which may create the connection for `life`. With `separate_id` unset the
+    /// token is the id.
+    pub(crate) fn issue(
+        &self,
+        hub: &HubName,
+        life: Duration,
+        separate_id: bool,
+    ) -> Result<(ConnectionId, String), TokenError> {
+        let random = random_bytes()?;
+        let expires = now_millis().saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX));
+        let mut body = Vec::with_capacity(BODY_BYTES + MAC_BYTES);
+        body.push(if separate_id { KIND_SEPARATE } else { KIND_SAME });
+        body.extend_from_slice(&random);
+        body.extend_from_slice(&expires.to_be_bytes());
+        let mac = self.mac(hub, &body);
+        body.extend_from_slice(&mac);
+        let token = URL_SAFE_NO_PAD.encode(&body);
+        let id = if separate_id {
+            id_from(&random)?
+        } else {
+            ConnectionId::parse(&token).map_err(|_| TokenError::Forged)?
+        };
+        Ok((id, token))
+    }
+
+    /// Reads a token of `hub`.
+    pub(crate) fn read(&self, hub: &HubName, token: &str) -> Result<ConnectionToken, TokenError> {
+        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| TokenError::Forged)?;
+        let (body, mac) = bytes.split_at_checked(BODY_BYTES).ok_or(TokenError::Forged)?;
+        constant_time::verify_slices_are_equal(mac, &self.mac(hub, body)).map_err(|_| TokenError::Forged)?;
+        let (kind, rest) = body.split_first().ok_or(TokenError::Forged)?;
+        let (random, expires) = rest.split_at_checked(ID_BYTES).ok_or(TokenError::Forged)?;
+        let expires = u64::from_be_bytes(expires.try_into().map_err(|_| TokenError::Forged)?);
+        let id = match *kind {
+            KIND_SEPARATE => id_from(random)?,
+            KIND_SAME => ConnectionId::parse(token).map_err(|_| TokenError::Forged)?,
+            _ => return Err(TokenError::Forged),
+        };
+        let creates_within = expires.checked_sub(now_millis()).map(Duration::from_millis);
+        Ok(ConnectionToken { id, creates_within })
+    }
+
+    fn mac(&self, hub: &HubName, body: &[u8]) -> [u8; MAC_BYTES] {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(b"hubcast connection token\0");
+        context.update(hub.as_str().as_bytes());
+        context.update(b"\0");
+        context.update(body);
+        let tag = context.sign();
+        let mut mac = [0; MAC_BYTES];
+        for (to, from) in mac.iter_mut().zip(tag.as_ref()) {
+            *to = *from;
+        }
+        mac
+    }
+}
+
+/// Wall-clock time, because the token is read by other machines.
+fn now_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hub(name: &str) -> HubName {
+        HubName::parse(name).unwrap()
+    }
+
+    #[test]
+    fn a_token_is_read_by_every_node_with_the_secret_and_by_nobody_else() {
+        let signer = TokenSigner::new(b"secret");
+        let (id, token) = signer.issue(&hub("chat"), Duration::from_secs(15), true).unwrap();
+        assert_eq!(id.as_str().len(), 22);
+        assert_ne!(id.as_str(), token);
+        let read = TokenSigner::new(b"secret").read(&hub("chat"), &token).unwrap();
+        assert_eq!(read.id, id);
+        assert!(read.creates_within.unwrap() <= Duration::from_secs(15));
+        assert_eq!(TokenSigner::new(b"other").read(&hub("chat"), &token), Err(TokenError::Forged));
+        assert_eq!(signer.read(&hub("news"), &token), Err(TokenError::Forged), "a token is for one hub");
+        assert_eq!(signer.read(&hub("chat"), id.as_str()), Err(TokenError::Forged), "the id is not the token");
+        for text in ["", "A", "not base64!", &token[1..], &format!("{token}A")] {
+            assert_eq!(signer.read(&hub("chat"), text), Err(TokenError::Forged), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_old_token_creates_nothing_and_version_0_has_one_name() {
+        let signer = TokenSigner::new(b"secret");
+        let (id, token) = signer.issue(&hub("chat"), Duration::ZERO, false).unwrap();
+        assert_eq!(id.as_str(), token);
+        std::thread::sleep(Duration::from_millis(5));
+        let read = signer.read(&hub("chat"), &token).unwrap();
+        assert_eq!((read.id, read.creates_within), (id, None));
+    }
+}

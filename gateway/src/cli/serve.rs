@@ -1,0 +1,106 @@
+//! `hubcast serve`: a node, from its configuration to the end of its drain.
+
+use std::{
+    io::{self, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use anyhow::Context;
+use tracing::{info, warn};
+
+use super::{ConfigArgs, Failure, keys_help};
+use crate::{config::Config, node, telemetry::log};
+
+pub(super) fn run(args: ConfigArgs) -> Result<(), Failure> {
+    let config = args.load()?.config;
+    // Before the runtime and dropped after it: the exporter has a thread of its own, and the last spans count.
+    let _telemetry = log::init(&config.log, &config.telemetry)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime can't be started")?;
+    let hints = Hints::new(&config);
+    let outcome = runtime.block_on(node::run(config, move |address| {
+        announce(address);
+        hints.log(address);
+    }));
+    Ok(outcome?)
+}
+
+/// Tells scripts and tests, which may have asked for any free port, where the node is.
+fn announce(address: SocketAddr) {
+    let mut stdout = io::stdout().lock();
+    // Nobody has to listen: a closed standard output is no reason to stop serving.
+    _ = writeln!(stdout, "listening on http://{address}").and_then(|()| stdout.flush());
+}
+
+/// What a person should know who has just started a node.
+struct Hints {
+    demo: bool,
+    alone: bool,
+    admits_anyone: bool,
+}
+
+impl Hints {
+    fn new(config: &Config) -> Self {
+        Self {
+            demo: config.demo,
+            alone: config.redis.is_none(),
+            admits_anyone: config.admits_anyone(),
+        }
+    }
+
+    fn log(&self, bound: SocketAddr) {
+        info!(address = %bound, version = env!("CARGO_PKG_VERSION"), "serving");
+        if self.demo {
+            info!("the demo is on: open http://{}/", reachable(bound));
+        }
+        if self.alone {
+            info!("no Redis is set: this node is alone; give every node the same --redis to make a cluster");
+        }
+        if !self.admits_anyone {
+            warn!("{NOBODY_CAN_CONNECT}");
+        }
+    }
+}
+
+/// Where this machine reaches a node that listens on that address.
+pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+pub(super) const NOBODY_CAN_CONNECT: &str = "no client can connect: set access_key (HUBCAST_ACCESS_KEY, such as \
+     from `openssl rand -base64 48`), or auth.allow_anonymous = true";
+
+/// The examples and keys at the end of `hubcast help serve`.
+pub(super) fn help() -> String {
+    format!(
+        "{EXAMPLES}\n\nKeys and their defaults, for the file, for variables and for --set:\n{}",
+        keys_help()
+    )
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  hubcast serve
+  hubcast serve --listen 0.0.0.0:8080 --config hubcast.toml
+  HUBCAST_ACCESS_KEY=$(openssl rand -base64 48) hubcast serve --redis redis://10.0.0.5:6379
+  hubcast serve --demo --set limits.message_bytes=65536 --set cors.allowed_origins=https://app.example.org";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_on_all_addresses_is_reached_on_loopback() {
+        let reachable = |address: &str| reachable(address.parse().unwrap()).to_string();
+        assert_eq!(reachable("0.0.0.0:80"), "127.0.0.1:80");
+        assert_eq!(reachable("[::]:80"), "[::1]:80");
+        assert_eq!(reachable("10.1.2.3:80"), "10.1.2.3:80");
+    }
+}

@@ -1,0 +1,111 @@
+//! What nodes say to each other about their connections. Readers ignore unknown fields, writers only add.
+
+use bytes::Bytes;
+
+/// A request to the owner of a connection.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct NodeRequest {
+    #[prost(string, tag = "1")]
+    pub(super) hub: String,
+    #[prost(string, tag = "2")]
+    pub(super) connection: String,
+    /// Who the client said it is on the asking node.
+    #[prost(string, optional, tag = "3")]
+    pub(super) user: Option<String>,
+    #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8")]
+    pub(super) ask: Option<Ask>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(super) enum Ask {
+    #[prost(message, tag = "4")]
+    Poll(ask::Poll),
+    #[prost(message, tag = "5")]
+    Receive(ask::Receive),
+    #[prost(message, tag = "6")]
+    Attach(ask::Attach),
+    #[prost(message, tag = "7")]
+    Delete(ask::Delete),
+    #[prost(message, tag = "8")]
+    Group(ask::Group),
+}
+
+pub(super) mod ask {
+    use bytes::Bytes;
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Poll {}
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Receive {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub(crate) body: Bytes,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Attach {
+        /// Place in `Transport::ALL`.
+        #[prost(uint32, tag = "1")]
+        pub(crate) transport: u32,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Delete {}
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Group {
+        #[prost(string, tag = "1")]
+        pub(crate) group: String,
+        #[prost(bool, tag = "2")]
+        pub(crate) join: bool,
+    }
+}
+
+/// What the owner answers.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct NodeReply {
+    #[prost(uint32, tag = "1")]
+    pub(super) status: u32,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(super) body: Bytes,
+    /// For `Attach`: what came in before.
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub(super) early: Vec<Bytes>,
+}
+
+/// The owner's answer, in terms of HTTP: the same whether the owner is this node or another.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Answer {
+    /// HTTP status.
+    pub(crate) status: u16,
+    /// Data of a poll, or the text of a refusal.
+    pub(crate) body: Bytes,
+    /// What came in before the connection moved.
+    pub(crate) early: Vec<Bytes>,
+}
+
+impl Answer {
+    pub(crate) fn status(status: u16) -> Self {
+        Self { status, ..Self::default() }
+    }
+
+    pub(crate) fn refused(status: u16, text: &'static str) -> Self {
+        Self { status, body: Bytes::from_static(text.as_bytes()), early: Vec::new() }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+impl From<NodeReply> for Answer {
+    fn from(reply: NodeReply) -> Self {
+        Self { status: u16::try_from(reply.status).unwrap_or(500), body: reply.body, early: reply.early }
+    }
+}
+
+impl From<Answer> for NodeReply {
+    fn from(answer: Answer) -> Self {
+        Self { status: u32::from(answer.status), body: answer.body, early: answer.early }
+    }
+}

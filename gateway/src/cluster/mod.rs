@@ -1,0 +1,87 @@
+//! Requests that arrive at a node which does not own their connection go to the node that does.
+
+mod message;
+mod serve;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hubcast_backplane::{BackplaneError, ConnectionId, GroupName, NodeId, UserId};
+use prost::Message as _;
+
+use crate::error::Error;
+use crate::hub::{HubRuntime, Transport};
+use crate::telemetry::labels::ForwardLabel;
+use message::{Ask, NodeReply, NodeRequest, ask};
+
+pub(crate) use message::Answer;
+pub(crate) use serve::ServeNode;
+
+/// How long the owner may take for what it can answer at once. A POST waits for room in the session's inbox.
+const PROMPT: Duration = Duration::from_secs(15);
+
+/// One request of a client, on its way to the owner of its connection.
+pub(crate) struct Forward<'a> {
+    pub(crate) hub: &'a Arc<HubRuntime>,
+    pub(crate) owner: &'a NodeId,
+    pub(crate) connection: &'a ConnectionId,
+    /// Who the client said it is on this node.
+    pub(crate) user: Option<&'a UserId>,
+}
+
+impl Forward<'_> {
+    /// A GET of a long-polling client.
+    pub(crate) async fn poll(&self) -> Result<Answer, BackplaneError> {
+        let patience = self.hub.shared().options().timeouts.long_poll.saturating_add(PROMPT);
+        self.ask(Ask::Poll(ask::Poll {}), ForwardLabel::Poll, patience).await
+    }
+
+    /// A POST.
+    pub(crate) async fn receive(&self, body: Bytes) -> Result<Answer, BackplaneError> {
+        self.ask(Ask::Receive(ask::Receive { body }), ForwardLabel::Post, PROMPT).await
+    }
+
+    /// A DELETE.
+    pub(crate) async fn delete(&self) -> Result<Answer, BackplaneError> {
+        self.ask(Ask::Delete(ask::Delete {}), ForwardLabel::Delete, PROMPT).await
+    }
+
+    /// A socket or event stream that wants to live here. Answered with what came in so far, or with why not.
+    pub(crate) async fn attach(&self, transport: Transport) -> Result<Answer, BackplaneError> {
+        let transport = u32::try_from(transport.index()).unwrap_or(u32::MAX);
+        self.ask(Ask::Attach(ask::Attach { transport }), ForwardLabel::Attach, PROMPT).await
+    }
+
+    async fn ask(&self, ask: Ask, label: ForwardLabel, patience: Duration) -> Result<Answer, BackplaneError> {
+        self.hub.shared().metrics().forwarded_requests.get(label).inc();
+        let request = NodeRequest {
+            hub: self.hub.name().to_string(),
+            connection: self.connection.to_string(),
+            user: self.user.map(ToString::to_string),
+            ask: Some(ask),
+        };
+        let payload = Bytes::from(request.encode_to_vec());
+        let reply = self.hub.shared().backplane().request(self.owner, payload, patience).await?;
+        let reply = NodeReply::decode(reply).map_err(|error| BackplaneError::Malformed { what: error.to_string() })?;
+        Ok(reply.into())
+    }
+}
+
+/// Has the owner change a membership. A connection that has ended meanwhile is ignored.
+pub(crate) async fn change_group(
+    hub: &Arc<HubRuntime>,
+    owner: &NodeId,
+    connection: &ConnectionId,
+    group: &GroupName,
+    join: bool,
+) -> Result<(), Error> {
+    let forward = Forward { hub, owner, connection, user: None };
+    let change = Ask::Group(ask::Group { group: group.to_string(), join });
+    let answer = forward.ask(change, ForwardLabel::Group, PROMPT).await?;
+    match answer.status {
+        200 | 404 => Ok(()),
+        409 => Err(Error::TooManyGroups { limit: hub.shared().options().limits.groups_per_connection }),
+        _ => Err(BackplaneError::NodeFailed { node: owner.clone(), reason: answer.text() }.into()),
+    }
+}

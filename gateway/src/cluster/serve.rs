@@ -1,0 +1,91 @@
+//! Answers what other nodes ask about connections of this one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use hubcast_backplane::{ConnectionId, ConnectionRecord, GroupName, HubName, NodeService};
+use prost::Message as _;
+
+use super::message::{Answer, Ask, NodeReply, NodeRequest};
+use crate::error::Error;
+use crate::http::owned;
+use crate::hub::{HubRuntime, Transport};
+use crate::session::CloseReason;
+
+/// The hubs of this node, as other nodes reach them. Weak, because the backplane that holds this is held by the hubs.
+pub(crate) struct ServeNode {
+    hubs: HashMap<HubName, Weak<HubRuntime>>,
+}
+
+impl ServeNode {
+    pub(crate) fn new<'a>(hubs: impl Iterator<Item = &'a Arc<HubRuntime>>) -> Self {
+        Self { hubs: hubs.map(|hub| (hub.name().clone(), Arc::downgrade(hub))).collect() }
+    }
+
+    fn hub(&self, name: &str) -> Option<Arc<HubRuntime>> {
+        self.hubs.get(name)?.upgrade()
+    }
+}
+
+impl NodeService for ServeNode {
+    fn serve(&self, payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+        let request = match NodeRequest::decode(payload) {
+            Ok(request) => request,
+            Err(error) => return std::future::ready(Err(format!("unreadable request: {error}"))).boxed(),
+        };
+        let Some(hub) = self.hub(&request.hub) else {
+            return std::future::ready(Err(format!("hub {:?} is not served here", request.hub))).boxed();
+        };
+        async move {
+            let answer = answer(&hub, request).await?;
+            Ok(Bytes::from(NodeReply::from(answer).encode_to_vec()))
+        }
+        .boxed()
+    }
+
+    fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord) {
+        if let Some(hub) = self.hub(hub.as_str()) {
+            tracing::info!(hub = %hub.name(), connection_id = %connection.id, "removed a connection of a dead node");
+            let tasks = hub.shared().tasks().clone();
+            tasks.spawn(async move { hub.orphan_removed(connection).await });
+        }
+    }
+
+    fn fenced(&self) {
+        tracing::warn!("other nodes took this one for dead and removed its connections; closing them");
+        for hub in self.hubs.values().filter_map(Weak::upgrade) {
+            hub.registry().all().iter().for_each(|session| session.close(CloseReason::Fenced));
+        }
+    }
+}
+
+async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, String> {
+    let connection = ConnectionId::parse(&request.connection).map_err(|error| error.to_string())?;
+    let ask = request.ask.ok_or("this node does not know that request; is it older than the asking one?")?;
+    if let Ask::Group(change) = ask {
+        let group = GroupName::parse(&change.group).map_err(|error| error.to_string())?;
+        return match hub.change_local_group(&connection, &group, change.join).await {
+            Ok(()) => Ok(Answer::status(200)),
+            Err(Error::TooManyGroups { .. }) => Ok(Answer::status(409)),
+            Err(error) => Err(error.to_string()),
+        };
+    }
+    let Some(session) = hub.registry().find(&connection) else { return Ok(owned::unknown_connection()) };
+    if session.connection().user().map(AsRef::as_ref) != request.user.as_deref() {
+        return Ok(owned::other_user());
+    }
+    Ok(match ask {
+        Ask::Poll(_) => owned::poll(&session).await,
+        Ask::Receive(receive) => owned::receive(&session, receive.body).await,
+        Ask::Delete(_) => owned::delete(&session),
+        Ask::Attach(attach) => {
+            let transport = usize::try_from(attach.transport).ok().and_then(|index| Transport::ALL.get(index));
+            let transport = transport.ok_or("unknown transport")?;
+            owned::hand_over(&session, *transport).await
+        }
+        Ask::Group(_) => Answer::status(200),
+    })
+}

@@ -1,0 +1,138 @@
+//! Rules that one value alone can't show.
+
+use secrecy::ExposeSecret;
+
+use super::Config;
+use crate::{options::OptionError, telemetry::log};
+
+impl Config {
+    /// Checks the configuration as a whole.
+    ///
+    /// # Errors
+    /// The first setting that can't work, by its key, with what to do.
+    pub(super) fn check(&self) -> Result<(), OptionError> {
+        self.check_listen()?;
+        self.check_node_id()?;
+        self.options
+            .check()
+            .map_err(|error| with_configuration_key(&error))?;
+        self.check_redis()?;
+        self.check_backplane()?;
+        self.check_telemetry()
+    }
+
+    fn check_listen(&self) -> Result<(), OptionError> {
+        let valid = self.listen.rsplit_once(':').is_some_and(|(host, port)| {
+            let host_is_clear = !host.contains(':') || host.starts_with('[') && host.ends_with(']');
+            !host.is_empty() && host_is_clear && port.parse::<u16>().is_ok()
+        });
+        if !valid {
+            let problem = format!(
+                "{:?} is not a host and a port, such as 0.0.0.0:8080 or [::]:8080",
+                self.listen
+            );
+            return fail("listen", problem);
+        }
+        Ok(())
+    }
+
+    fn check_node_id(&self) -> Result<(), OptionError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        match &self.node_id {
+            Some(id) if id.len() > 64 || !id.chars().all(allowed) => fail(
+                "node_id",
+                format!("{id:?} may have ASCII letters, digits, '_' and '-', at most 64"),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_redis(&self) -> Result<(), OptionError> {
+        let url = self.redis.as_ref().map(ExposeSecret::expose_secret);
+        let tls = url.is_some_and(|url| url.starts_with("rediss://"));
+        if url.is_some_and(|url| !tls && !url.starts_with("redis://")) {
+            return fail("redis", "must begin with redis:// or rediss:// (TLS)");
+        }
+        if let Some(file) = &self.backplane.ca_file {
+            if !tls {
+                return fail(
+                    "backplane.ca_file",
+                    "has no use without TLS; give redis as rediss://…",
+                );
+            }
+            if !file.is_file() {
+                return fail(
+                    "backplane.ca_file",
+                    format!("there is no file {}", file.display()),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn check_backplane(&self) -> Result<(), OptionError> {
+        let backplane = &self.backplane;
+        if backplane
+            .key_prefix
+            .contains(|c: char| matches!(c, '{' | '}') || c.is_whitespace())
+        {
+            return fail(
+                "backplane.key_prefix",
+                "may not have braces (Redis Cluster reads them) or spaces",
+            );
+        }
+        if backplane.pool_size == 0 {
+            return fail("backplane.pool_size", "must be at least 1");
+        }
+        let times = [
+            ("backplane.command_timeout_seconds", backplane.command_timeout),
+            ("backplane.heartbeat_seconds", backplane.heartbeat),
+        ];
+        if let Some((key, _)) = times.into_iter().find(|(_, time)| time.is_zero()) {
+            return fail(key, "must be more than 0");
+        }
+        if backplane.lease < backplane.heartbeat * 2 {
+            let problem = format!(
+                "is {:?}, must be at least twice backplane.heartbeat_seconds ({:?}): one late heartbeat is no death",
+                backplane.lease, backplane.heartbeat
+            );
+            return fail("backplane.lease_seconds", problem);
+        }
+        Ok(())
+    }
+
+    fn check_telemetry(&self) -> Result<(), OptionError> {
+        log::parse_level(&self.log.level).map_err(|problem| OptionError {
+            key: "log.level",
+            problem,
+        })?;
+        match self.telemetry.otlp_endpoint.as_deref() {
+            Some(endpoint) if !endpoint.starts_with("http://") => {
+                let problem =
+                    "must begin with http:// (OTLP over HTTP, without TLS: send to a collector nearby)";
+                fail("telemetry.otlp_endpoint", problem)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The access keys have no section in the configuration.
+fn with_configuration_key(error: &OptionError) -> OptionError {
+    let key = match error.key {
+        "auth.access_key" => "access_key",
+        "auth.access_key_secondary" => "access_key_secondary",
+        key => key,
+    };
+    OptionError {
+        key,
+        problem: error.problem.replace("auth.access_key", "access_key"),
+    }
+}
+
+fn fail(key: &'static str, problem: impl Into<String>) -> Result<(), OptionError> {
+    Err(OptionError {
+        key,
+        problem: problem.into(),
+    })
+}

@@ -1,0 +1,257 @@
+//! Every configuration key, in the order in which they are shown. Reading, help and printing follow this
+//! table.
+
+use std::{path::Path, time::Duration};
+
+use secrecy::SecretString;
+use toml::Value;
+
+use self::Kind::{Count, Flag, List, OneOf, Ratio, Seconds, Secret, Text};
+use super::Config;
+
+/// One configuration key.
+pub(crate) struct Key {
+    /// Its name in a file, with its section: `limits.message_bytes`.
+    pub(crate) name: &'static str,
+    /// What its value may be.
+    pub(crate) kind: Kind,
+    /// What it is for, as a line of help.
+    pub(crate) about: &'static str,
+    /// The value in a configuration; `None` where it is not set and has no default.
+    pub(crate) value: fn(&Config) -> Option<Value>,
+}
+
+/// What a value may be.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Kind {
+    /// Any text.
+    Text,
+    /// Text that is never shown.
+    Secret,
+    /// `true` or `false`.
+    Flag,
+    /// A whole number of at least 0.
+    Count,
+    /// A number of seconds of at least 0; fractions are allowed.
+    Seconds,
+    /// A number from 0 to 1.
+    Ratio,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// Texts: an array in a file, separated by commas elsewhere.
+    List,
+}
+
+impl Key {
+    /// The key with that name.
+    pub(crate) fn find(name: &str) -> Option<&'static Key> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// The environment variable that sets it.
+    pub(crate) fn variable(&self) -> String {
+        format!("HUBCAST_{}", self.name.replace('.', "__").to_uppercase())
+    }
+}
+
+const fn key(
+    name: &'static str,
+    kind: Kind,
+    value: fn(&Config) -> Option<Value>,
+    about: &'static str,
+) -> Key {
+    Key {
+        name,
+        kind,
+        about,
+        value,
+    }
+}
+
+/// Every key. The sections are contiguous, the keys without one come first: so a TOML file is written.
+#[rustfmt::skip] // a table
+pub(crate) const KEYS: &[Key] = &[
+    key("listen", Text, |c| text(&c.listen),
+        "host and port to serve on; port 0 takes a free one"),
+    key("redis", Secret, |c| secret(c.redis.as_ref()),
+        "redis:// or rediss:// URL; makes this node part of a cluster"),
+    key("node_id", Text, |c| maybe(c.node_id.as_deref()),
+        "this node's name in the cluster; random unless set"),
+    key("demo", Flag, |c| flag(c.demo),
+        "serve the demo hub and page; on when nothing else is configured"),
+    key("access_key", Secret, |c| secret(c.options.auth.access_key.as_ref()),
+        "key that signs tokens (HS256), at least 32 bytes"),
+    key("access_key_secondary", Secret, |c| secret(c.options.auth.access_key_secondary.as_ref()),
+        "a second accepted key, while keys are rotated"),
+    key("auth.allow_anonymous", Flag, |c| c.options.auth.allow_anonymous.and_then(flag),
+        "admit clients without a token; on in demo mode"),
+    key("auth.leeway_seconds", Seconds, |c| time(c.options.auth.leeway.0),
+        "tolerated difference between clocks, for tokens"),
+    key("cors.allowed_origins", List, |c| list(&c.options.cors.allowed_origins),
+        "origins whose pages may connect, or *"),
+    key("limits.message_bytes", Count, |c| count(c.options.limits.message_bytes),
+        "largest message of a client"),
+    key("limits.http_body_bytes", Count, |c| count(c.options.limits.http_body_bytes),
+        "largest body of a POST"),
+    key("limits.outbox_bytes", Count, |c| count(c.options.limits.outbox_bytes),
+        "bytes that may wait for one client"),
+    key("limits.inbox_bytes", Count, |c| count(c.options.limits.inbox_bytes),
+        "bytes of a client that may wait for its hub"),
+    key("limits.groups_per_connection", Count, |c| count(c.options.limits.groups_per_connection),
+        "groups that one connection may be in"),
+    key("limits.connections", Count, |c| count(c.options.limits.connections),
+        "connections that this node accepts; 0: no bound"),
+    key("timeouts.handshake_seconds", Seconds, |c| time(c.options.timeouts.handshake),
+        "time for the hub handshake"),
+    key("timeouts.keep_alive_seconds", Seconds, |c| time(c.options.timeouts.keep_alive),
+        "how often the server sends a Ping"),
+    key("timeouts.client_timeout_seconds", Seconds, |c| time(c.options.timeouts.client_timeout),
+        "silence that ends a client's connection"),
+    key("timeouts.disconnect_seconds", Seconds, |c| time(c.options.timeouts.disconnect),
+        "how long a connection may be without a request"),
+    key("timeouts.long_poll_seconds", Seconds, |c| time(c.options.timeouts.long_poll),
+        "how long a poll waits for data"),
+    key("timeouts.send_seconds", Seconds, |c| time(c.options.timeouts.send),
+        "how long one write to a client may stall"),
+    key("timeouts.close_seconds", Seconds, |c| time(c.options.timeouts.close),
+        "how long a WebSocket Close is waited for"),
+    key("hubs.detailed_errors", Flag, |c| flag(c.options.hubs.detailed_errors),
+        "tell clients the text of internal errors"),
+    key("hubs.parallel_invocations", Count, |c| count(c.options.hubs.parallel_invocations),
+        "invocations of one connection at the same time"),
+    key("hubs.retention_messages", Count, |c| count(c.options.hubs.retention_messages),
+        "most entries kept of one topic"),
+    key("hubs.retention_seconds", Seconds, |c| time(c.options.hubs.retention),
+        "how long a topic's entries are kept"),
+    key("backplane.key_prefix", Text, |c| text(&c.backplane.key_prefix),
+        "begins every key and channel in Redis"),
+    key("backplane.pool_size", Count, |c| count(c.backplane.pool_size),
+        "Redis connections for commands"),
+    key("backplane.command_timeout_seconds", Seconds, |c| time(c.backplane.command_timeout),
+        "how long one Redis command may take"),
+    key("backplane.heartbeat_seconds", Seconds, |c| time(c.backplane.heartbeat),
+        "how often a node says that it is alive"),
+    key("backplane.lease_seconds", Seconds, |c| time(c.backplane.lease),
+        "silence after which a node is taken for dead"),
+    key("backplane.ca_file", Text, |c| path(c.backplane.ca_file.as_deref()),
+        "certificates (PEM) to trust for rediss://"),
+    key("drain.notice_seconds", Seconds, |c| time(c.drain.notice),
+        "how long /readyz says no before clients are moved"),
+    key("drain.deadline_seconds", Seconds, |c| time(c.drain.deadline),
+        "how long connections then have to move or end"),
+    key("log.level", Text, |c| text(&c.log.level),
+        "off, error, warn, info, debug, trace, or directives"),
+    key("log.format", OneOf(&["text", "json"]), |c| text(c.log.format.name()),
+        "text or json"),
+    key("telemetry.otlp_endpoint", Text, |c| maybe(c.telemetry.otlp_endpoint.as_deref()),
+        "send traces there, such as http://collector:4318"),
+    key("telemetry.service_name", Text, |c| text(&c.telemetry.service_name),
+        "the service that traces are shown under"),
+    key("telemetry.sample_ratio", Ratio, |c| Some(Value::Float(c.telemetry.sample_ratio)),
+        "share of traces to record"),
+];
+
+fn text(value: &str) -> Option<Value> {
+    Some(Value::String(value.to_owned()))
+}
+
+fn maybe(value: Option<&str>) -> Option<Value> {
+    value.and_then(text)
+}
+
+fn path(value: Option<&Path>) -> Option<Value> {
+    value.and_then(|path| text(&path.to_string_lossy()))
+}
+
+fn secret(value: Option<&SecretString>) -> Option<Value> {
+    value.and_then(|_| text("***"))
+}
+
+fn flag(value: bool) -> Option<Value> {
+    Some(Value::Boolean(value))
+}
+
+fn count(value: usize) -> Option<Value> {
+    Some(Value::Integer(i64::try_from(value).unwrap_or(i64::MAX)))
+}
+
+fn time(value: Duration) -> Option<Value> {
+    match (value.subsec_nanos(), i64::try_from(value.as_secs())) {
+        (0, Ok(seconds)) => Some(Value::Integer(seconds)),
+        _ => Some(Value::Float(value.as_secs_f64())),
+    }
+}
+
+fn list(values: &[String]) -> Option<Value> {
+    Some(Value::Array(values.iter().cloned().map(Value::String).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+    use crate::{
+        config::{BackplaneConfig, DrainConfig, LogConfig, TelemetryConfig},
+        options::{AuthOptions, CorsOptions, HubDefaults, Limits, Timeouts},
+    };
+
+    /// The fields of a section, as serde lists them for who misspells one.
+    fn fields<T: DeserializeOwned>() -> Vec<String> {
+        let table = toml::Table::from_iter([("?".to_owned(), Value::Boolean(true))]);
+        let error = table.try_into::<T>().err().unwrap().to_string();
+        error.split('`').skip(3).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_field_of_every_section_has_a_key() {
+        let sections = [
+            ("cors", fields::<CorsOptions>()),
+            ("limits", fields::<Limits>()),
+            ("timeouts", fields::<Timeouts>()),
+            ("hubs", fields::<HubDefaults>()),
+            ("backplane", fields::<BackplaneConfig>()),
+            ("drain", fields::<DrainConfig>()),
+            ("log", fields::<LogConfig>()),
+            ("telemetry", fields::<TelemetryConfig>()),
+        ];
+        for (section, fields) in sections {
+            assert!(!fields.is_empty(), "{section}");
+            for field in fields {
+                assert!(
+                    Key::find(&format!("{section}.{field}")).is_some(),
+                    "{section}.{field} has no key"
+                );
+            }
+        }
+        for field in fields::<AuthOptions>() {
+            let name = if field.starts_with("access_key") {
+                field
+            } else {
+                format!("auth.{field}")
+            };
+            assert!(Key::find(&name).is_some(), "{name} has no key");
+        }
+    }
+
+    #[test]
+    fn sections_are_contiguous() {
+        let mut seen: Vec<&str> = Vec::new();
+        for key in KEYS {
+            let section = key.name.rsplit_once('.').map_or("", |(section, _)| section);
+            if seen.last() != Some(&section) {
+                assert!(!seen.contains(&section), "{section} is in two places");
+                seen.push(section);
+            }
+        }
+    }
+
+    #[test]
+    fn a_variable_is_named_after_its_key() {
+        assert_eq!(Key::find("access_key").unwrap().variable(), "HUBCAST_ACCESS_KEY");
+        assert_eq!(
+            Key::find("limits.message_bytes").unwrap().variable(),
+            "HUBCAST_LIMITS__MESSAGE_BYTES"
+        );
+    }
+}

@@ -1,0 +1,407 @@
+//! The layers of the configuration: defaults, then the file, then `HUBCAST_…` variables, then flags.
+//!
+//! Every value remembers where it came from, so that an error can say it. Values are converted key by key and
+//! never guessed: an access key of digits stays the text that it is.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
+
+use toml::{Table, Value};
+
+use super::{
+    Config,
+    keys::{KEYS, Key, Kind},
+};
+
+/// Where the configuration comes from, besides the environment.
+#[derive(Default, Debug)]
+pub(crate) struct Sources {
+    /// The file that `--config` names; it must exist.
+    pub(crate) file: Option<PathBuf>,
+    /// The flags, in order: later ones win.
+    pub(crate) flags: Vec<Flag>,
+}
+
+/// One flag that sets a key.
+#[derive(Debug)]
+pub(crate) struct Flag {
+    /// The flag as it was written, without the value: `--listen`.
+    pub(crate) name: String,
+    /// The key that it sets.
+    pub(crate) key: String,
+    /// The value.
+    pub(crate) value: String,
+}
+
+/// The configuration, and where its values that are not defaults came from.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// The checked configuration.
+    pub(crate) config: Config,
+    /// The origin of every key that is not at its default.
+    pub(crate) origins: BTreeMap<&'static str, Origin>,
+}
+
+/// Where a value came from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    /// The built-in default.
+    Default,
+    /// Demo mode, which changes defaults.
+    DemoMode,
+    /// A file.
+    File(PathBuf),
+    /// An environment variable.
+    Variable(String),
+    /// A flag.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::DemoMode => f.write_str("demo mode"),
+            Origin::File(path) => write!(f, "file {}", path.display()),
+            Origin::Variable(name) => write!(f, "variable {name}"),
+            Origin::Flag(name) => write!(f, "flag {name}"),
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file can't be read.
+    #[error("the configuration file {path} can't be read: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    /// The file is not TOML. The line itself is not shown, it may hold a secret.
+    #[error("{path}, line {line}: {problem}")]
+    Syntax {
+        path: PathBuf,
+        line: usize,
+        problem: String,
+    },
+    /// A key that does not exist.
+    #[error("unknown key {key:?} ({origin}){hint}")]
+    UnknownKey {
+        key: String,
+        origin: Origin,
+        hint: String,
+    },
+    /// A value that can't work.
+    #[error("{key} ({origin}): {problem}")]
+    Value {
+        key: String,
+        origin: Origin,
+        problem: String,
+    },
+}
+
+/// Reads all layers, fills in what depends on other keys, and checks the result.
+///
+/// # Errors
+/// The first thing that is wrong, by key and layer.
+pub(crate) fn load(
+    sources: &Sources,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Loaded, ConfigError> {
+    let mut settings = Settings::default();
+    let variables = Variables::read(environment)?;
+    let file = sources.file.as_ref().or(variables.file.as_ref());
+    if let Some(path) = file {
+        settings.add_table("", read_file(path)?, path)?;
+    }
+    for (key, name, value) in variables.values {
+        settings.set(key, Value::String(value), Origin::Variable(name))?;
+    }
+    for flag in &sources.flags {
+        let origin = Origin::Flag(flag.name.clone());
+        let key = Key::find(&flag.key).ok_or_else(|| unknown(&flag.key, origin.clone()))?;
+        settings.set(key, Value::String(flag.value.clone()), origin)?;
+    }
+    settings.fill_in_demo(file.is_some());
+    settings.build()
+}
+
+/// What the environment says.
+#[derive(Default)]
+struct Variables {
+    file: Option<PathBuf>,
+    values: Vec<(&'static Key, String, String)>,
+}
+
+impl Variables {
+    fn read(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, ConfigError> {
+        let mut variables = Self::default();
+        for (name, value) in environment {
+            let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
+                continue;
+            };
+            if name == CONFIG_VARIABLE {
+                variables.file = Some(PathBuf::from(value)).filter(|path| !path.as_os_str().is_empty());
+                continue;
+            }
+            let origin = Origin::Variable(name.to_owned());
+            let Some(key) = KEYS.iter().find(|key| key.variable() == name) else {
+                if is_service_link(name, &value) {
+                    continue;
+                }
+                let key = name.trim_start_matches(PREFIX).replace("__", ".").to_lowercase();
+                return Err(unknown(&key, origin));
+            };
+            let value = value.into_string().map_err(|_| ConfigError::Value {
+                key: key.name.to_owned(),
+                origin,
+                problem: "is not UTF-8".to_owned(),
+            })?;
+            // `KEY=` is how compose files and manifests write "not set".
+            if !value.is_empty() {
+                variables.values.push((key, name.to_owned(), value));
+            }
+        }
+        Ok(variables)
+    }
+}
+
+/// Whether Kubernetes made that variable. It describes every Service to the pods of its namespace, and for one
+/// that is called `hubcast` or `hubcast-…` these look like ours: `HUBCAST_SERVICE_HOST`, `HUBCAST_PORT=tcp://…`,
+/// `HUBCAST_PORT_80_TCP_ADDR`.
+fn is_service_link(name: &str, value: &OsString) -> bool {
+    let protocol = |word: &str| ["_TCP", "_UDP", "_SCTP"].iter().any(|p| word.ends_with(p));
+    let about_port = ["_PROTO", "_PORT", "_ADDR"]
+        .iter()
+        .find_map(|suffix| name.strip_suffix(suffix));
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || about_port.is_some_and(protocol)
+        || value.to_str().is_some_and(|value| value.contains("://"))
+            && (name.ends_with("_PORT") || protocol(name) && name.contains("_PORT_"))
+}
+
+fn read_file(path: &Path) -> Result<Table, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    text.parse::<Table>().map_err(|error| {
+        let before = error
+            .span()
+            .and_then(|span| text.get(..span.start))
+            .unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        ConfigError::Syntax {
+            path: path.to_owned(),
+            line,
+            problem: error.message().to_owned(),
+        }
+    })
+}
+
+/// The values that are set, by key.
+#[derive(Default)]
+struct Settings {
+    values: BTreeMap<&'static str, (Value, Origin)>,
+}
+
+impl Settings {
+    fn add_table(&mut self, section: &str, table: Table, path: &Path) -> Result<(), ConfigError> {
+        for (name, value) in table {
+            let name = if section.is_empty() {
+                name
+            } else {
+                format!("{section}.{name}")
+            };
+            let origin = Origin::File(path.to_owned());
+            match (Key::find(&name), value) {
+                (Some(key), value) => self.set(key, value, origin)?,
+                (None, Value::Table(table)) if section.is_empty() && is_section(&name) => {
+                    self.add_table(&name, table, path)?;
+                }
+                (None, _) => return Err(unknown(&name, origin)),
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, key: &'static Key, value: Value, origin: Origin) -> Result<(), ConfigError> {
+        let typed = match origin {
+            Origin::Variable(_) | Origin::Flag(_) => from_text(key.kind, value),
+            _ => Ok(value),
+        };
+        match typed.and_then(|value| check(key.kind, value)) {
+            Ok(value) => self.values.insert(key.name, (value, origin)),
+            Err(problem) => {
+                return Err(ConfigError::Value {
+                    key: key.name.to_owned(),
+                    origin,
+                    problem,
+                });
+            }
+        };
+        Ok(())
+    }
+
+    /// Who starts the binary without a word gets the demo; who configures anything says what is wanted.
+    fn fill_in_demo(&mut self, has_file: bool) {
+        let says_nothing = |(key, (_, origin)): (&&str, &(Value, Origin))| {
+            matches!(origin, Origin::Flag(_)) && (*key == "listen" || key.starts_with("log."))
+        };
+        let unconfigured = !has_file && self.values.iter().all(says_nothing);
+        if unconfigured {
+            self.values
+                .insert("demo", (Value::Boolean(true), Origin::Default));
+        }
+        if matches!(self.values.get("demo"), Some((Value::Boolean(true), _))) {
+            let anonymous = (Value::Boolean(true), Origin::DemoMode);
+            self.values.entry("auth.allow_anonymous").or_insert(anonymous);
+        }
+    }
+
+    fn build(self) -> Result<Loaded, ConfigError> {
+        let mut table = Table::new();
+        let mut origins = BTreeMap::new();
+        for (key, (value, origin)) in self.values {
+            insert(&mut table, &path_of(key), value);
+            if origin != Origin::Default {
+                origins.insert(key, origin);
+            }
+        }
+        let fail = |key: &str, problem: String| ConfigError::Value {
+            key: key.to_owned(),
+            origin: origins.get(key).cloned().unwrap_or(Origin::Default),
+            problem,
+        };
+        let config: Config = table
+            .try_into()
+            .map_err(|error: toml::de::Error| fail("configuration", error.message().to_owned()))?;
+        config.check().map_err(|error| fail(error.key, error.problem))?;
+        Ok(Loaded { config, origins })
+    }
+}
+
+/// Where a key's value is in [`Config`].
+fn path_of(key: &str) -> String {
+    match key.split_once('.') {
+        Some(("auth" | "cors" | "limits" | "timeouts" | "hubs", _)) => format!("options.{key}"),
+        None if key.starts_with("access_key") => format!("options.auth.{key}"),
+        _ => key.to_owned(),
+    }
+}
+
+fn insert(table: &mut Table, path: &str, value: Value) {
+    match path.split_once('.') {
+        None => _ = table.insert(path.to_owned(), value),
+        Some((section, rest)) => {
+            let inner = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(inner) = inner {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// Makes of a variable's or flag's text what a file would have held.
+fn from_text(kind: Kind, value: Value) -> Result<Value, String> {
+    let Value::String(text) = value else {
+        return Ok(value);
+    };
+    let text = match kind {
+        Kind::Text | Kind::Secret | Kind::OneOf(_) => return Ok(Value::String(text)),
+        _ => text.trim(),
+    };
+    match kind {
+        Kind::Flag => text
+            .parse()
+            .map(Value::Boolean)
+            .map_err(|_| format!("{text:?} is not true or false")),
+        Kind::Count => text
+            .parse()
+            .map(Value::Integer)
+            .map_err(|_| format!("{text:?} is not a whole number")),
+        Kind::Seconds | Kind::Ratio => text
+            .parse()
+            .map(Value::Float)
+            .map_err(|_| format!("{text:?} is not a number")),
+        _ => {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            Ok(Value::Array(
+                items.map(|item| Value::String(item.to_owned())).collect(),
+            ))
+        }
+    }
+}
+
+/// Checks what one value alone shows.
+fn check(kind: Kind, value: Value) -> Result<Value, String> {
+    let found = value.type_str();
+    let wrong = |expected: &str| Err(format!("must be {expected}, not of type {found}"));
+    match (kind, &value) {
+        (Kind::Text | Kind::Secret, Value::String(text)) if text.is_empty() => {
+            Err("is empty; leave it out to not set it".to_owned())
+        }
+        (Kind::Text | Kind::Secret, Value::String(_)) | (Kind::Flag, Value::Boolean(_)) => Ok(value),
+        (Kind::Text | Kind::Secret, _) => wrong("text in quotes"),
+        (Kind::Flag, _) => wrong("true or false"),
+        (Kind::Count, Value::Integer(number)) if *number >= 0 => Ok(value),
+        (Kind::Count, Value::Integer(number)) => Err(format!("is {number}, must be at least 0")),
+        (Kind::Count, _) => wrong("a whole number"),
+        (Kind::Seconds | Kind::Ratio, Value::Integer(number)) => check(kind, Value::Float(*number as f64)),
+        (Kind::Seconds, Value::Float(number)) if !(0.0..=MAX_SECONDS).contains(number) => {
+            Err(format!("is {number}, must be from 0 to {MAX_SECONDS}"))
+        }
+        (Kind::Ratio, Value::Float(number)) if !(0.0..=1.0).contains(number) => {
+            Err(format!("is {number}, must be from 0 to 1"))
+        }
+        (Kind::Seconds | Kind::Ratio, Value::Float(_)) => Ok(value),
+        (Kind::Seconds | Kind::Ratio, _) => wrong("a number"),
+        (Kind::OneOf(words), Value::String(word)) if words.contains(&word.as_str()) => Ok(value),
+        (Kind::OneOf(words), _) => Err(format!("must be one of {}", words.join(", "))),
+        (Kind::List, Value::Array(items)) if items.iter().all(Value::is_str) => Ok(value),
+        (Kind::List, _) => wrong("an array of texts"),
+    }
+}
+
+fn is_section(name: &str) -> bool {
+    KEYS.iter().any(|key| {
+        key.name
+            .strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with('.'))
+    })
+}
+
+fn unknown(key: &str, origin: Origin) -> ConfigError {
+    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().replace('_', "");
+    let section = key.split('.').next().unwrap_or_default();
+    let alike = KEYS.iter().find(|known| last(known.name) == last(key));
+    let hint = match alike {
+        Some(known) => format!("; did you mean {}?", known.name),
+        None if is_section(section) => {
+            let names = KEYS
+                .iter()
+                .filter_map(|k| k.name.strip_prefix(section)?.strip_prefix('.'));
+            format!("; [{section}] has {}", names.collect::<Vec<_>>().join(", "))
+        }
+        None => "; `hubcast help serve` lists all keys".to_owned(),
+    };
+    ConfigError::UnknownKey {
+        key: key.to_owned(),
+        origin,
+        hint,
+    }
+}
+
+const PREFIX: &str = "HUBCAST_";
+/// Names the file where `--config` does not.
+const CONFIG_VARIABLE: &str = "HUBCAST_CONFIG";
+/// A year: more is a mistake in the unit.
+const MAX_SECONDS: f64 = 31_536_000.0;
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

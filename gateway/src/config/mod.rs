@@ -1,0 +1,214 @@
+//! What the `hubcast` binary is set to: one type, filled from defaults, a TOML file, `HUBCAST_…` variables
+//! and flags, and checked before anything is bound.
+
+mod check;
+mod keys;
+mod load;
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use crate::options::{Options, seconds};
+
+pub(crate) use self::{
+    keys::{KEYS, Key},
+    load::{ConfigError, Flag, Loaded, Origin, Sources, load},
+};
+
+/// Everything that the binary can be told. `Display` and `Debug` print it as TOML, with secrets as `***`.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Host and port to serve on; port 0 takes a free one.
+    pub(crate) listen: String,
+    /// URL of the Redis that makes this node part of a cluster. It may hold a password.
+    pub(crate) redis: Option<SecretString>,
+    /// This node's name in the cluster; random unless set.
+    pub(crate) node_id: Option<String>,
+    /// Whether the demo hub and its page are served. Unless set: only when nothing else is configured.
+    pub(crate) demo: bool,
+    /// What the library is set to.
+    pub(crate) options: Options,
+    /// How Redis is used.
+    pub(crate) backplane: BackplaneConfig,
+    /// How a node leaves.
+    pub(crate) drain: DrainConfig,
+    /// Log lines.
+    pub(crate) log: LogConfig,
+    /// Traces.
+    pub(crate) telemetry: TelemetryConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8080".to_owned(),
+            redis: None,
+            node_id: None,
+            demo: false,
+            options: Options::default(),
+            backplane: BackplaneConfig::default(),
+            drain: DrainConfig::default(),
+            log: LogConfig::default(),
+            telemetry: TelemetryConfig::default(),
+        }
+    }
+}
+
+/// How Redis is used.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct BackplaneConfig {
+    /// Begins the name of every key and channel: two clusters with different prefixes can share a Redis.
+    pub(crate) key_prefix: String,
+    /// Connections for commands; subscriptions have their own.
+    pub(crate) pool_size: usize,
+    /// How long one command may take.
+    #[serde(rename = "command_timeout_seconds", deserialize_with = "seconds")]
+    pub(crate) command_timeout: Duration,
+    /// How often a node says that it is alive.
+    #[serde(rename = "heartbeat_seconds", deserialize_with = "seconds")]
+    pub(crate) heartbeat: Duration,
+    /// Silence after which the other nodes take a node for dead.
+    #[serde(rename = "lease_seconds", deserialize_with = "seconds")]
+    pub(crate) lease: Duration,
+    /// Certificates (PEM) to trust for `rediss://` instead of the system's.
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+impl Default for BackplaneConfig {
+    fn default() -> Self {
+        Self {
+            key_prefix: "hubcast".to_owned(),
+            pool_size: 4,
+            command_timeout: Duration::from_secs(5),
+            heartbeat: Duration::from_secs(1),
+            lease: Duration::from_secs(5),
+            ca_file: None,
+        }
+    }
+}
+
+/// How a node leaves.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DrainConfig {
+    /// How long `/readyz` says no before clients are moved, so that load balancers look elsewhere first.
+    #[serde(rename = "notice_seconds", deserialize_with = "seconds")]
+    pub(crate) notice: Duration,
+    /// How long connections have to move or end after that.
+    #[serde(rename = "deadline_seconds", deserialize_with = "seconds")]
+    pub(crate) deadline: Duration,
+}
+
+impl Default for DrainConfig {
+    fn default() -> Self {
+        Self {
+            notice: Duration::ZERO,
+            deadline: Duration::from_secs(25),
+        }
+    }
+}
+
+/// Log lines, which go to standard error.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LogConfig {
+    /// A level for Hubcast's own lines, or directives such as `info,hubcast::session=debug`.
+    pub(crate) level: String,
+    /// How a line is written.
+    pub(crate) format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogFormat {
+    /// The format's name in the configuration.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
+}
+
+/// Traces.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TelemetryConfig {
+    /// Where spans are sent by OTLP over HTTP, such as `http://collector:4318`. Without it there are none.
+    pub(crate) otlp_endpoint: Option<String>,
+    /// The service that spans are shown under.
+    pub(crate) service_name: String,
+    /// Share of traces to record, 0 to 1. What a caller has decided for its own trace wins.
+    pub(crate) sample_ratio: f64,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self {
+            otlp_endpoint: None,
+            service_name: "hubcast".to_owned(),
+            sample_ratio: 1.0,
+        }
+    }
+}
+
+impl Config {
+    /// Whether some client could connect: with a token, or without one.
+    pub(crate) fn admits_anyone(&self) -> bool {
+        self.options.auth.access_key.is_some() || self.options.auth.allow_anonymous == Some(true)
+    }
+
+    /// The configuration as a TOML file that would give the same, but for secrets, which are `***`. Values
+    /// that are not defaults say where they come from.
+    pub(crate) fn to_toml(&self, origins: &BTreeMap<&'static str, Origin>) -> String {
+        let mut text = String::new();
+        let mut open = "";
+        for key in KEYS {
+            let Some(value) = (key.value)(self) else { continue };
+            let (section, name) = key.name.rsplit_once('.').unwrap_or(("", key.name));
+            if section != open {
+                text.push_str(&format!("\n[{section}]\n"));
+                open = section;
+            }
+            text.push_str(&format!("{name} = {value}"));
+            if let Some(origin) = origins.get(key.name) {
+                text.push_str(&format!(" # {origin}"));
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_toml(&BTreeMap::new()))
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,9 @@
+//! From one entry of the log to the sessions of this node.
+
+mod deliver;
+mod encode;
+mod registry;
+
+pub(crate) use deliver::deliver;
+pub(crate) use encode::Frames;
+pub(crate) use registry::Registry;

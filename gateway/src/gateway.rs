@@ -1,0 +1,274 @@
+//! The parts of a node, put together.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use hubcast_backplane::memory::MemoryBackplane;
+use hubcast_backplane::{Backplane, HubName, HubOptions, NodeId, Status};
+use tokio::time::timeout;
+
+use crate::auth::{Authenticator, JwtVerifier, Origins, TokenSigner};
+use crate::cluster::ServeNode;
+use crate::error::Error;
+use crate::http;
+use crate::hub::{Hub, HubHandle, HubRuntime, Shared};
+use crate::options::Options;
+use crate::session::CloseReason;
+use crate::telemetry::metrics::Metrics;
+
+/// A running gateway node, to be mounted in an axum application.
+///
+/// ```no_run
+/// use hubcast::{Context, Gateway, Hub, HubError, Options};
+///
+/// async fn send_message(context: Context, user: String, text: String) -> Result<(), HubError> {
+///     context.clients().all().send("ReceiveMessage", (user, text)).await?;
+///     Ok(())
+/// }
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut options = Options::default();
+/// options.auth.allow_anonymous = Some(true);
+/// let gateway = Gateway::builder()
+///     .hub(Hub::new("chat").method("SendMessage", send_message))
+///     .options(options)
+///     .build()
+///     .await?;
+///
+/// // Outside of hub code, for example in a background task:
+/// gateway.hub("chat")?.clients().all().send("Started", ()).await?;
+///
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+/// axum::serve(listener, gateway.router()).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Gateway {
+    app: App,
+}
+
+/// What a gateway is made of.
+#[derive(Default)]
+pub struct GatewayBuilder {
+    hubs: Vec<Hub>,
+    options: Options,
+    backplane: Option<Arc<dyn Backplane>>,
+}
+
+/// How a shutdown went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Every connection and task has ended.
+    Clean,
+    /// The deadline came first; this many tasks were left behind.
+    Abandoned {
+        /// Tasks that had not ended.
+        tasks: usize,
+    },
+}
+
+impl GatewayBuilder {
+    /// Adds a hub.
+    #[must_use]
+    pub fn hub(mut self, hub: Hub) -> Self {
+        self.hubs.push(hub);
+        self
+    }
+
+    /// Sets limits, times, origins and keys.
+    #[must_use]
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Sets the backplane. Without one the gateway runs alone, on an in-memory one.
+    #[must_use]
+    pub fn backplane(mut self, backplane: Arc<dyn Backplane>) -> Self {
+        self.backplane = Some(backplane);
+        self
+    }
+
+    /// Checks the settings and opens the hubs. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error`] for a setting or a name that can't work, or a backplane that can't be reached.
+    pub async fn build(self) -> Result<Gateway, Error> {
+        self.options.check()?;
+        let backplane = match self.backplane {
+            Some(backplane) => backplane,
+            None => Arc::new(MemoryBackplane::new(NodeId::parse("local")?)),
+        };
+        let shared = Arc::new(Shared::new(self.options, backplane, Arc::new(Metrics::new())));
+        let mut hubs = HashMap::with_capacity(self.hubs.len());
+        for hub in self.hubs {
+            let name = hub.check()?;
+            let runtime = Arc::new(HubRuntime::new(name.clone(), hub, Arc::clone(&shared)));
+            if hubs.insert(name.clone(), runtime).is_some() {
+                return Err(Error::DefinedTwice { kind: "hub", name: name.to_string() });
+            }
+        }
+        shared.backplane().set_service(Arc::new(ServeNode::new(hubs.values())));
+        let log = &shared.options().hubs;
+        let log = HubOptions { retention_messages: log.retention_messages, retention: log.retention };
+        for (name, runtime) in &hubs {
+            shared.backplane().open_hub(name.clone(), log.clone(), Arc::clone(runtime) as _).await?;
+        }
+        Ok(Gateway { app: App::new(shared, hubs) })
+    }
+}
+
+impl Gateway {
+    /// Begins one.
+    #[must_use]
+    pub fn builder() -> GatewayBuilder {
+        GatewayBuilder::default()
+    }
+
+    /// The paths of all hubs, `/healthz`, `/readyz` and `/metrics`.
+    pub fn router(&self) -> Router {
+        http::router(self.app.clone())
+    }
+
+    /// A hub, for use outside of its methods.
+    ///
+    /// # Errors
+    /// [`Error::UnknownHub`] when the gateway was built without it.
+    pub fn hub(&self, name: &str) -> Result<HubHandle, Error> {
+        let hub = self.app.hub(name).ok_or_else(|| Error::UnknownHub(name.to_owned()))?;
+        Ok(HubHandle::new(hub))
+    }
+
+    /// Makes `/readyz` fail, so that load balancers look elsewhere. Connections go on.
+    pub fn begin_drain(&self) {
+        self.app.inner.draining.store(true, Ordering::Release);
+    }
+
+    /// Ends every connection, telling clients that they may reconnect, and waits for all tasks, but no longer than
+    /// `deadline`.
+    pub async fn shutdown(&self, deadline: Duration) -> Drained {
+        self.begin_drain();
+        let shared = &self.app.inner.shared;
+        let finished = timeout(deadline, async {
+            for hub in self.app.inner.hubs.values() {
+                hub.registry().all().iter().for_each(|session| session.close(CloseReason::NodeStops));
+            }
+            shared.tasks().close();
+            shared.tasks().wait().await;
+        })
+        .await;
+        let drained = match finished {
+            Ok(()) => Drained::Clean,
+            Err(_) => Drained::Abandoned { tasks: shared.tasks().len() },
+        };
+        // Short even when the server can't be reached: the node's lease ends by itself.
+        let _ = timeout(Duration::from_secs(2), shared.backplane().shutdown()).await;
+        drained
+    }
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("hubs", &self.app.inner.hubs.len()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for GatewayBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GatewayBuilder").field("hubs", &self.hubs).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// What the HTTP endpoints need. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    hubs: HashMap<HubName, Arc<HubRuntime>>,
+    authenticator: Authenticator,
+    origins: Origins,
+    draining: AtomicBool,
+}
+
+/// Whether the node may get traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    Ready,
+    Draining,
+    CutOff,
+}
+
+impl App {
+    fn new(shared: Arc<Shared>, hubs: HashMap<HubName, Arc<HubRuntime>>) -> Self {
+        let options = shared.options();
+        let authenticator =
+            Authenticator::new(JwtVerifier::new(&options.auth), options.auth.allow_anonymous.unwrap_or(false));
+        let origins = Origins::new(&options.cors);
+        let draining = AtomicBool::new(false);
+        Self { inner: Arc::new(Inner { shared, hubs, authenticator, origins, draining }) }
+    }
+
+    pub(crate) fn hub(&self, name: &str) -> Option<Arc<HubRuntime>> {
+        self.inner.hubs.get(name).cloned()
+    }
+
+    pub(crate) fn authenticator(&self) -> &Authenticator {
+        &self.inner.authenticator
+    }
+
+    pub(crate) fn origins(&self) -> &Origins {
+        &self.inner.origins
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        self.inner.shared.metrics()
+    }
+
+    /// The signer of connection tokens, keyed by the secret that the cluster has now.
+    pub(crate) fn tokens(&self) -> TokenSigner {
+        TokenSigner::new(&self.inner.shared.backplane().cluster_secret())
+    }
+
+    pub(crate) fn readiness(&self) -> Readiness {
+        let status = *self.inner.shared.backplane().status().borrow();
+        match (self.is_draining(), status) {
+            (true, _) => Readiness::Draining,
+            (false, Status::Connected) => Readiness::Ready,
+            (false, Status::Disconnected) => Readiness::CutOff,
+        }
+    }
+
+    /// Whether the node takes one more connection.
+    pub(crate) fn has_room(&self) -> bool {
+        let limit = self.inner.shared.options().limits.connections;
+        !self.is_draining() && (limit == 0 || self.connections() < limit)
+    }
+
+    /// The metrics page, with what is only known by looking.
+    pub(crate) fn encode_metrics(&self) -> String {
+        let shared = &self.inner.shared;
+        let metrics = shared.metrics();
+        let connected = *shared.backplane().status().borrow() == Status::Connected;
+        metrics.backplane_up.set(i64::from(connected));
+        metrics.tasks.set(i64::try_from(shared.tasks().len()).unwrap_or(i64::MAX));
+        let queued: usize = self.inner.hubs.values().map(|hub| hub.registry().queued_bytes()).sum();
+        metrics.outbox_bytes.set(i64::try_from(queued).unwrap_or(i64::MAX));
+        metrics.encode()
+    }
+
+    fn connections(&self) -> usize {
+        self.inner.hubs.values().map(|hub| hub.registry().len()).sum()
+    }
+
+    fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,312 @@
+//! A hub's address: sockets, event streams, polls, posts. Any node serves any request; what belongs to a connection of
+//! another node goes there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequestParts, Request, WebSocketUpgrade};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hubcast_backplane::{BackplaneError, Claim, ConnectionId, ConnectionRecord, NodeId};
+use tokio::time::sleep;
+
+use super::request::{Query, Wish};
+use super::{owned, reply};
+use crate::auth::{ConnectionToken, Identity, random_connection_id};
+use crate::cluster::{Answer, Forward};
+use crate::gateway::App;
+use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
+use crate::session::Session;
+use crate::telemetry::labels::RejectLabel;
+use crate::transport::{Detached, Reservation, run_over_http, serve_websocket, sse_stream, upgrade_limits};
+
+/// How often, and how long apart, a connection is looked for that the directory says is here.
+const SETTLE: (usize, Duration) = (20, Duration::from_millis(5));
+
+/// One request to a hub, authenticated.
+struct Asked {
+    app: App,
+    hub: Arc<HubRuntime>,
+    identity: Identity,
+    query: Query,
+    parts: Parts,
+}
+
+/// Where a connection is.
+enum Found {
+    Here(Arc<Session>),
+    Elsewhere(NodeId),
+    /// The directory did not know it; it is this node's now.
+    New(Box<Newcomer>),
+}
+
+/// A connection that this node has just claimed. Given up when dropped.
+struct Newcomer {
+    session: Arc<Session>,
+    socket: Option<Reservation>,
+}
+
+/// Serves a request to a hub's address.
+pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let Some(wish) = Wish::of(&parts) else { return StatusCode::METHOD_NOT_ALLOWED.into_response() };
+    if !app.origins().admit(&parts.headers) {
+        app.metrics().rejected.get(RejectLabel::Origin).inc();
+        return reply::text(StatusCode::FORBIDDEN, "This origin is not allowed (cors.allowed_origins)");
+    }
+    let Some(query) = Query::of(&parts.uri) else {
+        return reply::text(StatusCode::BAD_REQUEST, "The query can't be read");
+    };
+    let query_token = query.get("access_token").filter(|_| wish.takes_query_token());
+    let identity = match app.authenticator().authenticate(&parts.headers, query_token) {
+        Ok(identity) => identity,
+        Err(error) => {
+            app.metrics().rejected.get(RejectLabel::Unauthorized).inc();
+            return reply::unauthorized(error);
+        }
+    };
+    let asked = Asked { app, hub, identity, query, parts };
+    let outcome = match wish {
+        Wish::WebSocket => asked.websocket().await,
+        Wish::EventStream => asked.event_stream().await,
+        Wish::Poll => asked.poll().await,
+        Wish::Send => asked.send(body).await,
+        Wish::Delete => asked.delete().await,
+    };
+    outcome.unwrap_or_else(|refusal| refusal)
+}
+
+impl Asked {
+    async fn websocket(mut self) -> Result<Response, Response> {
+        let upgrade = WebSocketUpgrade::from_request_parts(&mut self.parts, &())
+            .await
+            .map_err(IntoResponse::into_response)?;
+        let (reservation, early) = match self.token()? {
+            // Without negotiation the socket is the connection; the directory hears of it at the handshake.
+            None => {
+                let id = random_connection_id().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())?;
+                self.check_capacity()?;
+                let session = Session::new(Arc::clone(&self.hub), self.connection(id));
+                self.hub.registry().insert(&session);
+                (Reservation::new(session, false), Detached::new())
+            }
+            Some(token) => {
+                let (newcomer, early) = self.take(&token, Transport::WebSockets).await?;
+                (newcomer.socket.ok_or_else(|| StatusCode::CONFLICT.into_response())?, early)
+            }
+        };
+        let tracked = self.hub.shared().tasks().token(); // taken before the 101 goes out, so that a drain waits for it
+        let response = upgrade_limits(upgrade, &self.hub.shared().options().limits).on_upgrade(async move |socket| {
+            serve_websocket(reservation, early, socket).await;
+            drop(tracked);
+        });
+        Ok(response)
+    }
+
+    async fn event_stream(self) -> Result<Response, Response> {
+        let token = self.required_token()?;
+        let (newcomer, early) = self.take(&token, Transport::ServerSentEvents).await?;
+        let session = newcomer.session;
+        if let Some(link) = session.http()
+            && link.receive_early(early).is_err()
+        {
+            return Err(reply::answer(owned::unknown_connection()));
+        }
+        let mut response = Response::new(Body::from_stream(sse_stream(session)));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache,no-store"));
+        headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no")); // for proxies that would gather events
+        Ok(response)
+    }
+
+    async fn poll(self) -> Result<Response, Response> {
+        let token = self.required_token()?;
+        let answer = match self.find(&token, true, true).await? {
+            Found::Here(session) => owned::poll(&session).await,
+            Found::New(newcomer) => owned::poll(&newcomer.session).await,
+            Found::Elsewhere(owner) => self.forward(&owner, &token.id).poll().await.map_err(unreachable_owner)?,
+        };
+        Ok(reply::answer(answer))
+    }
+
+    async fn send(self, body: Body) -> Result<Response, Response> {
+        let token = self.required_token()?;
+        // Looked up before the body is read: nothing is allocated for strangers.
+        let found = self.find(&token, true, true).await?;
+        let body = self.read(body).await?;
+        let answer = match found {
+            Found::Here(session) => owned::receive(&session, body).await,
+            Found::New(newcomer) => owned::receive(&newcomer.session, body).await,
+            Found::Elsewhere(owner) => {
+                self.forward(&owner, &token.id).receive(body).await.map_err(unreachable_owner)?
+            }
+        };
+        if answer.status == 200 {
+            return Ok(StatusCode::OK.into_response());
+        }
+        Ok(reply::answer(answer))
+    }
+
+    async fn delete(self) -> Result<Response, Response> {
+        let token = self.required_token()?;
+        let answer = match self.find(&token, false, true).await? {
+            Found::Here(session) => owned::delete(&session),
+            Found::New(newcomer) => owned::delete(&newcomer.session),
+            Found::Elsewhere(owner) => self.forward(&owner, &token.id).delete().await.map_err(unreachable_owner)?,
+        };
+        Ok(reply::answer(answer))
+    }
+
+    async fn read(&self, body: Body) -> Result<Bytes, Response> {
+        let limit = self.hub.shared().options().limits.http_body_bytes;
+        let declared = self.parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let too_large = || {
+            self.app.metrics().rejected.get(RejectLabel::TooLarge).inc();
+            reply::text(StatusCode::PAYLOAD_TOO_LARGE, "The body is over limits.http_body_bytes")
+        };
+        if declared.is_some_and(|bytes: usize| bytes > limit) {
+            return Err(too_large());
+        }
+        to_bytes(body, limit).await.map_err(|error| {
+            let source = std::error::Error::source(&error);
+            if source.is_some_and(|source| source.is::<http_body_util::LengthLimitError>()) {
+                too_large()
+            } else {
+                StatusCode::BAD_REQUEST.into_response() // the client gave up
+            }
+        })
+    }
+
+    /// The connection token, if there is one, checked.
+    fn token(&self) -> Result<Option<ConnectionToken>, Response> {
+        let Some(text) = self.query.get("id").filter(|text| !text.is_empty()) else { return Ok(None) };
+        match self.app.tokens().read(self.hub.name(), text) {
+            Ok(token) => Ok(Some(token)),
+            Err(_) => Err(self.unknown()),
+        }
+    }
+
+    fn required_token(&self) -> Result<ConnectionToken, Response> {
+        self.token()?.ok_or_else(|| reply::text(StatusCode::BAD_REQUEST, "Connection ID required"))
+    }
+
+    fn unknown(&self) -> Response {
+        self.app.metrics().rejected.get(RejectLabel::UnknownConnection).inc();
+        reply::answer(owned::unknown_connection())
+    }
+
+    fn connection(&self, id: ConnectionId) -> Connection {
+        let request = RequestInfo::new(&self.parts.headers, self.query.pairs());
+        Connection::new(id, self.identity.clone(), request)
+    }
+
+    fn forward<'a>(&'a self, owner: &'a NodeId, connection: &'a ConnectionId) -> Forward<'a> {
+        Forward { hub: &self.hub, owner, connection, user: self.identity.user() }
+    }
+
+    fn check_capacity(&self) -> Result<(), Response> {
+        if self.app.has_room() {
+            return Ok(());
+        }
+        self.app.metrics().rejected.get(RejectLabel::Capacity).inc();
+        Err(reply::text(StatusCode::SERVICE_UNAVAILABLE, "This node accepts no more connections"))
+    }
+
+    /// Gets a connection for a socket or an event stream of this node, from wherever it is.
+    async fn take(&self, token: &ConnectionToken, transport: Transport) -> Result<(Box<Newcomer>, Detached), Response> {
+        let over_http = transport != Transport::WebSockets;
+        let answer = match self.find(token, true, over_http).await? {
+            Found::New(newcomer) => return Ok((newcomer, Detached::new())),
+            Found::Here(session) => owned::hand_over(&session, transport).await,
+            Found::Elsewhere(owner) => {
+                self.forward(&owner, &token.id).attach(transport).await.map_err(unreachable_owner)?
+            }
+        };
+        if answer.status != 200 {
+            return Err(reply::answer(answer));
+        }
+        match self.find(token, true, over_http).await? {
+            Found::New(newcomer) => Ok((newcomer, answer.early)),
+            _ => Err(StatusCode::CONFLICT.into_response()), // another request was faster
+        }
+    }
+
+    /// Looks for a connection here, then in the directory. With `create`, a token that still may makes it this node's.
+    async fn find(&self, token: &ConnectionToken, create: bool, over_http: bool) -> Result<Found, Response> {
+        let backplane = self.hub.shared().backplane();
+        for _ in 0..SETTLE.0 {
+            if let Some(session) = self.hub.registry().find(&token.id) {
+                if session.connection().user() != self.identity.user() {
+                    self.app.metrics().rejected.get(RejectLabel::Forbidden).inc();
+                    return Err(reply::answer(owned::other_user()));
+                }
+                return Ok(Found::Here(session));
+            }
+            let owner = if create && token.creates_within.is_some() {
+                self.check_capacity()?;
+                match self.claim(token.id.clone(), over_http).await? {
+                    Ok(newcomer) => return Ok(Found::New(Box::new(newcomer))),
+                    Err(Claim::Owned(owner)) => owner,
+                    Err(_) => return Err(self.unknown()),
+                }
+            } else {
+                let owner = backplane.locate(self.hub.name(), &token.id).await.map_err(unreachable_owner)?;
+                owner.ok_or_else(|| self.unknown())?
+            };
+            if owner != *backplane.node() {
+                return Ok(Found::Elsewhere(owner));
+            }
+            sleep(SETTLE.1).await; // it is about to be registered here, or has just ended
+        }
+        Err(self.unknown())
+    }
+
+    /// Claims a connection and registers its session. In a task of its own, so that a client that goes away in between
+    /// leaves nothing behind.
+    async fn claim(&self, id: ConnectionId, over_http: bool) -> Result<Result<Newcomer, Claim>, Response> {
+        let hub = Arc::clone(&self.hub);
+        let connection = self.connection(id);
+        let claiming = self.hub.shared().tasks().spawn(async move {
+            let record = ConnectionRecord { id: connection.id().clone(), user: connection.user().cloned() };
+            let claim = hub.shared().backplane().claim(hub.name(), &record).await?;
+            if claim != Claim::Claimed {
+                return Ok(Err(claim));
+            }
+            let new = if over_http { Session::over_http } else { Session::new };
+            let session = new(Arc::clone(&hub), connection);
+            hub.registry().insert(&session);
+            let socket = if over_http {
+                hub.shared().tasks().spawn(run_over_http(Arc::clone(&session)));
+                None
+            } else {
+                Some(Reservation::new(Arc::clone(&session), true))
+            };
+            Ok::<_, BackplaneError>(Ok(Newcomer { session, socket }))
+        });
+        match claiming.await {
+            Ok(outcome) => outcome.map_err(unreachable_owner),
+            Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR.into_response()),
+        }
+    }
+}
+
+/// A dead owner's connection is gone with it; a backplane that does not answer may come back.
+fn unreachable_owner(error: BackplaneError) -> Response {
+    match error {
+        BackplaneError::NodeUnreachable { .. } => reply::answer(owned::unknown_connection()),
+        error if error.is_transient() => {
+            tracing::debug!(%error, "a request could not be served");
+            reply::unavailable()
+        }
+        error => {
+            tracing::error!(%error, "a request could not be served");
+            reply::answer(Answer::refused(500, "The request could not be served"))
+        }
+    }
+}

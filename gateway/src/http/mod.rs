@@ -1,0 +1,14 @@
+//! The HTTP surface: which request goes where.
+
+mod health;
+mod hubs;
+mod negotiate;
+pub(crate) mod owned;
+mod reply;
+mod request;
+mod router;
+mod serve;
+
+pub(crate) use router::router;
+#[cfg(feature = "cli")]
+pub(crate) use serve::serve;

@@ -1,0 +1,66 @@
+//! What the node that owns a connection answers, whoever received the request.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::cluster::Answer;
+use crate::hub::Transport;
+use crate::session::{CloseReason, Session};
+use crate::transport::{self, Poll};
+
+pub(crate) fn unknown_connection() -> Answer {
+    Answer::refused(404, "No Connection with that ID")
+}
+
+/// The reference adopts whoever comes last; here a connection stays with the user who opened it.
+pub(crate) fn other_user() -> Answer {
+    Answer::refused(403, "The connection belongs to another user")
+}
+
+fn other_transport() -> Answer {
+    Answer::refused(400, "Cannot change transports mid-connection")
+}
+
+pub(crate) async fn poll(session: &Arc<Session>) -> Answer {
+    match transport::poll(session).await {
+        Poll::Data(body) => Answer { status: 200, body, early: Vec::new() },
+        Poll::Ended => Answer::status(204),
+        Poll::OtherTransport => other_transport(),
+    }
+}
+
+pub(crate) async fn receive(session: &Session, body: Bytes) -> Answer {
+    let Some(link) = session.http() else {
+        return Answer::refused(405, "POST requests are not allowed for WebSocket connections.");
+    };
+    if link.receive(body).await { Answer::status(200) } else { unknown_connection() }
+}
+
+pub(crate) fn delete(session: &Session) -> Answer {
+    if session.connection().transport() != Some(Transport::LongPolling) {
+        return Answer::refused(400, "Cannot terminate this connection using the DELETE endpoint.");
+    }
+    session.close(CloseReason::ByClient);
+    Answer::status(202)
+}
+
+/// Gives a connection whose transport is not chosen yet to a socket or event stream elsewhere.
+pub(crate) async fn hand_over(session: &Arc<Session>, transport: Transport) -> Answer {
+    match session.connection().transport() {
+        Some(current) if current == transport => return Answer::status(409),
+        Some(_) => return other_transport(),
+        None => {}
+    }
+    let Some(link) = session.http() else { return Answer::status(409) }; // a socket is being accepted
+    let Some(early) = link.detach().await else { return Answer::status(409) };
+    let hub = session.hub();
+    hub.registry().remove(session);
+    match hub.shared().backplane().release(hub.name(), session.id()).await {
+        Ok(()) => Answer { status: 200, body: Bytes::new(), early },
+        Err(error) => {
+            tracing::warn!(connection_id = %session.id(), %error, "a connection could not be released");
+            Answer::refused(503, "The connection can't be moved now. Try again later.")
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Answers and refusals as HTTP responses.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::auth::AuthError;
+use crate::cluster::Answer;
+
+/// A response with a line of text, or none.
+pub(crate) fn text(status: StatusCode, text: &'static str) -> Response {
+    if text.is_empty() {
+        return status.into_response();
+    }
+    (status, [(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"))], text).into_response()
+}
+
+/// Who asks is not known, or not allowed to.
+pub(crate) fn unauthorized(error: AuthError) -> Response {
+    let mut response = (StatusCode::UNAUTHORIZED, error.to_string()).into_response();
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+/// The backplane can't be reached: the client may try again.
+pub(crate) fn unavailable() -> Response {
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "The backplane can't be reached. Try again later.");
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+/// What the owner of a connection said. Data of polls is binary; caches must not keep it.
+pub(crate) fn answer(answer: Answer) -> Response {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let refused = status.is_client_error() || status.is_server_error();
+    let mut response = Response::new(Body::from(answer.body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    if refused {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    } else if status == StatusCode::OK {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store"));
+    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    headers.insert(header::EXPIRES, HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"));
+    response
+}

@@ -1,0 +1,101 @@
+//! What the endpoints read from a request.
+
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, Uri, header};
+
+/// Query pairs in order, decoded. Keys are compared without case, as the reference does.
+#[derive(Debug, Default)]
+pub(crate) struct Query {
+    pairs: Vec<(String, String)>,
+}
+
+impl Query {
+    /// Reads a query; `None` when it is not form encoded.
+    pub(crate) fn of(uri: &Uri) -> Option<Self> {
+        let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?.0;
+        Some(Self { pairs })
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        self.pairs.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn pairs(&self) -> &[(String, String)] {
+        &self.pairs
+    }
+}
+
+/// What a request to a hub's address wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    EventStream,
+    WebSocket,
+    Poll,
+    Send,
+    Delete,
+}
+
+impl Wish {
+    /// In the order of the reference: an event stream first, then a socket, else a poll. `None` is 405.
+    pub(crate) fn of(parts: &Parts) -> Option<Self> {
+        match parts.method {
+            Method::GET if accepts_event_stream(&parts.headers) => Some(Self::EventStream),
+            Method::GET if wants_websocket(&parts.headers) => Some(Self::WebSocket),
+            Method::GET => Some(Self::Poll),
+            Method::CONNECT => Some(Self::WebSocket), // HTTP/2
+            Method::POST => Some(Self::Send),
+            Method::DELETE => Some(Self::Delete),
+            _ => None,
+        }
+    }
+
+    /// Browsers can't set headers for these two, so their token may stand in the query.
+    pub(crate) fn takes_query_token(self) -> bool {
+        matches!(self, Self::EventStream | Self::WebSocket)
+    }
+}
+
+fn accepts_event_stream(headers: &HeaderMap) -> bool {
+    let lists = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+    lists.flat_map(|list| list.split(',')).any(|item| {
+        let media_type = item.split(';').next().unwrap_or_default().trim();
+        media_type.eq_ignore_ascii_case("text/event-stream")
+    })
+}
+
+fn wants_websocket(headers: &HeaderMap) -> bool {
+    headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+
+    fn wish(method: &str, headers: &[(&str, &str)]) -> Option<Wish> {
+        let mut request = Request::builder().method(method).uri("/hubs/a");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Wish::of(&request.body(()).unwrap().into_parts().0)
+    }
+
+    #[test]
+    fn a_get_is_an_event_stream_before_a_socket_before_a_poll() {
+        assert_eq!(wish("GET", &[]), Some(Wish::Poll));
+        assert_eq!(wish("GET", &[("accept", "*/*")]), Some(Wish::Poll));
+        assert_eq!(wish("GET", &[("upgrade", "WebSocket")]), Some(Wish::WebSocket));
+        let both = [("upgrade", "websocket"), ("accept", "text/html, Text/Event-Stream;q=0.9")];
+        assert_eq!(wish("GET", &both), Some(Wish::EventStream));
+        assert_eq!(wish("PUT", &[]), None);
+    }
+
+    #[test]
+    fn query_keys_have_no_case() {
+        let query = Query::of(&"/x?ID=a%20b&negotiateversion=1&id=c".parse().unwrap()).unwrap();
+        assert_eq!(query.get("id"), Some("a b"));
+        assert_eq!(query.get("negotiateVersion"), Some("1"));
+        assert_eq!(query.get("none"), None);
+    }
+}

@@ -1,0 +1,228 @@
+//! Choosing clients and calling them. Everything goes through the log, also to connections of this node: one path,
+//! one order.
+
+use hubcast_backplane::{ConnectionId, GroupName, NameError, Topic, UserId};
+use serde::Serialize;
+
+use super::HubHandle;
+use crate::error::Error;
+use crate::protocol::{EncodeValueError, Encoding, Value};
+
+/// The clients of a hub.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    hub: HubHandle,
+}
+
+impl Clients {
+    pub(crate) fn new(hub: HubHandle) -> Self {
+        Self { hub }
+    }
+
+    /// Every connection.
+    #[must_use]
+    pub fn all(&self) -> Recipients {
+        self.to(vec![Topic::All])
+    }
+
+    /// Every connection but these.
+    #[must_use]
+    pub fn all_except<I>(&self, connections: I) -> Recipients
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.all().except(connections)
+    }
+
+    /// One connection, by its id. A connection that does not exist is ignored.
+    #[must_use]
+    pub fn client(&self, connection: impl AsRef<str>) -> Recipients {
+        self.clients([connection])
+    }
+
+    /// Several connections, by their ids.
+    #[must_use]
+    pub fn clients<I>(&self, connections: I) -> Recipients
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        // A text that can't be an id names no connection, and sending to nobody succeeds.
+        let ids = connections.into_iter().filter_map(|id| ConnectionId::parse(id).ok());
+        self.to(ids.map(Topic::Connection).collect())
+    }
+
+    /// The connections of a group.
+    #[must_use]
+    pub fn group(&self, group: impl AsRef<str>) -> Recipients {
+        self.groups([group])
+    }
+
+    /// The connections of a group but these.
+    #[must_use]
+    pub fn group_except<I>(&self, group: impl AsRef<str>, connections: I) -> Recipients
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.group(group).except(connections)
+    }
+
+    /// The connections of several groups. Who is in two of them receives the message twice, as with SignalR.
+    #[must_use]
+    pub fn groups<I>(&self, groups: I) -> Recipients
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let topics: Result<_, _> = groups.into_iter().map(|name| GroupName::parse(name).map(Topic::Group)).collect();
+        Recipients { hub: self.hub.clone(), topics, except: Vec::new() }
+    }
+
+    /// Every connection of a user.
+    #[must_use]
+    pub fn user(&self, user: impl AsRef<str>) -> Recipients {
+        self.users([user])
+    }
+
+    /// Every connection of several users.
+    #[must_use]
+    pub fn users<I>(&self, users: I) -> Recipients
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let ids = users.into_iter().filter_map(|id| UserId::parse(id).ok());
+        self.to(ids.map(Topic::User).collect())
+    }
+
+    fn to(&self, topics: Vec<Topic>) -> Recipients {
+        Recipients { hub: self.hub.clone(), topics: Ok(topics), except: Vec::new() }
+    }
+}
+
+/// The clients of a hub, seen by one of them.
+#[derive(Clone, Debug)]
+pub struct CallerClients {
+    clients: Clients,
+    caller: ConnectionId,
+}
+
+impl CallerClients {
+    pub(crate) fn new(hub: HubHandle, caller: ConnectionId) -> Self {
+        Self { clients: Clients::new(hub), caller }
+    }
+
+    /// The caller itself.
+    #[must_use]
+    pub fn caller(&self) -> Recipients {
+        self.clients.to(vec![Topic::Connection(self.caller.clone())])
+    }
+
+    /// Every connection but the caller.
+    #[must_use]
+    pub fn others(&self) -> Recipients {
+        self.all().except([self.caller.as_str()])
+    }
+
+    /// The connections of a group but the caller.
+    #[must_use]
+    pub fn others_in_group(&self, group: impl AsRef<str>) -> Recipients {
+        self.group(group).except([self.caller.as_str()])
+    }
+}
+
+impl std::ops::Deref for CallerClients {
+    type Target = Clients;
+
+    fn deref(&self) -> &Clients {
+        &self.clients
+    }
+}
+
+/// Chosen clients. Nothing happens before [`send`](Self::send).
+#[must_use = "nothing is sent before `send`"]
+#[derive(Debug)]
+pub struct Recipients {
+    hub: HubHandle,
+    topics: Result<Vec<Topic>, NameError>,
+    except: Vec<String>,
+}
+
+impl Recipients {
+    /// Leaves connections out.
+    pub fn except<I>(mut self, connections: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.except.extend(connections.into_iter().map(Into::into));
+        self
+    }
+
+    /// Calls `target` on the chosen clients with the arguments of a tuple. Returns when the message has its place in
+    /// the hub's log; clients that can't be reached are not an error.
+    ///
+    /// # Errors
+    /// [`Error`] for a group name that can't be used, arguments that can't be encoded, or a backplane that can't be
+    /// reached.
+    pub async fn send(self, target: &str, arguments: impl Arguments) -> Result<(), Error> {
+        let values = arguments
+            .into_values()
+            .map_err(|source| Error::Encode { target: target.to_owned(), source })?;
+        self.send_values(target, values).await
+    }
+
+    /// Like [`send`](Self::send), with arguments that are encoded already.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
+    pub async fn send_values(self, target: &str, arguments: Vec<Value>) -> Result<(), Error> {
+        let topics = self.topics?;
+        if topics.is_empty() {
+            return Ok(());
+        }
+        self.hub.runtime().publish(&topics, target, arguments, self.except).await
+    }
+}
+
+/// The arguments of a call to clients: a tuple of up to eight values that serde serializes.
+pub trait Arguments: Send {
+    /// Encodes each: as JSON, or as MessagePack when there are byte strings, which JSON lacks.
+    ///
+    /// # Errors
+    /// What the serializer said.
+    fn into_values(self) -> Result<Vec<Value>, EncodeValueError>;
+}
+
+macro_rules! arguments {
+    ($(($($type:ident),*);)*) => { $(
+        #[allow(non_snake_case)]
+        impl<$($type: Serialize + Send),*> Arguments for ($($type,)*) {
+            fn into_values(self) -> Result<Vec<Value>, EncodeValueError> {
+                let ($($type,)*) = self;
+                Ok(vec![$(Value::encode(&$type)?),*])
+            }
+        }
+    )* };
+}
+
+arguments! {
+    ();
+    (A);
+    (A, B);
+    (A, B, C);
+    (A, B, C, D);
+    (A, B, C, D, E);
+    (A, B, C, D, E, G);
+    (A, B, C, D, E, G, H);
+    (A, B, C, D, E, G, H, I);
+}
+
+/// The one encoding of a message's arguments: MessagePack as soon as one of them is, because it can say all that JSON
+/// can and more.
+pub(crate) fn common_encoding(arguments: &[Value]) -> Encoding {
+    let packed = arguments.iter().any(|value| value.encoding() == Encoding::MessagePack);
+    if packed { Encoding::MessagePack } else { Encoding::Json }
+}

@@ -1,0 +1,117 @@
+//! What a hub method knows of its call.
+
+use std::fmt;
+use std::sync::Arc;
+
+use hubcast_backplane::{ConnectionId, GroupName, UserId};
+use tokio_util::sync::CancellationToken;
+
+use super::{CallerClients, Connection, HubHandle, HubRuntime};
+use crate::error::Error;
+use crate::protocol::Headers;
+
+/// The connection that calls, its hub, and the way to its other clients. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    hub: Arc<HubRuntime>,
+    connection: Arc<Connection>,
+    cancelled: CancellationToken,
+    headers: Arc<Headers>,
+}
+
+impl Context {
+    pub(crate) fn new(hub: Arc<HubRuntime>, connection: Arc<Connection>, cancelled: CancellationToken) -> Self {
+        Self { hub, connection, cancelled, headers: Arc::default() }
+    }
+
+    pub(crate) fn with_invocation(mut self, headers: Headers, cancelled: CancellationToken) -> Self {
+        if !headers.is_empty() {
+            self.headers = Arc::new(headers);
+        }
+        self.cancelled = cancelled;
+        self
+    }
+
+    /// The id of the calling connection.
+    #[must_use]
+    pub fn connection_id(&self) -> &ConnectionId {
+        self.connection.id()
+    }
+
+    /// The calling connection.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The calling user, if the client has shown a token that names one.
+    #[must_use]
+    pub fn user(&self) -> Option<&UserId> {
+        self.connection.user()
+    }
+
+    /// The headers of this invocation.
+    #[must_use]
+    pub fn invocation_headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// Ends when the client cancelled the stream or the connection is gone: whoever works for long should look.
+    #[must_use]
+    pub fn cancelled(&self) -> &CancellationToken {
+        &self.cancelled
+    }
+
+    /// The hub, also for use after the call.
+    #[must_use]
+    pub fn hub(&self) -> HubHandle {
+        HubHandle::new(Arc::clone(&self.hub))
+    }
+
+    /// The id of the node that serves the call.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        self.hub.shared().backplane().node().as_str()
+    }
+
+    /// Chooses clients to call.
+    #[must_use]
+    pub fn clients(&self) -> CallerClients {
+        CallerClients::new(self.hub(), self.connection.id().clone())
+    }
+
+    /// The groups that the calling connection is in, in no order.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupName> {
+        self.hub.registry().find(self.connection.id()).map(|session| session.groups()).unwrap_or_default()
+    }
+
+    /// Puts the calling connection into a group. When this returns, messages sent to the group reach it.
+    ///
+    /// # Errors
+    /// [`Error`] for a name that can't be used, one group too many, or a backplane that can't be reached.
+    pub async fn join(&self, group: impl AsRef<str> + Send) -> Result<(), Error> {
+        self.hub().groups().add(self.connection_id().as_str(), group).await
+    }
+
+    /// Takes the calling connection out of a group.
+    ///
+    /// # Errors
+    /// [`Error`] for a name that can't be used or a backplane that can't be reached.
+    pub async fn leave(&self, group: impl AsRef<str> + Send) -> Result<(), Error> {
+        self.hub().groups().remove(self.connection_id().as_str(), group).await
+    }
+
+    /// Ends the calling connection. The client does not reconnect by itself.
+    pub fn abort(&self) {
+        if let Some(session) = self.hub.registry().find(self.connection.id()) {
+            session.close(crate::session::CloseReason::Aborted);
+        }
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}

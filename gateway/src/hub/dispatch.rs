@@ -1,0 +1,143 @@
+//! From an invocation to the method that it names, and from the method's end to what the client is told.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tracing::Instrument;
+
+use super::runtime::guarded;
+use super::{BindError, Call, Context, HubError, HubRuntime, Target, ValueStream};
+use crate::protocol::{Encoding, Invocation, Value};
+use crate::telemetry::labels::InvocationLabel;
+
+/// How a plain method ended: a result, or the error text for the client.
+pub(crate) type InvocationOutcome = Result<Value, String>;
+
+/// What became of an invocation.
+pub(crate) enum Dispatched {
+    /// A method runs; it takes one of the connection's slots.
+    Plain(BoxFuture<'static, InvocationOutcome>),
+    /// A streaming method runs.
+    Stream(BoxFuture<'static, Result<ValueStream, String>>),
+    /// Nothing runs; the error text for the client.
+    Refused(String),
+}
+
+/// Finds the method and takes its arguments. `streaming` says how the client called it.
+pub(crate) fn dispatch(
+    hub: &Arc<HubRuntime>,
+    context: Context,
+    invocation: Invocation,
+    encoding: Encoding,
+    streaming: bool,
+) -> Dispatched {
+    let metrics = hub.shared().metrics();
+    let Some((name, target)) = hub.hub().find(&invocation.target) else {
+        metrics.invocations.get(InvocationLabel::UnknownMethod).inc();
+        let name = &invocation.target;
+        return Dispatched::Refused(format!(
+            "Failed to invoke '{name}' due to an error on the server. HubException: Method does not exist."
+        ));
+    };
+    if !invocation.stream_ids.is_empty() {
+        metrics.invocations.get(InvocationLabel::BadArguments).inc();
+        return Dispatched::Refused(format!(
+            "An unexpected error occurred invoking '{name}' on the server. HubException: Client sent {} stream(s), Hub method expects 0.",
+            invocation.stream_ids.len()
+        ));
+    }
+    let call = Call::new(context, invocation.arguments, encoding);
+    let span = tracing::info_span!(target: "hubcast::trace", "hub.invoke", hub = %hub.name(), method = %name, otel.kind = "server");
+    let bound = match (target, streaming) {
+        (Target::Plain(method), false) => span.in_scope(|| method.begin(call)).map(|running| {
+            Dispatched::Plain(plain(Arc::clone(hub), name.clone(), running).instrument(span).boxed())
+        }),
+        (Target::Stream(method), true) => span.in_scope(|| method.begin(call)).map(|running| {
+            Dispatched::Stream(stream(Arc::clone(hub), name.clone(), running).instrument(span).boxed())
+        }),
+        (Target::Stream(_), false) => {
+            metrics.invocations.get(InvocationLabel::BadArguments).inc();
+            return Dispatched::Refused(format!(
+                "The client attempted to invoke the streaming '{name}' method with a non-streaming invocation."
+            ));
+        }
+        (Target::Plain(_), true) => {
+            metrics.invocations.get(InvocationLabel::BadArguments).inc();
+            return Dispatched::Refused(format!(
+                "The client attempted to invoke the non-streaming '{name}' method with a streaming invocation."
+            ));
+        }
+    };
+    bound.unwrap_or_else(|error| {
+        metrics.invocations.get(InvocationLabel::BadArguments).inc();
+        Dispatched::Refused(bind_error(hub, name, &error))
+    })
+}
+
+async fn plain(
+    hub: Arc<HubRuntime>,
+    name: String,
+    running: BoxFuture<'static, Result<Value, HubError>>,
+) -> InvocationOutcome {
+    let began = tokio::time::Instant::now();
+    let outcome = guarded(running).await;
+    let metrics = hub.shared().metrics();
+    metrics.invocation_seconds.observe(began.elapsed().as_secs_f64());
+    metrics.invocations.get(if outcome.is_ok() { InvocationLabel::Ok } else { InvocationLabel::Error }).inc();
+    outcome.map_err(|error| invocation_error(&hub, &name, &error))
+}
+
+async fn stream(
+    hub: Arc<HubRuntime>,
+    name: String,
+    running: BoxFuture<'static, Result<ValueStream, HubError>>,
+) -> Result<ValueStream, String> {
+    let outcome = guarded(running).await;
+    let label = if outcome.is_ok() { InvocationLabel::Ok } else { InvocationLabel::Error };
+    hub.shared().metrics().invocations.get(label).inc();
+    outcome.map_err(|error| invocation_error(&hub, &name, &error))
+}
+
+fn bind_error(hub: &HubRuntime, name: &str, error: &BindError) -> String {
+    let mut text = format!("Failed to invoke '{name}' due to an error on the server.");
+    if hub.shared().options().hubs.detailed_errors {
+        text.push_str(" InvalidDataException: ");
+        text.push_str(&error.to_string());
+    }
+    text
+}
+
+fn invocation_error(hub: &HubRuntime, name: &str, error: &HubError) -> String {
+    log(hub, name, error);
+    let base = format!("An unexpected error occurred invoking '{name}' on the server.");
+    with_suffix(hub, base, error)
+}
+
+/// The text for a stream that failed after it began.
+pub(crate) fn stream_error(hub: &HubRuntime, name: &str, error: &HubError) -> String {
+    log(hub, name, error);
+    with_suffix(hub, "An error occurred on the server while streaming results.".to_owned(), error)
+}
+
+fn with_suffix(hub: &HubRuntime, mut text: String, error: &HubError) -> String {
+    if let Some(suffix) = error.client_suffix(hub.shared().options().hubs.detailed_errors) {
+        text.push_str(&suffix);
+    }
+    text
+}
+
+fn log(hub: &HubRuntime, method: &str, error: &HubError) {
+    if error.is_visible() {
+        tracing::debug!(hub = %hub.name(), method, %error, "hub method refused");
+    } else {
+        tracing::error!(hub = %hub.name(), method, %error, "hub method failed");
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
+}

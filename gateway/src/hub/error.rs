@@ -1,0 +1,70 @@
+//! Errors of hub code, and what clients see of them.
+
+use std::any::Any;
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::error::Error;
+
+/// Why a hub method failed.
+///
+/// [`HubError::new`] makes one whose text the client sees. Any other error becomes one by `?`; its text stays on the
+/// server unless `hubs.detailed_errors` is on.
+pub struct HubError {
+    inner: Inner,
+}
+
+enum Inner {
+    Visible(String),
+    Hidden { name: &'static str, source: Box<dyn StdError + Send + Sync> },
+}
+
+impl HubError {
+    /// An error whose text is meant for the client.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { inner: Inner::Visible(text.into()) }
+    }
+
+    /// What is added to a base text for the client: the reference names the exception's class and its message when the
+    /// exception is a `HubException` or detailed errors are on.
+    pub(crate) fn client_suffix(&self, detailed: bool) -> Option<String> {
+        match &self.inner {
+            Inner::Visible(text) => Some(format!(" HubException: {text}")),
+            Inner::Hidden { name, source } => detailed.then(|| format!(" {name}: {source}")),
+        }
+    }
+
+    /// Whether the client sees it anyway: then it is not the server's fault.
+    pub(crate) fn is_visible(&self) -> bool {
+        matches!(self.inner, Inner::Visible(_))
+    }
+}
+
+impl<E: StdError + Send + Sync + 'static> From<E> for HubError {
+    fn from(error: E) -> Self {
+        if let Some(text) = (&error as &dyn Any).downcast_ref::<Error>().and_then(Error::client_text) {
+            return Self::new(text);
+        }
+        let name = std::any::type_name::<E>();
+        let name = name.rsplit("::").next().unwrap_or(name);
+        Self { inner: Inner::Hidden { name, source: Box::new(error) } }
+    }
+}
+
+impl fmt::Display for HubError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.inner {
+            Inner::Visible(text) => f.write_str(text),
+            Inner::Hidden { source, .. } => source.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for HubError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.inner {
+            Inner::Visible(text) => f.debug_tuple("HubError").field(text).finish(),
+            Inner::Hidden { source, .. } => f.debug_tuple("HubError").field(source).finish(),
+        }
+    }
+}

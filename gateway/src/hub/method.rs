@@ -1,0 +1,341 @@
+//! From async functions to methods: each parameter is taken from the invocation by its type.
+
+use std::fmt;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::{BoxStream, Stream, StreamExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Context, HubError};
+use crate::protocol::{DecodeValueError, EncodeValueError, Encoding, Value};
+
+/// Tells implementations apart that Rust would otherwise take for overlapping. Never named by users.
+pub mod marker {
+    /// Taken from the next argument by serde.
+    #[derive(Debug)]
+    pub enum Argument {}
+    /// The context of the call.
+    #[derive(Debug)]
+    pub enum Context {}
+    /// Passed on as it was encoded.
+    #[derive(Debug)]
+    pub enum Raw {}
+    /// A result that serde writes.
+    #[derive(Debug)]
+    pub enum Plain {}
+    /// A result or an error.
+    #[derive(Debug)]
+    pub struct Fallible<M>(std::convert::Infallible, std::marker::PhantomData<M>);
+}
+
+/// One invocation on its way to a method.
+pub struct Call {
+    context: Context,
+    arguments: std::vec::IntoIter<Value>,
+    encoding: Encoding,
+}
+
+impl Call {
+    pub(crate) fn new(context: Context, arguments: Vec<Value>, encoding: Encoding) -> Self {
+        Self { context, arguments: arguments.into_iter(), encoding }
+    }
+
+    /// The context of the call.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Takes the next argument.
+    ///
+    /// # Errors
+    /// [`BindError::Count`] when there is none.
+    pub fn next_argument(&mut self) -> Result<Value, BindError> {
+        self.arguments.next().ok_or(BindError::Missing)
+    }
+
+    fn check_count(&self, expected: usize) -> Result<(), BindError> {
+        let provided = self.arguments.len();
+        if provided == expected { Ok(()) } else { Err(BindError::Count { provided, expected }) }
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("arguments", &self.arguments.len()).finish_non_exhaustive()
+    }
+}
+
+/// Why an invocation does not fit its method.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// The number of arguments is not the number of parameters.
+    #[error("Invocation provides {provided} argument(s) but target expects {expected}.")]
+    Count {
+        /// Arguments of the invocation.
+        provided: usize,
+        /// Parameters of the method.
+        expected: usize,
+    },
+    /// A parameter took more arguments than it had announced.
+    #[error("Invocation provides too few arguments.")]
+    Missing,
+    /// An argument is not of the parameter's type.
+    #[error(
+        "Error binding arguments. Make sure that the types of the provided values match the types of the hub method being invoked."
+    )]
+    Type(#[from] DecodeValueError),
+}
+
+/// A parameter of a hub method.
+pub trait FromInvocation<M>: Sized + Send {
+    /// How many arguments it takes from the invocation.
+    const ARGUMENTS: usize;
+
+    /// Takes the parameter.
+    ///
+    /// # Errors
+    /// [`BindError`] when the arguments do not fit.
+    fn from_invocation(call: &mut Call) -> Result<Self, BindError>;
+}
+
+impl<T: DeserializeOwned + Send> FromInvocation<marker::Argument> for T {
+    const ARGUMENTS: usize = 1;
+
+    fn from_invocation(call: &mut Call) -> Result<Self, BindError> {
+        Ok(call.next_argument()?.decode()?)
+    }
+}
+
+impl FromInvocation<marker::Context> for Context {
+    const ARGUMENTS: usize = 0;
+
+    fn from_invocation(call: &mut Call) -> Result<Self, BindError> {
+        Ok(call.context.clone())
+    }
+}
+
+/// An argument that hub code does not look into.
+impl FromInvocation<marker::Raw> for Value {
+    const ARGUMENTS: usize = 1;
+
+    fn from_invocation(call: &mut Call) -> Result<Self, BindError> {
+        call.next_argument()
+    }
+}
+
+/// What a hub method returns.
+pub trait IntoOutcome<M>: Send {
+    /// Encodes the result as the caller's protocol wants it.
+    ///
+    /// # Errors
+    /// The method's own error, or one that says that the result can't be encoded.
+    fn into_outcome(self, encoding: Encoding) -> Result<Value, HubError>;
+}
+
+impl<T: Serialize + Send> IntoOutcome<marker::Plain> for T {
+    fn into_outcome(self, encoding: Encoding) -> Result<Value, HubError> {
+        Value::encode_as(&self, encoding).map_err(EncodeValueError::into)
+    }
+}
+
+impl IntoOutcome<marker::Raw> for Value {
+    fn into_outcome(self, _: Encoding) -> Result<Value, HubError> {
+        Ok(self)
+    }
+}
+
+impl<T, E, M> IntoOutcome<marker::Fallible<M>> for Result<T, E>
+where
+    T: IntoOutcome<M>,
+    E: Into<HubError> + Send,
+{
+    fn into_outcome(self, encoding: Encoding) -> Result<Value, HubError> {
+        self.map_err(Into::into)?.into_outcome(encoding)
+    }
+}
+
+/// The items of a stream, encoded for the caller.
+pub(crate) type ValueStream = BoxStream<'static, Result<Value, HubError>>;
+
+/// What a streaming hub method returns: a stream of values or of results, or a `Result` of such a stream.
+pub trait IntoStream<M>: Send {
+    /// Turns it into a stream of encoded items.
+    ///
+    /// # Errors
+    /// The method's own error, before any item.
+    fn into_values(self, encoding: Encoding) -> Result<BoxStream<'static, Result<Value, HubError>>, HubError>;
+}
+
+impl<S, M> IntoStream<(marker::Plain, M)> for S
+where
+    S: Stream + Send + 'static,
+    S::Item: IntoOutcome<M>,
+{
+    fn into_values(self, encoding: Encoding) -> Result<ValueStream, HubError> {
+        Ok(self.map(move |item| item.into_outcome(encoding)).boxed())
+    }
+}
+
+impl<S, E, M> IntoStream<marker::Fallible<M>> for Result<S, E>
+where
+    S: IntoStream<M>,
+    E: Into<HubError> + Send,
+{
+    fn into_values(self, encoding: Encoding) -> Result<ValueStream, HubError> {
+        self.map_err(Into::into)?.into_values(encoding)
+    }
+}
+
+/// An async function that answers with one result. Implemented for functions of up to eight parameters.
+#[diagnostic::on_unimplemented(
+    message = "this function can't be a hub method",
+    note = "it must be async, take `Context` and types that serde deserializes, and return a type that serde serializes or `Result<_, HubError>`"
+)]
+pub trait Method<M>: Send + Sync + 'static {
+    /// Arguments that a client must send.
+    const ARGUMENTS: usize;
+
+    /// Takes the parameters and begins.
+    fn begin(&self, call: Call) -> Result<BoxFuture<'static, Result<Value, HubError>>, BindError>;
+}
+
+/// An async function that answers with a stream. Implemented for functions of up to eight parameters.
+#[diagnostic::on_unimplemented(
+    message = "this function can't be a streaming hub method",
+    note = "it must be async, take `Context` and types that serde deserializes, and return a `Stream` of items that serde serializes"
+)]
+pub trait StreamMethod<M>: Send + Sync + 'static {
+    /// Arguments that a client must send.
+    const ARGUMENTS: usize;
+
+    /// Takes the parameters and begins.
+    fn begin(&self, call: Call) -> Result<BoxFuture<'static, Result<ValueStream, HubError>>, BindError>;
+}
+
+macro_rules! methods {
+    ($(($($type:ident $marker:ident),*);)*) => { $(
+        #[allow(non_snake_case, unused_mut, unused_variables)]
+        impl<F, Fut, R, MR, $($type, $marker),*> Method<(MR, R, $(($type, $marker),)*)> for F
+        where
+            F: Fn($($type),*) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output = R> + Send + 'static,
+            R: IntoOutcome<MR> + 'static,
+            $($type: FromInvocation<$marker>,)*
+        {
+            const ARGUMENTS: usize = 0 $(+ $type::ARGUMENTS)*;
+
+            fn begin(&self, mut call: Call) -> Result<BoxFuture<'static, Result<Value, HubError>>, BindError> {
+                call.check_count(Self::ARGUMENTS)?;
+                let encoding = call.encoding;
+                $(let $type = $type::from_invocation(&mut call)?;)*
+                let running = self($($type),*);
+                Ok(async move { running.await.into_outcome(encoding) }.boxed())
+            }
+        }
+
+        #[allow(non_snake_case, unused_mut, unused_variables)]
+        impl<F, Fut, S, MS, $($type, $marker),*> StreamMethod<(MS, S, $(($type, $marker),)*)> for F
+        where
+            F: Fn($($type),*) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output = S> + Send + 'static,
+            S: IntoStream<MS> + 'static,
+            $($type: FromInvocation<$marker>,)*
+        {
+            const ARGUMENTS: usize = 0 $(+ $type::ARGUMENTS)*;
+
+            fn begin(&self, mut call: Call) -> Result<BoxFuture<'static, Result<ValueStream, HubError>>, BindError> {
+                call.check_count(Self::ARGUMENTS)?;
+                let encoding = call.encoding;
+                $(let $type = $type::from_invocation(&mut call)?;)*
+                let running = self($($type),*);
+                Ok(async move { running.await.into_values(encoding) }.boxed())
+            }
+        }
+    )* };
+}
+
+methods! {
+    ();
+    (A MA);
+    (A MA, B MB);
+    (A MA, B MB, C MC);
+    (A MA, B MB, C MC, D MD);
+    (A MA, B MB, C MC, D MD, E ME);
+    (A MA, B MB, C MC, D MD, E ME, G MG);
+    (A MA, B MB, C MC, D MD, E ME, G MG, H MH);
+    (A MA, B MB, C MC, D MD, E ME, G MG, H MH, I MI);
+}
+
+/// A method whose types are forgotten.
+pub(crate) trait ErasedMethod: Send + Sync {
+    fn begin(&self, call: Call) -> Result<BoxFuture<'static, Result<Value, HubError>>, BindError>;
+}
+
+/// A streaming method whose types are forgotten.
+pub(crate) trait ErasedStream: Send + Sync {
+    fn begin(&self, call: Call) -> Result<BoxFuture<'static, Result<ValueStream, HubError>>, BindError>;
+}
+
+struct Erased<F, M>(F, std::marker::PhantomData<fn() -> M>);
+
+impl<F: Method<M>, M: 'static> ErasedMethod for Erased<F, M> {
+    fn begin(&self, call: Call) -> Result<BoxFuture<'static, Result<Value, HubError>>, BindError> {
+        self.0.begin(call)
+    }
+}
+
+impl<F: StreamMethod<M>, M: 'static> ErasedStream for Erased<F, M> {
+    fn begin(&self, call: Call) -> Result<BoxFuture<'static, Result<ValueStream, HubError>>, BindError> {
+        self.0.begin(call)
+    }
+}
+
+pub(crate) fn erase<M: 'static>(method: impl Method<M>) -> Box<dyn ErasedMethod> {
+    Box::new(Erased(method, std::marker::PhantomData))
+}
+
+pub(crate) fn erase_stream<M: 'static>(method: impl StreamMethod<M>) -> Box<dyn ErasedStream> {
+    Box::new(Erased(method, std::marker::PhantomData))
+}
+
+/// What a hook of a hub returns: nothing, or a `Result` of nothing and [`HubError`].
+pub trait HookOutcome: Send {
+    /// The outcome.
+    ///
+    /// # Errors
+    /// The hook's own error.
+    fn into_outcome(self) -> Result<(), HubError>;
+}
+
+impl HookOutcome for () {
+    fn into_outcome(self) -> Result<(), HubError> {
+        Ok(())
+    }
+}
+
+impl<E: Into<HubError> + Send> HookOutcome for Result<(), E> {
+    fn into_outcome(self) -> Result<(), HubError> {
+        self.map_err(Into::into)
+    }
+}
+
+/// An async function that is run with the context of a connection.
+pub trait Hook: Send + Sync + 'static {
+    /// Runs it.
+    fn run(&self, context: Context) -> BoxFuture<'static, Result<(), HubError>>;
+}
+
+impl<F, Fut, R> Hook for F
+where
+    F: Fn(Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = R> + Send + 'static,
+    R: HookOutcome,
+{
+    fn run(&self, context: Context) -> BoxFuture<'static, Result<(), HubError>> {
+        let running = self(context);
+        async move { running.await.into_outcome() }.boxed()
+    }
+}

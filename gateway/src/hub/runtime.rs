@@ -1,0 +1,224 @@
+//! A hub of a running node: its methods, its local sessions, and the one way to publish.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hubcast_backplane::{
+    Backplane, ConnectionId, ConnectionRecord, Delivery, GroupName, HubName, HubSink, Topic, wire,
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use super::clients::common_encoding;
+use super::connection::RequestInfo;
+use super::{Connection, Context, Disconnected, Hub, HubError};
+use crate::auth::Identity;
+use crate::cluster;
+use crate::error::Error;
+use crate::fanout::{self, Registry};
+use crate::options::Options;
+use crate::protocol::{Encoding, Value};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace;
+
+/// What every part of a node needs.
+pub(crate) struct Shared {
+    options: Options,
+    backplane: Arc<dyn Backplane>,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+}
+
+impl Shared {
+    pub(crate) fn new(options: Options, backplane: Arc<dyn Backplane>, metrics: Arc<Metrics>) -> Self {
+        Self { options, backplane, metrics, tasks: TaskTracker::new() }
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(crate) fn backplane(&self) -> &dyn Backplane {
+        &*self.backplane
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Owns every task of the node, so that a drain can wait for them.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+}
+
+/// A hub on this node.
+pub(crate) struct HubRuntime {
+    name: HubName,
+    hub: Hub,
+    registry: Registry,
+    shared: Arc<Shared>,
+}
+
+impl HubRuntime {
+    pub(crate) fn new(name: HubName, hub: Hub, shared: Arc<Shared>) -> Self {
+        Self { name, hub, registry: Registry::new(), shared }
+    }
+
+    pub(crate) fn name(&self) -> &HubName {
+        &self.name
+    }
+
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Appends a call of `target` to the log of each topic. The only place where hub messages enter the backplane.
+    pub(crate) async fn publish(
+        &self,
+        topics: &[Topic],
+        target: &str,
+        arguments: Vec<Value>,
+        except: Vec<String>,
+    ) -> Result<(), Error> {
+        let span = tracing::info_span!(target: "hubcast::trace", "hub.publish", hub = %self.name, method = target, otel.kind = "producer");
+        let envelope = envelope(target, arguments, except, &span)?;
+        let metrics = self.shared.metrics();
+        let began = Instant::now();
+        let outcome = self.shared.backplane().publish(&self.name, topics, &envelope).instrument(span).await;
+        metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
+        match outcome {
+            Ok(receipts) => {
+                metrics.published.inc_by(receipts.iter().flatten().count() as u64);
+                Ok(())
+            }
+            Err(error) => {
+                metrics.publish_errors.inc();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Joins or leaves, wherever the connection is: its owner does it, so that subscription, membership and order agree.
+    pub(crate) async fn change_group(
+        self: &Arc<Self>,
+        connection: &ConnectionId,
+        group: &GroupName,
+        join: bool,
+    ) -> Result<(), Error> {
+        if self.registry.find(connection).is_some() {
+            return self.change_local_group(connection, group, join).await;
+        }
+        let Some(owner) = self.shared.backplane().locate(&self.name, connection).await? else {
+            return Ok(());
+        };
+        cluster::change_group(self, &owner, connection, group, join).await
+    }
+
+    pub(crate) async fn change_local_group(
+        &self,
+        connection: &ConnectionId,
+        group: &GroupName,
+        join: bool,
+    ) -> Result<(), Error> {
+        let Some(session) = self.registry.find(connection) else { return Ok(()) };
+        let backplane = self.shared.backplane();
+        if !join {
+            backplane.leave(&self.name, connection, group).await?;
+            session.forget_group(group);
+            return Ok(());
+        }
+        let limit = self.shared.options().limits.groups_per_connection;
+        if !session.note_group(group, limit) {
+            return Err(Error::TooManyGroups { limit });
+        }
+        match backplane.join(&self.name, connection, group).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                session.forget_group(group);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Runs the hub's hook for a connection that has ended.
+    pub(crate) async fn disconnected(self: &Arc<Self>, context: Context, reason: Disconnected) {
+        let Some(hook) = self.hub.disconnected() else { return };
+        let id = context.connection_id().clone();
+        if let Err(error) = guarded(hook(context, reason)).await {
+            tracing::error!(hub = %self.name, connection_id = %id, %error, "on_disconnected failed");
+        }
+    }
+
+    /// Speaks for a connection of a node that died.
+    pub(crate) async fn orphan_removed(self: &Arc<Self>, record: ConnectionRecord) {
+        let identity = Identity::of_user(record.user);
+        let connection = Arc::new(Connection::new(record.id, identity, RequestInfo::default()));
+        let cancelled = CancellationToken::new();
+        cancelled.cancel();
+        let context = Context::new(Arc::clone(self), connection, cancelled);
+        self.disconnected(context, Disconnected::NodeDied).await;
+    }
+
+    /// How long the id of an ended connection stays refused: as long as its token could still create it.
+    pub(crate) fn tombstone(&self) -> Duration {
+        self.shared.options().timeouts.disconnect.saturating_add(Duration::from_secs(1))
+    }
+}
+
+impl HubSink for HubRuntime {
+    fn deliver(&self, deliveries: &[Delivery]) {
+        fanout::deliver(self, deliveries);
+    }
+}
+
+/// Runs user code so that a panic is an error of that code alone.
+pub(crate) async fn guarded<T>(running: impl Future<Output = Result<T, HubError>>) -> Result<T, HubError> {
+    use futures_util::FutureExt;
+    match std::panic::AssertUnwindSafe(running).catch_unwind().await {
+        Ok(outcome) => outcome,
+        Err(panic) => Err(Panicked(super::panic_text(&*panic)).into()),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("hub code panicked: {0}")]
+struct Panicked(String);
+
+fn envelope(
+    target: &str,
+    arguments: Vec<Value>,
+    except: Vec<String>,
+    span: &tracing::Span,
+) -> Result<wire::Envelope, Error> {
+    let encoding = common_encoding(&arguments);
+    let mut encoded = Vec::with_capacity(arguments.len());
+    for value in arguments {
+        let value = value
+            .transcode(encoding)
+            .map_err(|source| Error::Transcode { target: target.to_owned(), source })?;
+        encoded.push(value.bytes().clone());
+    }
+    let context = trace::context_of(span).unwrap_or_default();
+    Ok(wire::Envelope {
+        target: target.to_owned(),
+        arguments: encoded,
+        encoding: match encoding {
+            Encoding::Json => wire::Encoding::Json.into(),
+            Encoding::MessagePack => wire::Encoding::MessagePack.into(),
+        },
+        except,
+        traceparent: context.traceparent,
+        tracestate: context.tracestate,
+    })
+}

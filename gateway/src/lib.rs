@@ -1,0 +1,52 @@
+//! Hubcast: a realtime gateway that speaks the SignalR hub protocol over WebSocket, server-sent events and long
+//! polling. Any node serves any request of any client; there are no sticky sessions.
+//!
+//! A [`Hub`] is a set of async functions that clients call, and of clients that are called. A [`Gateway`] is a node that
+//! serves hubs; it gives an axum `Router` to mount in any application. With a Redis
+//! [`Backplane`](hubcast_backplane::Backplane) many nodes form one cluster.
+//!
+//! ```
+//! use hubcast::{Context, Hub, HubError};
+//!
+//! async fn join(context: Context, room: String) -> Result<(), HubError> {
+//!     context.join(&room).await?;
+//!     let joined = context.connection_id().to_string();
+//!     context.clients().others_in_group(&room).send("Joined", (joined,)).await?;
+//!     Ok(())
+//! }
+//!
+//! let hub = Hub::new("rooms").method("Join", join);
+//! ```
+
+mod auth;
+mod cluster;
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "cli")]
+mod config;
+#[cfg(feature = "cli")]
+mod demo;
+mod error;
+mod fanout;
+mod gateway;
+mod http;
+mod hub;
+#[cfg(feature = "cli")]
+mod node;
+mod options;
+pub mod protocol;
+mod queue;
+mod session;
+mod telemetry;
+mod transport;
+
+pub use auth::Identity;
+pub use error::Error;
+pub use gateway::{Drained, Gateway, GatewayBuilder};
+pub use hub::{
+    Arguments, BindError, Call, CallerClients, Clients, Connection, Context, Disconnected, FromInvocation, Groups, Hook,
+    HookOutcome, Hub, HubError, HubHandle, IntoOutcome, IntoStream, Method, Recipients, StreamMethod, Transport,
+    marker,
+};
+pub use hubcast_backplane as backplane;
+pub use options::{AuthOptions, CorsOptions, HubDefaults, Leeway, Limits, OptionError, Options, Timeouts};

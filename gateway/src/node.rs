@@ -1,0 +1,109 @@
+//! A node of the `hubcast` binary: from its configuration to the end of its drain.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use hubcast_backplane::memory::MemoryBackplane;
+use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
+use hubcast_backplane::{Backplane, NodeId};
+use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::gateway::{Drained, Gateway};
+use crate::{demo, http};
+
+/// Runs until SIGTERM or SIGINT, then drains. `ready` is told the bound address.
+pub(crate) async fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
+    let mut stopped = Stopped::new().context("signals can't be handled")?;
+    let backplane = backplane(&config).await?;
+    let mut options = config.options.clone();
+    let mut builder = Gateway::builder().backplane(Arc::clone(&backplane));
+    let mut pages = Router::new();
+    if config.demo {
+        let key = options.auth.access_key.get_or_insert_with(|| demo::derived_key(&backplane.cluster_secret()));
+        pages = demo::routes(key.clone());
+        builder = builder.hub(demo::hub());
+    }
+    let gateway = builder.options(options).build().await?;
+    let router = gateway.router().merge(pages);
+
+    let listener = TcpListener::bind(&config.listen)
+        .await
+        .with_context(|| format!("listen: can't bind {}; is another process using it?", config.listen))?;
+    ready(listener.local_addr().context("listen: the bound address is unknown")?);
+
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(http::serve(listener, router, stop.clone(), config.drain.deadline));
+    stopped.wait().await;
+    tokio::select! {
+        outcome = drain(&config, &gateway, &stop, serving) => outcome,
+        () = stopped.wait() => anyhow::bail!("stopped by a second signal before the drain was done"),
+    }
+}
+
+/// Leaves in stages, with a deadline: load balancers first, then clients, then requests that are being answered.
+async fn drain(
+    config: &Config,
+    gateway: &Gateway,
+    stop: &CancellationToken,
+    serving: tokio::task::JoinHandle<()>,
+) -> anyhow::Result<()> {
+    tracing::info!(notice = ?config.drain.notice, deadline = ?config.drain.deadline, "draining");
+    gateway.begin_drain();
+    sleep(config.drain.notice).await;
+    stop.cancel();
+    let drained = gateway.shutdown(config.drain.deadline).await;
+    let _ = timeout(Duration::from_secs(2), serving).await;
+    match drained {
+        Drained::Clean => tracing::info!("drained"),
+        Drained::Abandoned { tasks } => tracing::warn!(tasks, "the drain's deadline came before every client had left"),
+    }
+    Ok(())
+}
+
+async fn backplane(config: &Config) -> anyhow::Result<Arc<dyn Backplane>> {
+    let node = config.node_id.as_deref().map(NodeId::parse).transpose().context("node_id")?;
+    let Some(url) = &config.redis else {
+        let node = node.map_or_else(|| NodeId::parse("local"), Ok)?;
+        return Ok(Arc::new(MemoryBackplane::new(node)));
+    };
+    let mut options = RedisOptions::parse(url.expose_secret()).context("redis")?;
+    if let Some(node) = node {
+        options.node = node;
+    }
+    let settings = &config.backplane;
+    options.prefix.clone_from(&settings.key_prefix);
+    options.pool_size = settings.pool_size;
+    options.command_timeout = settings.command_timeout;
+    options.heartbeat_interval = settings.heartbeat;
+    options.lease = settings.lease;
+    options.ca_file.clone_from(&settings.ca_file);
+    let backplane = RedisBackplane::connect(options).await.context("redis")?;
+    Ok(Arc::new(backplane))
+}
+
+/// The signals that ask a process to end.
+struct Stopped {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stopped {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! What a gateway is set to: limits, times, origins, keys. The binary reads the same structures from its configuration.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer};
+
+/// Settings of a [`Gateway`](crate::Gateway). Every field has a default that suits production.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Who may connect.
+    pub auth: AuthOptions,
+    /// Which web pages may connect.
+    pub cors: CorsOptions,
+    /// Bounds on sizes and counts.
+    pub limits: Limits,
+    /// Bounds on time.
+    pub timeouts: Timeouts,
+    /// How hubs behave.
+    pub hubs: HubDefaults,
+}
+
+/// Who may connect.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthOptions {
+    /// Key of HS256 tokens, at least 32 bytes.
+    pub access_key: Option<SecretString>,
+    /// A second accepted key, while keys are rotated.
+    pub access_key_secondary: Option<SecretString>,
+    /// Whether clients without a token may connect. Off unless set; the binary sets it in demo mode.
+    pub allow_anonymous: Option<bool>,
+    /// Clock difference that is tolerated between who signs a token and this node.
+    #[serde(rename = "leeway_seconds", deserialize_with = "seconds")]
+    pub leeway: Leeway,
+}
+
+/// A tolerated clock difference, 30 seconds unless set.
+#[derive(Clone, Copy, Debug)]
+pub struct Leeway(pub Duration);
+
+impl Default for Leeway {
+    fn default() -> Self {
+        Self(Duration::from_secs(30))
+    }
+}
+
+impl From<Duration> for Leeway {
+    fn from(duration: Duration) -> Self {
+        Self(duration)
+    }
+}
+
+impl AuthOptions {
+    /// The accepted keys, the primary one first.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        [&self.access_key, &self.access_key_secondary].into_iter().flatten().map(|key| key.expose_secret().as_bytes())
+    }
+}
+
+/// Which web pages may connect.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CorsOptions {
+    /// Origins such as `https://app.example.org` whose pages may connect with credentials, besides pages of the
+    /// gateway's own origin. `*` admits every origin.
+    pub allowed_origins: Vec<String>,
+}
+
+/// Bounds on sizes and counts that a peer controls.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Largest hub message from a client, with its separator or length prefix.
+    pub message_bytes: usize,
+    /// Largest body of a POST.
+    pub http_body_bytes: usize,
+    /// Bytes that may wait for one client. Over it the connection is closed as a slow consumer.
+    pub outbox_bytes: usize,
+    /// Bytes of a client that may wait for its hub before its POST has to wait.
+    pub inbox_bytes: usize,
+    /// Groups that one connection may be in.
+    pub groups_per_connection: usize,
+    /// Connections that one node accepts; 0 for no bound.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes: 32 * 1024,
+            http_body_bytes: 1024 * 1024,
+            outbox_bytes: 1024 * 1024,
+            inbox_bytes: 64 * 1024,
+            groups_per_connection: 1_000,
+            connections: 0,
+        }
+    }
+}
+
+/// Bounds on time.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// Time for the hub handshake after the transport is there.
+    #[serde(rename = "handshake_seconds", deserialize_with = "seconds")]
+    pub handshake: Duration,
+    /// How often the server sends a Ping.
+    #[serde(rename = "keep_alive_seconds", deserialize_with = "seconds")]
+    pub keep_alive: Duration,
+    /// Silence of a client, once it has sent a Ping, that ends its connection.
+    #[serde(rename = "client_timeout_seconds", deserialize_with = "seconds")]
+    pub client_timeout: Duration,
+    /// How long a connection may be without a request: negotiated and not used, or between two polls.
+    #[serde(rename = "disconnect_seconds", deserialize_with = "seconds")]
+    pub disconnect: Duration,
+    /// How long a poll waits for data. Clients give up after 100 s.
+    #[serde(rename = "long_poll_seconds", deserialize_with = "seconds")]
+    pub long_poll: Duration,
+    /// How long one write to a client may stall.
+    #[serde(rename = "send_seconds", deserialize_with = "seconds")]
+    pub send: Duration,
+    /// How long the peer's WebSocket Close frame is waited for.
+    #[serde(rename = "close_seconds", deserialize_with = "seconds")]
+    pub close: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(15),
+            keep_alive: Duration::from_secs(15),
+            client_timeout: Duration::from_secs(30),
+            disconnect: Duration::from_secs(15),
+            long_poll: Duration::from_secs(90),
+            send: Duration::from_secs(10),
+            close: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How hubs behave.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HubDefaults {
+    /// Whether clients are told the text of errors that hub code did not mean for them.
+    pub detailed_errors: bool,
+    /// Invocations of one connection that run at the same time.
+    pub parallel_invocations: usize,
+    /// Most entries kept of one topic.
+    pub retention_messages: usize,
+    /// How long a topic's entries are kept.
+    #[serde(rename = "retention_seconds", deserialize_with = "seconds")]
+    pub retention: Duration,
+}
+
+impl Default for HubDefaults {
+    fn default() -> Self {
+        let log = hubcast_backplane::HubOptions::default();
+        Self {
+            detailed_errors: false,
+            parallel_invocations: 1,
+            retention_messages: log.retention_messages,
+            retention: log.retention,
+        }
+    }
+}
+
+/// A setting that can't work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct OptionError {
+    /// The setting's key.
+    pub key: &'static str,
+    /// What is wrong and what to do.
+    pub problem: String,
+}
+
+/// Shortest access key, in bytes: as long as the output of HS256.
+const MIN_ACCESS_KEY_BYTES: usize = 32;
+/// The official clients abandon a poll after 100 s.
+const MAX_LONG_POLL: Duration = Duration::from_secs(95);
+
+impl Options {
+    /// Checks what can't be seen from one field alone.
+    ///
+    /// # Errors
+    /// The first setting that can't work, by its key.
+    pub fn check(&self) -> Result<(), OptionError> {
+        let fail = |key, problem: String| Err(OptionError { key, problem });
+        let keys = [
+            ("auth.access_key", &self.auth.access_key),
+            ("auth.access_key_secondary", &self.auth.access_key_secondary),
+        ];
+        for (key, value) in keys {
+            if let Some(length) = value.as_ref().map(|v| v.expose_secret().len())
+                && length < MIN_ACCESS_KEY_BYTES
+            {
+                let problem =
+                    format!("has {length} bytes, at least {MIN_ACCESS_KEY_BYTES} are needed; try `openssl rand -base64 48`");
+                return fail(key, problem);
+            }
+        }
+        if self.auth.access_key.is_none() && self.auth.access_key_secondary.is_some() {
+            return fail("auth.access_key_secondary", "is set, but auth.access_key is not".to_owned());
+        }
+        for origin in &self.cors.allowed_origins {
+            if origin != "*" && !is_origin(origin) {
+                let problem = format!("{origin:?} is not an origin such as https://app.example.org (no path, no final slash)");
+                return fail("cors.allowed_origins", problem);
+            }
+        }
+        self.check_sizes()?;
+        self.check_times()
+    }
+
+    fn check_sizes(&self) -> Result<(), OptionError> {
+        let limits = &self.limits;
+        let at_least = |key, value: usize, least: usize, why: &str| {
+            if value < least {
+                return Err(OptionError { key, problem: format!("is {value}, must be at least {least} ({why})") });
+            }
+            Ok(())
+        };
+        at_least("limits.message_bytes", limits.message_bytes, 256, "a handshake must fit")?;
+        at_least("limits.http_body_bytes", limits.http_body_bytes, limits.message_bytes, "limits.message_bytes")?;
+        at_least("limits.outbox_bytes", limits.outbox_bytes, limits.message_bytes, "limits.message_bytes")?;
+        at_least("limits.inbox_bytes", limits.inbox_bytes, 1024, "smaller than one read")?;
+        at_least("limits.groups_per_connection", limits.groups_per_connection, 1, "groups would be useless")?;
+        at_least("hubs.parallel_invocations", self.hubs.parallel_invocations, 1, "nothing could run")?;
+        at_least("hubs.retention_messages", self.hubs.retention_messages, 1, "a lost connection could not be repaired")
+    }
+
+    fn check_times(&self) -> Result<(), OptionError> {
+        let times = &self.timeouts;
+        let all = [
+            ("timeouts.handshake_seconds", times.handshake),
+            ("timeouts.keep_alive_seconds", times.keep_alive),
+            ("timeouts.client_timeout_seconds", times.client_timeout),
+            ("timeouts.disconnect_seconds", times.disconnect),
+            ("timeouts.long_poll_seconds", times.long_poll),
+            ("timeouts.send_seconds", times.send),
+            ("timeouts.close_seconds", times.close),
+            ("hubs.retention_seconds", self.hubs.retention),
+        ];
+        if let Some((key, _)) = all.into_iter().find(|(_, time)| time.is_zero()) {
+            return Err(OptionError { key, problem: "must be more than 0".to_owned() });
+        }
+        if times.long_poll > MAX_LONG_POLL {
+            let problem = format!("is {:?}, clients give up after 100 s; at most 95", times.long_poll);
+            return Err(OptionError { key: "timeouts.long_poll_seconds", problem });
+        }
+        Ok(())
+    }
+}
+
+fn is_origin(text: &str) -> bool {
+    let Ok(uri) = text.parse::<axum::http::Uri>() else { return false };
+    uri.scheme().is_some() && uri.authority().is_some() && !text.ends_with('/') && matches!(uri.path(), "" | "/")
+}
+
+/// Seconds with fractions, as configuration files and variables carry them.
+pub(crate) fn seconds<'de, D: Deserializer<'de>, T: From<Duration>>(deserializer: D) -> Result<T, D::Error> {
+    let seconds = f64::deserialize(deserializer)?;
+    Duration::try_from_secs_f64(seconds)
+        .map(T::from)
+        .map_err(|_| serde::de::Error::custom(format!("{seconds} is not a number of seconds of at least 0")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_setting_is_named() {
+        let mut options = Options::default();
+        assert_eq!(options.check(), Ok(()));
+        options.auth.access_key = Some("short".into());
+        assert_eq!(options.check().unwrap_err().key, "auth.access_key");
+        options.auth.access_key = None;
+        options.cors.allowed_origins = vec!["https://a.example/".to_owned()];
+        assert_eq!(options.check().unwrap_err().key, "cors.allowed_origins");
+        options.cors.allowed_origins = vec!["https://a.example:8443".to_owned(), "*".to_owned()];
+        assert_eq!(options.check(), Ok(()));
+        options.limits.outbox_bytes = 10;
+        assert_eq!(options.check().unwrap_err().key, "limits.outbox_bytes");
+        options.limits = Limits::default();
+        options.timeouts.long_poll = Duration::from_secs(99);
+        assert_eq!(options.check().unwrap_err().key, "timeouts.long_poll_seconds");
+    }
+}

@@ -1,0 +1,247 @@
+//! A queue of byte chunks between two tasks, bounded by bytes.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Room for this many chunks is kept by an empty queue.
+const IDLE_CHUNKS: usize = 16;
+
+/// Chunks on their way from many producers to one consumer.
+///
+/// Whoever must not wait uses [`try_push`](Self::try_push), which refuses over the bound; whoever may wait uses
+/// [`push`](Self::push). Nothing is ever removed from the middle.
+#[derive(Debug)]
+pub(crate) struct ByteQueue {
+    state: Mutex<State>,
+    limit_bytes: usize,
+    /// There is something to take, or the queue was closed.
+    filled: Notify,
+    /// Something was taken, or the queue was closed.
+    drained: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    chunks: VecDeque<Bytes>,
+    bytes: usize,
+    /// Nothing is handed out before the consumer may begin.
+    held: bool,
+    closed: bool,
+}
+
+/// Why a chunk was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PushError {
+    /// The consumer is gone or the queue was closed.
+    Closed,
+    /// This many bytes wait already.
+    Full { queued: usize },
+}
+
+/// What a consumer found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// At least one chunk.
+    Some,
+    /// The queue is closed and empty.
+    End,
+}
+
+impl ByteQueue {
+    pub(crate) fn new(limit_bytes: usize) -> Self {
+        Self { state: Mutex::default(), limit_bytes, filled: Notify::new(), drained: Notify::new() }
+    }
+
+    /// A queue that hands out nothing before [`open`](Self::open).
+    pub(crate) fn held(limit_bytes: usize) -> Self {
+        let queue = Self::new(limit_bytes);
+        queue.state.lock().held = true;
+        queue
+    }
+
+    /// Lets the consumer begin, with `first` before everything that was pushed meanwhile.
+    pub(crate) fn open(&self, first: Bytes) {
+        let mut state = self.state.lock();
+        state.bytes = state.bytes.saturating_add(first.len());
+        state.chunks.push_front(first);
+        state.held = false;
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Adds a chunk without waiting. A chunk that alone is over the bound is taken when nothing else waits.
+    pub(crate) fn try_push(&self, chunk: Bytes) -> Result<(), PushError> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(PushError::Closed);
+        }
+        if state.bytes > 0 && state.bytes.saturating_add(chunk.len()) > self.limit_bytes {
+            return Err(PushError::Full { queued: state.bytes });
+        }
+        state.bytes = state.bytes.saturating_add(chunk.len());
+        state.chunks.push_back(chunk);
+        let wake = state.chunks.len() == 1;
+        drop(state);
+        if wake {
+            self.filled.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Adds a chunk, waiting for room.
+    pub(crate) async fn push(&self, chunk: Bytes) -> Result<(), PushError> {
+        loop {
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
+            match self.try_push(chunk.clone()) {
+                Err(PushError::Full { .. }) => drained.await,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Waits until at most `bytes` wait, or the queue is closed.
+    pub(crate) async fn at_most(&self, bytes: usize) {
+        loop {
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
+            {
+                let state = self.state.lock();
+                if state.closed || state.bytes <= bytes {
+                    return;
+                }
+            }
+            drained.await;
+        }
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+
+    /// Moves chunks to `into` until it holds about `max_bytes`, at least one chunk; waits for the first.
+    /// Cancel-safe: a dropped call has taken nothing.
+    pub(crate) async fn take(&self, into: &mut Vec<Bytes>, max_bytes: usize) -> Taken {
+        loop {
+            if let Some(taken) = self.take_now(into, max_bytes) {
+                return taken;
+            }
+            self.filled.notified().await;
+        }
+    }
+
+    fn take_now(&self, into: &mut Vec<Bytes>, max_bytes: usize) -> Option<Taken> {
+        let mut state = self.state.lock();
+        if state.held && !state.closed {
+            return None;
+        }
+        if state.chunks.is_empty() {
+            return state.closed.then_some(Taken::End);
+        }
+        let mut moved = 0_usize;
+        while let Some(chunk) = state.chunks.front() {
+            if moved > 0 && moved.saturating_add(chunk.len()) > max_bytes {
+                break;
+            }
+            moved = moved.saturating_add(chunk.len());
+            into.extend(state.chunks.pop_front());
+        }
+        state.bytes = state.bytes.saturating_sub(moved);
+        if state.chunks.is_empty() {
+            if state.chunks.capacity() > IDLE_CHUNKS {
+                state.chunks = VecDeque::new(); // an idle connection keeps no large buffer
+            }
+        } else {
+            self.filled.notify_one(); // the rest may be taken by a later call
+        }
+        drop(state);
+        self.drained.notify_waiters();
+        Some(Taken::Some)
+    }
+
+    /// Ends the queue: nothing more is accepted, what waits can still be taken.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.filled.notify_one();
+        self.drained.notify_waiters();
+    }
+
+    /// Ends the queue with a last chunk that is not counted against the bound.
+    pub(crate) fn close_with(&self, last: Bytes) {
+        let mut state = self.state.lock();
+        if !state.closed {
+            state.bytes = state.bytes.saturating_add(last.len());
+            state.chunks.push_back(last);
+        }
+        drop(state);
+        self.close();
+    }
+
+    /// Ends the queue and forgets what waits: the consumer is gone.
+    pub(crate) fn discard(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.chunks = VecDeque::new();
+        state.bytes = 0;
+        drop(state);
+        self.filled.notify_one();
+        self.drained.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn chunks_come_out_in_order_and_within_the_batch_bound() {
+        let queue = ByteQueue::new(100);
+        for chunk in ["aaaa", "bbbb", "cccc"] {
+            queue.try_push(Bytes::from(chunk)).unwrap();
+        }
+        let mut batch = Vec::new();
+        assert_eq!(queue.take(&mut batch, 8).await, Taken::Some);
+        assert_eq!(batch, ["aaaa", "bbbb"]);
+        batch.clear();
+        queue.close();
+        assert_eq!(queue.take(&mut batch, 8).await, Taken::Some);
+        assert_eq!(batch, ["cccc"]);
+        assert_eq!(queue.take(&mut batch, 8).await, Taken::End);
+    }
+
+    #[tokio::test]
+    async fn over_the_bound_a_push_is_refused_and_a_waiting_push_goes_on_after_a_take() {
+        let queue = Arc::new(ByteQueue::new(10));
+        queue.try_push(Bytes::from_static(b"12345678")).unwrap();
+        assert_eq!(queue.try_push(Bytes::from_static(b"abc")), Err(PushError::Full { queued: 8 }));
+        let waiting = tokio::spawn({
+            let queue = Arc::clone(&queue);
+            async move { queue.push(Bytes::from_static(b"abc")).await }
+        });
+        let mut batch = Vec::new();
+        while batch.len() < 2 {
+            assert_eq!(queue.take(&mut batch, 100).await, Taken::Some);
+        }
+        assert_eq!(waiting.await.unwrap(), Ok(()));
+        assert_eq!(batch, ["12345678", "abc"]);
+        assert_eq!(queue.queued_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_held_queue_begins_with_the_opening_chunk() {
+        let queue = ByteQueue::held(100);
+        queue.try_push(Bytes::from_static(b"early")).unwrap();
+        queue.open(Bytes::from_static(b"first"));
+        let mut batch = Vec::new();
+        assert_eq!(queue.take(&mut batch, 100).await, Taken::Some);
+        assert_eq!(batch, ["first", "early"]);
+    }
+}

@@ -1,0 +1,131 @@
+//! Why a connection ends, and what each side is told about it. The only table of its kind.
+
+use bytes::Bytes;
+
+use crate::hub::Disconnected;
+use crate::protocol::{DecodeError, HubMessage, HubProtocol, encode};
+use crate::telemetry::labels::CloseLabel;
+
+/// Why a connection ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CloseReason {
+    /// The client sent a Close message, ended its polls, or closed its socket properly.
+    ByClient,
+    /// Hub code ended it.
+    Aborted,
+    /// The hook for new connections failed.
+    ConnectFailed { detail: Option<String> },
+    /// The client broke the protocol or the size limit.
+    Protocol { detail: String },
+    /// The client fell silent.
+    ClientTimeout,
+    /// There was no whole handshake in time, or it was refused: the client was told in the handshake response.
+    Handshake { detail: String },
+    /// The client reads too slowly.
+    SlowConsumer { queued: usize },
+    /// The socket or response broke, or no request came in time.
+    TransportLost(&'static str),
+    /// The node stops.
+    NodeStops,
+    /// Others took the node for dead and removed its connections.
+    Fenced,
+    /// Another transport of the same client took over before the handshake.
+    Moved,
+}
+
+const BASE: &str = "Connection closed with an error.";
+
+impl CloseReason {
+    pub(crate) fn from_decode(error: &DecodeError) -> Self {
+        Self::Protocol { detail: format!("InvalidDataException: {error}") }
+    }
+
+    /// The Close message that the client gets, if any.
+    fn message(&self, detailed: bool) -> Option<HubMessage> {
+        let close = |error: Option<String>, allow_reconnect| Some(HubMessage::Close { error, allow_reconnect });
+        let text = |detail: Option<&str>| match detail {
+            Some(detail) if detailed => Some(format!("{BASE} {detail}")),
+            _ => Some(BASE.to_owned()),
+        };
+        match self {
+            Self::ByClient | Self::Aborted => close(None, false),
+            Self::ConnectFailed { detail } => close(text(detail.as_deref()), false),
+            Self::Protocol { detail } => close(text(Some(detail)), true),
+            Self::ClientTimeout => close(
+                text(Some(
+                    "OperationCanceledException: Client hasn't sent a message/ping within the configured ClientTimeoutInterval.",
+                )),
+                true,
+            ),
+            Self::SlowConsumer { queued } => {
+                close(text(Some(&format!("Slow consumer: {queued} bytes were waiting (limits.outbox_bytes)."))), true)
+            }
+            Self::TransportLost(_) | Self::NodeStops | Self::Fenced => close(None, true),
+            Self::Handshake { .. } | Self::Moved => None,
+        }
+    }
+
+    /// The Close message as bytes.
+    pub(crate) fn frame(&self, protocol: HubProtocol, detailed: bool) -> Option<Bytes> {
+        encode(protocol, &self.message(detailed)?).ok()
+    }
+
+    /// What the hub's hook is told; `None` when hub code never saw the connection.
+    pub(crate) fn disconnected(&self) -> Option<Disconnected> {
+        Some(match self {
+            Self::ByClient => Disconnected::ByClient,
+            Self::Aborted => Disconnected::ByServer,
+            Self::Protocol { detail } => Disconnected::Refused(detail.clone()),
+            Self::ClientTimeout => Disconnected::Lost("the client fell silent".to_owned()),
+            Self::SlowConsumer { .. } => Disconnected::Refused("the client reads too slowly".to_owned()),
+            Self::TransportLost(what) => Disconnected::Lost((*what).to_owned()),
+            Self::NodeStops | Self::Fenced => Disconnected::NodeStopped,
+            Self::ConnectFailed { .. } => Disconnected::Refused("on_connected failed".to_owned()),
+            Self::Handshake { .. } | Self::Moved => return None,
+        })
+    }
+
+    pub(crate) fn label(&self) -> CloseLabel {
+        match self {
+            Self::ByClient | Self::Moved => CloseLabel::Client,
+            Self::Aborted => CloseLabel::Aborted,
+            Self::ConnectFailed { .. } => CloseLabel::Server,
+            Self::Protocol { .. } => CloseLabel::ProtocolError,
+            Self::ClientTimeout => CloseLabel::ClientTimeout,
+            Self::Handshake { .. } => CloseLabel::HandshakeTimeout,
+            Self::SlowConsumer { .. } => CloseLabel::SlowConsumer,
+            Self::TransportLost(_) => CloseLabel::TransportLost,
+            Self::NodeStops => CloseLabel::Shutdown,
+            Self::Fenced => CloseLabel::Fenced,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(reason: &CloseReason, detailed: bool) -> String {
+        let frame = reason.frame(HubProtocol::Json, detailed).unwrap_or_default();
+        String::from_utf8(frame.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn each_reason_has_the_close_message_of_the_reference() {
+        assert_eq!(json(&CloseReason::ByClient, false), "{\"type\":7}\u{1e}");
+        assert_eq!(json(&CloseReason::Aborted, false), "{\"type\":7}\u{1e}");
+        let failed = CloseReason::ConnectFailed { detail: None };
+        assert_eq!(json(&failed, false), "{\"type\":7,\"error\":\"Connection closed with an error.\"}\u{1e}");
+        let protocol = CloseReason::Protocol { detail: "X: y".to_owned() };
+        assert_eq!(
+            json(&protocol, false),
+            "{\"type\":7,\"error\":\"Connection closed with an error.\",\"allowReconnect\":true}\u{1e}"
+        );
+        assert_eq!(
+            json(&protocol, true),
+            "{\"type\":7,\"error\":\"Connection closed with an error. X: y\",\"allowReconnect\":true}\u{1e}"
+        );
+        assert_eq!(json(&CloseReason::NodeStops, false), "{\"type\":7,\"allowReconnect\":true}\u{1e}");
+        assert_eq!(json(&CloseReason::Handshake { detail: String::new() }, true), "");
+    }
+}

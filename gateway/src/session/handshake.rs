@@ -1,0 +1,86 @@
+//! The first message pair: the client names its protocol, the node puts the connection into the cluster.
+
+use std::error::Error as _;
+use std::sync::Arc;
+
+use tokio::time::timeout;
+
+use super::{CloseReason, Inbound, Received, Session};
+use crate::protocol::{
+    Decoder, HandshakeError, HandshakeReader, HandshakeRequest, HubProtocol, handshake_response_error,
+    handshake_response_ok, select,
+};
+
+/// Reads the handshake, registers the connection and answers. On success the connection is in the cluster; on failure
+/// the client was told why, if it listens.
+pub(super) async fn shake(
+    session: &Arc<Session>,
+    inbound: &mut impl Inbound,
+    claim: bool,
+) -> Result<Decoder, CloseReason> {
+    let options = session.hub.shared().options();
+    let mut reader = HandshakeReader::new(options.limits.message_bytes);
+    let request = match timeout(options.timeouts.handshake, read(session, inbound, &mut reader)).await {
+        Ok(request) => request?,
+        Err(_) => return Err(refuse(session, &HandshakeError::TimedOut)),
+    };
+    let binary = session.connection.transport().is_some_and(|transport| transport.is_binary());
+    let (protocol, _version) = select(&request, binary).map_err(|error| refuse(session, &error))?;
+    session.connection.set_protocol(protocol);
+    enter(session, claim).await?;
+    session.outbox.open(handshake_response_ok());
+    Ok(reader.into_decoder(protocol))
+}
+
+async fn read(
+    session: &Arc<Session>,
+    inbound: &mut impl Inbound,
+    reader: &mut HandshakeReader,
+) -> Result<HandshakeRequest, CloseReason> {
+    loop {
+        let received = tokio::select! {
+            biased;
+            () = session.closing.cancelled() => return Err(session.reason().cloned().unwrap_or(CloseReason::Aborted)),
+            received = inbound.receive() => received,
+        };
+        match received {
+            Received::Data(bytes) => reader.push(&bytes),
+            // A client that leaves before its handshake is whole is told nothing, and hub code never hears of it.
+            Received::Closed => return Err(CloseReason::Handshake { detail: "the client left".to_owned() }),
+            Received::Lost(what) => return Err(CloseReason::Handshake { detail: what.to_owned() }),
+        }
+        match reader.next_request() {
+            Ok(Some(request)) => return Ok(request),
+            Ok(None) => {}
+            Err(error) => return Err(refuse(session, &error)),
+        }
+    }
+}
+
+/// Makes the connection a member of its topics. A cluster that can't be reached refuses the handshake: a connection
+/// that nobody can address would look alive and hear nothing.
+async fn enter(session: &Arc<Session>, claim: bool) -> Result<(), CloseReason> {
+    let record = session.record();
+    let entered = session.hub.shared().backplane().enter(session.hub.name(), &record, claim).await;
+    match entered {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            tracing::warn!(connection_id = %session.id(), %error, "a connection could not be registered");
+            let text = "The server can't register the connection: its backplane can't be reached. Try again later.";
+            session.outbox.open(handshake_response_error(text));
+            Err(CloseReason::Handshake { detail: error.to_string() })
+        }
+    }
+}
+
+fn refuse(session: &Session, error: &HandshakeError) -> CloseReason {
+    let mut text = error.to_string();
+    if let (true, Some(source)) = (session.hub.shared().options().hubs.detailed_errors, error.source()) {
+        text = format!("{text} InvalidDataException: {source}");
+    }
+    session.outbox.open(handshake_response_error(&text));
+    CloseReason::Handshake { detail: text }
+}
+
+/// The protocol of a session that has not chosen one: handshake errors are JSON text.
+pub(crate) const BEFORE_HANDSHAKE: HubProtocol = HubProtocol::Json;

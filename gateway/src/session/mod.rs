@@ -1,0 +1,226 @@
+//! A connection's state on the node that owns it, the same for all transports.
+
+mod close;
+mod handshake;
+mod invocations;
+mod run;
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use hubcast_backplane::{ConnectionId, ConnectionRecord, GroupName, Topic};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::fanout::Frames;
+use crate::hub::{Connection, Context, HubRuntime};
+use crate::protocol::{HubMessage, encode};
+use crate::queue::{ByteQueue, PushError, Taken};
+use crate::transport::HttpLink;
+
+pub(crate) use close::CloseReason;
+pub(crate) use run::{Inbound, Received, run};
+
+/// A connection on this node.
+///
+/// One task runs it (see [`run`]). Others reach it through this handle: they push to its outbox, or close it.
+pub(crate) struct Session {
+    hub: Arc<HubRuntime>,
+    connection: Arc<Connection>,
+    outbox: ByteQueue,
+    /// Ends when the connection does.
+    closing: CancellationToken,
+    reason: OnceLock<CloseReason>,
+    /// What it receives; `None` once it was taken out of the registry.
+    topics: Mutex<Option<Vec<Topic>>>,
+    groups: Mutex<Vec<GroupName>>,
+    /// The requests of a connection that is not one socket.
+    http: Option<Box<HttpLink>>,
+}
+
+impl Session {
+    /// A session that is one socket.
+    pub(crate) fn new(hub: Arc<HubRuntime>, connection: Connection) -> Arc<Self> {
+        Self::with_link(hub, connection, None)
+    }
+
+    /// A session that is many requests.
+    pub(crate) fn over_http(hub: Arc<HubRuntime>, connection: Connection) -> Arc<Self> {
+        let inbox_bytes = hub.shared().options().limits.inbox_bytes;
+        Self::with_link(hub, connection, Some(Box::new(HttpLink::new(inbox_bytes))))
+    }
+
+    fn with_link(hub: Arc<HubRuntime>, connection: Connection, http: Option<Box<HttpLink>>) -> Arc<Self> {
+        let outbox = ByteQueue::held(hub.shared().options().limits.outbox_bytes);
+        Arc::new(Self {
+            hub,
+            connection: Arc::new(connection),
+            outbox,
+            closing: CancellationToken::new(),
+            reason: OnceLock::new(),
+            topics: Mutex::new(Some(Vec::new())),
+            groups: Mutex::default(),
+            http,
+        })
+    }
+
+    pub(crate) fn id(&self) -> &ConnectionId {
+        self.connection.id()
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<HubRuntime> {
+        &self.hub
+    }
+
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    pub(crate) fn http(&self) -> Option<&HttpLink> {
+        self.http.as_deref()
+    }
+
+    pub(crate) fn record(&self) -> ConnectionRecord {
+        ConnectionRecord { id: self.id().clone(), user: self.connection.user().cloned() }
+    }
+
+    pub(crate) fn context(&self) -> Context {
+        Context::new(Arc::clone(&self.hub), Arc::clone(&self.connection), self.closing.clone())
+    }
+
+    /// Asks the session to end. The first reason counts.
+    pub(crate) fn close(&self, reason: CloseReason) {
+        let _ = self.reason.set(reason);
+        self.closing.cancel();
+    }
+
+    /// Ends once the session was asked to end.
+    pub(crate) fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
+    pub(crate) fn reason(&self) -> Option<&CloseReason> {
+        self.reason.get()
+    }
+
+    // --- outgoing ---
+
+    /// Pushes a fanned-out message. Returns whether the outbox took it; one that is full closes the session.
+    pub(crate) fn deliver(&self, frames: &Frames<'_>) -> bool {
+        let Some(frame) = self.connection.protocol().and_then(|protocol| frames.get(protocol)) else { return false };
+        match self.outbox.try_push(frame) {
+            Ok(()) => true,
+            Err(PushError::Closed) => false,
+            Err(PushError::Full { queued }) => {
+                self.close(CloseReason::SlowConsumer { queued });
+                false
+            }
+        }
+    }
+
+    /// Pushes one message to this client alone.
+    pub(crate) fn push(&self, message: &HubMessage) {
+        let Some(frame) = self.encode(message) else { return };
+        if let Err(PushError::Full { queued }) = self.outbox.try_push(frame) {
+            self.close(CloseReason::SlowConsumer { queued });
+        }
+    }
+
+    /// Pushes one message to this client alone, waiting until the client has read what is before it. `false` when the
+    /// connection has ended.
+    pub(crate) async fn push_waiting(&self, message: &HubMessage) -> bool {
+        self.outbox.at_most(self.high_water()).await;
+        let Some(frame) = self.encode(message) else { return true };
+        self.outbox.push(frame).await.is_ok()
+    }
+
+    fn encode(&self, message: &HubMessage) -> Option<Bytes> {
+        let protocol = self.connection.protocol()?;
+        encode(protocol, message)
+            .inspect_err(|error| tracing::error!(connection_id = %self.id(), %error, "a message can't be encoded"))
+            .ok()
+    }
+
+    /// Queued bytes above which this client is asked to wait: no more of its messages are read.
+    fn high_water(&self) -> usize {
+        self.hub.shared().options().limits.outbox_bytes / 4
+    }
+
+    /// Moves frames, whole hub messages in order, to `into`: at least one, up to about `max_bytes`.
+    pub(crate) async fn take_frames(&self, into: &mut Vec<Bytes>, max_bytes: usize) -> Taken {
+        let already = into.len();
+        let taken = self.outbox.take(into, max_bytes).await;
+        if let (Taken::Some, Some(protocol)) = (taken, self.connection.protocol()) {
+            let metrics = self.hub.shared().metrics();
+            let new = into.iter().skip(already);
+            metrics.messages_sent.get(protocol).inc_by(new.len() as u64);
+            metrics.sent_bytes.inc_by(new.map(Bytes::len).sum::<usize>() as u64);
+        }
+        taken
+    }
+
+    /// The transport is gone: nothing will be written any more.
+    pub(crate) fn transport_ended(&self, what: &'static str) {
+        self.outbox.discard();
+        self.close(CloseReason::TransportLost(what));
+    }
+
+    /// Whether everything was written and nothing will follow.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.outbox.queued_bytes()
+    }
+
+    // --- membership, kept by the registry and the hub ---
+
+    /// Notes a topic. `false` when it is noted already or the session has left the registry.
+    pub(crate) fn note_topic(&self, topic: &Topic) -> bool {
+        match &mut *self.topics.lock() {
+            Some(topics) if !topics.contains(topic) => {
+                topics.push(topic.clone());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Forgets a topic. `false` when it was not noted.
+    pub(crate) fn forget_topic(&self, topic: &Topic) -> bool {
+        let mut topics = self.topics.lock();
+        let Some(topics) = topics.as_mut() else { return false };
+        let Some(index) = topics.iter().position(|noted| noted == topic) else { return false };
+        topics.swap_remove(index);
+        true
+    }
+
+    /// Takes all topics, for good.
+    pub(crate) fn take_topics(&self) -> Vec<Topic> {
+        self.topics.lock().take().unwrap_or_default()
+    }
+
+    /// Whether [`take_topics`](Self::take_topics) was called.
+    pub(crate) fn has_left(&self) -> bool {
+        self.topics.lock().is_none()
+    }
+
+    /// The groups that the connection joined or is joining.
+    pub(crate) fn groups(&self) -> Vec<GroupName> {
+        self.groups.lock().clone()
+    }
+
+    /// Notes a group. `false` when the connection is in `limit` groups already.
+    pub(crate) fn note_group(&self, group: &GroupName, limit: usize) -> bool {
+        let mut groups = self.groups.lock();
+        if groups.contains(group) {
+            return true;
+        }
+        if groups.len() >= limit {
+            return false;
+        }
+        groups.push(group.clone());
+        true
+    }
+
+    pub(crate) fn forget_group(&self, group: &GroupName) {
+        self.groups.lock().retain(|noted| noted != group);
+    }
+}

@@ -1,0 +1,265 @@
+//! A session's life: handshake, messages, end.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep_until};
+
+use super::invocations::Invocations;
+use super::{CloseReason, Session, handshake};
+use crate::hub::guarded;
+use crate::protocol::{Decoder, HubMessage, HubProtocol};
+
+/// Where a session's bytes come from. `receive` is cancel-safe.
+pub(crate) trait Inbound: Send {
+    /// The next bytes of the client, or the end.
+    fn receive(&mut self) -> impl Future<Output = Received> + Send;
+
+    /// When the connection counts as lost because no request is attached to it; `None` while one is.
+    fn lost_at(&self) -> Option<Instant> {
+        None
+    }
+}
+
+/// What came in.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// Bytes, cut anywhere.
+    Data(Bytes),
+    /// The client ended the connection properly.
+    Closed,
+    /// The connection broke.
+    Lost(&'static str),
+}
+
+/// Runs a session from its handshake to the end of its membership. `claim`: the directory does not know it yet.
+/// When this returns, the outbox is closed and everything about the connection is gone from node and cluster.
+pub(crate) async fn run(session: &Arc<Session>, inbound: &mut impl Inbound, claim: bool) {
+    let (reason, running) = match handshake::shake(session, inbound, claim).await {
+        Ok(decoder) => {
+            let mut conversation = Conversation::new(session, decoder);
+            let reason = conversation.hold(inbound).await;
+            (reason, Some(conversation.invocations))
+        }
+        Err(reason) => (reason, None),
+    };
+    // With a protocol chosen the registration was begun, and may have happened even if it seemed to fail.
+    let registered = !claim || session.connection.protocol().is_some();
+    end(session, reason, running, registered).await;
+}
+
+/// Says goodbye, tells the hub, and leaves the cluster.
+async fn end(session: &Arc<Session>, reason: CloseReason, running: Option<Invocations>, registered: bool) {
+    session.close(reason);
+    let reason = session.reason().cloned().unwrap_or(CloseReason::Aborted); // the first one counts
+    let hub = &session.hub;
+    let detailed = hub.shared().options().hubs.detailed_errors;
+    let protocol = session.connection.protocol().unwrap_or(handshake::BEFORE_HANDSHAKE);
+    match reason.frame(protocol, detailed) {
+        Some(frame) if running.is_some() => session.outbox.close_with(frame),
+        _ => session.outbox.close(),
+    }
+    hub.registry().retire(session);
+    let metrics = hub.shared().metrics();
+    metrics.connections_closed.get(reason.label()).inc();
+    if let CloseReason::SlowConsumer { .. } = reason {
+        metrics.slow_consumers.inc();
+    }
+    tracing::debug!(hub = %hub.name(), connection_id = %session.id(), ?reason, "session ended");
+    if let Some(running) = running {
+        if let (Some(transport), Some(protocol)) = (session.connection.transport(), session.connection.protocol()) {
+            metrics.connections(transport, protocol).dec();
+        }
+        running.finish_elsewhere(hub.shared().tasks());
+        if let Some(disconnected) = reason.disconnected() {
+            hub.disconnected(session.context(), disconnected).await;
+        }
+    }
+    if let Some(link) = session.http() {
+        link.end(session, &reason).await;
+    }
+    hub.registry().remove(session);
+    if registered && reason != CloseReason::Moved {
+        leave_cluster(session).await;
+    }
+}
+
+/// Never given up: while the backplane can't be reached it keeps the removal itself.
+async fn leave_cluster(session: &Arc<Session>) {
+    let hub = &session.hub;
+    if let Err(error) = hub.shared().backplane().remove(hub.name(), session.id(), hub.tombstone()).await {
+        tracing::warn!(connection_id = %session.id(), %error, "a connection could not be removed from the directory");
+    }
+}
+
+/// Between handshake and end.
+struct Conversation<'a> {
+    session: &'a Arc<Session>,
+    decoder: Decoder,
+    protocol: HubProtocol,
+    invocations: Invocations,
+    /// The client's silence counts from its first Ping on.
+    pings: bool,
+    heard: Instant,
+    ping_due: Instant,
+}
+
+impl<'a> Conversation<'a> {
+    fn new(session: &'a Arc<Session>, decoder: Decoder) -> Self {
+        let options = session.hub.shared().options();
+        let now = Instant::now();
+        Self {
+            session,
+            protocol: decoder.protocol(),
+            decoder,
+            invocations: Invocations::new(options.hubs.parallel_invocations),
+            pings: false,
+            heard: now,
+            ping_due: now + options.timeouts.keep_alive,
+        }
+    }
+
+    async fn hold(&mut self, inbound: &mut impl Inbound) -> CloseReason {
+        if let Some(transport) = self.session.connection.transport() {
+            self.session.hub.shared().metrics().connections(transport, self.protocol).inc();
+        }
+        if let Err(reason) = self.connected().await {
+            return reason;
+        }
+        loop {
+            if let Some(reason) = self.handle_decoded() {
+                return reason;
+            }
+            if let Err(reason) = self.step(inbound).await {
+                return reason;
+            }
+        }
+    }
+
+    /// The hub's hook runs before any message of the client is handled.
+    async fn connected(&mut self) -> Result<(), CloseReason> {
+        let Some(hook) = self.session.hub.hub().connected() else { return Ok(()) };
+        let outcome = tokio::select! {
+            biased;
+            () = self.session.closing.cancelled() => return Err(self.asked_to_close()),
+            outcome = guarded(hook.run(self.session.context())) => outcome,
+        };
+        outcome.map_err(|error| {
+            tracing::error!(hub = %self.session.hub.name(), connection_id = %self.session.id(), %error, "on_connected failed");
+            let detail = error.client_suffix(self.session.hub.shared().options().hubs.detailed_errors);
+            CloseReason::ConnectFailed { detail: detail.map(|text| text.trim_start().to_owned()) }
+        })
+    }
+
+    fn asked_to_close(&self) -> CloseReason {
+        self.session.reason().cloned().unwrap_or(CloseReason::Aborted)
+    }
+
+    /// A client whose calls are all running, or that does not read its answers, is not read.
+    fn may_read(&self) -> bool {
+        self.invocations.has_free_slot() && !self.is_backed_up()
+    }
+
+    fn is_backed_up(&self) -> bool {
+        self.session.outbox.queued_bytes() > self.session.high_water()
+    }
+
+    /// Waits for one thing to happen.
+    async fn step(&mut self, inbound: &mut impl Inbound) -> Result<(), CloseReason> {
+        let session = self.session;
+        let reading = self.may_read();
+        let backed_up = self.is_backed_up();
+        let deadline = self.deadline(inbound);
+        let ended = tokio::select! {
+            biased;
+            () = session.closing.cancelled() => return Err(self.asked_to_close()),
+            ended = self.invocations.next(), if !self.invocations.is_empty() => Some(ended),
+            () = session.outbox.at_most(session.high_water()), if backed_up => {
+                self.heard = Instant::now();
+                None
+            }
+            received = inbound.receive(), if reading => {
+                match received {
+                    Received::Data(bytes) => {
+                        session.hub.shared().metrics().received_bytes.inc_by(bytes.len() as u64);
+                        self.decoder.push(&bytes);
+                    }
+                    Received::Closed => return Err(CloseReason::ByClient),
+                    Received::Lost(what) => return Err(CloseReason::TransportLost(what)),
+                }
+                None
+            }
+            () = sleep_until(deadline) => return self.tick(inbound, reading),
+        };
+        if let Some(ended) = ended {
+            self.invocations.settle(session, ended);
+            self.heard = Instant::now(); // while a method runs the client's messages wait, so its silence does not count
+        }
+        Ok(())
+    }
+
+    /// When to look at the clock next.
+    fn deadline(&self, inbound: &impl Inbound) -> Instant {
+        let silence = self.pings.then(|| self.heard + self.session.hub.shared().options().timeouts.client_timeout);
+        let far = self.ping_due; // long polling never pings, looking now and then costs nothing
+        [silence, inbound.lost_at()].into_iter().flatten().fold(far, Instant::min)
+    }
+
+    fn tick(&mut self, inbound: &impl Inbound, reading: bool) -> Result<(), CloseReason> {
+        let now = Instant::now();
+        let timeouts = &self.session.hub.shared().options().timeouts;
+        if inbound.lost_at().is_some_and(|at| at <= now) {
+            return Err(CloseReason::TransportLost("no request came in time"));
+        }
+        if !reading {
+            self.heard = now;
+        }
+        if self.pings && self.heard + timeouts.client_timeout <= now {
+            return Err(CloseReason::ClientTimeout);
+        }
+        if self.ping_due <= now {
+            self.ping_due = now + timeouts.keep_alive;
+            if !self.session.connection.transport().is_some_and(|transport| transport.keeps_itself_alive()) {
+                self.session.push(&HubMessage::Ping);
+            }
+        }
+        Ok(())
+    }
+
+    /// Handles whole messages as long as there are some and a slot is free.
+    fn handle_decoded(&mut self) -> Option<CloseReason> {
+        while self.may_read() && !self.session.closing.is_cancelled() {
+            match self.decoder.next_message() {
+                Ok(None) => return None,
+                Ok(Some(message)) => {
+                    self.heard = Instant::now();
+                    if let Some(reason) = self.handle(message) {
+                        return Some(reason);
+                    }
+                }
+                Err(error) => return Some(CloseReason::from_decode(&error)),
+            }
+        }
+        None
+    }
+
+    fn handle(&mut self, message: HubMessage) -> Option<CloseReason> {
+        self.session.hub.shared().metrics().messages_received.get(self.protocol).inc();
+        match message {
+            HubMessage::Invocation(invocation) => self.invocations.begin(self.session, invocation, self.protocol),
+            HubMessage::StreamInvocation(invocation) => {
+                self.invocations.begin_stream(self.session, invocation, self.protocol);
+            }
+            HubMessage::CancelInvocation { invocation_id, .. } => self.invocations.cancel(&invocation_id),
+            HubMessage::Ping => self.pings |= !self.session.connection.transport().is_some_and(|t| t.keeps_itself_alive()),
+            HubMessage::Close { .. } => return Some(CloseReason::ByClient),
+            // Items and completions belong to uploads and client results, of which none is open: they are ignored, as
+            // the reference ignores those of unknown ids. Ack and Sequence count only in stateful sessions.
+            HubMessage::StreamItem { .. }
+            | HubMessage::Completion { .. }
+            | HubMessage::Ack { .. }
+            | HubMessage::Sequence { .. } => {}
+        }
+        None
+    }
+}

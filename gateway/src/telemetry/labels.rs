@@ -1,0 +1,139 @@
+//! The values that labels of metrics can have. Closed sets: never an id, a hub, or a group.
+
+use crate::hub::Transport;
+use crate::protocol::HubProtocol;
+
+/// A label with a fixed set of values.
+pub(crate) trait Label: Copy + 'static {
+    /// The label's name.
+    const NAME: &'static str;
+    /// Every value; `ALL[label.index()]` is `label`.
+    const ALL: &'static [Self];
+
+    /// The value's place in [`ALL`](Self::ALL).
+    fn index(self) -> usize;
+
+    /// The value as it is exposed.
+    fn as_str(self) -> &'static str;
+}
+
+impl Label for HubProtocol {
+    const NAME: &'static str = "protocol";
+    const ALL: &'static [Self] = &HubProtocol::ALL;
+
+    fn index(self) -> usize {
+        HubProtocol::index(self)
+    }
+
+    fn as_str(self) -> &'static str {
+        self.name()
+    }
+}
+
+impl Label for Transport {
+    const NAME: &'static str = "transport";
+    const ALL: &'static [Self] = &Transport::ALL;
+
+    fn index(self) -> usize {
+        Transport::index(self)
+    }
+
+    fn as_str(self) -> &'static str {
+        self.name()
+    }
+}
+
+macro_rules! labels {
+    ($($(#[$doc:meta])* $name:ident = $label:literal { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub(crate) enum $name {
+            $($(#[$value_doc])* $value,)*
+        }
+
+        impl Label for $name {
+            const NAME: &'static str = $label;
+            const ALL: &'static [Self] = &[$(Self::$value,)*];
+
+            fn index(self) -> usize {
+                self as usize
+            }
+
+            fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$value => $text,)*
+                }
+            }
+        }
+    )*};
+}
+
+labels! {
+    /// What one node asks another to do.
+    ForwardLabel = "kind" {
+        /// Answer a poll.
+        Poll = "poll",
+        /// Take the bytes of a POST.
+        Post = "post",
+        /// Hand a connection over to the node that has its new socket.
+        Attach = "attach",
+        /// End a connection whose client sent DELETE.
+        Delete = "delete",
+        /// Put a connection into a group, or take it out.
+        Group = "group",
+        /// Close a connection.
+        Close = "close",
+    }
+
+    /// Why a request was turned away.
+    RejectLabel = "reason" {
+        /// No valid token.
+        Unauthorized = "unauthorized",
+        /// A valid token that does not allow this.
+        Forbidden = "forbidden",
+        /// A connection token that no node knows.
+        UnknownConnection = "unknown_connection",
+        /// A body over `limits.http_body_bytes`.
+        TooLarge = "too_large",
+        /// A page of an origin that is not allowed.
+        Origin = "origin",
+        /// The node has `limits.connections` connections.
+        Capacity = "capacity",
+    }
+
+    /// Why a connection ended.
+    CloseLabel = "reason" {
+        /// The client said so.
+        Client = "client",
+        /// The server said so: a REST call or another node.
+        Server = "server",
+        /// Hub code ended it.
+        Aborted = "aborted",
+        /// The client was silent for `timeouts.client_timeout_seconds`.
+        ClientTimeout = "client_timeout",
+        /// No handshake within `timeouts.handshake_seconds`.
+        HandshakeTimeout = "handshake_timeout",
+        /// The client sent what the protocol does not allow.
+        ProtocolError = "protocol_error",
+        /// The client read too slowly for `limits.outbox_bytes` or `timeouts.send_seconds`.
+        SlowConsumer = "slow_consumer",
+        /// The node is leaving.
+        Shutdown = "shutdown",
+        /// The socket broke, or no request came, and the client did not come back.
+        TransportLost = "transport_lost",
+        /// Another node owns the connection.
+        Fenced = "fenced",
+    }
+
+    /// How an invocation ended.
+    InvocationLabel = "outcome" {
+        /// With a result, or as it should.
+        Ok = "ok",
+        /// With an error of the method.
+        Error = "error",
+        /// The hub has no such method.
+        UnknownMethod = "unknown_method",
+        /// The arguments are not what the method takes.
+        BadArguments = "bad_arguments",
+    }
+}

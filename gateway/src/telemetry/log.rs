@@ -1,0 +1,143 @@
+//! Where the binary's log lines and spans go.
+//!
+//! Lines go to standard error, filtered by `log.level`. Spans of [`trace::TARGET`] go to the collector, when
+//! there is one; they are no part of log lines, and without a collector their call sites are switched off.
+
+use std::io;
+
+use anyhow::Context;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
+use opentelemetry_sdk::{
+    Resource,
+    trace::{Sampler, SdkTracerProvider},
+};
+use tracing::{Level, Metadata, Subscriber, level_filters::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{FilterExt, Targets, filter_fn},
+    fmt::MakeWriter,
+    layer::SubscriberExt,
+};
+
+use super::trace;
+use crate::config::{LogConfig, LogFormat, TelemetryConfig};
+
+/// Sends what is left when it is dropped.
+pub(crate) struct Guard {
+    spans: Option<SdkTracerProvider>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.spans.take().map(|provider| provider.shutdown()) {
+            // Not logged: log lines may be what has just been taken down.
+            eprintln!("hubcast: the last spans were not exported: {error}");
+        }
+    }
+}
+
+/// Installs logs and traces for the whole process.
+///
+/// Must not be called from within an async runtime: the exporter brings a blocking client.
+///
+/// # Errors
+/// When the exporter can't be made, or something is installed already.
+pub(crate) fn init(log: &LogConfig, telemetry: &TelemetryConfig) -> anyhow::Result<Guard> {
+    let (subscriber, guard) = build(log, telemetry, io::stderr)?;
+    tracing::subscriber::set_global_default(subscriber).context("logging is set up already")?;
+    Ok(guard)
+}
+
+/// Reads `log.level`: one level for Hubcast's own lines, other crates being heard from `warn` on, or directives.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn parse_level(level: &str) -> Result<EnvFilter, String> {
+    let directives = match level.parse::<LevelFilter>() {
+        Ok(own) => format!(
+            "{},hubcast={own},hubcast_backplane={own}",
+            own.min(LevelFilter::WARN)
+        ),
+        // A lone word that is no level would be taken for a target's name, and silence everything else.
+        Err(_) if !level.contains(['=', ',']) => {
+            return Err(format!(
+                "{level:?} is not off, error, warn, info, debug or trace, nor directives"
+            ));
+        }
+        Err(_) => level.to_owned(),
+    };
+    EnvFilter::try_new(directives).map_err(|error| format!("{level:?}: {error}"))
+}
+
+fn build<W>(
+    log: &LogConfig,
+    telemetry: &TelemetryConfig,
+    writer: W,
+) -> anyhow::Result<(impl Subscriber + Send + Sync, Guard)>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let level = parse_level(&log.level).map_err(anyhow::Error::msg)?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match log.format {
+        LogFormat::Text => lines
+            .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+            .boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let no_traces = filter_fn(|metadata: &Metadata<'_>| metadata.target() != trace::TARGET);
+    // Every layer has a filter, and none is an `Option`: an absent layer counts as one that wants everything, and
+    // then no call site is ever switched off.
+    let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> =
+        vec![lines.with_filter(no_traces.and(level)).boxed()];
+
+    let spans = telemetry
+        .otlp_endpoint
+        .as_deref()
+        .map(|endpoint| exporter(endpoint, telemetry))
+        .transpose()?;
+    if let Some(provider) = &spans {
+        let spans = tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("hubcast"))
+            .with_location(false)
+            .with_threads(false)
+            .with_filter(Targets::new().with_target(trace::TARGET, Level::INFO));
+        layers.push(spans.boxed());
+    }
+    Ok((Registry::default().with(layers), Guard { spans }))
+}
+
+fn exporter(endpoint: &str, telemetry: &TelemetryConfig) -> anyhow::Result<SdkTracerProvider> {
+    let exporter = SpanExporter::builder()
+        .with_http()
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(traces_url(endpoint))
+        .build()
+        .with_context(|| format!("telemetry.otlp_endpoint {endpoint:?} can't be used"))?;
+    let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(telemetry.sample_ratio)));
+    let resource = Resource::builder()
+        .with_service_name(telemetry.service_name.clone())
+        .build();
+    Ok(SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_sampler(sampler)
+        .with_resource(resource)
+        .build())
+}
+
+/// Where spans are posted: collectors are named by their base, as in `OTEL_EXPORTER_OTLP_ENDPOINT`.
+fn traces_url(endpoint: &str) -> String {
+    let base = endpoint.trim_end_matches('/');
+    if base.ends_with(TRACES_PATH) {
+        base.to_owned()
+    } else {
+        format!("{base}{TRACES_PATH}")
+    }
+}
+
+const TRACES_PATH: &str = "/v1/traces";
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

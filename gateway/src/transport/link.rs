@@ -1,0 +1,205 @@
+//! A connection that is many requests: what SSE and long polling share.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::Transport;
+use crate::queue::{ByteQueue, PushError, Taken};
+use crate::session::{CloseReason, Inbound, Received, Session, run};
+
+/// The requests of one connection.
+pub(crate) struct HttpLink {
+    /// Bodies of POSTs on their way to the session.
+    inbox: ByteQueue,
+    state: Mutex<State>,
+    /// A response or poll was attached or detached, or the state moved on.
+    changed: Notify,
+    /// Held by the poll that waits for data: the next one begins when it has answered.
+    pub(super) polling: tokio::sync::Mutex<()>,
+}
+
+struct State {
+    stage: Stage,
+    /// Whether a response or a poll is attached at this moment, and if not, since when.
+    idle_since: Option<Instant>,
+    poll: Option<CancellationToken>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Bytes may have come, but the client has not chosen a transport.
+    Waiting,
+    /// The session runs.
+    Running,
+    /// Another node or transport took the connection over before it ran.
+    Moved,
+    /// The session has ended and its last bytes were fetched.
+    Drained,
+}
+
+/// What came in for a connection that is taken over.
+pub(crate) type Detached = Vec<Bytes>;
+
+impl HttpLink {
+    pub(crate) fn new(inbox_bytes: usize) -> Self {
+        Self {
+            inbox: ByteQueue::new(inbox_bytes),
+            state: Mutex::new(State { stage: Stage::Waiting, idle_since: Some(Instant::now()), poll: None }),
+            changed: Notify::new(),
+            polling: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Hands a POST's body to the session, waiting for room. `false` when the connection has ended.
+    pub(crate) async fn receive(&self, body: Bytes) -> bool {
+        body.is_empty() || self.inbox.push(body).await.is_ok()
+    }
+
+    /// Hands on bytes that came before this node owned the connection.
+    pub(crate) fn receive_early(&self, chunks: Detached) -> Result<(), PushError> {
+        chunks.into_iter().try_for_each(|chunk| self.inbox.try_push(chunk))
+    }
+
+    /// Lets the session begin; `false` when it has begun before.
+    pub(crate) fn begin(&self) -> bool {
+        let mut state = self.state.lock();
+        let first = state.stage == Stage::Waiting;
+        if first {
+            state.stage = Stage::Running;
+            state.idle_since = Some(Instant::now());
+        }
+        drop(state);
+        self.changed.notify_one();
+        first
+    }
+
+    /// Takes the connection away from a session that has not begun, with what came in so far.
+    pub(crate) async fn detach(&self) -> Option<Detached> {
+        {
+            let mut state = self.state.lock();
+            if state.stage != Stage::Waiting {
+                return None;
+            }
+            state.stage = Stage::Moved;
+        }
+        self.inbox.close();
+        let mut chunks = Vec::new();
+        while self.inbox.take(&mut chunks, usize::MAX).await == Taken::Some {}
+        self.changed.notify_one();
+        Some(chunks)
+    }
+
+    /// Notes that a response or poll is attached until the guard is dropped.
+    pub(super) fn attach(self: &HttpLink) -> Attached<'_> {
+        self.state.lock().idle_since = None;
+        Attached { link: self }
+    }
+
+    pub(super) fn set_idle(&self) {
+        self.state.lock().idle_since = Some(Instant::now());
+        self.changed.notify_one();
+    }
+
+    pub(super) fn set_attached(&self) {
+        self.state.lock().idle_since = None;
+    }
+
+    /// Ends the poll that waits, if any, and puts the caller in its place.
+    pub(super) fn supersede(&self) -> CancellationToken {
+        let token = CancellationToken::new();
+        if let Some(older) = self.state.lock().poll.replace(token.clone()) {
+            older.cancel();
+        }
+        token
+    }
+
+    /// The client has fetched everything: nothing has to be kept for it.
+    pub(super) fn drained(&self) {
+        self.state.lock().stage = Stage::Drained;
+        self.changed.notify_one();
+    }
+
+    /// Called when the session ends: refuses further bytes, and keeps what a long-polling client has yet to fetch.
+    pub(crate) async fn end(&self, session: &Session, reason: &CloseReason) {
+        self.inbox.discard();
+        let fetches = session.connection().transport() == Some(Transport::LongPolling);
+        if !fetches || matches!(reason, CloseReason::ByClient | CloseReason::TransportLost(_) | CloseReason::Moved) {
+            return;
+        }
+        let patience = session.hub().shared().options().timeouts.disconnect;
+        let _ = timeout(patience, async {
+            while self.state.lock().stage != Stage::Drained {
+                self.changed.notified().await;
+            }
+        })
+        .await;
+    }
+
+    /// Waits for the client to choose a transport.
+    async fn begun(&self) -> Stage {
+        loop {
+            let stage = self.state.lock().stage;
+            if stage != Stage::Waiting {
+                return stage;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    fn idle_since(&self) -> Option<Instant> {
+        self.state.lock().idle_since
+    }
+}
+
+/// Ends the attachment when dropped.
+pub(super) struct Attached<'a> {
+    link: &'a HttpLink,
+}
+
+impl Drop for Attached<'_> {
+    fn drop(&mut self) {
+        self.link.set_idle();
+    }
+}
+
+/// Runs a session whose bytes come by POSTs. The directory knows it already.
+pub(crate) async fn run_over_http(session: Arc<Session>) {
+    let Some(link) = session.http() else { return };
+    let patience = session.hub().shared().options().timeouts.disconnect;
+    let begun = tokio::select! {
+        () = session.closing().cancelled() => None,
+        begun = timeout(patience, link.begun()) => begun.ok(),
+    };
+    match begun {
+        Some(Stage::Moved) => session.close(CloseReason::Moved),
+        Some(_) => {}
+        // Negotiated, perhaps written to, and never connected.
+        None => session.close(CloseReason::TransportLost("no transport was chosen in time")),
+    }
+    let mut inbound = HttpInbound { link, patience };
+    run(&session, &mut inbound, false).await;
+}
+
+struct HttpInbound<'a> {
+    link: &'a HttpLink,
+    patience: std::time::Duration,
+}
+
+impl Inbound for HttpInbound<'_> {
+    async fn receive(&mut self) -> Received {
+        let mut chunks = Vec::with_capacity(1);
+        match self.link.inbox.take(&mut chunks, 0).await {
+            Taken::Some => chunks.pop().map_or(Received::Closed, Received::Data),
+            Taken::End => Received::Closed,
+        }
+    }
+
+    fn lost_at(&self) -> Option<Instant> {
+        self.link.idle_since().map(|since| since + self.patience)
+    }
+}

@@ -1,0 +1,68 @@
+//! Long polling: each GET fetches what has gathered, or waits for it.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::sleep;
+
+use crate::hub::Transport;
+use crate::queue::Taken;
+use crate::session::Session;
+
+/// Most bytes in one answer, if no single message is larger.
+const MAX_POLL_BYTES: usize = 256 * 1024;
+
+/// The answer to a poll.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Poll {
+    /// 200 with whole hub messages, or with nothing: the first poll, or none came in time.
+    Data(Bytes),
+    /// 204: the connection has ended, or a newer poll took this one's place.
+    Ended,
+    /// 400: the connection uses another transport.
+    OtherTransport,
+}
+
+/// Serves a poll on the node that owns the connection. Dropping it takes nothing away.
+pub(crate) async fn poll(session: &Arc<Session>) -> Poll {
+    let Some(link) = session.http() else { return Poll::OtherTransport };
+    if !session.connection().set_transport(Transport::LongPolling) {
+        return Poll::OtherTransport;
+    }
+    if link.begin() {
+        return Poll::Data(Bytes::new()); // the first one only says that the transport works
+    }
+    let superseded = link.supersede();
+    let _turn = link.polling.lock().await;
+    if superseded.is_cancelled() {
+        return Poll::Ended;
+    }
+    let _attached = link.attach();
+    let patience = session.hub().shared().options().timeouts.long_poll;
+    let mut frames = Vec::new();
+    tokio::select! {
+        biased;
+        () = superseded.cancelled() => Poll::Ended,
+        taken = session.take_frames(&mut frames, MAX_POLL_BYTES) => match taken {
+            Taken::Some => Poll::Data(join(frames)),
+            Taken::End => {
+                link.drained();
+                Poll::Ended
+            }
+        },
+        () = sleep(patience) => Poll::Data(Bytes::new()),
+    }
+}
+
+fn join(mut frames: Vec<Bytes>) -> Bytes {
+    match (frames.pop(), frames.is_empty()) {
+        (Some(only), true) => only,
+        (last, _) => {
+            let last = last.unwrap_or_default();
+            let mut body = BytesMut::with_capacity(frames.iter().map(Bytes::len).sum::<usize>() + last.len());
+            frames.iter().for_each(|frame| body.extend_from_slice(frame));
+            body.extend_from_slice(&last);
+            body.freeze()
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Bytes in, bytes out. Nothing in here knows hubs or protocols beyond text or binary.
+
+mod link;
+mod long_polling;
+mod sse;
+mod websocket;
+
+pub(crate) use link::{Detached, HttpLink, run_over_http};
+pub(crate) use long_polling::{Poll, poll};
+pub(crate) use sse::stream as sse_stream;
+pub(crate) use websocket::{Reservation, serve as serve_websocket, upgrade_limits};
