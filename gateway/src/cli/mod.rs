@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
 /// Self-hosted realtime gateway: the SignalR protocol over WebSockets, SSE and long polling, on any node.
 #[derive(Parser)]
 #[command(name = "hubcast", version, about, after_help = EXAMPLES, subcommand_required = true)]
-#[command(arg_required_else_help = true, max_term_width = 110)]
+#[command(arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -61,8 +61,8 @@ enum Command {
     Serve(ConfigArgs),
     /// Check the configuration and print what is in effect
     ///
-    /// The output is TOML: every key with its value, and where the value comes from when it is not the default.
-    /// Secrets are printed as ***.
+    /// The output is TOML: every key with its value, and where the value comes from when it is not the
+    /// default. Secrets are printed as ***.
     Check(ConfigArgs),
     /// Make a token that a client connects with
     Token(token::TokenArgs),
@@ -77,9 +77,9 @@ Examples:
   hubcast check --config hubcast.toml                  what would be in effect, and why
   hubcast token --user ana --lifetime 8h               a token, signed with HUBCAST_ACCESS_KEY
 
-Every key of the configuration is also a variable (limits.message_bytes is HUBCAST_LIMITS__MESSAGE_BYTES) and a
-flag (--set limits.message_bytes=65536). Flags win over variables, variables over the file. `hubcast help serve`
-lists the keys.";
+Every key of the configuration is also a variable (limits.message_bytes is HUBCAST_LIMITS__MESSAGE_BYTES) and
+a flag (--set limits.message_bytes=65536). Flags win over variables, variables over the file.
+`hubcast help serve` lists the keys.";
 
 /// The flags that set configuration keys.
 #[derive(Args)]

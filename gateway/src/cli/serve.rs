@@ -13,7 +13,7 @@ use crate::{config::Config, node, telemetry::log};
 
 pub(super) fn run(args: ConfigArgs) -> Result<(), Failure> {
     let config = args.load()?.config;
-    // Before the runtime and dropped after it: the exporter has a thread of its own, and the last spans count.
+    // Before the runtime and dropped after it: the exporter has its own thread, and the last spans count.
     let _telemetry = log::init(&config.log, &config.telemetry)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -74,8 +74,8 @@ pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-pub(super) const NOBODY_CAN_CONNECT: &str = "no client can connect: set access_key (HUBCAST_ACCESS_KEY, such as \
-     from `openssl rand -base64 48`), or auth.allow_anonymous = true";
+pub(super) const NOBODY_CAN_CONNECT: &str = "no client can connect: set access_key (HUBCAST_ACCESS_KEY, \
+     such as from `openssl rand -base64 48`), or auth.allow_anonymous = true";
 
 /// The examples and keys at the end of `hubcast help serve`.
 pub(super) fn help() -> String {

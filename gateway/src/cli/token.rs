@@ -53,8 +53,8 @@ pub(super) fn run(args: TokenArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-const NO_KEY: &str = "access_key is not set; set HUBCAST_ACCESS_KEY, or access_key in the file that --config names, \
-     to the key of the nodes that the token is for";
+const NO_KEY: &str = "access_key is not set; set HUBCAST_ACCESS_KEY, or access_key in the file that --config \
+     names, to the key of the nodes that the token is for";
 
 /// What the token says.
 #[derive(Serialize)]

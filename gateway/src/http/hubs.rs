@@ -49,6 +49,15 @@ struct Newcomer {
     socket: Option<Reservation>,
 }
 
+/// A response that ends a request early. Boxed, because every step of a request may return one.
+struct Refusal(Box<Response>);
+
+impl<R: IntoResponse> From<R> for Refusal {
+    fn from(response: R) -> Self {
+        Self(Box::new(response.into_response()))
+    }
+}
+
 /// Serves a request to a hub's address.
 pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
@@ -76,18 +85,17 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
         Wish::Send => asked.send(body).await,
         Wish::Delete => asked.delete().await,
     };
-    outcome.unwrap_or_else(|refusal| refusal)
+    outcome.unwrap_or_else(|refusal| *refusal.0)
 }
 
 impl Asked {
-    async fn websocket(mut self) -> Result<Response, Response> {
+    async fn websocket(mut self) -> Result<Response, Refusal> {
         let upgrade = WebSocketUpgrade::from_request_parts(&mut self.parts, &())
-            .await
-            .map_err(IntoResponse::into_response)?;
+            .await?;
         let (reservation, early) = match self.token()? {
             // Without negotiation the socket is the connection; the directory hears of it at the handshake.
             None => {
-                let id = random_connection_id().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())?;
+                let id = random_connection_id().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
                 self.check_capacity()?;
                 let session = Session::new(Arc::clone(&self.hub), self.connection(id));
                 self.hub.registry().insert(&session);
@@ -95,7 +103,7 @@ impl Asked {
             }
             Some(token) => {
                 let (newcomer, early) = self.take(&token, Transport::WebSockets).await?;
-                (newcomer.socket.ok_or_else(|| StatusCode::CONFLICT.into_response())?, early)
+                (newcomer.socket.ok_or(StatusCode::CONFLICT)?, early)
             }
         };
         let tracked = self.hub.shared().tasks().token(); // taken before the 101 goes out, so that a drain waits for it
@@ -106,14 +114,15 @@ impl Asked {
         Ok(response)
     }
 
-    async fn event_stream(self) -> Result<Response, Response> {
+    async fn event_stream(self) -> Result<Response, Refusal> {
         let token = self.required_token()?;
         let (newcomer, early) = self.take(&token, Transport::ServerSentEvents).await?;
         let session = newcomer.session;
+        session.connection().set_transport(Transport::ServerSentEvents);
         if let Some(link) = session.http()
             && link.receive_early(early).is_err()
         {
-            return Err(reply::answer(owned::unknown_connection()));
+            return Err(reply::answer(owned::unknown_connection()).into());
         }
         let mut response = Response::new(Body::from_stream(sse_stream(session)));
         let headers = response.headers_mut();
@@ -125,7 +134,7 @@ impl Asked {
         Ok(response)
     }
 
-    async fn poll(self) -> Result<Response, Response> {
+    async fn poll(self) -> Result<Response, Refusal> {
         let token = self.required_token()?;
         let answer = match self.find(&token, true, true).await? {
             Found::Here(session) => owned::poll(&session).await,
@@ -135,7 +144,7 @@ impl Asked {
         Ok(reply::answer(answer))
     }
 
-    async fn send(self, body: Body) -> Result<Response, Response> {
+    async fn send(self, body: Body) -> Result<Response, Refusal> {
         let token = self.required_token()?;
         // Looked up before the body is read: nothing is allocated for strangers.
         let found = self.find(&token, true, true).await?;
@@ -153,7 +162,7 @@ impl Asked {
         Ok(reply::answer(answer))
     }
 
-    async fn delete(self) -> Result<Response, Response> {
+    async fn delete(self) -> Result<Response, Refusal> {
         let token = self.required_token()?;
         let answer = match self.find(&token, false, true).await? {
             Found::Here(session) => owned::delete(&session),
@@ -163,7 +172,7 @@ impl Asked {
         Ok(reply::answer(answer))
     }
 
-    async fn read(&self, body: Body) -> Result<Bytes, Response> {
+    async fn read(&self, body: Body) -> Result<Bytes, Refusal> {
         let limit = self.hub.shared().options().limits.http_body_bytes;
         let declared = self.parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let too_large = || {
@@ -171,29 +180,29 @@ impl Asked {
             reply::text(StatusCode::PAYLOAD_TOO_LARGE, "The body is over limits.http_body_bytes")
         };
         if declared.is_some_and(|bytes: usize| bytes > limit) {
-            return Err(too_large());
+            return Err(too_large().into());
         }
         to_bytes(body, limit).await.map_err(|error| {
             let source = std::error::Error::source(&error);
             if source.is_some_and(|source| source.is::<http_body_util::LengthLimitError>()) {
-                too_large()
+                too_large().into()
             } else {
-                StatusCode::BAD_REQUEST.into_response() // the client gave up
+                StatusCode::BAD_REQUEST.into() // the client gave up
             }
         })
     }
 
     /// The connection token, if there is one, checked.
-    fn token(&self) -> Result<Option<ConnectionToken>, Response> {
+    fn token(&self) -> Result<Option<ConnectionToken>, Refusal> {
         let Some(text) = self.query.get("id").filter(|text| !text.is_empty()) else { return Ok(None) };
         match self.app.tokens().read(self.hub.name(), text) {
             Ok(token) => Ok(Some(token)),
-            Err(_) => Err(self.unknown()),
+            Err(_) => Err(self.unknown().into()),
         }
     }
 
-    fn required_token(&self) -> Result<ConnectionToken, Response> {
-        self.token()?.ok_or_else(|| reply::text(StatusCode::BAD_REQUEST, "Connection ID required"))
+    fn required_token(&self) -> Result<ConnectionToken, Refusal> {
+        self.token()?.ok_or_else(|| reply::text(StatusCode::BAD_REQUEST, "Connection ID required").into())
     }
 
     fn unknown(&self) -> Response {
@@ -210,16 +219,16 @@ impl Asked {
         Forward { hub: &self.hub, owner, connection, user: self.identity.user() }
     }
 
-    fn check_capacity(&self) -> Result<(), Response> {
+    fn check_capacity(&self) -> Result<(), Refusal> {
         if self.app.has_room() {
             return Ok(());
         }
         self.app.metrics().rejected.get(RejectLabel::Capacity).inc();
-        Err(reply::text(StatusCode::SERVICE_UNAVAILABLE, "This node accepts no more connections"))
+        Err(reply::text(StatusCode::SERVICE_UNAVAILABLE, "This node accepts no more connections").into())
     }
 
     /// Gets a connection for a socket or an event stream of this node, from wherever it is.
-    async fn take(&self, token: &ConnectionToken, transport: Transport) -> Result<(Box<Newcomer>, Detached), Response> {
+    async fn take(&self, token: &ConnectionToken, transport: Transport) -> Result<(Box<Newcomer>, Detached), Refusal> {
         let over_http = transport != Transport::WebSockets;
         let answer = match self.find(token, true, over_http).await? {
             Found::New(newcomer) => return Ok((newcomer, Detached::new())),
@@ -229,22 +238,22 @@ impl Asked {
             }
         };
         if answer.status != 200 {
-            return Err(reply::answer(answer));
+            return Err(reply::answer(answer).into());
         }
         match self.find(token, true, over_http).await? {
             Found::New(newcomer) => Ok((newcomer, answer.early)),
-            _ => Err(StatusCode::CONFLICT.into_response()), // another request was faster
+            _ => Err(StatusCode::CONFLICT.into()), // another request was faster
         }
     }
 
     /// Looks for a connection here, then in the directory. With `create`, a token that still may makes it this node's.
-    async fn find(&self, token: &ConnectionToken, create: bool, over_http: bool) -> Result<Found, Response> {
+    async fn find(&self, token: &ConnectionToken, create: bool, over_http: bool) -> Result<Found, Refusal> {
         let backplane = self.hub.shared().backplane();
         for _ in 0..SETTLE.0 {
             if let Some(session) = self.hub.registry().find(&token.id) {
                 if session.connection().user() != self.identity.user() {
                     self.app.metrics().rejected.get(RejectLabel::Forbidden).inc();
-                    return Err(reply::answer(owned::other_user()));
+                    return Err(reply::answer(owned::other_user()).into());
                 }
                 return Ok(Found::Here(session));
             }
@@ -253,7 +262,7 @@ impl Asked {
                 match self.claim(token.id.clone(), over_http).await? {
                     Ok(newcomer) => return Ok(Found::New(Box::new(newcomer))),
                     Err(Claim::Owned(owner)) => owner,
-                    Err(_) => return Err(self.unknown()),
+                    Err(_) => return Err(self.unknown().into()),
                 }
             } else {
                 let owner = backplane.locate(self.hub.name(), &token.id).await.map_err(unreachable_owner)?;
@@ -264,12 +273,12 @@ impl Asked {
             }
             sleep(SETTLE.1).await; // it is about to be registered here, or has just ended
         }
-        Err(self.unknown())
+        Err(self.unknown().into())
     }
 
     /// Claims a connection and registers its session. In a task of its own, so that a client that goes away in between
     /// leaves nothing behind.
-    async fn claim(&self, id: ConnectionId, over_http: bool) -> Result<Result<Newcomer, Claim>, Response> {
+    async fn claim(&self, id: ConnectionId, over_http: bool) -> Result<Result<Newcomer, Claim>, Refusal> {
         let hub = Arc::clone(&self.hub);
         let connection = self.connection(id);
         let claiming = self.hub.shared().tasks().spawn(async move {
@@ -291,14 +300,14 @@ impl Asked {
         });
         match claiming.await {
             Ok(outcome) => outcome.map_err(unreachable_owner),
-            Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR.into_response()),
+            Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR.into()),
         }
     }
 }
 
 /// A dead owner's connection is gone with it; a backplane that does not answer may come back.
-fn unreachable_owner(error: BackplaneError) -> Response {
-    match error {
+fn unreachable_owner(error: BackplaneError) -> Refusal {
+    let response = match error {
         BackplaneError::NodeUnreachable { .. } => reply::answer(owned::unknown_connection()),
         error if error.is_transient() => {
             tracing::debug!(%error, "a request could not be served");
@@ -308,5 +317,6 @@ fn unreachable_owner(error: BackplaneError) -> Response {
             tracing::error!(%error, "a request could not be served");
             reply::answer(Answer::refused(500, "The request could not be served"))
         }
-    }
+    };
+    response.into()
 }

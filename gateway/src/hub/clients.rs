@@ -20,13 +20,11 @@ impl Clients {
     }
 
     /// Every connection.
-    #[must_use]
     pub fn all(&self) -> Recipients {
         self.to(vec![Topic::All])
     }
 
     /// Every connection but these.
-    #[must_use]
     pub fn all_except<I>(&self, connections: I) -> Recipients
     where
         I: IntoIterator,
@@ -36,13 +34,11 @@ impl Clients {
     }
 
     /// One connection, by its id. A connection that does not exist is ignored.
-    #[must_use]
     pub fn client(&self, connection: impl AsRef<str>) -> Recipients {
         self.clients([connection])
     }
 
     /// Several connections, by their ids.
-    #[must_use]
     pub fn clients<I>(&self, connections: I) -> Recipients
     where
         I: IntoIterator,
@@ -54,13 +50,11 @@ impl Clients {
     }
 
     /// The connections of a group.
-    #[must_use]
     pub fn group(&self, group: impl AsRef<str>) -> Recipients {
         self.groups([group])
     }
 
     /// The connections of a group but these.
-    #[must_use]
     pub fn group_except<I>(&self, group: impl AsRef<str>, connections: I) -> Recipients
     where
         I: IntoIterator,
@@ -70,7 +64,6 @@ impl Clients {
     }
 
     /// The connections of several groups. Who is in two of them receives the message twice, as with SignalR.
-    #[must_use]
     pub fn groups<I>(&self, groups: I) -> Recipients
     where
         I: IntoIterator,
@@ -81,13 +74,11 @@ impl Clients {
     }
 
     /// Every connection of a user.
-    #[must_use]
     pub fn user(&self, user: impl AsRef<str>) -> Recipients {
         self.users([user])
     }
 
     /// Every connection of several users.
-    #[must_use]
     pub fn users<I>(&self, users: I) -> Recipients
     where
         I: IntoIterator,
@@ -115,19 +106,16 @@ impl CallerClients {
     }
 
     /// The caller itself.
-    #[must_use]
     pub fn caller(&self) -> Recipients {
         self.clients.to(vec![Topic::Connection(self.caller.clone())])
     }
 
     /// Every connection but the caller.
-    #[must_use]
     pub fn others(&self) -> Recipients {
         self.all().except([self.caller.as_str()])
     }
 
     /// The connections of a group but the caller.
-    #[must_use]
     pub fn others_in_group(&self, group: impl AsRef<str>) -> Recipients {
         self.group(group).except([self.caller.as_str()])
     }

@@ -49,7 +49,7 @@ pub(crate) fn init(log: &LogConfig, telemetry: &TelemetryConfig) -> anyhow::Resu
     Ok(guard)
 }
 
-/// Reads `log.level`: one level for Hubcast's own lines, other crates being heard from `warn` on, or directives.
+/// Reads `log.level`: one level for Hubcast's own lines, with other crates from `warn` on, or directives.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -87,8 +87,8 @@ where
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     let no_traces = filter_fn(|metadata: &Metadata<'_>| metadata.target() != trace::TARGET);
-    // Every layer has a filter, and none is an `Option`: an absent layer counts as one that wants everything, and
-    // then no call site is ever switched off.
+    // Every layer has a filter, and none is an `Option`: an absent layer counts as one that wants everything,
+    // and then no call site is ever switched off.
     let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> =
         vec![lines.with_filter(no_traces.and(level)).boxed()];
 
