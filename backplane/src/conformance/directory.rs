@@ -51,8 +51,8 @@ pub async fn a_connection_is_claimed_once(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let connection = record(Some("u"));
     let mut claims = JoinSet::new();
-    for member in members.iter().cycle().take(8).cloned() {
-        let connection = connection.clone();
+    for member in members.iter().cycle().take(8) {
+        let (member, connection) = (member.clone(), connection.clone());
         claims.spawn(async move {
             (
                 member.node.node().clone(),
@@ -135,8 +135,8 @@ pub async fn a_connection_is_removed_once(nodes: &Nodes) {
     let connection = member.connect(Some("u")).await;
     member.join(&connection, "g").await;
     let mut removals = JoinSet::new();
-    for member in members.iter().cycle().take(8).cloned() {
-        let connection = connection.clone();
+    for member in members.iter().cycle().take(8) {
+        let (member, connection) = (member.clone(), connection.clone());
         removals.spawn(async move { member.remove(&connection).await });
     }
     let removed = removals

@@ -36,7 +36,7 @@ pub async fn a_member_receives_exactly_from_its_join_to_its_leave(nodes: &Nodes)
         }
         memberships.push((joined, member.leave(&connection, "g").await));
     }
-    drop(stop.send(()));
+    stop.send(()).unwrap();
     let published = publishing.await.unwrap();
     member.publish(Topic::All, "end").await;
     let received = member.sink.received_until(&connection, "end").await;

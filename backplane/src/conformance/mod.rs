@@ -64,7 +64,7 @@ impl Recorder {
                     topics: left,
                     ..
                 } if who == connection => {
-                    left.iter().for_each(|topic| drop(topics.remove(topic)));
+                    topics.retain(|topic| !left.contains(topic));
                 }
                 Delivery::Message(message)
                     if topics.contains(&message.topic)

@@ -118,7 +118,6 @@ impl Inner {
             local.user(id).ok_or_else(refused)?
         };
         let outcome = self.enter_on_server(&hub, id, user, claim).await;
-        hub.claimed.notify_waiters();
         if claim && let Err(error) = &outcome {
             let mut local = hub.local.lock();
             if local.remove(id) && !matches!(error, BackplaneError::NotOwner { .. }) {
@@ -128,6 +127,7 @@ impl Inner {
                     .insert(id.clone(), removal(Duration::from_secs(60)));
             }
         }
+        hub.claimed.notify_waiters();
         outcome
     }
 

@@ -99,6 +99,12 @@ impl Inner {
             return Ok(interested);
         }
         self.wanted.notify_one();
+        let patience = begun + self.options.reconnect_wait;
+        let deadline = if self.standing.is_subscribed() {
+            deadline
+        } else {
+            deadline.min(patience)
+        };
         for wait in waits {
             match self.until(deadline, wait).await? {
                 Some(Ok(())) => {}
@@ -188,6 +194,10 @@ impl Standing {
     pub(super) fn set_subscribed(&self, subscribed: bool) {
         self.subscribed.store(subscribed, Ordering::Release);
         self.update();
+    }
+
+    fn is_subscribed(&self) -> bool {
+        self.subscribed.load(Ordering::Acquire)
     }
 
     /// Waits until the node stands well.

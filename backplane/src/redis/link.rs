@@ -115,6 +115,9 @@ pub(super) enum Trouble {
 
 impl Trouble {
     pub(super) fn of(error: &RedisError) -> Self {
+        if matches!(error.code(), Some("WRONGPASS" | "NOAUTH")) {
+            return Self::refused_user(error);
+        }
         match error.kind() {
             ErrorKind::Server(ServerErrorKind::NoScript) => Self::NoScript,
             ErrorKind::Server(
@@ -124,10 +127,7 @@ impl Trouble {
                 | ServerErrorKind::ClusterDown
                 | ServerErrorKind::TryAgain,
             ) => Self::NotNow(error.to_string()),
-            ErrorKind::AuthenticationFailed => Self::Final(config(format!(
-                "the Redis server refused the user name or password: {}",
-                error.detail().unwrap_or(error.category())
-            ))),
+            ErrorKind::AuthenticationFailed => Self::refused_user(error),
             ErrorKind::InvalidClientConfig => Self::Final(config(error.to_string())),
             ErrorKind::RESP3NotSupported => {
                 Self::Final(config("the server is older than Redis 6.2".to_owned()))
@@ -138,6 +138,13 @@ impl Trouble {
             ErrorKind::UnexpectedReturnType => Self::Final(malformed("an answer of another type")),
             _ => Self::Lost(error.to_string()),
         }
+    }
+
+    fn refused_user(error: &RedisError) -> Self {
+        let reason = error.detail().unwrap_or(error.category());
+        Self::Final(config(format!(
+            "the Redis server refused the user name or password: {reason}"
+        )))
     }
 }
 

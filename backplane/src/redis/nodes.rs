@@ -36,6 +36,7 @@ struct State {
     epoch: Option<String>,
     /// From when on other nodes' ended leases mean that they died: after an outage all leases have ended.
     reap_from: Option<Instant>,
+    last_beat: Option<Instant>,
     left: bool,
 }
 
@@ -134,14 +135,25 @@ impl Inner {
             state.epoch = Some(beat.epoch);
         }
         self.finish_unfinished().await;
-        let now = Instant::now();
-        let reap_from = *state.reap_from.get_or_insert(now + self.options.lease);
-        if now >= reap_from {
+        if self.may_reap(state) {
             for dead in beat.dead {
                 self.tasks.spawn(Arc::clone(self).reap(dead));
             }
         }
         Ok(())
+    }
+
+    /// Whether ended leases mean dead nodes. Where this node's own heartbeats came late, so may those of others:
+    /// then everybody is given the time of a whole lease.
+    fn may_reap(&self, state: &mut State) -> bool {
+        let now = Instant::now();
+        let in_time =
+            |last: Instant| now.saturating_duration_since(last) <= self.options.heartbeat_interval * 2;
+        if !state.last_beat.is_some_and(in_time) {
+            state.reap_from = None;
+        }
+        state.last_beat = Some(now);
+        now >= *state.reap_from.get_or_insert(now + self.options.lease)
     }
 
     async fn ask(&self) -> Result<Beat, BackplaneError> {

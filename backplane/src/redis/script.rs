@@ -220,14 +220,15 @@ impl HubScripts {
             self.keys.closed(id),
             of_user,
         ]);
-        let topics = std::iter::once(Topic::All)
+        let topics: Vec<_> = std::iter::once(Topic::All)
             .chain(user.cloned().map(Topic::User))
-            .chain([topic]);
+            .chain([topic])
+            .collect();
         let call = self
             .own(Name::Enter, keys, id)
             .arg(user_text(user))
             .arg(if claim { "1" } else { "0" });
-        let call = self.membership_arguments(call, id, Change::Joined, topics.collect());
+        let call = self.membership_arguments(call, id, Change::Joined, &topics);
         place(commands.script(&call, Repeat::Safe).await?)
     }
 
@@ -248,7 +249,7 @@ impl HubScripts {
         let of_group = format!("{}{group}", self.keys.group_prefix());
         keys.extend([self.keys.connection(id), self.keys.groups(id), of_group]);
         let call = self.own(name, keys, id).arg(group.to_string());
-        let call = self.membership_arguments(call, id, change, vec![Topic::Group(group.clone())]);
+        let call = self.membership_arguments(call, id, change, &[Topic::Group(group.clone())]);
         place(commands.script(&call, Repeat::Safe).await?)
     }
 
@@ -412,7 +413,7 @@ impl HubScripts {
         call: Invocation,
         id: &ConnectionId,
         change: Change,
-        topics: Vec<Topic>,
+        topics: &[Topic],
     ) -> Invocation {
         let membership = wire::Membership {
             connection: id.to_string(),

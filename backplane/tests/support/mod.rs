@@ -1,5 +1,11 @@
 //! A real redis-server for one test.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses a part"
+)]
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;

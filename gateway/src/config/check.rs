@@ -93,7 +93,7 @@ impl Config {
         }
         if backplane.lease < backplane.heartbeat * 2 {
             let problem = format!(
-                "is {:?}, must be at least twice backplane.heartbeat_seconds ({:?}), as a heartbeat may be late",
+                "is {:?}, must be at least twice backplane.heartbeat_seconds ({:?}), one may be late",
                 backplane.lease, backplane.heartbeat
             );
             return fail("backplane.lease_seconds", problem);

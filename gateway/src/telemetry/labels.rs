@@ -44,7 +44,9 @@ impl Label for Transport {
 }
 
 macro_rules! labels {
-    ($($(#[$doc:meta])* $name:ident = $label:literal { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* })*) => {$(
+    ($($(#[$doc:meta])* $name:ident = $label:literal {
+        $($(#[$value_doc:meta])* $value:ident = $text:literal,)*
+    })*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub(crate) enum $name {

@@ -1,7 +1,8 @@
 //! Trace context as text, by W3C Trace Context: in HTTP headers and in the log's envelopes.
 //!
 //! Spans that make up traces have the target [`TARGET`], so that they are recorded only where somebody
-//! exports them and never appear in log lines. Without an OpenTelemetry layer all of this does next to nothing.
+//! exports them and never appear in log lines. Without an OpenTelemetry layer all of this does next to
+//! nothing.
 
 use std::str::FromStr;
 

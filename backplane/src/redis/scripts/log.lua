@@ -11,6 +11,10 @@ local function open_log(log)
   local now = redis.call('TIME')
   local epoch = EPOCH .. '-' .. now[1] .. string.format('%06d', now[2])
   redis.call('HSET', log, 'run', EPOCH, 'epoch', epoch, 'start', known[3] or 0)
+  if not known[3] then
+    local at = now[1] * 1000
+    redis.call('HSET', log, 'offset', 0, 'mark', 0, 'mark_at', at, 'next', 0, 'next_at', at)
+  end
   return epoch
 end
 
@@ -44,7 +48,7 @@ local function forgotten(log, life)
   local offset = tonumber(marks[5] or 0)
   local mark, mark_at = tonumber(marks[1] or offset), tonumber(marks[2] or now)
   local next, next_at = tonumber(marks[3] or offset), tonumber(marks[4] or now)
-  if marks[1] and now - mark_at <= life and now - next_at <= life / 2 then
+  if now - mark_at <= life and now - next_at <= life / 2 then
     return mark
   end
   if now - mark_at > life then

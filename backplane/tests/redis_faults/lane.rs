@@ -1,0 +1,97 @@
+//! A sink that is too slow for what is pushed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hubcast_backplane::conformance::{Recorder, eventually, record};
+use hubcast_backplane::redis::RedisBackplane;
+use hubcast_backplane::{Backplane, Delivery, HubOptions, HubSink, Topic};
+use parking_lot::{Condvar, Mutex};
+
+use crate::support::RedisServer;
+use crate::{many, one};
+
+/// A sink that takes nothing until it is let.
+#[derive(Default)]
+struct Gate {
+    recorder: Recorder,
+    closed: Mutex<bool>,
+    opened: Condvar,
+    waiting: AtomicBool,
+}
+
+impl HubSink for Gate {
+    fn deliver(&self, deliveries: &[Delivery]) {
+        let mut closed = self.closed.lock();
+        self.waiting.store(*closed, Ordering::Release);
+        while *closed {
+            self.opened.wait(&mut closed);
+        }
+        self.recorder.deliver(deliveries);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn what_overflows_the_lane_is_read_from_the_log() {
+    let server = RedisServer::start().await;
+    let mut options = server.options("slow");
+    options.lane_capacity = 10;
+    let slow = RedisBackplane::connect(options).await.unwrap();
+    let member = one(server.node("fast").await, many()).await;
+    let gate = Arc::new(Gate::default());
+    slow.open_hub(member.hub.clone(), many(), Arc::clone(&gate) as Arc<dyn HubSink>)
+        .await
+        .unwrap();
+    let connection = record(None);
+    slow.enter(&member.hub, &connection, true).await.unwrap();
+    *gate.closed.lock() = true;
+    member.publish(Topic::All, "m").await;
+    eventually("the sink blocks", async || {
+        gate.waiting.load(Ordering::Acquire).then_some(())
+    })
+    .await;
+    for _ in 0..5_000 {
+        member.publish(Topic::All, "m").await;
+    }
+    *gate.closed.lock() = false;
+    gate.opened.notify_all();
+    member.publish(Topic::All, "end").await;
+    let received = gate.recorder.received_until(&connection.id, "end").await;
+    assert_eq!(received.len(), 5_002);
+    assert!(received.is_sorted_by(|(a, _), (b, _)| a < b));
+    assert_eq!(gate.recorder.gaps(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn what_overflows_and_is_trimmed_is_told() {
+    let server = RedisServer::start().await;
+    let mut options = server.options("slow");
+    options.lane_capacity = 10;
+    let slow = RedisBackplane::connect(options).await.unwrap();
+    let few = HubOptions {
+        retention_messages: 10,
+        ..HubOptions::default()
+    };
+    let member = one(server.node("fast").await, few.clone()).await;
+    let gate = Arc::new(Gate::default());
+    slow.open_hub(member.hub.clone(), few, Arc::clone(&gate) as Arc<dyn HubSink>)
+        .await
+        .unwrap();
+    let connection = record(None);
+    slow.enter(&member.hub, &connection, true).await.unwrap();
+    *gate.closed.lock() = true;
+    member.publish(Topic::All, "m").await;
+    eventually("the sink blocks", async || {
+        gate.waiting.load(Ordering::Acquire).then_some(())
+    })
+    .await;
+    for _ in 0..1_000 {
+        member.publish(Topic::All, "m").await;
+    }
+    *gate.closed.lock() = false;
+    gate.opened.notify_all();
+    member.publish(Topic::All, "end").await;
+    let received = gate.recorder.received_until(&connection.id, "end").await;
+    assert!(received.len() < 1_002);
+    assert_eq!(gate.recorder.gaps(), 1);
+}

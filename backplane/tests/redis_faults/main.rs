@@ -1,0 +1,41 @@
+//! What happens when the server, the way to it, or a node fails.
+#![cfg(feature = "redis")]
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+mod connection;
+mod lane;
+mod nodes;
+mod server;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::sync::Arc;
+
+use hubcast_backplane::conformance::{Member, envelope, eventually, open};
+use hubcast_backplane::{Backplane, HubOptions, Status, Topic};
+
+fn many() -> HubOptions {
+    HubOptions {
+        retention_messages: 1_000_000,
+        ..HubOptions::default()
+    }
+}
+
+async fn one(node: Arc<dyn Backplane>, options: HubOptions) -> Member {
+    open(&[node], options).await.remove(0)
+}
+
+async fn publish_until_it_works(member: &Member, topic: Topic, target: &str) {
+    eventually("publishing works", async || {
+        member
+            .node
+            .publish(&member.hub, &[topic.clone()], &envelope(target))
+            .await
+            .ok()
+    })
+    .await;
+}
+
+async fn status(node: &dyn Backplane, wanted: Status) {
+    node.status().wait_for(|status| *status == wanted).await.unwrap();
+}

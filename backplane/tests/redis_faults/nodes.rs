@@ -1,0 +1,268 @@
+//! Nodes that die, or seem to.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use hubcast_backplane::conformance::{Recorder, eventually, group, open, record};
+use hubcast_backplane::redis::RedisBackplane;
+use hubcast_backplane::{
+    Backplane, BackplaneError, Claim, ConnectionRecord, HubName, NodeService, Status, Topic,
+};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::support::RedisServer;
+use crate::{many, status};
+
+/// Notes what a node is told about the end of nodes.
+#[derive(Default)]
+struct Witness {
+    orphans: Mutex<Vec<ConnectionRecord>>,
+    fenced: AtomicUsize,
+}
+
+impl NodeService for Witness {
+    fn serve(&self, _payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+        std::future::pending().boxed()
+    }
+
+    fn orphan_removed(&self, _hub: &HubName, connection: ConnectionRecord) {
+        self.orphans.lock().push(connection);
+    }
+
+    fn fenced(&self) {
+        self.fenced.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// Two survivors and a third node, with short leases.
+async fn short_leases(server: &RedisServer) -> Vec<(Arc<dyn Backplane>, Arc<Witness>)> {
+    let mut nodes = Vec::new();
+    for name in ["a", "b", "c"] {
+        let mut options = server.options(name);
+        options.lease = Duration::from_millis(600);
+        let node: Arc<dyn Backplane> = Arc::new(RedisBackplane::connect(options).await.unwrap());
+        let witness = Arc::new(Witness::default());
+        node.set_service(Arc::clone(&witness) as Arc<dyn NodeService>);
+        nodes.push((node, witness));
+    }
+    nodes
+}
+
+#[tokio::test]
+async fn a_dead_node_is_removed_once_by_one_survivor() {
+    let server = RedisServer::start().await;
+    let survivors = short_leases(&server).await;
+    let nodes: Vec<_> = survivors.iter().map(|(node, _)| Arc::clone(node)).collect();
+    let members = open(&nodes, many()).await;
+    let mut ids = BTreeSet::new();
+    {
+        // A node in a runtime of its own dies with it: no goodbye, no more heartbeats.
+        let (hub, mut options) = (members[0].hub.clone(), server.options("dead"));
+        options.lease = Duration::from_millis(600);
+        let records: Vec<_> = (0..50)
+            .map(|number| record(Some(&format!("u{}", number % 3))))
+            .collect();
+        ids.extend(records.iter().map(|record| record.id.to_string()));
+        let died = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(async {
+                let node = RedisBackplane::connect(options).await.unwrap();
+                node.open_hub(hub.clone(), many(), Arc::new(Recorder::default()))
+                    .await
+                    .unwrap();
+                for (number, record) in records.iter().enumerate() {
+                    node.enter(&hub, record, true).await.unwrap();
+                    node.join(&hub, &record.id, &group(&format!("g{}", number % 5)))
+                        .await
+                        .unwrap();
+                }
+                std::mem::forget(node);
+            });
+            runtime.shutdown_background();
+        });
+        tokio::task::spawn_blocking(|| died.join().unwrap())
+            .await
+            .unwrap();
+    }
+    let orphans = || -> Vec<ConnectionRecord> {
+        survivors
+            .iter()
+            .flat_map(|(_, witness)| witness.orphans.lock().clone())
+            .collect()
+    };
+    eventually("the orphans are removed", async || {
+        (orphans().len() >= 50).then_some(())
+    })
+    .await;
+    eventually("nothing is left of the dead node", async || {
+        let keys = server.keys().await;
+        let about = |key: &&String| {
+            [
+                ":node:",
+                ":connection:",
+                ":groups:",
+                ":group:",
+                ":user:",
+                ":stream:",
+                ":tail:",
+                ":dying",
+            ]
+            .iter()
+            .any(|part| key.contains(part))
+        };
+        keys.iter().find(about).is_none().then_some(())
+    })
+    .await;
+    let found = orphans();
+    assert_eq!(found.len(), 50, "each once");
+    assert_eq!(
+        found
+            .iter()
+            .map(|record| record.id.to_string())
+            .collect::<BTreeSet<_>>(),
+        ids
+    );
+    assert!(found.iter().all(|record| record.user.is_some()));
+    assert!(
+        survivors
+            .iter()
+            .all(|(_, witness)| witness.fenced.load(Ordering::Acquire) == 0)
+    );
+    assert_eq!(
+        nodes[0].claim(&members[0].hub, &found[0]).await.unwrap(),
+        Claim::Closed
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_was_away_too_long_is_told() {
+    let server = RedisServer::start().await;
+    let survivors = short_leases(&server).await;
+    let nodes: Vec<_> = survivors.iter().map(|(node, _)| Arc::clone(node)).collect();
+    let hub = open(&nodes, many()).await[0].hub.clone();
+    let connection = record(None);
+    let witness = Arc::new(Witness::default());
+    let (frozen, told) = (connection.clone(), Arc::clone(&witness));
+    let mut options = server.options("frozen");
+    options.lease = Duration::from_millis(600);
+    let (freeze, frozen_until) = std::sync::mpsc::channel::<()>();
+    let (at, mut is_frozen) = tokio::sync::mpsc::channel::<()>(1);
+    let runs = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let node = RedisBackplane::connect(options).await.unwrap();
+            node.set_service(Arc::clone(&told) as Arc<dyn NodeService>);
+            node.open_hub(hub.clone(), many(), Arc::new(Recorder::default()))
+                .await
+                .unwrap();
+            node.enter(&hub, &frozen, true).await.unwrap();
+            at.send(()).await.unwrap();
+            frozen_until.recv().unwrap(); // nothing of this runtime moves
+            eventually("the node is fenced", async || {
+                (told.fenced.load(Ordering::Acquire) == 1).then_some(())
+            })
+            .await;
+            assert!(
+                !node
+                    .remove(&hub, &frozen.id, Duration::from_secs(9))
+                    .await
+                    .unwrap()
+            );
+            // It serves on as a node without connections.
+            eventually("the node is admitted again", async || {
+                node.enter(&hub, &record(None), true).await.ok()
+            })
+            .await;
+            node.shutdown().await;
+        });
+    });
+    is_frozen.recv().await.unwrap();
+    eventually("a survivor removes the connection", async || {
+        let orphans: usize = survivors
+            .iter()
+            .map(|(_, witness)| witness.orphans.lock().len())
+            .sum();
+        (orphans == 1).then_some(())
+    })
+    .await;
+    freeze.send(()).unwrap();
+    tokio::task::spawn_blocking(|| runs.join().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(witness.fenced.load(Ordering::Acquire), 1);
+}
+
+#[tokio::test]
+async fn an_outage_longer_than_the_lease_kills_nobody() {
+    let mut server = RedisServer::start_with(&["--appendonly yes", "--appendfsync always"]).await;
+    let survivors = short_leases(&server).await;
+    let nodes: Vec<_> = survivors.iter().map(|(node, _)| Arc::clone(node)).collect();
+    let members = open(&nodes, many()).await;
+    let mut connections = Vec::new();
+    for member in &members {
+        connections.push(member.connect(None).await);
+    }
+    server.kill().await;
+    for node in &nodes {
+        status(node.as_ref(), Status::Disconnected).await;
+    }
+    let ended = Instant::now() + Duration::from_millis(900); // the fault itself: longer than the lease
+    tokio::time::sleep_until(ended).await;
+    assert!(server.restart().await);
+    for node in &nodes {
+        status(node.as_ref(), Status::Connected).await;
+    }
+    for (member, connection) in members.iter().zip(&connections) {
+        member
+            .publish(Topic::Connection(connection.clone()), "end")
+            .await
+            .unwrap();
+        member.sink.received_until(connection, "end").await;
+    }
+    for (_, witness) in &survivors {
+        assert_eq!(witness.fenced.load(Ordering::Acquire), 0);
+        assert!(witness.orphans.lock().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_request_ends_when_the_asked_node_dies() {
+    let server = RedisServer::start().await;
+    let survivors = short_leases(&server).await;
+    let (asking, _) = &survivors[0];
+    let mut options = server.options("frozen");
+    options.lease = Duration::from_millis(600);
+    let node = options.node.clone();
+    let (freeze, frozen_until) = std::sync::mpsc::channel::<()>();
+    let (at, mut is_frozen) = tokio::sync::mpsc::channel::<()>(1);
+    let runs = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let _node = RedisBackplane::connect(options).await.unwrap();
+            at.send(()).await.unwrap();
+            frozen_until.recv().unwrap();
+        });
+    });
+    is_frozen.recv().await.unwrap();
+    let asked = asking.request(&node, Bytes::new(), Duration::from_secs(25)).await;
+    assert!(
+        matches!(asked, Err(BackplaneError::NodeUnreachable { .. })),
+        "{asked:?}"
+    );
+    freeze.send(()).unwrap();
+    tokio::task::spawn_blocking(|| runs.join().unwrap())
+        .await
+        .unwrap();
+}

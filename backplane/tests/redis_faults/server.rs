@@ -1,0 +1,144 @@
+//! What stays on a server, and which servers are accepted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hubcast_backplane::conformance::{eventually, group, open, record};
+use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
+use hubcast_backplane::{Backplane, BackplaneError, HubOptions, Topic};
+
+use crate::support::RedisServer;
+use crate::{many, one};
+
+#[tokio::test]
+async fn nothing_stays_of_connections_that_ended() {
+    let server = RedisServer::start().await;
+    let nodes = server.nodes(2).await;
+    let members = open(&nodes, HubOptions::default()).await;
+    for member in &members {
+        for number in 0..5 {
+            let connection = member.connect(Some("u")).await;
+            member.join(&connection, &format!("g{number}")).await;
+            member.publish(Topic::Connection(connection.clone()), "m").await;
+            assert!(
+                member
+                    .node
+                    .remove(&member.hub, &connection, Duration::from_millis(1))
+                    .await
+                    .unwrap()
+            );
+        }
+        let claimed = record(None);
+        member.node.claim(&member.hub, &claimed).await.unwrap();
+        member.node.release(&member.hub, &claimed.id).await.unwrap();
+    }
+    for node in &nodes {
+        node.shutdown().await;
+    }
+    let hub = members[0].hub.as_str();
+    let allowed = [
+        "hubcast:{*}:cluster".to_owned(),
+        "hubcast:{*}:hubs".to_owned(),
+        "hubcast:{*}:secret".to_owned(),
+        format!("hubcast:{{{hub}}}:log"),
+    ];
+    eventually("the keys are gone", async || {
+        let keys = server.keys().await;
+        keys.iter().all(|key| allowed.contains(key)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn unused_channels_are_left() {
+    let server = RedisServer::start().await;
+    let member = one(server.node("a").await, HubOptions::default()).await;
+    let connection = member.connect(Some("u")).await;
+    for number in 0..20 {
+        member.join(&connection, &format!("g{number}")).await;
+    }
+    let channels = async || -> usize {
+        let mut look = server.look().await;
+        let channels: Vec<String> = redis::cmd("PUBSUB")
+            .arg("CHANNELS")
+            .query_async(&mut look)
+            .await
+            .unwrap();
+        channels.len()
+    };
+    assert_eq!(channels().await, 24, "node, lane, all, user and the groups");
+    member.remove(&connection).await;
+    eventually("only node and lane are left", async || {
+        (channels().await == 2).then_some(())
+    })
+    .await;
+    let connection = member.connect(None).await;
+    member.publish(Topic::All, "end").await;
+    member.sink.received_until(&connection, "end").await;
+    assert_eq!(member.sink.gaps(), 0);
+}
+
+#[tokio::test]
+async fn a_server_with_users_is_used_with_the_right_password_only() {
+    let server = RedisServer::start().await;
+    server
+        .command("ACL SETUSER hubcast on >open-sesame ~hubcast:* &hubcast:* +@all -@dangerous +info +client")
+        .await;
+    let url = |password: &str| format!("redis://hubcast:{password}@127.0.0.1:{}", server.port());
+    let wrong = RedisOptions::parse(&url("wrong-word")).unwrap();
+    let error = RedisBackplane::connect(wrong).await.err().unwrap();
+    assert!(matches!(error, BackplaneError::Config { .. }), "{error:?}");
+    let text = format!("{error} {error:?}");
+    assert!(
+        text.contains("password") && !text.contains("wrong-word"),
+        "{text}"
+    );
+    let right = RedisOptions::parse(&url("open-sesame")).unwrap();
+    let member = one(Arc::new(RedisBackplane::connect(right).await.unwrap()), many()).await;
+    let connection = member.connect(Some("u")).await;
+    member.join(&connection, "g").await;
+    member.publish(Topic::Group(group("g")), "end").await;
+    member.sink.received_until(&connection, "end").await;
+    assert!(member.remove(&connection).await);
+    member.node.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_server_is_reached_by_tls_with_its_own_authority() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let server = RedisServer::start_with(&[
+        "--port 0",
+        "--tls-port PORT",
+        &format!("--tls-cert-file {}", cert.display()),
+        &format!("--tls-key-file {}", key.display()),
+        "--tls-auth-clients no",
+    ])
+    .await;
+    let url = format!("rediss://localhost:{}", server.port());
+    let mut options = RedisOptions::parse(&url).unwrap();
+    options.command_timeout = Duration::from_millis(500);
+    assert!(
+        RedisBackplane::connect(options.clone()).await.is_err(),
+        "the authority is unknown"
+    );
+    options.ca_file = Some(cert);
+    options.command_timeout = Duration::from_secs(5);
+    let member = one(Arc::new(RedisBackplane::connect(options).await.unwrap()), many()).await;
+    let connection = member.connect(None).await;
+    member.publish(Topic::All, "end").await;
+    member.sink.received_until(&connection, "end").await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_told_within_the_bound() {
+    let mut server = RedisServer::start().await;
+    server.kill().await;
+    let mut options = server.options("a");
+    options.command_timeout = Duration::from_millis(300);
+    let error = RedisBackplane::connect(options).await.err().unwrap();
+    assert!(matches!(error, BackplaneError::Unavailable { .. }), "{error:?}");
+}

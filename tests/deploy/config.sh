@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Checks configuration files without an engine: HAProxy, nginx, Compose, Prometheus, Grafana's dashboard.
+set -euo pipefail
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+work=$(mktemp -d "${TMPDIR:-/tmp}/hubcast-config.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0
+check() { # description, command…
+    local what=$1; shift
+    if "$@" >"$work/log" 2>&1; then
+        passed=$((passed + 1))
+        echo "ok   $what"
+    else
+        failed=$((failed + 1))
+        echo "FAIL $what"
+        tail -n 20 "$work/log" | sed 's/^/     /'
+    fi
+}
+
+need=()
+command -v haproxy >/dev/null || need+=(haproxy)
+command -v nginx >/dev/null || need+=(nginx-light)
+if command -v docker-compose >/dev/null; then compose=(docker-compose)
+elif docker compose version >/dev/null 2>&1; then compose=(docker compose)
+else need+=(docker-compose) compose=(docker-compose); fi
+command -v promtool >/dev/null || need+=(prometheus)
+if [ ${#need[@]} -gt 0 ]; then
+    export DEBIAN_FRONTEND=noninteractive
+    # only for their checkers: nothing is to be started
+    { apt-get update -q && RUNLEVEL=1 apt-get install -yq --no-install-recommends "${need[@]}"; } >"$work/apt" 2>&1 || { cat "$work/apt"; exit 1; }
+fi
+
+warnings_are_errors() { # HAProxy says "valid" also after warnings
+    haproxy -c -f "$1" 2>&1 | tee "$work/haproxy"
+    grep -q 'Configuration file is valid' "$work/haproxy" && ! grep -q WARNING "$work/haproxy"
+}
+check "haproxy.cfg" warnings_are_errors "$repo/deploy/haproxy/haproxy.cfg"
+check "haproxy.cfg: nothing sticky" bash -c "! sed 's/#.*//' '$repo/deploy/haproxy/haproxy.cfg' | grep -nE 'cookie|stick|appsession|balance +(source|uri|url_param|hdr|rdp|hash)|prefer-last-server'"
+check "nginx.conf" nginx -t -c "$repo/deploy/nginx/nginx.conf" -g "pid $work/nginx.pid;"
+check "nginx.conf: nothing sticky" bash -c "! sed 's/#.*//' '$repo/deploy/nginx/nginx.conf' | grep -nE 'ip_hash|sticky|^ *hash '"
+check "docker-compose.yml" "${compose[@]}" -f "$repo/docker-compose.yml" config -q
+check "prometheus.yml" promtool check config --syntax-only "$repo/deploy/prometheus/prometheus.yml"
+check "alerts.yml" promtool check rules "$repo/deploy/prometheus/alerts.yml"
+
+# The dashboard's queries, with Grafana's variables filled in, as rules: promtool parses them.
+python3 - "$repo/deploy/grafana/dashboards/hubcast.json" "$work/queries.yml" <<'PY'
+import json, sys
+with open(sys.argv[1]) as f:
+    board = json.load(f)
+ids = [p["id"] for p in board["panels"]]
+assert len(ids) == len(set(ids)), "two panels with one id"
+rules = [
+    {"record": f"panel:{p['id']}:{t['refId']}", "expr": t["expr"].replace("$__rate_interval", "1m").replace("$instance", ".*")}
+    for p in board["panels"] for t in p["targets"]
+]
+with open(sys.argv[2], "w") as f:
+    json.dump({"groups": [{"name": "dashboard", "rules": rules}]}, f)  # JSON is YAML
+PY
+check "dashboard's queries" promtool check rules "$work/queries.yml"
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

@@ -1,0 +1,218 @@
+//! Access tokens.
+
+use hubcast_tests::door::Door;
+use hubcast_tests::http::Request;
+use hubcast_tests::hub_client::{HubClient, JSON_HANDSHAKE, Transport};
+use hubcast_tests::jwt::{ACCESS_KEY, now, token_for, token_with, unsigned_token};
+use hubcast_tests::websocket::WebSocket;
+use serde_json::json;
+
+use super::Target;
+
+fn bad_tokens() -> Vec<(&'static str, String)> {
+    let claims = json!({ "nameid": "mallory", "exp": now() + 3_600 });
+    let good = token_for("mallory");
+    let (head, signature) = good.rsplit_once('.').unwrap();
+    let other_claims = token_with(&json!({ "nameid": "admin", "exp": now() + 3_600 }), ACCESS_KEY);
+    let (other_head, _) = other_claims.rsplit_once('.').unwrap();
+    vec![
+        (
+            "signed with another key",
+            token_with(&claims, "another-key-that-nobody-should-ever-accept"),
+        ),
+        ("signed with an empty key", token_with(&claims, "")),
+        (
+            "expired",
+            token_with(&json!({ "nameid": "mallory", "exp": now() - 3_600 }), ACCESS_KEY),
+        ),
+        (
+            "not valid yet",
+            token_with(
+                &json!({ "nameid": "m", "exp": now() + 7_200, "nbf": now() + 3_600 }),
+                ACCESS_KEY,
+            ),
+        ),
+        (
+            "without an end",
+            token_with(&json!({ "nameid": "mallory" }), ACCESS_KEY),
+        ),
+        ("unsigned", unsigned_token(&claims)),
+        ("with its signature taken off", format!("{head}.")),
+        (
+            "with the signature of another one",
+            format!("{other_head}.{signature}"),
+        ),
+        ("cut", good[..good.len() - 4].to_owned()),
+        ("no token at all", "nonsense".to_owned()),
+        ("empty parts", "..".to_owned()),
+    ]
+}
+
+#[tokio::test]
+async fn a_bad_token_opens_nothing() {
+    let target = Target::start(|plan| plan).await;
+    let mut client = HubClient::connect(&target.door, Transport::LongPolling).await;
+    for (what, token) in bad_tokens() {
+        let door = target.door.with_bearer(&token);
+        assert_eq!(
+            door.negotiate_with("negotiateVersion=1").await.status(),
+            401,
+            "negotiate, {what}"
+        );
+        assert_eq!(door.upgrade("").await.status(), 401, "a WebSocket, {what}");
+        assert_eq!(door.poll(client.token()).await.status(), 401, "a poll, {what}");
+        assert_eq!(
+            door.post(client.token(), "{\"type\":6}\u{1e}").await.status(),
+            401,
+            "a POST, {what}"
+        );
+        assert_eq!(
+            door.delete(client.token()).await.status(),
+            401,
+            "a DELETE, {what}"
+        );
+        let query = format!("access_token={token}");
+        assert_eq!(
+            target.door.upgrade(&query).await.status(),
+            401,
+            "a WebSocket with it in the query, {what}"
+        );
+    }
+    assert_eq!(client.result("Echo", json!(["unharmed"])).await, "unharmed");
+    client.close().await;
+    target.ends_unharmed().await;
+}
+
+#[tokio::test]
+async fn a_token_in_the_query_counts_for_websockets_and_event_streams_only() {
+    let target = Target::start(|plan| plan).await;
+    let token = token_for("alice");
+    target.cluster.secrets.add(&token);
+    let door = &target.door;
+
+    let mut socket = door
+        .websocket_with(&format!("access_token={token}"))
+        .await
+        .expect("the WebSocket opens");
+    socket.text(JSON_HANDSHAKE).await;
+    socket.next().await.expect("the handshake's answer");
+    socket
+        .text("{\"type\":1,\"invocationId\":\"0\",\"target\":\"WhoAmI\",\"arguments\":[]}\u{1e}")
+        .await;
+    let me = socket.next().await.expect("an answer").into_text().expect("text");
+    assert!(me.contains("\"userId\":\"alice\""), "{me}");
+    assert!(!me.contains(&token), "hub code is not shown the token");
+    drop(socket);
+
+    // The header wins.
+    let header = format!("Bearer {}", token_for("bob"));
+    let query = door.target(&format!("access_token={token}"));
+    let address = target.cluster.nodes[0].address();
+    let mut socket = WebSocket::open(address, &query, &[("Authorization", &header)])
+        .await
+        .expect("it opens");
+    socket.text(JSON_HANDSHAKE).await;
+    socket.next().await.expect("the handshake's answer");
+    socket
+        .text("{\"type\":1,\"invocationId\":\"0\",\"target\":\"WhoAmI\",\"arguments\":[]}\u{1e}")
+        .await;
+    let me = socket.next().await.expect("an answer").into_text().expect("text");
+    assert!(me.contains("\"userId\":\"bob\""), "{me}");
+    drop(socket);
+
+    // Elsewhere it is no token, and a bad one does no harm.
+    let request = Request::post(
+        "/hubs/demo/negotiate?negotiateVersion=1&access_token=nonsense",
+        "",
+    );
+    assert_eq!(
+        door.fetch(&request).await.status(),
+        200,
+        "negotiate doesn't look at the query"
+    );
+    target.ends_unharmed().await;
+}
+
+#[tokio::test]
+async fn nobody_comes_in_without_a_token_where_one_is_needed() {
+    let cluster = hubcast_tests::cluster::Plan::nodes(2)
+        .trace()
+        .set("auth.allow_anonymous", false)
+        .start()
+        .await;
+    let door = cluster.door();
+    let mut target = Target {
+        bystander: HubClient::connect(
+            &std::sync::Arc::new(door.with_bearer(&token_for("alice"))),
+            Transport::WebSockets,
+        )
+        .await,
+        door,
+        cluster,
+    };
+    let door = &target.door;
+    is_closed(door).await;
+    // The connection token alone opens nothing.
+    let alice = door.with_bearer(&token_for("alice"));
+    let token = alice.negotiate().await.token;
+    for node in 0..door.nodes() {
+        let door = door.on(node);
+        assert_eq!(door.upgrade(&format!("id={token}")).await.status(), 401);
+        assert_eq!(door.poll(&token).await.status(), 401);
+        assert_eq!(door.post(&token, JSON_HANDSHAKE).await.status(), 401);
+        let query = Request::get(&door.target(&format!("id={token}&access_token={}", token_for("alice"))));
+        assert_eq!(
+            door.fetch(&query).await.status(),
+            401,
+            "a poll doesn't look at the query"
+        );
+    }
+    assert_eq!(alice.poll(&token).await.outcome(), (200, ""));
+    assert_eq!(alice.delete(&token).await.status(), 202);
+    assert_eq!(
+        target.bystander.result("WhoAmI", json!([])).await["userId"],
+        "alice"
+    );
+    target.ends_unharmed().await;
+}
+
+async fn is_closed(door: &Door) {
+    assert_eq!(door.negotiate_with("negotiateVersion=1").await.status(), 401);
+    assert_eq!(door.negotiate_with("").await.status(), 401);
+    assert_eq!(door.upgrade("").await.status(), 401);
+    assert_eq!(door.upgrade("access_token=").await.status(), 401);
+    assert_eq!(
+        door.poll("x").await.status(),
+        401,
+        "not even whether an id is known"
+    );
+    let events = door.request("GET", "x").header("Accept", "text/event-stream");
+    assert_eq!(door.fetch(&events).await.status(), 401);
+}
+
+#[tokio::test]
+async fn the_user_is_whom_the_token_names() {
+    let target = Target::start(|plan| plan).await;
+    for (claims, user) in [
+        (json!({ "nameid": "alice" }), json!("alice")),
+        (json!({ "sub": "bob" }), json!("bob")),
+        (json!({ "nameid": "alice", "sub": "other" }), json!("alice")),
+        (json!({ "sub": "ä€ 😀" }), json!("ä€ 😀")),
+        (json!({ "role": "admin" }), json!(null)),
+    ] {
+        let mut claims = claims;
+        claims["exp"] = (now() + 600).into();
+        let token = token_with(&claims, ACCESS_KEY);
+        for transport in Transport::ALL {
+            let door = std::sync::Arc::new(target.door.with_bearer(&token));
+            let mut client = HubClient::connect(&door, transport).await;
+            assert_eq!(
+                client.result("WhoAmI", json!([])).await["userId"],
+                user,
+                "{claims} by {transport:?}"
+            );
+            client.close().await;
+        }
+    }
+    target.ends_unharmed().await;
+}

@@ -1,0 +1,48 @@
+//! Clients that lie, break off, ask for too much, or come without permission. None of them may leave anything behind,
+//! disturb others, or be told more than the official protocol tells.
+
+mod access;
+mod handshakes;
+mod invocations;
+mod malformed;
+mod noise;
+mod slow;
+
+use std::sync::Arc;
+
+use hubcast_tests::cluster::{Cluster, Plan};
+use hubcast_tests::door::Door;
+use hubcast_tests::hub_client::{HubClient, Transport};
+use serde_json::{Value, json};
+
+/// The Close message after a client's mistake.
+fn mistake() -> Value {
+    json!({ "type": 7, "error": "Connection closed with an error.", "allowReconnect": true })
+}
+
+/// Two nodes that log all they can, and a client that is not hostile.
+struct Target {
+    cluster: Cluster,
+    door: Arc<Door>,
+    bystander: HubClient,
+}
+
+impl Target {
+    async fn start(plan: fn(Plan) -> Plan) -> Self {
+        let cluster = plan(Plan::nodes(2).trace()).start().await;
+        let door = cluster.door();
+        let bystander = HubClient::connect(&door, Transport::WebSockets).await;
+        Self {
+            cluster,
+            door,
+            bystander,
+        }
+    }
+
+    /// The bystander noticed nothing; nothing is left; nobody panicked or wrote a secret down.
+    async fn ends_unharmed(mut self) {
+        assert_eq!(self.bystander.result("Echo", json!(["fine"])).await, "fine");
+        self.bystander.close().await;
+        self.cluster.is_tidy().await;
+    }
+}

@@ -1,0 +1,16 @@
+//! The gateway as a black box: real processes, the official client, faults at points that the tests choose.
+//!
+//! A module is a subject, a test's name is the sentence that it proves.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[macro_use]
+mod proves;
+
+mod affinity;
+mod hostile;
+mod lifecycle;
+mod matrix;
+mod redis_outage;
+mod telemetry;
+mod timeouts;
+mod wire;

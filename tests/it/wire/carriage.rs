@@ -1,0 +1,82 @@
+//! Requests that need a connection id, and what is said when it is missing or not known.
+
+use hubcast_tests::cluster::Cluster;
+use hubcast_tests::http::Request;
+
+use super::UNKNOWN;
+
+proves_on_one_node_and_on_two! { |plan| plan;
+    a_request_without_an_id_is_refused,
+    a_request_with_an_unknown_id_is_refused,
+    refusals_are_plain_text,
+    health_and_metrics_are_there,
+}
+
+fn requests(query: &str) -> Vec<(&'static str, Request)> {
+    let target = format!("/hubs/demo{query}");
+    vec![
+        ("poll", Request::get(&target)),
+        (
+            "event stream",
+            Request::get(&target).header("Accept", "text/event-stream"),
+        ),
+        ("POST", Request::post(&target, "x")),
+        ("DELETE", Request::delete(&target)),
+    ]
+}
+
+async fn a_request_without_an_id_is_refused(cluster: &mut Cluster) {
+    let door = cluster.door();
+    for query in ["", "?id=", "?ids=x", "?x=id"] {
+        for (what, request) in requests(query) {
+            assert_eq!(
+                door.fetch(&request).await.outcome(),
+                (400, "Connection ID required"),
+                "{what} {query}"
+            );
+        }
+    }
+}
+
+async fn a_request_with_an_unknown_id_is_refused(cluster: &mut Cluster) {
+    let door = cluster.door();
+    for id in [
+        "x",
+        "AAAAAAAAAAAAAAAAAAAAAA",
+        "%00",
+        "%E2%82%AC",
+        &"A".repeat(2_000),
+    ] {
+        for _ in 0..door.nodes() {
+            for (what, request) in requests(&format!("?id={id}")) {
+                assert_eq!(door.fetch(&request).await.outcome(), UNKNOWN, "{what} {id}");
+            }
+            assert_eq!(
+                door.upgrade(&format!("id={id}")).await.outcome(),
+                UNKNOWN,
+                "WebSocket {id}"
+            );
+        }
+    }
+}
+
+async fn refusals_are_plain_text(cluster: &mut Cluster) {
+    for query in ["", "?id=x"] {
+        for (what, request) in requests(query) {
+            let response = cluster.door().fetch(&request).await;
+            let kind = response.head.header("content-type").unwrap_or_default();
+            assert!(kind.starts_with("text/plain"), "{what}: {kind}");
+        }
+    }
+}
+
+async fn health_and_metrics_are_there(cluster: &mut Cluster) {
+    for node in &cluster.nodes {
+        assert_eq!(node.fetch(&Request::get("/healthz")).await.status(), 200);
+        assert_eq!(node.fetch(&Request::get("/readyz")).await.status(), 200);
+        let metrics = node.metrics().await;
+        for name in ["hubcast_connections", "hubcast_tasks", "hubcast_outbox_bytes"] {
+            assert!(metrics.has(name), "{name} is missing among {:?}", metrics.names());
+        }
+    }
+}

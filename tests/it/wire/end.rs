@@ -1,0 +1,104 @@
+//! How connections end.
+
+use hubcast_tests::cluster::Cluster;
+use hubcast_tests::hub_client::{HubClient, JSON_HANDSHAKE, Transport};
+use hubcast_tests::messagepack;
+use hubcast_tests::websocket::{CloseCode, Message};
+use serde_json::json;
+
+proves_on_one_node_and_on_two! { |plan| plan;
+    a_websocket_ends_with_close_message_and_close_frame,
+    a_client_that_closes_is_answered_and_forgotten,
+    an_aborted_client_may_not_reconnect,
+    messagepack_clients_get_a_messagepack_close,
+    a_client_that_vanishes_is_forgotten,
+    a_client_that_never_spoke_is_forgotten,
+}
+
+async fn a_websocket_ends_with_close_message_and_close_frame(cluster: &mut Cluster) {
+    let mut socket = cluster
+        .door()
+        .websocket_with("")
+        .await
+        .expect("the WebSocket opens");
+    socket.text(JSON_HANDSHAKE).await;
+    assert_eq!(socket.next().await, Some(Message::text("{}\u{1e}")));
+    socket
+        .text("{\"type\":1,\"target\":\"Abort\",\"arguments\":[]}\u{1e}")
+        .await;
+    assert_eq!(socket.next().await, Some(Message::text("{\"type\":7}\u{1e}")));
+    let Some(Message::Close(Some(frame))) = socket.next().await else {
+        panic!("no Close frame")
+    };
+    assert_eq!((frame.code, frame.reason.as_str()), (CloseCode::Normal, ""));
+}
+
+async fn a_client_that_closes_is_answered_and_forgotten(cluster: &mut Cluster) {
+    let door = cluster.door();
+    for transport in Transport::ALL {
+        let mut client = HubClient::connect(&door, transport).await;
+        client.say(&json!({ "type": 7 })).await;
+        assert_eq!(client.rest().await, [json!({ "type": 7 })], "{transport:?}");
+    }
+    cluster.is_tidy().await;
+}
+
+async fn an_aborted_client_may_not_reconnect(cluster: &mut Cluster) {
+    let door = cluster.door();
+    for transport in Transport::ALL {
+        let mut client = HubClient::connect(&door, transport).await;
+        client
+            .say(&json!({ "type": 1, "target": "Abort", "arguments": [] }))
+            .await;
+        assert_eq!(client.rest().await, [json!({ "type": 7 })], "{transport:?}");
+    }
+    cluster.is_tidy().await;
+}
+
+async fn messagepack_clients_get_a_messagepack_close(cluster: &mut Cluster) {
+    let door = cluster.door();
+    for transport in [Transport::WebSockets, Transport::LongPolling] {
+        let mut client = HubClient::connect_messagepack(&door, transport).await;
+        client
+            .send(messagepack::frame(&messagepack::invocation(
+                "1",
+                "Abort",
+                Vec::new(),
+            )))
+            .await;
+        let close = loop {
+            let message = client.next_messagepack().await.expect("a Close message");
+            if message[0] != messagepack::Value::from(3) {
+                break message;
+            }
+        };
+        assert_eq!(
+            (&close[0], &close[1]),
+            (&7.into(), &messagepack::Value::Nil),
+            "{transport:?}"
+        );
+        assert_ne!(close[2], messagepack::Value::from(true), "{transport:?}");
+        assert_eq!(client.next_messagepack().await, None, "{transport:?}");
+    }
+}
+
+async fn a_client_that_vanishes_is_forgotten(cluster: &mut Cluster) {
+    let door = cluster.door();
+    let mut clients = Vec::new();
+    for transport in [Transport::WebSockets, Transport::ServerSentEvents] {
+        let mut client = HubClient::connect(&door, transport).await;
+        client.result("JoinGroup", json!(["g"])).await;
+        clients.push(client);
+    }
+    cluster.has_connections(2).await;
+    drop(clients);
+    cluster.is_tidy().await;
+}
+
+async fn a_client_that_never_spoke_is_forgotten(cluster: &mut Cluster) {
+    let door = cluster.door();
+    for transport in [Transport::WebSockets, Transport::ServerSentEvents] {
+        drop(HubClient::open(&door, transport).await);
+    }
+    cluster.is_tidy().await;
+}

@@ -1,0 +1,191 @@
+//! A connection has one transport, and each transport its own methods.
+
+use hubcast_tests::cluster::Cluster;
+use hubcast_tests::door::Door;
+use hubcast_tests::eventually::eventually;
+use hubcast_tests::hub_client::{HubClient, JSON_HANDSHAKE, Transport};
+use hubcast_tests::websocket::Message;
+use serde_json::json;
+
+use super::UNKNOWN;
+
+proves_on_one_node_and_on_two! { |plan| plan.set("limits.http_body_bytes", 100_000);
+    a_websocket_needs_no_id,
+    a_second_websocket_on_a_connection_is_refused,
+    a_connection_keeps_its_transport,
+    a_websocket_connection_takes_no_post,
+    only_long_polling_is_ended_by_delete,
+    a_body_that_is_too_large_is_refused,
+    messages_may_be_split_and_merged_at_will,
+    frames_may_be_text_or_binary,
+    what_follows_the_handshake_in_one_frame_is_read,
+}
+
+async fn a_websocket_needs_no_id(cluster: &mut Cluster) {
+    let door = cluster.door();
+    let mut socket = door.websocket_with("").await.expect("the WebSocket opens");
+    socket.text(JSON_HANDSHAKE).await;
+    assert_eq!(socket.next().await, Some(Message::text("{}\u{1e}")));
+    socket
+        .text("{\"type\":1,\"invocationId\":\"0\",\"target\":\"WhoAmI\",\"arguments\":[]}\u{1e}")
+        .await;
+    let Some(Message::Text(answer)) = socket.next().await else {
+        panic!("no answer")
+    };
+    let answer: serde_json::Value = serde_json::from_str(answer.trim_end_matches('\u{1e}')).unwrap();
+    let id = answer["result"]["connectionId"]
+        .as_str()
+        .expect("it has a connection id");
+    assert_eq!(id.len(), 22, "{id}");
+    cluster.has_connections(1).await;
+}
+
+async fn a_second_websocket_on_a_connection_is_refused(cluster: &mut Cluster) {
+    let door = cluster.door();
+    let mut client = HubClient::connect(&door, Transport::WebSockets).await;
+    for _ in 0..door.nodes() {
+        let refusal = door.upgrade(&format!("id={}", client.token())).await;
+        assert_eq!(refusal.outcome(), (409, ""));
+    }
+    assert_eq!(client.result("Echo", json!(["still here"])).await, "still here");
+}
+
+async fn a_connection_keeps_its_transport(cluster: &mut Cluster) {
+    let door = cluster.door();
+    const REFUSAL: (u16, &str) = (400, "Cannot change transports mid-connection");
+    for transport in Transport::ALL {
+        let mut client = HubClient::connect(&door, transport).await;
+        for _ in 0..door.nodes() {
+            let token = client.token();
+            if transport != Transport::LongPolling {
+                assert_eq!(
+                    door.poll(token).await.outcome(),
+                    REFUSAL,
+                    "a poll of {transport:?}"
+                );
+            }
+            if transport != Transport::ServerSentEvents {
+                let request = door.request("GET", token).header("Accept", "text/event-stream");
+                assert_eq!(
+                    door.fetch(&request).await.outcome(),
+                    REFUSAL,
+                    "an event stream of {transport:?}"
+                );
+            }
+            if transport != Transport::WebSockets {
+                let refusal = door.upgrade(&format!("id={token}")).await;
+                assert_eq!(refusal.outcome(), REFUSAL, "a WebSocket of {transport:?}");
+            }
+        }
+        assert_eq!(client.result("Echo", json!([1])).await, 1, "{transport:?}");
+    }
+}
+
+async fn a_websocket_connection_takes_no_post(cluster: &mut Cluster) {
+    let door = cluster.door();
+    let client = HubClient::connect(&door, Transport::WebSockets).await;
+    for _ in 0..door.nodes() {
+        let refusal = door.post(client.token(), "{\"type\":6}\u{1e}").await;
+        assert_eq!(
+            refusal.outcome(),
+            (405, "POST requests are not allowed for WebSocket connections.")
+        );
+    }
+}
+
+async fn only_long_polling_is_ended_by_delete(cluster: &mut Cluster) {
+    let door = cluster.door();
+    const REFUSAL: (u16, &str) = (400, "Cannot terminate this connection using the DELETE endpoint.");
+    for transport in [Transport::WebSockets, Transport::ServerSentEvents] {
+        let mut client = HubClient::connect(&door, transport).await;
+        for _ in 0..door.nodes() {
+            assert_eq!(
+                door.delete(client.token()).await.outcome(),
+                REFUSAL,
+                "{transport:?}"
+            );
+        }
+        assert_eq!(client.result("Echo", json!([1])).await, 1, "{transport:?}");
+    }
+    for _ in 0..door.nodes() {
+        let client = HubClient::connect(&door, Transport::LongPolling).await;
+        assert_eq!(door.delete(client.token()).await.outcome(), (202, ""));
+        is_forgotten(&door, client.token()).await;
+    }
+}
+
+/// Waits until no node knows the token, for none of the requests.
+async fn is_forgotten(door: &Door, token: &str) {
+    for _ in 0..door.nodes() {
+        eventually("the token is forgotten", async || {
+            (door.poll(token).await.outcome() == UNKNOWN).then_some(())
+        })
+        .await;
+    }
+    for _ in 0..door.nodes() {
+        assert_eq!(door.poll(token).await.outcome(), UNKNOWN, "a poll");
+        assert_eq!(door.delete(token).await.outcome(), UNKNOWN, "DELETE");
+        assert_eq!(
+            door.upgrade(&format!("id={token}")).await.outcome(),
+            UNKNOWN,
+            "a WebSocket"
+        );
+    }
+}
+
+async fn a_body_that_is_too_large_is_refused(cluster: &mut Cluster) {
+    let door = cluster.door();
+    let mut client = HubClient::connect(&door, Transport::LongPolling).await;
+    for _ in 0..door.nodes() {
+        let request = door.request("POST", client.token()).body(vec![b' '; 100_001]);
+        assert_eq!(door.fetch(&request).await.status(), 413);
+    }
+    assert_eq!(client.result("Echo", json!(["unharmed"])).await, "unharmed");
+}
+
+async fn messages_may_be_split_and_merged_at_will(cluster: &mut Cluster) {
+    let door = cluster.door();
+    for transport in Transport::ALL {
+        let mut client = HubClient::connect(&door, transport).await;
+        let call = |i: u32| {
+            format!("{{\"type\":1,\"invocationId\":\"{i}\",\"target\":\"Echo\",\"arguments\":[{i}]}}\u{1e}")
+        };
+        let all: String = (0..3).map(call).collect();
+        for piece in all.as_bytes().chunks(29) {
+            assert_eq!(client.send(piece).await, 200, "{transport:?}");
+        }
+        assert_eq!(client.send(&all).await, 200, "{transport:?}");
+        for i in [0, 1, 2, 0, 1, 2] {
+            let expected = json!({ "type": 3, "invocationId": i.to_string(), "result": i });
+            assert_eq!(client.next().await, Some(expected), "{transport:?}");
+        }
+    }
+}
+
+async fn frames_may_be_text_or_binary(cluster: &mut Cluster) {
+    let mut socket = cluster
+        .door()
+        .websocket_with("")
+        .await
+        .expect("the WebSocket opens");
+    socket.binary(JSON_HANDSHAKE.as_bytes()).await;
+    assert_eq!(socket.next().await, Some(Message::text("{}\u{1e}")));
+    socket
+        .binary(b"{\"type\":1,\"invocationId\":\"0\",\"target\":\"Ec")
+        .await;
+    socket.text("ho\",\"arguments\":[true]}\u{1e}").await;
+    let answer = Message::text("{\"type\":3,\"invocationId\":\"0\",\"result\":true}\u{1e}");
+    assert_eq!(socket.next().await, Some(answer));
+}
+
+async fn what_follows_the_handshake_in_one_frame_is_read(cluster: &mut Cluster) {
+    let door = cluster.door();
+    for transport in Transport::ALL {
+        let mut client = HubClient::open(&door, transport).await;
+        let call = "{\"type\":1,\"invocationId\":\"0\",\"target\":\"Echo\",\"arguments\":[null]}\u{1e}";
+        client.send(format!("{JSON_HANDSHAKE}{call}")).await;
+        assert_eq!(client.next().await, Some(json!({})), "{transport:?}");
+        let expected = json!({ "type": 3, "invocationId": "0", "result": null });
+        assert_eq!(client.next().await, Some(expected), "{transport:?}");
+    }
+}

@@ -1,0 +1,129 @@
+//! A real HAProxy that spreads requests, not clients.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::eventually::eventually;
+use crate::http::{Request, try_fetch};
+use crate::ports::free_port;
+use crate::process::Process;
+
+/// Plain round robin for each HTTP request, also for those that come on one connection. No cookies, no hashing, no stick
+/// tables: if anything of a client stays with one node, it is not because of the balancer.
+pub struct Balancer {
+    address: SocketAddr,
+    process: Process,
+    _directory: TempDir,
+}
+
+/// One request as the balancer saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Balanced {
+    /// The node that got it: `node0`, `node1`, …
+    pub node: String,
+    /// The method.
+    pub method: String,
+    /// The path with its query.
+    pub target: String,
+    /// The status of the answer.
+    pub status: u16,
+}
+
+impl Balancer {
+    /// Starts one in front of these nodes and waits until it sends requests to all of them.
+    pub async fn start(nodes: &[SocketAddr]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let path = directory.path().join("haproxy.cfg");
+        std::fs::write(&path, configuration(address, nodes)).expect("the configuration can be written");
+        let mut command = Command::new("haproxy");
+        command.arg("-db").arg("-f").arg(&path);
+        let process = Process::start("haproxy", &mut command, directory.path());
+        let mut balancer = Self {
+            address,
+            process,
+            _directory: directory,
+        };
+        eventually("the balancer answers", async || {
+            let ended = balancer.process.exited();
+            assert!(
+                ended.is_none(),
+                "haproxy has ended: {}{}",
+                balancer.process.output(),
+                balancer.process.errors()
+            );
+            let response = try_fetch(address, &Request::get("/readyz")).await.ok()?;
+            (response.status() == 200).then_some(())
+        })
+        .await;
+        balancer
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The requests so far whose target contains `text`, in the order in which they were answered.
+    pub fn requests_with(&self, text: &str) -> Vec<Balanced> {
+        let output = self.process.output();
+        output
+            .lines()
+            .filter_map(Balanced::parse)
+            .filter(|request| request.target.contains(text))
+            .collect()
+    }
+}
+
+impl Balanced {
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.strip_prefix("request ")?.split(' ');
+        let mut field = || fields.next().map(str::to_owned);
+        let (node, status, method, target) = (field()?, field()?, field()?, field()?);
+        Some(Self {
+            node,
+            method,
+            target,
+            status: status.trim_start_matches('+').parse().ok()?,
+        })
+    }
+}
+
+fn configuration(address: SocketAddr, nodes: &[SocketAddr]) -> String {
+    let servers = nodes.iter().enumerate();
+    let servers: String = servers
+        .map(|(i, node)| format!("    server node{i} {node}\n"))
+        .collect();
+    format!(
+        "global
+    maxconn 8000
+    log stdout len 4096 format raw local0
+
+defaults
+    mode http
+    option http-no-delay
+    option redispatch 1
+    retries 3
+    timeout connect 2s
+    timeout client 120s
+    timeout server 120s
+    timeout tunnel 1h
+
+frontend edge
+    bind {address}
+    log global
+    # Written as soon as the answer begins: a stream's end may be far away.
+    option logasap
+    log-format \"request %s %ST %HM %HU\"
+    default_backend gateways
+
+backend gateways
+    balance roundrobin
+    option httpchk GET /readyz
+    http-check expect status 200
+    default-server check inter 100ms fall 1 rise 1
+{servers}"
+    )
+}

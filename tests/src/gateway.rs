@@ -1,0 +1,260 @@
+//! A real gateway process.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+use crate::eventually::eventually;
+use crate::http::{Request, Response, fetch, try_fetch};
+use crate::jwt::ACCESS_KEY;
+use crate::metrics::Metrics;
+use crate::process::{Process, Signal};
+
+/// What a gateway is started with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    port: u16,
+    redis: Option<String>,
+    variables: BTreeMap<String, String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let variables = BTreeMap::from([("HUBCAST_ACCESS_KEY".to_owned(), ACCESS_KEY.to_owned())]);
+        Self {
+            port: 0,
+            redis: None,
+            variables,
+        }
+    }
+}
+
+impl Settings {
+    /// Sets a configuration key such as `timeouts.disconnect_seconds`.
+    pub fn set(self, key: &str, value: impl Display) -> Self {
+        self.variable(
+            &format!("HUBCAST_{}", key.to_uppercase().replace('.', "__")),
+            value,
+        )
+    }
+
+    /// Sets an environment variable.
+    pub fn variable(mut self, name: &str, value: impl Display) -> Self {
+        self.variables.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Makes it a node of the cluster of this Redis.
+    pub fn redis(mut self, url: &str) -> Self {
+        self.redis = Some(url.to_owned());
+        self
+    }
+
+    /// Listens on this port. Otherwise the kernel chooses one.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Logs everything it can.
+    pub fn trace(self) -> Self {
+        self.set("log.level", "trace")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(binary());
+        for (inherited, _) in std::env::vars().filter(|(name, _)| name.starts_with("HUBCAST_")) {
+            command.env_remove(inherited);
+        }
+        command.args(["serve", "--demo", "--listen", &format!("127.0.0.1:{}", self.port)]);
+        if let Some(redis) = &self.redis {
+            command.args(["--redis", redis]);
+        }
+        command.envs(&self.variables);
+        command
+    }
+}
+
+/// One gateway with the demo hub.
+pub struct Gateway {
+    settings: Settings,
+    directory: TempDir,
+    process: Process,
+    address: SocketAddr,
+}
+
+impl Gateway {
+    /// Starts one and waits until it is ready.
+    pub async fn start(settings: Settings) -> Self {
+        let mut gateway = Self::launch(settings).await;
+        gateway.ready().await;
+        gateway
+    }
+
+    /// Starts one and waits until it listens.
+    pub async fn launch(settings: Settings) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let process = Process::start("gateway", &mut settings.command(), directory.path());
+        let mut gateway = Self {
+            settings,
+            directory,
+            process,
+            address: SocketAddr::from(([0; 4], 0)),
+        };
+        gateway.address = gateway.announced(0).await;
+        gateway
+    }
+
+    /// Starts it again with the same settings after it ended. Its logs go on.
+    pub async fn restart(&mut self) {
+        let written = self.process.output().len();
+        self.process = Process::start("gateway", &mut self.settings.command(), self.directory.path());
+        self.address = self.announced(written).await;
+        self.ready().await;
+    }
+
+    /// The address on the first line that it writes.
+    async fn announced(&mut self, from: usize) -> SocketAddr {
+        let line = eventually("the gateway listens", async || {
+            let ended = self.process.exited();
+            let output = self.process.output();
+            if let Some((line, _)) = output.get(from..).and_then(|fresh| fresh.split_once('\n')) {
+                return Some(line.to_owned());
+            }
+            assert!(
+                ended.is_none(),
+                "the gateway has ended: {}{}",
+                output,
+                self.process.errors()
+            );
+            None
+        })
+        .await;
+        let address = line
+            .strip_prefix("listening on http://")
+            .and_then(|address| address.parse().ok());
+        address.unwrap_or_else(|| panic!("the first line is {line:?}"))
+    }
+
+    /// Waits until it says that it is ready.
+    pub async fn ready(&mut self) {
+        eventually("the gateway is ready", async || {
+            (self.readiness().await == Some(200)).then_some(())
+        })
+        .await;
+    }
+
+    /// The status of `/readyz`; `None` if nobody answers.
+    pub async fn readiness(&self) -> Option<u16> {
+        try_fetch(self.address, &Request::get("/readyz"))
+            .await
+            .ok()
+            .map(|response| response.status())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where its demo hub is.
+    pub fn hub_url(&self) -> String {
+        format!("http://{}/hubs/demo", self.address)
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends one request on a connection of its own.
+    pub async fn fetch(&self, request: &Request) -> Response {
+        fetch(self.address, request).await
+    }
+
+    /// What it counts.
+    pub async fn metrics(&self) -> Metrics {
+        Metrics::parse(self.fetch(&Request::get("/metrics")).await.text())
+    }
+
+    /// Everything it wrote.
+    pub fn log(&self) -> String {
+        self.process.output() + &self.process.errors()
+    }
+
+    /// Kills it, as a power cut would.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Asks it to leave.
+    pub fn terminate(&self) {
+        self.process.signal(Signal::TERM);
+    }
+
+    /// Waits until it has left by itself.
+    pub async fn exit(&mut self) -> ExitStatus {
+        self.process.exit().await
+    }
+
+    /// Whether it is running.
+    pub fn is_running(&mut self) -> bool {
+        self.process.exited().is_none()
+    }
+
+    /// Stops it from running, with its sockets open.
+    pub fn pause(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// Lets it run again.
+    pub fn resume(&self) {
+        self.process.signal(Signal::CONT);
+    }
+}
+
+/// The gateway's binary: `HUBCAST_BIN`, or what Cargo has built, or builds now, beside this program.
+fn binary() -> PathBuf {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(find_binary).clone()
+}
+
+fn find_binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("HUBCAST_BIN") {
+        return path.into();
+    }
+    let program = std::env::current_exe().expect("this program has a path");
+    let profile = program
+        .ancestors()
+        .skip(1)
+        .find(|folder| !folder.ends_with("deps"))
+        .expect("a target folder");
+    let path = profile.join("hubcast");
+    if !path.exists() {
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        build.args([
+            "build",
+            "--package",
+            "hubcast",
+            "--bin",
+            "hubcast",
+            "--target-dir",
+        ]);
+        build
+            .arg(profile.parent().expect("a target folder"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(
+            build.status().expect("cargo can be started").success(),
+            "the gateway can't be built: {build:?}"
+        );
+    }
+    path
+}

@@ -1,0 +1,23 @@
+//! What the black-box tests and the benchmarks stand on: real processes (redis-server, gateways, HAProxy, Node with
+//! the official client), small raw clients that can say anything on the wire, and waiting for conditions.
+//!
+//! Nothing here knows the gateway's code: only its command line, its environment and what it says on its sockets.
+//! Every process is killed when the value that stands for it is dropped, and also when the test process dies.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod balancer;
+pub mod cluster;
+pub mod collector;
+pub mod door;
+pub mod eventually;
+pub mod gateway;
+pub mod http;
+pub mod hub_client;
+pub mod js;
+pub mod jwt;
+pub mod messagepack;
+pub mod metrics;
+pub mod ports;
+pub mod process;
+pub mod redis;
+pub mod websocket;
