@@ -20,6 +20,7 @@ mod error;
 pub mod memory;
 mod position;
 mod proof;
+mod random;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod topic;

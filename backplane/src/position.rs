@@ -71,7 +71,30 @@ pub fn step(seen: Offset, previous: Offset, offset: Offset) -> Step {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Whatever a reader is handed, it never passes an entry that it has not seen, and sees none twice.
+        #[test]
+        fn a_reader_that_obeys_skips_and_repeats_nothing(
+            entries in proptest::collection::btree_set(1_u64..100, 1..20),
+            pushes in proptest::collection::vec(any::<proptest::sample::Index>(), 0..60),
+        ) {
+            let entries: Vec<_> = entries.into_iter().collect();
+            let (mut seen, mut handed) = (0, Vec::new());
+            for push in pushes {
+                let at = push.index(entries.len());
+                let previous = if at == 0 { 0 } else { entries[at - 1] };
+                if step(seen, previous, entries[at]) == Step::Next {
+                    seen = entries[at];
+                    handed.push(seen);
+                }
+            }
+            prop_assert_eq!(&handed[..], &entries[..handed.len()]);
+        }
+    }
 
     #[test]
     fn a_step_follows_from_the_offsets_alone() {

@@ -1,5 +1,7 @@
 //! Both implementations obey the rules.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 macro_rules! rules {

@@ -9,6 +9,7 @@ use axum::Router;
 use hubcast_backplane::memory::MemoryBackplane;
 use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
 use hubcast_backplane::{Backplane, NodeId};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,6 +22,7 @@ use crate::{demo, http};
 
 /// Runs until SIGTERM or SIGINT, then drains. `ready` is told the bound address.
 pub(crate) async fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
+    raise_file_limit();
     let mut stopped = Stopped::new().context("signals can't be handled")?;
     let backplane = backplane(&config).await?;
     let mut options = config.options.clone();
@@ -87,6 +89,17 @@ async fn backplane(config: &Config) -> anyhow::Result<Arc<dyn Backplane>> {
     options.ca_file.clone_from(&settings.ca_file);
     let backplane = RedisBackplane::connect(options).await.context("redis")?;
     Ok(Arc::new(backplane))
+}
+
+/// Every connection is a file, and the soft limit that processes start with is often 1,024.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!(%error, current = limit.current, "the limit of open files can't be raised");
+    }
 }
 
 /// The signals that ask a process to end.

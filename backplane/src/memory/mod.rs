@@ -24,6 +24,7 @@ use crate::backplane::{
 };
 use crate::error::BackplaneError;
 use crate::position::{Epoch, Offset, Position};
+use crate::random;
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic};
 use crate::wire::Envelope;
 
@@ -48,11 +49,10 @@ impl MemoryBackplane {
     /// A world of its own, in which only `node` lives.
     #[must_use]
     pub fn new(node: NodeId) -> Self {
-        let secret: Vec<u8> = (0..2).flat_map(|_| Uuid::new_v4().into_bytes()).collect();
         Self {
             node,
             epoch: Epoch::new(&Uuid::new_v4().simple().to_string()),
-            secret: secret.into(),
+            secret: random::secret(),
             status: watch::Sender::new(Status::Connected),
             hubs: RwLock::default(),
             service: ArcSwapOption::empty(),

@@ -225,8 +225,8 @@ impl Lane {
         self.epoch = extent.epoch.clone();
         self.cursor = extent.start;
         self.hub.local.lock().restart(extent.start);
-        self.out.push(Delivery::Gap(Gap::NewEpoch(extent.epoch.clone())));
-        self.flush();
+        self.sink
+            .deliver(&[Delivery::Gap(Gap::NewEpoch(extent.epoch.clone()))]);
         self.hub.waiters.restart(&self.epoch, self.cursor);
     }
 

@@ -36,7 +36,6 @@ use prost::Message as _;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use self::commands::Commands;
 use self::entry::Content;
@@ -72,14 +71,13 @@ impl RedisBackplane {
     pub async fn connect(options: RedisOptions) -> Result<Self, BackplaneError> {
         options.check()?;
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
-        let random: Vec<u8> = (0..2).flat_map(|_| Uuid::new_v4().into_bytes()).collect();
         let commands = Commands::open(&options, &tasks, closing.clone()).await?;
         let inner = Arc::new(Inner {
             keys: Keys::new(&options.prefix),
             commands,
             hubs: RwLock::default(),
             service: ArcSwapOption::empty(),
-            nodes: Nodes::new(&options, random.into()),
+            nodes: Nodes::new(&options),
             rpc: Rpc::new(options.served_requests),
             standing: Standing::new(),
             wanted: Notify::new(),
@@ -138,8 +136,6 @@ impl RedisBackplane {
             }
             hubs.insert(name.clone(), Arc::clone(&hub));
         }
-        let lane = Lane::new(Arc::clone(inner), Arc::clone(&hub), sink, &extent);
-        inner.tasks.spawn(lane.run(pushes));
         let subscribed = inner.interest(&hub, vec![Subject::Lane], inner.deadline()).await;
         match subscribed {
             Ok(interested) => interested.keep(),
@@ -148,6 +144,8 @@ impl RedisBackplane {
                 return Err(error);
             }
         }
+        let lane = Lane::new(Arc::clone(inner), hub, sink, &extent);
+        inner.tasks.spawn(lane.run(pushes));
         Ok(())
     }
 

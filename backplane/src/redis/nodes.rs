@@ -17,6 +17,7 @@ use super::link::{decode, items, malformed};
 use super::options::RedisOptions;
 use super::script::{Invocation, Name};
 use crate::error::BackplaneError;
+use crate::random;
 use crate::topic::NodeId;
 
 /// Connections that are registered again in one round trip.
@@ -54,8 +55,8 @@ const NEW: u8 = 0;
 const BEING_REMOVED: u8 = 2;
 
 impl Nodes {
-    pub(super) fn new(options: &RedisOptions, random: Arc<[u8]>) -> Self {
-        let secret = options.cluster_secret.clone().unwrap_or(random);
+    pub(super) fn new(options: &RedisOptions) -> Self {
+        let secret = options.cluster_secret.clone().unwrap_or_else(random::secret);
         Self {
             state: Mutex::default(),
             barred: AtomicBool::new(false),
@@ -135,7 +136,8 @@ impl Inner {
             state.epoch = Some(beat.epoch);
         }
         self.finish_unfinished().await;
-        if self.may_reap(state) {
+        // Who is not yet told of removed connections must not remove any.
+        if self.may_reap(state) && self.service().is_some() {
             for dead in beat.dead {
                 self.tasks.spawn(Arc::clone(self).reap(dead));
             }
@@ -254,9 +256,13 @@ impl Inner {
                 }
                 match self.finish_one(&hub, &id, &what).await {
                     Ok(_) => drop(hub.local.lock().unfinished.remove(&id)),
-                    Err(error) => {
+                    Err(error) if error.is_transient() => {
                         debug!(%error, "a removal still has to wait");
                         return;
+                    }
+                    Err(error) => {
+                        warn!(%error, "a removal was refused");
+                        hub.local.lock().unfinished.remove(&id);
                     }
                 }
             }

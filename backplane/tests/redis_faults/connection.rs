@@ -31,7 +31,7 @@ impl Publisher {
             while !stopped.load(Ordering::Acquire) {
                 match member
                     .node
-                    .publish(&member.hub, &[topic.clone()], &envelope("m"))
+                    .publish(&member.hub, std::slice::from_ref(&topic), &envelope("m"))
                     .await
                 {
                     Ok(receipts) => offsets.extend(receipts.into_iter().flatten()),

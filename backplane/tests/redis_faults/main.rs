@@ -29,7 +29,7 @@ async fn publish_until_it_works(member: &Member, topic: Topic, target: &str) {
     eventually("publishing works", async || {
         member
             .node
-            .publish(&member.hub, &[topic.clone()], &envelope(target))
+            .publish(&member.hub, std::slice::from_ref(&topic), &envelope(target))
             .await
             .ok()
     })

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hubcast_backplane::conformance::{eventually, group, open, record};
 use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
-use hubcast_backplane::{Backplane, BackplaneError, HubOptions, Topic};
+use hubcast_backplane::{BackplaneError, HubOptions, Topic};
 
 use crate::support::RedisServer;
 use crate::{many, one};

@@ -12,8 +12,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a client may take for the headers of a request.
-const HEADER_PATIENCE: Duration = Duration::from_secs(15);
+/// How long a client may take for the headers of a request. The time between two requests counts too, so it is longer
+/// than load balancers keep idle connections (mostly 60 s): they must be the ones to close them.
+const HEADER_PATIENCE: Duration = Duration::from_secs(75);
 /// Largest head of a request. A token of 16 KiB must fit.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 

@@ -37,7 +37,11 @@ const BASE: &str = "Connection closed with an error.";
 
 impl CloseReason {
     pub(crate) fn from_decode(error: &DecodeError) -> Self {
-        Self::Protocol { detail: format!("InvalidDataException: {error}") }
+        let hint = match error {
+            DecodeError::TooLarge { .. } => " The message size can be configured with limits.message_bytes.",
+            _ => "",
+        };
+        Self::Protocol { detail: format!("InvalidDataException: {error}{hint}") }
     }
 
     /// The Close message that the client gets, if any.

@@ -165,7 +165,20 @@ impl Session {
         self.close(CloseReason::TransportLost(what));
     }
 
-    /// Whether everything was written and nothing will follow.
+    /// Ends when no request has been attached for too long; never for a session that is one socket.
+    pub(crate) async fn lost(&self) {
+        match &self.http {
+            Some(link) => link.lost(self.hub.shared().options().timeouts.disconnect).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Forgets what the client has not fetched.
+    pub(crate) fn discard_outbox(&self) {
+        self.outbox.discard();
+    }
+
+    /// Bytes that wait for the client.
     pub(crate) fn queued_bytes(&self) -> usize {
         self.outbox.queued_bytes()
     }

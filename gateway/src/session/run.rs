@@ -1,9 +1,10 @@
 //! A session's life: handshake, messages, end.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::invocations::Invocations;
 use super::{CloseReason, Session, handshake};
@@ -14,11 +15,6 @@ use crate::protocol::{Decoder, HubMessage, HubProtocol};
 pub(crate) trait Inbound: Send {
     /// The next bytes of the client, or the end.
     fn receive(&mut self) -> impl Future<Output = Received> + Send;
-
-    /// When the connection counts as lost because no request is attached to it; `None` while one is.
-    fn lost_at(&self) -> Option<Instant> {
-        None
-    }
 }
 
 /// What came in.
@@ -102,6 +98,8 @@ struct Conversation<'a> {
     pings: bool,
     heard: Instant,
     ping_due: Instant,
+    /// Armed for the next deadline or an earlier time: messages push deadlines back, and re-arming at each would cost.
+    timer: Pin<Box<Sleep>>,
 }
 
 impl<'a> Conversation<'a> {
@@ -116,6 +114,7 @@ impl<'a> Conversation<'a> {
             pings: false,
             heard: now,
             ping_due: now + options.timeouts.keep_alive,
+            timer: Box::pin(sleep_until(now + options.timeouts.keep_alive)),
         }
     }
 
@@ -169,7 +168,10 @@ impl<'a> Conversation<'a> {
         let session = self.session;
         let reading = self.may_read();
         let backed_up = self.is_backed_up();
-        let deadline = self.deadline(inbound);
+        let deadline = self.deadline();
+        if deadline < self.timer.deadline() {
+            self.timer.as_mut().reset(deadline);
+        }
         let ended = tokio::select! {
             biased;
             () = session.closing.cancelled() => return Err(self.asked_to_close()),
@@ -189,7 +191,8 @@ impl<'a> Conversation<'a> {
                 }
                 None
             }
-            () = sleep_until(deadline) => return self.tick(inbound, reading),
+            () = session.lost() => return Err(CloseReason::TransportLost("no request came in time")),
+            () = self.timer.as_mut() => return self.tick(reading),
         };
         if let Some(ended) = ended {
             self.invocations.settle(session, ended);
@@ -199,18 +202,14 @@ impl<'a> Conversation<'a> {
     }
 
     /// When to look at the clock next.
-    fn deadline(&self, inbound: &impl Inbound) -> Instant {
+    fn deadline(&self) -> Instant {
         let silence = self.pings.then(|| self.heard + self.session.hub.shared().options().timeouts.client_timeout);
-        let far = self.ping_due; // long polling never pings, looking now and then costs nothing
-        [silence, inbound.lost_at()].into_iter().flatten().fold(far, Instant::min)
+        silence.map_or(self.ping_due, |silence| silence.min(self.ping_due))
     }
 
-    fn tick(&mut self, inbound: &impl Inbound, reading: bool) -> Result<(), CloseReason> {
+    fn tick(&mut self, reading: bool) -> Result<(), CloseReason> {
         let now = Instant::now();
         let timeouts = &self.session.hub.shared().options().timeouts;
-        if inbound.lost_at().is_some_and(|at| at <= now) {
-            return Err(CloseReason::TransportLost("no request came in time"));
-        }
         if !reading {
             self.heard = now;
         }
@@ -223,6 +222,8 @@ impl<'a> Conversation<'a> {
                 self.session.push(&HubMessage::Ping);
             }
         }
+        let deadline = self.deadline();
+        self.timer.as_mut().reset(deadline);
         Ok(())
     }
 

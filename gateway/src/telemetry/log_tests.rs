@@ -103,13 +103,13 @@ fn a_span_reaches_the_collector_with_its_remote_parent() {
     .unwrap();
     let (parent, child) = with_default(subscriber, || {
         let parent = info_span!(target: trace::TARGET, "publish")
-            .in_scope(trace::current)
+            .in_scope(|| trace::context_of(&tracing::Span::current()))
             .unwrap();
         let span = info_span!(target: trace::TARGET, "deliver", hub = "chat");
         trace::set_parent(&span, &parent.traceparent, "vendor=1");
         let child = span.in_scope(|| {
             info!(target: "hubcast::session", "a line");
-            trace::current().unwrap()
+            trace::context_of(&tracing::Span::current()).unwrap()
         });
         (parent, child)
     });
@@ -152,10 +152,10 @@ fn without_a_collector_spans_have_no_context() {
         &TelemetryConfig::default(),
         || {
             let span = info_span!(target: trace::TARGET, "deliver");
-            assert_eq!(span.in_scope(trace::current), None);
+            assert_eq!(span.in_scope(|| trace::context_of(&tracing::Span::current())), None);
             let logged = info_span!(target: "hubcast::session", "connection");
             assert!(!logged.is_disabled());
-            assert_eq!(logged.in_scope(trace::current), None);
+            assert_eq!(logged.in_scope(|| trace::context_of(&tracing::Span::current())), None);
         },
     );
     assert!(text.is_empty(), "{text}");
@@ -186,7 +186,7 @@ fn a_trace_that_the_caller_does_not_record_is_not_recorded() {
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
             "",
         );
-        let context = span.in_scope(trace::current).unwrap();
+        let context = span.in_scope(|| trace::context_of(&tracing::Span::current())).unwrap();
         assert!(
             context
                 .traceparent

@@ -1,11 +1,12 @@
 //! A connection that is many requests: what SSE and long polling share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::Transport;
@@ -100,11 +101,6 @@ impl HttpLink {
         Attached { link: self }
     }
 
-    pub(super) fn set_idle(&self) {
-        self.state.lock().idle_since = Some(Instant::now());
-        self.changed.notify_one();
-    }
-
     pub(super) fn set_attached(&self) {
         self.state.lock().idle_since = None;
     }
@@ -127,17 +123,39 @@ impl HttpLink {
     /// Called when the session ends: refuses further bytes, and keeps what a long-polling client has yet to fetch.
     pub(crate) async fn end(&self, session: &Session, reason: &CloseReason) {
         self.inbox.discard();
-        let fetches = session.connection().transport() == Some(Transport::LongPolling);
-        if !fetches || matches!(reason, CloseReason::ByClient | CloseReason::TransportLost(_) | CloseReason::Moved) {
-            return;
-        }
-        let patience = session.hub().shared().options().timeouts.disconnect;
-        let _ = timeout(patience, async {
+        let timeouts = &session.hub().shared().options().timeouts;
+        let patience = match session.connection().transport() {
+            _ if matches!(reason, CloseReason::TransportLost(_) | CloseReason::Moved) => return,
+            Some(Transport::LongPolling) if *reason == CloseReason::ByClient => return,
+            Some(Transport::LongPolling) => timeouts.disconnect,
+            Some(Transport::ServerSentEvents) => timeouts.send,
+            _ => return,
+        };
+        let fetched = timeout(patience, async {
             while self.state.lock().stage != Stage::Drained {
                 self.changed.notified().await;
             }
-        })
-        .await;
+        });
+        if fetched.await.is_err() {
+            session.discard_outbox();
+        }
+    }
+
+    /// Ends when no request has been attached for `patience`.
+    pub(crate) async fn lost(&self, patience: Duration) {
+        loop {
+            match self.idle_since() {
+                None => self.changed.notified().await,
+                Some(since) => tokio::select! {
+                    () = sleep_until(since + patience) => {
+                        if self.idle_since() == Some(since) {
+                            return;
+                        }
+                    }
+                    () = self.changed.notified() => {}
+                },
+            }
+        }
     }
 
     /// Waits for the client to choose a transport.
@@ -163,7 +181,8 @@ pub(super) struct Attached<'a> {
 
 impl Drop for Attached<'_> {
     fn drop(&mut self) {
-        self.link.set_idle();
+        self.link.state.lock().idle_since = Some(Instant::now());
+        self.link.changed.notify_one();
     }
 }
 
@@ -181,13 +200,12 @@ pub(crate) async fn run_over_http(session: Arc<Session>) {
         // Negotiated, perhaps written to, and never connected.
         None => session.close(CloseReason::TransportLost("no transport was chosen in time")),
     }
-    let mut inbound = HttpInbound { link, patience };
+    let mut inbound = HttpInbound { link };
     run(&session, &mut inbound, false).await;
 }
 
 struct HttpInbound<'a> {
     link: &'a HttpLink,
-    patience: std::time::Duration,
 }
 
 impl Inbound for HttpInbound<'_> {
@@ -197,9 +215,5 @@ impl Inbound for HttpInbound<'_> {
             Taken::Some => chunks.pop().map_or(Received::Closed, Received::Data),
             Taken::End => Received::Closed,
         }
-    }
-
-    fn lost_at(&self) -> Option<Instant> {
-        self.link.idle_since().map(|since| since + self.patience)
     }
 }

@@ -17,9 +17,8 @@ const MAX_BATCH_BYTES: usize = 64 * 1024;
 /// The body of the response. Ends with the session; dropped before, it ends the session.
 pub(crate) fn stream(session: Arc<Session>) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
     if let Some(link) = session.http() {
-        link.set_attached();
         link.begin();
-        link.set_attached();
+        link.set_attached(); // for good: without its response the session ends
     }
     // The comment opens Firefox's EventSource before there is an event.
     let pending = VecDeque::from([Bytes::from_static(b":\r\n")]);
@@ -37,6 +36,7 @@ impl Body {
     async fn next(&mut self) -> Option<Bytes> {
         if self.pending.is_empty() {
             if self.session.take_frames(&mut self.frames, MAX_BATCH_BYTES).await == Taken::End {
+                self.fetched();
                 return None;
             }
             for frame in self.frames.drain(..) {
@@ -47,8 +47,18 @@ impl Body {
     }
 }
 
+impl Body {
+    /// The client needs nothing more of this session.
+    fn fetched(&self) {
+        if let Some(link) = self.session.http() {
+            link.drained();
+        }
+    }
+}
+
 impl Drop for Body {
     fn drop(&mut self) {
+        self.fetched();
         self.session.transport_ended("the event stream was closed"); // without effect when the session ended first
     }
 }
