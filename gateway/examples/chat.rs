@@ -33,7 +33,11 @@ async fn join(context: Context, room: String) -> Result<usize, HubError> {
         return Err(HubError::new("a room's name has at most 40 characters"));
     }
     context.join(&room).await?;
-    context.clients().others_in_group(&room).send("Joined", (&room, context.connection_id().as_str())).await?;
+    context
+        .clients()
+        .others_in_group(&room)
+        .send("Joined", (&room, context.connection_id().as_str()))
+        .await?;
     Ok(context.groups().len())
 }
 
@@ -73,14 +77,21 @@ async fn tell_the_time(hub: HubHandle) {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let chat = Hub::new("chat").method("Join", join).method("Say", say).on_connected(greet).on_disconnected(part);
+    let chat = Hub::new("chat")
+        .method("Join", join)
+        .method("Say", say)
+        .on_connected(greet)
+        .on_disconnected(part);
     let mut options = Options::default();
     options.auth.allow_anonymous = Some(true);
     let gateway = Gateway::builder().hub(chat).options(options).build().await?;
 
     let hub = gateway.hub("chat")?;
     tokio::spawn(tell_the_time(hub.clone()));
-    let app = Router::new().route("/announce", post(announce)).with_state(hub).merge(gateway.router());
+    let app = Router::new()
+        .route("/announce", post(announce))
+        .with_state(hub)
+        .merge(gateway.router());
 
     let listener = TcpListener::bind("127.0.0.1:8080").await?;
     println!("listening on http://{}", listener.local_addr()?);

@@ -46,7 +46,11 @@ async fn prices(
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut options = Options::default();
     options.auth.allow_anonymous = Some(true);
-    let gateway = Gateway::builder().hub(Hub::new("prices").stream("Prices", prices)).options(options).build().await?;
+    let gateway = Gateway::builder()
+        .hub(Hub::new("prices").stream("Prices", prices))
+        .options(options)
+        .build()
+        .await?;
     let listener = TcpListener::bind("127.0.0.1:8080").await?;
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, gateway.router()).await?;

@@ -110,16 +110,29 @@ impl GatewayBuilder {
             let name = hub.check()?;
             let runtime = Arc::new(HubRuntime::new(name.clone(), hub, Arc::clone(&shared)));
             if hubs.insert(name.clone(), runtime).is_some() {
-                return Err(Error::DefinedTwice { kind: "hub", name: name.to_string() });
+                return Err(Error::DefinedTwice {
+                    kind: "hub",
+                    name: name.to_string(),
+                });
             }
         }
-        shared.backplane().set_service(Arc::new(ServeNode::new(hubs.values())));
+        shared
+            .backplane()
+            .set_service(Arc::new(ServeNode::new(hubs.values())));
         let log = &shared.options().hubs;
-        let log = HubOptions { retention_messages: log.retention_messages, retention: log.retention };
+        let log = HubOptions {
+            retention_messages: log.retention_messages,
+            retention: log.retention,
+        };
         for (name, runtime) in &hubs {
-            shared.backplane().open_hub(name.clone(), log.clone(), Arc::clone(runtime) as _).await?;
+            shared
+                .backplane()
+                .open_hub(name.clone(), log.clone(), Arc::clone(runtime) as _)
+                .await?;
         }
-        Ok(Gateway { app: App::new(shared, hubs) })
+        Ok(Gateway {
+            app: App::new(shared, hubs),
+        })
     }
 }
 
@@ -140,7 +153,10 @@ impl Gateway {
     /// # Errors
     /// [`Error::UnknownHub`] when the gateway was built without it.
     pub fn hub(&self, name: &str) -> Result<HubHandle, Error> {
-        let hub = self.app.hub(name).ok_or_else(|| Error::UnknownHub(name.to_owned()))?;
+        let hub = self
+            .app
+            .hub(name)
+            .ok_or_else(|| Error::UnknownHub(name.to_owned()))?;
         Ok(HubHandle::new(hub))
     }
 
@@ -156,7 +172,10 @@ impl Gateway {
         let shared = &self.app.inner.shared;
         let finished = timeout(deadline, async {
             for hub in self.app.inner.hubs.values() {
-                hub.registry().all().iter().for_each(|session| session.close(CloseReason::NodeStops));
+                hub.registry()
+                    .all()
+                    .iter()
+                    .for_each(|session| session.close(CloseReason::NodeStops));
             }
             shared.tasks().close();
             shared.tasks().wait().await;
@@ -164,7 +183,9 @@ impl Gateway {
         .await;
         let drained = match finished {
             Ok(()) => Drained::Clean,
-            Err(_) => Drained::Abandoned { tasks: shared.tasks().len() },
+            Err(_) => Drained::Abandoned {
+                tasks: shared.tasks().len(),
+            },
         };
         // Short even when the server can't be reached: the node's lease ends by itself.
         let _ = timeout(Duration::from_secs(2), shared.backplane().shutdown()).await;
@@ -174,13 +195,18 @@ impl Gateway {
 
 impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gateway").field("hubs", &self.app.inner.hubs.len()).finish_non_exhaustive()
+        f.debug_struct("Gateway")
+            .field("hubs", &self.app.inner.hubs.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for GatewayBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GatewayBuilder").field("hubs", &self.hubs).field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("GatewayBuilder")
+            .field("hubs", &self.hubs)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -209,11 +235,21 @@ pub(crate) enum Readiness {
 impl App {
     fn new(shared: Arc<Shared>, hubs: HashMap<HubName, Arc<HubRuntime>>) -> Self {
         let options = shared.options();
-        let authenticator =
-            Authenticator::new(JwtVerifier::new(&options.auth), options.auth.allow_anonymous.unwrap_or(false));
+        let authenticator = Authenticator::new(
+            JwtVerifier::new(&options.auth),
+            options.auth.allow_anonymous.unwrap_or(false),
+        );
         let origins = Origins::new(&options.cors);
         let draining = AtomicBool::new(false);
-        Self { inner: Arc::new(Inner { shared, hubs, authenticator, origins, draining }) }
+        Self {
+            inner: Arc::new(Inner {
+                shared,
+                hubs,
+                authenticator,
+                origins,
+                draining,
+            }),
+        }
     }
 
     pub(crate) fn hub(&self, name: &str) -> Option<Arc<HubRuntime>> {
@@ -258,9 +294,18 @@ impl App {
         let metrics = shared.metrics();
         let connected = *shared.backplane().status().borrow() == Status::Connected;
         metrics.backplane_up.set(i64::from(connected));
-        metrics.tasks.set(i64::try_from(shared.tasks().len()).unwrap_or(i64::MAX));
-        let queued: usize = self.inner.hubs.values().map(|hub| hub.registry().queued_bytes()).sum();
-        metrics.outbox_bytes.set(i64::try_from(queued).unwrap_or(i64::MAX));
+        metrics
+            .tasks
+            .set(i64::try_from(shared.tasks().len()).unwrap_or(i64::MAX));
+        let queued: usize = self
+            .inner
+            .hubs
+            .values()
+            .map(|hub| hub.registry().queued_bytes())
+            .sum();
+        metrics
+            .outbox_bytes
+            .set(i64::try_from(queued).unwrap_or(i64::MAX));
         metrics.encode()
     }
 

@@ -19,9 +19,9 @@
 //! ```
 
 mod auth;
-mod cluster;
 #[cfg(feature = "cli")]
 pub mod cli;
+mod cluster;
 #[cfg(feature = "cli")]
 mod config;
 #[cfg(feature = "cli")]
@@ -44,9 +44,9 @@ pub use auth::Identity;
 pub use error::Error;
 pub use gateway::{Drained, Gateway, GatewayBuilder};
 pub use hub::{
-    Arguments, BindError, Call, CallerClients, Clients, Connection, Context, Disconnected, FromInvocation, Groups, Hook,
-    HookOutcome, Hub, HubError, HubHandle, IntoOutcome, IntoStream, Method, Recipients, StreamMethod, Transport,
-    marker,
+    Arguments, BindError, Call, CallerClients, Clients, Connection, Context, Disconnected, FromInvocation,
+    Groups, Hook, HookOutcome, Hub, HubError, HubHandle, IntoOutcome, IntoStream, Method, Recipients,
+    StreamMethod, Transport, marker,
 };
 pub use hubcast_backplane as backplane;
 pub use options::{AuthOptions, CorsOptions, HubDefaults, Leeway, Limits, OptionError, Options, Timeouts};

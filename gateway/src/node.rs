@@ -29,17 +29,27 @@ pub(crate) async fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> anyho
     let mut builder = Gateway::builder().backplane(Arc::clone(&backplane));
     let mut pages = Router::new();
     if config.demo {
-        let key = options.auth.access_key.get_or_insert_with(|| demo::derived_key(&backplane.cluster_secret()));
+        let key = options
+            .auth
+            .access_key
+            .get_or_insert_with(|| demo::derived_key(&backplane.cluster_secret()));
         pages = demo::routes(key.clone());
         builder = builder.hub(demo::hub());
     }
     let gateway = builder.options(options).build().await?;
     let router = gateway.router().merge(pages);
 
-    let listener = TcpListener::bind(&config.listen)
-        .await
-        .with_context(|| format!("listen: can't bind {}; is another process using it?", config.listen))?;
-    ready(listener.local_addr().context("listen: the bound address is unknown")?);
+    let listener = TcpListener::bind(&config.listen).await.with_context(|| {
+        format!(
+            "listen: can't bind {}; is another process using it?",
+            config.listen
+        )
+    })?;
+    ready(
+        listener
+            .local_addr()
+            .context("listen: the bound address is unknown")?,
+    );
 
     let stop = CancellationToken::new();
     let serving = tokio::spawn(http::serve(listener, router, stop.clone(), config.drain.deadline));
@@ -65,13 +75,20 @@ async fn drain(
     let _ = timeout(Duration::from_secs(2), serving).await;
     match drained {
         Drained::Clean => tracing::info!("drained"),
-        Drained::Abandoned { tasks } => tracing::warn!(tasks, "the drain's deadline came before every client had left"),
+        Drained::Abandoned { tasks } => {
+            tracing::warn!(tasks, "the drain's deadline came before every client had left");
+        }
     }
     Ok(())
 }
 
 async fn backplane(config: &Config) -> anyhow::Result<Arc<dyn Backplane>> {
-    let node = config.node_id.as_deref().map(NodeId::parse).transpose().context("node_id")?;
+    let node = config
+        .node_id
+        .as_deref()
+        .map(NodeId::parse)
+        .transpose()
+        .context("node_id")?;
     let Some(url) = &config.redis else {
         let node = node.map_or_else(|| NodeId::parse("local"), Ok)?;
         return Ok(Arc::new(MemoryBackplane::new(node)));
@@ -97,7 +114,13 @@ fn raise_file_limit() {
     if limit.current == limit.maximum {
         return;
     }
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+    if let Err(error) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    ) {
         tracing::warn!(%error, current = limit.current, "the limit of open files can't be raised");
     }
 }
@@ -110,7 +133,10 @@ struct Stopped {
 
 impl Stopped {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn wait(&mut self) {

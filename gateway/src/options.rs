@@ -55,7 +55,10 @@ impl From<Duration> for Leeway {
 impl AuthOptions {
     /// The accepted keys, the primary one first.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
-        [&self.access_key, &self.access_key_secondary].into_iter().flatten().map(|key| key.expose_secret().as_bytes())
+        [&self.access_key, &self.access_key_secondary]
+            .into_iter()
+            .flatten()
+            .map(|key| key.expose_secret().as_bytes())
     }
 }
 
@@ -197,17 +200,23 @@ impl Options {
             if let Some(length) = value.as_ref().map(|v| v.expose_secret().len())
                 && length < MIN_ACCESS_KEY_BYTES
             {
-                let problem =
-                    format!("has {length} bytes, at least {MIN_ACCESS_KEY_BYTES} are needed; try `openssl rand -base64 48`");
+                let problem = format!(
+                    "has {length} bytes, at least {MIN_ACCESS_KEY_BYTES} are needed; try `openssl rand -base64 48`"
+                );
                 return fail(key, problem);
             }
         }
         if self.auth.access_key.is_none() && self.auth.access_key_secondary.is_some() {
-            return fail("auth.access_key_secondary", "is set, but auth.access_key is not".to_owned());
+            return fail(
+                "auth.access_key_secondary",
+                "is set, but auth.access_key is not".to_owned(),
+            );
         }
         for origin in &self.cors.allowed_origins {
             if origin != "*" && !is_origin(origin) {
-                let problem = format!("{origin:?} is not an origin such as https://app.example.org (no path, no final slash)");
+                let problem = format!(
+                    "{origin:?} is not an origin such as https://app.example.org (no path, no final slash)"
+                );
                 return fail("cors.allowed_origins", problem);
             }
         }
@@ -219,17 +228,55 @@ impl Options {
         let limits = &self.limits;
         let at_least = |key, value: usize, least: usize, why: &str| {
             if value < least {
-                return Err(OptionError { key, problem: format!("is {value}, must be at least {least} ({why})") });
+                return Err(OptionError {
+                    key,
+                    problem: format!("is {value}, must be at least {least} ({why})"),
+                });
             }
             Ok(())
         };
-        at_least("limits.message_bytes", limits.message_bytes, 256, "a handshake must fit")?;
-        at_least("limits.http_body_bytes", limits.http_body_bytes, limits.message_bytes, "limits.message_bytes")?;
-        at_least("limits.outbox_bytes", limits.outbox_bytes, limits.message_bytes, "limits.message_bytes")?;
-        at_least("limits.inbox_bytes", limits.inbox_bytes, 1024, "smaller than one read")?;
-        at_least("limits.groups_per_connection", limits.groups_per_connection, 1, "groups would be useless")?;
-        at_least("hubs.parallel_invocations", self.hubs.parallel_invocations, 1, "nothing could run")?;
-        at_least("hubs.retention_messages", self.hubs.retention_messages, 1, "a lost connection could not be repaired")
+        at_least(
+            "limits.message_bytes",
+            limits.message_bytes,
+            256,
+            "a handshake must fit",
+        )?;
+        at_least(
+            "limits.http_body_bytes",
+            limits.http_body_bytes,
+            limits.message_bytes,
+            "limits.message_bytes",
+        )?;
+        at_least(
+            "limits.outbox_bytes",
+            limits.outbox_bytes,
+            limits.message_bytes,
+            "limits.message_bytes",
+        )?;
+        at_least(
+            "limits.inbox_bytes",
+            limits.inbox_bytes,
+            1024,
+            "smaller than one read",
+        )?;
+        at_least(
+            "limits.groups_per_connection",
+            limits.groups_per_connection,
+            1,
+            "groups would be useless",
+        )?;
+        at_least(
+            "hubs.parallel_invocations",
+            self.hubs.parallel_invocations,
+            1,
+            "nothing could run",
+        )?;
+        at_least(
+            "hubs.retention_messages",
+            self.hubs.retention_messages,
+            1,
+            "a lost connection could not be repaired",
+        )
     }
 
     fn check_times(&self) -> Result<(), OptionError> {
@@ -245,19 +292,33 @@ impl Options {
             ("hubs.retention_seconds", self.hubs.retention),
         ];
         if let Some((key, _)) = all.into_iter().find(|(_, time)| time.is_zero()) {
-            return Err(OptionError { key, problem: "must be more than 0".to_owned() });
+            return Err(OptionError {
+                key,
+                problem: "must be more than 0".to_owned(),
+            });
         }
         if times.long_poll > MAX_LONG_POLL {
-            let problem = format!("is {:?}, clients give up after 100 s; at most 95", times.long_poll);
-            return Err(OptionError { key: "timeouts.long_poll_seconds", problem });
+            let problem = format!(
+                "is {:?}, clients give up after 100 s; at most 95",
+                times.long_poll
+            );
+            return Err(OptionError {
+                key: "timeouts.long_poll_seconds",
+                problem,
+            });
         }
         Ok(())
     }
 }
 
 fn is_origin(text: &str) -> bool {
-    let Ok(uri) = text.parse::<axum::http::Uri>() else { return false };
-    uri.scheme().is_some() && uri.authority().is_some() && !text.ends_with('/') && matches!(uri.path(), "" | "/")
+    let Ok(uri) = text.parse::<axum::http::Uri>() else {
+        return false;
+    };
+    uri.scheme().is_some()
+        && uri.authority().is_some()
+        && !text.ends_with('/')
+        && matches!(uri.path(), "" | "/")
 }
 
 /// Seconds with fractions, as configuration files and variables carry them.

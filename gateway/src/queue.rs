@@ -52,7 +52,12 @@ pub(crate) enum Taken {
 
 impl ByteQueue {
     pub(crate) fn new(limit_bytes: usize) -> Self {
-        Self { state: Mutex::default(), limit_bytes, filled: Notify::new(), drained: Notify::new() }
+        Self {
+            state: Mutex::default(),
+            limit_bytes,
+            filled: Notify::new(),
+            drained: Notify::new(),
+        }
     }
 
     /// A queue that hands out nothing before [`open`](Self::open).
@@ -221,7 +226,10 @@ mod tests {
     async fn over_the_bound_a_push_is_refused_and_a_waiting_push_goes_on_after_a_take() {
         let queue = Arc::new(ByteQueue::new(10));
         queue.try_push(Bytes::from_static(b"12345678")).unwrap();
-        assert_eq!(queue.try_push(Bytes::from_static(b"abc")), Err(PushError::Full { queued: 8 }));
+        assert_eq!(
+            queue.try_push(Bytes::from_static(b"abc")),
+            Err(PushError::Full { queued: 8 })
+        );
         let waiting = tokio::spawn({
             let queue = Arc::clone(&queue);
             async move { queue.push(Bytes::from_static(b"abc")).await }

@@ -60,7 +60,9 @@ fn id_from(bytes: &[u8]) -> Result<ConnectionId, TokenError> {
 
 impl TokenSigner {
     pub(crate) fn new(cluster_secret: &[u8]) -> Self {
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, cluster_secret) }
+        Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, cluster_secret),
+        }
     }
 
     /// A fresh connection id and its token, which may create the connection for `life`. With `separate_id` unset the
@@ -143,9 +145,20 @@ mod tests {
         let read = TokenSigner::new(b"secret").read(&hub("chat"), &token).unwrap();
         assert_eq!(read.id, id);
         assert!(read.creates_within.unwrap() <= Duration::from_secs(15));
-        assert_eq!(TokenSigner::new(b"other").read(&hub("chat"), &token), Err(TokenError::Forged));
-        assert_eq!(signer.read(&hub("news"), &token), Err(TokenError::Forged), "a token is for one hub");
-        assert_eq!(signer.read(&hub("chat"), id.as_str()), Err(TokenError::Forged), "the id is not the token");
+        assert_eq!(
+            TokenSigner::new(b"other").read(&hub("chat"), &token),
+            Err(TokenError::Forged)
+        );
+        assert_eq!(
+            signer.read(&hub("news"), &token),
+            Err(TokenError::Forged),
+            "a token is for one hub"
+        );
+        assert_eq!(
+            signer.read(&hub("chat"), id.as_str()),
+            Err(TokenError::Forged),
+            "the id is not the token"
+        );
         for text in ["", "A", "not base64!", &token[1..], &format!("{token}A")] {
             assert_eq!(signer.read(&hub("chat"), text), Err(TokenError::Forged), "{text}");
         }

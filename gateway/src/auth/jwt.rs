@@ -25,7 +25,10 @@ impl JwtVerifier {
         validation.validate_nbf = true;
         validation.validate_aud = false;
         validation.set_required_spec_claims(&["exp"]);
-        Self { keys: options.keys().map(DecodingKey::from_secret).collect(), validation }
+        Self {
+            keys: options.keys().map(DecodingKey::from_secret).collect(),
+            validation,
+        }
     }
 
     pub(crate) fn verify(&self, token: &str) -> Result<Identity, AuthError> {
@@ -36,7 +39,9 @@ impl JwtVerifier {
         for key in &self.keys {
             match decode::<Map<String, Value>>(token, key, &self.validation) {
                 Ok(data) => return identity(data.claims),
-                Err(error) if matches!(error.kind(), ErrorKind::ExpiredSignature) => refusal = AuthError::Expired,
+                Err(error) if matches!(error.kind(), ErrorKind::ExpiredSignature) => {
+                    refusal = AuthError::Expired;
+                }
                 Err(_) => {}
             }
         }
@@ -76,7 +81,12 @@ mod tests {
     }
 
     fn token(algorithm: Algorithm, key: &str, claims: &Value) -> String {
-        encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(key.as_bytes())).unwrap()
+        encode(
+            &Header::new(algorithm),
+            claims,
+            &EncodingKey::from_secret(key.as_bytes()),
+        )
+        .unwrap()
     }
 
     fn now() -> u64 {
@@ -91,23 +101,59 @@ mod tests {
             assert_eq!(identity.user().unwrap().as_str(), "ann");
         }
         let claims = json!({"exp": now() + 60, "sub": "bob"});
-        assert_eq!(verifier().verify(&token(Algorithm::HS256, KEY, &claims)).unwrap().user().unwrap().as_str(), "bob");
+        assert_eq!(
+            verifier()
+                .verify(&token(Algorithm::HS256, KEY, &claims))
+                .unwrap()
+                .user()
+                .unwrap()
+                .as_str(),
+            "bob"
+        );
         let claims = json!({"exp": now() + 60});
-        assert!(verifier().verify(&token(Algorithm::HS256, KEY, &claims)).unwrap().user().is_none());
+        assert!(
+            verifier()
+                .verify(&token(Algorithm::HS256, KEY, &claims))
+                .unwrap()
+                .user()
+                .is_none()
+        );
     }
 
     #[test]
     fn what_is_not_exactly_right_is_refused() {
         let good = json!({"exp": now() + 60});
         let refused = |token: String| verifier().verify(&token).err();
-        assert_eq!(refused(token(Algorithm::HS256, "a third key, also of 32 bytes or so", &good)), Some(AuthError::Invalid));
-        assert_eq!(refused(token(Algorithm::HS384, KEY, &good)), Some(AuthError::Invalid));
-        assert_eq!(refused(token(Algorithm::HS256, KEY, &json!({"exp": now() - 600}))), Some(AuthError::Expired));
-        assert_eq!(refused(token(Algorithm::HS256, KEY, &json!({"sub": "no expiry"}))), Some(AuthError::Invalid));
+        assert_eq!(
+            refused(token(
+                Algorithm::HS256,
+                "a third key, also of 32 bytes or so",
+                &good
+            )),
+            Some(AuthError::Invalid)
+        );
+        assert_eq!(
+            refused(token(Algorithm::HS384, KEY, &good)),
+            Some(AuthError::Invalid)
+        );
+        assert_eq!(
+            refused(token(Algorithm::HS256, KEY, &json!({"exp": now() - 600}))),
+            Some(AuthError::Expired)
+        );
+        assert_eq!(
+            refused(token(Algorithm::HS256, KEY, &json!({"sub": "no expiry"}))),
+            Some(AuthError::Invalid)
+        );
         let later = json!({"exp": now() + 900, "nbf": now() + 600});
-        assert_eq!(refused(token(Algorithm::HS256, KEY, &later)), Some(AuthError::Invalid));
+        assert_eq!(
+            refused(token(Algorithm::HS256, KEY, &later)),
+            Some(AuthError::Invalid)
+        );
         let number = json!({"exp": now() + 60, "sub": 5});
-        assert_eq!(refused(token(Algorithm::HS256, KEY, &number)), Some(AuthError::UserId));
+        assert_eq!(
+            refused(token(Algorithm::HS256, KEY, &number)),
+            Some(AuthError::UserId)
+        );
         // {"alg":"none"} with the same claims and no signature
         let unsigned = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.eyJleHAiOjQxMDI0NDQ4MDB9.";
         assert_eq!(refused(unsigned.to_owned()), Some(AuthError::Invalid));

@@ -28,7 +28,10 @@ impl Identity {
     }
 
     pub(crate) fn new(user: Option<UserId>, claims: Map<String, Value>) -> Self {
-        Self { user, claims: Some(Arc::new(claims)) }
+        Self {
+            user,
+            claims: Some(Arc::new(claims)),
+        }
     }
 
     /// An identity of which only the user is known: of a connection that lived on another node.
@@ -77,7 +80,11 @@ impl Authenticator {
 
     /// Reads the credentials of a request. The `access_token` of the query counts only where browsers can't send
     /// headers (WebSocket and SSE, the caller decides) and only without an `Authorization` header.
-    pub(crate) fn authenticate(&self, headers: &HeaderMap, query_token: Option<&str>) -> Result<Identity, AuthError> {
+    pub(crate) fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        query_token: Option<&str>,
+    ) -> Result<Identity, AuthError> {
         let token = match headers.get(header::AUTHORIZATION) {
             Some(value) => Some(bearer(value.as_bytes())?),
             None => query_token,
@@ -93,5 +100,9 @@ impl Authenticator {
 fn bearer(value: &[u8]) -> Result<&str, AuthError> {
     let text = std::str::from_utf8(value).map_err(|_| AuthError::Scheme)?;
     let (scheme, token) = text.split_once(' ').ok_or(AuthError::Scheme)?;
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(AuthError::Scheme) }
+    if scheme.eq_ignore_ascii_case("bearer") {
+        Ok(token.trim())
+    } else {
+        Err(AuthError::Scheme)
+    }
 }

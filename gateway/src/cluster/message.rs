@@ -86,11 +86,18 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn status(status: u16) -> Self {
-        Self { status, ..Self::default() }
+        Self {
+            status,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn refused(status: u16, text: &'static str) -> Self {
-        Self { status, body: Bytes::from_static(text.as_bytes()), early: Vec::new() }
+        Self {
+            status,
+            body: Bytes::from_static(text.as_bytes()),
+            early: Vec::new(),
+        }
     }
 
     pub(crate) fn text(&self) -> String {
@@ -100,12 +107,20 @@ impl Answer {
 
 impl From<NodeReply> for Answer {
     fn from(reply: NodeReply) -> Self {
-        Self { status: u16::try_from(reply.status).unwrap_or(500), body: reply.body, early: reply.early }
+        Self {
+            status: u16::try_from(reply.status).unwrap_or(500),
+            body: reply.body,
+            early: reply.early,
+        }
     }
 }
 
 impl From<Answer> for NodeReply {
     fn from(answer: Answer) -> Self {
-        Self { status: u32::from(answer.status), body: answer.body, early: answer.early }
+        Self {
+            status: u32::from(answer.status),
+            body: answer.body,
+            early: answer.early,
+        }
     }
 }

@@ -33,24 +33,38 @@ pub(crate) struct Forward<'a> {
 impl Forward<'_> {
     /// A GET of a long-polling client.
     pub(crate) async fn poll(&self) -> Result<Answer, BackplaneError> {
-        let patience = self.hub.shared().options().timeouts.long_poll.saturating_add(PROMPT);
-        self.ask(Ask::Poll(ask::Poll {}), ForwardLabel::Poll, patience).await
+        let patience = self
+            .hub
+            .shared()
+            .options()
+            .timeouts
+            .long_poll
+            .saturating_add(PROMPT);
+        self.ask(Ask::Poll(ask::Poll {}), ForwardLabel::Poll, patience)
+            .await
     }
 
     /// A POST.
     pub(crate) async fn receive(&self, body: Bytes) -> Result<Answer, BackplaneError> {
-        self.ask(Ask::Receive(ask::Receive { body }), ForwardLabel::Post, PROMPT).await
+        self.ask(Ask::Receive(ask::Receive { body }), ForwardLabel::Post, PROMPT)
+            .await
     }
 
     /// A DELETE.
     pub(crate) async fn delete(&self) -> Result<Answer, BackplaneError> {
-        self.ask(Ask::Delete(ask::Delete {}), ForwardLabel::Delete, PROMPT).await
+        self.ask(Ask::Delete(ask::Delete {}), ForwardLabel::Delete, PROMPT)
+            .await
     }
 
     /// A socket or event stream that wants to live here. Answered with what came in so far, or with why not.
     pub(crate) async fn attach(&self, transport: Transport) -> Result<Answer, BackplaneError> {
         let transport = u32::try_from(transport.index()).unwrap_or(u32::MAX);
-        self.ask(Ask::Attach(ask::Attach { transport }), ForwardLabel::Attach, PROMPT).await
+        self.ask(
+            Ask::Attach(ask::Attach { transport }),
+            ForwardLabel::Attach,
+            PROMPT,
+        )
+        .await
     }
 
     async fn ask(&self, ask: Ask, label: ForwardLabel, patience: Duration) -> Result<Answer, BackplaneError> {
@@ -62,8 +76,15 @@ impl Forward<'_> {
             ask: Some(ask),
         };
         let payload = Bytes::from(request.encode_to_vec());
-        let reply = self.hub.shared().backplane().request(self.owner, payload, patience).await?;
-        let reply = NodeReply::decode(reply).map_err(|error| BackplaneError::Malformed { what: error.to_string() })?;
+        let reply = self
+            .hub
+            .shared()
+            .backplane()
+            .request(self.owner, payload, patience)
+            .await?;
+        let reply = NodeReply::decode(reply).map_err(|error| BackplaneError::Malformed {
+            what: error.to_string(),
+        })?;
         Ok(reply.into())
     }
 }
@@ -76,12 +97,26 @@ pub(crate) async fn change_group(
     group: &GroupName,
     join: bool,
 ) -> Result<(), Error> {
-    let forward = Forward { hub, owner, connection, user: None };
-    let change = Ask::Group(ask::Group { group: group.to_string(), join });
+    let forward = Forward {
+        hub,
+        owner,
+        connection,
+        user: None,
+    };
+    let change = Ask::Group(ask::Group {
+        group: group.to_string(),
+        join,
+    });
     let answer = forward.ask(change, ForwardLabel::Group, PROMPT).await?;
     match answer.status {
         200 | 404 => Ok(()),
-        409 => Err(Error::TooManyGroups { limit: hub.shared().options().limits.groups_per_connection }),
-        _ => Err(BackplaneError::NodeFailed { node: owner.clone(), reason: answer.text() }.into()),
+        409 => Err(Error::TooManyGroups {
+            limit: hub.shared().options().limits.groups_per_connection,
+        }),
+        _ => Err(BackplaneError::NodeFailed {
+            node: owner.clone(),
+            reason: answer.text(),
+        }
+        .into()),
     }
 }

@@ -22,7 +22,11 @@ pub(crate) struct ServeNode {
 
 impl ServeNode {
     pub(crate) fn new<'a>(hubs: impl Iterator<Item = &'a Arc<HubRuntime>>) -> Self {
-        Self { hubs: hubs.map(|hub| (hub.name().clone(), Arc::downgrade(hub))).collect() }
+        Self {
+            hubs: hubs
+                .map(|hub| (hub.name().clone(), Arc::downgrade(hub)))
+                .collect(),
+        }
     }
 
     fn hub(&self, name: &str) -> Option<Arc<HubRuntime>> {
@@ -57,14 +61,19 @@ impl NodeService for ServeNode {
     fn fenced(&self) {
         tracing::warn!("other nodes took this one for dead and removed its connections; closing them");
         for hub in self.hubs.values().filter_map(Weak::upgrade) {
-            hub.registry().all().iter().for_each(|session| session.close(CloseReason::Fenced));
+            hub.registry()
+                .all()
+                .iter()
+                .for_each(|session| session.close(CloseReason::Fenced));
         }
     }
 }
 
 async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, String> {
     let connection = ConnectionId::parse(&request.connection).map_err(|error| error.to_string())?;
-    let ask = request.ask.ok_or("this node does not know that request; is it older than the asking one?")?;
+    let ask = request
+        .ask
+        .ok_or("this node does not know that request; is it older than the asking one?")?;
     if let Ask::Group(change) = ask {
         let group = GroupName::parse(&change.group).map_err(|error| error.to_string())?;
         return match hub.change_local_group(&connection, &group, change.join).await {
@@ -73,7 +82,9 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
             Err(error) => Err(error.to_string()),
         };
     }
-    let Some(session) = hub.registry().find(&connection) else { return Ok(owned::unknown_connection()) };
+    let Some(session) = hub.registry().find(&connection) else {
+        return Ok(owned::unknown_connection());
+    };
     if session.connection().user().map(AsRef::as_ref) != request.user.as_deref() {
         return Ok(owned::other_user());
     }
@@ -82,7 +93,9 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         Ask::Receive(receive) => owned::receive(&session, receive.body).await,
         Ask::Delete(_) => owned::delete(&session),
         Ask::Attach(attach) => {
-            let transport = usize::try_from(attach.transport).ok().and_then(|index| Transport::ALL.get(index));
+            let transport = usize::try_from(attach.transport)
+                .ok()
+                .and_then(|index| Transport::ALL.get(index));
             let transport = transport.ok_or("unknown transport")?;
             owned::hand_over(&session, *transport).await
         }

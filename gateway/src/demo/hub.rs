@@ -35,7 +35,11 @@ async fn echo(value: Value) -> Value {
 }
 
 async fn send_message(context: Context, user: String, text: String) -> Result<(), HubError> {
-    Ok(context.clients().all().send("ReceiveMessage", (user, text)).await?)
+    Ok(context
+        .clients()
+        .all()
+        .send("ReceiveMessage", (user, text))
+        .await?)
 }
 
 async fn join_group(context: Context, group: String) -> Result<(), HubError> {
@@ -47,11 +51,19 @@ async fn leave_group(context: Context, group: String) -> Result<(), HubError> {
 }
 
 async fn send_to_group(context: Context, group: String, text: String) -> Result<(), HubError> {
-    Ok(context.clients().group(&group).send("GroupMessage", (&group, text)).await?)
+    Ok(context
+        .clients()
+        .group(&group)
+        .send("GroupMessage", (&group, text))
+        .await?)
 }
 
 async fn send_to_others_in_group(context: Context, group: String, text: String) -> Result<(), HubError> {
-    Ok(context.clients().others_in_group(&group).send("GroupMessage", (&group, text)).await?)
+    Ok(context
+        .clients()
+        .others_in_group(&group)
+        .send("GroupMessage", (&group, text))
+        .await?)
 }
 
 async fn send_to_user(context: Context, user: String, text: String) -> Result<(), HubError> {
@@ -59,7 +71,11 @@ async fn send_to_user(context: Context, user: String, text: String) -> Result<()
 }
 
 async fn send_to_connection(context: Context, connection: String, text: String) -> Result<(), HubError> {
-    Ok(context.clients().client(connection).send("DirectMessage", (text,)).await?)
+    Ok(context
+        .clients()
+        .client(connection)
+        .send("DirectMessage", (text,))
+        .await?)
 }
 
 async fn counter(count: u32, delay_ms: u64) -> impl Stream<Item = u32> {

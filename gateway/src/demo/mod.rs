@@ -27,13 +27,17 @@ const TOKEN_LIFE: Duration = Duration::from_secs(12 * 3600);
 /// A key for tokens when none is configured: all nodes derive the same.
 pub(crate) fn derived_key(cluster_secret: &[u8]) -> SecretString {
     let key = hmac::Key::new(hmac::HMAC_SHA256, cluster_secret);
-    URL_SAFE_NO_PAD.encode(hmac::sign(&key, b"hubcast demo access key")).into()
+    URL_SAFE_NO_PAD
+        .encode(hmac::sign(&key, b"hubcast demo access key"))
+        .into()
 }
 
 /// The page, and `POST /demo/token?user=NAME`, which believes any name: that is what makes it a demo.
 pub(crate) fn routes(access_key: SecretString) -> Router {
     let token = move |Query(wanted): Query<Wanted>| async move { token(&wanted.user, &access_key) };
-    Router::new().merge(page::routes()).route("/demo/token", post(token))
+    Router::new()
+        .merge(page::routes())
+        .route("/demo/token", post(token))
 }
 
 #[derive(Deserialize)]

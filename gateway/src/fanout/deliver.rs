@@ -17,14 +17,22 @@ pub(crate) fn deliver(hub: &HubRuntime, deliveries: &[Delivery]) {
     for delivery in deliveries {
         match delivery {
             Delivery::Message(message) => deliver_message(hub, message),
-            Delivery::Joined { connection, topics, .. } => {
+            Delivery::Joined {
+                connection, topics, ..
+            } => {
                 if let Some(session) = hub.registry().find(connection) {
-                    topics.iter().for_each(|topic| hub.registry().add(&session, topic));
+                    topics
+                        .iter()
+                        .for_each(|topic| hub.registry().add(&session, topic));
                 }
             }
-            Delivery::Left { connection, topics, .. } => {
+            Delivery::Left {
+                connection, topics, ..
+            } => {
                 if let Some(session) = hub.registry().find(connection) {
-                    topics.iter().for_each(|topic| hub.registry().leave(&session, topic));
+                    topics
+                        .iter()
+                        .for_each(|topic| hub.registry().leave(&session, topic));
                 }
             }
             Delivery::Gap(gap) => note_gap(hub, gap),
@@ -76,7 +84,11 @@ enum Except<'a> {
 
 impl<'a> Except<'a> {
     fn new(list: &'a [String]) -> Self {
-        if list.len() <= SHORT_LIST { Self::Few(list) } else { Self::Many(list.iter().map(String::as_str).collect()) }
+        if list.len() <= SHORT_LIST {
+            Self::Few(list)
+        } else {
+            Self::Many(list.iter().map(String::as_str).collect())
+        }
     }
 
     fn holds(&self, session: &Session) -> bool {

@@ -17,7 +17,11 @@ pub(crate) struct Frames<'a> {
 
 impl<'a> Frames<'a> {
     pub(crate) fn new(envelope: &'a Envelope, metrics: &'a Metrics) -> Self {
-        Self { envelope, metrics, frames: Default::default() }
+        Self {
+            envelope,
+            metrics,
+            frames: Default::default(),
+        }
     }
 
     /// The frame for one protocol; a clone is a reference count, not a copy. `None` when the envelope can't be written
@@ -27,7 +31,9 @@ impl<'a> Frames<'a> {
         cell.get_or_init(|| {
             self.metrics.encodes.get(protocol).inc();
             encode(self.envelope, protocol)
-                .inspect_err(|error| tracing::error!(%protocol, %error, "a published message can't be encoded"))
+                .inspect_err(
+                    |error| tracing::error!(%protocol, %error, "a published message can't be encoded"),
+                )
                 .ok()
         })
         .clone()
@@ -39,6 +45,10 @@ fn encode(envelope: &Envelope, protocol: HubProtocol) -> Result<Bytes, EncodeErr
         wire::Encoding::Json => Encoding::Json,
         wire::Encoding::MessagePack => Encoding::MessagePack,
     };
-    let arguments: Vec<_> = envelope.arguments.iter().map(|bytes| Value::from_raw(encoding, bytes.clone())).collect();
+    let arguments: Vec<_> = envelope
+        .arguments
+        .iter()
+        .map(|bytes| Value::from_raw(encoding, bytes.clone()))
+        .collect();
     encode_invocation(protocol, &envelope.target, &arguments)
 }

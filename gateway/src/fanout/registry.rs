@@ -28,7 +28,11 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        Self { hasher: RandomState::new(), sessions: Default::default(), topics: Default::default() }
+        Self {
+            hasher: RandomState::new(),
+            sessions: Default::default(),
+            topics: Default::default(),
+        }
     }
 
     /// Makes a session findable. `false` when there is one of that id already.
@@ -54,12 +58,19 @@ impl Registry {
 
     /// Bytes that wait for clients.
     pub(crate) fn queued_bytes(&self) -> usize {
-        self.sessions.iter().flat_map(|shard| shard.read().values().cloned().collect::<Vec<_>>()).map(|s| s.queued_bytes()).sum()
+        self.sessions
+            .iter()
+            .flat_map(|shard| shard.read().values().cloned().collect::<Vec<_>>())
+            .map(|s| s.queued_bytes())
+            .sum()
     }
 
     /// Every session, as of now.
     pub(crate) fn all(&self) -> Vec<Arc<Session>> {
-        self.sessions.iter().flat_map(|shard| shard.read().values().cloned().collect::<Vec<_>>()).collect()
+        self.sessions
+            .iter()
+            .flat_map(|shard| shard.read().values().cloned().collect::<Vec<_>>())
+            .collect()
     }
 
     /// Takes a session out of its topics, for good. It can still be found.
@@ -73,7 +84,10 @@ impl Registry {
     pub(crate) fn remove(&self, session: &Arc<Session>) {
         self.retire(session);
         let mut sessions = self.sessions_of(session.id()).write();
-        if sessions.get(session.id()).is_some_and(|found| Arc::ptr_eq(found, session)) {
+        if sessions
+            .get(session.id())
+            .is_some_and(|found| Arc::ptr_eq(found, session))
+        {
             sessions.remove(session.id());
         }
     }
@@ -113,8 +127,13 @@ impl Registry {
 
     fn unlist(&self, session: &Arc<Session>, topic: &Topic) {
         let mut topics = self.topics_of(topic, session.id()).write();
-        let Some(receivers) = topics.get_mut(topic) else { return };
-        if let Some(index) = receivers.iter().position(|receiver| Arc::ptr_eq(receiver, session)) {
+        let Some(receivers) = topics.get_mut(topic) else {
+            return;
+        };
+        if let Some(index) = receivers
+            .iter()
+            .position(|receiver| Arc::ptr_eq(receiver, session))
+        {
             let list = Arc::make_mut(receivers);
             list.swap_remove(index);
             if list.is_empty() {

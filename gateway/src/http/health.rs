@@ -16,7 +16,10 @@ pub(crate) fn readyz(app: &App) -> Response {
     match app.readiness() {
         Readiness::Ready => reply::text(StatusCode::OK, "ready\n"),
         Readiness::Draining => reply::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        Readiness::CutOff => reply::text(StatusCode::SERVICE_UNAVAILABLE, "the backplane can't be reached\n"),
+        Readiness::CutOff => reply::text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the backplane can't be reached\n",
+        ),
     }
 }
 

@@ -61,10 +61,15 @@ impl<R: IntoResponse> From<R> for Refusal {
 /// Serves a request to a hub's address.
 pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let Some(wish) = Wish::of(&parts) else { return StatusCode::METHOD_NOT_ALLOWED.into_response() };
+    let Some(wish) = Wish::of(&parts) else {
+        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+    };
     if !app.origins().admit(&parts.headers) {
         app.metrics().rejected.get(RejectLabel::Origin).inc();
-        return reply::text(StatusCode::FORBIDDEN, "This origin is not allowed (cors.allowed_origins)");
+        return reply::text(
+            StatusCode::FORBIDDEN,
+            "This origin is not allowed (cors.allowed_origins)",
+        );
     }
     let Some(query) = Query::of(&parts.uri) else {
         return reply::text(StatusCode::BAD_REQUEST, "The query can't be read");
@@ -77,7 +82,13 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
             return reply::unauthorized(error);
         }
     };
-    let asked = Asked { app, hub, identity, query, parts };
+    let asked = Asked {
+        app,
+        hub,
+        identity,
+        query,
+        parts,
+    };
     let outcome = match wish {
         Wish::WebSocket => asked.websocket().await,
         Wish::EventStream => asked.event_stream().await,
@@ -90,8 +101,7 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
 
 impl Asked {
     async fn websocket(mut self) -> Result<Response, Refusal> {
-        let upgrade = WebSocketUpgrade::from_request_parts(&mut self.parts, &())
-            .await?;
+        let upgrade = WebSocketUpgrade::from_request_parts(&mut self.parts, &()).await?;
         let (reservation, early) = match self.token()? {
             // Without negotiation the socket is the connection; the directory hears of it at the handshake.
             None => {
@@ -107,10 +117,11 @@ impl Asked {
             }
         };
         let tracked = self.hub.shared().tasks().token(); // taken before the 101 goes out, so that a drain waits for it
-        let response = upgrade_limits(upgrade, &self.hub.shared().options().limits).on_upgrade(async move |socket| {
-            serve_websocket(reservation, early, socket).await;
-            drop(tracked);
-        });
+        let response =
+            upgrade_limits(upgrade, &self.hub.shared().options().limits).on_upgrade(async move |socket| {
+                serve_websocket(reservation, early, socket).await;
+                drop(tracked);
+            });
         Ok(response)
     }
 
@@ -126,8 +137,14 @@ impl Asked {
         }
         let mut response = Response::new(Body::from_stream(sse_stream(session)));
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache,no-store"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/event-stream"),
+        );
+        headers.insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("no-cache,no-store"),
+        );
         headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert("x-accel-buffering", HeaderValue::from_static("no")); // for proxies that would gather events
@@ -139,7 +156,11 @@ impl Asked {
         let answer = match self.find(&token, true, true).await? {
             Found::Here(session) => owned::poll(&session).await,
             Found::New(newcomer) => owned::poll(&newcomer.session).await,
-            Found::Elsewhere(owner) => self.forward(&owner, &token.id).poll().await.map_err(unreachable_owner)?,
+            Found::Elsewhere(owner) => self
+                .forward(&owner, &token.id)
+                .poll()
+                .await
+                .map_err(unreachable_owner)?,
         };
         Ok(reply::answer(answer))
     }
@@ -152,9 +173,11 @@ impl Asked {
         let answer = match found {
             Found::Here(session) => owned::receive(&session, body).await,
             Found::New(newcomer) => owned::receive(&newcomer.session, body).await,
-            Found::Elsewhere(owner) => {
-                self.forward(&owner, &token.id).receive(body).await.map_err(unreachable_owner)?
-            }
+            Found::Elsewhere(owner) => self
+                .forward(&owner, &token.id)
+                .receive(body)
+                .await
+                .map_err(unreachable_owner)?,
         };
         if answer.status == 200 {
             return Ok(StatusCode::OK.into_response());
@@ -167,17 +190,28 @@ impl Asked {
         let answer = match self.find(&token, false, true).await? {
             Found::Here(session) => owned::delete(&session),
             Found::New(newcomer) => owned::delete(&newcomer.session),
-            Found::Elsewhere(owner) => self.forward(&owner, &token.id).delete().await.map_err(unreachable_owner)?,
+            Found::Elsewhere(owner) => self
+                .forward(&owner, &token.id)
+                .delete()
+                .await
+                .map_err(unreachable_owner)?,
         };
         Ok(reply::answer(answer))
     }
 
     async fn read(&self, body: Body) -> Result<Bytes, Refusal> {
         let limit = self.hub.shared().options().limits.http_body_bytes;
-        let declared = self.parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let declared = self
+            .parts
+            .headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse().ok());
         let too_large = || {
             self.app.metrics().rejected.get(RejectLabel::TooLarge).inc();
-            reply::text(StatusCode::PAYLOAD_TOO_LARGE, "The body is over limits.http_body_bytes")
+            reply::text(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "The body is over limits.http_body_bytes",
+            )
         };
         if declared.is_some_and(|bytes: usize| bytes > limit) {
             return Err(too_large().into());
@@ -194,7 +228,9 @@ impl Asked {
 
     /// The connection token, if there is one, checked.
     fn token(&self) -> Result<Option<ConnectionToken>, Refusal> {
-        let Some(text) = self.query.get("id").filter(|text| !text.is_empty()) else { return Ok(None) };
+        let Some(text) = self.query.get("id").filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
         match self.app.tokens().read(self.hub.name(), text) {
             Ok(token) => Ok(Some(token)),
             Err(_) => Err(self.unknown().into()),
@@ -202,11 +238,16 @@ impl Asked {
     }
 
     fn required_token(&self) -> Result<ConnectionToken, Refusal> {
-        self.token()?.ok_or_else(|| reply::text(StatusCode::BAD_REQUEST, "Connection ID required").into())
+        self.token()?
+            .ok_or_else(|| reply::text(StatusCode::BAD_REQUEST, "Connection ID required").into())
     }
 
     fn unknown(&self) -> Response {
-        self.app.metrics().rejected.get(RejectLabel::UnknownConnection).inc();
+        self.app
+            .metrics()
+            .rejected
+            .get(RejectLabel::UnknownConnection)
+            .inc();
         reply::answer(owned::unknown_connection())
     }
 
@@ -216,7 +257,12 @@ impl Asked {
     }
 
     fn forward<'a>(&'a self, owner: &'a NodeId, connection: &'a ConnectionId) -> Forward<'a> {
-        Forward { hub: &self.hub, owner, connection, user: self.identity.user() }
+        Forward {
+            hub: &self.hub,
+            owner,
+            connection,
+            user: self.identity.user(),
+        }
     }
 
     fn check_capacity(&self) -> Result<(), Refusal> {
@@ -224,18 +270,28 @@ impl Asked {
             return Ok(());
         }
         self.app.metrics().rejected.get(RejectLabel::Capacity).inc();
-        Err(reply::text(StatusCode::SERVICE_UNAVAILABLE, "This node accepts no more connections").into())
+        Err(reply::text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "This node accepts no more connections",
+        )
+        .into())
     }
 
     /// Gets a connection for a socket or an event stream of this node, from wherever it is.
-    async fn take(&self, token: &ConnectionToken, transport: Transport) -> Result<(Box<Newcomer>, Detached), Refusal> {
+    async fn take(
+        &self,
+        token: &ConnectionToken,
+        transport: Transport,
+    ) -> Result<(Box<Newcomer>, Detached), Refusal> {
         let over_http = transport != Transport::WebSockets;
         let answer = match self.find(token, true, over_http).await? {
             Found::New(newcomer) => return Ok((newcomer, Detached::new())),
             Found::Here(session) => owned::hand_over(&session, transport).await,
-            Found::Elsewhere(owner) => {
-                self.forward(&owner, &token.id).attach(transport).await.map_err(unreachable_owner)?
-            }
+            Found::Elsewhere(owner) => self
+                .forward(&owner, &token.id)
+                .attach(transport)
+                .await
+                .map_err(unreachable_owner)?,
         };
         if answer.status != 200 {
             return Err(reply::answer(answer).into());
@@ -265,7 +321,10 @@ impl Asked {
                     Err(_) => return Err(self.unknown().into()),
                 }
             } else {
-                let owner = backplane.locate(self.hub.name(), &token.id).await.map_err(unreachable_owner)?;
+                let owner = backplane
+                    .locate(self.hub.name(), &token.id)
+                    .await
+                    .map_err(unreachable_owner)?;
                 owner.ok_or_else(|| self.unknown())?
             };
             if owner != *backplane.node() {
@@ -282,12 +341,19 @@ impl Asked {
         let hub = Arc::clone(&self.hub);
         let connection = self.connection(id);
         let claiming = self.hub.shared().tasks().spawn(async move {
-            let record = ConnectionRecord { id: connection.id().clone(), user: connection.user().cloned() };
+            let record = ConnectionRecord {
+                id: connection.id().clone(),
+                user: connection.user().cloned(),
+            };
             let claim = hub.shared().backplane().claim(hub.name(), &record).await?;
             if claim != Claim::Claimed {
                 return Ok(Err(claim));
             }
-            let new = if over_http { Session::over_http } else { Session::new };
+            let new = if over_http {
+                Session::over_http
+            } else {
+                Session::new
+            };
             let session = new(Arc::clone(&hub), connection);
             hub.registry().insert(&session);
             let socket = if over_http {

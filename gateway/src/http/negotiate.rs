@@ -74,13 +74,18 @@ fn available(transport: Transport) -> AvailableTransport {
     if transport.is_binary() {
         transfer_formats.push(TransferFormat::Binary.name());
     }
-    AvailableTransport { transport: transport.name(), transfer_formats }
+    AvailableTransport {
+        transport: transport.name(),
+        transfer_formats,
+    }
 }
 
 fn version(asked: Option<&str>) -> Result<i64, String> {
     let Some(asked) = asked else { return Ok(0) };
-    let version: i64 =
-        asked.trim().parse().map_err(|_| "The client requested a non-integer protocol version.".to_owned())?;
+    let version: i64 = asked
+        .trim()
+        .parse()
+        .map_err(|_| "The client requested a non-integer protocol version.".to_owned())?;
     if version < 0 {
         let text = "but the server does not support this version.";
         return Err(format!("The client requested version '{version}', {text}"));
@@ -98,7 +103,10 @@ mod tests {
         assert_eq!(version(Some("0")), Ok(0));
         assert_eq!(version(Some("1")), Ok(1));
         assert_eq!(version(Some("7")), Ok(1));
-        assert_eq!(version(Some("x")).unwrap_err(), "The client requested a non-integer protocol version.");
+        assert_eq!(
+            version(Some("x")).unwrap_err(),
+            "The client requested a non-integer protocol version."
+        );
         assert_eq!(
             version(Some("-1")).unwrap_err(),
             "The client requested version '-1', but the server does not support this version."

@@ -24,7 +24,11 @@ fn other_transport() -> Answer {
 
 pub(crate) async fn poll(session: &Arc<Session>) -> Answer {
     match transport::poll(session).await {
-        Poll::Data(body) => Answer { status: 200, body, early: Vec::new() },
+        Poll::Data(body) => Answer {
+            status: 200,
+            body,
+            early: Vec::new(),
+        },
         Poll::Ended => Answer::status(204),
         Poll::OtherTransport => other_transport(),
     }
@@ -34,7 +38,11 @@ pub(crate) async fn receive(session: &Session, body: Bytes) -> Answer {
     let Some(link) = session.http() else {
         return Answer::refused(405, "POST requests are not allowed for WebSocket connections.");
     };
-    if link.receive(body).await { Answer::status(200) } else { unknown_connection() }
+    if link.receive(body).await {
+        Answer::status(200)
+    } else {
+        unknown_connection()
+    }
 }
 
 pub(crate) fn delete(session: &Session) -> Answer {
@@ -52,12 +60,20 @@ pub(crate) async fn hand_over(session: &Arc<Session>, transport: Transport) -> A
         Some(_) => return other_transport(),
         None => {}
     }
-    let Some(link) = session.http() else { return Answer::status(409) }; // a socket is being accepted
-    let Some(early) = link.detach().await else { return Answer::status(409) };
+    let Some(link) = session.http() else {
+        return Answer::status(409);
+    }; // a socket is being accepted
+    let Some(early) = link.detach().await else {
+        return Answer::status(409);
+    };
     let hub = session.hub();
     hub.registry().remove(session);
     match hub.shared().backplane().release(hub.name(), session.id()).await {
-        Ok(()) => Answer { status: 200, body: Bytes::new(), early },
+        Ok(()) => Answer {
+            status: 200,
+            body: Bytes::new(),
+            early,
+        },
         Err(error) => {
             tracing::warn!(connection_id = %session.id(), %error, "a connection could not be released");
             Answer::refused(503, "The connection can't be moved now. Try again later.")

@@ -12,20 +12,32 @@ pub(crate) fn text(status: StatusCode, text: &'static str) -> Response {
     if text.is_empty() {
         return status.into_response();
     }
-    (status, [(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"))], text).into_response()
+    (
+        status,
+        [(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"))],
+        text,
+    )
+        .into_response()
 }
 
 /// Who asks is not known, or not allowed to.
 pub(crate) fn unauthorized(error: AuthError) -> Response {
     let mut response = (StatusCode::UNAUTHORIZED, error.to_string()).into_response();
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }
 
 /// The backplane can't be reached: the client may try again.
 pub(crate) fn unavailable() -> Response {
-    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "The backplane can't be reached. Try again later.");
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    let mut response = text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "The backplane can't be reached. Try again later.",
+    );
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 
@@ -39,10 +51,19 @@ pub(crate) fn answer(answer: Answer) -> Response {
     if refused {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     } else if status == StatusCode::OK {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        );
     }
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store"));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, no-store"),
+    );
     headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
-    headers.insert(header::EXPIRES, HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"));
+    headers.insert(
+        header::EXPIRES,
+        HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"),
+    );
     response
 }

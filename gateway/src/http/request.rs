@@ -12,12 +12,17 @@ pub(crate) struct Query {
 impl Query {
     /// Reads a query; `None` when it is not form encoded.
     pub(crate) fn of(uri: &Uri) -> Option<Self> {
-        let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?.0;
+        let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri)
+            .ok()?
+            .0;
         Some(Self { pairs })
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
-        self.pairs.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value.as_str())
+        self.pairs
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(key))
+            .map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn pairs(&self) -> &[(String, String)] {
@@ -56,7 +61,10 @@ impl Wish {
 }
 
 fn accepts_event_stream(headers: &HeaderMap) -> bool {
-    let lists = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+    let lists = headers
+        .get_all(header::ACCEPT)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok());
     lists.flat_map(|list| list.split(',')).any(|item| {
         let media_type = item.split(';').next().unwrap_or_default().trim();
         media_type.eq_ignore_ascii_case("text/event-stream")
@@ -64,7 +72,9 @@ fn accepts_event_stream(headers: &HeaderMap) -> bool {
 }
 
 fn wants_websocket(headers: &HeaderMap) -> bool {
-    headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    headers
+        .get(header::UPGRADE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 #[cfg(test)]
@@ -86,7 +96,10 @@ mod tests {
         assert_eq!(wish("GET", &[]), Some(Wish::Poll));
         assert_eq!(wish("GET", &[("accept", "*/*")]), Some(Wish::Poll));
         assert_eq!(wish("GET", &[("upgrade", "WebSocket")]), Some(Wish::WebSocket));
-        let both = [("upgrade", "websocket"), ("accept", "text/html, Text/Event-Stream;q=0.9")];
+        let both = [
+            ("upgrade", "websocket"),
+            ("accept", "text/html, Text/Event-Stream;q=0.9"),
+        ];
         assert_eq!(wish("GET", &both), Some(Wish::EventStream));
         assert_eq!(wish("PUT", &[]), None);
     }

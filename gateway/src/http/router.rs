@@ -24,8 +24,14 @@ pub(crate) fn router(app: App) -> Router {
     Router::new()
         .merge(hubs)
         .route("/healthz", get(health::healthz))
-        .route("/readyz", get(async |State(app): State<App>| health::readyz(&app)))
-        .route("/metrics", get(async |State(app): State<App>| health::metrics(&app)))
+        .route(
+            "/readyz",
+            get(async |State(app): State<App>| health::readyz(&app)),
+        )
+        .route(
+            "/metrics",
+            get(async |State(app): State<App>| health::metrics(&app)),
+        )
         .with_state(app)
 }
 

@@ -20,7 +20,12 @@ const MAX_HEAD_BYTES: usize = 32 * 1024;
 
 /// Serves connections until `stop` ends, then waits for requests that are being answered, but not longer than
 /// `deadline`.
-pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, deadline: Duration) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+    deadline: Duration,
+) {
     let server = server();
     let graceful = GracefulShutdown::new();
     let connections = TaskTracker::new();
@@ -35,7 +40,9 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
             continue;
         }
         let service = TowerToHyperService::new(router.clone());
-        let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let connection = server
+            .serve_connection_with_upgrades(TokioIo::new(stream), service)
+            .into_owned();
         let connection = graceful.watch(connection);
         connections.spawn(async move {
             if let Err(error) = connection.await {
@@ -54,7 +61,11 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
 
 fn server() -> Builder<TokioExecutor> {
     let mut server = Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE).max_buf_size(MAX_HEAD_BYTES);
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_PATIENCE)
+        .max_buf_size(MAX_HEAD_BYTES);
     server
         .http2()
         .timer(TokioTimer::new())

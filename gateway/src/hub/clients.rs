@@ -45,7 +45,9 @@ impl Clients {
         I::Item: AsRef<str>,
     {
         // A text that can't be an id names no connection, and sending to nobody succeeds.
-        let ids = connections.into_iter().filter_map(|id| ConnectionId::parse(id).ok());
+        let ids = connections
+            .into_iter()
+            .filter_map(|id| ConnectionId::parse(id).ok());
         self.to(ids.map(Topic::Connection).collect())
     }
 
@@ -69,8 +71,15 @@ impl Clients {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        let topics: Result<_, _> = groups.into_iter().map(|name| GroupName::parse(name).map(Topic::Group)).collect();
-        Recipients { hub: self.hub.clone(), topics, except: Vec::new() }
+        let topics: Result<_, _> = groups
+            .into_iter()
+            .map(|name| GroupName::parse(name).map(Topic::Group))
+            .collect();
+        Recipients {
+            hub: self.hub.clone(),
+            topics,
+            except: Vec::new(),
+        }
     }
 
     /// Every connection of a user.
@@ -89,7 +98,11 @@ impl Clients {
     }
 
     fn to(&self, topics: Vec<Topic>) -> Recipients {
-        Recipients { hub: self.hub.clone(), topics: Ok(topics), except: Vec::new() }
+        Recipients {
+            hub: self.hub.clone(),
+            topics: Ok(topics),
+            except: Vec::new(),
+        }
     }
 }
 
@@ -102,7 +115,10 @@ pub struct CallerClients {
 
 impl CallerClients {
     pub(crate) fn new(hub: HubHandle, caller: ConnectionId) -> Self {
-        Self { clients: Clients::new(hub), caller }
+        Self {
+            clients: Clients::new(hub),
+            caller,
+        }
     }
 
     /// The caller itself.
@@ -156,9 +172,10 @@ impl Recipients {
     /// [`Error`] for a group name that can't be used, arguments that can't be encoded, or a backplane that can't be
     /// reached.
     pub async fn send(self, target: &str, arguments: impl Arguments) -> Result<(), Error> {
-        let values = arguments
-            .into_values()
-            .map_err(|source| Error::Encode { target: target.to_owned(), source })?;
+        let values = arguments.into_values().map_err(|source| Error::Encode {
+            target: target.to_owned(),
+            source,
+        })?;
         self.send_values(target, values).await
     }
 
@@ -171,7 +188,10 @@ impl Recipients {
         if topics.is_empty() {
             return Ok(());
         }
-        self.hub.runtime().publish(&topics, target, arguments, self.except).await
+        self.hub
+            .runtime()
+            .publish(&topics, target, arguments, self.except)
+            .await
     }
 }
 
@@ -211,6 +231,12 @@ arguments! {
 /// The one encoding of a message's arguments: MessagePack as soon as one of them is, because it can say all that JSON
 /// can and more.
 pub(crate) fn common_encoding(arguments: &[Value]) -> Encoding {
-    let packed = arguments.iter().any(|value| value.encoding() == Encoding::MessagePack);
-    if packed { Encoding::MessagePack } else { Encoding::Json }
+    let packed = arguments
+        .iter()
+        .any(|value| value.encoding() == Encoding::MessagePack);
+    if packed {
+        Encoding::MessagePack
+    } else {
+        Encoding::Json
+    }
 }

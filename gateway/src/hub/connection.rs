@@ -72,7 +72,13 @@ pub struct Connection {
 
 impl Connection {
     pub(crate) fn new(id: ConnectionId, identity: Identity, request: RequestInfo) -> Self {
-        Self { id, identity, request, transport: OnceLock::new(), protocol: OnceLock::new() }
+        Self {
+            id,
+            identity,
+            request,
+            transport: OnceLock::new(),
+            protocol: OnceLock::new(),
+        }
     }
 
     /// The public id.
@@ -108,18 +114,25 @@ impl Connection {
     /// A header of the request that created the connection, by its lower-case name. `Authorization` is not kept.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers().find(|(header, _)| *header == name).map(|(_, value)| value)
+        self.headers()
+            .find(|(header, _)| *header == name)
+            .map(|(_, value)| value)
     }
 
     /// The headers of the request that created the connection, names in lower case.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.request.headers.iter().map(|(name, value)| (&**name, &**value))
+        self.request
+            .headers
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
     }
 
     /// A value of the query of the request that created the connection.
     #[must_use]
     pub fn query(&self, name: &str) -> Option<&str> {
-        self.query_pairs().find(|(key, _)| *key == name).map(|(_, value)| value)
+        self.query_pairs()
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value)
     }
 
     /// The query of the request that created the connection, without `id` and `access_token`.
@@ -139,7 +152,10 @@ impl Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("id", &self.id).field("transport", &self.transport()).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("id", &self.id)
+            .field("transport", &self.transport())
+            .finish_non_exhaustive()
     }
 }
 
@@ -164,7 +180,9 @@ impl RequestInfo {
         });
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned().into_boxed_str();
         Self {
-            headers: kept.map(|(name, value)| (name.as_str().into(), text(value.as_bytes()))).collect(),
+            headers: kept
+                .map(|(name, value)| (name.as_str().into(), text(value.as_bytes())))
+                .collect(),
             query: query
                 .iter()
                 .filter(|(key, _)| !SECRET_KEYS.iter().any(|secret| key.eq_ignore_ascii_case(secret)))
@@ -184,7 +202,9 @@ mod tests {
         headers.insert(header::AUTHORIZATION, "Bearer secret".parse().unwrap());
         headers.insert("x-room", "7".parse().unwrap());
         let query = [("id", "t"), ("Access_Token", "secret"), ("room", "a b")];
-        let query: Vec<_> = query.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let query: Vec<_> = query
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
         let id = ConnectionId::parse("c").unwrap();
         let connection = Connection::new(id, Identity::anonymous(), RequestInfo::new(&headers, &query));
         assert_eq!(connection.headers().collect::<Vec<_>>(), [("x-room", "7")]);

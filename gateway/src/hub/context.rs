@@ -20,8 +20,17 @@ pub struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(hub: Arc<HubRuntime>, connection: Arc<Connection>, cancelled: CancellationToken) -> Self {
-        Self { hub, connection, cancelled, headers: Arc::default() }
+    pub(crate) fn new(
+        hub: Arc<HubRuntime>,
+        connection: Arc<Connection>,
+        cancelled: CancellationToken,
+    ) -> Self {
+        Self {
+            hub,
+            connection,
+            cancelled,
+            headers: Arc::default(),
+        }
     }
 
     pub(crate) fn with_invocation(mut self, headers: Headers, cancelled: CancellationToken) -> Self {
@@ -83,7 +92,11 @@ impl Context {
     /// The groups that the calling connection is in, in no order.
     #[must_use]
     pub fn groups(&self) -> Vec<GroupName> {
-        self.hub.registry().find(self.connection.id()).map(|session| session.groups()).unwrap_or_default()
+        self.hub
+            .registry()
+            .find(self.connection.id())
+            .map(|session| session.groups())
+            .unwrap_or_default()
     }
 
     /// Puts the calling connection into a group. When this returns, messages sent to the group reach it.
@@ -91,7 +104,10 @@ impl Context {
     /// # Errors
     /// [`Error`] for a name that can't be used, one group too many, or a backplane that can't be reached.
     pub async fn join(&self, group: impl AsRef<str> + Send) -> Result<(), Error> {
-        self.hub().groups().add(self.connection_id().as_str(), group).await
+        self.hub()
+            .groups()
+            .add(self.connection_id().as_str(), group)
+            .await
     }
 
     /// Takes the calling connection out of a group.
@@ -99,7 +115,10 @@ impl Context {
     /// # Errors
     /// [`Error`] for a name that can't be used or a backplane that can't be reached.
     pub async fn leave(&self, group: impl AsRef<str> + Send) -> Result<(), Error> {
-        self.hub().groups().remove(self.connection_id().as_str(), group).await
+        self.hub()
+            .groups()
+            .remove(self.connection_id().as_str(), group)
+            .await
     }
 
     /// Ends the calling connection. The client does not reconnect by itself.
@@ -112,6 +131,8 @@ impl Context {
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context").field("connection", &self.connection).finish_non_exhaustive()
+        f.debug_struct("Context")
+            .field("connection", &self.connection)
+            .finish_non_exhaustive()
     }
 }

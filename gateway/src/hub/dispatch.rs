@@ -52,10 +52,18 @@ pub(crate) fn dispatch(
     let span = tracing::info_span!(target: "hubcast::trace", "hub.invoke", hub = %hub.name(), method = %name, otel.kind = "server");
     let bound = match (target, streaming) {
         (Target::Plain(method), false) => span.in_scope(|| method.begin(call)).map(|running| {
-            Dispatched::Plain(plain(Arc::clone(hub), name.clone(), running).instrument(span).boxed())
+            Dispatched::Plain(
+                plain(Arc::clone(hub), name.clone(), running)
+                    .instrument(span)
+                    .boxed(),
+            )
         }),
         (Target::Stream(method), true) => span.in_scope(|| method.begin(call)).map(|running| {
-            Dispatched::Stream(stream(Arc::clone(hub), name.clone(), running).instrument(span).boxed())
+            Dispatched::Stream(
+                stream(Arc::clone(hub), name.clone(), running)
+                    .instrument(span)
+                    .boxed(),
+            )
         }),
         (Target::Stream(_), false) => {
             metrics.invocations.get(InvocationLabel::BadArguments).inc();
@@ -85,7 +93,14 @@ async fn plain(
     let outcome = guarded(running).await;
     let metrics = hub.shared().metrics();
     metrics.invocation_seconds.observe(began.elapsed().as_secs_f64());
-    metrics.invocations.get(if outcome.is_ok() { InvocationLabel::Ok } else { InvocationLabel::Error }).inc();
+    metrics
+        .invocations
+        .get(if outcome.is_ok() {
+            InvocationLabel::Ok
+        } else {
+            InvocationLabel::Error
+        })
+        .inc();
     outcome.map_err(|error| invocation_error(&hub, &name, &error))
 }
 
@@ -95,7 +110,11 @@ async fn stream(
     running: BoxFuture<'static, Result<ValueStream, HubError>>,
 ) -> Result<ValueStream, String> {
     let outcome = guarded(running).await;
-    let label = if outcome.is_ok() { InvocationLabel::Ok } else { InvocationLabel::Error };
+    let label = if outcome.is_ok() {
+        InvocationLabel::Ok
+    } else {
+        InvocationLabel::Error
+    };
     hub.shared().metrics().invocations.get(label).inc();
     outcome.map_err(|error| invocation_error(&hub, &name, &error))
 }
@@ -118,7 +137,11 @@ fn invocation_error(hub: &HubRuntime, name: &str, error: &HubError) -> String {
 /// The text for a stream that failed after it began.
 pub(crate) fn stream_error(hub: &HubRuntime, name: &str, error: &HubError) -> String {
     log(hub, name, error);
-    with_suffix(hub, "An error occurred on the server while streaming results.".to_owned(), error)
+    with_suffix(
+        hub,
+        "An error occurred on the server while streaming results.".to_owned(),
+        error,
+    )
 }
 
 fn with_suffix(hub: &HubRuntime, mut text: String, error: &HubError) -> String {
@@ -138,6 +161,9 @@ fn log(hub: &HubRuntime, method: &str, error: &HubError) {
 
 /// What a panic said.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("no message").to_owned()
 }

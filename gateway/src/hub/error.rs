@@ -16,13 +16,18 @@ pub struct HubError {
 
 enum Inner {
     Visible(String),
-    Hidden { name: &'static str, source: Box<dyn StdError + Send + Sync> },
+    Hidden {
+        name: &'static str,
+        source: Box<dyn StdError + Send + Sync>,
+    },
 }
 
 impl HubError {
     /// An error whose text is meant for the client.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { inner: Inner::Visible(text.into()) }
+        Self {
+            inner: Inner::Visible(text.into()),
+        }
     }
 
     /// What is added to a base text for the client: the reference names the exception's class and its message when the
@@ -42,12 +47,20 @@ impl HubError {
 
 impl<E: StdError + Send + Sync + 'static> From<E> for HubError {
     fn from(error: E) -> Self {
-        if let Some(text) = (&error as &dyn Any).downcast_ref::<Error>().and_then(Error::client_text) {
+        if let Some(text) = (&error as &dyn Any)
+            .downcast_ref::<Error>()
+            .and_then(Error::client_text)
+        {
             return Self::new(text);
         }
         let name = std::any::type_name::<E>();
         let name = name.rsplit("::").next().unwrap_or(name);
-        Self { inner: Inner::Hidden { name, source: Box::new(error) } }
+        Self {
+            inner: Inner::Hidden {
+                name,
+                source: Box::new(error),
+            },
+        }
     }
 }
 

@@ -50,7 +50,9 @@ impl HubHandle {
 
 impl fmt::Debug for HubHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HubHandle").field("name", &self.name()).finish_non_exhaustive()
+        f.debug_struct("HubHandle")
+            .field("name", &self.name())
+            .finish_non_exhaustive()
     }
 }
 

@@ -38,7 +38,11 @@ pub struct Call {
 
 impl Call {
     pub(crate) fn new(context: Context, arguments: Vec<Value>, encoding: Encoding) -> Self {
-        Self { context, arguments: arguments.into_iter(), encoding }
+        Self {
+            context,
+            arguments: arguments.into_iter(),
+            encoding,
+        }
     }
 
     /// The context of the call.
@@ -57,13 +61,19 @@ impl Call {
 
     fn check_count(&self, expected: usize) -> Result<(), BindError> {
         let provided = self.arguments.len();
-        if provided == expected { Ok(()) } else { Err(BindError::Count { provided, expected }) }
+        if provided == expected {
+            Ok(())
+        } else {
+            Err(BindError::Count { provided, expected })
+        }
     }
 }
 
 impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call").field("arguments", &self.arguments.len()).finish_non_exhaustive()
+        f.debug_struct("Call")
+            .field("arguments", &self.arguments.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -166,7 +176,8 @@ pub trait IntoStream<M>: Send {
     ///
     /// # Errors
     /// The method's own error, before any item.
-    fn into_values(self, encoding: Encoding) -> Result<BoxStream<'static, Result<Value, HubError>>, HubError>;
+    fn into_values(self, encoding: Encoding)
+    -> Result<BoxStream<'static, Result<Value, HubError>>, HubError>;
 }
 
 impl<S, M> IntoStream<(marker::Plain, M)> for S

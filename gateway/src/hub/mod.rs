@@ -17,8 +17,8 @@ use hubcast_backplane::HubName;
 use crate::error::Error;
 
 pub use clients::{Arguments, CallerClients, Clients, Recipients};
-pub use connection::{Connection, Transport};
 pub(crate) use connection::RequestInfo;
+pub use connection::{Connection, Transport};
 pub use context::Context;
 pub(crate) use dispatch::{Dispatched, InvocationOutcome, dispatch, panic_text, stream_error};
 pub use error::HubError;
@@ -89,8 +89,11 @@ pub struct Hub {
     disconnected: Option<DisconnectedHook>,
 }
 
-type DisconnectedHook =
-    Box<dyn Fn(Context, Disconnected) -> futures_util::future::BoxFuture<'static, Result<(), HubError>> + Send + Sync>;
+type DisconnectedHook = Box<
+    dyn Fn(Context, Disconnected) -> futures_util::future::BoxFuture<'static, Result<(), HubError>>
+        + Send
+        + Sync,
+>;
 
 impl Hub {
     /// A hub without methods. Names are ASCII letters, digits, `_`, `-` and `.`.
@@ -158,7 +161,10 @@ impl Hub {
     /// The name, checked.
     pub(crate) fn check(&self) -> Result<HubName, Error> {
         if let Some(name) = &self.defined_twice {
-            return Err(Error::DefinedTwice { kind: "method", name: name.clone() });
+            return Err(Error::DefinedTwice {
+                kind: "method",
+                name: name.clone(),
+            });
         }
         Ok(HubName::parse(&self.name)?)
     }
@@ -179,6 +185,9 @@ impl Hub {
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub").field("name", &self.name).field("methods", &self.targets.len()).finish_non_exhaustive()
+        f.debug_struct("Hub")
+            .field("name", &self.name)
+            .field("methods", &self.targets.len())
+            .finish_non_exhaustive()
     }
 }

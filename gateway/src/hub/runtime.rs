@@ -33,7 +33,12 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(options: Options, backplane: Arc<dyn Backplane>, metrics: Arc<Metrics>) -> Self {
-        Self { options, backplane, metrics, tasks: TaskTracker::new() }
+        Self {
+            options,
+            backplane,
+            metrics,
+            tasks: TaskTracker::new(),
+        }
     }
 
     pub(crate) fn options(&self) -> &Options {
@@ -64,7 +69,12 @@ pub(crate) struct HubRuntime {
 
 impl HubRuntime {
     pub(crate) fn new(name: HubName, hub: Hub, shared: Arc<Shared>) -> Self {
-        Self { name, hub, registry: Registry::new(), shared }
+        Self {
+            name,
+            hub,
+            registry: Registry::new(),
+            shared,
+        }
     }
 
     pub(crate) fn name(&self) -> &HubName {
@@ -95,7 +105,12 @@ impl HubRuntime {
         let envelope = envelope(target, arguments, except, &span)?;
         let metrics = self.shared.metrics();
         let began = Instant::now();
-        let outcome = self.shared.backplane().publish(&self.name, topics, &envelope).instrument(span).await;
+        let outcome = self
+            .shared
+            .backplane()
+            .publish(&self.name, topics, &envelope)
+            .instrument(span)
+            .await;
         metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
         match outcome {
             Ok(receipts) => {
@@ -131,7 +146,9 @@ impl HubRuntime {
         group: &GroupName,
         join: bool,
     ) -> Result<(), Error> {
-        let Some(session) = self.registry.find(connection) else { return Ok(()) };
+        let Some(session) = self.registry.find(connection) else {
+            return Ok(());
+        };
         let backplane = self.shared.backplane();
         if !join {
             backplane.leave(&self.name, connection, group).await?;
@@ -153,7 +170,9 @@ impl HubRuntime {
 
     /// Runs the hub's hook for a connection that has ended.
     pub(crate) async fn disconnected(self: &Arc<Self>, context: Context, reason: Disconnected) {
-        let Some(hook) = self.hub.disconnected() else { return };
+        let Some(hook) = self.hub.disconnected() else {
+            return;
+        };
         let id = context.connection_id().clone();
         if let Err(error) = guarded(hook(context, reason)).await {
             tracing::error!(hub = %self.name, connection_id = %id, %error, "on_disconnected failed");
@@ -172,7 +191,11 @@ impl HubRuntime {
 
     /// How long the id of an ended connection stays refused: as long as its token could still create it.
     pub(crate) fn tombstone(&self) -> Duration {
-        self.shared.options().timeouts.disconnect.saturating_add(Duration::from_secs(1))
+        self.shared
+            .options()
+            .timeouts
+            .disconnect
+            .saturating_add(Duration::from_secs(1))
     }
 }
 
@@ -204,9 +227,10 @@ fn envelope(
     let encoding = common_encoding(&arguments);
     let mut encoded = Vec::with_capacity(arguments.len());
     for value in arguments {
-        let value = value
-            .transcode(encoding)
-            .map_err(|source| Error::Transcode { target: target.to_owned(), source })?;
+        let value = value.transcode(encoding).map_err(|source| Error::Transcode {
+            target: target.to_owned(),
+            source,
+        })?;
         encoded.push(value.bytes().clone());
     }
     let context = trace::context_of(span).unwrap_or_default();

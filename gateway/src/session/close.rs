@@ -41,12 +41,19 @@ impl CloseReason {
             DecodeError::TooLarge { .. } => " The message size can be configured with limits.message_bytes.",
             _ => "",
         };
-        Self::Protocol { detail: format!("InvalidDataException: {error}{hint}") }
+        Self::Protocol {
+            detail: format!("InvalidDataException: {error}{hint}"),
+        }
     }
 
     /// The Close message that the client gets, if any.
     fn message(&self, detailed: bool) -> Option<HubMessage> {
-        let close = |error: Option<String>, allow_reconnect| Some(HubMessage::Close { error, allow_reconnect });
+        let close = |error: Option<String>, allow_reconnect| {
+            Some(HubMessage::Close {
+                error,
+                allow_reconnect,
+            })
+        };
         let text = |detail: Option<&str>| match detail {
             Some(detail) if detailed => Some(format!("{BASE} {detail}")),
             _ => Some(BASE.to_owned()),
@@ -61,9 +68,12 @@ impl CloseReason {
                 )),
                 true,
             ),
-            Self::SlowConsumer { queued } => {
-                close(text(Some(&format!("Slow consumer: {queued} bytes were waiting (limits.outbox_bytes)."))), true)
-            }
+            Self::SlowConsumer { queued } => close(
+                text(Some(&format!(
+                    "Slow consumer: {queued} bytes were waiting (limits.outbox_bytes)."
+                ))),
+                true,
+            ),
             Self::TransportLost(_) | Self::NodeStops | Self::Fenced => close(None, true),
             Self::Handshake { .. } | Self::Moved => None,
         }
@@ -119,8 +129,13 @@ mod tests {
         assert_eq!(json(&CloseReason::ByClient, false), "{\"type\":7}\u{1e}");
         assert_eq!(json(&CloseReason::Aborted, false), "{\"type\":7}\u{1e}");
         let failed = CloseReason::ConnectFailed { detail: None };
-        assert_eq!(json(&failed, false), "{\"type\":7,\"error\":\"Connection closed with an error.\"}\u{1e}");
-        let protocol = CloseReason::Protocol { detail: "X: y".to_owned() };
+        assert_eq!(
+            json(&failed, false),
+            "{\"type\":7,\"error\":\"Connection closed with an error.\"}\u{1e}"
+        );
+        let protocol = CloseReason::Protocol {
+            detail: "X: y".to_owned(),
+        };
         assert_eq!(
             json(&protocol, false),
             "{\"type\":7,\"error\":\"Connection closed with an error.\",\"allowReconnect\":true}\u{1e}"
@@ -129,7 +144,18 @@ mod tests {
             json(&protocol, true),
             "{\"type\":7,\"error\":\"Connection closed with an error. X: y\",\"allowReconnect\":true}\u{1e}"
         );
-        assert_eq!(json(&CloseReason::NodeStops, false), "{\"type\":7,\"allowReconnect\":true}\u{1e}");
-        assert_eq!(json(&CloseReason::Handshake { detail: String::new() }, true), "");
+        assert_eq!(
+            json(&CloseReason::NodeStops, false),
+            "{\"type\":7,\"allowReconnect\":true}\u{1e}"
+        );
+        assert_eq!(
+            json(
+                &CloseReason::Handshake {
+                    detail: String::new()
+                },
+                true
+            ),
+            ""
+        );
     }
 }

@@ -24,7 +24,10 @@ pub(super) async fn shake(
         Ok(request) => request?,
         Err(_) => return Err(refuse(session, &HandshakeError::TimedOut)),
     };
-    let binary = session.connection.transport().is_some_and(|transport| transport.is_binary());
+    let binary = session
+        .connection
+        .transport()
+        .is_some_and(|transport| transport.is_binary());
     let (protocol, _version) = select(&request, binary).map_err(|error| refuse(session, &error))?;
     session.connection.set_protocol(protocol);
     enter(session, claim).await?;
@@ -46,8 +49,16 @@ async fn read(
         match received {
             Received::Data(bytes) => reader.push(&bytes),
             // A client that leaves before its handshake is whole is told nothing, and hub code never hears of it.
-            Received::Closed => return Err(CloseReason::Handshake { detail: "the client left".to_owned() }),
-            Received::Lost(what) => return Err(CloseReason::Handshake { detail: what.to_owned() }),
+            Received::Closed => {
+                return Err(CloseReason::Handshake {
+                    detail: "the client left".to_owned(),
+                });
+            }
+            Received::Lost(what) => {
+                return Err(CloseReason::Handshake {
+                    detail: what.to_owned(),
+                });
+            }
         }
         match reader.next_request() {
             Ok(Some(request)) => return Ok(request),
@@ -61,21 +72,32 @@ async fn read(
 /// that nobody can address would look alive and hear nothing.
 async fn enter(session: &Arc<Session>, claim: bool) -> Result<(), CloseReason> {
     let record = session.record();
-    let entered = session.hub.shared().backplane().enter(session.hub.name(), &record, claim).await;
+    let entered = session
+        .hub
+        .shared()
+        .backplane()
+        .enter(session.hub.name(), &record, claim)
+        .await;
     match entered {
         Ok(_) => Ok(()),
         Err(error) => {
             tracing::warn!(connection_id = %session.id(), %error, "a connection could not be registered");
-            let text = "The server can't register the connection: its backplane can't be reached. Try again later.";
+            let text =
+                "The server can't register the connection: its backplane can't be reached. Try again later.";
             session.outbox.open(handshake_response_error(text));
-            Err(CloseReason::Handshake { detail: error.to_string() })
+            Err(CloseReason::Handshake {
+                detail: error.to_string(),
+            })
         }
     }
 }
 
 fn refuse(session: &Session, error: &HandshakeError) -> CloseReason {
     let mut text = error.to_string();
-    if let (true, Some(source)) = (session.hub.shared().options().hubs.detailed_errors, error.source()) {
+    if let (true, Some(source)) = (
+        session.hub.shared().options().hubs.detailed_errors,
+        error.source(),
+    ) {
         text = format!("{text} InvalidDataException: {source}");
     }
     session.outbox.open(handshake_response_error(&text));

@@ -25,13 +25,24 @@ pub(super) struct Invocations {
 
 /// One that ended.
 pub(super) enum Ended {
-    Plain { invocation_id: Option<String>, outcome: InvocationOutcome },
-    Stream { invocation_id: String, outcome: Outcome },
+    Plain {
+        invocation_id: Option<String>,
+        outcome: InvocationOutcome,
+    },
+    Stream {
+        invocation_id: String,
+        outcome: Outcome,
+    },
 }
 
 impl Invocations {
     pub(super) fn new(slots: usize) -> Self {
-        Self { running: FuturesUnordered::new(), plain: 0, slots, streams: HashMap::new() }
+        Self {
+            running: FuturesUnordered::new(),
+            plain: 0,
+            slots,
+            streams: HashMap::new(),
+        }
     }
 
     pub(super) fn has_free_slot(&self) -> bool {
@@ -55,11 +66,20 @@ impl Invocations {
         let mut invocation = invocation;
         let invocation_id = invocation.invocation_id.take();
         let headers = std::mem::take(&mut invocation.headers);
-        let context = session.context().with_invocation(headers, session.closing().clone());
+        let context = session
+            .context()
+            .with_invocation(headers, session.closing().clone());
         match dispatch(session.hub(), context, invocation, protocol.encoding(), false) {
             Dispatched::Plain(running) => {
                 self.plain += 1;
-                self.running.push(running.map(|outcome| Ended::Plain { invocation_id, outcome }).boxed());
+                self.running.push(
+                    running
+                        .map(|outcome| Ended::Plain {
+                            invocation_id,
+                            outcome,
+                        })
+                        .boxed(),
+                );
             }
             Dispatched::Refused(text) => complete(session, invocation_id, Outcome::Error(text)),
             Dispatched::Stream(_) => {}
@@ -67,9 +87,16 @@ impl Invocations {
     }
 
     /// Starts a streaming method.
-    pub(super) fn begin_stream(&mut self, session: &Arc<Session>, invocation: Invocation, protocol: HubProtocol) {
+    pub(super) fn begin_stream(
+        &mut self,
+        session: &Arc<Session>,
+        invocation: Invocation,
+        protocol: HubProtocol,
+    ) {
         let mut invocation = invocation;
-        let Some(invocation_id) = invocation.invocation_id.take() else { return };
+        let Some(invocation_id) = invocation.invocation_id.take() else {
+            return;
+        };
         if self.streams.contains_key(&invocation_id) {
             let text = format!("Invocation ID '{invocation_id}' is already in use.");
             return complete(session, Some(invocation_id), Outcome::Error(text));
@@ -84,7 +111,10 @@ impl Invocations {
                 let session = Arc::clone(session);
                 let running = async move {
                     let outcome = stream_out(&session, &invocation_id, &name, starting, &cancelled).await;
-                    Ended::Stream { invocation_id, outcome }
+                    Ended::Stream {
+                        invocation_id,
+                        outcome,
+                    }
                 };
                 self.running.push(running.boxed());
             }
@@ -103,11 +133,21 @@ impl Invocations {
     /// Frees what an ended one held, and tells the client.
     pub(super) fn settle(&mut self, session: &Session, ended: Ended) {
         match ended {
-            Ended::Plain { invocation_id, outcome } => {
+            Ended::Plain {
+                invocation_id,
+                outcome,
+            } => {
                 self.plain -= 1;
-                complete(session, invocation_id, outcome.map_or_else(Outcome::Error, Outcome::Result));
+                complete(
+                    session,
+                    invocation_id,
+                    outcome.map_or_else(Outcome::Error, Outcome::Result),
+                );
             }
-            Ended::Stream { invocation_id, outcome } => {
+            Ended::Stream {
+                invocation_id,
+                outcome,
+            } => {
                 self.streams.remove(&invocation_id);
                 complete(session, Some(invocation_id), outcome);
             }
@@ -126,7 +166,11 @@ impl Invocations {
 /// Without an invocation id nobody is told anything, not even errors.
 fn complete(session: &Session, invocation_id: Option<String>, outcome: Outcome) {
     if let Some(invocation_id) = invocation_id {
-        session.push(&HubMessage::Completion { headers: Vec::new(), invocation_id, outcome });
+        session.push(&HubMessage::Completion {
+            headers: Vec::new(),
+            invocation_id,
+            outcome,
+        });
     }
 }
 
@@ -156,7 +200,11 @@ async fn stream_out(
                 Err(error) => return Outcome::Error(stream_error(session.hub(), name, &error)),
             },
         };
-        let message = HubMessage::StreamItem { headers: Vec::new(), invocation_id: invocation_id.to_owned(), item };
+        let message = HubMessage::StreamItem {
+            headers: Vec::new(),
+            invocation_id: invocation_id.to_owned(),
+            item,
+        };
         if !session.push_waiting(&message).await {
             return Outcome::Void;
         }

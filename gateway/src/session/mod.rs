@@ -81,11 +81,18 @@ impl Session {
     }
 
     pub(crate) fn record(&self) -> ConnectionRecord {
-        ConnectionRecord { id: self.id().clone(), user: self.connection.user().cloned() }
+        ConnectionRecord {
+            id: self.id().clone(),
+            user: self.connection.user().cloned(),
+        }
     }
 
     pub(crate) fn context(&self) -> Context {
-        Context::new(Arc::clone(&self.hub), Arc::clone(&self.connection), self.closing.clone())
+        Context::new(
+            Arc::clone(&self.hub),
+            Arc::clone(&self.connection),
+            self.closing.clone(),
+        )
     }
 
     /// Asks the session to end. The first reason counts.
@@ -107,7 +114,13 @@ impl Session {
 
     /// Pushes a fanned-out message. Returns whether the outbox took it; one that is full closes the session.
     pub(crate) fn deliver(&self, frames: &Frames<'_>) -> bool {
-        let Some(frame) = self.connection.protocol().and_then(|protocol| frames.get(protocol)) else { return false };
+        let Some(frame) = self
+            .connection
+            .protocol()
+            .and_then(|protocol| frames.get(protocol))
+        else {
+            return false;
+        };
         match self.outbox.try_push(frame) {
             Ok(()) => true,
             Err(PushError::Closed) => false,
@@ -130,14 +143,18 @@ impl Session {
     /// connection has ended.
     pub(crate) async fn push_waiting(&self, message: &HubMessage) -> bool {
         self.outbox.at_most(self.high_water()).await;
-        let Some(frame) = self.encode(message) else { return true };
+        let Some(frame) = self.encode(message) else {
+            return true;
+        };
         self.outbox.push(frame).await.is_ok()
     }
 
     fn encode(&self, message: &HubMessage) -> Option<Bytes> {
         let protocol = self.connection.protocol()?;
         encode(protocol, message)
-            .inspect_err(|error| tracing::error!(connection_id = %self.id(), %error, "a message can't be encoded"))
+            .inspect_err(
+                |error| tracing::error!(connection_id = %self.id(), %error, "a message can't be encoded"),
+            )
             .ok()
     }
 
@@ -154,7 +171,9 @@ impl Session {
             let metrics = self.hub.shared().metrics();
             let new = into.iter().skip(already);
             metrics.messages_sent.get(protocol).inc_by(new.len() as u64);
-            metrics.sent_bytes.inc_by(new.map(Bytes::len).sum::<usize>() as u64);
+            metrics
+                .sent_bytes
+                .inc_by(new.map(Bytes::len).sum::<usize>() as u64);
         }
         taken
     }
@@ -199,8 +218,12 @@ impl Session {
     /// Forgets a topic. `false` when it was not noted.
     pub(crate) fn forget_topic(&self, topic: &Topic) -> bool {
         let mut topics = self.topics.lock();
-        let Some(topics) = topics.as_mut() else { return false };
-        let Some(index) = topics.iter().position(|noted| noted == topic) else { return false };
+        let Some(topics) = topics.as_mut() else {
+            return false;
+        };
+        let Some(index) = topics.iter().position(|noted| noted == topic) else {
+            return false;
+        };
         topics.swap_remove(index);
         true
     }

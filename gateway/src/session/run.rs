@@ -50,7 +50,10 @@ async fn end(session: &Arc<Session>, reason: CloseReason, running: Option<Invoca
     let reason = session.reason().cloned().unwrap_or(CloseReason::Aborted); // the first one counts
     let hub = &session.hub;
     let detailed = hub.shared().options().hubs.detailed_errors;
-    let protocol = session.connection.protocol().unwrap_or(handshake::BEFORE_HANDSHAKE);
+    let protocol = session
+        .connection
+        .protocol()
+        .unwrap_or(handshake::BEFORE_HANDSHAKE);
     match reason.frame(protocol, detailed) {
         Some(frame) if running.is_some() => session.outbox.close_with(frame),
         _ => session.outbox.close(),
@@ -63,7 +66,9 @@ async fn end(session: &Arc<Session>, reason: CloseReason, running: Option<Invoca
     }
     tracing::debug!(hub = %hub.name(), connection_id = %session.id(), ?reason, "session ended");
     if let Some(running) = running {
-        if let (Some(transport), Some(protocol)) = (session.connection.transport(), session.connection.protocol()) {
+        if let (Some(transport), Some(protocol)) =
+            (session.connection.transport(), session.connection.protocol())
+        {
             metrics.connections(transport, protocol).dec();
         }
         running.finish_elsewhere(hub.shared().tasks());
@@ -83,7 +88,12 @@ async fn end(session: &Arc<Session>, reason: CloseReason, running: Option<Invoca
 /// Never given up: while the backplane can't be reached it keeps the removal itself.
 async fn leave_cluster(session: &Arc<Session>) {
     let hub = &session.hub;
-    if let Err(error) = hub.shared().backplane().remove(hub.name(), session.id(), hub.tombstone()).await {
+    if let Err(error) = hub
+        .shared()
+        .backplane()
+        .remove(hub.name(), session.id(), hub.tombstone())
+        .await
+    {
         tracing::warn!(connection_id = %session.id(), %error, "a connection could not be removed from the directory");
     }
 }
@@ -120,7 +130,12 @@ impl<'a> Conversation<'a> {
 
     async fn hold(&mut self, inbound: &mut impl Inbound) -> CloseReason {
         if let Some(transport) = self.session.connection.transport() {
-            self.session.hub.shared().metrics().connections(transport, self.protocol).inc();
+            self.session
+                .hub
+                .shared()
+                .metrics()
+                .connections(transport, self.protocol)
+                .inc();
         }
         if let Err(reason) = self.connected().await {
             return reason;
@@ -137,7 +152,9 @@ impl<'a> Conversation<'a> {
 
     /// The hub's hook runs before any message of the client is handled.
     async fn connected(&mut self) -> Result<(), CloseReason> {
-        let Some(hook) = self.session.hub.hub().connected() else { return Ok(()) };
+        let Some(hook) = self.session.hub.hub().connected() else {
+            return Ok(());
+        };
         let outcome = tokio::select! {
             biased;
             () = self.session.closing.cancelled() => return Err(self.asked_to_close()),
@@ -203,7 +220,9 @@ impl<'a> Conversation<'a> {
 
     /// When to look at the clock next.
     fn deadline(&self) -> Instant {
-        let silence = self.pings.then(|| self.heard + self.session.hub.shared().options().timeouts.client_timeout);
+        let silence = self
+            .pings
+            .then(|| self.heard + self.session.hub.shared().options().timeouts.client_timeout);
         silence.map_or(self.ping_due, |silence| silence.min(self.ping_due))
     }
 
@@ -218,7 +237,12 @@ impl<'a> Conversation<'a> {
         }
         if self.ping_due <= now {
             self.ping_due = now + timeouts.keep_alive;
-            if !self.session.connection.transport().is_some_and(|transport| transport.keeps_itself_alive()) {
+            if !self
+                .session
+                .connection
+                .transport()
+                .is_some_and(|transport| transport.keeps_itself_alive())
+            {
                 self.session.push(&HubMessage::Ping);
             }
         }
@@ -245,14 +269,29 @@ impl<'a> Conversation<'a> {
     }
 
     fn handle(&mut self, message: HubMessage) -> Option<CloseReason> {
-        self.session.hub.shared().metrics().messages_received.get(self.protocol).inc();
+        self.session
+            .hub
+            .shared()
+            .metrics()
+            .messages_received
+            .get(self.protocol)
+            .inc();
         match message {
-            HubMessage::Invocation(invocation) => self.invocations.begin(self.session, invocation, self.protocol),
+            HubMessage::Invocation(invocation) => {
+                self.invocations.begin(self.session, invocation, self.protocol);
+            }
             HubMessage::StreamInvocation(invocation) => {
-                self.invocations.begin_stream(self.session, invocation, self.protocol);
+                self.invocations
+                    .begin_stream(self.session, invocation, self.protocol);
             }
             HubMessage::CancelInvocation { invocation_id, .. } => self.invocations.cancel(&invocation_id),
-            HubMessage::Ping => self.pings |= !self.session.connection.transport().is_some_and(|t| t.keeps_itself_alive()),
+            HubMessage::Ping => {
+                self.pings |= !self
+                    .session
+                    .connection
+                    .transport()
+                    .is_some_and(|t| t.keeps_itself_alive());
+            }
             HubMessage::Close { .. } => return Some(CloseReason::ByClient),
             // Items and completions belong to uploads and client results, of which none is open: they are ignored, as
             // the reference ignores those of unknown ids. Ack and Sequence count only in stateful sessions.

@@ -152,10 +152,16 @@ fn without_a_collector_spans_have_no_context() {
         &TelemetryConfig::default(),
         || {
             let span = info_span!(target: trace::TARGET, "deliver");
-            assert_eq!(span.in_scope(|| trace::context_of(&tracing::Span::current())), None);
+            assert_eq!(
+                span.in_scope(|| trace::context_of(&tracing::Span::current())),
+                None
+            );
             let logged = info_span!(target: "hubcast::session", "connection");
             assert!(!logged.is_disabled());
-            assert_eq!(logged.in_scope(|| trace::context_of(&tracing::Span::current())), None);
+            assert_eq!(
+                logged.in_scope(|| trace::context_of(&tracing::Span::current())),
+                None
+            );
         },
     );
     assert!(text.is_empty(), "{text}");
@@ -163,7 +169,10 @@ fn without_a_collector_spans_have_no_context() {
 
 #[test]
 fn without_a_collector_a_span_costs_one_look_at_its_call_site() {
-    let span = with_default(Registry::default(), || info_span!(target: trace::TARGET, "deliver"));
+    let span = with_default(
+        Registry::default(),
+        || info_span!(target: trace::TARGET, "deliver"),
+    );
     let metadata = span.metadata().unwrap();
     let of = |telemetry: &TelemetryConfig| {
         let (subscriber, _guard) = build(&log("trace", LogFormat::Text), telemetry, io::stderr).unwrap();
@@ -186,7 +195,9 @@ fn a_trace_that_the_caller_does_not_record_is_not_recorded() {
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
             "",
         );
-        let context = span.in_scope(|| trace::context_of(&tracing::Span::current())).unwrap();
+        let context = span
+            .in_scope(|| trace::context_of(&tracing::Span::current()))
+            .unwrap();
         assert!(
             context
                 .traceparent

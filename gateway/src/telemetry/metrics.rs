@@ -12,9 +12,7 @@ use prometheus_client::{
     registry::{Metric, Registry},
 };
 
-use super::labels::{
-    CloseLabel, ForwardLabel, InvocationLabel, Label, RejectLabel,
-};
+use super::labels::{CloseLabel, ForwardLabel, InvocationLabel, Label, RejectLabel};
 use crate::hub::Transport;
 use crate::protocol::HubProtocol;
 
@@ -84,7 +82,11 @@ impl Metrics {
             messages_received: labelled(r, "messages_received", "Hub messages from clients"),
             messages_sent: labelled(r, "messages_sent", "Hub messages handed to clients' sockets"),
             received_bytes: single(r, "received_bytes", "Bytes of hub messages from clients"),
-            sent_bytes: single(r, "sent_bytes", "Bytes of hub messages handed to clients' sockets"),
+            sent_bytes: single(
+                r,
+                "sent_bytes",
+                "Bytes of hub messages handed to clients' sockets",
+            ),
             deliveries: single(r, "deliveries", "Messages of the log handed to local connections"),
             fanout_messages: single(r, "fanout_messages", "Messages of the log with a local receiver"),
             encodes: labelled(r, "encodes", "Encodings of messages of the log"),
@@ -92,15 +94,31 @@ impl Metrics {
             publish_errors: single(r, "publish_errors", "Publications that failed"),
             publish_seconds: histogram(r, "publish_seconds", "Time of one publication"),
             backplane_up: single(r, "backplane_up", "Whether the backplane is reachable"),
-            log_gaps: single(r, "log_gaps", "Times that the log could not prove that nothing is missing"),
+            log_gaps: single(
+                r,
+                "log_gaps",
+                "Times that the log could not prove that nothing is missing",
+            ),
             outbox_bytes: single(r, "outbox_bytes", "Bytes that wait for clients"),
-            slow_consumers: single(r, "slow_consumers", "Connections closed because their client reads too slowly"),
-            forwarded_requests: labelled(r, "forwarded_requests", "Requests served by the connection's owner node"),
+            slow_consumers: single(
+                r,
+                "slow_consumers",
+                "Connections closed because their client reads too slowly",
+            ),
+            forwarded_requests: labelled(
+                r,
+                "forwarded_requests",
+                "Requests served by the connection's owner node",
+            ),
             negotiations: single(r, "negotiations", "Negotiations answered with a connection token"),
             rejected: labelled(r, "rejected", "Requests turned away"),
             connections_closed: labelled(r, "connections_closed", "Connections that ended"),
             invocations: labelled(r, "invocations", "Invocations of hub methods that ended"),
-            invocation_seconds: histogram(r, "invocation_seconds", "Time from an invocation's start to its end"),
+            invocation_seconds: histogram(
+                r,
+                "invocation_seconds",
+                "Time from an invocation's start to its end",
+            ),
             tasks: single(r, "tasks", "Tasks that are alive"),
             registry,
         }
@@ -150,7 +168,10 @@ impl<L: Label, M: Clone + Default> ByLabel<L, M> {
             let labels = [fixed, &[(L::NAME, label.as_str())]].concat();
             family.get_or_create_owned(&labels)
         };
-        Self { children: L::ALL.iter().map(child).collect(), label: std::marker::PhantomData }
+        Self {
+            children: L::ALL.iter().map(child).collect(),
+            label: std::marker::PhantomData,
+        }
     }
 }
 
@@ -170,10 +191,12 @@ fn labelled<L: Label>(registry: &mut Registry, name: &str, help: &str) -> ByLabe
 
 fn connections(registry: &mut Registry) -> Vec<ByLabel<HubProtocol, Gauge>> {
     let family = Family::<Labels, Gauge>::default();
-    registry.register("connections", "Open connections after their handshake", family.clone());
-    let of = |transport: &Transport| {
-        ByLabel::of(&family, &[(Transport::NAME, transport.as_str())])
-    };
+    registry.register(
+        "connections",
+        "Open connections after their handshake",
+        family.clone(),
+    );
+    let of = |transport: &Transport| ByLabel::of(&family, &[(Transport::NAME, transport.as_str())]);
     Transport::ALL.iter().map(of).collect()
 }
 
@@ -184,8 +207,9 @@ fn histogram(registry: &mut Registry, name: &str, help: &str) -> Histogram {
 }
 
 /// From 100 µs, a publication on the same machine, to 5 s, a command's timeout.
-const BUCKETS: [f64; 15] =
-    [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+const BUCKETS: [f64; 15] = [
+    0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+];
 
 #[cfg(test)]
 mod tests {
@@ -219,21 +243,32 @@ mod tests {
             "hubcast_invocations_total{outcome=\"unknown_method\"} 0",
             "hubcast_invocation_seconds_count 0",
             "hubcast_tasks 0",
-            concat!("hubcast_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            concat!(
+                "hubcast_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"} 1"
+            ),
             "# EOF",
         ] {
-            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is not in\n{text}"
+            );
         }
     }
 
     #[test]
     fn a_handle_counts_its_own_child() {
         let metrics = Metrics::new();
-        metrics.connections(Transport::ServerSentEvents, HubProtocol::MessagePack).inc();
+        metrics
+            .connections(Transport::ServerSentEvents, HubProtocol::MessagePack)
+            .inc();
         metrics.connections_closed.get(CloseLabel::Fenced).inc_by(2);
         metrics.publish_seconds.observe(0.003);
         let text = metrics.encode();
-        assert!(text.contains("hubcast_connections{transport=\"ServerSentEvents\",protocol=\"messagepack\"} 1\n"));
+        assert!(
+            text.contains("hubcast_connections{transport=\"ServerSentEvents\",protocol=\"messagepack\"} 1\n")
+        );
         assert!(text.contains("hubcast_connections{transport=\"ServerSentEvents\",protocol=\"json\"} 0\n"));
         assert!(text.contains("hubcast_connections_closed_total{reason=\"fenced\"} 2\n"));
         assert!(text.contains("hubcast_publish_seconds_bucket{le=\"0.0025\"} 0\n"));

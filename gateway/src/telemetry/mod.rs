@@ -6,4 +6,3 @@ pub(crate) mod trace;
 
 #[cfg(feature = "cli")]
 pub(crate) mod log;
-

@@ -50,7 +50,11 @@ impl HttpLink {
     pub(crate) fn new(inbox_bytes: usize) -> Self {
         Self {
             inbox: ByteQueue::new(inbox_bytes),
-            state: Mutex::new(State { stage: Stage::Waiting, idle_since: Some(Instant::now()), poll: None }),
+            state: Mutex::new(State {
+                stage: Stage::Waiting,
+                idle_since: Some(Instant::now()),
+                poll: None,
+            }),
             changed: Notify::new(),
             polling: tokio::sync::Mutex::new(()),
         }
@@ -63,7 +67,9 @@ impl HttpLink {
 
     /// Hands on bytes that came before this node owned the connection.
     pub(crate) fn receive_early(&self, chunks: Detached) -> Result<(), PushError> {
-        chunks.into_iter().try_for_each(|chunk| self.inbox.try_push(chunk))
+        chunks
+            .into_iter()
+            .try_for_each(|chunk| self.inbox.try_push(chunk))
     }
 
     /// Lets the session begin; `false` when it has begun before.

@@ -25,7 +25,9 @@ pub(crate) enum Poll {
 
 /// Serves a poll on the node that owns the connection. Dropping it takes nothing away.
 pub(crate) async fn poll(session: &Arc<Session>) -> Poll {
-    let Some(link) = session.http() else { return Poll::OtherTransport };
+    let Some(link) = session.http() else {
+        return Poll::OtherTransport;
+    };
     if !session.connection().set_transport(Transport::LongPolling) {
         return Poll::OtherTransport;
     }

@@ -22,8 +22,14 @@ pub(crate) fn stream(session: Arc<Session>) -> impl Stream<Item = Result<Bytes, 
     }
     // The comment opens Firefox's EventSource before there is an event.
     let pending = VecDeque::from([Bytes::from_static(b":\r\n")]);
-    let body = Body { session, pending, frames: Vec::new() };
-    stream::unfold(body, |mut body| async move { body.next().await.map(|chunk| (Ok(chunk), body)) })
+    let body = Body {
+        session,
+        pending,
+        frames: Vec::new(),
+    };
+    stream::unfold(body, |mut body| async move {
+        body.next().await.map(|chunk| (Ok(chunk), body))
+    })
 }
 
 struct Body {
@@ -72,7 +78,11 @@ fn push_event(to: &mut VecDeque<Bytes>, payload: &Bytes) {
     let mut start = 0;
     for end in memchr_iter(b'\n', payload) {
         let line = payload.slice(start..end);
-        let line = if line.ends_with(b"\r") { line.slice(..line.len() - 1) } else { line };
+        let line = if line.ends_with(b"\r") {
+            line.slice(..line.len() - 1)
+        } else {
+            line
+        };
         to.extend([DATA, line, LINE_END]);
         start = end + 1;
     }
@@ -90,7 +100,10 @@ mod tests {
     fn event(payload: &'static str) -> String {
         let mut chunks = VecDeque::new();
         push_event(&mut chunks, &Bytes::from_static(payload.as_bytes()));
-        chunks.iter().map(|chunk| String::from_utf8(chunk.to_vec()).unwrap()).collect()
+        chunks
+            .iter()
+            .map(|chunk| String::from_utf8(chunk.to_vec()).unwrap())
+            .collect()
     }
 
     #[test]

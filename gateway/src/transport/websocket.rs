@@ -43,13 +43,18 @@ pub(crate) struct Reservation {
 impl Reservation {
     /// `claimed`: the directory knows the connection already.
     pub(crate) fn new(session: Arc<Session>, claimed: bool) -> Self {
-        Self { session: Some(session), claimed }
+        Self {
+            session: Some(session),
+            claimed,
+        }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let Some(session) = self.session.take() else { return };
+        let Some(session) = self.session.take() else {
+            return;
+        };
         session.close(CloseReason::TransportLost("the upgrade failed"));
         let claimed = self.claimed;
         let tasks = session.hub().shared().tasks().clone();
@@ -68,16 +73,27 @@ impl Inbound for Gone {
 
 /// Serves an accepted socket until both sides are done. `early` came in before this node owned the connection.
 pub(crate) async fn serve(mut reservation: Reservation, early: Detached, socket: WebSocket) {
-    let Some(session) = reservation.session.take() else { return };
+    let Some(session) = reservation.session.take() else {
+        return;
+    };
     session.connection().set_transport(Transport::WebSockets);
     let (sink, stream) = socket.split();
-    let mut inbound = SocketInbound { early: early.into_iter(), stream };
-    let writer = Writer { session: &session, sink };
+    let mut inbound = SocketInbound {
+        early: early.into_iter(),
+        stream,
+    };
+    let writer = Writer {
+        session: &session,
+        sink,
+    };
     let (ended, ()) = tokio::join!(writer.run(), run(&session, &mut inbound, !reservation.claimed));
     if ended.is_ok() {
         // What was written last would be lost in a reset if this side closed the socket first.
         let patience = session.hub().shared().options().timeouts.close;
-        let _ = timeout(patience, async { while let Some(Ok(_)) = inbound.stream.next().await {} }).await;
+        let _ = timeout(patience, async {
+            while let Some(Ok(_)) = inbound.stream.next().await {}
+        })
+        .await;
     }
 }
 
@@ -129,10 +145,19 @@ impl Writer<'_> {
     }
 
     async fn say_goodbye(&mut self) -> Result<(), Broken> {
-        let failed =
-            matches!(self.session.reason(), Some(CloseReason::ConnectFailed { .. } | CloseReason::Protocol { .. }));
-        let code = if failed { close_code::ERROR } else { close_code::NORMAL };
-        let frame = Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::from_static("") }));
+        let failed = matches!(
+            self.session.reason(),
+            Some(CloseReason::ConnectFailed { .. } | CloseReason::Protocol { .. })
+        );
+        let code = if failed {
+            close_code::ERROR
+        } else {
+            close_code::NORMAL
+        };
+        let frame = Message::Close(Some(CloseFrame {
+            code,
+            reason: Utf8Bytes::from_static(""),
+        }));
         let patience = self.session.hub().shared().options().timeouts.close;
         match timeout(patience, self.sink.send(frame)).await {
             Ok(Ok(())) => Ok(()),
@@ -148,7 +173,10 @@ impl Writer<'_> {
         let patience = self.session.hub().shared().options().timeouts.send;
         let sending = async {
             for frame in frames.drain(..) {
-                self.sink.feed(message(frame, text)?).await.map_err(|_| "the socket broke")?;
+                self.sink
+                    .feed(message(frame, text)?)
+                    .await
+                    .map_err(|_| "the socket broke")?;
             }
             self.sink.flush().await.map_err(|_| "the socket broke")
         };
@@ -160,5 +188,7 @@ fn message(frame: Bytes, text: bool) -> Result<Message, &'static str> {
     if !text {
         return Ok(Message::Binary(frame));
     }
-    Utf8Bytes::try_from(frame).map(Message::Text).map_err(|_| "a text frame was not UTF-8")
+    Utf8Bytes::try_from(frame)
+        .map(Message::Text)
+        .map_err(|_| "a text frame was not UTF-8")
 }
