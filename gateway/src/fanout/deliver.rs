@@ -98,3 +98,134 @@ impl<'a> Except<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use hubcast_backplane::memory::MemoryBackplane;
+    use hubcast_backplane::{ConnectionId, GroupName, HubName, NodeId, Topic, wire};
+
+    use super::*;
+    use crate::auth::Identity;
+    use crate::hub::{Connection, Hub, RequestInfo, Shared};
+    use crate::options::Options;
+    use crate::protocol::HubProtocol;
+    use crate::queue::Taken;
+    use crate::session::CloseReason;
+    use crate::telemetry::metrics::Metrics;
+
+    fn hub(options: Options) -> Arc<HubRuntime> {
+        let backplane = Arc::new(MemoryBackplane::new(NodeId::parse("n").unwrap()));
+        let shared = Arc::new(Shared::new(options, backplane, Arc::new(Metrics::new())));
+        Arc::new(HubRuntime::new(HubName::parse("h").unwrap(), Hub::new("h"), shared))
+    }
+
+    fn member(hub: &Arc<HubRuntime>, id: &str, protocol: HubProtocol, topic: &Topic) -> Arc<Session> {
+        let connection =
+            Connection::new(ConnectionId::parse(id).unwrap(), Identity::anonymous(), RequestInfo::default());
+        connection.set_protocol(protocol);
+        let session = Session::new(Arc::clone(hub), connection);
+        hub.registry().insert(&session);
+        hub.registry().add(&session, topic);
+        session
+    }
+
+    fn message(topic: &Topic, offset: u64, except: &[&str]) -> Delivery {
+        let envelope = wire::Envelope {
+            target: "Say".to_owned(),
+            arguments: vec![Bytes::from_static(b"\"hi\"")],
+            except: except.iter().map(ToString::to_string).collect(),
+            ..wire::Envelope::default()
+        };
+        Delivery::Message(Message { topic: topic.clone(), offset, envelope: Arc::new(envelope) })
+    }
+
+    /// What waits for a session, behind the answer to its handshake.
+    async fn received(session: &Session) -> Vec<Bytes> {
+        session.open_for_test();
+        let mut frames = Vec::new();
+        assert_eq!(session.take_frames(&mut frames, usize::MAX).await, Taken::Some);
+        frames.split_off(1)
+    }
+
+    #[tokio::test]
+    async fn two_thousand_receivers_share_one_buffer_for_each_protocol() {
+        let hub = hub(Options::default());
+        let topic = Topic::Group(GroupName::parse("g").unwrap());
+        let protocol = |n: usize| if n.is_multiple_of(2) { HubProtocol::Json } else { HubProtocol::MessagePack };
+        let members: Vec<_> =
+            (0..2_000).map(|n| member(&hub, &format!("c{n}"), protocol(n), &topic)).collect();
+        deliver(&hub, &[message(&topic, 1, &[])]);
+
+        let mut buffers = HashSet::new();
+        for session in &members {
+            let frames = received(session).await;
+            assert_eq!(frames.len(), 1);
+            buffers.insert(frames[0].as_ptr());
+        }
+        assert_eq!(buffers.len(), 2, "a payload was copied for a receiver");
+        let metrics = hub.shared().metrics();
+        for protocol in HubProtocol::ALL {
+            assert_eq!(metrics.encodes.get(protocol).get(), 1, "{protocol}");
+        }
+        assert_eq!(metrics.deliveries.get(), 2_000);
+    }
+
+    #[tokio::test]
+    async fn a_protocol_that_nobody_speaks_is_not_encoded_and_exclusions_hold() {
+        let hub = hub(Options::default());
+        let a = member(&hub, "a", HubProtocol::Json, &Topic::All);
+        let b = member(&hub, "b", HubProtocol::Json, &Topic::All);
+        let many: Vec<String> = (0..20).map(|n| format!("x{n}")).chain(["a".to_owned()]).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        deliver(&hub, &[message(&Topic::All, 1, &["b"]), message(&Topic::All, 2, &many)]);
+        assert_eq!((received(&a).await.len(), received(&b).await.len()), (1, 1));
+        let metrics = hub.shared().metrics();
+        assert_eq!(metrics.encodes.get(HubProtocol::MessagePack).get(), 0);
+        assert_eq!(metrics.encodes.get(HubProtocol::Json).get(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_full_outbox_closes_its_session_and_no_other() {
+        let mut options = Options::default();
+        options.limits.outbox_bytes = 100;
+        let hub = hub(options);
+        let slow = member(&hub, "slow", HubProtocol::Json, &Topic::All);
+        let quick = member(&hub, "quick", HubProtocol::Json, &Topic::All);
+        quick.open_for_test();
+        let mut count = 0;
+        for offset in 1..=10 {
+            deliver(&hub, &[message(&Topic::All, offset, &[])]);
+            let mut frames = Vec::new();
+            quick.take_frames(&mut frames, usize::MAX).await;
+            count += frames.len();
+        }
+        assert_eq!(count, 1 + 10, "the handshake's answer and every message");
+        assert!(matches!(slow.reason(), Some(CloseReason::SlowConsumer { .. })));
+        assert!(quick.reason().is_none());
+    }
+
+    #[tokio::test]
+    async fn memberships_begin_and_end_at_their_place_in_the_log() {
+        let hub = hub(Options::default());
+        let group = Topic::Group(GroupName::parse("g").unwrap());
+        let session = member(&hub, "c", HubProtocol::Json, &Topic::All);
+        let (connection, topics) = (session.id().clone(), vec![group.clone()]);
+        deliver(
+            &hub,
+            &[
+                message(&group, 1, &[]),
+                Delivery::Joined { connection: connection.clone(), topics: topics.clone(), offset: 2 },
+                message(&group, 3, &[]),
+                Delivery::Left { connection, topics, offset: 4 },
+                message(&group, 5, &[]),
+            ],
+        );
+        assert_eq!(received(&session).await.len(), 1);
+        hub.registry().remove(&session);
+        assert_eq!(hub.registry().len(), 0);
+        assert_eq!(hub.registry().receivers(&Topic::All).count(), 0, "a list was left behind");
+    }
+}

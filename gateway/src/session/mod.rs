@@ -192,6 +192,11 @@ impl Session {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn open_for_test(&self) {
+        self.outbox.open(crate::protocol::handshake_response_ok());
+    }
+
     /// Forgets what the client has not fetched.
     pub(crate) fn discard_outbox(&self) {
         self.outbox.discard();
