@@ -22,11 +22,14 @@ struct Gate {
 
 impl HubSink for Gate {
     fn deliver(&self, deliveries: &[Delivery]) {
-        let mut closed = self.closed.lock();
-        self.waiting.store(*closed, Ordering::Release);
-        while *closed {
-            self.opened.wait(&mut closed);
-        }
+        // What else this thread has to do goes on meanwhile.
+        tokio::task::block_in_place(|| {
+            let mut closed = self.closed.lock();
+            self.waiting.store(*closed, Ordering::Release);
+            while *closed {
+                self.opened.wait(&mut closed);
+            }
+        });
         self.recorder.deliver(deliveries);
     }
 }
