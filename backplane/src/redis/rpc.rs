@@ -95,12 +95,29 @@ impl Inner {
         }
     }
 
-    /// Resolves when a node that was seen alive is not any more.
+    /// Resolves when a node is not alive any more. One that this node has not seen alive is given time to be: it may
+    /// have started between two heartbeats.
     async fn gone(&self, node: &NodeId) {
         let mut living = self.nodes.living();
-        let seen = living.wait_for(|living| living.contains(node)).await.is_ok();
-        if !seen || living.wait_for(|living| !living.contains(node)).await.is_err() {
+        let patience = self.options.heartbeat_interval.saturating_mul(2);
+        let seen = timeout(patience, living.wait_for(|living| living.contains(node)))
+            .await
+            .map(|seen| seen.is_ok());
+        let gone = match seen {
+            Err(_) => true,
+            Ok(false) => false,
+            Ok(true) => living.wait_for(|living| !living.contains(node)).await.is_ok(),
+        };
+        if !gone {
             std::future::pending::<()>().await; // no more news: the timeout decides
+        }
+    }
+
+    /// A dead node cancels nothing, and what is served for it must not wait for ever.
+    async fn asking_node_gone(&self, node: Option<&NodeId>) {
+        match node {
+            Some(node) => self.gone(node).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -162,13 +179,15 @@ impl Inner {
                 None => Err("the node does not serve requests yet".to_owned()),
             }
         };
+        let asking = NodeId::parse(&reply_to).ok();
         let outcome = tokio::select! {
             () = self.closing.cancelled() => None,
             () = cancelled.cancelled() => None,
+            () = self.asking_node_gone(asking.as_ref()) => None,
             outcome = served => Some(outcome),
         };
         self.rpc.serving.lock().remove(&(reply_to.clone(), id));
-        let (Some(outcome), Ok(node)) = (outcome, NodeId::parse(&reply_to)) else {
+        let (Some(outcome), Some(node)) = (outcome, asking) else {
             return;
         };
         let reply = match outcome {
