@@ -143,15 +143,17 @@ impl HubRuntime {
             return asking
                 .await
                 .map_err(|_| no_answer())?
-                .map_err(|error| ask_error(connection, error));
+                .map_err(|error| ask_error(connection, &error));
         }
         let Some(owner) = self.shared.backplane().locate(&self.name, connection).await? else {
             return Err(Error::NoSuchConnection(connection.to_string()));
         };
         match cluster::ask(self, &owner, connection, target, &arguments, patience).await {
-            Ok(answer) => answer.map_err(|error| ask_error(connection, error)),
+            Ok(answer) => answer.map_err(|error| ask_error(connection, &error)),
             Err(BackplaneError::Timeout { .. }) => Err(no_answer()),
-            Err(BackplaneError::NodeUnreachable { .. }) => Err(ask_error(connection, AskError::Disconnected)),
+            Err(BackplaneError::NodeUnreachable { .. }) => {
+                Err(ask_error(connection, &AskError::Disconnected))
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -250,7 +252,7 @@ pub(crate) async fn guarded<T>(running: impl Future<Output = Result<T, HubError>
 #[error("hub code panicked: {0}")]
 struct Panicked(String);
 
-fn ask_error(connection: &ConnectionId, error: AskError) -> Error {
+fn ask_error(connection: &ConnectionId, error: &AskError) -> Error {
     match error {
         AskError::Disconnected => Error::Disconnected(connection.to_string()),
         AskError::Client(_) | AskError::NoResult => Error::Client(error.to_string()),

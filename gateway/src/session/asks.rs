@@ -18,7 +18,7 @@ pub(super) struct Asks {
 #[derive(Debug, Default)]
 struct State {
     last: u64,
-    waiting: Option<Box<HashMap<String, oneshot::Sender<Outcome>>>>,
+    waiting: HashMap<String, oneshot::Sender<Outcome>>,
 }
 
 /// Why a client gave no result.
@@ -73,12 +73,12 @@ impl Asks {
         let mut state = self.state.lock();
         state.last = state.last.wrapping_add(1);
         let id = format!("s{}", state.last);
-        state.waiting.get_or_insert_default().insert(id.clone(), sender);
+        state.waiting.insert(id.clone(), sender);
         (id, receiver)
     }
 
     fn end(&self, id: &str) -> Option<oneshot::Sender<Outcome>> {
-        self.state.lock().waiting.as_mut()?.remove(id)
+        self.state.lock().waiting.remove(id)
     }
 }
 
