@@ -1,9 +1,11 @@
 //! The error type of the library's own calls.
 
+use std::time::Duration;
+
 use hubcast_backplane::{BackplaneError, NameError};
 
 use crate::options::OptionError;
-use crate::protocol::{EncodeValueError, TranscodeError};
+use crate::protocol::{DecodeValueError, EncodeValueError, TranscodeError};
 
 /// Why a call of this library failed.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +47,34 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// A client that was asked for a result is not connected, on any node.
+    #[error("Connection '{0}' does not exist.")]
+    NoSuchConnection(String),
+    /// A client left before it gave its result.
+    #[error("Connection '{0}' disconnected.")]
+    Disconnected(String),
+    /// A client answered with an error, or without a result.
+    #[error("{0}")]
+    Client(String),
+    /// A client gave no result in time.
+    #[error("Connection '{connection}' gave no result within {waited:?}.")]
+    NoAnswer {
+        /// The connection.
+        connection: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// A client's result is not of the expected type.
+    #[error("the result of {target:?} is of another type: {source}")]
+    Result {
+        /// The client method that was called.
+        target: String,
+        /// What the deserializer said.
+        source: DecodeValueError,
+    },
+    /// A client can't be asked before it is read.
+    #[error("Client results inside OnConnectedAsync Hub methods are not allowed.")]
+    NotWhileConnecting,
     /// A setting can't work.
     #[error(transparent)]
     Option(#[from] OptionError),
@@ -64,7 +94,12 @@ impl Error {
                 "The message could not be passed on: the backplane can't be reached. Try again later."
                     .to_owned(),
             ),
-            Self::TooManyGroups { .. } | Self::Name(_) => Some(self.to_string()),
+            Self::TooManyGroups { .. }
+            | Self::Name(_)
+            | Self::NoSuchConnection(_)
+            | Self::Disconnected(_)
+            | Self::Client(_)
+            | Self::NoAnswer { .. } => Some(self.to_string()),
             _ => None,
         }
     }

@@ -45,8 +45,8 @@ pub use error::Error;
 pub use gateway::{Drained, Gateway, GatewayBuilder};
 pub use hub::{
     Arguments, BindError, Call, CallerClients, Clients, Connection, Context, Disconnected, FromInvocation,
-    Groups, Hook, HookOutcome, Hub, HubError, HubHandle, IntoOutcome, IntoStream, Method, Recipients,
-    StreamMethod, Transport, marker,
+    Groups, Hook, HookOutcome, Hub, HubError, HubHandle, IntoOutcome, IntoStream, Method, Recipient,
+    Recipients, StreamMethod, Transport, Upload, UploadError, marker,
 };
 pub use hubcast_backplane as backplane;
 pub use options::{AuthOptions, CorsOptions, HubDefaults, Leeway, Limits, OptionError, Options, Timeouts};

@@ -124,6 +124,9 @@ pub struct Timeouts {
     /// How long one write to a client may stall.
     #[serde(rename = "send_seconds", deserialize_with = "seconds")]
     pub send: Duration,
+    /// How long a client may take to answer what the server asks it, unless the call says otherwise.
+    #[serde(rename = "client_result_seconds", deserialize_with = "seconds")]
+    pub client_result: Duration,
     /// How long the peer's WebSocket Close frame is waited for.
     #[serde(rename = "close_seconds", deserialize_with = "seconds")]
     pub close: Duration,
@@ -138,6 +141,7 @@ impl Default for Timeouts {
             disconnect: Duration::from_secs(15),
             long_poll: Duration::from_secs(90),
             send: Duration::from_secs(10),
+            client_result: Duration::from_secs(60),
             close: Duration::from_secs(5),
         }
     }
@@ -151,6 +155,10 @@ pub struct HubDefaults {
     pub detailed_errors: bool,
     /// Invocations of one connection that run at the same time.
     pub parallel_invocations: usize,
+    /// Whether clients that ask for stateful reconnect get it.
+    pub stateful_reconnect: bool,
+    /// Items of one upload that wait for their method before the connection is no longer read.
+    pub stream_buffer: usize,
     /// Most entries kept of one topic.
     pub retention_messages: usize,
     /// How long a topic's entries are kept.
@@ -164,6 +172,8 @@ impl Default for HubDefaults {
         Self {
             detailed_errors: false,
             parallel_invocations: 1,
+            stateful_reconnect: true,
+            stream_buffer: 10,
             retention_messages: log.retention_messages,
             retention: log.retention,
         }
@@ -272,6 +282,12 @@ impl Options {
             "nothing could run",
         )?;
         at_least(
+            "hubs.stream_buffer",
+            self.hubs.stream_buffer,
+            1,
+            "no item would fit",
+        )?;
+        at_least(
             "hubs.retention_messages",
             self.hubs.retention_messages,
             1,
@@ -288,6 +304,7 @@ impl Options {
             ("timeouts.disconnect_seconds", times.disconnect),
             ("timeouts.long_poll_seconds", times.long_poll),
             ("timeouts.send_seconds", times.send),
+            ("timeouts.client_result_seconds", times.client_result),
             ("timeouts.close_seconds", times.close),
             ("hubs.retention_seconds", self.hubs.retention),
         ];

@@ -27,9 +27,77 @@ pub(crate) struct ByteQueue {
 struct State {
     chunks: VecDeque<Bytes>,
     bytes: usize,
-    /// Nothing is handed out before the consumer may begin.
-    held: bool,
+    hold: Hold,
     closed: bool,
+    resend: Option<Box<Resend>>,
+}
+
+/// Whether chunks are handed out.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    #[default]
+    Nothing,
+    /// All but the first.
+    AfterFirst,
+    Everything,
+}
+
+/// Chunks that the consumer may ask for again, until it has acknowledged them.
+#[derive(Debug, Default)]
+struct Resend {
+    /// One for each waiting chunk: whether it is numbered.
+    numbered: VecDeque<bool>,
+    /// Handed out and not acknowledged.
+    kept: VecDeque<Bytes>,
+    kept_bytes: usize,
+    /// The number of the first kept chunk, or of the next one when none is kept.
+    first: u64,
+}
+
+impl Resend {
+    fn new(waiting: usize) -> Self {
+        Self {
+            numbered: std::iter::repeat_n(true, waiting).collect(),
+            first: 1,
+            ..Self::default()
+        }
+    }
+}
+
+impl State {
+    /// Bytes that count against the bound.
+    fn weight(&self) -> usize {
+        self.bytes
+            .saturating_add(self.resend.as_ref().map_or(0, |resend| resend.kept_bytes))
+    }
+
+    fn push_front(&mut self, chunk: Bytes) {
+        self.bytes = self.bytes.saturating_add(chunk.len());
+        self.chunks.push_front(chunk);
+        if let Some(resend) = &mut self.resend {
+            resend.numbered.push_front(false);
+        }
+    }
+
+    fn push_back(&mut self, chunk: Bytes, numbered: bool) {
+        self.bytes = self.bytes.saturating_add(chunk.len());
+        self.chunks.push_back(chunk);
+        if let Some(resend) = &mut self.resend {
+            resend.numbered.push_back(numbered);
+        }
+    }
+
+    fn pop_front(&mut self) -> Option<Bytes> {
+        let chunk = self.chunks.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(chunk.len());
+        if let Some(resend) = &mut self.resend
+            && resend.numbered.pop_front() == Some(true)
+        {
+            resend.kept_bytes = resend.kept_bytes.saturating_add(chunk.len());
+            resend.kept.push_back(chunk.clone());
+        }
+        Some(chunk)
+    }
 }
 
 /// Why a chunk was not taken.
@@ -63,31 +131,97 @@ impl ByteQueue {
     /// A queue that hands out nothing before [`open`](Self::open).
     pub(crate) fn held(limit_bytes: usize) -> Self {
         let queue = Self::new(limit_bytes);
-        queue.state.lock().held = true;
+        queue.state.lock().hold = Hold::Everything;
         queue
     }
 
     /// Lets the consumer begin, with `first` before everything that was pushed meanwhile.
     pub(crate) fn open(&self, first: Bytes) {
         let mut state = self.state.lock();
-        state.bytes = state.bytes.saturating_add(first.len());
-        state.chunks.push_front(first);
-        state.held = false;
+        state.push_front(first);
+        state.hold = Hold::Nothing;
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Lets the consumer have `first` and nothing more before [`release`](Self::release). From now on numbered chunks are
+    /// kept until they are acknowledged; what waits already is numbered.
+    pub(crate) fn open_resendable(&self, first: Bytes) {
+        let mut state = self.state.lock();
+        let waiting = state.chunks.len();
+        state.resend = Some(Box::new(Resend::new(waiting)));
+        state.push_front(first);
+        state.hold = Hold::AfterFirst;
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Ends what [`open_resendable`](Self::open_resendable) held back.
+    pub(crate) fn release(&self) {
+        self.state.lock().hold = Hold::Nothing;
+        self.filled.notify_one();
+    }
+
+    /// Forgets kept chunks up to this number.
+    pub(crate) fn acknowledge(&self, number: u64) {
+        let mut state = self.state.lock();
+        let Some(resend) = &mut state.resend else { return };
+        while resend.first <= number
+            && let Some(chunk) = resend.kept.pop_front()
+        {
+            resend.first = resend.first.saturating_add(1);
+            resend.kept_bytes = resend.kept_bytes.saturating_sub(chunk.len());
+        }
+        drop(state);
+        self.drained.notify_waiters();
+    }
+
+    /// Puts everything that was not acknowledged before what waits, behind a chunk that is made from the number of the
+    /// first: for a consumer that has lost its connection.
+    pub(crate) fn rewind(&self, head: impl FnOnce(u64) -> Option<Bytes>) {
+        let mut state = self.state.lock();
+        let Some(resend) = &mut state.resend else { return };
+        let kept = std::mem::take(&mut resend.kept);
+        resend.kept_bytes = 0;
+        let head = head(resend.first);
+        for chunk in kept.into_iter().rev() {
+            state.push_front(chunk);
+            if let Some(numbered) = state
+                .resend
+                .as_mut()
+                .and_then(|resend| resend.numbered.front_mut())
+            {
+                *numbered = true;
+            }
+        }
+        if let Some(head) = head {
+            state.push_front(head);
+        }
+        state.hold = Hold::Nothing;
         drop(state);
         self.filled.notify_one();
     }
 
     /// Adds a chunk without waiting. A chunk that alone is over the bound is taken when nothing else waits.
     pub(crate) fn try_push(&self, chunk: Bytes) -> Result<(), PushError> {
+        self.add(chunk, true)
+    }
+
+    /// Like [`try_push`](Self::try_push), for a chunk without a number: it is not sent again.
+    pub(crate) fn try_push_unnumbered(&self, chunk: Bytes) -> Result<(), PushError> {
+        self.add(chunk, false)
+    }
+
+    fn add(&self, chunk: Bytes, numbered: bool) -> Result<(), PushError> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(PushError::Closed);
         }
-        if state.bytes > 0 && state.bytes.saturating_add(chunk.len()) > self.limit_bytes {
-            return Err(PushError::Full { queued: state.bytes });
+        let weight = state.weight();
+        if weight > 0 && weight.saturating_add(chunk.len()) > self.limit_bytes {
+            return Err(PushError::Full { queued: weight });
         }
-        state.bytes = state.bytes.saturating_add(chunk.len());
-        state.chunks.push_back(chunk);
+        state.push_back(chunk, numbered);
         let wake = state.chunks.len() == 1;
         drop(state);
         if wake {
@@ -143,7 +277,7 @@ impl ByteQueue {
 
     fn take_now(&self, into: &mut Vec<Bytes>, max_bytes: usize) -> Option<Taken> {
         let mut state = self.state.lock();
-        if state.held && !state.closed {
+        if state.hold == Hold::Everything && !state.closed {
             return None;
         }
         if state.chunks.is_empty() {
@@ -155,9 +289,12 @@ impl ByteQueue {
                 break;
             }
             moved = moved.saturating_add(chunk.len());
-            into.extend(state.chunks.pop_front());
+            into.extend(state.pop_front());
+            if state.hold == Hold::AfterFirst {
+                state.hold = Hold::Everything;
+                break;
+            }
         }
-        state.bytes = state.bytes.saturating_sub(moved);
         if state.chunks.is_empty() {
             if state.chunks.capacity() > IDLE_CHUNKS {
                 state.chunks = VecDeque::new(); // an idle connection keeps no large buffer
@@ -181,8 +318,7 @@ impl ByteQueue {
     pub(crate) fn close_with(&self, last: Bytes) {
         let mut state = self.state.lock();
         if !state.closed {
-            state.bytes = state.bytes.saturating_add(last.len());
-            state.chunks.push_back(last);
+            state.push_back(last, false);
         }
         drop(state);
         self.close();
@@ -194,6 +330,7 @@ impl ByteQueue {
         state.closed = true;
         state.chunks = VecDeque::new();
         state.bytes = 0;
+        state.resend = None;
         drop(state);
         self.filled.notify_one();
         self.drained.notify_waiters();
@@ -241,6 +378,51 @@ mod tests {
         assert_eq!(waiting.await.unwrap(), Ok(()));
         assert_eq!(batch, ["12345678", "abc"]);
         assert_eq!(queue.queued_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_not_acknowledged_comes_again_behind_its_number() {
+        let queue = ByteQueue::held(100);
+        queue.try_push(Bytes::from_static(b"one")).unwrap();
+        queue.open_resendable(Bytes::from_static(b"hello"));
+        let mut batch = Vec::new();
+        queue.take(&mut batch, 100).await;
+        assert_eq!(batch, ["hello"], "the rest is held back");
+        queue.release();
+        queue.try_push_unnumbered(Bytes::from_static(b"ping")).unwrap();
+        queue.try_push(Bytes::from_static(b"two")).unwrap();
+        queue.take(&mut batch, 100).await;
+        queue.try_push(Bytes::from_static(b"three")).unwrap();
+        assert_eq!(batch, ["hello", "one", "ping", "two"]);
+
+        queue.acknowledge(1);
+        for _ in 0..2 {
+            queue.rewind(|first| Some(Bytes::from(format!("from {first}"))));
+            batch.clear();
+            queue.take(&mut batch, 100).await;
+            assert_eq!(batch, ["from 2", "two", "three"]);
+        }
+        queue.acknowledge(9);
+        queue.rewind(|first| Some(Bytes::from(format!("from {first}"))));
+        batch.clear();
+        queue.take(&mut batch, 100).await;
+        assert_eq!(batch, ["from 4"]);
+    }
+
+    #[tokio::test]
+    async fn kept_chunks_count_against_the_bound_until_they_are_acknowledged() {
+        let queue = ByteQueue::held(10);
+        queue.open_resendable(Bytes::new());
+        queue.release();
+        queue.try_push(Bytes::from_static(b"12345678")).unwrap();
+        let mut batch = Vec::new();
+        queue.take(&mut batch, 100).await;
+        assert_eq!(
+            queue.try_push(Bytes::from_static(b"abc")),
+            Err(PushError::Full { queued: 8 })
+        );
+        queue.acknowledge(1);
+        assert_eq!(queue.try_push(Bytes::from_static(b"abc")), Ok(()));
     }
 
     #[tokio::test]

@@ -19,6 +19,19 @@ const MAC_BYTES: usize = 16;
 const KIND_SEPARATE: u8 = 1;
 /// The token is also the connection id (negotiate version 0).
 const KIND_SAME: u8 = 0;
+/// As [`KIND_SEPARATE`], and the connection may resume after a lost socket.
+const KIND_STATEFUL: u8 = 2;
+
+/// What negotiate agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TokenKind {
+    /// Version 0: the token is the connection id.
+    Same,
+    /// Version 1.
+    Separate,
+    /// Version 1 with stateful reconnect.
+    Stateful,
+}
 
 /// What a valid token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +40,8 @@ pub(crate) struct ConnectionToken {
     pub(crate) id: ConnectionId,
     /// How much longer it may create that connection; `None` when it no longer may.
     pub(crate) creates_within: Option<Duration>,
+    /// Whether stateful reconnect was agreed on.
+    pub(crate) stateful: bool,
 }
 
 /// Why a token was refused.
@@ -65,27 +80,29 @@ impl TokenSigner {
         }
     }
 
-    /// A fresh connection id and its token, which may create the connection for `life`. With `separate_id` unset the
-    /// token is the id.
+    /// A fresh connection id and its token, which may create the connection for `life`.
     pub(crate) fn issue(
         &self,
         hub: &HubName,
         life: Duration,
-        separate_id: bool,
+        kind: TokenKind,
     ) -> Result<(ConnectionId, String), TokenError> {
         let random = random_bytes()?;
         let expires = now_millis().saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX));
         let mut body = Vec::with_capacity(BODY_BYTES + MAC_BYTES);
-        body.push(if separate_id { KIND_SEPARATE } else { KIND_SAME });
+        body.push(match kind {
+            TokenKind::Same => KIND_SAME,
+            TokenKind::Separate => KIND_SEPARATE,
+            TokenKind::Stateful => KIND_STATEFUL,
+        });
         body.extend_from_slice(&random);
         body.extend_from_slice(&expires.to_be_bytes());
         let mac = self.mac(hub, &body);
         body.extend_from_slice(&mac);
         let token = URL_SAFE_NO_PAD.encode(&body);
-        let id = if separate_id {
-            id_from(&random)?
-        } else {
-            ConnectionId::parse(&token).map_err(|_| TokenError::Forged)?
+        let id = match kind {
+            TokenKind::Same => ConnectionId::parse(&token).map_err(|_| TokenError::Forged)?,
+            TokenKind::Separate | TokenKind::Stateful => id_from(&random)?,
         };
         Ok((id, token))
     }
@@ -99,12 +116,16 @@ impl TokenSigner {
         let (random, expires) = rest.split_at_checked(ID_BYTES).ok_or(TokenError::Forged)?;
         let expires = u64::from_be_bytes(expires.try_into().map_err(|_| TokenError::Forged)?);
         let id = match *kind {
-            KIND_SEPARATE => id_from(random)?,
+            KIND_SEPARATE | KIND_STATEFUL => id_from(random)?,
             KIND_SAME => ConnectionId::parse(token).map_err(|_| TokenError::Forged)?,
             _ => return Err(TokenError::Forged),
         };
         let creates_within = expires.checked_sub(now_millis()).map(Duration::from_millis);
-        Ok(ConnectionToken { id, creates_within })
+        Ok(ConnectionToken {
+            id,
+            creates_within,
+            stateful: *kind == KIND_STATEFUL,
+        })
     }
 
     fn mac(&self, hub: &HubName, body: &[u8]) -> [u8; MAC_BYTES] {
@@ -139,7 +160,9 @@ mod tests {
     #[test]
     fn a_token_is_read_by_every_node_with_the_secret_and_by_nobody_else() {
         let signer = TokenSigner::new(b"secret");
-        let (id, token) = signer.issue(&hub("chat"), Duration::from_secs(15), true).unwrap();
+        let (id, token) = signer
+            .issue(&hub("chat"), Duration::from_secs(15), TokenKind::Separate)
+            .unwrap();
         assert_eq!(id.as_str().len(), 22);
         assert_ne!(id.as_str(), token);
         let read = TokenSigner::new(b"secret").read(&hub("chat"), &token).unwrap();
@@ -167,7 +190,9 @@ mod tests {
     #[test]
     fn an_old_token_creates_nothing_and_version_0_has_one_name() {
         let signer = TokenSigner::new(b"secret");
-        let (id, token) = signer.issue(&hub("chat"), Duration::ZERO, false).unwrap();
+        let (id, token) = signer
+            .issue(&hub("chat"), Duration::ZERO, TokenKind::Same)
+            .unwrap();
         assert_eq!(id.as_str(), token);
         std::thread::sleep(Duration::from_millis(5));
         let read = signer.read(&hub("chat"), &token).unwrap();

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, header};
 use hubcast_backplane::UserId;
 use serde_json::{Map, Value};
 
-pub(crate) use connection_token::{ConnectionToken, TokenSigner, random_connection_id};
+pub(crate) use connection_token::{ConnectionToken, TokenKind, TokenSigner, random_connection_id};
 pub(crate) use jwt::JwtVerifier;
 pub(crate) use origin::Origins;
 

@@ -12,7 +12,7 @@ pub(super) struct NodeRequest {
     /// Who the client said it is on the asking node.
     #[prost(string, optional, tag = "3")]
     pub(super) user: Option<String>,
-    #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8")]
+    #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8, 9")]
     pub(super) ask: Option<Ask>,
 }
 
@@ -28,6 +28,8 @@ pub(super) enum Ask {
     Delete(ask::Delete),
     #[prost(message, tag = "8")]
     Group(ask::Group),
+    #[prost(message, tag = "9")]
+    Invoke(ask::Invoke),
 }
 
 pub(super) mod ask {
@@ -52,6 +54,18 @@ pub(super) mod ask {
     #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct Delete {}
 
+    /// Call a method of the client and answer with its result.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Invoke {
+        #[prost(string, tag = "1")]
+        pub(crate) target: String,
+        #[prost(bytes = "bytes", repeated, tag = "2")]
+        pub(crate) arguments: Vec<Bytes>,
+        /// One for each argument: whether it is MessagePack instead of JSON.
+        #[prost(bool, repeated, tag = "3")]
+        pub(crate) packed: Vec<bool>,
+    }
+
     #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct Group {
         #[prost(string, tag = "1")]
@@ -71,6 +85,9 @@ pub(super) struct NodeReply {
     /// For `Attach`: what came in before.
     #[prost(bytes = "bytes", repeated, tag = "3")]
     pub(super) early: Vec<Bytes>,
+    /// For `Invoke`: whether the body, the result, is MessagePack instead of JSON.
+    #[prost(bool, tag = "4")]
+    pub(super) packed: bool,
 }
 
 /// The owner's answer, in terms of HTTP: the same whether the owner is this node or another.
@@ -82,6 +99,8 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
     /// What came in before the connection moved.
     pub(crate) early: Vec<Bytes>,
+    /// Whether a client's result is MessagePack instead of JSON.
+    pub(crate) packed: bool,
 }
 
 impl Answer {
@@ -96,7 +115,7 @@ impl Answer {
         Self {
             status,
             body: Bytes::from_static(text.as_bytes()),
-            early: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -111,6 +130,7 @@ impl From<NodeReply> for Answer {
             status: u16::try_from(reply.status).unwrap_or(500),
             body: reply.body,
             early: reply.early,
+            packed: reply.packed,
         }
     }
 }
@@ -121,6 +141,7 @@ impl From<Answer> for NodeReply {
             status: u32::from(answer.status),
             body: answer.body,
             early: answer.early,
+            packed: answer.packed,
         }
     }
 }

@@ -12,6 +12,8 @@ use prost::Message as _;
 
 use crate::error::Error;
 use crate::hub::{HubRuntime, Transport};
+use crate::protocol::{Encoding, Value};
+use crate::session::AskError;
 use crate::telemetry::labels::ForwardLabel;
 use message::{Ask, NodeReply, NodeRequest, ask};
 
@@ -86,6 +88,46 @@ impl Forward<'_> {
             what: error.to_string(),
         })?;
         Ok(reply.into())
+    }
+}
+
+/// Has the owner ask a client for a result.
+pub(crate) async fn ask(
+    hub: &Arc<HubRuntime>,
+    owner: &NodeId,
+    connection: &ConnectionId,
+    target: &str,
+    arguments: &[Value],
+    patience: Duration,
+) -> Result<Result<Value, AskError>, BackplaneError> {
+    let forward = Forward {
+        hub,
+        owner,
+        connection,
+        user: None,
+    };
+    let invoke = Ask::Invoke(ask::Invoke {
+        target: target.to_owned(),
+        arguments: arguments.iter().map(|value| value.bytes().clone()).collect(),
+        packed: arguments
+            .iter()
+            .map(|value| value.encoding() == Encoding::MessagePack)
+            .collect(),
+    });
+    let answer = forward.ask(invoke, ForwardLabel::Invoke, patience).await?;
+    Ok(match answer.status {
+        200 => Ok(Value::from_raw(encoding(answer.packed), answer.body)),
+        204 => Err(AskError::NoResult),
+        422 => Err(AskError::Client(answer.text())),
+        _ => Err(AskError::Disconnected),
+    })
+}
+
+fn encoding(packed: bool) -> Encoding {
+    if packed {
+        Encoding::MessagePack
+    } else {
+        Encoding::Json
     }
 }
 

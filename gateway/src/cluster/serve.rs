@@ -9,11 +9,13 @@ use futures_util::future::BoxFuture;
 use hubcast_backplane::{ConnectionId, ConnectionRecord, GroupName, HubName, NodeService};
 use prost::Message as _;
 
-use super::message::{Answer, Ask, NodeReply, NodeRequest};
+use super::encoding;
+use super::message::{Answer, Ask, NodeReply, NodeRequest, ask};
 use crate::error::Error;
 use crate::http::owned;
 use crate::hub::{HubRuntime, Transport};
-use crate::session::CloseReason;
+use crate::protocol::{Encoding, Value};
+use crate::session::{AskError, CloseReason, Session};
 
 /// The hubs of this node, as other nodes reach them. Weak, because the backplane that holds this is held by the hubs.
 pub(crate) struct ServeNode {
@@ -85,6 +87,9 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
     let Some(session) = hub.registry().find(&connection) else {
         return Ok(owned::unknown_connection());
     };
+    if let Ask::Invoke(invoke) = ask {
+        return Ok(result(&session, invoke).await);
+    }
     if session.connection().user().map(AsRef::as_ref) != request.user.as_deref() {
         return Ok(owned::other_user());
     }
@@ -99,6 +104,29 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
             let transport = transport.ok_or("unknown transport")?;
             owned::hand_over(&session, *transport).await
         }
-        Ask::Group(_) => Answer::status(200),
+        Ask::Group(_) | Ask::Invoke(_) => Answer::status(200), // served above
     })
+}
+
+/// Asks a client of this node. The asking node's patience bounds it: it drops the request.
+async fn result(session: &Session, invoke: ask::Invoke) -> Answer {
+    let arguments = invoke.arguments.into_iter().zip(invoke.packed);
+    let arguments = arguments
+        .map(|(bytes, packed)| Value::from_raw(encoding(packed), bytes))
+        .collect();
+    match session.ask(invoke.target, arguments).await {
+        Ok(value) => Answer {
+            status: 200,
+            packed: value.encoding() == Encoding::MessagePack,
+            body: value.bytes().clone(),
+            ..Answer::default()
+        },
+        Err(AskError::NoResult) => Answer::status(204),
+        Err(AskError::Client(text)) => Answer {
+            status: 422,
+            body: text.into(),
+            ..Answer::default()
+        },
+        Err(AskError::Disconnected) => Answer::status(410),
+    }
 }

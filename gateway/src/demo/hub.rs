@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt};
 use serde::Serialize;
 use tokio::time::sleep;
 
 use crate::protocol::Value;
-use crate::{Context, Hub, HubError};
+use crate::{Context, Hub, HubError, Upload};
+
+/// Whatever a client answers, passed on.
+type Answer = serde_json::Value;
 
 /// Longest wait between two items of a counter.
 const MAX_DELAY: Duration = Duration::from_secs(60);
@@ -25,6 +28,10 @@ pub(crate) fn hub() -> Hub {
         .method("SendToUser", send_to_user)
         .method("SendToConnection", send_to_connection)
         .stream("Counter", counter)
+        .method("Sum", sum)
+        .stream("Scale", scale)
+        .method("AskCaller", ask_caller)
+        .method("AskConnection", ask_connection)
         .method("Throw", throw)
         .method("WhoAmI", who_am_i)
         .method("Abort", abort)
@@ -89,6 +96,30 @@ async fn counter(count: u32, delay_ms: u64) -> impl Stream<Item = u32> {
         }
         Some((next, next.saturating_add(1)))
     })
+}
+
+async fn sum(mut numbers: Upload<f64>) -> Result<f64, HubError> {
+    let mut sum = 0.0;
+    while let Some(number) = numbers.next().await {
+        sum += number?;
+    }
+    Ok(sum)
+}
+
+async fn scale(numbers: Upload<f64>, factor: f64) -> impl Stream<Item = Result<f64, HubError>> {
+    numbers.map(move |number| Ok(number? * factor))
+}
+
+async fn ask_caller(context: Context) -> Result<Answer, HubError> {
+    Ok(context.clients().caller().invoke("GetAnswer", ()).await?)
+}
+
+async fn ask_connection(context: Context, connection: String) -> Result<Answer, HubError> {
+    Ok(context
+        .clients()
+        .client(connection)
+        .invoke("GetAnswer", ())
+        .await?)
 }
 
 async fn throw(text: String) -> Result<(), HubError> {

@@ -119,12 +119,19 @@ mod tests {
     fn hub(options: Options) -> Arc<HubRuntime> {
         let backplane = Arc::new(MemoryBackplane::new(NodeId::parse("n").unwrap()));
         let shared = Arc::new(Shared::new(options, backplane, Arc::new(Metrics::new())));
-        Arc::new(HubRuntime::new(HubName::parse("h").unwrap(), Hub::new("h"), shared))
+        Arc::new(HubRuntime::new(
+            HubName::parse("h").unwrap(),
+            Hub::new("h"),
+            shared,
+        ))
     }
 
     fn member(hub: &Arc<HubRuntime>, id: &str, protocol: HubProtocol, topic: &Topic) -> Arc<Session> {
-        let connection =
-            Connection::new(ConnectionId::parse(id).unwrap(), Identity::anonymous(), RequestInfo::default());
+        let connection = Connection::new(
+            ConnectionId::parse(id).unwrap(),
+            Identity::anonymous(),
+            RequestInfo::default(),
+        );
         connection.set_protocol(protocol);
         let session = Session::new(Arc::clone(hub), connection);
         hub.registry().insert(&session);
@@ -139,7 +146,11 @@ mod tests {
             except: except.iter().map(ToString::to_string).collect(),
             ..wire::Envelope::default()
         };
-        Delivery::Message(Message { topic: topic.clone(), offset, envelope: Arc::new(envelope) })
+        Delivery::Message(Message {
+            topic: topic.clone(),
+            offset,
+            envelope: Arc::new(envelope),
+        })
     }
 
     /// What waits for a session, behind the answer to its handshake.
@@ -154,9 +165,16 @@ mod tests {
     async fn two_thousand_receivers_share_one_buffer_for_each_protocol() {
         let hub = hub(Options::default());
         let topic = Topic::Group(GroupName::parse("g").unwrap());
-        let protocol = |n: usize| if n.is_multiple_of(2) { HubProtocol::Json } else { HubProtocol::MessagePack };
-        let members: Vec<_> =
-            (0..2_000).map(|n| member(&hub, &format!("c{n}"), protocol(n), &topic)).collect();
+        let protocol = |n: usize| {
+            if n.is_multiple_of(2) {
+                HubProtocol::Json
+            } else {
+                HubProtocol::MessagePack
+            }
+        };
+        let members: Vec<_> = (0..2_000)
+            .map(|n| member(&hub, &format!("c{n}"), protocol(n), &topic))
+            .collect();
         deliver(&hub, &[message(&topic, 1, &[])]);
 
         let mut buffers = HashSet::new();
@@ -180,7 +198,10 @@ mod tests {
         let b = member(&hub, "b", HubProtocol::Json, &Topic::All);
         let many: Vec<String> = (0..20).map(|n| format!("x{n}")).chain(["a".to_owned()]).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        deliver(&hub, &[message(&Topic::All, 1, &["b"]), message(&Topic::All, 2, &many)]);
+        deliver(
+            &hub,
+            &[message(&Topic::All, 1, &["b"]), message(&Topic::All, 2, &many)],
+        );
         assert_eq!((received(&a).await.len(), received(&b).await.len()), (1, 1));
         let metrics = hub.shared().metrics();
         assert_eq!(metrics.encodes.get(HubProtocol::MessagePack).get(), 0);
@@ -217,15 +238,27 @@ mod tests {
             &hub,
             &[
                 message(&group, 1, &[]),
-                Delivery::Joined { connection: connection.clone(), topics: topics.clone(), offset: 2 },
+                Delivery::Joined {
+                    connection: connection.clone(),
+                    topics: topics.clone(),
+                    offset: 2,
+                },
                 message(&group, 3, &[]),
-                Delivery::Left { connection, topics, offset: 4 },
+                Delivery::Left {
+                    connection,
+                    topics,
+                    offset: 4,
+                },
                 message(&group, 5, &[]),
             ],
         );
         assert_eq!(received(&session).await.len(), 1);
         hub.registry().remove(&session);
         assert_eq!(hub.registry().len(), 0);
-        assert_eq!(hub.registry().receivers(&Topic::All).count(), 0, "a list was left behind");
+        assert_eq!(
+            hub.registry().receivers(&Topic::All).count(),
+            0,
+            "a list was left behind"
+        );
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
+use axum::extract::ws::WebSocket;
 use axum::extract::{FromRequestParts, Request, WebSocketUpgrade};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -21,7 +22,9 @@ use crate::gateway::App;
 use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
 use crate::session::Session;
 use crate::telemetry::labels::RejectLabel;
-use crate::transport::{Detached, Reservation, run_over_http, serve_websocket, sse_stream, upgrade_limits};
+use crate::transport::{
+    Detached, Reservation, run_over_http, serve_resumable, serve_websocket, sse_stream, upgrade_limits,
+};
 
 /// How often, and how long apart, a connection is looked for that the directory says is here.
 const SETTLE: (usize, Duration) = (20, Duration::from_millis(5));
@@ -102,7 +105,12 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
 impl Asked {
     async fn websocket(mut self) -> Result<Response, Refusal> {
         let upgrade = WebSocketUpgrade::from_request_parts(&mut self.parts, &()).await?;
-        let (reservation, early) = match self.token()? {
+        let token = self.token()?;
+        if let Some(token) = token.as_ref().filter(|token| token.stateful) {
+            let session = self.resumable(token).await?;
+            return Ok(self.accept(upgrade, |socket| serve_resumable(session, socket)));
+        }
+        let (reservation, early) = match token {
             // Without negotiation the socket is the connection; the directory hears of it at the handshake.
             None => {
                 let id = random_connection_id().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
@@ -112,29 +120,57 @@ impl Asked {
                 (Reservation::new(session, false), Detached::new())
             }
             Some(token) => {
-                let (newcomer, early) = self.take(&token, Transport::WebSockets).await?;
+                let (newcomer, early) = self.take(&token, Transport::WebSockets, false).await?;
                 (newcomer.socket.ok_or(StatusCode::CONFLICT)?, early)
             }
         };
-        let tracked = self.hub.shared().tasks().token(); // taken before the 101 goes out, so that a drain waits for it
-        let response =
-            upgrade_limits(upgrade, &self.hub.shared().options().limits).on_upgrade(async move |socket| {
-                serve_websocket(reservation, early, socket).await;
-                drop(tracked);
-            });
-        Ok(response)
+        Ok(self.accept(upgrade, |socket| serve_websocket(reservation, early, socket)))
+    }
+
+    /// Accepts a socket and serves it in a task that a drain waits for.
+    fn accept<F>(
+        &self,
+        upgrade: WebSocketUpgrade,
+        serve: impl FnOnce(WebSocket) -> F + Send + 'static,
+    ) -> Response
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let tracked = self.hub.shared().tasks().token(); // taken before the 101 goes out
+        upgrade_limits(upgrade, &self.hub.shared().options().limits).on_upgrade(async move |socket| {
+            serve(socket).await;
+            drop(tracked);
+        })
+    }
+
+    /// The session of a connection that outlives its sockets: a new one, or the one that lost its socket.
+    async fn resumable(&self, token: &ConnectionToken) -> Result<Arc<Session>, Refusal> {
+        if let Some(session) = self.hub.registry().find(&token.id)
+            && session.connection().transport() == Some(Transport::WebSockets)
+        {
+            if session.connection().user() != self.identity.user() {
+                return Err(reply::answer(owned::other_user()).into());
+            }
+            if session.closing().is_cancelled() {
+                return Err(self.unknown().into()); // it is saying goodbye, and must not come back
+            }
+            if !session.is_stateful() {
+                return Err(StatusCode::CONFLICT.into());
+            }
+            return Ok(session);
+        }
+        let (newcomer, early) = self.take(token, Transport::WebSockets, true).await?;
+        newcomer.session.connection().set_transport(Transport::WebSockets);
+        receive_early(&newcomer.session, early)?;
+        Ok(newcomer.session)
     }
 
     async fn event_stream(self) -> Result<Response, Refusal> {
         let token = self.required_token()?;
-        let (newcomer, early) = self.take(&token, Transport::ServerSentEvents).await?;
+        let (newcomer, early) = self.take(&token, Transport::ServerSentEvents, true).await?;
         let session = newcomer.session;
         session.connection().set_transport(Transport::ServerSentEvents);
-        if let Some(link) = session.http()
-            && link.receive_early(early).is_err()
-        {
-            return Err(reply::answer(owned::unknown_connection()).into());
-        }
+        receive_early(&session, early)?;
         let mut response = Response::new(Body::from_stream(sse_stream(session)));
         let headers = response.headers_mut();
         headers.insert(
@@ -282,8 +318,8 @@ impl Asked {
         &self,
         token: &ConnectionToken,
         transport: Transport,
+        over_http: bool,
     ) -> Result<(Box<Newcomer>, Detached), Refusal> {
-        let over_http = transport != Transport::WebSockets;
         let answer = match self.find(token, true, over_http).await? {
             Found::New(newcomer) => return Ok((newcomer, Detached::new())),
             Found::Here(session) => owned::hand_over(&session, transport).await,
@@ -368,6 +404,14 @@ impl Asked {
             Ok(outcome) => outcome.map_err(unreachable_owner),
             Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR.into()),
         }
+    }
+}
+
+/// Hands on what came in before the connection was this node's.
+fn receive_early(session: &Session, early: Detached) -> Result<(), Refusal> {
+    match session.http().map(|link| link.receive_early(early)) {
+        Some(Err(_)) => Err(reply::answer(owned::unknown_connection()).into()),
+        _ => Ok(()),
     }
 }
 

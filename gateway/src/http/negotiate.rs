@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::reply;
 use super::request::Query;
+use crate::auth::TokenKind;
 use crate::gateway::App;
 use crate::hub::{HubRuntime, Transport};
 use crate::protocol::TransferFormat;
@@ -25,6 +26,9 @@ struct Negotiated {
     #[serde(skip_serializing_if = "Option::is_none")]
     connection_token: Option<String>,
     available_transports: Vec<AvailableTransport>,
+    /// Never sent to a client that did not ask: it would give up.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    use_stateful_reconnect: bool,
 }
 
 #[derive(Serialize)]
@@ -56,7 +60,15 @@ pub(crate) fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -> Resp
         Err(error) => return axum::Json(NegotiateError { error }).into_response(),
     };
     let life = hub.shared().options().timeouts.disconnect;
-    let Ok((id, token)) = app.tokens().issue(hub.name(), life, version > 0) else {
+    let asked = query
+        .get("useStatefulReconnect")
+        .is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let kind = match (version, asked && hub.shared().options().hubs.stateful_reconnect) {
+        (0, _) => TokenKind::Same,
+        (_, false) => TokenKind::Separate,
+        (_, true) => TokenKind::Stateful,
+    };
+    let Ok((id, token)) = app.tokens().issue(hub.name(), life, kind) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     app.metrics().negotiations.inc();
@@ -65,6 +77,7 @@ pub(crate) fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -> Resp
         connection_id: id.to_string(),
         connection_token: (version > 0).then_some(token),
         available_transports: Transport::ALL.into_iter().map(available).collect(),
+        use_stateful_reconnect: kind == TokenKind::Stateful,
     };
     axum::Json(negotiated).into_response()
 }

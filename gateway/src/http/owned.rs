@@ -27,7 +27,7 @@ pub(crate) async fn poll(session: &Arc<Session>) -> Answer {
         Poll::Data(body) => Answer {
             status: 200,
             body,
-            early: Vec::new(),
+            ..Answer::default()
         },
         Poll::Ended => Answer::status(204),
         Poll::OtherTransport => other_transport(),
@@ -56,6 +56,8 @@ pub(crate) fn delete(session: &Session) -> Answer {
 /// Gives a connection whose transport is not chosen yet to a socket or event stream elsewhere.
 pub(crate) async fn hand_over(session: &Arc<Session>, transport: Transport) -> Answer {
     match session.connection().transport() {
+        // A stateful session lives on the node of its first socket: elsewhere the client has to start anew.
+        Some(_) if session.is_stateful() => return unknown_connection(),
         Some(current) if current == transport => return Answer::status(409),
         Some(_) => return other_transport(),
         None => {}
@@ -73,6 +75,7 @@ pub(crate) async fn hand_over(session: &Arc<Session>, transport: Transport) -> A
             status: 200,
             body: Bytes::new(),
             early,
+            ..Answer::default()
         },
         Err(error) => {
             tracing::warn!(connection_id = %session.id(), %error, "a connection could not be released");

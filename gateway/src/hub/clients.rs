@@ -1,22 +1,31 @@
 //! Choosing clients and calling them. Everything goes through the log, also to connections of this node: one path,
 //! one order.
 
+use std::time::Duration;
+
 use hubcast_backplane::{ConnectionId, GroupName, NameError, Topic, UserId};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::HubHandle;
+use super::{Calls, HubHandle};
 use crate::error::Error;
 use crate::protocol::{EncodeValueError, Encoding, Value};
+use crate::session::Slots;
 
 /// The clients of a hub.
 #[derive(Clone, Debug)]
 pub struct Clients {
     hub: HubHandle,
+    calls: Calls,
 }
 
 impl Clients {
     pub(crate) fn new(hub: HubHandle) -> Self {
-        Self { hub }
+        Self::of_call(hub, Calls::default())
+    }
+
+    fn of_call(hub: HubHandle, calls: Calls) -> Self {
+        Self { hub, calls }
     }
 
     /// Every connection.
@@ -34,8 +43,14 @@ impl Clients {
     }
 
     /// One connection, by its id. A connection that does not exist is ignored.
-    pub fn client(&self, connection: impl AsRef<str>) -> Recipients {
-        self.clients([connection])
+    pub fn client(&self, connection: impl AsRef<str>) -> Recipient {
+        let connection = connection.as_ref();
+        Recipient {
+            recipients: self.clients([connection]),
+            name: connection.to_owned(),
+            calls: self.calls.clone(),
+            patience: None,
+        }
     }
 
     /// Several connections, by their ids.
@@ -114,16 +129,16 @@ pub struct CallerClients {
 }
 
 impl CallerClients {
-    pub(crate) fn new(hub: HubHandle, caller: ConnectionId) -> Self {
+    pub(crate) fn new(hub: HubHandle, caller: ConnectionId, calls: Calls) -> Self {
         Self {
-            clients: Clients::new(hub),
+            clients: Clients::of_call(hub, calls),
             caller,
         }
     }
 
     /// The caller itself.
-    pub fn caller(&self) -> Recipients {
-        self.clients.to(vec![Topic::Connection(self.caller.clone())])
+    pub fn caller(&self) -> Recipient {
+        self.client(self.caller.as_str())
     }
 
     /// Every connection but the caller.
@@ -192,6 +207,74 @@ impl Recipients {
             .runtime()
             .publish(&topics, target, arguments, self.except)
             .await
+    }
+}
+
+/// One chosen client, which can be asked for a result.
+#[must_use = "nothing is sent before `send` or `invoke`"]
+#[derive(Debug)]
+pub struct Recipient {
+    recipients: Recipients,
+    name: String,
+    calls: Calls,
+    patience: Option<Duration>,
+}
+
+impl Recipient {
+    /// Calls `target` on the client, as [`Recipients::send`].
+    ///
+    /// # Errors
+    /// As for [`Recipients::send`].
+    pub async fn send(self, target: &str, arguments: impl Arguments) -> Result<(), Error> {
+        self.recipients.send(target, arguments).await
+    }
+
+    /// Like [`send`](Self::send), with arguments that are encoded already.
+    ///
+    /// # Errors
+    /// As for [`Recipients::send`].
+    pub async fn send_values(self, target: &str, arguments: Vec<Value>) -> Result<(), Error> {
+        self.recipients.send_values(target, arguments).await
+    }
+
+    /// Sets how long [`invoke`](Self::invoke) waits, instead of `timeouts.client_result_seconds`.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
+    }
+
+    /// Calls `target` on the client, wherever it is connected, and waits for its result. A method that waits leaves its
+    /// slot to the connection's next invocation. Dropping the call forgets it; the client is not told.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchConnection`], [`Error::Disconnected`], [`Error::Client`] with the client's own error,
+    /// [`Error::NoAnswer`] after the time that is allowed, [`Error::Result`] for a result of another type, and as for
+    /// [`Recipients::send`].
+    pub async fn invoke<R: DeserializeOwned>(
+        self,
+        target: &str,
+        arguments: impl Arguments,
+    ) -> Result<R, Error> {
+        if self.calls.connecting {
+            return Err(Error::NotWhileConnecting);
+        }
+        let values = arguments.into_values().map_err(|source| Error::Encode {
+            target: target.to_owned(),
+            source,
+        })?;
+        let Some(Topic::Connection(connection)) = self.recipients.topics?.pop() else {
+            return Err(Error::NoSuchConnection(self.name));
+        };
+        let hub = self.recipients.hub.runtime();
+        let patience = self
+            .patience
+            .unwrap_or(hub.shared().options().timeouts.client_result);
+        let _lent = self.calls.slots.as_ref().map(Slots::lend);
+        let result = hub.ask(&connection, target, values, patience).await?;
+        result.decode().map_err(|source| Error::Result {
+            target: target.to_owned(),
+            source,
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{CallerClients, Connection, HubHandle, HubRuntime};
 use crate::error::Error;
 use crate::protocol::Headers;
+use crate::session::Slots;
 
 /// The connection that calls, its hub, and the way to its other clients. Cheap to clone.
 #[derive(Clone)]
@@ -17,6 +18,7 @@ pub struct Context {
     connection: Arc<Connection>,
     cancelled: CancellationToken,
     headers: Arc<Headers>,
+    calls: Calls,
 }
 
 impl Context {
@@ -30,14 +32,27 @@ impl Context {
             connection,
             cancelled,
             headers: Arc::default(),
+            calls: Calls::default(),
         }
     }
 
-    pub(crate) fn with_invocation(mut self, headers: Headers, cancelled: CancellationToken) -> Self {
+    /// Of the hook that runs before the connection is read: no client result can come in.
+    pub(crate) fn connecting(mut self) -> Self {
+        self.calls.connecting = true;
+        self
+    }
+
+    pub(crate) fn with_invocation(
+        mut self,
+        headers: Headers,
+        cancelled: CancellationToken,
+        slots: Option<Arc<Slots>>,
+    ) -> Self {
         if !headers.is_empty() {
             self.headers = Arc::new(headers);
         }
         self.cancelled = cancelled;
+        self.calls.slots = slots;
         self
     }
 
@@ -86,7 +101,7 @@ impl Context {
     /// Chooses clients to call.
     #[must_use]
     pub fn clients(&self) -> CallerClients {
-        CallerClients::new(self.hub(), self.connection.id().clone())
+        CallerClients::new(self.hub(), self.connection.id().clone(), self.calls.clone())
     }
 
     /// The groups that the calling connection is in, in no order.
@@ -127,6 +142,15 @@ impl Context {
             session.close(crate::session::CloseReason::Aborted);
         }
     }
+}
+
+/// What a call must know to ask a client for a result.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Calls {
+    /// The slot of the method that asks, which is lent while it waits.
+    pub(crate) slots: Option<Arc<Slots>>,
+    /// Whether the caller's messages are not read yet.
+    pub(crate) connecting: bool,
 }
 
 impl fmt::Debug for Context {

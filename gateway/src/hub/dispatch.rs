@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use tracing::Instrument;
 
 use super::runtime::guarded;
-use super::{BindError, Call, Context, HubError, HubRuntime, Target, ValueStream};
+use super::{BindError, Call, Context, HubError, HubRuntime, RawUpload, Target, ValueStream};
 use crate::protocol::{Encoding, Invocation, Value};
 use crate::telemetry::labels::InvocationLabel;
 
@@ -30,6 +30,7 @@ pub(crate) fn dispatch(
     hub: &Arc<HubRuntime>,
     context: Context,
     invocation: Invocation,
+    uploads: Vec<RawUpload>,
     encoding: Encoding,
     streaming: bool,
 ) -> Dispatched {
@@ -41,14 +42,7 @@ pub(crate) fn dispatch(
             "Failed to invoke '{name}' due to an error on the server. HubException: Method does not exist."
         ));
     };
-    if !invocation.stream_ids.is_empty() {
-        metrics.invocations.get(InvocationLabel::BadArguments).inc();
-        return Dispatched::Refused(format!(
-            "An unexpected error occurred invoking '{name}' on the server. HubException: Client sent {} stream(s), Hub method expects 0.",
-            invocation.stream_ids.len()
-        ));
-    }
-    let call = Call::new(context, invocation.arguments, encoding);
+    let call = Call::new(context, invocation.arguments, uploads, encoding);
     let span = tracing::info_span!(target: "hubcast::trace", "hub.invoke", hub = %hub.name(), method = %name, otel.kind = "server");
     let bound = match (target, streaming) {
         (Target::Plain(method), false) => span.in_scope(|| method.begin(call)).map(|running| {
@@ -120,6 +114,11 @@ async fn stream(
 }
 
 fn bind_error(hub: &HubRuntime, name: &str, error: &BindError) -> String {
+    if let BindError::Streams { .. } = error {
+        return format!(
+            "An unexpected error occurred invoking '{name}' on the server. HubException: {error}"
+        );
+    }
     let mut text = format!("Failed to invoke '{name}' due to an error on the server.");
     if hub.shared().options().hubs.detailed_errors {
         text.push_str(" InvalidDataException: ");

@@ -7,7 +7,8 @@ use futures_util::stream::{BoxStream, Stream, StreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Context, HubError};
+use super::upload::RawUpload;
+use super::{Context, HubError, Upload};
 use crate::protocol::{DecodeValueError, EncodeValueError, Encoding, Value};
 
 /// Tells implementations apart that Rust would otherwise take for overlapping. Never named by users.
@@ -21,6 +22,9 @@ pub mod marker {
     /// Passed on as it was encoded.
     #[derive(Debug)]
     pub enum Raw {}
+    /// A stream from the client.
+    #[derive(Debug)]
+    pub enum Upload {}
     /// A result that serde writes.
     #[derive(Debug)]
     pub enum Plain {}
@@ -33,14 +37,21 @@ pub mod marker {
 pub struct Call {
     context: Context,
     arguments: std::vec::IntoIter<Value>,
+    uploads: std::vec::IntoIter<RawUpload>,
     encoding: Encoding,
 }
 
 impl Call {
-    pub(crate) fn new(context: Context, arguments: Vec<Value>, encoding: Encoding) -> Self {
+    pub(crate) fn new(
+        context: Context,
+        arguments: Vec<Value>,
+        uploads: Vec<RawUpload>,
+        encoding: Encoding,
+    ) -> Self {
         Self {
             context,
             arguments: arguments.into_iter(),
+            uploads: uploads.into_iter(),
             encoding,
         }
     }
@@ -59,13 +70,22 @@ impl Call {
         self.arguments.next().ok_or(BindError::Missing)
     }
 
-    fn check_count(&self, expected: usize) -> Result<(), BindError> {
+    fn check_counts(&self, arguments: usize, streams: usize) -> Result<(), BindError> {
         let provided = self.arguments.len();
-        if provided == expected {
-            Ok(())
-        } else {
-            Err(BindError::Count { provided, expected })
+        if provided != arguments {
+            return Err(BindError::Count {
+                provided,
+                expected: arguments,
+            });
         }
+        let provided = self.uploads.len();
+        if provided != streams {
+            return Err(BindError::Streams {
+                provided,
+                expected: streams,
+            });
+        }
+        Ok(())
     }
 }
 
@@ -89,6 +109,14 @@ pub enum BindError {
         /// Parameters of the method.
         expected: usize,
     },
+    /// The number of uploads is not the number of [`Upload`] parameters.
+    #[error("Client sent {provided} stream(s), Hub method expects {expected}.")]
+    Streams {
+        /// Uploads of the invocation.
+        provided: usize,
+        /// [`Upload`] parameters of the method.
+        expected: usize,
+    },
     /// A parameter took more arguments than it had announced.
     #[error("Invocation provides too few arguments.")]
     Missing,
@@ -103,6 +131,8 @@ pub enum BindError {
 pub trait FromInvocation<M>: Sized + Send {
     /// How many arguments it takes from the invocation.
     const ARGUMENTS: usize;
+    /// How many uploads it takes.
+    const STREAMS: usize = 0;
 
     /// Takes the parameter.
     ///
@@ -133,6 +163,15 @@ impl FromInvocation<marker::Raw> for Value {
 
     fn from_invocation(call: &mut Call) -> Result<Self, BindError> {
         call.next_argument()
+    }
+}
+
+impl<T: DeserializeOwned + 'static> FromInvocation<marker::Upload> for Upload<T> {
+    const ARGUMENTS: usize = 0;
+    const STREAMS: usize = 1;
+
+    fn from_invocation(call: &mut Call) -> Result<Self, BindError> {
+        call.uploads.next().map(Upload::new).ok_or(BindError::Missing)
     }
 }
 
@@ -208,6 +247,8 @@ where
 pub trait Method<M>: Send + Sync + 'static {
     /// Arguments that a client must send.
     const ARGUMENTS: usize;
+    /// Uploads that a client must send.
+    const STREAMS: usize;
 
     /// Takes the parameters and begins.
     fn begin(&self, call: Call) -> Result<BoxFuture<'static, Result<Value, HubError>>, BindError>;
@@ -221,6 +262,8 @@ pub trait Method<M>: Send + Sync + 'static {
 pub trait StreamMethod<M>: Send + Sync + 'static {
     /// Arguments that a client must send.
     const ARGUMENTS: usize;
+    /// Uploads that a client must send.
+    const STREAMS: usize;
 
     /// Takes the parameters and begins.
     fn begin(&self, call: Call) -> Result<BoxFuture<'static, Result<ValueStream, HubError>>, BindError>;
@@ -237,9 +280,10 @@ macro_rules! methods {
             $($type: FromInvocation<$marker>,)*
         {
             const ARGUMENTS: usize = 0 $(+ $type::ARGUMENTS)*;
+            const STREAMS: usize = 0 $(+ $type::STREAMS)*;
 
             fn begin(&self, mut call: Call) -> Result<BoxFuture<'static, Result<Value, HubError>>, BindError> {
-                call.check_count(Self::ARGUMENTS)?;
+                call.check_counts(Self::ARGUMENTS, Self::STREAMS)?;
                 let encoding = call.encoding;
                 $(let $type = $type::from_invocation(&mut call)?;)*
                 let running = self($($type),*);
@@ -256,9 +300,10 @@ macro_rules! methods {
             $($type: FromInvocation<$marker>,)*
         {
             const ARGUMENTS: usize = 0 $(+ $type::ARGUMENTS)*;
+            const STREAMS: usize = 0 $(+ $type::STREAMS)*;
 
             fn begin(&self, mut call: Call) -> Result<BoxFuture<'static, Result<ValueStream, HubError>>, BindError> {
-                call.check_count(Self::ARGUMENTS)?;
+                call.check_counts(Self::ARGUMENTS, Self::STREAMS)?;
                 let encoding = call.encoding;
                 $(let $type = $type::from_invocation(&mut call)?;)*
                 let running = self($($type),*);

@@ -8,6 +8,7 @@ mod error;
 mod handle;
 mod method;
 mod runtime;
+mod upload;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,9 +17,10 @@ use hubcast_backplane::HubName;
 
 use crate::error::Error;
 
-pub use clients::{Arguments, CallerClients, Clients, Recipients};
+pub use clients::{Arguments, CallerClients, Clients, Recipient, Recipients};
 pub(crate) use connection::RequestInfo;
 pub use connection::{Connection, Transport};
+pub(crate) use context::Calls;
 pub use context::Context;
 pub(crate) use dispatch::{Dispatched, InvocationOutcome, dispatch, panic_text, stream_error};
 pub use error::HubError;
@@ -28,6 +30,8 @@ pub use method::{
 };
 pub(crate) use method::{ErasedMethod, ErasedStream, ValueStream};
 pub(crate) use runtime::{HubRuntime, Shared, guarded};
+pub(crate) use upload::{RawUpload, UploadEvent};
+pub use upload::{Upload, UploadError};
 
 /// Why a connection ended, as told to [`Hub::on_disconnected`].
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubcast_backplane::{
-    Backplane, ConnectionId, ConnectionRecord, Delivery, GroupName, HubName, HubSink, Topic, wire,
+    Backplane, BackplaneError, ConnectionId, ConnectionRecord, Delivery, GroupName, HubName, HubSink, Topic,
+    wire,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -20,6 +21,7 @@ use crate::error::Error;
 use crate::fanout::{self, Registry};
 use crate::options::Options;
 use crate::protocol::{Encoding, Value};
+use crate::session::AskError;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace;
 
@@ -124,6 +126,38 @@ impl HubRuntime {
         }
     }
 
+    /// Has a client's method give a result, wherever the client is.
+    pub(crate) async fn ask(
+        self: &Arc<Self>,
+        connection: &ConnectionId,
+        target: &str,
+        arguments: Vec<Value>,
+        patience: Duration,
+    ) -> Result<Value, Error> {
+        let no_answer = || Error::NoAnswer {
+            connection: connection.to_string(),
+            waited: patience,
+        };
+        if let Some(session) = self.registry.find(connection) {
+            let asking = timeout(patience, session.ask(target.to_owned(), arguments));
+            return asking
+                .await
+                .map_err(|_| no_answer())?
+                .map_err(|error| ask_error(connection, &error));
+        }
+        let Some(owner) = self.shared.backplane().locate(&self.name, connection).await? else {
+            return Err(Error::NoSuchConnection(connection.to_string()));
+        };
+        match cluster::ask(self, &owner, connection, target, &arguments, patience).await {
+            Ok(answer) => answer.map_err(|error| ask_error(connection, &error)),
+            Err(BackplaneError::Timeout { .. }) => Err(no_answer()),
+            Err(BackplaneError::NodeUnreachable { .. }) => {
+                Err(ask_error(connection, &AskError::Disconnected))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Joins or leaves, wherever the connection is: its owner does it, so that subscription, membership and order agree.
     pub(crate) async fn change_group(
         self: &Arc<Self>,
@@ -217,6 +251,13 @@ pub(crate) async fn guarded<T>(running: impl Future<Output = Result<T, HubError>
 #[derive(Debug, thiserror::Error)]
 #[error("hub code panicked: {0}")]
 struct Panicked(String);
+
+fn ask_error(connection: &ConnectionId, error: &AskError) -> Error {
+    match error {
+        AskError::Disconnected => Error::Disconnected(connection.to_string()),
+        AskError::Client(_) | AskError::NoResult => Error::Client(error.to_string()),
+    }
+}
 
 fn envelope(
     target: &str,

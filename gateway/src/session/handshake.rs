@@ -7,8 +7,7 @@ use tokio::time::timeout;
 
 use super::{CloseReason, Inbound, Received, Session};
 use crate::protocol::{
-    Decoder, HandshakeError, HandshakeReader, HandshakeRequest, HubProtocol, handshake_response_error,
-    handshake_response_ok, select,
+    Decoder, HandshakeError, HandshakeReader, HandshakeRequest, HubProtocol, handshake_response_error, select,
 };
 
 /// Reads the handshake, registers the connection and answers. On success the connection is in the cluster; on failure
@@ -28,10 +27,10 @@ pub(super) async fn shake(
         .connection
         .transport()
         .is_some_and(|transport| transport.is_binary());
-    let (protocol, _version) = select(&request, binary).map_err(|error| refuse(session, &error))?;
+    let (protocol, version) = select(&request, binary).map_err(|error| refuse(session, &error))?;
     session.connection.set_protocol(protocol);
     enter(session, claim).await?;
-    session.outbox.open(handshake_response_ok());
+    session.open(version);
     Ok(reader.into_decoder(protocol))
 }
 
@@ -48,6 +47,7 @@ async fn read(
         };
         match received {
             Received::Data(bytes) => reader.push(&bytes),
+            Received::Resumed => continue, // nothing was agreed on that could go on
             // A client that leaves before its handshake is whole is told nothing, and hub code never hears of it.
             Received::Closed => {
                 return Err(CloseReason::Handshake {

@@ -1,88 +1,150 @@
 //! The invocations of one connection that are running.
 
 use std::collections::HashMap;
-use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicIsize, Ordering};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Session;
+use super::uploads::Uploads;
 use crate::hub::{Dispatched, InvocationOutcome, ValueStream, dispatch, guarded, stream_error};
 use crate::protocol::{HubMessage, HubProtocol, Invocation, Outcome, Value};
 
 /// Methods that run for one connection. Plain ones take a slot each; while none is free, the connection is not read.
-/// Streams run beside them.
+/// Streams, and methods that take uploads, run beside them: what they wait for comes from the connection.
 pub(super) struct Invocations {
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
-    plain: usize,
-    slots: usize,
+    slots: Arc<Slots>,
     streams: HashMap<String, CancellationToken>,
+    pub(super) uploads: Uploads,
+}
+
+/// The slots of a connection's plain methods.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    /// Below zero after a method came back from a wait and found its slot taken.
+    free: AtomicIsize,
+    changed: Notify,
+}
+
+impl Slots {
+    /// Frees the caller's slot while it waits for its client: the client's answer must be read.
+    pub(crate) fn lend(self: &Arc<Self>) -> Lent {
+        self.give_back();
+        Lent(Arc::clone(self))
+    }
+
+    fn give_back(&self) {
+        self.free.fetch_add(1, Ordering::AcqRel);
+        self.changed.notify_one();
+    }
+
+    /// Taken without asking: who comes back from a wait goes on at once, even if that makes one too many.
+    fn take(&self) {
+        self.free.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A slot that others may use until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Lent(Arc<Slots>);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.0.take();
+    }
 }
 
 /// One that ended.
-pub(super) enum Ended {
-    Plain {
-        invocation_id: Option<String>,
-        outcome: InvocationOutcome,
-    },
-    Stream {
-        invocation_id: String,
-        outcome: Outcome,
-    },
+pub(super) struct Ended {
+    invocation_id: Option<String>,
+    outcome: Outcome,
+    slot: bool,
+    stream: bool,
+    uploads: Vec<String>,
 }
 
 impl Invocations {
-    pub(super) fn new(slots: usize) -> Self {
+    pub(super) fn new(slots: usize, stream_buffer: usize) -> Self {
         Self {
             running: FuturesUnordered::new(),
-            plain: 0,
-            slots,
+            slots: Arc::new(Slots {
+                free: AtomicIsize::new(isize::try_from(slots).unwrap_or(isize::MAX)),
+                changed: Notify::new(),
+            }),
             streams: HashMap::new(),
+            uploads: Uploads::new(stream_buffer),
         }
     }
 
-    pub(super) fn has_free_slot(&self) -> bool {
-        self.plain < self.slots
+    /// Whether the client's next message can be taken.
+    pub(super) fn may_read(&self) -> bool {
+        self.slots.free.load(Ordering::Acquire) > 0 && !self.uploads.is_blocked()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.running.is_empty()
-    }
-
-    /// The next one that ends; never when none runs. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Ended {
-        match self.running.next().await {
-            Some(ended) => ended,
-            None => pending().await,
+    /// The next one that ends, or `None` when the connection may be read again. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Option<Ended> {
+        tokio::select! {
+            biased;
+            Some(ended) = self.running.next(), if !self.running.is_empty() => Some(ended),
+            () = self.uploads.unblock() => None,
+            () = self.slots.changed.notified() => None,
         }
     }
 
     /// Starts a plain method.
-    pub(super) fn begin(&mut self, session: &Arc<Session>, invocation: Invocation, protocol: HubProtocol) {
-        let mut invocation = invocation;
+    pub(super) fn begin(
+        &mut self,
+        session: &Arc<Session>,
+        mut invocation: Invocation,
+        protocol: HubProtocol,
+    ) {
         let invocation_id = invocation.invocation_id.take();
+        let uploads = std::mem::take(&mut invocation.stream_ids);
+        let Some(receivers) = self.uploads.open(&uploads) else {
+            return complete(session, invocation_id, in_use("Stream"));
+        };
+        let slot = uploads.is_empty();
         let headers = std::mem::take(&mut invocation.headers);
+        let lent = slot.then(|| Arc::clone(&self.slots));
         let context = session
             .context()
-            .with_invocation(headers, session.closing().clone());
-        match dispatch(session.hub(), context, invocation, protocol.encoding(), false) {
+            .with_invocation(headers, session.closing().clone(), lent);
+        match dispatch(
+            session.hub(),
+            context,
+            invocation,
+            receivers,
+            protocol.encoding(),
+            false,
+        ) {
             Dispatched::Plain(running) => {
-                self.plain += 1;
-                self.running.push(
-                    running
-                        .map(|outcome| Ended::Plain {
-                            invocation_id,
-                            outcome,
-                        })
-                        .boxed(),
-                );
+                if slot {
+                    self.slots.take();
+                }
+                let ended = move |outcome: InvocationOutcome| {
+                    let outcome = outcome.map_or_else(Outcome::Error, Outcome::Result);
+                    Ended {
+                        invocation_id,
+                        outcome,
+                        slot,
+                        stream: false,
+                        uploads,
+                    }
+                };
+                self.running.push(running.map(ended).boxed());
             }
-            Dispatched::Refused(text) => complete(session, invocation_id, Outcome::Error(text)),
-            Dispatched::Stream(_) => {}
+            Dispatched::Refused(text) => {
+                self.uploads.close(&uploads);
+                complete(session, invocation_id, Outcome::Error(text));
+            }
+            Dispatched::Stream(_) => {} // not what was asked for
         }
     }
 
@@ -90,10 +152,9 @@ impl Invocations {
     pub(super) fn begin_stream(
         &mut self,
         session: &Arc<Session>,
-        invocation: Invocation,
+        mut invocation: Invocation,
         protocol: HubProtocol,
     ) {
-        let mut invocation = invocation;
         let Some(invocation_id) = invocation.invocation_id.take() else {
             return;
         };
@@ -101,25 +162,44 @@ impl Invocations {
             let text = format!("Invocation ID '{invocation_id}' is already in use.");
             return complete(session, Some(invocation_id), Outcome::Error(text));
         }
+        let uploads = std::mem::take(&mut invocation.stream_ids);
+        let Some(receivers) = self.uploads.open(&uploads) else {
+            return complete(session, Some(invocation_id), in_use("Stream"));
+        };
         let cancelled = session.closing().child_token();
         let headers = std::mem::take(&mut invocation.headers);
         let name = invocation.target.clone();
-        let context = session.context().with_invocation(headers, cancelled.clone());
-        match dispatch(session.hub(), context, invocation, protocol.encoding(), true) {
+        let context = session
+            .context()
+            .with_invocation(headers, cancelled.clone(), None);
+        match dispatch(
+            session.hub(),
+            context,
+            invocation,
+            receivers,
+            protocol.encoding(),
+            true,
+        ) {
             Dispatched::Stream(starting) => {
                 self.streams.insert(invocation_id.clone(), cancelled.clone());
                 let session = Arc::clone(session);
                 let running = async move {
                     let outcome = stream_out(&session, &invocation_id, &name, starting, &cancelled).await;
-                    Ended::Stream {
-                        invocation_id,
+                    Ended {
+                        invocation_id: Some(invocation_id),
                         outcome,
+                        slot: false,
+                        stream: true,
+                        uploads,
                     }
                 };
                 self.running.push(running.boxed());
             }
-            Dispatched::Refused(text) => complete(session, Some(invocation_id), Outcome::Error(text)),
-            Dispatched::Plain(_) => {}
+            Dispatched::Refused(text) => {
+                self.uploads.close(&uploads);
+                complete(session, Some(invocation_id), Outcome::Error(text));
+            }
+            Dispatched::Plain(_) => {} // not what was asked for
         }
     }
 
@@ -132,35 +212,27 @@ impl Invocations {
 
     /// Frees what an ended one held, and tells the client.
     pub(super) fn settle(&mut self, session: &Session, ended: Ended) {
-        match ended {
-            Ended::Plain {
-                invocation_id,
-                outcome,
-            } => {
-                self.plain -= 1;
-                complete(
-                    session,
-                    invocation_id,
-                    outcome.map_or_else(Outcome::Error, Outcome::Result),
-                );
-            }
-            Ended::Stream {
-                invocation_id,
-                outcome,
-            } => {
-                self.streams.remove(&invocation_id);
-                complete(session, Some(invocation_id), outcome);
-            }
+        if ended.slot {
+            self.slots.give_back();
         }
+        self.uploads.close(&ended.uploads);
+        if let (true, Some(id)) = (ended.stream, &ended.invocation_id) {
+            self.streams.remove(id);
+        }
+        complete(session, ended.invocation_id, ended.outcome);
     }
 
     /// Lets methods that still run come to their end without a client: they may be in the middle of something. Streams
-    /// are over, because the connection's cancellation is theirs.
+    /// are over, because the connection's cancellation is theirs, and so are uploads.
     pub(super) fn finish_elsewhere(self, tasks: &TaskTracker) {
         if !self.running.is_empty() {
             tasks.spawn(self.running.for_each(|_| std::future::ready(())));
         }
     }
+}
+
+fn in_use(what: &str) -> Outcome {
+    Outcome::Error(format!("{what} ID is already in use."))
 }
 
 /// Without an invocation id nobody is told anything, not even errors.

@@ -1,10 +1,14 @@
 //! A connection's state on the node that owns it, the same for all transports.
 
+mod asks;
 mod close;
 mod handshake;
 mod invocations;
 mod run;
+mod sequence;
+mod uploads;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -13,13 +17,19 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::fanout::Frames;
-use crate::hub::{Connection, Context, HubRuntime};
-use crate::protocol::{HubMessage, encode};
+use crate::hub::{Connection, Context, HubRuntime, Transport};
+use crate::protocol::{HubMessage, encode, handshake_response_ok};
 use crate::queue::{ByteQueue, PushError, Taken};
 use crate::transport::HttpLink;
+use asks::Asks;
 
+pub(crate) use asks::AskError;
 pub(crate) use close::CloseReason;
+pub(crate) use invocations::Slots;
 pub(crate) use run::{Inbound, Received, run};
+
+/// The version of both hub protocols from which on stateful reconnect works.
+const STATEFUL_VERSION: i32 = 2;
 
 /// A connection on this node.
 ///
@@ -34,6 +44,9 @@ pub(crate) struct Session {
     /// What it receives; `None` once it was taken out of the registry.
     topics: Mutex<Option<Vec<Topic>>>,
     groups: Mutex<Vec<GroupName>>,
+    asks: Asks,
+    /// Whether the client numbers its messages and resumes after a lost socket.
+    stateful: AtomicBool,
     /// The requests of a connection that is not one socket.
     http: Option<Box<HttpLink>>,
 }
@@ -60,6 +73,8 @@ impl Session {
             reason: OnceLock::new(),
             topics: Mutex::new(Some(Vec::new())),
             groups: Mutex::default(),
+            asks: Asks::default(),
+            stateful: AtomicBool::new(false),
             http,
         })
     }
@@ -110,7 +125,42 @@ impl Session {
         self.reason.get()
     }
 
+    /// Whether the connection outlives its socket.
+    pub(crate) fn is_stateful(&self) -> bool {
+        self.stateful.load(Ordering::Acquire)
+    }
+
     // --- outgoing ---
+
+    /// Answers the handshake. With version 2, on a connection that negotiate agreed on it for, the session becomes
+    /// stateful. Then numbered messages are held back until the client was heard once more: the official JavaScript
+    /// client begins to count only some time after the answer.
+    fn open(&self, version: i32) {
+        let agreed = self.http.is_some() && self.connection.transport() == Some(Transport::WebSockets);
+        if agreed && version >= STATEFUL_VERSION {
+            self.stateful.store(true, Ordering::Release);
+            self.outbox.open_resendable(handshake_response_ok());
+        } else {
+            self.outbox.open(handshake_response_ok());
+        }
+    }
+
+    /// Sends what was held back.
+    fn release(&self) {
+        self.outbox.release();
+    }
+
+    /// The client has received numbered messages up to this one.
+    fn acknowledge(&self, sequence_id: u64) {
+        self.outbox.acknowledge(sequence_id);
+    }
+
+    /// A new socket took the place of a lost one: everything that the client may lack is sent again, behind the number
+    /// of the first.
+    pub(crate) fn rewind(&self) {
+        self.outbox
+            .rewind(|sequence_id| self.encode(&HubMessage::Sequence { sequence_id }));
+    }
 
     /// Pushes a fanned-out message. Returns whether the outbox took it; one that is full closes the session.
     pub(crate) fn deliver(&self, frames: &Frames<'_>) -> bool {
@@ -134,7 +184,12 @@ impl Session {
     /// Pushes one message to this client alone.
     pub(crate) fn push(&self, message: &HubMessage) {
         let Some(frame) = self.encode(message) else { return };
-        if let Err(PushError::Full { queued }) = self.outbox.try_push(frame) {
+        let pushed = if message.is_counted() {
+            self.outbox.try_push(frame)
+        } else {
+            self.outbox.try_push_unnumbered(frame)
+        };
+        if let Err(PushError::Full { queued }) = pushed {
             self.close(CloseReason::SlowConsumer { queued });
         }
     }

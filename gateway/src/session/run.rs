@@ -2,14 +2,19 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::invocations::Invocations;
+use super::sequence::Counted;
 use super::{CloseReason, Session, handshake};
-use crate::hub::guarded;
-use crate::protocol::{Decoder, HubMessage, HubProtocol};
+use crate::hub::{UploadEvent, guarded};
+use crate::protocol::{Decoder, HubMessage, HubProtocol, Outcome};
+
+/// How long numbered messages are held back for a client that does not speak after its handshake.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where a session's bytes come from. `receive` is cancel-safe.
 pub(crate) trait Inbound: Send {
@@ -22,6 +27,8 @@ pub(crate) trait Inbound: Send {
 pub(crate) enum Received {
     /// Bytes, cut anywhere.
     Data(Bytes),
+    /// A new socket took the place of a lost one: what was cut off there is not continued.
+    Resumed,
     /// The client ended the connection properly.
     Closed,
     /// The connection broke.
@@ -108,6 +115,9 @@ struct Conversation<'a> {
     pings: bool,
     heard: Instant,
     ping_due: Instant,
+    counted: Counted,
+    /// When held-back messages are sent even if the client stays silent.
+    release_due: Option<Instant>,
     /// Armed for the next deadline or an earlier time: messages push deadlines back, and re-arming at each would cost.
     timer: Pin<Box<Sleep>>,
 }
@@ -120,10 +130,12 @@ impl<'a> Conversation<'a> {
             session,
             protocol: decoder.protocol(),
             decoder,
-            invocations: Invocations::new(options.hubs.parallel_invocations),
+            invocations: Invocations::new(options.hubs.parallel_invocations, options.hubs.stream_buffer),
             pings: false,
             heard: now,
             ping_due: now + options.timeouts.keep_alive,
+            counted: Counted::default(),
+            release_due: session.is_stateful().then(|| now + RELEASE_PATIENCE),
             timer: Box::pin(sleep_until(now + options.timeouts.keep_alive)),
         }
     }
@@ -158,7 +170,7 @@ impl<'a> Conversation<'a> {
         let outcome = tokio::select! {
             biased;
             () = self.session.closing.cancelled() => return Err(self.asked_to_close()),
-            outcome = guarded(hook.run(self.session.context())) => outcome,
+            outcome = guarded(hook.run(self.session.context().connecting())) => outcome,
         };
         outcome.map_err(|error| {
             tracing::error!(hub = %self.session.hub.name(), connection_id = %self.session.id(), %error, "on_connected failed");
@@ -173,7 +185,7 @@ impl<'a> Conversation<'a> {
 
     /// A client whose calls are all running, or that does not read its answers, is not read.
     fn may_read(&self) -> bool {
-        self.invocations.has_free_slot() && !self.is_backed_up()
+        self.invocations.may_read() && !self.is_backed_up()
     }
 
     fn is_backed_up(&self) -> bool {
@@ -192,7 +204,7 @@ impl<'a> Conversation<'a> {
         let ended = tokio::select! {
             biased;
             () = session.closing.cancelled() => return Err(self.asked_to_close()),
-            ended = self.invocations.next(), if !self.invocations.is_empty() => Some(ended),
+            ended = self.invocations.next() => Some(ended),
             () = session.outbox.at_most(session.high_water()), if backed_up => {
                 self.heard = Instant::now();
                 None
@@ -203,6 +215,7 @@ impl<'a> Conversation<'a> {
                         session.hub.shared().metrics().received_bytes.inc_by(bytes.len() as u64);
                         self.decoder.push(&bytes);
                     }
+                    Received::Resumed => self.resumed(),
                     Received::Closed => return Err(CloseReason::ByClient),
                     Received::Lost(what) => return Err(CloseReason::TransportLost(what)),
                 }
@@ -212,7 +225,9 @@ impl<'a> Conversation<'a> {
             () = self.timer.as_mut() => return self.tick(reading),
         };
         if let Some(ended) = ended {
-            self.invocations.settle(session, ended);
+            if let Some(ended) = ended {
+                self.invocations.settle(session, ended);
+            }
             self.heard = Instant::now(); // while a method runs the client's messages wait, so its silence does not count
         }
         Ok(())
@@ -223,7 +238,10 @@ impl<'a> Conversation<'a> {
         let silence = self
             .pings
             .then(|| self.heard + self.session.hub.shared().options().timeouts.client_timeout);
-        silence.map_or(self.ping_due, |silence| silence.min(self.ping_due))
+        [silence, self.release_due, self.counted.ack_due]
+            .into_iter()
+            .flatten()
+            .fold(self.ping_due, Instant::min)
     }
 
     fn tick(&mut self, reading: bool) -> Result<(), CloseReason> {
@@ -245,6 +263,12 @@ impl<'a> Conversation<'a> {
             {
                 self.session.push(&HubMessage::Ping);
             }
+        }
+        if self.release_due.is_some_and(|due| due <= now) {
+            self.release();
+        }
+        if let Some(sequence_id) = self.counted.ack(now) {
+            self.session.push(&HubMessage::Ack { sequence_id });
         }
         let deadline = self.deadline();
         self.timer.as_mut().reset(deadline);
@@ -268,7 +292,24 @@ impl<'a> Conversation<'a> {
         None
     }
 
+    /// The client begins a message anew on its new socket; its Sequence says with which one.
+    fn resumed(&mut self) {
+        let limit = self.session.hub.shared().options().limits.message_bytes;
+        self.decoder = Decoder::new(self.protocol, limit);
+        self.heard = Instant::now();
+    }
+
+    fn release(&mut self) {
+        if self.release_due.take().is_some() {
+            self.session.release();
+        }
+    }
+
     fn handle(&mut self, message: HubMessage) -> Option<CloseReason> {
+        self.release();
+        if self.session.is_stateful() && message.is_counted() && !self.counted.take() {
+            return None; // it came before the socket was lost
+        }
         self.session
             .hub
             .shared()
@@ -293,13 +334,41 @@ impl<'a> Conversation<'a> {
                     .is_some_and(|t| t.keeps_itself_alive());
             }
             HubMessage::Close { .. } => return Some(CloseReason::ByClient),
-            // Items and completions belong to uploads and client results, of which none is open: they are ignored, as
-            // the reference ignores those of unknown ids. Ack and Sequence count only in stateful sessions.
-            HubMessage::StreamItem { .. }
-            | HubMessage::Completion { .. }
-            | HubMessage::Ack { .. }
-            | HubMessage::Sequence { .. } => {}
+            HubMessage::StreamItem {
+                invocation_id, item, ..
+            } => {
+                self.invocations
+                    .uploads
+                    .push(&invocation_id, UploadEvent::Item(item));
+            }
+            HubMessage::Completion {
+                invocation_id,
+                outcome,
+                ..
+            } => self.completed(&invocation_id, outcome),
+            HubMessage::Ack { sequence_id } => self.session.acknowledge(sequence_id),
+            HubMessage::Sequence { sequence_id } if self.session.is_stateful() => {
+                if let Err(error) = self.counted.continue_at(sequence_id) {
+                    return Some(CloseReason::Protocol {
+                        detail: format!("InvalidOperationException: {error}"),
+                    });
+                }
+            }
+            HubMessage::Sequence { .. } => {} // counts only in stateful sessions
         }
         None
+    }
+
+    /// Uploads and the results that the server asked for share one space of ids.
+    fn completed(&mut self, id: &str, outcome: Outcome) {
+        if self.invocations.uploads.holds(id) {
+            let error = match outcome {
+                Outcome::Error(text) => Some(text),
+                Outcome::Void | Outcome::Result(_) => None,
+            };
+            self.invocations.uploads.push(id, UploadEvent::End(error));
+        } else {
+            self.session.answered(id, outcome);
+        }
     }
 }

@@ -83,6 +83,8 @@ labels! {
         Delete = "delete",
         /// Put a connection into a group, or take it out.
         Group = "group",
+        /// Ask a client for a result.
+        Invoke = "invoke",
         /// Close a connection.
         Close = "close",
     }

@@ -65,6 +65,11 @@ impl HttpLink {
         body.is_empty() || self.inbox.push(body).await.is_ok()
     }
 
+    /// Tells the session that what follows comes from a new socket. `false` when the connection has ended.
+    pub(super) async fn resume(&self) -> bool {
+        self.inbox.push(Bytes::new()).await.is_ok() // POSTs never hand on an empty chunk
+    }
+
     /// Hands on bytes that came before this node owned the connection.
     pub(crate) fn receive_early(&self, chunks: Detached) -> Result<(), PushError> {
         chunks
@@ -135,7 +140,7 @@ impl HttpLink {
             Some(Transport::LongPolling) if *reason == CloseReason::ByClient => return,
             Some(Transport::LongPolling) => timeouts.disconnect,
             Some(Transport::ServerSentEvents) => timeouts.send,
-            _ => return,
+            Some(Transport::WebSockets) | None => return,
         };
         let fetched = timeout(patience, async {
             while self.state.lock().stage != Stage::Drained {
@@ -218,7 +223,11 @@ impl Inbound for HttpInbound<'_> {
     async fn receive(&mut self) -> Received {
         let mut chunks = Vec::with_capacity(1);
         match self.link.inbox.take(&mut chunks, 0).await {
-            Taken::Some => chunks.pop().map_or(Received::Closed, Received::Data),
+            Taken::Some => match chunks.pop() {
+                Some(chunk) if chunk.is_empty() => Received::Resumed,
+                Some(chunk) => Received::Data(chunk),
+                None => Received::Closed,
+            },
             Taken::End => Received::Closed,
         }
     }

@@ -8,4 +8,4 @@ mod websocket;
 pub(crate) use link::{Detached, HttpLink, run_over_http};
 pub(crate) use long_polling::{Poll, poll};
 pub(crate) use sse::stream as sse_stream;
-pub(crate) use websocket::{Reservation, serve as serve_websocket, upgrade_limits};
+pub(crate) use websocket::{Reservation, serve as serve_websocket, serve_resumable, upgrade_limits};

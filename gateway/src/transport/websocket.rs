@@ -8,7 +8,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::timeout;
 
-use super::link::Detached;
+use super::link::{Detached, HttpLink};
 use crate::hub::Transport;
 use crate::options::Limits;
 use crate::protocol::TransferFormat;
@@ -82,11 +82,18 @@ pub(crate) async fn serve(mut reservation: Reservation, early: Detached, socket:
         early: early.into_iter(),
         stream,
     };
-    let writer = Writer {
+    let mut writer = Writer {
         session: &session,
         sink,
     };
-    let (ended, ()) = tokio::join!(writer.run(), run(&session, &mut inbound, !reservation.claimed));
+    let writing = async {
+        writer
+            .run()
+            .await
+            .inspect_err(|what| session.transport_ended(what))?;
+        writer.say_goodbye().await
+    };
+    let (ended, ()) = tokio::join!(writing, run(&session, &mut inbound, !reservation.claimed));
     if ended.is_ok() {
         // What was written last would be lost in a reset if this side closed the socket first.
         let patience = session.hub().shared().options().timeouts.close;
@@ -94,6 +101,72 @@ pub(crate) async fn serve(mut reservation: Reservation, early: Detached, socket:
             while let Some(Ok(_)) = inbound.stream.next().await {}
         })
         .await;
+    }
+}
+
+/// Serves one socket of a connection that outlives its sockets. A newer one takes its place.
+pub(crate) async fn serve_resumable(session: Arc<Session>, socket: WebSocket) {
+    let Some(link) = session.http() else { return };
+    let superseded = link.supersede();
+    let _turn = link.polling.lock().await; // the older socket has stopped writing
+    if superseded.is_cancelled() {
+        return;
+    }
+    let _attached = link.attach();
+    if !link.begin() {
+        session.rewind();
+        if !link.resume().await {
+            return;
+        }
+    }
+    let (sink, mut stream) = socket.split();
+    let mut writer = Writer {
+        session: &session,
+        sink,
+    };
+    let end = tokio::select! {
+        () = superseded.cancelled() => SocketEnd::Superseded,
+        end = read_into(link, &mut stream) => end,
+        written = writer.run() => match written {
+            Ok(()) => SocketEnd::SessionOver,
+            Err(what) => SocketEnd::Broken(what),
+        },
+    };
+    match end {
+        SocketEnd::Superseded => {}
+        // A Close frame is a goodbye, and without one the client comes back, if the handshake allowed for it.
+        SocketEnd::Closed => session.close(CloseReason::ByClient),
+        SocketEnd::Broken(_) if session.is_stateful() => {}
+        SocketEnd::Broken(what) => session.transport_ended(what),
+        SocketEnd::SessionOver => {
+            let patience = session.hub().shared().options().timeouts.close;
+            if writer.say_goodbye().await.is_ok() {
+                let _ = timeout(patience, async { while let Some(Ok(_)) = stream.next().await {} }).await;
+            }
+        }
+    }
+}
+
+/// Why a socket is no longer served.
+enum SocketEnd {
+    Superseded,
+    Closed,
+    Broken(&'static str),
+    SessionOver,
+}
+
+async fn read_into(link: &HttpLink, stream: &mut SplitStream<WebSocket>) -> SocketEnd {
+    loop {
+        let bytes = match stream.next().await {
+            Some(Ok(Message::Text(text))) => text.into(),
+            Some(Ok(Message::Binary(bytes))) => bytes,
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Close(_))) => return SocketEnd::Closed,
+            Some(Err(_)) | None => return SocketEnd::Broken("the socket broke"),
+        };
+        if !link.receive(bytes).await {
+            return std::future::pending().await; // the session is over; what it said last is still being written
+        }
     }
 }
 
@@ -125,26 +198,20 @@ struct Writer<'a> {
     sink: SplitSink<WebSocket, Message>,
 }
 
-/// The socket can't be written to any more.
-struct Broken;
-
 impl Writer<'_> {
-    /// Writes what the outbox holds, batch by batch, until it ends; then the Close frame.
-    async fn run(mut self) -> Result<(), Broken> {
+    /// Writes what the outbox holds, batch by batch, until it ends.
+    async fn run(&mut self) -> Result<(), &'static str> {
         let mut frames = Vec::new();
         while self.session.take_frames(&mut frames, MAX_BATCH_BYTES).await == Taken::Some {
-            if let Err(what) = self.write(&mut frames).await {
-                self.session.transport_ended(what);
-                return Err(Broken);
-            }
+            self.write(&mut frames).await?;
             if frames.capacity() > 64 {
                 frames = Vec::new();
             }
         }
-        self.say_goodbye().await
+        Ok(())
     }
 
-    async fn say_goodbye(&mut self) -> Result<(), Broken> {
+    async fn say_goodbye(&mut self) -> Result<(), &'static str> {
         let failed = matches!(
             self.session.reason(),
             Some(CloseReason::ConnectFailed { .. } | CloseReason::Protocol { .. })
@@ -161,7 +228,7 @@ impl Writer<'_> {
         let patience = self.session.hub().shared().options().timeouts.close;
         match timeout(patience, self.sink.send(frame)).await {
             Ok(Ok(())) => Ok(()),
-            _ => Err(Broken),
+            _ => Err("the socket broke"),
         }
     }
 

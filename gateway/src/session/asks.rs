@@ -1,0 +1,94 @@
+//! What the server has asked of a client and waits for.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::Session;
+use crate::protocol::{HubMessage, Invocation, Outcome, Value};
+
+/// Questions to one client. Their ids begin with `s`, because clients answer in the space of their own stream ids, which
+/// are numbers.
+#[derive(Debug, Default)]
+pub(super) struct Asks {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last: u64,
+    waiting: HashMap<String, oneshot::Sender<Outcome>>,
+}
+
+/// Why a client gave no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AskError {
+    #[error("{0}")]
+    Client(String),
+    #[error("Client didn't provide a result.")]
+    NoResult,
+    #[error("the connection ended")]
+    Disconnected,
+}
+
+impl Session {
+    /// Calls a method of the client and waits for its result. Dropping the call forgets it; the client is not told,
+    /// and what it answers later is ignored.
+    pub(crate) async fn ask(&self, target: String, arguments: Vec<Value>) -> Result<Value, AskError> {
+        let (id, answer) = self.asks.begin();
+        let _forget = Forget {
+            asks: &self.asks,
+            id: &id,
+        };
+        let invocation = Invocation {
+            invocation_id: Some(id.clone()),
+            target,
+            arguments,
+            ..Invocation::default()
+        };
+        self.push(&HubMessage::Invocation(invocation));
+        let outcome = tokio::select! {
+            outcome = answer => outcome.map_err(|_| AskError::Disconnected)?,
+            () = self.closing().cancelled() => return Err(AskError::Disconnected),
+        };
+        match outcome {
+            Outcome::Result(value) => Ok(value),
+            Outcome::Void => Err(AskError::NoResult),
+            Outcome::Error(text) => Err(AskError::Client(text)),
+        }
+    }
+
+    /// The client has answered. An unknown id is ignored.
+    pub(super) fn answered(&self, id: &str, outcome: Outcome) {
+        if let Some(waiting) = self.asks.end(id) {
+            let _ = waiting.send(outcome); // who asked may have given up
+        }
+    }
+}
+
+impl Asks {
+    fn begin(&self) -> (String, oneshot::Receiver<Outcome>) {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.state.lock();
+        state.last = state.last.wrapping_add(1);
+        let id = format!("s{}", state.last);
+        state.waiting.insert(id.clone(), sender);
+        (id, receiver)
+    }
+
+    fn end(&self, id: &str) -> Option<oneshot::Sender<Outcome>> {
+        self.state.lock().waiting.remove(id)
+    }
+}
+
+struct Forget<'a> {
+    asks: &'a Asks,
+    id: &'a str,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.asks.end(self.id);
+    }
+}

@@ -1,0 +1,98 @@
+//! The numbers of what a client of a stateful session sends. Rules: the SignalR transport specification, as both official
+//! implementations follow it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Least time between two Acks.
+const ACK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Which of the client's numbered messages were taken.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    /// The number of the last one that came in, counted from the last Sequence.
+    current: u64,
+    /// The highest one that was taken.
+    highest: u64,
+    acknowledged: u64,
+    /// When the client is told, if there is news.
+    pub(super) ack_due: Option<Instant>,
+}
+
+/// A Sequence that leaves messages out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("Sequence ID greater than amount of messages we've received.")]
+pub(super) struct SequenceGap;
+
+impl Counted {
+    /// Counts a message. `false` when it was taken before.
+    pub(super) fn take(&mut self) -> bool {
+        self.current = self.current.saturating_add(1);
+        if self.current <= self.highest {
+            return false;
+        }
+        self.highest = self.current;
+        self.ack_due.get_or_insert_with(|| Instant::now() + ACK_INTERVAL);
+        true
+    }
+
+    /// The next message has this number.
+    pub(super) fn continue_at(&mut self, sequence_id: u64) -> Result<(), SequenceGap> {
+        if sequence_id > self.highest.saturating_add(1) {
+            return Err(SequenceGap);
+        }
+        self.current = sequence_id.saturating_sub(1);
+        // The client may have missed an Ack, and sends again what it does not know to have arrived.
+        self.acknowledged = 0;
+        if self.highest > 0 {
+            self.ack_due.get_or_insert_with(|| Instant::now() + ACK_INTERVAL);
+        }
+        Ok(())
+    }
+
+    /// The number to acknowledge, when it is time.
+    pub(super) fn ack(&mut self, now: Instant) -> Option<u64> {
+        if self.ack_due.is_none_or(|due| due > now) {
+            return None;
+        }
+        self.ack_due = None;
+        let news = self.highest > self.acknowledged;
+        self.acknowledged = self.highest;
+        news.then_some(self.highest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_are_taken_once_whatever_the_client_sends_again() {
+        let mut counted = Counted::default();
+        assert!((0..5).all(|_| counted.take()));
+        assert_eq!(counted.continue_at(3), Ok(()));
+        assert_eq!(
+            (0..4).map(|_| counted.take()).collect::<Vec<_>>(),
+            [false, false, false, true]
+        );
+        assert_eq!(counted.continue_at(8), Err(SequenceGap));
+        assert_eq!(counted.continue_at(7), Ok(()));
+        assert!(counted.take());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn acks_are_a_second_apart_and_only_news() {
+        let mut counted = Counted::default();
+        assert_eq!(counted.ack(Instant::now()), None);
+        counted.take();
+        counted.take();
+        assert_eq!(counted.ack(Instant::now()), None, "not yet");
+        tokio::time::advance(ACK_INTERVAL).await;
+        assert_eq!(counted.ack(Instant::now()), Some(2));
+        assert_eq!(counted.ack_due, None);
+        counted.continue_at(1).unwrap();
+        tokio::time::advance(ACK_INTERVAL).await;
+        assert_eq!(counted.ack(Instant::now()), Some(2), "the client did not know");
+    }
+}

@@ -1,0 +1,80 @@
+//! The uploads of one connection that are open.
+
+use std::collections::HashMap;
+use std::future::pending;
+
+use tokio::sync::mpsc;
+
+use crate::hub::{RawUpload, UploadEvent};
+
+/// Where items go, by the stream id that the client chose.
+pub(super) struct Uploads {
+    open: HashMap<String, mpsc::Sender<UploadEvent>>,
+    buffer: usize,
+    /// An event that found its queue full. While there is one the connection is not read.
+    blocked: Option<(mpsc::Sender<UploadEvent>, UploadEvent)>,
+}
+
+impl Uploads {
+    pub(super) fn new(buffer: usize) -> Self {
+        Self {
+            open: HashMap::new(),
+            buffer,
+            blocked: None,
+        }
+    }
+
+    /// Opens one for each id; the receivers are in the same order. `None` when an id is in use.
+    pub(super) fn open(&mut self, ids: &[String]) -> Option<Vec<RawUpload>> {
+        if ids.iter().any(|id| self.open.contains_key(id)) {
+            return None;
+        }
+        let receivers = ids.iter().map(|id| {
+            let (sender, receiver) = mpsc::channel(self.buffer);
+            self.open.insert(id.clone(), sender);
+            receiver
+        });
+        Some(receivers.collect())
+    }
+
+    /// Whether an upload of that id is open.
+    pub(super) fn holds(&self, id: &str) -> bool {
+        self.open.contains_key(id)
+    }
+
+    /// Hands an event on; one for an unknown stream is ignored.
+    pub(super) fn push(&mut self, id: &str, event: UploadEvent) {
+        let sender = match event {
+            UploadEvent::Item(_) => self.open.get(id).cloned(),
+            UploadEvent::End(_) => self.open.remove(id),
+        };
+        let Some(sender) = sender else { return };
+        match sender.try_send(event) {
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+            Err(mpsc::error::TrySendError::Full(event)) => self.blocked = Some((sender, event)),
+        }
+    }
+
+    /// Forgets the uploads of an invocation that has ended.
+    pub(super) fn close(&mut self, ids: &[String]) {
+        for id in ids {
+            self.open.remove(id);
+        }
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.is_some()
+    }
+
+    /// Waits until the blocked event was taken; never when there is none. Cancel-safe.
+    pub(super) async fn unblock(&mut self) {
+        let Some((sender, _)) = &self.blocked else {
+            return pending().await;
+        };
+        let room = sender.clone().reserve_owned().await;
+        // Without room there is no receiver either, and the event is nobody's.
+        if let (Some((_, event)), Ok(room)) = (self.blocked.take(), room) {
+            room.send(event);
+        }
+    }
+}
