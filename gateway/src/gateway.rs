@@ -10,6 +10,7 @@ use axum::Router;
 use hubcast_backplane::memory::MemoryBackplane;
 use hubcast_backplane::{Backplane, HubName, HubOptions, NodeId, Status};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Authenticator, JwtVerifier, Origins, TokenSigner};
 use crate::cluster::ServeNode;
@@ -169,6 +170,7 @@ impl Gateway {
     /// `deadline`.
     pub async fn shutdown(&self, deadline: Duration) -> Drained {
         self.begin_drain();
+        self.app.inner.leaving.cancel();
         let shared = &self.app.inner.shared;
         let finished = timeout(deadline, async {
             for hub in self.app.inner.hubs.values() {
@@ -222,6 +224,8 @@ struct Inner {
     authenticator: Authenticator,
     origins: Origins,
     draining: AtomicBool,
+    /// Ends when the node no longer waits for clients.
+    leaving: CancellationToken,
 }
 
 /// Whether the node may get traffic.
@@ -248,6 +252,7 @@ impl App {
                 authenticator,
                 origins,
                 draining,
+                leaving: CancellationToken::new(),
             }),
         }
     }
@@ -271,6 +276,11 @@ impl App {
     /// The signer of connection tokens, keyed by the secret that the cluster has now.
     pub(crate) fn tokens(&self) -> TokenSigner {
         TokenSigner::new(&self.inner.shared.backplane().cluster_secret())
+    }
+
+    /// Ends when the node no longer waits for clients.
+    pub(crate) fn leaving(&self) -> &CancellationToken {
+        &self.inner.leaving
     }
 
     pub(crate) fn readiness(&self) -> Readiness {

@@ -12,7 +12,7 @@ pub(super) struct NodeRequest {
     /// Who the client said it is on the asking node.
     #[prost(string, optional, tag = "3")]
     pub(super) user: Option<String>,
-    #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8, 9, 10")]
     pub(super) ask: Option<Ask>,
 }
 
@@ -30,6 +30,8 @@ pub(super) enum Ask {
     Group(ask::Group),
     #[prost(message, tag = "9")]
     Invoke(ask::Invoke),
+    #[prost(message, tag = "10")]
+    YieldPoll(ask::YieldPoll),
 }
 
 pub(super) mod ask {
@@ -37,6 +39,10 @@ pub(super) mod ask {
 
     #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct Poll {}
+
+    /// Answer the waiting poll with nothing.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct YieldPoll {}
 
     #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct Receive {

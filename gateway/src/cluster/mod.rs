@@ -46,6 +46,12 @@ impl Forward<'_> {
             .await
     }
 
+    /// Ends a poll that was forwarded before, without ending the connection.
+    pub(crate) async fn yield_poll(&self) -> Result<Answer, BackplaneError> {
+        self.ask(Ask::YieldPoll(ask::YieldPoll {}), ForwardLabel::Poll, PROMPT)
+            .await
+    }
+
     /// A POST.
     pub(crate) async fn receive(&self, body: Bytes) -> Result<Answer, BackplaneError> {
         self.ask(Ask::Receive(ask::Receive { body }), ForwardLabel::Post, PROMPT)
@@ -71,6 +77,7 @@ impl Forward<'_> {
 
     async fn ask(&self, ask: Ask, label: ForwardLabel, patience: Duration) -> Result<Answer, BackplaneError> {
         self.hub.shared().metrics().forwarded_requests.get(label).inc();
+        let _tracked = self.hub.shared().tasks().token(); // a node that leaves lets it come to its end
         let request = NodeRequest {
             hub: self.hub.name().to_string(),
             connection: self.connection.to_string(),

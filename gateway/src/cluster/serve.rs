@@ -84,7 +84,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
             Err(error) => Err(error.to_string()),
         };
     }
-    let Some(session) = hub.registry().find(&connection) else {
+    let Some(session) = hub.find_settled(&connection).await else {
         return Ok(owned::unknown_connection());
     };
     if let Ask::Invoke(invoke) = ask {
@@ -96,6 +96,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
     Ok(match ask {
         Ask::Poll(_) => owned::poll(&session).await,
         Ask::Receive(receive) => owned::receive(&session, receive.body).await,
+        Ask::YieldPoll(_) => owned::yield_poll(&session),
         Ask::Delete(_) => owned::delete(&session),
         Ask::Attach(attach) => {
             let transport = usize::try_from(attach.transport)

@@ -2,7 +2,6 @@
 //! another node goes there.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::ws::WebSocket;
@@ -12,7 +11,6 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hubcast_backplane::{BackplaneError, Claim, ConnectionId, ConnectionRecord, NodeId};
-use tokio::time::sleep;
 
 use super::request::{Query, Wish};
 use super::{owned, reply};
@@ -25,9 +23,6 @@ use crate::telemetry::labels::RejectLabel;
 use crate::transport::{
     Detached, Reservation, run_over_http, serve_resumable, serve_websocket, sse_stream, upgrade_limits,
 };
-
-/// How often, and how long apart, a connection is looked for that the directory says is here.
-const SETTLE: (usize, Duration) = (20, Duration::from_millis(5));
 
 /// One request to a hub, authenticated.
 struct Asked {
@@ -193,12 +188,28 @@ impl Asked {
             Found::Here(session) => owned::poll(&session).await,
             Found::New(newcomer) => owned::poll(&newcomer.session).await,
             Found::Elsewhere(owner) => self
-                .forward(&owner, &token.id)
-                .poll()
+                .poll_elsewhere(&owner, &token.id)
                 .await
                 .map_err(unreachable_owner)?,
         };
         Ok(reply::answer(answer))
+    }
+
+    /// A node that leaves does not cut off the polls of connections that stay: it has their owners answer.
+    async fn poll_elsewhere(
+        &self,
+        owner: &NodeId,
+        connection: &ConnectionId,
+    ) -> Result<Answer, BackplaneError> {
+        let forward = self.forward(owner, connection);
+        let polling = forward.poll();
+        tokio::pin!(polling);
+        tokio::select! {
+            answer = &mut polling => return answer,
+            () = self.app.leaving().cancelled() => {}
+        }
+        forward.yield_poll().await?;
+        polling.await
     }
 
     async fn send(self, body: Body) -> Result<Response, Refusal> {
@@ -341,34 +352,38 @@ impl Asked {
     /// Looks for a connection here, then in the directory. With `create`, a token that still may makes it this node's.
     async fn find(&self, token: &ConnectionToken, create: bool, over_http: bool) -> Result<Found, Refusal> {
         let backplane = self.hub.shared().backplane();
-        for _ in 0..SETTLE.0 {
-            if let Some(session) = self.hub.registry().find(&token.id) {
-                if session.connection().user() != self.identity.user() {
-                    self.app.metrics().rejected.get(RejectLabel::Forbidden).inc();
-                    return Err(reply::answer(owned::other_user()).into());
-                }
-                return Ok(Found::Here(session));
-            }
-            let owner = if create && token.creates_within.is_some() {
-                self.check_capacity()?;
-                match self.claim(token.id.clone(), over_http).await? {
-                    Ok(newcomer) => return Ok(Found::New(Box::new(newcomer))),
-                    Err(Claim::Owned(owner)) => owner,
-                    Err(_) => return Err(self.unknown().into()),
-                }
-            } else {
-                let owner = backplane
-                    .locate(self.hub.name(), &token.id)
-                    .await
-                    .map_err(unreachable_owner)?;
-                owner.ok_or_else(|| self.unknown())?
-            };
-            if owner != *backplane.node() {
-                return Ok(Found::Elsewhere(owner));
-            }
-            sleep(SETTLE.1).await; // it is about to be registered here, or has just ended
+        if let Some(session) = self.hub.registry().find(&token.id) {
+            return self.found_here(session);
         }
-        Err(self.unknown().into())
+        let owner = if create && token.creates_within.is_some() {
+            self.check_capacity()?;
+            match self.claim(token.id.clone(), over_http).await? {
+                Ok(newcomer) => return Ok(Found::New(Box::new(newcomer))),
+                Err(Claim::Owned(owner)) => owner,
+                Err(_) => return Err(self.unknown().into()),
+            }
+        } else {
+            let owner = backplane
+                .locate(self.hub.name(), &token.id)
+                .await
+                .map_err(unreachable_owner)?;
+            owner.ok_or_else(|| self.unknown())?
+        };
+        if owner != *backplane.node() {
+            return Ok(Found::Elsewhere(owner));
+        }
+        match self.hub.find_settled(&token.id).await {
+            Some(session) => self.found_here(session),
+            None => Err(self.unknown().into()),
+        }
+    }
+
+    fn found_here(&self, session: Arc<Session>) -> Result<Found, Refusal> {
+        if session.connection().user() == self.identity.user() {
+            return Ok(Found::Here(session));
+        }
+        self.app.metrics().rejected.get(RejectLabel::Forbidden).inc();
+        Err(reply::answer(owned::other_user()).into())
     }
 
     /// Claims a connection and registers its session. In a task of its own, so that a client that goes away in between

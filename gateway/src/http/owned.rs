@@ -34,6 +34,14 @@ pub(crate) async fn poll(session: &Arc<Session>) -> Answer {
     }
 }
 
+/// Has the waiting poll answered with nothing: the node that it came to is leaving.
+pub(crate) fn yield_poll(session: &Session) -> Answer {
+    if let Some(link) = session.http() {
+        link.yield_poll();
+    }
+    Answer::status(200)
+}
+
 pub(crate) async fn receive(session: &Session, body: Bytes) -> Answer {
     let Some(link) = session.http() else {
         return Answer::refused(405, "POST requests are not allowed for WebSocket connections.");
@@ -48,6 +56,9 @@ pub(crate) async fn receive(session: &Session, body: Bytes) -> Answer {
 pub(crate) fn delete(session: &Session) -> Answer {
     if session.connection().transport() != Some(Transport::LongPolling) {
         return Answer::refused(400, "Cannot terminate this connection using the DELETE endpoint.");
+    }
+    if let Some(link) = session.http() {
+        link.drained(); // nobody will fetch what is left
     }
     session.close(CloseReason::ByClient);
     Answer::status(202)

@@ -7,7 +7,7 @@ use hubcast_backplane::{
     Backplane, BackplaneError, ConnectionId, ConnectionRecord, Delivery, GroupName, HubName, HubSink, Topic,
     wire,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -21,9 +21,12 @@ use crate::error::Error;
 use crate::fanout::{self, Registry};
 use crate::options::Options;
 use crate::protocol::{Encoding, Value};
-use crate::session::AskError;
+use crate::session::{AskError, Session};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace;
+
+/// How often, and how long apart, a connection is looked for that the directory says is here.
+const SETTLE: (usize, Duration) = (20, Duration::from_millis(5));
 
 /// What every part of a node needs.
 pub(crate) struct Shared {
@@ -93,6 +96,17 @@ impl HubRuntime {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// The session of a connection that the directory says is here: it may be about to be registered.
+    pub(crate) async fn find_settled(&self, connection: &ConnectionId) -> Option<Arc<Session>> {
+        for _ in 0..SETTLE.0 {
+            if let Some(session) = self.registry.find(connection) {
+                return Some(session);
+            }
+            sleep(SETTLE.1).await;
+        }
+        None // it has just ended
     }
 
     /// Appends a call of `target` to the log of each topic. The only place where hub messages enter the backplane.

@@ -20,6 +20,8 @@ pub(crate) struct HttpLink {
     state: Mutex<State>,
     /// A response or poll was attached or detached, or the state moved on.
     changed: Notify,
+    /// Has the waiting poll answer with nothing, so that the client polls again, elsewhere.
+    pub(super) yielding: Notify,
     /// Held by the poll that waits for data: the next one begins when it has answered.
     pub(super) polling: tokio::sync::Mutex<()>,
 }
@@ -56,6 +58,7 @@ impl HttpLink {
                 poll: None,
             }),
             changed: Notify::new(),
+            yielding: Notify::new(),
             polling: tokio::sync::Mutex::new(()),
         }
     }
@@ -125,8 +128,13 @@ impl HttpLink {
         token
     }
 
+    /// Ends the poll that waits, if any, without ending the connection.
+    pub(crate) fn yield_poll(&self) {
+        self.yielding.notify_waiters();
+    }
+
     /// The client has fetched everything: nothing has to be kept for it.
-    pub(super) fn drained(&self) {
+    pub(crate) fn drained(&self) {
         self.state.lock().stage = Stage::Drained;
         self.changed.notify_one();
     }
@@ -137,7 +145,6 @@ impl HttpLink {
         let timeouts = &session.hub().shared().options().timeouts;
         let patience = match session.connection().transport() {
             _ if matches!(reason, CloseReason::TransportLost(_) | CloseReason::Moved) => return,
-            Some(Transport::LongPolling) if *reason == CloseReason::ByClient => return,
             Some(Transport::LongPolling) => timeouts.disconnect,
             Some(Transport::ServerSentEvents) => timeouts.send,
             Some(Transport::WebSockets) | None => return,

@@ -52,6 +52,7 @@ pub(crate) async fn poll(session: &Arc<Session>) -> Poll {
                 Poll::Ended
             }
         },
+        () = link.yielding.notified() => Poll::Data(Bytes::new()),
         () = sleep(patience) => Poll::Data(Bytes::new()),
     }
 }

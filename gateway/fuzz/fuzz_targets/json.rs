@@ -1,0 +1,7 @@
+//! A JSON stream; see [`hubcast_fuzz::stream`].
+#![no_main]
+
+use hubcast::protocol::HubProtocol;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| hubcast_fuzz::stream::check(HubProtocol::Json, input));
