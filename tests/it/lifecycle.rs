@@ -7,7 +7,9 @@ use hubcast_tests::eventually::{eventually, eventually_equals};
 use hubcast_tests::http::{Connection, Request};
 use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::js::{Connect, Js};
+use hubcast_tests::messagepack;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 fn goodbye() -> Value {
     json!({ "type": 7, "allowReconnect": true })
@@ -24,20 +26,35 @@ async fn clients_of(cluster: &Cluster, node: usize) -> Vec<HubClient> {
     clients
 }
 
+/// Begins to read all that comes until the end, and returns when the node has these clients' polls.
+async fn listen(cluster: &Cluster, clients: Vec<HubClient>) -> Vec<JoinHandle<Vec<Value>>> {
+    let listen = |mut client: HubClient| tokio::spawn(async move { client.rest().await });
+    let listening = clients.into_iter().map(listen).collect();
+    for _ in 0..3 {
+        // What was sent before these requests has arrived when they are answered.
+        assert_eq!(
+            cluster.nodes[0].fetch(&Request::get("/healthz")).await.status(),
+            200
+        );
+    }
+    listening
+}
+
 #[tokio::test]
 async fn a_node_that_is_asked_to_leave_says_goodbye_and_exits_with_0() {
     let mut cluster = Plan::nodes(2).set("drain.deadline_seconds", 20).start().await;
-    let mut clients = clients_of(&cluster, 0).await;
-    clients.push(HubClient::connect_messagepack(&cluster.door_on(0), Transport::WebSockets).await);
+    let clients = clients_of(&cluster, 0).await;
+    let mut packed = HubClient::connect_messagepack(&cluster.door_on(0), Transport::WebSockets).await;
     let mut survivor = HubClient::connect(&cluster.door_on(1), Transport::WebSockets).await;
+    let listening = listen(&cluster, clients).await;
     cluster.nodes[0].terminate();
-    for client in &mut clients[..3] {
-        assert_eq!(client.rest().await, [goodbye()]);
+    for client in listening {
+        assert_eq!(client.await.unwrap(), [goodbye()]);
     }
-    let goodbye = clients[3].next_messagepack().await.expect("a Close message");
+    let packed = packed.next_messagepack().await.expect("a Close message");
     assert_eq!(
-        (&goodbye[0], &goodbye[1], &goodbye[2]),
-        (&7.into(), &rmpv_nil(), &true.into())
+        (&packed[0], &packed[1], &packed[2]),
+        (&7.into(), &messagepack::Value::Nil, &true.into())
     );
     let status = cluster.nodes[0].exit().await;
     assert_eq!(status.code(), Some(0), "{}", cluster.nodes[0].log());
@@ -47,17 +64,14 @@ async fn a_node_that_is_asked_to_leave_says_goodbye_and_exits_with_0() {
     cluster.logs_are_clean();
 }
 
-fn rmpv_nil() -> hubcast_tests::messagepack::Value {
-    hubcast_tests::messagepack::Value::Nil
-}
-
 #[tokio::test]
 async fn a_node_without_redis_leaves_in_the_same_way() {
     let mut cluster = Plan::one_node().start().await;
-    let mut clients = clients_of(&cluster, 0).await;
+    let clients = clients_of(&cluster, 0).await;
+    let listening = listen(&cluster, clients).await;
     cluster.nodes[0].terminate();
-    for client in &mut clients {
-        assert_eq!(client.rest().await, [goodbye()]);
+    for client in listening {
+        assert_eq!(client.await.unwrap(), [goodbye()]);
     }
     assert_eq!(
         cluster.nodes[0].exit().await.code(),
@@ -66,6 +80,26 @@ async fn a_node_without_redis_leaves_in_the_same_way() {
         cluster.nodes[0].log()
     );
     cluster.logs_are_clean();
+}
+
+#[tokio::test]
+async fn the_goodbye_to_a_polling_client_may_be_fetched_through_another_node() {
+    let mut cluster = Plan::nodes(2).set("drain.deadline_seconds", 20).start().await;
+    let client = HubClient::connect(&cluster.door_on(0), Transport::LongPolling).await;
+    cluster.nodes[0].terminate();
+    // The balancer sends the next poll, which comes between two others, to who is ready.
+    let elsewhere = cluster.door_on(1);
+    assert_eq!(
+        elsewhere.poll(client.token()).await.outcome(),
+        (200, "{\"type\":7,\"allowReconnect\":true}\u{1e}")
+    );
+    assert_eq!(elsewhere.poll(client.token()).await.outcome(), (204, ""));
+    assert_eq!(
+        cluster.nodes[0].exit().await.code(),
+        Some(0),
+        "{}",
+        cluster.nodes[0].log()
+    );
 }
 
 #[tokio::test]
@@ -119,7 +153,11 @@ async fn clients_that_do_not_leave_delay_the_end_by_no_more_than_the_deadline() 
 
 #[tokio::test]
 async fn clients_move_from_a_node_that_leaves_to_another() {
-    let mut cluster = Plan::nodes(2).balanced().start().await;
+    let mut cluster = Plan::nodes(2)
+        .balanced()
+        .set("timeouts.disconnect_seconds", 3)
+        .start()
+        .await;
     let js = Js::start().await;
     let mut clients = Vec::new();
     for transport in [

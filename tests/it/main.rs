@@ -7,6 +7,7 @@
 mod proves;
 
 mod affinity;
+mod fanout;
 mod hostile;
 mod lifecycle;
 mod matrix;

@@ -1,5 +1,6 @@
 //! Redis goes away and comes back. Clients stay.
 
+use futures_util::future::join_all;
 use hubcast_tests::cluster::{Cluster, Plan};
 use hubcast_tests::eventually::{eventually, eventually_equals};
 use hubcast_tests::js::{Connect, Js, JsClient};
@@ -126,7 +127,7 @@ async fn clients_outlive_a_redis_that_hangs() {
 
 /// What needs Redis fails with words, in bounded time; what doesn't goes on.
 async fn cannot_send(clients: &[(String, JsClient)]) {
-    for (_, client) in clients {
+    let attempt = async |client: &JsClient| {
         assert_eq!(client.call("Echo", json!(["local"])).await, "local");
         for (method, arguments) in [
             ("SendToGroup", json!(["before", "lost"])),
@@ -140,7 +141,8 @@ async fn cannot_send(clients: &[(String, JsClient)]) {
             let expected = format!("An unexpected error occurred invoking '{method}' on the server.");
             assert!(error.starts_with(&expected), "{error}");
         }
-    }
+    };
+    join_all(clients.iter().map(|(_, client)| attempt(client))).await;
 }
 
 async fn newcomers_are_served(cluster: &Cluster, js: &Js, clients: &[(String, JsClient)]) {

@@ -77,6 +77,7 @@ async fn spans_that_are_not_sent_yet_are_sent_before_the_end() {
     let door = std::sync::Arc::new(Door::new(&[gateway.address()], &Secrets::default()));
     let mut client = HubClient::connect(&door, Transport::WebSockets).await;
     client.result("SendToGroup", json!(["g", "traced"])).await;
+    drop(client);
     gateway.terminate();
     assert_eq!(gateway.exit().await.code(), Some(0), "{}", gateway.log());
     assert!(!collector.spans().is_empty(), "the last spans count");
@@ -91,6 +92,7 @@ async fn a_collector_that_is_gone_harms_nobody() {
     for i in 0..10 {
         client.result("SendToGroup", json!(["g", i.to_string()])).await;
     }
+    drop(client);
     gateway.terminate();
     assert_eq!(gateway.exit().await.code(), Some(0), "{}", gateway.log());
 }

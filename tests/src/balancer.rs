@@ -104,6 +104,8 @@ fn configuration(address: SocketAddr, nodes: &[SocketAddr]) -> String {
 defaults
     mode http
     option http-no-delay
+    # Passes on that a client has given up a request: a poll would otherwise go on until its time is over.
+    option abortonclose
     option redispatch 1
     retries 3
     timeout connect 2s

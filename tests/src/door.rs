@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::http::{Connection, Head, Request, Response, fetch};
+use crate::http::{Connection, Head, Request, Response, fetch, try_fetch};
 use crate::websocket::WebSocket;
 
 /// The demo hub's path.
@@ -145,6 +145,11 @@ impl Door {
     /// One poll.
     pub async fn poll(&self, token: &str) -> Response {
         self.fetch(&self.request("GET", token)).await
+    }
+
+    /// One poll; `None` if nobody answers.
+    pub async fn try_poll(&self, token: &str) -> Option<Response> {
+        try_fetch(self.turn(), &self.request("GET", token)).await.ok()
     }
 
     /// Sends bytes to the hub.

@@ -209,12 +209,12 @@ impl Gateway {
 
     /// Stops it from running, with its sockets open.
     pub fn pause(&self) {
-        self.process.signal(Signal::STOP);
+        self.process.pause();
     }
 
     /// Lets it run again.
     pub fn resume(&self) {
-        self.process.signal(Signal::CONT);
+        self.process.resume();
     }
 }
 

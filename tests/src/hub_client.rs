@@ -158,7 +158,8 @@ impl HubClient {
             },
             Carrier::Events(events) => events.next().await,
             Carrier::Polls => loop {
-                let response = self.door.poll(&self.negotiated.token).await;
+                // A node that is gone ends a connection as a broken socket does.
+                let response = self.door.try_poll(&self.negotiated.token).await?;
                 match response.status() {
                     200 if response.body.is_empty() => {}
                     200 => return Some(response.body),

@@ -78,6 +78,19 @@ impl Process {
         let _gone = kill_process_group(pid, signal);
     }
 
+    /// Stops it from running, with its sockets open. When this returns, none of its threads runs any more.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+        while !is_stopped(self.id()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Lets it run again.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// Kills it, without a chance to tidy up, and waits until it is gone.
     pub fn kill(&mut self) {
         while self.exited().is_none() {
@@ -108,6 +121,19 @@ impl Drop for Process {
     }
 }
 
+/// Whether all threads of a process are stopped. One that has ended counts as well.
+fn is_stopped(process: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else {
+        return true;
+    };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The state comes after the name, which is in brackets and may contain anything.
+        stat.rsplit_once(')')
+            .is_none_or(|(_, rest)| rest.trim_start().starts_with(['T', 'Z', 'X']))
+    })
+}
+
 fn read(path: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }
@@ -132,7 +158,7 @@ while read -r change group; do
         -) groups="${groups%% "$group" *} ${groups#* "$group" }" ;;
     esac
 done
-for group in $groups; do kill -9 -- "-$group" 2>/dev/null; done
+for group in $groups; do kill -9 "-$group" 2>/dev/null; done
 "#;
 
 fn start_watchdog() -> Child {

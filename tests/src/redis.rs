@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::eventually::eventually;
 use crate::ports::free_port;
-use crate::process::{Process, Signal};
+use crate::process::Process;
 
 /// One redis-server on a port of its own. It keeps nothing on disk unless asked to.
 pub struct Redis {
@@ -61,12 +61,12 @@ impl Redis {
 
     /// Stops it from running, with its sockets open.
     pub fn pause(&self) {
-        self.process.signal(Signal::STOP);
+        self.process.pause();
     }
 
     /// Lets it run again.
     pub fn resume(&self) {
-        self.process.signal(Signal::CONT);
+        self.process.resume();
     }
 
     /// Starts it again after [`kill`](Self::kill) under the same address: with what it had if it is durable, empty if not.

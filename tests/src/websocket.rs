@@ -54,7 +54,13 @@ impl WebSocket {
         loop {
             match within("a WebSocket message arrives", self.stream.next()).await {
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-                Some(Ok(message)) => return Some(message),
+                Some(Ok(message)) => {
+                    if message.is_close() {
+                        // The answer to it is written already, but not sent.
+                        let _gone = within("a Close frame is answered", self.stream.flush()).await;
+                    }
+                    return Some(message);
+                }
                 Some(Err(_)) | None => return None,
             }
         }

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use hdrhistogram::Histogram;
 use hubcast_tests::gateway::{Gateway, Settings};
 use hubcast_tests::redis::Redis;
 use tokio::sync::Semaphore;
@@ -25,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 use publisher::Publisher;
 use receiver::Receiver;
 use report::{Connected, Published, Report};
-use tally::Tally;
+use tally::{Tally, micros};
 use usage::{Usage, proportional_set_kib};
 
 /// Fan-out over two nodes and a Redis.
@@ -61,7 +60,8 @@ pub(crate) struct Args {
     nodes: u32,
 }
 
-#[tokio::main]
+// One thread for all receivers: they share two processors with what they measure.
+#[tokio::main(flavor = "current_thread")]
 async fn main() {
     let args = Args::parse();
     let redis = Redis::start().await;
@@ -123,7 +123,7 @@ impl Bench {
                 (receiver, began.elapsed())
             });
         }
-        let mut latency = Histogram::<u64>::new(3).unwrap();
+        let mut latency = micros();
         let (mut failed, mut receivers) = (0, JoinSet::new());
         while let Some(opened) = opening.join_next().await {
             let (receiver, took) = opened.unwrap();

@@ -45,9 +45,14 @@ impl Totals {
             deliveries: 0,
             duplicated: 0,
             reordered: 0,
-            latency: Histogram::new(3).unwrap(),
+            latency: micros(),
         }
     }
+}
+
+/// A histogram of microseconds, up to two minutes.
+pub(crate) fn micros() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 120_000_000, 3).expect("valid bounds")
 }
 
 impl Tally {

@@ -81,6 +81,7 @@ async fn details_are_told_where_they_are_switched_on() {
         error.starts_with("Connection closed with an error. InvalidDataException: "),
         "{close}"
     );
+    client.rest().await;
     target.ends_unharmed().await;
 }
 
@@ -100,6 +101,7 @@ async fn a_call_that_wants_no_answer_gets_none() {
         .say(&json!({ "type": 1, "invocationId": "end", "target": "Echo", "arguments": [1] }))
         .await;
     assert_eq!(client.next().await.expect("an answer")["invocationId"], "end");
+    drop(client);
     target.ends_unharmed().await;
 }
 
@@ -203,6 +205,7 @@ async fn sending_to_what_is_not_there_succeeds_silently() {
         }
     }
     assert_eq!(client.result("Echo", json!([1])).await, 1);
+    drop(client);
     target.ends_unharmed().await;
 }
 
@@ -219,5 +222,6 @@ async fn nobody_joins_more_groups_than_allowed() {
     );
     client.result("LeaveGroup", json!(["a"])).await;
     client.result("JoinGroup", json!(["d"])).await;
+    drop(client);
     target.ends_unharmed().await;
 }

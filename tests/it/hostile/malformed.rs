@@ -228,6 +228,7 @@ async fn what_future_clients_may_say_is_skipped() {
         client.send(format!("{message}\u{1e}")).await;
         assert_eq!(client.result("Echo", json!([message])).await, message);
     }
+    drop(client);
     let mut client = HubClient::connect_messagepack(&target.door, Transport::WebSockets).await;
     let map = || Pack::Map(vec![("key".into(), "value".into())]);
     for items in [

@@ -29,7 +29,9 @@ struct Target {
 
 impl Target {
     async fn start(plan: fn(Plan) -> Plan) -> Self {
-        let cluster = plan(Plan::nodes(2).trace()).start().await;
+        let cluster = plan(Plan::nodes(2).trace().set("timeouts.disconnect_seconds", 3))
+            .start()
+            .await;
         let door = cluster.door();
         let bystander = HubClient::connect(&door, Transport::WebSockets).await;
         Self {

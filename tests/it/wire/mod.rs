@@ -8,6 +8,7 @@ mod negotiate;
 mod polls;
 mod tokens;
 mod transports;
+mod values;
 
 /// The body that says that an id is not known (any more).
 const UNKNOWN: (u16, &str) = (404, "No Connection with that ID");
