@@ -85,6 +85,8 @@ pub struct Limits {
     pub inbox_bytes: usize,
     /// Groups that one connection may be in.
     pub groups_per_connection: usize,
+    /// Streams, in either direction, that one connection may have open.
+    pub streams_per_connection: usize,
     /// Connections that one node accepts; 0 for no bound.
     pub connections: usize,
 }
@@ -97,6 +99,7 @@ impl Default for Limits {
             outbox_bytes: 1024 * 1024,
             inbox_bytes: 64 * 1024,
             groups_per_connection: 1_000,
+            streams_per_connection: 100,
             connections: 0,
         }
     }

@@ -99,6 +99,8 @@ pub(crate) const KEYS: &[Key] = &[
         "bytes of a client that may wait for its hub"),
     key("limits.groups_per_connection", Count, |c| count(c.options.limits.groups_per_connection),
         "groups that one connection may be in"),
+    key("limits.streams_per_connection", Count, |c| count(c.options.limits.streams_per_connection),
+        "streams that one connection may have open"),
     key("limits.connections", Count, |c| count(c.options.limits.connections),
         "connections that this node accepts; 0: no bound"),
     key("timeouts.handshake_seconds", Seconds, |c| time(c.options.timeouts.handshake),

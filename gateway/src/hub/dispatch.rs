@@ -151,7 +151,7 @@ fn with_suffix(hub: &HubRuntime, mut text: String, error: &HubError) -> String {
 }
 
 fn log(hub: &HubRuntime, method: &str, error: &HubError) {
-    if error.is_visible() {
+    if error.is_theirs() {
         tracing::debug!(hub = %hub.name(), method, %error, "hub method refused");
     } else {
         tracing::error!(hub = %hub.name(), method, %error, "hub method failed");

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 
+use super::UploadError;
 use crate::error::Error;
 
 /// Why a hub method failed.
@@ -39,9 +40,12 @@ impl HubError {
         }
     }
 
-    /// Whether the client sees it anyway: then it is not the server's fault.
-    pub(crate) fn is_visible(&self) -> bool {
-        matches!(self.inner, Inner::Visible(_))
+    /// Whether it is the client's doing, or meant for it: nothing that operators should look at.
+    pub(crate) fn is_theirs(&self) -> bool {
+        match &self.inner {
+            Inner::Visible(_) => true,
+            Inner::Hidden { source, .. } => source.is::<UploadError>(),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Session;
 use super::uploads::Uploads;
-use crate::hub::{Dispatched, InvocationOutcome, ValueStream, dispatch, guarded, stream_error};
+use crate::hub::{Dispatched, InvocationOutcome, RawUpload, ValueStream, dispatch, guarded, stream_error};
 use crate::protocol::{HubMessage, HubProtocol, Invocation, Outcome, Value};
 
 /// Methods that run for one connection. Plain ones take a slot each; while none is free, the connection is not read.
@@ -107,8 +107,9 @@ impl Invocations {
     ) {
         let invocation_id = invocation.invocation_id.take();
         let uploads = std::mem::take(&mut invocation.stream_ids);
-        let Some(receivers) = self.uploads.open(&uploads) else {
-            return complete(session, invocation_id, in_use("Stream"));
+        let receivers = match self.open(session, &uploads, 0) {
+            Ok(receivers) => receivers,
+            Err(text) => return complete(session, invocation_id, Outcome::Error(text)),
         };
         let slot = uploads.is_empty();
         let headers = std::mem::take(&mut invocation.headers);
@@ -163,8 +164,9 @@ impl Invocations {
             return complete(session, Some(invocation_id), Outcome::Error(text));
         }
         let uploads = std::mem::take(&mut invocation.stream_ids);
-        let Some(receivers) = self.uploads.open(&uploads) else {
-            return complete(session, Some(invocation_id), in_use("Stream"));
+        let receivers = match self.open(session, &uploads, 1) {
+            Ok(receivers) => receivers,
+            Err(text) => return complete(session, Some(invocation_id), Outcome::Error(text)),
         };
         let cancelled = session.closing().child_token();
         let headers = std::mem::take(&mut invocation.headers);
@@ -203,6 +205,27 @@ impl Invocations {
         }
     }
 
+    /// Opens the uploads of an invocation that also streams `down` results.
+    fn open(&mut self, session: &Session, uploads: &[String], down: usize) -> Result<Vec<RawUpload>, String> {
+        let limit = session.hub().shared().options().limits.streams_per_connection;
+        let streams = uploads.len().saturating_add(down);
+        if streams > 0
+            && self
+                .streams
+                .len()
+                .saturating_add(self.uploads.len())
+                .saturating_add(streams)
+                > limit
+        {
+            return Err(format!(
+                "The connection may have {limit} streams open (limits.streams_per_connection)."
+            ));
+        }
+        self.uploads
+            .open(uploads)
+            .ok_or_else(|| "A stream ID is already in use.".to_owned())
+    }
+
     /// Ends a stream; an unknown id is ignored.
     pub(super) fn cancel(&self, invocation_id: &str) {
         if let Some(stream) = self.streams.get(invocation_id) {
@@ -229,10 +252,6 @@ impl Invocations {
             tasks.spawn(self.running.for_each(|_| std::future::ready(())));
         }
     }
-}
-
-fn in_use(what: &str) -> Outcome {
-    Outcome::Error(format!("{what} ID is already in use."))
 }
 
 /// Without an invocation id nobody is told anything, not even errors.

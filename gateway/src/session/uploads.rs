@@ -26,7 +26,8 @@ impl Uploads {
 
     /// Opens one for each id; the receivers are in the same order. `None` when an id is in use.
     pub(super) fn open(&mut self, ids: &[String]) -> Option<Vec<RawUpload>> {
-        if ids.iter().any(|id| self.open.contains_key(id)) {
+        let twice = |(index, id): (usize, &String)| ids.iter().take(index).any(|earlier| earlier == id);
+        if ids.iter().any(|id| self.open.contains_key(id)) || ids.iter().enumerate().any(twice) {
             return None;
         }
         let receivers = ids.iter().map(|id| {
@@ -35,6 +36,10 @@ impl Uploads {
             receiver
         });
         Some(receivers.collect())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
     }
 
     /// Whether an upload of that id is open.
