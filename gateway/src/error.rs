@@ -25,6 +25,17 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// A method was to be restricted that the hub does not have (yet).
+    #[error("the hub has no method {0:?} to restrict; add it before")]
+    NoSuchMethod(String),
+    /// A method takes a state that its hub was not given.
+    #[error("the method {method:?} takes State<{state}>, and the hub was not given one with Hub::state")]
+    MissingState {
+        /// The method.
+        method: String,
+        /// The missing type.
+        state: &'static str,
+    },
     /// An argument can't be encoded.
     #[error("an argument of {target:?} can't be encoded: {source}")]
     Encode {

@@ -108,8 +108,8 @@ impl GatewayBuilder {
         let shared = Arc::new(Shared::new(self.options, backplane, Arc::new(Metrics::new())));
         let mut hubs = HashMap::with_capacity(self.hubs.len());
         for hub in self.hubs {
-            let name = hub.check()?;
-            let runtime = Arc::new(HubRuntime::new(name.clone(), hub, Arc::clone(&shared)));
+            let runtime = Arc::new(HubRuntime::new(hub, Arc::clone(&shared))?);
+            let name = runtime.name().clone();
             if hubs.insert(name.clone(), runtime).is_some() {
                 return Err(Error::DefinedTwice {
                     kind: "hub",
@@ -120,15 +120,15 @@ impl GatewayBuilder {
         shared
             .backplane()
             .set_service(Arc::new(ServeNode::new(hubs.values())));
-        let log = &shared.options().hubs;
-        let log = HubOptions {
-            retention_messages: log.retention_messages,
-            retention: log.retention,
-        };
         for (name, runtime) in &hubs {
+            let log = &runtime.options().hubs;
+            let log = HubOptions {
+                retention_messages: log.retention_messages,
+                retention: log.retention,
+            };
             shared
                 .backplane()
-                .open_hub(name.clone(), log.clone(), Arc::clone(runtime) as _)
+                .open_hub(name.clone(), log, Arc::clone(runtime) as _)
                 .await?;
         }
         Ok(Gateway {

@@ -160,6 +160,7 @@ fn use_value(value: &Value) {
     let _ = value.is_null();
     let _ = value.elements();
     let _ = value.decode::<Binary>();
+    let _ = value.decode::<serde_json::Value>();
     let _ = value.decode::<String>();
     let _ = value.decode::<Vec<i64>>();
     let _ = value.decode::<Option<(f64, bool)>>();

@@ -35,13 +35,7 @@ pub(crate) struct Forward<'a> {
 impl Forward<'_> {
     /// A GET of a long-polling client.
     pub(crate) async fn poll(&self) -> Result<Answer, BackplaneError> {
-        let patience = self
-            .hub
-            .shared()
-            .options()
-            .timeouts
-            .long_poll
-            .saturating_add(PROMPT);
+        let patience = self.hub.options().timeouts.long_poll.saturating_add(PROMPT);
         self.ask(Ask::Poll(ask::Poll {}), ForwardLabel::Poll, patience)
             .await
     }
@@ -160,7 +154,7 @@ pub(crate) async fn change_group(
     match answer.status {
         200 | 404 => Ok(()),
         409 => Err(Error::TooManyGroups {
-            limit: hub.shared().options().limits.groups_per_connection,
+            limit: hub.options().limits.groups_per_connection,
         }),
         _ => Err(BackplaneError::NodeFailed {
             node: owner.clone(),

@@ -119,11 +119,7 @@ mod tests {
     fn hub(options: Options) -> Arc<HubRuntime> {
         let backplane = Arc::new(MemoryBackplane::new(NodeId::parse("n").unwrap()));
         let shared = Arc::new(Shared::new(options, backplane, Arc::new(Metrics::new())));
-        Arc::new(HubRuntime::new(
-            HubName::parse("h").unwrap(),
-            Hub::new("h"),
-            shared,
-        ))
+        Arc::new(HubRuntime::new(Hub::new("h"), shared).unwrap())
     }
 
     fn member(hub: &Arc<HubRuntime>, id: &str, protocol: HubProtocol, topic: &Topic) -> Arc<Session> {

@@ -80,6 +80,10 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
             return reply::unauthorized(error);
         }
     };
+    if !hub.hub().admits(&identity) {
+        app.metrics().rejected.get(RejectLabel::Forbidden).inc();
+        return reply::text(StatusCode::FORBIDDEN, "This hub does not admit the caller");
+    }
     let asked = Asked {
         app,
         hub,
@@ -132,7 +136,7 @@ impl Asked {
         F: Future<Output = ()> + Send + 'static,
     {
         let tracked = self.hub.shared().tasks().token(); // taken before the 101 goes out
-        upgrade_limits(upgrade, &self.hub.shared().options().limits).on_upgrade(async move |socket| {
+        upgrade_limits(upgrade, &self.hub.options().limits).on_upgrade(async move |socket| {
             serve(socket).await;
             drop(tracked);
         })
@@ -247,7 +251,7 @@ impl Asked {
     }
 
     async fn read(&self, body: Body) -> Result<Bytes, Refusal> {
-        let limit = self.hub.shared().options().limits.http_body_bytes;
+        let limit = self.hub.options().limits.http_body_bytes;
         let declared = self
             .parts
             .headers

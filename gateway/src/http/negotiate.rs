@@ -48,9 +48,16 @@ pub(crate) fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -> Resp
     if parts.method != Method::POST {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
-    if let Err(error) = app.authenticator().authenticate(&parts.headers, None) {
-        app.metrics().rejected.get(RejectLabel::Unauthorized).inc();
-        return reply::unauthorized(error);
+    match app.authenticator().authenticate(&parts.headers, None) {
+        Ok(identity) if hub.hub().admits(&identity) => {}
+        Ok(_) => {
+            app.metrics().rejected.get(RejectLabel::Forbidden).inc();
+            return reply::text(StatusCode::FORBIDDEN, "This hub does not admit the caller");
+        }
+        Err(error) => {
+            app.metrics().rejected.get(RejectLabel::Unauthorized).inc();
+            return reply::unauthorized(error);
+        }
     }
     let Some(query) = Query::of(&parts.uri) else {
         return reply::text(StatusCode::BAD_REQUEST, "The query can't be read");
@@ -59,11 +66,11 @@ pub(crate) fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -> Resp
         Ok(version) => version,
         Err(error) => return axum::Json(NegotiateError { error }).into_response(),
     };
-    let life = hub.shared().options().timeouts.disconnect;
+    let life = hub.options().timeouts.disconnect;
     let asked = query
         .get("useStatefulReconnect")
         .is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let kind = match (version, asked && hub.shared().options().hubs.stateful_reconnect) {
+    let kind = match (version, asked && hub.options().hubs.stateful_reconnect) {
         (0, _) => TokenKind::Same,
         (_, false) => TokenKind::Separate,
         (_, true) => TokenKind::Stateful,

@@ -266,9 +266,7 @@ impl Recipient {
             return Err(Error::NoSuchConnection(self.name));
         };
         let hub = self.recipients.hub.runtime();
-        let patience = self
-            .patience
-            .unwrap_or(hub.shared().options().timeouts.client_result);
+        let patience = self.patience.unwrap_or(hub.options().timeouts.client_result);
         let _lent = self.calls.slots.as_ref().map(Slots::lend);
         let result = hub.ask(&connection, target, values, patience).await?;
         result.decode().map_err(|source| Error::Result {

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use axum::http::{HeaderMap, header};
 use hubcast_backplane::{ConnectionId, UserId};
 
+use super::ConnectionData;
 use crate::auth::Identity;
 use crate::protocol::HubProtocol;
 
@@ -68,6 +69,7 @@ pub struct Connection {
     request: RequestInfo,
     transport: OnceLock<Transport>,
     protocol: OnceLock<HubProtocol>,
+    data: ConnectionData,
 }
 
 impl Connection {
@@ -78,6 +80,7 @@ impl Connection {
             request,
             transport: OnceLock::new(),
             protocol: OnceLock::new(),
+            data: ConnectionData::default(),
         }
     }
 
@@ -109,6 +112,12 @@ impl Connection {
     #[must_use]
     pub fn protocol(&self) -> Option<HubProtocol> {
         self.protocol.get().copied()
+    }
+
+    /// What hub code keeps for this connection.
+    #[must_use]
+    pub fn data(&self) -> &ConnectionData {
+        &self.data
     }
 
     /// A header of the request that created the connection, by its lower-case name. `Authorization` is not kept.

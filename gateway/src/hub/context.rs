@@ -104,6 +104,12 @@ impl Context {
         CallerClients::new(self.hub(), self.connection.id().clone(), self.calls.clone())
     }
 
+    /// Something that the hub was given with [`Hub::state`](crate::Hub::state).
+    #[must_use]
+    pub fn state<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.hub.hub().states().get()
+    }
+
     /// The groups that the calling connection is in, in no order.
     #[must_use]
     pub fn groups(&self) -> Vec<GroupName> {

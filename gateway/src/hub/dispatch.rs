@@ -8,7 +8,10 @@ use futures_util::future::BoxFuture;
 use tracing::Instrument;
 
 use super::runtime::guarded;
-use super::{BindError, Call, Context, HubError, HubRuntime, RawUpload, Target, ValueStream};
+use super::{
+    BindError, Call, Context, Entry, HubError, HubRuntime, Invoked, Next, RawUpload, Reply, ReplyKind,
+    Target, ValueStream,
+};
 use crate::protocol::{Encoding, Invocation, Value};
 use crate::telemetry::labels::InvocationLabel;
 
@@ -34,18 +37,38 @@ pub(crate) fn dispatch(
     encoding: Encoding,
     streaming: bool,
 ) -> Dispatched {
-    let metrics = hub.shared().metrics();
-    let Some((name, target)) = hub.hub().find(&invocation.target) else {
-        metrics.invocations.get(InvocationLabel::UnknownMethod).inc();
-        let name = &invocation.target;
-        return Dispatched::Refused(format!(
-            "Failed to invoke '{name}' due to an error on the server. HubException: Method does not exist."
-        ));
+    let refused = |label: InvocationLabel, text: String| {
+        hub.shared().metrics().invocations.get(label).inc();
+        Dispatched::Refused(text)
     };
+    let Some(Entry {
+        name,
+        target,
+        permits,
+        ..
+    }) = hub.hub().find(&invocation.target)
+    else {
+        let name = &invocation.target;
+        let text = "due to an error on the server. HubException: Method does not exist.";
+        return refused(
+            InvocationLabel::UnknownMethod,
+            format!("Failed to invoke '{name}' {text}"),
+        );
+    };
+    if permits
+        .as_ref()
+        .is_some_and(|holds| !holds(context.connection().identity()))
+    {
+        let text = format!("Failed to invoke '{name}' because user is unauthorized");
+        return refused(InvocationLabel::BadArguments, text);
+    }
+    let filtered = !hub.hub().filters().is_empty();
+    let invoked = filtered.then(|| Invoked::new(name.clone(), context.clone(), invocation.arguments.clone()));
     let call = Call::new(context, invocation.arguments, uploads, encoding);
     let span = tracing::info_span!(target: "hubcast::trace", "hub.invoke", hub = %hub.name(), method = %name, otel.kind = "server");
     let bound = match (target, streaming) {
         (Target::Plain(method), false) => span.in_scope(|| method.begin(call)).map(|running| {
+            let running = filtered_value(hub, invoked, running);
             Dispatched::Plain(
                 plain(Arc::clone(hub), name.clone(), running)
                     .instrument(span)
@@ -53,6 +76,7 @@ pub(crate) fn dispatch(
             )
         }),
         (Target::Stream(method), true) => span.in_scope(|| method.begin(call)).map(|running| {
+            let running = filtered_stream(hub, invoked, running);
             Dispatched::Stream(
                 stream(Arc::clone(hub), name.clone(), running)
                     .instrument(span)
@@ -60,22 +84,65 @@ pub(crate) fn dispatch(
             )
         }),
         (Target::Stream(_), false) => {
-            metrics.invocations.get(InvocationLabel::BadArguments).inc();
-            return Dispatched::Refused(format!(
+            let text = format!(
                 "The client attempted to invoke the streaming '{name}' method with a non-streaming invocation."
-            ));
+            );
+            return refused(InvocationLabel::BadArguments, text);
         }
         (Target::Plain(_), true) => {
-            metrics.invocations.get(InvocationLabel::BadArguments).inc();
-            return Dispatched::Refused(format!(
+            let text = format!(
                 "The client attempted to invoke the non-streaming '{name}' method with a streaming invocation."
-            ));
+            );
+            return refused(InvocationLabel::BadArguments, text);
         }
     };
-    bound.unwrap_or_else(|error| {
-        metrics.invocations.get(InvocationLabel::BadArguments).inc();
-        Dispatched::Refused(bind_error(hub, name, &error))
-    })
+    bound.unwrap_or_else(|error| refused(InvocationLabel::BadArguments, bind_error(hub, name, &error)))
+}
+
+type Running<T> = BoxFuture<'static, Result<T, HubError>>;
+
+fn filtered_value(
+    hub: &Arc<HubRuntime>,
+    invoked: Option<Invoked>,
+    running: Running<Value>,
+) -> Running<Value> {
+    let Some(invoked) = invoked else { return running };
+    let running = running
+        .map(|outcome| outcome.map(|value| Reply(ReplyKind::Value(value))))
+        .boxed();
+    let filtered = through_filters(Arc::clone(hub), invoked, running);
+    filtered
+        .map(|outcome| match outcome?.0 {
+            ReplyKind::Value(value) => Ok(value),
+            ReplyKind::Stream(_) => Err(HubError::new("a filter answered with a stream")),
+        })
+        .boxed()
+}
+
+fn filtered_stream(
+    hub: &Arc<HubRuntime>,
+    invoked: Option<Invoked>,
+    running: Running<ValueStream>,
+) -> Running<ValueStream> {
+    let Some(invoked) = invoked else { return running };
+    let running = running
+        .map(|outcome| outcome.map(|items| Reply(ReplyKind::Stream(items))))
+        .boxed();
+    let filtered = through_filters(Arc::clone(hub), invoked, running);
+    filtered
+        .map(|outcome| match outcome?.0 {
+            ReplyKind::Stream(items) => Ok(items),
+            ReplyKind::Value(_) => Err(HubError::new("a filter answered without a stream")),
+        })
+        .boxed()
+}
+
+async fn through_filters(
+    hub: Arc<HubRuntime>,
+    invoked: Invoked,
+    running: Running<Reply>,
+) -> Result<Reply, HubError> {
+    Next::new(hub.hub().filters(), running).run(&invoked).await
 }
 
 async fn plain(
@@ -120,7 +187,7 @@ fn bind_error(hub: &HubRuntime, name: &str, error: &BindError) -> String {
         );
     }
     let mut text = format!("Failed to invoke '{name}' due to an error on the server.");
-    if hub.shared().options().hubs.detailed_errors {
+    if hub.options().hubs.detailed_errors {
         text.push_str(" InvalidDataException: ");
         text.push_str(&error.to_string());
     }
@@ -144,7 +211,7 @@ pub(crate) fn stream_error(hub: &HubRuntime, name: &str, error: &HubError) -> St
 }
 
 fn with_suffix(hub: &HubRuntime, mut text: String, error: &HubError) -> String {
-    if let Some(suffix) = error.client_suffix(hub.shared().options().hubs.detailed_errors) {
+    if let Some(suffix) = error.client_suffix(hub.options().hubs.detailed_errors) {
         text.push_str(&suffix);
     }
     text

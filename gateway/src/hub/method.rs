@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::upload::RawUpload;
-use super::{Context, HubError, Upload};
+use super::{Context, HubError, Needed, State, Upload};
 use crate::protocol::{DecodeValueError, EncodeValueError, Encoding, Value};
 
 /// Tells implementations apart that Rust would otherwise take for overlapping. Never named by users.
@@ -25,6 +25,9 @@ pub mod marker {
     /// A stream from the client.
     #[derive(Debug)]
     pub enum Upload {}
+    /// Something that the hub was given.
+    #[derive(Debug)]
+    pub enum State {}
     /// A result that serde writes.
     #[derive(Debug)]
     pub enum Plain {}
@@ -134,6 +137,11 @@ pub trait FromInvocation<M>: Sized + Send {
     /// How many uploads it takes.
     const STREAMS: usize = 0;
 
+    /// Names what it takes from the hub's states.
+    fn needs(needed: &mut Vec<Needed>) {
+        let _ = needed;
+    }
+
     /// Takes the parameter.
     ///
     /// # Errors
@@ -172,6 +180,18 @@ impl<T: DeserializeOwned + 'static> FromInvocation<marker::Upload> for Upload<T>
 
     fn from_invocation(call: &mut Call) -> Result<Self, BindError> {
         call.uploads.next().map(Upload::new).ok_or(BindError::Missing)
+    }
+}
+
+impl<T: Send + Sync + 'static> FromInvocation<marker::State> for State<T> {
+    const ARGUMENTS: usize = 0;
+
+    fn needs(needed: &mut Vec<Needed>) {
+        needed.push(Needed::of::<T>());
+    }
+
+    fn from_invocation(call: &mut Call) -> Result<Self, BindError> {
+        call.context.state().map(State).ok_or(BindError::Missing) // there is one: the hub was checked
     }
 }
 
@@ -250,6 +270,9 @@ pub trait Method<M>: Send + Sync + 'static {
     /// Uploads that a client must send.
     const STREAMS: usize;
 
+    /// Names what the parameters take from the hub's states.
+    fn needs(&self, needed: &mut Vec<Needed>);
+
     /// Takes the parameters and begins.
     fn begin(&self, call: Call) -> Result<BoxFuture<'static, Result<Value, HubError>>, BindError>;
 }
@@ -264,6 +287,9 @@ pub trait StreamMethod<M>: Send + Sync + 'static {
     const ARGUMENTS: usize;
     /// Uploads that a client must send.
     const STREAMS: usize;
+
+    /// Names what the parameters take from the hub's states.
+    fn needs(&self, needed: &mut Vec<Needed>);
 
     /// Takes the parameters and begins.
     fn begin(&self, call: Call) -> Result<BoxFuture<'static, Result<ValueStream, HubError>>, BindError>;
@@ -281,6 +307,10 @@ macro_rules! methods {
         {
             const ARGUMENTS: usize = 0 $(+ $type::ARGUMENTS)*;
             const STREAMS: usize = 0 $(+ $type::STREAMS)*;
+
+            fn needs(&self, needed: &mut Vec<Needed>) {
+                $($type::needs(needed);)*
+            }
 
             fn begin(&self, mut call: Call) -> Result<BoxFuture<'static, Result<Value, HubError>>, BindError> {
                 call.check_counts(Self::ARGUMENTS, Self::STREAMS)?;
@@ -301,6 +331,10 @@ macro_rules! methods {
         {
             const ARGUMENTS: usize = 0 $(+ $type::ARGUMENTS)*;
             const STREAMS: usize = 0 $(+ $type::STREAMS)*;
+
+            fn needs(&self, needed: &mut Vec<Needed>) {
+                $($type::needs(needed);)*
+            }
 
             fn begin(&self, mut call: Call) -> Result<BoxFuture<'static, Result<ValueStream, HubError>>, BindError> {
                 call.check_counts(Self::ARGUMENTS, Self::STREAMS)?;

@@ -5,17 +5,23 @@ mod connection;
 mod context;
 mod dispatch;
 mod error;
+mod event;
+mod filter;
 mod handle;
 mod method;
 mod runtime;
+mod state;
 mod upload;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use hubcast_backplane::HubName;
 
+use crate::auth::Identity;
 use crate::error::Error;
+use crate::options::Options;
 
 pub use clients::{Arguments, CallerClients, Clients, Recipient, Recipients};
 pub(crate) use connection::RequestInfo;
@@ -24,12 +30,17 @@ pub(crate) use context::Calls;
 pub use context::Context;
 pub(crate) use dispatch::{Dispatched, InvocationOutcome, dispatch, panic_text, stream_error};
 pub use error::HubError;
+pub use event::{Event, Question};
+pub(crate) use filter::ReplyKind;
+pub use filter::{Filter, Invoked, Next, NextHook, Reply};
 pub use handle::{Groups, HubHandle};
 pub use method::{
     BindError, Call, FromInvocation, Hook, HookOutcome, IntoOutcome, IntoStream, Method, StreamMethod, marker,
 };
 pub(crate) use method::{ErasedMethod, ErasedStream, ValueStream};
 pub(crate) use runtime::{HubRuntime, Shared, guarded};
+pub(crate) use state::States;
+pub use state::{ConnectionData, Needed, State};
 pub(crate) use upload::{RawUpload, UploadEvent};
 pub use upload::{Upload, UploadError};
 
@@ -63,6 +74,27 @@ impl fmt::Display for Disconnected {
     }
 }
 
+/// A method with what belongs to it.
+pub(crate) struct Entry {
+    /// The name as defined.
+    pub(crate) name: String,
+    pub(crate) target: Target,
+    /// Who may call it.
+    pub(crate) permits: Option<Box<dyn Fn(&Identity) -> bool + Send + Sync>>,
+    needed: Vec<Needed>,
+}
+
+enum Problem {
+    DefinedTwice(String),
+    NoSuchMethod(String),
+}
+
+fn needed(ask: impl FnOnce(&mut Vec<Needed>)) -> Vec<Needed> {
+    let mut needed = Vec::new();
+    ask(&mut needed);
+    needed
+}
+
 /// A method of a hub, by how it answers.
 pub(crate) enum Target {
     Plain(Box<dyn ErasedMethod>),
@@ -87,10 +119,15 @@ pub(crate) enum Target {
 /// ```
 pub struct Hub {
     name: String,
-    targets: HashMap<String, (String, Target)>,
-    defined_twice: Option<String>,
+    targets: HashMap<String, Entry>,
+    /// The first thing that can't work, told when the gateway is built.
+    problem: Option<Problem>,
+    filters: Vec<Box<dyn Filter>>,
     connected: Option<Box<dyn Hook>>,
     disconnected: Option<DisconnectedHook>,
+    configure: Vec<Box<dyn Fn(&mut Options) + Send + Sync>>,
+    admits: Option<Box<dyn Fn(&Identity) -> bool + Send + Sync>>,
+    states: States,
 }
 
 type DisconnectedHook = Box<
@@ -105,9 +142,13 @@ impl Hub {
         Self {
             name: name.into(),
             targets: HashMap::new(),
-            defined_twice: None,
+            problem: None,
+            filters: Vec::new(),
             connected: None,
             disconnected: None,
+            configure: Vec::new(),
+            admits: None,
+            states: States::default(),
         }
     }
 
@@ -121,7 +162,8 @@ impl Hub {
     where
         M: 'static,
     {
-        self.target(name.into(), Target::Plain(method::erase(method)))
+        let needed = needed(|needed| method.needs(needed));
+        self.target(name.into(), Target::Plain(method::erase(method)), needed)
     }
 
     /// Adds a method that answers with a stream of items, for clients' `stream` calls.
@@ -130,7 +172,8 @@ impl Hub {
     where
         M: 'static,
     {
-        self.target(name.into(), Target::Stream(method::erase_stream(method)))
+        let needed = needed(|needed| method.needs(needed));
+        self.target(name.into(), Target::Stream(method::erase_stream(method)), needed)
     }
 
     /// Runs after a client's handshake and before its first invocation. An error closes the connection.
@@ -155,27 +198,133 @@ impl Hub {
         self
     }
 
-    fn target(mut self, name: String, target: Target) -> Self {
-        if let Some((earlier, _)) = self.targets.insert(name.to_lowercase(), (name, target)) {
-            self.defined_twice.get_or_insert(earlier);
+    /// Changes settings for this hub alone: sizes, times, parallel invocations, detailed errors, and so on.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use hubcast::Hub;
+    ///
+    /// let hub = Hub::new("board").configure(|options| {
+    ///     options.limits.message_bytes = 256 * 1024;
+    ///     options.hubs.parallel_invocations = 4;
+    ///     options.timeouts.keep_alive = Duration::from_secs(5);
+    /// });
+    /// ```
+    #[must_use]
+    pub fn configure(mut self, change: impl Fn(&mut Options) + Send + Sync + 'static) -> Self {
+        self.configure.push(Box::new(change));
+        self
+    }
+
+    /// Admits only clients of whom this holds; others are answered with 403, from negotiate on.
+    ///
+    /// ```
+    /// use hubcast::Hub;
+    ///
+    /// let hub = Hub::new("staff").admit(|identity| identity.claim("role").is_some_and(|role| role == "staff"));
+    /// ```
+    #[must_use]
+    pub fn admit(mut self, holds: impl Fn(&Identity) -> bool + Send + Sync + 'static) -> Self {
+        self.admits = Some(Box::new(holds));
+        self
+    }
+
+    /// Lets only callers invoke a method of whom this holds. The method must have been added before.
+    #[must_use]
+    pub fn restrict(
+        mut self,
+        method: &str,
+        holds: impl Fn(&Identity) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        match self.targets.get_mut(&method.to_lowercase()) {
+            Some(entry) => entry.permits = Some(Box::new(holds)),
+            None => {
+                self.problem
+                    .get_or_insert(Problem::NoSuchMethod(method.to_owned()));
+            }
         }
         self
     }
 
-    /// The name, checked.
+    /// Gives the hub something that its methods take as [`State`]: one value for each type.
+    #[must_use]
+    pub fn state<T: Send + Sync + 'static>(self, value: T) -> Self {
+        self.shared_state(Arc::new(value))
+    }
+
+    /// As [`state`](Self::state), for what others hold too.
+    #[must_use]
+    pub fn shared_state<T: Send + Sync + 'static>(mut self, value: Arc<T>) -> Self {
+        self.states.insert(value);
+        self
+    }
+
+    /// Adds a filter around methods and hooks, inside of those added before.
+    #[must_use]
+    pub fn filter(mut self, filter: impl Filter) -> Self {
+        self.filters.push(Box::new(filter));
+        self
+    }
+
+    fn target(mut self, name: String, target: Target, needed: Vec<Needed>) -> Self {
+        let entry = Entry {
+            name: name.clone(),
+            target,
+            permits: None,
+            needed,
+        };
+        if self.targets.insert(name.to_lowercase(), entry).is_some() {
+            self.problem.get_or_insert(Problem::DefinedTwice(name));
+        }
+        self
+    }
+
+    /// The name, checked, as is everything else that can be.
     pub(crate) fn check(&self) -> Result<HubName, Error> {
-        if let Some(name) = &self.defined_twice {
-            return Err(Error::DefinedTwice {
-                kind: "method",
-                name: name.clone(),
-            });
+        match &self.problem {
+            Some(Problem::DefinedTwice(name)) => {
+                return Err(Error::DefinedTwice {
+                    kind: "method",
+                    name: name.clone(),
+                });
+            }
+            Some(Problem::NoSuchMethod(name)) => return Err(Error::NoSuchMethod(name.clone())),
+            None => {}
+        }
+        for entry in self.targets.values() {
+            if let Some(missing) = entry.needed.iter().find(|needed| !self.states.holds(**needed)) {
+                return Err(Error::MissingState {
+                    method: entry.name.clone(),
+                    state: missing.name,
+                });
+            }
         }
         Ok(HubName::parse(&self.name)?)
     }
 
-    /// The method that a client means, with its name as defined.
-    pub(crate) fn find(&self, target: &str) -> Option<&(String, Target)> {
+    /// The gateway's options with this hub's own changes.
+    pub(crate) fn options(&self, base: &Options) -> Options {
+        let mut options = base.clone();
+        self.configure.iter().for_each(|change| change(&mut options));
+        options
+    }
+
+    /// The method that a client means.
+    pub(crate) fn find(&self, target: &str) -> Option<&Entry> {
         self.targets.get(&target.to_lowercase())
+    }
+
+    /// Whether a client may connect.
+    pub(crate) fn admits(&self, identity: &Identity) -> bool {
+        self.admits.as_ref().is_none_or(|holds| holds(identity))
+    }
+
+    pub(crate) fn states(&self) -> &States {
+        &self.states
+    }
+
+    pub(crate) fn filters(&self) -> &[Box<dyn Filter>] {
+        &self.filters
     }
 
     pub(crate) fn connected(&self) -> Option<&dyn Hook> {

@@ -14,7 +14,7 @@ use tracing::Instrument;
 
 use super::clients::common_encoding;
 use super::connection::RequestInfo;
-use super::{Connection, Context, Disconnected, Hub, HubError};
+use super::{Connection, Context, Disconnected, Hub, HubError, NextHook};
 use crate::auth::Identity;
 use crate::cluster;
 use crate::error::Error;
@@ -68,18 +68,30 @@ impl Shared {
 pub(crate) struct HubRuntime {
     name: HubName,
     hub: Hub,
+    /// The gateway's, as far as the hub has none of its own.
+    options: Options,
     registry: Registry,
     shared: Arc<Shared>,
 }
 
 impl HubRuntime {
-    pub(crate) fn new(name: HubName, hub: Hub, shared: Arc<Shared>) -> Self {
-        Self {
+    /// # Errors
+    /// A name, or a setting of this hub's own, that can't work.
+    pub(crate) fn new(hub: Hub, shared: Arc<Shared>) -> Result<Self, Error> {
+        let name = hub.check()?;
+        let options = hub.options(shared.options());
+        options.check()?;
+        Ok(Self {
             name,
             hub,
+            options,
             registry: Registry::new(),
             shared,
-        }
+        })
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
     }
 
     pub(crate) fn name(&self) -> &HubName {
@@ -203,7 +215,7 @@ impl HubRuntime {
             session.forget_group(group);
             return Ok(());
         }
-        let limit = self.shared.options().limits.groups_per_connection;
+        let limit = self.options.limits.groups_per_connection;
         if !session.note_group(group, limit) {
             return Err(Error::TooManyGroups { limit });
         }
@@ -216,8 +228,20 @@ impl HubRuntime {
         }
     }
 
+    /// Runs the hub's hook for a new connection, through its filters.
+    pub(crate) async fn connected(&self, context: Context) -> Result<(), HubError> {
+        let running = match self.hub.connected() {
+            Some(hook) => hook.run(context.clone()),
+            None => Box::pin(std::future::ready(Ok(()))),
+        };
+        guarded(NextHook::new(self.hub.filters(), running).run(&context)).await
+    }
+
     /// Runs the hub's hook for a connection that has ended.
     pub(crate) async fn disconnected(self: &Arc<Self>, context: Context, reason: Disconnected) {
+        for filter in self.hub.filters() {
+            filter.disconnected(&context, &reason).await;
+        }
         let Some(hook) = self.hub.disconnected() else {
             return;
         };
@@ -239,8 +263,7 @@ impl HubRuntime {
 
     /// How long the id of an ended connection stays refused: as long as its token could still create it.
     pub(crate) fn tombstone(&self) -> Duration {
-        self.shared
-            .options()
+        self.options
             .timeouts
             .disconnect
             .saturating_add(Duration::from_secs(1))

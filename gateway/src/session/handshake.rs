@@ -17,7 +17,7 @@ pub(super) async fn shake(
     inbound: &mut impl Inbound,
     claim: bool,
 ) -> Result<Decoder, CloseReason> {
-    let options = session.hub.shared().options();
+    let options = session.hub.options();
     let mut reader = HandshakeReader::new(options.limits.message_bytes);
     let request = match timeout(options.timeouts.handshake, read(session, inbound, &mut reader)).await {
         Ok(request) => request?,
@@ -94,10 +94,7 @@ async fn enter(session: &Arc<Session>, claim: bool) -> Result<(), CloseReason> {
 
 fn refuse(session: &Session, error: &HandshakeError) -> CloseReason {
     let mut text = error.to_string();
-    if let (true, Some(source)) = (
-        session.hub.shared().options().hubs.detailed_errors,
-        error.source(),
-    ) {
+    if let (true, Some(source)) = (session.hub.options().hubs.detailed_errors, error.source()) {
         text = format!("{text} InvalidDataException: {source}");
     }
     session.outbox.open(handshake_response_error(&text));

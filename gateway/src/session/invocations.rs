@@ -207,7 +207,7 @@ impl Invocations {
 
     /// Opens the uploads of an invocation that also streams `down` results.
     fn open(&mut self, session: &Session, uploads: &[String], down: usize) -> Result<Vec<RawUpload>, String> {
-        let limit = session.hub().shared().options().limits.streams_per_connection;
+        let limit = session.hub().options().limits.streams_per_connection;
         let streams = uploads.len().saturating_add(down);
         if streams > 0
             && self

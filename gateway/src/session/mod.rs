@@ -59,12 +59,12 @@ impl Session {
 
     /// A session that is many requests.
     pub(crate) fn over_http(hub: Arc<HubRuntime>, connection: Connection) -> Arc<Self> {
-        let inbox_bytes = hub.shared().options().limits.inbox_bytes;
+        let inbox_bytes = hub.options().limits.inbox_bytes;
         Self::with_link(hub, connection, Some(Box::new(HttpLink::new(inbox_bytes))))
     }
 
     fn with_link(hub: Arc<HubRuntime>, connection: Connection, http: Option<Box<HttpLink>>) -> Arc<Self> {
-        let outbox = ByteQueue::held(hub.shared().options().limits.outbox_bytes);
+        let outbox = ByteQueue::held(hub.options().limits.outbox_bytes);
         Arc::new(Self {
             hub,
             connection: Arc::new(connection),
@@ -215,7 +215,7 @@ impl Session {
 
     /// Queued bytes above which this client is asked to wait: no more of its messages are read.
     fn high_water(&self) -> usize {
-        self.hub.shared().options().limits.outbox_bytes / 4
+        self.hub.options().limits.outbox_bytes / 4
     }
 
     /// Moves frames, whole hub messages in order, to `into`: at least one, up to about `max_bytes`.
@@ -242,7 +242,7 @@ impl Session {
     /// Ends when no request has been attached for too long; never for a session that is one socket.
     pub(crate) async fn lost(&self) {
         match &self.http {
-            Some(link) => link.lost(self.hub.shared().options().timeouts.disconnect).await,
+            Some(link) => link.lost(self.hub.options().timeouts.disconnect).await,
             None => std::future::pending().await,
         }
     }

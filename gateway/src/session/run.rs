@@ -10,7 +10,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::invocations::Invocations;
 use super::sequence::Counted;
 use super::{CloseReason, Session, handshake};
-use crate::hub::{UploadEvent, guarded};
+use crate::hub::UploadEvent;
 use crate::protocol::{Decoder, HubMessage, HubProtocol, Outcome};
 
 /// How long numbered messages are held back for a client that does not speak after its handshake.
@@ -56,7 +56,7 @@ async fn end(session: &Arc<Session>, reason: CloseReason, running: Option<Invoca
     session.close(reason);
     let reason = session.reason().cloned().unwrap_or(CloseReason::Aborted); // the first one counts
     let hub = &session.hub;
-    let detailed = hub.shared().options().hubs.detailed_errors;
+    let detailed = hub.options().hubs.detailed_errors;
     let protocol = session
         .connection
         .protocol()
@@ -124,7 +124,7 @@ struct Conversation<'a> {
 
 impl<'a> Conversation<'a> {
     fn new(session: &'a Arc<Session>, decoder: Decoder) -> Self {
-        let options = session.hub.shared().options();
+        let options = session.hub.options();
         let now = Instant::now();
         Self {
             session,
@@ -164,17 +164,14 @@ impl<'a> Conversation<'a> {
 
     /// The hub's hook runs before any message of the client is handled.
     async fn connected(&mut self) -> Result<(), CloseReason> {
-        let Some(hook) = self.session.hub.hub().connected() else {
-            return Ok(());
-        };
         let outcome = tokio::select! {
             biased;
             () = self.session.closing.cancelled() => return Err(self.asked_to_close()),
-            outcome = guarded(hook.run(self.session.context().connecting())) => outcome,
+            outcome = self.session.hub.connected(self.session.context().connecting()) => outcome,
         };
         outcome.map_err(|error| {
             tracing::error!(hub = %self.session.hub.name(), connection_id = %self.session.id(), %error, "on_connected failed");
-            let detail = error.client_suffix(self.session.hub.shared().options().hubs.detailed_errors);
+            let detail = error.client_suffix(self.session.hub.options().hubs.detailed_errors);
             CloseReason::ConnectFailed { detail: detail.map(|text| text.trim_start().to_owned()) }
         })
     }
@@ -237,7 +234,7 @@ impl<'a> Conversation<'a> {
     fn deadline(&self) -> Instant {
         let silence = self
             .pings
-            .then(|| self.heard + self.session.hub.shared().options().timeouts.client_timeout);
+            .then(|| self.heard + self.session.hub.options().timeouts.client_timeout);
         [silence, self.release_due, self.counted.ack_due]
             .into_iter()
             .flatten()
@@ -246,7 +243,7 @@ impl<'a> Conversation<'a> {
 
     fn tick(&mut self, reading: bool) -> Result<(), CloseReason> {
         let now = Instant::now();
-        let timeouts = &self.session.hub.shared().options().timeouts;
+        let timeouts = &self.session.hub.options().timeouts;
         if !reading {
             self.heard = now;
         }
@@ -294,7 +291,7 @@ impl<'a> Conversation<'a> {
 
     /// The client begins a message anew on its new socket; its Sequence says with which one.
     fn resumed(&mut self) {
-        let limit = self.session.hub.shared().options().limits.message_bytes;
+        let limit = self.session.hub.options().limits.message_bytes;
         self.decoder = Decoder::new(self.protocol, limit);
         self.heard = Instant::now();
     }

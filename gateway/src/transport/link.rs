@@ -142,7 +142,7 @@ impl HttpLink {
     /// Called when the session ends: refuses further bytes, and keeps what a long-polling client has yet to fetch.
     pub(crate) async fn end(&self, session: &Session, reason: &CloseReason) {
         self.inbox.discard();
-        let timeouts = &session.hub().shared().options().timeouts;
+        let timeouts = &session.hub().options().timeouts;
         let patience = match session.connection().transport() {
             _ if matches!(reason, CloseReason::TransportLost(_) | CloseReason::Moved) => return,
             Some(Transport::LongPolling) => timeouts.disconnect,
@@ -207,7 +207,7 @@ impl Drop for Attached<'_> {
 /// Runs a session whose bytes come by POSTs. The directory knows it already.
 pub(crate) async fn run_over_http(session: Arc<Session>) {
     let Some(link) = session.http() else { return };
-    let patience = session.hub().shared().options().timeouts.disconnect;
+    let patience = session.hub().options().timeouts.disconnect;
     let begun = tokio::select! {
         () = session.closing().cancelled() => None,
         begun = timeout(patience, link.begun()) => begun.ok(),

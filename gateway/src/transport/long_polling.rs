@@ -40,7 +40,7 @@ pub(crate) async fn poll(session: &Arc<Session>) -> Poll {
         return Poll::Ended;
     }
     let _attached = link.attach();
-    let patience = session.hub().shared().options().timeouts.long_poll;
+    let patience = session.hub().options().timeouts.long_poll;
     let mut frames = Vec::new();
     tokio::select! {
         biased;

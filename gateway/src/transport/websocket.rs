@@ -96,7 +96,7 @@ pub(crate) async fn serve(mut reservation: Reservation, early: Detached, socket:
     let (ended, ()) = tokio::join!(writing, run(&session, &mut inbound, !reservation.claimed));
     if ended.is_ok() {
         // What was written last would be lost in a reset if this side closed the socket first.
-        let patience = session.hub().shared().options().timeouts.close;
+        let patience = session.hub().options().timeouts.close;
         let _ = timeout(patience, async {
             while let Some(Ok(_)) = inbound.stream.next().await {}
         })
@@ -139,7 +139,7 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, socket: WebSocket) {
         SocketEnd::Broken(_) if session.is_stateful() => {}
         SocketEnd::Broken(what) => session.transport_ended(what),
         SocketEnd::SessionOver => {
-            let patience = session.hub().shared().options().timeouts.close;
+            let patience = session.hub().options().timeouts.close;
             if writer.say_goodbye().await.is_ok() {
                 let _ = timeout(patience, async { while let Some(Ok(_)) = stream.next().await {} }).await;
             }
@@ -225,7 +225,7 @@ impl Writer<'_> {
             code,
             reason: Utf8Bytes::from_static(""),
         }));
-        let patience = self.session.hub().shared().options().timeouts.close;
+        let patience = self.session.hub().options().timeouts.close;
         match timeout(patience, self.sink.send(frame)).await {
             Ok(Ok(())) => Ok(()),
             _ => Err("the socket broke"),
@@ -237,7 +237,7 @@ impl Writer<'_> {
             Some(protocol) => protocol.transfer_format() == TransferFormat::Text,
             None => true,
         };
-        let patience = self.session.hub().shared().options().timeouts.send;
+        let patience = self.session.hub().options().timeouts.send;
         let sending = async {
             for frame in frames.drain(..) {
                 self.sink
