@@ -38,6 +38,7 @@ pub mod protocol;
 mod queue;
 mod session;
 mod telemetry;
+mod tester;
 mod transport;
 
 pub use auth::Identity;
@@ -51,3 +52,4 @@ pub use hub::{
 };
 pub use hubcast_backplane as backplane;
 pub use options::{AuthOptions, CorsOptions, HubDefaults, Leeway, Limits, OptionError, Options, Timeouts};
+pub use tester::{Called, HubTester, TestClient};
