@@ -1,5 +1,5 @@
 //! Hubs as their authors see them: typed methods, states, filters, events, client results, in one process.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

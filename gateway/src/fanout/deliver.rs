@@ -105,7 +105,7 @@ mod tests {
 
     use bytes::Bytes;
     use hubcast_backplane::memory::MemoryBackplane;
-    use hubcast_backplane::{ConnectionId, GroupName, HubName, NodeId, Topic, wire};
+    use hubcast_backplane::{ConnectionId, GroupName, NodeId, Topic, wire};
 
     use super::*;
     use crate::auth::Identity;

@@ -74,13 +74,18 @@ impl fmt::Display for Disconnected {
     }
 }
 
+/// Decides about a caller.
+type Permit = Box<dyn Fn(&Identity) -> bool + Send + Sync>;
+/// Changes settings of one hub.
+type Change = Box<dyn Fn(&mut Options) + Send + Sync>;
+
 /// A method with what belongs to it.
 pub(crate) struct Entry {
     /// The name as defined.
     pub(crate) name: String,
     pub(crate) target: Target,
     /// Who may call it.
-    pub(crate) permits: Option<Box<dyn Fn(&Identity) -> bool + Send + Sync>>,
+    pub(crate) permits: Option<Permit>,
     needed: Vec<Needed>,
 }
 
@@ -125,8 +130,8 @@ pub struct Hub {
     filters: Vec<Box<dyn Filter>>,
     connected: Option<Box<dyn Hook>>,
     disconnected: Option<DisconnectedHook>,
-    configure: Vec<Box<dyn Fn(&mut Options) + Send + Sync>>,
-    admits: Option<Box<dyn Fn(&Identity) -> bool + Send + Sync>>,
+    configure: Vec<Change>,
+    admits: Option<Permit>,
     states: States,
 }
 
