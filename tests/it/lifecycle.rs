@@ -307,3 +307,28 @@ async fn requests_for_a_node_that_hangs_end_in_bounded_time() {
     assert!(matches!(status, 204 | 404 | 500 | 502 | 503 | 504), "{status}");
     cluster.nodes[0].resume();
 }
+
+#[tokio::test]
+async fn a_poll_that_waited_on_a_killed_node_takes_nothing_with_it() {
+    let mut cluster = Plan::nodes(3).with_short_leases().start().await;
+    let mut client = HubClient::connect(&cluster.door_on(0), Transport::LongPolling).await;
+    client.result("JoinGroup", json!(["g"])).await;
+    let through_another = cluster.door_on(1);
+    let token = client.token().to_owned();
+    let poll = tokio::spawn(async move { through_another.try_poll(&token).await });
+    let forwarded = async || {
+        cluster.nodes[1]
+            .metrics()
+            .await
+            .sum("hubcast_forwarded_requests_total")
+    };
+    eventually("the poll is forwarded", async || {
+        (forwarded().await > 0.0).then_some(())
+    })
+    .await;
+    cluster.nodes[1].kill();
+    assert!(poll.await.unwrap().is_none(), "the poll ends with its node");
+    let mut sender = HubClient::connect(&cluster.door_on(2), Transport::WebSockets).await;
+    sender.result("SendToGroup", json!(["g", "kept"])).await;
+    assert_eq!(client.expect("GroupMessage").await, json!(["g", "kept"]));
+}

@@ -7,9 +7,11 @@
 mod proves;
 
 mod affinity;
+mod clients;
 mod fanout;
 mod hostile;
 mod lifecycle;
+mod lost_connections;
 mod matrix;
 mod redis_outage;
 mod telemetry;

@@ -162,3 +162,33 @@ async fn newcomers_are_served(cluster: &Cluster, js: &Js, clients: &[(String, Js
     .await;
     newcomer.stop().await;
 }
+
+#[tokio::test]
+async fn newcomers_during_an_outage_are_turned_away_in_bounded_time() {
+    let mut cluster = plan().set("timeouts.disconnect_seconds", 2).start().await;
+    let js = Js::start().await;
+    cluster.redis().kill();
+    readiness_is(&cluster, 503).await;
+    for transport in ["WebSockets", "ServerSentEvents", "LongPolling"] {
+        for node in &cluster.nodes {
+            let refusal = js
+                .try_connect(Connect::to(&node.hub_url()).transport(transport))
+                .await
+                .err();
+            assert!(
+                refusal.is_some(),
+                "nobody can be in groups of a directory that is not there: {transport}"
+            );
+        }
+    }
+    cluster.redis().restart().await;
+    readiness_is(&cluster, 200).await;
+    for transport in ["WebSockets", "ServerSentEvents", "LongPolling"] {
+        let client = js
+            .connect(Connect::to(&cluster.nodes[0].hub_url()).transport(transport))
+            .await;
+        assert_eq!(client.call("Echo", json!([transport])).await, transport);
+        client.stop().await;
+    }
+    cluster.is_tidy().await;
+}

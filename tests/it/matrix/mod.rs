@@ -165,3 +165,19 @@ async fn clients_of_all_transports_and_protocols_talk_to_each_other() {
     }
     party.cluster.has_connections(5).await;
 }
+
+#[tokio::test]
+async fn many_calls_at_once_are_answered_each_by_its_own_result() {
+    let party = Party::start(Plan::nodes(3).balanced(), "WebSockets", "json").await;
+    let mut clients = Vec::new();
+    for transport in ["WebSockets", "ServerSentEvents", "LongPolling"] {
+        clients.push(party.js.connect(party.client().transport(transport)).await);
+    }
+    for client in &clients {
+        let calls = (0..200).map(|i| client.invoke("Echo", serde_json::json!([i])));
+        let results = futures_util::future::join_all(calls).await;
+        for (i, result) in results.into_iter().enumerate() {
+            assert_eq!(result, Ok(serde_json::json!(i)));
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Clients in other languages, and the official one in a real browser: each is a program in `tests/clients` that prints
+//! a line for each of its checks.
+//!
+//! What a program needs is prepared once, below `target/clients`. A toolchain that this machine lacks skips its test;
+//! that, and every check that a library can't pass, is said on standard error.
+
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use hubcast_tests::cluster::Plan;
+use tokio::time::timeout;
+
+/// The bound on one program. Each of its waits has a shorter one, so that it says itself what took too long.
+const BOUND: Duration = Duration::from_secs(240);
+
+/// A program and its first arguments, or why this machine can't run it.
+type Program = Result<Vec<PathBuf>, String>;
+
+macro_rules! clients {
+    ($($name:ident),+ $(,)?) => {
+        mod one_node {
+            $(#[tokio::test]
+            async fn $name() {
+                super::check(stringify!($name), super::$name(), 1).await;
+            })+
+        }
+        mod three_nodes {
+            $(#[tokio::test]
+            async fn $name() {
+                super::check(stringify!($name), super::$name(), 3).await;
+            })+
+        }
+    };
+}
+
+clients!(browser, go, java, pysignalr, signalrcore);
+
+/// Runs a program against one node with memory, or against several behind a balancer that keeps nobody with one node: most
+/// requests of a client then reach another node than the one that negotiated.
+async fn check(name: &str, program: Program, nodes: usize) {
+    let program = match program {
+        Ok(program) => program,
+        Err(reason) => return say(&format!("{name} skipped: {reason}")),
+    };
+    let plan = match nodes {
+        1 => Plan::one_node(),
+        _ => Plan::nodes(nodes).balanced().with_short_leases(),
+    };
+    let mut cluster = plan.set("timeouts.disconnect_seconds", 3).start().await;
+    let mut command = tokio::process::Command::new(&program[0]);
+    command
+        .args(&program[1..])
+        .arg(cluster.hub_url())
+        .env("NODES", nodes.to_string())
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = timeout(BOUND, command.output())
+        .await
+        .unwrap_or_else(|_| panic!("{name} doesn't end"))
+        .unwrap_or_else(|error| panic!("{name} can't be started: {error}"));
+    let lines = String::from_utf8_lossy(&output.stdout);
+    for line in lines.lines().filter(|line| line.starts_with("skipped ")) {
+        say(&format!("{name} {line}"));
+    }
+    assert!(
+        output.status.success() && lines.lines().any(|line| line.starts_with("ok ")),
+        "{name}: {}\n{lines}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    cluster.is_tidy().await;
+}
+
+/// Writes past the capture of a passing test's output.
+fn say(line: &str) {
+    let _nobody_reads_it = writeln!(std::io::stderr(), "{line}");
+}
+
+fn pysignalr() -> Program {
+    python("pysignalr_client.py")
+}
+
+fn signalrcore() -> Program {
+    python("signalrcore_client.py")
+}
+
+fn python(script: &str) -> Program {
+    static INTERPRETER: OnceLock<Program> = OnceLock::new();
+    let prepare = || {
+        has("python3", "--version")?;
+        let (folder, requirements) = (target("python"), source("python").join("requirements.txt"));
+        let wanted = std::fs::read(&requirements).expect("the requirements are there");
+        let mark = folder.join("installed.txt");
+        let interpreter = folder.join("bin/python");
+        if std::fs::read(&mark).ok().as_ref() != Some(&wanted) {
+            let mut venv = Command::new("python3");
+            run(venv.args(["-m", "venv", "--clear"]).arg(&folder));
+            let mut pip = Command::new(&interpreter);
+            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+            run(pip.arg("--requirement").arg(&requirements));
+            std::fs::write(&mark, &wanted).expect("the environment can be written to");
+        }
+        // Without files of compiled modules beside the sources.
+        Ok(vec![interpreter, "-B".into()])
+    };
+    let mut program = INTERPRETER.get_or_init(prepare).clone()?;
+    program.push(source("python").join(script));
+    Ok(program)
+}
+
+fn java() -> Program {
+    static JAVA: OnceLock<Program> = OnceLock::new();
+    let prepare = || {
+        has("javac", "-version")?;
+        has("mvn", "--version")?;
+        let maven = |options: &[&str]| {
+            let mut maven = Command::new("mvn");
+            maven.args(["--quiet", "--batch-mode"]).args(options);
+            maven.arg("process-classes").current_dir(source("java"));
+            maven
+        };
+        // What was loaded once is enough. Only then is the network asked.
+        let mut offline = maven(&["--offline"]);
+        let offline = offline.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if !offline.is_ok_and(|status| status.success()) {
+            run(&mut maven(&[]));
+        }
+        let mut class_path = target("java/classes").into_os_string();
+        class_path.push(":");
+        class_path.push(target("java/lib/*"));
+        Ok(vec![
+            "java".into(),
+            "-classpath".into(),
+            class_path.into(),
+            "hubcast.tests.Client".into(),
+        ])
+    };
+    JAVA.get_or_init(prepare).clone()
+}
+
+fn go() -> Program {
+    static GO: OnceLock<Program> = OnceLock::new();
+    let prepare = || {
+        has("go", "version")?;
+        let client = target("go").join("client");
+        let mut build = Command::new("go");
+        build.args(["build", "-o"]).arg(&client).arg(".");
+        run(build.current_dir(source("go")));
+        Ok(vec![client])
+    };
+    GO.get_or_init(prepare).clone()
+}
+
+fn browser() -> Program {
+    static BROWSER: OnceLock<Program> = OnceLock::new();
+    let prepare = || {
+        has("node", "--version")?;
+        let chromium = std::env::var_os("CHROMIUM").unwrap_or_else(|| "/usr/bin/chromium".into());
+        if !Path::new(&chromium).exists() {
+            return Err(format!("there is no {}", chromium.display()));
+        }
+        let folder = source("browser");
+        let modified = |name: &str| std::fs::metadata(folder.join(name)).and_then(|file| file.modified());
+        let locked = modified("package-lock.json").expect("the lock file is there");
+        let is_installed =
+            modified("node_modules/.package-lock.json").is_ok_and(|installed| installed >= locked);
+        if !is_installed {
+            let mut npm = Command::new("npm");
+            npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+            run(npm.current_dir(&folder));
+        }
+        Ok(vec!["node".into(), folder.join("client.mjs")])
+    };
+    BROWSER.get_or_init(prepare).clone()
+}
+
+/// Whether a tool is there; the error says that it isn't.
+fn has(tool: &str, version: &str) -> Result<(), String> {
+    match Command::new(tool).arg(version).output() {
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(format!("there is no {tool}")),
+        _ => Ok(()), // whatever else is wrong shows when it is used
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// A client's sources.
+fn source(client: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(client)
+}
+
+/// Where a client is prepared.
+fn target(client: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../target/clients")
+        .join(client)
+}

@@ -1,0 +1,203 @@
+//! Nodes lose their connections to Redis while messages flow. What was accepted arrives: once, and in order.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hubcast_tests::cluster::{Cluster, Plan};
+use hubcast_tests::door::Door;
+use hubcast_tests::eventually::eventually_equals;
+use hubcast_tests::hub_client::{HubClient, Transport};
+use hubcast_tests::redis::Redis;
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+/// What one publisher was told about its messages, by number: accepted or not.
+type Told = (String, Vec<bool>);
+
+/// Publishes to the group, one message after the other, until told to stop.
+fn publish(door: Arc<Door>, stop: Arc<AtomicBool>) -> JoinHandle<Told> {
+    tokio::spawn(async move {
+        let mut publisher = HubClient::connect(&door, Transport::WebSockets).await;
+        let mut accepted = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            let text = format!("{} {}", publisher.id(), accepted.len());
+            let completion = publisher.call("SendToGroup", json!(["g", text])).await;
+            accepted.push(completion.get("error").is_none());
+        }
+        (publisher.id().to_owned(), accepted)
+    })
+}
+
+/// Collects what a member gets, up to the message that says that it was the last one.
+fn collect(mut member: HubClient) -> JoinHandle<Vec<String>> {
+    tokio::spawn(async move {
+        let mut texts = Vec::new();
+        loop {
+            let arguments = member.expect("GroupMessage").await;
+            let text = arguments[1].as_str().expect("text").to_owned();
+            if text == "last" {
+                return texts;
+            }
+            texts.push(text);
+        }
+    })
+}
+
+struct Traffic {
+    stop: Arc<AtomicBool>,
+    publishers: Vec<JoinHandle<Told>>,
+    members: Vec<JoinHandle<Vec<String>>>,
+}
+
+impl Traffic {
+    /// Members on every transport and node, and a publisher on every node.
+    async fn start(cluster: &Cluster) -> Self {
+        let mut members = Vec::new();
+        for node in 0..cluster.nodes.len() {
+            for transport in Transport::ALL {
+                let mut member = HubClient::connect(&cluster.door_on(node), transport).await;
+                member.result("JoinGroup", json!(["g"])).await;
+                members.push(collect(member));
+            }
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let publishers =
+            (0..cluster.nodes.len()).map(|node| publish(cluster.door_on(node), Arc::clone(&stop)));
+        Self {
+            publishers: publishers.collect(),
+            stop,
+            members,
+        }
+    }
+
+    /// Ends the traffic. Returns what publishers were told and what members got.
+    async fn end(self, cluster: &Cluster) -> (Vec<Told>, Vec<Vec<String>>) {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut told = Vec::new();
+        for publisher in self.publishers {
+            told.push(publisher.await.unwrap());
+        }
+        let mut last = HubClient::connect(&cluster.door_on(0), Transport::WebSockets).await;
+        last.result("SendToGroup", json!(["g", "last"])).await;
+        let mut got = Vec::new();
+        for member in self.members {
+            got.push(member.await.unwrap());
+        }
+        (told, got)
+    }
+}
+
+/// Every member got each message at most once, all members in one order, and each publisher's messages in its order.
+fn come_once_and_in_one_order(told: &[Told], got: &[Vec<String>]) {
+    for texts in got {
+        let mut next: HashMap<&str, usize> = HashMap::new();
+        for text in texts {
+            let (publisher, number) = text.split_once(' ').expect("publisher and number");
+            let number: usize = number.parse().expect("a number");
+            let next = next.entry(publisher).or_default();
+            assert!(
+                number >= *next,
+                "{text} came twice, or too late: {next} was expected"
+            );
+            *next = number + 1;
+        }
+        assert!(
+            next.keys()
+                .all(|publisher| told.iter().any(|(known, _)| known == publisher))
+        );
+    }
+}
+
+/// All that was accepted came.
+fn nothing_is_missing(told: &[Told], got: &[Vec<String>]) {
+    for (publisher, accepted) in told {
+        let numbers = accepted.iter().enumerate().filter(|(_, accepted)| **accepted);
+        let texts: Vec<String> = numbers
+            .map(|(number, _)| format!("{publisher} {number}"))
+            .collect();
+        assert!(!texts.is_empty(), "there was traffic");
+        for (member, got) in got.iter().enumerate() {
+            let missing: Vec<_> = texts.iter().filter(|text| !got.contains(text)).collect();
+            assert_eq!(missing, Vec::<&String>::new(), "member {member} of {}", got.len());
+        }
+    }
+}
+
+async fn kill_connections(redis: &Redis, kind: &str) {
+    let mut connection = redis.connection().await;
+    let mut command = redis::cmd("CLIENT");
+    command.arg("KILL").arg("TYPE").arg(kind).arg("SKIPME").arg("yes");
+    command
+        .query_async::<u64>(&mut connection)
+        .await
+        .expect("Redis answers");
+}
+
+#[tokio::test]
+async fn lost_subscriptions_lose_and_repeat_nothing() {
+    let mut cluster = Plan::nodes(2).start().await;
+    let traffic = Traffic::start(&cluster).await;
+    for _ in 0..8 {
+        sleep(Duration::from_millis(100)).await; // traffic between the faults
+        kill_connections(cluster.redis(), "pubsub").await;
+    }
+    sleep(Duration::from_millis(300)).await;
+    let (told, got) = traffic.end(&cluster).await;
+    come_once_and_in_one_order(&told, &got);
+    nothing_is_missing(&told, &got);
+    assert!(got.iter().all(|texts| *texts == got[0]), "one order for all");
+    cluster.logs_are_clean();
+}
+
+#[tokio::test]
+async fn lost_command_connections_lose_and_repeat_nothing_that_was_accepted() {
+    let mut cluster = Plan::nodes(2).start().await;
+    let traffic = Traffic::start(&cluster).await;
+    for _ in 0..8 {
+        sleep(Duration::from_millis(100)).await; // traffic between the faults
+        kill_connections(cluster.redis(), "normal").await;
+        kill_connections(cluster.redis(), "pubsub").await;
+    }
+    sleep(Duration::from_millis(300)).await;
+    let (told, got) = traffic.end(&cluster).await;
+    come_once_and_in_one_order(&told, &got);
+    nothing_is_missing(&told, &got);
+    assert!(got.iter().all(|texts| *texts == got[0]), "one order for all");
+    cluster.logs_are_clean();
+}
+
+#[tokio::test]
+async fn a_redis_that_restarts_empty_repeats_nothing_and_loses_nothing_after() {
+    let mut cluster = Plan::nodes(2)
+        .set("backplane.command_timeout_seconds", 1)
+        .start()
+        .await;
+    let traffic = Traffic::start(&cluster).await;
+    for _ in 0..2 {
+        sleep(Duration::from_millis(300)).await; // traffic between the faults
+        cluster.redis().kill();
+        for node in &cluster.nodes {
+            eventually_equals("readiness", &Some(503), async || node.readiness().await).await;
+        }
+        cluster.redis().restart().await;
+        for node in &cluster.nodes {
+            eventually_equals("readiness", &Some(200), async || node.readiness().await).await;
+        }
+    }
+    // A message that was accepted in the last moment before may be lost with the Redis that accepted it. From here on
+    // nothing may.
+    let mut after = HubClient::connect(&cluster.door_on(1), Transport::WebSockets).await;
+    let mut texts = Vec::new();
+    for i in 0..50 {
+        texts.push(format!("{} {i}", after.id()));
+        after.result("SendToGroup", json!(["g", texts[i]])).await;
+    }
+    let (mut told, got) = traffic.end(&cluster).await;
+    told.push((after.id().to_owned(), vec![true; texts.len()]));
+    come_once_and_in_one_order(&told, &got);
+    nothing_is_missing(&told[told.len() - 1..], &got);
+    cluster.logs_are_clean();
+}
