@@ -263,6 +263,11 @@ pub trait NodeService: Send + Sync + 'static {
     /// Serves a request of another node. The future is dropped when the asking node stops waiting.
     fn serve(&self, payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>>;
 
+    /// The reply to a request reached nobody: the asking node is gone. What was taken for it can be put back.
+    fn undelivered(&self, request: Bytes, reply: Bytes) {
+        let _ = (request, reply);
+    }
+
     /// A dead node's connection was removed by this node, and by no other.
     fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord);
 

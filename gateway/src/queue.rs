@@ -307,6 +307,12 @@ impl ByteQueue {
         Some(Taken::Some)
     }
 
+    /// Puts a chunk before everything that waits, also into a queue that was closed.
+    pub(crate) fn put_back(&self, chunk: Bytes) {
+        self.state.lock().push_front(chunk);
+        self.filled.notify_one();
+    }
+
     /// Ends the queue: nothing more is accepted, what waits can still be taken.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;

@@ -383,6 +383,7 @@ impl Backplane for RedisBackplane {
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         async move {
+            self.inner.answered_all().await;
             self.inner.leave_cluster().await;
             self.end().await;
         }

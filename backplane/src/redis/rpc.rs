@@ -20,6 +20,9 @@ use crate::error::BackplaneError;
 use crate::topic::NodeId;
 use crate::wire::{Cancel, NodeMessage, Reply, Request, node_message::Body};
 
+/// How long a node that leaves waits for replies that it owes.
+const LAST_REPLIES: Duration = Duration::from_millis(500);
+
 pub(super) struct Rpc {
     next: AtomicU64,
     /// Requests of this node that wait for their reply.
@@ -92,6 +95,15 @@ impl Inner {
                 node: node.clone(),
                 reason,
             }),
+        }
+    }
+
+    /// Waits, for a bounded time, until no other node's request is being served: replies that are ready still go out.
+    pub(super) async fn answered_all(&self) {
+        let room = u32::try_from(self.options.served_requests).unwrap_or(u32::MAX);
+        let all = timeout(LAST_REPLIES, self.rpc.room.acquire_many(room)).await;
+        if all.is_err() {
+            debug!("requests of other nodes were left without a reply");
         }
     }
 
@@ -175,7 +187,7 @@ impl Inner {
         } = request;
         let served = async {
             match self.service() {
-                Some(service) => service.serve(payload).await,
+                Some(service) => service.serve(payload.clone()).await,
                 None => Err("the node does not serve requests yet".to_owned()),
             }
         };
@@ -207,8 +219,18 @@ impl Inner {
                 ..Reply::default()
             },
         };
-        if let Err(error) = self.send(&node, Body::Reply(reply)).await {
-            debug!(%error, "reply could not be sent");
+        let answer = reply.payload.clone();
+        let heard = match self.send(&node, Body::Reply(reply)).await {
+            Ok(listeners) => listeners > 0,
+            // It may have been sent after all: what was taken must not be handed out twice.
+            Err(BackplaneError::Timeout { .. }) => true,
+            Err(error) => {
+                debug!(%error, "reply could not be sent");
+                false
+            }
+        };
+        if !heard && let Some(service) = self.service() {
+            service.undelivered(payload, answer);
         }
     }
 }

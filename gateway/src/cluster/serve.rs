@@ -52,6 +52,21 @@ impl NodeService for ServeNode {
         .boxed()
     }
 
+    fn undelivered(&self, request: Bytes, reply: Bytes) {
+        let (Ok(request), Ok(reply)) = (NodeRequest::decode(request), NodeReply::decode(reply)) else {
+            return;
+        };
+        if !matches!(request.ask, Some(Ask::Poll(_))) || reply.body.is_empty() {
+            return;
+        }
+        let session = ConnectionId::parse(&request.connection)
+            .ok()
+            .and_then(|connection| self.hub(&request.hub)?.registry().find(&connection));
+        if let Some(session) = session {
+            session.put_back(reply.body); // the client polls again, on a node that lives
+        }
+    }
+
     fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord) {
         if let Some(hub) = self.hub(hub.as_str()) {
             tracing::info!(hub = %hub.name(), connection_id = %connection.id, "removed a connection of a dead node");

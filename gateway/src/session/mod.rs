@@ -233,6 +233,11 @@ impl Session {
         taken
     }
 
+    /// Puts frames that did not reach the client before everything else.
+    pub(crate) fn put_back(&self, frames: Bytes) {
+        self.outbox.put_back(frames);
+    }
+
     /// The transport is gone: nothing will be written any more.
     pub(crate) fn transport_ended(&self, what: &'static str) {
         self.outbox.discard();

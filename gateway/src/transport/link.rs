@@ -13,6 +13,9 @@ use crate::hub::Transport;
 use crate::queue::{ByteQueue, PushError, Taken};
 use crate::session::{CloseReason, Inbound, Received, Session, run};
 
+/// How long a node that leaves waits for the poll that would only be told that the connection is over.
+const LAST_POLL: Duration = Duration::from_secs(1);
+
 /// The requests of one connection.
 pub(crate) struct HttpLink {
     /// Bodies of POSTs on their way to the session.
@@ -149,13 +152,29 @@ impl HttpLink {
             Some(Transport::ServerSentEvents) => timeouts.send,
             Some(Transport::WebSockets) | None => return,
         };
+        let leaving = matches!(reason, CloseReason::NodeStops | CloseReason::Fenced);
         let fetched = timeout(patience, async {
-            while self.state.lock().stage != Stage::Drained {
-                self.changed.notified().await;
+            if leaving {
+                // A client that was told need not send the poll after the last one: a node that leaves waits less for it.
+                self.until(|stage| stage == Stage::Drained || session.queued_bytes() == 0)
+                    .await;
+                let _ = timeout(LAST_POLL, self.until(|stage| stage == Stage::Drained)).await;
+            } else {
+                self.until(|stage| stage == Stage::Drained).await;
             }
         });
         if fetched.await.is_err() {
             session.discard_outbox();
+        }
+    }
+
+    async fn until(&self, holds: impl Fn(Stage) -> bool) {
+        loop {
+            let stage = self.state.lock().stage;
+            if holds(stage) {
+                return;
+            }
+            self.changed.notified().await;
         }
     }
 
@@ -178,13 +197,8 @@ impl HttpLink {
 
     /// Waits for the client to choose a transport.
     async fn begun(&self) -> Stage {
-        loop {
-            let stage = self.state.lock().stage;
-            if stage != Stage::Waiting {
-                return stage;
-            }
-            self.changed.notified().await;
-        }
+        self.until(|stage| stage != Stage::Waiting).await;
+        self.state.lock().stage
     }
 
     fn idle_since(&self) -> Option<Instant> {

@@ -19,8 +19,8 @@ import java.util.stream.IntStream;
 /**
  * Checks a demo hub with Microsoft's client for Java: {@code Client URL}.
  *
- * <p>The client speaks WebSockets and long polling and negotiates version 1. Prints {@code ok NAME} or
- * {@code FAILED NAME: why} for each check.
+ * <p>The client speaks WebSockets and long polling and negotiates version 1. Prints {@code ok NAME},
+ * {@code FAILED NAME: why} or {@code skipped NAME: why} for each check.
  */
 public final class Client {
     /** The bound on every single wait. */
@@ -43,6 +43,15 @@ public final class Client {
         void run(Party party) throws Exception;
     }
 
+    /** The client can't do what is checked; the text says why. */
+    private static final class Skipped extends RuntimeException {
+        private static final long serialVersionUID = 1;
+
+        Skipped(String reason) {
+            super(reason);
+        }
+    }
+
     /** Clients of one kind; closing it stops them all. */
     private static final class Party implements AutoCloseable {
         private final String url;
@@ -61,6 +70,13 @@ public final class Client {
             connections.add(connection);
             connection.start().timeout(BOUND_SECONDS, TimeUnit.SECONDS).blockingAwait();
             return connection;
+        }
+
+        /** Skips a check of uploads where they can't work. */
+        void needsOrder() {
+            if (transport.equals("LongPolling")) {
+                throw new Skipped("the client posts a stream's items and its end side by side, in no certain order");
+            }
         }
 
         @Override
@@ -112,11 +128,13 @@ public final class Client {
     }
 
     private static void streamUp(Party party) {
+        party.needsOrder();
         HubConnection connection = party.connect();
         equal(result(connection.invoke(Double.class, "Sum", Observable.just(1.0, 2.5, 3.0))), 6.5);
     }
 
     private static void streamThrough(Party party) {
+        party.needsOrder();
         HubConnection connection = party.connect();
         Observable<Double> scaled = connection.stream(Double.class, "Scale", Observable.just(1.0, 2.5), 2);
         equal(result(scaled.toList()), List.of(2.0, 5.0));
@@ -153,6 +171,8 @@ public final class Client {
                 try (Party party = new Party(args[0], transport)) {
                     CHECKS.get(name).run(party);
                     System.out.println("ok " + title);
+                } catch (Skipped reason) {
+                    System.out.println("skipped " + title + ": " + reason.getMessage());
                 } catch (Exception | AssertionError error) {
                     failed = true;
                     System.out.println("FAILED " + title + ": " + error);

@@ -1,0 +1,307 @@
+//! A server for functional tests of SignalR clients: hubs whose methods do one thing each, well or badly.
+//!
+//! ```sh
+//! cargo run -p hubcast --example functional_tests -- 127.0.0.1:8080
+//! ```
+//!
+//! The first line that it prints is `listening on http://…`; port 0 takes any free port. Point a client's tests at:
+//!
+//! * `/hubs/testhub`: everything below; clients without a token may connect,
+//! * `/hubs/authorizedhub`: admits tokens with the role `admin` alone,
+//! * `/hubs/uncreatable`: refuses every client in its `on_connected`,
+//! * `/generateJwtToken?user=ann&role=admin`: a token of an hour, as text.
+//!
+//! Tokens are signed with HS256 and the key `functional-tests-only-0123456789abcdef`. This is no server for anything
+//! but tests: everybody can get a token.
+
+use std::error::Error;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::Query;
+use axum::http::StatusCode;
+use axum::routing::get;
+use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
+use hubcast::protocol::{Binary, Value};
+use hubcast::{Context, Gateway, Hub, HubError, Identity, Options, State, Upload, UploadError};
+use jsonwebtoken::{EncodingKey, Header};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+
+const KEY: &str = "functional-tests-only-0123456789abcdef";
+
+/// Any JSON: what hub code need not know.
+type Json = serde_json::Value;
+
+/// Several types in one value.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ComplexObject {
+    text: String,
+    integer: i64,
+    float: f64,
+    flag: bool,
+    bytes: Binary,
+    date: String,
+    missing: Option<String>,
+    list: Vec<ComplexObject>,
+}
+
+fn sample() -> ComplexObject {
+    ComplexObject {
+        text: "Grüße, 世界 🙂".to_owned(),
+        integer: i64::MAX,
+        bytes: Binary((0..=255).collect()),
+        date: "2026-01-02T03:04:05.678Z".to_owned(),
+        list: vec![ComplexObject::default()],
+        ..ComplexObject::default()
+    }
+}
+
+/// What tests want to know of earlier calls.
+#[derive(Default)]
+struct Seen {
+    endless_streams: AtomicUsize,
+    lost_upload: Mutex<Option<UploadReport>>,
+}
+
+fn values(hub: Hub) -> Hub {
+    // Passed on as it was written: MessagePack timestamps and other extensions stay what they are.
+    hub.method("Echo", async |value: Value| value)
+        .method("EchoString", async |text: String| text)
+        .method("EchoInteger", async |number: i64| number)
+        .method("EchoUnsigned", async |number: u64| number)
+        .method("EchoBinary", async |bytes: Binary| bytes)
+        .method("EchoComplexObject", async |object: ComplexObject| object)
+        .method("SendComplexObject", async || sample())
+        .method("EchoTwo", async |first: Json, second: Json| (first, second))
+        .method("Nothing", async || ())
+        .method("Wait", wait)
+}
+
+async fn wait(ms: u64) {
+    sleep(Duration::from_millis(ms.min(60_000))).await;
+}
+
+async fn throw_exception(message: String) -> Result<(), HubError> {
+    Err(HubError::new(message))
+}
+
+async fn throw_hidden(message: String) -> Result<(), HubError> {
+    Err(std::io::Error::other(message))?
+}
+
+#[expect(clippy::panic, reason = "clients must survive it")]
+async fn panics(message: String) {
+    panic!("{message}");
+}
+
+async fn stream_throw_exception(message: String) -> impl Stream<Item = Result<&'static str, HubError>> {
+    stream::iter([Ok("a"), Ok("b"), Err(HubError::new(message))])
+}
+
+async fn count(to: u64, delay_ms: u64) -> impl Stream<Item = u64> {
+    stream::iter(0..to).then(move |number| async move {
+        wait(delay_ms).await;
+        number
+    })
+}
+
+/// One of the endless streams that run, until it is dropped.
+struct Running(State<Seen>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.endless_streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn infinite_stream(seen: State<Seen>) -> impl Stream<Item = u64> {
+    seen.endless_streams.fetch_add(1, Ordering::Relaxed);
+    stream::unfold((Running(seen), 0), |(running, number)| async move {
+        sleep(Duration::from_millis(20)).await;
+        Some((number, (running, number + 1)))
+    })
+}
+
+#[derive(Clone, Serialize)]
+struct UploadReport {
+    items: Vec<String>,
+    /// `completed`, `failed: ` and the client's text, `mistyped`, or `lost` with its connection.
+    ended: String,
+}
+
+async fn upload_report(seen: State<Seen>, mut source: Upload<String>) -> UploadReport {
+    let (mut items, mut ended) = (Vec::new(), "completed".to_owned());
+    while let Some(item) = source.next().await {
+        match item {
+            Ok(item) => items.push(item),
+            Err(UploadError::Client(text)) => ended = format!("failed: {text}"),
+            Err(UploadError::Item(_)) => ended = "mistyped".to_owned(),
+            Err(_) => ended = "lost".to_owned(),
+        }
+    }
+    let report = UploadReport { items, ended };
+    if report.ended == "lost" {
+        *seen.lost_upload.lock() = Some(report.clone()); // the answer reaches nobody
+    }
+    report
+}
+
+async fn uploading_stream(source: Upload<String>) -> Result<String, HubError> {
+    Ok(source.try_collect::<Vec<_>>().await?.concat())
+}
+
+/// Answers after the first item; what still comes is ignored.
+async fn first_of(mut source: Upload<Json>) -> Result<Json, HubError> {
+    Ok(source.next().await.transpose()?.unwrap_or(Json::Null))
+}
+
+fn reads_connection(hub: Hub) -> Hub {
+    hub.method("GetCallerConnectionId", async |context: Context| {
+        context.connection_id().to_string()
+    })
+    .method("GetUser", async |context: Context| {
+        context.user().map(ToString::to_string)
+    })
+    .method("GetActiveTransportName", async |context: Context| {
+        context.connection().transport().map(|transport| transport.name())
+    })
+    .method("GetProtocolName", async |context: Context| {
+        context.connection().protocol().map(|protocol| protocol.name())
+    })
+    .method("GetHeader", async |context: Context, name: String| {
+        context
+            .connection()
+            .header(&name.to_lowercase())
+            .map(str::to_owned)
+    })
+    .method("GetQuery", async |context: Context, name: String| {
+        context.connection().query(&name).map(str::to_owned)
+    })
+    .method("GetCookie", get_cookie)
+    .method("Abort", async |context: Context| context.abort())
+}
+
+async fn get_cookie(context: Context, name: String) -> Option<String> {
+    let mut cookies = context.connection().header("cookie")?.split(';');
+    cookies.find_map(|cookie| {
+        let (key, value) = cookie.trim().split_once('=')?;
+        (key == name).then(|| value.to_owned())
+    })
+}
+
+/// Asks the connection `id`, or the caller. The client's error, or none, is the error of the call.
+async fn ask(context: Context, id: Option<String>, patience_ms: u64) -> Result<Json, HubError> {
+    let client = match id {
+        Some(id) => context.clients().client(id),
+        None => context.clients().caller(),
+    };
+    let patience = Duration::from_millis(patience_ms.min(60_000));
+    let client = client.patience(patience);
+    Ok(client.invoke("GetAnswer", ("question",)).await?)
+}
+
+/// `whom` is `all`, `others`, `group`, `othersInGroup`, `user` or `connection`; `name` says which.
+async fn send_to(context: Context, whom: String, name: String, value: Value) -> Result<(), HubError> {
+    let clients = context.clients();
+    let chosen = match whom.as_str() {
+        "all" => clients.all(),
+        "others" => clients.others(),
+        "group" => clients.group(&name),
+        "othersInGroup" => clients.others_in_group(&name),
+        "user" => clients.user(&name),
+        "connection" => clients.clients([&name]),
+        _ => return Err(HubError::new("send to whom?")),
+    };
+    Ok(chosen.send_values("Received", vec![value]).await?)
+}
+
+fn is_admin(identity: &Identity) -> bool {
+    match identity.claim("role") {
+        Some(Json::Array(roles)) => roles.iter().any(|role| role == "admin"),
+        Some(role) => role == "admin",
+        None => false,
+    }
+}
+
+fn test_hub() -> Hub {
+    reads_connection(values(Hub::new("testhub")))
+        .state(Seen::default())
+        .method("InvokeWithString", async |context: Context, text: String| {
+            context.clients().caller().send("Message", (text,)).await
+        })
+        .method("ThrowException", throw_exception)
+        .method("ThrowHidden", throw_hidden)
+        .method("Panic", panics)
+        .stream("Stream", async || stream::iter(["a", "b", "c"]))
+        .stream("EmptyStream", async || stream::empty::<u32>())
+        .stream("StreamThrowException", stream_throw_exception)
+        .stream("Count", count)
+        .stream("InfiniteStream", infinite_stream)
+        .method("GetInfiniteStreams", async |seen: State<Seen>| {
+            seen.endless_streams.load(Ordering::Relaxed)
+        })
+        .stream("StreamEcho", async |items: Upload<Json>| items)
+        .method("UploadingStream", uploading_stream)
+        .method("UploadReport", upload_report)
+        .method("GetLostUpload", async |seen: State<Seen>| {
+            seen.lost_upload.lock().clone()
+        })
+        .method("FirstOf", first_of)
+        .method("Ask", ask)
+        .method("JoinGroup", async |context: Context, group: String| {
+            context.join(group).await
+        })
+        .method("LeaveGroup", async |context: Context, group: String| {
+            context.leave(group).await
+        })
+        .method("SendTo", send_to)
+        .method("OnlyAdmins", async || "you are one")
+        .restrict("OnlyAdmins", is_admin)
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    user: Option<String>,
+    role: Option<String>,
+}
+
+async fn generate_jwt_token(Query(claims): Query<Claims>) -> Result<String, StatusCode> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let user = claims.user.unwrap_or_else(|| "test".to_owned());
+    let claims = json!({ "nameid": user, "role": claims.role, "exp": now.as_secs() + 3600 });
+    let key = EncodingKey::from_secret(KEY.as_bytes());
+    jsonwebtoken::encode(&Header::default(), &claims, &key).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let authorized = reads_connection(values(Hub::new("authorizedhub"))).admit(is_admin);
+    let uncreatable = values(Hub::new("uncreatable"))
+        .on_connected(async |_: Context| Err::<(), _>(HubError::new("nobody may connect")));
+    let mut options = Options::default();
+    options.auth.allow_anonymous = Some(true);
+    options.auth.access_key = Some(KEY.into());
+    options.cors.allowed_origins = vec!["*".to_owned()]; // pages of test runners
+    let gateway = Gateway::builder()
+        .hub(test_hub())
+        .hub(authorized)
+        .hub(uncreatable)
+        .options(options)
+        .build()
+        .await?;
+    let app = Router::new()
+        .route("/generateJwtToken", get(generate_jwt_token))
+        .merge(gateway.router());
+
+    let address = std::env::args().nth(1);
+    let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:8080")).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    axum::serve(listener, app).await?;
+    Ok(())
+}
