@@ -260,6 +260,7 @@ const PAGE: &str = r##"<!doctype html>
     points.push(point(event));
     if (points.length === 2) requestAnimationFrame(flush);
   });
+  canvas.addEventListener("pointerup", flush);
   canvas.addEventListener("dblclick", (event) => {
     const [x, y] = point(event), corners = event.shiftKey ? 5000 : 6;
     const turn = (index) => index * 4 * Math.PI / 5;

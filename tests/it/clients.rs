@@ -36,7 +36,7 @@ macro_rules! clients {
     };
 }
 
-clients!(browser, go, java, pysignalr, signalrcore);
+clients!(browser, go, java, javascript, pysignalr, signalrcore);
 
 /// Runs a program against one node with memory, or against several behind a balancer that keeps nobody with one node: most
 /// requests of a client then reach another node than the one that negotiated.
@@ -152,6 +152,11 @@ fn go() -> Program {
         Ok(vec![client])
     };
     GO.get_or_init(prepare).clone()
+}
+
+/// Installed for the matrix already.
+fn javascript() -> Program {
+    Ok(vec!["node".into(), source("js").join("protocol.mjs")])
 }
 
 fn browser() -> Program {

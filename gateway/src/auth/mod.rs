@@ -45,6 +45,12 @@ impl Identity {
         self.user.as_ref()
     }
 
+    /// Whether the client has shown no token.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        self.claims.is_none() && self.user.is_none()
+    }
+
     /// One claim of the token.
     #[must_use]
     pub fn claim(&self, name: &str) -> Option<&Value> {

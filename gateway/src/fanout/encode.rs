@@ -7,12 +7,41 @@ use hubcast_backplane::wire::{self, Envelope};
 
 use crate::protocol::{EncodeError, Encoding, HubProtocol, Value, encode_invocation};
 use crate::telemetry::metrics::Metrics;
+use crate::transport::sse_event;
+
+/// How a transport wraps hub messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Carriage {
+    /// Not at all, or not in a way that the message shows.
+    Plain,
+    /// As server-sent events.
+    Event,
+}
+
+impl Carriage {
+    const COUNT: usize = 2;
+
+    fn index(self) -> usize {
+        match self {
+            Self::Plain => 0,
+            Self::Event => 1,
+        }
+    }
+
+    /// Wraps one frame.
+    pub(crate) fn carry(self, frame: Bytes) -> Bytes {
+        match self {
+            Self::Plain => frame,
+            Self::Event => sse_event(&frame),
+        }
+    }
+}
 
 /// The frames of one envelope. A protocol that no receiver speaks costs nothing.
 pub(crate) struct Frames<'a> {
     envelope: &'a Envelope,
     metrics: &'a Metrics,
-    frames: [OnceCell<Option<Bytes>>; HubProtocol::COUNT],
+    frames: [[OnceCell<Option<Bytes>>; Carriage::COUNT]; HubProtocol::COUNT],
 }
 
 impl<'a> Frames<'a> {
@@ -24,19 +53,22 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// The frame for one protocol; a clone is a reference count, not a copy. `None` when the envelope can't be written
-    /// in that protocol, which is logged once.
-    pub(crate) fn get(&self, protocol: HubProtocol) -> Option<Bytes> {
-        let cell = self.frames.get(protocol.index())?;
-        cell.get_or_init(|| {
-            self.metrics.encodes.get(protocol).inc();
-            encode(self.envelope, protocol)
-                .inspect_err(
-                    |error| tracing::error!(%protocol, %error, "a published message can't be encoded"),
-                )
-                .ok()
-        })
-        .clone()
+    /// The frame for one protocol and transport; a clone is a reference count, not a copy. `None` when the envelope
+    /// can't be written in that protocol, which is logged once.
+    pub(crate) fn get(&self, protocol: HubProtocol, carriage: Carriage) -> Option<Bytes> {
+        let cell = self.frames.get(protocol.index())?.get(carriage.index())?;
+        let make = || match carriage {
+            Carriage::Plain => self.encode(protocol),
+            Carriage::Event => Some(carriage.carry(self.get(protocol, Carriage::Plain)?)),
+        };
+        cell.get_or_init(make).clone()
+    }
+
+    fn encode(&self, protocol: HubProtocol) -> Option<Bytes> {
+        self.metrics.encodes.get(protocol).inc();
+        encode(self.envelope, protocol)
+            .inspect_err(|error| tracing::error!(%protocol, %error, "a published message can't be encoded"))
+            .ok()
     }
 }
 

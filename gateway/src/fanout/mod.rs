@@ -5,5 +5,5 @@ mod encode;
 mod registry;
 
 pub(crate) use deliver::deliver;
-pub(crate) use encode::Frames;
+pub(crate) use encode::{Carriage, Frames};
 pub(crate) use registry::Registry;

@@ -82,7 +82,7 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
     };
     if !hub.hub().admits(&identity) {
         app.metrics().rejected.get(RejectLabel::Forbidden).inc();
-        return reply::text(StatusCode::FORBIDDEN, "This hub does not admit the caller");
+        return reply::not_admitted(&identity);
     }
     let asked = Asked {
         app,

@@ -50,9 +50,9 @@ pub(crate) fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -> Resp
     }
     match app.authenticator().authenticate(&parts.headers, None) {
         Ok(identity) if hub.hub().admits(&identity) => {}
-        Ok(_) => {
+        Ok(identity) => {
             app.metrics().rejected.get(RejectLabel::Forbidden).inc();
-            return reply::text(StatusCode::FORBIDDEN, "This hub does not admit the caller");
+            return reply::not_admitted(&identity);
         }
         Err(error) => {
             app.metrics().rejected.get(RejectLabel::Unauthorized).inc();

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::auth::AuthError;
+use crate::auth::{AuthError, Identity};
 use crate::cluster::Answer;
 
 /// A response with a line of text, or none.
@@ -27,6 +27,14 @@ pub(crate) fn unauthorized(error: AuthError) -> Response {
         .headers_mut()
         .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
+}
+
+/// The hub does not admit the caller; one who has not said who it is may do so.
+pub(crate) fn not_admitted(identity: &Identity) -> Response {
+    if identity.is_anonymous() {
+        return unauthorized(AuthError::Missing);
+    }
+    text(StatusCode::FORBIDDEN, "This hub does not admit the caller")
 }
 
 /// The backplane can't be reached: the client may try again.

@@ -120,11 +120,11 @@ impl Connection {
         &self.data
     }
 
-    /// A header of the request that created the connection, by its lower-case name. `Authorization` is not kept.
+    /// A header of the request that created the connection, by its name in any case. `Authorization` is not kept.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers()
-            .find(|(header, _)| *header == name)
+            .find(|(header, _)| header.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
     }
 

@@ -51,6 +51,9 @@ impl HubError {
 
 impl<E: StdError + Send + Sync + 'static> From<E> for HubError {
     fn from(error: E) -> Self {
+        if let Some(UploadError::Client(text)) = (&error as &dyn Any).downcast_ref() {
+            return Self::new(text); // the client's own words
+        }
         if let Some(text) = (&error as &dyn Any)
             .downcast_ref::<Error>()
             .and_then(Error::client_text)

@@ -21,7 +21,7 @@ use hubcast_backplane::HubName;
 
 use crate::auth::Identity;
 use crate::error::Error;
-use crate::options::Options;
+use crate::options::{HubDefaults, Limits, Options, Timeouts};
 
 pub use clients::{Arguments, CallerClients, Clients, Recipient, Recipients};
 pub(crate) use connection::RequestInfo;
@@ -77,7 +77,18 @@ impl fmt::Display for Disconnected {
 /// Decides about a caller.
 type Permit = Box<dyn Fn(&Identity) -> bool + Send + Sync>;
 /// Changes settings of one hub.
-type Change = Box<dyn Fn(&mut Options) + Send + Sync>;
+type Change = Box<dyn Fn(&mut HubSettings) + Send + Sync>;
+
+/// The settings that one hub may have of its own.
+#[derive(Clone, Debug)]
+pub struct HubSettings {
+    /// Bounds on sizes and counts. `connections` counts for the whole node and can't be changed here.
+    pub limits: Limits,
+    /// Bounds on time.
+    pub timeouts: Timeouts,
+    /// How the hub behaves.
+    pub hubs: HubDefaults,
+}
 
 /// A method with what belongs to it.
 pub(crate) struct Entry {
@@ -209,14 +220,14 @@ impl Hub {
     /// use std::time::Duration;
     /// use hubcast::Hub;
     ///
-    /// let hub = Hub::new("board").configure(|options| {
-    ///     options.limits.message_bytes = 256 * 1024;
-    ///     options.hubs.parallel_invocations = 4;
-    ///     options.timeouts.keep_alive = Duration::from_secs(5);
+    /// let hub = Hub::new("board").configure(|settings| {
+    ///     settings.limits.message_bytes = 256 * 1024;
+    ///     settings.hubs.parallel_invocations = 4;
+    ///     settings.timeouts.keep_alive = Duration::from_secs(5);
     /// });
     /// ```
     #[must_use]
-    pub fn configure(mut self, change: impl Fn(&mut Options) + Send + Sync + 'static) -> Self {
+    pub fn configure(mut self, change: impl Fn(&mut HubSettings) + Send + Sync + 'static) -> Self {
         self.configure.push(Box::new(change));
         self
     }
@@ -309,9 +320,23 @@ impl Hub {
 
     /// The gateway's options with this hub's own changes.
     pub(crate) fn options(&self, base: &Options) -> Options {
-        let mut options = base.clone();
-        self.configure.iter().for_each(|change| change(&mut options));
-        options
+        let mut settings = HubSettings {
+            limits: base.limits.clone(),
+            timeouts: base.timeouts.clone(),
+            hubs: base.hubs.clone(),
+        };
+        self.configure.iter().for_each(|change| change(&mut settings));
+        let HubSettings {
+            limits,
+            timeouts,
+            hubs,
+        } = settings;
+        Options {
+            limits,
+            timeouts,
+            hubs,
+            ..base.clone()
+        }
     }
 
     /// The method that a client means.

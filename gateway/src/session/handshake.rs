@@ -6,9 +6,7 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 use super::{CloseReason, Inbound, Received, Session};
-use crate::protocol::{
-    Decoder, HandshakeError, HandshakeReader, HandshakeRequest, HubProtocol, handshake_response_error, select,
-};
+use crate::protocol::{Decoder, HandshakeError, HandshakeReader, HandshakeRequest, HubProtocol, select};
 
 /// Reads the handshake, registers the connection and answers. On success the connection is in the cluster; on failure
 /// the client was told why, if it listens.
@@ -84,7 +82,7 @@ async fn enter(session: &Arc<Session>, claim: bool) -> Result<(), CloseReason> {
             tracing::warn!(connection_id = %session.id(), %error, "a connection could not be registered");
             let text =
                 "The server can't register the connection: its backplane can't be reached. Try again later.";
-            session.outbox.open(handshake_response_error(text));
+            session.refuse(text);
             Err(CloseReason::Handshake {
                 detail: error.to_string(),
             })
@@ -97,7 +95,7 @@ fn refuse(session: &Session, error: &HandshakeError) -> CloseReason {
     if let (true, Some(source)) = (session.hub.options().hubs.detailed_errors, error.source()) {
         text = format!("{text} InvalidDataException: {source}");
     }
-    session.outbox.open(handshake_response_error(&text));
+    session.refuse(&text);
     CloseReason::Handshake { detail: text }
 }
 

@@ -16,9 +16,9 @@ use hubcast_backplane::{ConnectionId, ConnectionRecord, GroupName, Topic};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::fanout::Frames;
+use crate::fanout::{Carriage, Frames};
 use crate::hub::{Connection, Context, HubRuntime, Transport};
-use crate::protocol::{HubMessage, encode, handshake_response_ok};
+use crate::protocol::{HubMessage, encode, handshake_response_error, handshake_response_ok};
 use crate::queue::{ByteQueue, PushError, Taken};
 use crate::transport::HttpLink;
 use asks::Asks;
@@ -141,7 +141,29 @@ impl Session {
             self.stateful.store(true, Ordering::Release);
             self.outbox.open_resendable(handshake_response_ok());
         } else {
-            self.outbox.open(handshake_response_ok());
+            self.outbox.open(self.carriage().carry(handshake_response_ok()));
+        }
+    }
+
+    /// Answers the handshake with an error.
+    fn refuse(&self, text: &str) {
+        self.outbox
+            .open(self.carriage().carry(handshake_response_error(text)));
+    }
+
+    /// Ends the outbox, with a last message if there is one.
+    fn close_outbox(&self, last: Option<Bytes>) {
+        match last {
+            Some(frame) => self.outbox.close_with(self.carriage().carry(frame)),
+            None => self.outbox.close(),
+        }
+    }
+
+    /// How the transport wraps hub messages.
+    fn carriage(&self) -> Carriage {
+        match self.connection.transport() {
+            Some(Transport::ServerSentEvents) => Carriage::Event,
+            _ => Carriage::Plain,
         }
     }
 
@@ -167,7 +189,7 @@ impl Session {
         let Some(frame) = self
             .connection
             .protocol()
-            .and_then(|protocol| frames.get(protocol))
+            .and_then(|protocol| frames.get(protocol, self.carriage()))
         else {
             return false;
         };
@@ -211,6 +233,7 @@ impl Session {
                 |error| tracing::error!(connection_id = %self.id(), %error, "a message can't be encoded"),
             )
             .ok()
+            .map(|frame| self.carriage().carry(frame))
     }
 
     /// Queued bytes above which this client is asked to wait: no more of its messages are read.

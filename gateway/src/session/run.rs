@@ -61,10 +61,8 @@ async fn end(session: &Arc<Session>, reason: CloseReason, running: Option<Invoca
         .connection
         .protocol()
         .unwrap_or(handshake::BEFORE_HANDSHAKE);
-    match reason.frame(protocol, detailed) {
-        Some(frame) if running.is_some() => session.outbox.close_with(frame),
-        _ => session.outbox.close(),
-    }
+    let goodbye = running.as_ref().and_then(|_| reason.frame(protocol, detailed));
+    session.close_outbox(goodbye);
     hub.registry().retire(session);
     let metrics = hub.shared().metrics();
     metrics.connections_closed.get(reason.label()).inc();

@@ -89,7 +89,9 @@ impl HttpLink {
         let first = state.stage == Stage::Waiting;
         if first {
             state.stage = Stage::Running;
-            state.idle_since = Some(Instant::now());
+            if state.idle_since.is_some() {
+                state.idle_since = Some(Instant::now()); // the time for the next poll counts from here
+            }
         }
         drop(state);
         self.changed.notify_one();

@@ -1,10 +1,9 @@
 //! Server-sent events: one response that carries every message to the client.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream};
 use memchr::memchr_iter;
 
@@ -17,16 +16,12 @@ const MAX_BATCH_BYTES: usize = 64 * 1024;
 /// The body of the response. Ends with the session; dropped before, it ends the session.
 pub(crate) fn stream(session: Arc<Session>) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
     if let Some(link) = session.http() {
-        link.begin();
         link.set_attached(); // for good: without its response the session ends
+        link.begin();
     }
     // The comment opens Firefox's EventSource before there is an event.
-    let pending = VecDeque::from([Bytes::from_static(b":\r\n")]);
-    let body = Body {
-        session,
-        pending,
-        frames: Vec::new(),
-    };
+    let pending = vec![Bytes::from_static(b":\r\n")];
+    let body = Body { session, pending };
     stream::unfold(body, |mut body| async move {
         body.next().await.map(|chunk| (Ok(chunk), body))
     })
@@ -34,22 +29,20 @@ pub(crate) fn stream(session: Arc<Session>) -> impl Stream<Item = Result<Bytes, 
 
 struct Body {
     session: Arc<Session>,
-    pending: VecDeque<Bytes>,
-    frames: Vec<Bytes>,
+    /// Events that were taken from the outbox, the next one last.
+    pending: Vec<Bytes>,
 }
 
 impl Body {
     async fn next(&mut self) -> Option<Bytes> {
         if self.pending.is_empty() {
-            if self.session.take_frames(&mut self.frames, MAX_BATCH_BYTES).await == Taken::End {
+            if self.session.take_frames(&mut self.pending, MAX_BATCH_BYTES).await == Taken::End {
                 self.fetched();
                 return None;
             }
-            for frame in self.frames.drain(..) {
-                push_event(&mut self.pending, &frame);
-            }
+            self.pending.reverse();
         }
-        self.pending.pop_front()
+        self.pending.pop()
     }
 }
 
@@ -70,47 +63,41 @@ impl Drop for Body {
 }
 
 /// One event: each line of the payload behind `data: `, an empty line at the end. Lines end in CR LF, which old .NET
-/// clients insist on. The payload itself is shared, not copied.
-fn push_event(to: &mut VecDeque<Bytes>, payload: &Bytes) {
-    const DATA: Bytes = Bytes::from_static(b"data: ");
-    const LINE_END: Bytes = Bytes::from_static(b"\r\n");
-    const EVENT_END: Bytes = Bytes::from_static(b"\r\n\r\n");
+/// clients insist on. In one piece, because some clients read an event only from one read.
+pub(crate) fn event(payload: &[u8]) -> Bytes {
+    let mut event = BytesMut::with_capacity(payload.len().saturating_add(16));
     let mut start = 0;
     for end in memchr_iter(b'\n', payload) {
-        let line = payload.slice(start..end);
-        let line = if line.ends_with(b"\r") {
-            line.slice(..line.len() - 1)
-        } else {
-            line
-        };
-        to.extend([DATA, line, LINE_END]);
-        start = end + 1;
+        let line = payload.get(start..end).unwrap_or_default();
+        put_line(&mut event, line.strip_suffix(b"\r").unwrap_or(line));
+        start = end.saturating_add(1);
     }
-    if payload.is_empty() {
-        to.push_back(LINE_END);
-    } else {
-        to.extend([DATA, payload.slice(start..), EVENT_END]);
+    if !payload.is_empty() {
+        put_line(&mut event, payload.get(start..).unwrap_or_default());
     }
+    event.extend_from_slice(b"\r\n");
+    event.freeze()
+}
+
+fn put_line(event: &mut BytesMut, line: &[u8]) {
+    event.extend_from_slice(b"data: ");
+    event.extend_from_slice(line);
+    event.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn event(payload: &'static str) -> String {
-        let mut chunks = VecDeque::new();
-        push_event(&mut chunks, &Bytes::from_static(payload.as_bytes()));
-        chunks
-            .iter()
-            .map(|chunk| String::from_utf8(chunk.to_vec()).unwrap())
-            .collect()
+    fn text(payload: &str) -> String {
+        String::from_utf8(event(payload.as_bytes()).to_vec()).unwrap()
     }
 
     #[test]
     fn events_are_framed_as_the_strictest_client_reads_them() {
-        assert_eq!(event("{}\u{1e}"), "data: {}\u{1e}\r\n\r\n");
-        assert_eq!(event("a\nb\r\nc"), "data: a\r\ndata: b\r\ndata: c\r\n\r\n");
-        assert_eq!(event("a\n"), "data: a\r\ndata: \r\n\r\n");
-        assert_eq!(event(""), "\r\n");
+        assert_eq!(text("{}\u{1e}"), "data: {}\u{1e}\r\n\r\n");
+        assert_eq!(text("a\nb\r\nc"), "data: a\r\ndata: b\r\ndata: c\r\n\r\n");
+        assert_eq!(text("a\n"), "data: a\r\ndata: \r\n\r\n");
+        assert_eq!(text(""), "\r\n");
     }
 }
