@@ -111,6 +111,10 @@ async function cutConnection(browser) {
     const { connection, group } = window.checked;
     const sends = [];
     for (let i = 0; i < 200; i += 1) {
+      // What is invoked between a resume that failed and the new connection is neither sent nor refused by the client.
+      while (connection.state !== signalR.HubConnectionState.Connected) {
+        await new Promise((resolve) => requestAnimationFrame(resolve));
+      }
       sends.push(connection.invoke("SendToGroup", group, String(i)).catch((error) => error));
       await new Promise((resolve) => requestAnimationFrame(resolve));
     }
