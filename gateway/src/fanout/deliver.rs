@@ -46,7 +46,7 @@ fn deliver_message(hub: &HubRuntime, message: &Message) {
     let span = if envelope.traceparent.is_empty() {
         tracing::Span::none()
     } else {
-        let span = tracing::info_span!(target: "hubcast::trace", "hub.deliver", hub = %hub.name(), method = %envelope.target, otel.kind = "consumer");
+        let span = tracing::info_span!(target: trace::TARGET, "hub.deliver", hub = %hub.name(), method = %envelope.target, otel.kind = "consumer");
         trace::set_parent(&span, &envelope.traceparent, &envelope.tracestate);
         span
     };

@@ -7,6 +7,7 @@ pub(crate) mod owned;
 mod reply;
 mod request;
 mod router;
+#[cfg(feature = "cli")]
 mod serve;
 
 pub(crate) use router::router;

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::protocol::{Encoding, Invocation, Value};
 use crate::telemetry::labels::InvocationLabel;
+use crate::telemetry::trace;
 
 /// How a plain method ended: a result, or the error text for the client.
 pub(crate) type InvocationOutcome = Result<Value, String>;
@@ -65,7 +66,7 @@ pub(crate) fn dispatch(
     let filtered = !hub.hub().filters().is_empty();
     let invoked = filtered.then(|| Invoked::new(name.clone(), context.clone(), invocation.arguments.clone()));
     let call = Call::new(context, invocation.arguments, uploads, encoding);
-    let span = tracing::info_span!(target: "hubcast::trace", "hub.invoke", hub = %hub.name(), method = %name, otel.kind = "server");
+    let span = tracing::info_span!(target: trace::TARGET, "hub.invoke", hub = %hub.name(), method = %name, otel.kind = "server");
     let bound = match (target, streaming) {
         (Target::Plain(method), false) => span.in_scope(|| method.begin(call)).map(|running| {
             let running = filtered_value(hub, invoked, running);

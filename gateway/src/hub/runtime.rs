@@ -129,7 +129,7 @@ impl HubRuntime {
         arguments: Vec<Value>,
         except: Vec<String>,
     ) -> Result<(), Error> {
-        let span = tracing::info_span!(target: "hubcast::trace", "hub.publish", hub = %self.name, method = target, otel.kind = "producer");
+        let span = tracing::info_span!(target: trace::TARGET, "hub.publish", hub = %self.name, method = target, otel.kind = "producer");
         let envelope = envelope(target, arguments, except, &span)?;
         let metrics = self.shared.metrics();
         let began = Instant::now();
