@@ -10,7 +10,7 @@
 //!   prove that nothing is missing, the sink is told with [`Delivery::Gap`].
 //! * **One owner.** A connection has one owning node. A closed one never comes back.
 //!
-//! There are two implementations, [`memory`] for one process and [`redis`](crate::redis) for a cluster; both pass the
+//! There are two implementations, [`memory`] for one process and [`redis`] for a cluster; both pass the
 //! same conformance rules (feature `conformance`).
 
 mod backplane;
