@@ -207,7 +207,8 @@ mod tests {
     #[tokio::test]
     async fn a_full_outbox_closes_its_session_and_no_other() {
         let mut options = Options::default();
-        options.limits.outbox_bytes = 100;
+        options.limits.message_bytes = 256;
+        options.limits.outbox_bytes = 256;
         let hub = hub(options);
         let slow = member(&hub, "slow", HubProtocol::Json, &Topic::All);
         let quick = member(&hub, "quick", HubProtocol::Json, &Topic::All);
