@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::error::BackplaneError;
 use crate::position::{Epoch, Offset, Position};
+use crate::sessions::{Entered, Sessions, State};
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic, UserId};
 use crate::wire::Envelope;
 
@@ -19,7 +20,7 @@ use crate::wire::Envelope;
 ///
 /// Calls wait for a bounded time when the server can't be reached and then fail with
 /// [`BackplaneError::Unavailable`]. A dropped call may still be carried out.
-pub trait Backplane: Send + Sync + 'static {
+pub trait Backplane: Sessions + Send + Sync + 'static {
     /// This process.
     fn node(&self) -> &NodeId;
 
@@ -64,14 +65,14 @@ pub trait Backplane: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Claim, BackplaneError>>;
 
     /// Puts a connection that this node claimed into [`Topic::All`], its [`Topic::User`] and its own
-    /// [`Topic::Connection`]; with `claim` it is claimed in the same step. Returns the offset from which on it
-    /// receives, after the sink was given the [`Delivery::Joined`].
+    /// [`Topic::Connection`]; with `claim` it is claimed in the same step. With [`ConnectionRecord::state`] it becomes
+    /// resumable. Returns the offset from which on it receives, after the sink was given the [`Delivery::Joined`].
     fn enter<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionRecord,
         claim: bool,
-    ) -> BoxFuture<'a, Result<Offset, BackplaneError>>;
+    ) -> BoxFuture<'a, Result<Entered, BackplaneError>>;
 
     /// Gives an owned connection up, so that another node may claim it: the handshake has not begun yet.
     fn release<'a>(
@@ -93,7 +94,8 @@ pub trait Backplane: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
     /// Joins a connection that this node owns to a group. Returns the offset from which on it receives the group's
-    /// messages, after the sink was given the [`Delivery::Joined`]. Joining twice changes nothing.
+    /// messages, after the sink was given the [`Delivery::Joined`]. Joining twice changes nothing. A parked connection is
+    /// joined by any node; no sink hears of it.
     fn join<'a>(
         &'a self,
         hub: &'a HubName,
@@ -108,13 +110,6 @@ pub trait Backplane: Send + Sync + 'static {
         connection: &'a ConnectionId,
         group: &'a GroupName,
     ) -> BoxFuture<'a, Result<Offset, BackplaneError>>;
-
-    /// Which node owns a connection.
-    fn locate<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionId,
-    ) -> BoxFuture<'a, Result<Option<NodeId>, BackplaneError>>;
 
     /// Reads up to `limit` messages of one topic that come after `after`, oldest first.
     fn read<'a>(
@@ -154,6 +149,10 @@ pub struct HubOptions {
     pub retention_messages: usize,
     /// How long a topic's entries are kept after its newest one (`retention.seconds`).
     pub retention: Duration,
+    /// How long a parked connection waits for a node to take it over.
+    pub resume_window: Duration,
+    /// Whether messages are pushed and not kept: what a node misses is lost, and nothing can be resumed or read.
+    pub volatile: bool,
 }
 
 impl Default for HubOptions {
@@ -161,6 +160,8 @@ impl Default for HubOptions {
         Self {
             retention_messages: 1_000,
             retention: Duration::from_secs(150),
+            resume_window: Duration::from_secs(120),
+            volatile: false,
         }
     }
 }
@@ -191,6 +192,13 @@ pub enum Delivery {
         connection: ConnectionId,
         /// What it received until now.
         topics: Vec<Topic>,
+        /// The place of the change.
+        offset: Offset,
+    },
+    /// Another node has taken a local connection over: it must fall silent here.
+    Taken {
+        /// The connection.
+        connection: ConnectionId,
         /// The place of the change.
         offset: Offset,
     },
@@ -225,6 +233,8 @@ pub struct ConnectionRecord {
     pub id: ConnectionId,
     /// Whose it is.
     pub user: Option<UserId>,
+    /// What another node needs to go on with it; `None` for one that ends with its node.
+    pub state: Option<State>,
 }
 
 /// The outcome of [`Backplane::claim`].
@@ -268,7 +278,7 @@ pub trait NodeService: Send + Sync + 'static {
         let _ = (request, reply);
     }
 
-    /// A dead node's connection was removed by this node, and by no other.
+    /// A dead node's connection, or one that nobody has taken over in time, was removed by this node, and by no other.
     fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord);
 
     /// This node's lease ended while it could not renew it and others have removed its connections: every local

@@ -23,6 +23,8 @@ mod proof;
 mod random;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod replay;
+mod sessions;
 mod topic;
 
 pub use backplane::{
@@ -31,6 +33,7 @@ pub use backplane::{
 };
 pub use error::BackplaneError;
 pub use position::{Epoch, Offset, Position, Step, step};
+pub use sessions::{Call, Checkpoint, Entered, Listing, Sessions, State, TakeOver, Taken, Version};
 pub use topic::{
     ConnectionId, GroupName, HubName, MAX_CONNECTION_ID_BYTES, MAX_GROUP_NAME_BYTES, MAX_HUB_NAME_BYTES,
     MAX_USER_ID_BYTES, NameError, NodeId, Topic, UserId,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::{Nodes, eventually, open, record};
+use super::{Nodes, eventually, open, owner as owner_of, record};
 use crate::backplane::{Claim, HubOptions};
 use crate::error::BackplaneError;
 use crate::topic::Topic;
@@ -73,7 +73,7 @@ pub async fn a_connection_is_claimed_once(nodes: &Nodes) {
             .all(|(_, claim)| *claim == Claim::Claimed || *claim == Claim::Owned(owner.clone()))
     );
     for member in &members {
-        let located = member.node.locate(&member.hub, &connection.id).await.unwrap();
+        let located = owner_of(member, &connection.id).await;
         assert_eq!(located.as_ref(), Some(&owner));
     }
 }
@@ -88,7 +88,7 @@ pub async fn a_released_connection_may_be_claimed_again(nodes: &Nodes) {
         Claim::Claimed
     );
     first.node.release(&first.hub, &connection.id).await.unwrap();
-    assert_eq!(last.node.locate(&last.hub, &connection.id).await.unwrap(), None);
+    assert_eq!(owner_of(last, &connection.id).await, None);
     assert_eq!(
         last.node.claim(&last.hub, &connection).await.unwrap(),
         Claim::Claimed
@@ -146,5 +146,5 @@ pub async fn a_connection_is_removed_once(nodes: &Nodes) {
         .filter(|removed| *removed)
         .count();
     assert_eq!(removed, 1);
-    assert_eq!(member.node.locate(&member.hub, &connection).await.unwrap(), None);
+    assert_eq!(owner_of(member, &connection).await, None);
 }

@@ -4,23 +4,30 @@
 //! one node a rule says what holds within it; rules that say something about two nodes are listed apart.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod calls;
 pub mod directory;
 pub mod groups;
 pub mod order;
+pub mod ownership;
 pub mod requests;
 pub mod resume;
+pub mod sessions;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use crate::backplane::{Backplane, ConnectionRecord, Delivery, HubOptions, HubSink};
+use crate::backplane::{Backplane, ConnectionRecord, Delivery, HubOptions, HubSink, NodeService};
 use crate::position::Offset;
-use crate::topic::{ConnectionId, GroupName, HubName, Topic, UserId};
+use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic, UserId};
 use crate::wire::Envelope;
 
 /// The nodes of one cluster.
@@ -48,8 +55,8 @@ impl Recorder {
     /// What a session of this connection would have sent so far, by offset and target.
     #[must_use]
     pub fn received(&self, connection: &ConnectionId) -> Vec<(Offset, String)> {
-        let mut topics = HashSet::new();
-        let mut received = Vec::new();
+        let own = Topic::Connection(connection.clone());
+        let (mut topics, mut received) = (HashSet::new(), Vec::new());
         for delivery in self.deliveries.lock().iter() {
             match delivery {
                 Delivery::Joined {
@@ -57,8 +64,12 @@ impl Recorder {
                     topics: joined,
                     ..
                 } if who == connection => {
+                    if joined.contains(&own) {
+                        topics.clear(); // it begins here: what it had in an earlier ownership is told again
+                    }
                     topics.extend(joined.iter().cloned());
                 }
+                Delivery::Taken { connection: who, .. } if who == connection => topics.clear(),
                 Delivery::Left {
                     connection: who,
                     topics: left,
@@ -98,6 +109,49 @@ impl Recorder {
             .iter()
             .filter(|delivery| matches!(delivery, Delivery::Gap(_)))
             .count()
+    }
+}
+
+/// A service that notes what a node is told about connections and the end of nodes, and answers nobody.
+#[derive(Default)]
+pub struct Witness {
+    orphans: Mutex<Vec<ConnectionRecord>>,
+    fenced: AtomicUsize,
+}
+
+impl Witness {
+    /// Sets a new one as a node's service.
+    #[must_use]
+    pub fn of(node: &dyn Backplane) -> Arc<Self> {
+        let witness = Arc::new(Self::default());
+        node.set_service(Arc::clone(&witness) as Arc<dyn NodeService>);
+        witness
+    }
+
+    /// The connections whose removal this node was told of.
+    #[must_use]
+    pub fn orphans(&self) -> Vec<ConnectionRecord> {
+        self.orphans.lock().clone()
+    }
+
+    /// How often this node was told that its connections were removed.
+    #[must_use]
+    pub fn fenced(&self) -> usize {
+        self.fenced.load(Ordering::Acquire)
+    }
+}
+
+impl NodeService for Witness {
+    fn serve(&self, _payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+        std::future::pending().boxed()
+    }
+
+    fn orphan_removed(&self, _hub: &HubName, connection: ConnectionRecord) {
+        self.orphans.lock().push(connection);
+    }
+
+    fn fenced(&self) {
+        self.fenced.fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -192,7 +246,13 @@ pub fn record(user: Option<&str>) -> ConnectionRecord {
     ConnectionRecord {
         id,
         user: user.map(|user| UserId::parse(user).unwrap()),
+        state: None,
     }
+}
+
+/// The node that owns a connection.
+pub async fn owner(member: &Member, connection: &ConnectionId) -> Option<NodeId> {
+    member.node.look_up(&member.hub, connection).await.unwrap()?.owner
 }
 
 /// A group's name.

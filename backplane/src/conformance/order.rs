@@ -127,6 +127,7 @@ pub async fn an_envelope_arrives_unchanged(nodes: &Nodes) {
         except: vec![left_out.to_string()],
         traceparent: "00-1".to_owned(),
         tracestate: "a=b".to_owned(),
+        ..Envelope::default()
     };
     members[0]
         .node

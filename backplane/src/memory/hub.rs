@@ -10,9 +10,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::log::Log;
+use super::sessions::Session;
 use crate::backplane::{Claim, ConnectionRecord, Delivery, HubOptions, HubSink, LogRead, Message};
 use crate::error::BackplaneError;
-use crate::position::Offset;
+use crate::position::{Epoch, Offset, Position};
+use crate::replay::Past;
+use crate::sessions::{Entered, Version};
 use crate::topic::{ConnectionId, GroupName, NodeId, Topic, UserId};
 use crate::wire::Envelope;
 
@@ -22,23 +25,31 @@ const LANE_CAPACITY: usize = 4_096;
 const BATCH: usize = 256;
 
 pub(super) struct Hub {
-    node: NodeId,
-    state: Mutex<State>,
+    pub(super) node: NodeId,
+    pub(super) epoch: Epoch,
+    pub(super) options: HubOptions,
+    pub(super) state: Mutex<State>,
     lane: mpsc::Sender<Item>,
 }
 
-struct State {
-    log: Log,
-    connections: HashMap<ConnectionId, Connection>,
+pub(super) struct State {
+    pub(super) log: Log,
+    pub(super) connections: HashMap<ConnectionId, Connection>,
     /// How many connections receive a topic; their own topics are not listed.
     interest: HashMap<Topic, usize>,
     tombstones: HashMap<ConnectionId, Instant>,
+    versions: u64,
 }
 
-struct Connection {
-    user: Option<UserId>,
+pub(super) struct Connection {
+    pub(super) user: Option<UserId>,
     entered: bool,
-    groups: HashSet<GroupName>,
+    pub(super) groups: HashSet<GroupName>,
+    pub(super) version: Version,
+    /// Until when it may be taken over, where nobody owns it.
+    pub(super) parked: Option<Instant>,
+    /// What is kept of a resumable one.
+    pub(super) session: Option<Session>,
 }
 
 /// What waits for the sink.
@@ -49,10 +60,11 @@ pub(super) struct Item {
 }
 
 impl Hub {
-    pub(super) fn new(node: NodeId, options: HubOptions) -> (Self, mpsc::Receiver<Item>) {
+    pub(super) fn new(node: NodeId, epoch: Epoch, options: HubOptions) -> (Self, mpsc::Receiver<Item>) {
         let (lane, items) = mpsc::channel(LANE_CAPACITY);
         let state = State {
-            log: Log::new(options),
+            log: Log::new(options.clone()),
+            versions: 0,
             connections: HashMap::new(),
             interest: HashMap::new(),
             tombstones: HashMap::new(),
@@ -60,6 +72,8 @@ impl Hub {
         (
             Self {
                 node,
+                epoch,
+                options,
                 state: Mutex::new(state),
                 lane,
             },
@@ -78,23 +92,43 @@ impl Hub {
         let receivers = match topic {
             Topic::Connection(id) => match state.connections.get(id) {
                 None => return Ok(None),
-                Some(connection) => connection.entered,
+                Some(connection) => connection.entered && connection.parked.is_none(),
             },
             topic => state.interest.contains_key(topic),
         };
-        let offset = state.log.append(topic, Some(Arc::clone(envelope)));
+        let kept = (!self.options.volatile).then(|| Arc::clone(envelope));
+        let offset = match kept {
+            Some(kept) => state.log.append(topic, Some(kept)),
+            None => state.log.skip(),
+        };
         if receivers {
-            let message = Message {
-                topic: topic.clone(),
-                offset,
-                envelope: Arc::clone(envelope),
-            };
-            room.send(Item {
-                delivery: Delivery::Message(message),
-                done: None,
-            });
+            room.send(Item::message(topic, offset, envelope));
         }
         Ok(Some(offset))
+    }
+
+    /// Appends to a connection's topic what a call answers, if `allowed` says so.
+    pub(super) async fn answer(
+        &self,
+        id: &ConnectionId,
+        envelope: &Arc<Envelope>,
+        allowed: impl FnOnce(&mut Session) -> bool,
+    ) -> Result<bool, BackplaneError> {
+        let room = self.lane.reserve().await.map_err(|_| BackplaneError::Closed)?;
+        let mut state = self.state.lock();
+        let Some(connection) = state.connections.get_mut(id) else {
+            return Ok(false);
+        };
+        let owned = connection.parked.is_none();
+        if !connection.session.as_mut().is_some_and(allowed) {
+            return Ok(false);
+        }
+        let topic = Topic::Connection(id.clone());
+        let offset = state.log.append(&topic, Some(Arc::clone(envelope)));
+        if owned {
+            room.send(Item::message(&topic, offset, envelope));
+        }
+        Ok(true)
     }
 
     pub(super) fn claim(&self, connection: &ConnectionRecord) -> Claim {
@@ -105,39 +139,64 @@ impl Hub {
         &self,
         connection: &ConnectionRecord,
         claim: bool,
-    ) -> Result<Offset, BackplaneError> {
-        self.change(&connection.id, |state| {
-            if claim && state.claim(&self.node, connection) != Claim::Claimed {
-                return None;
-            }
-            state.enter(&connection.id)
-        })
-        .await
+    ) -> Result<Entered, BackplaneError> {
+        let mut version = Version(0);
+        let offset = self
+            .change(&connection.id, |state| {
+                if claim && state.claim(&self.node, connection) != Claim::Claimed {
+                    return None;
+                }
+                let at = state.log.next();
+                let known = state.connections.get_mut(&connection.id)?;
+                if known.parked.is_some() {
+                    return None;
+                }
+                version = known.version;
+                if let Some(kept) = &connection.state {
+                    known.session = Some(Session::new(kept.clone(), &self.epoch, at));
+                }
+                state.enter(&connection.id)
+            })
+            .await?;
+        let position = Position {
+            epoch: self.epoch.clone(),
+            offset,
+        };
+        Ok(Entered { position, version })
     }
 
     pub(super) async fn join(&self, id: &ConnectionId, group: &GroupName) -> Result<Offset, BackplaneError> {
         self.change(id, |state| {
-            if state.connections.get_mut(id)?.groups.insert(group.clone()) {
-                state.gain(Topic::Group(group.clone()));
+            let connection = state.connections.get_mut(id)?;
+            let (real, owned) = (
+                connection.groups.insert(group.clone()),
+                connection.parked.is_none(),
+            );
+            let topic = Topic::Group(group.clone());
+            if real && owned {
+                state.gain(topic.clone());
             }
-            Some(Change::Joined(vec![Topic::Group(group.clone())]))
+            Some(Change::new(true, vec![topic], real, owned))
         })
         .await
     }
 
     pub(super) async fn leave(&self, id: &ConnectionId, group: &GroupName) -> Result<Offset, BackplaneError> {
         self.change(id, |state| {
-            if state.connections.get_mut(id)?.groups.remove(group) {
-                state.lose(&Topic::Group(group.clone()));
+            let connection = state.connections.get_mut(id)?;
+            let (real, owned) = (connection.groups.remove(group), connection.parked.is_none());
+            let topic = Topic::Group(group.clone());
+            if real && owned {
+                state.lose(&topic);
             }
-            Some(Change::Left(vec![Topic::Group(group.clone())]))
+            Some(Change::new(false, vec![topic], real, owned))
         })
         .await
     }
 
     /// Gives a connection that was not entered up.
     pub(super) fn release(&self, id: &ConnectionId) -> Result<(), BackplaneError> {
-        let removed = self.state.lock().take(id);
+        let removed = self.state.lock().take_owned(id);
         if removed {
             Ok(())
         } else {
@@ -149,15 +208,11 @@ impl Hub {
 
     pub(super) fn remove(&self, id: &ConnectionId, tombstone: Duration) -> bool {
         let mut state = self.state.lock();
-        let removed = state.take(id);
+        let removed = state.take_owned(id);
         if removed {
             state.tombstones.insert(id.clone(), Instant::now() + tombstone);
         }
         removed
-    }
-
-    pub(super) fn is_owned(&self, id: &ConnectionId) -> bool {
-        self.state.lock().connections.contains_key(id)
     }
 
     pub(super) fn read(&self, topic: &Topic, after: Offset, limit: usize) -> LogRead {
@@ -168,6 +223,7 @@ impl Hub {
         self.state.lock().log.last()
     }
 
+    /// Drops what is too old.
     pub(super) fn sweep(&self) {
         let now = Instant::now();
         let mut state = self.state.lock();
@@ -175,8 +231,26 @@ impl Hub {
         state.tombstones.retain(|_, end| *end > now);
     }
 
+    /// Removes parked connections whose time is up.
+    pub(super) fn remove_expired(&self, tombstone: Duration) -> Vec<ConnectionRecord> {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let up = |(id, connection): (&ConnectionId, &Connection)| {
+            connection
+                .parked
+                .is_some_and(|end| end <= now)
+                .then(|| connection.record(id))
+        };
+        let expired: Vec<_> = state.connections.iter().filter_map(up).collect();
+        for connection in &expired {
+            state.take(&connection.id);
+            state.tombstones.insert(connection.id.clone(), now + tombstone);
+        }
+        expired
+    }
+
     /// Applies a change of membership, logs it in the same step and waits until the sink was given it.
-    async fn change(
+    pub(super) async fn change(
         &self,
         id: &ConnectionId,
         apply: impl FnOnce(&mut State) -> Option<Change>,
@@ -189,6 +263,25 @@ impl Hub {
                 connection: id.clone(),
             })?;
             let offset = state.log.append(&Topic::Connection(id.clone()), None);
+            if let (true, Some(session)) = (
+                change.real,
+                state
+                    .connections
+                    .get_mut(id)
+                    .and_then(|connection| connection.session.as_mut()),
+            ) {
+                session.changed(
+                    Past {
+                        offset,
+                        topics: change.topics.clone(),
+                        joined: change.joined,
+                    },
+                    self.options.retention_messages,
+                );
+            }
+            if !change.owned {
+                return Ok(offset); // nobody here is to hear of it
+            }
             room.send(Item {
                 delivery: change.delivery(id.clone(), offset),
                 done: Some(done),
@@ -200,24 +293,70 @@ impl Hub {
     }
 }
 
-enum Change {
-    Joined(Vec<Topic>),
-    Left(Vec<Topic>),
+impl Item {
+    fn message(topic: &Topic, offset: Offset, envelope: &Arc<Envelope>) -> Self {
+        let message = Message {
+            topic: topic.clone(),
+            offset,
+            envelope: Arc::clone(envelope),
+        };
+        Self {
+            delivery: Delivery::Message(message),
+            done: None,
+        }
+    }
+}
+
+pub(super) struct Change {
+    joined: bool,
+    topics: Vec<Topic>,
+    /// Whether it was not so before.
+    real: bool,
+    /// Whether the connection is this node's.
+    owned: bool,
 }
 
 impl Change {
+    pub(super) fn new(joined: bool, topics: Vec<Topic>, real: bool, owned: bool) -> Self {
+        Self {
+            joined,
+            topics,
+            real,
+            owned,
+        }
+    }
+
     fn delivery(self, connection: ConnectionId, offset: Offset) -> Delivery {
-        match self {
-            Self::Joined(topics) => Delivery::Joined {
+        let topics = self.topics;
+        if self.joined {
+            Delivery::Joined {
                 connection,
                 topics,
                 offset,
-            },
-            Self::Left(topics) => Delivery::Left {
+            }
+        } else {
+            Delivery::Left {
                 connection,
                 topics,
                 offset,
-            },
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// What it receives beside its own topic.
+    pub(super) fn topics(&self) -> Vec<Topic> {
+        let user = self.user.clone().map(Topic::User);
+        let groups = self.groups.iter().cloned().map(Topic::Group);
+        std::iter::once(Topic::All).chain(user).chain(groups).collect()
+    }
+
+    pub(super) fn record(&self, id: &ConnectionId) -> ConnectionRecord {
+        ConnectionRecord {
+            id: id.clone(),
+            user: self.user.clone(),
+            state: self.session.as_ref().map(|session| session.state.clone()),
         }
     }
 }
@@ -231,13 +370,19 @@ impl State {
         {
             return Claim::Closed;
         }
-        if self.connections.contains_key(&connection.id) {
-            return Claim::Owned(node.clone());
+        match self.connections.get(&connection.id) {
+            Some(known) if known.parked.is_some() => return Claim::Closed,
+            Some(_) => return Claim::Owned(node.clone()),
+            None => {}
         }
+        self.versions += 1;
         let new = Connection {
             user: connection.user.clone(),
             entered: false,
             groups: HashSet::new(),
+            version: Version(self.versions),
+            parked: None,
+            session: None,
         };
         self.connections.insert(connection.id.clone(), new);
         Claim::Claimed
@@ -252,7 +397,30 @@ impl State {
             topics.iter().for_each(|topic| self.gain(topic.clone()));
         }
         topics.push(Topic::Connection(id.clone()));
-        Some(Change::Joined(topics))
+        Some(Change::new(true, topics, false, true))
+    }
+
+    /// Makes a connection this node's, anew where it was already.
+    pub(super) fn adopt(&mut self, id: &ConnectionId) {
+        self.versions += 1;
+        let version = Version(self.versions);
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        connection.version = version;
+        let topics = connection.topics();
+        if connection.parked.take().is_some() {
+            topics.into_iter().for_each(|topic| self.gain(topic));
+        }
+    }
+
+    /// Takes a connection that is not parked out of everything.
+    fn take_owned(&mut self, id: &ConnectionId) -> bool {
+        let owned = self
+            .connections
+            .get(id)
+            .is_some_and(|known| known.parked.is_none());
+        owned && self.take(id)
     }
 
     /// Takes a connection out of everything.
@@ -260,17 +428,26 @@ impl State {
         let Some(connection) = self.connections.remove(id) else {
             return false;
         };
-        if connection.entered {
-            self.lose(&Topic::All);
-            if let Some(user) = connection.user {
-                self.lose(&Topic::User(user));
-            }
+        if connection.parked.is_none() {
+            let gained = |topic: &&Topic| connection.entered || matches!(topic, Topic::Group(_));
+            let topics = connection.topics();
+            topics.iter().filter(gained).for_each(|topic| self.lose(topic));
         }
-        connection
-            .groups
-            .into_iter()
-            .for_each(|group| self.lose(&Topic::Group(group)));
         self.log.delete(&Topic::Connection(id.clone()));
+        true
+    }
+
+    /// Takes a connection's owner away. `false` when it can't be taken over.
+    pub(super) fn park(&mut self, id: &ConnectionId, version: Version, until: Instant) -> bool {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return false;
+        };
+        if connection.version != version || connection.session.is_none() || connection.parked.is_some() {
+            return false;
+        }
+        connection.parked = Some(until);
+        let topics = connection.topics();
+        topics.iter().for_each(|topic| self.lose(topic));
         true
     }
 

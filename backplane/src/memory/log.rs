@@ -51,6 +51,11 @@ impl Log {
         self.last
     }
 
+    /// The offset that is given out next.
+    pub(super) fn next(&self) -> Offset {
+        self.last + 1
+    }
+
     pub(super) fn append(&mut self, topic: &Topic, envelope: Option<Arc<Envelope>>) -> Offset {
         self.last += 1;
         let now = Instant::now();
@@ -69,6 +74,12 @@ impl Log {
         }
         ring.tail = self.last;
         ring.touched = now;
+        self.last
+    }
+
+    /// Takes an offset for an entry that is not kept.
+    pub(super) fn skip(&mut self) -> Offset {
+        self.last += 1;
         self.last
     }
 
@@ -102,6 +113,9 @@ impl Log {
         if after > self.last {
             return LogRead::Trimmed; // nobody was ever given such a position
         }
+        if self.options.volatile && after < self.last {
+            return LogRead::Trimmed; // what came since was not kept
+        }
         let ring = self.topics.get(topic);
         let entries = ring.map(|ring| {
             let start = ring.entries.partition_point(|stored| stored.offset <= after);
@@ -134,6 +148,7 @@ mod tests {
         Log::new(HubOptions {
             retention_messages,
             retention: Duration::from_secs(10),
+            ..HubOptions::default()
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod hub;
 mod log;
+mod sessions;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::backplane::{
 use crate::error::BackplaneError;
 use crate::position::{Epoch, Offset, Position};
 use crate::random;
+use crate::sessions::Entered;
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic};
 use crate::wire::Envelope;
 
@@ -33,6 +35,11 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// And at least.
 const SHORTEST_SWEEP_INTERVAL: Duration = Duration::from_millis(50);
 
+/// How long the id of a connection that was not taken over in time stays refused.
+const TOMBSTONE: Duration = Duration::from_secs(120);
+
+type Service = ArcSwapOption<Arc<dyn NodeService>>;
+
 /// The [`Backplane`] of a node that is alone.
 pub struct MemoryBackplane {
     node: NodeId,
@@ -40,7 +47,7 @@ pub struct MemoryBackplane {
     secret: Arc<[u8]>,
     status: watch::Sender<Status>,
     hubs: RwLock<HashMap<HubName, Arc<Hub>>>,
-    service: ArcSwapOption<Arc<dyn NodeService>>,
+    service: Arc<Service>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -55,7 +62,7 @@ impl MemoryBackplane {
             secret: random::secret(),
             status: watch::Sender::new(Status::Connected),
             hubs: RwLock::default(),
-            service: ArcSwapOption::empty(),
+            service: Arc::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         }
@@ -76,12 +83,17 @@ impl MemoryBackplane {
                 what: format!("hub {name} was opened twice"),
             });
         }
-        let period = (options.retention / 4).clamp(SHORTEST_SWEEP_INTERVAL, SWEEP_INTERVAL);
-        let (hub, items) = Hub::new(self.node.clone(), options);
+        let period =
+            (options.retention.min(options.resume_window) / 4).clamp(SHORTEST_SWEEP_INTERVAL, SWEEP_INTERVAL);
+        let (hub, items) = Hub::new(self.node.clone(), self.epoch.clone(), options);
         let hub = Arc::new(hub);
         self.tasks.spawn(run_lane(sink, items, self.closing.clone()));
-        self.tasks
-            .spawn(run_sweeps(Arc::clone(&hub), period, self.closing.clone()));
+        let sweeps = Sweeps {
+            name: name.clone(),
+            hub: Arc::clone(&hub),
+            service: Arc::clone(&self.service),
+        };
+        self.tasks.spawn(sweeps.run(period, self.closing.clone()));
         hubs.insert(name, hub);
         Ok(())
     }
@@ -159,7 +171,7 @@ impl Backplane for MemoryBackplane {
         hub: &'a HubName,
         connection: &'a ConnectionRecord,
         claim: bool,
-    ) -> BoxFuture<'a, Result<Offset, BackplaneError>> {
+    ) -> BoxFuture<'a, Result<Entered, BackplaneError>> {
         async move { self.hub(hub)?.enter(connection, claim).await }.boxed()
     }
 
@@ -196,14 +208,6 @@ impl Backplane for MemoryBackplane {
         group: &'a GroupName,
     ) -> BoxFuture<'a, Result<Offset, BackplaneError>> {
         async move { self.hub(hub)?.leave(connection, group).await }.boxed()
-    }
-
-    fn locate<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionId,
-    ) -> BoxFuture<'a, Result<Option<NodeId>, BackplaneError>> {
-        async move { Ok(self.hub(hub)?.is_owned(connection).then(|| self.node.clone())) }.boxed()
     }
 
     fn read<'a>(
@@ -256,12 +260,29 @@ impl Backplane for MemoryBackplane {
     }
 }
 
-async fn run_sweeps(hub: Arc<Hub>, period: Duration, closing: CancellationToken) {
-    let mut ticks = interval(period);
-    loop {
-        tokio::select! {
-            () = closing.cancelled() => return,
-            _ = ticks.tick() => hub.sweep(),
+/// Drops what is too old of one hub.
+struct Sweeps {
+    name: HubName,
+    hub: Arc<Hub>,
+    service: Arc<Service>,
+}
+
+impl Sweeps {
+    async fn run(self, period: Duration, closing: CancellationToken) {
+        let mut ticks = interval(period);
+        loop {
+            tokio::select! {
+                () = closing.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            self.hub.sweep();
+            // Who is not yet told of removed connections must not remove any.
+            let Some(service) = self.service.load_full() else {
+                continue;
+            };
+            for connection in self.hub.remove_expired(TOMBSTONE) {
+                service.orphan_removed(&self.name, connection);
+            }
         }
     }
 }

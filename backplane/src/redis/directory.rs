@@ -13,10 +13,10 @@ use super::hub::Hub;
 use super::inner::Inner;
 use super::link::{decode, items, malformed};
 use super::local::{Subject, Unfinished};
-use super::script::Place;
 use crate::backplane::{Claim, ConnectionRecord};
 use crate::error::BackplaneError;
-use crate::position::Offset;
+use crate::position::Position;
+use crate::sessions::{Entered, State};
 use crate::topic::{ConnectionId, NodeId, Topic, UserId};
 
 impl Inner {
@@ -59,7 +59,7 @@ impl Inner {
                 let mut local = hub.local.lock();
                 if matches!(
                     local.unfinished.get(&connection.id),
-                    Some(Unfinished::Remove { .. })
+                    Some(Unfinished::Remove { .. } | Unfinished::Park)
                 ) {
                     return Ok(Some(Claim::Closed));
                 }
@@ -104,7 +104,7 @@ impl Inner {
         hub: Arc<Hub>,
         connection: ConnectionRecord,
         claim: bool,
-    ) -> Result<Offset, BackplaneError> {
+    ) -> Result<Entered, BackplaneError> {
         self.check_admitted()?;
         let id = &connection.id;
         let refused = || BackplaneError::NotOwner {
@@ -117,7 +117,7 @@ impl Inner {
             }
             local.user(id).ok_or_else(refused)?
         };
-        let outcome = self.enter_on_server(&hub, id, user, claim).await;
+        let outcome = self.enter_on_server(&hub, &connection, user, claim).await;
         if claim && let Err(error) = &outcome {
             let mut local = hub.local.lock();
             if local.remove(id) && !matches!(error, BackplaneError::NotOwner { .. }) {
@@ -134,10 +134,15 @@ impl Inner {
     async fn enter_on_server(
         self: &Arc<Self>,
         hub: &Arc<Hub>,
-        id: &ConnectionId,
+        connection: &ConnectionRecord,
         user: Option<UserId>,
         claim: bool,
-    ) -> Result<Offset, BackplaneError> {
+    ) -> Result<Entered, BackplaneError> {
+        let id = &connection.id;
+        let connection = ConnectionRecord {
+            user: user.clone(), // as it was claimed
+            ..connection.clone()
+        };
         let begun = Instant::now();
         let deadline = self.deadline();
         let topics = std::iter::once(Topic::All).chain(user.clone().map(Topic::User));
@@ -145,20 +150,20 @@ impl Inner {
             .interest(hub, topics.map(Subject::Topic).collect(), deadline)
             .await?;
         loop {
-            let place = {
+            let (place, version) = {
                 let _gate = self.pass(hub, deadline).await?;
-                let place = hub
-                    .scripts
-                    .enter(&self.commands, id, user.as_ref(), claim)
-                    .await?;
-                let place = owned_place(place, id)?;
-                hub.local.lock().set_entered(id);
-                place
+                let entered = hub.scripts.enter(&self.commands, &connection, claim).await?;
+                let entered = owned(entered, id)?;
+                hub.local.lock().set_entered(id, entered.1);
+                entered
             };
-            let offset = place.offset;
+            let position = Position {
+                epoch: place.epoch.clone(),
+                offset: place.offset,
+            };
             if self.reached(hub.waiters.wait(place), begun, deadline).await? {
                 drop(interested);
-                return Ok(offset);
+                return Ok(Entered { position, version });
             }
         }
     }
@@ -168,7 +173,7 @@ impl Inner {
         hub: Arc<Hub>,
         id: ConnectionId,
     ) -> Result<(), BackplaneError> {
-        if !hub.local.lock().remove(&id) {
+        if !hub.local.lock().remove_owned(&id) {
             return Err(BackplaneError::NotOwner { connection: id });
         }
         let released = async {
@@ -191,7 +196,7 @@ impl Inner {
         id: ConnectionId,
         tombstone: Duration,
     ) -> Result<bool, BackplaneError> {
-        if !hub.local.lock().remove(&id) {
+        if !hub.local.lock().remove_owned(&id) {
             return Ok(false);
         }
         let removal = removal(tombstone);
@@ -221,26 +226,17 @@ impl Inner {
     ) -> Result<bool, BackplaneError> {
         match unfinished {
             Unfinished::Release => hub.scripts.release(&self.commands, id).await,
+            Unfinished::Park => {
+                let call = hub.scripts.park_call(&self.options.node, id, None, None);
+                decode(self.commands.script(&call, Repeat::Safe).await?)
+            }
             Unfinished::Remove { tombstone, name } => {
-                let call = hub
-                    .scripts
-                    .remove_call(&self.options.node, id, tombstone.as_millis(), name);
+                let call =
+                    hub.scripts
+                        .remove_call(Some(&self.options.node), id, tombstone.as_millis(), name, false);
                 Ok(removed(self.commands.script(&call, Repeat::Safe).await?)?.is_some())
             }
         }
-    }
-
-    pub(super) async fn locate(
-        &self,
-        hub: &Hub,
-        id: &ConnectionId,
-    ) -> Result<Option<NodeId>, BackplaneError> {
-        let mut command = redis::cmd("HGET");
-        command.arg(hub.scripts.keys.connection(id)).arg("node");
-        let node: Option<String> = decode(self.commands.command(&command, Repeat::Safe).await?)?;
-        node.map(NodeId::parse)
-            .transpose()
-            .map_err(|_| malformed("the id of an owner"))
     }
 
     /// A node whose connections others are removing must not take new ones: they would be removed as well.
@@ -272,24 +268,25 @@ impl Inner {
 }
 
 /// A removal with a name of its own.
-fn removal(tombstone: Duration) -> Unfinished {
+pub(super) fn removal(tombstone: Duration) -> Unfinished {
     Unfinished::Remove {
         tombstone,
         name: Uuid::new_v4().simple().to_string(),
     }
 }
 
-/// What `remove.lua` answered: the user, where the connection was removed by this call.
-pub(super) fn removed(answer: Value) -> Result<Option<Option<UserId>>, BackplaneError> {
-    let Ok([removed, user]) = <[Value; 2]>::try_from(items(answer)?) else {
+/// What `remove.lua` answered: user and state, where the connection was removed by this call.
+pub(super) fn removed(answer: Value) -> Result<Option<(Option<UserId>, Option<State>)>, BackplaneError> {
+    let Ok([removed, user, state]) = <[Value; 3]>::try_from(items(answer)?) else {
         return Err(malformed("a removal of another length"));
     };
     let user: String = decode(user)?;
-    Ok(decode::<bool>(removed)?.then(|| UserId::parse(user).ok()))
+    let state: Option<Vec<u8>> = decode(state)?;
+    Ok(decode::<bool>(removed)?.then(|| (UserId::parse(user).ok(), state.map(State::from))))
 }
 
-pub(super) fn owned_place(place: Option<Place>, id: &ConnectionId) -> Result<Place, BackplaneError> {
-    place.ok_or_else(|| BackplaneError::NotOwner {
+pub(super) fn owned<T>(answer: Option<T>, id: &ConnectionId) -> Result<T, BackplaneError> {
+    answer.ok_or_else(|| BackplaneError::NotOwner {
         connection: id.clone(),
     })
 }

@@ -28,6 +28,10 @@ pub(super) enum Content {
         connection: ConnectionId,
         topics: Vec<Topic>,
         change: Change,
+        /// The node that owns the connection.
+        owner: String,
+        /// It was so before.
+        redundant: bool,
     },
 }
 
@@ -70,6 +74,8 @@ impl Stored {
                     .filter_map(|key| Topic::from_key(key))
                     .collect(),
                 change: membership.change(),
+                owner: membership.owner,
+                redundant: membership.redundant,
             }),
         }
     }

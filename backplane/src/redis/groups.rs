@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::directory::owned_place;
+use super::directory::owned;
 use super::hub::Hub;
 use super::inner::Inner;
 use super::local::Subject;
@@ -23,8 +23,13 @@ impl Inner {
         change: Change,
     ) -> Result<Offset, BackplaneError> {
         self.check_admitted()?;
-        if !hub.local.lock().contains(&id) {
-            return Err(BackplaneError::NotOwner { connection: id });
+        // Not this node's, as far as it knows. Where it is by the time that it was found to be not parked, it was taken
+        // over here meanwhile.
+        if !hub.local.lock().is_owned(&id) {
+            let changed = self.change_parked(&hub, &id, &group, change).await;
+            if !matches!(changed, Err(BackplaneError::NotOwner { .. })) || !hub.local.lock().is_owned(&id) {
+                return changed;
+            }
         }
         let begun = Instant::now();
         let deadline = self.deadline();
@@ -41,9 +46,12 @@ impl Inner {
                 let _gate = self.pass(&hub, deadline).await?;
                 let place = hub
                     .scripts
-                    .change_group(&self.commands, &id, &group, change)
+                    .change_group(&self.commands, &id, &group, change, false)
                     .await?;
-                let place = owned_place(place, &id)?;
+                let Some(place) = place else {
+                    // The lane has yet to hear who took it over; it may have been parked since.
+                    return self.change_parked(&hub, &id, &group, change).await;
+                };
                 hub.local.lock().set_member(&id, &group, change == Change::Joined);
                 place
             };
@@ -54,5 +62,17 @@ impl Inner {
                 return Ok(offset);
             }
         }
+    }
+
+    /// Joins or leaves for a connection that nobody owns: no sink is to hear of it.
+    async fn change_parked(
+        &self,
+        hub: &Hub,
+        id: &ConnectionId,
+        group: &GroupName,
+        change: Change,
+    ) -> Result<Offset, BackplaneError> {
+        let call = hub.scripts.change_group(&self.commands, id, group, change, true);
+        Ok(owned(call.await?, id)?.offset)
     }
 }

@@ -112,6 +112,16 @@ impl HubKeys {
         format!("{}:closed:{id}", self.base)
     }
 
+    /// Hash: call of a connection that was not answered → node that runs it.
+    pub(super) fn calls(&self, id: &ConnectionId) -> String {
+        format!("{}:calls:{id}", self.base)
+    }
+
+    /// Sorted set: connection without an owner → until when it may be taken over.
+    pub(super) fn parked(&self) -> String {
+        format!("{}:parked", self.base)
+    }
+
     /// Set, when followed by a group's name: the connections of the group.
     pub(super) fn group_prefix(&self) -> String {
         format!("{}:group:", self.base)
@@ -120,6 +130,11 @@ impl HubKeys {
     /// Set, when followed by a user's id: the connections of the user.
     pub(super) fn user_prefix(&self) -> String {
         format!("{}:user:", self.base)
+    }
+
+    /// Set, when followed by a node's id: the connections that the node owns.
+    pub(super) fn node_prefix(&self) -> String {
+        format!("{}:node:", self.base)
     }
 
     /// Set: the connections that a node owns.

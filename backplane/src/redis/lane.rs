@@ -172,6 +172,7 @@ impl Lane {
 
     fn hand_on(&mut self, local: &mut Local, entry: &Stored, received: bool) {
         let offset = entry.offset;
+        let here = self.inner.options.node.as_str();
         match entry.content() {
             None => {
                 warn!(hub = %self.hub.name, "entry of an unknown form");
@@ -188,10 +189,29 @@ impl Lane {
             Some(Content::Membership { connection, .. }) if !local.contains(&connection) => {}
             Some(Content::Membership {
                 connection,
+                change: Change::Taken,
+                owner,
+                ..
+            }) if owner != here => {
+                if local.taken(&connection) {
+                    self.out.push(Delivery::Taken { connection, offset });
+                }
+            }
+            Some(Content::Membership {
+                connection, change, ..
+            }) if change != Change::Taken && local.is_deaf(&connection) => {} // it comes with what is replayed
+            Some(Content::Membership {
+                connection,
                 topics,
-                change: Change::Joined,
+                change: change @ (Change::Joined | Change::Taken),
+                ..
             }) => {
-                if local.joined(&connection, &topics, offset) {
+                let missing = if change == Change::Taken {
+                    local.took(&connection, &topics, offset)
+                } else {
+                    local.joined(&connection, &topics, offset)
+                };
+                if missing {
                     self.inner.wanted.notify_one();
                 }
                 self.out.push(Delivery::Joined {
@@ -204,6 +224,7 @@ impl Lane {
                 connection,
                 topics,
                 change: Change::Left,
+                ..
             }) => {
                 local.left(&connection, &topics);
                 self.out.push(Delivery::Left {

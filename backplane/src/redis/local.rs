@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::backplane::ConnectionRecord;
 use crate::position::Offset;
+use crate::sessions::Version;
 use crate::topic::{ConnectionId, GroupName, Topic, UserId};
 
 /// One hub's connections and interest on this node.
@@ -23,6 +24,12 @@ struct Connection {
     user: Option<UserId>,
     /// The server said that this node owns it.
     owned: bool,
+    /// In which version, once it is known.
+    version: Option<Version>,
+    /// It is being taken over, and the lane has not come to that place yet.
+    taking: bool,
+    /// While it is being taken over: what is live is of an earlier ownership of this node.
+    former: bool,
     entered: Membership,
     groups: HashMap<GroupName, Membership>,
     /// The newest offset of its own topic that was handed on; `None` until it entered.
@@ -74,6 +81,7 @@ enum Subscription {
 #[derive(Clone, Debug)]
 pub(super) enum Unfinished {
     Release,
+    Park,
     Remove { tombstone: Duration, name: String },
 }
 
@@ -108,6 +116,61 @@ impl Local {
         true
     }
 
+    /// Begins to take a connection over; `false` while another call claims it or takes it over. What this node has of
+    /// it from an earlier ownership stays until the lane comes to its end.
+    pub(super) fn begin_taking(&mut self, connection: &ConnectionRecord) -> bool {
+        match self.connections.get_mut(&connection.id) {
+            Some(known) if !known.owned => return false,
+            Some(known) => {
+                (known.owned, known.former, known.taking) = (false, true, true);
+            }
+            None => {
+                self.insert(connection);
+                if let Some(new) = self.connections.get_mut(&connection.id) {
+                    new.taking = true;
+                }
+            }
+        }
+        self.unfinished.remove(&connection.id);
+        true
+    }
+
+    /// Notes that a connection was not taken over: what is left is the earlier ownership, if the lane has not ended it.
+    pub(super) fn end_taking(&mut self, id: &ConnectionId) {
+        match self.connections.get_mut(id) {
+            Some(known) if known.former => (known.owned, known.former, known.taking) = (true, false, false),
+            _ => drop(self.remove(id)),
+        }
+    }
+
+    /// Whether changes of a connection's topics are of an ownership that is over, because it is being taken over.
+    pub(super) fn is_deaf(&self, id: &ConnectionId) -> bool {
+        self.connections
+            .get(id)
+            .is_some_and(|connection| connection.taking && !connection.former)
+    }
+
+    /// Applies that another node has taken a connection over. Returns whether it was this node's until then.
+    pub(super) fn taken(&mut self, id: &ConnectionId) -> bool {
+        match self.connections.get_mut(id) {
+            Some(known) if known.taking => {
+                let former = std::mem::take(&mut known.former);
+                self.silence(id);
+                former
+            }
+            _ => self.remove(id),
+        }
+    }
+
+    /// Applies the beginning of an ownership.
+    pub(super) fn took(&mut self, id: &ConnectionId, topics: &[Topic], offset: Offset) -> bool {
+        self.silence(id);
+        if let Some(connection) = self.connections.get_mut(id) {
+            (connection.taking, connection.former) = (false, false);
+        }
+        self.joined(id, topics, offset)
+    }
+
     pub(super) fn contains(&self, id: &ConnectionId) -> bool {
         self.connections.contains_key(id)
     }
@@ -130,21 +193,42 @@ impl Local {
 
     /// Forgets a connection and what it received; `false` where it is not here.
     pub(super) fn remove(&mut self, id: &ConnectionId) -> bool {
-        let Some(connection) = self.connections.remove(id) else {
-            return false;
+        self.silence(id);
+        self.connections.remove(id).is_some()
+    }
+
+    /// Forgets a connection that this node owns.
+    pub(super) fn remove_owned(&mut self, id: &ConnectionId) -> bool {
+        self.is_owned(id) && self.remove(id)
+    }
+
+    /// Whether this node owns the connection in this version.
+    pub(super) fn is_version(&self, id: &ConnectionId, version: Version) -> bool {
+        self.connections
+            .get(id)
+            .is_some_and(|connection| connection.owned && connection.version == Some(version))
+    }
+
+    /// Ends what a connection receives.
+    fn silence(&mut self, id: &ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
         };
-        if connection.entered.live {
-            self.lose(&Subject::Topic(Topic::All));
-            if let Some(user) = connection.user {
-                self.lose(&Subject::Topic(Topic::User(user)));
+        connection.seen = None;
+        let mut lost = Vec::new();
+        if std::mem::take(&mut connection.entered.live) {
+            lost.push(Topic::All);
+            lost.extend(connection.user.clone().map(Topic::User));
+        }
+        for (group, membership) in &mut connection.groups {
+            if std::mem::take(&mut membership.live) {
+                lost.push(Topic::Group(group.clone()));
             }
         }
-        for (group, membership) in connection.groups {
-            if membership.live {
-                self.lose(&Subject::Topic(Topic::Group(group)));
-            }
+        connection.groups.retain(|_, membership| membership.registered);
+        for topic in lost {
+            self.lose(&Subject::Topic(topic));
         }
-        true
     }
 
     /// Notes that the server has this node as the connection's owner.
@@ -154,11 +238,26 @@ impl Local {
         }
     }
 
-    /// Notes that the server has the connection as entered.
-    pub(super) fn set_entered(&mut self, id: &ConnectionId) {
+    /// Notes that the server has the connection as entered, in this version.
+    pub(super) fn set_entered(&mut self, id: &ConnectionId, version: Version) {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.owned = true;
+            connection.version = Some(version);
             connection.entered.registered = true;
+        }
+    }
+
+    /// Notes that the server has the connection as taken over by this node, with these groups.
+    pub(super) fn set_taken(&mut self, id: &ConnectionId, version: Version, groups: &[GroupName]) {
+        self.set_entered(id, version);
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        for membership in connection.groups.values_mut() {
+            membership.registered = false;
+        }
+        for group in groups {
+            connection.groups.entry(group.clone()).or_default().registered = true;
         }
     }
 

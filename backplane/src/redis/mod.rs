@@ -19,8 +19,10 @@ mod local;
 mod nodes;
 mod options;
 mod reaper;
+mod replay;
 mod rpc;
 mod script;
+mod sessions;
 mod subscriber;
 mod waiters;
 
@@ -54,6 +56,7 @@ use crate::backplane::{
 use crate::error::BackplaneError;
 use crate::position::{Offset, Position};
 use crate::proof::is_complete;
+use crate::sessions::Entered;
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic};
 use crate::wire::{self, Envelope, membership::Change};
 
@@ -168,7 +171,8 @@ impl RedisBackplane {
             if read.epoch != after.epoch {
                 return Ok(LogRead::OtherEpoch(read.epoch));
             }
-            if !is_exact(&read, offset) {
+            let unkept = hub.scripts.options.volatile && offset < read.last;
+            if unkept || !is_exact(&read, offset) {
                 return Ok(LogRead::Trimmed);
             }
             let found = read.entries.len();
@@ -266,7 +270,7 @@ impl Backplane for RedisBackplane {
         hub: &'a HubName,
         connection: &'a ConnectionRecord,
         claim: bool,
-    ) -> BoxFuture<'a, Result<Offset, BackplaneError>> {
+    ) -> BoxFuture<'a, Result<Entered, BackplaneError>> {
         async move {
             let hub = self.inner.hub(hub)?;
             self.inner
@@ -331,18 +335,6 @@ impl Backplane for RedisBackplane {
             self.inner
                 .finish(Arc::clone(&self.inner).change_group(hub, id, group, Change::Left))
                 .await
-        }
-        .boxed()
-    }
-
-    fn locate<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionId,
-    ) -> BoxFuture<'a, Result<Option<NodeId>, BackplaneError>> {
-        async move {
-            let hub = self.inner.hub(hub)?;
-            self.inner.locate(&hub, connection).await
         }
         .boxed()
     }

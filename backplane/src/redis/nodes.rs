@@ -141,6 +141,9 @@ impl Inner {
             for dead in beat.dead {
                 self.tasks.spawn(Arc::clone(self).reap(dead));
             }
+            for hub in self.all_hubs() {
+                self.remove_expired(&hub).await?;
+            }
         }
         Ok(())
     }

@@ -7,10 +7,11 @@ use uuid::Uuid;
 
 use super::commands::Repeat;
 use super::directory::removed;
+use super::hub::Hub;
 use super::inner::Inner;
 use super::link::decode;
 use super::script::{HubScripts, Invocation, Name};
-use crate::backplane::{ConnectionRecord, HubOptions};
+use crate::backplane::ConnectionRecord;
 use crate::error::BackplaneError;
 use crate::topic::{ConnectionId, HubName, NodeId};
 
@@ -52,31 +53,77 @@ impl Inner {
         Ok(Some(connections))
     }
 
+    /// Parks a dead node's resumable connections and removes the others.
     async fn reap_hub(&self, hub: &HubName, dead: &NodeId) -> Result<usize, BackplaneError> {
         let scripts = HubScripts {
             keys: self.keys.hub(hub),
             node: dead.clone(),
-            options: HubOptions::default(),
+            options: self
+                .find_hub(hub.as_str())
+                .map(|hub| hub.scripts.options.clone())
+                .unwrap_or_default(),
         };
         let mut command = redis::cmd("SMEMBERS");
         command.arg(scripts.keys.node(dead));
         let ids: Vec<String> = decode(self.commands.command(&command, Repeat::Safe).await?)?;
         let ids: Vec<_> = ids.iter().filter_map(|id| ConnectionId::parse(id).ok()).collect();
-        let tombstone = self.options.orphan_tombstone.as_millis();
         let name = Uuid::new_v4().simple().to_string();
         let mut count = 0;
         for ids in ids.chunks(REMOVALS) {
-            let calls: Vec<_> = ids
-                .iter()
-                .map(|id| scripts.remove_call(dead, id, tombstone, &name))
-                .collect();
-            let answers = self.commands.scripts(&calls, Repeat::Safe).await?;
-            for (id, answer) in ids.iter().zip(answers) {
-                let Some(user) = removed(answer)? else { continue };
-                count += 1;
-                if let Some(service) = self.service() {
-                    service.orphan_removed(hub, ConnectionRecord { id: id.clone(), user });
+            let park = |id| scripts.park_call(dead, id, None, None);
+            let calls: Vec<_> = ids.iter().map(park).collect();
+            let parked = self.commands.scripts(&calls, Repeat::Safe).await?;
+            let mut others = Vec::new();
+            for (id, parked) in ids.iter().zip(parked) {
+                if !decode::<bool>(parked)? {
+                    others.push(id.clone());
                 }
+            }
+            count += ids.len() - others.len();
+            count += self
+                .remove_orphans(&scripts, hub, Some(dead), &others, &name)
+                .await?;
+        }
+        Ok(count)
+    }
+
+    /// Removes parked connections of a hub whose time is up.
+    pub(super) async fn remove_expired(&self, hub: &Hub) -> Result<(), BackplaneError> {
+        let call = Invocation::new(Name::Expired, vec![hub.scripts.keys.parked()]).number(REMOVALS as u128);
+        let ids: Vec<String> = decode(self.commands.script(&call, Repeat::Safe).await?)?;
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = ids.iter().filter_map(|id| ConnectionId::parse(id).ok()).collect();
+        let name = Uuid::new_v4().simple().to_string();
+        let removed = self
+            .remove_orphans(&hub.scripts, &hub.name, None, &ids, &name)
+            .await?;
+        debug!(hub = %hub.name, removed, "parked connections were not resumed in time");
+        Ok(())
+    }
+
+    /// Removes connections that nobody runs, and tells this node's service of those that it removed.
+    async fn remove_orphans(
+        &self,
+        scripts: &HubScripts,
+        hub: &HubName,
+        owner: Option<&NodeId>,
+        ids: &[ConnectionId],
+        name: &str,
+    ) -> Result<usize, BackplaneError> {
+        let tombstone = self.options.orphan_tombstone.as_millis();
+        let remove = |id| scripts.remove_call(owner, id, tombstone, name, true);
+        let calls: Vec<_> = ids.iter().map(remove).collect();
+        let mut count = 0;
+        for (id, answer) in ids.iter().zip(self.commands.scripts(&calls, Repeat::Safe).await?) {
+            let Some((user, state)) = removed(answer)? else {
+                continue;
+            };
+            count += 1;
+            if let Some(service) = self.service() {
+                let id = id.clone();
+                service.orphan_removed(hub, ConnectionRecord { id, user, state });
             }
         }
         Ok(count)

@@ -9,9 +9,10 @@ use super::commands::{Commands, Repeat};
 use super::entry::Stored;
 use super::keys::HubKeys;
 use super::link::{decode, items, malformed};
-use crate::backplane::HubOptions;
+use crate::backplane::{ConnectionRecord, HubOptions};
 use crate::error::BackplaneError;
 use crate::position::{Epoch, Offset};
+use crate::sessions::{State, Version};
 use crate::topic::{ConnectionId, GroupName, NodeId, Topic, UserId};
 use crate::wire::{self, membership::Change};
 
@@ -32,11 +33,18 @@ pub(super) enum Name {
     Window,
     Heartbeat,
     Reap,
+    TakeOver,
+    Note,
+    Answer,
+    Settle,
+    Checkpoint,
+    Park,
+    Expired,
 }
 
 const LOG: &str = include_str!("scripts/log.lua");
 /// In the order of [`Name`].
-const TEXTS: [&str; 14] = [
+const TEXTS: [&str; 21] = [
     include_str!("scripts/publish.lua"),
     include_str!("scripts/publish_direct.lua"),
     include_str!("scripts/claim.lua"),
@@ -51,6 +59,13 @@ const TEXTS: [&str; 14] = [
     include_str!("scripts/window.lua"),
     include_str!("scripts/heartbeat.lua"),
     include_str!("scripts/reap.lua"),
+    include_str!("scripts/take_over.lua"),
+    include_str!("scripts/note.lua"),
+    include_str!("scripts/answer.lua"),
+    include_str!("scripts/settle.lua"),
+    include_str!("scripts/checkpoint.lua"),
+    include_str!("scripts/park.lua"),
+    include_str!("scripts/expired.lua"),
 ];
 
 /// The scripts as they are called on one run of one server.
@@ -183,7 +198,8 @@ impl HubScripts {
         } else {
             Invocation::new(Name::Publish, keys).arg(self.keys.topic_channel(&key))
         };
-        self.entry_arguments(call.arg(key), entry.clone())
+        let kept = if self.options.volatile { 0 } else { self.kept() };
+        self.entry_arguments(call.arg(key), entry.clone(), kept)
     }
 
     /// Who owns the connection now, and whether this call made it so; nothing where it was closed.
@@ -207,10 +223,10 @@ impl HubScripts {
     pub(super) async fn enter(
         &self,
         commands: &Commands,
-        id: &ConnectionId,
-        user: Option<&UserId>,
+        connection: &ConnectionRecord,
         claim: bool,
-    ) -> Result<Option<Place>, BackplaneError> {
+    ) -> Result<Option<(Place, Version)>, BackplaneError> {
+        let (id, user) = (&connection.id, connection.user.as_ref());
         let topic = Topic::Connection(id.clone());
         let mut keys = self.log_keys(&topic.key());
         let of_user = format!("{}{}", self.keys.user_prefix(), user.map_or("", UserId::as_str));
@@ -227,18 +243,22 @@ impl HubScripts {
         let call = self
             .own(Name::Enter, keys, id)
             .arg(user_text(user))
-            .arg(if claim { "1" } else { "0" });
+            .arg(if claim { "1" } else { "0" })
+            .arg(connection.state.as_ref().map(marked).unwrap_or_default());
         let call = self.membership_arguments(call, id, Change::Joined, &topics);
-        place(commands.script(&call, Repeat::Safe).await?)
+        let entered: Option<(String, Offset, u64)> = decode(commands.script(&call, Repeat::Safe).await?)?;
+        Ok(entered.map(|(epoch, offset, version)| (place(&epoch, offset), Version(version))))
     }
 
-    /// Where the connection becomes, or ceases to be, a member; nothing where this node does not own it.
+    /// Where the connection becomes, or ceases to be, a member; nothing where this node does not own it. With `parked`:
+    /// where nobody does.
     pub(super) async fn change_group(
         &self,
         commands: &Commands,
         id: &ConnectionId,
         group: &GroupName,
         change: Change,
+        parked: bool,
     ) -> Result<Option<Place>, BackplaneError> {
         let name = if change == Change::Joined {
             Name::Join
@@ -248,9 +268,16 @@ impl HubScripts {
         let mut keys = self.log_keys(&Topic::Connection(id.clone()).key());
         let of_group = format!("{}{group}", self.keys.group_prefix());
         keys.extend([self.keys.connection(id), self.keys.groups(id), of_group]);
-        let call = self.own(name, keys, id).arg(group.to_string());
-        let call = self.membership_arguments(call, id, change, &[Topic::Group(group.clone())]);
-        place(commands.script(&call, Repeat::Safe).await?)
+        let owner = if parked { "" } else { self.node.as_str() };
+        let topic = Topic::Group(group.clone());
+        let call = Invocation::new(name, keys)
+            .arg(owner.to_owned())
+            .arg(id.to_string())
+            .arg(group.to_string())
+            .arg(self.membership(id, change, std::slice::from_ref(&topic), true));
+        let call = self.membership_arguments(call, id, change, &[topic]);
+        let changed: Option<(String, Offset)> = decode(commands.script(&call, Repeat::Safe).await?)?;
+        Ok(changed.map(|(epoch, offset)| place(&epoch, offset)))
     }
 
     pub(super) async fn release(
@@ -266,30 +293,35 @@ impl HubScripts {
         )
     }
 
-    /// Removes a connection of `owner`; `name` tells this removal from others when it is repeated.
+    /// Removes a connection of `owner`, or a parked one whose time is up; `name` tells this removal from others when it
+    /// is repeated, which then `tells` the same.
     pub(super) fn remove_call(
         &self,
-        owner: &NodeId,
+        owner: Option<&NodeId>,
         id: &ConnectionId,
         tombstone_ms: u128,
         name: &str,
+        tells: bool,
     ) -> Invocation {
         let topic = Topic::Connection(id.clone()).key();
         let keys = vec![
             self.keys.connection(id),
             self.keys.groups(id),
-            self.keys.node(owner),
+            self.keys.node(owner.unwrap_or(&self.node)),
             self.keys.closed(id),
             self.keys.stream(&topic),
             self.keys.tail(&topic),
+            self.keys.calls(id),
+            self.keys.parked(),
         ];
         Invocation::new(Name::Remove, keys)
-            .arg(owner.to_string())
+            .arg(owner.map(ToString::to_string).unwrap_or_default())
             .arg(id.to_string())
             .number(tombstone_ms)
             .arg(name.to_owned())
             .arg(self.keys.group_prefix())
             .arg(self.keys.user_prefix())
+            .arg(if tells { "1" } else { "0" })
     }
 
     /// Writes down again what this node knows of a connection.
@@ -398,40 +430,51 @@ impl HubScripts {
         Ok((Epoch::new(&epoch), entries))
     }
 
-    fn own(&self, name: Name, keys: Vec<String>, id: &ConnectionId) -> Invocation {
+    pub(super) fn own(&self, name: Name, keys: Vec<String>, id: &ConnectionId) -> Invocation {
         Invocation::new(name, keys)
             .arg(self.node.to_string())
             .arg(id.to_string())
     }
 
-    fn log_keys(&self, topic: &str) -> Vec<String> {
+    pub(super) fn log_keys(&self, topic: &str) -> Vec<String> {
         vec![self.keys.log(), self.keys.stream(topic), self.keys.tail(topic)]
     }
 
-    fn membership_arguments(
+    pub(super) fn membership_arguments(
         &self,
         call: Invocation,
         id: &ConnectionId,
         change: Change,
         topics: &[Topic],
     ) -> Invocation {
+        let call = call
+            .arg(self.keys.lane_channel(&self.node))
+            .arg(Topic::Connection(id.clone()).key());
+        self.entry_arguments(call, self.membership(id, change, topics, false), self.kept())
+    }
+
+    fn membership(&self, id: &ConnectionId, change: Change, topics: &[Topic], redundant: bool) -> Bytes {
         let membership = wire::Membership {
             connection: id.to_string(),
             change: change.into(),
             topics: topics.iter().map(Topic::key).collect(),
+            owner: self.node.to_string(),
+            redundant,
         };
         let entry = wire::Entry {
             body: Some(wire::entry::Body::Membership(membership)),
         };
-        let call = call
-            .arg(self.keys.lane_channel(&self.node))
-            .arg(Topic::Connection(id.clone()).key());
-        self.entry_arguments(call, entry.encode_to_vec().into())
+        entry.encode_to_vec().into()
     }
 
-    fn entry_arguments(&self, call: Invocation, entry: Bytes) -> Invocation {
+    /// Most entries that are kept of a topic.
+    pub(super) fn kept(&self) -> u128 {
+        self.options.retention_messages.max(1) as u128
+    }
+
+    pub(super) fn entry_arguments(&self, call: Invocation, entry: Bytes, kept: u128) -> Invocation {
         call.arg(entry)
-            .number(self.options.retention_messages.max(1) as u128)
+            .number(kept)
             .number(self.options.retention.as_millis().max(1))
             .number(self.tail_life_ms())
     }
@@ -442,14 +485,18 @@ impl HubScripts {
     }
 }
 
+/// A state as an argument: it may be empty, and no state is something else.
+fn marked(state: &State) -> Bytes {
+    [b"s", state.as_ref()].concat().into()
+}
+
 fn user_text(user: Option<&UserId>) -> String {
     user.map(ToString::to_string).unwrap_or_default()
 }
 
-fn place(answer: Value) -> Result<Option<Place>, BackplaneError> {
-    let place: Option<(String, Offset)> = decode(answer)?;
-    Ok(place.map(|(epoch, offset)| Place {
-        epoch: Epoch::new(&epoch),
+pub(super) fn place(epoch: &str, offset: Offset) -> Place {
+    Place {
+        epoch: Epoch::new(epoch),
         offset,
-    }))
+    }
 }

@@ -21,19 +21,27 @@ end
 -- Appends an entry to a topic and pushes it: one offset, one place in the stream, one place on the channel.
 -- The topic's newest offset is kept in a key of its own that outlives the stream, so that an entry can name its
 -- predecessor after that was trimmed away or has expired.
-local function append(log, stream, tail, channel, topic, entry, most, life, tail_life)
+-- With no entries to keep it is pushed only. `also`: a second channel.
+local function append(log, stream, tail, channel, topic, entry, most, life, tail_life, also)
   local epoch = open_log(log)
   local offset = redis.call('HINCRBY', log, 'offset', 1)
-  local previous = redis.call('SET', tail, offset, 'PX', tail_life, 'GET') or 0
-  local id = offset .. '-0'
-  local added = redis.pcall('XADD', stream, 'MAXLEN', '~', most, id, 'p', previous, 'e', entry)
-  if type(added) == 'table' and added.err then
-    -- The stream has a higher id than the counter ever gave out: it is not of this log.
-    redis.call('DEL', stream)
-    redis.call('XADD', stream, id, 'p', previous, 'e', entry)
+  local previous = 0
+  if most ~= '0' then
+    previous = redis.call('SET', tail, offset, 'PX', tail_life, 'GET') or 0
+    local id = offset .. '-0'
+    local added = redis.pcall('XADD', stream, 'MAXLEN', '~', most, id, 'p', previous, 'e', entry)
+    if type(added) == 'table' and added.err then
+      -- The stream has a higher id than the counter ever gave out: it is not of this log.
+      redis.call('DEL', stream)
+      redis.call('XADD', stream, id, 'p', previous, 'e', entry)
+    end
+    redis.call('PEXPIRE', stream, life)
   end
-  redis.call('PEXPIRE', stream, life)
-  redis.call('PUBLISH', channel, epoch .. ' ' .. offset .. ' ' .. previous .. ' ' .. topic .. '\n' .. entry)
+  local push = epoch .. ' ' .. offset .. ' ' .. previous .. ' ' .. topic .. '\n' .. entry
+  redis.call('PUBLISH', channel, push)
+  if also then
+    redis.call('PUBLISH', also, push)
+  end
   return epoch, offset
 end
 

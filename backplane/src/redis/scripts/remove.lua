@@ -1,28 +1,44 @@
 -- Removes a connection from the directory and from every set, and leaves a tombstone.
 -- KEYS: 1 connection, 2 groups of the connection, 3 connections of the node, 4 tombstone, 5 stream, 6 tail of the
---       connection's topic
--- ARGV: 1 node that must own it, 2 connection id, 3 life of the tombstone (milliseconds), 4 name of this removal,
---       5 key of a group without its name, 6 key of a user without its id
--- Returns 1 and the user where this call, or an earlier one of the same name, removed the connection; else 0.
+--       connection's topic, 7 calls of the connection, 8 parked connections
+-- ARGV: 1 node that must own it, or nothing for a parked one, 2 connection id, 3 life of the tombstone (milliseconds),
+--       4 name of this removal, 5 key of a group without its name, 6 key of a user without its id, 7 `1` where a
+--       repetition of this call must answer the same
+-- Returns 1, user and state where this call, or an earlier one of the same name, removed the connection; else 0.
 -- An owner may remove what the server forgot in a restart: only a tombstone says that somebody was faster.
-local found = redis.call('HMGET', KEYS[1], 'node', 'user')
+local found = redis.call('HMGET', KEYS[1], 'node', 'user', 'state')
 local closed = redis.call('GET', KEYS[4])
-if closed and closed == ARGV[4] then
-  return {1, found[2] or ''}
+if closed and string.sub(closed, 1, #ARGV[4]) == ARGV[4] then
+  local user, marked = string.match(string.sub(closed, #ARGV[4] + 1), '^([^\n]*)\n(.*)$')
+  return {1, user or '', marked and marked ~= '' and string.sub(marked, 2) or false}
 end
-if closed or (found[1] and found[1] ~= ARGV[1]) then
+local refused = closed or (found[1] and found[1] ~= ARGV[1])
+if ARGV[1] == '' and not refused then
+  -- It may have been taken over and parked again since its time was up.
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local waits = redis.call('ZSCORE', KEYS[8], ARGV[2])
+  refused = not found[1] or not waits or tonumber(waits) > now
+end
+if refused then
   redis.call('SREM', KEYS[3], ARGV[2])
-  return {0, ''}
+  if not found[1] then
+    redis.call('ZREM', KEYS[8], ARGV[2])
+  end
+  return {0, '', false}
 end
 for _, group in ipairs(redis.call('SMEMBERS', KEYS[2])) do
   redis.call('SREM', ARGV[5] .. group, ARGV[2])
 end
-if found[2] and found[2] ~= '' then
-  redis.call('SREM', ARGV[6] .. found[2], ARGV[2])
+local user = found[2] or ''
+if user ~= '' then
+  redis.call('SREM', ARGV[6] .. user, ARGV[2])
 end
 redis.call('SREM', KEYS[3], ARGV[2])
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[5], KEYS[6])
+redis.call('ZREM', KEYS[8], ARGV[2])
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[5], KEYS[6], KEYS[7])
 if tonumber(ARGV[3]) > 0 then
-  redis.call('SET', KEYS[4], ARGV[4], 'PX', ARGV[3])
+  local told = ARGV[7] == '1' and (user .. '\n' .. (found[3] and 's' .. found[3] or '')) or ''
+  redis.call('SET', KEYS[4], ARGV[4] .. told, 'PX', ARGV[3])
 end
-return {1, found[2] or ''}
+return {1, user, found[3]}

@@ -1,0 +1,517 @@
+//! A resumable connection receives what it would have received had it never moved.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use super::{Member, Nodes, group, open, record};
+use crate::backplane::{ConnectionRecord, HubOptions, LogRead};
+use crate::error::BackplaneError;
+use crate::position::{Epoch, Offset, Position};
+use crate::sessions::{Checkpoint, Entered, TakeOver, Taken, Version};
+use crate::topic::{ConnectionId, Topic, UserId};
+
+/// What a connection received: offsets and targets.
+pub type Received = Vec<(Offset, String)>;
+
+/// A connection with an id of its own that can be taken over.
+#[must_use]
+pub fn resumable(user: Option<&str>) -> ConnectionRecord {
+    ConnectionRecord {
+        state: Some(Bytes::from_static(b"state\0\xff")),
+        ..record(user)
+    }
+}
+
+/// The topic of a group.
+#[must_use]
+pub fn of_group(name: &str) -> Topic {
+    Topic::Group(group(name))
+}
+
+/// The topic of a connection.
+#[must_use]
+pub fn of_connection(id: &ConnectionId) -> Topic {
+    Topic::Connection(id.clone())
+}
+
+impl Member {
+    /// Enters a new connection that can be taken over.
+    pub async fn connect_resumable(&self, user: Option<&str>) -> (ConnectionRecord, Entered) {
+        let connection = resumable(user);
+        let entered = self.node.enter(&self.hub, &connection, true).await.unwrap();
+        (connection, entered)
+    }
+
+    /// The present ownership of a connection that exists.
+    pub async fn version(&self, connection: &ConnectionId) -> Version {
+        let listing = self.node.look_up(&self.hub, connection).await.unwrap();
+        listing.unwrap().version
+    }
+
+    /// Gives a connection up in its present ownership.
+    pub async fn park(&self, connection: &ConnectionId) -> bool {
+        let version = self.version(connection).await;
+        self.node
+            .park(&self.hub, connection, version, None)
+            .await
+            .unwrap()
+    }
+
+    /// Takes a connection over from the ownership that is named.
+    pub async fn take_over_of(&self, connection: &ConnectionId, version: Version) -> TakeOver {
+        self.node.take_over(&self.hub, connection, version).await.unwrap()
+    }
+
+    /// Takes a connection over, whoever has it.
+    pub async fn take_over(&self, connection: &ConnectionId) -> Taken {
+        let version = self.version(connection).await;
+        match self.take_over_of(connection, version).await {
+            TakeOver::Taken(taken) => *taken,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What a connection that was taken over missed since a place.
+    pub async fn replay_after(&self, taken: &Taken, after: &Position) -> LogRead {
+        let upto = taken.position.offset;
+        self.node
+            .replay(&self.hub, &taken.record, &taken.groups, after, upto)
+            .await
+            .unwrap()
+    }
+
+    /// What a connection that was taken over received after its checkpoint: the replay, then what came live.
+    pub async fn whole_until(&self, taken: &Taken, target: &str) -> Received {
+        let mut whole = exact(
+            self.replay_after(taken, &taken.checkpoint.position).await,
+            &taken.record.id,
+        );
+        let live = self.sink.received_until(&taken.record.id, target).await;
+        whole.extend(
+            live.into_iter()
+                .filter(|(offset, _)| *offset > taken.position.offset),
+        );
+        whole
+    }
+}
+
+/// The messages of a read that must be exact, less those that leave the connection out.
+#[must_use]
+pub fn exact(read: LogRead, connection: &ConnectionId) -> Received {
+    let LogRead::Exact(messages) = read else {
+        panic!("{read:?}")
+    };
+    let due = messages
+        .iter()
+        .filter(|message| !message.envelope.except.iter().any(|id| id == connection.as_str()));
+    due.map(|message| (message.offset, message.envelope.target.clone()))
+        .collect()
+}
+
+/// Notes what a connection has to receive while it is published.
+struct Ledger {
+    expected: Received,
+    count: usize,
+}
+
+impl Ledger {
+    fn new() -> Self {
+        Self {
+            expected: Vec::new(),
+            count: 0,
+        }
+    }
+
+    /// Publishes to topics that the connection has (`true`) or does not have.
+    async fn say(&mut self, member: &Member, topics: &[(&Topic, bool)]) {
+        for (topic, due) in topics {
+            self.count += 1;
+            let target = format!("m{}", self.count);
+            let offset = member.publish((*topic).clone(), &target).await.unwrap();
+            if *due {
+                self.expected.push((offset, target));
+            }
+        }
+    }
+
+    /// Publishes the last message, which the connection has to receive.
+    async fn end(&mut self, member: &Member) {
+        let offset = member.publish(Topic::All, "end").await.unwrap();
+        self.expected.push((offset, "end".to_owned()));
+    }
+}
+
+/// A connection that was parked and taken over receives everything once, in order, with its memberships as they were
+/// before, while nobody owned it, and after.
+pub async fn what_came_meanwhile_is_replayed(nodes: &Nodes) {
+    let members = open(nodes, HubOptions::default()).await;
+    let (home, other) = (&members[0], members.last().unwrap());
+    let between = &members[members.len() / 2];
+    let (connection, _) = home.connect_resumable(Some("me")).await;
+    let id = &connection.id;
+    let user = |name| Topic::User(UserId::parse(name).unwrap());
+    let (me, you, own) = (user("me"), user("you"), of_connection(id));
+    let (g, h, k) = (of_group("g"), of_group("h"), of_group("k"));
+    let mut ledger = Ledger::new();
+    home.join(id, "g").await;
+    home.join(id, "h").await;
+    ledger
+        .say(
+            between,
+            &[
+                (&g, true),
+                (&h, true),
+                (&k, false),
+                (&me, true),
+                (&you, false),
+                (&own, true),
+            ],
+        )
+        .await;
+    home.leave(id, "h").await;
+    ledger
+        .say(other, &[(&h, false), (&g, true), (&Topic::All, true)])
+        .await;
+    home.sink
+        .received_until(id, &ledger.expected.last().unwrap().1)
+        .await;
+    assert_eq!(home.sink.received(id), ledger.expected);
+    assert!(home.park(id).await);
+    ledger
+        .say(
+            between,
+            &[(&g, true), (&h, false), (&own, true), (&me, true), (&you, false)],
+        )
+        .await;
+    between.join(id, "k").await;
+    ledger
+        .say(home, &[(&k, true), (&g, true), (&Topic::All, true)])
+        .await;
+    other.leave(id, "g").await;
+    home.join(id, "h").await;
+    ledger
+        .say(other, &[(&g, false), (&h, true), (&k, true), (&own, true)])
+        .await;
+    let taken = other.take_over(id).await;
+    assert_eq!(taken.record, connection);
+    let mut groups = taken.groups.clone();
+    groups.sort();
+    assert_eq!(groups, [group("h"), group("k")]);
+    ledger.say(home, &[(&g, false), (&h, true), (&k, true)]).await;
+    other.leave(id, "k").await;
+    other.join(id, "g").await;
+    ledger
+        .say(
+            between,
+            &[(&g, true), (&h, true), (&k, false), (&me, true), (&own, true)],
+        )
+        .await;
+    ledger.end(home).await;
+    assert_eq!(other.whole_until(&taken, "end").await, ledger.expected);
+}
+
+/// Joining again what was joined, and leaving what was not, changes nothing of what is replayed.
+pub async fn redundant_changes_are_not_replayed(nodes: &Nodes) {
+    let members = open(nodes, HubOptions::default()).await;
+    let (home, other) = (&members[0], members.last().unwrap());
+    let (connection, _) = home.connect_resumable(None).await;
+    let id = &connection.id;
+    let (g, h) = (of_group("g"), of_group("h"));
+    let mut ledger = Ledger::new();
+    home.leave(id, "h").await;
+    home.join(id, "g").await;
+    ledger.say(other, &[(&g, true), (&h, false)]).await;
+    home.join(id, "g").await;
+    home.leave(id, "h").await;
+    ledger.say(other, &[(&g, true), (&h, false)]).await;
+    assert!(home.park(id).await);
+    other.join(id, "g").await;
+    other.leave(id, "h").await;
+    ledger.say(home, &[(&g, true), (&h, false)]).await;
+    let taken = other.take_over(id).await;
+    other.join(id, "g").await;
+    other.leave(id, "h").await;
+    ledger.say(home, &[(&g, true), (&h, false)]).await;
+    // And from a place in the middle of it.
+    assert!(other.park(id).await);
+    let middle = Position {
+        offset: ledger.expected[0].0,
+        ..taken.position.clone()
+    };
+    let again = home.take_over(id).await;
+    let replayed = exact(home.replay_after(&again, &middle).await, id);
+    assert_eq!(replayed, ledger.expected[1..]);
+    ledger.end(other).await;
+    assert_eq!(home.whole_until(&again, "end").await, ledger.expected);
+}
+
+/// What was published to a parked connection's own topic comes to who takes it over.
+pub async fn what_is_for_a_parked_connection_is_kept(nodes: &Nodes) {
+    let members = open(nodes, HubOptions::default()).await;
+    let (home, other) = (&members[0], members.last().unwrap());
+    let (connection, _) = home.connect_resumable(None).await;
+    let own = of_connection(&connection.id);
+    assert!(home.park(&connection.id).await);
+    let mut ledger = Ledger::new();
+    for member in &members {
+        ledger.say(member, &[(&own, true), (&own, true)]).await;
+    }
+    let taken = other.take_over(&connection.id).await;
+    ledger.end(home).await;
+    assert_eq!(other.whole_until(&taken, "end").await, ledger.expected);
+}
+
+/// Publishes to a topic without pause until stopped.
+struct Stream {
+    stop: Arc<AtomicBool>,
+    task: JoinHandle<Received>,
+}
+
+impl Stream {
+    fn start(member: &Member, topic: Topic) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, member) = (Arc::clone(&stop), member.clone());
+        let task = tokio::spawn(async move {
+            let mut published = Vec::new();
+            while !stopped.load(Ordering::Acquire) {
+                published.push((member.publish(topic.clone(), "m").await.unwrap(), "m".to_owned()));
+                tokio::task::yield_now().await;
+            }
+            published
+        });
+        Self { stop, task }
+    }
+
+    async fn stop(self) -> Received {
+        self.stop.store(true, Ordering::Release);
+        self.task.await.unwrap()
+    }
+}
+
+/// Joins or leaves on whatever node owns the connection at the moment.
+pub async fn change_wherever(members: &[Member], id: &ConnectionId, name: &str, join: bool) -> Offset {
+    loop {
+        for member in members {
+            let changed = if join {
+                member.node.join(&member.hub, id, &group(name)).await
+            } else {
+                member.node.leave(&member.hub, id, &group(name)).await
+            };
+            match changed {
+                Ok(offset) => return offset,
+                Err(BackplaneError::NotOwner { .. }) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+/// While others publish without pause and somebody changes its groups, a connection moves from node to node, given up or
+/// not, and misses nothing.
+pub async fn a_connection_that_moves_misses_nothing(nodes: &Nodes) {
+    let options = HubOptions {
+        retention_messages: 100_000,
+        ..HubOptions::default()
+    };
+    let members = open(nodes, options).await;
+    let (connection, entered) = members[0].connect_resumable(None).await;
+    let id = &connection.id;
+    let always = [
+        Stream::start(&members[0], Topic::All),
+        Stream::start(members.last().unwrap(), of_connection(id)),
+    ];
+    let at_times = Stream::start(&members[0], of_group("g"));
+    let (mut memberships, mut taken) = (Vec::new(), None);
+    for round in 0..12 {
+        let (owner, next) = (
+            &members[round % members.len()],
+            &members[(round + 1) % members.len()],
+        );
+        let changes = async {
+            let joined = change_wherever(&members, id, "g", true).await;
+            memberships.push((joined, change_wherever(&members, id, "g", false).await));
+        };
+        let moves = async {
+            if round % 3 != 0 {
+                assert!(owner.park(id).await);
+                tokio::task::yield_now().await;
+            }
+            next.take_over(id).await
+        };
+        taken = Some(tokio::join!(changes, moves).1);
+    }
+    let mut expected = Vec::new();
+    for stream in always {
+        expected.extend(stream.stop().await);
+    }
+    let within = |offset: &Offset| memberships.iter().any(|(from, to)| (from..to).contains(&offset));
+    expected.extend(
+        at_times
+            .stop()
+            .await
+            .into_iter()
+            .filter(|(offset, _)| within(offset)),
+    );
+    expected.retain(|(offset, _)| *offset > entered.position.offset);
+    expected.push((
+        members[0].publish(Topic::All, "end").await.unwrap(),
+        "end".to_owned(),
+    ));
+    expected.sort();
+    let whole = members[12 % members.len()]
+        .whole_until(&taken.unwrap(), "end")
+        .await;
+    let lost = expected.iter().filter(|message| !whole.contains(message));
+    assert_eq!(lost.collect::<Vec<_>>(), Vec::<&(Offset, String)>::new(), "lost");
+    assert_eq!(whole, expected);
+}
+
+/// A checkpoint says from where on is replayed, and stays with the connection.
+pub async fn a_replay_begins_at_the_checkpoint(nodes: &Nodes) {
+    let members = open(nodes, HubOptions::default()).await;
+    let (home, other) = (&members[0], members.last().unwrap());
+    let (connection, entered) = home.connect_resumable(None).await;
+    let (id, own) = (&connection.id, of_connection(&connection.id));
+    let epoch = home.node.position(&home.hub).await.unwrap().epoch;
+    let at = |sequence, offset| Checkpoint {
+        sequence,
+        position: Position {
+            epoch: epoch.clone(),
+            offset,
+        },
+    };
+    let mut ledger = Ledger::new();
+    for _ in 0..6 {
+        home.join(id, "g").await;
+        ledger.say(other, &[(&own, true), (&of_group("g"), true)]).await;
+        home.leave(id, "g").await;
+    }
+    let place = |ledger: &Ledger, sequence: usize| at(sequence as u64, ledger.expected[sequence - 1].0);
+    let (first, second) = (place(&ledger, 3), place(&ledger, 7));
+    let stranger = (record(None).id, entered.version, first.clone());
+    let written = [stranger, (id.clone(), entered.version, first.clone())];
+    home.node.checkpoint(&home.hub, &written).await.unwrap();
+    let taken = other.take_over(id).await;
+    assert_eq!(taken.checkpoint, first);
+    // A checkpoint of the ownership that is over is ignored.
+    home.node
+        .checkpoint(&home.hub, &[(id.clone(), entered.version, at(1, 1))])
+        .await
+        .unwrap();
+    let replayed = exact(other.replay_after(&taken, &taken.checkpoint.position).await, id);
+    assert_eq!(replayed, ledger.expected[3..]);
+    let parked = other
+        .node
+        .park(&other.hub, id, taken.version, Some(&second))
+        .await;
+    assert!(parked.unwrap());
+    let again = home.take_over(id).await;
+    assert_eq!(again.checkpoint, second);
+    ledger.end(other).await;
+    assert_eq!(home.whole_until(&again, "end").await, ledger.expected[7..]);
+}
+
+/// What the log no longer has is told, whichever topic it was of, and also when the connection had left it since.
+pub async fn a_replay_without_all_of_the_log_is_refused(nodes: &Nodes) {
+    let options = HubOptions {
+        retention_messages: 10,
+        ..HubOptions::default()
+    };
+    let members = open(nodes, options).await;
+    let (home, other) = (&members[0], members.last().unwrap());
+    for topic in ["all", "user", "group", "left", "own", "changes"] {
+        let user = format!("me-{topic}");
+        let (connection, entered) = home.connect_resumable(Some(&user)).await;
+        let id = &connection.id;
+        home.join(id, topic).await;
+        assert!(home.park(id).await);
+        for number in 0..300 {
+            match topic {
+                "all" => other.publish(Topic::All, "m").await,
+                "user" => {
+                    other
+                        .publish(Topic::User(UserId::parse(&user).unwrap()), "m")
+                        .await
+                }
+                "group" | "left" => other.publish(of_group(topic), "m").await,
+                "own" => other.publish(of_connection(id), "m").await,
+                _ if number % 2 == 0 => Some(other.leave(id, topic).await),
+                _ => Some(other.join(id, topic).await),
+            };
+        }
+        if topic == "left" {
+            other.leave(id, topic).await;
+        }
+        let taken = other.take_over(id).await;
+        let read = other.replay_after(&taken, &taken.checkpoint.position).await;
+        assert!(matches!(read, LogRead::Trimmed), "{topic}: {read:?}");
+        assert_eq!(taken.checkpoint.position.offset, entered.position.offset);
+        assert!(other.remove(id).await);
+    }
+}
+
+/// A place of another epoch, and one that the log has not come to, are not replayed from.
+pub async fn a_replay_from_a_place_of_another_log_is_refused(nodes: &Nodes) {
+    let members = open(nodes, HubOptions::default()).await;
+    let (home, other) = (&members[0], members.last().unwrap());
+    let (connection, _) = home.connect_resumable(None).await;
+    let taken = other.take_over(&connection.id).await;
+    let after = Position {
+        epoch: Epoch::new("another"),
+        ..taken.checkpoint.position.clone()
+    };
+    let read = other.replay_after(&taken, &after).await;
+    assert!(
+        matches!(&read, LogRead::OtherEpoch(epoch) if *epoch == taken.position.epoch),
+        "{read:?}"
+    );
+    let ahead = Position {
+        offset: taken.position.offset + 100,
+        ..taken.position.clone()
+    };
+    let read = other.replay_after(&taken, &ahead).await;
+    assert!(matches!(read, LogRead::Trimmed), "{read:?}");
+}
+
+/// A volatile hub delivers in order to its members and keeps nothing: only who stands at the end has missed nothing.
+pub async fn a_volatile_hub_keeps_nothing(nodes: &Nodes) {
+    let options = HubOptions {
+        volatile: true,
+        ..HubOptions::default()
+    };
+    let members = open(nodes, options).await;
+    let (home, other) = (&members[0], members.last().unwrap());
+    let (connection, _) = home.connect_resumable(Some("me")).await;
+    let id = &connection.id;
+    let (g, own) = (of_group("g"), of_connection(id));
+    let mut ledger = Ledger::new();
+    ledger.say(other, &[(&g, false), (&own, true)]).await;
+    home.join(id, "g").await;
+    ledger.say(other, &[(&g, true), (&Topic::All, true)]).await;
+    home.leave(id, "g").await;
+    ledger.say(other, &[(&g, false), (&own, true)]).await;
+    ledger.end(other).await;
+    assert_eq!(home.sink.received_until(id, "end").await, ledger.expected);
+    assert_eq!(home.sink.gaps(), 0);
+    let end = home.node.position(&home.hub).await.unwrap();
+    for topic in [Topic::All, g, own, of_group("nobody")] {
+        let read = async |offset| {
+            let after = Position {
+                offset,
+                ..end.clone()
+            };
+            other.node.read(&other.hub, &topic, &after, 10).await.unwrap()
+        };
+        assert!(matches!(read(end.offset).await, LogRead::Exact(found) if found.is_empty()));
+        for offset in [0, end.offset - 1, end.offset + 1] {
+            let found = read(offset).await;
+            assert!(matches!(found, LogRead::Trimmed), "{topic:?}: {found:?}");
+        }
+    }
+    let taken = other.take_over(id).await;
+    let read = other.replay_after(&taken, &taken.checkpoint.position).await;
+    assert!(matches!(read, LogRead::Trimmed), "{read:?}");
+}

@@ -1,0 +1,314 @@
+//! Resumable connections of a node that is alone: they are parked and taken over by itself.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::MemoryBackplane;
+use super::hub::{Change, Hub};
+use crate::backplane::{ConnectionRecord, LogRead};
+use crate::error::BackplaneError;
+use crate::position::{Epoch, Offset, Position};
+use crate::replay::{Memberships, Past};
+use crate::sessions::{Call, Checkpoint, Listing, Sessions, State, TakeOver, Taken, Version};
+use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic};
+use crate::wire::Envelope;
+
+/// What is kept of a resumable connection.
+pub(super) struct Session {
+    pub(super) state: State,
+    checkpoint: Checkpoint,
+    received: u64,
+    calls: HashMap<String, NodeId>,
+    /// Changes of its groups since the checkpoint.
+    changes: VecDeque<Past>,
+    /// Changes up to here are not known.
+    changes_from: Offset,
+}
+
+impl Session {
+    pub(super) fn new(state: State, epoch: &Epoch, entered: Offset) -> Self {
+        Self {
+            state,
+            checkpoint: Checkpoint {
+                sequence: 0,
+                position: Position {
+                    epoch: epoch.clone(),
+                    offset: entered,
+                },
+            },
+            received: 0,
+            calls: HashMap::new(),
+            changes: VecDeque::new(),
+            changes_from: entered,
+        }
+    }
+
+    pub(super) fn changed(&mut self, change: Past, most: usize) {
+        self.changes.push_back(change);
+        if self.changes.len() > most.max(1)
+            && let Some(dropped) = self.changes.pop_front()
+        {
+            self.changes_from = dropped.offset;
+        }
+    }
+
+    fn set_checkpoint(&mut self, checkpoint: &Checkpoint) {
+        self.checkpoint = checkpoint.clone();
+        while let Some(change) = self.changes.front()
+            && change.offset <= checkpoint.position.offset
+        {
+            self.changes_from = change.offset;
+            self.changes.pop_front();
+        }
+    }
+}
+
+impl Hub {
+    /// The session of a connection that is owned in this version.
+    fn with_session<T>(
+        &self,
+        id: &ConnectionId,
+        version: Version,
+        work: impl FnOnce(&mut Session) -> T,
+    ) -> Option<T> {
+        let mut state = self.state.lock();
+        let connection = state.connections.get_mut(id)?;
+        if connection.version != version || connection.parked.is_some() {
+            return None;
+        }
+        connection.session.as_mut().map(work)
+    }
+
+    async fn take_over(&self, id: &ConnectionId, version: Version) -> Result<TakeOver, BackplaneError> {
+        let mut outcome = TakeOver::Gone;
+        let changed = self
+            .change(id, |state| {
+                outcome = state.take_over(id, version, &self.epoch);
+                let TakeOver::Taken(taken) = &outcome else {
+                    return None;
+                };
+                let topics = state.connections.get(&taken.record.id)?.topics();
+                let topics = topics
+                    .into_iter()
+                    .chain([Topic::Connection(id.clone())])
+                    .collect();
+                Some(Change::new(true, topics, false, true))
+            })
+            .await;
+        match changed {
+            Ok(_) | Err(BackplaneError::NotOwner { .. }) => Ok(outcome),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn replay(
+        &self,
+        connection: &ConnectionRecord,
+        groups: &[GroupName],
+        after: &Position,
+        upto: Offset,
+    ) -> LogRead {
+        if after.epoch != self.epoch {
+            return LogRead::OtherEpoch(self.epoch.clone());
+        }
+        let state = self.state.lock();
+        let known = state
+            .connections
+            .get(&connection.id)
+            .and_then(|known| known.session.as_ref());
+        let Some(session) = known.filter(|session| session.changes_from <= after.offset) else {
+            return LogRead::Trimmed;
+        };
+        let within = |change: &&Past| change.offset > after.offset && change.offset <= upto;
+        let changes: Vec<_> = session.changes.iter().filter(within).cloned().collect();
+        let memberships = Memberships::new(connection, groups, &changes, after.offset, upto);
+        let own = (Topic::Connection(connection.id.clone()), after.offset);
+        let mut messages = Vec::new();
+        for (topic, from) in memberships.shared_topics().into_iter().chain([own]) {
+            let LogRead::Exact(found) = state.log.read(&topic, from, usize::MAX) else {
+                return LogRead::Trimmed;
+            };
+            let is_own = matches!(topic, Topic::Connection(_));
+            let due = |offset| offset <= upto && (is_own || memberships.hold(&topic, offset));
+            messages.extend(found.into_iter().filter(|message| due(message.offset)));
+        }
+        messages.sort_by_key(|message| message.offset);
+        LogRead::Exact(messages)
+    }
+}
+
+impl super::hub::State {
+    /// Takes a connection over with the next entry of the log.
+    fn take_over(&mut self, id: &ConnectionId, version: Version, epoch: &Epoch) -> TakeOver {
+        match self.connections.get(id) {
+            None => return TakeOver::Gone,
+            Some(connection) if connection.session.is_none() => return TakeOver::Gone,
+            Some(connection) if connection.version != version => return TakeOver::Changed,
+            Some(_) => {}
+        }
+        self.adopt(id);
+        let Some((connection, session)) = self
+            .connections
+            .get(id)
+            .and_then(|connection| Some((connection, connection.session.as_ref()?)))
+        else {
+            return TakeOver::Gone;
+        };
+        TakeOver::Taken(Box::new(Taken {
+            record: connection.record(id),
+            version: connection.version,
+            position: Position {
+                epoch: epoch.clone(),
+                offset: self.log.next(),
+            },
+            groups: connection.groups.iter().cloned().collect(),
+            checkpoint: session.checkpoint.clone(),
+            received: session.received,
+            calls: session.calls.clone().into_iter().collect(),
+        }))
+    }
+}
+
+impl Sessions for MemoryBackplane {
+    fn look_up<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+    ) -> BoxFuture<'a, Result<Option<Listing>, BackplaneError>> {
+        async move {
+            let hub = self.hub(hub)?;
+            let state = hub.state.lock();
+            Ok(state.connections.get(connection).map(|known| Listing {
+                owner: known.parked.is_none().then(|| hub.node.clone()),
+                version: known.version,
+                user: known.user.clone(),
+                state: known.session.as_ref().map(|session| session.state.clone()),
+            }))
+        }
+        .boxed()
+    }
+
+    fn take_over<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+    ) -> BoxFuture<'a, Result<TakeOver, BackplaneError>> {
+        async move { self.hub(hub)?.take_over(connection, version).await }.boxed()
+    }
+
+    fn replay<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionRecord,
+        groups: &'a [GroupName],
+        after: &'a Position,
+        upto: Offset,
+    ) -> BoxFuture<'a, Result<LogRead, BackplaneError>> {
+        async move { Ok(self.hub(hub)?.replay(connection, groups, after, upto)) }.boxed()
+    }
+
+    fn note<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+        received: u64,
+        call: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move {
+            let hub = self.hub(hub)?;
+            let noted = hub.with_session(connection, version, |session| {
+                session.received = received;
+                if let Some(call) = call {
+                    session.calls.insert(call.to_owned(), hub.node.clone());
+                }
+            });
+            Ok(noted.is_some())
+        }
+        .boxed()
+    }
+
+    fn answer<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        call: Call<'a>,
+        envelope: &'a Envelope,
+        last: bool,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move {
+            let hub = self.hub(hub)?;
+            let envelope = Arc::new(envelope.clone());
+            let allowed = |session: &mut Session| {
+                let runs = session.calls.get(call.id) == Some(call.host);
+                if runs && last {
+                    session.calls.remove(call.id);
+                }
+                runs
+            };
+            hub.answer(connection, &envelope, allowed).await
+        }
+        .boxed()
+    }
+
+    fn settle<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        call: Call<'a>,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move {
+            let hub = self.hub(hub)?;
+            let mut state = hub.state.lock();
+            let session = state
+                .connections
+                .get_mut(connection)
+                .and_then(|known| known.session.as_mut());
+            let Some(session) = session.filter(|session| session.calls.get(call.id) == Some(call.host))
+            else {
+                return Ok(false);
+            };
+            Ok(session.calls.remove(call.id).is_some())
+        }
+        .boxed()
+    }
+
+    fn checkpoint<'a>(
+        &'a self,
+        hub: &'a HubName,
+        checkpoints: &'a [(ConnectionId, Version, Checkpoint)],
+    ) -> BoxFuture<'a, Result<(), BackplaneError>> {
+        async move {
+            let hub = self.hub(hub)?;
+            for (id, version, checkpoint) in checkpoints {
+                hub.with_session(id, *version, |session| session.set_checkpoint(checkpoint));
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn park<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+        checkpoint: Option<&'a Checkpoint>,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move {
+            let hub = self.hub(hub)?;
+            if let Some(checkpoint) = checkpoint {
+                hub.with_session(connection, version, |session| session.set_checkpoint(checkpoint));
+            }
+            let until = Instant::now() + hub.options.resume_window;
+            let parked = hub.state.lock().park(connection, version, until);
+            Ok(parked)
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,120 @@
+//! Which topics a connection had, and when: derived from what the log says of its changes.
+
+use std::collections::HashMap;
+
+use crate::backplane::ConnectionRecord;
+use crate::position::Offset;
+use crate::topic::{GroupName, Topic};
+
+/// A change of a connection's topics, as its own topic has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Past {
+    pub(crate) offset: Offset,
+    pub(crate) topics: Vec<Topic>,
+    pub(crate) joined: bool,
+}
+
+/// The topics of one connection between two places of the log.
+pub(crate) struct Memberships {
+    /// For each topic, in order: after which and before which offset it was received.
+    spans: HashMap<Topic, Vec<(Offset, Offset)>>,
+}
+
+impl Memberships {
+    /// `changes`: all between `after` and `upto`, in order, each of them a real one. `groups`: as they are at `upto`.
+    pub(crate) fn new(
+        connection: &ConnectionRecord,
+        groups: &[GroupName],
+        changes: &[Past],
+        after: Offset,
+        upto: Offset,
+    ) -> Self {
+        let end = upto.saturating_add(1);
+        let mut spans: HashMap<Topic, Vec<(Offset, Offset)>> = HashMap::new();
+        let always = std::iter::once(Topic::All).chain(connection.user.clone().map(Topic::User));
+        for topic in always {
+            spans.insert(topic, vec![(after, end)]);
+        }
+        for change in changes {
+            let of_group = |topic: &&Topic| matches!(topic, Topic::Group(_));
+            for topic in change.topics.iter().filter(of_group) {
+                let spans = spans.entry(topic.clone()).or_default();
+                if change.joined {
+                    spans.push((change.offset, end));
+                } else if let Some(last) = spans.last_mut() {
+                    last.1 = change.offset;
+                } else {
+                    spans.push((after, change.offset)); // it was a member before
+                }
+            }
+        }
+        for group in groups {
+            let topic = Topic::Group(group.clone());
+            spans.entry(topic).or_insert_with(|| vec![(after, end)]); // nothing changed
+        }
+        Self { spans }
+    }
+
+    /// The topics that are not the connection's own, with the place from which on each counts.
+    pub(crate) fn shared_topics(&self) -> Vec<(Topic, Offset)> {
+        let begin =
+            |(topic, spans): (&Topic, &Vec<(Offset, Offset)>)| Some((topic.clone(), spans.first()?.0));
+        self.spans.iter().filter_map(begin).collect()
+    }
+
+    /// Whether the connection received a topic's entry of this offset.
+    pub(crate) fn hold(&self, topic: &Topic, offset: Offset) -> bool {
+        let within = |(after, before): &(Offset, Offset)| *after < offset && offset < *before;
+        self.spans
+            .get(topic)
+            .is_some_and(|spans| spans.iter().any(within))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::topic::ConnectionId;
+
+    fn group(index: usize) -> GroupName {
+        GroupName::parse(format!("g{index}")).unwrap()
+    }
+
+    proptest! {
+        /// A model: groups are joined and left at random; what the changes tell is compared with what was.
+        #[test]
+        fn the_past_follows_from_the_changes_and_the_present(
+            before in proptest::collection::hash_set(0_usize..4, 0..4),
+            steps in proptest::collection::vec((0_usize..4, any::<bool>(), any::<bool>()), 0..40),
+        ) {
+            let record = ConnectionRecord {
+                id: ConnectionId::parse("c").unwrap(),
+                user: None,
+                state: None,
+            };
+            let (after, mut members, mut changes, mut expected) = (10, before.clone(), Vec::new(), Vec::new());
+            for (index, (who, message, join)) in steps.iter().enumerate() {
+                let offset = after + 1 + index as Offset;
+                if *message {
+                    expected.push((*who, offset, members.contains(who)));
+                } else if if *join { members.insert(*who) } else { members.remove(who) } {
+                    changes.push(Past { offset, topics: vec![Topic::Group(group(*who))], joined: *join });
+                }
+            }
+            let upto = after + steps.len() as Offset;
+            let now: Vec<_> = members.iter().map(|index| group(*index)).collect();
+            let memberships = Memberships::new(&record, &now, &changes, after, upto);
+            for (who, offset, received) in expected {
+                prop_assert_eq!(memberships.hold(&Topic::Group(group(who)), offset), received, "{} {}", who, offset);
+            }
+            let topics: HashSet<_> = memberships.shared_topics().into_iter().map(|(topic, _)| topic).collect();
+            for who in before {
+                prop_assert!(topics.contains(&Topic::Group(group(who))));
+            }
+        }
+    }
+}
