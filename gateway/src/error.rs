@@ -8,6 +8,28 @@ use crate::options::OptionError;
 use crate::protocol::{DecodeValueError, EncodeValueError, TranscodeError};
 
 /// Why a call of this library failed.
+///
+/// ```
+/// use hubcast::{Context, Error, Hub, HubTester};
+///
+/// async fn join(context: Context, group: String) -> Result<bool, Error> {
+///     match context.join(group).await {
+///         Ok(()) => Ok(true),
+///         Err(Error::TooManyGroups { .. }) => Ok(false),
+///         Err(error) => Err(error), // as the error of a method it tells clients what they may know
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let hub = Hub::new("rooms").method("Join", join).configure(|hub| hub.limits.groups_per_connection = 1);
+/// let tester = HubTester::new(hub).await?;
+/// let mut client = tester.connect().await;
+/// assert_eq!(client.invoke::<bool>("Join", ("a",)).await, Ok(true));
+/// assert_eq!(client.invoke::<bool>("Join", ("b",)).await, Ok(false));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -28,10 +50,10 @@ pub enum Error {
     /// A method was to be restricted that the hub does not have (yet).
     #[error("the hub has no method {0:?} to restrict; add it before")]
     NoSuchMethod(String),
-    /// A method takes a state that its hub was not given.
-    #[error("the method {method:?} takes State<{state}>, and the hub was not given one with Hub::state")]
+    /// A method or a hook takes a state that its hub was not given.
+    #[error("{method:?} takes State<{state}>, and the hub was not given one with Hub::state")]
     MissingState {
-        /// The method.
+        /// The method, `on_connected` or `on_disconnected`.
         method: String,
         /// The missing type.
         state: &'static str,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use hubcast_backplane::memory::MemoryBackplane;
 use hubcast_backplane::{Backplane, HubName, HubOptions, NodeId, Status};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Authenticator, JwtVerifier, Origins, TokenSigner};
@@ -20,6 +21,9 @@ use crate::hub::{Hub, HubHandle, HubRuntime, Shared};
 use crate::options::Options;
 use crate::session::CloseReason;
 use crate::telemetry::metrics::Metrics;
+
+/// Time between two sessions that leave a node which drains, if the deadline allows for it.
+const DEPARTURE: Duration = Duration::from_millis(1);
 
 /// A running gateway node, to be mounted in an axum application.
 ///
@@ -54,6 +58,33 @@ pub struct Gateway {
 }
 
 /// What a gateway is made of.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use hubcast::backplane::NodeId;
+/// use hubcast::backplane::memory::MemoryBackplane;
+/// use hubcast::{Drained, Gateway, Hub, Options};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut options = Options::default();
+/// options.auth.access_key = Some("an access key of at least 32 bytes".into());
+/// let gateway = Gateway::builder()
+///     .hub(Hub::new("chat"))
+///     .hub(Hub::new("news"))
+///     .backplane(Arc::new(MemoryBackplane::new(NodeId::parse("node-1")?)))
+///     .options(options)
+///     .build()
+///     .await?;
+/// let app: axum::Router = axum::Router::new().merge(gateway.router());
+///
+/// // Before the process ends:
+/// gateway.begin_drain();
+/// assert_eq!(gateway.shutdown(Duration::from_secs(10)).await, Drained::Clean);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Default)]
 pub struct GatewayBuilder {
     hubs: Vec<Hub>,
@@ -74,7 +105,7 @@ pub enum Drained {
 }
 
 impl GatewayBuilder {
-    /// Adds a hub.
+    /// Adds a hub. Its path is `/hubs/` and its name.
     #[must_use]
     pub fn hub(mut self, hub: Hub) -> Self {
         self.hubs.push(hub);
@@ -125,6 +156,8 @@ impl GatewayBuilder {
             let log = HubOptions {
                 retention_messages: log.retention_messages,
                 retention: log.retention,
+                resume_window: log.resume_window,
+                volatile: log.volatile,
             };
             shared
                 .backplane()
@@ -173,12 +206,7 @@ impl Gateway {
         self.app.inner.leaving.cancel();
         let shared = &self.app.inner.shared;
         let finished = timeout(deadline, async {
-            for hub in self.app.inner.hubs.values() {
-                hub.registry()
-                    .all()
-                    .iter()
-                    .for_each(|session| session.close(CloseReason::NodeStops));
-            }
+            self.send_away(deadline / 2).await;
             shared.tasks().close();
             shared.tasks().wait().await;
         })
@@ -192,6 +220,34 @@ impl Gateway {
         // Short even when the server can't be reached: the node's lease ends by itself.
         let _ = timeout(Duration::from_secs(2), shared.backplane().shutdown()).await;
         drained
+    }
+}
+
+impl Gateway {
+    /// Has every session leave: stateful ones go on elsewhere, the clients of others are told that they may reconnect. One
+    /// after the other and in no order, so that they don't all arrive at the remaining nodes at the same moment.
+    async fn send_away(&self, within: Duration) {
+        let hubs = self.app.inner.hubs.values();
+        let mut sessions: Vec<_> = hubs.flat_map(|hub| hub.registry().all()).collect();
+        sessions.sort_by_cached_key(|session| self.app.inner.jitter.hash_one(session.id()));
+        let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
+        let pace = (within / count).min(DEPARTURE);
+        let begun = Instant::now();
+        for (index, session) in sessions.iter().enumerate() {
+            let due = pace.saturating_mul(u32::try_from(index).unwrap_or(u32::MAX));
+            // Sleeping is not exact to less than a millisecond, so that several leave at once.
+            if due.saturating_sub(begun.elapsed()) >= Duration::from_millis(1) {
+                sleep_until(begun + due).await;
+            }
+            session.leave(CloseReason::NodeStops);
+        }
+        // Those that came after the list was made.
+        for hub in self.app.inner.hubs.values() {
+            hub.registry()
+                .all()
+                .iter()
+                .for_each(|session| session.leave(CloseReason::NodeStops));
+        }
     }
 }
 
@@ -224,6 +280,8 @@ struct Inner {
     authenticator: Authenticator,
     origins: Origins,
     draining: AtomicBool,
+    /// Puts sessions into an order of this process's own.
+    jitter: RandomState,
     /// Ends when the node no longer waits for clients.
     leaving: CancellationToken,
 }
@@ -252,6 +310,7 @@ impl App {
                 authenticator,
                 origins,
                 draining,
+                jitter: RandomState::new(),
                 leaving: CancellationToken::new(),
             }),
         }

@@ -45,11 +45,11 @@ pub use auth::Identity;
 pub use error::Error;
 pub use gateway::{Drained, Gateway, GatewayBuilder};
 pub use hub::{
-    Arguments, BindError, Call, CallerClients, Clients, Connection, ConnectionData, Context, Disconnected,
-    Event, Filter, FromInvocation, Groups, Hook, HookOutcome, Hub, HubError, HubHandle, HubSettings,
-    IntoOutcome, IntoStream, Invoked, Method, Needed, Next, NextHook, Question, Recipient, Recipients, Reply,
-    State, StreamMethod, Transport, Upload, UploadError, marker,
+    Arguments, BindError, Call, CallerClients, Clients, Connected, Connection, ConnectionData, Context,
+    Disconnected, Event, Filter, FromHook, FromInvocation, Groups, Hook, HookOutcome, Hub, HubError,
+    HubHandle, HubSettings, IntoOutcome, IntoStream, Invoked, Method, Needed, Next, NextHook, Question,
+    Recipient, Recipients, Reply, State, StreamMethod, Transport, Upload, UploadError, marker,
 };
 pub use hubcast_backplane as backplane;
 pub use options::{AuthOptions, CorsOptions, HubDefaults, Leeway, Limits, OptionError, Options, Timeouts};
-pub use tester::{Called, HubTester, TestClient};
+pub use tester::{Called, Closed, HubTester, TestCall, TestClient, TestClientBuilder, TestUpload};

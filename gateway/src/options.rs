@@ -5,7 +5,24 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
 
-/// Settings of a [`Gateway`](crate::Gateway). Every field has a default that suits production.
+/// Settings of a [`Gateway`](crate::Gateway). Every field has a default that suits production, but that nobody can connect
+/// before `auth` says who may.
+///
+/// ```
+/// use std::time::Duration;
+/// use hubcast::Options;
+///
+/// let mut options = Options::default();
+/// options.auth.access_key = Some("an access key of at least 32 bytes".into());
+/// options.cors.allowed_origins = vec!["https://app.example.org".to_owned()];
+/// options.limits.connections = 20_000;
+/// options.timeouts.client_timeout = Duration::from_secs(60);
+/// options.hubs.detailed_errors = true;
+/// assert_eq!(options.check(), Ok(()));
+///
+/// options.timeouts.keep_alive = Duration::ZERO;
+/// assert_eq!(options.check().unwrap_err().key, "timeouts.keep_alive_seconds");
+/// ```
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
@@ -21,7 +38,23 @@ pub struct Options {
     pub hubs: HubDefaults,
 }
 
-/// Who may connect.
+/// Who may connect: those who show a JSON Web Token (HS256) that one of the keys has signed, and, if so set, everybody.
+/// Which of them a hub admits is the hub's to say: [`Hub::admit`](crate::Hub::admit).
+///
+/// ```
+/// use std::time::Duration;
+/// use hubcast::Options;
+///
+/// let mut options = Options::default();
+/// options.auth.access_key = Some("the new access key, of at least 32 bytes".into());
+/// options.auth.access_key_secondary = Some("the access key of last year, 32 bytes too".into());
+/// options.auth.allow_anonymous = Some(false);
+/// options.auth.leeway = Duration::from_secs(5).into();
+/// assert_eq!(options.check(), Ok(()));
+///
+/// options.auth.access_key = Some("too short".into());
+/// assert_eq!(options.check().unwrap_err().key, "auth.access_key");
+/// ```
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthOptions {
@@ -63,6 +96,16 @@ impl AuthOptions {
 }
 
 /// Which web pages may connect.
+///
+/// ```
+/// use hubcast::Options;
+///
+/// let mut options = Options::default();
+/// options.cors.allowed_origins = vec!["https://app.example.org".to_owned(), "http://localhost:5173".to_owned()];
+/// assert_eq!(options.check(), Ok(()));
+/// options.cors.allowed_origins.push("https://app.example.org/chat".to_owned()); // a page, no origin
+/// assert_eq!(options.check().unwrap_err().key, "cors.allowed_origins");
+/// ```
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CorsOptions {
@@ -71,7 +114,21 @@ pub struct CorsOptions {
     pub allowed_origins: Vec<String>,
 }
 
-/// Bounds on sizes and counts that a peer controls.
+/// Bounds on sizes and counts that a peer controls. All but `connections` may differ from hub to hub: see
+/// [`Hub::configure`](crate::Hub::configure).
+///
+/// ```
+/// use hubcast::{Hub, Options};
+///
+/// let mut options = Options::default();
+/// options.limits.connections = 20_000;
+/// options.limits.message_bytes = 4 * 1024;
+/// let photos = Hub::new("photos").configure(|hub| {
+///     hub.limits.message_bytes = 2 * 1024 * 1024;
+///     hub.limits.http_body_bytes = 4 * 1024 * 1024; // holds one message
+///     hub.limits.outbox_bytes = 8 * 1024 * 1024; // so does this
+/// });
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -105,7 +162,18 @@ impl Default for Limits {
     }
 }
 
-/// Bounds on time.
+/// Bounds on time. May differ from hub to hub: see [`Hub::configure`](crate::Hub::configure).
+///
+/// ```
+/// use std::time::Duration;
+/// use hubcast::Options;
+///
+/// let mut options = Options::default();
+/// // For clients whose timeouts are twice the usual: their silence is borne as long.
+/// options.timeouts.keep_alive = Duration::from_secs(30);
+/// options.timeouts.client_timeout = Duration::from_secs(60);
+/// assert_eq!(options.check(), Ok(()));
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
@@ -150,7 +218,18 @@ impl Default for Timeouts {
     }
 }
 
-/// How hubs behave.
+/// How hubs behave. May differ from hub to hub: see [`Hub::configure`](crate::Hub::configure).
+///
+/// ```
+/// use hubcast::{Hub, Options};
+///
+/// let mut options = Options::default();
+/// options.hubs.detailed_errors = true; // while developing
+/// let renders = Hub::new("renders").configure(|hub| {
+///     hub.hubs.parallel_invocations = 8; // of one client
+///     hub.hubs.stream_buffer = 2; // items are large
+/// });
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HubDefaults {
@@ -167,6 +246,20 @@ pub struct HubDefaults {
     /// How long a topic's entries are kept.
     #[serde(rename = "retention_seconds", deserialize_with = "seconds")]
     pub retention: Duration,
+    /// How long a stateful session waits for its client to come back, on whatever node. What the log keeps should reach
+    /// further.
+    #[serde(rename = "resume_window_seconds", deserialize_with = "seconds")]
+    pub resume_window: Duration,
+    /// Whether messages are pushed and not kept: cheaper, but what a node misses is lost, and no session can be resumed on
+    /// another node, so that stateful reconnect is not offered.
+    pub volatile: bool,
+}
+
+impl HubDefaults {
+    /// Whether clients may have a session that outlives its socket.
+    pub(crate) fn resumes(&self) -> bool {
+        self.stateful_reconnect && !self.volatile
+    }
 }
 
 impl Default for HubDefaults {
@@ -179,6 +272,8 @@ impl Default for HubDefaults {
             stream_buffer: 10,
             retention_messages: log.retention_messages,
             retention: log.retention,
+            resume_window: log.resume_window,
+            volatile: log.volatile,
         }
     }
 }
@@ -310,6 +405,7 @@ impl Options {
             ("timeouts.client_result_seconds", times.client_result),
             ("timeouts.close_seconds", times.close),
             ("hubs.retention_seconds", self.hubs.retention),
+            ("hubs.resume_window_seconds", self.hubs.resume_window),
         ];
         if let Some((key, _)) = all.into_iter().find(|(_, time)| time.is_zero()) {
             return Err(OptionError {

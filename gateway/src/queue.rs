@@ -45,23 +45,13 @@ enum Hold {
 /// Chunks that the consumer may ask for again, until it has acknowledged them.
 #[derive(Debug, Default)]
 struct Resend {
-    /// One for each waiting chunk: whether it is numbered.
-    numbered: VecDeque<bool>,
-    /// Handed out and not acknowledged.
-    kept: VecDeque<Bytes>,
+    /// One for each waiting chunk: the place in the log of one that is numbered.
+    places: VecDeque<Option<u64>>,
+    /// Handed out and not acknowledged, with their places.
+    kept: VecDeque<(Bytes, u64)>,
     kept_bytes: usize,
     /// The number of the first kept chunk, or of the next one when none is kept.
     first: u64,
-}
-
-impl Resend {
-    fn new(waiting: usize) -> Self {
-        Self {
-            numbered: std::iter::repeat_n(true, waiting).collect(),
-            first: 1,
-            ..Self::default()
-        }
-    }
 }
 
 impl State {
@@ -71,30 +61,42 @@ impl State {
             .saturating_add(self.resend.as_ref().map_or(0, |resend| resend.kept_bytes))
     }
 
-    fn push_front(&mut self, chunk: Bytes) {
+    fn push_front(&mut self, chunk: Bytes, place: Option<u64>) {
         self.bytes = self.bytes.saturating_add(chunk.len());
         self.chunks.push_front(chunk);
         if let Some(resend) = &mut self.resend {
-            resend.numbered.push_front(false);
+            resend.places.push_front(place);
         }
     }
 
-    fn push_back(&mut self, chunk: Bytes, numbered: bool) {
+    fn push_back(&mut self, chunk: Bytes, place: Option<u64>) {
         self.bytes = self.bytes.saturating_add(chunk.len());
         self.chunks.push_back(chunk);
         if let Some(resend) = &mut self.resend {
-            resend.numbered.push_back(numbered);
+            resend.places.push_back(place);
         }
+    }
+
+    /// Puts numbered chunks before what waits, and a head before them.
+    fn begin_with(&mut self, kept: VecDeque<(Bytes, u64)>, head: impl FnOnce(u64) -> Option<Bytes>) {
+        let first = self.resend.as_ref().map_or(1, |resend| resend.first);
+        for (chunk, place) in kept.into_iter().rev() {
+            self.push_front(chunk, Some(place));
+        }
+        if let Some(head) = head(first) {
+            self.push_front(head, None);
+        }
+        self.hold = Hold::Nothing;
     }
 
     fn pop_front(&mut self) -> Option<Bytes> {
         let chunk = self.chunks.pop_front()?;
         self.bytes = self.bytes.saturating_sub(chunk.len());
         if let Some(resend) = &mut self.resend
-            && resend.numbered.pop_front() == Some(true)
+            && let Some(Some(place)) = resend.places.pop_front()
         {
             resend.kept_bytes = resend.kept_bytes.saturating_add(chunk.len());
-            resend.kept.push_back(chunk.clone());
+            resend.kept.push_back((chunk.clone(), place));
         }
         Some(chunk)
     }
@@ -138,42 +140,53 @@ impl ByteQueue {
     /// Lets the consumer begin, with `first` before everything that was pushed meanwhile.
     pub(crate) fn open(&self, first: Bytes) {
         let mut state = self.state.lock();
-        state.push_front(first);
+        state.push_front(first, None);
         state.hold = Hold::Nothing;
         drop(state);
         self.filled.notify_one();
     }
 
-    /// Lets the consumer have `first` and nothing more before [`release`](Self::release). From now on numbered chunks are
-    /// kept until they are acknowledged; what waits already is numbered.
-    pub(crate) fn open_resendable(&self, first: Bytes) {
+    /// From now on numbered chunks are kept until they are acknowledged. The first of them gets the number 1.
+    pub(crate) fn keep(&self) {
         let mut state = self.state.lock();
         let waiting = state.chunks.len();
-        state.resend = Some(Box::new(Resend::new(waiting)));
-        state.push_front(first);
+        state.resend = Some(Box::new(Resend {
+            places: std::iter::repeat_n(None, waiting).collect(),
+            first: 1,
+            ..Resend::default()
+        }));
+    }
+
+    /// Lets the consumer have `first` and nothing more before [`release`](Self::release).
+    pub(crate) fn open_one(&self, first: Bytes) {
+        let mut state = self.state.lock();
+        state.push_front(first, None);
         state.hold = Hold::AfterFirst;
         drop(state);
         self.filled.notify_one();
     }
 
-    /// Ends what [`open_resendable`](Self::open_resendable) held back.
+    /// Ends what [`open_one`](Self::open_one) held back.
     pub(crate) fn release(&self) {
         self.state.lock().hold = Hold::Nothing;
         self.filled.notify_one();
     }
 
-    /// Forgets kept chunks up to this number.
-    pub(crate) fn acknowledge(&self, number: u64) {
+    /// Forgets kept chunks up to this number. Returns number and place of the last one that was forgotten.
+    pub(crate) fn acknowledge(&self, number: u64) -> Option<(u64, u64)> {
         let mut state = self.state.lock();
-        let Some(resend) = &mut state.resend else { return };
+        let resend = state.resend.as_mut()?;
+        let mut last = None;
         while resend.first <= number
-            && let Some(chunk) = resend.kept.pop_front()
+            && let Some((chunk, place)) = resend.kept.pop_front()
         {
+            last = Some((resend.first, place));
             resend.first = resend.first.saturating_add(1);
             resend.kept_bytes = resend.kept_bytes.saturating_sub(chunk.len());
         }
         drop(state);
         self.drained.notify_waiters();
+        last
     }
 
     /// Puts everything that was not acknowledged before what waits, behind a chunk that is made from the number of the
@@ -183,36 +196,45 @@ impl ByteQueue {
         let Some(resend) = &mut state.resend else { return };
         let kept = std::mem::take(&mut resend.kept);
         resend.kept_bytes = 0;
-        let head = head(resend.first);
-        for chunk in kept.into_iter().rev() {
-            state.push_front(chunk);
-            if let Some(numbered) = state
-                .resend
-                .as_mut()
-                .and_then(|resend| resend.numbered.front_mut())
-            {
-                *numbered = true;
-            }
-        }
-        if let Some(head) = head {
-            state.push_front(head);
-        }
-        state.hold = Hold::Nothing;
+        state.begin_with(kept, head);
         drop(state);
         self.filled.notify_one();
     }
 
+    /// Opens a queue that goes on where another one ended: `kept` are chunks that the consumer may have, and that come
+    /// before those that were pushed since [`keep`](Self::keep); the first of them all gets the number `first`. `false`
+    /// when they are more than the queue may hold.
+    pub(crate) fn go_on(
+        &self,
+        first: u64,
+        kept: VecDeque<(Bytes, u64)>,
+        head: impl FnOnce(u64) -> Option<Bytes>,
+    ) -> bool {
+        let mut state = self.state.lock();
+        let bytes: usize = kept.iter().map(|(chunk, _)| chunk.len()).sum();
+        if state.closed || state.weight().saturating_add(bytes) > self.limit_bytes {
+            return false;
+        }
+        if let Some(resend) = &mut state.resend {
+            resend.first = first;
+        }
+        state.begin_with(kept, head);
+        drop(state);
+        self.filled.notify_one();
+        true
+    }
+
     /// Adds a chunk without waiting. A chunk that alone is over the bound is taken when nothing else waits.
     pub(crate) fn try_push(&self, chunk: Bytes) -> Result<(), PushError> {
-        self.add(chunk, true)
+        self.add(chunk, None)
     }
 
-    /// Like [`try_push`](Self::try_push), for a chunk without a number: it is not sent again.
-    pub(crate) fn try_push_unnumbered(&self, chunk: Bytes) -> Result<(), PushError> {
-        self.add(chunk, false)
+    /// Like [`try_push`](Self::try_push), for a chunk with a place in the log. After [`keep`](Self::keep) it is numbered.
+    pub(crate) fn try_push_numbered(&self, chunk: Bytes, place: u64) -> Result<(), PushError> {
+        self.add(chunk, Some(place))
     }
 
-    fn add(&self, chunk: Bytes, numbered: bool) -> Result<(), PushError> {
+    fn add(&self, chunk: Bytes, place: Option<u64>) -> Result<(), PushError> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(PushError::Closed);
@@ -221,7 +243,7 @@ impl ByteQueue {
         if weight > 0 && weight.saturating_add(chunk.len()) > self.limit_bytes {
             return Err(PushError::Full { queued: weight });
         }
-        state.push_back(chunk, numbered);
+        state.push_back(chunk, place);
         let wake = state.chunks.len() == 1;
         drop(state);
         if wake {
@@ -309,7 +331,7 @@ impl ByteQueue {
 
     /// Puts a chunk before everything that waits, also into a queue that was closed.
     pub(crate) fn put_back(&self, chunk: Bytes) {
-        self.state.lock().push_front(chunk);
+        self.state.lock().push_front(chunk, None);
         self.filled.notify_one();
     }
 
@@ -324,7 +346,7 @@ impl ByteQueue {
     pub(crate) fn close_with(&self, last: Bytes) {
         let mut state = self.state.lock();
         if !state.closed {
-            state.push_back(last, false);
+            state.push_back(last, None);
         }
         drop(state);
         self.close();
@@ -389,26 +411,28 @@ mod tests {
     #[tokio::test]
     async fn what_was_not_acknowledged_comes_again_behind_its_number() {
         let queue = ByteQueue::held(100);
-        queue.try_push(Bytes::from_static(b"one")).unwrap();
-        queue.open_resendable(Bytes::from_static(b"hello"));
+        queue.keep();
+        queue.try_push_numbered(Bytes::from_static(b"one"), 10).unwrap();
+        queue.open_one(Bytes::from_static(b"hello"));
         let mut batch = Vec::new();
         queue.take(&mut batch, 100).await;
         assert_eq!(batch, ["hello"], "the rest is held back");
         queue.release();
-        queue.try_push_unnumbered(Bytes::from_static(b"ping")).unwrap();
-        queue.try_push(Bytes::from_static(b"two")).unwrap();
+        queue.try_push(Bytes::from_static(b"ping")).unwrap();
+        queue.try_push_numbered(Bytes::from_static(b"two"), 20).unwrap();
         queue.take(&mut batch, 100).await;
-        queue.try_push(Bytes::from_static(b"three")).unwrap();
+        queue.try_push_numbered(Bytes::from_static(b"three"), 30).unwrap();
         assert_eq!(batch, ["hello", "one", "ping", "two"]);
 
-        queue.acknowledge(1);
+        assert_eq!(queue.acknowledge(1), Some((1, 10)));
         for _ in 0..2 {
             queue.rewind(|first| Some(Bytes::from(format!("from {first}"))));
             batch.clear();
             queue.take(&mut batch, 100).await;
             assert_eq!(batch, ["from 2", "two", "three"]);
         }
-        queue.acknowledge(9);
+        assert_eq!(queue.acknowledge(9), Some((3, 30)));
+        assert_eq!(queue.acknowledge(9), None);
         queue.rewind(|first| Some(Bytes::from(format!("from {first}"))));
         batch.clear();
         queue.take(&mut batch, 100).await;
@@ -418,9 +442,12 @@ mod tests {
     #[tokio::test]
     async fn kept_chunks_count_against_the_bound_until_they_are_acknowledged() {
         let queue = ByteQueue::held(10);
-        queue.open_resendable(Bytes::new());
+        queue.keep();
+        queue.open_one(Bytes::new());
         queue.release();
-        queue.try_push(Bytes::from_static(b"12345678")).unwrap();
+        queue
+            .try_push_numbered(Bytes::from_static(b"12345678"), 1)
+            .unwrap();
         let mut batch = Vec::new();
         queue.take(&mut batch, 100).await;
         assert_eq!(
@@ -429,6 +456,24 @@ mod tests {
         );
         queue.acknowledge(1);
         assert_eq!(queue.try_push(Bytes::from_static(b"abc")), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_queue_goes_on_where_another_one_ended() {
+        let queue = ByteQueue::held(30);
+        queue.keep();
+        queue.try_push_numbered(Bytes::from_static(b"live"), 90).unwrap();
+        let kept = VecDeque::from([
+            (Bytes::from_static(b"eight"), 70),
+            (Bytes::from_static(b"nine"), 80),
+        ]);
+        assert!(!queue.go_on(8, VecDeque::from([(Bytes::from_static(&[0; 30]), 1)]), |_| None));
+        assert!(queue.go_on(8, kept, |first| Some(Bytes::from(format!("from {first}")))));
+        let mut batch = Vec::new();
+        queue.take(&mut batch, 100).await;
+        assert_eq!(batch, ["from 8", "eight", "nine", "live"]);
+        assert_eq!(queue.acknowledge(9), Some((9, 80)));
+        assert_eq!(queue.acknowledge(10), Some((10, 90)));
     }
 
     #[tokio::test]

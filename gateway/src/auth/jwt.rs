@@ -1,6 +1,5 @@
 //! JSON Web Tokens signed with the shared access keys.
 
-use hubcast_backplane::UserId;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde_json::{Map, Value};
@@ -38,7 +37,7 @@ impl JwtVerifier {
         let mut refusal = AuthError::Invalid;
         for key in &self.keys {
             match decode::<Map<String, Value>>(token, key, &self.validation) {
-                Ok(data) => return identity(data.claims),
+                Ok(data) => return Identity::from_claims(data.claims),
                 Err(error) if matches!(error.kind(), ErrorKind::ExpiredSignature) => {
                     refusal = AuthError::Expired;
                 }
@@ -47,16 +46,6 @@ impl JwtVerifier {
         }
         Err(refusal)
     }
-}
-
-/// The user id is the name identifier: `nameid`, or else `sub`, as .NET maps them.
-fn identity(claims: Map<String, Value>) -> Result<Identity, AuthError> {
-    let user = match claims.get("nameid").or_else(|| claims.get("sub")) {
-        None | Some(Value::Null) => None,
-        Some(Value::String(id)) => Some(UserId::parse(id).map_err(|_| AuthError::UserId)?),
-        Some(_) => return Err(AuthError::UserId),
-    };
-    Ok(Identity::new(user, claims))
 }
 
 #[cfg(test)]

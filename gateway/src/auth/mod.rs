@@ -14,7 +14,31 @@ pub(crate) use connection_token::{ConnectionToken, TokenKind, TokenSigner, rando
 pub(crate) use jwt::JwtVerifier;
 pub(crate) use origin::Origins;
 
-/// Who is behind a connection.
+/// The claims that name roles: the usual names, and the one that .NET writes.
+const ROLE_CLAIMS: [&str; 3] = [
+    "role",
+    "roles",
+    "http://schemas.microsoft.com/ws/2008/06/identity/claims/role",
+];
+
+/// Who is behind a connection: what the token says that the client has shown, once it was found valid.
+///
+/// ```
+/// use hubcast::{Context, Hub, HubError};
+///
+/// async fn erase(context: Context, board: String) -> Result<(), HubError> {
+///     let identity = context.connection().identity();
+///     let owner = identity.claim("board").is_some_and(|owned| *owned == board);
+///     if !owner && !identity.has_role("moderator") {
+///         return Err(HubError::new("this is not your board"));
+///     }
+///     Ok(context.clients().group(&board).send("Erased", ()).await?)
+/// }
+///
+/// let hub = Hub::new("boards")
+///     .method("Erase", erase)
+///     .admit(|identity| !identity.is_anonymous());
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Identity {
     user: Option<UserId>,
@@ -27,11 +51,17 @@ impl Identity {
         Self::default()
     }
 
-    pub(crate) fn new(user: Option<UserId>, claims: Map<String, Value>) -> Self {
-        Self {
+    /// Who shows these claims. The user id is the name identifier: `nameid`, or else `sub`, as .NET maps them.
+    pub(crate) fn from_claims(claims: Map<String, Value>) -> Result<Self, AuthError> {
+        let user = match claims.get("nameid").or_else(|| claims.get("sub")) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(id)) => Some(UserId::parse(id).map_err(|_| AuthError::UserId)?),
+            Some(_) => return Err(AuthError::UserId),
+        };
+        Ok(Self {
             user,
             claims: Some(Arc::new(claims)),
-        }
+        })
     }
 
     /// An identity of which only the user is known: of a connection that lived on another node.
@@ -51,10 +81,35 @@ impl Identity {
         self.claims.is_none() && self.user.is_none()
     }
 
-    /// One claim of the token.
+    /// The claims as JSON, for another node.
+    pub(crate) fn claims_json(&self) -> Option<String> {
+        serde_json::to_string(self.claims.as_deref()?).ok()
+    }
+
+    /// One claim of the token, by its exact name.
     #[must_use]
     pub fn claim(&self, name: &str) -> Option<&Value> {
         self.claims.as_ref()?.get(name)
+    }
+
+    /// Whether the token gives this role. Case counts.
+    #[must_use]
+    pub fn has_role(&self, role: &str) -> bool {
+        self.roles().any(|given| given == role)
+    }
+
+    /// The roles that the token gives, in its claims `role`, `roles` and
+    /// `http://schemas.microsoft.com/ws/2008/06/identity/claims/role`: each is one text or an array of texts; what is
+    /// neither is passed over. A role that several claims give comes as often.
+    pub fn roles(&self) -> impl Iterator<Item = &str> {
+        ROLE_CLAIMS
+            .into_iter()
+            .filter_map(|name| self.claim(name))
+            .flat_map(|claim| match claim {
+                Value::Array(roles) => roles.as_slice(),
+                role => std::slice::from_ref(role),
+            })
+            .filter_map(Value::as_str)
     }
 }
 
@@ -110,5 +165,40 @@ fn bearer(value: &[u8]) -> Result<&str, AuthError> {
         Ok(token.trim())
     } else {
         Err(AuthError::Scheme)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn identity(claims: Value) -> Identity {
+        let Value::Object(claims) = claims else {
+            panic!("claims are an object")
+        };
+        Identity::from_claims(claims).unwrap()
+    }
+
+    #[test]
+    fn roles_are_texts_or_arrays_of_texts_in_any_of_the_usual_claims() {
+        let several = identity(json!({
+            "role": "admin",
+            "roles": ["editor", 7, null, "reader"],
+            "http://schemas.microsoft.com/ws/2008/06/identity/claims/role": ["auditor"],
+        }));
+        let roles: Vec<_> = several.roles().collect();
+        assert_eq!(roles, ["admin", "editor", "reader", "auditor"]);
+        assert!(several.has_role("auditor") && several.has_role("editor"));
+        assert!(!several.has_role("Admin") && !several.has_role("adm") && !several.has_role(""));
+        for none in [
+            json!({}),
+            json!({ "role": 7 }),
+            json!({ "role": { "admin": true } }),
+        ] {
+            assert_eq!(identity(none).roles().count(), 0);
+        }
+        assert!(!Identity::anonymous().has_role("admin"));
     }
 }

@@ -120,6 +120,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::auth::JwtVerifier;
+    use crate::options::AuthOptions;
 
     #[test]
     fn a_token_carries_its_claims() {
@@ -138,6 +140,22 @@ mod tests {
             "iat": now, "nbf": now, "exp": now + 60,
         });
         assert_eq!(decoded.claims, expected);
+    }
+
+    #[test]
+    fn nodes_read_the_roles_of_a_token() {
+        let key = "an access key of at least 32 bytes";
+        let roles = ["admin".to_owned(), "editor".to_owned()];
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let claims = Claims::new("ana", None, &roles, now, Duration::from_secs(60));
+        let token = sign(&claims, key.as_bytes()).unwrap();
+        let options = AuthOptions {
+            access_key: Some(key.into()),
+            ..AuthOptions::default()
+        };
+        let identity = JwtVerifier::new(&options).verify(&token).unwrap();
+        assert_eq!(identity.roles().collect::<Vec<_>>(), roles);
+        assert!(identity.has_role("editor") && !identity.has_role("owner"));
     }
 
     #[test]

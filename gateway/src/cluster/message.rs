@@ -12,7 +12,7 @@ pub(super) struct NodeRequest {
     /// Who the client said it is on the asking node.
     #[prost(string, optional, tag = "3")]
     pub(super) user: Option<String>,
-    #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8, 9, 10, 11")]
     pub(super) ask: Option<Ask>,
 }
 
@@ -32,6 +32,8 @@ pub(super) enum Ask {
     Invoke(ask::Invoke),
     #[prost(message, tag = "10")]
     YieldPoll(ask::YieldPoll),
+    #[prost(message, tag = "11")]
+    HandOver(ask::HandOver),
 }
 
 pub(super) mod ask {
@@ -39,6 +41,10 @@ pub(super) mod ask {
 
     #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct Poll {}
+
+    /// Give a stateful session up: its client has come back elsewhere.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct HandOver {}
 
     /// Answer the waiting poll with nothing.
     #[derive(Clone, PartialEq, prost::Message)]

@@ -23,6 +23,9 @@ pub(crate) use serve::ServeNode;
 /// How long the owner may take for what it can answer at once. A POST waits for room in the session's inbox.
 const PROMPT: Duration = Duration::from_secs(15);
 
+/// How long an owner may take to give a session up before it is shut out. Clients try to resume once, and wait.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
 /// One request of a client, on its way to the owner of its connection.
 pub(crate) struct Forward<'a> {
     pub(crate) hub: &'a Arc<HubRuntime>,
@@ -129,6 +132,45 @@ fn encoding(packed: bool) -> Encoding {
         Encoding::MessagePack
     } else {
         Encoding::Json
+    }
+}
+
+/// What became of the wish for a stateful session of another node.
+pub(crate) enum HandedOver {
+    /// It was given up.
+    Given,
+    /// It has ended for good.
+    Ended,
+    /// The node does not answer, or does not know it.
+    Silent,
+}
+
+/// Has the owner give a stateful session up.
+pub(crate) async fn hand_over(
+    hub: &Arc<HubRuntime>,
+    owner: &NodeId,
+    connection: &ConnectionId,
+    user: Option<&UserId>,
+) -> Result<HandedOver, BackplaneError> {
+    let forward = Forward {
+        hub,
+        owner,
+        connection,
+        user,
+    };
+    let asked = forward.ask(Ask::HandOver(ask::HandOver {}), ForwardLabel::HandOver, HAND_OVER);
+    match asked.await {
+        Ok(answer) => Ok(match answer.status {
+            200 => HandedOver::Given,
+            404 => HandedOver::Ended,
+            _ => HandedOver::Silent,
+        }),
+        Err(
+            BackplaneError::NodeUnreachable { .. }
+            | BackplaneError::NodeFailed { .. }
+            | BackplaneError::Timeout { .. },
+        ) => Ok(HandedOver::Silent),
+        Err(error) => Err(error),
     }
 }
 

@@ -81,7 +81,7 @@ impl NodeService for ServeNode {
             hub.registry()
                 .all()
                 .iter()
-                .for_each(|session| session.close(CloseReason::Fenced));
+                .for_each(|session| session.leave(CloseReason::Fenced));
         }
     }
 }
@@ -99,6 +99,11 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
             Err(error) => Err(error.to_string()),
         };
     }
+    if let Ask::HandOver(_) = ask
+        && hub.registry().find(&connection).is_none()
+    {
+        return Ok(Answer::status(410)); // whoever asks may take it
+    }
     let Some(session) = hub.find_settled(&connection).await else {
         return Ok(owned::unknown_connection());
     };
@@ -113,6 +118,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         Ask::Receive(receive) => owned::receive(&session, receive.body).await,
         Ask::YieldPoll(_) => owned::yield_poll(&session),
         Ask::Delete(_) => owned::delete(&session),
+        Ask::HandOver(_) => owned::give_up(&session).await,
         Ask::Attach(attach) => {
             let transport = usize::try_from(attach.transport)
                 .ok()

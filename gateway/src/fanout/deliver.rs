@@ -6,7 +6,7 @@ use hubcast_backplane::{Delivery, Gap, Message};
 
 use super::encode::Frames;
 use crate::hub::HubRuntime;
-use crate::session::Session;
+use crate::session::{CloseReason, Session};
 use crate::telemetry::trace;
 
 /// Exclusion lists up to this length are searched one by one.
@@ -35,6 +35,11 @@ pub(crate) fn deliver(hub: &HubRuntime, deliveries: &[Delivery]) {
                         .for_each(|topic| hub.registry().leave(&session, topic));
                 }
             }
+            Delivery::Taken { connection, .. } => {
+                if let Some(session) = hub.registry().find(connection) {
+                    session.close(CloseReason::Moved);
+                }
+            }
             Delivery::Gap(gap) => note_gap(hub, gap),
         }
     }
@@ -56,15 +61,29 @@ fn deliver_message(hub: &HubRuntime, message: &Message) {
     let mut delivered = 0_u64;
     for receivers in hub.registry().receivers(&message.topic) {
         for session in receivers.iter().filter(|session| !except.holds(session)) {
-            delivered += u64::from(session.deliver(&frames));
+            delivered += u64::from(session.deliver(&frames, message.offset));
         }
     }
     metrics.fanout_messages.inc();
     metrics.deliveries.inc_by(delivered);
 }
 
-/// Ordinary clients were promised nothing about a lost backplane: they stay connected, and operators see it.
+/// Ordinary clients were promised nothing about a lost backplane: they stay connected, and operators see it. Stateful
+/// sessions were promised to be exact, so they end.
 fn note_gap(hub: &HubRuntime, gap: &Gap) {
+    let lost = CloseReason::LogLost("the backplane lost messages");
+    let end = |session: &Session| {
+        if session.is_stateful() {
+            session.close(lost.clone());
+        }
+    };
+    match gap {
+        Gap::NewEpoch(_) => hub.registry().all().iter().for_each(|session| end(session)),
+        Gap::Trimmed(topic) => hub
+            .registry()
+            .receivers(topic)
+            .for_each(|receivers| receivers.iter().for_each(|session| end(session))),
+    }
     hub.shared().metrics().log_gaps.inc();
     match gap {
         Gap::NewEpoch(epoch) => {
@@ -77,13 +96,13 @@ fn note_gap(hub: &HubRuntime, gap: &Gap) {
 }
 
 /// Connections that do not receive a message.
-enum Except<'a> {
+pub(crate) enum Except<'a> {
     Few(&'a [String]),
     Many(HashSet<&'a str>),
 }
 
 impl<'a> Except<'a> {
-    fn new(list: &'a [String]) -> Self {
+    pub(crate) fn new(list: &'a [String]) -> Self {
         if list.len() <= SHORT_LIST {
             Self::Few(list)
         } else {
@@ -91,7 +110,7 @@ impl<'a> Except<'a> {
         }
     }
 
-    fn holds(&self, session: &Session) -> bool {
+    pub(crate) fn holds(&self, session: &Session) -> bool {
         match self {
             Self::Few(list) => list.iter().any(|id| id == session.id().as_str()),
             Self::Many(set) => set.contains(session.id().as_str()),
@@ -113,7 +132,6 @@ mod tests {
     use crate::options::Options;
     use crate::protocol::HubProtocol;
     use crate::queue::Taken;
-    use crate::session::CloseReason;
     use crate::telemetry::metrics::Metrics;
 
     fn hub(options: Options) -> Arc<HubRuntime> {

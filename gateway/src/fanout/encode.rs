@@ -65,6 +65,9 @@ impl<'a> Frames<'a> {
     }
 
     fn encode(&self, protocol: HubProtocol) -> Option<Bytes> {
+        if !self.envelope.frame.is_empty() {
+            return Some(self.envelope.frame.clone()); // for one connection, and in its protocol
+        }
         self.metrics.encodes.get(protocol).inc();
         encode(self.envelope, protocol)
             .inspect_err(|error| tracing::error!(%protocol, %error, "a published message can't be encoded"))

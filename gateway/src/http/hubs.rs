@@ -18,8 +18,8 @@ use crate::auth::{ConnectionToken, Identity, random_connection_id};
 use crate::cluster::{Answer, Forward};
 use crate::gateway::App;
 use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
-use crate::session::Session;
-use crate::telemetry::labels::RejectLabel;
+use crate::session::{CloseReason, Restored, Session, restore};
+use crate::telemetry::labels::{RejectLabel, ResumeKind, ResumeOutcome};
 use crate::transport::{
     Detached, Reservation, run_over_http, serve_resumable, serve_websocket, sse_stream, upgrade_limits,
 };
@@ -142,7 +142,7 @@ impl Asked {
         })
     }
 
-    /// The session of a connection that outlives its sockets: a new one, or the one that lost its socket.
+    /// The session of a connection that outlives its sockets: a new one, or the one that lost its socket, wherever it was.
     async fn resumable(&self, token: &ConnectionToken) -> Result<Arc<Session>, Refusal> {
         if let Some(session) = self.hub.registry().find(&token.id)
             && session.connection().transport() == Some(Transport::WebSockets)
@@ -150,18 +150,53 @@ impl Asked {
             if session.connection().user() != self.identity.user() {
                 return Err(reply::answer(owned::other_user()).into());
             }
-            if session.closing().is_cancelled() {
-                return Err(self.unknown().into()); // it is saying goodbye, and must not come back
+            if let Some(session) = self.resumed_here(session).await? {
+                return Ok(session);
             }
-            if !session.is_stateful() {
-                return Err(StatusCode::CONFLICT.into());
-            }
-            return Ok(session);
+        }
+        let restoring = restore(
+            Arc::clone(&self.hub),
+            token.id.clone(),
+            self.identity.user().cloned(),
+        );
+        match self.hub.shared().tasks().spawn(restoring).await {
+            Ok(restored) => match restored.map_err(unreachable_owner)? {
+                Restored::Session(session) => return Ok(session),
+                Restored::OtherUser => return Err(reply::answer(owned::other_user()).into()),
+                Restored::Unknown => return Err(self.unknown().into()),
+                Restored::Absent => {}
+            },
+            Err(_) => return Err(StatusCode::INTERNAL_SERVER_ERROR.into()),
         }
         let (newcomer, early) = self.take(token, Transport::WebSockets, true).await?;
         newcomer.session.connection().set_transport(Transport::WebSockets);
         receive_early(&newcomer.session, early)?;
         Ok(newcomer.session)
+    }
+
+    /// A session of this node whose client comes back. `None` when it is no longer this node's.
+    async fn resumed_here(&self, session: Arc<Session>) -> Result<Option<Arc<Session>>, Refusal> {
+        let Some(version) = session.version() else {
+            return Err(StatusCode::CONFLICT.into());
+        };
+        let backplane = self.hub.shared().backplane();
+        let listing = backplane
+            .look_up(self.hub.name(), session.id())
+            .await
+            .map_err(unreachable_owner)?;
+        if listing.is_none_or(|listing| listing.version != version || listing.owner.is_none()) {
+            session.close(CloseReason::Moved); // others took it while this node was paused
+        }
+        if !session.closing().is_cancelled() {
+            let metrics = self.app.metrics();
+            metrics.resumes(ResumeKind::Local, ResumeOutcome::Exact).inc();
+            return Ok(Some(session));
+        }
+        if !session.has_moved() {
+            return Err(self.unknown().into()); // it is saying goodbye, and must not come back
+        }
+        session.ended().cancelled().await;
+        Ok(None)
     }
 
     async fn event_stream(self) -> Result<Response, Refusal> {
@@ -367,11 +402,13 @@ impl Asked {
                 Err(_) => return Err(self.unknown().into()),
             }
         } else {
-            let owner = backplane
-                .locate(self.hub.name(), &token.id)
+            let listing = backplane
+                .look_up(self.hub.name(), &token.id)
                 .await
                 .map_err(unreachable_owner)?;
-            owner.ok_or_else(|| self.unknown())?
+            listing
+                .and_then(|listing| listing.owner)
+                .ok_or_else(|| self.unknown())?
         };
         if owner != *backplane.node() {
             return Ok(Found::Elsewhere(owner));
@@ -399,6 +436,7 @@ impl Asked {
             let record = ConnectionRecord {
                 id: connection.id().clone(),
                 user: connection.user().cloned(),
+                state: None,
             };
             let claim = hub.shared().backplane().claim(hub.name(), &record).await?;
             if claim != Claim::Claimed {

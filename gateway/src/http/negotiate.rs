@@ -70,7 +70,7 @@ pub(crate) fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -> Resp
     let asked = query
         .get("useStatefulReconnect")
         .is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let kind = match (version, asked && hub.options().hubs.stateful_reconnect) {
+    let kind = match (version, asked && hub.options().hubs.resumes()) {
         (0, _) => TokenKind::Same,
         (_, false) => TokenKind::Separate,
         (_, true) => TokenKind::Stateful,

@@ -64,11 +64,22 @@ pub(crate) fn delete(session: &Session) -> Answer {
     Answer::status(202)
 }
 
+/// Gives a stateful session up for the node that its client has come back to.
+pub(crate) async fn give_up(session: &Session) -> Answer {
+    if !session.is_stateful() {
+        return Answer::status(409);
+    }
+    session.close(CloseReason::Moved);
+    if !session.has_moved() {
+        return unknown_connection(); // it is ending for good
+    }
+    session.ended().cancelled().await;
+    Answer::status(200)
+}
+
 /// Gives a connection whose transport is not chosen yet to a socket or event stream elsewhere.
 pub(crate) async fn hand_over(session: &Arc<Session>, transport: Transport) -> Answer {
     match session.connection().transport() {
-        // A stateful session lives on the node of its first socket: elsewhere the client has to start anew.
-        Some(_) if session.is_stateful() => return unknown_connection(),
         Some(current) if current == transport => return Answer::status(409),
         Some(_) => return other_transport(),
         None => {}

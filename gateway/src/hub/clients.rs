@@ -12,7 +12,30 @@ use crate::error::Error;
 use crate::protocol::{EncodeValueError, Encoding, Value};
 use crate::session::Slots;
 
-/// The clients of a hub.
+/// The clients of a hub, on whatever node they are. Choosing costs nothing and can't fail: ids that nobody has choose
+/// nobody.
+///
+/// ```
+/// use hubcast::{Hub, HubTester};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tester = HubTester::new(Hub::new("news")).await?;
+/// let (mut ann, mut bob) = (tester.connect_as("ann").await, tester.connect_as("bob").await);
+/// tester.hub().groups().add(bob.id(), "sports").await?;
+///
+/// let clients = tester.hub().clients();
+/// clients.group("sports").send("Goal", (2, 1)).await?;
+/// clients.users(["ann", "eve"]).send("Mail", ("hello",)).await?;
+/// clients.all_except([ann.id()]).send("Ad", ()).await?;
+/// clients.client("nobody").send("Lost", ()).await?;
+///
+/// assert_eq!(ann.expect("Mail").await?.argument::<String>(0), Some("hello".to_owned()));
+/// assert_eq!(bob.receive().await.map(|call| call.target), Some("Goal".to_owned()));
+/// assert_eq!(bob.receive().await.map(|call| call.target), Some("Ad".to_owned()));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Clients {
     hub: HubHandle,
@@ -121,7 +144,21 @@ impl Clients {
     }
 }
 
-/// The clients of a hub, seen by one of them.
+/// The clients of a hub, seen by one of them: [`Clients`], and what only a caller can say.
+///
+/// ```
+/// use hubcast::{Context, Hub, HubError};
+///
+/// async fn say(context: Context, room: String, text: String) -> Result<(), HubError> {
+///     let clients = context.clients();
+///     clients.others_in_group(&room).send("Said", (&text,)).await?;
+///     clients.caller().send("Sent", ()).await?;
+///     clients.user("moderator").send("Seen", (&room, &text)).await?;
+///     Ok(())
+/// }
+///
+/// let hub = Hub::new("chat").method("Say", say);
+/// ```
 #[derive(Clone, Debug)]
 pub struct CallerClients {
     clients: Clients,
@@ -161,6 +198,16 @@ impl std::ops::Deref for CallerClients {
 }
 
 /// Chosen clients. Nothing happens before [`send`](Self::send).
+///
+/// ```
+/// use hubcast::{Context, HubError};
+///
+/// async fn move_piece(context: Context, game: String, from: u8, to: u8) -> Result<(), HubError> {
+///     let players = context.clients().group(&game).except([context.connection_id().as_str()]);
+///     players.send("Moved", (from, to)).await?;
+///     Ok(())
+/// }
+/// ```
 #[must_use = "nothing is sent before `send`"]
 #[derive(Debug)]
 pub struct Recipients {
@@ -211,6 +258,24 @@ impl Recipients {
 }
 
 /// One chosen client, which can be asked for a result.
+///
+/// ```
+/// use std::time::Duration;
+/// use hubcast::{Context, Error, Hub, HubError};
+///
+/// async fn erase(context: Context, board: String) -> Result<bool, HubError> {
+///     let caller = context.clients().caller().patience(Duration::from_secs(20));
+///     match caller.invoke::<bool>("Really?", (&board,)).await {
+///         Ok(false) | Err(Error::NoAnswer { .. }) => return Ok(false),
+///         Ok(true) => {}
+///         Err(error) => return Err(error.into()),
+///     }
+///     context.clients().group(&board).send("Erased", ()).await?;
+///     Ok(true)
+/// }
+///
+/// let hub = Hub::new("boards").method("Erase", erase);
+/// ```
 #[must_use = "nothing is sent before `send` or `invoke`"]
 #[derive(Debug)]
 pub struct Recipient {
@@ -276,7 +341,22 @@ impl Recipient {
     }
 }
 
-/// The arguments of a call to clients: a tuple of up to eight values that serde serializes.
+/// The arguments of a call: a tuple of up to eight values that serde serializes, or values that are encoded already.
+/// A single argument is a tuple too, with its comma: `(text,)`.
+///
+/// ```
+/// use hubcast::Arguments;
+/// use hubcast::protocol::{Binary, Encoding};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let values = ("chat", 7, [1.5, 2.5]).into_values()?;
+/// assert_eq!(values[2].bytes(), "[1.5,2.5]".as_bytes());
+/// let packed = (Binary(vec![1, 2]),).into_values()?;
+/// assert_eq!(packed[0].encoding(), Encoding::MessagePack);
+/// assert!(().into_values()?.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 pub trait Arguments: Send {
     /// Encodes each: as JSON, or as MessagePack when there are byte strings, which JSON lacks.
     ///
@@ -295,6 +375,12 @@ macro_rules! arguments {
             }
         }
     )* };
+}
+
+impl Arguments for Vec<Value> {
+    fn into_values(self) -> Result<Vec<Value>, EncodeValueError> {
+        Ok(self)
+    }
 }
 
 arguments! {

@@ -11,6 +11,21 @@ use crate::auth::Identity;
 use crate::protocol::HubProtocol;
 
 /// How a client is connected. Names as in negotiate responses.
+///
+/// ```
+/// use hubcast::{Context, Hub, Transport};
+///
+/// /// Clients that poll get fewer updates.
+/// async fn updates_per_second(context: Context) -> u32 {
+///     match context.connection().transport() {
+///         Some(Transport::LongPolling) => 1,
+///         _ => 20,
+///     }
+/// }
+///
+/// let hub = Hub::new("map").method("UpdatesPerSecond", updates_per_second);
+/// assert_eq!(Transport::ServerSentEvents.name(), "ServerSentEvents");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Transport {
     /// One socket for both directions.
@@ -63,6 +78,25 @@ impl fmt::Display for Transport {
 }
 
 /// A client's connection: its id, who it is, and the request that it came with.
+///
+/// ```
+/// use hubcast::{Context, Hub, HubTester};
+///
+/// async fn language(context: Context) -> String {
+///     let connection = context.connection();
+///     let chosen = connection.query("lang").or_else(|| connection.cookie("lang"));
+///     let language = chosen.or_else(|| connection.header("Accept-Language")?.split(',').next());
+///     language.unwrap_or("en").to_owned()
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tester = HubTester::new(Hub::new("texts").method("Language", language)).await?;
+/// let mut client = tester.client().cookie("lang", "nb").header("Accept-Language", "de,en").connect().await;
+/// assert_eq!(client.invoke::<String>("Language", ()).await?, "nb");
+/// # Ok(())
+/// # }
+/// ```
 pub struct Connection {
     id: ConnectionId,
     identity: Identity,
@@ -120,7 +154,8 @@ impl Connection {
         &self.data
     }
 
-    /// A header of the request that created the connection, by its name in any case. `Authorization` is not kept.
+    /// A header of the request that created the connection, by its name in any case; of several the first.
+    /// `Authorization` is not kept, nor is what only concerns the transport.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers()
@@ -128,7 +163,8 @@ impl Connection {
             .map(|(_, value)| value)
     }
 
-    /// The headers of the request that created the connection, names in lower case.
+    /// The headers of the request that created the connection, names in lower case. Among them are its cookies, which
+    /// are often secrets: mind what you log.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.request
             .headers
@@ -136,7 +172,29 @@ impl Connection {
             .map(|(name, value)| (&**name, &**value))
     }
 
-    /// A value of the query of the request that created the connection.
+    /// A cookie of the request that created the connection, by its exact name. Of several with one name it is the
+    /// first: the one that browsers hold to be the most specific.
+    ///
+    /// The text is what the client sent, without quotes around it; nothing is decoded. Cookies are often secrets:
+    /// Hubcast writes them to no log.
+    #[must_use]
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        self.cookies()
+            .find(|(cookie, _)| *cookie == name)
+            .map(|(_, value)| value)
+    }
+
+    /// The cookies of the request that created the connection, names and values, in the order of its `Cookie` headers.
+    /// What is no cookie (no name, no `=`) is passed over.
+    pub fn cookies(&self) -> impl Iterator<Item = (&str, &str)> {
+        let headers = self
+            .headers()
+            .filter(|(name, _)| *name == header::COOKIE.as_str());
+        headers.flat_map(|(_, value)| value.split(';')).filter_map(cookie)
+    }
+
+    /// A value of the query of the request that created the connection, decoded, by its exact name; of several the
+    /// first.
     #[must_use]
     pub fn query(&self, name: &str) -> Option<&str> {
         self.query_pairs()
@@ -168,6 +226,14 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// One pair of a `Cookie` header (RFC 6265, section 4.2.1, read as leniently as servers do).
+fn cookie(pair: &str) -> Option<(&str, &str)> {
+    let (name, value) = pair.split_once('=')?;
+    let (name, value) = (name.trim(), value.trim());
+    let bare = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    (!name.is_empty()).then(|| (name, bare.unwrap_or(value)))
+}
+
 /// The request that created a connection, copied into as little memory as it needs: what the HTTP server hands out
 /// are slices that would keep its whole read buffer alive.
 #[derive(Default)]
@@ -180,6 +246,18 @@ pub(crate) struct RequestInfo {
 const SECRET_KEYS: [&str; 2] = ["id", "access_token"];
 
 impl RequestInfo {
+    /// The request of a connection that another node accepted.
+    pub(crate) fn from_pairs(headers: Vec<(String, String)>, query: Vec<(String, String)>) -> Self {
+        let boxed = |pairs: Vec<(String, String)>| {
+            let pair = |(name, value): (String, String)| (name.into_boxed_str(), value.into_boxed_str());
+            pairs.into_iter().map(pair).collect()
+        };
+        Self {
+            headers: boxed(headers),
+            query: boxed(query),
+        }
+    }
+
     pub(crate) fn new(headers: &HeaderMap, query: &[(String, String)]) -> Self {
         let kept = headers.iter().filter(|(name, _)| {
             *name != header::AUTHORIZATION
@@ -205,6 +283,38 @@ impl RequestInfo {
 mod tests {
     use super::*;
 
+    fn connection(headers: &HeaderMap, query: &[(String, String)]) -> Connection {
+        let id = ConnectionId::parse("c").unwrap();
+        Connection::new(id, Identity::anonymous(), RequestInfo::new(headers, query))
+    }
+
+    #[test]
+    fn cookies_are_read_from_every_header_and_shown_to_nobody_else() {
+        let mut headers = HeaderMap::new();
+        let first = "session=s3cret; theme = dark;empty=;=nameless; flag; b64=YQ==; theme=light";
+        headers.append(header::COOKIE, first.parse().unwrap());
+        headers.append(
+            header::COOKIE,
+            "quoted=\"a b\"; half=\"a; one=\"".parse().unwrap(),
+        );
+        let connection = connection(&headers, &[]);
+        let expected = [
+            ("session", "s3cret"),
+            ("theme", "dark"),
+            ("empty", ""),
+            ("b64", "YQ=="),
+            ("theme", "light"),
+            ("quoted", "a b"),
+            ("half", "\"a"),
+            ("one", "\""),
+        ];
+        assert_eq!(connection.cookies().collect::<Vec<_>>(), expected);
+        assert_eq!(connection.cookie("theme"), Some("dark"));
+        assert_eq!(connection.cookie("Theme"), None, "case counts");
+        let shown = format!("{connection:?}");
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
+
     #[test]
     fn secrets_of_the_request_are_not_kept() {
         let mut headers = HeaderMap::new();
@@ -214,8 +324,7 @@ mod tests {
         let query: Vec<_> = query
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into();
-        let id = ConnectionId::parse("c").unwrap();
-        let connection = Connection::new(id, Identity::anonymous(), RequestInfo::new(&headers, &query));
+        let connection = connection(&headers, &query);
         assert_eq!(connection.headers().collect::<Vec<_>>(), [("x-room", "7")]);
         assert_eq!(connection.query_pairs().collect::<Vec<_>>(), [("room", "a b")]);
     }

@@ -11,7 +11,22 @@ use crate::error::Error;
 use crate::protocol::Headers;
 use crate::session::Slots;
 
-/// The connection that calls, its hub, and the way to its other clients. Cheap to clone.
+/// The connection that calls, its hub, and the way to its other clients. Cheap to clone, and good for as long as it is
+/// kept: after the connection has ended, what is sent to it reaches nobody.
+///
+/// ```
+/// use hubcast::{Context, Hub, HubError};
+///
+/// async fn enter(context: Context, room: String) -> Result<usize, HubError> {
+///     context.join(&room).await?;
+///     let name = context.user().map_or("somebody", |user| user.as_str());
+///     context.clients().others_in_group(&room).send("Entered", (name,)).await?;
+///     context.clients().caller().send("Welcome", (&room, context.connection_id().as_str())).await?;
+///     Ok(context.groups().len())
+/// }
+///
+/// let hub = Hub::new("rooms").method("Enter", enter);
+/// ```
 #[derive(Clone)]
 pub struct Context {
     hub: Arc<HubRuntime>,
@@ -80,7 +95,36 @@ impl Context {
         &self.headers
     }
 
-    /// Ends when the client cancelled the stream or the connection is gone: whoever works for long should look.
+    /// Ends when nobody waits for this call any more: its client has cancelled the invocation or the stream, or the
+    /// connection has ended. Whoever works for long should look. In a hook it ends with the connection.
+    ///
+    /// Nothing is interrupted by itself but a stream, which is dropped at once. A plain method runs on, and the client
+    /// gets its completion when it returns, whatever it returns.
+    ///
+    /// A client's wish is read like its other messages, in their order: while all of the connection's
+    /// `hubs.parallel_invocations` run (one, unless the hub is set otherwise) the connection is not read, and the wish
+    /// waits behind the call that it means. It arrives when more are allowed, when the method asks its client for a
+    /// result, and when it takes uploads. A connection's end is noticed no sooner, unless writing to it fails.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use hubcast::{Context, Hub, HubError};
+    ///
+    /// async fn render(context: Context, pages: u32) -> Result<u32, HubError> {
+    ///     for page in 0..pages {
+    ///         tokio::select! {
+    ///             () = context.cancelled().cancelled() => return Err(HubError::new("cancelled")),
+    ///             () = tokio::time::sleep(Duration::from_millis(20)) => {} // one page of work
+    ///         }
+    ///         context.clients().caller().send("Rendered", (page,)).await?;
+    ///     }
+    ///     Ok(pages)
+    /// }
+    ///
+    /// let hub = Hub::new("print")
+    ///     .configure(|settings| settings.hubs.parallel_invocations = 4)
+    ///     .method("Render", render);
+    /// ```
     #[must_use]
     pub fn cancelled(&self) -> &CancellationToken {
         &self.cancelled

@@ -1,13 +1,13 @@
 //! From an invocation to the method that it names, and from the method's end to what the client is told.
 
-use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tracing::Instrument;
 
-use super::runtime::guarded;
+use super::runtime::{guarded, panicked};
 use super::{
     BindError, Call, Context, Entry, HubError, HubRuntime, Invoked, Next, RawUpload, Reply, ReplyKind,
     Target, ValueStream,
@@ -29,7 +29,8 @@ pub(crate) enum Dispatched {
     Refused(String),
 }
 
-/// Finds the method and takes its arguments. `streaming` says how the client called it.
+/// Finds the method and takes its arguments. `streaming` says how the client called it. A panic of code that takes
+/// part in it, such as a type's `Deserialize`, fails this invocation alone.
 pub(crate) fn dispatch(
     hub: &Arc<HubRuntime>,
     context: Context,
@@ -38,66 +39,75 @@ pub(crate) fn dispatch(
     encoding: Encoding,
     streaming: bool,
 ) -> Dispatched {
-    let refused = |label: InvocationLabel, text: String| {
-        hub.shared().metrics().invocations.get(label).inc();
-        Dispatched::Refused(text)
-    };
-    let Some(Entry {
-        name,
-        target,
-        permits,
-        ..
-    }) = hub.hub().find(&invocation.target)
-    else {
+    let Some(entry) = hub.hub().find(&invocation.target) else {
         let name = &invocation.target;
         let text = "due to an error on the server. HubException: Method does not exist.";
-        return refused(
-            InvocationLabel::UnknownMethod,
-            format!("Failed to invoke '{name}' {text}"),
-        );
+        let text = format!("Failed to invoke '{name}' {text}");
+        return refused(hub, InvocationLabel::UnknownMethod, text);
     };
-    if permits
-        .as_ref()
-        .is_some_and(|holds| !holds(context.connection().identity()))
-    {
-        let text = format!("Failed to invoke '{name}' because user is unauthorized");
-        return refused(InvocationLabel::BadArguments, text);
-    }
-    let filtered = !hub.hub().filters().is_empty();
-    let invoked = filtered.then(|| Invoked::new(name.clone(), context.clone(), invocation.arguments.clone()));
-    let call = Call::new(context, invocation.arguments, uploads, encoding);
+    let beginning = || {
+        let permits = entry.permits.as_ref();
+        if permits.is_some_and(|holds| !holds(context.connection().identity())) {
+            let text = format!("Failed to invoke '{}' because user is unauthorized", entry.name);
+            return refused(hub, InvocationLabel::BadArguments, text);
+        }
+        let filtered = !hub.hub().filters().is_empty();
+        let invoked =
+            filtered.then(|| Invoked::new(&entry.name, &context, &invocation.arguments, uploads.len()));
+        let call = Call::new(context, invocation.arguments, uploads, encoding);
+        begin(hub, entry, call, invoked, streaming)
+    };
+    catch_unwind(AssertUnwindSafe(beginning)).unwrap_or_else(|panic| {
+        let text = invocation_error(hub, &entry.name, &panicked(&*panic));
+        refused(hub, InvocationLabel::Error, text)
+    })
+}
+
+fn refused(hub: &HubRuntime, label: InvocationLabel, text: String) -> Dispatched {
+    hub.shared().metrics().invocations.get(label).inc();
+    Dispatched::Refused(text)
+}
+
+fn begin(
+    hub: &Arc<HubRuntime>,
+    entry: &Entry,
+    call: Call,
+    invoked: Option<Invoked>,
+    streaming: bool,
+) -> Dispatched {
+    let name = &entry.name;
     let span = tracing::info_span!(target: trace::TARGET, "hub.invoke", hub = %hub.name(), method = %name, otel.kind = "server");
-    let bound = match (target, streaming) {
+    let bound = match (&entry.target, streaming) {
         (Target::Plain(method), false) => span.in_scope(|| method.begin(call)).map(|running| {
-            let running = filtered_value(hub, invoked, running);
-            Dispatched::Plain(
-                plain(Arc::clone(hub), name.clone(), running)
-                    .instrument(span)
-                    .boxed(),
-            )
+            let running = plain(
+                Arc::clone(hub),
+                name.clone(),
+                filtered_value(hub, invoked, running),
+            );
+            Dispatched::Plain(running.instrument(span).boxed())
         }),
         (Target::Stream(method), true) => span.in_scope(|| method.begin(call)).map(|running| {
-            let running = filtered_stream(hub, invoked, running);
-            Dispatched::Stream(
-                stream(Arc::clone(hub), name.clone(), running)
-                    .instrument(span)
-                    .boxed(),
-            )
+            let running = stream(
+                Arc::clone(hub),
+                name.clone(),
+                filtered_stream(hub, invoked, running),
+            );
+            Dispatched::Stream(running.instrument(span).boxed())
         }),
         (Target::Stream(_), false) => {
             let text = format!(
                 "The client attempted to invoke the streaming '{name}' method with a non-streaming invocation."
             );
-            return refused(InvocationLabel::BadArguments, text);
+            return refused(hub, InvocationLabel::BadArguments, text);
         }
         (Target::Plain(_), true) => {
             let text = format!(
                 "The client attempted to invoke the non-streaming '{name}' method with a streaming invocation."
             );
-            return refused(InvocationLabel::BadArguments, text);
+            return refused(hub, InvocationLabel::BadArguments, text);
         }
     };
-    bound.unwrap_or_else(|error| refused(InvocationLabel::BadArguments, bind_error(hub, name, &error)))
+    bound.unwrap_or_else(|error| refused(hub, InvocationLabel::BadArguments, bind_error(hub, name, &error)))
 }
 
 type Running<T> = BoxFuture<'static, Result<T, HubError>>;
@@ -224,13 +234,4 @@ fn log(hub: &HubRuntime, method: &str, error: &HubError) {
     } else {
         tracing::error!(hub = %hub.name(), method, %error, "hub method failed");
     }
-}
-
-/// What a panic said.
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no message").to_owned()
 }

@@ -10,7 +10,31 @@ use crate::error::Error;
 /// Why a hub method failed.
 ///
 /// [`HubError::new`] makes one whose text the client sees. Any other error becomes one by `?`; its text stays on the
-/// server unless `hubs.detailed_errors` is on.
+/// server unless `hubs.detailed_errors` is on. Of this library's [`Error`] clients see what is of use to them, such as
+/// that a name can't be used.
+///
+/// ```
+/// use hubcast::{Hub, HubError, HubTester};
+///
+/// async fn read(name: String) -> Result<String, HubError> {
+///     if name.contains('/') {
+///         return Err(HubError::new("a name has no slash"));
+///     }
+///     Ok(std::fs::read_to_string(format!("/nowhere/{name}"))?)
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tester = HubTester::new(Hub::new("files").method("Read", read)).await?;
+/// let mut client = tester.connect().await;
+/// let base = "An unexpected error occurred invoking 'Read' on the server.";
+/// let seen = client.invoke::<String>("Read", ("a/b",)).await;
+/// assert_eq!(seen, Err(format!("{base} HubException: a name has no slash")));
+/// let hidden = client.invoke::<String>("Read", ("a",)).await;
+/// assert_eq!(hidden, Err(base.to_owned()));
+/// # Ok(())
+/// # }
+/// ```
 pub struct HubError {
     inner: Inner,
 }

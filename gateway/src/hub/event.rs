@@ -3,10 +3,14 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Recipient, Recipients};
+use super::{Arguments, Recipient, Recipients};
 use crate::error::Error;
+use crate::protocol::{EncodeValueError, Value};
 
-/// A message to clients: which of their methods it calls, with itself as the only argument.
+/// A message to clients, declared once: which of their methods it calls, and with what. All events and [`Question`]s of
+/// an application together are what its clients must be able to do.
+///
+/// An event is the only argument, unless [`arguments`](Self::arguments) says otherwise.
 ///
 /// ```
 /// use hubcast::{Context, Event, Hub, HubError};
@@ -28,12 +32,47 @@ use crate::error::Error;
 ///
 /// let hub = Hub::new("chat").method("Post", post);
 /// ```
-pub trait Event: Serialize + Sync {
+///
+/// For clients that expect several arguments, such as `connection.on("Moved", (x, y) => …)`:
+///
+/// ```
+/// use hubcast::protocol::{EncodeValueError, Value};
+/// use hubcast::{Arguments, Event, Hub, HubTester};
+///
+/// #[derive(serde::Serialize)]
+/// struct Moved(f64, f64);
+///
+/// impl Event for Moved {
+///     const TARGET: &'static str = "Moved";
+///
+///     fn arguments(&self) -> Result<Vec<Value>, EncodeValueError> {
+///         (self.0, self.1).into_values()
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tester = HubTester::new(Hub::new("board")).await?;
+/// let mut client = tester.connect().await;
+/// tester.hub().clients().all().emit(&Moved(1.0, 2.5)).await?;
+/// assert_eq!(client.expect("Moved").await?.argument::<f64>(1), Some(2.5));
+/// # Ok(())
+/// # }
+/// ```
+pub trait Event: Serialize + Sync + Sized {
     /// The client's method.
     const TARGET: &'static str;
+
+    /// Encodes the arguments.
+    ///
+    /// # Errors
+    /// What the serializer said.
+    fn arguments(&self) -> Result<Vec<Value>, EncodeValueError> {
+        (self,).into_values()
+    }
 }
 
-/// A question to one client: which of its methods it calls, with itself as the only argument, and what the answer is.
+/// A question to one client, declared once: which of its methods it calls, with what, and what the answer is.
 ///
 /// ```
 /// use hubcast::{Context, Error, Question};
@@ -53,11 +92,28 @@ pub trait Event: Serialize + Sync {
 ///     context.clients().caller().question(&Confirm { text: "Really?".to_owned() }).await
 /// }
 /// ```
-pub trait Question: Serialize + Sync {
+pub trait Question: Serialize + Sync + Sized {
     /// The client's method.
     const TARGET: &'static str;
     /// What it returns.
     type Answer: DeserializeOwned + Send;
+
+    /// Encodes the arguments, as [`Event::arguments`].
+    ///
+    /// # Errors
+    /// What the serializer said.
+    fn arguments(&self) -> Result<Vec<Value>, EncodeValueError> {
+        (self,).into_values()
+    }
+}
+
+/// Arguments that know themselves how they are encoded.
+struct Declared<F>(F);
+
+impl<F: FnOnce() -> Result<Vec<Value>, EncodeValueError> + Send> Arguments for Declared<F> {
+    fn into_values(self) -> Result<Vec<Value>, EncodeValueError> {
+        (self.0)()
+    }
 }
 
 impl Recipients {
@@ -66,7 +122,7 @@ impl Recipients {
     /// # Errors
     /// As for [`send`](Self::send).
     pub async fn emit<E: Event>(self, event: &E) -> Result<(), Error> {
-        self.send(E::TARGET, (event,)).await
+        self.send(E::TARGET, Declared(|| event.arguments())).await
     }
 }
 
@@ -76,7 +132,7 @@ impl Recipient {
     /// # Errors
     /// As for [`Recipients::send`].
     pub async fn emit<E: Event>(self, event: &E) -> Result<(), Error> {
-        self.send(E::TARGET, (event,)).await
+        self.send(E::TARGET, Declared(|| event.arguments())).await
     }
 
     /// Asks a question, as [`invoke`](Self::invoke).
@@ -84,6 +140,6 @@ impl Recipient {
     /// # Errors
     /// As for [`invoke`](Self::invoke).
     pub async fn question<Q: Question>(self, question: &Q) -> Result<Q::Answer, Error> {
-        self.invoke(Q::TARGET, (question,)).await
+        self.invoke(Q::TARGET, Declared(|| question.arguments())).await
     }
 }

@@ -7,8 +7,12 @@ use futures_util::future::BoxFuture;
 use super::{Context, Disconnected, HubError, ValueStream};
 use crate::protocol::Value;
 
-/// Runs around the methods and hooks of a hub: logs, measures, checks, changes errors. Filters are asked in the order in
-/// which they were added; each decides whether `next` runs.
+/// Runs around the methods and hooks of a hub: logs, measures, checks, changes answers and errors. Filters are asked in
+/// the order in which they were added; each decides whether `next` runs. What a filter returns is what the filter before
+/// it sees, and in the end the client.
+///
+/// A filter runs after the method was found, its restriction was checked and its arguments were read as the parameters'
+/// types: what does not fit is refused without it.
 ///
 /// ```
 /// use futures_util::future::BoxFuture;
@@ -30,7 +34,7 @@ use crate::protocol::Value;
 /// let hub = Hub::new("board").filter(ReadOnly);
 /// ```
 pub trait Filter: Send + Sync + 'static {
-    /// Runs around a method. For a streaming method `next` ends when its stream begins.
+    /// Runs around a method. For a streaming method `next` ends when its stream begins: items pass no filter.
     fn invoke<'a>(&'a self, invoked: &'a Invoked, next: Next<'a>) -> BoxFuture<'a, Result<Reply, HubError>> {
         next.run(invoked)
     }
@@ -44,7 +48,7 @@ pub trait Filter: Send + Sync + 'static {
         next.run(context)
     }
 
-    /// Runs before the hook for a connection that has ended.
+    /// Runs before the hook for a connection that has ended, which runs in any case.
     fn disconnected<'a>(&'a self, context: &'a Context, reason: &'a Disconnected) -> BoxFuture<'a, ()> {
         let _ = (context, reason);
         Box::pin(std::future::ready(()))
@@ -52,19 +56,41 @@ pub trait Filter: Send + Sync + 'static {
 }
 
 /// An invocation that a filter looks at.
-#[derive(Debug)]
+///
+/// ```
+/// use futures_util::future::BoxFuture;
+/// use hubcast::{Filter, HubError, Invoked, Next, Reply};
+///
+/// /// Only members of a room may call what takes a room as its first argument.
+/// struct MembersOnly;
+///
+/// impl Filter for MembersOnly {
+///     fn invoke<'a>(&'a self, invoked: &'a Invoked, next: Next<'a>) -> BoxFuture<'a, Result<Reply, HubError>> {
+///         let room = invoked.arguments().first().and_then(|room| room.decode::<String>().ok());
+///         let groups = invoked.context().groups();
+///         match room {
+///             Some(room) if invoked.method() != "Join" && !groups.iter().any(|group| group.as_str() == room) => {
+///                 Box::pin(std::future::ready(Err(HubError::new("join the room first"))))
+///             }
+///             _ => next.run(invoked),
+///         }
+///     }
+/// }
+/// ```
 pub struct Invoked {
     method: String,
     context: Context,
     arguments: Vec<Value>,
+    uploads: usize,
 }
 
 impl Invoked {
-    pub(crate) fn new(method: String, context: Context, arguments: Vec<Value>) -> Self {
+    pub(crate) fn new(method: &str, context: &Context, arguments: &[Value], uploads: usize) -> Self {
         Self {
-            method,
-            context,
-            arguments,
+            method: method.to_owned(),
+            context: context.clone(),
+            arguments: arguments.to_vec(),
+            uploads,
         }
     }
 
@@ -85,9 +111,48 @@ impl Invoked {
     pub fn arguments(&self) -> &[Value] {
         &self.arguments
     }
+
+    /// How many uploads the client sends along.
+    ///
+    /// Their items can't be seen: they come after the invocation has begun, straight into the queue of the method's
+    /// [`Upload`](crate::Upload), and get their type only when the method takes them from there.
+    #[must_use]
+    pub fn uploads(&self) -> usize {
+        self.uploads
+    }
 }
 
-/// What a method answers, on its way through the filters.
+/// Without the arguments, which may be secrets.
+impl fmt::Debug for Invoked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invoked")
+            .field("method", &self.method)
+            .field("context", &self.context)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a method answers, on its way through the filters: a result, or a stream that has begun.
+///
+/// ```
+/// use futures_util::future::BoxFuture;
+/// use hubcast::protocol::Value;
+/// use hubcast::{Filter, HubError, Invoked, Next, Reply};
+///
+/// /// Answers every result in an object of its own, as `{"ok": …}`.
+/// struct Wrapped;
+///
+/// impl Filter for Wrapped {
+///     fn invoke<'a>(&'a self, invoked: &'a Invoked, next: Next<'a>) -> BoxFuture<'a, Result<Reply, HubError>> {
+///         Box::pin(async move {
+///             let reply = next.run(invoked).await?;
+///             let Some(value) = reply.value() else { return Ok(reply) };
+///             let wrapped = std::collections::BTreeMap::from([("ok", value.decode::<serde_json::Value>()?)]);
+///             Ok(Reply::from(Value::encode(&wrapped)?))
+///         })
+///     }
+/// }
+/// ```
 pub struct Reply(pub(crate) ReplyKind);
 
 pub(crate) enum ReplyKind {
@@ -106,6 +171,13 @@ impl Reply {
     }
 }
 
+/// Another result than the method's, or one without the method: for a method that streams this is an error.
+impl From<Value> for Reply {
+    fn from(value: Value) -> Self {
+        Self(ReplyKind::Value(value))
+    }
+}
+
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Reply").field(&self.value()).finish()
@@ -113,6 +185,24 @@ impl fmt::Debug for Reply {
 }
 
 /// The rest of the way to a method. Dropped without `run`, the method does not run.
+///
+/// ```
+/// use futures_util::future::BoxFuture;
+/// use hubcast::{Filter, HubError, Invoked, Next, Reply};
+///
+/// struct Timed;
+///
+/// impl Filter for Timed {
+///     fn invoke<'a>(&'a self, invoked: &'a Invoked, next: Next<'a>) -> BoxFuture<'a, Result<Reply, HubError>> {
+///         Box::pin(async move {
+///             let began = tokio::time::Instant::now();
+///             let reply = next.run(invoked).await;
+///             println!("{} took {:?}", invoked.method(), began.elapsed());
+///             reply
+///         })
+///     }
+/// }
+/// ```
 pub struct Next<'a> {
     filters: &'a [Box<dyn Filter>],
     running: BoxFuture<'a, Result<Reply, HubError>>,
@@ -126,7 +216,7 @@ impl<'a> Next<'a> {
         Self { filters, running }
     }
 
-    /// Goes on.
+    /// Goes on to the next filter, after the last one to the method.
     pub fn run(self, invoked: &'a Invoked) -> BoxFuture<'a, Result<Reply, HubError>> {
         match self.filters.split_first() {
             Some((filter, rest)) => filter.invoke(
@@ -149,7 +239,27 @@ impl fmt::Debug for Next<'_> {
     }
 }
 
-/// The rest of the way to the hook for a new connection.
+/// The rest of the way to the hook for a new connection. Dropped without `run`, the hook does not run.
+///
+/// ```
+/// use futures_util::future::BoxFuture;
+/// use hubcast::{Context, Disconnected, Filter, HubError, NextHook};
+///
+/// struct Doorman;
+///
+/// impl Filter for Doorman {
+///     fn connected<'a>(&'a self, context: &'a Context, next: NextHook<'a>) -> BoxFuture<'a, Result<(), HubError>> {
+///         if context.connection().header("user-agent").is_some_and(|agent| agent.contains("bot")) {
+///             return Box::pin(async { Err(HubError::new("no robots")) });
+///         }
+///         next.run(context)
+///     }
+///
+///     fn disconnected<'a>(&'a self, context: &'a Context, reason: &'a Disconnected) -> BoxFuture<'a, ()> {
+///         Box::pin(async move { println!("{} left: {reason}", context.connection_id()) })
+///     }
+/// }
+/// ```
 pub struct NextHook<'a> {
     filters: &'a [Box<dyn Filter>],
     running: BoxFuture<'a, Result<(), HubError>>,
@@ -160,7 +270,7 @@ impl<'a> NextHook<'a> {
         Self { filters, running }
     }
 
-    /// Goes on.
+    /// Goes on to the next filter, after the last one to the hook, if the hub has one.
     pub fn run(self, context: &'a Context) -> BoxFuture<'a, Result<(), HubError>> {
         match self.filters.split_first() {
             Some((filter, rest)) => filter.connected(

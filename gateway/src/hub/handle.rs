@@ -8,7 +8,27 @@ use hubcast_backplane::{ConnectionId, GroupName};
 use super::{Clients, HubRuntime};
 use crate::error::Error;
 
-/// A hub of a running gateway. Cheap to clone.
+/// A hub of a running gateway, for background tasks and other parts of an application. Cheap to clone.
+///
+/// ```
+/// use hubcast::{Gateway, Hub, HubHandle};
+///
+/// async fn tick(clock: HubHandle) -> Result<(), hubcast::Error> {
+///     for second in 0..3 {
+///         clock.clients().all().send("Tick", (second,)).await?;
+///     }
+///     Ok(())
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let gateway = Gateway::builder().hub(Hub::new("clock")).build().await?;
+/// let clock = gateway.hub("clock")?;
+/// assert_eq!((clock.name(), clock.local_connections()), ("clock", 0));
+/// tokio::spawn(tick(clock)).await??;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct HubHandle {
     hub: Arc<HubRuntime>,
@@ -56,7 +76,23 @@ impl fmt::Debug for HubHandle {
     }
 }
 
-/// Group membership of any connection of the hub, on whatever node it is.
+/// Group membership of any connection of the hub, on whatever node it is. Membership ends with the connection.
+///
+/// ```
+/// use hubcast::{Hub, HubTester};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tester = HubTester::new(Hub::new("games")).await?;
+/// let client = tester.connect().await;
+/// let groups = tester.hub().groups();
+/// groups.add(client.id(), "chess").await?;
+/// assert_eq!(client.groups(), ["chess"]);
+/// groups.remove(client.id(), "chess").await?;
+/// groups.add("a connection that is gone", "chess").await?; // changes nothing
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Groups {
     hub: HubHandle,

@@ -11,7 +11,8 @@ use super::upload::RawUpload;
 use super::{Context, HubError, Needed, State, Upload};
 use crate::protocol::{DecodeValueError, EncodeValueError, Encoding, Value};
 
-/// Tells implementations apart that Rust would otherwise take for overlapping. Never named by users.
+/// Tells implementations apart that Rust would otherwise take for overlapping. Named only by who implements
+/// [`FromInvocation`] for a type of their own.
 pub mod marker {
     /// Taken from the next argument by serde.
     #[derive(Debug)]
@@ -36,7 +37,40 @@ pub mod marker {
     pub struct Fallible<M>(std::convert::Infallible, std::marker::PhantomData<M>);
 }
 
-/// One invocation on its way to a method.
+/// One invocation on its way to a method: what a [`FromInvocation`] takes from.
+///
+/// ```
+/// use hubcast::protocol::Value;
+/// use hubcast::{BindError, Call, FromInvocation, Hub, HubTester, marker};
+///
+/// /// An argument in either of two forms: `[x, y]` or `{"x": …, "y": …}`.
+/// struct Point(f64, f64);
+///
+/// #[derive(serde::Deserialize)]
+/// struct Named { x: f64, y: f64 }
+///
+/// impl FromInvocation<marker::Raw> for Point {
+///     const ARGUMENTS: usize = 1;
+///
+///     fn from_invocation(call: &mut Call) -> Result<Self, BindError> {
+///         let point: Value = call.next_argument()?;
+///         if let Ok((x, y)) = point.decode() {
+///             return Ok(Self(x, y));
+///         }
+///         let Named { x, y } = point.decode()?; // BindError::Type
+///         Ok(Self(x, y))
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let hub = Hub::new("map").method("Sum", async |Point(x, y): Point| x + y);
+/// let tester = HubTester::new(hub).await?;
+/// let mut client = tester.connect().await;
+/// assert_eq!(client.invoke::<f64>("Sum", ([1.5, 2.0],)).await, Ok(3.5));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Call {
     context: Context,
     arguments: std::vec::IntoIter<Value>,
@@ -68,7 +102,7 @@ impl Call {
     /// Takes the next argument.
     ///
     /// # Errors
-    /// [`BindError::Count`] when there is none.
+    /// [`BindError::Missing`] when there is none.
     pub fn next_argument(&mut self) -> Result<Value, BindError> {
         self.arguments.next().ok_or(BindError::Missing)
     }
@@ -130,7 +164,37 @@ pub enum BindError {
     Type(#[from] DecodeValueError),
 }
 
-/// A parameter of a hub method.
+/// A parameter of a hub method. Implemented for [`Context`], [`State`], [`Upload`], [`Value`] (an argument as it was
+/// encoded) and all that serde deserializes. Types of an application may be parameters too; `M` is one of [`marker`]'s
+/// and tells implementations apart:
+///
+/// ```
+/// use hubcast::{BindError, Call, FromInvocation, Hub, HubTester, marker};
+///
+/// /// Who calls, or `guest`.
+/// struct Caller(String);
+///
+/// impl FromInvocation<marker::Context> for Caller {
+///     const ARGUMENTS: usize = 0;
+///
+///     fn from_invocation(call: &mut Call) -> Result<Self, BindError> {
+///         let user = call.context().user();
+///         Ok(Self(user.map_or("guest", |user| user.as_str()).to_owned()))
+///     }
+/// }
+///
+/// async fn greet(Caller(name): Caller, greeting: String) -> String {
+///     format!("{greeting}, {name}!")
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tester = HubTester::new(Hub::new("hall").method("Greet", greet)).await?;
+/// let mut ann = tester.connect_as("ann").await;
+/// assert_eq!(ann.invoke::<String>("Greet", ("Hello",)).await?, "Hello, ann!");
+/// # Ok(())
+/// # }
+/// ```
 pub trait FromInvocation<M>: Sized + Send {
     /// How many arguments it takes from the invocation.
     const ARGUMENTS: usize;
@@ -195,7 +259,20 @@ impl<T: Send + Sync + 'static> FromInvocation<marker::State> for State<T> {
     }
 }
 
-/// What a hub method returns.
+/// What a hub method returns, and an item of what a streaming one returns: a value that serde serializes, a [`Value`]
+/// that is encoded already, or a `Result` of one and what becomes a [`HubError`].
+///
+/// ```
+/// use hubcast::protocol::{Encoding, Value};
+/// use hubcast::{Hub, HubError};
+///
+/// async fn settings() -> Result<Value, HubError> {
+///     let text = r#"{"theme":"dark"}"#; // from a file or a database
+///     Ok(Value::from_json_text(text)?)
+/// }
+///
+/// let hub = Hub::new("settings").method("Settings", settings).method("Version", async || (1, 2));
+/// ```
 pub trait IntoOutcome<M>: Send {
     /// Encodes the result as the caller's protocol wants it.
     ///
@@ -229,7 +306,31 @@ where
 /// The items of a stream, encoded for the caller.
 pub(crate) type ValueStream = BoxStream<'static, Result<Value, HubError>>;
 
-/// What a streaming hub method returns: a stream of values or of results, or a `Result` of such a stream.
+/// What a streaming hub method returns: a stream of [`IntoOutcome`] items, or a `Result` of such a stream.
+///
+/// ```
+/// use futures_util::stream::{self, Stream};
+/// use hubcast::{Hub, HubError, HubTester};
+///
+/// /// Fails before it begins, or after its last item.
+/// async fn lines(count: usize) -> Result<impl Stream<Item = Result<String, HubError>>, HubError> {
+///     if count == 0 {
+///         return Err(HubError::new("no lines"));
+///     }
+///     let lines = (1..=count).map(|line| Ok(format!("line {line}")));
+///     Ok(stream::iter(lines.chain([Err(HubError::new("torn off"))])))
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tester = HubTester::new(Hub::new("files").stream("Lines", lines)).await?;
+/// let mut client = tester.connect().await;
+/// let call = client.begin_stream("Lines", (1,), &[]).await?;
+/// assert_eq!(client.item::<String>(&call).await, Ok(Some("line 1".to_owned())));
+/// assert!(client.item::<String>(&call).await.unwrap_err().ends_with("HubException: torn off"));
+/// # Ok(())
+/// # }
+/// ```
 pub trait IntoStream<M>: Send {
     /// Turns it into a stream of encoded items.
     ///
@@ -259,7 +360,9 @@ where
     }
 }
 
-/// An async function that answers with one result. Implemented for functions of up to eight parameters.
+/// An async function that answers with one result. Implemented for functions of up to eight parameters, each a
+/// [`FromInvocation`], that return an [`IntoOutcome`]; `M` tells implementations apart and is never named by users. See
+/// [`Hub::method`](crate::Hub::method).
 #[diagnostic::on_unimplemented(
     message = "this function can't be a hub method",
     note = "it must be async, take `Context` and types that serde deserializes, and return a type that serde serializes or `Result<_, HubError>`"
@@ -274,10 +377,15 @@ pub trait Method<M>: Send + Sync + 'static {
     fn needs(&self, needed: &mut Vec<Needed>);
 
     /// Takes the parameters and begins.
+    ///
+    /// # Errors
+    /// [`BindError`] when the invocation does not fit the parameters.
     fn begin(&self, call: Call) -> Result<BoxFuture<'static, Result<Value, HubError>>, BindError>;
 }
 
-/// An async function that answers with a stream. Implemented for functions of up to eight parameters.
+/// An async function that answers with a stream. Implemented for functions of up to eight parameters, each a
+/// [`FromInvocation`], that return an [`IntoStream`]; `M` tells implementations apart and is never named by users. See
+/// [`Hub::stream`](crate::Hub::stream).
 #[diagnostic::on_unimplemented(
     message = "this function can't be a streaming hub method",
     note = "it must be async, take `Context` and types that serde deserializes, and return a `Stream` of items that serde serializes"
@@ -292,6 +400,9 @@ pub trait StreamMethod<M>: Send + Sync + 'static {
     fn needs(&self, needed: &mut Vec<Needed>);
 
     /// Takes the parameters and begins.
+    ///
+    /// # Errors
+    /// [`BindError`] when the invocation does not fit the parameters.
     fn begin(&self, call: Call) -> Result<BoxFuture<'static, Result<ValueStream, HubError>>, BindError>;
 }
 
@@ -389,43 +500,4 @@ pub(crate) fn erase<M: 'static>(method: impl Method<M>) -> Box<dyn ErasedMethod>
 
 pub(crate) fn erase_stream<M: 'static>(method: impl StreamMethod<M>) -> Box<dyn ErasedStream> {
     Box::new(Erased(method, std::marker::PhantomData))
-}
-
-/// What a hook of a hub returns: nothing, or a `Result` of nothing and [`HubError`].
-pub trait HookOutcome: Send {
-    /// The outcome.
-    ///
-    /// # Errors
-    /// The hook's own error.
-    fn into_outcome(self) -> Result<(), HubError>;
-}
-
-impl HookOutcome for () {
-    fn into_outcome(self) -> Result<(), HubError> {
-        Ok(())
-    }
-}
-
-impl<E: Into<HubError> + Send> HookOutcome for Result<(), E> {
-    fn into_outcome(self) -> Result<(), HubError> {
-        self.map_err(Into::into)
-    }
-}
-
-/// An async function that is run with the context of a connection.
-pub trait Hook: Send + Sync + 'static {
-    /// Runs it.
-    fn run(&self, context: Context) -> BoxFuture<'static, Result<(), HubError>>;
-}
-
-impl<F, Fut, R> Hook for F
-where
-    F: Fn(Context) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = R> + Send + 'static,
-    R: HookOutcome,
-{
-    fn run(&self, context: Context) -> BoxFuture<'static, Result<(), HubError>> {
-        let running = self(context);
-        async move { running.await.into_outcome() }.boxed()
-    }
 }

@@ -1,5 +1,6 @@
 //! Hubs: named sets of methods that clients call, and of clients that are called.
 
+mod checkpoints;
 mod clients;
 mod connection;
 mod context;
@@ -8,6 +9,7 @@ mod error;
 mod event;
 mod filter;
 mod handle;
+mod hook;
 mod method;
 mod runtime;
 mod state;
@@ -28,15 +30,15 @@ pub(crate) use connection::RequestInfo;
 pub use connection::{Connection, Transport};
 pub(crate) use context::Calls;
 pub use context::Context;
-pub(crate) use dispatch::{Dispatched, InvocationOutcome, dispatch, panic_text, stream_error};
+pub(crate) use dispatch::{Dispatched, InvocationOutcome, dispatch, stream_error};
 pub use error::HubError;
 pub use event::{Event, Question};
 pub(crate) use filter::ReplyKind;
 pub use filter::{Filter, Invoked, Next, NextHook, Reply};
 pub use handle::{Groups, HubHandle};
-pub use method::{
-    BindError, Call, FromInvocation, Hook, HookOutcome, IntoOutcome, IntoStream, Method, StreamMethod, marker,
-};
+pub use hook::{Connected, FromHook, Hook, HookOutcome};
+use hook::{ErasedHook, erase_hook};
+pub use method::{BindError, Call, FromInvocation, IntoOutcome, IntoStream, Method, StreamMethod, marker};
 pub(crate) use method::{ErasedMethod, ErasedStream, ValueStream};
 pub(crate) use runtime::{HubRuntime, Shared, guarded};
 pub(crate) use state::States;
@@ -45,6 +47,18 @@ pub(crate) use upload::{RawUpload, UploadEvent};
 pub use upload::{Upload, UploadError};
 
 /// Why a connection ended, as told to [`Hub::on_disconnected`].
+///
+/// ```
+/// use hubcast::{Context, Disconnected, Hub, HubError};
+///
+/// async fn part(context: Context, reason: Disconnected) -> Result<(), HubError> {
+///     let Some(user) = context.user() else { return Ok(()) };
+///     let comes_back = matches!(reason, Disconnected::Lost(_) | Disconnected::NodeStopped | Disconnected::NodeDied);
+///     Ok(context.clients().others().send("Left", (user.as_str(), comes_back)).await?)
+/// }
+///
+/// let hub = Hub::new("lobby").on_disconnected(part);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Disconnected {
@@ -79,7 +93,30 @@ type Permit = Box<dyn Fn(&Identity) -> bool + Send + Sync>;
 /// Changes settings of one hub.
 type Change = Box<dyn Fn(&mut HubSettings) + Send + Sync>;
 
-/// The settings that one hub may have of its own.
+/// The settings that one hub may have of its own, as [`Hub::configure`] changes them. They begin as the gateway's.
+///
+/// ```
+/// use std::time::Duration;
+/// use hubcast::{Gateway, Hub, HubSettings, Options};
+///
+/// fn for_sensors(settings: &mut HubSettings) {
+///     settings.limits.message_bytes = 1024;
+///     settings.limits.outbox_bytes /= 8;
+///     settings.timeouts.client_timeout = Duration::from_secs(120);
+///     settings.hubs.stream_buffer = 100;
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let gateway = Gateway::builder()
+///     .hub(Hub::new("sensors").configure(for_sensors))
+///     .hub(Hub::new("dashboards"))
+///     .options(Options::default())
+///     .build()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct HubSettings {
     /// Bounds on sizes and counts. `connections` counts for the whole node and can't be changed here.
@@ -139,18 +176,14 @@ pub struct Hub {
     /// The first thing that can't work, told when the gateway is built.
     problem: Option<Problem>,
     filters: Vec<Box<dyn Filter>>,
-    connected: Option<Box<dyn Hook>>,
-    disconnected: Option<DisconnectedHook>,
+    connected: Option<ErasedHook<Connected>>,
+    disconnected: Option<ErasedHook<Disconnected>>,
+    /// What the hooks take from the states, by the hook's name.
+    hooks_need: Vec<(&'static str, Vec<Needed>)>,
     configure: Vec<Change>,
     admits: Option<Permit>,
     states: States,
 }
-
-type DisconnectedHook = Box<
-    dyn Fn(Context, Disconnected) -> futures_util::future::BoxFuture<'static, Result<(), HubError>>
-        + Send
-        + Sync,
->;
 
 impl Hub {
     /// A hub without methods. Names are ASCII letters, digits, `_`, `-` and `.`.
@@ -162,6 +195,7 @@ impl Hub {
             filters: Vec::new(),
             connected: None,
             disconnected: None,
+            hooks_need: Vec::new(),
             configure: Vec::new(),
             admits: None,
             states: States::default(),
@@ -182,7 +216,25 @@ impl Hub {
         self.target(name.into(), Target::Plain(method::erase(method)), needed)
     }
 
-    /// Adds a method that answers with a stream of items, for clients' `stream` calls.
+    /// Adds a method that answers with a stream of items, for clients' `stream` calls. Parameters are those of a
+    /// [`method`](Self::method). It returns a `Stream` of values or of results, or a `Result` of such a stream.
+    ///
+    /// Items are taken as fast as the client reads them. The stream is dropped as soon as the client cancels it or is
+    /// gone.
+    ///
+    /// ```
+    /// use futures_util::stream::{self, Stream};
+    /// use hubcast::{Hub, HubError};
+    ///
+    /// async fn countdown(from: u32) -> Result<impl Stream<Item = u32>, HubError> {
+    ///     if from > 1_000 {
+    ///         return Err(HubError::new("that would take too long"));
+    ///     }
+    ///     Ok(stream::iter((0..from).rev()))
+    /// }
+    ///
+    /// let hub = Hub::new("launch").stream("Countdown", countdown);
+    /// ```
     #[must_use]
     pub fn stream<M>(self, name: impl Into<String>, method: impl StreamMethod<M>) -> Self
     where
@@ -192,25 +244,46 @@ impl Hub {
         self.target(name.into(), Target::Stream(method::erase_stream(method)), needed)
     }
 
-    /// Runs after a client's handshake and before its first invocation. An error closes the connection.
+    /// Runs after a client's handshake and before its first invocation. An error closes the connection, and the client
+    /// does not reconnect by itself. A second hook takes the place of the first.
+    ///
+    /// `hook` is an async function of up to eight parameters, in any order: [`Context`], [`State`], and what implements
+    /// [`FromHook`]. No client can be asked for a result while it runs.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicUsize, Ordering};
+    /// use hubcast::{Context, Disconnected, Hub, HubError, State};
+    ///
+    /// async fn welcome(context: Context, online: State<AtomicUsize>) -> Result<(), HubError> {
+    ///     let online = online.fetch_add(1, Ordering::Relaxed) + 1;
+    ///     Ok(context.clients().all().send("Online", (online,)).await?)
+    /// }
+    ///
+    /// async fn part(context: Context, why: Disconnected, online: State<AtomicUsize>) {
+    ///     online.fetch_sub(1, Ordering::Relaxed);
+    ///     println!("{} left: {why}", context.connection_id());
+    /// }
+    ///
+    /// let hub = Hub::new("lobby").state(AtomicUsize::new(0)).on_connected(welcome).on_disconnected(part);
+    /// ```
     #[must_use]
-    pub fn on_connected<H: Hook>(mut self, hook: H) -> Self {
-        self.connected = Some(Box::new(hook));
+    pub fn on_connected<M>(mut self, hook: impl Hook<Connected, M>) -> Self {
+        let needed = needed(|needed| hook.needs(needed));
+        self.hooks_need.push(("on_connected", needed));
+        self.connected = Some(erase_hook(hook));
         self
     }
 
-    /// Runs once after a connection has ended, wherever it ended.
+    /// Runs once after a connection has ended, wherever it ended: if its node died, another node runs it, with a
+    /// context that knows only the ids of connection and user. A connection whose `on_connected` failed ends like any
+    /// other. An error is logged. A second hook takes the place of the first.
+    ///
+    /// Parameters are those of [`on_connected`](Self::on_connected) and [`Disconnected`], the reason.
     #[must_use]
-    pub fn on_disconnected<F, Fut, R>(mut self, hook: F) -> Self
-    where
-        F: Fn(Context, Disconnected) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = R> + Send + 'static,
-        R: HookOutcome,
-    {
-        self.disconnected = Some(Box::new(move |context, reason| {
-            let running = hook(context, reason);
-            Box::pin(async move { running.await.into_outcome() })
-        }));
+    pub fn on_disconnected<M>(mut self, hook: impl Hook<Disconnected, M>) -> Self {
+        let needed = needed(|needed| hook.needs(needed));
+        self.hooks_need.push(("on_disconnected", needed));
+        self.disconnected = Some(erase_hook(hook));
         self
     }
 
@@ -237,7 +310,7 @@ impl Hub {
     /// ```
     /// use hubcast::Hub;
     ///
-    /// let hub = Hub::new("staff").admit(|identity| identity.claim("role").is_some_and(|role| role == "staff"));
+    /// let hub = Hub::new("staff").admit(|identity| identity.has_role("staff"));
     /// ```
     #[must_use]
     pub fn admit(mut self, holds: impl Fn(&Identity) -> bool + Send + Sync + 'static) -> Self {
@@ -246,6 +319,18 @@ impl Hub {
     }
 
     /// Lets only callers invoke a method of whom this holds. The method must have been added before.
+    ///
+    /// ```
+    /// use hubcast::{Context, Hub, HubError};
+    ///
+    /// async fn close_room(context: Context, room: String) -> Result<(), HubError> {
+    ///     Ok(context.clients().group(room).send("Closed", ()).await?)
+    /// }
+    ///
+    /// let hub = Hub::new("rooms")
+    ///     .method("CloseRoom", close_room)
+    ///     .restrict("CloseRoom", |identity| identity.has_role("moderator"));
+    /// ```
     #[must_use]
     pub fn restrict(
         mut self,
@@ -307,10 +392,12 @@ impl Hub {
             Some(Problem::NoSuchMethod(name)) => return Err(Error::NoSuchMethod(name.clone())),
             None => {}
         }
-        for entry in self.targets.values() {
-            if let Some(missing) = entry.needed.iter().find(|needed| !self.states.holds(**needed)) {
+        let methods = self.targets.values().map(|entry| (&*entry.name, &entry.needed));
+        let hooks = self.hooks_need.iter().map(|(name, needed)| (*name, needed));
+        for (name, needed) in methods.chain(hooks) {
+            if let Some(missing) = needed.iter().find(|needed| !self.states.holds(**needed)) {
                 return Err(Error::MissingState {
-                    method: entry.name.clone(),
+                    method: name.to_owned(),
                     state: missing.name,
                 });
             }
@@ -357,11 +444,11 @@ impl Hub {
         &self.filters
     }
 
-    pub(crate) fn connected(&self) -> Option<&dyn Hook> {
-        self.connected.as_deref()
+    pub(crate) fn connected(&self) -> Option<&ErasedHook<Connected>> {
+        self.connected.as_ref()
     }
 
-    pub(crate) fn disconnected(&self) -> Option<&DisconnectedHook> {
+    pub(crate) fn disconnected(&self) -> Option<&ErasedHook<Disconnected>> {
         self.disconnected.as_ref()
     }
 }

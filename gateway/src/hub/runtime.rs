@@ -1,8 +1,11 @@
 //! A hub of a running node: its methods, its local sessions, and the one way to publish.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hubcast_backplane::{
     Backplane, BackplaneError, ConnectionId, ConnectionRecord, Delivery, GroupName, HubName, HubSink, Topic,
     wire,
@@ -12,16 +15,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use super::checkpoints::Checkpoints;
 use super::clients::common_encoding;
-use super::connection::RequestInfo;
-use super::{Connection, Context, Disconnected, Hub, HubError, NextHook};
-use crate::auth::Identity;
+use super::{Connected, Context, Disconnected, Hub, HubError, NextHook};
 use crate::cluster;
 use crate::error::Error;
 use crate::fanout::{self, Registry};
 use crate::options::Options;
 use crate::protocol::{Encoding, Value};
-use crate::session::{AskError, Session};
+use crate::session::{AskError, Session, connection_of};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace;
 
@@ -71,6 +73,7 @@ pub(crate) struct HubRuntime {
     /// The gateway's, as far as the hub has none of its own.
     options: Options,
     registry: Registry,
+    checkpoints: Checkpoints,
     shared: Arc<Shared>,
 }
 
@@ -86,6 +89,7 @@ impl HubRuntime {
             hub,
             options,
             registry: Registry::new(),
+            checkpoints: Checkpoints::default(),
             shared,
         })
     }
@@ -104,6 +108,10 @@ impl HubRuntime {
 
     pub(crate) fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    pub(crate) fn checkpoints(&self) -> &Checkpoints {
+        &self.checkpoints
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -171,8 +179,11 @@ impl HubRuntime {
                 .map_err(|_| no_answer())?
                 .map_err(|error| ask_error(connection, &error));
         }
-        let Some(owner) = self.shared.backplane().locate(&self.name, connection).await? else {
+        let Some(listing) = self.shared.backplane().look_up(&self.name, connection).await? else {
             return Err(Error::NoSuchConnection(connection.to_string()));
+        };
+        let Some(owner) = listing.owner else {
+            return Err(ask_error(connection, &AskError::Disconnected)); // it may come back
         };
         match cluster::ask(self, &owner, connection, target, &arguments, patience).await {
             Ok(answer) => answer.map_err(|error| ask_error(connection, &error)),
@@ -194,10 +205,39 @@ impl HubRuntime {
         if self.registry.find(connection).is_some() {
             return self.change_local_group(connection, group, join).await;
         }
-        let Some(owner) = self.shared.backplane().locate(&self.name, connection).await? else {
+        let backplane = self.shared.backplane();
+        let Some(listing) = backplane.look_up(&self.name, connection).await? else {
             return Ok(());
         };
+        let Some(owner) = listing.owner else {
+            return self.change_parked_group(connection, group, join).await;
+        };
         cluster::change_group(self, &owner, connection, group, join).await
+    }
+
+    /// Joins or leaves for a connection that no node owns at this moment.
+    async fn change_parked_group(
+        self: &Arc<Self>,
+        connection: &ConnectionId,
+        group: &GroupName,
+        join: bool,
+    ) -> Result<(), Error> {
+        let backplane = self.shared.backplane();
+        let changed = if join {
+            backplane.join(&self.name, connection, group).await
+        } else {
+            backplane.leave(&self.name, connection, group).await
+        };
+        match changed {
+            // It has ended, or its client is just coming back somewhere.
+            Err(BackplaneError::NotOwner { .. }) => match backplane.look_up(&self.name, connection).await? {
+                Some(listing) if listing.owner.is_some() => {
+                    Box::pin(self.change_group(connection, group, join)).await
+                }
+                _ => Ok(()),
+            },
+            changed => changed.map(drop).map_err(Into::into),
+        }
     }
 
     pub(crate) async fn change_local_group(
@@ -230,31 +270,39 @@ impl HubRuntime {
 
     /// Runs the hub's hook for a new connection, through its filters.
     pub(crate) async fn connected(&self, context: Context) -> Result<(), HubError> {
-        let running = match self.hub.connected() {
-            Some(hook) => hook.run(context.clone()),
-            None => Box::pin(std::future::ready(Ok(()))),
-        };
-        guarded(NextHook::new(self.hub.filters(), running).run(&context)).await
+        let running = Box::pin(async {
+            match self.hub.connected() {
+                Some(hook) => hook(&context, &Connected).await,
+                None => Ok(()),
+            }
+        });
+        guarded(async { NextHook::new(self.hub.filters(), running).run(&context).await }).await
     }
 
-    /// Runs the hub's hook for a connection that has ended.
+    /// Runs the hub's filters and its hook for a connection that has ended. One that fails does not keep the others from
+    /// running.
     pub(crate) async fn disconnected(self: &Arc<Self>, context: Context, reason: Disconnected) {
-        for filter in self.hub.filters() {
-            filter.disconnected(&context, &reason).await;
-        }
-        let Some(hook) = self.hub.disconnected() else {
-            return;
+        let log = |outcome: Result<(), HubError>| {
+            if let Err(error) = outcome {
+                let id = context.connection_id();
+                tracing::error!(hub = %self.name, connection_id = %id, %error, "on_disconnected failed");
+            }
         };
-        let id = context.connection_id().clone();
-        if let Err(error) = guarded(hook(context, reason)).await {
-            tracing::error!(hub = %self.name, connection_id = %id, %error, "on_disconnected failed");
+        for filter in self.hub.filters() {
+            let filtered = async {
+                filter.disconnected(&context, &reason).await;
+                Ok(())
+            };
+            log(guarded(filtered).await);
+        }
+        if let Some(hook) = self.hub.disconnected() {
+            log(guarded(async { hook(&context, &reason).await }).await);
         }
     }
 
     /// Speaks for a connection of a node that died.
     pub(crate) async fn orphan_removed(self: &Arc<Self>, record: ConnectionRecord) {
-        let identity = Identity::of_user(record.user);
-        let connection = Arc::new(Connection::new(record.id, identity, RequestInfo::default()));
+        let connection = Arc::new(connection_of(&record));
         let cancelled = CancellationToken::new();
         cancelled.cancel();
         let context = Context::new(Arc::clone(self), connection, cancelled);
@@ -278,16 +326,24 @@ impl HubSink for HubRuntime {
 
 /// Runs user code so that a panic is an error of that code alone.
 pub(crate) async fn guarded<T>(running: impl Future<Output = Result<T, HubError>>) -> Result<T, HubError> {
-    use futures_util::FutureExt;
-    match std::panic::AssertUnwindSafe(running).catch_unwind().await {
+    match AssertUnwindSafe(running).catch_unwind().await {
         Ok(outcome) => outcome,
-        Err(panic) => Err(Panicked(super::panic_text(&*panic)).into()),
+        Err(panic) => Err(panicked(&*panic)),
     }
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("hub code panicked: {0}")]
 struct Panicked(String);
+
+/// The error of hub code that panicked.
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> HubError {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    Panicked(text.unwrap_or("no message").to_owned()).into()
+}
 
 fn ask_error(connection: &ConnectionId, error: &AskError) -> Error {
     match error {
@@ -322,5 +378,6 @@ fn envelope(
         except,
         traceparent: context.traceparent,
         tracestate: context.tracestate,
+        ..wire::Envelope::default()
     })
 }

@@ -44,7 +44,8 @@ impl<T: fmt::Debug> fmt::Debug for State<T> {
     }
 }
 
-/// A type that a parameter needs from its hub.
+/// A type that a parameter needs from its hub, as a [`FromInvocation`](crate::FromInvocation) or
+/// [`FromHook`](crate::FromHook) names it: a hub without such a state can't be built.
 #[derive(Debug, Clone, Copy)]
 pub struct Needed {
     id: TypeId,

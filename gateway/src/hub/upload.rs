@@ -3,9 +3,9 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, ready};
 
-use futures_util::stream::Stream;
+use futures_util::stream::{self, Stream};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
@@ -15,7 +15,9 @@ use crate::protocol::{DecodeValueError, Value};
 ///
 /// The client takes it out of the call's arguments and sends the items by themselves; an official client does so for
 /// every argument that is a `Subject`. Items wait in a queue of `hubs.stream_buffer` items, and while that is full the
-/// connection is not read. Dropping it tells nobody anything: what still comes is ignored.
+/// connection is not read. It ends when the client says so; when the client gives up, when an item is of another type
+/// and when the connection ends, its last item is an [`UploadError`]. Dropping it tells nobody anything: what still
+/// comes is ignored. A method that takes uploads runs beside the slots of `hubs.parallel_invocations`.
 ///
 /// ```
 /// use futures_util::StreamExt;
@@ -38,6 +40,25 @@ pub struct Upload<T> {
 }
 
 /// Why an upload ended early.
+///
+/// ```
+/// use futures_util::StreamExt;
+/// use hubcast::{Hub, Upload, UploadError};
+///
+/// async fn archive(mut lines: Upload<String>) -> String {
+///     let mut kept = 0;
+///     loop {
+///         match lines.next().await {
+///             Some(Ok(_)) => kept += 1,
+///             None => return format!("all {kept} lines"),
+///             Some(Err(UploadError::ConnectionClosed)) => return format!("{kept} lines of a client that is gone"),
+///             Some(Err(why)) => return format!("{kept} lines: {why}"),
+///         }
+///     }
+/// }
+///
+/// let hub = Hub::new("logs").method("Archive", archive);
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UploadError {
@@ -71,6 +92,25 @@ impl<T> Upload<T> {
         }
     }
 
+    /// The items as the client encoded them, for code that passes them on without looking into them.
+    pub fn into_values(mut self) -> impl Stream<Item = Result<Value, UploadError>> + Send {
+        stream::poll_fn(move |cx| self.poll_value(cx))
+    }
+
+    fn poll_value(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Value, UploadError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let outcome = match ready!(self.raw.poll_recv(cx)) {
+            Some(UploadEvent::Item(value)) => return Poll::Ready(Some(Ok(value))),
+            Some(UploadEvent::End(None)) => None,
+            Some(UploadEvent::End(Some(text))) => Some(Err(UploadError::Client(text))),
+            None => Some(Err(UploadError::ConnectionClosed)),
+        };
+        self.end();
+        Poll::Ready(outcome)
+    }
+
     fn end(&mut self) {
         self.ended = true;
         self.raw.close();
@@ -81,23 +121,14 @@ impl<T: DeserializeOwned> Stream for Upload<T> {
     type Item = Result<T, UploadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
-        if self.ended {
+        let Some(item) = ready!(self.poll_value(cx)) else {
             return Poll::Ready(None);
+        };
+        let item = item.and_then(|value| Ok(value.decode()?));
+        if item.is_err() {
+            self.end();
         }
-        let Poll::Ready(event) = self.raw.poll_recv(cx) else {
-            return Poll::Pending;
-        };
-        let outcome = match event {
-            Some(UploadEvent::Item(value)) => match value.decode() {
-                Ok(item) => return Poll::Ready(Some(Ok(item))),
-                Err(error) => Some(Err(error.into())),
-            },
-            Some(UploadEvent::End(None)) => None,
-            Some(UploadEvent::End(Some(text))) => Some(Err(UploadError::Client(text))),
-            None => Some(Err(UploadError::ConnectionClosed)),
-        };
-        self.end();
-        Poll::Ready(outcome)
+        Poll::Ready(Some(item))
     }
 }
 

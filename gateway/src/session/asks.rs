@@ -36,7 +36,8 @@ impl Session {
     /// Calls a method of the client and waits for its result. Dropping the call forgets it; the client is not told,
     /// and what it answers later is ignored.
     pub(crate) async fn ask(&self, target: String, arguments: Vec<Value>) -> Result<Value, AskError> {
-        let (id, answer) = self.asks.begin();
+        // Sessions of one connection on different nodes must not use an id twice.
+        let (id, answer) = self.asks.begin(self.version().map_or(0, |version| version.0));
         let _forget = Forget {
             asks: &self.asks,
             id: &id,
@@ -47,7 +48,7 @@ impl Session {
             arguments,
             ..Invocation::default()
         };
-        self.push(&HubMessage::Invocation(invocation));
+        self.send(&HubMessage::Invocation(invocation)).await;
         let outcome = tokio::select! {
             outcome = answer => outcome.map_err(|_| AskError::Disconnected)?,
             () = self.closing().cancelled() => return Err(AskError::Disconnected),
@@ -68,11 +69,14 @@ impl Session {
 }
 
 impl Asks {
-    fn begin(&self) -> (String, oneshot::Receiver<Outcome>) {
+    fn begin(&self, version: u64) -> (String, oneshot::Receiver<Outcome>) {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state.lock();
         state.last = state.last.wrapping_add(1);
-        let id = format!("s{}", state.last);
+        let id = match version {
+            0 => format!("s{}", state.last),
+            version => format!("s{version}.{}", state.last),
+        };
         state.waiting.insert(id.clone(), sender);
         (id, receiver)
     }

@@ -13,7 +13,7 @@ pub(crate) enum CloseReason {
     ByClient,
     /// Hub code ended it.
     Aborted,
-    /// The hook for new connections failed.
+    /// The hook for new connections failed. Carries what the client may know of the error, if anything.
     ConnectFailed { detail: Option<String> },
     /// The client broke the protocol or the size limit.
     Protocol { detail: String },
@@ -29,8 +29,11 @@ pub(crate) enum CloseReason {
     NodeStops,
     /// Others took the node for dead and removed its connections.
     Fenced,
-    /// Another transport of the same client took over before the handshake.
+    /// Another transport of the same client took over before the handshake, or a stateful session goes on on another
+    /// node.
     Moved,
+    /// A stateful session can't be continued exactly.
+    LogLost(&'static str),
 }
 
 const BASE: &str = "Connection closed with an error.";
@@ -60,7 +63,9 @@ impl CloseReason {
         };
         match self {
             Self::ByClient | Self::Aborted => close(None, false),
-            Self::ConnectFailed { detail } => close(text(detail.as_deref()), false),
+            // There is a detail only if the client may see it.
+            Self::ConnectFailed { detail: Some(detail) } => close(Some(format!("{BASE} {detail}")), false),
+            Self::ConnectFailed { detail: None } => close(text(None), false),
             Self::Protocol { detail } => close(text(Some(detail)), true),
             Self::ClientTimeout => close(
                 text(Some(
@@ -74,6 +79,7 @@ impl CloseReason {
                 ))),
                 true,
             ),
+            Self::LogLost(what) => close(text(Some(&format!("Messages may be missing: {what}."))), true),
             Self::TransportLost(_) | Self::NodeStops | Self::Fenced => close(None, true),
             Self::Handshake { .. } | Self::Moved => None,
         }
@@ -93,6 +99,7 @@ impl CloseReason {
             Self::ClientTimeout => Disconnected::Lost("the client fell silent".to_owned()),
             Self::SlowConsumer { .. } => Disconnected::Refused("the client reads too slowly".to_owned()),
             Self::TransportLost(what) => Disconnected::Lost((*what).to_owned()),
+            Self::LogLost(what) => Disconnected::Lost((*what).to_owned()),
             Self::NodeStops | Self::Fenced => Disconnected::NodeStopped,
             Self::ConnectFailed { .. } => Disconnected::Refused("on_connected failed".to_owned()),
             Self::Handshake { .. } | Self::Moved => return None,
@@ -101,7 +108,8 @@ impl CloseReason {
 
     pub(crate) fn label(&self) -> CloseLabel {
         match self {
-            Self::ByClient | Self::Moved => CloseLabel::Client,
+            Self::ByClient => CloseLabel::Client,
+            Self::Moved => CloseLabel::Moved,
             Self::Aborted => CloseLabel::Aborted,
             Self::ConnectFailed { .. } => CloseLabel::Server,
             Self::Protocol { .. } => CloseLabel::ProtocolError,
@@ -109,6 +117,7 @@ impl CloseReason {
             Self::Handshake { .. } => CloseLabel::HandshakeTimeout,
             Self::SlowConsumer { .. } => CloseLabel::SlowConsumer,
             Self::TransportLost(_) => CloseLabel::TransportLost,
+            Self::LogLost(_) => CloseLabel::LogLost,
             Self::NodeStops => CloseLabel::Shutdown,
             Self::Fenced => CloseLabel::Fenced,
         }
@@ -132,6 +141,13 @@ mod tests {
         assert_eq!(
             json(&failed, false),
             "{\"type\":7,\"error\":\"Connection closed with an error.\"}\u{1e}"
+        );
+        let told = CloseReason::ConnectFailed {
+            detail: Some("HubException: y".to_owned()),
+        };
+        assert_eq!(
+            json(&told, false),
+            "{\"type\":7,\"error\":\"Connection closed with an error. HubException: y\"}\u{1e}"
         );
         let protocol = CloseReason::Protocol {
             detail: "X: y".to_owned(),

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 
+use super::restore::state_of;
+use super::stateful::Stateful;
 use super::{CloseReason, Inbound, Received, Session};
 use crate::protocol::{Decoder, HandshakeError, HandshakeReader, HandshakeRequest, HubProtocol, select};
 
@@ -27,8 +29,8 @@ pub(super) async fn shake(
         .is_some_and(|transport| transport.is_binary());
     let (protocol, version) = select(&request, binary).map_err(|error| refuse(session, &error))?;
     session.connection.set_protocol(protocol);
-    enter(session, claim).await?;
-    session.open(version);
+    enter(session, claim, protocol, session.becomes_stateful(version)).await?;
+    session.open();
     Ok(reader.into_decoder(protocol))
 }
 
@@ -68,8 +70,17 @@ async fn read(
 
 /// Makes the connection a member of its topics. A cluster that can't be reached refuses the handshake: a connection
 /// that nobody can address would look alive and hear nothing.
-async fn enter(session: &Arc<Session>, claim: bool) -> Result<(), CloseReason> {
-    let record = session.record();
+async fn enter(
+    session: &Arc<Session>,
+    claim: bool,
+    protocol: HubProtocol,
+    stateful: bool,
+) -> Result<(), CloseReason> {
+    let mut record = session.record();
+    if stateful {
+        record.state = Some(state_of(&session.connection, protocol));
+        session.keep();
+    }
     let entered = session
         .hub
         .shared()
@@ -77,7 +88,12 @@ async fn enter(session: &Arc<Session>, claim: bool) -> Result<(), CloseReason> {
         .enter(session.hub.name(), &record, claim)
         .await;
     match entered {
-        Ok(_) => Ok(()),
+        Ok(entered) => {
+            if stateful {
+                session.set_stateful(Stateful::new(entered.version, entered.position.epoch));
+            }
+            Ok(())
+        }
         Err(error) => {
             tracing::warn!(connection_id = %session.id(), %error, "a connection could not be registered");
             let text =

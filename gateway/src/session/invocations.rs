@@ -8,21 +8,33 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Session;
+use super::stateful::Answering;
 use super::uploads::Uploads;
 use crate::hub::{Dispatched, InvocationOutcome, RawUpload, ValueStream, dispatch, guarded, stream_error};
 use crate::protocol::{HubMessage, HubProtocol, Invocation, Outcome, Value};
+
+/// A stream that always has an item lets the rest of its session run after so many: its client may want to cancel it.
+const YIELD_AFTER: usize = 32;
 
 /// Methods that run for one connection. Plain ones take a slot each; while none is free, the connection is not read.
 /// Streams, and methods that take uploads, run beside them: what they wait for comes from the connection.
 pub(super) struct Invocations {
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
     slots: Arc<Slots>,
-    streams: HashMap<String, CancellationToken>,
+    /// Those of `running` that have an invocation id, by it.
+    named: HashMap<String, Named>,
     pub(super) uploads: Uploads,
+}
+
+/// A running invocation that the client can cancel.
+struct Named {
+    cancelled: CancellationToken,
+    stream: bool,
 }
 
 /// The slots of a connection's plain methods.
@@ -64,9 +76,7 @@ impl Drop for Lent {
 /// One that ended.
 pub(super) struct Ended {
     invocation_id: Option<String>,
-    outcome: Outcome,
     slot: bool,
-    stream: bool,
     uploads: Vec<String>,
 }
 
@@ -78,7 +88,7 @@ impl Invocations {
                 free: AtomicIsize::new(isize::try_from(slots).unwrap_or(isize::MAX)),
                 changed: Notify::new(),
             }),
-            streams: HashMap::new(),
+            named: HashMap::new(),
             uploads: Uploads::new(stream_buffer),
         }
     }
@@ -102,147 +112,156 @@ impl Invocations {
     pub(super) fn begin(
         &mut self,
         session: &Arc<Session>,
-        mut invocation: Invocation,
+        invocation: Invocation,
+        call: Option<String>,
         protocol: HubProtocol,
     ) {
-        let invocation_id = invocation.invocation_id.take();
-        let uploads = std::mem::take(&mut invocation.stream_ids);
-        let receivers = match self.open(session, &uploads, 0) {
-            Ok(receivers) => receivers,
-            Err(text) => return complete(session, invocation_id, Outcome::Error(text)),
-        };
-        let slot = uploads.is_empty();
-        let headers = std::mem::take(&mut invocation.headers);
-        let lent = slot.then(|| Arc::clone(&self.slots));
-        let context = session
-            .context()
-            .with_invocation(headers, session.closing().clone(), lent);
-        match dispatch(
-            session.hub(),
-            context,
-            invocation,
-            receivers,
-            protocol.encoding(),
-            false,
-        ) {
-            Dispatched::Plain(running) => {
-                if slot {
-                    self.slots.take();
-                }
-                let ended = move |outcome: InvocationOutcome| {
-                    let outcome = outcome.map_or_else(Outcome::Error, Outcome::Result);
-                    Ended {
-                        invocation_id,
-                        outcome,
-                        slot,
-                        stream: false,
-                        uploads,
-                    }
-                };
-                self.running.push(running.map(ended).boxed());
-            }
-            Dispatched::Refused(text) => {
-                self.uploads.close(&uploads);
-                complete(session, invocation_id, Outcome::Error(text));
-            }
-            Dispatched::Stream(_) => {} // not what was asked for
-        }
+        self.start(session, invocation, call, protocol, false);
     }
 
-    /// Starts a streaming method.
+    /// Starts a streaming method. Without an invocation id there would be nobody to stream to.
     pub(super) fn begin_stream(
         &mut self,
         session: &Arc<Session>,
-        mut invocation: Invocation,
+        invocation: Invocation,
+        call: Option<String>,
         protocol: HubProtocol,
     ) {
-        let Some(invocation_id) = invocation.invocation_id.take() else {
-            return;
-        };
-        if self.streams.contains_key(&invocation_id) {
-            let text = format!("Invocation ID '{invocation_id}' is already in use.");
-            return complete(session, Some(invocation_id), Outcome::Error(text));
-        }
-        let uploads = std::mem::take(&mut invocation.stream_ids);
-        let receivers = match self.open(session, &uploads, 1) {
-            Ok(receivers) => receivers,
-            Err(text) => return complete(session, Some(invocation_id), Outcome::Error(text)),
-        };
-        let cancelled = session.closing().child_token();
-        let headers = std::mem::take(&mut invocation.headers);
-        let name = invocation.target.clone();
-        let context = session
-            .context()
-            .with_invocation(headers, cancelled.clone(), None);
-        match dispatch(
-            session.hub(),
-            context,
-            invocation,
-            receivers,
-            protocol.encoding(),
-            true,
-        ) {
-            Dispatched::Stream(starting) => {
-                self.streams.insert(invocation_id.clone(), cancelled.clone());
-                let session = Arc::clone(session);
-                let running = async move {
-                    let outcome = stream_out(&session, &invocation_id, &name, starting, &cancelled).await;
-                    Ended {
-                        invocation_id: Some(invocation_id),
-                        outcome,
-                        slot: false,
-                        stream: true,
-                        uploads,
-                    }
-                };
-                self.running.push(running.boxed());
-            }
-            Dispatched::Refused(text) => {
-                self.uploads.close(&uploads);
-                complete(session, Some(invocation_id), Outcome::Error(text));
-            }
-            Dispatched::Plain(_) => {} // not what was asked for
+        if invocation.invocation_id.is_some() {
+            self.start(session, invocation, call, protocol, true);
         }
     }
 
-    /// Opens the uploads of an invocation that also streams `down` results.
-    fn open(&mut self, session: &Session, uploads: &[String], down: usize) -> Result<Vec<RawUpload>, String> {
-        let limit = session.hub().options().limits.streams_per_connection;
-        let streams = uploads.len().saturating_add(down);
-        if streams > 0
-            && self
-                .streams
-                .len()
-                .saturating_add(self.uploads.len())
-                .saturating_add(streams)
-                > limit
+    fn start(
+        &mut self,
+        session: &Arc<Session>,
+        mut invocation: Invocation,
+        call: Option<String>,
+        protocol: HubProtocol,
+        streaming: bool,
+    ) {
+        let invocation_id = invocation.invocation_id.take();
+        let answering = Answering {
+            invocation_id: invocation_id.clone(),
+            call,
+        };
+        let uploads = std::mem::take(&mut invocation.stream_ids);
+        let receivers = match self.open(session, invocation_id.as_deref(), &uploads, streaming) {
+            Ok(receivers) => receivers,
+            Err(text) => return self.refuse(session, answering, text),
+        };
+        let slot = !streaming && uploads.is_empty();
+        let cancelled = match invocation_id {
+            Some(_) => session.gone().child_token(),
+            None => session.gone().clone(),
+        };
+        let context = session.context().with_invocation(
+            std::mem::take(&mut invocation.headers),
+            cancelled.clone(),
+            slot.then(|| Arc::clone(&self.slots)),
+        );
+        let name = invocation.target.clone();
+        let encoding = protocol.encoding();
+        let outcome = match dispatch(session.hub(), context, invocation, receivers, encoding, streaming) {
+            Dispatched::Plain(running) => running
+                .map(|outcome: InvocationOutcome| outcome.map_or_else(Outcome::Error, Outcome::Result))
+                .boxed(),
+            Dispatched::Stream(starting) => stream_out(
+                Arc::clone(session),
+                answering.clone(),
+                name,
+                starting,
+                cancelled.clone(),
+            )
+            .boxed(),
+            Dispatched::Refused(text) => {
+                self.uploads.close(&uploads);
+                return self.refuse(session, answering, text);
+            }
+        };
+        if let Some(id) = &invocation_id {
+            let stream = streaming;
+            self.named.insert(id.clone(), Named { cancelled, stream });
+        }
+        if slot {
+            self.slots.take();
+        }
+        let session = Arc::clone(session);
+        let running = async move {
+            let outcome = outcome.await;
+            session.complete(answering, outcome).await;
+            Ended {
+                invocation_id,
+                slot,
+                uploads,
+            }
+        };
+        self.running.push(running.boxed());
+    }
+
+    /// Tells the client that an invocation can't begin. The id may be that of one that runs.
+    fn refuse(&mut self, session: &Arc<Session>, answering: Answering, text: String) {
+        let session = Arc::clone(session);
+        let telling = async move {
+            session.complete(answering, Outcome::Error(text)).await;
+            Ended {
+                invocation_id: None,
+                slot: false,
+                uploads: Vec::new(),
+            }
+        };
+        self.running.push(telling.boxed());
+    }
+
+    /// Checks the ids of an invocation, and opens its uploads.
+    fn open(
+        &mut self,
+        session: &Session,
+        invocation_id: Option<&str>,
+        uploads: &[String],
+        streaming: bool,
+    ) -> Result<Vec<RawUpload>, String> {
+        if let Some(id) = invocation_id
+            && self.named.contains_key(id)
         {
-            return Err(format!(
-                "The connection may have {limit} streams open (limits.streams_per_connection)."
-            ));
+            return Err(format!("Invocation ID '{id}' is already in use."));
+        }
+        if streaming || !uploads.is_empty() {
+            let limit = session.hub().options().limits.streams_per_connection;
+            let streams = self.named.values().filter(|named| named.stream).count();
+            let open = streams.saturating_add(self.uploads.len());
+            if open
+                .saturating_add(uploads.len())
+                .saturating_add(usize::from(streaming))
+                > limit
+            {
+                return Err(format!(
+                    "The connection may have {limit} streams open (limits.streams_per_connection)."
+                ));
+            }
         }
         self.uploads
             .open(uploads)
             .ok_or_else(|| "A stream ID is already in use.".to_owned())
     }
 
-    /// Ends a stream; an unknown id is ignored.
+    /// Tells an invocation that its client no longer wants it. It ends when its method does, with a completion; a stream
+    /// ends at once. An unknown id is ignored.
     pub(super) fn cancel(&self, invocation_id: &str) {
-        if let Some(stream) = self.streams.get(invocation_id) {
-            stream.cancel();
+        if let Some(named) = self.named.get(invocation_id) {
+            named.cancelled.cancel();
         }
     }
 
-    /// Frees what an ended one held, and tells the client.
-    pub(super) fn settle(&mut self, session: &Session, ended: Ended) {
+    /// Frees what an ended one held.
+    pub(super) fn settle(&mut self, ended: Ended) {
         if ended.slot {
             self.slots.give_back();
         }
         self.uploads.close(&ended.uploads);
-        if let (true, Some(id)) = (ended.stream, &ended.invocation_id) {
-            self.streams.remove(id);
+        if let Some(id) = ended.invocation_id {
+            self.named.remove(&id);
         }
-        complete(session, ended.invocation_id, ended.outcome);
     }
 
     /// Lets methods that still run come to their end without a client: they may be in the middle of something. Streams
@@ -254,50 +273,163 @@ impl Invocations {
     }
 }
 
-/// Without an invocation id nobody is told anything, not even errors.
-fn complete(session: &Session, invocation_id: Option<String>, outcome: Outcome) {
-    if let Some(invocation_id) = invocation_id {
-        session.push(&HubMessage::Completion {
-            headers: Vec::new(),
-            invocation_id,
-            outcome,
-        });
-    }
-}
-
 /// Sends the items as fast as the client reads them.
 async fn stream_out(
-    session: &Arc<Session>,
-    invocation_id: &str,
-    name: &str,
+    session: Arc<Session>,
+    answering: Answering,
+    name: String,
     starting: BoxFuture<'static, Result<ValueStream, String>>,
-    cancelled: &CancellationToken,
+    cancelled: CancellationToken,
 ) -> Outcome {
     let mut items = tokio::select! {
         biased;
         () = cancelled.cancelled() => return Outcome::Void,
+        () = moved(&session) => return interrupted(),
         started = starting => match started {
             Ok(items) => items,
             Err(text) => return Outcome::Error(text),
         },
     };
+    let mut sent = 0_usize;
     loop {
         let item: Value = tokio::select! {
             biased;
             () = cancelled.cancelled() => return Outcome::Void,
+            () = moved(&session) => return interrupted(),
             item = guarded(items.next().map(Option::transpose)) => match item {
                 Ok(Some(item)) => item,
                 Ok(None) => return Outcome::Void,
-                Err(error) => return Outcome::Error(stream_error(session.hub(), name, &error)),
+                Err(error) => return Outcome::Error(stream_error(session.hub(), &name, &error)),
             },
         };
         let message = HubMessage::StreamItem {
             headers: Vec::new(),
-            invocation_id: invocation_id.to_owned(),
+            invocation_id: answering.invocation_id.clone().unwrap_or_default(),
             item,
         };
-        if !session.push_waiting(&message).await {
+        if !session.send_item(&answering, &message).await {
             return Outcome::Void;
         }
+        sent = sent.wrapping_add(1);
+        if sent.is_multiple_of(YIELD_AFTER) {
+            yield_now().await;
+        }
+    }
+}
+
+/// Ends when the connection moves to another node.
+async fn moved(session: &Session) {
+    session.closing().cancelled().await;
+    if !session.has_moved() {
+        std::future::pending::<()>().await; // it has ended, and so does what depends on it
+    }
+}
+
+fn interrupted() -> Outcome {
+    Outcome::Error("The stream was interrupted: its connection moved to another node.".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use hubcast_backplane::ConnectionId;
+
+    use super::*;
+    use crate::auth::Identity;
+    use crate::hub::{Connection, Context, Hub, HubError, RequestInfo};
+    use crate::tester::HubTester;
+
+    async fn wait(context: Context) -> Result<(), HubError> {
+        context.cancelled().cancelled().await;
+        Err(HubError::new("cancelled"))
+    }
+
+    fn call(id: Option<&str>, target: &str, stream_ids: &[&str]) -> Invocation {
+        Invocation {
+            invocation_id: id.map(str::to_owned),
+            target: target.to_owned(),
+            stream_ids: stream_ids.iter().map(ToString::to_string).collect(),
+            ..Invocation::default()
+        }
+    }
+
+    async fn session() -> Arc<Session> {
+        let hub = Hub::new("h")
+            .method("Wait", wait)
+            .method("Nothing", async || ())
+            .stream("Silent", async || futures_util::stream::pending::<()>());
+        let tester = HubTester::new(hub).await.unwrap();
+        let id = ConnectionId::parse("c").unwrap();
+        let connection = Connection::new(id, Identity::anonymous(), RequestInfo::default());
+        connection.set_protocol(HubProtocol::Json);
+        let session = Session::new(Arc::clone(tester.hub().runtime()), connection);
+        session.open_for_test();
+        session
+    }
+
+    /// What was sent to the client, without the answer to its handshake.
+    async fn sent(session: &Session) -> String {
+        let mut frames = Vec::new();
+        session.take_frames(&mut frames, usize::MAX).await;
+        let frames: Vec<u8> = frames.concat();
+        let text = String::from_utf8(frames).unwrap();
+        text.strip_prefix("{}\u{1e}").unwrap_or(&text).to_owned()
+    }
+
+    /// Waits for all that run.
+    async fn settle_all(invocations: &mut Invocations) {
+        while !invocations.running.is_empty() {
+            if let Some(ended) = invocations.next().await {
+                invocations.settle(ended);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_calls_that_were_cancelled_ended_or_refused() {
+        let session = session().await;
+        let mut invocations = Invocations::new(10, 10);
+        let mut begin = |call| invocations.begin(&session, call, None, HubProtocol::Json);
+        begin(call(Some("1"), "Wait", &[]));
+        begin(call(Some("2"), "Nothing", &[]));
+        begin(call(Some("3"), "Unknown", &[]));
+        begin(call(Some("4"), "Wait", &["u"])); // it takes no upload
+        begin(call(None, "Nothing", &[]));
+        invocations.begin_stream(&session, call(Some("5"), "Silent", &[]), None, HubProtocol::Json);
+        let mut running: Vec<_> = invocations.named.keys().cloned().collect();
+        running.sort_unstable();
+        assert_eq!(running, ["1", "2", "5"]);
+        for id in ["1", "5", "5", "unknown"] {
+            invocations.cancel(id);
+        }
+        settle_all(&mut invocations).await;
+        assert!(invocations.named.is_empty());
+        assert_eq!(invocations.uploads.len(), 0);
+        assert_eq!(invocations.slots.free.load(Ordering::Relaxed), 10);
+        let sent = sent(&session).await;
+        for id in ["1", "2", "3", "4", "5"] {
+            let completion = format!("{{\"type\":3,\"invocationId\":\"{id}\"");
+            assert_eq!(sent.matches(&completion).count(), 1, "{sent}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_id_names_one_running_call_whatever_its_kind() {
+        let session = session().await;
+        let mut invocations = Invocations::new(10, 10);
+        let mut begin = |call| invocations.begin(&session, call, None, HubProtocol::Json);
+        begin(call(Some("1"), "Wait", &[]));
+        begin(call(Some("1"), "Nothing", &[]));
+        invocations.begin_stream(&session, call(Some("1"), "Silent", &[]), None, HubProtocol::Json);
+        invocations.cancel("1");
+        settle_all(&mut invocations).await;
+        let sent = sent(&session).await;
+        let refusal = "\"error\":\"Invocation ID '1' is already in use.\"";
+        assert_eq!(sent.matches(refusal).count(), 2, "{sent}");
+        assert!(sent.contains("HubException: cancelled"), "{sent}");
+        invocations.begin(&session, call(Some("1"), "Nothing", &[]), None, HubProtocol::Json);
+        assert!(
+            invocations.named.contains_key("1"),
+            "an id that is free again can be used"
+        );
     }
 }

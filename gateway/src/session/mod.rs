@@ -4,11 +4,12 @@ mod asks;
 mod close;
 mod handshake;
 mod invocations;
+mod restore;
 mod run;
 mod sequence;
+mod stateful;
 mod uploads;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -22,11 +23,13 @@ use crate::protocol::{HubMessage, encode, handshake_response_error, handshake_re
 use crate::queue::{ByteQueue, PushError, Taken};
 use crate::transport::HttpLink;
 use asks::Asks;
+use stateful::Stateful;
 
 pub(crate) use asks::AskError;
 pub(crate) use close::CloseReason;
 pub(crate) use invocations::Slots;
-pub(crate) use run::{Inbound, Received, run};
+pub(crate) use restore::{Restored, connection_of, restore};
+pub(crate) use run::{Inbound, Received, run, run_restored};
 
 /// The version of both hub protocols from which on stateful reconnect works.
 const STATEFUL_VERSION: i32 = 2;
@@ -38,15 +41,18 @@ pub(crate) struct Session {
     hub: Arc<HubRuntime>,
     connection: Arc<Connection>,
     outbox: ByteQueue,
-    /// Ends when the connection does.
+    /// Ends when the session does.
     closing: CancellationToken,
+    /// Ends when the connection does: not when it moves to another node.
+    gone: CancellationToken,
+    /// Ends when the session has left everything: what it gave up, others may take.
+    ended: CancellationToken,
     reason: OnceLock<CloseReason>,
     /// What it receives; `None` once it was taken out of the registry.
     topics: Mutex<Option<Vec<Topic>>>,
     groups: Mutex<Vec<GroupName>>,
     asks: Asks,
-    /// Whether the client numbers its messages and resumes after a lost socket.
-    stateful: AtomicBool,
+    stateful: OnceLock<Stateful>,
     /// The requests of a connection that is not one socket.
     http: Option<Box<HttpLink>>,
 }
@@ -70,11 +76,13 @@ impl Session {
             connection: Arc::new(connection),
             outbox,
             closing: CancellationToken::new(),
+            gone: CancellationToken::new(),
+            ended: CancellationToken::new(),
             reason: OnceLock::new(),
             topics: Mutex::new(Some(Vec::new())),
             groups: Mutex::default(),
             asks: Asks::default(),
-            stateful: AtomicBool::new(false),
+            stateful: OnceLock::new(),
             http,
         })
     }
@@ -99,6 +107,7 @@ impl Session {
         ConnectionRecord {
             id: self.id().clone(),
             user: self.connection.user().cloned(),
+            state: None,
         }
     }
 
@@ -106,14 +115,25 @@ impl Session {
         Context::new(
             Arc::clone(&self.hub),
             Arc::clone(&self.connection),
-            self.closing.clone(),
+            self.gone.clone(),
         )
     }
 
     /// Asks the session to end. The first reason counts.
     pub(crate) fn close(&self, reason: CloseReason) {
-        let _ = self.reason.set(reason);
+        if *self.reason.get_or_init(|| reason) != CloseReason::Moved {
+            self.gone.cancel();
+        }
         self.closing.cancel();
+    }
+
+    /// Asks the session to leave this node: a stateful one goes on elsewhere, others end for this reason.
+    pub(crate) fn leave(&self, reason: CloseReason) {
+        self.close(if self.is_stateful() {
+            CloseReason::Moved
+        } else {
+            reason
+        });
     }
 
     /// Ends once the session was asked to end.
@@ -121,28 +141,46 @@ impl Session {
         &self.closing
     }
 
+    /// Ends once the connection has ended, wherever.
+    pub(crate) fn gone(&self) -> &CancellationToken {
+        &self.gone
+    }
+
+    /// Ends once the session has left everything.
+    pub(crate) fn ended(&self) -> &CancellationToken {
+        &self.ended
+    }
+
+    /// Whether the connection goes on on another node, or will.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.reason() == Some(&CloseReason::Moved)
+    }
+
     pub(crate) fn reason(&self) -> Option<&CloseReason> {
         self.reason.get()
     }
 
-    /// Whether the connection outlives its socket.
-    pub(crate) fn is_stateful(&self) -> bool {
-        self.stateful.load(Ordering::Acquire)
-    }
-
     // --- outgoing ---
 
-    /// Answers the handshake. With version 2, on a connection that negotiate agreed on it for, the session becomes
-    /// stateful. Then numbered messages are held back until the client was heard once more: the official JavaScript
-    /// client begins to count only some time after the answer.
-    fn open(&self, version: i32) {
-        let agreed = self.http.is_some() && self.connection.transport() == Some(Transport::WebSockets);
-        if agreed && version >= STATEFUL_VERSION {
-            self.stateful.store(true, Ordering::Release);
-            self.outbox.open_resendable(handshake_response_ok());
+    /// Answers the handshake. Of a stateful session, numbered messages are held back until the client was heard once
+    /// more: the official JavaScript client begins to count only some time after the answer.
+    fn open(&self) {
+        if self.is_stateful() {
+            self.outbox.open_one(handshake_response_ok());
         } else {
             self.outbox.open(self.carriage().carry(handshake_response_ok()));
         }
+    }
+
+    /// Whether a handshake of this version makes the session stateful: negotiate must have agreed on it.
+    fn becomes_stateful(&self, version: i32) -> bool {
+        let agreed = self.http.is_some() && self.connection.transport() == Some(Transport::WebSockets);
+        agreed && version >= STATEFUL_VERSION
+    }
+
+    /// Numbers what is sent from now on.
+    fn keep(&self) {
+        self.outbox.keep();
     }
 
     /// Answers the handshake with an error.
@@ -172,11 +210,6 @@ impl Session {
         self.outbox.release();
     }
 
-    /// The client has received numbered messages up to this one.
-    fn acknowledge(&self, sequence_id: u64) {
-        self.outbox.acknowledge(sequence_id);
-    }
-
     /// A new socket took the place of a lost one: everything that the client may lack is sent again, behind the number
     /// of the first.
     pub(crate) fn rewind(&self) {
@@ -184,8 +217,8 @@ impl Session {
             .rewind(|sequence_id| self.encode(&HubMessage::Sequence { sequence_id }));
     }
 
-    /// Pushes a fanned-out message. Returns whether the outbox took it; one that is full closes the session.
-    pub(crate) fn deliver(&self, frames: &Frames<'_>) -> bool {
+    /// Pushes a message of the log. Returns whether the outbox took it; one that is full ends the session.
+    pub(crate) fn deliver(&self, frames: &Frames<'_>, place: u64) -> bool {
         let Some(frame) = self
             .connection
             .protocol()
@@ -193,25 +226,30 @@ impl Session {
         else {
             return false;
         };
-        match self.outbox.try_push(frame) {
+        match self.outbox.try_push_numbered(frame, place) {
             Ok(()) => true,
             Err(PushError::Closed) => false,
             Err(PushError::Full { queued }) => {
-                self.close(CloseReason::SlowConsumer { queued });
+                self.fall_behind(queued);
                 false
             }
         }
     }
 
-    /// Pushes one message to this client alone.
+    /// Pushes one message to this client alone. In a stateful session only messages without a number.
     pub(crate) fn push(&self, message: &HubMessage) {
         let Some(frame) = self.encode(message) else { return };
-        let pushed = if message.is_counted() {
-            self.outbox.try_push(frame)
+        if let Err(PushError::Full { queued }) = self.outbox.try_push(frame) {
+            self.fall_behind(queued);
+        }
+    }
+
+    /// The client reads too slowly, or not at all. The log keeps what a stateful one lacks.
+    fn fall_behind(&self, queued: usize) {
+        if self.is_stateful() {
+            self.hub.shared().metrics().slow_consumers.inc();
+            self.close(CloseReason::Moved);
         } else {
-            self.outbox.try_push_unnumbered(frame)
-        };
-        if let Err(PushError::Full { queued }) = pushed {
             self.close(CloseReason::SlowConsumer { queued });
         }
     }
@@ -270,6 +308,7 @@ impl Session {
     /// Ends when no request has been attached for too long; never for a session that is one socket.
     pub(crate) async fn lost(&self) {
         match &self.http {
+            Some(link) if self.is_stateful() => link.lost(self.hub.options().hubs.resume_window).await,
             Some(link) => link.lost(self.hub.options().timeouts.disconnect).await,
             None => std::future::pending().await,
         }
@@ -329,6 +368,10 @@ impl Session {
     /// The groups that the connection joined or is joining.
     pub(crate) fn groups(&self) -> Vec<GroupName> {
         self.groups.lock().clone()
+    }
+
+    fn set_groups(&self, groups: Vec<GroupName>) {
+        *self.groups.lock() = groups;
     }
 
     /// Notes a group. `false` when the connection is in `limit` groups already.

@@ -9,6 +9,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::invocations::Invocations;
 use super::sequence::Counted;
+use super::stateful::{Answering, call_name};
 use super::{CloseReason, Session, handshake};
 use crate::hub::UploadEvent;
 use crate::protocol::{Decoder, HubMessage, HubProtocol, Outcome};
@@ -40,8 +41,8 @@ pub(crate) enum Received {
 pub(crate) async fn run(session: &Arc<Session>, inbound: &mut impl Inbound, claim: bool) {
     let (reason, running) = match handshake::shake(session, inbound, claim).await {
         Ok(decoder) => {
-            let mut conversation = Conversation::new(session, decoder);
-            let reason = conversation.hold(inbound).await;
+            let mut conversation = Conversation::new(session, decoder, Counted::default());
+            let reason = conversation.hold(inbound, true).await;
             (reason, Some(conversation.invocations))
         }
         Err(reason) => (reason, None),
@@ -51,7 +52,20 @@ pub(crate) async fn run(session: &Arc<Session>, inbound: &mut impl Inbound, clai
     end(session, reason, running, registered).await;
 }
 
-/// Says goodbye, tells the hub, and leaves the cluster.
+/// Goes on with a session of another node, where `received` messages of the client were taken.
+pub(crate) async fn run_restored(session: &Arc<Session>, inbound: &mut impl Inbound, received: u64) {
+    let protocol = session
+        .connection
+        .protocol()
+        .unwrap_or(handshake::BEFORE_HANDSHAKE);
+    let decoder = Decoder::new(protocol, session.hub.options().limits.message_bytes);
+    let mut conversation = Conversation::new(session, decoder, Counted::after(received));
+    conversation.release_due = None; // its client counts already
+    let reason = conversation.hold(inbound, false).await;
+    end(session, reason, Some(conversation.invocations), true).await;
+}
+
+/// Says goodbye, tells the hub, and leaves the cluster; or gives the connection up for another node.
 async fn end(session: &Arc<Session>, reason: CloseReason, running: Option<Invocations>, registered: bool) {
     session.close(reason);
     let reason = session.reason().cloned().unwrap_or(CloseReason::Aborted); // the first one counts
@@ -62,8 +76,11 @@ async fn end(session: &Arc<Session>, reason: CloseReason, running: Option<Invoca
         .protocol()
         .unwrap_or(handshake::BEFORE_HANDSHAKE);
     let goodbye = running.as_ref().and_then(|_| reason.frame(protocol, detailed));
-    session.close_outbox(goodbye);
     hub.registry().retire(session);
+    if reason == CloseReason::Moved {
+        session.park().await; // before the client notices, and comes back elsewhere
+    }
+    session.close_outbox(goodbye);
     let metrics = hub.shared().metrics();
     metrics.connections_closed.get(reason.label()).inc();
     if let CloseReason::SlowConsumer { .. } = reason {
@@ -88,6 +105,7 @@ async fn end(session: &Arc<Session>, reason: CloseReason, running: Option<Invoca
     if registered && reason != CloseReason::Moved {
         leave_cluster(session).await;
     }
+    session.ended.cancel();
 }
 
 /// Never given up: while the backplane can't be reached it keeps the removal itself.
@@ -114,6 +132,8 @@ struct Conversation<'a> {
     heard: Instant,
     ping_due: Instant,
     counted: Counted,
+    /// How many of them the backplane knows of.
+    noted: u64,
     /// When held-back messages are sent even if the client stays silent.
     release_due: Option<Instant>,
     /// Armed for the next deadline or an earlier time: messages push deadlines back, and re-arming at each would cost.
@@ -121,7 +141,7 @@ struct Conversation<'a> {
 }
 
 impl<'a> Conversation<'a> {
-    fn new(session: &'a Arc<Session>, decoder: Decoder) -> Self {
+    fn new(session: &'a Arc<Session>, decoder: Decoder, counted: Counted) -> Self {
         let options = session.hub.options();
         let now = Instant::now();
         Self {
@@ -132,13 +152,14 @@ impl<'a> Conversation<'a> {
             pings: false,
             heard: now,
             ping_due: now + options.timeouts.keep_alive,
-            counted: Counted::default(),
+            noted: counted.highest(),
+            counted,
             release_due: session.is_stateful().then(|| now + RELEASE_PATIENCE),
             timer: Box::pin(sleep_until(now + options.timeouts.keep_alive)),
         }
     }
 
-    async fn hold(&mut self, inbound: &mut impl Inbound) -> CloseReason {
+    async fn hold(&mut self, inbound: &mut impl Inbound, new: bool) -> CloseReason {
         if let Some(transport) = self.session.connection.transport() {
             self.session
                 .hub
@@ -147,11 +168,11 @@ impl<'a> Conversation<'a> {
                 .connections(transport, self.protocol)
                 .inc();
         }
-        if let Err(reason) = self.connected().await {
+        if new && let Err(reason) = self.connected().await {
             return reason;
         }
         loop {
-            if let Some(reason) = self.handle_decoded() {
+            if let Err(reason) = self.handle_decoded().await {
                 return reason;
             }
             if let Err(reason) = self.step(inbound).await {
@@ -160,8 +181,9 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// The hub's hook runs before any message of the client is handled.
+    /// The hub's hook runs before any message of the client is handled. A node that dies meanwhile must be noticed.
     async fn connected(&mut self) -> Result<(), CloseReason> {
+        let call = self.note(0, Some(call_name(0, None))).await?;
         let outcome = tokio::select! {
             biased;
             () = self.session.closing.cancelled() => return Err(self.asked_to_close()),
@@ -171,7 +193,34 @@ impl<'a> Conversation<'a> {
             tracing::error!(hub = %self.session.hub.name(), connection_id = %self.session.id(), %error, "on_connected failed");
             let detail = error.client_suffix(self.session.hub.options().hubs.detailed_errors);
             CloseReason::ConnectFailed { detail: detail.map(|text| text.trim_start().to_owned()) }
-        })
+        })?;
+        let done = Answering {
+            invocation_id: None,
+            call,
+        };
+        self.session.complete(done, Outcome::Void).await;
+        Ok(())
+    }
+
+    /// Notes a message before it is applied, so that no other node applies it again. Returns the name of its call. Never
+    /// cancelled: what was noted must be applied, or the client would wait in vain.
+    async fn note(&mut self, received: u64, call: Option<String>) -> Result<Option<String>, CloseReason> {
+        if !self.session.is_stateful() {
+            return Ok(None);
+        }
+        match self.session.note(received, call.as_deref()).await {
+            Ok(true) => {
+                self.noted = received;
+                Ok(call)
+            }
+            Ok(false) => Err(CloseReason::Moved),
+            Err(error) => {
+                tracing::warn!(connection_id = %self.session.id(), %error, "a message could not be noted");
+                Err(CloseReason::LogLost(
+                    "a message could not be noted in the backplane",
+                ))
+            }
+        }
     }
 
     fn asked_to_close(&self) -> CloseReason {
@@ -199,11 +248,13 @@ impl<'a> Conversation<'a> {
         let ended = tokio::select! {
             biased;
             () = session.closing.cancelled() => return Err(self.asked_to_close()),
-            ended = self.invocations.next() => Some(ended),
+            // Before the invocations: a stream that always has an item would fill what the client has just emptied, and
+            // nothing would be read any more, not even the wish to cancel it.
             () = session.outbox.at_most(session.high_water()), if backed_up => {
                 self.heard = Instant::now();
                 None
             }
+            ended = self.invocations.next() => Some(ended),
             received = inbound.receive(), if reading => {
                 match received {
                     Received::Data(bytes) => {
@@ -217,11 +268,11 @@ impl<'a> Conversation<'a> {
                 None
             }
             () = session.lost() => return Err(CloseReason::TransportLost("no request came in time")),
-            () = self.timer.as_mut() => return self.tick(reading),
+            () = self.timer.as_mut() => return self.tick(reading).await,
         };
         if let Some(ended) = ended {
             if let Some(ended) = ended {
-                self.invocations.settle(session, ended);
+                self.invocations.settle(ended);
             }
             self.heard = Instant::now(); // while a method runs the client's messages wait, so its silence does not count
         }
@@ -239,7 +290,7 @@ impl<'a> Conversation<'a> {
             .fold(self.ping_due, Instant::min)
     }
 
-    fn tick(&mut self, reading: bool) -> Result<(), CloseReason> {
+    async fn tick(&mut self, reading: bool) -> Result<(), CloseReason> {
         let now = Instant::now();
         let timeouts = &self.session.hub.options().timeouts;
         if !reading {
@@ -263,6 +314,10 @@ impl<'a> Conversation<'a> {
             self.release();
         }
         if let Some(sequence_id) = self.counted.ack(now) {
+            // The client forgets what is acknowledged: whoever goes on must know that it was taken.
+            if self.noted < sequence_id {
+                self.note(sequence_id, None).await?;
+            }
             self.session.push(&HubMessage::Ack { sequence_id });
         }
         let deadline = self.deadline();
@@ -271,20 +326,18 @@ impl<'a> Conversation<'a> {
     }
 
     /// Handles whole messages as long as there are some and a slot is free.
-    fn handle_decoded(&mut self) -> Option<CloseReason> {
+    async fn handle_decoded(&mut self) -> Result<(), CloseReason> {
         while self.may_read() && !self.session.closing.is_cancelled() {
             match self.decoder.next_message() {
-                Ok(None) => return None,
+                Ok(None) => return Ok(()),
                 Ok(Some(message)) => {
                     self.heard = Instant::now();
-                    if let Some(reason) = self.handle(message) {
-                        return Some(reason);
-                    }
+                    self.handle(message).await?;
                 }
-                Err(error) => return Some(CloseReason::from_decode(&error)),
+                Err(error) => return Err(CloseReason::from_decode(&error)),
             }
         }
-        None
+        Ok(())
     }
 
     /// The client begins a message anew on its new socket; its Sequence says with which one.
@@ -300,10 +353,18 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    fn handle(&mut self, message: HubMessage) -> Option<CloseReason> {
+    async fn handle(&mut self, message: HubMessage) -> Result<(), CloseReason> {
         self.release();
-        if self.session.is_stateful() && message.is_counted() && !self.counted.take() {
-            return None; // it came before the socket was lost
+        let mut call = None;
+        if self.session.is_stateful() && message.is_counted() {
+            if !self.counted.take() {
+                return Ok(()); // it came before the socket was lost
+            }
+            if let HubMessage::Invocation(invocation) | HubMessage::StreamInvocation(invocation) = &message {
+                let number = self.counted.highest();
+                let name = call_name(number, invocation.invocation_id.as_deref());
+                call = self.note(number, Some(name)).await?;
+            }
         }
         self.session
             .hub
@@ -312,13 +373,18 @@ impl<'a> Conversation<'a> {
             .messages_received
             .get(self.protocol)
             .inc();
+        self.apply(message, call)
+    }
+
+    fn apply(&mut self, message: HubMessage, call: Option<String>) -> Result<(), CloseReason> {
         match message {
             HubMessage::Invocation(invocation) => {
-                self.invocations.begin(self.session, invocation, self.protocol);
+                self.invocations
+                    .begin(self.session, invocation, call, self.protocol);
             }
             HubMessage::StreamInvocation(invocation) => {
                 self.invocations
-                    .begin_stream(self.session, invocation, self.protocol);
+                    .begin_stream(self.session, invocation, call, self.protocol);
             }
             HubMessage::CancelInvocation { invocation_id, .. } => self.invocations.cancel(&invocation_id),
             HubMessage::Ping => {
@@ -328,7 +394,7 @@ impl<'a> Conversation<'a> {
                     .transport()
                     .is_some_and(|t| t.keeps_itself_alive());
             }
-            HubMessage::Close { .. } => return Some(CloseReason::ByClient),
+            HubMessage::Close { .. } => return Err(CloseReason::ByClient),
             HubMessage::StreamItem {
                 invocation_id, item, ..
             } => {
@@ -343,15 +409,15 @@ impl<'a> Conversation<'a> {
             } => self.completed(&invocation_id, outcome),
             HubMessage::Ack { sequence_id } => self.session.acknowledge(sequence_id),
             HubMessage::Sequence { sequence_id } if self.session.is_stateful() => {
-                if let Err(error) = self.counted.continue_at(sequence_id) {
-                    return Some(CloseReason::Protocol {
+                self.counted
+                    .continue_at(sequence_id)
+                    .map_err(|error| CloseReason::Protocol {
                         detail: format!("InvalidOperationException: {error}"),
-                    });
-                }
+                    })?;
             }
             HubMessage::Sequence { .. } => {} // counts only in stateful sessions
         }
-        None
+        Ok(())
     }
 
     /// Uploads and the results that the server asked for share one space of ids.

@@ -26,6 +26,20 @@ pub(super) struct Counted {
 pub(super) struct SequenceGap;
 
 impl Counted {
+    /// Of a client whose messages were taken up to this number, on another node.
+    pub(super) fn after(highest: u64) -> Self {
+        Self {
+            current: highest,
+            highest,
+            ..Self::default()
+        }
+    }
+
+    /// The number of the last message that was taken.
+    pub(super) fn highest(&self) -> u64 {
+        self.highest
+    }
+
     /// Counts a message. `false` when it was taken before.
     pub(super) fn take(&mut self) -> bool {
         self.current = self.current.saturating_add(1);

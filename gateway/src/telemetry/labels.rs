@@ -79,6 +79,8 @@ labels! {
         Post = "post",
         /// Hand a connection over to the node that has its new socket.
         Attach = "attach",
+        /// Give a stateful session up whose client has come back elsewhere.
+        HandOver = "hand_over",
         /// End a connection whose client sent DELETE.
         Delete = "delete",
         /// Put a connection into a group, or take it out.
@@ -127,6 +129,30 @@ labels! {
         TransportLost = "transport_lost",
         /// Another node owns the connection.
         Fenced = "fenced",
+        /// It goes on on another node, or with another transport.
+        Moved = "moved",
+        /// A stateful session could not be continued exactly.
+        LogLost = "log_lost",
+    }
+
+    /// Where a stateful session was before its client came back.
+    ResumeKind = "kind" {
+        /// On this node.
+        Local = "local",
+        /// On a node that gave it up.
+        HandedOver = "handed_over",
+        /// On no node: it was given up in a drain, or after its node died.
+        Parked = "parked",
+        /// On a node that does not answer.
+        ShutOut = "shut_out",
+    }
+
+    /// What became of a session whose client came back.
+    ResumeOutcome = "outcome" {
+        /// It goes on, and nothing is missing.
+        Exact = "exact",
+        /// It could not be continued exactly: the client starts anew.
+        Lost = "lost",
     }
 
     /// How an invocation ended.

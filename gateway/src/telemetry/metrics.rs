@@ -12,7 +12,9 @@ use prometheus_client::{
     registry::{Metric, Registry},
 };
 
-use super::labels::{CloseLabel, ForwardLabel, InvocationLabel, Label, RejectLabel};
+use super::labels::{
+    CloseLabel, ForwardLabel, InvocationLabel, Label, RejectLabel, ResumeKind, ResumeOutcome,
+};
 use crate::hub::Transport;
 use crate::protocol::HubProtocol;
 
@@ -49,6 +51,12 @@ pub(crate) struct Metrics {
     pub(crate) backplane_up: Gauge,
     /// Times that the log could not prove that nothing is missing.
     pub(crate) log_gaps: Counter,
+
+    resumes: Vec<ByLabel<ResumeOutcome>>,
+    /// Messages of the log that were sent, or kept to be sent, again by a node that took a session over.
+    pub(crate) replayed: Counter,
+    /// Places up to which clients have everything that were written down.
+    pub(crate) checkpoints: Counter,
 
     /// Bytes that wait for clients.
     pub(crate) outbox_bytes: Gauge,
@@ -99,6 +107,13 @@ impl Metrics {
                 "log_gaps",
                 "Times that the log could not prove that nothing is missing",
             ),
+            resumes: resumes(r),
+            replayed: single(
+                r,
+                "replayed_messages",
+                "Messages of the log replayed for sessions that moved here",
+            ),
+            checkpoints: single(r, "checkpoints", "Session checkpoints written to the backplane"),
             outbox_bytes: single(r, "outbox_bytes", "Bytes that wait for clients"),
             slow_consumers: single(
                 r,
@@ -127,6 +142,11 @@ impl Metrics {
     /// The connections of that transport and protocol.
     pub(crate) fn connections(&self, transport: Transport, protocol: HubProtocol) -> &Gauge {
         self.connections[transport.index()].get(protocol)
+    }
+
+    /// Stateful sessions whose client came back.
+    pub(crate) fn resumes(&self, kind: ResumeKind, outcome: ResumeOutcome) -> &Counter {
+        self.resumes[kind.index()].get(outcome)
     }
 
     /// All metrics as text, of [`CONTENT_TYPE`].
@@ -198,6 +218,17 @@ fn connections(registry: &mut Registry) -> Vec<ByLabel<HubProtocol, Gauge>> {
     );
     let of = |transport: &Transport| ByLabel::of(&family, &[(Transport::NAME, transport.as_str())]);
     Transport::ALL.iter().map(of).collect()
+}
+
+fn resumes(registry: &mut Registry) -> Vec<ByLabel<ResumeOutcome>> {
+    let family = Family::<Labels, Counter>::default();
+    registry.register(
+        "session_resumes",
+        "Stateful sessions whose client came back",
+        family.clone(),
+    );
+    let of = |kind: &ResumeKind| ByLabel::of(&family, &[(ResumeKind::NAME, kind.as_str())]);
+    ResumeKind::ALL.iter().map(of).collect()
 }
 
 fn histogram(registry: &mut Registry, name: &str, help: &str) -> Histogram {

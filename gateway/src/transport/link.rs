@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hub::Transport;
 use crate::queue::{ByteQueue, PushError, Taken};
-use crate::session::{CloseReason, Inbound, Received, Session, run};
+use crate::session::{CloseReason, Inbound, Received, Session, run, run_restored};
 
 /// How long a node that leaves waits for the poll that would only be told that the connection is over.
 const LAST_POLL: Duration = Duration::from_secs(1);
@@ -234,24 +234,41 @@ pub(crate) async fn run_over_http(session: Arc<Session>) {
         // Negotiated, perhaps written to, and never connected.
         None => session.close(CloseReason::TransportLost("no transport was chosen in time")),
     }
-    let mut inbound = HttpInbound { link };
+    let mut inbound = HttpInbound { link, behind: None };
     run(&session, &mut inbound, false).await;
+}
+
+/// Runs a stateful session that was on another node, where `received` messages of its client were taken.
+pub(crate) async fn run_restored_over_http(session: Arc<Session>, received: u64) {
+    let Some(link) = session.http() else { return };
+    run_restored(&session, &mut HttpInbound { link, behind: None }, received).await;
 }
 
 struct HttpInbound<'a> {
     link: &'a HttpLink,
+    /// What came together with the news of a new socket.
+    behind: Option<Bytes>,
 }
 
 impl Inbound for HttpInbound<'_> {
     async fn receive(&mut self) -> Received {
+        if let Some(chunk) = self.behind.take() {
+            return Received::Data(chunk);
+        }
         let mut chunks = Vec::with_capacity(1);
-        match self.link.inbox.take(&mut chunks, 0).await {
-            Taken::Some => match chunks.pop() {
-                Some(chunk) if chunk.is_empty() => Received::Resumed,
-                Some(chunk) => Received::Data(chunk),
-                None => Received::Closed,
-            },
-            Taken::End => Received::Closed,
+        if self.link.inbox.take(&mut chunks, 0).await == Taken::End {
+            return Received::Closed;
+        }
+        // An empty chunk weighs nothing: the queue gives the next one with it.
+        let resumed = chunks.iter().any(Bytes::is_empty);
+        let last = chunks.pop().filter(|chunk| !chunk.is_empty());
+        match last {
+            _ if resumed => {
+                self.behind = last;
+                Received::Resumed
+            }
+            Some(chunk) => Received::Data(chunk),
+            None => Received::Closed,
         }
     }
 }

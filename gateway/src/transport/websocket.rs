@@ -138,6 +138,8 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, socket: WebSocket) {
         SocketEnd::Closed => session.close(CloseReason::ByClient),
         SocketEnd::Broken(_) if session.is_stateful() => {}
         SocketEnd::Broken(what) => session.transport_ended(what),
+        // Without a Close frame the client comes back by itself.
+        SocketEnd::SessionOver if session.has_moved() => {}
         SocketEnd::SessionOver => {
             let patience = session.hub().options().timeouts.close;
             if writer.say_goodbye().await.is_ok() {

@@ -1,39 +1,14 @@
-//! A server for functional tests of SignalR clients: hubs whose methods do one thing each, well or badly.
-//!
-//! ```sh
-//! cargo run -p hubcast --example functional_tests -- 127.0.0.1:8080
-//! ```
-//!
-//! The first line that it prints is `listening on http://…`; port 0 takes any free port. Point a client's tests at:
-//!
-//! * `/hubs/testhub`: everything below; clients without a token may connect,
-//! * `/hubs/authorizedhub`: admits tokens with the role `admin` alone,
-//! * `/hubs/uncreatable`: refuses every client in its `on_connected`,
-//! * `/generateJwtToken?user=ann&role=admin`: a token of an hour, as text.
-//!
-//! Tokens are signed with HS256 and the key `functional-tests-only-0123456789abcdef`. This is no server for anything
-//! but tests: everybody can get a token.
+//! The hubs: methods that do one thing each, well or badly.
 
-use std::collections::HashMap;
-use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use axum::Router;
-use axum::extract::Query;
-use axum::http::StatusCode;
-use axum::routing::get;
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
-use hubcast::protocol::{Binary, Value};
-use hubcast::{Context, Gateway, Hub, HubError, Identity, Options, State, Upload, UploadError};
-use jsonwebtoken::{EncodingKey, Header};
+use hubcast::protocol::{Binary, Encoding, Value};
+use hubcast::{Context, Hub, HubError, Identity, State, Upload, UploadError};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::time::sleep;
-
-const KEY: &str = "functional-tests-only-0123456789abcdef";
 
 /// Any JSON: what hub code need not know.
 type Json = serde_json::Value;
@@ -66,6 +41,7 @@ fn sample() -> ComplexObject {
 /// What tests want to know of earlier calls.
 #[derive(Default)]
 struct Seen {
+    cancelled: AtomicUsize,
     endless_streams: AtomicUsize,
     lost_upload: Mutex<Option<UploadReport>>,
 }
@@ -76,12 +52,21 @@ fn values(hub: Hub) -> Hub {
         .method("EchoString", async |text: String| text)
         .method("EchoInteger", async |number: i64| number)
         .method("EchoUnsigned", async |number: u64| number)
+        .method("EchoFloat", async |number: f64| number)
+        .method("EchoBoolean", async |flag: bool| flag)
         .method("EchoBinary", async |bytes: Binary| bytes)
+        // A MessagePack timestamp becomes RFC 3339 text; what clients write as text stays text.
+        .method("EchoDate", async |date: Value| date.transcode(Encoding::Json))
         .method("EchoComplexObject", async |object: ComplexObject| object)
         .method("SendComplexObject", async || sample())
-        .method("EchoTwo", async |first: Json, second: Json| (first, second))
+        .method("EchoTwo", echo_two)
         .method("Nothing", async || ())
         .method("Wait", wait)
+}
+
+async fn echo_two(first: Value, second: Value) -> Result<Value, HubError> {
+    let encoding = first.encoding();
+    Ok(Value::array(&[first, second], encoding)?)
 }
 
 async fn wait(ms: u64) {
@@ -129,6 +114,13 @@ async fn infinite_stream(seen: State<Seen>) -> impl Stream<Item = u64> {
     })
 }
 
+/// Ends when its client cancels it, or leaves.
+async fn wait_for_cancel(context: Context, seen: State<Seen>) -> Result<(), HubError> {
+    context.cancelled().cancelled().await;
+    seen.cancelled.fetch_add(1, Ordering::Relaxed);
+    Err(HubError::new("cancelled"))
+}
+
 #[derive(Clone, Serialize)]
 struct UploadReport {
     items: Vec<String>,
@@ -169,6 +161,10 @@ fn reads_connection(hub: Hub) -> Hub {
     .method("GetUser", async |context: Context| {
         context.user().map(ToString::to_string)
     })
+    .method("GetRoles", async |context: Context| {
+        let roles = context.connection().identity().roles();
+        roles.map(str::to_owned).collect::<Vec<_>>()
+    })
     .method("GetActiveTransportName", async |context: Context| {
         context.connection().transport().map(|transport| transport.name())
     })
@@ -176,22 +172,15 @@ fn reads_connection(hub: Hub) -> Hub {
         context.connection().protocol().map(|protocol| protocol.name())
     })
     .method("GetHeader", async |context: Context, name: String| {
-        let name = name.to_lowercase();
         context.connection().header(&name).map(str::to_owned)
     })
     .method("GetQuery", async |context: Context, name: String| {
         context.connection().query(&name).map(str::to_owned)
     })
-    .method("GetCookie", get_cookie)
-    .method("Abort", async |context: Context| context.abort())
-}
-
-async fn get_cookie(context: Context, name: String) -> Option<String> {
-    let mut cookies = context.connection().header("cookie")?.split(';');
-    cookies.find_map(|cookie| {
-        let (key, value) = cookie.trim().split_once('=')?;
-        (key == name).then(|| value.to_owned())
+    .method("GetCookie", async |context: Context, name: String| {
+        context.connection().cookie(&name).map(str::to_owned)
     })
+    .method("Abort", async |context: Context| context.abort())
 }
 
 /// Asks the connection `id`, or the caller. The client's error, or none, is the error of the call.
@@ -221,11 +210,31 @@ async fn send_to(context: Context, whom: String, name: String, value: Value) -> 
 }
 
 fn is_admin(identity: &Identity) -> bool {
-    identity.claim("role").is_some_and(|role| role == "admin")
+    identity.has_role("admin")
 }
 
-fn test_hub() -> Hub {
-    reads_connection(values(Hub::new("testhub")))
+/// Everything that clients can do.
+pub(crate) fn test_hub() -> Hub {
+    everything(Hub::new("testhub"))
+}
+
+/// As [`test_hub`], where several invocations of a client run at the same time: so it can cancel them.
+pub(crate) fn parallel_hub() -> Hub {
+    everything(Hub::new("parallelhub")).configure(|settings| settings.hubs.parallel_invocations = 4)
+}
+
+/// Only for clients whose token has the role `admin`.
+pub(crate) fn authorized_hub() -> Hub {
+    reads_connection(values(Hub::new("authorizedhub"))).admit(is_admin)
+}
+
+/// For nobody: its hook for new clients fails.
+pub(crate) fn uncreatable_hub() -> Hub {
+    values(Hub::new("uncreatable")).on_connected(async || Err::<(), _>(HubError::new("nobody may connect")))
+}
+
+fn everything(hub: Hub) -> Hub {
+    reads_connection(values(hub))
         .state(Seen::default())
         .method("InvokeWithString", async |context: Context, text: String| {
             context.clients().caller().send("Message", (text,)).await
@@ -241,7 +250,7 @@ fn test_hub() -> Hub {
         .method("GetInfiniteStreams", async |seen: State<Seen>| {
             seen.endless_streams.load(Ordering::Relaxed)
         })
-        .stream("StreamEcho", async |items: Upload<Json>| items)
+        .stream("StreamEcho", async |items: Upload<Json>| items.into_values())
         .method("UploadingStream", uploading_stream)
         .method("UploadReport", upload_report)
         .method("GetLostUpload", async |seen: State<Seen>| {
@@ -256,41 +265,10 @@ fn test_hub() -> Hub {
             context.leave(group).await
         })
         .method("SendTo", send_to)
+        .method("WaitForCancel", wait_for_cancel)
+        .method("GetCancelled", async |seen: State<Seen>| {
+            seen.cancelled.load(Ordering::Relaxed)
+        })
         .method("OnlyAdmins", async || "you are one")
         .restrict("OnlyAdmins", is_admin)
-}
-
-async fn generate_jwt_token(Query(query): Query<HashMap<String, String>>) -> Result<String, StatusCode> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let user = query.get("user").map_or("test", String::as_str);
-    let claims = json!({ "nameid": user, "role": query.get("role"), "exp": now.as_secs() + 3600 });
-    let key = EncodingKey::from_secret(KEY.as_bytes());
-    jsonwebtoken::encode(&Header::default(), &claims, &key).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
-}
-
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let authorized = reads_connection(values(Hub::new("authorizedhub"))).admit(is_admin);
-    let uncreatable = values(Hub::new("uncreatable"))
-        .on_connected(async |_: Context| Err::<(), _>(HubError::new("nobody may connect")));
-    let mut options = Options::default();
-    options.auth.allow_anonymous = Some(true);
-    options.auth.access_key = Some(KEY.into());
-    options.cors.allowed_origins = vec!["*".to_owned()]; // pages of test runners
-    let gateway = Gateway::builder()
-        .hub(test_hub())
-        .hub(authorized)
-        .hub(uncreatable)
-        .options(options)
-        .build()
-        .await?;
-    let app = Router::new()
-        .route("/generateJwtToken", get(generate_jwt_token))
-        .merge(gateway.router());
-
-    let address = std::env::args().nth(1);
-    let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:8080")).await?;
-    println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app).await?;
-    Ok(())
 }

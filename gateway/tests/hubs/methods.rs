@@ -1,14 +1,14 @@
-//! Hubs as their authors see them: typed methods, states, filters, events, client results, in one process.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! Typed methods, states, filters, events, client results.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, TryStreamExt};
+use hubcast::protocol::Value;
 use hubcast::{
     Context, Disconnected, Error, Event, Filter, Gateway, Hub, HubError, HubTester, Invoked, Next, NextHook,
-    Options, Question, Reply, State,
+    Options, Question, Reply, State, Upload,
 };
 use serde::Serialize;
 
@@ -84,6 +84,40 @@ async fn a_method_that_panics_fails_its_own_invocation_alone() {
         text,
         "An unexpected error occurred invoking 'Boom' on the server."
     );
+    assert_eq!(client.invoke::<i64>("Add", (1, 1)).await, Ok(2));
+}
+
+/// A type whose `Deserialize` panics: code that runs before the method does.
+#[derive(Debug)]
+struct Bad;
+
+impl<'de> serde::Deserialize<'de> for Bad {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        panic!("bad")
+    }
+}
+
+#[tokio::test]
+async fn an_argument_that_panics_fails_its_own_invocation_alone() {
+    let hub = hub()
+        .method("Take", async |_: Bad| ())
+        .stream("Items", async |_: Bad| stream::empty::<u8>());
+    let hub = hub
+        .method("Guarded", async || ())
+        .restrict("Guarded", |_| panic!("bad"));
+    let tester = HubTester::new(hub).await.unwrap();
+    let mut client = tester.connect().await;
+    for method in ["Take", "Guarded"] {
+        let text = match method {
+            "Take" => client.invoke::<()>(method, (1,)).await.unwrap_err(),
+            _ => client.invoke::<()>(method, ()).await.unwrap_err(),
+        };
+        assert_eq!(
+            text,
+            format!("An unexpected error occurred invoking '{method}' on the server.")
+        );
+    }
+    assert!(client.stream::<u8>("Items", (1,)).await.is_err());
     assert_eq!(client.invoke::<i64>("Add", (1, 1)).await, Ok(2));
 }
 
@@ -249,6 +283,46 @@ impl Filter for Logged {
 }
 
 struct NoSums;
+
+/// Sees what was called with what, and answers something else.
+struct Nosy(Arc<Journal>);
+
+impl Filter for Nosy {
+    fn invoke<'a>(&'a self, invoked: &'a Invoked, next: Next<'a>) -> BoxFuture<'a, Result<Reply, HubError>> {
+        Box::pin(async move {
+            let arguments: Vec<i64> = invoked
+                .arguments()
+                .iter()
+                .map(|value| value.decode().unwrap())
+                .collect();
+            let caller = invoked.context().user().unwrap();
+            let line = format!(
+                "{caller}: {}{arguments:?} and {} uploads",
+                invoked.method(),
+                invoked.uploads()
+            );
+            self.0.lines.lock().unwrap().push(line);
+            let reply = next.run(invoked).await?;
+            let doubled = reply.value().unwrap().decode::<i64>()? * 2;
+            Ok(Reply::from(Value::encode(&doubled)?))
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_filter_sees_who_calls_what_with_what_and_may_answer_otherwise() {
+    let journal = Arc::new(Journal::default());
+    let last = async |start: i64, items: Upload<i64>| -> Result<i64, HubError> {
+        Ok(items.try_fold(start, async |_, item| Ok(item)).await?)
+    };
+    let hub = hub().method("Last", last).filter(Nosy(Arc::clone(&journal)));
+    let tester = HubTester::new(hub).await.unwrap();
+    let mut ann = tester.connect_as("ann").await;
+    assert_eq!(ann.invoke::<i64>("add", (1, 2)).await, Ok(6));
+    assert_eq!(ann.upload::<i64, i64>("last", (1,), [5, 7]).await, Ok(14));
+    let expected = ["ann: Add[1, 2] and 0 uploads", "ann: Last[1] and 1 uploads"];
+    assert_eq!(*journal.lines.lock().unwrap(), expected);
+}
 
 impl Filter for NoSums {
     fn invoke<'a>(&'a self, invoked: &'a Invoked, next: Next<'a>) -> BoxFuture<'a, Result<Reply, HubError>> {

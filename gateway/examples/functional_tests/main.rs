@@ -1,0 +1,66 @@
+//! A server for functional tests of SignalR clients: hubs whose methods do one thing each, well or badly.
+//!
+//! ```sh
+//! cargo run -p hubcast --example functional_tests -- 127.0.0.1:8080
+//! ```
+//!
+//! The first line that it prints is `listening on http://…`; port 0 takes any free port. Point a client's tests at:
+//!
+//! * `/hubs/testhub`: everything below; clients without a token may connect,
+//! * `/hubs/parallelhub`: the same with four invocations of a client at a time, which it can cancel,
+//! * `/hubs/authorizedhub`: admits tokens with the role `admin` alone,
+//! * `/hubs/uncreatable`: refuses every client in its `on_connected`,
+//! * `/generateJwtToken?user=ann&role=admin`: a token of an hour, as text.
+//!
+//! Tokens are signed with HS256 and the key `functional-tests-only-0123456789abcdef`. This is no server for anything
+//! but tests: everybody can get a token.
+
+mod hubs;
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::Query;
+use axum::http::StatusCode;
+use axum::routing::get;
+use hubcast::{Gateway, Options};
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+const KEY: &str = "functional-tests-only-0123456789abcdef";
+
+async fn generate_jwt_token(Query(query): Query<HashMap<String, String>>) -> Result<String, StatusCode> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let user = query.get("user").map_or("test", String::as_str);
+    let claims = json!({ "nameid": user, "role": query.get("role"), "exp": now.as_secs() + 3600 });
+    let key = EncodingKey::from_secret(KEY.as_bytes());
+    jsonwebtoken::encode(&Header::default(), &claims, &key).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let mut options = Options::default();
+    options.auth.allow_anonymous = Some(true);
+    options.auth.access_key = Some(KEY.into());
+    options.cors.allowed_origins = vec!["*".to_owned()]; // pages of test runners
+    let gateway = Gateway::builder()
+        .hub(hubs::test_hub())
+        .hub(hubs::parallel_hub())
+        .hub(hubs::authorized_hub())
+        .hub(hubs::uncreatable_hub())
+        .options(options)
+        .build()
+        .await?;
+    let app = Router::new()
+        .route("/generateJwtToken", get(generate_jwt_token))
+        .merge(gateway.router());
+
+    let address = std::env::args().nth(1);
+    let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:8080")).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    axum::serve(listener, app).await?;
+    Ok(())
+}

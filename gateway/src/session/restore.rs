@@ -1,0 +1,324 @@
+//! Goes on with a stateful session of another node: takes the connection over and replays from the log what its client
+//! may lack, with the same numbers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hubcast_backplane::{
+    BackplaneError, ConnectionId, ConnectionRecord, Listing, LogRead, Message, NodeId, State, TakeOver,
+    Taken, UserId,
+};
+use prost::Message as _;
+use tokio::time::sleep;
+
+use super::stateful::{Stateful, invocation_of};
+use super::{CloseReason, Session};
+use crate::auth::Identity;
+use crate::cluster::{self, HandedOver};
+use crate::fanout::{Carriage, Except, Frames};
+use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
+use crate::protocol::{HubProtocol, Outcome};
+use crate::telemetry::labels::{ResumeKind, ResumeOutcome};
+use crate::transport::run_restored_over_http;
+
+/// How often a take-over begins anew because others change the connection at the same time.
+const ATTEMPTS: usize = 4;
+/// How often nodes that still run calls of a moved connection are looked after.
+const WATCH: Duration = Duration::from_secs(1);
+/// What the client is told of a call whose node died.
+const INTERRUPTED: &str = "The invocation was interrupted: the node that ran it has stopped.";
+
+/// The outcome of [`restore`].
+pub(crate) enum Restored {
+    /// It goes on here.
+    Session(Arc<Session>),
+    /// It belongs to somebody else.
+    OtherUser,
+    /// It has ended, or can't be continued exactly.
+    Unknown,
+    /// There is nothing to take over: the connection is new, or not resumable.
+    Absent,
+}
+
+/// What another node needs to go on with a connection.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Kept {
+    /// Place in `HubProtocol::ALL`.
+    #[prost(uint32, tag = "1")]
+    protocol: u32,
+    #[prost(string, optional, tag = "2")]
+    claims: Option<String>,
+    #[prost(message, repeated, tag = "3")]
+    headers: Vec<Pair>,
+    #[prost(message, repeated, tag = "4")]
+    query: Vec<Pair>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Pair {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    value: String,
+}
+
+impl Pair {
+    fn all<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<Self> {
+        let pair = |(name, value): (&str, &str)| Self {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        pairs.map(pair).collect()
+    }
+}
+
+/// What is kept of a connection for other nodes.
+pub(super) fn state_of(connection: &Connection, protocol: HubProtocol) -> State {
+    let kept = Kept {
+        protocol: u32::try_from(protocol.index()).unwrap_or(u32::MAX),
+        claims: connection.identity().claims_json(),
+        headers: Pair::all(connection.headers()),
+        query: Pair::all(connection.query_pairs()),
+    };
+    kept.encode_to_vec().into()
+}
+
+/// The connection that a record speaks of, as far as it is known.
+pub(crate) fn connection_of(record: &ConnectionRecord) -> Connection {
+    let kept = record.state.clone().and_then(|state| Kept::decode(state).ok());
+    let user = record.user.clone();
+    let Some(kept) = kept else {
+        return Connection::new(record.id.clone(), Identity::of_user(user), RequestInfo::default());
+    };
+    let claims = kept.claims.and_then(|claims| serde_json::from_str(&claims).ok());
+    let identity = claims
+        .and_then(|claims| Identity::from_claims(claims).ok())
+        .unwrap_or_else(|| Identity::of_user(user));
+    let pairs = |pairs: Vec<Pair>| pairs.into_iter().map(|pair| (pair.name, pair.value)).collect();
+    let request = RequestInfo::from_pairs(pairs(kept.headers), pairs(kept.query));
+    let connection = Connection::new(record.id.clone(), identity, request);
+    connection.set_transport(Transport::WebSockets);
+    let protocol = usize::try_from(kept.protocol).ok();
+    if let Some(protocol) = protocol.and_then(|index| HubProtocol::ALL.get(index)) {
+        connection.set_protocol(*protocol);
+    }
+    connection
+}
+
+/// Takes a connection over that is on another node, was given up, or whose node died. Must run in a task of its own: a
+/// client that goes away in between leaves nothing behind.
+pub(crate) async fn restore(
+    hub: Arc<HubRuntime>,
+    id: ConnectionId,
+    user: Option<UserId>,
+) -> Result<Restored, BackplaneError> {
+    let backplane = hub.shared().backplane();
+    for _ in 0..ATTEMPTS {
+        let Some(listing) = backplane.look_up(hub.name(), &id).await? else {
+            return Ok(Restored::Absent);
+        };
+        if listing.state.is_none() {
+            return Ok(Restored::Absent);
+        }
+        if listing.user != user {
+            return Ok(Restored::OtherUser);
+        }
+        let (kind, shut_out) = match release(&hub, &id, &listing).await? {
+            Release::Ended => return Ok(Restored::Unknown),
+            Release::Free(kind) => (kind, None),
+            Release::ShutOut(owner) => (ResumeKind::ShutOut, Some(owner)),
+        };
+        let record = ConnectionRecord {
+            id: id.clone(),
+            user: listing.user,
+            state: listing.state,
+        };
+        let session = Session::over_http(Arc::clone(&hub), connection_of(&record));
+        session.keep(); // what comes meanwhile is numbered
+        if !hub.registry().insert(&session) {
+            return Ok(Restored::Unknown); // another request of the same client was faster
+        }
+        let restoring = Restoring {
+            session,
+            kind,
+            shut_out,
+        };
+        let taken = match backplane.take_over(hub.name(), &id, listing.version).await {
+            Ok(TakeOver::Taken(taken)) => taken,
+            Ok(TakeOver::Changed) => {
+                restoring.abandon();
+                continue;
+            }
+            Ok(TakeOver::Gone) => {
+                restoring.abandon();
+                return Ok(Restored::Unknown);
+            }
+            Err(error) => {
+                restoring.abandon();
+                return Err(error);
+            }
+        };
+        return restoring.finish(*taken).await;
+    }
+    Ok(Restored::Unknown)
+}
+
+enum Release {
+    Free(ResumeKind),
+    /// The owner does not answer, or does not know the connection.
+    ShutOut(NodeId),
+    Ended,
+}
+
+/// Has the owner give the connection up.
+async fn release(
+    hub: &Arc<HubRuntime>,
+    id: &ConnectionId,
+    listing: &Listing,
+) -> Result<Release, BackplaneError> {
+    let Some(owner) = &listing.owner else {
+        return Ok(Release::Free(ResumeKind::Parked));
+    };
+    if owner == hub.shared().backplane().node() {
+        return Ok(Release::ShutOut(owner.clone())); // it is not here, or the caller would have found it
+    }
+    Ok(
+        match cluster::hand_over(hub, owner, id, listing.user.as_ref()).await? {
+            HandedOver::Given => Release::Free(ResumeKind::HandedOver),
+            HandedOver::Ended => Release::Ended,
+            HandedOver::Silent => Release::ShutOut(owner.clone()),
+        },
+    )
+}
+
+/// A session on its way here.
+struct Restoring {
+    session: Arc<Session>,
+    kind: ResumeKind,
+    shut_out: Option<NodeId>,
+}
+
+impl Restoring {
+    /// Forgets the session: the connection is not this node's.
+    fn abandon(&self) {
+        self.session.close(CloseReason::Moved);
+        self.session.hub.registry().remove(&self.session);
+    }
+
+    async fn finish(self, taken: Taken) -> Result<Restored, BackplaneError> {
+        let hub = &self.session.hub;
+        let metrics = hub.shared().metrics();
+        match self.go_on(&taken).await {
+            Ok(true) => {
+                metrics.resumes(self.kind, ResumeOutcome::Exact).inc();
+                tracing::info!(hub = %hub.name(), connection_id = %self.session.id(), kind = ?self.kind, "session resumed");
+                let running = run_restored_over_http(Arc::clone(&self.session), taken.received);
+                hub.shared().tasks().spawn(running);
+                Ok(Restored::Session(self.session))
+            }
+            outcome => {
+                metrics.resumes(self.kind, ResumeOutcome::Lost).inc();
+                tracing::info!(hub = %hub.name(), connection_id = %self.session.id(), kind = ?self.kind, "session can't be continued exactly");
+                self.end(taken.record).await;
+                outcome.map(|_| Restored::Unknown)
+            }
+        }
+    }
+
+    /// Ends the connection for good: its client starts anew.
+    async fn end(&self, record: ConnectionRecord) {
+        let (session, hub) = (&self.session, &self.session.hub);
+        session.close(CloseReason::LogLost("the session could not be continued"));
+        hub.registry().remove(session);
+        match hub
+            .shared()
+            .backplane()
+            .remove(hub.name(), session.id(), hub.tombstone())
+            .await
+        {
+            Ok(true) => hub.orphan_removed(record).await,
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(connection_id = %session.id(), %error, "a connection could not be removed")
+            }
+        }
+    }
+
+    /// Fills the outbox. `false` when the log does not prove that nothing is missing, or calls were lost.
+    async fn go_on(&self, taken: &Taken) -> Result<bool, BackplaneError> {
+        let (session, hub) = (&self.session, &self.session.hub);
+        let backplane = hub.shared().backplane();
+        let living = backplane.nodes().await?;
+        let died = |host: &NodeId| self.shut_out.as_ref() == Some(host) || !living.contains(host);
+        let (lost, elsewhere): (Vec<_>, Vec<_>) =
+            taken.calls.iter().cloned().partition(|(_, host)| died(host));
+        if lost.iter().any(|(call, _)| invocation_of(call).is_none()) {
+            return Ok(false); // nobody waits for its completion, so nobody could be told that it failed
+        }
+        let (after, upto) = (&taken.checkpoint.position, taken.position.offset);
+        let replayed = backplane
+            .replay(hub.name(), &taken.record, &taken.groups, after, upto)
+            .await?;
+        let LogRead::Exact(messages) = replayed else {
+            return Ok(false);
+        };
+        let kept = self.encode(&messages);
+        hub.shared().metrics().replayed.inc_by(kept.len() as u64);
+        let stateful = Stateful::new(taken.version, taken.position.epoch.clone());
+        session.set_stateful(stateful);
+        session.set_groups(taken.groups.clone());
+        if !session.go_on(taken.checkpoint.sequence, kept) || session.closing.is_cancelled() {
+            return Ok(false);
+        }
+        for (call, host) in lost {
+            interrupt(session, &call, &host).await;
+        }
+        if !elsewhere.is_empty() {
+            hub.shared().tasks().spawn(watch(Arc::clone(session), elsewhere));
+        }
+        Ok(true)
+    }
+
+    /// What the client was sent, or was to be sent, in its protocol.
+    fn encode(&self, messages: &[Message]) -> VecDeque<(Bytes, u64)> {
+        let Some(protocol) = self.session.connection.protocol() else {
+            return VecDeque::new();
+        };
+        let metrics = self.session.hub.shared().metrics();
+        let frame = |message: &Message| {
+            let receives = !Except::new(&message.envelope.except).holds(&self.session);
+            let frames = Frames::new(&message.envelope, metrics);
+            let frame = receives.then(|| frames.get(protocol, Carriage::Plain))??;
+            Some((frame, message.offset))
+        };
+        messages.iter().filter_map(frame).collect()
+    }
+}
+
+async fn interrupt(session: &Session, call: &str, host: &NodeId) {
+    let outcome = Outcome::Error(INTERRUPTED.to_owned());
+    let invocation_id = invocation_of(call).map(str::to_owned);
+    session.complete_call(call, host, invocation_id, outcome).await;
+}
+
+/// Looks after calls that run on nodes where the connection was before. Those of a node that dies are answered; the
+/// session ends if one of them has nobody to be answered.
+async fn watch(session: Arc<Session>, mut calls: Vec<(String, NodeId)>) {
+    while !calls.is_empty() {
+        tokio::select! {
+            () = session.closing.cancelled() => return,
+            () = sleep(WATCH) => {}
+        }
+        let Ok(living) = session.hub.shared().backplane().nodes().await else {
+            continue;
+        };
+        let (running, lost): (Vec<_>, Vec<_>) =
+            calls.into_iter().partition(|(_, host)| living.contains(host));
+        calls = running;
+        for (call, host) in lost {
+            interrupt(&session, &call, &host).await;
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! What a session has that outlives its socket: its ownership, how far its client is, and answers that go through the
+//! log, so that another node can go on with it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hubcast_backplane::{BackplaneError, Call, Checkpoint, Epoch, NodeId, Position, Topic, Version, wire};
+use parking_lot::Mutex;
+use tokio::time::sleep;
+
+use super::{CloseReason, Session};
+use crate::protocol::{HubMessage, Outcome};
+
+/// How often, and how long apart, an answer is tried to be written to a backplane that can't be reached.
+const ANSWER_ATTEMPTS: (usize, Duration) = (10, Duration::from_secs(1));
+
+/// A session whose client numbers its messages and comes back after a lost socket, here or on another node.
+pub(super) struct Stateful {
+    version: Version,
+    epoch: Epoch,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Default)]
+struct Progress {
+    /// Up to where the client is known to have everything.
+    checkpoint: Option<Checkpoint>,
+    /// Whether it waits to be written down.
+    waiting: bool,
+}
+
+/// An invocation of the client, as it is answered.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Answering {
+    /// The client's id for it; without one nobody waits.
+    pub(super) invocation_id: Option<String>,
+    /// The name by which it was noted, in a stateful session.
+    pub(super) call: Option<String>,
+}
+
+impl Stateful {
+    pub(super) fn new(version: Version, epoch: Epoch) -> Self {
+        Self {
+            version,
+            epoch,
+            progress: Mutex::default(),
+        }
+    }
+}
+
+/// The name of a call in the backplane: the number of its message, and the id that its completion needs.
+pub(super) fn call_name(number: u64, invocation_id: Option<&str>) -> String {
+    match invocation_id {
+        Some(id) => format!("{number} {id}"),
+        None => number.to_string(),
+    }
+}
+
+/// The invocation id of a noted call; `None` where nobody waits for a completion.
+pub(super) fn invocation_of(call: &str) -> Option<&str> {
+    call.split_once(' ').map(|(_, id)| id)
+}
+
+impl Session {
+    /// Whether the connection outlives its socket.
+    pub(crate) fn is_stateful(&self) -> bool {
+        self.stateful.get().is_some()
+    }
+
+    pub(super) fn set_stateful(&self, stateful: Stateful) {
+        let _ = self.stateful.set(stateful); // nobody makes it stateful twice
+    }
+
+    /// The ownership that this session speaks for, if it is stateful.
+    pub(crate) fn version(&self) -> Option<Version> {
+        self.stateful.get().map(|stateful| stateful.version)
+    }
+
+    /// Goes on where another session of the connection ended: `kept` is what the client may lack, with places in the
+    /// log, the first of them with the number after `sequence`. `false` when it is too much.
+    pub(super) fn go_on(&self, sequence: u64, kept: VecDeque<(Bytes, u64)>) -> bool {
+        self.outbox
+            .go_on(sequence.saturating_add(1), kept, |sequence_id| {
+                self.encode(&HubMessage::Sequence { sequence_id })
+            })
+    }
+
+    /// The client has received numbered messages up to this one.
+    pub(super) fn acknowledge(self: &Arc<Self>, sequence_id: u64) {
+        let Some((sequence, offset)) = self.outbox.acknowledge(sequence_id) else {
+            return;
+        };
+        let Some(stateful) = self.stateful.get() else {
+            return;
+        };
+        let mut progress = stateful.progress.lock();
+        progress.checkpoint = Some(Checkpoint {
+            sequence,
+            position: Position {
+                epoch: stateful.epoch.clone(),
+                offset,
+            },
+        });
+        if !std::mem::replace(&mut progress.waiting, true) {
+            drop(progress);
+            self.hub.checkpoints().add(&self.hub, self);
+        }
+    }
+
+    /// The checkpoint that waits to be written down.
+    pub(crate) fn take_checkpoint(&self) -> Option<(Version, Checkpoint)> {
+        let stateful = self.stateful.get()?;
+        let mut progress = stateful.progress.lock();
+        let waiting = std::mem::take(&mut progress.waiting) && !self.closing.is_cancelled();
+        Some((stateful.version, progress.checkpoint.clone().filter(|_| waiting)?))
+    }
+
+    /// Notes in the backplane that this many of the client's messages were taken, and a call. `false` when the connection
+    /// is another node's by now.
+    pub(super) async fn note(&self, received: u64, call: Option<&str>) -> Result<bool, BackplaneError> {
+        let Some(stateful) = self.stateful.get() else {
+            return Ok(true);
+        };
+        let backplane = self.hub.shared().backplane();
+        backplane
+            .note(self.hub.name(), self.id(), stateful.version, received, call)
+            .await
+    }
+
+    /// Gives the connection up for another node.
+    pub(super) async fn park(&self) {
+        let Some(stateful) = self.stateful.get() else {
+            return;
+        };
+        let checkpoint = stateful.progress.lock().checkpoint.clone();
+        let backplane = self.hub.shared().backplane();
+        let parked = backplane.park(self.hub.name(), self.id(), stateful.version, checkpoint.as_ref());
+        match parked.await {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::debug!(connection_id = %self.id(), "the connection was another node's already")
+            }
+            Err(error) => {
+                tracing::warn!(connection_id = %self.id(), %error, "a connection could not be given up; whoever takes it over asks this node first");
+            }
+        }
+    }
+
+    /// Tells the client how a call ended. Of a stateful session this works also after it moved.
+    pub(super) async fn complete(&self, answering: Answering, outcome: Outcome) {
+        let host = self.hub.shared().backplane().node().clone();
+        match (answering.invocation_id, answering.call) {
+            (Some(invocation_id), None) => self.push(&completion(invocation_id, outcome)),
+            (None, None) => {}
+            (invocation_id, Some(call)) => self.complete_call(&call, &host, invocation_id, outcome).await,
+        }
+    }
+
+    /// Ends a call that `host` runs, or ran when it died. Once, whoever else tries.
+    pub(super) async fn complete_call(
+        &self,
+        call: &str,
+        host: &NodeId,
+        invocation_id: Option<String>,
+        outcome: Outcome,
+    ) {
+        let call = Call { id: call, host };
+        let envelope = invocation_id.and_then(|id| self.envelope(&completion(id, outcome)));
+        for _ in 0..ANSWER_ATTEMPTS.0 {
+            let backplane = self.hub.shared().backplane();
+            let (hub, id) = (self.hub.name(), self.id());
+            let answered = match &envelope {
+                Some(envelope) => backplane.answer(hub, id, call, envelope, true).await,
+                None => backplane.settle(hub, id, call).await,
+            };
+            match answered {
+                Ok(_) => return,
+                Err(error) if error.is_transient() => {
+                    tracing::debug!(connection_id = %self.id(), %error, "a completion has to wait");
+                }
+                Err(error) => {
+                    tracing::warn!(connection_id = %self.id(), %error, "a completion could not be written");
+                    break;
+                }
+            }
+            sleep(ANSWER_ATTEMPTS.1).await;
+        }
+        self.close(CloseReason::LogLost(
+            "an answer could not be written to the backplane",
+        ));
+    }
+
+    /// Sends an item of a stream to the client, not before it has read what is before it. `false` when nobody wants it.
+    pub(super) async fn send_item(&self, answering: &Answering, item: &HubMessage) -> bool {
+        let Some(call) = &answering.call else {
+            return self.push_waiting(item).await;
+        };
+        self.outbox.at_most(self.high_water()).await;
+        let Some(envelope) = self.envelope(item) else {
+            return true;
+        };
+        let backplane = self.hub.shared().backplane();
+        let host = backplane.node().clone();
+        let call = Call {
+            id: call,
+            host: &host,
+        };
+        match backplane
+            .answer(self.hub.name(), self.id(), call, &envelope, false)
+            .await
+        {
+            Ok(sent) => sent,
+            Err(error) => {
+                tracing::warn!(connection_id = %self.id(), %error, "an item of a stream could not be written");
+                self.close(CloseReason::LogLost(
+                    "an item of a stream could not be written to the backplane",
+                ));
+                false
+            }
+        }
+    }
+
+    /// Sends the client a numbered message that answers nothing.
+    pub(super) async fn send(&self, message: &HubMessage) {
+        if !self.is_stateful() {
+            return self.push(message);
+        }
+        let Some(envelope) = self.envelope(message) else {
+            return;
+        };
+        let topics = [Topic::Connection(self.id().clone())];
+        let backplane = self.hub.shared().backplane();
+        if let Err(error) = backplane.publish(self.hub.name(), &topics, &envelope).await {
+            tracing::warn!(connection_id = %self.id(), %error, "a message could not be written");
+        }
+    }
+
+    /// A message to this client alone, on its way through the log.
+    fn envelope(&self, message: &HubMessage) -> Option<wire::Envelope> {
+        Some(wire::Envelope {
+            frame: self.encode(message)?,
+            ..wire::Envelope::default()
+        })
+    }
+}
+
+fn completion(invocation_id: String, outcome: Outcome) -> HubMessage {
+    HubMessage::Completion {
+        headers: Vec::new(),
+        invocation_id,
+        outcome,
+    }
+}

@@ -1,0 +1,527 @@
+//! Clients of hubs under test.
+
+use std::fmt;
+use std::pin::pin;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::wire::{Begun, Wire};
+use crate::hub::{Arguments, Connection, Disconnected};
+use crate::protocol::{HubMessage, Invocation, Outcome, Value};
+use crate::session::Received;
+
+/// A call that the server made, as [`TestClient::receive`] and [`TestClient::expect`] give it.
+#[derive(Debug, Clone)]
+pub struct Called {
+    /// The client's method.
+    pub target: String,
+    /// Its arguments.
+    pub arguments: Vec<Value>,
+}
+
+impl Called {
+    /// One argument; `None` when there is none, or it is of another type.
+    #[must_use]
+    pub fn argument<T: DeserializeOwned>(&self, index: usize) -> Option<T> {
+        self.arguments.get(index)?.decode().ok()
+    }
+}
+
+/// How the connection of a test client ended.
+///
+/// ```
+/// use hubcast::{Context, Disconnected, Hub, HubTester};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let hub = Hub::new("door").method("Leave", async |context: Context| context.abort());
+/// let tester = HubTester::new(hub).await?;
+/// let mut client = tester.connect().await;
+/// client.send("Leave", ()).await?;
+/// let closed = client.closed().await;
+/// assert_eq!((closed.error, closed.allow_reconnect), (None, false));
+/// assert_eq!(closed.reason, Some(Disconnected::ByServer));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Closed {
+    /// The error that the client was told, if any.
+    pub error: Option<String>,
+    /// Whether an official client would reconnect by itself, if it is set to.
+    pub allow_reconnect: bool,
+    /// What `on_disconnected` is told; `None` when hub code never saw the connection.
+    pub reason: Option<Disconnected>,
+}
+
+/// An invocation or a stream that a test client has begun: see [`TestClient::begin`] and [`TestClient::begin_stream`].
+#[derive(Debug)]
+pub struct TestCall {
+    id: String,
+}
+
+/// A stream of items from a test client to a method.
+///
+/// ```
+/// use futures_util::stream::{Stream, StreamExt};
+/// use hubcast::{Hub, HubTester, Upload, UploadError};
+///
+/// async fn double(numbers: Upload<i32>) -> impl Stream<Item = Result<i32, UploadError>> {
+///     numbers.map(|number| Ok(number? * 2))
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tester = HubTester::new(Hub::new("math").stream("Double", double)).await?;
+/// let mut client = tester.connect().await;
+/// let numbers = client.open_upload();
+/// let doubled = client.begin_stream("Double", (), &[&numbers]).await?;
+/// client.push(&numbers, 21).await?;
+/// assert_eq!(client.item::<i32>(&doubled).await, Ok(Some(42)));
+/// client.finish(numbers, Ok(())).await?;
+/// assert_eq!(client.item::<i32>(&doubled).await, Ok(None));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct TestUpload {
+    id: String,
+}
+
+/// A client of a hub under test. Dropped, it is a client whose connection broke.
+///
+/// What waits for the server gives up after 30 seconds, or as [`set_patience`](Self::set_patience) says. The client
+/// reads, and [answers](Self::answer), only while one of its methods waits.
+///
+/// ```
+/// use futures_util::stream::{self, Stream, TryStreamExt};
+/// use hubcast::{Context, Hub, HubError, HubTester, Upload};
+///
+/// async fn sum(context: Context, numbers: Upload<u64>) -> Result<u64, HubError> {
+///     let numbers: Vec<u64> = numbers.try_collect().await?;
+///     let sure: bool = context.clients().caller().invoke("Sure?", (numbers.len(),)).await?;
+///     if sure { Ok(numbers.iter().sum()) } else { Err(HubError::new("not sure")) }
+/// }
+///
+/// async fn count() -> impl Stream<Item = u64> {
+///     stream::iter(0..)
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tester = HubTester::new(Hub::new("math").method("Sum", sum).stream("Count", count)).await?;
+/// let mut client = tester.connect().await;
+///
+/// client.answer("Sure?", |arguments| Ok(arguments[0].decode::<usize>().is_ok_and(|count| count == 3)));
+/// assert_eq!(client.upload::<u64, u64>("Sum", (), [1, 2, 3]).await, Ok(6));
+/// let error = client.upload::<u64, u64>("Sum", (), [1]).await.unwrap_err();
+/// assert!(error.ends_with("HubException: not sure"));
+///
+/// let counting = client.begin_stream("Count", (), &[]).await?;
+/// assert_eq!(client.item::<u64>(&counting).await, Ok(Some(0)));
+/// client.cancel(&counting).await?;
+/// client.result::<()>(&counting).await?;
+///
+/// assert_eq!(client.close().await.error, None);
+/// # Ok(())
+/// # }
+/// ```
+pub struct TestClient {
+    wire: Wire,
+    last_id: u64,
+}
+
+impl TestClient {
+    pub(super) fn new(wire: Wire) -> Self {
+        Self { wire, last_id: 0 }
+    }
+
+    /// The connection id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.wire.session.id().as_str()
+    }
+
+    /// The connection as hub code sees it, with what the hub keeps for it.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        self.wire.session.connection()
+    }
+
+    /// The groups that the connection is in, in no order.
+    #[must_use]
+    pub fn groups(&self) -> Vec<String> {
+        let groups = self.wire.session.groups();
+        groups.iter().map(ToString::to_string).collect()
+    }
+
+    /// Sets how long the client waits for what the server is to do.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.wire.patience = patience;
+    }
+
+    /// Sets what the client answers when the server asks it. Questions without an answer of their own are answered as
+    /// official clients do: with the error that there is no result.
+    pub fn answer<R: Serialize>(
+        &mut self,
+        target: impl Into<String>,
+        mut answer: impl FnMut(&[Value]) -> Result<R, String> + Send + 'static,
+    ) {
+        let encoding = self.wire.protocol.encoding();
+        let encoded = move |arguments: &[Value]| {
+            let result = answer(arguments)?;
+            Value::encode_as(&result, encoding).map_err(|error| error.to_string())
+        };
+        self.wire.answers.insert(target.into(), Some(Box::new(encoded)));
+    }
+
+    /// Has the client never answer when the server asks this.
+    pub fn ignore(&mut self, target: impl Into<String>) {
+        self.wire.answers.insert(target.into(), None);
+    }
+
+    /// Invokes a method and waits for its result; the error is the text that the client gets.
+    ///
+    /// # Errors
+    /// The text of the completion's error, or why there is none: the connection ended, or the time is over.
+    pub async fn invoke<R: DeserializeOwned>(
+        &mut self,
+        target: &str,
+        arguments: impl Arguments,
+    ) -> Result<R, String> {
+        let call = self.begin(target, arguments, &[]).await?;
+        self.result(&call).await
+    }
+
+    /// Invokes a method without wanting to know what becomes of it.
+    ///
+    /// # Errors
+    /// Arguments that can't be encoded, or the end of the connection.
+    pub async fn send(&mut self, target: &str, arguments: impl Arguments) -> Result<(), String> {
+        let invocation = self.invocation(target, arguments, None, &[])?;
+        self.wire.write_message(&HubMessage::Invocation(invocation)).await
+    }
+
+    /// Invokes a streaming method and gathers its items until it ends.
+    ///
+    /// # Errors
+    /// As for [`invoke`](Self::invoke); the items before an error are lost.
+    pub async fn stream<T: DeserializeOwned>(
+        &mut self,
+        target: &str,
+        arguments: impl Arguments,
+    ) -> Result<Vec<T>, String> {
+        let call = self.begin_stream(target, arguments, &[]).await?;
+        let mut items = Vec::new();
+        while let Some(item) = self.item(&call).await? {
+            items.push(item);
+        }
+        Ok(items)
+    }
+
+    /// Invokes a method with one upload, streams the items to it, and waits for its result.
+    ///
+    /// # Errors
+    /// As for [`invoke`](Self::invoke).
+    pub async fn upload<T: Serialize, R: DeserializeOwned>(
+        &mut self,
+        target: &str,
+        arguments: impl Arguments,
+        items: impl IntoIterator<Item = T>,
+    ) -> Result<R, String> {
+        let upload = self.open_upload();
+        let call = self.begin(target, arguments, &[&upload]).await?;
+        for item in items {
+            self.push(&upload, item).await?;
+        }
+        self.finish(upload, Ok(())).await?;
+        self.result(&call).await
+    }
+
+    /// Invokes a method without waiting, with these uploads. See [`result`](Self::result) and [`cancel`](Self::cancel).
+    ///
+    /// # Errors
+    /// Arguments that can't be encoded, or the end of the connection.
+    pub async fn begin(
+        &mut self,
+        target: &str,
+        arguments: impl Arguments,
+        uploads: &[&TestUpload],
+    ) -> Result<TestCall, String> {
+        let id = self.next_id();
+        let invocation = self.invocation(target, arguments, Some(&id), uploads)?;
+        self.begun(id, &HubMessage::Invocation(invocation)).await
+    }
+
+    /// Invokes a streaming method without waiting, with these uploads. See [`item`](Self::item) and
+    /// [`cancel`](Self::cancel).
+    ///
+    /// # Errors
+    /// As for [`begin`](Self::begin).
+    pub async fn begin_stream(
+        &mut self,
+        target: &str,
+        arguments: impl Arguments,
+        uploads: &[&TestUpload],
+    ) -> Result<TestCall, String> {
+        let id = self.next_id();
+        let invocation = self.invocation(target, arguments, Some(&id), uploads)?;
+        self.begun(id, &HubMessage::StreamInvocation(invocation)).await
+    }
+
+    /// Waits for the result of a call; of a stream, for its end, which has the result null.
+    ///
+    /// # Errors
+    /// As for [`invoke`](Self::invoke).
+    pub async fn result<R: DeserializeOwned>(&mut self, call: &TestCall) -> Result<R, String> {
+        let value = self.result_value(call).await?;
+        value.decode().map_err(|error| error.to_string())
+    }
+
+    /// Like [`result`](Self::result), but as the server encoded it.
+    ///
+    /// # Errors
+    /// As for [`invoke`](Self::invoke).
+    pub async fn result_value(&mut self, call: &TestCall) -> Result<Value, String> {
+        let until = self.wire.until();
+        loop {
+            let begun = self.wire.calls.get(&call.id);
+            match begun.and_then(|begun| begun.end.clone()) {
+                Some(Outcome::Result(value)) => return Ok(value),
+                Some(Outcome::Void) => return Ok(Value::null(self.wire.protocol.encoding())),
+                Some(Outcome::Error(text)) => return Err(text),
+                None => self.wire.exchange(until).await?,
+            }
+        }
+    }
+
+    /// Waits for the next item of a stream; `None` is its end.
+    ///
+    /// # Errors
+    /// As for [`invoke`](Self::invoke), and an item of another type.
+    pub async fn item<T: DeserializeOwned>(&mut self, call: &TestCall) -> Result<Option<T>, String> {
+        let until = self.wire.until();
+        loop {
+            if let Some(begun) = self.wire.calls.get_mut(&call.id) {
+                if let Some(item) = begun.items.pop_front() {
+                    return item.decode().map(Some).map_err(|error| error.to_string());
+                }
+                match &begun.end {
+                    Some(Outcome::Error(text)) => return Err(text.clone()),
+                    Some(_) => return Ok(None),
+                    None => {}
+                }
+            }
+            self.wire.exchange(until).await?;
+        }
+    }
+
+    /// Tells the server that the client no longer wants this call.
+    ///
+    /// # Errors
+    /// The end of the connection.
+    pub async fn cancel(&mut self, call: &TestCall) -> Result<(), String> {
+        self.wire
+            .write_message(&HubMessage::CancelInvocation {
+                headers: Vec::new(),
+                invocation_id: call.id.clone(),
+            })
+            .await
+    }
+
+    /// An upload, to be given to [`begin`](Self::begin) or [`begin_stream`](Self::begin_stream).
+    pub fn open_upload(&mut self) -> TestUpload {
+        TestUpload { id: self.next_id() }
+    }
+
+    /// Streams one item to a method. Waits while the method is behind.
+    ///
+    /// # Errors
+    /// An item that can't be encoded, the end of the connection, or that the time is over.
+    pub async fn push<T: Serialize>(&mut self, upload: &TestUpload, item: T) -> Result<(), String> {
+        let item =
+            Value::encode_as(&item, self.wire.protocol.encoding()).map_err(|error| error.to_string())?;
+        self.wire
+            .write_message(&HubMessage::StreamItem {
+                headers: Vec::new(),
+                invocation_id: upload.id.clone(),
+                item,
+            })
+            .await
+    }
+
+    /// Ends an upload, well or with an error, such as the `Stream canceled by client.` of official clients.
+    ///
+    /// # Errors
+    /// As for [`push`](Self::push).
+    pub async fn finish(&mut self, upload: TestUpload, end: Result<(), &str>) -> Result<(), String> {
+        let outcome = match end {
+            Ok(()) => Outcome::Void,
+            Err(text) => Outcome::Error(text.to_owned()),
+        };
+        self.wire
+            .write_message(&HubMessage::Completion {
+                headers: Vec::new(),
+                invocation_id: upload.id,
+                outcome,
+            })
+            .await
+    }
+
+    /// Waits for the next call that the server makes without asking for a result; `None` when the connection ended or
+    /// the time is over.
+    pub async fn receive(&mut self) -> Option<Called> {
+        let until = self.wire.until();
+        while self.wire.received.is_empty() {
+            self.wire.exchange(until).await.ok()?;
+        }
+        self.wire.received.pop_front()
+    }
+
+    /// Waits for the next call of `target`. Others stay for [`receive`](Self::receive).
+    ///
+    /// # Errors
+    /// The connection ended, or the time is over; the text says what was received instead.
+    pub async fn expect(&mut self, target: &str) -> Result<Called, String> {
+        let until = self.wire.until();
+        loop {
+            let found = self.wire.received.iter().position(|call| call.target == target);
+            if let Some(call) = found.and_then(|index| self.wire.received.remove(index)) {
+                return Ok(call);
+            }
+            if let Err(why) = self.wire.exchange(until).await {
+                let others: Vec<_> = self.wire.received.iter().map(|call| &*call.target).collect();
+                return Err(format!("{target:?} was not called, only {others:?}: {why}"));
+            }
+        }
+    }
+
+    /// The calls that have come in and were not asked for yet. Does not wait: what a method has sent to its caller
+    /// before it returned is there when its result is.
+    pub fn received(&mut self) -> Vec<Called> {
+        self.wire.received.drain(..).collect()
+    }
+
+    /// Reads, and answers what the server asks, while something else runs, such as a question from outside of the hub's
+    /// methods:
+    ///
+    /// ```
+    /// # use hubcast::{Hub, HubTester};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tester = HubTester::new(Hub::new("phones")).await?;
+    /// let mut client = tester.connect().await;
+    /// client.answer("Battery", |_| Ok(87));
+    /// let phone = tester.hub().clients().client(client.id());
+    /// let percent: u32 = client.during(phone.invoke("Battery", ())).await?;
+    /// assert_eq!(percent, 87);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            let until = self.wire.until();
+            tokio::select! {
+                biased;
+                outcome = &mut work => return outcome,
+                exchanged = self.wire.exchange(until) => if exchanged.is_err() && self.wire.end.is_some() {
+                    return work.await;
+                }
+            }
+        }
+    }
+
+    /// Sends a sign of life. From the first one on, the server ends the connection when it hears nothing for
+    /// `timeouts.client_timeout_seconds`; a client that never pings may be silent.
+    ///
+    /// # Errors
+    /// The end of the connection.
+    pub async fn ping(&mut self) -> Result<(), String> {
+        self.wire.write_message(&HubMessage::Ping).await
+    }
+
+    /// How many signs of life the server has sent, as far as the client has read.
+    #[must_use]
+    pub fn pings(&self) -> usize {
+        self.wire.pings
+    }
+
+    /// Says goodbye and waits for the end of the connection, `on_disconnected` included.
+    pub async fn close(mut self) -> Closed {
+        let goodbye = HubMessage::Close {
+            error: None,
+            allow_reconnect: false,
+        };
+        let _ = self.wire.write_message(&goodbye).await; // the end shows when reading
+        self.closed().await
+    }
+
+    /// Breaks the connection and waits for its end, `on_disconnected` included.
+    pub async fn lose(mut self) -> Closed {
+        let _ = self
+            .wire
+            .write(Received::Lost("the test client broke its connection"))
+            .await;
+        self.closed().await
+    }
+
+    /// Waits for the end of the connection, `on_disconnected` included: the server is to end it. What comes before that
+    /// can be had afterwards. If the time is over first, the `error` says so, and the connection goes on.
+    pub async fn closed(&mut self) -> Closed {
+        let until = self.wire.until();
+        loop {
+            if let Some(end) = self.wire.end.clone() {
+                self.wire.to_session.closed().await;
+                return end;
+            }
+            if let (Err(why), None) = (self.wire.exchange(until).await, &self.wire.end) {
+                return Closed {
+                    error: Some(why),
+                    allow_reconnect: true,
+                    reason: None,
+                };
+            }
+        }
+    }
+
+    fn next_id(&mut self) -> String {
+        self.last_id = self.last_id.wrapping_add(1);
+        self.last_id.to_string()
+    }
+
+    fn invocation(
+        &self,
+        target: &str,
+        arguments: impl Arguments,
+        id: Option<&str>,
+        uploads: &[&TestUpload],
+    ) -> Result<Invocation, String> {
+        Ok(Invocation {
+            invocation_id: id.map(str::to_owned),
+            target: target.to_owned(),
+            arguments: arguments.into_values().map_err(|error| error.to_string())?,
+            stream_ids: uploads.iter().map(|upload| upload.id.clone()).collect(),
+            ..Invocation::default()
+        })
+    }
+
+    async fn begun(&mut self, id: String, message: &HubMessage) -> Result<TestCall, String> {
+        self.wire.calls.insert(id.clone(), Begun::default());
+        self.wire.write_message(message).await?;
+        Ok(TestCall { id })
+    }
+}
+
+/// Without what was received, which may be secrets.
+impl fmt::Debug for TestClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestClient")
+            .field("id", self.wire.session.id())
+            .field("end", &self.wire.end)
+            .finish_non_exhaustive()
+    }
+}
