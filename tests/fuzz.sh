@@ -7,7 +7,7 @@
 # HUBCAST_FUZZ_SANITIZER=NAME  with a sanitizer such as `address`, which needs a nightly toolchain.
 #
 # The pinned toolchain is enough otherwise: the instrumentation is LLVM's own. What a run finds beyond the kept corpus
-# stays in gateway/fuzz/target/corpus, inputs that fail in gateway/fuzz/artifacts.
+# stays in gateway/fuzz/target/corpus until the next one, inputs that fail stay in gateway/fuzz/artifacts.
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -53,6 +53,7 @@ targets=("$@")
 for target in "${targets[@]}"; do
     found=$fuzz/target/corpus/$target
     log=$fuzz/target/$target.log
+    rm -rf "$found"
     mkdir -p "$found" "artifacts/$target"
     options=("${bound[@]}" -max_len=4096 -timeout=20 -rss_limit_mb=1024 -print_final_stats=1)
     options+=(-artifact_prefix="artifacts/$target/")

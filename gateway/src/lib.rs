@@ -48,7 +48,7 @@ pub use hub::{
     Arguments, BindError, Call, CallerClients, Clients, Connected, Connection, ConnectionData, Context,
     Disconnected, Event, Filter, FromHook, FromInvocation, Groups, Hook, HookOutcome, Hub, HubError,
     HubHandle, HubSettings, IntoOutcome, IntoStream, Invoked, Method, Needed, Next, NextHook, Question,
-    Recipient, Recipients, Reply, State, StreamMethod, Transport, Upload, UploadError, marker,
+    Recipient, Recipients, Reply, Resumed, State, StreamMethod, Transport, Upload, UploadError, marker,
 };
 pub use hubcast_backplane as backplane;
 pub use options::{AuthOptions, CorsOptions, HubDefaults, Leeway, Limits, OptionError, Options, Timeouts};

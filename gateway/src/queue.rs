@@ -6,6 +6,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+/// What a kept chunk weighs at least.
+const KEPT_CHUNK_BYTES: usize = size_of::<(Bytes, u64)>();
 /// Room for this many chunks is kept by an empty queue.
 const IDLE_CHUNKS: usize = 16;
 
@@ -47,18 +49,26 @@ enum Hold {
 struct Resend {
     /// One for each waiting chunk: the place in the log of one that is numbered.
     places: VecDeque<Option<u64>>,
-    /// Handed out and not acknowledged, with their places.
+    /// Handed out and not acknowledged, with their places. Their bytes may have been dropped: the log has them.
     kept: VecDeque<(Bytes, u64)>,
     kept_bytes: usize,
+    /// Up to this number the bytes of kept chunks were dropped.
+    dropped: u64,
     /// The number of the first kept chunk, or of the next one when none is kept.
     first: u64,
+}
+
+impl Resend {
+    fn is_whole(&self) -> bool {
+        self.kept.is_empty() || self.first > self.dropped
+    }
 }
 
 impl State {
     /// Bytes that count against the bound.
     fn weight(&self) -> usize {
-        self.bytes
-            .saturating_add(self.resend.as_ref().map_or(0, |resend| resend.kept_bytes))
+        let kept = self.resend.as_ref().map_or(0, |resend| resend.kept.len());
+        self.bytes.saturating_add(kept.saturating_mul(KEPT_CHUNK_BYTES))
     }
 
     fn push_front(&mut self, chunk: Bytes, place: Option<u64>) {
@@ -89,7 +99,7 @@ impl State {
         self.hold = Hold::Nothing;
     }
 
-    fn pop_front(&mut self) -> Option<Bytes> {
+    fn pop_front(&mut self, limit_bytes: usize) -> Option<Bytes> {
         let chunk = self.chunks.pop_front()?;
         self.bytes = self.bytes.saturating_sub(chunk.len());
         if let Some(resend) = &mut self.resend
@@ -97,6 +107,17 @@ impl State {
         {
             resend.kept_bytes = resend.kept_bytes.saturating_add(chunk.len());
             resend.kept.push_back((chunk.clone(), place));
+            if resend.kept_bytes > limit_bytes {
+                resend
+                    .kept
+                    .iter_mut()
+                    .for_each(|(chunk, _)| *chunk = Bytes::new());
+                resend.kept_bytes = 0;
+                resend.dropped = resend
+                    .first
+                    .saturating_add(resend.kept.len() as u64)
+                    .saturating_sub(1);
+            }
         }
         Some(chunk)
     }
@@ -190,15 +211,30 @@ impl ByteQueue {
     }
 
     /// Puts everything that was not acknowledged before what waits, behind a chunk that is made from the number of the
-    /// first: for a consumer that has lost its connection.
-    pub(crate) fn rewind(&self, head: impl FnOnce(u64) -> Option<Bytes>) {
+    /// first: for a consumer that has lost its connection. `false` when not all of it is here any more.
+    pub(crate) fn rewind(&self, head: impl FnOnce(u64) -> Option<Bytes>) -> bool {
         let mut state = self.state.lock();
-        let Some(resend) = &mut state.resend else { return };
+        let Some(resend) = &mut state.resend else {
+            return false;
+        };
+        if !resend.is_whole() {
+            return false;
+        }
         let kept = std::mem::take(&mut resend.kept);
         resend.kept_bytes = 0;
         state.begin_with(kept, head);
         drop(state);
         self.filled.notify_one();
+        true
+    }
+
+    /// Whether everything that was not acknowledged is still here.
+    pub(crate) fn can_rewind(&self) -> bool {
+        self.state
+            .lock()
+            .resend
+            .as_ref()
+            .is_some_and(|resend| resend.is_whole())
     }
 
     /// Opens a queue that goes on where another one ended: `kept` are chunks that the consumer may have, and that come
@@ -311,7 +347,7 @@ impl ByteQueue {
                 break;
             }
             moved = moved.saturating_add(chunk.len());
-            into.extend(state.pop_front());
+            into.extend(state.pop_front(self.limit_bytes));
             if state.hold == Hold::AfterFirst {
                 state.hold = Hold::Everything;
                 break;
@@ -426,36 +462,43 @@ mod tests {
 
         assert_eq!(queue.acknowledge(1), Some((1, 10)));
         for _ in 0..2 {
-            queue.rewind(|first| Some(Bytes::from(format!("from {first}"))));
+            assert!(queue.rewind(|first| Some(Bytes::from(format!("from {first}")))));
             batch.clear();
             queue.take(&mut batch, 100).await;
             assert_eq!(batch, ["from 2", "two", "three"]);
         }
         assert_eq!(queue.acknowledge(9), Some((3, 30)));
         assert_eq!(queue.acknowledge(9), None);
-        queue.rewind(|first| Some(Bytes::from(format!("from {first}"))));
+        assert!(queue.rewind(|first| Some(Bytes::from(format!("from {first}")))));
         batch.clear();
         queue.take(&mut batch, 100).await;
         assert_eq!(batch, ["from 4"]);
     }
 
     #[tokio::test]
-    async fn kept_chunks_count_against_the_bound_until_they_are_acknowledged() {
-        let queue = ByteQueue::held(10);
+    async fn kept_chunks_beyond_the_bound_are_dropped_and_that_is_known() {
+        let queue = ByteQueue::held(200);
         queue.keep();
         queue.open_one(Bytes::new());
         queue.release();
-        queue
-            .try_push_numbered(Bytes::from_static(b"12345678"), 1)
-            .unwrap();
         let mut batch = Vec::new();
-        queue.take(&mut batch, 100).await;
-        assert_eq!(
-            queue.try_push(Bytes::from_static(b"abc")),
-            Err(PushError::Full { queued: 8 })
-        );
-        queue.acknowledge(1);
-        assert_eq!(queue.try_push(Bytes::from_static(b"abc")), Ok(()));
+        for place in 1..=3 {
+            queue
+                .try_push_numbered(Bytes::from(vec![b'x'; 90]), place)
+                .unwrap();
+            queue.take(&mut batch, 1_000).await;
+            assert_eq!(queue.can_rewind(), place < 3);
+        }
+        assert!(!queue.rewind(|_| None));
+        assert_eq!(queue.acknowledge(2), Some((2, 2)));
+        assert!(!queue.can_rewind());
+        queue.try_push_numbered(Bytes::from_static(b"four"), 4).unwrap();
+        queue.take(&mut batch, 1_000).await;
+        assert_eq!(queue.acknowledge(3), Some((3, 3)));
+        batch.clear();
+        assert!(queue.rewind(|first| Some(Bytes::from(format!("from {first}")))));
+        queue.take(&mut batch, 1_000).await;
+        assert_eq!(batch, ["from 4", "four"]);
     }
 
     #[tokio::test]

@@ -7,13 +7,19 @@
 mod proves;
 
 mod affinity;
+mod carried;
+mod chaos;
 mod clients;
 mod fanout;
 mod hostile;
+mod http2;
+mod hubs;
 mod lifecycle;
 mod lost_connections;
 mod matrix;
 mod redis_outage;
+mod rolling;
+mod stateful;
 mod telemetry;
 mod timeouts;
 mod wire;

@@ -18,10 +18,23 @@ pub struct Balancer {
     _directory: TempDir,
 }
 
+/// What a balancer does besides.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rules {
+    /// Refuses WebSockets, as some proxies do.
+    pub no_websockets: bool,
+    /// Refuses event streams.
+    pub no_event_streams: bool,
+    /// Gives a cookie to clients that negotiate and have none.
+    pub sets_cookie: bool,
+}
+
 /// One request as the balancer saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Balanced {
-    /// The node that got it: `node0`, `node1`, …
+    /// Counts the requests.
+    number: u64,
+    /// The node that got it: `node0`, `node1`, …; none if it was refused here.
     pub node: String,
     /// The method.
     pub method: String,
@@ -29,15 +42,18 @@ pub struct Balanced {
     pub target: String,
     /// The status of the answer.
     pub status: u16,
+    /// The cookies that it came with.
+    pub cookies: String,
 }
 
 impl Balancer {
     /// Starts one in front of these nodes and waits until it sends requests to all of them.
-    pub async fn start(nodes: &[SocketAddr]) -> Self {
+    pub async fn start(nodes: &[SocketAddr], rules: Rules) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let path = directory.path().join("haproxy.cfg");
-        std::fs::write(&path, configuration(address, nodes)).expect("the configuration can be written");
+        std::fs::write(&path, configuration(address, nodes, rules))
+            .expect("the configuration can be written");
         let mut command = Command::new("haproxy");
         command.arg("-db").arg("-f").arg(&path);
         let process = Process::start("haproxy", &mut command, directory.path());
@@ -66,14 +82,17 @@ impl Balancer {
         self.address
     }
 
-    /// The requests so far whose target contains `text`, in the order in which they were answered.
+    /// The requests so far whose target contains `text`, in the order in which they came. Those that were refused here
+    /// may be missing for a moment.
     pub fn requests_with(&self, text: &str) -> Vec<Balanced> {
         let output = self.process.output();
-        output
+        let mut requests: Vec<_> = output
             .lines()
             .filter_map(Balanced::parse)
             .filter(|request| request.target.contains(text))
-            .collect()
+            .collect();
+        requests.sort_by_key(|request| request.number);
+        requests
     }
 }
 
@@ -81,17 +100,44 @@ impl Balanced {
     fn parse(line: &str) -> Option<Self> {
         let mut fields = line.strip_prefix("request ")?.split(' ');
         let mut field = || fields.next().map(str::to_owned);
+        let number = field()?.parse().ok()?;
         let (node, status, method, target) = (field()?, field()?, field()?, field()?);
+        let cookies: Vec<_> = fields.collect();
         Some(Self {
+            number,
             node,
             method,
             target,
             status: status.trim_start_matches('+').parse().ok()?,
+            cookies: cookies.join(" "),
         })
     }
 }
 
-fn configuration(address: SocketAddr, nodes: &[SocketAddr]) -> String {
+impl Rules {
+    fn lines(self) -> String {
+        let rules = [
+            (
+                self.no_websockets,
+                "http-request deny deny_status 403 if { req.hdr(Upgrade) -i websocket }",
+            ),
+            (
+                self.no_event_streams,
+                "http-request deny deny_status 403 if { req.hdr(Accept) -m sub text/event-stream }",
+            ),
+            (
+                self.sets_cookie,
+                "http-after-response add-header Set-Cookie balancer=met \
+                 if { capture.req.uri -m sub negotiate } !{ capture.req.hdr(0) -m found }",
+            ),
+        ];
+        let chosen = rules.iter().filter(|(chosen, _)| *chosen);
+        chosen.map(|(_, rule)| format!("    {rule}\n")).collect()
+    }
+}
+
+fn configuration(address: SocketAddr, nodes: &[SocketAddr], rules: Rules) -> String {
+    let rules = rules.lines();
     let servers = nodes.iter().enumerate();
     let servers: String = servers
         .map(|(i, node)| format!("    server node{i} {node}\n"))
@@ -118,8 +164,9 @@ frontend edge
     log global
     # Written as soon as the answer begins: a stream's end may be far away.
     option logasap
-    log-format \"request %s %ST %HM %HU\"
-    default_backend gateways
+    http-request capture req.hdr(Cookie) len 200
+    log-format \"request %rt %s %ST %HM %HU %[capture.req.hdr(0)]\"
+{rules}    default_backend gateways
 
 backend gateways
     balance roundrobin

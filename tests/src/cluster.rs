@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use crate::balancer::Balancer;
+use crate::balancer::{Balancer, Rules};
 use crate::door::{Door, HUB, Secrets};
 use crate::eventually::{eventually, eventually_equals};
 use crate::gateway::{Gateway, Settings};
@@ -14,7 +14,7 @@ use crate::redis::Redis;
 pub struct Plan {
     nodes: usize,
     alone: bool,
-    balanced: bool,
+    balanced: Option<Rules>,
     durable: bool,
     settings: Settings,
 }
@@ -25,7 +25,7 @@ impl Plan {
         Self {
             nodes: 1,
             alone: true,
-            balanced: false,
+            balanced: None,
             durable: false,
             settings: Settings::default(),
         }
@@ -42,8 +42,13 @@ impl Plan {
 
     /// With a load balancer before them.
     pub fn balanced(self) -> Self {
+        self.balanced_by(Rules::default())
+    }
+
+    /// With a load balancer before them that does more than that.
+    pub fn balanced_by(self, rules: Rules) -> Self {
         Self {
-            balanced: true,
+            balanced: Some(rules),
             ..self
         }
     }
@@ -98,11 +103,12 @@ impl Plan {
             node.ready().await;
             tasks.push(node.metrics().await.sum("hubcast_tasks"));
         }
-        let balancer = if self.balanced {
-            let addresses: Vec<_> = nodes.iter().map(Gateway::address).collect();
-            Some(Balancer::start(&addresses).await)
-        } else {
-            None
+        let balancer = match self.balanced {
+            Some(rules) => {
+                let addresses: Vec<_> = nodes.iter().map(Gateway::address).collect();
+                Some(Balancer::start(&addresses, rules).await)
+            }
+            None => None,
         };
         Cluster {
             balancer,

@@ -1,6 +1,7 @@
 //! Where a client's requests go in: one node, or several in turn, so that no two requests that follow each other reach
 //! the same one.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::http::{Connection, Head, Request, Response, fetch, try_fetch};
+use crate::http::{Body, Connection, Head, Request, Response, try_fetch};
+use crate::http2::Http2;
 use crate::websocket::WebSocket;
 
 /// The demo hub's path.
@@ -49,6 +51,8 @@ pub struct Door {
     next: AtomicUsize,
     path: String,
     bearer: Option<String>,
+    /// One connection to each node, if the requests share one.
+    http2: Option<Vec<Arc<Http2>>>,
     secrets: Secrets,
 }
 
@@ -61,7 +65,16 @@ impl Door {
             next: AtomicUsize::new(0),
             path: HUB.to_owned(),
             bearer: None,
+            http2: None,
             secrets: secrets.clone(),
+        }
+    }
+
+    /// The same for the hub with this path.
+    pub fn at(&self, path: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            ..self.copy()
         }
     }
 
@@ -70,16 +83,49 @@ impl Door {
         self.secrets.add(token);
         Self {
             bearer: Some(token.to_owned()),
-            ..Self::new(&self.addresses, &self.secrets)
+            ..self.copy()
         }
     }
 
     /// The same on one node only.
     pub fn on(&self, node: usize) -> Self {
-        let address = self.addresses[node % self.addresses.len()];
+        let node = node % self.addresses.len();
+        let connection = self
+            .http2
+            .as_ref()
+            .map(|connections| Arc::clone(&connections[node]));
         Self {
+            addresses: vec![self.addresses[node]],
+            http2: connection.map(|connection| vec![connection]),
+            ..self.copy()
+        }
+    }
+
+    /// The same with all requests, also WebSockets, on one HTTP/2 connection to each node. They end with this value.
+    pub async fn over_http2(&self) -> Self {
+        let mut connections = Vec::new();
+        for address in &self.addresses {
+            connections.push(Arc::new(Http2::open(*address).await));
+        }
+        Self {
+            http2: Some(connections),
+            ..self.copy()
+        }
+    }
+
+    /// The HTTP/2 connections.
+    pub fn http2(&self) -> &[Arc<Http2>] {
+        self.http2.as_deref().expect("this door is one for HTTP/2")
+    }
+
+    fn copy(&self) -> Self {
+        Self {
+            addresses: self.addresses.clone(),
+            next: AtomicUsize::new(0),
+            path: self.path.clone(),
             bearer: self.bearer.clone(),
-            ..Self::new(&[address], &self.secrets)
+            http2: self.http2.clone(),
+            secrets: self.secrets.clone(),
         }
     }
 
@@ -90,7 +136,11 @@ impl Door {
 
     /// The node whose turn it is.
     pub fn turn(&self) -> SocketAddr {
-        self.addresses[self.next.fetch_add(1, Ordering::Relaxed) % self.addresses.len()]
+        self.addresses[self.next()]
+    }
+
+    fn next(&self) -> usize {
+        self.next.fetch_add(1, Ordering::Relaxed) % self.addresses.len()
     }
 
     /// The hub's path with a query.
@@ -109,7 +159,16 @@ impl Door {
 
     /// Sends a request to the node whose turn it is.
     pub async fn fetch(&self, request: &Request) -> Response {
-        fetch(self.turn(), request).await
+        let response = self.try_fetch(request).await;
+        response.unwrap_or_else(|error| panic!("{} {}: {error}", request.method, request.target))
+    }
+
+    async fn try_fetch(&self, request: &Request) -> io::Result<Response> {
+        let node = self.next();
+        match &self.http2 {
+            Some(connections) => connections[node].fetch(request).await,
+            None => try_fetch(self.addresses[node], request).await,
+        }
     }
 
     /// Asks for a connection token; the query says how.
@@ -149,7 +208,7 @@ impl Door {
 
     /// One poll; `None` if nobody answers.
     pub async fn try_poll(&self, token: &str) -> Option<Response> {
-        try_fetch(self.turn(), &self.request("GET", token)).await.ok()
+        self.try_fetch(&self.request("GET", token)).await.ok()
     }
 
     /// Sends bytes to the hub.
@@ -166,7 +225,7 @@ impl Door {
     }
 
     /// Opens a stream of server-sent events, whatever the answer is.
-    pub async fn events(&self, token: &str) -> (Head, Connection) {
+    pub async fn events(&self, token: &str) -> (Head, Body) {
         let request = self.request("GET", token).header("Accept", "text/event-stream");
         self.start(&request).await
     }
@@ -179,10 +238,10 @@ impl Door {
             .header("Upgrade", "websocket")
             .header("Sec-WebSocket-Version", "13")
             .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
-        let (head, mut connection) = self.start(&request).await;
+        let (head, mut rest) = self.start(&request).await;
         let mut body = Vec::new();
         if head.status != 101 {
-            while let Some(piece) = connection.piece().await.expect("the body is whole") {
+            while let Some(piece) = rest.piece().await.expect("the body is whole") {
                 body.extend_from_slice(&piece);
             }
         }
@@ -199,7 +258,11 @@ impl Door {
             .iter()
             .map(|value| ("Authorization", value.as_str()))
             .collect();
-        WebSocket::open(self.turn(), &self.target(query), &headers).await
+        let (node, target) = (self.next(), self.target(query));
+        match &self.http2 {
+            Some(connections) => connections[node].websocket(&target, &headers).await,
+            None => WebSocket::open(self.addresses[node], &target, &headers).await,
+        }
     }
 
     /// Opens a WebSocket with a connection token; the error is the refusal's status.
@@ -207,12 +270,19 @@ impl Door {
         self.websocket_with(&format!("id={token}")).await
     }
 
-    /// Sends a request on a connection of its own and reads the head of the answer.
-    pub async fn start(&self, request: &Request) -> (Head, Connection) {
-        let mut connection = Connection::open(self.turn())
+    /// Sends a request, on a connection of its own with HTTP/1.1, and reads the head of the answer.
+    pub async fn start(&self, request: &Request) -> (Head, Body) {
+        let node = self.next();
+        if let Some(connections) = &self.http2 {
+            return connections[node]
+                .start(request)
+                .await
+                .expect("the server answers");
+        }
+        let mut connection = Connection::open(self.addresses[node])
             .await
             .expect("the server accepts connections");
         let head = connection.start(request).await.expect("the server answers");
-        (head, connection)
+        (head, Body::Http1(connection))
     }
 }

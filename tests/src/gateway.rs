@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
-use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
+use crate::built;
 use crate::eventually::eventually;
 use crate::http::{Request, Response, fetch, try_fetch};
 use crate::jwt::ACCESS_KEY;
@@ -67,7 +66,7 @@ impl Settings {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(built::gateway());
         for (inherited, _) in std::env::vars().filter(|(name, _)| name.starts_with("HUBCAST_")) {
             command.env_remove(inherited);
         }
@@ -216,45 +215,4 @@ impl Gateway {
     pub fn resume(&self) {
         self.process.resume();
     }
-}
-
-/// The gateway's binary: `HUBCAST_BIN`, or what Cargo has built, or builds now, beside this program.
-fn binary() -> PathBuf {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(find_binary).clone()
-}
-
-fn find_binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("HUBCAST_BIN") {
-        return path.into();
-    }
-    let program = std::env::current_exe().expect("this program has a path");
-    let profile = program
-        .ancestors()
-        .skip(1)
-        .find(|folder| !folder.ends_with("deps"))
-        .expect("a target folder");
-    let path = profile.join("hubcast");
-    if !path.exists() {
-        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-        build.args([
-            "build",
-            "--package",
-            "hubcast",
-            "--bin",
-            "hubcast",
-            "--target-dir",
-        ]);
-        build
-            .arg(profile.parent().expect("a target folder"))
-            .current_dir(env!("CARGO_MANIFEST_DIR"));
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        assert!(
-            build.status().expect("cargo can be started").success(),
-            "the gateway can't be built: {build:?}"
-        );
-    }
-    path
 }

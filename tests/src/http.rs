@@ -8,14 +8,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::eventually::within;
+use crate::http2;
 
 /// A request. Host and Content-Length are added when it is sent.
 #[derive(Debug, Clone)]
 pub struct Request {
-    method: String,
-    target: String,
-    headers: Vec<(String, String)>,
-    body: Option<Bytes>,
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Option<Bytes>,
 }
 
 impl Request {
@@ -88,6 +89,11 @@ pub struct Head {
 }
 
 impl Head {
+    /// Names are in lower case.
+    pub(crate) fn new(status: u16, headers: Vec<(String, String)>) -> Self {
+        Self { status, headers }
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.split("\r\n");
         let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
@@ -277,6 +283,24 @@ impl Connection {
 
     async fn read(&mut self) -> io::Result<usize> {
         self.stream.read_buf(&mut self.buffer).await
+    }
+}
+
+/// The body of an answer whose head has been read. Dropped early, it takes its connection with it, or its HTTP/2 stream.
+pub enum Body {
+    /// On a connection of its own.
+    Http1(Connection),
+    /// One stream of many.
+    Http2(http2::Incoming),
+}
+
+impl Body {
+    /// The next bytes; `None` at the end.
+    pub async fn piece(&mut self) -> io::Result<Option<Bytes>> {
+        match self {
+            Self::Http1(connection) => connection.piece().await,
+            Self::Http2(incoming) => http2::piece(incoming).await,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::door::{Door, Negotiated};
 use crate::eventually::within;
-use crate::http::Connection;
+use crate::http::Body;
 use crate::messagepack;
 use crate::websocket::{Message, WebSocket};
 
@@ -87,9 +87,9 @@ impl HubClient {
                 Carrier::WebSocket(Box::new(socket))
             }
             Transport::ServerSentEvents => {
-                let (head, connection) = door.events(&negotiated.token).await;
+                let (head, body) = door.events(&negotiated.token).await;
                 assert_eq!(head.status, 200, "the event stream opens");
-                Carrier::Events(Box::new(EventStream::new(connection)))
+                Carrier::Events(Box::new(EventStream::new(body)))
             }
             Transport::LongPolling => {
                 let first = door.poll(&negotiated.token).await;
@@ -284,15 +284,15 @@ impl HubClient {
 
 /// Server-sent events, read strictly: the oldest official clients stop at the first byte that they don't expect.
 pub struct EventStream {
-    connection: Connection,
+    body: Body,
     buffer: BytesMut,
 }
 
 impl EventStream {
     /// Reads the body of an answer whose head has been read.
-    pub fn new(connection: Connection) -> Self {
+    pub fn new(body: Body) -> Self {
         Self {
-            connection,
+            body,
             buffer: BytesMut::new(),
         }
     }
@@ -328,7 +328,7 @@ impl EventStream {
                 assert!(line.ends_with(b"\r\n"), "a line ends with CR LF: {line:?}");
                 return Some(line.slice(..line.len() - 2));
             }
-            match within("an event arrives", self.connection.piece()).await {
+            match within("an event arrives", self.body.piece()).await {
                 Ok(Some(piece)) => self.buffer.extend_from_slice(&piece),
                 Ok(None) | Err(_) => return None,
             }

@@ -5,13 +5,17 @@
 //! Every process is killed when the value that stands for it is dropped, and also when the test process dies.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod application;
 pub mod balancer;
+pub mod built;
+pub mod chaos;
 pub mod cluster;
 pub mod collector;
 pub mod door;
 pub mod eventually;
 pub mod gateway;
 pub mod http;
+pub mod http2;
 pub mod hub_client;
 pub mod js;
 pub mod jwt;
@@ -20,4 +24,5 @@ pub mod metrics;
 pub mod ports;
 pub mod process;
 pub mod redis;
+pub mod resumable;
 pub mod websocket;

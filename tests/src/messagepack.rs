@@ -3,6 +3,7 @@
 use bytes::{Buf, BytesMut};
 
 pub use rmpv::Value;
+use serde_json::Value as Json;
 
 /// `value` as a hub message: with its length before it.
 pub fn frame(value: &Value) -> Vec<u8> {
@@ -44,6 +45,49 @@ pub fn take(buffer: &mut BytesMut) -> Option<Value> {
     buffer.advance(prefix);
     let body = buffer.split_to(length);
     Some(rmpv::decode::read_value(&mut body.as_ref()).unwrap_or_else(|error| panic!("{error} in {body:?}")))
+}
+
+/// A value as a JSON text would say it.
+pub fn from_json(value: &Json) -> Value {
+    match value {
+        Json::Null => Value::Nil,
+        Json::Bool(flag) => Value::from(*flag),
+        Json::Number(number) => match number.as_i64() {
+            Some(integer) => Value::from(integer),
+            None => Value::from(number.as_f64().expect("a number")),
+        },
+        Json::String(text) => Value::from(text.as_str()),
+        Json::Array(items) => Value::Array(items.iter().map(from_json).collect()),
+        Json::Object(fields) => Value::Map(
+            fields
+                .iter()
+                .map(|(name, field)| (Value::from(name.as_str()), from_json(field)))
+                .collect(),
+        ),
+    }
+}
+
+/// The other way; panics where JSON has no such value.
+pub fn to_json(value: &Value) -> Json {
+    match value {
+        Value::Nil => Json::Null,
+        Value::Boolean(flag) => Json::from(*flag),
+        Value::Integer(number) => number
+            .as_i64()
+            .map_or_else(|| Json::from(number.as_u64()), Json::from),
+        Value::F32(number) => Json::from(*number),
+        Value::F64(number) => Json::from(*number),
+        Value::String(text) => Json::from(text.as_str().expect("text is UTF-8")),
+        Value::Array(items) => items.iter().map(to_json).collect(),
+        Value::Map(fields) => {
+            let name = |name: &Value| name.as_str().expect("names are text").to_owned();
+            fields
+                .iter()
+                .map(|(key, field)| (name(key), to_json(field)))
+                .collect()
+        }
+        Value::Binary(_) | Value::Ext(..) => panic!("JSON has nothing like {value}"),
+    }
 }
 
 /// An invocation that wants an answer.

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
+use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::eventually::within;
@@ -14,9 +16,14 @@ use crate::eventually::within;
 pub use tokio_tungstenite::tungstenite::Message;
 pub use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+/// What a WebSocket runs on.
+pub trait Carrier: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Carrier for T {}
+
 /// One open WebSocket.
 pub struct WebSocket {
-    stream: WebSocketStream<TcpStream>,
+    stream: WebSocketStream<Box<dyn Carrier>>,
 }
 
 impl WebSocket {
@@ -27,11 +34,19 @@ impl WebSocket {
             .await
             .expect("the server accepts connections");
         tcp.set_nodelay(true).expect("a TCP socket has options");
+        let tcp: Box<dyn Carrier> = Box::new(tcp);
         match within("a WebSocket opens", client_async(request, tcp)).await {
             Ok((stream, _)) => Ok(Self { stream }),
             Err(tokio_tungstenite::tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
             Err(error) => panic!("no WebSocket at {address}{target}: {error}"),
         }
+    }
+
+    /// One that a server has accepted already.
+    pub async fn accepted(stream: impl Carrier + 'static) -> Self {
+        let stream: Box<dyn Carrier> = Box::new(stream);
+        let stream = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+        Self { stream }
     }
 
     /// Sends one message. That the peer has gone is not an error here: reading tells.

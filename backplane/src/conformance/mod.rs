@@ -9,6 +9,7 @@ pub mod directory;
 pub mod groups;
 pub mod order;
 pub mod ownership;
+pub mod replays;
 pub mod requests;
 pub mod resume;
 pub mod sessions;

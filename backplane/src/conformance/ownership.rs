@@ -76,11 +76,12 @@ pub async fn an_ownership_that_is_over_is_not_taken_over(nodes: &Nodes) {
 pub async fn a_connection_is_taken_over_once(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     for round in 0..10 {
-        let (connection, entered) = members[round % members.len()].connect_resumable(None).await;
+        let home = &members[round % members.len()];
+        let (connection, entered) = home.connect_resumable(None).await;
         let id = &connection.id;
-        members[0].join(id, "g").await;
+        home.join(id, "g").await;
         if round % 2 == 0 {
-            assert!(members[round % members.len()].park(id).await);
+            assert!(home.park(id).await);
         }
         let mut attempts = JoinSet::new();
         for (number, member) in members.iter().cycle().take(members.len() * 3).enumerate() {

@@ -56,7 +56,11 @@ impl Session {
         }
     }
 
+    /// What a client has only grows: where checkpoints overtake each other, the furthest counts.
     fn set_checkpoint(&mut self, checkpoint: &Checkpoint) {
+        if checkpoint.sequence < self.checkpoint.sequence {
+            return;
+        }
         self.checkpoint = checkpoint.clone();
         while let Some(change) = self.changes.front()
             && change.offset <= checkpoint.position.offset

@@ -1,25 +1,23 @@
-//! Commands: a few shared connections that come back by themselves, bounded waiting, and repetition of what may be
-//! repeated.
+//! Commands: to the master that serves their keys, with bounded waiting and repetition of what may be repeated.
 //!
 //! A connection carries the commands of many callers at a time, so that they share system calls and no caller waits
 //! for another's answer. Several of them spread the load over cores and outlive the loss of one.
 
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use redis::{Client, Cmd, Pipeline, RedisError, RedisResult, Value};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use redis::{Arg, Cmd, Pipeline, RedisResult, Value};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::debug;
 
-use super::backoff::Backoff;
+use super::keys::Keys;
 use super::link::{Link, SharedLink, Trouble};
-use super::options::RedisOptions;
+use super::options::{RedisOptions, config};
 use super::script::Invocation;
+use super::topology::{Map, Shard, Topology};
 use crate::error::BackplaneError;
 
 /// Whether a command may be sent again when it is not known whether it was carried out.
@@ -31,49 +29,52 @@ pub(super) enum Repeat {
     Never,
 }
 
-/// Sends commands to the server.
+/// Time between two tries.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Sends commands to the servers.
 pub(super) struct Commands {
-    client: Client,
+    topology: Arc<Topology>,
+    /// A key of what belongs to no hub: its server has the cluster's clock.
+    home: String,
     timeout: Duration,
     reconnect_wait: Duration,
-    links: watch::Sender<Vec<SharedLink>>,
-    next: AtomicUsize,
-    last_error: Mutex<String>,
     closing: CancellationToken,
 }
 
 impl Commands {
-    /// Opens the first connection, so that settings that can't work show at once, then keeps `pool_size` of them.
+    /// Finds the masters and opens a first connection, so that settings that can't work show at once, then keeps
+    /// `pool_size` of them to each.
     pub(super) async fn open(
         options: &RedisOptions,
         tasks: &TaskTracker,
         closing: CancellationToken,
     ) -> Result<Arc<Self>, BackplaneError> {
-        let commands = Arc::new(Self {
-            client: options.client()?,
+        let home = Keys::new(&options.prefix).nodes();
+        Ok(Arc::new(Self {
+            topology: Topology::open(options, &home, tasks, closing.clone()).await?,
+            home,
             timeout: options.command_timeout,
             reconnect_wait: options.reconnect_wait.min(options.command_timeout),
-            links: watch::Sender::new(Vec::new()),
-            next: AtomicUsize::new(0),
-            last_error: Mutex::new("not connected yet".to_owned()),
             closing,
-        });
-        let first = commands.first_link().await?;
-        commands.links.send_modify(|links| links.push(Arc::clone(&first)));
-        tasks.spawn(Arc::clone(&commands).keep_link(Some(first)));
-        for _ in 1..options.pool_size {
-            tasks.spawn(Arc::clone(&commands).keep_link(None));
-        }
-        Ok(commands)
+        }))
     }
 
-    pub(super) fn client(&self) -> &Client {
-        &self.client
+    pub(super) fn topology(&self) -> &Topology {
+        &self.topology
     }
 
     /// How long a call may take.
     pub(super) fn bound(&self) -> Duration {
         self.timeout
+    }
+
+    /// The command that publishes.
+    pub(super) fn publish(&self) -> &'static str {
+        let map = self.topology.current();
+        map.shards
+            .first()
+            .map_or("PUBLISH", |shard| shard.endpoint.publish())
     }
 
     /// Calls one script.
@@ -82,7 +83,7 @@ impl Commands {
         Ok(answers.pop().unwrap_or(Value::Nil))
     }
 
-    /// Calls several scripts, in order, in one round trip.
+    /// Calls several scripts of one hub, in order, in one round trip.
     pub(super) async fn scripts(
         &self,
         scripts: &[Invocation],
@@ -91,7 +92,8 @@ impl Commands {
         self.call(repeat, Call::Scripts(scripts)).await
     }
 
-    /// Sends one command.
+    /// Sends one command, whose first argument is its key, or the first of its keys. One without arguments goes to
+    /// the server that has what belongs to no hub.
     pub(super) async fn command(&self, command: &Cmd, repeat: Repeat) -> Result<Value, BackplaneError> {
         let mut answers = self.call(repeat, Call::Command(command)).await?;
         Ok(answers.pop().unwrap_or(Value::Nil))
@@ -100,149 +102,122 @@ impl Commands {
     async fn call(&self, repeat: Repeat, call: Call<'_>) -> Result<Vec<Value>, BackplaneError> {
         let begun = Instant::now();
         let deadline = begun + self.timeout;
+        let key = call.key().unwrap_or(Cow::Borrowed(&self.home));
+        let mut answers = vec![None; call.len()];
+        let mut refused = None;
         loop {
-            let link = self.link(begun, deadline).await?;
+            let (shard, link) = self.link(&key, begun, deadline).await?;
             let outcome = tokio::select! {
-                outcome = timeout_at(deadline, call.attempt(&link)) => outcome,
+                outcome = timeout_at(deadline, call.attempt(&link, &mut answers)) => outcome,
                 () = self.closing.cancelled() => return Err(BackplaneError::Closed),
             };
-            let Ok(outcome) = outcome else {
-                link.broken.cancel(); // it swallows commands
-                return Err(BackplaneError::Timeout {
-                    waited: begun.elapsed(),
-                });
-            };
-            let error = match outcome {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            let (reason, carried_out) = match Trouble::of(&error) {
-                Trouble::Final(error) => return Err(error),
-                Trouble::NoScript => ("the server forgot the scripts".to_owned(), false),
-                Trouble::NotNow(reason) => (reason, false),
-                Trouble::Lost(reason) => (reason, true),
-            };
-            debug!(%reason, "backplane command failed");
-            link.broken.cancel();
-            if carried_out && repeat == Repeat::Never {
-                return Err(BackplaneError::Timeout {
-                    waited: begun.elapsed(),
-                });
-            }
-            *self.last_error.lock() = reason;
-            sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    /// One of the connections; waits a bounded time where there is none.
-    async fn link(&self, begun: Instant, deadline: Instant) -> Result<SharedLink, BackplaneError> {
-        if let Some(link) = self.pick(&self.links.borrow()) {
-            return Ok(link);
-        }
-        let mut links = self.links.subscribe();
-        let until = deadline.min(Instant::now() + self.reconnect_wait);
-        let found = async {
-            loop {
-                let link = self.pick(&links.borrow_and_update());
-                match link {
-                    Some(link) => return Some(link),
-                    None => links.changed().await.ok()?,
+            let trouble = match outcome {
+                Ok(Ok(())) => return Ok(answers.into_iter().flatten().collect()),
+                Ok(Err(error)) => Trouble::of(&error),
+                Err(_) => {
+                    link.broken.cancel(); // it swallows commands
+                    return Err(BackplaneError::Timeout {
+                        waited: begun.elapsed(),
+                    });
                 }
-            }
-        };
-        tokio::select! {
-            () = self.closing.cancelled() => Err(BackplaneError::Closed),
-            found = timeout_at(until, found) => found.ok().flatten().ok_or_else(|| BackplaneError::Unavailable {
-                waited: begun.elapsed(),
-                reason: self.last_error.lock().clone(),
-            }),
-        }
-    }
-
-    /// The next connection in turn that works.
-    fn pick(&self, links: &[SharedLink]) -> Option<SharedLink> {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % links.len().max(1);
-        let (before, after) = links.split_at(turn);
-        after
-            .iter()
-            .chain(before)
-            .find(|link| !link.broken.is_cancelled())
-            .cloned()
-    }
-
-    async fn first_link(&self) -> Result<SharedLink, BackplaneError> {
-        let begun = Instant::now();
-        let mut backoff = Backoff::new();
-        loop {
-            let trouble = match self.connect().await {
-                Ok(link) => return Ok(link),
-                Err(error) => Trouble::of(&error),
             };
             let reason = match trouble {
                 Trouble::Final(error) => return Err(error),
-                Trouble::Lost(reason) | Trouble::NotNow(reason) => reason,
-                Trouble::NoScript => "the server forgot the scripts".to_owned(),
+                Trouble::Moved(_) if !self.topology.is_cluster() => {
+                    let problem = "the server is one of several of a Redis Cluster; use redis+cluster://…";
+                    return Err(config(problem.to_owned()));
+                }
+                Trouble::Moved(reason) | Trouble::Wait(reason) => {
+                    let since = *refused.get_or_insert_with(Instant::now);
+                    self.wait(begun, since, reason).await?
+                }
+                trouble => {
+                    link.broken.cancel();
+                    if repeat == Repeat::Never && matches!(trouble, Trouble::Lost(_)) {
+                        return Err(BackplaneError::Timeout {
+                            waited: begun.elapsed(),
+                        });
+                    }
+                    sleep(PAUSE).await;
+                    trouble.reason()
+                }
             };
-            if begun.elapsed() > self.timeout {
-                return Err(BackplaneError::Unavailable {
-                    waited: begun.elapsed(),
-                    reason,
-                });
-            }
-            backoff.wait().await;
+            debug!(%reason, "backplane command failed");
+            shard.pool.note_error(reason);
         }
     }
 
-    async fn connect(&self) -> RedisResult<SharedLink> {
-        let opened = timeout(self.timeout, Link::open(&self.client, self.timeout)).await;
-        opened
-            .unwrap_or_else(|_| {
-                Err(RedisError::from(std::io::Error::from(
-                    std::io::ErrorKind::TimedOut,
-                )))
-            })
-            .map(Arc::new)
+    /// Waits a little for a server that refuses now, or for news of which server has the key. A server that has
+    /// refused since long goes on refusing.
+    async fn wait(&self, begun: Instant, since: Instant, reason: String) -> Result<String, BackplaneError> {
+        if since.elapsed() > self.reconnect_wait {
+            return Err(BackplaneError::Unavailable {
+                waited: begun.elapsed(),
+                reason,
+            });
+        }
+        if self.topology.is_cluster() {
+            self.topology.ask_again().await;
+        } else {
+            sleep(PAUSE).await;
+        }
+        Ok(reason)
     }
 
-    /// Keeps one connection open until closing.
-    async fn keep_link(self: Arc<Self>, mut link: Option<SharedLink>) {
-        let mut backoff = Backoff::new();
+    /// A connection to the server that has the key; waits a bounded time where there is none.
+    async fn link(
+        &self,
+        key: &str,
+        begun: Instant,
+        deadline: Instant,
+    ) -> Result<(Arc<Shard>, SharedLink), BackplaneError> {
+        if let Some(found) = pick(&self.topology.current(), key) {
+            return Ok(found);
+        }
+        let until = deadline.min(Instant::now() + self.reconnect_wait);
+        tokio::select! {
+            () = self.closing.cancelled() => Err(BackplaneError::Closed),
+            found = timeout_at(until, self.next_link(key)) => {
+                found.ok().flatten().ok_or_else(|| BackplaneError::Unavailable {
+                    waited: begun.elapsed(),
+                    reason: self.why_not(key),
+                })
+            }
+        }
+    }
+
+    /// Waits for a connection to whatever server has the key.
+    async fn next_link(&self, key: &str) -> Option<(Arc<Shard>, SharedLink)> {
+        let mut maps = self.topology.changes();
         loop {
-            if let Some(open) = link.take() {
-                tokio::select! {
-                    () = self.closing.cancelled() => return self.forget(&open),
-                    () = open.broken.cancelled() => self.forget(&open),
-                }
-                debug!("backplane command connection lost");
+            let map = Arc::clone(&maps.borrow_and_update());
+            let Some(shard) = map.shard(key) else {
+                self.topology.doubt();
+                maps.changed().await.ok()?;
+                continue;
+            };
+            let mut links = shard.pool.changes();
+            if let Some(found) = pick(&map, key) {
+                return Some(found);
             }
             tokio::select! {
-                () = self.closing.cancelled() => return,
-                () = backoff.wait() => {}
-            }
-            let opened = tokio::select! {
-                () = self.closing.cancelled() => return,
-                opened = self.connect() => opened,
-            };
-            match opened {
-                Ok(open) => {
-                    backoff = Backoff::new();
-                    self.links.send_modify(|links| links.push(Arc::clone(&open)));
-                    link = Some(open);
-                }
-                Err(error) => {
-                    if let Trouble::Final(error) = Trouble::of(&error) {
-                        warn!(%error, "backplane server refuses this node");
-                    }
-                    *self.last_error.lock() = error.to_string();
-                }
+                changed = maps.changed() => changed.ok()?,
+                changed = links.changed() => changed.ok()?,
             }
         }
     }
 
-    fn forget(&self, gone: &SharedLink) {
-        self.links
-            .send_modify(|links| links.retain(|link| !Arc::ptr_eq(link, gone)));
+    fn why_not(&self, key: &str) -> String {
+        match self.topology.current().shard(key) {
+            Some(shard) => shard.pool.last_error(),
+            None => "the cluster has no master for this hub".to_owned(),
+        }
     }
+}
+
+fn pick(map: &Map, key: &str) -> Option<(Arc<Shard>, SharedLink)> {
+    let shard = map.shard(key)?;
+    Some((Arc::clone(shard), shard.pool.pick()?))
 }
 
 /// What is sent to the server in one round trip.
@@ -252,33 +227,65 @@ enum Call<'a> {
     Scripts(&'a [Invocation]),
 }
 
-impl Call<'_> {
-    async fn attempt(self, link: &Link) -> RedisResult<Vec<Value>> {
+impl<'a> Call<'a> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Command(_) => 1,
+            Self::Scripts(scripts) => scripts.len(),
+        }
+    }
+
+    /// What decides which server it goes to.
+    fn key(&self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Scripts(scripts) => scripts.first()?.key().map(Cow::Borrowed),
+            Self::Command(command) => match command.args_iter().nth(1)? {
+                Arg::Simple(key) => Some(String::from_utf8_lossy(key).into_owned().into()),
+                _ => None,
+            },
+        }
+    }
+
+    /// Fills in the answers that are missing: of several scripts only those are sent that were not carried out yet.
+    async fn attempt(self, link: &Link, answers: &mut [Option<Value>]) -> RedisResult<()> {
         let mut connection = link.connection.clone();
         let scripts = match self {
-            Self::Command(command) => return Ok(vec![command.query_async(&mut connection).await?]),
+            Self::Command(command) => {
+                let answer = command.query_async(&mut connection).await?;
+                answers.fill(Some(answer));
+                return Ok(());
+            }
             Self::Scripts(scripts) => scripts,
         };
-        let outcomes: Vec<RedisResult<Value>> = if let [script] = scripts {
+        let mut missing: Vec<_> = scripts
+            .iter()
+            .zip(answers)
+            .filter(|(_, answer)| answer.is_none())
+            .collect();
+        let outcomes: Vec<RedisResult<Value>> = if let [(script, _)] = missing.as_slice() {
             vec![script.command(&link.scripts).query_async(&mut connection).await]
         } else {
-            let mut pipeline = Pipeline::with_capacity(scripts.len());
-            scripts.iter().for_each(|script| {
+            let mut pipeline = Pipeline::with_capacity(missing.len());
+            for (script, _) in &missing {
                 pipeline.add_command(script.command(&link.scripts));
-            });
+            }
             pipeline.ignore_errors().query_async(&mut connection).await?
         };
-        let mut answers = Vec::with_capacity(scripts.len());
-        for (script, outcome) in scripts.iter().zip(outcomes) {
-            answers.push(match outcome {
+        let mut failed = None;
+        for ((script, answer), outcome) in missing.iter_mut().zip(outcomes) {
+            let outcome = match outcome {
                 // The server forgot its scripts, not its run: the texts name that.
                 Err(error) if matches!(Trouble::of(&error), Trouble::NoScript) => {
                     link.scripts.load(&mut connection).await?;
-                    script.command(&link.scripts).query_async(&mut connection).await?
+                    script.command(&link.scripts).query_async(&mut connection).await
                 }
-                outcome => outcome?,
-            });
+                outcome => outcome,
+            };
+            match outcome {
+                Ok(value) => **answer = Some(value),
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        Ok(answers)
+        failed.map_or(Ok(()), Err)
     }
 }

@@ -173,20 +173,10 @@ impl Inner {
         hub: Arc<Hub>,
         id: ConnectionId,
     ) -> Result<(), BackplaneError> {
-        if !hub.local.lock().remove_owned(&id) {
-            return Err(BackplaneError::NotOwner { connection: id });
-        }
-        let released = async {
-            let _gate = self.pass(&hub, self.deadline()).await?;
-            hub.scripts.release(&self.commands, &id).await
-        };
-        match released.await {
-            Err(error) => {
-                hub.local.lock().unfinished.insert(id, Unfinished::Release);
-                Err(error)
-            }
-            Ok(true) => Ok(()),
-            Ok(false) => Err(BackplaneError::NotOwner { connection: id }),
+        match self.give_up(&hub, &id, Unfinished::Release).await {
+            None => Err(BackplaneError::NotOwner { connection: id }),
+            Some(Ok(_)) => Ok(()), // the heartbeat may have been faster
+            Some(Err(error)) => Err(error),
         }
     }
 
@@ -196,25 +186,37 @@ impl Inner {
         id: ConnectionId,
         tombstone: Duration,
     ) -> Result<bool, BackplaneError> {
-        if !hub.local.lock().remove_owned(&id) {
-            return Ok(false);
+        match self.give_up(&hub, &id, removal(tombstone)).await {
+            None => Ok(false),
+            Some(Err(error)) if error.is_transient() => Ok(true), // it is carried out later
+            Some(removed) => removed,
         }
-        let removal = removal(tombstone);
-        let removed = async {
-            let _gate = self.pass(&hub, self.deadline()).await?;
-            self.finish_one(&hub, &id, &removal).await
-        };
-        match removed.await {
-            Ok(removed) => Ok(removed),
-            Err(error) => {
-                hub.local.lock().unfinished.insert(id, removal);
-                if error.is_transient() {
-                    Ok(true)
-                } else {
-                    Err(error)
-                }
+    }
+
+    /// Forgets a connection here, then on the server; `None` where it is not here. Until the server has forgotten it, and
+    /// where it can't be told yet, that is noted: nobody may claim it meanwhile.
+    async fn give_up(
+        &self,
+        hub: &Hub,
+        id: &ConnectionId,
+        what: Unfinished,
+    ) -> Option<Result<bool, BackplaneError>> {
+        {
+            let mut local = hub.local.lock();
+            if !local.remove_owned(id) {
+                return None;
             }
+            local.unfinished.insert(id.clone(), what.clone());
         }
+        let told = async {
+            let _gate = self.pass(hub, self.deadline()).await?;
+            self.finish_one(hub, id, &what).await
+        };
+        let told = told.await;
+        if told.is_ok() {
+            hub.local.lock().unfinished.remove(id);
+        }
+        Some(told)
     }
 
     /// Tells the server what became of a connection that this node no longer has.

@@ -1,7 +1,8 @@
 //! Every key and channel name, in this file only.
 //!
-//! `{hub}` is a hash tag: all keys of a hub share a slot of a Redis Cluster, so its scripts stay legal there.
-//! What belongs to no hub has the tag `{*}`, which is no hub's name.
+//! `{hub}` is a hash tag: all keys and channels of a hub share a slot of a Redis Cluster, so its scripts stay legal
+//! there. What belongs to no hub has the tag `{*}`, which is no hub's name. Channels of nodes have no tag: what nodes
+//! ask each other spreads over a cluster's servers.
 
 use crate::topic::{ConnectionId, HubName, NodeId};
 
@@ -67,6 +68,11 @@ impl Keys {
     /// Channel: what other nodes ask this one, and its own probes.
     pub(super) fn node_channel(&self, node: &NodeId) -> String {
         format!("{}:node:{node}", self.prefix)
+    }
+
+    /// Channel: a node's probes of one server of a cluster; a number makes the channel live there.
+    pub(super) fn probe_channel(&self, node: &NodeId, number: u32) -> String {
+        format!("{}:node:{node}:probe:{number}", self.prefix)
     }
 
     /// For whom a push on `channel` is; `None` for a channel that this file did not name.
@@ -176,6 +182,10 @@ mod tests {
             Some(Route::Hub("chat.v1"))
         );
         assert_eq!(keys.route(keys.node_channel(&node).as_bytes()), Some(Route::Node));
+        assert_eq!(
+            keys.route(keys.probe_channel(&node, 7).as_bytes()),
+            Some(Route::Node)
+        );
         for other in ["", "hubcast", "hubcast:{chat", "other:{chat}:topic:a"] {
             assert_eq!(keys.route(other.as_bytes()), None, "{other}");
         }

@@ -1,18 +1,16 @@
 //! One connection to the server, and which run of which server it leads to.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, PushInfo, RedisError, ServerErrorKind, Value};
+use redis::{ErrorKind, PushKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio_util::sync::CancellationToken;
 
+use super::connector::{Take, within};
+use super::endpoint::Endpoint;
 use super::options::config;
 use super::script::Scripts;
 use crate::error::BackplaneError;
-
-/// Most commands that wait in one connection before callers wait.
-const PIPELINE: usize = 1_024;
 
 /// A connection for commands. Many callers share it; their commands are sent one after another without waiting.
 pub(super) struct Link {
@@ -24,58 +22,46 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) async fn open(client: &Client, bound: Duration) -> Result<Self, RedisError> {
-        let broken = CancellationToken::new();
-        let told = broken.clone();
-        let mut connection = connect(client, bound, move |info: PushInfo| {
-            if info.kind == redis::PushKind::Disconnection {
-                told.cancel();
-            }
-        })
-        .await?;
-        let run = server_run(&mut connection).await?;
-        let scripts = Scripts::for_run(&run);
-        scripts.load(&mut connection).await?;
+    pub(super) async fn open(endpoint: &Endpoint) -> RedisResult<Self> {
+        let mut opened = endpoint
+            .connect(|| {
+                let broken = CancellationToken::new();
+                let told = broken.clone();
+                let take: Take = Box::new(move |info| {
+                    if info.kind == PushKind::Disconnection {
+                        told.cancel();
+                    }
+                });
+                (broken, take)
+            })
+            .await?;
+        let scripts = Scripts::for_run(&opened.run, endpoint.publish());
+        let loading = scripts.load(&mut opened.connection);
+        within(endpoint.connector.bound(), loading).await?;
         Ok(Self {
-            connection,
+            connection: opened.connection,
             scripts,
-            broken,
+            broken: opened.listener,
         })
     }
 }
 
-/// Opens a RESP3 connection whose pushes go to `take`, which must not block.
-pub(super) async fn connect(
-    client: &Client,
-    bound: Duration,
-    take: impl Fn(PushInfo) + Send + Sync + 'static,
-) -> Result<MultiplexedConnection, RedisError> {
-    let settings = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(bound))
-        .set_response_timeout(Some(bound))
-        .set_pipeline_buffer_size(PIPELINE)
-        .set_push_sender(move |info: PushInfo| {
-            take(info);
-            Ok::<(), redis::aio::SendError>(())
-        });
-    client
-        .get_multiplexed_async_connection_with_config(&settings)
-        .await
-}
-
-/// Names the run of the server process at the other end, and refuses servers that can't do.
-async fn server_run(connection: &mut MultiplexedConnection) -> Result<String, RedisError> {
+/// Names the run of the server process at the other end, and refuses servers that can't do. Sharded channels need a
+/// newer one.
+pub(super) async fn server_run(connection: &mut MultiplexedConnection, sharded: bool) -> RedisResult<String> {
     let mut ask = redis::pipe();
     ask.cmd("INFO").arg("server").cmd("INFO").arg("replication");
     let (server, replication): (String, String) = ask.query_async(connection).await?;
     let version = field(&server, "redis_version").unwrap_or_default();
     let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-    if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < (6, 2) {
-        return Err((
-            ErrorKind::InvalidClientConfig,
-            "the server is older than Redis 6.2",
-        )
-            .into());
+    let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    let problem = match sharded {
+        false if version < (6, 2) => "the server is older than Redis 6.2",
+        true if version < (7, 0) => "the server is older than Redis 7.0, which a cluster needs",
+        _ => "",
+    };
+    if !problem.is_empty() {
+        return Err((ErrorKind::InvalidClientConfig, problem).into());
     }
     if field(&replication, "role") != Some("master") {
         return Err((ErrorKind::Io, "the server is a replica").into());
@@ -89,7 +75,7 @@ async fn server_run(connection: &mut MultiplexedConnection) -> Result<String, Re
     }
 }
 
-fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
         .map(str::trim)
@@ -107,6 +93,10 @@ pub(super) enum Trouble {
     Lost(String),
     /// The server can't carry out commands now; it did not carry out this one.
     NotNow(String),
+    /// The same, and the connection is as good as any: the cluster or its replicas are not ready.
+    Wait(String),
+    /// Another server of the cluster has the key, or will have in a moment; this one carried nothing out.
+    Moved(String),
     /// The server forgot the scripts; it did not carry out this one.
     NoScript,
     /// Trying again is of no use.
@@ -118,15 +108,22 @@ impl Trouble {
         if matches!(error.code(), Some("WRONGPASS" | "NOAUTH")) {
             return Self::refused_user(error);
         }
+        if error.code() == Some("NOREPLICAS") {
+            return Self::Wait(error.to_string());
+        }
         match error.kind() {
             ErrorKind::Server(ServerErrorKind::NoScript) => Self::NoScript,
             ErrorKind::Server(
-                ServerErrorKind::ReadOnly
-                | ServerErrorKind::BusyLoading
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::ClusterDown
-                | ServerErrorKind::TryAgain,
+                ServerErrorKind::ReadOnly | ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown,
             ) => Self::NotNow(error.to_string()),
+            ErrorKind::Server(ServerErrorKind::ClusterDown | ServerErrorKind::TryAgain) => {
+                Self::Wait(error.to_string())
+            }
+            // While a slot moves, its server refuses what names keys here and there. What it sends elsewhere waits as
+            // well: were it carried out there before the slot has moved, each server would begin an epoch of its own.
+            ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => {
+                Self::Moved(error.to_string())
+            }
             ErrorKind::AuthenticationFailed => Self::refused_user(error),
             ErrorKind::InvalidClientConfig => Self::Final(config(error.to_string())),
             ErrorKind::RESP3NotSupported => {
@@ -137,6 +134,15 @@ impl Trouble {
             }),
             ErrorKind::UnexpectedReturnType => Self::Final(malformed("an answer of another type")),
             _ => Self::Lost(error.to_string()),
+        }
+    }
+
+    /// In words.
+    pub(super) fn reason(self) -> String {
+        match self {
+            Self::Lost(reason) | Self::NotNow(reason) | Self::Wait(reason) | Self::Moved(reason) => reason,
+            Self::NoScript => "the server forgot the scripts".to_owned(),
+            Self::Final(error) => error.to_string(),
         }
     }
 

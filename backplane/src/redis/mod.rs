@@ -1,12 +1,16 @@
-//! A cluster: Redis or Valkey, 6.2 or newer, is the sequencer, the log and the directory.
+//! A cluster: Redis or Valkey, 6.2 or newer, is the sequencer, the log and the directory. It may be one server, a
+//! master that sentinels watch, or a Redis Cluster (7.0 or newer), whose masters share the hubs.
 //!
 //! Nodes are stateless towards the server: what it loses, they tell it again. Clients of a node stay connected while
 //! the server can't be reached; calls fail after a bounded time.
 
 mod backoff;
 mod catch_up;
+mod cluster;
 mod commands;
+mod connector;
 mod directory;
+mod endpoint;
 mod entry;
 mod frame;
 mod groups;
@@ -16,14 +20,21 @@ mod keys;
 mod lane;
 mod link;
 mod local;
+mod location;
 mod nodes;
 mod options;
+mod pool;
 mod reaper;
+mod renewal;
 mod replay;
 mod rpc;
 mod script;
+mod sentinel;
 mod sessions;
+mod slots;
 mod subscriber;
+mod subscription;
+mod topology;
 mod waiters;
 
 use std::sync::Arc;

@@ -135,14 +135,19 @@ impl Inner {
             }
             state.epoch = Some(beat.epoch);
         }
-        self.finish_unfinished().await;
+        // Hubs of a cluster are tended apart: one whose server is down must not keep this node's next sign of life.
+        let tends_hubs = !self.commands.topology().is_cluster();
+        if tends_hubs {
+            self.finish_unfinished().await;
+        }
+        let may_reap = self.may_reap(state);
         // Who is not yet told of removed connections must not remove any.
-        if self.may_reap(state) && self.service().is_some() {
-            for dead in beat.dead {
+        if self.service().is_some() {
+            for dead in beat.dead.into_iter().filter(|_| may_reap) {
                 self.tasks.spawn(Arc::clone(self).reap(dead));
             }
-            for hub in self.all_hubs() {
-                self.remove_expired(&hub).await?;
+            for hub in self.all_hubs().iter().filter(|_| tends_hubs) {
+                self.remove_expired(hub).await?;
             }
         }
         Ok(())
@@ -197,31 +202,23 @@ impl Inner {
         !removing
     }
 
-    fn fenced(&self) {
+    pub(super) fn fenced(&self) {
         warn!("this node's lease ended and its connections were removed");
         if let Some(service) = self.service() {
             service.fenced();
         }
     }
 
-    /// Tells the server again what this node has, because the server may have forgotten.
+    /// Tells the server again what this node has, because the server may have forgotten. The servers of a cluster
+    /// forget one by one, see [`Inner::run_renewals`].
     async fn register_again(&self) -> Result<(), BackplaneError> {
-        let mut refused = 0;
-        let mut registered = 0;
+        let (mut registered, mut refused) = (0, 0);
         for hub in self.all_hubs() {
             self.note_hub(&hub).await?;
-            let _gate = hub.gate.write().await;
-            let registrations = hub.local.lock().registrations();
-            for registrations in registrations.chunks(REGISTRATIONS) {
-                let call = |r: &super::local::Registration| {
-                    hub.scripts
-                        .register_call(&r.id, r.user.as_ref(), r.entered, &r.groups)
-                };
-                let calls: Vec<_> = registrations.iter().map(call).collect();
-                for answer in self.commands.scripts(&calls, Repeat::Safe).await? {
-                    registered += 1;
-                    refused += u64::from(!decode::<bool>(answer)?);
-                }
+            if !self.commands.topology().is_cluster() {
+                let counts = self.register_hub(&hub).await?;
+                registered += counts.0;
+                refused += counts.1;
             }
         }
         info!(
@@ -234,6 +231,25 @@ impl Inner {
         Ok(())
     }
 
+    /// Tells the server again what this node has of a hub: how many connections, and how many were refused.
+    pub(super) async fn register_hub(&self, hub: &Hub) -> Result<(u64, u64), BackplaneError> {
+        let (mut registered, mut refused) = (0, 0);
+        let _gate = hub.gate.write().await;
+        let registrations = hub.local.lock().registrations();
+        for registrations in registrations.chunks(REGISTRATIONS) {
+            let call = |r: &super::local::Registration| {
+                hub.scripts
+                    .register_call(&r.id, r.user.as_ref(), r.entered, &r.groups)
+            };
+            let calls: Vec<_> = registrations.iter().map(call).collect();
+            for answer in self.commands.scripts(&calls, Repeat::Safe).await? {
+                registered += 1;
+                refused += u64::from(!decode::<bool>(answer)?);
+            }
+        }
+        Ok((registered, refused))
+    }
+
     /// Lets the nodes that may have to clean up after this one know of a hub.
     pub(super) async fn note_hub(&self, hub: &Hub) -> Result<(), BackplaneError> {
         let mut command = redis::cmd("SADD");
@@ -244,32 +260,40 @@ impl Inner {
     /// Tells the server what could not be told before.
     async fn finish_unfinished(&self) {
         for hub in self.all_hubs() {
-            let unfinished: Vec<_> = {
-                let local = hub.local.lock();
-                local
-                    .unfinished
-                    .iter()
-                    .map(|(id, what)| (id.clone(), what.clone()))
-                    .collect()
-            };
-            for (id, what) in unfinished {
-                let _gate = hub.gate.write().await;
-                if hub.local.lock().contains(&id) {
-                    continue; // claimed again
+            if !self.finish_hub(&hub).await {
+                return;
+            }
+        }
+    }
+
+    /// Tells the server what could not be told before of one hub; `false` where that still has to wait.
+    pub(super) async fn finish_hub(&self, hub: &Hub) -> bool {
+        let unfinished: Vec<_> = {
+            let local = hub.local.lock();
+            local
+                .unfinished
+                .iter()
+                .map(|(id, what)| (id.clone(), what.clone()))
+                .collect()
+        };
+        for (id, what) in unfinished {
+            let _gate = hub.gate.write().await;
+            if hub.local.lock().contains(&id) {
+                continue; // claimed again
+            }
+            match self.finish_one(hub, &id, &what).await {
+                Ok(_) => drop(hub.local.lock().unfinished.remove(&id)),
+                Err(error) if error.is_transient() => {
+                    debug!(%error, "a removal still has to wait");
+                    return false;
                 }
-                match self.finish_one(&hub, &id, &what).await {
-                    Ok(_) => drop(hub.local.lock().unfinished.remove(&id)),
-                    Err(error) if error.is_transient() => {
-                        debug!(%error, "a removal still has to wait");
-                        return;
-                    }
-                    Err(error) => {
-                        warn!(%error, "a removal was refused");
-                        hub.local.lock().unfinished.remove(&id);
-                    }
+                Err(error) => {
+                    warn!(%error, "a removal was refused");
+                    hub.local.lock().unfinished.remove(&id);
                 }
             }
         }
+        true
     }
 
     /// Gives the lease up. What this node still has is left to the others.

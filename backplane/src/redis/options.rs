@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
 use uuid::Uuid;
 
+use super::connector::Connector;
+use super::location::{Location, Login};
 use crate::error::BackplaneError;
 use crate::topic::NodeId;
 
-/// How a node uses a Redis or Valkey server. Made by [`RedisOptions::parse`], then adjusted.
+/// How a node uses Redis or Valkey: a server, a master with its replicas, or a cluster. Made by [`RedisOptions::parse`], then adjusted.
 #[derive(Clone)]
 pub struct RedisOptions {
     /// This process; by default a random id.
@@ -22,7 +23,7 @@ pub struct RedisOptions {
     pub command_timeout: Duration,
     /// How long a call waits for a lost connection to come back, within `command_timeout`.
     pub reconnect_wait: Duration,
-    /// Connections for commands. Each carries many commands at a time.
+    /// Connections for commands, to each master of a cluster. Each carries many commands at a time.
     pub pool_size: usize,
     /// Time between two signs of life of this node.
     pub heartbeat_interval: Duration,
@@ -42,25 +43,32 @@ pub struct RedisOptions {
     pub served_requests: usize,
     /// What all nodes share; by default one of them makes it up and it is kept in Redis.
     pub cluster_secret: Option<Arc<[u8]>>,
-    /// PEM file with the certificate authorities to trust instead of the system's (`rediss://`).
+    /// PEM file with the certificate authorities to trust instead of the system's (`rediss…://`).
     pub ca_file: Option<PathBuf>,
-    connection: ConnectionInfo,
+    /// User to log in to sentinels with, from the URL's parameter.
+    pub sentinel_username: Option<String>,
+    /// Password to log in to sentinels with, from the URL's parameter.
+    pub sentinel_password: Option<String>,
+    location: Location,
 }
 
 impl RedisOptions {
-    /// Reads `redis://[user[:password]@]host[:port][/db]`, or `rediss://…` for TLS.
+    /// Reads a URL in one of these forms; with `rediss` instead of `redis`, connections use TLS.
+    ///
+    /// * `redis://[user[:password]@]host[:port][/db]`: one server, port 6379 by default.
+    /// * `redis+sentinel://[user[:password]@]host[:port][,host[:port]…]/master[/db]`: sentinels (port 26379 by
+    ///   default) that are asked for the address of the master of this name, at first and after each failover. User
+    ///   and password are for the servers; those for the sentinels are parameters:
+    ///   `?sentinel_username=…&sentinel_password=…`. TLS is used with both or with none.
+    /// * `redis+cluster://[user[:password]@]host[:port][,host[:port]…]`: a Redis Cluster, version 7.0 or later, of
+    ///   which some servers are named (port 6379 by default). Hubs spread over its masters.
+    ///
+    /// Special characters in users and passwords are percent-encoded.
     ///
     /// # Errors
     /// [`BackplaneError::Config`] with what is wrong, without the URL: it may hold a password.
     pub fn parse(url: &str) -> Result<Self, BackplaneError> {
-        if !url.starts_with("redis://") && !url.starts_with("rediss://") {
-            return Err(config(
-                "the Redis URL must start with redis:// or rediss://".to_owned(),
-            ));
-        }
-        let connection = url
-            .into_connection_info()
-            .map_err(|error| config(format!("the Redis URL can't be read: {}", error.category())))?;
+        let (location, Login { username, password }) = Location::parse(url)?;
         let node = format!("n{}", Uuid::new_v4().simple());
         Ok(Self {
             node: NodeId::parse(node).map_err(|error| config(error.to_string()))?,
@@ -78,14 +86,23 @@ impl RedisOptions {
             served_requests: 10_000,
             cluster_secret: None,
             ca_file: None,
-            connection,
+            sentinel_username: username,
+            sentinel_password: password,
+            location,
         })
     }
 
-    /// Host and port of the server.
+    /// Host and port of the server, or those of the sentinels or cluster servers that the URL names, with commas.
     #[must_use]
     pub fn address(&self) -> String {
-        self.connection.addr().to_string()
+        let addresses: Vec<_> = self.location.addresses.iter().map(ToString::to_string).collect();
+        addresses.join(",")
+    }
+
+    /// Whether connections use TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.location.is_tls()
     }
 
     pub(super) fn check(&self) -> Result<(), BackplaneError> {
@@ -122,35 +139,19 @@ impl RedisOptions {
         Ok(())
     }
 
-    pub(super) fn client(&self) -> Result<Client, BackplaneError> {
-        let redis = self
-            .connection
-            .redis_settings()
-            .clone()
-            .set_protocol(ProtocolVersion::RESP3);
-        let connection = self.connection.clone().set_redis_settings(redis);
-        let tls = matches!(connection.addr(), ConnectionAddr::TcpTls { .. });
-        if tls {
-            // Fails where the process has a provider already, which is as good.
-            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    pub(super) fn location(&self) -> &Location {
+        &self.location
+    }
+
+    pub(super) fn sentinel_login(&self) -> Login {
+        Login {
+            username: self.sentinel_username.clone(),
+            password: self.sentinel_password.clone(),
         }
-        let client = match &self.ca_file {
-            None => Client::open(connection),
-            Some(_) if !tls => return Err(config("a CA file needs a rediss:// URL".to_owned())),
-            Some(path) => {
-                let root_cert = std::fs::read(path).map_err(|error| {
-                    config(format!("the CA file {} can't be read: {error}", path.display()))
-                })?;
-                Client::build_with_tls(
-                    connection,
-                    TlsCertificates {
-                        client_tls: None,
-                        root_cert: Some(root_cert),
-                    },
-                )
-            }
-        };
-        client.map_err(|error| config(format!("the Redis settings can't work: {error}")))
+    }
+
+    pub(super) fn connector(&self) -> Result<Connector, BackplaneError> {
+        Connector::new(&self.location, self.ca_file.as_deref(), self.command_timeout)
     }
 }
 
@@ -193,5 +194,13 @@ mod tests {
         let options = RedisOptions::parse("redis://user:secret@example.org:7000/3").unwrap();
         assert_eq!(options.address(), "example.org:7000");
         assert!(!format!("{options:?}").contains("secret"));
+        let url = "rediss+sentinel://:secret@a,b/m?sentinel_password=secret";
+        let options = RedisOptions::parse(url).unwrap();
+        assert_eq!(options.sentinel_password.as_deref(), Some("secret"));
+        let printed = format!("{options:?}");
+        assert!(
+            printed.contains("a:26379,b:26379") && !printed.contains("secret"),
+            "{printed}"
+        );
     }
 }

@@ -13,12 +13,45 @@ use super::link::decode;
 use super::script::{HubScripts, Invocation, Name};
 use crate::backplane::ConnectionRecord;
 use crate::error::BackplaneError;
-use crate::topic::{ConnectionId, HubName, NodeId};
+use crate::topic::{ConnectionId, HubName, NodeId, Topic};
 
 /// Connections that are removed in one round trip.
 const REMOVALS: usize = 200;
 /// Leases after which another node takes over the removal from one that does not finish it.
 const PATIENCE: u32 = 6;
+
+impl HubScripts {
+    /// Removes a connection of `owner`, or a parked one whose time is up; `name` tells this removal from others when it
+    /// is repeated, which then `tells` the same.
+    pub(super) fn remove_call(
+        &self,
+        owner: Option<&NodeId>,
+        id: &ConnectionId,
+        tombstone_ms: u128,
+        name: &str,
+        tells: bool,
+    ) -> Invocation {
+        let topic = Topic::Connection(id.clone()).key();
+        let keys = vec![
+            self.keys.connection(id),
+            self.keys.groups(id),
+            self.keys.node(owner.unwrap_or(&self.node)),
+            self.keys.closed(id),
+            self.keys.stream(&topic),
+            self.keys.tail(&topic),
+            self.keys.calls(id),
+            self.keys.parked(),
+        ];
+        Invocation::new(Name::Remove, keys)
+            .arg(owner.map(ToString::to_string).unwrap_or_default())
+            .arg(id.to_string())
+            .number(tombstone_ms)
+            .arg(name.to_owned())
+            .arg(self.keys.group_prefix())
+            .arg(self.keys.user_prefix())
+            .arg(if tells { "1" } else { "0" })
+    }
+}
 
 impl Inner {
     /// Removes a dead node's connections, unless another node does.

@@ -136,7 +136,7 @@ impl Inner {
     /// Publishes to a node. Returns how many listened.
     async fn send(&self, node: &NodeId, body: Body) -> Result<u64, BackplaneError> {
         let message = NodeMessage { body: Some(body) }.encode_to_vec();
-        let mut command = redis::cmd("PUBLISH");
+        let mut command = redis::cmd(self.commands.publish());
         command.arg(self.keys.node_channel(node)).arg(message);
         decode(self.commands.command(&command, Repeat::Never).await?)
     }

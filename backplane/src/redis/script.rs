@@ -75,10 +75,10 @@ pub(super) struct Scripts {
 }
 
 impl Scripts {
-    pub(super) fn for_run(run: &str) -> Self {
+    pub(super) fn for_run(run: &str, publish: &str) -> Self {
         let texts: Vec<_> = TEXTS
             .iter()
-            .map(|text| format!("local EPOCH = '{run}'\n{LOG}\n{text}"))
+            .map(|text| format!("local EPOCH = '{run}'\nlocal PUBLISH = '{publish}'\n{LOG}\n{text}"))
             .collect();
         let hashes = texts
             .iter()
@@ -124,6 +124,11 @@ impl Invocation {
 
     pub(super) fn number(self, number: u128) -> Self {
         self.arg(number.to_string())
+    }
+
+    /// One of its keys: all of them live in the same slot.
+    pub(super) fn key(&self) -> Option<&str> {
+        self.keys.first().map(String::as_str)
     }
 
     pub(super) fn command(&self, scripts: &Scripts) -> Cmd {
@@ -291,37 +296,6 @@ impl HubScripts {
                 .script(&self.own(Name::Release, keys, id), Repeat::Safe)
                 .await?,
         )
-    }
-
-    /// Removes a connection of `owner`, or a parked one whose time is up; `name` tells this removal from others when it
-    /// is repeated, which then `tells` the same.
-    pub(super) fn remove_call(
-        &self,
-        owner: Option<&NodeId>,
-        id: &ConnectionId,
-        tombstone_ms: u128,
-        name: &str,
-        tells: bool,
-    ) -> Invocation {
-        let topic = Topic::Connection(id.clone()).key();
-        let keys = vec![
-            self.keys.connection(id),
-            self.keys.groups(id),
-            self.keys.node(owner.unwrap_or(&self.node)),
-            self.keys.closed(id),
-            self.keys.stream(&topic),
-            self.keys.tail(&topic),
-            self.keys.calls(id),
-            self.keys.parked(),
-        ];
-        Invocation::new(Name::Remove, keys)
-            .arg(owner.map(ToString::to_string).unwrap_or_default())
-            .arg(id.to_string())
-            .number(tombstone_ms)
-            .arg(name.to_owned())
-            .arg(self.keys.group_prefix())
-            .arg(self.keys.user_prefix())
-            .arg(if tells { "1" } else { "0" })
     }
 
     /// Writes down again what this node knows of a connection.

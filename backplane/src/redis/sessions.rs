@@ -192,6 +192,9 @@ impl Inner {
             if candidate.version != version {
                 return Ok(TakeOver::Changed);
             }
+            if matches!(hub.local.lock().unfinished.get(&id), Some(Unfinished::Remove { .. })) {
+                return Ok(TakeOver::Gone); // it was closed, and the server is told as soon as it can be
+            }
             if !self.begin_taking(&hub, &candidate.record).await? {
                 continue; // it may have changed while another call had it
             }

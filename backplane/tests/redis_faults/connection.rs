@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hubcast_backplane::conformance::{Member, envelope, eventually, group, open, record};
+use hubcast_backplane::conformance::{Member, envelope, eventually, group, open, owner, record};
 use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
 use hubcast_backplane::{
     Backplane, BackplaneError, Claim, ConnectionId, ConnectionRecord, Delivery, Gap, Offset, Status, Topic,
@@ -17,13 +17,13 @@ use crate::support::RedisServer;
 use crate::{many, one, publish_until_it_works, status};
 
 /// Publishes numbered messages until stopped; what may not have been carried out counts as unknown.
-struct Publisher {
+pub(crate) struct Publisher {
     stop: Arc<AtomicBool>,
     task: JoinHandle<(BTreeSet<Offset>, usize)>,
 }
 
 impl Publisher {
-    fn start(member: &Member, topic: Topic) -> Self {
+    pub(crate) fn start(member: &Member, topic: Topic) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, member) = (Arc::clone(&stop), member.clone());
         let task = tokio::spawn(async move {
@@ -45,7 +45,7 @@ impl Publisher {
         Self { stop, task }
     }
 
-    async fn stop(self) -> (BTreeSet<Offset>, usize) {
+    pub(crate) async fn stop(self) -> (BTreeSet<Offset>, usize) {
         self.stop.store(true, Ordering::Release);
         self.task.await.unwrap()
     }
@@ -158,7 +158,7 @@ async fn restart(arguments: &[&str]) {
         });
     let epoch = nodes[0].position(&members[0].hub).await.unwrap().epoch;
     assert_eq!(gaps.collect::<Vec<_>>(), [Gap::NewEpoch(epoch)]);
-    let located = nodes[0].locate(&members[0].hub, &connection).await.unwrap();
+    let located = owner(&members[0], &connection).await;
     assert_eq!(located.as_ref(), Some(nodes[1].node()));
     let keys = server.keys().await;
     assert!(keys.iter().any(|key| key.ends_with(":group:g")), "{keys:?}");
@@ -186,7 +186,7 @@ async fn a_flushed_server_begins_a_new_epoch_without_a_lost_connection() {
     let secret = nodes[0].cluster_secret();
     server.command("FLUSHALL").await;
     eventually("the connection is registered again", async || {
-        nodes[0].locate(&members[0].hub, &connection).await.unwrap()
+        owner(&members[0], &connection).await
     })
     .await;
     members[0].publish(Topic::Group(group("g")), "after").await;
@@ -245,17 +245,14 @@ async fn commands_fail_within_the_bound_while_the_server_is_down_and_removals_wa
     let closed = ConnectionRecord {
         id: removed.clone(),
         user: None,
+        state: None,
     };
     assert_eq!(node.claim(&member.hub, &closed).await.unwrap(), Claim::Closed);
     assert!(server.restart().await);
     status(node.as_ref(), Status::Connected).await;
     member.join(&kept, "g").await;
     eventually("the removal is carried out", async || {
-        node.locate(&member.hub, &removed)
-            .await
-            .unwrap()
-            .is_none()
-            .then_some(())
+        owner(&member, &removed).await.is_none().then_some(())
     })
     .await;
     assert_eq!(node.claim(&member.hub, &closed).await.unwrap(), Claim::Closed);

@@ -13,11 +13,30 @@ use crate::{many, one};
 
 /// A sink that takes nothing until it is let.
 #[derive(Default)]
-struct Gate {
-    recorder: Recorder,
+pub(crate) struct Gate {
+    pub(crate) recorder: Recorder,
     closed: Mutex<bool>,
     opened: Condvar,
     waiting: AtomicBool,
+}
+
+impl Gate {
+    pub(crate) fn close(&self) {
+        *self.closed.lock() = true;
+    }
+
+    /// Waits until something waits to be let in.
+    pub(crate) async fn wait(&self) {
+        eventually("the sink blocks", async || {
+            self.waiting.load(Ordering::Acquire).then_some(())
+        })
+        .await;
+    }
+
+    pub(crate) fn open(&self) {
+        *self.closed.lock() = false;
+        self.opened.notify_all();
+    }
 }
 
 impl HubSink for Gate {
@@ -47,17 +66,13 @@ async fn what_overflows_the_lane_is_read_from_the_log() {
         .unwrap();
     let connection = record(None);
     slow.enter(&member.hub, &connection, true).await.unwrap();
-    *gate.closed.lock() = true;
+    gate.close();
     member.publish(Topic::All, "m").await;
-    eventually("the sink blocks", async || {
-        gate.waiting.load(Ordering::Acquire).then_some(())
-    })
-    .await;
+    gate.wait().await;
     for _ in 0..5_000 {
         member.publish(Topic::All, "m").await;
     }
-    *gate.closed.lock() = false;
-    gate.opened.notify_all();
+    gate.open();
     member.publish(Topic::All, "end").await;
     let received = gate.recorder.received_until(&connection.id, "end").await;
     assert_eq!(received.len(), 5_002);
@@ -82,17 +97,13 @@ async fn what_overflows_and_is_trimmed_is_told() {
         .unwrap();
     let connection = record(None);
     slow.enter(&member.hub, &connection, true).await.unwrap();
-    *gate.closed.lock() = true;
+    gate.close();
     member.publish(Topic::All, "m").await;
-    eventually("the sink blocks", async || {
-        gate.waiting.load(Ordering::Acquire).then_some(())
-    })
-    .await;
+    gate.wait().await;
     for _ in 0..1_000 {
         member.publish(Topic::All, "m").await;
     }
-    *gate.closed.lock() = false;
-    gate.opened.notify_all();
+    gate.open();
     member.publish(Topic::All, "end").await;
     let received = gate.recorder.received_until(&connection.id, "end").await;
     assert!(received.len() < 1_002);

@@ -6,6 +6,7 @@ mod connection;
 mod lane;
 mod nodes;
 mod server;
+mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -2,43 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use hubcast_backplane::conformance::{Recorder, eventually, group, open, record};
+use hubcast_backplane::conformance::{Recorder, Witness, eventually, group, open, record};
 use hubcast_backplane::redis::RedisBackplane;
-use hubcast_backplane::{
-    Backplane, BackplaneError, Claim, ConnectionRecord, HubName, NodeService, Status, Topic,
-};
-use parking_lot::Mutex;
+use hubcast_backplane::{Backplane, BackplaneError, Claim, ConnectionRecord, NodeService, Status, Topic};
 use tokio::time::Instant;
 
 use crate::support::RedisServer;
 use crate::{many, status};
-
-/// Notes what a node is told about the end of nodes.
-#[derive(Default)]
-struct Witness {
-    orphans: Mutex<Vec<ConnectionRecord>>,
-    fenced: AtomicUsize,
-}
-
-impl NodeService for Witness {
-    fn serve(&self, _payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
-        std::future::pending().boxed()
-    }
-
-    fn orphan_removed(&self, _hub: &HubName, connection: ConnectionRecord) {
-        self.orphans.lock().push(connection);
-    }
-
-    fn fenced(&self) {
-        self.fenced.fetch_add(1, Ordering::AcqRel);
-    }
-}
 
 /// Two survivors and a third node, with short leases.
 async fn short_leases(server: &RedisServer) -> Vec<(Arc<dyn Backplane>, Arc<Witness>)> {
@@ -47,8 +20,7 @@ async fn short_leases(server: &RedisServer) -> Vec<(Arc<dyn Backplane>, Arc<Witn
         let mut options = server.options(name);
         options.lease = Duration::from_millis(600);
         let node: Arc<dyn Backplane> = Arc::new(RedisBackplane::connect(options).await.unwrap());
-        let witness = Arc::new(Witness::default());
-        node.set_service(Arc::clone(&witness) as Arc<dyn NodeService>);
+        let witness = Witness::of(node.as_ref());
         nodes.push((node, witness));
     }
     nodes
@@ -93,7 +65,7 @@ async fn a_dead_node_is_removed_once_by_one_survivor() {
     let orphans = || -> Vec<ConnectionRecord> {
         survivors
             .iter()
-            .flat_map(|(_, witness)| witness.orphans.lock().clone())
+            .flat_map(|(_, witness)| witness.orphans())
             .collect()
     };
     eventually("the orphans are removed", async || {
@@ -129,11 +101,7 @@ async fn a_dead_node_is_removed_once_by_one_survivor() {
         ids
     );
     assert!(found.iter().all(|record| record.user.is_some()));
-    assert!(
-        survivors
-            .iter()
-            .all(|(_, witness)| witness.fenced.load(Ordering::Acquire) == 0)
-    );
+    assert!(survivors.iter().all(|(_, witness)| witness.fenced() == 0));
     assert_eq!(
         nodes[0].claim(&members[0].hub, &found[0]).await.unwrap(),
         Claim::Closed
@@ -167,10 +135,7 @@ async fn a_node_that_was_away_too_long_is_told() {
             node.enter(&hub, &frozen, true).await.unwrap();
             at.send(()).await.unwrap();
             frozen_until.recv().unwrap(); // nothing of this runtime moves
-            eventually("the node is fenced", async || {
-                (told.fenced.load(Ordering::Acquire) == 1).then_some(())
-            })
-            .await;
+            eventually("the node is fenced", async || (told.fenced() == 1).then_some(())).await;
             assert!(
                 !node
                     .remove(&hub, &frozen.id, Duration::from_secs(9))
@@ -187,10 +152,7 @@ async fn a_node_that_was_away_too_long_is_told() {
     });
     is_frozen.recv().await.unwrap();
     eventually("a survivor removes the connection", async || {
-        let orphans: usize = survivors
-            .iter()
-            .map(|(_, witness)| witness.orphans.lock().len())
-            .sum();
+        let orphans: usize = survivors.iter().map(|(_, witness)| witness.orphans().len()).sum();
         (orphans == 1).then_some(())
     })
     .await;
@@ -198,7 +160,7 @@ async fn a_node_that_was_away_too_long_is_told() {
     tokio::task::spawn_blocking(|| runs.join().unwrap())
         .await
         .unwrap();
-    assert_eq!(witness.fenced.load(Ordering::Acquire), 1);
+    assert_eq!(witness.fenced(), 1);
 }
 
 #[tokio::test]
@@ -229,8 +191,8 @@ async fn an_outage_longer_than_the_lease_kills_nobody() {
         member.sink.received_until(connection, "end").await;
     }
     for (_, witness) in &survivors {
-        assert_eq!(witness.fenced.load(Ordering::Acquire), 0);
-        assert!(witness.orphans.lock().is_empty());
+        assert_eq!(witness.fenced(), 0);
+        assert!(witness.orphans().is_empty());
     }
 }
 

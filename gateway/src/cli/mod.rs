@@ -90,7 +90,8 @@ struct ConfigArgs {
     /// Host and port to serve on; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Redis that makes this node part of a cluster, as redis://host:6379 or rediss://host:6379
+    /// Redis that makes this node part of a cluster: redis://host:6379, redis+sentinel://host1,host2/master or
+    /// redis+cluster://host1,host2; rediss… for TLS
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
     /// This node's name in the cluster [default: random]

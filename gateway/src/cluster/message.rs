@@ -12,7 +12,7 @@ pub(super) struct NodeRequest {
     /// Who the client said it is on the asking node.
     #[prost(string, optional, tag = "3")]
     pub(super) user: Option<String>,
-    #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub(super) ask: Option<Ask>,
 }
 
@@ -34,6 +34,10 @@ pub(super) enum Ask {
     YieldPoll(ask::YieldPoll),
     #[prost(message, tag = "11")]
     HandOver(ask::HandOver),
+    #[prost(message, tag = "12")]
+    Carry(ask::Carry),
+    #[prost(message, tag = "13")]
+    Drained(ask::Drained),
 }
 
 pub(super) mod ask {
@@ -45,6 +49,21 @@ pub(super) mod ask {
     /// Give a stateful session up: its client has come back elsewhere.
     #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct HandOver {}
+
+    /// Messages of a client for calls that still run where it was before.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Carry {
+        /// Hub messages in the connection's protocol.
+        #[prost(bytes = "bytes", tag = "1")]
+        pub(crate) frames: Bytes,
+        /// Place in `HubProtocol::ALL`.
+        #[prost(uint32, tag = "2")]
+        pub(crate) protocol: u32,
+    }
+
+    /// Answer when the client has read most of what was sent to it.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Drained {}
 
     /// Answer the waiting poll with nothing.
     #[derive(Clone, PartialEq, prost::Message)]

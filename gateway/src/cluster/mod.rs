@@ -12,8 +12,8 @@ use prost::Message as _;
 
 use crate::error::Error;
 use crate::hub::{HubRuntime, Transport};
-use crate::protocol::{Encoding, Value};
-use crate::session::AskError;
+use crate::protocol::{Encoding, HubProtocol, Value};
+use crate::session::{AskError, Session};
 use crate::telemetry::labels::ForwardLabel;
 use message::{Ask, NodeReply, NodeRequest, ask};
 
@@ -26,6 +26,9 @@ const PROMPT: Duration = Duration::from_secs(15);
 /// How long an owner may take to give a session up before it is shut out. Clients try to resume once, and wait.
 const HAND_OVER: Duration = Duration::from_secs(2);
 
+/// How long a client may keep calls waiting that stream to it from another node, before they ask again.
+const DRAINED: Duration = Duration::from_secs(60);
+
 /// One request of a client, on its way to the owner of its connection.
 pub(crate) struct Forward<'a> {
     pub(crate) hub: &'a Arc<HubRuntime>,
@@ -35,7 +38,17 @@ pub(crate) struct Forward<'a> {
     pub(crate) user: Option<&'a UserId>,
 }
 
-impl Forward<'_> {
+impl<'a> Forward<'a> {
+    /// On behalf of a session's client.
+    fn of(hub: &'a Arc<HubRuntime>, owner: &'a NodeId, session: &'a Session) -> Self {
+        Self {
+            hub,
+            owner,
+            connection: session.id(),
+            user: session.connection().user(),
+        }
+    }
+
     /// A GET of a long-polling client.
     pub(crate) async fn poll(&self) -> Result<Answer, BackplaneError> {
         let patience = self.hub.options().timeouts.long_poll.saturating_add(PROMPT);
@@ -172,6 +185,30 @@ pub(crate) async fn hand_over(
         ) => Ok(HandedOver::Silent),
         Err(error) => Err(error),
     }
+}
+
+/// Hands a client's messages to a node where its earlier calls run.
+pub(crate) async fn carry(
+    hub: &Arc<HubRuntime>,
+    host: &NodeId,
+    session: &Session,
+    protocol: HubProtocol,
+    frames: Bytes,
+) -> Result<(), BackplaneError> {
+    let protocol = u32::try_from(protocol.index()).unwrap_or(u32::MAX);
+    let carry = Ask::Carry(ask::Carry { frames, protocol });
+    let forward = Forward::of(hub, host, session);
+    forward.ask(carry, ForwardLabel::Carry, DRAINED).await.map(drop)
+}
+
+/// Waits until the client of a connection of another node has read most of what was sent to it. `false` when that node
+/// can't tell.
+pub(crate) async fn drained(hub: &Arc<HubRuntime>, owner: &NodeId, session: &Session) -> bool {
+    let forward = Forward::of(hub, owner, session);
+    let drained = forward
+        .ask(Ask::Drained(ask::Drained {}), ForwardLabel::Carry, DRAINED)
+        .await;
+    drained.is_ok_and(|answer| answer.status == 200)
 }
 
 /// Has the owner change a membership. A connection that has ended meanwhile is ignored.

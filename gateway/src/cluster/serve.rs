@@ -14,8 +14,8 @@ use super::message::{Answer, Ask, NodeReply, NodeRequest, ask};
 use crate::error::Error;
 use crate::http::owned;
 use crate::hub::{HubRuntime, Transport};
-use crate::protocol::{Encoding, Value};
-use crate::session::{AskError, CloseReason, Session};
+use crate::protocol::{Encoding, HubProtocol, Value};
+use crate::session::{AskError, CloseReason, Session, read_carried};
 
 /// The hubs of this node, as other nodes reach them. Weak, because the backplane that holds this is held by the hubs.
 pub(crate) struct ServeNode {
@@ -99,6 +99,15 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
             Err(error) => Err(error.to_string()),
         };
     }
+    if let Ask::Carry(carry) = ask {
+        let protocol = usize::try_from(carry.protocol)
+            .ok()
+            .and_then(|index| HubProtocol::ALL.get(index))
+            .ok_or("unknown protocol")?;
+        let messages = read_carried(*protocol, &carry.frames);
+        let taken = hub.guests().take(&connection, messages).await;
+        return Ok(Answer::status(if taken { 200 } else { 410 }));
+    }
     if let Ask::HandOver(_) = ask
         && hub.registry().find(&connection).is_none()
     {
@@ -119,6 +128,10 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         Ask::YieldPoll(_) => owned::yield_poll(&session),
         Ask::Delete(_) => owned::delete(&session),
         Ask::HandOver(_) => owned::give_up(&session).await,
+        Ask::Drained(_) => {
+            session.drained().await;
+            Answer::status(200)
+        }
         Ask::Attach(attach) => {
             let transport = usize::try_from(attach.transport)
                 .ok()
@@ -126,7 +139,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
             let transport = transport.ok_or("unknown transport")?;
             owned::hand_over(&session, *transport).await
         }
-        Ask::Group(_) | Ask::Invoke(_) => Answer::status(200), // served above
+        Ask::Group(_) | Ask::Invoke(_) | Ask::Carry(_) => Answer::status(200), // served above
     })
 }
 

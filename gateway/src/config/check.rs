@@ -1,6 +1,8 @@
 //! Rules that one value alone can't show.
 
-use secrecy::ExposeSecret;
+use hubcast_backplane::BackplaneError;
+use hubcast_backplane::redis::RedisOptions;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::Config;
 use crate::{options::OptionError, telemetry::log};
@@ -48,16 +50,17 @@ impl Config {
     }
 
     fn check_redis(&self) -> Result<(), OptionError> {
-        let url = self.redis.as_ref().map(ExposeSecret::expose_secret);
-        let tls = url.is_some_and(|url| url.starts_with("rediss://"));
-        if url.is_some_and(|url| !tls && !url.starts_with("redis://")) {
-            return fail("redis", "must begin with redis:// or rediss:// (TLS)");
-        }
+        let parse = |url: &SecretString| RedisOptions::parse(url.expose_secret());
+        let tls = match self.redis.as_ref().map(parse).transpose() {
+            Ok(options) => options.is_some_and(|options| options.is_tls()),
+            Err(BackplaneError::Config { what }) => return fail("redis", what),
+            Err(error) => return fail("redis", error.to_string()),
+        };
         if let Some(file) = &self.backplane.ca_file {
             if !tls {
                 return fail(
                     "backplane.ca_file",
-                    "has no use without TLS; give redis as rediss://…",
+                    "has no use without TLS; give redis as rediss…://",
                 );
             }
             if !file.is_file() {

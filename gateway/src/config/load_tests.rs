@@ -212,7 +212,7 @@ fn an_error_names_the_key_and_the_layer() {
 
 #[test]
 fn rules_across_keys_name_the_key_and_the_layer() {
-    let rules: [(&[(&str, &str)], &str); 10] = [
+    let rules: [(&[(&str, &str)], &str); 11] = [
         (
             &[("HUBCAST_ACCESS_KEY", "short")],
             "access_key (variable HUBCAST_ACCESS_KEY): has 5 bytes",
@@ -228,7 +228,11 @@ fn rules_across_keys_name_the_key_and_the_layer() {
         (&[("HUBCAST_LISTEN", "::1:80")], "listen (variable"),
         (
             &[("HUBCAST_REDIS", "localhost:6379")],
-            "redis (variable HUBCAST_REDIS): must begin with redis://",
+            "redis (variable HUBCAST_REDIS): the Redis URL must start with redis://",
+        ),
+        (
+            &[("HUBCAST_REDIS", "redis+sentinel://:pa55word@a,b")],
+            "redis (variable HUBCAST_REDIS): the Redis URL can't be read: after the sentinels",
         ),
         (&[("HUBCAST_NODE_ID", "a b")], "node_id (variable"),
         (
@@ -247,7 +251,27 @@ fn rules_across_keys_name_the_key_and_the_layer() {
     ];
     for (environment, expected) in rules {
         let error = with_variables(environment).unwrap_err().to_string();
-        assert!(error.starts_with(expected), "{error}");
+        assert!(
+            error.starts_with(expected) && !error.contains("pa55word"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn every_form_of_redis_is_accepted() {
+    let file = TempFile::new("ca", "");
+    for url in [
+        "rediss://a",
+        "rediss+sentinel://a,b:1/mymaster/2",
+        "rediss+cluster://a,b",
+    ] {
+        let ca_file = ("HUBCAST_BACKPLANE__CA_FILE", file.0.to_str().unwrap());
+        with_variables(&[("HUBCAST_REDIS", url), ca_file]).unwrap();
+        let plain = url.replacen("rediss", "redis", 1);
+        with_variables(&[("HUBCAST_REDIS", &plain)]).unwrap();
+        let error = with_variables(&[("HUBCAST_REDIS", &plain), ca_file]).unwrap_err();
+        assert!(error.to_string().contains("has no use without TLS"), "{error}");
     }
 }
 

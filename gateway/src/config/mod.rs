@@ -63,7 +63,7 @@ impl Default for Config {
 pub(crate) struct BackplaneConfig {
     /// Begins the name of every key and channel: two clusters with different prefixes can share a Redis.
     pub(crate) key_prefix: String,
-    /// Connections for commands; subscriptions have their own.
+    /// Connections for commands, to each master of a Redis Cluster; subscriptions have their own.
     pub(crate) pool_size: usize,
     /// How long one command may take.
     #[serde(rename = "command_timeout_seconds", deserialize_with = "seconds")]
@@ -74,7 +74,7 @@ pub(crate) struct BackplaneConfig {
     /// Silence after which the other nodes take a node for dead.
     #[serde(rename = "lease_seconds", deserialize_with = "seconds")]
     pub(crate) lease: Duration,
-    /// Certificates (PEM) to trust for `rediss://` instead of the system's.
+    /// Certificates (PEM) to trust for `rediss…://` instead of the system's.
     pub(crate) ca_file: Option<PathBuf>,
 }
 

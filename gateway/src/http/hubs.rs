@@ -186,6 +186,8 @@ impl Asked {
             .map_err(unreachable_owner)?;
         if listing.is_none_or(|listing| listing.version != version || listing.owner.is_none()) {
             session.close(CloseReason::Moved); // others took it while this node was paused
+        } else if !session.can_rewind() {
+            session.close(CloseReason::Moved); // it is replayed from the log
         }
         if !session.closing().is_cancelled() {
             let metrics = self.app.metrics();

@@ -8,7 +8,12 @@ use super::{BindError, Context, Disconnected, HubError, Needed, State};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connected;
 
-/// A parameter of a hook. `E` is what the hook is run for: [`Connected`] or [`Disconnected`].
+/// What [`Hub::on_resumed`](crate::Hub::on_resumed) hooks are run for: a connection goes on on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resumed;
+
+/// A parameter of a hook. `E` is what the hook is run for: [`Connected`], [`Resumed`] or
+/// [`Disconnected`].
 ///
 /// Implemented for [`Context`], for [`State`] and, in [`Hub::on_disconnected`](crate::Hub::on_disconnected) alone, for
 /// [`Disconnected`]. Types of an application may be parameters too:

@@ -8,6 +8,7 @@ mod dispatch;
 mod error;
 mod event;
 mod filter;
+mod guests;
 mod handle;
 mod hook;
 mod method;
@@ -36,7 +37,7 @@ pub use event::{Event, Question};
 pub(crate) use filter::ReplyKind;
 pub use filter::{Filter, Invoked, Next, NextHook, Reply};
 pub use handle::{Groups, HubHandle};
-pub use hook::{Connected, FromHook, Hook, HookOutcome};
+pub use hook::{Connected, FromHook, Hook, HookOutcome, Resumed};
 use hook::{ErasedHook, erase_hook};
 pub use method::{BindError, Call, FromInvocation, IntoOutcome, IntoStream, Method, StreamMethod, marker};
 pub(crate) use method::{ErasedMethod, ErasedStream, ValueStream};
@@ -177,9 +178,10 @@ pub struct Hub {
     problem: Option<Problem>,
     filters: Vec<Box<dyn Filter>>,
     connected: Option<ErasedHook<Connected>>,
+    resumed: Option<ErasedHook<Resumed>>,
     disconnected: Option<ErasedHook<Disconnected>>,
     /// What the hooks take from the states, by the hook's name.
-    hooks_need: Vec<(&'static str, Vec<Needed>)>,
+    hooks_need: HashMap<&'static str, Vec<Needed>>,
     configure: Vec<Change>,
     admits: Option<Permit>,
     states: States,
@@ -194,8 +196,9 @@ impl Hub {
             problem: None,
             filters: Vec::new(),
             connected: None,
+            resumed: None,
             disconnected: None,
-            hooks_need: Vec::new(),
+            hooks_need: HashMap::new(),
             configure: Vec::new(),
             admits: None,
             states: States::default(),
@@ -269,20 +272,49 @@ impl Hub {
     #[must_use]
     pub fn on_connected<M>(mut self, hook: impl Hook<Connected, M>) -> Self {
         let needed = needed(|needed| hook.needs(needed));
-        self.hooks_need.push(("on_connected", needed));
+        self.hooks_need.insert("on_connected", needed);
         self.connected = Some(erase_hook(hook));
         self
     }
 
+    /// Runs on a node that goes on with a connection of another one, before it handles messages: a client with stateful
+    /// reconnect came back here, because its socket broke or its node stopped. Id, user, claims, groups and the first
+    /// request's headers and query are as they were. [`ConnectionData`] is not: it stays behind, and this is the place to
+    /// fill it anew. Neither [`on_connected`](Self::on_connected) nor [`on_disconnected`](Self::on_disconnected) runs for
+    /// a move. An error is logged. A second hook takes the place of the first.
+    ///
+    /// Parameters are those of [`on_connected`](Self::on_connected).
+    ///
+    /// ```
+    /// use hubcast::{Context, Hub};
+    ///
+    /// struct Name(String);
+    ///
+    /// async fn know(context: Context) {
+    ///     let name = context.connection().query("name").unwrap_or("somebody").to_owned();
+    ///     context.connection().data().insert(Name(name));
+    /// }
+    ///
+    /// let hub = Hub::new("lobby").on_connected(know).on_resumed(know);
+    /// ```
+    #[must_use]
+    pub fn on_resumed<M>(mut self, hook: impl Hook<Resumed, M>) -> Self {
+        let needed = needed(|needed| hook.needs(needed));
+        self.hooks_need.insert("on_resumed", needed);
+        self.resumed = Some(erase_hook(hook));
+        self
+    }
+
     /// Runs once after a connection has ended, wherever it ended: if its node died, another node runs it, with a
-    /// context that knows only the ids of connection and user. A connection whose `on_connected` failed ends like any
+    /// context that knows only the ids of connection and user. The end of a connection with stateful reconnect is when its
+    /// client has not come back to any node within `hubs.resume_window_seconds`; then identity and request are known, too. A connection whose `on_connected` failed ends like any
     /// other. An error is logged. A second hook takes the place of the first.
     ///
     /// Parameters are those of [`on_connected`](Self::on_connected) and [`Disconnected`], the reason.
     #[must_use]
     pub fn on_disconnected<M>(mut self, hook: impl Hook<Disconnected, M>) -> Self {
         let needed = needed(|needed| hook.needs(needed));
-        self.hooks_need.push(("on_disconnected", needed));
+        self.hooks_need.insert("on_disconnected", needed);
         self.disconnected = Some(erase_hook(hook));
         self
     }
@@ -446,6 +478,10 @@ impl Hub {
 
     pub(crate) fn connected(&self) -> Option<&ErasedHook<Connected>> {
         self.connected.as_ref()
+    }
+
+    pub(crate) fn resumed(&self) -> Option<&ErasedHook<Resumed>> {
+        self.resumed.as_ref()
     }
 
     pub(crate) fn disconnected(&self) -> Option<&ErasedHook<Disconnected>> {

@@ -17,7 +17,8 @@ use tracing::Instrument;
 
 use super::checkpoints::Checkpoints;
 use super::clients::common_encoding;
-use super::{Connected, Context, Disconnected, Hub, HubError, NextHook};
+use super::guests::Guests;
+use super::{Connected, Context, Disconnected, Hub, HubError, NextHook, Resumed};
 use crate::cluster;
 use crate::error::Error;
 use crate::fanout::{self, Registry};
@@ -74,6 +75,7 @@ pub(crate) struct HubRuntime {
     options: Options,
     registry: Registry,
     checkpoints: Checkpoints,
+    guests: Guests,
     shared: Arc<Shared>,
 }
 
@@ -90,6 +92,7 @@ impl HubRuntime {
             options,
             registry: Registry::new(),
             checkpoints: Checkpoints::default(),
+            guests: Guests::default(),
             shared,
         })
     }
@@ -112,6 +115,10 @@ impl HubRuntime {
 
     pub(crate) fn checkpoints(&self) -> &Checkpoints {
         &self.checkpoints
+    }
+
+    pub(crate) fn guests(&self) -> &Guests {
+        &self.guests
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -203,7 +210,10 @@ impl HubRuntime {
         join: bool,
     ) -> Result<(), Error> {
         if self.registry.find(connection).is_some() {
-            return self.change_local_group(connection, group, join).await;
+            match self.change_local_group(connection, group, join).await {
+                Err(Error::Backplane(BackplaneError::NotOwner { .. })) => {} // it has just moved
+                changed => return changed,
+            }
         }
         let backplane = self.shared.backplane();
         let Some(listing) = backplane.look_up(&self.name, connection).await? else {
@@ -277,6 +287,15 @@ impl HubRuntime {
             }
         });
         guarded(async { NextHook::new(self.hub.filters(), running).run(&context).await }).await
+    }
+
+    /// Runs the hub's hook for a connection that was on another node.
+    pub(crate) async fn resumed(&self, context: Context) {
+        let Some(hook) = self.hub.resumed() else { return };
+        if let Err(error) = guarded(async { hook(&context, &Resumed).await }).await {
+            let id = context.connection_id();
+            tracing::error!(hub = %self.name, connection_id = %id, %error, "on_resumed failed");
+        }
     }
 
     /// Runs the hub's filters and its hook for a connection that has ended. One that fails does not keep the others from

@@ -84,7 +84,8 @@ impl States {
     }
 }
 
-/// What hub code keeps for one connection, one value for each type. Gone with the connection.
+/// What hub code keeps for one connection, one value for each type. Gone with the connection, and not known to another
+/// node that goes on with it: see [`Hub::on_resumed`](crate::Hub::on_resumed).
 ///
 /// ```
 /// use hubcast::{Context, Hub, HubError};

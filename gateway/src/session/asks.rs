@@ -51,7 +51,7 @@ impl Session {
         self.send(&HubMessage::Invocation(invocation)).await;
         let outcome = tokio::select! {
             outcome = answer => outcome.map_err(|_| AskError::Disconnected)?,
-            () = self.closing().cancelled() => return Err(AskError::Disconnected),
+            () = self.gone().cancelled() => return Err(AskError::Disconnected),
         };
         match outcome {
             Outcome::Result(value) => Ok(value),
@@ -69,6 +69,16 @@ impl Session {
 }
 
 impl Asks {
+    /// Whether somebody waits for a result.
+    pub(super) fn any_waits(&self) -> bool {
+        !self.state.lock().waiting.is_empty()
+    }
+
+    /// Whether somebody waits for this result.
+    pub(super) fn hold(&self, id: &str) -> bool {
+        self.state.lock().waiting.contains_key(id)
+    }
+
     fn begin(&self, version: u64) -> (String, oneshot::Receiver<Outcome>) {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state.lock();

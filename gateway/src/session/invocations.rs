@@ -264,6 +264,27 @@ impl Invocations {
         }
     }
 
+    /// Whether something runs.
+    pub(super) fn any_runs(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// Whether an item of an upload can be taken.
+    pub(super) fn may_take(&self) -> bool {
+        !self.uploads.is_blocked()
+    }
+
+    /// Whether a message of the client is for one of these.
+    pub(super) fn know(&self, message: &HubMessage) -> bool {
+        match message {
+            HubMessage::CancelInvocation { invocation_id, .. } => self.named.contains_key(invocation_id),
+            HubMessage::StreamItem { invocation_id, .. } | HubMessage::Completion { invocation_id, .. } => {
+                self.uploads.holds(invocation_id)
+            }
+            _ => true,
+        }
+    }
+
     /// Lets methods that still run come to their end without a client: they may be in the middle of something. Streams
     /// are over, because the connection's cancellation is theirs, and so are uploads.
     pub(super) fn finish_elsewhere(self, tasks: &TaskTracker) {
@@ -284,7 +305,6 @@ async fn stream_out(
     let mut items = tokio::select! {
         biased;
         () = cancelled.cancelled() => return Outcome::Void,
-        () = moved(&session) => return interrupted(),
         started = starting => match started {
             Ok(items) => items,
             Err(text) => return Outcome::Error(text),
@@ -295,8 +315,7 @@ async fn stream_out(
         let item: Value = tokio::select! {
             biased;
             () = cancelled.cancelled() => return Outcome::Void,
-            () = moved(&session) => return interrupted(),
-            item = guarded(items.next().map(Option::transpose)) => match item {
+                item = guarded(items.next().map(Option::transpose)) => match item {
                 Ok(Some(item)) => item,
                 Ok(None) => return Outcome::Void,
                 Err(error) => return Outcome::Error(stream_error(session.hub(), &name, &error)),
@@ -315,18 +334,6 @@ async fn stream_out(
             yield_now().await;
         }
     }
-}
-
-/// Ends when the connection moves to another node.
-async fn moved(session: &Session) {
-    session.closing().cancelled().await;
-    if !session.has_moved() {
-        std::future::pending::<()>().await; // it has ended, and so does what depends on it
-    }
-}
-
-fn interrupted() -> Outcome {
-    Outcome::Error("The stream was interrupted: its connection moved to another node.".to_owned())
 }
 
 #[cfg(test)]

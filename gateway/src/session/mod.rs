@@ -2,6 +2,7 @@
 
 mod asks;
 mod close;
+mod guests;
 mod handshake;
 mod invocations;
 mod restore;
@@ -27,9 +28,10 @@ use stateful::Stateful;
 
 pub(crate) use asks::AskError;
 pub(crate) use close::CloseReason;
+pub(crate) use guests::read_carried;
 pub(crate) use invocations::Slots;
 pub(crate) use restore::{Restored, connection_of, restore};
-pub(crate) use run::{Inbound, Received, run, run_restored};
+pub(crate) use run::{Inbound, Past, Received, run, run_restored};
 
 /// The version of both hub protocols from which on stateful reconnect works.
 const STATEFUL_VERSION: i32 = 2;
@@ -211,10 +213,15 @@ impl Session {
     }
 
     /// A new socket took the place of a lost one: everything that the client may lack is sent again, behind the number
-    /// of the first.
-    pub(crate) fn rewind(&self) {
+    /// of the first. `false` when that is only in the log.
+    pub(crate) fn rewind(&self) -> bool {
         self.outbox
-            .rewind(|sequence_id| self.encode(&HubMessage::Sequence { sequence_id }));
+            .rewind(|sequence_id| self.encode(&HubMessage::Sequence { sequence_id }))
+    }
+
+    /// Whether what the client may lack is here, and not only in the log.
+    pub(crate) fn can_rewind(&self) -> bool {
+        self.outbox.can_rewind()
     }
 
     /// Pushes a message of the log. Returns whether the outbox took it; one that is full ends the session.

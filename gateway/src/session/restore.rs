@@ -1,7 +1,7 @@
 //! Goes on with a stateful session of another node: takes the connection over and replays from the log what its client
 //! may lack, with the same numbers.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use hubcast_backplane::{
 use prost::Message as _;
 use tokio::time::sleep;
 
+use super::run::Past;
 use super::stateful::{Stateful, invocation_of};
 use super::{CloseReason, Session};
 use crate::auth::Identity;
@@ -125,11 +126,10 @@ pub(crate) async fn restore(
         if listing.user != user {
             return Ok(Restored::OtherUser);
         }
-        let (kind, shut_out) = match release(&hub, &id, &listing).await? {
-            Release::Ended => return Ok(Restored::Unknown),
-            Release::Free(kind) => (kind, None),
-            Release::ShutOut(owner) => (ResumeKind::ShutOut, Some(owner)),
-        };
+        let release = release(&hub, &id, &listing).await?;
+        if matches!(release, Release::Ended) {
+            return Ok(Restored::Unknown);
+        }
         let record = ConnectionRecord {
             id: id.clone(),
             user: listing.user,
@@ -140,11 +140,7 @@ pub(crate) async fn restore(
         if !hub.registry().insert(&session) {
             return Ok(Restored::Unknown); // another request of the same client was faster
         }
-        let restoring = Restoring {
-            session,
-            kind,
-            shut_out,
-        };
+        let restoring = Restoring { session, release };
         let taken = match backplane.take_over(hub.name(), &id, listing.version).await {
             Ok(TakeOver::Taken(taken)) => taken,
             Ok(TakeOver::Changed) => {
@@ -166,7 +162,9 @@ pub(crate) async fn restore(
 }
 
 enum Release {
-    Free(ResumeKind),
+    /// The node may still run calls.
+    Given(NodeId),
+    Parked,
     /// The owner does not answer, or does not know the connection.
     ShutOut(NodeId),
     Ended,
@@ -179,14 +177,14 @@ async fn release(
     listing: &Listing,
 ) -> Result<Release, BackplaneError> {
     let Some(owner) = &listing.owner else {
-        return Ok(Release::Free(ResumeKind::Parked));
+        return Ok(Release::Parked);
     };
     if owner == hub.shared().backplane().node() {
         return Ok(Release::ShutOut(owner.clone())); // it is not here, or the caller would have found it
     }
     Ok(
         match cluster::hand_over(hub, owner, id, listing.user.as_ref()).await? {
-            HandedOver::Given => Release::Free(ResumeKind::HandedOver),
+            HandedOver::Given => Release::Given(owner.clone()),
             HandedOver::Ended => Release::Ended,
             HandedOver::Silent => Release::ShutOut(owner.clone()),
         },
@@ -196,11 +194,33 @@ async fn release(
 /// A session on its way here.
 struct Restoring {
     session: Arc<Session>,
-    kind: ResumeKind,
-    shut_out: Option<NodeId>,
+    release: Release,
 }
 
 impl Restoring {
+    fn kind(&self) -> ResumeKind {
+        match self.release {
+            Release::Given(_) => ResumeKind::HandedOver,
+            Release::Parked | Release::Ended => ResumeKind::Parked,
+            Release::ShutOut(_) => ResumeKind::ShutOut,
+        }
+    }
+
+    /// What the former node left for the session here.
+    fn past(&self, taken: &Taken) -> Past {
+        let hosts: BTreeSet<_> = match &self.release {
+            Release::ShutOut(_) => BTreeSet::new(), // what it ran was answered with errors
+            Release::Given(owner) => std::iter::once(owner)
+                .chain(taken.calls.iter().map(|(_, host)| host))
+                .collect(),
+            Release::Parked | Release::Ended => taken.calls.iter().map(|(_, host)| host).collect(),
+        };
+        Past {
+            received: taken.received,
+            hosts: hosts.into_iter().cloned().collect(),
+        }
+    }
+
     /// Forgets the session: the connection is not this node's.
     fn abandon(&self) {
         self.session.close(CloseReason::Moved);
@@ -212,15 +232,16 @@ impl Restoring {
         let metrics = hub.shared().metrics();
         match self.go_on(&taken).await {
             Ok(true) => {
-                metrics.resumes(self.kind, ResumeOutcome::Exact).inc();
-                tracing::info!(hub = %hub.name(), connection_id = %self.session.id(), kind = ?self.kind, "session resumed");
-                let running = run_restored_over_http(Arc::clone(&self.session), taken.received);
+                metrics.resumes(self.kind(), ResumeOutcome::Exact).inc();
+                tracing::info!(hub = %hub.name(), connection_id = %self.session.id(), kind = ?self.kind(), "session resumed");
+                let past = self.past(&taken);
+                let running = run_restored_over_http(Arc::clone(&self.session), past);
                 hub.shared().tasks().spawn(running);
                 Ok(Restored::Session(self.session))
             }
             outcome => {
-                metrics.resumes(self.kind, ResumeOutcome::Lost).inc();
-                tracing::info!(hub = %hub.name(), connection_id = %self.session.id(), kind = ?self.kind, "session can't be continued exactly");
+                metrics.resumes(self.kind(), ResumeOutcome::Lost).inc();
+                tracing::info!(hub = %hub.name(), connection_id = %self.session.id(), kind = ?self.kind(), "session can't be continued exactly");
                 self.end(taken.record).await;
                 outcome.map(|_| Restored::Unknown)
             }
@@ -251,7 +272,9 @@ impl Restoring {
         let (session, hub) = (&self.session, &self.session.hub);
         let backplane = hub.shared().backplane();
         let living = backplane.nodes().await?;
-        let died = |host: &NodeId| self.shut_out.as_ref() == Some(host) || !living.contains(host);
+        let died = |host: &NodeId| {
+            matches!(&self.release, Release::ShutOut(owner) if owner == host) || !living.contains(host)
+        };
         let (lost, elsewhere): (Vec<_>, Vec<_>) =
             taken.calls.iter().cloned().partition(|(_, host)| died(host));
         if lost.iter().any(|(call, _)| invocation_of(call).is_none()) {

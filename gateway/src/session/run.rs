@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hubcast_backplane::NodeId;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::guests::{Carrier, host};
 use super::invocations::Invocations;
 use super::sequence::Counted;
 use super::stateful::{Answering, call_name};
@@ -43,6 +45,7 @@ pub(crate) async fn run(session: &Arc<Session>, inbound: &mut impl Inbound, clai
         Ok(decoder) => {
             let mut conversation = Conversation::new(session, decoder, Counted::default());
             let reason = conversation.hold(inbound, true).await;
+            conversation.note_all().await;
             (reason, Some(conversation.invocations))
         }
         Err(reason) => (reason, None),
@@ -52,16 +55,28 @@ pub(crate) async fn run(session: &Arc<Session>, inbound: &mut impl Inbound, clai
     end(session, reason, running, registered).await;
 }
 
-/// Goes on with a session of another node, where `received` messages of the client were taken.
-pub(crate) async fn run_restored(session: &Arc<Session>, inbound: &mut impl Inbound, received: u64) {
+/// Where another node's session ended.
+pub(crate) struct Past {
+    /// How many of the client's messages were taken.
+    pub(crate) received: u64,
+    /// Nodes where the client's calls still run.
+    pub(crate) hosts: Vec<NodeId>,
+}
+
+/// Goes on with a session of another node.
+pub(crate) async fn run_restored(session: &Arc<Session>, inbound: &mut impl Inbound, past: Past) {
     let protocol = session
         .connection
         .protocol()
         .unwrap_or(handshake::BEFORE_HANDSHAKE);
     let decoder = Decoder::new(protocol, session.hub.options().limits.message_bytes);
-    let mut conversation = Conversation::new(session, decoder, Counted::after(received));
+    let mut conversation = Conversation::new(session, decoder, Counted::after(past.received));
+    conversation.carrier = Carrier::new(session, past.hosts);
     conversation.release_due = None; // its client counts already
+    conversation.awaits_sequence = true;
+    session.hub.resumed(session.context()).await;
     let reason = conversation.hold(inbound, false).await;
+    conversation.note_all().await;
     end(session, reason, Some(conversation.invocations), true).await;
 }
 
@@ -93,7 +108,11 @@ async fn end(session: &Arc<Session>, reason: CloseReason, running: Option<Invoca
         {
             metrics.connections(transport, protocol).dec();
         }
-        running.finish_elsewhere(hub.shared().tasks());
+        if reason == CloseReason::Moved {
+            hub.shared().tasks().spawn(host(Arc::clone(session), running));
+        } else {
+            running.finish_elsewhere(hub.shared().tasks());
+        }
         if let Some(disconnected) = reason.disconnected() {
             hub.disconnected(session.context(), disconnected).await;
         }
@@ -134,6 +153,10 @@ struct Conversation<'a> {
     counted: Counted,
     /// How many of them the backplane knows of.
     noted: u64,
+    /// A new socket's first numbered message has no number before the client's Sequence.
+    awaits_sequence: bool,
+    /// Takes what is for calls of an earlier session.
+    carrier: Option<Carrier>,
     /// When held-back messages are sent even if the client stays silent.
     release_due: Option<Instant>,
     /// Armed for the next deadline or an earlier time: messages push deadlines back, and re-arming at each would cost.
@@ -154,6 +177,8 @@ impl<'a> Conversation<'a> {
             ping_due: now + options.timeouts.keep_alive,
             noted: counted.highest(),
             counted,
+            awaits_sequence: false,
+            carrier: None,
             release_due: session.is_stateful().then(|| now + RELEASE_PATIENCE),
             timer: Box::pin(sleep_until(now + options.timeouts.keep_alive)),
         }
@@ -219,6 +244,16 @@ impl<'a> Conversation<'a> {
                 Err(CloseReason::LogLost(
                     "a message could not be noted in the backplane",
                 ))
+            }
+        }
+    }
+
+    /// Whoever goes on must know what was taken: items of uploads, too, whose calls go on here.
+    async fn note_all(&mut self) {
+        let highest = self.counted.highest();
+        if self.noted < highest {
+            if self.note(highest, None).await.is_err() {
+                self.session.keep_here(); // whoever went on would take messages twice
             }
         }
     }
@@ -344,6 +379,7 @@ impl<'a> Conversation<'a> {
     fn resumed(&mut self) {
         let limit = self.session.hub.options().limits.message_bytes;
         self.decoder = Decoder::new(self.protocol, limit);
+        self.awaits_sequence = true;
         self.heard = Instant::now();
     }
 
@@ -357,8 +393,8 @@ impl<'a> Conversation<'a> {
         self.release();
         let mut call = None;
         if self.session.is_stateful() && message.is_counted() {
-            if !self.counted.take() {
-                return Ok(()); // it came before the socket was lost
+            if self.awaits_sequence || !self.counted.take() {
+                return Ok(()); // it came before the socket was lost, or comes again
             }
             if let HubMessage::Invocation(invocation) | HubMessage::StreamInvocation(invocation) = &message {
                 let number = self.counted.highest();
@@ -373,6 +409,13 @@ impl<'a> Conversation<'a> {
             .messages_received
             .get(self.protocol)
             .inc();
+        if let Some(carrier) = &self.carrier
+            && !self.invocations.know(&message)
+            && !matches!(&message, HubMessage::Completion { invocation_id, .. } if self.session.asks.hold(invocation_id))
+        {
+            carrier.take(message).await;
+            return Ok(());
+        }
         self.apply(message, call)
     }
 
@@ -406,9 +449,10 @@ impl<'a> Conversation<'a> {
                 invocation_id,
                 outcome,
                 ..
-            } => self.completed(&invocation_id, outcome),
+            } => self.invocations.completed(self.session, &invocation_id, outcome),
             HubMessage::Ack { sequence_id } => self.session.acknowledge(sequence_id),
             HubMessage::Sequence { sequence_id } if self.session.is_stateful() => {
+                self.awaits_sequence = false;
                 self.counted
                     .continue_at(sequence_id)
                     .map_err(|error| CloseReason::Protocol {
@@ -418,18 +462,5 @@ impl<'a> Conversation<'a> {
             HubMessage::Sequence { .. } => {} // counts only in stateful sessions
         }
         Ok(())
-    }
-
-    /// Uploads and the results that the server asked for share one space of ids.
-    fn completed(&mut self, id: &str, outcome: Outcome) {
-        if self.invocations.uploads.holds(id) {
-            let error = match outcome {
-                Outcome::Error(text) => Some(text),
-                Outcome::Void | Outcome::Result(_) => None,
-            };
-            self.invocations.uploads.push(id, UploadEvent::End(error));
-        } else {
-            self.session.answered(id, outcome);
-        }
     }
 }

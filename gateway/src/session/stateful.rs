@@ -3,24 +3,37 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hubcast_backplane::{BackplaneError, Call, Checkpoint, Epoch, NodeId, Position, Topic, Version, wire};
+use hubcast_backplane::{
+    BackplaneError, Call, Checkpoint, Epoch, Listing, NodeId, Position, Topic, Version, wire,
+};
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use super::{CloseReason, Session};
+use crate::cluster;
 use crate::protocol::{HubMessage, Outcome};
 
 /// How often, and how long apart, an answer is tried to be written to a backplane that can't be reached.
 const ANSWER_ATTEMPTS: (usize, Duration) = (10, Duration::from_secs(1));
+
+/// Items that a call sends to a connection elsewhere before it asks how far the client is.
+const PACE: u64 = 16;
+/// How often it looks for a connection that nobody has.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A session whose client numbers its messages and comes back after a lost socket, here or on another node.
 pub(super) struct Stateful {
     version: Version,
     epoch: Epoch,
     progress: Mutex<Progress>,
+    /// Items that calls sent after the connection moved.
+    paced: AtomicU64,
+    /// It must not be given up.
+    stays: AtomicBool,
 }
 
 #[derive(Default)]
@@ -46,6 +59,8 @@ impl Stateful {
             version,
             epoch,
             progress: Mutex::default(),
+            paced: AtomicU64::new(0),
+            stays: AtomicBool::new(false),
         }
     }
 }
@@ -129,11 +144,21 @@ impl Session {
             .await
     }
 
+    /// Has the connection never given up: the backplane does not know all that was taken from its client.
+    pub(super) fn keep_here(&self) {
+        if let Some(stateful) = self.stateful.get() {
+            stateful.stays.store(true, Ordering::Release);
+        }
+    }
+
     /// Gives the connection up for another node.
     pub(super) async fn park(&self) {
         let Some(stateful) = self.stateful.get() else {
             return;
         };
+        if stateful.stays.load(Ordering::Acquire) {
+            return;
+        }
         let checkpoint = stateful.progress.lock().checkpoint.clone();
         let backplane = self.hub.shared().backplane();
         let parked = backplane.park(self.hub.name(), self.id(), stateful.version, checkpoint.as_ref());
@@ -198,6 +223,9 @@ impl Session {
             return self.push_waiting(item).await;
         };
         self.outbox.at_most(self.high_water()).await;
+        if self.has_moved() && !self.pace().await {
+            return false;
+        }
         let Some(envelope) = self.envelope(item) else {
             return true;
         };
@@ -220,6 +248,41 @@ impl Session {
                 false
             }
         }
+    }
+
+    /// Waits, now and then, until the client reads on, wherever it is. `false` when the connection has ended.
+    async fn pace(&self) -> bool {
+        let Some(stateful) = self.stateful.get() else {
+            return true;
+        };
+        if !stateful
+            .paced
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(PACE)
+        {
+            return true;
+        }
+        loop {
+            let backplane = self.hub.shared().backplane();
+            match backplane.look_up(self.hub.name(), self.id()).await {
+                Ok(None) => return false,
+                Ok(Some(Listing {
+                    owner: Some(owner), ..
+                })) => {
+                    if cluster::drained(&self.hub, &owner, self).await {
+                        return true;
+                    }
+                }
+                // Nobody has it: its client is on its way, or the window ends.
+                Ok(Some(_)) | Err(_) => {}
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until the client has read most of what was sent to it.
+    pub(crate) async fn drained(&self) {
+        self.outbox.at_most(self.high_water()).await;
     }
 
     /// Sends the client a numbered message that answers nothing.

@@ -81,6 +81,8 @@ labels! {
         Attach = "attach",
         /// Give a stateful session up whose client has come back elsewhere.
         HandOver = "hand_over",
+        /// Serve calls that still run where their connection was before, or wait for its client on their behalf.
+        Carry = "carry",
         /// End a connection whose client sent DELETE.
         Delete = "delete",
         /// Put a connection into a group, or take it out.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hub::Transport;
 use crate::queue::{ByteQueue, PushError, Taken};
-use crate::session::{CloseReason, Inbound, Received, Session, run, run_restored};
+use crate::session::{CloseReason, Inbound, Past, Received, Session, run, run_restored};
 
 /// How long a node that leaves waits for the poll that would only be told that the connection is over.
 const LAST_POLL: Duration = Duration::from_secs(1);
@@ -238,10 +238,11 @@ pub(crate) async fn run_over_http(session: Arc<Session>) {
     run(&session, &mut inbound, false).await;
 }
 
-/// Runs a stateful session that was on another node, where `received` messages of its client were taken.
-pub(crate) async fn run_restored_over_http(session: Arc<Session>, received: u64) {
+/// Runs a stateful session that was on another node.
+pub(crate) async fn run_restored_over_http(session: Arc<Session>, past: Past) {
     let Some(link) = session.http() else { return };
-    run_restored(&session, &mut HttpInbound { link, behind: None }, received).await;
+    let mut inbound = HttpInbound { link, behind: None };
+    run_restored(&session, &mut inbound, past).await;
 }
 
 struct HttpInbound<'a> {

@@ -114,7 +114,9 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, socket: WebSocket) {
     }
     let _attached = link.attach();
     if !link.begin() {
-        session.rewind();
+        if !session.rewind() {
+            session.close(CloseReason::Moved); // it is replayed from the log, for the next socket
+        }
         if !link.resume().await {
             return;
         }

@@ -4,7 +4,6 @@ use hubcast_tests::door::Door;
 use hubcast_tests::http::Request;
 use hubcast_tests::hub_client::{HubClient, JSON_HANDSHAKE, Transport};
 use hubcast_tests::jwt::{ACCESS_KEY, now, token_for, token_with, unsigned_token};
-use hubcast_tests::websocket::WebSocket;
 use serde_json::json;
 
 use super::Target;
@@ -80,56 +79,6 @@ async fn a_bad_token_opens_nothing() {
     }
     assert_eq!(client.result("Echo", json!(["unharmed"])).await, "unharmed");
     client.close().await;
-    target.ends_unharmed().await;
-}
-
-#[tokio::test]
-async fn a_token_in_the_query_counts_for_websockets_and_event_streams_only() {
-    let target = Target::start(|plan| plan).await;
-    let token = token_for("alice");
-    target.cluster.secrets.add(&token);
-    let door = &target.door;
-
-    let mut socket = door
-        .websocket_with(&format!("access_token={token}"))
-        .await
-        .expect("the WebSocket opens");
-    socket.text(JSON_HANDSHAKE).await;
-    socket.next().await.expect("the handshake's answer");
-    socket
-        .text("{\"type\":1,\"invocationId\":\"0\",\"target\":\"WhoAmI\",\"arguments\":[]}\u{1e}")
-        .await;
-    let me = socket.next().await.expect("an answer").into_text().expect("text");
-    assert!(me.contains("\"userId\":\"alice\""), "{me}");
-    assert!(!me.contains(&token), "hub code is not shown the token");
-    drop(socket);
-
-    // The header wins.
-    let header = format!("Bearer {}", token_for("bob"));
-    let query = door.target(&format!("access_token={token}"));
-    let address = target.cluster.nodes[0].address();
-    let mut socket = WebSocket::open(address, &query, &[("Authorization", &header)])
-        .await
-        .expect("it opens");
-    socket.text(JSON_HANDSHAKE).await;
-    socket.next().await.expect("the handshake's answer");
-    socket
-        .text("{\"type\":1,\"invocationId\":\"0\",\"target\":\"WhoAmI\",\"arguments\":[]}\u{1e}")
-        .await;
-    let me = socket.next().await.expect("an answer").into_text().expect("text");
-    assert!(me.contains("\"userId\":\"bob\""), "{me}");
-    drop(socket);
-
-    // Elsewhere it is no token, and a bad one does no harm.
-    let request = Request::post(
-        "/hubs/demo/negotiate?negotiateVersion=1&access_token=nonsense",
-        "",
-    );
-    assert_eq!(
-        door.fetch(&request).await.status(),
-        200,
-        "negotiate doesn't look at the query"
-    );
     target.ends_unharmed().await;
 }
 

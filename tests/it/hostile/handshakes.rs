@@ -1,6 +1,6 @@
 //! First messages.
 
-use hubcast_tests::hub_client::{HubClient, MESSAGEPACK_HANDSHAKE, Transport};
+use hubcast_tests::hub_client::{HubClient, Transport};
 use serde_json::json;
 
 use super::Target;
@@ -47,17 +47,6 @@ async fn a_handshake_that_cannot_be_served_is_told_why() {
             );
         }
     }
-    target.ends_unharmed().await;
-}
-
-#[tokio::test]
-async fn messagepack_over_server_sent_events_is_refused() {
-    let target = Target::start(|plan| plan).await;
-    let mut client = HubClient::open(&target.door, Transport::ServerSentEvents).await;
-    client.send(MESSAGEPACK_HANDSHAKE).await;
-    let error = "Cannot use the 'messagepack' protocol on the current transport. \
-                 The transport does not support 'Binary' transfer format.";
-    assert_eq!(client.rest().await, [json!({ "error": error })]);
     target.ends_unharmed().await;
 }
 

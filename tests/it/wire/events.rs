@@ -3,7 +3,7 @@
 use hubcast_tests::cluster::Cluster;
 use hubcast_tests::door::Negotiated;
 use hubcast_tests::eventually::within;
-use hubcast_tests::http::Connection;
+use hubcast_tests::http::Body;
 use hubcast_tests::hub_client::{HubClient, JSON_HANDSHAKE, Transport};
 use serde_json::json;
 
@@ -16,7 +16,7 @@ proves_on_one_node_and_on_two! { |plan| plan;
     the_accept_header_may_be_a_list,
 }
 
-async fn read(connection: &mut Connection, length: usize) -> String {
+async fn read(connection: &mut Body, length: usize) -> String {
     let mut bytes = Vec::new();
     while bytes.len() < length {
         let piece = within("bytes of the stream", connection.piece()).await.unwrap();

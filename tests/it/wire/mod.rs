@@ -1,7 +1,9 @@
 //! Status codes, headers and bodies, byte by byte, as the official clients know them.
 
 mod carriage;
+mod chunks;
 mod cors;
+mod credentials;
 mod end;
 mod events;
 mod negotiate;

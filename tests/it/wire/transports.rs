@@ -3,7 +3,7 @@
 use hubcast_tests::cluster::Cluster;
 use hubcast_tests::door::Door;
 use hubcast_tests::eventually::eventually;
-use hubcast_tests::hub_client::{HubClient, JSON_HANDSHAKE, Transport};
+use hubcast_tests::hub_client::{HubClient, JSON_HANDSHAKE, MESSAGEPACK_HANDSHAKE, Transport};
 use hubcast_tests::websocket::Message;
 use serde_json::json;
 
@@ -19,6 +19,8 @@ proves_on_one_node_and_on_two! { |plan| plan.set("limits.http_body_bytes", 100_0
     messages_may_be_split_and_merged_at_will,
     frames_may_be_text_or_binary,
     what_follows_the_handshake_in_one_frame_is_read,
+    binary_over_an_event_stream_is_refused,
+    bodies_that_arrive_together_are_read_one_after_the_other,
 }
 
 async fn a_websocket_needs_no_id(cluster: &mut Cluster) {
@@ -187,5 +189,44 @@ async fn what_follows_the_handshake_in_one_frame_is_read(cluster: &mut Cluster) 
         assert_eq!(client.next().await, Some(json!({})), "{transport:?}");
         let expected = json!({ "type": 3, "invocationId": "0", "result": null });
         assert_eq!(client.next().await, Some(expected), "{transport:?}");
+    }
+}
+
+async fn binary_over_an_event_stream_is_refused(cluster: &mut Cluster) {
+    let door = cluster.door();
+    for _ in 0..door.nodes() {
+        let mut client = HubClient::open(&door, Transport::ServerSentEvents).await;
+        client.send(MESSAGEPACK_HANDSHAKE).await;
+        let error = "Cannot use the 'messagepack' protocol on the current transport. \
+                     The transport does not support 'Binary' transfer format.";
+        assert_eq!(client.rest().await, [json!({ "error": error })]);
+        is_forgotten(&door, client.token()).await;
+    }
+    cluster.is_tidy().await;
+}
+
+async fn bodies_that_arrive_together_are_read_one_after_the_other(cluster: &mut Cluster) {
+    let door = cluster.door();
+    for transport in [Transport::ServerSentEvents, Transport::LongPolling] {
+        let mut client = HubClient::connect(&door, transport).await;
+        let call = |i: usize| {
+            let text = "x".repeat(5_000);
+            let call =
+                json!({ "type": 1, "invocationId": i.to_string(), "target": "Echo", "arguments": [text] });
+            door.post(client.token(), format!("{call}\u{1e}"))
+        };
+        // No 409: they wait for each other, and none is mixed with another one.
+        for answer in futures_util::future::join_all((0..10).map(call)).await {
+            assert_eq!(answer.outcome(), (200, ""), "{transport:?}");
+        }
+        let mut answered = Vec::new();
+        while answered.len() < 10 {
+            let answer = client.next().await.expect("an answer");
+            assert_eq!(answer["result"], "x".repeat(5_000), "{transport:?}");
+            answered.push(answer["invocationId"].to_string());
+        }
+        answered.sort();
+        answered.dedup();
+        assert_eq!(answered.len(), 10, "{transport:?}");
     }
 }

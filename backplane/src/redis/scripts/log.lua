@@ -1,4 +1,5 @@
--- What every script starts with, after one line that sets EPOCH to the name of this run of the server. A text that
+-- What every script starts with, after lines that set EPOCH to the name of this run of the server, and PUBLISH to the
+-- command that publishes: channels of a cluster are sharded. A text that
 -- names another run has another hash: a script can't be called by hash on a server that was restarted or promoted.
 
 -- The log's epoch. Where the log was last used in another run, or is new, another epoch begins:
@@ -38,9 +39,9 @@ local function append(log, stream, tail, channel, topic, entry, most, life, tail
     redis.call('PEXPIRE', stream, life)
   end
   local push = epoch .. ' ' .. offset .. ' ' .. previous .. ' ' .. topic .. '\n' .. entry
-  redis.call('PUBLISH', channel, push)
+  redis.call(PUBLISH, channel, push)
   if also then
-    redis.call('PUBLISH', also, push)
+    redis.call(PUBLISH, also, push)
   end
   return epoch, offset
 end
@@ -67,4 +68,12 @@ local function forgotten(log, life)
   end
   redis.call('HSET', log, 'mark', mark, 'mark_at', mark_at, 'next', offset, 'next_at', now)
   return mark
+end
+
+-- Writes down what a client has. That only grows: where checkpoints overtake each other, the furthest counts.
+local function write_checkpoint(connection, epoch, sequence, offset)
+  local known = redis.call('HMGET', connection, 'epoch', 'sequence')
+  if known[1] ~= epoch or tonumber(known[2]) <= tonumber(sequence) then
+    redis.call('HSET', connection, 'epoch', epoch, 'sequence', sequence, 'offset', offset)
+  end
 end

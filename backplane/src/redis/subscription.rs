@@ -1,0 +1,315 @@
+//! A connection on which one master's pushes arrive, and what keeps it alive: subscriptions and probes.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::aio::MultiplexedConnection;
+use redis::{PushInfo, PushKind, RedisResult, Value};
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::commands::Repeat;
+use super::connector::Take;
+use super::hub::Hub;
+use super::inner::Inner;
+use super::keys::Route;
+use super::link::Trouble;
+use super::local::Subject;
+use super::location::Address;
+use super::slots::{COUNT, Slots};
+use super::subscriber::Round;
+use super::topology::Shard;
+
+/// Channels that one command, or one round trip of a cluster, names.
+const CHANNELS: usize = 500;
+
+/// One subscribed connection.
+pub(super) struct Subscription {
+    connection: MultiplexedConnection,
+    pub(super) address: Address,
+    shard: Arc<Shard>,
+    state: Arc<SubscriptionState>,
+    bound: Duration,
+    /// The channel on which this node hears itself.
+    probe: String,
+}
+
+#[derive(Default)]
+struct SubscriptionState {
+    /// Set when another subscription takes over: late pushes of this one are of no use.
+    over: AtomicBool,
+    received: AtomicU64,
+    /// Ends of subscriptions that this node asked for and was not told of yet.
+    leaving: AtomicI64,
+    ended: CancellationToken,
+}
+
+/// Why a subscription ended.
+pub(super) enum End {
+    /// Closing, or the masters or their slots have changed.
+    Over,
+    /// The connection was lost, or could not be made.
+    Lost(String),
+    /// The connection lives and nothing arrives on it.
+    Deaf,
+}
+
+/// What was received when the last probe was made.
+struct Probe {
+    received: u64,
+    sent: bool,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Over => f.write_str("over"),
+            Self::Lost(reason) => f.write_str(reason),
+            Self::Deaf => f.write_str("nothing arrives on it"),
+        }
+    }
+}
+
+impl Subscription {
+    /// Connects, subscribes to all that this node needs there, and makes the lanes read what they missed.
+    pub(super) async fn open(inner: &Arc<Inner>, shard: &Arc<Shard>, round: &Round) -> Result<Self, End> {
+        let subscription = Self::connect(inner, shard).await?;
+        subscription
+            .subscribe(std::slice::from_ref(&subscription.probe))
+            .await?;
+        let own = inner.keys.node_channel(&inner.options.node);
+        let has_own = shard.slots.contain(&own);
+        if has_own && own != subscription.probe {
+            subscription.subscribe(&[own]).await?;
+        }
+        let hubs = inner.hubs_of(shard);
+        for hub in &hubs {
+            hub.local.lock().unsubscribed();
+        }
+        inner.subscribe_wanted(&subscription).await?;
+        // The server may be another one: what it forgot is told to it before the lanes go on.
+        let told = if shard.slots == Slots::All {
+            inner.beat().await
+        } else {
+            inner.renew(&hubs, &round.told).await
+        };
+        told.map_err(|error| End::Lost(error.to_string()))?;
+        for hub in inner.hubs_of(shard) {
+            hub.set_behind();
+        }
+        Ok(subscription)
+    }
+
+    async fn connect(inner: &Arc<Inner>, shard: &Arc<Shard>) -> Result<Self, End> {
+        let probe = probe_channel(inner, &shard.slots)
+            .ok_or_else(|| End::Lost("the server serves no slots".to_owned()))?;
+        let opened = shard.endpoint.connect(|| {
+            let state = Arc::new(SubscriptionState::default());
+            let (inner, seen) = (Arc::downgrade(inner), Arc::clone(&state));
+            let take: Take = Box::new(move |push| {
+                if let Some(inner) = inner.upgrade() {
+                    seen.take(&inner, push);
+                }
+            });
+            (state, take)
+        });
+        let opened = opened.await.map_err(|error| lost(&error))?;
+        Ok(Self {
+            connection: opened.connection,
+            address: opened.address,
+            shard: Arc::clone(shard),
+            state: opened.listener,
+            bound: shard.endpoint.connector.bound(),
+            probe,
+        })
+    }
+
+    /// What arrives from now on is not for anybody.
+    pub(super) fn end(&self) {
+        self.state.over.store(true, Ordering::Release);
+    }
+
+    fn received(&self) -> u64 {
+        self.state.received.load(Ordering::Acquire)
+    }
+
+    async fn subscribe(&self, channels: &[String]) -> Result<(), End> {
+        let mut connection = self.connection.clone();
+        if self.shard.endpoint.sharded {
+            self.bounded(each("SSUBSCRIBE", channels, &mut connection)).await
+        } else {
+            self.bounded(connection.subscribe(channels)).await
+        }
+    }
+
+    async fn unsubscribe(&self, channels: &[String]) -> Result<(), End> {
+        let mut connection = self.connection.clone();
+        if self.shard.endpoint.sharded {
+            let count = i64::try_from(channels.len()).unwrap_or(i64::MAX);
+            self.state.leaving.fetch_add(count, Ordering::AcqRel);
+            self.bounded(each("SUNSUBSCRIBE", channels, &mut connection))
+                .await
+        } else {
+            self.bounded(connection.unsubscribe(channels)).await
+        }
+    }
+
+    async fn bounded(&self, call: impl Future<Output = RedisResult<()>>) -> Result<(), End> {
+        match timeout(self.bound, call).await {
+            Err(_) => Err(End::Lost("no answer to a subscription".to_owned())),
+            Ok(outcome) => outcome.map_err(|error| lost(&error)),
+        }
+    }
+}
+
+impl Inner {
+    pub(super) async fn serve_subscription(
+        self: &Arc<Self>,
+        subscription: &Subscription,
+        round: &Round,
+        wanted: &Notify,
+    ) -> End {
+        let mut sweeps = ticks(self.options.linger);
+        let mut probes = ticks(self.options.probe_interval);
+        let mut probe = Probe {
+            received: subscription.received(),
+            sent: false,
+        };
+        loop {
+            let outcome = tokio::select! {
+                () = round.over.cancelled() => return End::Over,
+                () = subscription.state.ended.cancelled() => return End::Lost("the server closed it".to_owned()),
+                () = wanted.notified() => self.subscribe_wanted(subscription).await,
+                _ = sweeps.tick() => self.leave_idle(subscription).await,
+                _ = probes.tick() => self.probe(subscription, &mut probe).await,
+            };
+            if let Err(end) = outcome {
+                return end;
+            }
+        }
+    }
+
+    /// The hubs that a master has.
+    fn hubs_of(&self, shard: &Shard) -> Vec<Arc<Hub>> {
+        let mut hubs = self.all_hubs();
+        hubs.retain(|hub| shard.slots == Slots::All || shard.slots.contain(&hub.channel(&Subject::Lane)));
+        hubs
+    }
+
+    async fn subscribe_wanted(&self, subscription: &Subscription) -> Result<(), End> {
+        for hub in self.hubs_of(&subscription.shard) {
+            let wanted = hub.local.lock().wanted();
+            for subjects in wanted.chunks(CHANNELS) {
+                subscription.subscribe(&channels(&hub, subjects)).await?;
+                let read_log = hub.local.lock().subscribed(subjects);
+                if read_log {
+                    hub.set_behind();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn leave_idle(&self, subscription: &Subscription) -> Result<(), End> {
+        for hub in self.hubs_of(&subscription.shard) {
+            let idle = hub.local.lock().leave_idle();
+            for subjects in idle.chunks(CHANNELS) {
+                subscription.unsubscribe(&channels(&hub, subjects)).await?;
+                if hub.local.lock().left_idle(subjects) {
+                    self.wanted.notify_one();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Notices a subscription that lives and is deaf: nothing came since the last time, not even what this node published
+    /// to itself then.
+    async fn probe(&self, subscription: &Subscription, probe: &mut Probe) -> Result<(), End> {
+        let received = subscription.received();
+        let quiet = received == probe.received;
+        if quiet && probe.sent {
+            return Err(End::Deaf);
+        }
+        *probe = Probe {
+            received,
+            sent: false,
+        };
+        if quiet {
+            let mut command = redis::cmd(self.commands.publish());
+            command.arg(&subscription.probe).arg("");
+            // A probe that the server refused says nothing about the receiving side.
+            probe.sent = self.commands.command(&command, Repeat::Safe).await.is_ok();
+        }
+        Ok(())
+    }
+}
+
+impl SubscriptionState {
+    /// Takes a push, inside of the connection's driver: never waits.
+    fn take(&self, inner: &Arc<Inner>, push: PushInfo) {
+        match push.kind {
+            PushKind::Disconnection => self.ended.cancel(),
+            // The server ends subscriptions by itself where a slot moves to another one.
+            PushKind::SUnsubscribe if self.leaving.fetch_sub(1, Ordering::AcqRel) <= 0 => self.ended.cancel(),
+            PushKind::Message | PushKind::SMessage if !self.over.load(Ordering::Acquire) => {
+                self.received.fetch_add(1, Ordering::AcqRel);
+                if let Ok([Value::BulkString(channel), Value::BulkString(payload)]) =
+                    <[Value; 2]>::try_from(push.data)
+                {
+                    route(inner, &channel, payload.into());
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Sends a command for each channel in one round trip: the connection takes each to be answered once, and the server
+/// answers once for each channel.
+async fn each(command: &str, channels: &[String], connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    let mut commands = redis::Pipeline::with_capacity(channels.len());
+    for channel in channels {
+        commands.cmd(command).arg(channel).ignore();
+    }
+    commands.exec_async(connection).await
+}
+
+/// A channel of this node that lives there: the node's own, or another one.
+fn probe_channel(inner: &Inner, slots: &Slots) -> Option<String> {
+    let node = &inner.options.node;
+    let others = (0..u32::from(COUNT) * 8).map(|number| inner.keys.probe_channel(node, number));
+    std::iter::once(inner.keys.node_channel(node))
+        .chain(others)
+        .find(|channel| slots.contain(channel))
+}
+
+fn route(inner: &Arc<Inner>, channel: &[u8], payload: Bytes) {
+    match inner.keys.route(channel) {
+        Some(Route::Node) => inner.take_node_message(payload),
+        Some(Route::Hub(name)) => {
+            if let Some(hub) = inner.find_hub(name) {
+                hub.push(payload);
+            }
+        }
+        None => {}
+    }
+}
+
+fn channels(hub: &Hub, subjects: &[Subject]) -> Vec<String> {
+    subjects.iter().map(|subject| hub.channel(subject)).collect()
+}
+
+fn lost(error: &redis::RedisError) -> End {
+    End::Lost(Trouble::of(error).reason())
+}
+
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

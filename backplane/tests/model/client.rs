@@ -1,0 +1,170 @@
+//! One connection as its client, its session and the model see it.
+
+use std::sync::Arc;
+
+use hubcast_backplane::conformance::Recorder;
+use hubcast_backplane::conformance::sessions::Received;
+use hubcast_backplane::{Checkpoint, ConnectionRecord, Epoch, NodeId, Offset, Position, Version};
+
+use crate::schedule::To;
+
+/// A message with its place.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    pub(crate) offset: Offset,
+    pub(crate) target: String,
+    pub(crate) to: To,
+    pub(crate) except: Option<usize>,
+}
+
+/// An answer; where it came to lie is known to be between two places.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) target: String,
+    pub(crate) after: Offset,
+    pub(crate) upto: Offset,
+}
+
+/// Where a connection is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A node has it.
+    On(usize),
+    Parked,
+    /// The node that had it is dead.
+    Lost,
+}
+
+/// What a node sends to a client: numbered from `first` on, the replay, then what comes live after `from`.
+pub(crate) struct Session {
+    pub(crate) sink: Arc<Recorder>,
+    pub(crate) first: usize,
+    pub(crate) replayed: Received,
+    pub(crate) from: Offset,
+}
+
+pub(crate) struct Connection {
+    pub(crate) number: usize,
+    pub(crate) user: usize,
+    pub(crate) record: ConnectionRecord,
+    pub(crate) version: Version,
+    pub(crate) entered: Offset,
+    pub(crate) place: Place,
+    pub(crate) session: Session,
+    /// What the client has, in order.
+    pub(crate) has: Received,
+    // What the server must have.
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) received: u64,
+    pub(crate) calls: Vec<(String, NodeId)>,
+    /// For each group, from after which place to before which the connection is a member.
+    pub(crate) memberships: Vec<Vec<(Offset, Option<Offset>)>>,
+    pub(crate) answered: Vec<Answered>,
+}
+
+impl Connection {
+    /// The client takes what its session has for it, at most so many, and drops by number what it has already.
+    pub(crate) fn receive(&mut self, most: usize) {
+        let live = self.session.sink.received(&self.record.id);
+        let live = live.into_iter().filter(|(offset, _)| *offset > self.session.from);
+        let sequence: Received = self.session.replayed.iter().cloned().chain(live).collect();
+        let (has, most) = (self.has.len(), self.has.len() + most);
+        assert!(self.session.first <= has + 1, "numbers are left out");
+        for (index, message) in sequence.into_iter().enumerate() {
+            let number = self.session.first + index;
+            if number > most {
+                return;
+            }
+            match self.has.get(number - 1) {
+                None => self.has.push(message),
+                Some(known) => assert_eq!(*known, message, "number {number} of connection {}", self.number),
+            }
+        }
+    }
+
+    /// What is written down when the client has acknowledged all but the last `behind` messages.
+    pub(crate) fn checkpoint_at(&self, behind: usize, epoch: &Epoch) -> Checkpoint {
+        let sequence = self.has.len().saturating_sub(behind);
+        match sequence.checked_sub(1).and_then(|index| self.has.get(index)) {
+            None => self.checkpoint.clone(),
+            Some((offset, _)) => Checkpoint {
+                sequence: sequence as u64,
+                position: Position {
+                    epoch: epoch.clone(),
+                    offset: *offset,
+                },
+            },
+        }
+    }
+
+    /// Notes a checkpoint that was written down; one before the last one changes nothing.
+    pub(crate) fn written(&mut self, checkpoint: Checkpoint) {
+        if checkpoint.sequence >= self.checkpoint.sequence {
+            self.checkpoint = checkpoint;
+        }
+    }
+
+    pub(crate) fn is_member(&self, group: usize) -> bool {
+        matches!(self.memberships[group].last(), Some((_, None)))
+    }
+
+    /// Whether the connection was a member at a place, where no change of its own lies.
+    pub(crate) fn is_member_at(&self, group: usize, offset: Offset) -> bool {
+        self.memberships[group]
+            .iter()
+            .any(|(after, before)| *after < offset && before.is_none_or(|before| offset < before))
+    }
+
+    /// Notes a change that was made, if it is one.
+    pub(crate) fn changed(&mut self, group: usize, join: bool, offset: Offset) {
+        match (self.is_member(group), join) {
+            (false, true) => self.memberships[group].push((offset, None)),
+            (true, false) => self.memberships[group].last_mut().unwrap().1 = Some(offset),
+            _ => {}
+        }
+    }
+
+    /// Whether the connection is to receive a message, whatever happened to it.
+    fn is_due(&self, message: &Published) -> bool {
+        let offset = message.offset;
+        let topic = match message.to {
+            To::All => true,
+            To::User(user) => user == self.user,
+            To::Connection(number) => number == self.number,
+            To::Group(group) => self.is_member_at(group, offset),
+        };
+        topic && offset > self.entered && message.except != Some(self.number)
+    }
+
+    /// Compares what the client has with what it must have.
+    pub(crate) fn check(&self, published: &[Published]) {
+        let mut due: Received = published
+            .iter()
+            .filter(|message| self.is_due(message))
+            .map(|message| (message.offset, message.target.clone()))
+            .collect();
+        due.sort();
+        let (answers, messages): (Received, Received) = self
+            .has
+            .iter()
+            .cloned()
+            .partition(|(_, target)| target.starts_with("answer"));
+        assert!(self.has.is_sorted_by(|(a, _), (b, _)| a < b), "{:?}", self.has);
+        let number = self.number;
+        assert_eq!(messages, due, "what connection {number} has, and must have");
+        let targets = |answers: &Received| {
+            answers
+                .iter()
+                .map(|(_, target)| target.clone())
+                .collect::<Vec<_>>()
+        };
+        let expected: Vec<_> = self.answered.iter().map(|answer| answer.target.clone()).collect();
+        assert_eq!(targets(&answers), expected, "answers of connection {number}");
+        for ((offset, _), answer) in answers.iter().zip(&self.answered) {
+            assert!(
+                answer.after < *offset && *offset <= answer.upto,
+                "{answer:?} came at {offset}"
+            );
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Carries a schedule out.
+
+use std::sync::Arc;
+
+use hubcast_backplane::conformance::sessions::{change_wherever, exact};
+use hubcast_backplane::conformance::{Member, Recorder, envelope, eventually, group};
+use hubcast_backplane::{
+    Call, Checkpoint, ConnectionId, Epoch, HubName, HubOptions, HubSink, TakeOver, Taken, Topic, UserId,
+    Version,
+};
+use tokio::task::JoinSet;
+
+use crate::Cluster;
+use crate::client::{Answered, Connection, Place, Published, Session};
+use crate::schedule::{CONNECTIONS, Change, GROUPS, Schedule, Step, To};
+
+pub(crate) struct World {
+    cluster: Arc<dyn Cluster>,
+    hub: HubName,
+    epoch: Epoch,
+    nodes: Vec<Member>,
+    connections: Vec<Connection>,
+    published: Vec<Published>,
+    /// What is being published meanwhile.
+    bursts: JoinSet<Vec<Published>>,
+    /// For names that are used once.
+    count: usize,
+}
+
+fn name_of(group: usize) -> String {
+    format!("g{group}")
+}
+
+fn user_of(number: usize) -> usize {
+    number / 2
+}
+
+impl World {
+    pub(crate) async fn new(cluster: Arc<dyn Cluster>) -> Self {
+        let unique = hubcast_backplane::conformance::record(None).id;
+        let mut world = Self {
+            hub: HubName::parse(format!("model-{unique}")).unwrap(),
+            epoch: Epoch::new(""),
+            nodes: Vec::new(),
+            connections: Vec::new(),
+            published: Vec::new(),
+            bursts: JoinSet::new(),
+            count: 0,
+            cluster,
+        };
+        for _ in 0..world.cluster.size() {
+            let node = world.node().await;
+            world.nodes.push(node);
+        }
+        let position = world.nodes[0].node.position(&world.hub).await.unwrap();
+        world.epoch = position.epoch;
+        for number in 0..CONNECTIONS {
+            let connection = world.connect(number).await;
+            world.connections.push(connection);
+        }
+        world
+    }
+
+    fn name(&mut self, kind: &str) -> String {
+        self.count += 1;
+        format!("{kind}{}", self.count)
+    }
+
+    async fn node(&mut self) -> Member {
+        let name = self.name("node");
+        let node = self.cluster.node(name).await;
+        let sink = Arc::new(Recorder::default());
+        let options = HubOptions {
+            retention_messages: 100_000,
+            ..HubOptions::default()
+        };
+        let opened = node.open_hub(self.hub.clone(), options, Arc::clone(&sink) as Arc<dyn HubSink>);
+        opened.await.unwrap();
+        Member {
+            node,
+            hub: self.hub.clone(),
+            sink,
+        }
+    }
+
+    async fn connect(&self, number: usize) -> Connection {
+        let on = number % self.nodes.len();
+        let user = user_of(number);
+        let (record, entered) = self.nodes[on].connect_resumable(Some(&format!("u{user}"))).await;
+        Connection {
+            number,
+            user,
+            record,
+            version: entered.version,
+            entered: entered.position.offset,
+            place: Place::On(on),
+            session: Session {
+                sink: Arc::clone(&self.nodes[on].sink),
+                first: 1,
+                replayed: Vec::new(),
+                from: entered.position.offset,
+            },
+            has: Vec::new(),
+            checkpoint: Checkpoint {
+                sequence: 0,
+                position: entered.position,
+            },
+            received: 0,
+            calls: Vec::new(),
+            memberships: vec![Vec::new(); GROUPS],
+            answered: Vec::new(),
+        }
+    }
+
+    pub(crate) async fn run(mut self, schedule: Schedule) {
+        for step in schedule.steps {
+            self.step(step).await;
+        }
+        self.end_bursts().await;
+        for number in 0..CONNECTIONS {
+            if !matches!(self.connections[number].place, Place::On(_)) {
+                self.take_over(number, number % self.nodes.len(), Vec::new()).await;
+            }
+        }
+        self.publish(0, To::All, None, "end".to_owned()).await;
+        for connection in &mut self.connections {
+            let what = format!("connection {} comes to the end", connection.number);
+            eventually(&what, async || {
+                connection.receive(usize::MAX / 2);
+                let end = connection.has.last().is_some_and(|(_, target)| target == "end");
+                end.then_some(())
+            })
+            .await;
+            connection.check(&self.published);
+        }
+        for member in &self.nodes {
+            assert_eq!(member.sink.gaps(), 0);
+            member.node.shutdown().await;
+        }
+    }
+
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Publish { on, to, except } => {
+                let target = self.name("m");
+                self.publish(on, to, except, target).await;
+            }
+            Step::Burst { on, to, count } => self.burst(on, to, count),
+            Step::Change {
+                connection,
+                on,
+                change,
+            } => self.change(connection, on, change).await,
+            Step::Receive { connection, most } => {
+                let connection = &mut self.connections[connection];
+                if matches!(connection.place, Place::On(_)) {
+                    connection.receive(most);
+                }
+            }
+            Step::Checkpoint { connection, behind } => self.checkpoint(connection, behind).await,
+            Step::Note { connection, call } => self.note(connection, call).await,
+            Step::Answer { connection, on, last } => self.answer(connection, on, last).await,
+            Step::Park { connection, behind } => self.park(connection, behind).await,
+            Step::TakeOver {
+                connection,
+                on,
+                meanwhile,
+            } => self.take_over(connection, on, meanwhile).await,
+            Step::Crash { node } => self.crash(node).await,
+        }
+    }
+
+    fn topic(&self, to: To) -> Topic {
+        match to {
+            To::All => Topic::All,
+            To::User(user) => Topic::User(UserId::parse(format!("u{user}")).unwrap()),
+            To::Group(number) => Topic::Group(group(&name_of(number))),
+            To::Connection(number) => Topic::Connection(self.connections[number].record.id.clone()),
+        }
+    }
+
+    async fn publish(&mut self, on: usize, to: To, except: Option<usize>, target: String) {
+        let mut message = envelope(&target);
+        message.except = except
+            .map(|number| self.connections[number].record.id.to_string())
+            .into_iter()
+            .collect();
+        let topics = [self.topic(to)];
+        let receipts = self.nodes[on].node.publish(&self.hub, &topics, &message).await;
+        self.published.push(Published {
+            offset: receipts.unwrap()[0].unwrap(),
+            target,
+            to,
+            except,
+        });
+    }
+
+    fn burst(&mut self, on: usize, to: To, count: usize) {
+        let (member, topic, name) = (self.nodes[on].clone(), self.topic(to), self.name("burst"));
+        self.bursts.spawn(async move {
+            let mut published = Vec::new();
+            for number in 0..count {
+                let target = format!("{name}-{number}");
+                published.push(Published {
+                    offset: member.publish(topic.clone(), &target).await.unwrap(),
+                    target,
+                    to,
+                    except: None,
+                });
+                tokio::task::yield_now().await;
+            }
+            published
+        });
+    }
+
+    async fn end_bursts(&mut self) {
+        while let Some(published) = self.bursts.join_next().await {
+            self.published.extend(published.unwrap());
+        }
+    }
+
+    async fn change(&mut self, number: usize, on: usize, change: Change) {
+        let connection = &mut self.connections[number];
+        let on = match connection.place {
+            Place::On(owner) => owner,
+            Place::Parked => on,
+            Place::Lost => return,
+        };
+        let (member, id) = (&self.nodes[on], &connection.record.id);
+        let offset = if change.join {
+            member.join(id, &name_of(change.group)).await
+        } else {
+            member.leave(id, &name_of(change.group)).await
+        };
+        connection.changed(change.group, change.join, offset);
+    }
+
+    async fn checkpoint(&mut self, number: usize, behind: usize) {
+        let connection = &mut self.connections[number];
+        let Place::On(owner) = connection.place else {
+            return;
+        };
+        let checkpoint = connection.checkpoint_at(behind, &self.epoch);
+        let written = [(
+            connection.record.id.clone(),
+            connection.version,
+            checkpoint.clone(),
+        )];
+        let outcome = self.nodes[owner].node.checkpoint(&self.hub, &written).await;
+        outcome.unwrap();
+        connection.written(checkpoint);
+    }
+
+    async fn note(&mut self, number: usize, call: bool) {
+        let call = call.then(|| self.name("call"));
+        let connection = &mut self.connections[number];
+        let Place::On(owner) = connection.place else {
+            return;
+        };
+        let node = &self.nodes[owner].node;
+        connection.received += 1;
+        let (id, version) = (&connection.record.id, connection.version);
+        let noted = node.note(&self.hub, id, version, connection.received, call.as_deref());
+        assert!(noted.await.unwrap());
+        connection
+            .calls
+            .extend(call.map(|call| (call, node.node().clone())));
+    }
+
+    async fn answer(&mut self, number: usize, on: usize, last: bool) {
+        let target = self.name("answer");
+        let connection = &mut self.connections[number];
+        let Some((call, host)) = connection.calls.first().cloned() else {
+            return;
+        };
+        let node = &self.nodes[on].node;
+        let after = node.position(&self.hub).await.unwrap().offset;
+        let (id, named) = (
+            &connection.record.id,
+            Call {
+                id: &call,
+                host: &host,
+            },
+        );
+        let answered = node.answer(&self.hub, id, named, &envelope(&target), last).await;
+        assert!(answered.unwrap());
+        let upto = node.position(&self.hub).await.unwrap().offset;
+        connection.answered.push(Answered { target, after, upto });
+        if last {
+            connection.calls.remove(0);
+            let again = node.answer(&self.hub, id, named, &envelope("late"), last).await;
+            assert!(!again.unwrap());
+        }
+    }
+
+    async fn park(&mut self, number: usize, behind: Option<usize>) {
+        let connection = &mut self.connections[number];
+        let Place::On(owner) = connection.place else {
+            return;
+        };
+        let checkpoint = behind.map(|behind| connection.checkpoint_at(behind, &self.epoch));
+        let (id, version) = (&connection.record.id, connection.version);
+        let parked = self.nodes[owner]
+            .node
+            .park(&self.hub, id, version, checkpoint.as_ref());
+        assert!(parked.await.unwrap());
+        if let Some(checkpoint) = checkpoint {
+            connection.written(checkpoint);
+        }
+        connection.place = Place::Parked;
+    }
+
+    /// The client comes back on a node.
+    async fn take_over(&mut self, number: usize, on: usize, mut meanwhile: Vec<Change>) {
+        let id = self.connections[number].record.id.clone();
+        if self.connections[number].place == Place::Lost {
+            meanwhile.clear(); // nobody could change it before
+        }
+        let changing = async {
+            let mut changed = Vec::new();
+            for change in meanwhile {
+                let name = name_of(change.group);
+                let offset = change_wherever(&self.nodes, &id, &name, change.join).await;
+                changed.push((change, offset));
+            }
+            changed
+        };
+        let version = self.connections[number].version;
+        let taking = take(&self.nodes[on], &id, version);
+        let (changed, taken) = tokio::join!(changing, taking);
+        let read = self.nodes[on].replay_after(&taken, &taken.checkpoint.position);
+        let replayed = exact(read.await, &id);
+        let connection = &mut self.connections[number];
+        for (change, offset) in changed {
+            connection.changed(change.group, change.join, offset);
+        }
+        self.compare(number, &taken);
+        let connection = &mut self.connections[number];
+        connection.version = taken.version;
+        connection.place = Place::On(on);
+        connection.session = Session {
+            sink: Arc::clone(&self.nodes[on].sink),
+            first: taken.checkpoint.sequence as usize + 1,
+            replayed,
+            from: taken.position.offset,
+        };
+    }
+
+    /// Compares what was handed over with what must have been kept.
+    fn compare(&self, number: usize, taken: &Taken) {
+        let connection = &self.connections[number];
+        assert_eq!(taken.record, connection.record);
+        assert_eq!(taken.checkpoint, connection.checkpoint);
+        assert_eq!(taken.received, connection.received);
+        let (mut found, mut expected) = (taken.calls.clone(), connection.calls.clone());
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected);
+        let mut groups = taken.groups.clone();
+        groups.sort();
+        let at = taken.position.offset;
+        let members = (0..GROUPS).filter(|group| connection.is_member_at(*group, at));
+        let expected: Vec<_> = members.map(|number| group(&name_of(number))).collect();
+        assert_eq!(groups, expected, "groups at {at}");
+    }
+
+    /// A node is no more. Nobody tells the others.
+    async fn crash(&mut self, node: usize) {
+        self.end_bursts().await; // whether a message of a dead node was published is not known
+        for connection in &mut self.connections {
+            if connection.place == Place::On(node) {
+                connection.place = Place::Lost;
+            }
+        }
+        if self.cluster.mortal() {
+            self.nodes[node] = self.node().await;
+        }
+    }
+}
+
+/// Takes a connection over from the ownership that the model knows.
+async fn take(member: &Member, id: &ConnectionId, version: Version) -> Taken {
+    loop {
+        match member.take_over_of(id, version).await {
+            TakeOver::Taken(taken) => return *taken,
+            // Its groups changed all the time.
+            TakeOver::Changed => assert_eq!(member.version(id).await, version),
+            TakeOver::Gone => panic!("it exists"),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Every rule of the conformance suite, for whatever is to be made of the list.
+
+/// Gives the list to a macro, after what that macro is to know.
+macro_rules! all_rules {
+    ($run:ident, $nodes:expr) => {
+        $run! { $nodes;
+            order:
+                a_publisher_receives_its_own_messages_in_order,
+                concurrent_publishers_have_one_order_on_all_nodes,
+                offsets_have_no_holes,
+                several_topics_are_published_to_in_order,
+                an_envelope_arrives_unchanged;
+            groups:
+                a_member_receives_exactly_from_its_join_to_its_leave,
+                a_change_returns_after_the_sink_was_told,
+                repeated_changes_are_harmless,
+                a_user_receives_on_every_connection,
+                a_node_without_members_receives_nothing,
+                a_group_may_be_empty_for_a_while,
+                a_connection_that_is_not_here_can_not_join;
+            directory:
+                a_message_to_an_unknown_connection_is_refused,
+                a_direct_message_reaches_the_owner_only,
+                a_connection_is_claimed_once,
+                a_released_connection_may_be_claimed_again,
+                a_closed_connection_stays_closed,
+                a_connection_is_removed_once;
+            resume:
+                a_log_is_read_from_a_position,
+                changes_of_membership_are_not_read,
+                a_trimmed_log_is_told,
+                an_expired_log_is_told,
+                another_epoch_is_told;
+            requests:
+                a_request_gets_its_reply,
+                a_failure_is_told,
+                an_unknown_node_is_unreachable_at_once,
+                a_request_ends_at_its_timeout,
+                a_dropped_request_is_cancelled,
+                nodes_know_each_other;
+            sessions:
+                what_came_meanwhile_is_replayed,
+                redundant_changes_are_not_replayed,
+                what_is_for_a_parked_connection_is_kept,
+                a_connection_that_moves_misses_nothing,
+                a_replay_begins_at_the_checkpoint;
+            replays:
+                a_replay_without_all_of_the_log_is_refused,
+                a_replay_from_a_place_of_another_log_is_refused,
+                a_volatile_hub_keeps_nothing;
+            ownership:
+                the_directory_tells_of_ownership,
+                an_ownership_that_is_over_is_not_taken_over,
+                a_connection_is_taken_over_once,
+                an_owner_that_is_shut_out_is_told_and_refused,
+                a_connection_without_state_stays_where_it_is,
+                a_parked_connection_is_nobodys,
+                a_connection_may_move_again_and_again,
+                a_parked_connection_is_removed_when_its_time_is_up;
+            calls:
+                what_was_noted_goes_with_the_connection,
+                a_call_is_answered_from_anywhere_until_it_ends,
+                a_call_is_answered_for_its_host_only,
+                a_call_ends_once;
+        }
+    };
+}
+
+/// A test for each rule.
+#[allow(unused_macros, reason = "each test binary uses a part")]
+macro_rules! tests {
+    ($nodes:expr; $($module:ident: $($rule:ident),+;)+) => {
+        $(mod $module {
+            $(#[tokio::test]
+            async fn $rule() {
+                let (_server, nodes) = $nodes.await;
+                hubcast_backplane::conformance::$module::$rule(&nodes).await;
+                for node in &nodes {
+                    node.shutdown().await;
+                }
+            })+
+        })+
+    };
+}
+
+/// One rule after the other, each with nodes of its own. Gives their number.
+#[allow(unused_macros, reason = "each test binary uses a part")]
+macro_rules! in_turn {
+    ($nodes:expr; $($module:ident: $($rule:ident),+;)+) => {{
+        let mut count = 0;
+        $($(
+            println!("{}::{}", stringify!($module), stringify!($rule));
+            let nodes = $nodes.await;
+            hubcast_backplane::conformance::$module::$rule(&nodes).await;
+            for node in &nodes {
+                node.shutdown().await;
+            }
+            count += 1;
+        )+)+
+        count
+    }};
+}

@@ -1,0 +1,60 @@
+//! Calls that still run on this node for connections that moved to other nodes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hubcast_backplane::ConnectionId;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::protocol::HubMessage;
+
+type Batches = mpsc::Sender<Vec<HubMessage>>;
+
+/// Where messages for such calls go, by connection. A connection that came and went several times has several.
+#[derive(Default, Clone)]
+pub(crate) struct Guests {
+    of: Arc<Mutex<HashMap<ConnectionId, Vec<Batches>>>>,
+}
+
+impl Guests {
+    /// Takes calls in, until the returned value is dropped.
+    pub(crate) fn arrive(&self, connection: &ConnectionId, batches: Batches) -> Guest {
+        let mut of = self.of.lock();
+        of.entry(connection.clone()).or_default().push(batches.clone());
+        Guest {
+            guests: self.clone(),
+            connection: connection.clone(),
+            batches,
+        }
+    }
+
+    /// Hands messages of a connection to its calls. `false` when none run here.
+    pub(crate) async fn take(&self, connection: &ConnectionId, messages: Vec<HubMessage>) -> bool {
+        let batches = self.of.lock().get(connection).cloned().unwrap_or_default();
+        let mut taken = false;
+        for batches in batches {
+            taken |= batches.send(messages.clone()).await.is_ok();
+        }
+        taken
+    }
+}
+
+/// Keeps calls reachable.
+pub(crate) struct Guest {
+    guests: Guests,
+    connection: ConnectionId,
+    batches: Batches,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut of = self.guests.of.lock();
+        if let Some(batches) = of.get_mut(&self.connection) {
+            batches.retain(|batches| !batches.same_channel(&self.batches));
+            if batches.is_empty() {
+                of.remove(&self.connection);
+            }
+        }
+    }
+}

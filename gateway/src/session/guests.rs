@@ -1,0 +1,147 @@
+//! Calls that go on on the node where they began after their connection moved to another one.
+//!
+//! What they answer goes through the log, wherever the connection is. What the client sends them comes to its new node,
+//! which carries it here: items and ends of uploads, cancellations, and results that they asked for.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use hubcast_backplane::NodeId;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use super::Session;
+use super::invocations::Invocations;
+use crate::cluster;
+use crate::hub::UploadEvent;
+use crate::protocol::{Decoder, HubMessage, HubProtocol, Outcome, encode};
+
+/// Batches that wait for the calls of one connection.
+const WAITING: usize = 4;
+/// Messages that wait to be carried before the client is no longer read.
+const CARRIED: usize = 64;
+/// Bytes of messages that are carried at once.
+const BATCH_BYTES: usize = 64 * 1024;
+/// How often it is looked whether somebody still waits for a client's result.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Runs what a session left behind when it moved, until nothing of it runs any more.
+pub(super) async fn host(session: Arc<Session>, mut invocations: Invocations) {
+    let (sender, mut carried) = mpsc::channel(WAITING);
+    let here = session.hub.guests().arrive(session.id(), sender);
+    let mut waiting = VecDeque::new();
+    while invocations.any_runs() || session.asks.any_waits() {
+        while invocations.may_take()
+            && let Some(message) = waiting.pop_front()
+        {
+            apply(&session, &mut invocations, message);
+        }
+        tokio::select! {
+            biased;
+            ended = invocations.next() => if let Some(ended) = ended { invocations.settle(ended) },
+            batch = carried.recv(), if waiting.is_empty() => waiting.extend(batch.into_iter().flatten()),
+            () = sleep(LOOK), if !invocations.any_runs() => {}
+        }
+    }
+    drop(here);
+}
+
+fn apply(session: &Session, invocations: &mut Invocations, message: HubMessage) {
+    match message {
+        HubMessage::CancelInvocation { invocation_id, .. } => invocations.cancel(&invocation_id),
+        HubMessage::StreamItem {
+            invocation_id, item, ..
+        } => invocations.uploads.push(&invocation_id, UploadEvent::Item(item)),
+        HubMessage::Completion {
+            invocation_id,
+            outcome,
+            ..
+        } => invocations.completed(session, &invocation_id, outcome),
+        _ => {} // nothing else is carried
+    }
+}
+
+impl Invocations {
+    /// Uploads and the results that the server asked for share one space of ids.
+    pub(super) fn completed(&mut self, session: &Session, id: &str, outcome: Outcome) {
+        if self.uploads.holds(id) {
+            let error = match outcome {
+                Outcome::Error(text) => Some(text),
+                Outcome::Void | Outcome::Result(_) => None,
+            };
+            self.uploads.push(id, UploadEvent::End(error));
+        } else {
+            session.answered(id, outcome);
+        }
+    }
+}
+
+/// Reads what another node carried here.
+pub(crate) fn read_carried(protocol: HubProtocol, frames: &[u8]) -> Vec<HubMessage> {
+    let mut decoder = Decoder::new(protocol, frames.len().max(1));
+    decoder.push(frames);
+    let mut messages = Vec::new();
+    while let Ok(Some(message)) = decoder.next_message() {
+        messages.push(message);
+    }
+    messages
+}
+
+/// Carries messages of a client to nodes where its earlier calls still run.
+pub(super) struct Carrier {
+    queue: mpsc::Sender<HubMessage>,
+}
+
+impl Carrier {
+    pub(super) fn new(session: &Arc<Session>, hosts: Vec<NodeId>) -> Option<Self> {
+        if hosts.is_empty() {
+            return None;
+        }
+        let (queue, messages) = mpsc::channel(CARRIED);
+        let carrying = carry(Arc::clone(session), hosts, messages);
+        session.hub.shared().tasks().spawn(carrying);
+        Some(Self { queue })
+    }
+
+    /// Waits for room; `false` when nobody carries any more.
+    pub(super) async fn take(&self, message: HubMessage) -> bool {
+        self.queue.send(message).await.is_ok()
+    }
+}
+
+async fn carry(session: Arc<Session>, hosts: Vec<NodeId>, mut messages: mpsc::Receiver<HubMessage>) {
+    let Some(protocol) = session.connection.protocol() else {
+        return;
+    };
+    let mut batch = Vec::new();
+    loop {
+        batch.clear();
+        tokio::select! {
+            () = session.closing.cancelled() => return,
+            received = messages.recv_many(&mut batch, CARRIED) => if received == 0 { return },
+        }
+        let mut frames = BytesMut::new();
+        let mut parts = Vec::new();
+        for frame in batch.iter().filter_map(|message| encode(protocol, message).ok()) {
+            if !frames.is_empty() && frames.len().saturating_add(frame.len()) > BATCH_BYTES {
+                parts.push(frames.split().freeze());
+            }
+            frames.extend_from_slice(&frame);
+        }
+        parts.push(frames.freeze());
+        for part in parts {
+            carry_to(&session, &hosts, protocol, &part).await;
+        }
+    }
+}
+
+async fn carry_to(session: &Session, hosts: &[NodeId], protocol: HubProtocol, frames: &Bytes) {
+    for host in hosts {
+        if let Err(error) = cluster::carry(&session.hub, host, session, protocol, frames.clone()).await {
+            // The calls of a node that died are answered by whoever looks after them.
+            tracing::debug!(connection_id = %session.id(), %host, %error, "messages for an earlier call were not taken");
+        }
+    }
+}

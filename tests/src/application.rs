@@ -1,0 +1,67 @@
+//! A real process of the gateway's example `functional_tests`: an application that mounts the gateway, with several hubs.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::built;
+use crate::door::{Door, Secrets};
+use crate::eventually::eventually;
+use crate::http::{Request, fetch};
+use crate::process::Process;
+
+/// One application.
+pub struct Application {
+    address: SocketAddr,
+    process: Process,
+    _directory: TempDir,
+}
+
+impl Application {
+    /// Starts one and waits until it listens.
+    pub async fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut command = Command::new(built::functional_tests());
+        command.arg("127.0.0.1:0");
+        let mut process = Process::start("application", &mut command, directory.path());
+        let address = eventually("the application listens", async || {
+            let (ended, output) = (process.exited(), process.output());
+            if let Some((line, _)) = output.split_once('\n') {
+                let address = line.strip_prefix("listening on http://");
+                return Some(address.and_then(|address| address.parse().ok()).expect(line));
+            }
+            assert!(ended.is_none(), "the application has ended: {}", process.errors());
+            None
+        })
+        .await;
+        Self {
+            address,
+            process,
+            _directory: directory,
+        }
+    }
+
+    /// Where a hub is.
+    pub fn url(&self, hub: &str) -> String {
+        format!("http://{}/hubs/{hub}", self.address)
+    }
+
+    /// A hub, for raw requests.
+    pub fn door(&self, hub: &str) -> Door {
+        Door::new(&[self.address], &Secrets::default()).at(&format!("/hubs/{hub}"))
+    }
+
+    /// An access token from the application.
+    pub async fn token(&self, user: &str, role: &str) -> String {
+        let target = format!("/generateJwtToken?user={user}&role={role}");
+        let response = fetch(self.address, &Request::get(&target)).await;
+        assert_eq!(response.status(), 200, "{}", response.text());
+        response.text().to_owned()
+    }
+
+    /// Everything it wrote.
+    pub fn log(&self) -> String {
+        self.process.output() + &self.process.errors()
+    }
+}
