@@ -8,7 +8,9 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::error::BackplaneError;
+use crate::once::{Once, Published};
 use crate::position::{Epoch, Offset, Position};
+use crate::roster::Roster;
 use crate::sessions::{Entered, Sessions, State};
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic, UserId};
 use crate::wire::Envelope;
@@ -20,12 +22,15 @@ use crate::wire::Envelope;
 ///
 /// Calls wait for a bounded time when the server can't be reached and then fail with
 /// [`BackplaneError::Unavailable`]. A dropped call may still be carried out.
-pub trait Backplane: Sessions + Send + Sync + 'static {
+pub trait Backplane: Sessions + Roster + Send + Sync + 'static {
     /// This process.
     fn node(&self) -> &NodeId;
 
     /// Whether the server can be reached and this node receives what is published.
     fn status(&self) -> watch::Receiver<Status>;
+
+    /// How the node keeps up with the log.
+    fn statistics(&self) -> Statistics;
 
     /// A secret of at least 32 random bytes that all nodes of the cluster share.
     fn cluster_secret(&self) -> Arc<[u8]>;
@@ -55,6 +60,17 @@ pub trait Backplane: Sessions + Send + Sync + 'static {
         topics: &'a [Topic],
         envelope: &'a Envelope,
     ) -> BoxFuture<'a, Result<Vec<Option<Offset>>, BackplaneError>>;
+
+    /// As [`Backplane::publish`] to one topic, but where a request with this key was published to the hub within its
+    /// retention, on whatever node, nothing is published again. To look and to publish is one step. On error it may be
+    /// called again with the same request.
+    fn publish_once<'a>(
+        &'a self,
+        hub: &'a HubName,
+        topic: &'a Topic,
+        envelope: &'a Envelope,
+        once: &'a Once,
+    ) -> BoxFuture<'a, Result<Published, BackplaneError>>;
 
     /// Makes this node the owner of a connection that nobody owns and that was never closed.
     /// The connection receives nothing until [`Backplane::enter`].
@@ -151,7 +167,8 @@ pub struct HubOptions {
     pub retention: Duration,
     /// How long a parked connection waits for a node to take it over.
     pub resume_window: Duration,
-    /// Whether messages are pushed and not kept: what a node misses is lost, and nothing can be resumed or read.
+    /// Whether messages are pushed and not kept: what a node misses is lost, and nothing can be resumed or read. Reading
+    /// from anywhere but the end says [`LogRead::Trimmed`].
     pub volatile: bool,
 }
 
@@ -266,6 +283,17 @@ pub enum Status {
     Connected,
     /// The server can't be reached; the node tries on.
     Disconnected,
+}
+
+/// How a node keeps up with the logs of its hubs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Entries that have arrived and wait for their sink.
+    pub waiting: usize,
+    /// How often entries had to be read from the log because pushes were missed.
+    pub repairs: u64,
+    /// How many entries were handed on that were read from the log.
+    pub repaired: u64,
 }
 
 /// Answers other nodes and hears of their end.

@@ -18,21 +18,25 @@ mod backplane;
 pub mod conformance;
 mod error;
 pub mod memory;
+mod once;
 mod position;
 mod proof;
 mod random;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod replay;
+mod roster;
 mod sessions;
 mod topic;
 
 pub use backplane::{
     Backplane, Claim, ConnectionRecord, Delivery, Gap, HubOptions, HubSink, LogRead, Message, NodeService,
-    Status,
+    Statistics, Status,
 };
 pub use error::BackplaneError;
+pub use once::{Once, Published};
 pub use position::{Epoch, Offset, Position, Step, step};
+pub use roster::{Census, Members, ParkedCursor, Roster, USER_GROUP_TTL};
 pub use sessions::{Call, Checkpoint, Entered, Listing, Sessions, State, TakeOver, Taken, Version};
 pub use topic::{
     ConnectionId, GroupName, HubName, MAX_CONNECTION_ID_BYTES, MAX_GROUP_NAME_BYTES, MAX_HUB_NAME_BYTES,

@@ -83,14 +83,21 @@ pub trait Sessions: Send + Sync {
         call: Call<'a>,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
-    /// Writes checkpoints down, in one round trip. Those of connections that this node no longer owns are ignored.
+    /// A place up to which the sink was given everything that there is for this node, as new as can be told. Where a client
+    /// has all that its session was given by then, this is a checkpoint: without one now and then, the log of a quiet
+    /// topic ends before anything was acknowledged.
+    fn handed_on<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>>;
+
+    /// Writes checkpoints down, in one round trip. Those of connections that this node no longer owns are ignored, and
+    /// those with a lower number than what is written down already.
     fn checkpoint<'a>(
         &'a self,
         hub: &'a HubName,
         checkpoints: &'a [(ConnectionId, Version, Checkpoint)],
     ) -> BoxFuture<'a, Result<(), BackplaneError>>;
 
-    /// Gives up an owned connection for another node to take it over. `false` when this node did not own it.
+    /// Gives up an owned connection for another node to take it over. `false` when this node did not own it. On a
+    /// transient error the connection is this node's no longer, and is given up as soon as the server can be told.
     fn park<'a>(
         &'a self,
         hub: &'a HubName,
@@ -168,6 +175,9 @@ pub struct Entered {
     pub position: Position,
     /// Its ownership.
     pub version: Version,
+    /// The groups that its user's connections are to join: see [`Roster::join_user`](crate::Roster::join_user). It has not
+    /// joined them.
+    pub groups: Vec<GroupName>,
 }
 
 /// State that only the gateway understands, and another node goes on from.

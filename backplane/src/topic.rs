@@ -123,7 +123,7 @@ name!(
 );
 name!(
     /// A gateway process.
-    NodeId, "node id", 64,
+    NodeId, "node id", 80,
     |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'), "ASCII letters, digits, '_' and '-'"
 );
 

@@ -80,6 +80,14 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// The reason for closing connections is longer than [`MAX_REASON_BYTES`](crate::MAX_REASON_BYTES).
+    #[error("a reason of {length} bytes is over the limit of {limit}; tell clients less")]
+    ReasonTooLong {
+        /// Its length in bytes.
+        length: usize,
+        /// The most bytes it may have.
+        limit: usize,
+    },
     /// A client that was asked for a result is not connected, on any node.
     #[error("Connection '{0}' does not exist.")]
     NoSuchConnection(String),

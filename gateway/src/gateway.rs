@@ -13,7 +13,7 @@ use hubcast_backplane::{Backplane, HubName, HubOptions, NodeId, Status};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Authenticator, JwtVerifier, Origins, TokenSigner};
+use crate::auth::{Authenticator, Origins, ServerAuthenticator, TicketBooth, TokenSigner};
 use crate::cluster::ServeNode;
 use crate::error::Error;
 use crate::http;
@@ -90,6 +90,8 @@ pub struct GatewayBuilder {
     hubs: Vec<Hub>,
     options: Options,
     backplane: Option<Arc<dyn Backplane>>,
+    /// Whether tokens of back ends may be for any URL of REST, or none.
+    lax: bool,
 }
 
 /// How a shutdown went.
@@ -126,12 +128,21 @@ impl GatewayBuilder {
         self
     }
 
+    /// Believes tokens of back ends whatever REST URL they are for: for trying things out.
+    #[cfg(feature = "cli")]
+    pub(crate) fn lax(mut self) -> Self {
+        self.lax = true;
+        self
+    }
+
     /// Checks the settings and opens the hubs. Must be called in a tokio runtime.
     ///
     /// # Errors
     /// [`Error`] for a setting or a name that can't work, or a backplane that can't be reached.
     pub async fn build(self) -> Result<Gateway, Error> {
         self.options.check()?;
+        let authenticator = Authenticator::new(&self.options.auth)?;
+        let servers = ServerAuthenticator::new(&self.options.auth, self.lax);
         let backplane = match self.backplane {
             Some(backplane) => backplane,
             None => Arc::new(MemoryBackplane::new(NodeId::parse("local")?)),
@@ -165,7 +176,7 @@ impl GatewayBuilder {
                 .await?;
         }
         Ok(Gateway {
-            app: App::new(shared, hubs),
+            app: App::new(shared, hubs, authenticator, servers),
         })
     }
 }
@@ -205,6 +216,7 @@ impl Gateway {
         self.begin_drain();
         self.app.inner.leaving.cancel();
         let shared = &self.app.inner.shared;
+        shared.stopping().cancel();
         let finished = timeout(deadline, async {
             self.send_away(deadline / 2).await;
             shared.tasks().close();
@@ -278,6 +290,7 @@ struct Inner {
     shared: Arc<Shared>,
     hubs: HashMap<HubName, Arc<HubRuntime>>,
     authenticator: Authenticator,
+    servers: ServerAuthenticator,
     origins: Origins,
     draining: AtomicBool,
     /// Puts sessions into an order of this process's own.
@@ -295,12 +308,13 @@ pub(crate) enum Readiness {
 }
 
 impl App {
-    fn new(shared: Arc<Shared>, hubs: HashMap<HubName, Arc<HubRuntime>>) -> Self {
+    fn new(
+        shared: Arc<Shared>,
+        hubs: HashMap<HubName, Arc<HubRuntime>>,
+        authenticator: Authenticator,
+        servers: ServerAuthenticator,
+    ) -> Self {
         let options = shared.options();
-        let authenticator = Authenticator::new(
-            JwtVerifier::new(&options.auth),
-            options.auth.allow_anonymous.unwrap_or(false),
-        );
         let origins = Origins::new(&options.cors);
         let draining = AtomicBool::new(false);
         Self {
@@ -308,6 +322,7 @@ impl App {
                 shared,
                 hubs,
                 authenticator,
+                servers,
                 origins,
                 draining,
                 jitter: RandomState::new(),
@@ -320,8 +335,22 @@ impl App {
         self.inner.hubs.get(name).cloned()
     }
 
+    /// The hub of that name, or else one whose name differs in case alone.
+    pub(crate) fn hub_of_any_case(&self, name: &str) -> Option<Arc<HubRuntime>> {
+        let alike = || {
+            let mut hubs = self.inner.hubs.values();
+            hubs.find(|hub| hub.name().as_str().eq_ignore_ascii_case(name))
+        };
+        self.inner.hubs.get(name).or_else(alike).cloned()
+    }
+
     pub(crate) fn authenticator(&self) -> &Authenticator {
         &self.inner.authenticator
+    }
+
+    /// Who checks the tokens of back ends.
+    pub(crate) fn servers(&self) -> &ServerAuthenticator {
+        &self.inner.servers
     }
 
     pub(crate) fn origins(&self) -> &Origins {
@@ -335,6 +364,19 @@ impl App {
     /// The signer of connection tokens, keyed by the secret that the cluster has now.
     pub(crate) fn tokens(&self) -> TokenSigner {
         TokenSigner::new(&self.inner.shared.backplane().cluster_secret())
+    }
+
+    /// Who gives tickets and reads them, if negotiate does.
+    pub(crate) fn tickets(&self) -> Option<TicketBooth> {
+        if !self.authenticator().gives_tickets() {
+            return None;
+        }
+        TicketBooth::new(&self.inner.shared.backplane().cluster_secret())
+    }
+
+    /// What the gateway is set to.
+    pub(crate) fn options(&self) -> &Options {
+        self.inner.shared.options()
     }
 
     /// Ends when the node no longer waits for clients.
@@ -366,6 +408,15 @@ impl App {
         metrics
             .tasks
             .set(i64::try_from(shared.tasks().len()).unwrap_or(i64::MAX));
+        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let log = shared.backplane().statistics();
+        metrics.log_waiting.set(whole(log.waiting as u64));
+        metrics.log_repairs.set(whole(log.repairs));
+        metrics.log_repaired.set(whole(log.repaired));
+        let ages = self.inner.hubs.values().map(|hub| hub.checkpoints().age());
+        metrics
+            .checkpoint_age
+            .set(ages.max().unwrap_or_default().as_secs_f64());
         let queued: usize = self
             .inner
             .hubs

@@ -20,6 +20,8 @@
 
 mod auth;
 #[cfg(feature = "cli")]
+mod builtin;
+#[cfg(feature = "cli")]
 pub mod cli;
 mod cluster;
 #[cfg(feature = "cli")]
@@ -41,15 +43,17 @@ mod telemetry;
 mod tester;
 mod transport;
 
-pub use auth::Identity;
+pub use auth::{Identity, Permissions};
 pub use error::Error;
 pub use gateway::{Drained, Gateway, GatewayBuilder};
 pub use hub::{
-    Arguments, BindError, Call, CallerClients, Clients, Connected, Connection, ConnectionData, Context,
+    Arguments, BindError, Call, CallerClients, Census, Clients, Connected, Connection, ConnectionData, Context,
     Disconnected, Event, Filter, FromHook, FromInvocation, Groups, Hook, HookOutcome, Hub, HubError,
-    HubHandle, HubSettings, IntoOutcome, IntoStream, Invoked, Method, Needed, Next, NextHook, Question,
-    Recipient, Recipients, Reply, Resumed, State, StreamMethod, Transport, Upload, UploadError, marker,
+    HubHandle, HubSettings, InGroup, MAX_PAGE, MAX_REASON_BYTES, OfConnection, OfUser, Page, IntoOutcome, IntoStream, Invoked, Method, Needed, Next, NextHook, Question,
+    Recipient, Recipients, Reply, Rest, Resumed, State, StreamMethod, Transport, Upload, UploadError, marker,
 };
 pub use hubcast_backplane as backplane;
-pub use options::{AuthOptions, CorsOptions, HubDefaults, Leeway, Limits, OptionError, Options, Timeouts};
+pub use options::{
+    AuthOptions, CorsOptions, HubDefaults, KeyAge, KeyInterval, Leeway, Limits, OptionError, Options, Timeouts,
+};
 pub use tester::{Called, Closed, HubTester, TestCall, TestClient, TestClientBuilder, TestUpload};

@@ -10,7 +10,7 @@ use hubcast_backplane::memory::MemoryBackplane;
 use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
 use hubcast_backplane::{Backplane, NodeId};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
@@ -18,23 +18,35 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::gateway::{Drained, Gateway};
-use crate::{demo, http};
+use crate::{builtin, demo, http};
+
+/// What is known of a node as soon as it listens.
+pub(crate) struct Listening {
+    pub(crate) address: SocketAddr,
+    /// The key that the demo has where none is configured.
+    pub(crate) demo_key: Option<SecretString>,
+}
 
 /// Runs until SIGTERM or SIGINT, then drains. `ready` is told the bound address.
-pub(crate) async fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
+pub(crate) async fn run(config: Config, ready: impl FnOnce(Listening)) -> anyhow::Result<()> {
     raise_file_limit();
     let mut stopped = Stopped::new().context("signals can't be handled")?;
     let backplane = backplane(&config).await?;
     let mut options = config.options.clone();
     let mut builder = Gateway::builder().backplane(Arc::clone(&backplane));
     let mut pages = Router::new();
+    let mut demo_key = None;
     if config.demo {
-        let key = options
-            .auth
-            .access_key
-            .get_or_insert_with(|| demo::derived_key(&backplane.cluster_secret()));
-        pages = demo::routes(key.clone());
+        if options.auth.access_key.is_none() {
+            demo_key = Some(demo::derived_key(&backplane.cluster_secret()));
+            options.auth.access_key.clone_from(&demo_key);
+            builder = builder.lax(); // whoever tries things out has no secret to keep
+        }
+        pages = options.auth.access_key.clone().map_or(pages, demo::routes);
         builder = builder.hub(demo::hub());
+    }
+    for (name, settings) in config.builtin_hubs().map_err(anyhow::Error::msg)? {
+        builder = builder.hub(builtin::hub(&name, settings));
     }
     let gateway = builder.options(options).build().await?;
     let router = gateway.router().merge(pages);
@@ -45,11 +57,10 @@ pub(crate) async fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> anyho
             config.listen
         )
     })?;
-    ready(
-        listener
-            .local_addr()
-            .context("listen: the bound address is unknown")?,
-    );
+    let address = listener
+        .local_addr()
+        .context("listen: the bound address is unknown")?;
+    ready(Listening { address, demo_key });
 
     let stop = CancellationToken::new();
     let serving = tokio::spawn(http::serve(listener, router, stop.clone(), config.drain.deadline));
@@ -95,7 +106,7 @@ async fn backplane(config: &Config) -> anyhow::Result<Arc<dyn Backplane>> {
     };
     let mut options = RedisOptions::parse(url.expose_secret()).context("redis")?;
     if let Some(node) = node {
-        options.node = node;
+        options.node = of_this_process(&node)?;
     }
     let settings = &config.backplane;
     options.prefix.clone_from(&settings.key_prefix);
@@ -106,6 +117,14 @@ async fn backplane(config: &Config) -> anyhow::Result<Arc<dyn Backplane>> {
     options.ca_file.clone_from(&settings.ca_file);
     let backplane = RedisBackplane::connect(options).await.context("redis")?;
     Ok(Arc::new(backplane))
+}
+
+/// A name of its own for each process: one that is started again must not be taken for the owner of what it had before.
+fn of_this_process(node: &NodeId) -> anyhow::Result<NodeId> {
+    let life = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    NodeId::parse(format!("{node}-{:x}", life.as_millis())).context("node_id")
 }
 
 /// Every connection is a file, and the soft limit that processes start with is often 1,024.

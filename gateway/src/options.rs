@@ -1,9 +1,12 @@
 //! What a gateway is set to: limits, times, origins, keys. The binary reads the same structures from its configuration.
 
+mod auth;
+
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
+
+pub use auth::{AuthOptions, KeyAge, KeyInterval, Leeway};
 
 /// Settings of a [`Gateway`](crate::Gateway). Every field has a default that suits production, but that nobody can connect
 /// before `auth` says who may.
@@ -36,63 +39,6 @@ pub struct Options {
     pub timeouts: Timeouts,
     /// How hubs behave.
     pub hubs: HubDefaults,
-}
-
-/// Who may connect: those who show a JSON Web Token (HS256) that one of the keys has signed, and, if so set, everybody.
-/// Which of them a hub admits is the hub's to say: [`Hub::admit`](crate::Hub::admit).
-///
-/// ```
-/// use std::time::Duration;
-/// use hubcast::Options;
-///
-/// let mut options = Options::default();
-/// options.auth.access_key = Some("the new access key, of at least 32 bytes".into());
-/// options.auth.access_key_secondary = Some("the access key of last year, 32 bytes too".into());
-/// options.auth.allow_anonymous = Some(false);
-/// options.auth.leeway = Duration::from_secs(5).into();
-/// assert_eq!(options.check(), Ok(()));
-///
-/// options.auth.access_key = Some("too short".into());
-/// assert_eq!(options.check().unwrap_err().key, "auth.access_key");
-/// ```
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AuthOptions {
-    /// Key of HS256 tokens, at least 32 bytes.
-    pub access_key: Option<SecretString>,
-    /// A second accepted key, while keys are rotated.
-    pub access_key_secondary: Option<SecretString>,
-    /// Whether clients without a token may connect. Off unless set; the binary sets it in demo mode.
-    pub allow_anonymous: Option<bool>,
-    /// Clock difference that is tolerated between who signs a token and this node.
-    #[serde(rename = "leeway_seconds", deserialize_with = "seconds")]
-    pub leeway: Leeway,
-}
-
-/// A tolerated clock difference, 30 seconds unless set.
-#[derive(Clone, Copy, Debug)]
-pub struct Leeway(pub Duration);
-
-impl Default for Leeway {
-    fn default() -> Self {
-        Self(Duration::from_secs(30))
-    }
-}
-
-impl From<Duration> for Leeway {
-    fn from(duration: Duration) -> Self {
-        Self(duration)
-    }
-}
-
-impl AuthOptions {
-    /// The accepted keys, the primary one first.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
-        [&self.access_key, &self.access_key_secondary]
-            .into_iter()
-            .flatten()
-            .map(|key| key.expose_secret().as_bytes())
-    }
 }
 
 /// Which web pages may connect.
@@ -288,8 +234,6 @@ pub struct OptionError {
     pub problem: String,
 }
 
-/// Shortest access key, in bytes: as long as the output of HS256.
-const MIN_ACCESS_KEY_BYTES: usize = 32;
 /// The official clients abandon a poll after 100 s.
 const MAX_LONG_POLL: Duration = Duration::from_secs(95);
 
@@ -300,26 +244,7 @@ impl Options {
     /// The first setting that can't work, by its key.
     pub fn check(&self) -> Result<(), OptionError> {
         let fail = |key, problem: String| Err(OptionError { key, problem });
-        let keys = [
-            ("auth.access_key", &self.auth.access_key),
-            ("auth.access_key_secondary", &self.auth.access_key_secondary),
-        ];
-        for (key, value) in keys {
-            if let Some(length) = value.as_ref().map(|v| v.expose_secret().len())
-                && length < MIN_ACCESS_KEY_BYTES
-            {
-                let problem = format!(
-                    "has {length} bytes, at least {MIN_ACCESS_KEY_BYTES} are needed; try `openssl rand -base64 48`"
-                );
-                return fail(key, problem);
-            }
-        }
-        if self.auth.access_key.is_none() && self.auth.access_key_secondary.is_some() {
-            return fail(
-                "auth.access_key_secondary",
-                "is set, but auth.access_key is not".to_owned(),
-            );
-        }
+        self.auth.check()?;
         for origin in &self.cors.allowed_origins {
             if origin != "*" && !is_origin(origin) {
                 let problem = format!(
@@ -327,6 +252,10 @@ impl Options {
                 );
                 return fail("cors.allowed_origins", problem);
             }
+        }
+        if self.auth.cookie.is_some() && self.cors.allowed_origins.iter().any(|origin| origin == "*") {
+            let problem = "may not hold * with auth.cookie: every page could act as its visitor; list the origins";
+            return fail("cors.allowed_origins", problem.to_owned());
         }
         self.check_sizes()?;
         self.check_times()
@@ -460,6 +389,9 @@ mod tests {
         assert_eq!(options.check().unwrap_err().key, "cors.allowed_origins");
         options.cors.allowed_origins = vec!["https://a.example:8443".to_owned(), "*".to_owned()];
         assert_eq!(options.check(), Ok(()));
+        options.auth.cookie = Some("session".to_owned());
+        assert_eq!(options.check().unwrap_err().key, "cors.allowed_origins");
+        options.auth.cookie = None;
         options.limits.outbox_bytes = 10;
         assert_eq!(options.check().unwrap_err().key, "limits.outbox_bytes");
         options.limits = Limits::default();

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+/// How many times its bound a queue may begin with.
+const MOST_KEPT: usize = 4;
 /// What a kept chunk weighs at least.
 const KEPT_CHUNK_BYTES: usize = size_of::<(Bytes, u64)>();
 /// Room for this many chunks is kept by an empty queue.
@@ -31,6 +33,8 @@ struct State {
     bytes: usize,
     hold: Hold,
     closed: bool,
+    /// Bytes by which the bound may be passed: what a queue began with when it went on for another one.
+    allowance: usize,
     resend: Option<Box<Resend>>,
 }
 
@@ -193,6 +197,14 @@ impl ByteQueue {
         self.filled.notify_one();
     }
 
+    /// The number of the last numbered chunk, where all of them were acknowledged.
+    pub(crate) fn all_acknowledged(&self) -> Option<u64> {
+        let state = self.state.lock();
+        let resend = state.resend.as_ref()?;
+        let waits = resend.places.iter().any(Option::is_some);
+        (resend.kept.is_empty() && !waits).then(|| resend.first.saturating_sub(1))
+    }
+
     /// Forgets kept chunks up to this number. Returns number and place of the last one that was forgotten.
     pub(crate) fn acknowledge(&self, number: u64) -> Option<(u64, u64)> {
         let mut state = self.state.lock();
@@ -238,8 +250,8 @@ impl ByteQueue {
     }
 
     /// Opens a queue that goes on where another one ended: `kept` are chunks that the consumer may have, and that come
-    /// before those that were pushed since [`keep`](Self::keep); the first of them all gets the number `first`. `false`
-    /// when they are more than the queue may hold.
+    /// before those that were pushed since [`keep`](Self::keep); the first of them all gets the number `first`. They may be
+    /// several times what the queue holds otherwise; `false` when they are more.
     pub(crate) fn go_on(
         &self,
         first: u64,
@@ -248,9 +260,10 @@ impl ByteQueue {
     ) -> bool {
         let mut state = self.state.lock();
         let bytes: usize = kept.iter().map(|(chunk, _)| chunk.len()).sum();
-        if state.closed || state.weight().saturating_add(bytes) > self.limit_bytes {
+        if state.closed || bytes > self.limit_bytes.saturating_mul(MOST_KEPT) {
             return false;
         }
+        state.allowance = bytes;
         if let Some(resend) = &mut state.resend {
             resend.first = first;
         }
@@ -276,7 +289,8 @@ impl ByteQueue {
             return Err(PushError::Closed);
         }
         let weight = state.weight();
-        if weight > 0 && weight.saturating_add(chunk.len()) > self.limit_bytes {
+        let limit_bytes = self.limit_bytes.saturating_add(state.allowance);
+        if weight > 0 && weight.saturating_add(chunk.len()) > limit_bytes {
             return Err(PushError::Full { queued: weight });
         }
         state.push_back(chunk, place);
@@ -352,6 +366,9 @@ impl ByteQueue {
                 state.hold = Hold::Everything;
                 break;
             }
+        }
+        if state.bytes <= self.limit_bytes / 2 {
+            state.allowance = 0;
         }
         if state.chunks.is_empty() {
             if state.chunks.capacity() > IDLE_CHUNKS {
@@ -510,7 +527,7 @@ mod tests {
             (Bytes::from_static(b"eight"), 70),
             (Bytes::from_static(b"nine"), 80),
         ]);
-        assert!(!queue.go_on(8, VecDeque::from([(Bytes::from_static(&[0; 30]), 1)]), |_| None));
+        assert!(!queue.go_on(8, VecDeque::from([(Bytes::from_static(&[0; 121]), 1)]), |_| None));
         assert!(queue.go_on(8, kept, |first| Some(Bytes::from(format!("from {first}")))));
         let mut batch = Vec::new();
         queue.take(&mut batch, 100).await;

@@ -17,6 +17,7 @@ mod hubs;
 mod lifecycle;
 mod lost_connections;
 mod matrix;
+mod moves;
 mod redis_outage;
 mod rolling;
 mod stateful;

@@ -68,6 +68,11 @@ impl Resumable {
         Ok(self.socket.replace(socket))
     }
 
+    /// Will come back to other nodes.
+    pub fn turn_to(&mut self, door: &Arc<Door>) {
+        self.door = Arc::clone(door);
+    }
+
     /// Loses its socket and resumes on another one, on which the server speaks first. The number is its Sequence.
     pub async fn resume(&mut self) -> u64 {
         drop(self.replace().await.expect("the connection can be resumed"));

@@ -7,11 +7,13 @@
 pub mod calls;
 pub mod directory;
 pub mod groups;
+pub mod once;
 pub mod order;
 pub mod ownership;
 pub mod replays;
 pub mod requests;
 pub mod resume;
+pub mod roster;
 pub mod sessions;
 
 use std::collections::HashSet;

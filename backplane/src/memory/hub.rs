@@ -4,12 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::log::Log;
+use super::roster::Roll;
 use super::sessions::Session;
 use crate::backplane::{Claim, ConnectionRecord, Delivery, HubOptions, HubSink, LogRead, Message};
 use crate::error::BackplaneError;
@@ -29,21 +31,25 @@ pub(super) struct Hub {
     pub(super) epoch: Epoch,
     pub(super) options: HubOptions,
     pub(super) state: Mutex<State>,
-    lane: mpsc::Sender<Item>,
+    pub(super) lane: mpsc::Sender<Item>,
 }
 
 pub(super) struct State {
     pub(super) log: Log,
     pub(super) connections: HashMap<ConnectionId, Connection>,
     /// How many connections receive a topic; their own topics are not listed.
-    interest: HashMap<Topic, usize>,
-    tombstones: HashMap<ConnectionId, Instant>,
+    pub(super) interest: HashMap<Topic, usize>,
+    /// Who is connected, by group and user.
+    pub(super) roll: Roll,
+    pub(super) tombstones: HashMap<ConnectionId, Instant>,
     versions: u64,
+    /// What is published once, with the end of its life.
+    pub(super) requests: HashMap<String, (Bytes, Instant)>,
 }
 
 pub(super) struct Connection {
     pub(super) user: Option<UserId>,
-    entered: bool,
+    pub(super) entered: bool,
     pub(super) groups: HashSet<GroupName>,
     pub(super) version: Version,
     /// Until when it may be taken over, where nobody owns it.
@@ -54,7 +60,8 @@ pub(super) struct Connection {
 
 /// What waits for the sink.
 pub(super) struct Item {
-    delivery: Delivery,
+    /// Nothing for one that only asks how far the sink is.
+    delivery: Option<Delivery>,
     /// Told once the sink was given the delivery.
     done: Option<oneshot::Sender<()>>,
 }
@@ -65,8 +72,10 @@ impl Hub {
         let state = State {
             log: Log::new(options.clone()),
             versions: 0,
+            requests: HashMap::new(),
             connections: HashMap::new(),
             interest: HashMap::new(),
+            roll: Roll::default(),
             tombstones: HashMap::new(),
         };
         (
@@ -79,32 +88,6 @@ impl Hub {
             },
             items,
         )
-    }
-
-    pub(super) async fn publish(
-        &self,
-        topic: &Topic,
-        envelope: &Arc<Envelope>,
-    ) -> Result<Option<Offset>, BackplaneError> {
-        // Waiting for room comes before the lock: entries then reach the lane in the order of their offsets.
-        let room = self.lane.reserve().await.map_err(|_| BackplaneError::Closed)?;
-        let mut state = self.state.lock();
-        let receivers = match topic {
-            Topic::Connection(id) => match state.connections.get(id) {
-                None => return Ok(None),
-                Some(connection) => connection.entered && connection.parked.is_none(),
-            },
-            topic => state.interest.contains_key(topic),
-        };
-        let kept = (!self.options.volatile).then(|| Arc::clone(envelope));
-        let offset = match kept {
-            Some(kept) => state.log.append(topic, Some(kept)),
-            None => state.log.skip(),
-        };
-        if receivers {
-            room.send(Item::message(topic, offset, envelope));
-        }
-        Ok(Some(offset))
     }
 
     /// Appends to a connection's topic what a call answers, if `allowed` says so.
@@ -140,7 +123,7 @@ impl Hub {
         connection: &ConnectionRecord,
         claim: bool,
     ) -> Result<Entered, BackplaneError> {
-        let mut version = Version(0);
+        let (mut version, mut groups) = (Version(0), Vec::new());
         let offset = self
             .change(&connection.id, |state| {
                 if claim && state.claim(&self.node, connection) != Claim::Claimed {
@@ -152,6 +135,9 @@ impl Hub {
                     return None;
                 }
                 version = known.version;
+                if let Some(user) = &known.user {
+                    groups = state.roll.user_groups(user);
+                }
                 if let Some(kept) = &connection.state {
                     known.session = Some(Session::new(kept.clone(), &self.epoch, at));
                 }
@@ -162,7 +148,11 @@ impl Hub {
             epoch: self.epoch.clone(),
             offset,
         };
-        Ok(Entered { position, version })
+        Ok(Entered {
+            position,
+            version,
+            groups,
+        })
     }
 
     pub(super) async fn join(&self, id: &ConnectionId, group: &GroupName) -> Result<Offset, BackplaneError> {
@@ -173,6 +163,7 @@ impl Hub {
                 connection.parked.is_none(),
             );
             let topic = Topic::Group(group.clone());
+            state.roll.list(&topic, id);
             if real && owned {
                 state.gain(topic.clone());
             }
@@ -186,6 +177,7 @@ impl Hub {
             let connection = state.connections.get_mut(id)?;
             let (real, owned) = (connection.groups.remove(group), connection.parked.is_none());
             let topic = Topic::Group(group.clone());
+            state.roll.unlist(&topic, id);
             if real && owned {
                 state.lose(&topic);
             }
@@ -223,12 +215,35 @@ impl Hub {
         self.state.lock().log.last()
     }
 
+    /// Waits until the sink was given everything up to now.
+    pub(super) async fn handed_on(&self) -> Result<Offset, BackplaneError> {
+        let room = self.lane.reserve().await.map_err(|_| BackplaneError::Closed)?;
+        let (done, given) = oneshot::channel();
+        let offset = {
+            let state = self.state.lock();
+            room.send(Item {
+                delivery: None,
+                done: Some(done),
+            });
+            state.log.last()
+        };
+        given.await.map_err(|_| BackplaneError::Closed)?;
+        Ok(offset)
+    }
+
+    /// Deliveries that wait for the sink.
+    pub(super) fn waiting(&self) -> usize {
+        self.lane.max_capacity() - self.lane.capacity()
+    }
+
     /// Drops what is too old.
     pub(super) fn sweep(&self) {
         let now = Instant::now();
         let mut state = self.state.lock();
         state.log.sweep(now);
         state.tombstones.retain(|_, end| *end > now);
+        state.roll.sweep(now);
+        state.requests.retain(|_, (_, end)| *end > now);
     }
 
     /// Removes parked connections whose time is up.
@@ -283,7 +298,7 @@ impl Hub {
                 return Ok(offset); // nobody here is to hear of it
             }
             room.send(Item {
-                delivery: change.delivery(id.clone(), offset),
+                delivery: Some(change.delivery(id.clone(), offset)),
                 done: Some(done),
             });
             offset
@@ -294,14 +309,14 @@ impl Hub {
 }
 
 impl Item {
-    fn message(topic: &Topic, offset: Offset, envelope: &Arc<Envelope>) -> Self {
+    pub(super) fn message(topic: &Topic, offset: Offset, envelope: &Arc<Envelope>) -> Self {
         let message = Message {
             topic: topic.clone(),
             offset,
             envelope: Arc::clone(envelope),
         };
         Self {
-            delivery: Delivery::Message(message),
+            delivery: Some(Delivery::Message(message)),
             done: None,
         }
     }
@@ -393,6 +408,9 @@ impl State {
         let first = !std::mem::replace(&mut connection.entered, true);
         let user = connection.user.clone().map(Topic::User);
         let mut topics: Vec<_> = std::iter::once(Topic::All).chain(user).collect();
+        if let Some(user) = topics.get(1) {
+            self.roll.list(user, id);
+        }
         if first {
             topics.iter().for_each(|topic| self.gain(topic.clone()));
         }
@@ -410,6 +428,7 @@ impl State {
         connection.version = version;
         let topics = connection.topics();
         if connection.parked.take().is_some() {
+            self.roll.parked -= 1;
             topics.into_iter().for_each(|topic| self.gain(topic));
         }
     }
@@ -424,14 +443,17 @@ impl State {
     }
 
     /// Takes a connection out of everything.
-    fn take(&mut self, id: &ConnectionId) -> bool {
+    pub(super) fn take(&mut self, id: &ConnectionId) -> bool {
         let Some(connection) = self.connections.remove(id) else {
             return false;
         };
+        let topics = connection.topics();
+        topics.iter().for_each(|topic| self.roll.unlist(topic, id));
         if connection.parked.is_none() {
             let gained = |topic: &&Topic| connection.entered || matches!(topic, Topic::Group(_));
-            let topics = connection.topics();
             topics.iter().filter(gained).for_each(|topic| self.lose(topic));
+        } else {
+            self.roll.parked -= 1;
         }
         self.log.delete(&Topic::Connection(id.clone()));
         true
@@ -446,6 +468,7 @@ impl State {
             return false;
         }
         connection.parked = Some(until);
+        self.roll.parked += 1;
         let topics = connection.topics();
         topics.iter().for_each(|topic| self.lose(topic));
         true
@@ -483,7 +506,10 @@ pub(super) async fn run_lane(
         }
         let (deliveries, done): (Vec<_>, Vec<_>) =
             batch.drain(..).map(|item| (item.delivery, item.done)).unzip();
-        sink.deliver(&deliveries);
+        let deliveries: Vec<_> = deliveries.into_iter().flatten().collect();
+        if !deliveries.is_empty() {
+            sink.deliver(&deliveries);
+        }
         for done in done.into_iter().flatten() {
             let _ = done.send(()); // the caller may have stopped waiting
         }

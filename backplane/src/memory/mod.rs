@@ -2,6 +2,8 @@
 
 mod hub;
 mod log;
+mod publish;
+mod roster;
 mod sessions;
 
 use std::collections::HashMap;
@@ -21,9 +23,10 @@ use uuid::Uuid;
 
 use self::hub::{Hub, run_lane};
 use crate::backplane::{
-    Backplane, Claim, ConnectionRecord, HubOptions, HubSink, LogRead, NodeService, Status,
+    Backplane, Claim, ConnectionRecord, HubOptions, HubSink, LogRead, NodeService, Statistics, Status,
 };
 use crate::error::BackplaneError;
+use crate::once::{Once, Published};
 use crate::position::{Epoch, Offset, Position};
 use crate::random;
 use crate::sessions::Entered;
@@ -123,6 +126,14 @@ impl Backplane for MemoryBackplane {
         self.status.subscribe()
     }
 
+    fn statistics(&self) -> Statistics {
+        let waiting = self.hubs.read().values().map(|hub| hub.waiting()).sum();
+        Statistics {
+            waiting,
+            ..Statistics::default()
+        }
+    }
+
     fn cluster_secret(&self) -> Arc<[u8]> {
         Arc::clone(&self.secret)
     }
@@ -154,6 +165,20 @@ impl Backplane for MemoryBackplane {
                 receipts.push(hub.publish(topic, &envelope).await?);
             }
             Ok(receipts)
+        }
+        .boxed()
+    }
+
+    fn publish_once<'a>(
+        &'a self,
+        hub: &'a HubName,
+        topic: &'a Topic,
+        envelope: &'a Envelope,
+        once: &'a Once,
+    ) -> BoxFuture<'a, Result<Published, BackplaneError>> {
+        async move {
+            let envelope = Arc::new(envelope.clone());
+            self.hub(hub)?.publish_once(topic, &envelope, once).await
         }
         .boxed()
     }

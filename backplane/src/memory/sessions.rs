@@ -282,6 +282,16 @@ impl Sessions for MemoryBackplane {
         .boxed()
     }
 
+    fn handed_on<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>> {
+        async move {
+            Ok(Position {
+                epoch: self.epoch.clone(),
+                offset: self.hub(hub)?.handed_on().await?,
+            })
+        }
+        .boxed()
+    }
+
     fn checkpoint<'a>(
         &'a self,
         hub: &'a HubName,

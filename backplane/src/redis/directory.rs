@@ -150,7 +150,7 @@ impl Inner {
             .interest(hub, topics.map(Subject::Topic).collect(), deadline)
             .await?;
         loop {
-            let (place, version) = {
+            let (place, version, groups) = {
                 let _gate = self.pass(hub, deadline).await?;
                 let entered = hub.scripts.enter(&self.commands, &connection, claim).await?;
                 let entered = owned(entered, id)?;
@@ -163,7 +163,11 @@ impl Inner {
             };
             if self.reached(hub.waiters.wait(place), begun, deadline).await? {
                 drop(interested);
-                return Ok(Entered { position, version });
+                return Ok(Entered {
+                    position,
+                    version,
+                    groups,
+                });
             }
         }
     }
@@ -277,8 +281,11 @@ pub(super) fn removal(tombstone: Duration) -> Unfinished {
     }
 }
 
+/// User and state of a connection that was removed.
+type Removed = (Option<UserId>, Option<State>);
+
 /// What `remove.lua` answered: user and state, where the connection was removed by this call.
-pub(super) fn removed(answer: Value) -> Result<Option<(Option<UserId>, Option<State>)>, BackplaneError> {
+pub(super) fn removed(answer: Value) -> Result<Option<Removed>, BackplaneError> {
     let Ok([removed, user, state]) = <[Value; 3]>::try_from(items(answer)?) else {
         return Err(malformed("a removal of another length"));
     };

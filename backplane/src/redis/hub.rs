@@ -1,7 +1,7 @@
 //! One hub as this node serves it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -11,6 +11,7 @@ use tracing::debug;
 use super::local::{Local, Subject};
 use super::script::{Extent, HubScripts};
 use super::waiters::Waiters;
+use crate::backplane::Statistics;
 use crate::topic::HubName;
 
 pub(super) struct Hub {
@@ -25,6 +26,8 @@ pub(super) struct Hub {
     queue: mpsc::Sender<Bytes>,
     behind: AtomicBool,
     woken: Notify,
+    repairs: AtomicU64,
+    repaired: AtomicU64,
 }
 
 impl Hub {
@@ -46,8 +49,23 @@ impl Hub {
             queue,
             behind: AtomicBool::new(false),
             woken: Notify::new(),
+            repairs: AtomicU64::new(0),
+            repaired: AtomicU64::new(0),
         };
         (Arc::new(hub), pushes)
+    }
+
+    /// Notes that the lane read the log, and handed on what it had missed.
+    pub(super) fn note_repair(&self, entries: u64) {
+        self.repairs.fetch_add(1, Ordering::Relaxed);
+        self.repaired.fetch_add(entries, Ordering::Relaxed);
+    }
+
+    /// Adds how this hub keeps up.
+    pub(super) fn add_to(&self, statistics: &mut Statistics) {
+        statistics.waiting += self.queue.max_capacity() - self.queue.capacity();
+        statistics.repairs += self.repairs.load(Ordering::Relaxed);
+        statistics.repaired += self.repaired.load(Ordering::Relaxed);
     }
 
     /// Takes a push. Never waits: what finds no room is read from the log.

@@ -98,6 +98,11 @@ impl HubKeys {
         format!("{}:stream:{topic}", self.base)
     }
 
+    /// String with a life: what a request said that is published once.
+    pub(super) fn once(&self, request: &str) -> String {
+        format!("{}:once:{request}", self.base)
+    }
+
     /// String: a topic's newest offset.
     pub(super) fn tail(&self, topic: &str) -> String {
         format!("{}:tail:{topic}", self.base)
@@ -128,12 +133,22 @@ impl HubKeys {
         format!("{}:parked", self.base)
     }
 
-    /// Set, when followed by a group's name: the connections of the group.
+    /// Set: the groups that have connections.
+    pub(super) fn group_names(&self) -> String {
+        format!("{}:group-names", self.base)
+    }
+
+    /// Sorted set with a life: group that a user's connections join when they come → until when.
+    pub(super) fn user_groups(&self, user: &str) -> String {
+        format!("{}:user-groups:{user}", self.base)
+    }
+
+    /// Sorted set without scores, when followed by a group's name: the connections of the group.
     pub(super) fn group_prefix(&self) -> String {
         format!("{}:group:", self.base)
     }
 
-    /// Set, when followed by a user's id: the connections of the user.
+    /// Sorted set without scores, when followed by a user's id: the connections of the user.
     pub(super) fn user_prefix(&self) -> String {
         format!("{}:user:", self.base)
     }

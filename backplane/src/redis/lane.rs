@@ -32,6 +32,8 @@ pub(super) struct Lane {
     sink: Arc<dyn HubSink>,
     /// What the sink is given next.
     out: Vec<Delivery>,
+    /// Entries of the log that were handed on since it is being read.
+    repaired: u64,
 }
 
 /// Where an entry comes from.
@@ -55,6 +57,7 @@ impl Lane {
             cursor: extent.last,
             sink,
             out: Vec::new(),
+            repaired: 0,
         }
     }
 
@@ -164,6 +167,9 @@ impl Lane {
             }
         };
         self.cursor = entry.offset;
+        if matches!(source, Source::Log { .. }) {
+            self.repaired += 1;
+        }
         if received || matches!(entry.topic, Topic::Connection(_)) {
             self.hand_on(local, entry, received);
         }
@@ -265,7 +271,12 @@ impl Lane {
         let mut backoff = Backoff::new();
         loop {
             self.hub.take_behind(); // what finds no room from here on is noticed again
-            match self.read_on().await {
+            let read = self.read_on().await;
+            let repaired = std::mem::take(&mut self.repaired);
+            if repaired > 0 {
+                self.hub.note_repair(repaired);
+            }
+            match read {
                 Ok(()) => return,
                 Err(BackplaneError::Closed) => return,
                 Err(error) => debug!(hub = %self.hub.name, %error, "log can't be read yet"),

@@ -24,9 +24,11 @@ mod location;
 mod nodes;
 mod options;
 mod pool;
+mod publish;
 mod reaper;
 mod renewal;
 mod replay;
+mod roster;
 mod rpc;
 mod script;
 mod sentinel;
@@ -62,9 +64,10 @@ pub use self::options::RedisOptions;
 use self::rpc::Rpc;
 use self::script::{HubScripts, TopicRead};
 use crate::backplane::{
-    Backplane, Claim, ConnectionRecord, HubOptions, HubSink, LogRead, Message, NodeService, Status,
+    Backplane, Claim, ConnectionRecord, HubOptions, HubSink, LogRead, Message, NodeService, Statistics, Status,
 };
 use crate::error::BackplaneError;
+use crate::once::{Once, Published};
 use crate::position::{Offset, Position};
 use crate::proof::is_complete;
 use crate::sessions::Entered;
@@ -224,6 +227,12 @@ impl Backplane for RedisBackplane {
         self.inner.standing.watch()
     }
 
+    fn statistics(&self) -> Statistics {
+        let mut statistics = Statistics::default();
+        self.inner.all_hubs().iter().for_each(|hub| hub.add_to(&mut statistics));
+        statistics
+    }
+
     fn cluster_secret(&self) -> Arc<[u8]> {
         self.inner.nodes.secret()
     }
@@ -257,6 +266,25 @@ impl Backplane for RedisBackplane {
             };
             hub.scripts
                 .publish(&self.inner.commands, topics, &entry.encode_to_vec().into())
+                .await
+        }
+        .boxed()
+    }
+
+    fn publish_once<'a>(
+        &'a self,
+        hub: &'a HubName,
+        topic: &'a Topic,
+        envelope: &'a Envelope,
+        once: &'a Once,
+    ) -> BoxFuture<'a, Result<Published, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let entry = wire::Entry {
+                body: Some(wire::entry::Body::Message(envelope.clone())),
+            };
+            hub.scripts
+                .publish_once(&self.inner.commands, topic, entry.encode_to_vec().into(), once)
                 .await
         }
         .boxed()

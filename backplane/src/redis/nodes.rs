@@ -104,7 +104,8 @@ impl Inner {
         if outcome.is_err() {
             state.reap_from = None;
         }
-        self.standing.set_beating(outcome.is_ok());
+        self.standing
+            .set_beating(outcome.is_ok() && !self.nodes.is_barred());
         outcome
     }
 

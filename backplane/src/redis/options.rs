@@ -45,7 +45,8 @@ pub struct RedisOptions {
     pub cluster_secret: Option<Arc<[u8]>>,
     /// PEM file with the certificate authorities to trust instead of the system's (`rediss…://`).
     pub ca_file: Option<PathBuf>,
-    /// User to log in to sentinels with, from the URL's parameter.
+    /// User to log in to sentinels with, from the URL's parameter. It must be allowed
+    /// `SENTINEL GET-MASTER-ADDR-BY-NAME`.
     pub sentinel_username: Option<String>,
     /// Password to log in to sentinels with, from the URL's parameter.
     pub sentinel_password: Option<String>,

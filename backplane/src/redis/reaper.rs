@@ -41,6 +41,7 @@ impl HubScripts {
             self.keys.tail(&topic),
             self.keys.calls(id),
             self.keys.parked(),
+            self.keys.group_names(),
         ];
         Invocation::new(Name::Remove, keys)
             .arg(owner.map(ToString::to_string).unwrap_or_default())
@@ -145,6 +146,9 @@ impl Inner {
         ids: &[ConnectionId],
         name: &str,
     ) -> Result<usize, BackplaneError> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
         let tombstone = self.options.orphan_tombstone.as_millis();
         let remove = |id| scripts.remove_call(owner, id, tombstone, name, true);
         let calls: Vec<_> = ids.iter().map(remove).collect();

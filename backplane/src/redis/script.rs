@@ -40,11 +40,16 @@ pub(super) enum Name {
     Checkpoint,
     Park,
     Expired,
+    PublishOnce,
+    UserJoin,
+    UserGroups,
+    Parked,
+    Census,
 }
 
 const LOG: &str = include_str!("scripts/log.lua");
 /// In the order of [`Name`].
-const TEXTS: [&str; 21] = [
+const TEXTS: [&str; 26] = [
     include_str!("scripts/publish.lua"),
     include_str!("scripts/publish_direct.lua"),
     include_str!("scripts/claim.lua"),
@@ -66,6 +71,11 @@ const TEXTS: [&str; 21] = [
     include_str!("scripts/checkpoint.lua"),
     include_str!("scripts/park.lua"),
     include_str!("scripts/expired.lua"),
+    include_str!("scripts/publish_once.lua"),
+    include_str!("scripts/user_join.lua"),
+    include_str!("scripts/user_groups.lua"),
+    include_str!("scripts/parked.lua"),
+    include_str!("scripts/census.lua"),
 ];
 
 /// The scripts as they are called on one run of one server.
@@ -179,34 +189,6 @@ pub(super) struct HubScripts {
 }
 
 impl HubScripts {
-    /// Publishes to each topic; nothing for a connection that nobody owns.
-    pub(super) async fn publish(
-        &self,
-        commands: &Commands,
-        topics: &[Topic],
-        entry: &Bytes,
-    ) -> Result<Vec<Option<Offset>>, BackplaneError> {
-        let calls: Vec<_> = topics
-            .iter()
-            .map(|topic| self.publish_call(topic, entry))
-            .collect();
-        let answers = commands.scripts(&calls, Repeat::Never).await?;
-        answers.into_iter().map(decode).collect()
-    }
-
-    fn publish_call(&self, topic: &Topic, entry: &Bytes) -> Invocation {
-        let key = topic.key();
-        let mut keys = self.log_keys(&key);
-        let call = if let Topic::Connection(id) = topic {
-            keys.push(self.keys.connection(id));
-            Invocation::new(Name::PublishDirect, keys).arg(self.keys.lane_prefix())
-        } else {
-            Invocation::new(Name::Publish, keys).arg(self.keys.topic_channel(&key))
-        };
-        let kept = if self.options.volatile { 0 } else { self.kept() };
-        self.entry_arguments(call.arg(key), entry.clone(), kept)
-    }
-
     /// Who owns the connection now, and whether this call made it so; nothing where it was closed.
     pub(super) async fn claim(
         &self,
@@ -224,22 +206,24 @@ impl HubScripts {
         decode(commands.script(&call, Repeat::Safe).await?)
     }
 
-    /// Where the connection begins to receive; nothing where this node does not own it.
+    /// Where the connection begins to receive, and its user's groups; nothing where this node does not own it.
     pub(super) async fn enter(
         &self,
         commands: &Commands,
         connection: &ConnectionRecord,
         claim: bool,
-    ) -> Result<Option<(Place, Version)>, BackplaneError> {
+    ) -> Result<Option<(Place, Version, Vec<GroupName>)>, BackplaneError> {
         let (id, user) = (&connection.id, connection.user.as_ref());
         let topic = Topic::Connection(id.clone());
         let mut keys = self.log_keys(&topic.key());
-        let of_user = format!("{}{}", self.keys.user_prefix(), user.map_or("", UserId::as_str));
+        let user_name = user.map_or("", UserId::as_str);
+        let of_user = format!("{}{user_name}", self.keys.user_prefix());
         keys.extend([
             self.keys.connection(id),
             self.keys.node(&self.node),
             self.keys.closed(id),
             of_user,
+            self.keys.user_groups(user_name),
         ]);
         let topics: Vec<_> = std::iter::once(Topic::All)
             .chain(user.cloned().map(Topic::User))
@@ -251,8 +235,11 @@ impl HubScripts {
             .arg(if claim { "1" } else { "0" })
             .arg(connection.state.as_ref().map(marked).unwrap_or_default());
         let call = self.membership_arguments(call, id, Change::Joined, &topics);
-        let entered: Option<(String, Offset, u64)> = decode(commands.script(&call, Repeat::Safe).await?)?;
-        Ok(entered.map(|(epoch, offset, version)| (place(&epoch, offset), Version(version))))
+        let entered: Option<(String, Offset, u64, Vec<String>)> =
+            decode(commands.script(&call, Repeat::Safe).await?)?;
+        Ok(entered.map(|(epoch, offset, version, groups)| {
+            (place(&epoch, offset), Version(version), group_names(&groups))
+        }))
     }
 
     /// Where the connection becomes, or ceases to be, a member; nothing where this node does not own it. With `parked`:
@@ -272,7 +259,12 @@ impl HubScripts {
         };
         let mut keys = self.log_keys(&Topic::Connection(id.clone()).key());
         let of_group = format!("{}{group}", self.keys.group_prefix());
-        keys.extend([self.keys.connection(id), self.keys.groups(id), of_group]);
+        keys.extend([
+            self.keys.connection(id),
+            self.keys.groups(id),
+            of_group,
+            self.keys.group_names(),
+        ]);
         let owner = if parked { "" } else { self.node.as_str() };
         let topic = Topic::Group(group.clone());
         let call = Invocation::new(name, keys)
@@ -312,6 +304,7 @@ impl HubScripts {
             self.keys.groups(id),
             self.keys.node(&self.node),
             self.keys.closed(id),
+            self.keys.group_names(),
         ];
         let call = self
             .own(Name::Register, keys, id)
@@ -462,6 +455,14 @@ impl HubScripts {
 /// A state as an argument: it may be empty, and no state is something else.
 fn marked(state: &State) -> Bytes {
     [b"s", state.as_ref()].concat().into()
+}
+
+/// Groups as the server names them.
+pub(super) fn group_names(names: &[String]) -> Vec<GroupName> {
+    names
+        .iter()
+        .filter_map(|name| GroupName::parse(name).ok())
+        .collect()
 }
 
 fn user_text(user: Option<&UserId>) -> String {

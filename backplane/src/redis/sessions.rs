@@ -192,7 +192,10 @@ impl Inner {
             if candidate.version != version {
                 return Ok(TakeOver::Changed);
             }
-            if matches!(hub.local.lock().unfinished.get(&id), Some(Unfinished::Remove { .. })) {
+            if matches!(
+                hub.local.lock().unfinished.get(&id),
+                Some(Unfinished::Remove { .. })
+            ) {
                 return Ok(TakeOver::Gone); // it was closed, and the server is told as soon as it can be
             }
             if !self.begin_taking(&hub, &candidate.record).await? {
@@ -420,6 +423,31 @@ impl Sessions for RedisBackplane {
             let hub = self.inner.hub(hub)?;
             let script = hub.scripts.settle_call(connection, call);
             decode(self.inner.commands.script(&script, Repeat::Safe).await?)
+        }
+        .boxed()
+    }
+
+    fn handed_on<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let begun = Instant::now();
+            let deadline = self.inner.deadline();
+            loop {
+                let extent = hub.scripts.extent(&self.inner.commands).await?;
+                let position = Position {
+                    epoch: extent.epoch.clone(),
+                    offset: extent.last,
+                };
+                let place = place(extent.epoch.as_str(), extent.last);
+                let mut reached = hub.waiters.wait(place);
+                if reached.try_recv().is_ok() {
+                    return Ok(position);
+                }
+                hub.set_behind(); // there may be nothing for this node up to there, and then nothing is pushed
+                if self.inner.reached(reached, begun, deadline).await? {
+                    return Ok(position);
+                }
+            }
         }
         .boxed()
     }

@@ -34,7 +34,7 @@ pub(super) struct Subscription {
     shard: Arc<Shard>,
     state: Arc<SubscriptionState>,
     bound: Duration,
-    /// The channel on which this node hears itself.
+    /// The channel on which this node hears itself: its own, where that lives there.
     probe: String,
 }
 
@@ -81,11 +81,6 @@ impl Subscription {
         subscription
             .subscribe(std::slice::from_ref(&subscription.probe))
             .await?;
-        let own = inner.keys.node_channel(&inner.options.node);
-        let has_own = shard.slots.contain(&own);
-        if has_own && own != subscription.probe {
-            subscription.subscribe(&[own]).await?;
-        }
         let hubs = inner.hubs_of(shard);
         for hub in &hubs {
             hub.local.lock().unsubscribed();
@@ -180,12 +175,18 @@ impl Inner {
             sent: false,
         };
         loop {
+            let step = async {
+                tokio::select! {
+                    () = subscription.state.ended.cancelled() => Err(End::Lost("the server closed it".to_owned())),
+                    () = wanted.notified() => self.subscribe_wanted(subscription).await,
+                    _ = sweeps.tick() => self.leave_idle(subscription).await,
+                    _ = probes.tick() => self.probe(subscription, &mut probe).await,
+                }
+            };
+            // What is left half done is done anew by the next round.
             let outcome = tokio::select! {
                 () = round.over.cancelled() => return End::Over,
-                () = subscription.state.ended.cancelled() => return End::Lost("the server closed it".to_owned()),
-                () = wanted.notified() => self.subscribe_wanted(subscription).await,
-                _ = sweeps.tick() => self.leave_idle(subscription).await,
-                _ = probes.tick() => self.probe(subscription, &mut probe).await,
+                outcome = step => outcome,
             };
             if let Err(end) = outcome {
                 return end;

@@ -119,7 +119,8 @@ impl World {
         self.end_bursts().await;
         for number in 0..CONNECTIONS {
             if !matches!(self.connections[number].place, Place::On(_)) {
-                self.take_over(number, number % self.nodes.len(), Vec::new()).await;
+                self.take_over(number, number % self.nodes.len(), Vec::new())
+                    .await;
             }
         }
         self.publish(0, To::All, None, "end".to_owned()).await;

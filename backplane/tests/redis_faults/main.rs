@@ -2,9 +2,11 @@
 #![cfg(feature = "redis")]
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+mod answers;
 mod connection;
 mod lane;
 mod nodes;
+mod roster;
 mod server;
 mod sessions;
 #[path = "../support/mod.rs"]

@@ -337,7 +337,7 @@ async fn a_change_that_the_server_knows_already_is_told_to_the_sink() {
         .command(&format!("SADD hubcast:{{{hub}}}:groups:{id} g"))
         .await;
     server
-        .command(&format!("SADD hubcast:{{{hub}}}:group:g {id}"))
+        .command(&format!("ZADD hubcast:{{{hub}}}:group:g 0 {id}"))
         .await;
     member.join(id, "g").await;
     member.publish(of_group("g"), "one").await;
@@ -383,4 +383,40 @@ async fn the_id_of_a_connection_is_refused_after_a_take_over_without_an_answer()
     let taken = member.take_over(&connection.id).await;
     assert_eq!(taken.record, connection);
     assert!(member.remove(&connection.id).await);
+}
+
+/// A connection that was closed while the server could not be told is not taken over before it is.
+#[tokio::test]
+async fn a_connection_whose_removal_waits_is_not_taken_over() {
+    let mut server = RedisServer::start_with(&["--appendonly yes", "--appendfsync always"]).await;
+    let mut options = server.options("a");
+    options.reconnect_wait = Duration::from_millis(300);
+    options.heartbeat_interval = Duration::from_secs(2); // which tells the server of it
+    let member = one(Arc::new(RedisBackplane::connect(options).await.unwrap()), many()).await;
+    let (connection, entered) = member.connect_resumable(None).await;
+    server.kill().await;
+    assert!(member.remove(&connection.id).await, "it is kept");
+    assert!(server.restart().await);
+    eventually("the server is reached", async || {
+        let outcome = member
+            .node
+            .take_over(&member.hub, &connection.id, entered.version)
+            .await;
+        match outcome {
+            Ok(outcome) => {
+                assert!(matches!(outcome, TakeOver::Gone), "{outcome:?}");
+                Some(())
+            }
+            Err(error) => {
+                assert!(error.is_transient(), "{error}");
+                None
+            }
+        }
+    })
+    .await;
+    eventually("the removal is carried out", async || {
+        let listing = member.node.look_up(&member.hub, &connection.id).await;
+        matches!(listing, Ok(None)).then_some(())
+    })
+    .await;
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::cluster_set::{ClusterSet, ask, masters_of};
 use crate::failover::Watched;
 use crate::support::{RedisServer, free_port};
-use crate::{Tls, can_run, nodes, options};
+use crate::{Tls, can_run, impatient_nodes, nodes, options};
 
 const PROGRAMS: [&str; 2] = ["redis-server", "redis-cli"];
 
@@ -119,6 +119,25 @@ async fn a_master_that_is_replaced_while_it_lives_is_left() {
     let outage = watched.survives(begun).await;
     println!("cluster, planned: publishing worked {outage:?} after the request");
     watched.receives_all_of(load).await;
+    watched.leave().await;
+}
+
+#[tokio::test]
+async fn a_master_that_hangs_is_left() {
+    if !can_run(&PROGRAMS) {
+        return;
+    }
+    let set = ClusterSet::start(1).await;
+    let nodes = impatient_nodes(&set.url(), 2).await;
+    let watched = Watched::new(&open(&nodes, HubOptions::default()).await).await;
+    let master = set.master_of(watched.hub()).await;
+    let hanging = set.servers.iter().find(|server| server.port() == master.port);
+    let begun = Instant::now();
+    hanging.unwrap().signal("STOP").await;
+    let outage = watched.survives(begun).await;
+    println!("cluster, SIGSTOP: publishing worked again after {outage:?}");
+    hanging.unwrap().signal("CONT").await;
+    watched.publish_all("later").await;
     watched.leave().await;
 }
 

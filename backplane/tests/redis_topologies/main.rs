@@ -44,9 +44,22 @@ fn options(url: &str, node: &str) -> RedisOptions {
 }
 
 async fn nodes(url: &str, count: usize) -> Vec<Arc<dyn Backplane>> {
+    nodes_with(url, count, |_| {}).await
+}
+
+/// Nodes whose calls end soon where a server hangs.
+async fn impatient_nodes(url: &str, count: usize) -> Vec<Arc<dyn Backplane>> {
+    nodes_with(url, count, |options| {
+        options.command_timeout = Duration::from_secs(1);
+    })
+    .await
+}
+
+async fn nodes_with(url: &str, count: usize, adjust: impl Fn(&mut RedisOptions)) -> Vec<Arc<dyn Backplane>> {
     let mut nodes: Vec<Arc<dyn Backplane>> = Vec::new();
     for number in 0..count {
-        let options = options(url, &format!("node-{number}"));
+        let mut options = options(url, &format!("node-{number}"));
+        adjust(&mut options);
         nodes.push(Arc::new(RedisBackplane::connect(options).await.unwrap()));
     }
     nodes

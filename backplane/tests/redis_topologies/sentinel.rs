@@ -12,7 +12,7 @@ use crate::cluster_set::ask;
 use crate::failover::Watched;
 use crate::sentinel_set::{MASTER, SentinelSet, Settings};
 use crate::support::free_port;
-use crate::{Tls, can_run, nodes, options};
+use crate::{Tls, can_run, impatient_nodes, nodes, options};
 
 async fn three() -> SentinelSet {
     let set = SentinelSet::start(&Settings {
@@ -99,6 +99,24 @@ async fn a_master_that_is_replaced_while_it_lives_is_left() {
     println!("sentinels, planned: publishing worked {outage:?} after the new epoch was told");
     connected(&nodes).await;
     watched.receives_all_of(load).await;
+    watched.leave().await;
+}
+
+#[tokio::test]
+async fn a_master_that_hangs_is_left() {
+    if !can_run(&["redis-server"]) {
+        return;
+    }
+    let set = three().await;
+    let nodes = impatient_nodes(&set.url(), 2).await;
+    let watched = Watched::new(&open(&nodes, HubOptions::default()).await).await;
+    let begun = Instant::now();
+    set.servers[0].signal("STOP").await;
+    let outage = watched.survives(begun).await;
+    println!("sentinels, SIGSTOP: publishing worked again after {outage:?}");
+    connected(&nodes).await;
+    set.servers[0].signal("CONT").await;
+    watched.publish_all("later").await;
     watched.leave().await;
 }
 

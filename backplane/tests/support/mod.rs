@@ -97,6 +97,16 @@ impl RedisServer {
         }
     }
 
+    /// Sends a signal, such as `STOP` or `CONT`.
+    pub async fn signal(&self, name: &str) {
+        let id = self.child.as_ref().and_then(Child::id).unwrap();
+        let sent = Command::new("kill")
+            .args([format!("-{name}"), id.to_string()])
+            .status()
+            .await;
+        assert!(sent.unwrap().success());
+    }
+
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }

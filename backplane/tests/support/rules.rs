@@ -57,6 +57,21 @@ macro_rules! all_rules {
                 a_parked_connection_is_nobodys,
                 a_connection_may_move_again_and_again,
                 a_parked_connection_is_removed_when_its_time_is_up;
+            once:
+                a_request_is_published_once,
+                a_key_is_for_one_content_of_one_hub,
+                a_request_to_nobody_is_not_published_later;
+            roster:
+                connections_are_counted_and_found,
+                pages_have_everybody_once,
+                a_connection_tells_its_groups,
+                a_census_counts_connections_and_groups,
+                a_parked_connection_counts,
+                a_users_groups_await_its_connections,
+                a_users_time_in_a_group_ends,
+                a_users_groups_are_bounded,
+                parked_connections_are_listed,
+                a_parked_connection_is_removed_once;
             calls:
                 what_was_noted_goes_with_the_connection,
                 a_call_is_answered_from_anywhere_until_it_ends,

@@ -162,8 +162,8 @@ fn reads_connection(hub: Hub) -> Hub {
         context.user().map(ToString::to_string)
     })
     .method("GetRoles", async |context: Context| {
-        let roles = context.connection().identity().roles();
-        roles.map(str::to_owned).collect::<Vec<_>>()
+        let identity = context.connection().identity();
+        identity.roles().map(str::to_owned).collect::<Vec<_>>()
     })
     .method("GetActiveTransportName", async |context: Context| {
         context.connection().transport().map(|transport| transport.name())

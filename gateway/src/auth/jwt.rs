@@ -1,151 +1,157 @@
-//! JSON Web Tokens signed with the shared access keys.
+//! JSON Web Tokens of clients.
+
+use std::path::Path;
+use std::sync::Arc;
 
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+use jsonwebtoken::{Header, decode, decode_header};
 use serde_json::{Map, Value};
 
+use super::audience::ClientAudience;
+use super::jwks::{KeySet, Pace, Source};
+use super::keys::Key;
 use super::{AuthError, Identity};
-use crate::options::AuthOptions;
+use crate::options::{AuthOptions, OptionError};
 
 /// Longest accepted token, in bytes: what fits into request headers anyway.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
-/// Checks HS256 tokens against the access keys. Without a key no token is valid.
+/// Checks tokens against all keys. Without a key no token is valid.
 pub(crate) struct JwtVerifier {
-    keys: Vec<DecodingKey>,
-    validation: Validation,
+    /// Access keys and those of `auth.key_files`.
+    fixed: Vec<Key>,
+    sets: Vec<Arc<KeySet>>,
+    issuers: Vec<String>,
+    audience: ClientAudience,
+    user_claim: Option<String>,
 }
 
 impl JwtVerifier {
-    pub(crate) fn new(options: &AuthOptions) -> Self {
-        // The algorithm is fixed here and never taken from the token: `none` and other families are refused.
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.leeway = options.leeway.0.as_secs();
-        validation.validate_nbf = true;
-        validation.validate_aud = false;
-        validation.set_required_spec_claims(&["exp"]);
-        Self {
-            keys: options.keys().map(DecodingKey::from_secret).collect(),
-            validation,
+    /// # Errors
+    /// The first key that can't be used, by the setting that names it.
+    pub(crate) fn new(options: &AuthOptions) -> Result<Self, OptionError> {
+        let leeway = options.leeway.0.as_secs();
+        let mut fixed: Vec<_> = options.keys().map(|key| Key::access(key, leeway)).collect();
+        for path in &options.key_files {
+            fixed.push(read_key(path, leeway)?);
         }
+        Ok(Self {
+            fixed,
+            sets: key_sets(options, leeway)?,
+            issuers: options.issuers.clone(),
+            audience: ClientAudience::new(&options.audiences, &options.audience_hosts),
+            user_claim: options.user_claim.clone(),
+        })
     }
 
-    pub(crate) fn verify(&self, token: &str) -> Result<Identity, AuthError> {
+    /// Reads a token that is shown to a hub. Without a hub the token may be for any.
+    pub(crate) async fn verify(&self, hub: Option<&str>, token: &str) -> Result<Identity, AuthError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(AuthError::Invalid);
         }
+        // An algorithm that nobody knows, `none` for one, is no header.
+        let header = decode_header(token).map_err(|_| AuthError::Invalid)?;
         let mut refusal = AuthError::Invalid;
-        for key in &self.keys {
-            match decode::<Map<String, Value>>(token, key, &self.validation) {
-                Ok(data) => return Identity::from_claims(data.claims),
-                Err(error) if matches!(error.kind(), ErrorKind::ExpiredSignature) => {
-                    refusal = AuthError::Expired;
+        for key in &self.fixed {
+            match self.check(key, &header, hub, token) {
+                Ok(identity) => return Ok(identity),
+                Err(error) => refusal = refusal.or(error),
+            }
+        }
+        for set in &self.sets {
+            set.freshen(header.kid.as_deref()).await;
+            for key in set.keys().iter() {
+                match self.check(key, &header, hub, token) {
+                    Ok(identity) => return Ok(identity),
+                    Err(error) => refusal = refusal.or(error),
                 }
-                Err(_) => {}
             }
         }
         Err(refusal)
     }
+
+    fn check(
+        &self,
+        key: &Key,
+        header: &Header,
+        hub: Option<&str>,
+        token: &str,
+    ) -> Result<Identity, AuthError> {
+        if !key.fits(header.alg, header.kid.as_deref()) {
+            return Err(AuthError::Invalid);
+        }
+        let data = decode::<Map<String, Value>>(token, key.decoding(), key.validation());
+        let claims = data.map_err(|error| match error.kind() {
+            ErrorKind::ExpiredSignature => AuthError::Expired,
+            ErrorKind::ImmatureSignature => AuthError::NotYet,
+            _ => AuthError::Invalid,
+        })?;
+        let claims = claims.claims;
+        // Who has an access key speaks for this gateway, and may leave out issuer and audience. What is there must fit.
+        match claims.get("iss") {
+            None if key.is_own() || self.issuers.is_empty() => {}
+            Some(_) if self.issuers.is_empty() => {}
+            Some(Value::String(issuer)) if self.issuers.contains(issuer) => {}
+            _ => return Err(AuthError::Issuer),
+        }
+        match claims.get("aud") {
+            None if key.is_own() || !self.audience.is_required() => {}
+            Some(audience) if self.audience.holds(audience, hub) => {}
+            _ => return Err(AuthError::Audience),
+        }
+        Identity::from_claims_with(claims, self.user_claim.as_deref())
+    }
+}
+
+fn read_key(path: &Path, leeway: u64) -> Result<Key, OptionError> {
+    let fail = |problem: String| OptionError {
+        key: "auth.key_files",
+        problem: format!("{} {problem}", path.display()),
+    };
+    let pem = std::fs::read(path).map_err(|error| fail(format!("can't be read: {error}")))?;
+    Key::from_pem(&pem, leeway).map_err(|error| fail(error.to_string()))
+}
+
+fn key_sets(options: &AuthOptions, leeway: u64) -> Result<Vec<Arc<KeySet>>, OptionError> {
+    let pace = Pace {
+        interval: options.jwks_interval.0,
+        max_age: options.jwks_max_age.0,
+    };
+    let mut sets = Vec::new();
+    if let Some(path) = &options.jwks_file {
+        let set = KeySet::of_file(path.clone(), pace, leeway).map_err(|error| OptionError {
+            key: "auth.jwks_file",
+            problem: format!("{}: {error}", path.display()),
+        })?;
+        sets.push(set);
+    }
+    if let Some(url) = &options.jwks_url {
+        let fail = |key, problem: String| OptionError { key, problem };
+        let url = url
+            .parse()
+            .map_err(|_| fail("auth.jwks_url", "is not a URL".to_owned()))?;
+        let certificates = match &options.jwks_ca_file {
+            Some(path) => Some(
+                read_certificates(path)
+                    .map_err(|what| fail("auth.jwks_ca_file", format!("{} {what}", path.display())))?,
+            ),
+            None => None,
+        };
+        let source = Source::url(url, certificates)
+            .map_err(|error| fail("auth.jwks_url", error.without_url().to_string()))?;
+        sets.push(KeySet::new(source, pace, leeway));
+    }
+    Ok(sets)
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, String> {
+    let pem = std::fs::read(path).map_err(|error| format!("can't be read: {error}"))?;
+    match reqwest::Certificate::from_pem_bundle(&pem) {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err("holds no certificates in PEM".to_owned()),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::{SystemTime, UNIX_EPOCH};
-
-    use jsonwebtoken::{EncodingKey, Header, encode};
-    use serde_json::json;
-
-    use super::*;
-
-    const KEY: &str = "an access key of at least 32 bytes";
-    const OTHER: &str = "another access key of at least 32 bytes";
-
-    fn verifier() -> JwtVerifier {
-        let options = AuthOptions {
-            access_key: Some(KEY.into()),
-            access_key_secondary: Some(OTHER.into()),
-            ..AuthOptions::default()
-        };
-        JwtVerifier::new(&options)
-    }
-
-    fn token(algorithm: Algorithm, key: &str, claims: &Value) -> String {
-        encode(
-            &Header::new(algorithm),
-            claims,
-            &EncodingKey::from_secret(key.as_bytes()),
-        )
-        .unwrap()
-    }
-
-    fn now() -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
-    }
-
-    #[test]
-    fn both_keys_are_accepted_and_the_user_is_nameid_before_sub() {
-        let claims = json!({"exp": now() + 60, "nameid": "ann", "sub": "bob"});
-        for key in [KEY, OTHER] {
-            let identity = verifier().verify(&token(Algorithm::HS256, key, &claims)).unwrap();
-            assert_eq!(identity.user().unwrap().as_str(), "ann");
-        }
-        let claims = json!({"exp": now() + 60, "sub": "bob"});
-        assert_eq!(
-            verifier()
-                .verify(&token(Algorithm::HS256, KEY, &claims))
-                .unwrap()
-                .user()
-                .unwrap()
-                .as_str(),
-            "bob"
-        );
-        let claims = json!({"exp": now() + 60});
-        assert!(
-            verifier()
-                .verify(&token(Algorithm::HS256, KEY, &claims))
-                .unwrap()
-                .user()
-                .is_none()
-        );
-    }
-
-    #[test]
-    fn what_is_not_exactly_right_is_refused() {
-        let good = json!({"exp": now() + 60});
-        let refused = |token: String| verifier().verify(&token).err();
-        assert_eq!(
-            refused(token(
-                Algorithm::HS256,
-                "a third key, also of 32 bytes or so",
-                &good
-            )),
-            Some(AuthError::Invalid)
-        );
-        assert_eq!(
-            refused(token(Algorithm::HS384, KEY, &good)),
-            Some(AuthError::Invalid)
-        );
-        assert_eq!(
-            refused(token(Algorithm::HS256, KEY, &json!({"exp": now() - 600}))),
-            Some(AuthError::Expired)
-        );
-        assert_eq!(
-            refused(token(Algorithm::HS256, KEY, &json!({"sub": "no expiry"}))),
-            Some(AuthError::Invalid)
-        );
-        let later = json!({"exp": now() + 900, "nbf": now() + 600});
-        assert_eq!(
-            refused(token(Algorithm::HS256, KEY, &later)),
-            Some(AuthError::Invalid)
-        );
-        let number = json!({"exp": now() + 60, "sub": 5});
-        assert_eq!(
-            refused(token(Algorithm::HS256, KEY, &number)),
-            Some(AuthError::UserId)
-        );
-        // {"alg":"none"} with the same claims and no signature
-        let unsigned = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.eyJleHAiOjQxMDI0NDQ4MDB9.";
-        assert_eq!(refused(unsigned.to_owned()), Some(AuthError::Invalid));
-        assert_eq!(refused(String::new()), Some(AuthError::Invalid));
-    }
-}
+#[path = "jwt_tests.rs"]
+mod tests;

@@ -1,117 +1,28 @@
 //! Who a request is from: tokens in, [`Identity`] out. The only place that reads credentials.
 
+mod audience;
 mod connection_token;
+mod identity;
+mod jwks;
 mod jwt;
+mod keys;
 mod origin;
-
-use std::sync::Arc;
+mod permissions;
+mod server;
+mod ticket;
 
 use axum::http::{HeaderMap, header};
-use hubcast_backplane::UserId;
-use serde_json::{Map, Value};
+use hubcast_backplane::HubName;
+
+use crate::options::{AuthOptions, OptionError};
 
 pub(crate) use connection_token::{ConnectionToken, TokenKind, TokenSigner, random_connection_id};
+pub use identity::Identity;
 pub(crate) use jwt::JwtVerifier;
 pub(crate) use origin::Origins;
-
-/// The claims that name roles: the usual names, and the one that .NET writes.
-const ROLE_CLAIMS: [&str; 3] = [
-    "role",
-    "roles",
-    "http://schemas.microsoft.com/ws/2008/06/identity/claims/role",
-];
-
-/// Who is behind a connection: what the token says that the client has shown, once it was found valid.
-///
-/// ```
-/// use hubcast::{Context, Hub, HubError};
-///
-/// async fn erase(context: Context, board: String) -> Result<(), HubError> {
-///     let identity = context.connection().identity();
-///     let owner = identity.claim("board").is_some_and(|owned| *owned == board);
-///     if !owner && !identity.has_role("moderator") {
-///         return Err(HubError::new("this is not your board"));
-///     }
-///     Ok(context.clients().group(&board).send("Erased", ()).await?)
-/// }
-///
-/// let hub = Hub::new("boards")
-///     .method("Erase", erase)
-///     .admit(|identity| !identity.is_anonymous());
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct Identity {
-    user: Option<UserId>,
-    claims: Option<Arc<Map<String, Value>>>,
-}
-
-impl Identity {
-    /// A client without a token.
-    pub(crate) fn anonymous() -> Self {
-        Self::default()
-    }
-
-    /// Who shows these claims. The user id is the name identifier: `nameid`, or else `sub`, as .NET maps them.
-    pub(crate) fn from_claims(claims: Map<String, Value>) -> Result<Self, AuthError> {
-        let user = match claims.get("nameid").or_else(|| claims.get("sub")) {
-            None | Some(Value::Null) => None,
-            Some(Value::String(id)) => Some(UserId::parse(id).map_err(|_| AuthError::UserId)?),
-            Some(_) => return Err(AuthError::UserId),
-        };
-        Ok(Self {
-            user,
-            claims: Some(Arc::new(claims)),
-        })
-    }
-
-    /// An identity of which only the user is known: of a connection that lived on another node.
-    pub(crate) fn of_user(user: Option<UserId>) -> Self {
-        Self { user, claims: None }
-    }
-
-    /// The user id, from the token's `nameid` or else `sub`.
-    #[must_use]
-    pub fn user(&self) -> Option<&UserId> {
-        self.user.as_ref()
-    }
-
-    /// Whether the client has shown no token.
-    #[must_use]
-    pub fn is_anonymous(&self) -> bool {
-        self.claims.is_none() && self.user.is_none()
-    }
-
-    /// The claims as JSON, for another node.
-    pub(crate) fn claims_json(&self) -> Option<String> {
-        serde_json::to_string(self.claims.as_deref()?).ok()
-    }
-
-    /// One claim of the token, by its exact name.
-    #[must_use]
-    pub fn claim(&self, name: &str) -> Option<&Value> {
-        self.claims.as_ref()?.get(name)
-    }
-
-    /// Whether the token gives this role. Case counts.
-    #[must_use]
-    pub fn has_role(&self, role: &str) -> bool {
-        self.roles().any(|given| given == role)
-    }
-
-    /// The roles that the token gives, in its claims `role`, `roles` and
-    /// `http://schemas.microsoft.com/ws/2008/06/identity/claims/role`: each is one text or an array of texts; what is
-    /// neither is passed over. A role that several claims give comes as often.
-    pub fn roles(&self) -> impl Iterator<Item = &str> {
-        ROLE_CLAIMS
-            .into_iter()
-            .filter_map(|name| self.claim(name))
-            .flat_map(|claim| match claim {
-                Value::Array(roles) => roles.as_slice(),
-                role => std::slice::from_ref(role),
-            })
-            .filter_map(Value::as_str)
-    }
-}
+pub use permissions::Permissions;
+pub(crate) use server::{ServerAuthError, ServerAuthenticator, requested_host};
+pub(crate) use ticket::TicketBooth;
 
 /// Why a request was refused before anything was done for it. The texts are safe to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -124,38 +35,130 @@ pub(crate) enum AuthError {
     Invalid,
     #[error("the token has expired")]
     Expired,
+    #[error("the token is not valid yet")]
+    NotYet,
+    #[error("the token's issuer is not accepted here")]
+    Issuer,
+    #[error("the token is not for clients of this hub")]
+    Audience,
     #[error("the token's user id can't be used: it is empty, too long or holds control characters")]
     UserId,
+    #[error("a token in the query must be a ticket of negotiate (auth.tickets)")]
+    NoTicket,
+}
+
+impl AuthError {
+    /// Of the reasons that several keys give, the one that says most.
+    fn or(self, other: Self) -> Self {
+        if self == Self::Invalid { other } else { self }
+    }
+}
+
+/// What a request shows.
+pub(crate) struct Credentials<'a> {
+    /// The hub that it is for.
+    pub(crate) hub: &'a HubName,
+    pub(crate) headers: &'a HeaderMap,
+    /// The `access_token` of the query, where browsers can't send headers (WebSocket and SSE).
+    pub(crate) query_token: Option<&'a str>,
+    /// What tickets are read with, and the connection token that this one must be for.
+    pub(crate) connection: Option<(&'a TicketBooth, &'a str)>,
+}
+
+/// Where a token was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carrier {
+    /// There was none.
+    Nothing,
+    Header,
+    Query,
+    /// Browsers send cookies with requests of any page, so the page's origin has to be looked at.
+    Cookie,
+}
+
+/// Who a request is from.
+#[derive(Debug)]
+pub(crate) struct Authenticated {
+    pub(crate) identity: Identity,
+    pub(crate) carrier: Carrier,
 }
 
 /// Decides who a request is from.
 pub(crate) struct Authenticator {
     jwt: JwtVerifier,
-    allow_anonymous: bool,
+    /// Who comes without a token, if anybody may.
+    stranger: Option<Identity>,
+    cookie: Option<String>,
+    tickets: bool,
 }
 
 impl Authenticator {
-    pub(crate) fn new(jwt: JwtVerifier, allow_anonymous: bool) -> Self {
-        Self { jwt, allow_anonymous }
+    /// # Errors
+    /// The first setting that can't work, by its key.
+    pub(crate) fn new(options: &AuthOptions) -> Result<Self, OptionError> {
+        let stranger = options.allow_anonymous.unwrap_or(false);
+        Ok(Self {
+            jwt: JwtVerifier::new(options)?,
+            stranger: stranger.then(|| Identity::anonymous_with(&options.anonymous_roles)),
+            cookie: options.cookie.clone(),
+            tickets: options.tickets,
+        })
     }
 
-    /// Reads the credentials of a request. The `access_token` of the query counts only where browsers can't send
-    /// headers (WebSocket and SSE, the caller decides) and only without an `Authorization` header.
-    pub(crate) fn authenticate(
-        &self,
-        headers: &HeaderMap,
-        query_token: Option<&str>,
-    ) -> Result<Identity, AuthError> {
-        let token = match headers.get(header::AUTHORIZATION) {
-            Some(value) => Some(bearer(value.as_bytes())?),
-            None => query_token,
-        };
-        match token {
-            Some(token) => self.jwt.verify(token),
-            None if self.allow_anonymous => Ok(Identity::anonymous()),
-            None => Err(AuthError::Missing),
-        }
+    /// Whether negotiate gives tickets.
+    pub(crate) fn gives_tickets(&self) -> bool {
+        self.tickets
     }
+
+    /// Reads the credentials of a request: an `Authorization` header before the query's token before the cookie.
+    pub(crate) async fn authenticate(&self, shown: &Credentials<'_>) -> Result<Authenticated, AuthError> {
+        let (token, carrier) = match shown.headers.get(header::AUTHORIZATION) {
+            Some(value) => (Some(bearer(value.as_bytes())?), Carrier::Header),
+            None if shown.query_token.is_some() => (shown.query_token, Carrier::Query),
+            None => (self.cookie(shown.headers), Carrier::Cookie),
+        };
+        let Some(token) = token else {
+            return Ok(Authenticated {
+                identity: self.stranger.clone().ok_or(AuthError::Missing)?,
+                carrier: Carrier::Nothing,
+            });
+        };
+        let identity = if self.tickets && ticket::is_ticket(token) {
+            let (booth, connection_token) = shown.connection.ok_or(AuthError::Invalid)?;
+            let read = booth.read(shown.hub, connection_token, token);
+            read.ok_or(AuthError::Invalid)?
+        } else if self.tickets && carrier == Carrier::Query {
+            return Err(AuthError::NoTicket);
+        } else {
+            self.jwt.verify(Some(shown.hub.as_str()), token).await?
+        };
+        Ok(Authenticated { identity, carrier })
+    }
+
+    fn cookie<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        let name = self.cookie.as_deref()?;
+        let lines = headers.get_all(header::COOKIE).into_iter();
+        lines
+            .filter_map(|line| line.to_str().ok())
+            .flat_map(|line| line.split(';'))
+            .find_map(|pair| value_of(pair, name))
+    }
+}
+
+/// The value of a pair of a `Cookie` header, if it has that name.
+fn value_of<'a>(pair: &'a str, name: &str) -> Option<&'a str> {
+    let (key, value) = pair.split_once('=')?;
+    let value = value.trim();
+    let bare = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    (key.trim() == name).then(|| bare.unwrap_or(value))
+}
+
+/// A `Cookie` header without the cookies of that name.
+pub(crate) fn without_cookie(line: &str, name: &str) -> String {
+    let kept = line
+        .split(';')
+        .filter(|pair| pair.split('=').next().is_some_and(|key| key.trim() != name));
+    kept.map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
 fn bearer(value: &[u8]) -> Result<&str, AuthError> {
@@ -169,36 +172,5 @@ fn bearer(value: &[u8]) -> Result<&str, AuthError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn identity(claims: Value) -> Identity {
-        let Value::Object(claims) = claims else {
-            panic!("claims are an object")
-        };
-        Identity::from_claims(claims).unwrap()
-    }
-
-    #[test]
-    fn roles_are_texts_or_arrays_of_texts_in_any_of_the_usual_claims() {
-        let several = identity(json!({
-            "role": "admin",
-            "roles": ["editor", 7, null, "reader"],
-            "http://schemas.microsoft.com/ws/2008/06/identity/claims/role": ["auditor"],
-        }));
-        let roles: Vec<_> = several.roles().collect();
-        assert_eq!(roles, ["admin", "editor", "reader", "auditor"]);
-        assert!(several.has_role("auditor") && several.has_role("editor"));
-        assert!(!several.has_role("Admin") && !several.has_role("adm") && !several.has_role(""));
-        for none in [
-            json!({}),
-            json!({ "role": 7 }),
-            json!({ "role": { "admin": true } }),
-        ] {
-            assert_eq!(identity(none).roles().count(), 0);
-        }
-        assert!(!Identity::anonymous().has_role("admin"));
-    }
-}
+#[path = "authenticator_tests.rs"]
+mod tests;

@@ -63,7 +63,7 @@ enum Command {
     ///
     /// The output is TOML: every key with its value, and where the value comes from when it is not the
     /// default. Secrets are printed as ***.
-    Check(ConfigArgs),
+    Check(check::CheckArgs),
     /// Make a token that a client connects with
     Token(token::TokenArgs),
     /// Ask a running node whether it is ready

@@ -1,15 +1,21 @@
 //! `hubcast serve`: a node, from its configuration to the end of its drain.
 
 use std::{
+    fmt,
     io::{self, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use anyhow::Context;
+use secrecy::{ExposeSecret, SecretString};
 use tracing::{info, warn};
 
 use super::{ConfigArgs, Failure, keys_help};
-use crate::{config::Config, node, telemetry::log};
+use crate::{
+    config::Config,
+    node::{self, Listening},
+    telemetry::log,
+};
 
 pub(super) fn run(args: ConfigArgs) -> Result<(), Failure> {
     let config = args.load()?.config;
@@ -20,18 +26,30 @@ pub(super) fn run(args: ConfigArgs) -> Result<(), Failure> {
         .build()
         .context("the runtime can't be started")?;
     let hints = Hints::new(&config);
-    let outcome = runtime.block_on(node::run(config, move |address| {
-        announce(address);
-        hints.log(address);
+    let outcome = runtime.block_on(node::run(config, move |listening| {
+        announce(&listening);
+        hints.log(listening.address);
     }));
     Ok(outcome?)
 }
 
-/// Tells scripts and tests, which may have asked for any free port, where the node is.
-fn announce(address: SocketAddr) {
+/// Tells scripts and tests, which may have asked for any free port, where the node is, and whoever tries the demo what to
+/// give to an SDK. A key that was configured is never told.
+fn announce(listening: &Listening) {
+    let mut text = format!("listening on http://{}\n", listening.address);
+    if let Some(key) = &listening.demo_key {
+        let string = connection_string(reachable(listening.address), key);
+        text.push_str(&format!("connection string: {string}\n"));
+    }
     let mut stdout = io::stdout().lock();
     // Nobody has to listen: a closed standard output is no reason to stop serving.
-    _ = writeln!(stdout, "listening on http://{address}").and_then(|()| stdout.flush());
+    _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// What the SDKs of Azure SignalR are given to find a gateway and to sign tokens for it.
+pub(super) fn connection_string(endpoint: impl fmt::Display, key: &SecretString) -> String {
+    let key = key.expose_secret();
+    format!("Endpoint=http://{endpoint};AccessKey={key};Version=1.0;")
 }
 
 /// What a person should know who has just started a node.

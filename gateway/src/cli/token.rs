@@ -17,14 +17,17 @@ use super::{ConfigArgs, Failure};
 #[command(after_help = EXAMPLES)]
 pub(super) struct TokenArgs {
     /// The user whom the token stands for
-    #[arg(long, value_name = "ID")]
-    user: String,
+    #[arg(long, value_name = "ID", required_unless_present = "rest")]
+    user: Option<String>,
     /// The only hub that the token is for [default: any]
     #[arg(long, value_name = "HUB")]
     hub: Option<String>,
     /// A role that the user has; may be repeated
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<String>,
+    /// Make a token for REST requests to this URL, instead of one for a client
+    #[arg(long, value_name = "URL", conflicts_with_all = ["user", "hub", "roles"], value_parser = parse_url)]
+    rest: Option<String>,
     /// How long the token is valid, such as 90s, 15m, 1h or 7d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_lifetime)]
     lifetime: Duration,
@@ -39,7 +42,8 @@ Examples:
   hubcast token --user ana
   hubcast token --user ana --hub chat --role admin --role editor --lifetime 15m --config hubcast.toml
   curl -X POST \"http://127.0.0.1:8080/hubs/chat/negotiate?negotiateVersion=1\" \\
-       -H \"Authorization: Bearer $(hubcast token --user ana)\"";
+       -H \"Authorization: Bearer $(hubcast token --user ana)\"
+  hubcast token --rest \"http://127.0.0.1:8080/api/hubs/chat/:send\"";
 
 pub(super) fn run(args: TokenArgs) -> Result<(), Failure> {
     let auth = args.config.load()?.config.options.auth;
@@ -47,7 +51,9 @@ pub(super) fn run(args: TokenArgs) -> Result<(), Failure> {
         return Err(Failure::Usage(NO_KEY.to_owned()));
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let claims = Claims::new(&args.user, args.hub.as_deref(), &args.roles, now, args.lifetime);
+    let hub = args.hub.map(|hub| format!("/hubs/{hub}"));
+    let audience = args.rest.or(hub);
+    let claims = Claims::new(args.user.as_deref(), audience, &args.roles, now, args.lifetime);
     let token = sign(&claims, key.expose_secret().as_bytes())?;
     writeln!(io::stdout(), "{token}")?;
     Ok(())
@@ -60,9 +66,11 @@ const NO_KEY: &str = "access_key is not set; set HUBCAST_ACCESS_KEY, or access_k
 #[derive(Serialize)]
 struct Claims<'a> {
     /// Where ASP.NET Core and Azure SignalR look for the user.
-    nameid: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nameid: Option<&'a str>,
     /// Where everybody else does.
-    sub: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<String>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
@@ -73,11 +81,17 @@ struct Claims<'a> {
 }
 
 impl<'a> Claims<'a> {
-    fn new(user: &'a str, hub: Option<&str>, roles: &'a [String], now: Duration, lifetime: Duration) -> Self {
+    fn new(
+        user: Option<&'a str>,
+        audience: Option<String>,
+        roles: &'a [String],
+        now: Duration,
+        lifetime: Duration,
+    ) -> Self {
         Self {
             nameid: user,
             sub: user,
-            aud: hub.map(|hub| format!("/hubs/{hub}")),
+            aud: audience,
             role: roles,
             iat: now.as_secs(),
             nbf: now.as_secs(),
@@ -93,6 +107,15 @@ fn sign(claims: &Claims<'_>, key: &[u8]) -> Result<String, Failure> {
         &EncodingKey::from_secret(key),
     )
     .map_err(|error| Failure::Runtime(format!("the token can't be signed: {error}")))
+}
+
+fn parse_url(text: &str) -> Result<String, String> {
+    let wrong = || "write the whole URL, such as http://127.0.0.1:8080/api/hubs/chat/:send".to_owned();
+    let url = text.parse::<axum::http::Uri>().map_err(|_| wrong())?;
+    match (url.scheme_str(), url.host()) {
+        (Some("http" | "https"), Some(_)) => Ok(text.to_owned()),
+        _ => Err(wrong()),
+    }
 }
 
 fn parse_lifetime(text: &str) -> Result<Duration, String> {
@@ -128,7 +151,7 @@ mod tests {
         let key = [7; 32];
         let roles = ["admin".to_owned()];
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let claims = Claims::new("ana", Some("chat"), &roles, now, Duration::from_secs(60));
+        let claims = Claims::new(Some("ana"), Some("/hubs/chat".to_owned()), &roles, now, Duration::from_secs(60));
         let token = sign(&claims, &key).unwrap();
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_audience(&["/hubs/chat"]);
@@ -147,7 +170,7 @@ mod tests {
         let key = "an access key of at least 32 bytes";
         let roles = ["admin".to_owned(), "editor".to_owned()];
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let claims = Claims::new("ana", None, &roles, now, Duration::from_secs(60));
+        let claims = Claims::new(Some("ana"), None, &roles, now, Duration::from_secs(60));
         let token = sign(&claims, key.as_bytes()).unwrap();
         let options = AuthOptions {
             access_key: Some(key.into()),
@@ -160,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_token_without_hub_or_role_has_no_such_claim() {
-        let claims = Claims::new("ana", None, &[], Duration::ZERO, Duration::from_secs(60));
+        let claims = Claims::new(Some("ana"), None, &[], Duration::ZERO, Duration::from_secs(60));
         let claims = serde_json::to_value(&claims).unwrap();
         assert!(claims.get("aud").is_none() && claims.get("role").is_none());
     }

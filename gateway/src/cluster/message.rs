@@ -12,7 +12,7 @@ pub(super) struct NodeRequest {
     /// Who the client said it is on the asking node.
     #[prost(string, optional, tag = "3")]
     pub(super) user: Option<String>,
-    #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
     pub(super) ask: Option<Ask>,
 }
 
@@ -38,6 +38,8 @@ pub(super) enum Ask {
     Carry(ask::Carry),
     #[prost(message, tag = "13")]
     Drained(ask::Drained),
+    #[prost(message, tag = "14")]
+    Close(ask::Close),
 }
 
 pub(super) mod ask {
@@ -64,6 +66,14 @@ pub(super) mod ask {
     /// Answer when the client has read most of what was sent to it.
     #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct Drained {}
+
+    /// End the connection.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Close {
+        /// What its client is told.
+        #[prost(string, optional, tag = "1")]
+        pub(crate) reason: Option<String>,
+    }
 
     /// Answer the waiting poll with nothing.
     #[derive(Clone, PartialEq, prost::Message)]

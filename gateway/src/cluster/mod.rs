@@ -211,6 +211,24 @@ pub(crate) async fn drained(hub: &Arc<HubRuntime>, owner: &NodeId, session: &Ses
     drained.is_ok_and(|answer| answer.status == 200)
 }
 
+/// Has the owner end a connection. `false` when it does not have it, or is about to give it up.
+pub(crate) async fn close(
+    hub: &Arc<HubRuntime>,
+    owner: &NodeId,
+    connection: &ConnectionId,
+    reason: Option<String>,
+) -> Result<bool, BackplaneError> {
+    let forward = Forward {
+        hub,
+        owner,
+        connection,
+        user: None,
+    };
+    let close = Ask::Close(ask::Close { reason });
+    let answer = forward.ask(close, ForwardLabel::Close, PROMPT).await?;
+    Ok(answer.status == 200)
+}
+
 /// Has the owner change a membership. A connection that has ended meanwhile is ignored.
 pub(crate) async fn change_group(
     hub: &Arc<HubRuntime>,

@@ -119,6 +119,10 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
     if let Ask::Invoke(invoke) = ask {
         return Ok(result(&session, invoke).await);
     }
+    if let Ask::Close(close) = ask {
+        let closed = session.close_for_good(close.reason);
+        return Ok(Answer::status(if closed { 200 } else { 410 }));
+    }
     if session.connection().user().map(AsRef::as_ref) != request.user.as_deref() {
         return Ok(owned::other_user());
     }
@@ -139,7 +143,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
             let transport = transport.ok_or("unknown transport")?;
             owned::hand_over(&session, *transport).await
         }
-        Ask::Group(_) | Ask::Invoke(_) | Ask::Carry(_) => Answer::status(200), // served above
+        Ask::Group(_) | Ask::Invoke(_) | Ask::Carry(_) | Ask::Close(_) => Answer::status(200), // served above
     })
 }
 

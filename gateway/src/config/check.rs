@@ -5,6 +5,7 @@ use hubcast_backplane::redis::RedisOptions;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Config;
+use crate::auth::JwtVerifier;
 use crate::{options::OptionError, telemetry::log};
 
 impl Config {
@@ -18,6 +19,8 @@ impl Config {
         self.options
             .check()
             .map_err(|error| with_configuration_key(&error))?;
+        JwtVerifier::new(&self.options.auth)?;
+        self.check_hubs()?;
         self.check_redis()?;
         self.check_backplane()?;
         self.check_telemetry()

@@ -1,7 +1,10 @@
 //! Every configuration key, in the order in which they are shown. Reading, help and printing follow this
 //! table.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use secrecy::SecretString;
 use toml::Value;
@@ -76,15 +79,45 @@ pub(crate) const KEYS: &[Key] = &[
     key("redis", Secret, |c| secret(c.redis.as_ref()),
         "redis://, redis+sentinel:// or redis+cluster:// URL; makes this node part of a cluster"),
     key("node_id", Text, |c| maybe(c.node_id.as_deref()),
-        "this node's name in the cluster; random unless set"),
+        "this node's name in the cluster, completed for each process; random unless set"),
     key("demo", Flag, |c| flag(c.demo),
         "serve the demo hub and page; on when nothing else is configured"),
     key("access_key", Secret, |c| secret(c.options.auth.access_key.as_ref()),
-        "key that signs tokens (HS256), at least 32 bytes"),
+        "key that signs tokens (HS256, HS384, HS512), at least 32 bytes"),
     key("access_key_secondary", Secret, |c| secret(c.options.auth.access_key_secondary.as_ref()),
         "a second accepted key, while keys are rotated"),
+    key("auth.key_files", List, |c| paths(&c.options.auth.key_files),
+        "public keys (PEM) of tokens: RSA, P-256, P-384, Ed25519"),
+    key("auth.jwks_file", Text, |c| path(c.options.auth.jwks_file.as_deref()),
+        "a JSON Web Key Set; read again when a token names a new key"),
+    key("auth.jwks_url", Text, |c| maybe(c.options.auth.jwks_url.as_deref()),
+        "https URL of a JSON Web Key Set; fetched again when a token names a new key"),
+    key("auth.jwks_ca_file", Text, |c| path(c.options.auth.jwks_ca_file.as_deref()),
+        "certificates (PEM) to trust for that URL instead of the system's"),
+    key("auth.jwks_interval_seconds", Seconds, |c| time(c.options.auth.jwks_interval.0),
+        "least time between two attempts to get a key set"),
+    key("auth.jwks_max_age_seconds", Seconds, |c| time(c.options.auth.jwks_max_age.0),
+        "age at which a key set is got again"),
+    key("auth.issuers", List, |c| list(&c.options.auth.issuers),
+        "accepted issuers of tokens; empty: any"),
+    key("auth.audiences", List, |c| list(&c.options.auth.audiences),
+        "accepted audiences of clients' tokens, besides the URLs of the hub"),
+    key("auth.audience_hosts", List, |c| list(&c.options.auth.audience_hosts),
+        "hosts that audiences may name; empty: any for clients, the request's for REST"),
+    key("auth.user_claim", Text, |c| maybe(c.options.auth.user_claim.as_deref()),
+        "the only claim that names the user, instead of asrs.s.uid, nameid or sub"),
+    key("auth.cookie", Text, |c| maybe(c.options.auth.cookie.as_deref()),
+        "a cookie that may hold the token"),
     key("auth.allow_anonymous", Flag, |c| c.options.auth.allow_anonymous.and_then(flag),
         "admit clients without a token; on in demo mode"),
+    key("auth.anonymous_roles", List, |c| list(&c.options.auth.anonymous_roles),
+        "roles of clients without a token; hubcast.join, hubcast.send in demo mode"),
+    key("auth.close_on_expiry", Flag, |c| flag(c.options.auth.close_on_expiry),
+        "close connections when their token ends; the client may reconnect"),
+    key("auth.refresh", Flag, |c| flag(c.options.auth.refresh),
+        "let clients show a newer token: POST {hub}/refresh?id=..."),
+    key("auth.tickets", Flag, |c| flag(c.options.auth.tickets),
+        "negotiate gives tickets; no other token may stand in a URL"),
     key("auth.leeway_seconds", Seconds, |c| time(c.options.auth.leeway.0),
         "tolerated difference between clocks, for tokens"),
     key("cors.allowed_origins", List, |c| list(&c.options.cors.allowed_origins),
@@ -119,6 +152,8 @@ pub(crate) const KEYS: &[Key] = &[
         "how long a client may take to give a result"),
     key("timeouts.close_seconds", Seconds, |c| time(c.options.timeouts.close),
         "how long a WebSocket Close is waited for"),
+    key("hubs.names", List, |c| list(&c.hub_names),
+        "hubs with built-in methods; [hubs.NAME] in a file names one, too, and may set the keys below for it"),
     key("hubs.detailed_errors", Flag, |c| flag(c.options.hubs.detailed_errors),
         "tell clients the text of internal errors"),
     key("hubs.parallel_invocations", Count, |c| count(c.options.hubs.parallel_invocations),
@@ -192,6 +227,11 @@ fn time(value: Duration) -> Option<Value> {
         (0, Ok(seconds)) => Some(Value::Integer(seconds)),
         _ => Some(Value::Float(value.as_secs_f64())),
     }
+}
+
+fn paths(values: &[PathBuf]) -> Option<Value> {
+    let texts = values.iter().map(|path| path.to_string_lossy().into_owned());
+    Some(Value::Array(texts.map(Value::String).collect()))
 }
 
 fn list(values: &[String]) -> Option<Value> {

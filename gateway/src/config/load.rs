@@ -13,7 +13,7 @@ use std::{
 use toml::{Table, Value};
 
 use super::{
-    Config,
+    Config, HubTables,
     keys::{KEYS, Key, Kind},
 };
 
@@ -207,6 +207,8 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
 #[derive(Default)]
 struct Settings {
     values: BTreeMap<&'static str, (Value, Origin)>,
+    /// What `[hubs.NAME]` says, by name and key.
+    hubs: BTreeMap<String, BTreeMap<&'static str, (Value, Origin)>>,
 }
 
 impl Settings {
@@ -220,6 +222,7 @@ impl Settings {
             let origin = Origin::File(path.to_owned());
             match (Key::find(&name), value) {
                 (Some(key), value) => self.set(key, value, origin)?,
+                (None, Value::Table(table)) if section == HUBS => self.add_hub(&name, table, path)?,
                 (None, Value::Table(table)) if section.is_empty() && is_section(&name) => {
                     self.add_table(&name, table, path)?;
                 }
@@ -229,21 +232,24 @@ impl Settings {
         Ok(())
     }
 
+    /// `[hubs.NAME]`: a hub with built-in methods, and what it has of its own.
+    fn add_hub(&mut self, section: &str, table: Table, path: &Path) -> Result<(), ConfigError> {
+        let hub = section.trim_start_matches(HUBS).trim_start_matches('.');
+        let mut own = BTreeMap::new();
+        for (name, value) in table {
+            let origin = Origin::File(path.to_owned());
+            let shared = Key::find(&format!("{HUBS}.{name}")).filter(|_| name != "names");
+            let key = shared.ok_or_else(|| unknown(&format!("{section}.{name}"), origin.clone()))?;
+            let value = typed(key, &format!("{section}.{name}"), value, &origin)?;
+            own.insert(key.name, (value, origin));
+        }
+        self.hubs.insert(hub.to_owned(), own);
+        Ok(())
+    }
+
     fn set(&mut self, key: &'static Key, value: Value, origin: Origin) -> Result<(), ConfigError> {
-        let typed = match origin {
-            Origin::Variable(_) | Origin::Flag(_) => from_text(key.kind, value),
-            _ => Ok(value),
-        };
-        match typed.and_then(|value| check(key.kind, value)) {
-            Ok(value) => self.values.insert(key.name, (value, origin)),
-            Err(problem) => {
-                return Err(ConfigError::Value {
-                    key: key.name.to_owned(),
-                    origin,
-                    problem,
-                });
-            }
-        };
+        let value = typed(key, key.name, value, &origin)?;
+        self.values.insert(key.name, (value, origin));
         Ok(())
     }
 
@@ -260,6 +266,9 @@ impl Settings {
         if matches!(self.values.get("demo"), Some((Value::Boolean(true), _))) {
             let anonymous = (Value::Boolean(true), Origin::DemoMode);
             self.values.entry("auth.allow_anonymous").or_insert(anonymous);
+            let roles = ["hubcast.join", "hubcast.send"].map(|role| Value::String(role.to_owned()));
+            let roles = (Value::Array(roles.into()), Origin::DemoMode);
+            self.values.entry("auth.anonymous_roles").or_insert(roles);
         }
     }
 
@@ -277,17 +286,34 @@ impl Settings {
             origin: origins.get(key).cloned().unwrap_or(Origin::Default),
             problem,
         };
-        let config: Config = table
+        let mut config: Config = table
             .try_into()
             .map_err(|error: toml::de::Error| fail("configuration", error.message().to_owned()))?;
+        config.hub_tables = HubTables::new(self.hubs);
         config.check().map_err(|error| fail(error.key, error.problem))?;
         Ok(Loaded { config, origins })
     }
 }
 
+/// Makes of a value what its key wants; `name` is what an error calls it.
+fn typed(key: &Key, name: &str, value: Value, origin: &Origin) -> Result<Value, ConfigError> {
+    let typed = match origin {
+        Origin::Variable(_) | Origin::Flag(_) => from_text(key.kind, value),
+        _ => Ok(value),
+    };
+    typed
+        .and_then(|value| check(key.kind, value))
+        .map_err(|problem| ConfigError::Value {
+            key: name.to_owned(),
+            origin: origin.clone(),
+            problem,
+        })
+}
+
 /// Where a key's value is in [`Config`].
 fn path_of(key: &str) -> String {
     match key.split_once('.') {
+        Some(("hubs", "names")) => "hub_names".to_owned(),
         Some(("auth" | "cors" | "limits" | "timeouts" | "hubs", _)) => format!("options.{key}"),
         None if key.starts_with("access_key") => format!("options.auth.{key}"),
         _ => key.to_owned(),
@@ -396,6 +422,8 @@ fn unknown(key: &str, origin: Origin) -> ConfigError {
     }
 }
 
+/// The section of hubs.
+const HUBS: &str = "hubs";
 const PREFIX: &str = "HUBCAST_";
 /// Names the file where `--config` does not.
 const CONFIG_VARIABLE: &str = "HUBCAST_CONFIG";

@@ -2,6 +2,7 @@
 //! and flags, and checked before anything is bound.
 
 mod check;
+mod hubs;
 mod keys;
 mod load;
 
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use crate::options::{Options, seconds};
 
 pub(crate) use self::{
+    hubs::HubTables,
     keys::{KEYS, Key},
     load::{ConfigError, Flag, Loaded, Origin, Sources, load},
 };
@@ -29,6 +31,11 @@ pub(crate) struct Config {
     pub(crate) node_id: Option<String>,
     /// Whether the demo hub and its page are served. Unless set: only when nothing else is configured.
     pub(crate) demo: bool,
+    /// Hubs that are served with built-in methods.
+    pub(crate) hub_names: Vec<String>,
+    /// What such hubs are set to, as far as they differ from `options.hubs`. Each of them is served.
+    #[serde(skip)]
+    pub(crate) hub_tables: HubTables,
     /// What the library is set to.
     pub(crate) options: Options,
     /// How Redis is used.
@@ -48,6 +55,8 @@ impl Default for Config {
             redis: None,
             node_id: None,
             demo: false,
+            hub_names: Vec::new(),
+            hub_tables: HubTables::default(),
             options: Options::default(),
             backplane: BackplaneConfig::default(),
             drain: DrainConfig::default(),
@@ -176,7 +185,7 @@ impl Default for TelemetryConfig {
 impl Config {
     /// Whether some client could connect: with a token, or without one.
     pub(crate) fn admits_anyone(&self) -> bool {
-        self.options.auth.access_key.is_some() || self.options.auth.allow_anonymous == Some(true)
+        self.options.auth.has_keys() || self.options.auth.allow_anonymous == Some(true)
     }
 
     /// The configuration as a TOML file that would give the same, but for secrets, which are `***`. Values
@@ -197,6 +206,7 @@ impl Config {
             }
             text.push('\n');
         }
+        self.hub_tables.write_toml(&mut text);
         text
     }
 }

@@ -53,6 +53,7 @@ fn token(user: &str, access_key: &SecretString) -> Response {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let claims = json!({
         "nameid": user.as_str(),
+        "aud": "/hubs/demo", // it is for clients, and opens no REST
         "iat": now.as_secs(),
         "exp": now.saturating_add(TOKEN_LIFE).as_secs(),
     });

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use hubcast_backplane::wire::Envelope;
 use hubcast_backplane::{Delivery, Gap, Message};
 
 use super::encode::Frames;
@@ -47,6 +48,9 @@ pub(crate) fn deliver(hub: &HubRuntime, deliveries: &[Delivery]) {
 
 fn deliver_message(hub: &HubRuntime, message: &Message) {
     let envelope = &*message.envelope;
+    if let Some(reason) = closing(envelope) {
+        return close(hub, message, &reason);
+    }
     let metrics = hub.shared().metrics();
     let span = if envelope.traceparent.is_empty() {
         tracing::Span::none()
@@ -66,6 +70,35 @@ fn deliver_message(hub: &HubRuntime, message: &Message) {
     }
     metrics.fanout_messages.inc();
     metrics.deliveries.inc_by(delivered);
+}
+
+/// Why an envelope ends those who receive it, if it does.
+fn closing(envelope: &Envelope) -> Option<CloseReason> {
+    let reason = envelope.close.as_ref()?.reason.clone();
+    Some(CloseReason::Closed { reason })
+}
+
+fn close(hub: &HubRuntime, message: &Message, reason: &CloseReason) {
+    let except = Except::new(&message.envelope.except);
+    for receivers in hub.registry().receivers(&message.topic) {
+        for session in receivers.iter().filter(|session| !except.holds(session)) {
+            session.close(reason.clone());
+        }
+    }
+}
+
+/// Of messages that a session receives, in their order, keeps those before the first that ends it. Answers how it ends.
+pub(crate) fn cut_at_close(messages: &mut Vec<Message>, session: &Session) -> Option<CloseReason> {
+    let ends = |message: &Message| {
+        let envelope = &*message.envelope;
+        closing(envelope).filter(|_| !Except::new(&envelope.except).holds(session))
+    };
+    let (index, reason) = messages
+        .iter()
+        .enumerate()
+        .find_map(|(index, message)| Some((index, ends(message)?)))?;
+    messages.truncate(index);
+    Some(reason)
 }
 
 /// Ordinary clients were promised nothing about a lost backplane: they stay connected, and operators see it. Stateful

@@ -65,6 +65,9 @@ impl<'a> Frames<'a> {
     }
 
     fn encode(&self, protocol: HubProtocol) -> Option<Bytes> {
+        if self.envelope.close.is_some() {
+            return None; // it says nothing to those whom it spares
+        }
         if !self.envelope.frame.is_empty() {
             return Some(self.envelope.frame.clone()); // for one connection, and in its protocol
         }
@@ -80,8 +83,13 @@ fn encode(envelope: &Envelope, protocol: HubProtocol) -> Result<Bytes, EncodeErr
         wire::Encoding::Json => Encoding::Json,
         wire::Encoding::MessagePack => Encoding::MessagePack,
     };
-    let arguments: Vec<_> = envelope
-        .arguments
+    // Who wrote both encodings is taken at its word.
+    let (encoding, arguments) = if encoding == protocol.encoding() || envelope.translated.is_empty() {
+        (encoding, &envelope.arguments)
+    } else {
+        (protocol.encoding(), &envelope.translated)
+    };
+    let arguments: Vec<_> = arguments
         .iter()
         .map(|bytes| Value::from_raw(encoding, bytes.clone()))
         .collect();

@@ -4,6 +4,6 @@ mod deliver;
 mod encode;
 mod registry;
 
-pub(crate) use deliver::{Except, deliver};
+pub(crate) use deliver::{Except, cut_at_close, deliver};
 pub(crate) use encode::{Carriage, Frames};
 pub(crate) use registry::Registry;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::ws::WebSocket;
 use axum::extract::{FromRequestParts, Request, WebSocketUpgrade};
 use axum::http::request::Parts;
@@ -12,9 +12,9 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hubcast_backplane::{BackplaneError, Claim, ConnectionId, ConnectionRecord, NodeId};
 
-use super::request::{Query, Wish};
+use super::request::{BodyError, Query, Wish, read_body};
 use super::{owned, reply};
-use crate::auth::{ConnectionToken, Identity, random_connection_id};
+use crate::auth::{ConnectionToken, Credentials, Identity, random_connection_id};
 use crate::cluster::{Answer, Forward};
 use crate::gateway::App;
 use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
@@ -64,17 +64,20 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
     };
     if !app.origins().admit(&parts.headers) {
         app.metrics().rejected.get(RejectLabel::Origin).inc();
-        return reply::text(
-            StatusCode::FORBIDDEN,
-            "This origin is not allowed (cors.allowed_origins)",
-        );
+        return reply::foreign_origin();
     }
     let Some(query) = Query::of(&parts.uri) else {
         return reply::text(StatusCode::BAD_REQUEST, "The query can't be read");
     };
-    let query_token = query.get("access_token").filter(|_| wish.takes_query_token());
-    let identity = match app.authenticator().authenticate(&parts.headers, query_token) {
-        Ok(identity) => identity,
+    let tickets = app.tickets();
+    let credentials = Credentials {
+        hub: hub.name(),
+        headers: &parts.headers,
+        query_token: query.get("access_token").filter(|_| wish.takes_query_token()),
+        connection: tickets.as_ref().zip(query.get("id")),
+    };
+    let identity = match app.authenticator().authenticate(&credentials).await {
+        Ok(authenticated) => authenticated.identity,
         Err(error) => {
             app.metrics().rejected.get(RejectLabel::Unauthorized).inc();
             return reply::unauthorized(error);
@@ -289,29 +292,16 @@ impl Asked {
 
     async fn read(&self, body: Body) -> Result<Bytes, Refusal> {
         let limit = self.hub.options().limits.http_body_bytes;
-        let declared = self
-            .parts
-            .headers
-            .get(header::CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok()?.parse().ok());
-        let too_large = || {
-            self.app.metrics().rejected.get(RejectLabel::TooLarge).inc();
-            reply::text(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "The body is over limits.http_body_bytes",
-            )
-        };
-        if declared.is_some_and(|bytes: usize| bytes > limit) {
-            return Err(too_large().into());
-        }
-        to_bytes(body, limit).await.map_err(|error| {
-            let source = std::error::Error::source(&error);
-            if source.is_some_and(|source| source.is::<http_body_util::LengthLimitError>()) {
-                too_large().into()
-            } else {
-                StatusCode::BAD_REQUEST.into() // the client gave up
-            }
-        })
+        read_body(&self.parts.headers, body, limit)
+            .await
+            .map_err(|error| match error {
+                BodyError::TooLarge => {
+                    self.app.metrics().rejected.get(RejectLabel::TooLarge).inc();
+                    let text = "The body is over limits.http_body_bytes";
+                    reply::text(StatusCode::PAYLOAD_TOO_LARGE, text).into()
+                }
+                BodyError::Broken => StatusCode::BAD_REQUEST.into(),
+            })
     }
 
     /// The connection token, if there is one, checked.
@@ -340,7 +330,11 @@ impl Asked {
     }
 
     fn connection(&self, id: ConnectionId) -> Connection {
-        let request = RequestInfo::new(&self.parts.headers, self.query.pairs());
+        let request = RequestInfo::new(
+            &self.parts.headers,
+            self.query.pairs(),
+            self.app.options().auth.cookie.as_deref(),
+        );
         Connection::new(id, self.identity.clone(), request)
     }
 

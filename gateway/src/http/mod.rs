@@ -6,6 +6,7 @@ mod negotiate;
 pub(crate) mod owned;
 mod reply;
 mod request;
+mod rest;
 mod router;
 #[cfg(feature = "cli")]
 mod serve;

@@ -1,6 +1,7 @@
 //! The request before a connection: it hands out a connection token and names the transports. Nothing is stored.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
@@ -9,7 +10,7 @@ use serde::Serialize;
 
 use super::reply;
 use super::request::Query;
-use crate::auth::TokenKind;
+use crate::auth::{Carrier, Credentials, Identity, TokenKind};
 use crate::gateway::App;
 use crate::hub::{HubRuntime, Transport};
 use crate::protocol::TransferFormat;
@@ -29,6 +30,12 @@ struct Negotiated {
     /// Never sent to a client that did not ask: it would give up.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     use_stateful_reconnect: bool,
+    /// A ticket, which clients show from then on instead of their token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_token: Option<String>,
+    /// When to show a newer token, for clients that can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_lifetime_seconds: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -44,21 +51,14 @@ struct NegotiateError {
 }
 
 /// Answers `POST {hub}/negotiate`. Errors of negotiation itself are answered with 200, as the clients expect.
-pub(crate) fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -> Response {
+pub(crate) async fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -> Response {
     if parts.method != Method::POST {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
-    match app.authenticator().authenticate(&parts.headers, None) {
-        Ok(identity) if hub.hub().admits(&identity) => {}
-        Ok(identity) => {
-            app.metrics().rejected.get(RejectLabel::Forbidden).inc();
-            return reply::not_admitted(&identity);
-        }
-        Err(error) => {
-            app.metrics().rejected.get(RejectLabel::Unauthorized).inc();
-            return reply::unauthorized(error);
-        }
-    }
+    let identity = match admitted(app, hub, parts).await {
+        Ok(identity) => identity,
+        Err(refusal) => return *refusal,
+    };
     let Some(query) = Query::of(&parts.uri) else {
         return reply::text(StatusCode::BAD_REQUEST, "The query can't be read");
     };
@@ -79,14 +79,56 @@ pub(crate) fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -> Resp
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     app.metrics().negotiations.inc();
+    let access_token = app
+        .tickets()
+        .and_then(|booth| booth.issue(hub.name(), &token, &identity));
+    let may_use = |transport: &Transport| identity.may_use(transport.index());
     let negotiated = Negotiated {
         negotiate_version: version,
         connection_id: id.to_string(),
         connection_token: (version > 0).then_some(token),
-        available_transports: Transport::ALL.into_iter().map(available).collect(),
+        available_transports: Transport::ALL.into_iter().filter(may_use).map(available).collect(),
         use_stateful_reconnect: kind == TokenKind::Stateful,
+        access_token,
+        token_lifetime_seconds: lifetime(app, &identity),
     };
     axum::Json(negotiated).into_response()
+}
+
+/// Who asks, if the hub admits it.
+pub(super) async fn admitted(
+    app: &App,
+    hub: &HubRuntime,
+    parts: &Parts,
+) -> Result<Identity, Box<Response>> {
+    let credentials = Credentials {
+        hub: hub.name(),
+        headers: &parts.headers,
+        query_token: None,
+        connection: None, // a ticket gives no further ones
+    };
+    let authenticated = match app.authenticator().authenticate(&credentials).await {
+        Ok(authenticated) => authenticated,
+        Err(error) => {
+            app.metrics().rejected.get(RejectLabel::Unauthorized).inc();
+            return Err(Box::new(reply::unauthorized(error)));
+        }
+    };
+    if authenticated.carrier == Carrier::Cookie && !app.origins().admit(&parts.headers) {
+        app.metrics().rejected.get(RejectLabel::Origin).inc();
+        return Err(Box::new(reply::foreign_origin()));
+    }
+    if !hub.hub().admits(&authenticated.identity) {
+        app.metrics().rejected.get(RejectLabel::Forbidden).inc();
+        return Err(Box::new(reply::not_admitted(&authenticated.identity)));
+    }
+    Ok(authenticated.identity)
+}
+
+/// How long the client's token still lasts, where it may be refreshed.
+pub(super) fn lifetime(app: &App, identity: &Identity) -> Option<u64> {
+    let expires = identity.expires().filter(|_| app.options().auth.refresh)?;
+    Some(expires.duration_since(SystemTime::now()).unwrap_or_default().as_secs())
 }
 
 fn available(transport: Transport) -> AvailableTransport {

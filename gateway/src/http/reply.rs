@@ -37,6 +37,14 @@ pub(crate) fn not_admitted(identity: &Identity) -> Response {
     text(StatusCode::FORBIDDEN, "This hub does not admit the caller")
 }
 
+/// The page that asks may not.
+pub(crate) fn foreign_origin() -> Response {
+    text(
+        StatusCode::FORBIDDEN,
+        "This origin is not allowed (cors.allowed_origins)",
+    )
+}
+
 /// The backplane can't be reached: the client may try again.
 pub(crate) fn unavailable() -> Response {
     let mut response = text(

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 
 use super::request::Query;
-use super::{health, hubs, negotiate};
+use super::{health, hubs, negotiate, rest};
 use crate::gateway::App;
 
 /// Every path of the gateway, for an application to mount.
@@ -23,6 +23,7 @@ pub(crate) fn router(app: App) -> Router {
         .layer(cors);
     Router::new()
         .merge(hubs)
+        .merge(rest::routes())
         .route("/healthz", get(health::healthz))
         .route(
             "/readyz",
@@ -51,14 +52,14 @@ async fn by_query(State(app): State<App>, request: Request) -> Response {
 
 async fn negotiate_by_path(State(app): State<App>, Path(hub): Path<String>, request: Request) -> Response {
     match app.hub(&hub) {
-        Some(hub) => negotiate::negotiate(&app, &hub, &request.into_parts().0),
+        Some(hub) => negotiate::negotiate(&app, &hub, &request.into_parts().0).await,
         None => no_such_hub(),
     }
 }
 
 async fn negotiate_by_query(State(app): State<App>, request: Request) -> Response {
     match hub_of(request.uri()).and_then(|hub| app.hub(&hub)) {
-        Some(hub) => negotiate::negotiate(&app, &hub, &request.into_parts().0),
+        Some(hub) => negotiate::negotiate(&app, &hub, &request.into_parts().0).await,
         None => no_such_hub(),
     }
 }

@@ -1,13 +1,14 @@
 //! What is known of a client, whatever its transport.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use axum::http::{HeaderMap, header};
+use arc_swap::ArcSwap;
+use axum::http::{HeaderMap, HeaderName, header};
 use hubcast_backplane::{ConnectionId, UserId};
 
 use super::ConnectionData;
-use crate::auth::Identity;
+use crate::auth::{Identity, without_cookie};
 use crate::protocol::HubProtocol;
 
 /// How a client is connected. Names as in negotiate responses.
@@ -99,7 +100,8 @@ impl fmt::Display for Transport {
 /// ```
 pub struct Connection {
     id: ConnectionId,
-    identity: Identity,
+    user: Option<UserId>,
+    identity: ArcSwap<Identity>,
     request: RequestInfo,
     transport: OnceLock<Transport>,
     protocol: OnceLock<HubProtocol>,
@@ -110,7 +112,8 @@ impl Connection {
     pub(crate) fn new(id: ConnectionId, identity: Identity, request: RequestInfo) -> Self {
         Self {
             id,
-            identity,
+            user: identity.user().cloned(),
+            identity: ArcSwap::from_pointee(identity),
             request,
             transport: OnceLock::new(),
             protocol: OnceLock::new(),
@@ -124,16 +127,16 @@ impl Connection {
         &self.id
     }
 
-    /// Who it is.
+    /// Who it is, as of now: with `auth.refresh` the client may have shown a newer token of the same user.
     #[must_use]
-    pub fn identity(&self) -> &Identity {
-        &self.identity
+    pub fn identity(&self) -> Arc<Identity> {
+        self.identity.load_full()
     }
 
     /// The user, if the client has shown a token that names one.
     #[must_use]
     pub fn user(&self) -> Option<&UserId> {
-        self.identity.user()
+        self.user.as_ref()
     }
 
     /// The transport; `None` before the client has chosen one.
@@ -207,6 +210,19 @@ impl Connection {
         self.request.query.iter().map(|(key, value)| (&**key, &**value))
     }
 
+    /// Takes what a newer token of the same user says.
+    pub(crate) fn renew(&self, identity: Identity) {
+        self.identity.store(Arc::new(identity));
+    }
+
+    /// As [`renew`](Self::renew), if the token lasts longer than the one that was shown before.
+    pub(crate) fn renew_if_longer(&self, identity: &Identity) {
+        let longer = identity.expires() > self.identity.load().expires();
+        if longer && identity.user() == self.user() {
+            self.renew(identity.clone());
+        }
+    }
+
     /// Fixes the transport. Returns whether it is this one.
     pub(crate) fn set_transport(&self, transport: Transport) -> bool {
         *self.transport.get_or_init(|| transport) == transport
@@ -258,7 +274,12 @@ impl RequestInfo {
         }
     }
 
-    pub(crate) fn new(headers: &HeaderMap, query: &[(String, String)]) -> Self {
+    /// `secret_cookie` is the name of the cookie that holds a token.
+    pub(crate) fn new(
+        headers: &HeaderMap,
+        query: &[(String, String)],
+        secret_cookie: Option<&str>,
+    ) -> Self {
         let kept = headers.iter().filter(|(name, _)| {
             *name != header::AUTHORIZATION
                 && *name != header::CONNECTION
@@ -266,9 +287,15 @@ impl RequestInfo {
                 && !name.as_str().starts_with("sec-websocket-")
         });
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned().into_boxed_str();
+        let value = |name: &HeaderName, value: &[u8]| match secret_cookie {
+            Some(secret) if *name == header::COOKIE => {
+                without_cookie(&String::from_utf8_lossy(value), secret).into_boxed_str()
+            }
+            _ => text(value),
+        };
         Self {
             headers: kept
-                .map(|(name, value)| (name.as_str().into(), text(value.as_bytes())))
+                .map(|(name, bytes)| (name.as_str().into(), value(name, bytes.as_bytes())))
                 .collect(),
             query: query
                 .iter()
@@ -285,7 +312,8 @@ mod tests {
 
     fn connection(headers: &HeaderMap, query: &[(String, String)]) -> Connection {
         let id = ConnectionId::parse("c").unwrap();
-        Connection::new(id, Identity::anonymous(), RequestInfo::new(headers, query))
+        let request = RequestInfo::new(headers, query, Some("token"));
+        Connection::new(id, Identity::anonymous(), request)
     }
 
     #[test]
@@ -320,12 +348,13 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, "Bearer secret".parse().unwrap());
         headers.insert("x-room", "7".parse().unwrap());
+        headers.insert(header::COOKIE, "a=1; token=secret; b=2".parse().unwrap());
         let query = [("id", "t"), ("Access_Token", "secret"), ("room", "a b")];
         let query: Vec<_> = query
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into();
         let connection = connection(&headers, &query);
-        assert_eq!(connection.headers().collect::<Vec<_>>(), [("x-room", "7")]);
+        assert_eq!(connection.headers().collect::<Vec<_>>(), [("x-room", "7"), ("cookie", "a=1; b=2")]);
         assert_eq!(connection.query_pairs().collect::<Vec<_>>(), [("room", "a b")]);
     }
 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{CallerClients, Connection, HubHandle, HubRuntime};
 use crate::error::Error;
 use crate::protocol::Headers;
-use crate::session::Slots;
+use crate::session::{CloseReason, Slots};
 
 /// The connection that calls, its hub, and the way to its other clients. Cheap to clone, and good for as long as it is
 /// kept: after the connection has ended, what is sent to it reaches nobody.
@@ -186,11 +186,22 @@ impl Context {
             .await
     }
 
-    /// Ends the calling connection. The client does not reconnect by itself.
+    /// Ends the calling connection, also when it has moved to another node meanwhile. The client does not reconnect by
+    /// itself. See [`OfConnection::close`](crate::OfConnection::close) to tell it why, and to know that it was done.
     pub fn abort(&self) {
-        if let Some(session) = self.hub.registry().find(self.connection.id()) {
-            session.close(crate::session::CloseReason::Aborted);
+        let session = self.hub.registry().find(self.connection.id());
+        if let Some(session) = session.filter(|session| Arc::ptr_eq(session.connection(), &self.connection)) {
+            session.close(CloseReason::Aborted);
+            if !session.has_moved() {
+                return;
+            }
         }
+        let (hub, id) = (Arc::clone(&self.hub), self.connection.id().clone());
+        self.hub.shared().tasks().spawn(async move {
+            if let Err(error) = hub.close_connection(&id, None).await {
+                tracing::warn!(hub = %hub.name(), connection_id = %id, %error, "a connection could not be aborted");
+            }
+        });
     }
 }
 

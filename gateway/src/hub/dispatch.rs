@@ -46,8 +46,7 @@ pub(crate) fn dispatch(
         return refused(hub, InvocationLabel::UnknownMethod, text);
     };
     let beginning = || {
-        let permits = entry.permits.as_ref();
-        if permits.is_some_and(|holds| !holds(context.connection().identity())) {
+        if !entry.permits(&context.connection().identity()) {
             let text = format!("Failed to invoke '{}' because user is unauthorized", entry.name);
             return refused(hub, InvocationLabel::BadArguments, text);
         }

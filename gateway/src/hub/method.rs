@@ -107,9 +107,9 @@ impl Call {
         self.arguments.next().ok_or(BindError::Missing)
     }
 
-    fn check_counts(&self, arguments: usize, streams: usize) -> Result<(), BindError> {
+    fn check_counts(&self, arguments: usize, rest: bool, streams: usize) -> Result<(), BindError> {
         let provided = self.arguments.len();
-        if provided != arguments {
+        if provided < arguments || provided > arguments && !rest {
             return Err(BindError::Count {
                 provided,
                 expected: arguments,
@@ -198,6 +198,8 @@ pub enum BindError {
 pub trait FromInvocation<M>: Sized + Send {
     /// How many arguments it takes from the invocation.
     const ARGUMENTS: usize;
+    /// Whether it takes all arguments that are left, too. It must be the last parameter that takes any.
+    const REST: bool = false;
     /// How many uploads it takes.
     const STREAMS: usize = 0;
 
@@ -424,7 +426,7 @@ macro_rules! methods {
             }
 
             fn begin(&self, mut call: Call) -> Result<BoxFuture<'static, Result<Value, HubError>>, BindError> {
-                call.check_counts(Self::ARGUMENTS, Self::STREAMS)?;
+                call.check_counts(Self::ARGUMENTS, false $(|| $type::REST)*, Self::STREAMS)?;
                 let encoding = call.encoding;
                 $(let $type = $type::from_invocation(&mut call)?;)*
                 let running = self($($type),*);
@@ -448,7 +450,7 @@ macro_rules! methods {
             }
 
             fn begin(&self, mut call: Call) -> Result<BoxFuture<'static, Result<ValueStream, HubError>>, BindError> {
-                call.check_counts(Self::ARGUMENTS, Self::STREAMS)?;
+                call.check_counts(Self::ARGUMENTS, false $(|| $type::REST)*, Self::STREAMS)?;
                 let encoding = call.encoding;
                 $(let $type = $type::from_invocation(&mut call)?;)*
                 let running = self($($type),*);

@@ -1,9 +1,11 @@
 //! Hubs: named sets of methods that clients call, and of clients that are called.
 
+mod admission;
 mod checkpoints;
 mod clients;
 mod connection;
 mod context;
+mod disconnected;
 mod dispatch;
 mod error;
 mod event;
@@ -12,6 +14,10 @@ mod guests;
 mod handle;
 mod hook;
 mod method;
+mod presence;
+mod publish;
+mod rest;
+mod roster;
 mod runtime;
 mod state;
 mod upload;
@@ -22,7 +28,6 @@ use std::sync::Arc;
 
 use hubcast_backplane::HubName;
 
-use crate::auth::Identity;
 use crate::error::Error;
 use crate::options::{HubDefaults, Limits, Options, Timeouts};
 
@@ -31,6 +36,7 @@ pub(crate) use connection::RequestInfo;
 pub use connection::{Connection, Transport};
 pub(crate) use context::Calls;
 pub use context::Context;
+pub use disconnected::Disconnected;
 pub(crate) use dispatch::{Dispatched, InvocationOutcome, dispatch, stream_error};
 pub use error::HubError;
 pub use event::{Event, Question};
@@ -38,59 +44,19 @@ pub(crate) use filter::ReplyKind;
 pub use filter::{Filter, Invoked, Next, NextHook, Reply};
 pub use handle::{Groups, HubHandle};
 pub use hook::{Connected, FromHook, Hook, HookOutcome, Resumed};
+use admission::Permit;
 use hook::{ErasedHook, erase_hook};
+pub use rest::Rest;
 pub use method::{BindError, Call, FromInvocation, IntoOutcome, IntoStream, Method, StreamMethod, marker};
 pub(crate) use method::{ErasedMethod, ErasedStream, ValueStream};
+pub use roster::{Census, InGroup, MAX_PAGE, MAX_REASON_BYTES, OfConnection, OfUser, Page};
+pub(crate) use publish::Outgoing;
 pub(crate) use runtime::{HubRuntime, Shared, guarded};
 pub(crate) use state::States;
 pub use state::{ConnectionData, Needed, State};
 pub(crate) use upload::{RawUpload, UploadEvent};
 pub use upload::{Upload, UploadError};
 
-/// Why a connection ended, as told to [`Hub::on_disconnected`].
-///
-/// ```
-/// use hubcast::{Context, Disconnected, Hub, HubError};
-///
-/// async fn part(context: Context, reason: Disconnected) -> Result<(), HubError> {
-///     let Some(user) = context.user() else { return Ok(()) };
-///     let comes_back = matches!(reason, Disconnected::Lost(_) | Disconnected::NodeStopped | Disconnected::NodeDied);
-///     Ok(context.clients().others().send("Left", (user.as_str(), comes_back)).await?)
-/// }
-///
-/// let hub = Hub::new("lobby").on_disconnected(part);
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Disconnected {
-    /// The client said goodbye.
-    ByClient,
-    /// Hub code ended it.
-    ByServer,
-    /// The node was stopped.
-    NodeStopped,
-    /// The transport broke, or the client fell silent. Carries what was seen.
-    Lost(String),
-    /// The client broke a rule of the protocol or a limit. Carries which.
-    Refused(String),
-    /// The node that owned the connection died; this node speaks for it.
-    NodeDied,
-}
-
-impl fmt::Display for Disconnected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ByClient => f.write_str("closed by the client"),
-            Self::ByServer => f.write_str("closed by the server"),
-            Self::NodeStopped => f.write_str("the node was stopped"),
-            Self::Lost(what) | Self::Refused(what) => f.write_str(what),
-            Self::NodeDied => f.write_str("the node died"),
-        }
-    }
-}
-
-/// Decides about a caller.
-type Permit = Box<dyn Fn(&Identity) -> bool + Send + Sync>;
 /// Changes settings of one hub.
 type Change = Box<dyn Fn(&mut HubSettings) + Send + Sync>;
 
@@ -133,8 +99,8 @@ pub(crate) struct Entry {
     /// The name as defined.
     pub(crate) name: String,
     pub(crate) target: Target,
-    /// Who may call it.
-    pub(crate) permits: Option<Permit>,
+    /// What must hold of who calls it.
+    required: Vec<Permit>,
     needed: Vec<Needed>,
 }
 
@@ -183,7 +149,8 @@ pub struct Hub {
     /// What the hooks take from the states, by the hook's name.
     hooks_need: HashMap<&'static str, Vec<Needed>>,
     configure: Vec<Change>,
-    admits: Option<Permit>,
+    /// What must hold of who connects.
+    required: Vec<Permit>,
     states: States,
 }
 
@@ -200,7 +167,7 @@ impl Hub {
             disconnected: None,
             hooks_need: HashMap::new(),
             configure: Vec::new(),
-            admits: None,
+            required: Vec::new(),
             states: States::default(),
         }
     }
@@ -337,48 +304,6 @@ impl Hub {
         self
     }
 
-    /// Admits only clients of whom this holds; others are answered with 403, from negotiate on.
-    ///
-    /// ```
-    /// use hubcast::Hub;
-    ///
-    /// let hub = Hub::new("staff").admit(|identity| identity.has_role("staff"));
-    /// ```
-    #[must_use]
-    pub fn admit(mut self, holds: impl Fn(&Identity) -> bool + Send + Sync + 'static) -> Self {
-        self.admits = Some(Box::new(holds));
-        self
-    }
-
-    /// Lets only callers invoke a method of whom this holds. The method must have been added before.
-    ///
-    /// ```
-    /// use hubcast::{Context, Hub, HubError};
-    ///
-    /// async fn close_room(context: Context, room: String) -> Result<(), HubError> {
-    ///     Ok(context.clients().group(room).send("Closed", ()).await?)
-    /// }
-    ///
-    /// let hub = Hub::new("rooms")
-    ///     .method("CloseRoom", close_room)
-    ///     .restrict("CloseRoom", |identity| identity.has_role("moderator"));
-    /// ```
-    #[must_use]
-    pub fn restrict(
-        mut self,
-        method: &str,
-        holds: impl Fn(&Identity) -> bool + Send + Sync + 'static,
-    ) -> Self {
-        match self.targets.get_mut(&method.to_lowercase()) {
-            Some(entry) => entry.permits = Some(Box::new(holds)),
-            None => {
-                self.problem
-                    .get_or_insert(Problem::NoSuchMethod(method.to_owned()));
-            }
-        }
-        self
-    }
-
     /// Gives the hub something that its methods take as [`State`]: one value for each type.
     #[must_use]
     pub fn state<T: Send + Sync + 'static>(self, value: T) -> Self {
@@ -403,7 +328,7 @@ impl Hub {
         let entry = Entry {
             name: name.clone(),
             target,
-            permits: None,
+            required: Vec::new(),
             needed,
         };
         if self.targets.insert(name.to_lowercase(), entry).is_some() {
@@ -461,11 +386,6 @@ impl Hub {
     /// The method that a client means.
     pub(crate) fn find(&self, target: &str) -> Option<&Entry> {
         self.targets.get(&target.to_lowercase())
-    }
-
-    /// Whether a client may connect.
-    pub(crate) fn admits(&self, identity: &Identity) -> bool {
-        self.admits.as_ref().is_none_or(|holds| holds(identity))
     }
 
     pub(crate) fn states(&self) -> &States {

@@ -1,4 +1,4 @@
-//! A hub of a running node: its methods, its local sessions, and the one way to publish.
+//! A hub of a running node: its methods, its local sessions, and what it does for them.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -7,26 +7,22 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use hubcast_backplane::{
-    Backplane, BackplaneError, ConnectionId, ConnectionRecord, Delivery, GroupName, HubName, HubSink, Topic,
-    wire,
+    Backplane, BackplaneError, ConnectionId, ConnectionRecord, Delivery, GroupName, HubName, HubSink,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
 
 use super::checkpoints::Checkpoints;
-use super::clients::common_encoding;
 use super::guests::Guests;
 use super::{Connected, Context, Disconnected, Hub, HubError, NextHook, Resumed};
 use crate::cluster;
 use crate::error::Error;
 use crate::fanout::{self, Registry};
 use crate::options::Options;
-use crate::protocol::{Encoding, Value};
+use crate::protocol::Value;
 use crate::session::{AskError, Session, connection_of};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::trace;
 
 /// How often, and how long apart, a connection is looked for that the directory says is here.
 const SETTLE: (usize, Duration) = (20, Duration::from_millis(5));
@@ -37,6 +33,7 @@ pub(crate) struct Shared {
     backplane: Arc<dyn Backplane>,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
+    stopping: CancellationToken,
 }
 
 impl Shared {
@@ -46,6 +43,7 @@ impl Shared {
             backplane,
             metrics,
             tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
         }
     }
 
@@ -59,6 +57,11 @@ impl Shared {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Ends when the node begins to leave: what only waits for something to do stops.
+    pub(crate) fn stopping(&self) -> &CancellationToken {
+        &self.stopping
     }
 
     /// Owns every task of the node, so that a drain can wait for them.
@@ -134,37 +137,6 @@ impl HubRuntime {
             sleep(SETTLE.1).await;
         }
         None // it has just ended
-    }
-
-    /// Appends a call of `target` to the log of each topic. The only place where hub messages enter the backplane.
-    pub(crate) async fn publish(
-        &self,
-        topics: &[Topic],
-        target: &str,
-        arguments: Vec<Value>,
-        except: Vec<String>,
-    ) -> Result<(), Error> {
-        let span = tracing::info_span!(target: trace::TARGET, "hub.publish", hub = %self.name, method = target, otel.kind = "producer");
-        let envelope = envelope(target, arguments, except, &span)?;
-        let metrics = self.shared.metrics();
-        let began = Instant::now();
-        let outcome = self
-            .shared
-            .backplane()
-            .publish(&self.name, topics, &envelope)
-            .instrument(span)
-            .await;
-        metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
-        match outcome {
-            Ok(receipts) => {
-                metrics.published.inc_by(receipts.iter().flatten().count() as u64);
-                Ok(())
-            }
-            Err(error) => {
-                metrics.publish_errors.inc();
-                Err(error.into())
-            }
-        }
     }
 
     /// Has a client's method give a result, wherever the client is.
@@ -321,11 +293,16 @@ impl HubRuntime {
 
     /// Speaks for a connection of a node that died.
     pub(crate) async fn orphan_removed(self: &Arc<Self>, record: ConnectionRecord) {
+        self.ended_elsewhere(record, Disconnected::NodeDied).await;
+    }
+
+    /// Speaks for a connection that no node ran when it ended.
+    pub(crate) async fn ended_elsewhere(self: &Arc<Self>, record: ConnectionRecord, reason: Disconnected) {
         let connection = Arc::new(connection_of(&record));
         let cancelled = CancellationToken::new();
         cancelled.cancel();
         let context = Context::new(Arc::clone(self), connection, cancelled);
-        self.disconnected(context, Disconnected::NodeDied).await;
+        self.disconnected(context, reason).await;
     }
 
     /// How long the id of an ended connection stays refused: as long as its token could still create it.
@@ -369,34 +346,4 @@ fn ask_error(connection: &ConnectionId, error: &AskError) -> Error {
         AskError::Disconnected => Error::Disconnected(connection.to_string()),
         AskError::Client(_) | AskError::NoResult => Error::Client(error.to_string()),
     }
-}
-
-fn envelope(
-    target: &str,
-    arguments: Vec<Value>,
-    except: Vec<String>,
-    span: &tracing::Span,
-) -> Result<wire::Envelope, Error> {
-    let encoding = common_encoding(&arguments);
-    let mut encoded = Vec::with_capacity(arguments.len());
-    for value in arguments {
-        let value = value.transcode(encoding).map_err(|source| Error::Transcode {
-            target: target.to_owned(),
-            source,
-        })?;
-        encoded.push(value.bytes().clone());
-    }
-    let context = trace::context_of(span).unwrap_or_default();
-    Ok(wire::Envelope {
-        target: target.to_owned(),
-        arguments: encoded,
-        encoding: match encoding {
-            Encoding::Json => wire::Encoding::Json.into(),
-            Encoding::MessagePack => wire::Encoding::MessagePack.into(),
-        },
-        except,
-        traceparent: context.traceparent,
-        tracestate: context.tracestate,
-        ..wire::Envelope::default()
-    })
 }

@@ -11,6 +11,7 @@
 mod binary;
 mod decoder;
 mod encoder;
+mod fields;
 mod framing;
 mod handshake;
 mod json;

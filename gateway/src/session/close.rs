@@ -13,6 +13,8 @@ pub(crate) enum CloseReason {
     ByClient,
     /// Hub code ended it.
     Aborted,
+    /// The application ended it, wherever it is, and has this to say.
+    Closed { reason: Option<String> },
     /// The hook for new connections failed. Carries what the client may know of the error, if anything.
     ConnectFailed { detail: Option<String> },
     /// The client broke the protocol or the size limit.
@@ -63,6 +65,7 @@ impl CloseReason {
         };
         match self {
             Self::ByClient | Self::Aborted => close(None, false),
+            Self::Closed { reason } => close(reason.clone(), false),
             // There is a detail only if the client may see it.
             Self::ConnectFailed { detail: Some(detail) } => close(Some(format!("{BASE} {detail}")), false),
             Self::ConnectFailed { detail: None } => close(text(None), false),
@@ -94,7 +97,7 @@ impl CloseReason {
     pub(crate) fn disconnected(&self) -> Option<Disconnected> {
         Some(match self {
             Self::ByClient => Disconnected::ByClient,
-            Self::Aborted => Disconnected::ByServer,
+            Self::Aborted | Self::Closed { .. } => Disconnected::ByServer,
             Self::Protocol { detail } => Disconnected::Refused(detail.clone()),
             Self::ClientTimeout => Disconnected::Lost("the client fell silent".to_owned()),
             Self::SlowConsumer { .. } => Disconnected::Refused("the client reads too slowly".to_owned()),
@@ -111,7 +114,7 @@ impl CloseReason {
             Self::ByClient => CloseLabel::Client,
             Self::Moved => CloseLabel::Moved,
             Self::Aborted => CloseLabel::Aborted,
-            Self::ConnectFailed { .. } => CloseLabel::Server,
+            Self::ConnectFailed { .. } | Self::Closed { .. } => CloseLabel::Server,
             Self::Protocol { .. } => CloseLabel::ProtocolError,
             Self::ClientTimeout => CloseLabel::ClientTimeout,
             Self::Handshake { .. } => CloseLabel::HandshakeTimeout,

@@ -81,19 +81,16 @@ async fn enter(
         record.state = Some(state_of(&session.connection, protocol));
         session.keep();
     }
-    let entered = session
-        .hub
-        .shared()
-        .backplane()
-        .enter(session.hub.name(), &record, claim)
-        .await;
-    match entered {
-        Ok(entered) => {
-            if stateful {
-                session.set_stateful(Stateful::new(entered.version, entered.position.epoch));
-            }
-            Ok(())
+    let entered = async {
+        let backplane = session.hub.shared().backplane();
+        let entered = backplane.enter(session.hub.name(), &record, claim).await?;
+        if stateful {
+            session.set_stateful(Stateful::new(entered.version, entered.position.epoch));
         }
+        session.hub.join_groups_of_user(session, entered.groups).await
+    };
+    match entered.await {
+        Ok(()) => Ok(()),
         Err(error) => {
             tracing::warn!(connection_id = %session.id(), %error, "a connection could not be registered");
             let text =

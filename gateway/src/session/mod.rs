@@ -398,3 +398,11 @@ impl Session {
         self.groups.lock().retain(|noted| noted != group);
     }
 }
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.is_stateful() {
+            self.hub.checkpoints().depart();
+        }
+    }
+}

@@ -18,7 +18,7 @@ use super::stateful::{Stateful, invocation_of};
 use super::{CloseReason, Session};
 use crate::auth::Identity;
 use crate::cluster::{self, HandedOver};
-use crate::fanout::{Carriage, Except, Frames};
+use crate::fanout::{Carriage, Except, Frames, cut_at_close};
 use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
 use crate::protocol::{HubProtocol, Outcome};
 use crate::telemetry::labels::{ResumeKind, ResumeOutcome};
@@ -79,7 +79,7 @@ impl Pair {
 pub(super) fn state_of(connection: &Connection, protocol: HubProtocol) -> State {
     let kept = Kept {
         protocol: u32::try_from(protocol.index()).unwrap_or(u32::MAX),
-        claims: connection.identity().claims_json(),
+        claims: connection.identity().to_json(),
         headers: Pair::all(connection.headers()),
         query: Pair::all(connection.query_pairs()),
     };
@@ -93,9 +93,9 @@ pub(crate) fn connection_of(record: &ConnectionRecord) -> Connection {
     let Some(kept) = kept else {
         return Connection::new(record.id.clone(), Identity::of_user(user), RequestInfo::default());
     };
-    let claims = kept.claims.and_then(|claims| serde_json::from_str(&claims).ok());
+    let claims = kept.claims.as_deref().map(str::as_bytes);
     let identity = claims
-        .and_then(|claims| Identity::from_claims(claims).ok())
+        .and_then(Identity::from_json)
         .unwrap_or_else(|| Identity::of_user(user));
     let pairs = |pairs: Vec<Pair>| pairs.into_iter().map(|pair| (pair.name, pair.value)).collect();
     let request = RequestInfo::from_pairs(pairs(kept.headers), pairs(kept.query));
@@ -284,9 +284,10 @@ impl Restoring {
         let replayed = backplane
             .replay(hub.name(), &taken.record, &taken.groups, after, upto)
             .await?;
-        let LogRead::Exact(messages) = replayed else {
+        let LogRead::Exact(mut messages) = replayed else {
             return Ok(false);
         };
+        let closed = cut_at_close(&mut messages, session);
         let kept = self.encode(&messages);
         hub.shared().metrics().replayed.inc_by(kept.len() as u64);
         let stateful = Stateful::new(taken.version, taken.position.epoch.clone());
@@ -300,6 +301,9 @@ impl Restoring {
         }
         if !elsewhere.is_empty() {
             hub.shared().tasks().spawn(watch(Arc::clone(session), elsewhere));
+        }
+        if let Some(reason) = closed {
+            session.close(reason);
         }
         Ok(true)
     }

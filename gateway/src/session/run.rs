@@ -120,10 +120,11 @@ async fn end(session: &Arc<Session>, reason: CloseReason, running: Option<Invoca
     if let Some(link) = session.http() {
         link.end(session, &reason).await;
     }
-    hub.registry().remove(session);
     if registered && reason != CloseReason::Moved {
         leave_cluster(session).await;
     }
+    // Last, so that whoever looks for it learns that it has ended, and does not take it for one that was lost.
+    hub.registry().remove(session);
     session.ended.cancel();
 }
 

@@ -85,7 +85,9 @@ impl Session {
     }
 
     pub(super) fn set_stateful(&self, stateful: Stateful) {
-        let _ = self.stateful.set(stateful); // nobody makes it stateful twice
+        if self.stateful.set(stateful).is_ok() {
+            self.hub.checkpoints().arrive(&self.hub);
+        }
     }
 
     /// The ownership that this session speaks for, if it is stateful.
@@ -104,19 +106,39 @@ impl Session {
 
     /// The client has received numbered messages up to this one.
     pub(super) fn acknowledge(self: &Arc<Self>, sequence_id: u64) {
+        let Some(stateful) = self.stateful.get() else { return };
+        let mut progress = stateful.progress.lock();
         let Some((sequence, offset)) = self.outbox.acknowledge(sequence_id) else {
             return;
         };
-        let Some(stateful) = self.stateful.get() else {
-            return;
-        };
-        let mut progress = stateful.progress.lock();
         progress.checkpoint = Some(Checkpoint {
             sequence,
             position: Position {
                 epoch: stateful.epoch.clone(),
                 offset,
             },
+        });
+        if !std::mem::replace(&mut progress.waiting, true) {
+            drop(progress);
+            self.hub.checkpoints().add(&self.hub, self);
+        }
+    }
+
+    /// The sink was given everything up to `position`: where the client has all that came of it, this is a checkpoint.
+    pub(crate) fn advance(self: &Arc<Self>, position: &Position) {
+        let Some(stateful) = self.stateful.get().filter(|stateful| stateful.epoch == position.epoch) else {
+            return;
+        };
+        let mut progress = stateful.progress.lock();
+        // Asked for after `position`: what was given up to there is acknowledged, or counted as waiting.
+        let Some(sequence) = self.outbox.all_acknowledged() else { return };
+        let newer = |checkpoint: &Checkpoint| checkpoint.position.offset < position.offset;
+        if !progress.checkpoint.as_ref().is_none_or(newer) {
+            return;
+        }
+        progress.checkpoint = Some(Checkpoint {
+            sequence,
+            position: position.clone(),
         });
         if !std::mem::replace(&mut progress.waiting, true) {
             drop(progress);

@@ -5,6 +5,7 @@
 //! nothing.
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::{
     encoding::text,
@@ -57,6 +58,15 @@ pub(crate) struct Metrics {
     pub(crate) replayed: Counter,
     /// Places up to which clients have everything that were written down.
     pub(crate) checkpoints: Counter,
+
+    /// How long the oldest checkpoint waits to be written, in seconds. Set before [`encode`](Self::encode).
+    pub(crate) checkpoint_age: Gauge<f64, AtomicU64>,
+    /// Entries of the log that wait for the local fan-out. Set before [`encode`](Self::encode).
+    pub(crate) log_waiting: Gauge,
+    /// Times that missed entries were read from the log. Set before [`encode`](Self::encode).
+    pub(crate) log_repairs: Gauge,
+    /// Entries that were read from the log instead of being pushed. Set before [`encode`](Self::encode).
+    pub(crate) log_repaired: Gauge,
 
     /// Bytes that wait for clients.
     pub(crate) outbox_bytes: Gauge,
@@ -114,6 +124,10 @@ impl Metrics {
                 "Messages of the log replayed for sessions that moved here",
             ),
             checkpoints: single(r, "checkpoints", "Session checkpoints written to the backplane"),
+            checkpoint_age: single(r, "checkpoint_age_seconds", "How long the oldest checkpoint waits"),
+            log_waiting: single(r, "log_waiting", "Entries of the log that wait for the local fan-out"),
+            log_repairs: single(r, "log_repairs", "Times that missed entries were read from the log"),
+            log_repaired: single(r, "log_repaired", "Entries read from the log instead of pushed"),
             outbox_bytes: single(r, "outbox_bytes", "Bytes that wait for clients"),
             slow_consumers: single(
                 r,

@@ -236,7 +236,7 @@ impl TestClientBuilder<'_> {
                 break id;
             }
         };
-        let connection = Connection::new(id, identity, RequestInfo::new(&headers, &self.query));
+        let connection = Connection::new(id, identity, RequestInfo::new(&headers, &self.query, None));
         connection.set_transport(Transport::WebSockets);
         let session = Session::new(Arc::clone(runtime), connection);
         let (to_session, from_client) = mpsc::channel(64);

@@ -55,6 +55,12 @@ pub(crate) struct Args {
     /// Connections that are opened at the same time.
     #[arg(long, default_value_t = 64)]
     connect_window: u32,
+    /// Hubs that keep nothing: messages are pushed only.
+    #[arg(long)]
+    volatile: bool,
+    /// Both, one after the other: what the guarantee costs.
+    #[arg(long)]
+    compare: bool,
     /// Gateway nodes.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8))]
     nodes: u32,
@@ -64,10 +70,43 @@ pub(crate) struct Args {
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let args = Args::parse();
+    let hubs = match (args.compare, args.volatile) {
+        (true, _) => vec![Keeps::Nothing, Keeps::Log],
+        (false, true) => vec![Keeps::Nothing],
+        (false, false) => vec![Keeps::Log],
+    };
+    for keeps in hubs {
+        println!("{}", keeps.name());
+        run(args.clone(), keeps).await;
+    }
+}
+
+/// What hubs keep of their messages.
+#[derive(Clone, Copy)]
+enum Keeps {
+    /// The log, from which sessions resume and gaps are repaired.
+    Log,
+    Nothing,
+}
+
+impl Keeps {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Log => "resumable: each message is kept in the log",
+            Self::Nothing => "volatile: messages are pushed and not kept",
+        }
+    }
+}
+
+async fn run(args: Args, keeps: Keeps) {
     let redis = Redis::start().await;
     let mut nodes = Vec::new();
     for _ in 0..args.nodes {
-        nodes.push(Gateway::start(Settings::default().redis(&redis.url()).set("log.level", "warn")).await);
+        let settings = Settings::default()
+            .redis(&redis.url())
+            .set("log.level", "warn")
+            .set("hubs.volatile", matches!(keeps, Keeps::Nothing));
+        nodes.push(Gateway::start(settings).await);
     }
     let ids: Vec<_> = nodes.iter().map(Gateway::id).collect();
     let bench = Bench {

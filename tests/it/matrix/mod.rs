@@ -45,7 +45,8 @@ impl Party {
     /// The index of the node that owns a client's connection.
     async fn node_of(&self, client: &JsClient) -> usize {
         let me = client.who_am_i().await;
-        let is_named = |index: &usize| me["node"] == format!("node-{index}");
+        let name = me["node"].as_str().unwrap_or_default();
+        let is_named = |index: &usize| name.starts_with(&format!("node-{index}"));
         (0..self.cluster.nodes.len())
             .find(is_named)
             .unwrap_or_else(|| panic!("no node of this cluster: {me}"))

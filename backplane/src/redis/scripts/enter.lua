@@ -1,9 +1,9 @@
 -- Logs from where on a connection receives what is for all, for its user and for itself; claims it where asked to.
 -- KEYS: 1 log, 2 stream, 3 tail of the connection's topic, 4 connection, 5 connections of the node, 6 tombstone,
---       7 connections of the user
+--       7 connections of the user, 8 groups of the user
 -- ARGV: 1 node, 2 connection id, 3 user or nothing, 4 `1` to claim, 5 `s` and state of a resumable connection, or nothing,
 --       6 channel of the node, 7 topic, 8 entry, 9 most entries, 10 life of the stream, 11 life of the tail
--- Returns epoch, offset and version, or nothing where the node does not own the connection.
+-- Returns epoch, offset, version and the groups of its user, or nothing where the node does not own the connection.
 local known = redis.call('HMGET', KEYS[4], 'node', 'version')
 local owner, version = known[1], known[2]
 if not owner and ARGV[4] == '1' and redis.call('EXISTS', KEYS[6]) == 0 then
@@ -15,12 +15,14 @@ end
 if owner ~= ARGV[1] then
   return false
 end
+local groups = {}
 if ARGV[3] ~= '' then
-  redis.call('SADD', KEYS[7], ARGV[2])
+  redis.call('ZADD', KEYS[7], 0, ARGV[2])
+  groups = redis.call('ZRANGEBYSCORE', KEYS[8], '(' .. clock(), '+inf')
 end
 local epoch, offset =
   append(KEYS[1], KEYS[2], KEYS[3], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11])
 if ARGV[5] ~= '' then
   redis.call('HSET', KEYS[4], 'state', string.sub(ARGV[5], 2), 'received', 0, 'epoch', epoch, 'sequence', 0, 'offset', offset)
 end
-return {epoch, offset, tonumber(version)}
+return {epoch, offset, tonumber(version), groups}

@@ -1,6 +1,6 @@
 -- Joins a connection to a group and logs from where on it is a member.
 -- KEYS: 1 log, 2 stream, 3 tail of the connection's topic, 4 connection, 5 groups of the connection,
---       6 connections of the group
+--       6 connections of the group, 7 groups that have connections
 -- ARGV: 1 node, or nothing for a parked connection, 2 connection id, 3 group, 4 entry where nothing changes,
 --       5 channel of the node, 6 topic, 7 entry, 8 most entries, 9 life of the stream, 10 life of the tail
 -- Returns epoch and offset, or nothing where the connection is not the node's.
@@ -13,5 +13,5 @@ if redis.call('SADD', KEYS[5], ARGV[3]) == 1 then
   entry = ARGV[7]
   redis.call('HINCRBY', KEYS[4], 'groups', 1)
 end
-redis.call('SADD', KEYS[6], ARGV[2])
+list_member(KEYS[7], KEYS[6], ARGV[3], ARGV[2])
 return {append(KEYS[1], KEYS[2], KEYS[3], ARGV[5], ARGV[6], entry, ARGV[8], ARGV[9], ARGV[10])}

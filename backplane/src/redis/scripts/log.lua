@@ -1,6 +1,6 @@
 -- What every script starts with, after lines that set EPOCH to the name of this run of the server, and PUBLISH to the
--- command that publishes: channels of a cluster are sharded. A text that
--- names another run has another hash: a script can't be called by hash on a server that was restarted or promoted.
+-- command that publishes: in a cluster channels are sharded. A text that names another run has another hash: a script
+-- can't be called by hash on a server that was restarted or promoted.
 
 -- The log's epoch. Where the log was last used in another run, or is new, another epoch begins:
 -- offsets up to `start` belong to older ones, which may have given out more than the server remembers.
@@ -68,6 +68,27 @@ local function forgotten(log, life)
   end
   redis.call('HSET', log, 'mark', mark, 'mark_at', mark_at, 'next', offset, 'next_at', now)
   return mark
+end
+
+-- Lists a connection as one of a group, and the group as one that has connections. The members of groups and users are
+-- sorted sets without scores: in the order of their ids they are read in pages.
+local function list_member(groups, of_group, group, id)
+  if redis.call('ZADD', of_group, 0, id) == 1 then
+    redis.call('SADD', groups, group)
+  end
+end
+
+-- The reverse.
+local function unlist_member(groups, of_group, group, id)
+  if redis.call('ZREM', of_group, id) == 1 and redis.call('EXISTS', of_group) == 0 then
+    redis.call('SREM', groups, group)
+  end
+end
+
+-- The time in milliseconds.
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
 -- Writes down what a client has. That only grows: where checkpoints overtake each other, the furthest counts.

@@ -1,5 +1,6 @@
 -- Writes down again what the owner of a connection knows about it, after the server may have forgotten it.
--- KEYS: 1 log, 2 connection, 3 groups of the connection, 4 connections of the node, 5 tombstone
+-- KEYS: 1 log, 2 connection, 3 groups of the connection, 4 connections of the node, 5 tombstone,
+--       6 groups that have connections
 -- ARGV: 1 node, 2 connection id, 3 user or nothing, 4 `1` where it was entered, 5 key of a group without its name,
 --       6 key of a user without its id, 7… groups
 -- Returns whether the node owns the connection.
@@ -16,10 +17,10 @@ if not owner then
 end
 redis.call('SADD', KEYS[4], ARGV[2])
 if ARGV[4] == '1' and ARGV[3] ~= '' then
-  redis.call('SADD', ARGV[6] .. ARGV[3], ARGV[2])
+  redis.call('ZADD', ARGV[6] .. ARGV[3], 0, ARGV[2])
 end
 for index = 7, #ARGV do
   redis.call('SADD', KEYS[3], ARGV[index])
-  redis.call('SADD', ARGV[5] .. ARGV[index], ARGV[2])
+  list_member(KEYS[6], ARGV[5] .. ARGV[index], ARGV[index], ARGV[2])
 end
 return 1

@@ -1,0 +1,260 @@
+//! Who is connected to a node that is alone.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::MemoryBackplane;
+use super::hub::State;
+use crate::backplane::ConnectionRecord;
+use crate::error::BackplaneError;
+use crate::roster::{Census, Members, ParkedCursor, Roster, USER_GROUP_TTL};
+use crate::topic::{ConnectionId, GroupName, HubName, Topic, UserId};
+
+/// The connections of groups and users, and the groups that users' connections are to join.
+#[derive(Default)]
+pub(super) struct Roll {
+    members: HashMap<Topic, BTreeSet<ConnectionId>>,
+    /// How many of the topics are groups.
+    groups: u64,
+    /// How many connections nobody owns.
+    pub(super) parked: u64,
+    /// With the end of their time.
+    user_groups: HashMap<UserId, HashMap<GroupName, Instant>>,
+}
+
+impl Roll {
+    pub(super) fn list(&mut self, topic: &Topic, id: &ConnectionId) {
+        let groups = &mut self.groups;
+        let members = self.members.entry(topic.clone()).or_insert_with(|| {
+            *groups += u64::from(matches!(topic, Topic::Group(_)));
+            BTreeSet::new()
+        });
+        members.insert(id.clone());
+    }
+
+    pub(super) fn unlist(&mut self, topic: &Topic, id: &ConnectionId) {
+        let Some(members) = self.members.get_mut(topic) else {
+            return;
+        };
+        members.remove(id);
+        if members.is_empty() {
+            self.members.remove(topic);
+            self.groups -= u64::from(matches!(topic, Topic::Group(_)));
+        }
+    }
+
+    pub(super) fn user_groups(&self, user: &UserId) -> Vec<GroupName> {
+        let now = Instant::now();
+        let known = self.user_groups.get(user).into_iter().flatten();
+        let mut groups: Vec<_> = known
+            .filter(|(_, end)| **end > now)
+            .map(|(group, _)| group.clone())
+            .collect();
+        groups.sort();
+        groups
+    }
+
+    fn join_user(&mut self, user: &UserId, group: &GroupName, ttl: Option<Duration>, most: usize) {
+        let now = Instant::now();
+        let groups = self.user_groups.entry(user.clone()).or_default();
+        groups.retain(|_, end| *end > now);
+        while !groups.contains_key(group) && groups.len() >= most.max(1) {
+            let first = groups.iter().min_by_key(|(_, end)| **end);
+            let Some(first) = first.map(|(group, _)| group.clone()) else {
+                break;
+            };
+            groups.remove(&first);
+        }
+        let ttl = ttl.map_or(USER_GROUP_TTL, |ttl| ttl.min(USER_GROUP_TTL));
+        groups.insert(group.clone(), now + ttl);
+    }
+
+    fn leave_user(&mut self, user: &UserId, group: Option<&GroupName>) {
+        let Some(groups) = self.user_groups.get_mut(user) else {
+            return;
+        };
+        match group {
+            Some(group) => drop(groups.remove(group)),
+            None => groups.clear(),
+        }
+        if groups.is_empty() {
+            self.user_groups.remove(user);
+        }
+    }
+
+    /// Drops what is over.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        self.user_groups.retain(|_, groups| {
+            groups.retain(|_, end| *end > now);
+            !groups.is_empty()
+        });
+    }
+
+    fn of(&self, of: Members<'_>) -> Option<&BTreeSet<ConnectionId>> {
+        self.members.get(&match of {
+            Members::Group(group) => Topic::Group(group.clone()),
+            Members::User(user) => Topic::User(user.clone()),
+        })
+    }
+
+    fn page(&self, of: Members<'_>, after: Option<&ConnectionId>, limit: usize) -> Vec<ConnectionId> {
+        let Some(members) = self.of(of) else {
+            return Vec::new();
+        };
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = members.range::<ConnectionId, _>((from, Bound::Unbounded));
+        rest.take(limit).cloned().collect()
+    }
+}
+
+impl State {
+    fn parked(&self, of: Option<Members<'_>>) -> Vec<ConnectionId> {
+        let within = of.map(|of| self.roll.of(of));
+        let listed = |id: &ConnectionId| within.is_none_or(|ids| ids.is_some_and(|ids| ids.contains(id)));
+        self.connections
+            .iter()
+            .filter(|(id, connection)| connection.parked.is_some() && listed(id))
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
+
+    fn remove_parked(&mut self, id: &ConnectionId, tombstone: Duration) -> Option<ConnectionRecord> {
+        let connection = self.connections.get(id)?;
+        connection.parked?;
+        let record = connection.record(id);
+        self.take(id);
+        self.tombstones.insert(id.clone(), Instant::now() + tombstone);
+        Some(record)
+    }
+}
+
+impl MemoryBackplane {
+    fn with_state<'a, T: Send + 'a>(
+        &'a self,
+        hub: &'a HubName,
+        work: impl FnOnce(&mut State) -> T + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, BackplaneError>> {
+        async move { Ok(work(&mut self.hub(hub)?.state.lock())) }.boxed()
+    }
+}
+
+impl Roster for MemoryBackplane {
+    fn count<'a>(&'a self, hub: &'a HubName, of: Members<'a>) -> BoxFuture<'a, Result<u64, BackplaneError>> {
+        self.with_state(hub, move |state| {
+            state.roll.of(of).map_or(0, |members| members.len() as u64)
+        })
+    }
+
+    fn contains<'a>(
+        &'a self,
+        hub: &'a HubName,
+        of: Members<'a>,
+        connection: &'a ConnectionId,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        self.with_state(hub, move |state| {
+            state
+                .roll
+                .of(of)
+                .is_some_and(|members| members.contains(connection))
+        })
+    }
+
+    fn page<'a>(
+        &'a self,
+        hub: &'a HubName,
+        of: Members<'a>,
+        after: Option<&'a ConnectionId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<ConnectionId>, BackplaneError>> {
+        self.with_state(hub, move |state| state.roll.page(of, after, limit))
+    }
+
+    fn groups<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+    ) -> BoxFuture<'a, Result<Vec<GroupName>, BackplaneError>> {
+        self.with_state(hub, move |state| {
+            let known = state.connections.get(connection);
+            let mut groups: Vec<_> = known
+                .map(|known| known.groups.iter().cloned().collect())
+                .unwrap_or_default();
+            groups.sort();
+            groups
+        })
+    }
+
+    fn census<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Census, BackplaneError>> {
+        let node = self.node.clone();
+        self.with_state(hub, move |state| Census {
+            nodes: vec![(node, state.connections.len() as u64 - state.roll.parked)],
+            parked: state.roll.parked,
+            groups: state.roll.groups,
+        })
+    }
+
+    fn join_user<'a>(
+        &'a self,
+        hub: &'a HubName,
+        user: &'a UserId,
+        group: &'a GroupName,
+        ttl: Option<Duration>,
+        most: usize,
+    ) -> BoxFuture<'a, Result<(), BackplaneError>> {
+        self.with_state(hub, move |state| state.roll.join_user(user, group, ttl, most))
+    }
+
+    fn leave_user<'a>(
+        &'a self,
+        hub: &'a HubName,
+        user: &'a UserId,
+        group: Option<&'a GroupName>,
+    ) -> BoxFuture<'a, Result<(), BackplaneError>> {
+        self.with_state(hub, move |state| state.roll.leave_user(user, group))
+    }
+
+    fn user_groups<'a>(
+        &'a self,
+        hub: &'a HubName,
+        user: &'a UserId,
+    ) -> BoxFuture<'a, Result<Vec<GroupName>, BackplaneError>> {
+        self.with_state(hub, move |state| state.roll.user_groups(user))
+    }
+
+    fn is_user_in<'a>(
+        &'a self,
+        hub: &'a HubName,
+        user: &'a UserId,
+        group: &'a GroupName,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        self.with_state(hub, move |state| {
+            let groups = state.roll.user_groups.get(user);
+            groups
+                .and_then(|groups| groups.get(group))
+                .is_some_and(|end| *end > Instant::now())
+        })
+    }
+
+    fn parked<'a>(
+        &'a self,
+        hub: &'a HubName,
+        of: Option<Members<'a>>,
+        _from: ParkedCursor,
+    ) -> BoxFuture<'a, Result<(Vec<ConnectionId>, Option<ParkedCursor>), BackplaneError>> {
+        self.with_state(hub, move |state| (state.parked(of), None))
+    }
+
+    fn remove_parked<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        tombstone: Duration,
+    ) -> BoxFuture<'a, Result<Option<ConnectionRecord>, BackplaneError>> {
+        self.with_state(hub, move |state| state.remove_parked(connection, tombstone))
+    }
+}

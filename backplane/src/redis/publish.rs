@@ -1,0 +1,72 @@
+//! Calls of the scripts that publish.
+
+use bytes::Bytes;
+
+use super::commands::{Commands, Repeat};
+use super::link::{decode, malformed};
+use super::script::{HubScripts, Invocation, Name};
+use crate::error::BackplaneError;
+use crate::once::{Once, Published};
+use crate::position::Offset;
+use crate::topic::Topic;
+
+impl HubScripts {
+    /// Publishes to each topic; nothing for a connection that nobody owns.
+    pub(super) async fn publish(
+        &self,
+        commands: &Commands,
+        topics: &[Topic],
+        entry: &Bytes,
+    ) -> Result<Vec<Option<Offset>>, BackplaneError> {
+        let calls: Vec<_> = topics
+            .iter()
+            .map(|topic| self.publish_call(topic, entry))
+            .collect();
+        let answers = commands.scripts(&calls, Repeat::Never).await?;
+        answers.into_iter().map(decode).collect()
+    }
+
+    /// Publishes to a topic, unless a request of that name has done so.
+    pub(super) async fn publish_once(
+        &self,
+        commands: &Commands,
+        topic: &Topic,
+        entry: Bytes,
+        once: &Once,
+    ) -> Result<Published, BackplaneError> {
+        let key = topic.key();
+        let mut keys = self.log_keys(&key);
+        keys.push(self.keys.once(&once.key));
+        let channel = if let Topic::Connection(id) = topic {
+            keys.push(self.keys.connection(id));
+            self.keys.lane_prefix()
+        } else {
+            self.keys.topic_channel(&key)
+        };
+        let kept = if self.options.volatile { 0 } else { self.kept() };
+        let call = Invocation::new(Name::PublishOnce, keys).arg(channel).arg(key);
+        let call = self
+            .entry_arguments(call, entry, kept)
+            .arg(once.content.clone())
+            .number(self.options.retention.as_millis().max(1));
+        match decode::<i64>(commands.script(&call, Repeat::Safe).await?)? {
+            1 => Ok(Published::Now),
+            0 => Ok(Published::Before),
+            -1 => Ok(Published::Differs),
+            other => Err(malformed(&format!("publish_once answered {other}"))),
+        }
+    }
+
+    fn publish_call(&self, topic: &Topic, entry: &Bytes) -> Invocation {
+        let key = topic.key();
+        let mut keys = self.log_keys(&key);
+        let call = if let Topic::Connection(id) = topic {
+            keys.push(self.keys.connection(id));
+            Invocation::new(Name::PublishDirect, keys).arg(self.keys.lane_prefix())
+        } else {
+            Invocation::new(Name::Publish, keys).arg(self.keys.topic_channel(&key))
+        };
+        let kept = if self.options.volatile { 0 } else { self.kept() };
+        self.entry_arguments(call.arg(key), entry.clone(), kept)
+    }
+}

@@ -1,0 +1,303 @@
+//! Who is connected, as the server has it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use redis::{Cmd, FromRedisValue, Value};
+use uuid::Uuid;
+
+use super::RedisBackplane;
+use super::commands::Repeat;
+use super::directory::removed;
+use super::hub::Hub;
+use super::inner::Inner;
+use super::keys::HubKeys;
+use super::link::{decode, items, malformed};
+use super::script::{Invocation, Name, group_names};
+use crate::backplane::ConnectionRecord;
+use crate::error::BackplaneError;
+use crate::roster::{Census, Members, ParkedCursor, Roster, USER_GROUP_TTL};
+use crate::topic::{ConnectionId, GroupName, HubName, NodeId, UserId};
+
+/// Parked connections that are looked at in one round trip.
+const PARKED: u128 = 500;
+
+impl HubKeys {
+    /// Sorted set without scores: the connections of a group or a user.
+    fn members(&self, of: Members<'_>) -> String {
+        match of {
+            Members::Group(group) => format!("{}{group}", self.group_prefix()),
+            Members::User(user) => format!("{}{user}", self.user_prefix()),
+        }
+    }
+}
+
+impl Inner {
+    async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, BackplaneError> {
+        decode(self.commands.command(command, Repeat::Safe).await?)
+    }
+
+    async fn census(&self, hub: &Hub) -> Result<Census, BackplaneError> {
+        // A dead node is in either list until its connections are removed, and for a moment in both.
+        let mut nodes: Vec<String> = Vec::new();
+        for key in [self.keys.nodes(), self.keys.dying()] {
+            nodes.extend(self.query::<Vec<String>>(&range(key)).await?);
+        }
+        nodes.sort();
+        nodes.dedup();
+        let nodes: Vec<_> = nodes
+            .into_iter()
+            .filter_map(|node| NodeId::parse(node).ok())
+            .collect();
+        let keys = &hub.scripts.keys;
+        let counted = [keys.parked(), keys.group_names()];
+        let counted = counted
+            .into_iter()
+            .chain(nodes.iter().map(|node| keys.node(node)));
+        let call = Invocation::new(Name::Census, counted.collect());
+        let counts: Vec<u64> = decode(self.commands.script(&call, Repeat::Safe).await?)?;
+        let [parked, groups, owned @ ..] = counts.as_slice() else {
+            return Err(malformed("a census of another length"));
+        };
+        Ok(Census {
+            nodes: nodes.into_iter().zip(owned.iter().copied()).collect(),
+            parked: *parked,
+            groups: *groups,
+        })
+    }
+
+    async fn parked(
+        &self,
+        hub: &Hub,
+        of: Option<Members<'_>>,
+        from: ParkedCursor,
+    ) -> Result<(Vec<ConnectionId>, Option<ParkedCursor>), BackplaneError> {
+        let keys = &hub.scripts.keys;
+        let within = of.map(|of| keys.members(of));
+        let call = Invocation::new(Name::Parked, [keys.parked()].into_iter().chain(within).collect())
+            .number(from.0.into())
+            .number(PARKED);
+        let answer = items(self.commands.script(&call, Repeat::Safe).await?)?;
+        let Ok([next, ids]) = <[Value; 2]>::try_from(answer) else {
+            return Err(malformed("a list of parked connections of another length"));
+        };
+        let next: u64 = decode(next)?;
+        Ok((
+            connections(decode(ids)?),
+            (next > 0).then_some(ParkedCursor(next)),
+        ))
+    }
+
+    async fn remove_parked(
+        &self,
+        hub: &Hub,
+        id: &ConnectionId,
+        tombstone: Duration,
+    ) -> Result<Option<ConnectionRecord>, BackplaneError> {
+        let name = Uuid::new_v4().simple().to_string();
+        // Without a tombstone a repetition could not be told from somebody else's removal.
+        let tombstone = tombstone.as_millis().max(1_000);
+        let call = hub
+            .scripts
+            .remove_call(None, id, tombstone, &name, true)
+            .arg(Bytes::from_static(b"1"));
+        let removed = removed(self.commands.script(&call, Repeat::Safe).await?)?;
+        Ok(removed.map(|(user, state)| ConnectionRecord {
+            id: id.clone(),
+            user,
+            state,
+        }))
+    }
+
+    async fn ask_user(
+        &self,
+        hub: &Hub,
+        user: &UserId,
+        group: Option<&GroupName>,
+    ) -> Result<Value, BackplaneError> {
+        let keys = vec![hub.scripts.keys.user_groups(user.as_str())];
+        let group = group.map(ToString::to_string).unwrap_or_default();
+        let call = Invocation::new(Name::UserGroups, keys).arg(group);
+        self.commands.script(&call, Repeat::Safe).await
+    }
+}
+
+/// The whole of a short sorted set.
+fn range(key: String) -> Cmd {
+    let mut command = redis::cmd("ZRANGE");
+    command.arg(key).arg(0).arg(-1);
+    command
+}
+
+fn connections(ids: Vec<String>) -> Vec<ConnectionId> {
+    ids.into_iter()
+        .filter_map(|id| ConnectionId::parse(id).ok())
+        .collect()
+}
+
+/// In order: the server's sets have none.
+fn in_order(names: &[String]) -> Vec<GroupName> {
+    let mut groups = group_names(names);
+    groups.sort();
+    groups
+}
+
+impl Roster for RedisBackplane {
+    fn count<'a>(&'a self, hub: &'a HubName, of: Members<'a>) -> BoxFuture<'a, Result<u64, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let mut command = redis::cmd("ZCARD");
+            command.arg(hub.scripts.keys.members(of));
+            self.inner.query(&command).await
+        }
+        .boxed()
+    }
+
+    fn contains<'a>(
+        &'a self,
+        hub: &'a HubName,
+        of: Members<'a>,
+        connection: &'a ConnectionId,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let mut command = redis::cmd("ZSCORE");
+            command.arg(hub.scripts.keys.members(of)).arg(connection.as_str());
+            let score: Option<String> = self.inner.query(&command).await?;
+            Ok(score.is_some())
+        }
+        .boxed()
+    }
+
+    fn page<'a>(
+        &'a self,
+        hub: &'a HubName,
+        of: Members<'a>,
+        after: Option<&'a ConnectionId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<ConnectionId>, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let mut command = redis::cmd("ZRANGEBYLEX");
+            command
+                .arg(hub.scripts.keys.members(of))
+                .arg(after.map_or("-".to_owned(), |after| format!("({after}")))
+                .arg("+")
+                .arg("LIMIT")
+                .arg(0)
+                .arg(limit);
+            Ok(connections(self.inner.query(&command).await?))
+        }
+        .boxed()
+    }
+
+    fn groups<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+    ) -> BoxFuture<'a, Result<Vec<GroupName>, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let mut command = redis::cmd("SMEMBERS");
+            command.arg(hub.scripts.keys.groups(connection));
+            let groups: Vec<String> = self.inner.query(&command).await?;
+            Ok(in_order(&groups))
+        }
+        .boxed()
+    }
+
+    fn census<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Census, BackplaneError>> {
+        async move { self.inner.census(&*self.inner.hub(hub)?).await }.boxed()
+    }
+
+    fn join_user<'a>(
+        &'a self,
+        hub: &'a HubName,
+        user: &'a UserId,
+        group: &'a GroupName,
+        ttl: Option<Duration>,
+        most: usize,
+    ) -> BoxFuture<'a, Result<(), BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let ttl = ttl.map_or(USER_GROUP_TTL, |ttl| ttl.min(USER_GROUP_TTL));
+            let keys = vec![hub.scripts.keys.user_groups(user.as_str())];
+            let call = Invocation::new(Name::UserJoin, keys)
+                .arg(group.to_string())
+                .number(ttl.as_millis().max(1))
+                .number(most.max(1) as u128);
+            self.inner.commands.script(&call, Repeat::Safe).await.map(drop)
+        }
+        .boxed()
+    }
+
+    fn leave_user<'a>(
+        &'a self,
+        hub: &'a HubName,
+        user: &'a UserId,
+        group: Option<&'a GroupName>,
+    ) -> BoxFuture<'a, Result<(), BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let key = hub.scripts.keys.user_groups(user.as_str());
+            let mut command = redis::cmd(if group.is_some() { "ZREM" } else { "DEL" });
+            command.arg(key).arg(group.map(GroupName::as_str));
+            self.inner
+                .commands
+                .command(&command, Repeat::Safe)
+                .await
+                .map(drop)
+        }
+        .boxed()
+    }
+
+    fn user_groups<'a>(
+        &'a self,
+        hub: &'a HubName,
+        user: &'a UserId,
+    ) -> BoxFuture<'a, Result<Vec<GroupName>, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let groups: Vec<String> = decode(self.inner.ask_user(&hub, user, None).await?)?;
+            Ok(in_order(&groups))
+        }
+        .boxed()
+    }
+
+    fn is_user_in<'a>(
+        &'a self,
+        hub: &'a HubName,
+        user: &'a UserId,
+        group: &'a GroupName,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            decode(self.inner.ask_user(&hub, user, Some(group)).await?)
+        }
+        .boxed()
+    }
+
+    fn parked<'a>(
+        &'a self,
+        hub: &'a HubName,
+        of: Option<Members<'a>>,
+        from: ParkedCursor,
+    ) -> BoxFuture<'a, Result<(Vec<ConnectionId>, Option<ParkedCursor>), BackplaneError>> {
+        async move { self.inner.parked(&*self.inner.hub(hub)?, of, from).await }.boxed()
+    }
+
+    fn remove_parked<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        tombstone: Duration,
+    ) -> BoxFuture<'a, Result<Option<ConnectionRecord>, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            self.inner.remove_parked(&hub, connection, tombstone).await
+        }
+        .boxed()
+    }
+}

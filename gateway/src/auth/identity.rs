@@ -1,0 +1,377 @@
+//! Who is behind a connection.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hubcast_backplane::UserId;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{AuthError, Permissions};
+
+/// The claims that name the user, the first counts: Azure SignalR's, and what .NET maps to the name identifier.
+const USER_CLAIMS: [&str; 4] = [
+    "asrs.s.uid",
+    "nameid",
+    "sub",
+    "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/nameidentifier",
+];
+/// The claims that name roles: the usual names, and the one that .NET writes.
+const ROLE_CLAIMS: [&str; 3] = [
+    "role",
+    "roles",
+    "http://schemas.microsoft.com/ws/2008/06/identity/claims/role",
+];
+/// Azure SignalR's own claims, which applications are not shown.
+const SERVICE_PREFIX: &str = "asrs.s.";
+/// Stands before claims of applications whose names the service needs for itself.
+const CUSTOM_PREFIX: &str = "asrs.u.";
+
+/// Who is behind a connection: what the token says that the client has shown, once it was found valid.
+///
+/// ```
+/// use hubcast::{Context, Hub, HubError};
+///
+/// async fn erase(context: Context, board: String) -> Result<(), HubError> {
+///     let identity = context.connection().identity();
+///     let owner = identity.claim("board").is_some_and(|owned| *owned == board);
+///     if !owner && !identity.has_role("moderator") {
+///         return Err(HubError::new("this is not your board"));
+///     }
+///     Ok(context.clients().group(&board).send("Erased", ()).await?)
+/// }
+///
+/// let hub = Hub::new("boards")
+///     .method("Erase", erase)
+///     .admit(|identity| !identity.is_anonymous());
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    user: Option<UserId>,
+    shown: Option<Arc<Shown>>,
+}
+
+/// What a token says, or what is said of clients without one.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Shown {
+    claims: Map<String, Value>,
+    /// Another claim that names roles.
+    role_claim: Option<String>,
+    /// When the token ends, in seconds since 1970.
+    expires: Option<u64>,
+    /// When the connection is to be closed whatever the gateway is set to.
+    close_at: Option<u64>,
+    /// Bits of the transports that the client may use, if it may not use all.
+    transports: Option<u64>,
+    /// There was no token.
+    anonymous: bool,
+}
+
+/// An identity on its way to another node.
+#[derive(Serialize, Deserialize)]
+struct Carried {
+    user: Option<String>,
+    #[serde(flatten)]
+    shown: Shown,
+}
+
+impl Identity {
+    /// A client without a token.
+    pub(crate) fn anonymous() -> Self {
+        Self::default()
+    }
+
+    /// A client without a token that has roles all the same.
+    pub(crate) fn anonymous_with(roles: &[String]) -> Self {
+        if roles.is_empty() {
+            return Self::anonymous();
+        }
+        let roles = roles.iter().cloned().map(Value::String).collect();
+        Self {
+            user: None,
+            shown: Some(Arc::new(Shown {
+                claims: Map::from_iter([("role".to_owned(), Value::Array(roles))]),
+                anonymous: true,
+                ..Shown::default()
+            })),
+        }
+    }
+
+    /// Who shows these claims. The user id is the name identifier: `asrs.s.uid`, `nameid`, or else `sub`.
+    pub(crate) fn from_claims(claims: Map<String, Value>) -> Result<Self, AuthError> {
+        Self::from_claims_with(claims, None)
+    }
+
+    /// As [`from_claims`](Self::from_claims), with the user id in a claim of that name alone.
+    pub(crate) fn from_claims_with(
+        claims: Map<String, Value>,
+        user_claim: Option<&str>,
+    ) -> Result<Self, AuthError> {
+        let user = match user_claim {
+            Some(name) => claims.get(name),
+            None => USER_CLAIMS.iter().find_map(|name| claims.get(*name)),
+        };
+        let user = match user {
+            None | Some(Value::Null) => None,
+            Some(Value::String(id)) => Some(UserId::parse(id).map_err(|_| AuthError::UserId)?),
+            Some(_) => return Err(AuthError::UserId),
+        };
+        let closes = claims.get("asrs.s.coae").is_some_and(is_true);
+        let shown = Shown {
+            expires: claims.get("exp").and_then(number),
+            close_at: claims.get("asrs.s.aeo").and_then(number).filter(|_| closes),
+            transports: claims.get("asrs.s.htt").and_then(number),
+            role_claim: claims
+                .get("asrs.s.rt")
+                .and_then(Value::as_str)
+                .filter(|name| !ROLE_CLAIMS.contains(name))
+                .map(str::to_owned),
+            claims: shown_claims(claims),
+            anonymous: false,
+        };
+        Ok(Self {
+            user,
+            shown: Some(Arc::new(shown)),
+        })
+    }
+
+    /// An identity of which only the user is known: of a connection that lived on another node.
+    pub(crate) fn of_user(user: Option<UserId>) -> Self {
+        Self { user, shown: None }
+    }
+
+    /// The user id, from the token's `asrs.s.uid`, `nameid` or else `sub`, or from the claim that `auth.user_claim` names.
+    #[must_use]
+    pub fn user(&self) -> Option<&UserId> {
+        self.user.as_ref()
+    }
+
+    /// Whether the client has shown no token.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        self.user.is_none() && self.shown.as_ref().is_none_or(|shown| shown.anonymous)
+    }
+
+    /// When the token ends that the client has shown.
+    #[must_use]
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.shown.as_ref()?.expires.and_then(after_1970)
+    }
+
+    /// When the connection is to be closed by what the token itself says.
+    pub(crate) fn close_at(&self) -> Option<SystemTime> {
+        self.shown.as_ref()?.close_at.and_then(after_1970)
+    }
+
+    /// Whether the token lets the client use a transport, by its place in `Transport::ALL`.
+    pub(crate) fn may_use(&self, transport: usize) -> bool {
+        let bits = self.shown.as_ref().and_then(|shown| shown.transports);
+        bits.is_none_or(|bits| bits & (1 << transport) != 0)
+    }
+
+    /// The identity as JSON, for another node.
+    pub(crate) fn to_json(&self) -> Option<String> {
+        let carried = Carried {
+            user: self.user.as_ref().map(ToString::to_string),
+            shown: self.shown.as_deref()?.clone(),
+        };
+        serde_json::to_string(&carried).ok()
+    }
+
+    /// What [`to_json`](Self::to_json) wrote.
+    pub(crate) fn from_json(json: &[u8]) -> Option<Self> {
+        let carried: Carried = serde_json::from_slice(json).ok()?;
+        let user = carried.user.map(UserId::parse).transpose().ok()?;
+        Some(Self {
+            user,
+            shown: Some(Arc::new(carried.shown)),
+        })
+    }
+
+    /// One claim of the token, by its exact name. Claims of Azure SignalR itself (`asrs.s.…`) are not shown; what it calls
+    /// `asrs.u.NAME` is `NAME`.
+    #[must_use]
+    pub fn claim(&self, name: &str) -> Option<&Value> {
+        self.shown.as_ref()?.claims.get(name)
+    }
+
+    /// Whether the token gives this role. Case counts.
+    #[must_use]
+    pub fn has_role(&self, role: &str) -> bool {
+        self.roles().any(|given| given == role)
+    }
+
+    /// The roles that the token gives, in its claims `role`, `roles`,
+    /// `http://schemas.microsoft.com/ws/2008/06/identity/claims/role`, and the one that `asrs.s.rt` names: each is one text
+    /// or an array of texts; what is neither is passed over. A role that several claims give comes as often. Clients
+    /// without a token have those of `auth.anonymous_roles`.
+    pub fn roles(&self) -> impl Iterator<Item = &str> {
+        let other = self
+            .shown
+            .as_ref()
+            .and_then(|shown| shown.role_claim.as_deref());
+        ROLE_CLAIMS
+            .into_iter()
+            .chain(other)
+            .filter_map(|name| self.claim(name))
+            .flat_map(|claim| match claim {
+                Value::Array(roles) => roles.as_slice(),
+                role => std::slice::from_ref(role),
+            })
+            .filter_map(Value::as_str)
+    }
+
+    /// What the roles permit where no hub code decides.
+    #[must_use]
+    pub fn permissions(&self) -> Permissions<'_> {
+        Permissions::of(self.roles())
+    }
+}
+
+/// The claims as applications see them.
+fn shown_claims(claims: Map<String, Value>) -> Map<String, Value> {
+    let mut custom = Map::new();
+    let mut shown = Map::new();
+    for (name, value) in claims {
+        if let Some(name) = name.strip_prefix(CUSTOM_PREFIX) {
+            custom.insert(name.to_owned(), value);
+        } else if !name.starts_with(SERVICE_PREFIX) {
+            shown.insert(name, value);
+        }
+    }
+    shown.append(&mut custom);
+    shown
+}
+
+fn after_1970(seconds: u64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+/// A number, or a text that is one: Azure SignalR writes texts.
+fn number(value: &Value) -> Option<u64> {
+    match value {
+        Value::String(text) => text.parse().ok(),
+        Value::Number(number) => number.as_u64().or_else(|| {
+            let number = number.as_f64().filter(|number| *number >= 0.0)?;
+            Some(number as u64)
+        }),
+        _ => None,
+    }
+}
+
+fn is_true(value: &Value) -> bool {
+    match value {
+        Value::Bool(value) => *value,
+        Value::String(text) => text.eq_ignore_ascii_case("true"),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn identity(claims: Value) -> Identity {
+        let Value::Object(claims) = claims else {
+            panic!("claims are an object")
+        };
+        Identity::from_claims(claims).unwrap()
+    }
+
+    #[test]
+    fn roles_are_texts_or_arrays_of_texts_in_any_of_the_usual_claims() {
+        let several = identity(json!({
+            "role": "admin",
+            "roles": ["editor", 7, null, "reader"],
+            "http://schemas.microsoft.com/ws/2008/06/identity/claims/role": ["auditor"],
+            "asrs.s.rt": "groups",
+            "groups": ["chess"],
+        }));
+        let roles: Vec<_> = several.roles().collect();
+        assert_eq!(roles, ["admin", "editor", "reader", "auditor", "chess"]);
+        assert!(several.has_role("auditor") && several.has_role("editor"));
+        assert!(!several.has_role("Admin") && !several.has_role("adm") && !several.has_role(""));
+        for none in [
+            json!({}),
+            json!({ "role": 7 }),
+            json!({ "role": { "admin": true } }),
+            json!({ "groups": ["chess"] }),
+        ] {
+            assert_eq!(identity(none).roles().count(), 0);
+        }
+        assert!(!Identity::anonymous().has_role("admin"));
+    }
+
+    #[test]
+    fn strangers_may_have_roles_and_stay_strangers() {
+        let stranger = Identity::anonymous_with(&["hubcast.join".to_owned()]);
+        assert!(stranger.is_anonymous() && stranger.user().is_none());
+        assert!(stranger.permissions().may_join("a") && !stranger.permissions().may_send_to_all());
+        assert!(Identity::anonymous_with(&[]).is_anonymous());
+        assert!(
+            !identity(json!({})).is_anonymous(),
+            "a token without a user is a token"
+        );
+    }
+
+    #[test]
+    fn claims_of_azure_signalr_are_understood_and_hidden() {
+        let ann = identity(json!({
+            "asrs.s.uid": "ann", "nameid": "other", "sub": "another",
+            "asrs.s.coae": "true", "asrs.s.aeo": "1700000000", "asrs.s.htt": "5",
+            "asrs.u.exp": "mine", "exp": 1_700_000_100, "board": 7,
+        }));
+        assert_eq!(ann.user().unwrap().as_str(), "ann");
+        assert_eq!(ann.close_at(), after_1970(1_700_000_000));
+        assert_eq!(ann.expires(), after_1970(1_700_000_100));
+        assert!(ann.may_use(0) && !ann.may_use(1) && ann.may_use(2));
+        assert_eq!(ann.claim("asrs.s.uid"), None);
+        assert_eq!(ann.claim("asrs.u.exp"), None);
+        assert_eq!(ann.claim("exp"), Some(&json!("mine")));
+        assert_eq!(ann.claim("board"), Some(&json!(7)));
+        let never = identity(json!({ "asrs.s.aeo": "1700000000" }));
+        assert_eq!((never.close_at(), never.expires()), (None, None));
+        assert!(never.may_use(1));
+    }
+
+    #[test]
+    fn the_user_may_be_in_another_claim_and_then_nowhere_else() {
+        let claims = |claims: Value| claims.as_object().cloned().unwrap();
+        let user = |value, claim| {
+            let identity = Identity::from_claims_with(claims(value), Some(claim));
+            identity.map(|identity| identity.user().map(ToString::to_string))
+        };
+        let token = json!({ "sub": "s", "nameid": "n", "email": "ann@example.org" });
+        assert_eq!(
+            user(token.clone(), "email"),
+            Ok(Some("ann@example.org".to_owned()))
+        );
+        assert_eq!(user(token, "oid"), Ok(None));
+        assert_eq!(user(json!({ "oid": 7 }), "oid"), Err(AuthError::UserId));
+        assert_eq!(user(json!({ "oid": "" }), "oid"), Err(AuthError::UserId));
+    }
+
+    #[test]
+    fn an_identity_is_the_same_on_another_node() {
+        let ann = identity(json!({
+            "asrs.s.uid": "ann", "sub": "x", "role": ["a"], "asrs.s.rt": "groups", "groups": "b",
+            "asrs.u.sub": "y", "exp": 1_700_000_000, "asrs.s.coae": true, "asrs.s.aeo": 1_700_000_001,
+        }));
+        let there = Identity::from_json(ann.to_json().unwrap().as_bytes()).unwrap();
+        assert_eq!(there.user(), ann.user());
+        assert_eq!(
+            there.roles().collect::<Vec<_>>(),
+            ann.roles().collect::<Vec<_>>()
+        );
+        assert_eq!(
+            (there.expires(), there.close_at()),
+            (ann.expires(), ann.close_at())
+        );
+        assert_eq!(there.claim("sub"), Some(&json!("y")));
+        assert!(!there.is_anonymous());
+        assert!(Identity::from_json(b"{").is_none());
+    }
+}

@@ -1,0 +1,173 @@
+//! What a client may do by itself: join groups and send, where no hub code decides.
+
+/// What the roles of a client permit in hubs without code of their own.
+///
+/// | role | permits |
+/// | --- | --- |
+/// | `hubcast.join` | joining and leaving every group |
+/// | `hubcast.join.GROUP` | joining and leaving that group |
+/// | `hubcast.send` | sending to every group, to every user and to all |
+/// | `hubcast.send.GROUP` | sending to that group |
+/// | `webpubsub.joinLeaveGroup` | as `hubcast.join` |
+/// | `webpubsub.joinLeaveGroup.GROUP` | joining and leaving that group |
+/// | `webpubsub.sendToGroup` | sending to every group |
+/// | `webpubsub.sendToGroup.GROUP` | sending to that group |
+///
+/// A `GROUP` of Hubcast's roles that ends in `*` means every group whose name begins with what is before it; a `*`
+/// elsewhere is a letter like others, and so it is in Web PubSub's roles. Case counts. Without a role nothing is
+/// permitted.
+///
+/// ```
+/// use hubcast::Permissions;
+///
+/// let permissions = Permissions::of(["hubcast.join.room-*", "hubcast.send.room-7"]);
+/// assert!(permissions.may_join("room-7") && permissions.may_join("room-8"));
+/// assert!(permissions.may_send_to_group("room-7") && !permissions.may_send_to_group("room-8"));
+/// assert!(!permissions.may_join("hall") && !permissions.may_send_to_all());
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Permissions<'a> {
+    join: Groups<'a>,
+    send: Groups<'a>,
+    everybody: bool,
+}
+
+impl<'a> Permissions<'a> {
+    /// What these roles permit together.
+    pub fn of(roles: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut permissions = Self::default();
+        for role in roles {
+            permissions.add(role);
+        }
+        permissions
+    }
+
+    fn add(&mut self, role: &'a str) {
+        match role {
+            "hubcast.join" | "webpubsub.joinLeaveGroup" => self.join.all = true,
+            "hubcast.send" => {
+                self.send.all = true;
+                self.everybody = true;
+            }
+            "webpubsub.sendToGroup" => self.send.all = true,
+            _ => {
+                if let Some(pattern) = role.strip_prefix("hubcast.join.") {
+                    self.join.add_pattern(pattern);
+                } else if let Some(pattern) = role.strip_prefix("hubcast.send.") {
+                    self.send.add_pattern(pattern);
+                } else if let Some(group) = role.strip_prefix("webpubsub.joinLeaveGroup.") {
+                    self.join.names.push(group);
+                } else if let Some(group) = role.strip_prefix("webpubsub.sendToGroup.") {
+                    self.send.names.push(group);
+                }
+            }
+        }
+    }
+
+    /// Whether the client may join and leave a group by itself.
+    #[must_use]
+    pub fn may_join(&self, group: &str) -> bool {
+        self.join.hold(group)
+    }
+
+    /// Whether the client may send to a group.
+    #[must_use]
+    pub fn may_send_to_group(&self, group: &str) -> bool {
+        self.send.hold(group)
+    }
+
+    /// Whether the client may send to users.
+    #[must_use]
+    pub fn may_send_to_users(&self) -> bool {
+        self.everybody
+    }
+
+    /// Whether the client may send to everybody.
+    #[must_use]
+    pub fn may_send_to_all(&self) -> bool {
+        self.everybody
+    }
+}
+
+/// Some groups, by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Groups<'a> {
+    all: bool,
+    names: Vec<&'a str>,
+    beginnings: Vec<&'a str>,
+}
+
+impl<'a> Groups<'a> {
+    fn add_pattern(&mut self, pattern: &'a str) {
+        match pattern.strip_suffix('*') {
+            Some(beginning) => self.beginnings.push(beginning),
+            None => self.names.push(pattern),
+        }
+    }
+
+    fn hold(&self, group: &str) -> bool {
+        self.all
+            || self.names.contains(&group)
+            || self.beginnings.iter().any(|beginning| group.starts_with(beginning))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn no_role_permits_nothing() {
+        for roles in [
+            &[][..],
+            &["admin", "hubcast", "hubcast.", "hubcast.joins", "hubcast.join."],
+            &["Hubcast.Join", "HUBCAST.SEND", " hubcast.join", "hubcast.join "],
+            &["webpubsub", "webpubsub.joinLeaveGroup.", "webpubsub.sendtogroup"],
+        ] {
+            let permissions = Permissions::of(roles.iter().copied());
+            for group in ["a", "*", " ", "join"] {
+                assert!(!permissions.may_join(group), "{roles:?} {group}");
+                assert!(!permissions.may_send_to_group(group), "{roles:?} {group}");
+            }
+            assert!(!permissions.may_send_to_all() && !permissions.may_send_to_users());
+        }
+    }
+
+    #[test]
+    fn joining_and_sending_are_separate() {
+        let join = Permissions::of(["hubcast.join"]);
+        assert!(join.may_join("a") && !join.may_send_to_group("a") && !join.may_send_to_all());
+        let send = Permissions::of(["hubcast.send"]);
+        assert!(!send.may_join("a") && send.may_send_to_group("a"));
+        assert!(send.may_send_to_all() && send.may_send_to_users());
+        let groups = Permissions::of(["webpubsub.sendToGroup"]);
+        assert!(groups.may_send_to_group("a") && !groups.may_send_to_all() && !groups.may_send_to_users());
+        let one = Permissions::of(["hubcast.send.a"]);
+        assert!(one.may_send_to_group("a") && !one.may_send_to_group("b") && !one.may_send_to_all());
+    }
+
+    #[test]
+    fn a_star_at_the_end_is_a_pattern_and_nowhere_else() {
+        let permissions = Permissions::of(["hubcast.join.a.*", "hubcast.join.b*c", "hubcast.send.*"]);
+        assert!(permissions.may_join("a.") && permissions.may_join("a.b.c"));
+        assert!(!permissions.may_join("a") && !permissions.may_join("xa.b"));
+        assert!(permissions.may_join("b*c") && !permissions.may_join("bxc"));
+        assert!(permissions.may_send_to_group("anything"));
+        assert!(!permissions.may_send_to_all(), "every group is not everybody");
+        let exact = Permissions::of(["webpubsub.joinLeaveGroup.a*", "webpubsub.sendToGroup.a*"]);
+        assert!(exact.may_join("a*") && !exact.may_join("ab"));
+        assert!(exact.may_send_to_group("a*") && !exact.may_send_to_group("ab"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_role_for_one_group_is_for_no_other(group in "[a-z.]{0,8}", other in "[a-z.]{1,8}") {
+            let (join, send) = (format!("hubcast.join.{group}"), format!("webpubsub.sendToGroup.{group}"));
+            let permissions = Permissions::of([join.as_str(), send.as_str()]);
+            prop_assert_eq!(permissions.may_join(&other), group == other);
+            prop_assert_eq!(permissions.may_send_to_group(&other), group == other);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Hubs without code: what clients may do is what their roles permit. Written with the public library alone.
+
+use crate::options::HubDefaults;
+use crate::{Context, Hub, HubError, Rest};
+
+/// A hub whose clients join groups, and send to groups, users and all, as far as their roles permit: see
+/// [`Permissions`](crate::Permissions).
+pub(crate) fn hub(name: &str, settings: HubDefaults) -> Hub {
+    Hub::new(name)
+        .configure(move |own| own.hubs = settings.clone())
+        .method("JoinGroup", join_group)
+        .method("LeaveGroup", leave_group)
+        .method("SendToGroup", send_to_group)
+        .method("SendToUser", send_to_user)
+        .method("SendToAll", send_to_all)
+}
+
+async fn join_group(context: Context, group: String) -> Result<(), HubError> {
+    check_join(&context, &group)?;
+    Ok(context.join(group).await?)
+}
+
+async fn leave_group(context: Context, group: String) -> Result<(), HubError> {
+    check_join(&context, &group)?;
+    Ok(context.leave(group).await?)
+}
+
+async fn send_to_group(
+    context: Context,
+    group: String,
+    target: String,
+    arguments: Rest,
+) -> Result<(), HubError> {
+    let identity = context.connection().identity();
+    if !identity.permissions().may_send_to_group(&group) {
+        return Err(lacking(&format!("hubcast.send or hubcast.send.{group}")));
+    }
+    check_target(&target)?;
+    Ok(context.clients().group(group).send(&target, arguments).await?)
+}
+
+async fn send_to_user(
+    context: Context,
+    user: String,
+    target: String,
+    arguments: Rest,
+) -> Result<(), HubError> {
+    if !context.connection().identity().permissions().may_send_to_users() {
+        return Err(lacking("hubcast.send"));
+    }
+    check_target(&target)?;
+    Ok(context.clients().user(user).send(&target, arguments).await?)
+}
+
+async fn send_to_all(context: Context, target: String, arguments: Rest) -> Result<(), HubError> {
+    if !context.connection().identity().permissions().may_send_to_all() {
+        return Err(lacking("hubcast.send"));
+    }
+    check_target(&target)?;
+    Ok(context.clients().all().send(&target, arguments).await?)
+}
+
+fn check_join(context: &Context, group: &str) -> Result<(), HubError> {
+    if context.connection().identity().permissions().may_join(group) {
+        return Ok(());
+    }
+    Err(lacking(&format!("hubcast.join or hubcast.join.{group}")))
+}
+
+fn check_target(target: &str) -> Result<(), HubError> {
+    if target.is_empty() {
+        return Err(HubError::new("The target is empty"));
+    }
+    Ok(())
+}
+
+fn lacking(role: &str) -> HubError {
+    HubError::new(format!("Not permitted: it takes the role {role}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{HubTester, TestClient};
+
+    async fn tester() -> HubTester {
+        HubTester::new(hub("chat", HubDefaults::default())).await.unwrap()
+    }
+
+    async fn with_roles(tester: &HubTester, user: &str, roles: &[&str]) -> TestClient {
+        let client = tester.client().user(user);
+        let client = roles.iter().fold(client, |client, role| client.role(*role));
+        client.connect().await
+    }
+
+    async fn is_refused(client: &mut TestClient, method: &str, arguments: impl crate::Arguments, role: &str) {
+        let error = client.invoke::<()>(method, arguments).await.unwrap_err();
+        let expected = format!("HubException: Not permitted: it takes the role {role}");
+        assert!(error.ends_with(&expected), "{method}: {error}");
+    }
+
+    #[tokio::test]
+    async fn who_may_joins_and_sends_whatever_it_is() {
+        let tester = tester().await;
+        let mut ann = with_roles(&tester, "ann", &["hubcast.join.tea", "hubcast.send.*"]).await;
+        let mut bob = with_roles(&tester, "bob", &["webpubsub.joinLeaveGroup"]).await;
+        ann.invoke::<()>("JoinGroup", ("tea",)).await.unwrap();
+        bob.invoke::<()>("joingroup", ("tea",)).await.unwrap();
+        let anything = (json!({"b": [1, 2.50], "a": null}), 7, "x");
+        ann.invoke::<()>("SendToGroup", ("tea", "Said", anything.0.clone(), 7, "x"))
+            .await
+            .unwrap();
+        for client in [&mut ann, &mut bob] {
+            let call = client.expect("Said").await.unwrap();
+            assert_eq!(call.argument::<Value>(0), Some(anything.0.clone()));
+            assert_eq!(call.argument::<u8>(1), Some(7));
+            assert_eq!(call.argument::<String>(2), Some("x".to_owned()));
+        }
+        bob.invoke::<()>("LeaveGroup", ("tea",)).await.unwrap();
+        ann.invoke::<()>("SendToGroup", ("tea", "Empty")).await.unwrap();
+        assert_eq!(ann.expect("Empty").await.unwrap().argument::<Value>(0), None);
+        is_refused(
+            &mut ann,
+            "JoinGroup",
+            ("chess",),
+            "hubcast.join or hubcast.join.chess",
+        )
+        .await;
+        is_refused(
+            &mut ann,
+            "LeaveGroup",
+            ("chess",),
+            "hubcast.join or hubcast.join.chess",
+        )
+        .await;
+        is_refused(
+            &mut bob,
+            "SendToGroup",
+            ("tea", "x"),
+            "hubcast.send or hubcast.send.tea",
+        )
+        .await;
+        for client in [&mut ann, &mut bob] {
+            is_refused(client, "SendToUser", ("ann", "x"), "hubcast.send").await;
+            is_refused(client, "SendToAll", ("x",), "hubcast.send").await;
+        }
+    }
+
+    #[tokio::test]
+    async fn who_may_send_reaches_users_and_all() {
+        let tester = tester().await;
+        let mut ann = with_roles(&tester, "ann", &["hubcast.send"]).await;
+        let mut bob = with_roles(&tester, "bob", &[]).await;
+        ann.invoke::<()>("SendToUser", ("bob", "Mail", "hello"))
+            .await
+            .unwrap();
+        let mail = bob.expect("Mail").await.unwrap();
+        assert_eq!(mail.argument::<String>(0), Some("hello".to_owned()));
+        ann.invoke::<()>("SendToAll", ("News", 1)).await.unwrap();
+        for client in [&mut ann, &mut bob] {
+            assert_eq!(client.expect("News").await.unwrap().argument::<u8>(0), Some(1));
+        }
+        let error = ann.invoke::<()>("SendToAll", ("",)).await.unwrap_err();
+        assert!(error.ends_with("The target is empty"), "{error}");
+        for (method, arguments) in [("SendToAll", vec![]), ("SendToGroup", vec![json!("a")])] {
+            let arguments: Vec<_> = arguments
+                .iter()
+                .map(|value| crate::protocol::Value::encode(value).unwrap())
+                .collect();
+            assert!(ann.invoke::<()>(method, arguments).await.is_err(), "{method}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_has_no_role_may_nothing() {
+        let tester = tester().await;
+        let mut stranger = tester.connect().await;
+        is_refused(
+            &mut stranger,
+            "JoinGroup",
+            ("a",),
+            "hubcast.join or hubcast.join.a",
+        )
+        .await;
+        is_refused(
+            &mut stranger,
+            "SendToGroup",
+            ("a", "x"),
+            "hubcast.send or hubcast.send.a",
+        )
+        .await;
+        is_refused(&mut stranger, "SendToAll", ("x",), "hubcast.send").await;
+    }
+}

@@ -1,0 +1,213 @@
+//! One authenticated request: its hub, and what its path and query say.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hubcast_backplane::{GroupName, HubName, UserId};
+
+use super::error::Refusal;
+use super::path::{Base, Path};
+use super::table::{Api, FIRST, Route, VERSIONS};
+use crate::gateway::App;
+use crate::http::request::{BodyError, Query, read_body};
+use crate::hub::HubHandle;
+
+/// A year, in seconds.
+const LONGEST_TTL: u64 = 365 * 24 * 3_600;
+
+/// A request to a hub.
+pub(super) struct Call<'a> {
+    app: &'a App,
+    parts: &'a Parts,
+    path: Path<'a>,
+    route: &'static Route,
+    query: Query,
+    hub: HubHandle,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(
+        app: &'a App,
+        parts: &'a Parts,
+        path: Path<'a>,
+        route: &'static Route,
+    ) -> Result<Self, Refusal> {
+        let query =
+            Query::of(&parts.uri).ok_or_else(|| Refusal::invalid("The query can't be read."))?;
+        check_version(route, path.base, query.get("api-version"))?;
+        let hub = path.name(route.path, "{hub}");
+        let hub = find_hub(app, hub, query.get("application"))?;
+        Ok(Self {
+            app,
+            parts,
+            path,
+            route,
+            query,
+            hub,
+        })
+    }
+
+    pub(super) fn app(&self) -> &App {
+        self.app
+    }
+
+    pub(super) fn request(&self) -> &Parts {
+        self.parts
+    }
+
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
+    }
+
+    pub(super) fn route(&self) -> &'static Route {
+        self.route
+    }
+
+    pub(super) fn hub(&self) -> &HubHandle {
+        &self.hub
+    }
+
+    /// The answer to a request that was carried out, without a body.
+    pub(super) fn done(&self) -> Response {
+        self.success().into_response()
+    }
+
+    pub(super) fn success(&self) -> StatusCode {
+        let (dated, v1) = self.route.success;
+        let status = match self.path.base {
+            Base::Dated => dated,
+            Base::V1 => v1,
+        };
+        StatusCode::from_u16(status).unwrap_or(StatusCode::OK)
+    }
+
+    pub(super) fn group(&self) -> Result<GroupName, Refusal> {
+        let name = self.path.name(self.route.path, "{group}");
+        if name.trim().is_empty() {
+            return Err(Refusal::invalid("Invalid group name: it is empty."));
+        }
+        Ok(GroupName::parse(name)?)
+    }
+
+    pub(super) fn user(&self) -> Result<UserId, Refusal> {
+        Ok(UserId::parse(self.path.name(self.route.path, "{user}"))?)
+    }
+
+    /// The connection's id as it was sent: one that no connection can have names none.
+    pub(super) fn connection(&self) -> Result<&str, Refusal> {
+        match self.path.name(self.route.path, "{connection}") {
+            "" => Err(Refusal::invalid("Invalid connection id: it is empty.")),
+            id => Ok(id),
+        }
+    }
+
+    /// The connections that are left out.
+    pub(super) fn excluded(&self) -> Vec<String> {
+        self.all("excluded").map(str::to_owned).collect()
+    }
+
+    /// What clients that are closed are told.
+    pub(super) fn reason(&self) -> Option<&str> {
+        self.query.get("reason").filter(|reason| !reason.is_empty())
+    }
+
+    /// How long a user stays in a group.
+    pub(super) fn ttl(&self) -> Result<Option<Duration>, Refusal> {
+        let seconds = self.number("ttl", 0, LONGEST_TTL)?;
+        Ok(seconds.map(Duration::from_secs))
+    }
+
+    /// A value of the query.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.query.get(name)
+    }
+
+    /// All values of that name in the query.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let pairs = self.query.pairs().iter();
+        pairs
+            .filter(move |(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// A whole number of the query.
+    pub(super) fn number(&self, name: &str, least: u64, most: u64) -> Result<Option<u64>, Refusal> {
+        let Some(text) = self.query.get(name) else {
+            return Ok(None);
+        };
+        match text.parse() {
+            Ok(number) if (least..=most).contains(&number) => Ok(Some(number)),
+            _ => Err(Refusal::invalid(format!(
+                "{name} must be a whole number from {least} to {most}."
+            ))),
+        }
+    }
+
+    /// The whole body.
+    pub(super) async fn read(&self, body: Body) -> Result<Bytes, Refusal> {
+        let limit = self.hub.runtime().options().limits.http_body_bytes;
+        match read_body(self.headers(), body, limit).await {
+            Ok(body) => Ok(body),
+            Err(BodyError::TooLarge) => Err(Refusal::too_large(limit)),
+            Err(BodyError::Broken) => Err(Refusal::invalid("The body has no end.")),
+        }
+    }
+}
+
+/// Whether the request names a version that has this route.
+fn check_version(route: &Route, base: Base, asked: Option<&str>) -> Result<(), Refusal> {
+    if base == Base::V1 || route.api == Api::Own {
+        return Ok(());
+    }
+    let since = match route.api {
+        Api::Dated(since) => since,
+        _ => FIRST,
+    };
+    let known = VERSIONS.join(", ");
+    let asked = match asked {
+        Some(asked) if VERSIONS.contains(&asked) => asked,
+        Some(asked) => {
+            let text = format!("There is no api-version {asked:?}; known are {known}.");
+            return Err(Refusal::version(text));
+        }
+        None => {
+            let text = format!("The query must name an api-version; known are {known}.");
+            return Err(Refusal::version(text));
+        }
+    };
+    // Dates in this form are in the order of their texts.
+    if asked < since {
+        let text = format!("This route needs api-version {since} or later, not {asked}.");
+        return Err(Refusal::version(text));
+    }
+    Ok(())
+}
+
+fn find_hub(app: &App, hub: &str, application: Option<&str>) -> Result<HubHandle, Refusal> {
+    let name = match application.filter(|application| !application.is_empty()) {
+        Some(application) => format!("{application}_{hub}"),
+        None => hub.to_owned(),
+    };
+    let usable = |name: &str| HubName::parse(name).is_ok() || is_azure_name(name);
+    if !usable(&name) {
+        return Err(Refusal::invalid(format!(
+            "Invalid hub name: {name:?} must begin with a letter, and have letters, digits and _`,.[] only, at most 128."
+        )));
+    }
+    match app.hub_of_any_case(&name) {
+        Some(hub) => Ok(HubHandle::new(hub)),
+        None => Err(Refusal::no_hub(&name)),
+    }
+}
+
+fn is_azure_name(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.len() <= 128
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "_`,.[]".contains(c))
+}

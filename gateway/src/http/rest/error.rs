@@ -1,0 +1,194 @@
+//! Refusals, in the form that Azure SignalR's clients read: a JSON body, and its code again in a header.
+
+use std::borrow::Cow;
+
+use axum::Json;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hubcast_backplane::NameError;
+use serde::Serialize;
+
+use crate::auth::ServerAuthError;
+use crate::error::Error;
+
+/// The header by which the .NET SDK tells "no" from "wrong address".
+const CODE_HEADER: HeaderName = HeaderName::from_static("x-ms-error-code");
+
+/// Why a request was refused. Boxed: requests seldom are.
+#[derive(Debug)]
+pub(super) struct Refusal(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    status: StatusCode,
+    code: &'static str,
+    message: Cow<'static, str>,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    code: &'a str,
+    message: &'a str,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Parts {
+            status,
+            code,
+            message: message.into(),
+            header: None,
+        }))
+    }
+
+    fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.header = Some((name, value));
+        self
+    }
+
+    /// The request can't be understood.
+    pub(super) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "Error.Request.Invalid", message)
+    }
+
+    pub(super) fn version(message: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "Error.ApiVersion.Unsupported", message)
+    }
+
+    pub(super) fn no_route() -> Self {
+        let text = "There is no such route; GET /api/openapi.json lists all.";
+        Self::new(StatusCode::NOT_FOUND, "Error.Route.NotExisted", text)
+    }
+
+    pub(super) fn other_methods(methods: &[&str]) -> Self {
+        let text = "This path has other methods; see the Allow header.";
+        let code = "Error.Request.MethodNotAllowed";
+        let refusal = Self::new(StatusCode::METHOD_NOT_ALLOWED, code, text);
+        match HeaderValue::from_str(&methods.join(", ").to_ascii_uppercase()) {
+            Ok(allowed) => refusal.with_header(header::ALLOW, allowed),
+            Err(_) => refusal,
+        }
+    }
+
+    pub(super) fn unauthorized(error: ServerAuthError) -> Self {
+        let code = "Error.Request.Unauthorized";
+        Self::new(StatusCode::UNAUTHORIZED, code, error.to_string())
+            .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    }
+
+    pub(super) fn no_hub(name: &str) -> Self {
+        let text = format!("There is no hub {name:?} here.");
+        Self::new(StatusCode::NOT_FOUND, "Error.Hub.NotExisted", text)
+    }
+
+    /// The code is one of those that SDKs take for "no".
+    pub(super) fn absent(code: &'static str) -> Self {
+        let text = match code {
+            NO_USER => "The user has no connection.",
+            NO_GROUP => "The group has no connection.",
+            NOT_IN_GROUP => "The user is not in the group.",
+            _ => "There is no such connection.",
+        };
+        Self::new(StatusCode::NOT_FOUND, code, text)
+    }
+
+    pub(super) fn too_large(limit: usize) -> Self {
+        let text = format!("The body is over {limit} bytes (limits.http_body_bytes).");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "Error.Request.TooLarge", text)
+    }
+
+    pub(super) fn media_type(allowed: &str) -> Self {
+        let text = format!("The Content-Type must be {allowed}.");
+        let code = "Error.Request.UnsupportedMediaType";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, text)
+    }
+
+    pub(super) fn key_reused() -> Self {
+        let text = "This Idempotency-Key was used for another message; use a new key for a new message.";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Error.IdempotencyKey.Reused", text)
+    }
+
+    fn unavailable() -> Self {
+        let text = "The backplane can't be reached. Try again later.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Backplane.Unavailable", text)
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
+    /// The same, told what of the request it is about.
+    pub(super) fn about(mut self, part: &str) -> Self {
+        self.0.message = format!("{part}: {}", self.0.message).into();
+        self
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    pub(super) fn code(&self) -> &'static str {
+        self.0.code
+    }
+}
+
+/// No such connection, where it was asked about.
+pub(super) const NO_CONNECTION: &str = "Warning.Connection.NotExisted";
+/// No such connection, where it was to be changed.
+pub(super) const NO_CONNECTION_TO_CHANGE: &str = "Error.Connection.NotExisted";
+/// The user has no connection.
+pub(super) const NO_USER: &str = "Warning.User.NotExisted";
+/// The group has no connection.
+pub(super) const NO_GROUP: &str = "Warning.Group.NotExisted";
+/// The user is not in the group.
+pub(super) const NOT_IN_GROUP: &str = "Info.User.NotInGroup";
+
+impl From<NameError> for Refusal {
+    fn from(error: NameError) -> Self {
+        Self::invalid(format!("Invalid name: {error}."))
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Name(error) => error.into(),
+            Error::TooManyGroups { .. } => Self::new(
+                StatusCode::CONFLICT,
+                "Error.Connection.TooManyGroups",
+                error.to_string(),
+            ),
+            Error::ReasonTooLong { .. } | Error::Transcode { .. } => Self::invalid(error.to_string()),
+            Error::NoSuchConnection(_) | Error::Disconnected(_) => Self::absent(NO_CONNECTION),
+            Error::Client(text) => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "Error.Invocation.Failed",
+                text,
+            ),
+            Error::NoAnswer { .. } => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "Error.Invocation.Timeout",
+                error.to_string(),
+            ),
+            Error::Backplane(error) if error.is_transient() => Self::unavailable(),
+            error => {
+                tracing::error!(%error, "a REST request failed");
+                let text = "The request failed; the gateway's log says why.";
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Error.Internal", text)
+            }
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = Body {
+            code: self.0.code,
+            message: &self.0.message,
+        };
+        let code = HeaderValue::from_static(self.0.code);
+        let mut response = (self.0.status, [(CODE_HEADER, code)], Json(body)).into_response();
+        if let Some((name, value)) = self.0.header {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}

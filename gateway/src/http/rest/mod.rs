@@ -1,0 +1,111 @@
+//! The REST data plane: back ends send, ask and close over HTTP, as with Azure SignalR.
+//!
+//! `table.rs` lists the routes; requests are matched with it and `openapi.rs` writes the document from it. A request is
+//! then authenticated (`auth/server.rs`), and answered by one function for each resource.
+
+mod body;
+mod call;
+mod connections;
+mod error;
+mod groups;
+mod invoke;
+mod openapi;
+mod path;
+mod send;
+mod statistics;
+mod table;
+mod tokens;
+mod users;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+
+use self::call::Call;
+use self::error::Refusal;
+use self::path::Path;
+use self::table::{Action, Found, Route};
+use crate::gateway::App;
+use crate::telemetry::labels::RejectLabel;
+
+/// What is below `/api`.
+pub(crate) fn routes() -> Router<App> {
+    Router::new()
+        .route("/api", any(serve))
+        .route("/api/", any(serve))
+        .route("/api/{*path}", any(serve))
+}
+
+async fn serve(State(app): State<App>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    match answer(&app, &parts, body).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            note(&app, &refusal);
+            refusal.into_response()
+        }
+    }
+}
+
+fn note(app: &App, refusal: &Refusal) {
+    let label = match refusal.status() {
+        StatusCode::UNAUTHORIZED => RejectLabel::Unauthorized,
+        StatusCode::PAYLOAD_TOO_LARGE => RejectLabel::TooLarge,
+        _ => return tracing::debug!(code = refusal.code(), "a REST request was refused"),
+    };
+    app.metrics().rejected.get(label).inc();
+}
+
+async fn answer(app: &App, parts: &Parts, body: Body) -> Result<Response, Refusal> {
+    let path = Path::read(parts.uri.path()).ok_or_else(Refusal::no_route)?;
+    let route = match table::find(&path, &parts.method) {
+        Found::Route(route) => route,
+        Found::OtherMethods(methods) => return Err(Refusal::other_methods(&methods)),
+        Found::Nothing => return Err(Refusal::no_route()),
+    };
+    match route.action {
+        Action::Health => return Ok(StatusCode::OK.into_response()),
+        Action::Document => return Ok(document()),
+        _ => {}
+    }
+    app.servers().authenticate(parts).map_err(Refusal::unauthorized)?;
+    carry_out(&Call::new(app, parts, path, route)?, body).await
+}
+
+async fn carry_out(call: &Call<'_>, body: Body) -> Result<Response, Refusal> {
+    let route: &Route = call.route();
+    match route.action {
+        Action::Health | Action::Document => Ok(call.done()), // answered without a token
+        Action::SendToAll => send::to_all(call, body).await,
+        Action::SendToConnection => send::to_connection(call, body).await,
+        Action::SendToGroup => send::to_group(call, body).await,
+        Action::SendToUser => send::to_user(call, body).await,
+        Action::SendBatch => send::batch(call, body).await,
+        Action::CloseAll => connections::close_all(call).await,
+        Action::CloseConnection => connections::close(call).await,
+        Action::ConnectionExists => connections::exists(call).await,
+        Action::ConnectionLeavesAll => connections::leave_all(call).await,
+        Action::CloseGroup => groups::close(call).await,
+        Action::GroupExists => groups::exists(call).await,
+        Action::ConnectionJoins => groups::join(call).await,
+        Action::ConnectionLeaves => groups::leave(call).await,
+        Action::ListGroup => groups::list(call).await,
+        Action::CloseUser => users::close(call).await,
+        Action::UserExists => users::exists(call).await,
+        Action::UserJoins => users::join(call).await,
+        Action::UserLeaves => users::leave(call).await,
+        Action::UserLeavesAll => users::leave_all(call).await,
+        Action::UserIsIn => users::is_in(call).await,
+        Action::Invoke => invoke::invoke(call, body).await,
+        Action::GenerateToken => tokens::generate(call),
+        Action::Statistics => statistics::count(call).await,
+    }
+}
+
+fn document() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], openapi::document()).into_response()
+}

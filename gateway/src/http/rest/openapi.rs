@@ -1,0 +1,341 @@
+//! The OpenAPI document, written from the table of routes.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use super::body::Media;
+use super::groups::MAX_PAGE;
+use super::send::{MAX_BATCH, MAX_KEY_BYTES};
+use super::table::{Action, Api, ROUTES, Route, VERSIONS};
+use crate::hub::MAX_REASON_BYTES;
+
+/// The document, made once.
+pub(super) fn document() -> Bytes {
+    static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
+    DOCUMENT
+        .get_or_init(|| Bytes::from(write().to_string()))
+        .clone()
+}
+
+fn write() -> Value {
+    let mut paths: Map<String, Value> = Map::new();
+    for route in ROUTES {
+        let (dated, v1) = match route.api {
+            Api::Dated(_) | Api::Own => (true, false),
+            Api::V1 => (false, true),
+            Api::Both => (true, true),
+            Api::Tolerated => (false, false),
+        };
+        for (shown, base, is_v1) in [(dated, "/api", false), (v1, "/api/v1", true)] {
+            if !shown {
+                continue;
+            }
+            let path = paths
+                .entry(format!("{base}{}", route.path))
+                .or_insert_with(|| json!({}));
+            for method in route.verb.methods() {
+                path[*method] = operation(route, method, is_v1);
+            }
+        }
+    }
+    json!({
+        "openapi": "3.0.3",
+        "info": {
+            "title": "Hubcast REST API",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": ABOUT,
+        },
+        "paths": paths,
+        "components": {
+            "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" } },
+            "schemas": schemas(),
+        },
+    })
+}
+
+const ABOUT: &str = "The data plane of Azure SignalR, versions 2022-06-01 to 2024-12-01 and v1, and Hubcast's own \
+    additions: batches, Idempotency-Key, statistics. Requests carry a JSON Web Token that is signed with an access key \
+    and whose audience is the URL of the request.";
+
+fn operation(route: &Route, method: &str, is_v1: bool) -> Value {
+    let tag = match (route.api, is_v1) {
+        (Api::Own, _) => "Hubcast",
+        (_, true) => "v1",
+        (_, false) => "Azure SignalR",
+    };
+    let suffix = match (route.api, is_v1) {
+        (_, true) => "V1",
+        (_, false) => "",
+    };
+    let mut operation = json!({
+        "operationId": format!("{method}{:?}{suffix}", route.action),
+        "summary": route.about,
+        "tags": [tag],
+        "responses": responses(route, method, is_v1),
+    });
+    let parameters = parameters(route, is_v1);
+    if !parameters.is_empty() {
+        operation["parameters"] = parameters.into();
+    }
+    if let Some(media) = media(route.action) {
+        operation["requestBody"] = json!({ "required": true, "content": content(route.action, media) });
+    }
+    if !is_open(route.action) {
+        operation["security"] = json!([{ "bearer": [] }]);
+    }
+    operation
+}
+
+/// Whether a route is answered without a token.
+fn is_open(action: Action) -> bool {
+    matches!(action, Action::Health | Action::Document)
+}
+
+/// What the body of a request may be, if it has one.
+fn media(action: Action) -> Option<&'static [Media]> {
+    match action {
+        Action::SendToAll | Action::SendToConnection | Action::SendToGroup | Action::SendToUser => {
+            Some(&Media::ALL)
+        }
+        Action::SendBatch | Action::Invoke => Some(&[Media::Json, Media::MessagePack]),
+        _ => None,
+    }
+}
+
+fn content(action: Action, media: &[Media]) -> Value {
+    let schema = if action == Action::SendBatch { "Batch" } else { "Message" };
+    let mut content = Map::new();
+    for media in media {
+        let schema = match media {
+            Media::Json => reference(schema),
+            Media::MessagePack | Media::Framed => json!({ "type": "string", "format": "binary" }),
+        };
+        content.insert(media.name().to_owned(), json!({ "schema": schema }));
+    }
+    content.into()
+}
+
+fn parameters(route: &Route, is_v1: bool) -> Vec<Value> {
+    let mut parameters: Vec<Value> = ["hub", "connection", "group", "user"]
+        .into_iter()
+        .filter(|name| route.path.contains(&format!("{{{name}}}")))
+        .map(|name| {
+            let mut schema = json!({ "type": "string", "minLength": 1 });
+            match name {
+                "hub" => schema["pattern"] = json!("^[A-Za-z][A-Za-z0-9_`,.[\\]]{0,127}$"),
+                "group" => schema["maxLength"] = json!(1024),
+                _ => {}
+            }
+            json!({ "name": name, "in": "path", "required": true, "schema": schema })
+        })
+        .collect();
+    if let (Api::Dated(_) | Api::Both, false, false) = (route.api, is_v1, is_open(route.action)) {
+        let since = match route.api {
+            Api::Dated(since) => since,
+            _ => VERSIONS[0],
+        };
+        let versions: Vec<_> = VERSIONS.iter().filter(|version| **version >= since).collect();
+        parameters.push(json!({
+            "name": "api-version", "in": "query", "required": true,
+            "schema": { "type": "string", "enum": versions },
+        }));
+    }
+    if !is_open(route.action) {
+        let schema = json!({ "type": "string" });
+        parameters.push(query("application", schema, "The hub is that of this application: application_hub"));
+    }
+    parameters.extend(own_parameters(route.action));
+    parameters
+}
+
+fn own_parameters(action: Action) -> Vec<Value> {
+    let excluded = || {
+        let schema = json!({ "type": "array", "items": { "type": "string" } });
+        query("excluded", schema, "Connections that are left out")
+    };
+    let reason = || {
+        let schema = json!({ "type": "string", "maxLength": MAX_REASON_BYTES });
+        query("reason", schema, "What the clients are told")
+    };
+    let key = || {
+        json!({
+            "name": "Idempotency-Key", "in": "header",
+            "schema": { "type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES, "pattern": "^[!-~]+$" },
+            "description": "A request with the same key is carried out once within the hub's retention",
+        })
+    };
+    let whole = |least: u64, most: u64| json!({ "type": "integer", "minimum": least, "maximum": most });
+    match action {
+        Action::SendToAll | Action::SendToGroup => vec![excluded(), key()],
+        Action::SendToUser | Action::SendToConnection | Action::SendBatch => vec![key()],
+        Action::CloseAll | Action::CloseGroup | Action::CloseUser => vec![excluded(), reason()],
+        Action::CloseConnection => vec![reason()],
+        Action::UserJoins => vec![query(
+            "ttl",
+            whole(0, 31_536_000),
+            "Seconds; 0 for present connections alone",
+        )],
+        Action::ListGroup => vec![
+            query("maxpagesize", whole(1, MAX_PAGE), "Most connections of a page"),
+            query("top", whole(1, u64::from(u32::MAX)), "Most connections of all pages"),
+            query(
+                "continuationToken",
+                json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$" }),
+                "Where the page begins: from nextLink",
+            ),
+        ],
+        Action::GenerateToken => vec![
+            query("userId", json!({ "type": "string", "minLength": 1, "maxLength": 1024 }), "The token's user"),
+            query("minutesToExpire", whole(1, 525_600), "Its life; an hour unless given"),
+            query("role", json!({ "type": "array", "items": { "type": "string" } }), "Its roles"),
+        ],
+        _ => Vec::new(),
+    }
+}
+
+fn query(name: &str, schema: Value, about: &str) -> Value {
+    json!({ "name": name, "in": "query", "schema": schema, "description": about })
+}
+
+fn responses(route: &Route, method: &str, is_v1: bool) -> Value {
+    let (dated, v1) = route.success;
+    let success = if is_v1 { v1 } else { dated };
+    let mut responses = Map::new();
+    let mut done = json!({ "description": "Done" });
+    if let Some(schema) = answer(route.action).filter(|_| method != "head") {
+        done["content"] = json!({ "application/json": { "schema": schema } });
+    }
+    responses.insert(success.to_string(), done);
+    for (status, about) in refusals(route.action) {
+        let mut refusal = json!({
+            "description": about,
+            "headers": { "x-ms-error-code": { "schema": { "type": "string" } } },
+        });
+        if method != "head" {
+            refusal["content"] = json!({ "application/json": { "schema": reference("Error") } });
+        }
+        responses.insert(status.to_string(), refusal);
+    }
+    responses.into()
+}
+
+/// What a successful answer holds, if anything.
+fn answer(action: Action) -> Option<Value> {
+    Some(match action {
+        Action::SendBatch => reference("Accepted"),
+        Action::ListGroup => reference("Page"),
+        Action::Invoke => reference("Result"),
+        Action::GenerateToken => reference("Token"),
+        Action::Statistics => reference("Statistics"),
+        Action::Document => json!({ "type": "object" }),
+        _ => return None,
+    })
+}
+
+/// How a request may be refused.
+fn refusals(action: Action) -> Vec<(u16, &'static str)> {
+    if is_open(action) {
+        return Vec::new();
+    }
+    let mut refusals = vec![
+        (400, "The request can't be understood, or names no api-version that has this route"),
+        (401, "No token, or none for this request"),
+        (404, "No such hub, or what was asked about is not there"),
+        (503, "The backplane can't be reached; try again later"),
+    ];
+    if let Some(media) = media(action) {
+        refusals.push((413, "The body is over limits.http_body_bytes"));
+        refusals.push((415, "The body is of another type"));
+        if action == Action::Invoke {
+            refusals.push((422, "The client answered with an error, or without a result"));
+            refusals.push((504, "The client did not answer in time"));
+        } else {
+            debug_assert!(!media.is_empty());
+            refusals.push((422, "The Idempotency-Key was used for another message"));
+        }
+    }
+    if matches!(action, Action::ConnectionJoins | Action::UserJoins) {
+        refusals.push((409, "The connection is in limits.groups_per_connection groups"));
+    }
+    refusals
+}
+
+fn reference(schema: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{schema}") })
+}
+
+fn schemas() -> Value {
+    let text = json!({ "type": "string" });
+    let count = json!({ "type": "integer", "minimum": 0 });
+    let object = |required: &[&str], properties: Value| json!({ "type": "object", "required": required, "properties": properties });
+    let arguments = json!({ "type": "array", "items": {}, "nullable": true });
+    let one = |name: &str| json!({ "type": "object", "required": [name], "additionalProperties": false,
+        "properties": { name: { "type": "string", "minLength": 1, "maxLength": 1024 } } });
+    let target = json!({ "type": "string", "minLength": 1 });
+    json!({
+        "Message": object(&["target"], json!({ "target": target, "arguments": arguments })),
+        "Batch": object(&["messages"], json!({ "messages": {
+            "type": "array", "minItems": 1, "maxItems": MAX_BATCH,
+            "items": object(&["to", "target"], json!({
+                "to": { "oneOf": [{ "type": "string", "enum": ["all"] }, one("group"), one("user"), one("connection")] },
+                "target": target, "arguments": arguments,
+                "excluded": { "type": "array", "items": text },
+            })),
+        } })),
+        "Error": object(&["code", "message"], json!({ "code": text, "message": text })),
+        "Accepted": object(&["accepted"], json!({ "accepted": count })),
+        "Page": object(&["value"], json!({
+            "value": { "type": "array", "items": object(&["connectionId"], json!({ "connectionId": text, "userId": text })) },
+            "nextLink": text,
+        })),
+        "Result": object(&["result"], json!({ "result": {} })),
+        "Token": object(&["token"], json!({ "token": text })),
+        "Statistics": object(&["hub", "connections", "parked", "groups", "nodes"], json!({
+            "hub": text, "connections": count, "parked": count, "groups": count,
+            "nodes": { "type": "array", "items": object(&["node", "connections"], json!({ "node": text, "connections": count })) },
+        })),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use axum::http::Method;
+
+    use super::super::path::Path;
+    use super::super::table::{Found, find};
+    use super::*;
+
+    #[test]
+    fn what_is_documented_is_routed_and_named_once() {
+        let document = write();
+        let mut names = HashSet::new();
+        let mut operations = 0;
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for (method, operation) in methods.as_object().unwrap() {
+                let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+                let found = find(&Path::read(path).unwrap(), &method);
+                assert!(matches!(found, Found::Route(_)), "{method} {path}");
+                let name = operation["operationId"].as_str().unwrap();
+                assert!(names.insert(name.to_owned()), "{name} is there twice");
+                operations += 1;
+            }
+        }
+        assert_eq!(operations, 59);
+    }
+
+    #[test]
+    fn every_route_that_is_not_just_tolerated_is_documented() {
+        let document = write();
+        for route in ROUTES.iter().filter(|route| route.api != Api::Tolerated) {
+            let base = if route.api == Api::V1 { "/api/v1" } else { "/api" };
+            for method in route.verb.methods() {
+                let operation = &document["paths"][format!("{base}{}", route.path)][*method];
+                assert!(operation.is_object(), "{method} {}", route.path);
+            }
+        }
+    }
+}

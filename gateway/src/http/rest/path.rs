@@ -1,0 +1,91 @@
+//! The path of a request: split first, then decoded, so that a name may hold any character.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+/// Literal segments that say what to do. A name at the end of a path can't be one of them.
+const ACTIONS: [&str; 6] = [
+    ":send",
+    ":closeConnections",
+    ":generateToken",
+    ":invoke",
+    ":batch",
+    ":statistics",
+];
+
+/// Below which base a request came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Base {
+    /// `/api`, where requests name a version.
+    Dated,
+    /// `/api/v1`.
+    V1,
+}
+
+/// A path below one of the bases.
+#[derive(Debug)]
+pub(super) struct Path<'a> {
+    pub(super) base: Base,
+    segments: Vec<Cow<'a, str>>,
+}
+
+impl<'a> Path<'a> {
+    /// Reads a path; `None` when it is not below `/api`, or no text.
+    pub(super) fn read(path: &'a str) -> Option<Self> {
+        let rest = path.strip_prefix("/api")?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (base, rest) = match rest.strip_prefix("/v1") {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => (Base::V1, rest),
+            _ => (Base::Dated, rest),
+        };
+        let segments = rest.strip_prefix('/')?.split('/');
+        let decoded = segments.map(|segment| percent_decode_str(segment).decode_utf8().ok());
+        Some(Self {
+            base,
+            segments: decoded.collect::<Option<_>>()?,
+        })
+    }
+
+    /// Whether a template stands for this path.
+    pub(super) fn matches(&self, template: &str) -> bool {
+        let parts = template.split('/').skip(1);
+        let last = self.segments.len().saturating_sub(1);
+        parts.clone().count() == self.segments.len()
+            && parts.zip(&self.segments).enumerate().all(|(index, (part, segment))| {
+                if part.starts_with('{') {
+                    index != last || !ACTIONS.contains(&segment.as_ref())
+                } else {
+                    part == segment
+                }
+            })
+    }
+
+    /// What stands in the path for a name of its template, such as `{group}`.
+    pub(super) fn name(&self, template: &str, name: &str) -> &str {
+        let parts = template.split('/').skip(1);
+        parts
+            .zip(&self.segments)
+            .find(|(part, _)| *part == name)
+            .map_or("", |(_, segment)| segment)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_decoded_after_splitting() {
+        let path = Path::read("/api/hubs/chat/groups/a%2Fb%20%C3%BC/:send").unwrap();
+        let template = "/hubs/{hub}/groups/{group}/:send";
+        assert!(path.matches(template));
+        assert_eq!(path.name(template, "{group}"), "a/b ü");
+        assert_eq!(path.name(template, "{hub}"), "chat");
+        assert_eq!(path.name(template, "{user}"), "");
+        assert!(Path::read("/api/hubs/%FF").is_none());
+        assert!(Path::read("/apis/hubs").is_none());
+        assert_eq!(Path::read("/api/v1/hubs/a").unwrap().base, Base::V1);
+        assert_eq!(Path::read("/api/v12/hubs/a").unwrap().base, Base::Dated);
+    }
+}

@@ -1,0 +1,241 @@
+//! Every route, in one table: requests are matched with it, and the OpenAPI document is written from it.
+
+use axum::http::Method;
+
+use super::path::Path;
+
+/// What a route does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Action {
+    Health,
+    Document,
+    SendToAll,
+    SendToConnection,
+    SendToGroup,
+    SendToUser,
+    SendBatch,
+    CloseAll,
+    CloseConnection,
+    CloseGroup,
+    CloseUser,
+    ConnectionExists,
+    GroupExists,
+    UserExists,
+    ConnectionJoins,
+    ConnectionLeaves,
+    ConnectionLeavesAll,
+    UserJoins,
+    UserLeaves,
+    UserLeavesAll,
+    UserIsIn,
+    ListGroup,
+    Invoke,
+    GenerateToken,
+    Statistics,
+}
+
+/// A method of a route. What has HEAD has GET too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verb {
+    Head,
+    Get,
+    Post,
+    Put,
+    Delete,
+}
+
+impl Verb {
+    /// The methods that are answered, in lower case.
+    pub(super) fn methods(self) -> &'static [&'static str] {
+        match self {
+            Self::Head => &["get", "head"],
+            Self::Get => &["get"],
+            Self::Post => &["post"],
+            Self::Put => &["put"],
+            Self::Delete => &["delete"],
+        }
+    }
+
+    fn takes(self, method: &Method) -> bool {
+        self.methods()
+            .iter()
+            .any(|name| name.eq_ignore_ascii_case(method.as_str()))
+    }
+}
+
+/// Where a route is documented. All are answered below `/api` and `/api/v1`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Api {
+    /// Below `/api`, with `api-version` at least this.
+    Dated(&'static str),
+    /// Below `/api/v1`, without a version.
+    V1,
+    /// Below both.
+    Both,
+    /// Nowhere: a spelling that other servers understand too.
+    Tolerated,
+    /// Below `/api`, without a version: not of Azure SignalR.
+    Own,
+}
+
+/// One route.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) verb: Verb,
+    /// Below the base. `{name}` stands for any segment.
+    pub(super) path: &'static str,
+    pub(super) action: Action,
+    pub(super) api: Api,
+    /// The status of success, below `/api` and below `/api/v1`.
+    pub(super) success: (u16, u16),
+    /// What it is for.
+    pub(super) about: &'static str,
+}
+
+/// The first dated version, the one that the SDKs call.
+pub(super) const FIRST: &str = "2022-06-01";
+const TOKENS: &str = "2022-11-01";
+/// The last version.
+pub(super) const LAST: &str = "2024-12-01";
+/// All that are understood, in order.
+pub(super) const VERSIONS: [&str; 3] = [FIRST, TOKENS, LAST];
+
+const DATED: Api = Api::Dated(FIRST);
+
+const fn route(
+    verb: Verb,
+    path: &'static str,
+    action: Action,
+    api: Api,
+    success: (u16, u16),
+    about: &'static str,
+) -> Route {
+    Route {
+        verb,
+        path,
+        action,
+        api,
+        success,
+        about,
+    }
+}
+
+/// The routes. Of those that match, the first counts.
+#[rustfmt::skip] // a table
+pub(super) const ROUTES: &[Route] = &[
+    route(Verb::Head, "/health", Action::Health, Api::Both, (200, 200), "The gateway is alive"),
+    route(Verb::Get, "/openapi.json", Action::Document, Api::Own, (200, 200), "This document"),
+
+    route(Verb::Post, "/hubs/{hub}/:send", Action::SendToAll, DATED, (202, 202), "Send to all connections"),
+    route(Verb::Post, "/hubs/{hub}", Action::SendToAll, Api::V1, (202, 202), "Send to all connections"),
+    route(Verb::Post, "/hubs/{hub}/:closeConnections", Action::CloseAll, DATED, (204, 204), "Close all connections"),
+    route(Verb::Post, "/hubs/{hub}/:generateToken", Action::GenerateToken, Api::Dated(TOKENS), (200, 200), "Make a token for a client"),
+    route(Verb::Post, "/hubs/{hub}/:batch", Action::SendBatch, Api::Own, (202, 202), "Send several messages, in order"),
+    route(Verb::Get, "/hubs/{hub}/:statistics", Action::Statistics, Api::Own, (200, 200), "Count connections and groups"),
+
+    route(Verb::Post, "/hubs/{hub}/connections/{connection}/:send", Action::SendToConnection, DATED, (202, 202), "Send to a connection"),
+    route(Verb::Post, "/hubs/{hub}/connections/{connection}", Action::SendToConnection, Api::V1, (202, 202), "Send to a connection"),
+    route(Verb::Post, "/hubs/{hub}/connections/{connection}/:invoke", Action::Invoke, Api::Dated(LAST), (200, 200), "Call a method of a connection's client and wait for its result"),
+    route(Verb::Head, "/hubs/{hub}/connections/{connection}", Action::ConnectionExists, Api::Both, (200, 200), "Whether a connection exists"),
+    route(Verb::Delete, "/hubs/{hub}/connections/{connection}", Action::CloseConnection, Api::Both, (200, 202), "Close a connection"),
+    route(Verb::Delete, "/hubs/{hub}/connections/{connection}/groups", Action::ConnectionLeavesAll, DATED, (200, 200), "Take a connection out of all groups"),
+
+    route(Verb::Post, "/hubs/{hub}/groups/{group}/:send", Action::SendToGroup, DATED, (202, 202), "Send to a group"),
+    route(Verb::Post, "/hubs/{hub}/groups/{group}", Action::SendToGroup, Api::V1, (202, 202), "Send to a group"),
+    route(Verb::Head, "/hubs/{hub}/groups/{group}", Action::GroupExists, Api::Both, (200, 200), "Whether a group has a connection"),
+    route(Verb::Post, "/hubs/{hub}/groups/{group}/:closeConnections", Action::CloseGroup, DATED, (204, 204), "Close the connections of a group"),
+    route(Verb::Get, "/hubs/{hub}/groups/{group}/connections", Action::ListGroup, Api::Dated(LAST), (200, 200), "List the connections of a group"),
+    route(Verb::Put, "/hubs/{hub}/groups/{group}/connections/{connection}", Action::ConnectionJoins, Api::Both, (200, 200), "Put a connection into a group"),
+    route(Verb::Delete, "/hubs/{hub}/groups/{group}/connections/{connection}", Action::ConnectionLeaves, Api::Both, (200, 200), "Take a connection out of a group"),
+    route(Verb::Put, "/hubs/{hub}/connections/{connection}/groups/{group}", Action::ConnectionJoins, Api::Tolerated, (200, 200), ""),
+    route(Verb::Delete, "/hubs/{hub}/connections/{connection}/groups/{group}", Action::ConnectionLeaves, Api::Tolerated, (200, 200), ""),
+
+    route(Verb::Post, "/hubs/{hub}/users/{user}/:send", Action::SendToUser, DATED, (202, 202), "Send to a user"),
+    route(Verb::Post, "/hubs/{hub}/users/{user}", Action::SendToUser, Api::V1, (202, 202), "Send to a user"),
+    route(Verb::Head, "/hubs/{hub}/users/{user}", Action::UserExists, Api::Both, (200, 200), "Whether a user has a connection"),
+    route(Verb::Post, "/hubs/{hub}/users/{user}/:closeConnections", Action::CloseUser, DATED, (204, 204), "Close the connections of a user"),
+    route(Verb::Head, "/hubs/{hub}/users/{user}/groups/{group}", Action::UserIsIn, DATED, (200, 200), "Whether a user is in a group"),
+    route(Verb::Put, "/hubs/{hub}/users/{user}/groups/{group}", Action::UserJoins, DATED, (200, 202), "Put a user into a group"),
+    route(Verb::Delete, "/hubs/{hub}/users/{user}/groups/{group}", Action::UserLeaves, DATED, (204, 202), "Take a user out of a group"),
+    route(Verb::Head, "/hubs/{hub}/groups/{group}/users/{user}", Action::UserIsIn, Api::V1, (200, 200), "Whether a user is in a group"),
+    route(Verb::Put, "/hubs/{hub}/groups/{group}/users/{user}", Action::UserJoins, Api::V1, (200, 202), "Put a user into a group"),
+    route(Verb::Delete, "/hubs/{hub}/groups/{group}/users/{user}", Action::UserLeaves, Api::V1, (204, 202), "Take a user out of a group"),
+    route(Verb::Delete, "/hubs/{hub}/users/{user}/groups", Action::UserLeavesAll, Api::Both, (204, 200), "Take a user out of all groups"),
+];
+
+/// What became of looking for a route.
+#[derive(Debug)]
+pub(super) enum Found {
+    Route(&'static Route),
+    /// The path is known; these are its methods.
+    OtherMethods(Vec<&'static str>),
+    Nothing,
+}
+
+/// The route of a request.
+pub(super) fn find(path: &Path<'_>, method: &Method) -> Found {
+    let mut others = Vec::new();
+    for route in ROUTES.iter().filter(|route| path.matches(route.path)) {
+        if route.verb.takes(method) {
+            return Found::Route(route);
+        }
+        others.extend_from_slice(route.verb.methods());
+    }
+    if others.is_empty() {
+        Found::Nothing
+    } else {
+        Found::OtherMethods(others)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn action(method: &str, path: &str) -> Option<Action> {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        match find(&Path::read(path).unwrap(), &method) {
+            Found::Route(route) => Some(route.action),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn routes_are_found_however_they_are_written() {
+        for (method, path, expected) in [
+            ("POST", "/api/hubs/chat/:send", Action::SendToAll),
+            ("POST", "/api/hubs/chat/%3Asend", Action::SendToAll),
+            ("POST", "/api/v1/hubs/chat", Action::SendToAll),
+            ("POST", "/api/v1/hubs/chat/", Action::SendToAll),
+            ("POST", "/api/v1/hubs/chat/:send", Action::SendToAll),
+            ("POST", "/api/hubs/chat/groups/a%2Fb/:send", Action::SendToGroup),
+            ("POST", "/api/hubs/chat/groups/:send/:send", Action::SendToGroup),
+            ("GET", "/api/hubs/chat/users/u/groups/g", Action::UserIsIn),
+            ("HEAD", "/api/hubs/chat/groups/g/users/u", Action::UserIsIn),
+            ("DELETE", "/api/hubs/chat/connections/c/groups", Action::ConnectionLeavesAll),
+            ("DELETE", "/api/hubs/chat/connections/c/groups/g", Action::ConnectionLeaves),
+            ("GET", "/api/hubs/chat/groups/g/connections", Action::ListGroup),
+            ("HEAD", "/api/health", Action::Health),
+        ] {
+            assert_eq!(action(method, path), Some(expected), "{method} {path}");
+        }
+        for (method, path) in [
+            ("POST", "/api/hubs/chat/groups/:send"),
+            ("POST", "/api/hubs/chat/users/%3AcloseConnections"),
+            ("POST", "/api/hubs"),
+            ("POST", "/api/hubs/chat/groups"),
+            ("PATCH", "/api/hubs/chat/:send"),
+            ("POST", "/api/v2/hubs/chat"),
+        ] {
+            assert_eq!(action(method, path), None, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_route_is_in_the_table_once() {
+        for (index, route) in ROUTES.iter().enumerate() {
+            let same = |other: &Route| other.verb == route.verb && other.path == route.path;
+            assert!(!ROUTES[index + 1..].iter().any(same), "{:?} {}", route.verb, route.path);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Tokens for clients, for back ends that don't sign their own.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use hubcast_backplane::UserId;
+use jsonwebtoken::{EncodingKey, Header, encode};
+use secrecy::ExposeSecret;
+use serde::Serialize;
+use serde_json::json;
+
+use super::call::Call;
+use super::error::Refusal;
+use crate::auth::requested_host;
+
+/// Longest life of a token, in minutes: a year.
+const LONGEST: u64 = 365 * 24 * 60;
+/// Life of a token where the request does not say.
+const USUAL: u64 = 60;
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    aud: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nameid: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[&str]>::is_empty")]
+    role: &'a [&'a str],
+    iat: u64,
+    nbf: u64,
+    exp: u64,
+}
+
+/// Signs a token for a client of the hub.
+pub(super) fn generate(call: &Call<'_>) -> Result<Response, Refusal> {
+    let minutes = call.number("minutesToExpire", 1, LONGEST)?.unwrap_or(USUAL);
+    let user = call.text("userId").map(UserId::parse).transpose()?;
+    let roles: Vec<_> = call.all("role").collect();
+    let auth = &call.app().options().auth;
+    let host = auth.audience_hosts.first().map(String::as_str);
+    let host = host.or_else(|| requested_host(call.request())).unwrap_or("localhost");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let claims = Claims {
+        aud: format!("http://{host}/client/?hub={}", call.hub().name()),
+        nameid: user.as_ref().map(UserId::as_str),
+        role: &roles,
+        iat: now.as_secs(),
+        nbf: now.as_secs(),
+        exp: now.saturating_add(Duration::from_secs(minutes * 60)).as_secs(),
+    };
+    let unsigned = || {
+        let text = "The token could not be signed.";
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "Error.Internal", text)
+    };
+    let key = auth.access_key.as_ref().ok_or_else(unsigned)?;
+    let key = EncodingKey::from_secret(key.expose_secret().as_bytes());
+    let token = encode(&Header::default(), &claims, &key).map_err(|_| unsigned())?;
+    Ok(Json(json!({ "token": token })).into_response())
+}

@@ -1,0 +1,44 @@
+//! Users, and the groups that their connections are in.
+
+use axum::response::Response;
+
+use super::call::Call;
+use super::error::{NO_USER, NOT_IN_GROUP, Refusal};
+
+pub(super) async fn exists(call: &Call<'_>) -> Result<Response, Refusal> {
+    if call.hub().of_user(call.user()?).exists().await? {
+        Ok(call.done())
+    } else {
+        Err(Refusal::absent(NO_USER))
+    }
+}
+
+pub(super) async fn close(call: &Call<'_>) -> Result<Response, Refusal> {
+    let user = call.hub().of_user(call.user()?);
+    user.close_all(call.reason(), call.excluded()).await?;
+    Ok(call.done())
+}
+
+pub(super) async fn is_in(call: &Call<'_>) -> Result<Response, Refusal> {
+    if call.hub().of_user(call.user()?).is_in(call.group()?).await? {
+        Ok(call.done())
+    } else {
+        Err(Refusal::absent(NOT_IN_GROUP))
+    }
+}
+
+pub(super) async fn join(call: &Call<'_>) -> Result<Response, Refusal> {
+    let user = call.hub().of_user(call.user()?);
+    user.join(call.group()?, call.ttl()?).await?;
+    Ok(call.done())
+}
+
+pub(super) async fn leave(call: &Call<'_>) -> Result<Response, Refusal> {
+    call.hub().of_user(call.user()?).leave(call.group()?).await?;
+    Ok(call.done())
+}
+
+pub(super) async fn leave_all(call: &Call<'_>) -> Result<Response, Refusal> {
+    call.hub().of_user(call.user()?).leave_all().await?;
+    Ok(call.done())
+}

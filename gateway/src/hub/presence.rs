@@ -1,0 +1,277 @@
+//! Ending connections and changing the groups of users, wherever the connections are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use hubcast_backplane::{
+    BackplaneError, ConnectionId, ConnectionRecord, GroupName, Listing, Members, ParkedCursor, Topic, UserId,
+    wire,
+};
+use tokio::time::sleep;
+
+use super::roster::{MAX_PAGE, MAX_REASON_BYTES};
+use super::{Disconnected, HubRuntime};
+use crate::cluster;
+use crate::error::Error;
+use crate::session::{CloseReason, Session};
+
+/// Connections that are changed at the same time, on behalf of one call.
+const AT_ONCE: usize = 16;
+/// How often, and how long apart, a connection is looked for that is on its way to another node.
+const ATTEMPTS: (usize, Duration) = (5, Duration::from_millis(50));
+
+impl HubRuntime {
+    /// Ends a connection. Answers whether there was one.
+    pub(crate) async fn close_connection(
+        self: &Arc<Self>,
+        connection: &ConnectionId,
+        reason: Option<&str>,
+    ) -> Result<bool, Error> {
+        let reason = checked(reason)?;
+        for _ in 0..ATTEMPTS.0 {
+            let listing = self.shared().backplane().look_up(self.name(), connection).await?;
+            let Some(listing) = listing else {
+                return Ok(false);
+            };
+            let closed = if listing.state.is_some() {
+                self.close_stateful(connection, &listing, reason.clone()).await?
+            } else {
+                self.close_plain(connection, &listing, reason.clone()).await?
+            };
+            if closed {
+                return Ok(true);
+            }
+            sleep(ATTEMPTS.1).await; // it has just ended, or is on its way between two nodes
+        }
+        Err(BackplaneError::Unavailable {
+            waited: ATTEMPTS
+                .1
+                .saturating_mul(u32::try_from(ATTEMPTS.0).unwrap_or(u32::MAX)),
+            reason: "the connection is on its way to another node; try again".to_owned(),
+        }
+        .into())
+    }
+
+    /// Has its owner end it. `false` when the owner does not have it any more, or not yet.
+    async fn close_plain(
+        self: &Arc<Self>,
+        connection: &ConnectionId,
+        listing: &Listing,
+        reason: Option<String>,
+    ) -> Result<bool, Error> {
+        let Some(owner) = &listing.owner else {
+            return Ok(false);
+        };
+        if owner == self.shared().backplane().node() {
+            let session = self.find_settled(connection).await;
+            return Ok(session.is_some_and(|session| session.close_for_good(reason)));
+        }
+        Ok(cluster::close(self, owner, connection, reason).await?)
+    }
+
+    /// Ends it by its log: whichever node has it when it comes to that place, or goes on with it later, ends it.
+    async fn close_stateful(
+        self: &Arc<Self>,
+        connection: &ConnectionId,
+        listing: &Listing,
+        reason: Option<String>,
+    ) -> Result<bool, Error> {
+        let topic = Topic::Connection(connection.clone());
+        if !self.publish_close(topic, reason, Vec::new()).await? {
+            return Ok(false);
+        }
+        if listing.owner.is_none() {
+            self.remove_parked(connection).await?;
+        }
+        Ok(true)
+    }
+
+    /// Ends the connections of a group, a user or the hub but those of `except`.
+    pub(crate) async fn close_all(
+        self: &Arc<Self>,
+        of: Option<Members<'_>>,
+        reason: Option<&str>,
+        except: Vec<String>,
+    ) -> Result<(), Error> {
+        let topic = match of {
+            None => Topic::All,
+            Some(Members::Group(group)) => Topic::Group(group.clone()),
+            Some(Members::User(user)) => Topic::User(user.clone()),
+        };
+        self.publish_close(topic, checked(reason)?, except.clone())
+            .await?;
+        // Those that nobody owns would hear of it when they are taken over, and count until then.
+        let spared = |id: &ConnectionId| except.iter().any(|spared| spared == id.as_str());
+        let mut next = Some(ParkedCursor::default());
+        while let Some(from) = next {
+            let backplane = self.shared().backplane();
+            let (mut parked, rest) = backplane.parked(self.name(), of, from).await?;
+            parked.retain(|id| !spared(id));
+            for_each(parked, |id| async move { self.remove_parked(&id).await }).await?;
+            next = rest;
+        }
+        Ok(())
+    }
+
+    /// Appends to a topic that its connections end. `false` for a connection that does not exist.
+    async fn publish_close(
+        &self,
+        topic: Topic,
+        reason: Option<String>,
+        except: Vec<String>,
+    ) -> Result<bool, Error> {
+        let envelope = wire::Envelope {
+            close: Some(wire::Close { reason }),
+            except,
+            ..wire::Envelope::default()
+        };
+        let backplane = self.shared().backplane();
+        let receipts = backplane.publish(self.name(), &[topic], &envelope).await?;
+        Ok(receipts.iter().any(Option::is_some))
+    }
+
+    async fn remove_parked(self: &Arc<Self>, connection: &ConnectionId) -> Result<(), Error> {
+        let backplane = self.shared().backplane();
+        let removed = backplane.remove_parked(self.name(), connection, self.tombstone());
+        if let Some(record) = removed.await? {
+            self.removed(record, Disconnected::ByServer);
+        }
+        Ok(())
+    }
+
+    /// Tells the hub that a connection has ended that no node ran.
+    fn removed(self: &Arc<Self>, record: ConnectionRecord, reason: Disconnected) {
+        let hub = Arc::clone(self);
+        self.shared()
+            .tasks()
+            .spawn(async move { hub.ended_elsewhere(record, reason).await });
+    }
+
+    /// Puts a user's connections into a group: the present ones, and for a time those that come.
+    pub(crate) async fn join_user(
+        self: &Arc<Self>,
+        user: &UserId,
+        group: &GroupName,
+        ttl: Option<Duration>,
+    ) -> Result<(), Error> {
+        if ttl != Some(Duration::ZERO) {
+            // First, so that whoever comes meanwhile is listed below or finds this.
+            let most = self.options().limits.groups_per_connection;
+            let backplane = self.shared().backplane();
+            backplane.join_user(self.name(), user, group, ttl, most).await?;
+        }
+        self.for_each_of(
+            user,
+            |id| async move { self.change_group(&id, group, true).await },
+        )
+        .await
+    }
+
+    /// Takes a user's connections out of a group, or of all.
+    pub(crate) async fn leave_user(
+        self: &Arc<Self>,
+        user: &UserId,
+        group: Option<&GroupName>,
+    ) -> Result<(), Error> {
+        let backplane = self.shared().backplane();
+        backplane.leave_user(self.name(), user, group).await?;
+        self.for_each_of(user, |id| async move {
+            match group {
+                Some(group) => self.change_group(&id, group, false).await,
+                None => self.leave_all_groups(&id).await,
+            }
+        })
+        .await
+    }
+
+    pub(crate) async fn groups_of(&self, connection: &ConnectionId) -> Result<Vec<GroupName>, Error> {
+        Ok(self.shared().backplane().groups(self.name(), connection).await?)
+    }
+
+    pub(crate) async fn leave_all_groups(self: &Arc<Self>, connection: &ConnectionId) -> Result<(), Error> {
+        let groups = self.groups_of(connection).await?;
+        for_each(groups, |group| async move {
+            self.change_group(connection, &group, false).await
+        })
+        .await
+    }
+
+    /// Joins a connection that has just entered to the groups of its user.
+    pub(crate) async fn join_groups_of_user(
+        &self,
+        session: &Session,
+        groups: Vec<GroupName>,
+    ) -> Result<(), Error> {
+        let Some(user) = session.connection().user().filter(|_| !groups.is_empty()) else {
+            return Ok(());
+        };
+        for_each(groups.clone(), |group| async move {
+            match self.change_local_group(session.id(), &group, true).await {
+                Err(error @ Error::TooManyGroups { .. }) => {
+                    tracing::warn!(hub = %self.name(), connection_id = %session.id(), %error, "a connection can't join all groups of its user");
+                    Ok(())
+                }
+                joined => joined,
+            }
+        })
+        .await?;
+        // Who took the user out of a group meanwhile may have been faster than this connection joined it.
+        let current = self.shared().backplane().user_groups(self.name(), user).await?;
+        let left = groups.into_iter().filter(|group| !current.contains(group));
+        for_each(left.collect(), |group| async move {
+            self.change_local_group(session.id(), &group, false).await
+        })
+        .await
+    }
+
+    /// Does something to each connection of a user, page by page.
+    async fn for_each_of<F>(&self, user: &UserId, change: impl Fn(ConnectionId) -> F) -> Result<(), Error>
+    where
+        F: Future<Output = Result<(), Error>>,
+    {
+        let (mut after, mut outcome) = (None, Ok(()));
+        loop {
+            let backplane = self.shared().backplane();
+            let of = Members::User(user);
+            let page = backplane.page(self.name(), of, after.as_ref(), MAX_PAGE).await?;
+            let last = page.last().cloned().filter(|_| page.len() == MAX_PAGE);
+            outcome = outcome.and(for_each(page, &change).await);
+            match last {
+                Some(last) => after = Some(last),
+                None => return outcome,
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Ends the connection with a reason for its client. `false` when it goes on on another node.
+    pub(crate) fn close_for_good(&self, reason: Option<String>) -> bool {
+        self.close(CloseReason::Closed { reason });
+        !self.has_moved()
+    }
+}
+
+/// Does something to each, several at a time. All are tried; the first error is the outcome.
+async fn for_each<T, F>(items: Vec<T>, change: impl Fn(T) -> F) -> Result<(), Error>
+where
+    F: Future<Output = Result<(), Error>>,
+{
+    let mut changes = stream::iter(items.into_iter().map(change)).buffer_unordered(AT_ONCE);
+    let mut outcome = Ok(());
+    while let Some(changed) = changes.next().await {
+        outcome = outcome.and(changed);
+    }
+    outcome
+}
+
+fn checked(reason: Option<&str>) -> Result<Option<String>, Error> {
+    match reason {
+        Some(reason) if reason.len() > MAX_REASON_BYTES => Err(Error::ReasonTooLong {
+            length: reason.len(),
+            limit: MAX_REASON_BYTES,
+        }),
+        reason => Ok(reason.map(str::to_owned)),
+    }
+}

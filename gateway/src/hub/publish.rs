@@ -1,0 +1,122 @@
+//! The one way for hub messages into the backplane.
+
+use hubcast_backplane::{BackplaneError, Once, Published, Topic, wire};
+use tokio::time::Instant;
+use tracing::{Instrument, Span};
+
+use super::HubRuntime;
+use super::clients::common_encoding;
+use crate::error::Error;
+use crate::protocol::{Encoding, Value};
+use crate::telemetry::trace;
+
+/// A call of a client method, on its way to whoever receives it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outgoing {
+    pub(crate) target: String,
+    pub(crate) arguments: Vec<Value>,
+    /// The arguments in the other encoding, where their sender wrote both; else empty.
+    pub(crate) translated: Vec<Value>,
+    /// Connections that do not receive it.
+    pub(crate) except: Vec<String>,
+}
+
+impl HubRuntime {
+    /// Appends a call of `target` to the log of each topic.
+    pub(crate) async fn publish(
+        &self,
+        topics: &[Topic],
+        target: &str,
+        arguments: Vec<Value>,
+        except: Vec<String>,
+    ) -> Result<(), Error> {
+        let message = Outgoing {
+            target: target.to_owned(),
+            arguments,
+            except,
+            ..Outgoing::default()
+        };
+        self.publish_message(topics, message).await
+    }
+
+    /// Appends a message to the log of each topic.
+    pub(crate) async fn publish_message(&self, topics: &[Topic], message: Outgoing) -> Result<(), Error> {
+        let span = self.publish_span(&message);
+        let envelope = envelope(message, &span)?;
+        let backplane = self.shared().backplane();
+        let publishing = backplane.publish(self.name(), topics, &envelope).instrument(span);
+        let receipts = self.timed(publishing).await?;
+        let appended = receipts.iter().flatten().count() as u64;
+        self.shared().metrics().published.inc_by(appended);
+        Ok(())
+    }
+
+    /// Appends a message to the log of a topic, unless the same request has done so before, on whatever node.
+    pub(crate) async fn publish_once(
+        &self,
+        topic: &Topic,
+        message: Outgoing,
+        once: &Once,
+    ) -> Result<Published, Error> {
+        let span = self.publish_span(&message);
+        let envelope = envelope(message, &span)?;
+        let backplane = self.shared().backplane();
+        let publishing = backplane
+            .publish_once(self.name(), topic, &envelope, once)
+            .instrument(span);
+        let published = self.timed(publishing).await?;
+        if published == Published::Now {
+            self.shared().metrics().published.inc();
+        }
+        Ok(published)
+    }
+
+    fn publish_span(&self, message: &Outgoing) -> Span {
+        tracing::info_span!(target: trace::TARGET, "hub.publish", hub = %self.name(), method = message.target, otel.kind = "producer")
+    }
+
+    async fn timed<T>(
+        &self,
+        publishing: impl Future<Output = Result<T, BackplaneError>>,
+    ) -> Result<T, BackplaneError> {
+        let metrics = self.shared().metrics();
+        let began = Instant::now();
+        let outcome = publishing.await;
+        metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
+        if outcome.is_err() {
+            metrics.publish_errors.inc();
+        }
+        outcome
+    }
+}
+
+fn envelope(message: Outgoing, span: &Span) -> Result<wire::Envelope, Error> {
+    let Outgoing {
+        target,
+        arguments,
+        translated,
+        except,
+    } = message;
+    let encoding = common_encoding(&arguments);
+    let mut encoded = Vec::with_capacity(arguments.len());
+    for value in arguments {
+        match value.transcode(encoding) {
+            Ok(value) => encoded.push(value.bytes().clone()),
+            Err(source) => return Err(Error::Transcode { target, source }),
+        }
+    }
+    let context = trace::context_of(span).unwrap_or_default();
+    Ok(wire::Envelope {
+        target,
+        arguments: encoded,
+        encoding: match encoding {
+            Encoding::Json => wire::Encoding::Json.into(),
+            Encoding::MessagePack => wire::Encoding::MessagePack.into(),
+        },
+        translated: translated.iter().map(|value| value.bytes().clone()).collect(),
+        except,
+        traceparent: context.traceparent,
+        tracestate: context.tracestate,
+        ..wire::Envelope::default()
+    })
+}
