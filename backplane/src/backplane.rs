@@ -175,7 +175,7 @@ pub struct HubOptions {
 impl Default for HubOptions {
     fn default() -> Self {
         Self {
-            retention_messages: 1_000,
+            retention_messages: 10_000,
             retention: Duration::from_secs(150),
             resume_window: Duration::from_secs(120),
             volatile: false,

@@ -19,6 +19,7 @@ mod lost_connections;
 mod matrix;
 mod moves;
 mod redis_outage;
+mod rest;
 mod rolling;
 mod stateful;
 mod telemetry;

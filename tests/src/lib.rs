@@ -24,5 +24,6 @@ pub mod metrics;
 pub mod ports;
 pub mod process;
 pub mod redis;
+pub mod rest;
 pub mod resumable;
 pub mod websocket;

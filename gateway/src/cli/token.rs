@@ -54,6 +54,10 @@ pub(super) fn run(args: TokenArgs) -> Result<(), Failure> {
     let hub = args.hub.map(|hub| format!("/hubs/{hub}"));
     let audience = args.rest.or(hub);
     let claims = Claims::new(args.user.as_deref(), audience, &args.roles, now, args.lifetime);
+    let mut claims = serde_json::to_value(claims).map_err(|error| Failure::Runtime(error.to_string()))?;
+    if let Some((claim, user)) = auth.user_claim.zip(args.user) {
+        claims[claim] = user.into();
+    }
     let token = sign(&claims, key.expose_secret().as_bytes())?;
     writeln!(io::stdout(), "{token}")?;
     Ok(())
@@ -100,7 +104,7 @@ impl<'a> Claims<'a> {
     }
 }
 
-fn sign(claims: &Claims<'_>, key: &[u8]) -> Result<String, Failure> {
+fn sign(claims: &impl Serialize, key: &[u8]) -> Result<String, Failure> {
     jsonwebtoken::encode(
         &Header::new(Algorithm::HS256),
         claims,
@@ -165,18 +169,21 @@ mod tests {
         assert_eq!(decoded.claims, expected);
     }
 
-    #[test]
-    fn nodes_read_the_roles_of_a_token() {
+    #[tokio::test]
+    async fn nodes_read_the_roles_of_a_token() {
         let key = "an access key of at least 32 bytes";
         let roles = ["admin".to_owned(), "editor".to_owned()];
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let claims = Claims::new(Some("ana"), None, &roles, now, Duration::from_secs(60));
+        let hub = Some("/hubs/chat".to_owned());
+        let claims = Claims::new(Some("ana"), hub, &roles, now, Duration::from_secs(60));
         let token = sign(&claims, key.as_bytes()).unwrap();
         let options = AuthOptions {
             access_key: Some(key.into()),
             ..AuthOptions::default()
         };
-        let identity = JwtVerifier::new(&options).verify(&token).unwrap();
+        let verifier = JwtVerifier::new(&options).unwrap();
+        assert!(verifier.verify(Some("news"), &token).await.is_err());
+        let identity = verifier.verify(Some("chat"), &token).await.unwrap();
         assert_eq!(identity.roles().collect::<Vec<_>>(), roles);
         assert!(identity.has_role("editor") && !identity.has_role("owner"));
     }

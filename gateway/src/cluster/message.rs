@@ -12,7 +12,7 @@ pub(super) struct NodeRequest {
     /// Who the client said it is on the asking node.
     #[prost(string, optional, tag = "3")]
     pub(super) user: Option<String>,
-    #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     pub(super) ask: Option<Ask>,
 }
 
@@ -40,6 +40,8 @@ pub(super) enum Ask {
     Drained(ask::Drained),
     #[prost(message, tag = "14")]
     Close(ask::Close),
+    #[prost(message, tag = "15")]
+    Refresh(ask::Refresh),
 }
 
 pub(super) mod ask {
@@ -73,6 +75,14 @@ pub(super) mod ask {
         /// What its client is told.
         #[prost(string, optional, tag = "1")]
         pub(crate) reason: Option<String>,
+    }
+
+    /// The client has shown a newer token.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Refresh {
+        /// What it says, as JSON.
+        #[prost(bytes = "bytes", tag = "1")]
+        pub(crate) identity: Bytes,
     }
 
     /// Answer the waiting poll with nothing.

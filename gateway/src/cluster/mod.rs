@@ -10,6 +10,7 @@ use bytes::Bytes;
 use hubcast_backplane::{BackplaneError, ConnectionId, GroupName, NodeId, UserId};
 use prost::Message as _;
 
+use crate::auth::Identity;
 use crate::error::Error;
 use crate::hub::{HubRuntime, Transport};
 use crate::protocol::{Encoding, HubProtocol, Value};
@@ -72,6 +73,17 @@ impl<'a> Forward<'a> {
     pub(crate) async fn delete(&self) -> Result<Answer, BackplaneError> {
         self.ask(Ask::Delete(ask::Delete {}), ForwardLabel::Delete, PROMPT)
             .await
+    }
+
+    /// A newer token of the client.
+    pub(crate) async fn refresh(&self, identity: &Identity) -> Result<Answer, BackplaneError> {
+        let identity = identity.to_json().unwrap_or_default().into();
+        self.ask(
+            Ask::Refresh(ask::Refresh { identity }),
+            ForwardLabel::Refresh,
+            PROMPT,
+        )
+        .await
     }
 
     /// A socket or event stream that wants to live here. Answered with what came in so far, or with why not.

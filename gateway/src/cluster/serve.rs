@@ -11,6 +11,7 @@ use prost::Message as _;
 
 use super::encoding;
 use super::message::{Answer, Ask, NodeReply, NodeRequest, ask};
+use crate::auth::Identity;
 use crate::error::Error;
 use crate::http::owned;
 use crate::hub::{HubRuntime, Transport};
@@ -132,6 +133,10 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         Ask::YieldPoll(_) => owned::yield_poll(&session),
         Ask::Delete(_) => owned::delete(&session),
         Ask::HandOver(_) => owned::give_up(&session).await,
+        Ask::Refresh(refresh) => match Identity::from_json(&refresh.identity) {
+            Some(identity) => owned::refresh(&session, identity),
+            None => return Err("unreadable identity".to_owned()),
+        },
         Ask::Drained(_) => {
             session.drained().await;
             Answer::status(200)

@@ -315,3 +315,79 @@ fn what_is_printed_can_be_read_again() {
     let again = load(&TempFile::new("again", &text).sources(), []).unwrap().config;
     assert_eq!(again.to_string(), loaded.config.to_string());
 }
+
+#[test]
+fn hubs_are_named_by_a_list_or_by_their_own_tables() {
+    let text = "[hubs]\nnames = ['news', 'chat']\nretention_messages = 50\n\
+                [hubs.chat]\nretention_messages = 7\nretention_seconds = 60\n[hubs.\"a.b\"]\n";
+    let file = TempFile::new("hubs", text);
+    let loaded = load(&file.sources(), []).unwrap();
+    let hubs = loaded.config.builtin_hubs().unwrap();
+    let seen: Vec<_> = hubs
+        .iter()
+        .map(|(name, hub)| (name.as_str(), hub.retention_messages))
+        .collect();
+    assert_eq!(seen, [("a.b", 50), ("chat", 7), ("news", 50)]);
+    assert_eq!(hubs[1].1.retention, Duration::from_secs(60));
+    let printed = loaded.config.to_toml(&loaded.origins);
+    let again = load(&TempFile::new("hubs-again", &printed).sources(), [])
+        .unwrap()
+        .config;
+    let again = again.builtin_hubs().unwrap();
+    let again: Vec<_> = again
+        .iter()
+        .map(|(name, hub)| (name.as_str(), hub.retention_messages))
+        .collect();
+    assert_eq!(again, seen, "{printed}");
+    let loaded = with_variables(&[("HUBCAST_HUBS__NAMES", "chat, news")]).unwrap();
+    assert_eq!(loaded.config.builtin_hubs().unwrap().len(), 2);
+    assert!(!loaded.config.demo, "who names hubs wants no demo");
+}
+
+#[test]
+fn a_hub_that_can_not_be_served_is_named() {
+    let error = |name: &str, text: &str| {
+        let loaded = load(&TempFile::new(name, text).sources(), []);
+        loaded.unwrap_err().to_string()
+    };
+    let unknown = error("hub-key", "[hubs.chat]\nretention = 1\n");
+    assert!(
+        unknown.contains("unknown key \"hubs.chat.retention\""),
+        "{unknown}"
+    );
+    let kind = error("hub-type", "[hubs.chat]\nvolatile = 1\n");
+    assert!(kind.contains("hubs.chat.volatile (file "), "{kind}");
+    let names = error("hub-names", "[hubs.chat]\nnames = ['x']\n");
+    assert!(names.contains("hubs.chat.names"), "{names}");
+    let name = error("hub-name", "[hubs.\"a b\"]\n");
+    assert!(name.contains("hub \"a b\""), "{name}");
+    let zero = error("hub-zero", "[hubs.chat]\nretention_messages = 0\n");
+    assert!(
+        zero.contains("hub \"chat\"") && zero.contains("retention_messages"),
+        "{zero}"
+    );
+    let demo = error("hub-demo", "demo = true\nhubs.names = ['demo']\n");
+    assert!(demo.contains("the demo has that name"), "{demo}");
+}
+
+#[test]
+fn strangers_of_the_demo_may_try_things_out() {
+    let roles = |environment: &[(&str, &str)]| {
+        with_variables(environment)
+            .unwrap()
+            .config
+            .options
+            .auth
+            .anonymous_roles
+    };
+    assert_eq!(
+        roles(&[("HUBCAST_DEMO", "true")]),
+        ["hubcast.join", "hubcast.send"]
+    );
+    assert!(roles(&[("HUBCAST_AUTH__ALLOW_ANONYMOUS", "true")]).is_empty());
+    let own = [
+        ("HUBCAST_DEMO", "true"),
+        ("HUBCAST_AUTH__ANONYMOUS_ROLES", "guest"),
+    ];
+    assert_eq!(roles(&own), ["guest"]);
+}

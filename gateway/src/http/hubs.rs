@@ -13,7 +13,7 @@ use bytes::Bytes;
 use hubcast_backplane::{BackplaneError, Claim, ConnectionId, ConnectionRecord, NodeId};
 
 use super::request::{BodyError, Query, Wish, read_body};
-use super::{owned, reply};
+use super::{expiry, owned, reply};
 use crate::auth::{ConnectionToken, Credentials, Identity, random_connection_id};
 use crate::cluster::{Answer, Forward};
 use crate::gateway::App;
@@ -83,6 +83,9 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
             return reply::unauthorized(error);
         }
     };
+    if let Some(transport) = wish.transport().filter(|one| !identity.may_use(one.index())) {
+        return reply::no_transport(transport);
+    }
     if !hub.hub().admits(&identity) {
         app.metrics().rejected.get(RejectLabel::Forbidden).inc();
         return reply::not_admitted(&identity);
@@ -110,6 +113,7 @@ impl Asked {
         let token = self.token()?;
         if let Some(token) = token.as_ref().filter(|token| token.stateful) {
             let session = self.resumable(token).await?;
+            session.connection().renew_if_longer(&self.identity); // it has come back with what it has now
             return Ok(self.accept(upgrade, |socket| serve_resumable(session, socket)));
         }
         let (reservation, early) = match token {
@@ -119,6 +123,7 @@ impl Asked {
                 self.check_capacity()?;
                 let session = Session::new(Arc::clone(&self.hub), self.connection(id));
                 self.hub.registry().insert(&session);
+                expiry::watch(&session);
                 (Reservation::new(session, false), Detached::new())
             }
             Some(token) => {
@@ -164,7 +169,11 @@ impl Asked {
         );
         match self.hub.shared().tasks().spawn(restoring).await {
             Ok(restored) => match restored.map_err(unreachable_owner)? {
-                Restored::Session(session) => return Ok(session),
+                Restored::Session(session) => {
+                    session.connection().renew_if_longer(&self.identity);
+                    expiry::watch(&session);
+                    return Ok(session);
+                }
                 Restored::OtherUser => return Err(reply::answer(owned::other_user()).into()),
                 Restored::Unknown => return Err(self.unknown().into()),
                 Restored::Absent => {}
@@ -445,6 +454,7 @@ impl Asked {
             };
             let session = new(Arc::clone(&hub), connection);
             hub.registry().insert(&session);
+            expiry::watch(&session);
             let socket = if over_http {
                 hub.shared().tasks().spawn(run_over_http(Arc::clone(&session)));
                 None

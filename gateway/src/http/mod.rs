@@ -1,9 +1,11 @@
 //! The HTTP surface: which request goes where.
 
+mod expiry;
 mod health;
 mod hubs;
 mod negotiate;
 pub(crate) mod owned;
+mod refresh;
 mod reply;
 mod request;
 mod rest;

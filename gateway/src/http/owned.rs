@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::auth::Identity;
 use crate::cluster::Answer;
 use crate::hub::Transport;
 use crate::session::{CloseReason, Session};
@@ -51,6 +52,18 @@ pub(crate) async fn receive(session: &Session, body: Bytes) -> Answer {
     } else {
         unknown_connection()
     }
+}
+
+/// Takes a newer token of the same user.
+pub(crate) fn refresh(session: &Session, identity: Identity) -> Answer {
+    if session.closing().is_cancelled() {
+        return unknown_connection();
+    }
+    if session.connection().user() != identity.user() {
+        return other_user();
+    }
+    session.connection().renew(identity);
+    Answer::status(200)
 }
 
 pub(crate) fn delete(session: &Session) -> Answer {

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::auth::{AuthError, Identity};
 use crate::cluster::Answer;
+use crate::hub::Transport;
 
 /// A response with a line of text, or none.
 pub(crate) fn text(status: StatusCode, text: &'static str) -> Response {
@@ -43,6 +44,12 @@ pub(crate) fn foreign_origin() -> Response {
         StatusCode::FORBIDDEN,
         "This origin is not allowed (cors.allowed_origins)",
     )
+}
+
+/// The client may not use that transport.
+pub(crate) fn no_transport(transport: Transport) -> Response {
+    let text = format!("{transport} transport not supported by this end point type");
+    (StatusCode::NOT_FOUND, text).into_response()
 }
 
 /// The backplane can't be reached: the client may try again.

@@ -3,6 +3,8 @@
 use axum::body::{Body, to_bytes};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri, header};
+
+use crate::hub::Transport;
 use bytes::Bytes;
 
 /// Query pairs in order, decoded. Keys are compared without case, as the reference does.
@@ -80,6 +82,16 @@ impl Wish {
             Method::POST => Some(Self::Send),
             Method::DELETE => Some(Self::Delete),
             _ => None,
+        }
+    }
+
+    /// The transport that it is of, as far as that can be seen.
+    pub(crate) fn transport(self) -> Option<Transport> {
+        match self {
+            Self::EventStream => Some(Transport::ServerSentEvents),
+            Self::WebSocket => Some(Transport::WebSockets),
+            Self::Poll => Some(Transport::LongPolling),
+            Self::Send | Self::Delete => None,
         }
     }
 

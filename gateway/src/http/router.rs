@@ -1,5 +1,7 @@
 //! Paths to endpoints.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, Uri};
@@ -7,8 +9,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 
 use super::request::Query;
-use super::{health, hubs, negotiate, rest};
+use super::{health, hubs, negotiate, refresh, reply, rest};
 use crate::gateway::App;
+use crate::hub::HubRuntime;
 
 /// Every path of the gateway, for an application to mount.
 pub(crate) fn router(app: App) -> Router {
@@ -17,9 +20,15 @@ pub(crate) fn router(app: App) -> Router {
         .route("/hubs/{hub}", any(by_path))
         .route("/hubs/{hub}/", any(by_path))
         .route("/hubs/{hub}/negotiate", any(negotiate_by_path))
+        .route("/hubs/{hub}/negotiate/", any(negotiate_by_path))
+        .route("/hubs/{hub}/refresh", any(refresh_by_path))
+        .route("/hubs/{hub}/refresh/", any(refresh_by_path))
         .route("/client", any(by_query))
         .route("/client/", any(by_query))
         .route("/client/negotiate", any(negotiate_by_query))
+        .route("/client/negotiate/", any(negotiate_by_query))
+        .route("/client/refresh", any(refresh_by_query))
+        .route("/client/refresh/", any(refresh_by_query))
         .layer(cors);
     Router::new()
         .merge(hubs)
@@ -44,9 +53,9 @@ async fn by_path(State(app): State<App>, Path(hub): Path<String>, request: Reque
 }
 
 async fn by_query(State(app): State<App>, request: Request) -> Response {
-    match hub_of(request.uri()).and_then(|hub| app.hub(&hub)) {
-        Some(hub) => hubs::endpoint(app, hub, request).await,
-        None => no_such_hub(),
+    match hub_of(&app, request.uri()) {
+        Ok(hub) => hubs::endpoint(app, hub, request).await,
+        Err(refusal) => *refusal,
     }
 }
 
@@ -58,14 +67,34 @@ async fn negotiate_by_path(State(app): State<App>, Path(hub): Path<String>, requ
 }
 
 async fn negotiate_by_query(State(app): State<App>, request: Request) -> Response {
-    match hub_of(request.uri()).and_then(|hub| app.hub(&hub)) {
-        Some(hub) => negotiate::negotiate(&app, &hub, &request.into_parts().0).await,
+    match hub_of(&app, request.uri()) {
+        Ok(hub) => negotiate::negotiate(&app, &hub, &request.into_parts().0).await,
+        Err(refusal) => *refusal,
+    }
+}
+
+async fn refresh_by_path(State(app): State<App>, Path(hub): Path<String>, request: Request) -> Response {
+    match app.hub(&hub) {
+        Some(hub) => refresh::refresh(&app, &hub, &request.into_parts().0).await,
         None => no_such_hub(),
     }
 }
 
-fn hub_of(uri: &Uri) -> Option<String> {
-    Query::of(uri)?.get("hub").map(str::to_owned)
+async fn refresh_by_query(State(app): State<App>, request: Request) -> Response {
+    match hub_of(&app, request.uri()) {
+        Ok(hub) => refresh::refresh(&app, &hub, &request.into_parts().0).await,
+        Err(refusal) => *refusal,
+    }
+}
+
+/// The hub that the query names.
+fn hub_of(app: &App, uri: &Uri) -> Result<Arc<HubRuntime>, Box<Response>> {
+    let query = Query::of(uri);
+    let Some(name) = query.as_ref().and_then(|query| query.get("hub")) else {
+        let text = "The query must name the hub: ?hub=NAME";
+        return Err(Box::new(reply::text(StatusCode::BAD_REQUEST, text)));
+    };
+    app.hub(name).ok_or_else(|| Box::new(no_such_hub()))
 }
 
 fn no_such_hub() -> Response {

@@ -1,8 +1,13 @@
 //! The listener's loop: bounds what a connection may cost before it has said anything, and ends them all on request.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -39,14 +44,21 @@ pub(crate) async fn serve(
             tracing::debug!(%error, "a socket could not be set up");
             continue;
         }
-        let service = TowerToHyperService::new(router.clone());
+        let begun = Arc::new(AtomicBool::new(false));
+        let service = Noting {
+            begun: Arc::clone(&begun),
+            router: TowerToHyperService::new(router.clone()),
+        };
         let connection = server
             .serve_connection_with_upgrades(TokioIo::new(stream), service)
             .into_owned();
         let connection = graceful.watch(connection);
         connections.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::trace!(%error, "an HTTP connection broke"); // peers do that all the time
+            tokio::select! {
+                outcome = connection => if let Err(error) = outcome {
+                    tracing::trace!(%error, "an HTTP connection broke"); // peers do that all the time
+                },
+                () = asks_for_nothing(&begun) => tracing::trace!("an HTTP connection asked for nothing"),
             }
         });
     }
@@ -57,6 +69,32 @@ pub(crate) async fn serve(
         connections.wait().await;
     })
     .await;
+}
+
+/// Notes that a request has come. `header_read_timeout` alone does not count the time before the first bytes, which tell
+/// HTTP/1 from HTTP/2, nor anything of HTTP/2.
+struct Noting {
+    begun: Arc<AtomicBool>,
+    router: TowerToHyperService<Router>,
+}
+
+impl Service<Request<Incoming>> for Noting {
+    type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;
+    type Error = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Error;
+    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.begun.store(true, Ordering::Relaxed);
+        self.router.call(request)
+    }
+}
+
+/// Ends when no request has come in time.
+async fn asks_for_nothing(begun: &AtomicBool) {
+    sleep(HEADER_PATIENCE).await;
+    if begun.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
 }
 
 fn server() -> Builder<TokioExecutor> {
@@ -86,5 +124,40 @@ async fn accept(listener: &TcpListener) -> TcpStream {
                 sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Whatever begins like a request and is none.
+    const BEGINNINGS: [&str; 5] = ["", "P", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HT", "GET / HTTP/1.1\r\nhost: x\r\n"];
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_nothing_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let router = Router::new().route("/", get(async || "fine"));
+        let serving = tokio::spawn(serve(listener, router, stop.clone(), Duration::from_secs(1)));
+        for beginning in BEGINNINGS {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(beginning.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            let read = timeout(2 * HEADER_PATIENCE, stream.read_to_end(&mut answer)).await;
+            assert!(read.is_ok(), "{beginning:?} is waited for");
+        }
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let ask = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        stream.write_all(ask).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("fine"), "{answer}");
+        stop.cancel();
+        serving.await.unwrap();
     }
 }

@@ -251,6 +251,11 @@ impl Session {
         self.close(CloseReason::Closed { reason });
         !self.has_moved()
     }
+
+    /// Whether the application has ended it.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.reason(), Some(CloseReason::Closed { .. }))
+    }
 }
 
 /// Does something to each, several at a time. All are tried; the first error is the outcome.

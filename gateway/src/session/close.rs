@@ -17,6 +17,8 @@ pub(crate) enum CloseReason {
     Closed { reason: Option<String> },
     /// The hook for new connections failed. Carries what the client may know of the error, if anything.
     ConnectFailed { detail: Option<String> },
+    /// The token that the client has shown has ended.
+    Expired,
     /// The client broke the protocol or the size limit.
     Protocol { detail: String },
     /// The client fell silent.
@@ -66,6 +68,7 @@ impl CloseReason {
         match self {
             Self::ByClient | Self::Aborted => close(None, false),
             Self::Closed { reason } => close(reason.clone(), false),
+            Self::Expired => close(Some("The access token has expired.".to_owned()), true),
             // There is a detail only if the client may see it.
             Self::ConnectFailed { detail: Some(detail) } => close(Some(format!("{BASE} {detail}")), false),
             Self::ConnectFailed { detail: None } => close(text(None), false),
@@ -99,6 +102,7 @@ impl CloseReason {
             Self::ByClient => Disconnected::ByClient,
             Self::Aborted | Self::Closed { .. } => Disconnected::ByServer,
             Self::Protocol { detail } => Disconnected::Refused(detail.clone()),
+            Self::Expired => Disconnected::Refused("the access token has expired".to_owned()),
             Self::ClientTimeout => Disconnected::Lost("the client fell silent".to_owned()),
             Self::SlowConsumer { .. } => Disconnected::Refused("the client reads too slowly".to_owned()),
             Self::TransportLost(what) => Disconnected::Lost((*what).to_owned()),
@@ -116,6 +120,7 @@ impl CloseReason {
             Self::Aborted => CloseLabel::Aborted,
             Self::ConnectFailed { .. } | Self::Closed { .. } => CloseLabel::Server,
             Self::Protocol { .. } => CloseLabel::ProtocolError,
+            Self::Expired => CloseLabel::Expired,
             Self::ClientTimeout => CloseLabel::ClientTimeout,
             Self::Handshake { .. } => CloseLabel::HandshakeTimeout,
             Self::SlowConsumer { .. } => CloseLabel::SlowConsumer,

@@ -19,7 +19,7 @@ use super::{CloseReason, Session};
 use crate::auth::Identity;
 use crate::cluster::{self, HandedOver};
 use crate::fanout::{Carriage, Except, Frames, cut_at_close};
-use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
+use crate::hub::{Connection, Disconnected, HubRuntime, RequestInfo, Transport};
 use crate::protocol::{HubProtocol, Outcome};
 use crate::telemetry::labels::{ResumeKind, ResumeOutcome};
 use crate::transport::run_restored_over_http;
@@ -259,10 +259,11 @@ impl Restoring {
             .remove(hub.name(), session.id(), hub.tombstone())
             .await
         {
+            Ok(true) if session.is_closed() => hub.ended_elsewhere(record, Disconnected::ByServer).await,
             Ok(true) => hub.orphan_removed(record).await,
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(connection_id = %session.id(), %error, "a connection could not be removed")
+                tracing::warn!(connection_id = %session.id(), %error, "a connection could not be removed");
             }
         }
     }
@@ -293,7 +294,9 @@ impl Restoring {
         let stateful = Stateful::new(taken.version, taken.position.epoch.clone());
         session.set_stateful(stateful);
         session.set_groups(taken.groups.clone());
-        if !session.go_on(taken.checkpoint.sequence, kept) || session.closing.is_cancelled() {
+        // Where it was closed meanwhile for its client to know, it goes on until it has said so.
+        let ended = session.closing.is_cancelled() && !session.is_closed();
+        if !session.go_on(taken.checkpoint.sequence, kept) || ended {
             return Ok(false);
         }
         for (call, host) in lost {

@@ -252,10 +252,8 @@ impl<'a> Conversation<'a> {
     /// Whoever goes on must know what was taken: items of uploads, too, whose calls go on here.
     async fn note_all(&mut self) {
         let highest = self.counted.highest();
-        if self.noted < highest {
-            if self.note(highest, None).await.is_err() {
-                self.session.keep_here(); // whoever went on would take messages twice
-            }
+        if self.noted < highest && self.note(highest, None).await.is_err() {
+            self.session.keep_here(); // whoever went on would take messages twice
         }
     }
 

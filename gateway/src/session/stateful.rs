@@ -187,7 +187,7 @@ impl Session {
         match parked.await {
             Ok(true) => {}
             Ok(false) => {
-                tracing::debug!(connection_id = %self.id(), "the connection was another node's already")
+                tracing::debug!(connection_id = %self.id(), "the connection was another node's already");
             }
             Err(error) => {
                 tracing::warn!(connection_id = %self.id(), %error, "a connection could not be given up; whoever takes it over asks this node first");

@@ -91,6 +91,8 @@ labels! {
         Invoke = "invoke",
         /// Close a connection.
         Close = "close",
+        /// A newer token of a client.
+        Refresh = "refresh",
     }
 
     /// Why a request was turned away.
@@ -135,6 +137,8 @@ labels! {
         Moved = "moved",
         /// A stateful session could not be continued exactly.
         LogLost = "log_lost",
+        /// The client's token has ended.
+        Expired = "expired",
     }
 
     /// Where a stateful session was before its client came back.

@@ -1,0 +1,47 @@
+//! Connections end with the tokens that they were opened with, where that is wanted.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::sleep;
+
+use crate::session::{CloseReason, Session};
+
+/// Wall clocks are set now and then, so they are looked at again after this time.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// Closes a session when its token ends, unless a newer one is shown. Does nothing where nothing is to be closed.
+pub(super) fn watch(session: &Arc<Session>) {
+    let shared = session.hub().shared();
+    let auth = &shared.options().auth;
+    let by_setting = auth.close_on_expiry;
+    // A token that was shown when it had ended already, within the leeway, is good for as long as it would be shown.
+    let leeway = auth.leeway.0;
+    let first = end_of(session, by_setting);
+    let Some(first) = first else { return };
+    let late = if first <= SystemTime::now() {
+        leeway
+    } else {
+        Duration::ZERO
+    };
+    let session = Arc::clone(session);
+    shared.tasks().spawn(async move {
+        while let Some(end) = end_of(&session, by_setting) {
+            let Ok(left) = (end + late).duration_since(SystemTime::now()) else {
+                session.close(CloseReason::Expired);
+                return;
+            };
+            tokio::select! {
+                () = session.closing().cancelled() => return,
+                () = sleep(left.min(LOOK_AGAIN)) => {}
+            }
+        }
+    });
+}
+
+/// When the session is to be closed, as of now.
+fn end_of(session: &Session, by_setting: bool) -> Option<SystemTime> {
+    let identity = session.connection().identity();
+    let by_setting = identity.expires().filter(|_| by_setting);
+    [by_setting, identity.close_at()].into_iter().flatten().min()
+}

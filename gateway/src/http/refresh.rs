@@ -1,0 +1,110 @@
+//! A newer token for a living connection: `POST {hub}/refresh?id=…`, as ASP.NET Core 11 has it.
+
+use std::sync::Arc;
+
+use axum::http::Method;
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use hubcast_backplane::BackplaneError;
+use serde::Serialize;
+
+use super::request::Query;
+use super::{negotiate, owned, reply};
+use crate::auth::Identity;
+use crate::cluster::{Answer, Forward};
+use crate::gateway::App;
+use crate::hub::HubRuntime;
+use crate::telemetry::labels::RejectLabel;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Refreshed {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_lifetime_seconds: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Refused {
+    error: &'static str,
+}
+
+fn refused(status: StatusCode, error: &'static str) -> Response {
+    (status, axum::Json(Refused { error })).into_response()
+}
+
+/// Answers a request for a refresh. Where `auth.refresh` is off there is no such path.
+pub(super) async fn refresh(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -> Response {
+    if !app.options().auth.refresh {
+        return refused(StatusCode::NOT_FOUND, "refresh_disabled");
+    }
+    if parts.method != Method::POST {
+        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+    }
+    if !app.origins().admit(&parts.headers) {
+        app.metrics().rejected.get(RejectLabel::Origin).inc();
+        return reply::foreign_origin();
+    }
+    let identity = match negotiate::admitted(app, hub, parts).await {
+        Ok(identity) => identity,
+        Err(refusal) => return *refusal,
+    };
+    if identity.is_anonymous() {
+        return refused(StatusCode::UNAUTHORIZED, "invalid_token");
+    }
+    let query = Query::of(&parts.uri);
+    let Some(id) = query.as_ref().and_then(|query| query.get("id")) else {
+        return refused(StatusCode::BAD_REQUEST, "missing_connection_token");
+    };
+    let Ok(token) = app.tokens().read(hub.name(), id) else {
+        app.metrics().rejected.get(RejectLabel::UnknownConnection).inc();
+        return refused(StatusCode::NOT_FOUND, "connection_not_found");
+    };
+    match at_the_owner(hub, &token.id, &identity).await {
+        Ok(200) => axum::Json(Refreshed {
+            token_lifetime_seconds: negotiate::lifetime(app, &identity),
+        })
+        .into_response(),
+        Ok(403) => {
+            app.metrics().rejected.get(RejectLabel::Forbidden).inc();
+            refused(StatusCode::FORBIDDEN, "refresh_rejected")
+        }
+        Ok(_) | Err(BackplaneError::NodeUnreachable { .. }) => {
+            refused(StatusCode::NOT_FOUND, "connection_not_found")
+        }
+        Err(error) => {
+            tracing::debug!(%error, "a token could not be refreshed");
+            reply::unavailable()
+        }
+    }
+}
+
+/// Has the owner of the connection take the identity. Returns the status.
+async fn at_the_owner(
+    hub: &Arc<HubRuntime>,
+    connection: &hubcast_backplane::ConnectionId,
+    identity: &Identity,
+) -> Result<u16, BackplaneError> {
+    if let Some(session) = hub.registry().find(connection) {
+        return Ok(owned::refresh(&session, identity.clone()).status);
+    }
+    let backplane = hub.shared().backplane();
+    let listing = backplane.look_up(hub.name(), connection).await?;
+    let Some(owner) = listing.and_then(|listing| listing.owner) else {
+        return Ok(owned::unknown_connection().status);
+    };
+    if owner == *backplane.node() {
+        return Ok(match hub.find_settled(connection).await {
+            Some(session) => owned::refresh(&session, identity.clone()).status,
+            None => owned::unknown_connection().status,
+        });
+    }
+    let forward = Forward {
+        hub,
+        owner: &owner,
+        connection,
+        user: identity.user(),
+    };
+    let answer: Answer = forward.refresh(identity).await?;
+    Ok(answer.status)
+}
