@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::error::BackplaneError;
+use crate::history::History;
 use crate::once::{Once, Published};
 use crate::position::{Epoch, Offset, Position};
 use crate::roster::Roster;
@@ -22,7 +23,7 @@ use crate::wire::Envelope;
 ///
 /// Calls wait for a bounded time when the server can't be reached and then fail with
 /// [`BackplaneError::Unavailable`]. A dropped call may still be carried out.
-pub trait Backplane: Sessions + Roster + Send + Sync + 'static {
+pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
     /// This process.
     fn node(&self) -> &NodeId;
 
@@ -87,6 +88,18 @@ pub trait Backplane: Sessions + Roster + Send + Sync + 'static {
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionRecord,
+        claim: bool,
+    ) -> BoxFuture<'a, Result<Entered, BackplaneError>> {
+        self.enter_with(hub, connection, &[], claim)
+    }
+
+    /// As [`Backplane::enter`], and joins these groups in the same step: what it receives of all its topics begins at one
+    /// place.
+    fn enter_with<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionRecord,
+        groups: &'a [GroupName],
         claim: bool,
     ) -> BoxFuture<'a, Result<Entered, BackplaneError>>;
 

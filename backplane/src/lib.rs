@@ -17,6 +17,7 @@ mod backplane;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod history;
 pub mod memory;
 mod once;
 mod position;
@@ -34,6 +35,7 @@ pub use backplane::{
     Statistics, Status,
 };
 pub use error::BackplaneError;
+pub use history::{History, Page};
 pub use once::{Once, Published};
 pub use position::{Epoch, Offset, Position, Step, step};
 pub use roster::{Census, Members, ParkedCursor, Roster, USER_GROUP_TTL};

@@ -13,7 +13,7 @@ use hubcast_backplane::{Backplane, HubName, HubOptions, NodeId, Status};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Authenticator, Origins, ServerAuthenticator, TicketBooth, TokenSigner};
+use crate::auth::{Authenticator, Origins, PointSigner, ServerAuthenticator, TicketBooth, TokenSigner};
 use crate::cluster::ServeNode;
 use crate::error::Error;
 use crate::http;
@@ -364,6 +364,11 @@ impl App {
     /// The signer of connection tokens, keyed by the secret that the cluster has now.
     pub(crate) fn tokens(&self) -> TokenSigner {
         TokenSigner::new(&self.inner.shared.backplane().cluster_secret())
+    }
+
+    /// The signer of places in logs, keyed alike.
+    pub(crate) fn points(&self) -> PointSigner {
+        PointSigner::new(&self.inner.shared.backplane().cluster_secret())
     }
 
     /// Who gives tickets and reads them, if negotiate does.

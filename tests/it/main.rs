@@ -21,6 +21,7 @@ mod moves;
 mod redis_outage;
 mod rest;
 mod rolling;
+mod sse;
 mod stateful;
 mod telemetry;
 mod timeouts;

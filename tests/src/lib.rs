@@ -12,6 +12,7 @@ pub mod chaos;
 pub mod cluster;
 pub mod collector;
 pub mod door;
+pub mod event_source;
 pub mod eventually;
 pub mod gateway;
 pub mod http;

@@ -7,6 +7,7 @@
 pub mod calls;
 pub mod directory;
 pub mod groups;
+pub mod history;
 pub mod once;
 pub mod order;
 pub mod ownership;

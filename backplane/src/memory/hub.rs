@@ -121,6 +121,7 @@ impl Hub {
     pub(super) async fn enter(
         &self,
         connection: &ConnectionRecord,
+        joined: &[GroupName],
         claim: bool,
     ) -> Result<Entered, BackplaneError> {
         let (mut version, mut groups) = (Version(0), Vec::new());
@@ -141,7 +142,7 @@ impl Hub {
                 if let Some(kept) = &connection.state {
                     known.session = Some(Session::new(kept.clone(), &self.epoch, at));
                 }
-                state.enter(&connection.id)
+                state.enter(&connection.id, joined)
             })
             .await?;
         let position = Position {
@@ -403,7 +404,7 @@ impl State {
         Claim::Claimed
     }
 
-    fn enter(&mut self, id: &ConnectionId) -> Option<Change> {
+    fn enter(&mut self, id: &ConnectionId, joined: &[GroupName]) -> Option<Change> {
         let connection = self.connections.get_mut(id)?;
         let first = !std::mem::replace(&mut connection.entered, true);
         let user = connection.user.clone().map(Topic::User);
@@ -413,6 +414,15 @@ impl State {
         }
         if first {
             topics.iter().for_each(|topic| self.gain(topic.clone()));
+        }
+        for group in joined {
+            let topic = Topic::Group(group.clone());
+            let known = self.connections.get_mut(id)?;
+            if known.groups.insert(group.clone()) {
+                self.gain(topic.clone());
+            }
+            self.roll.list(&topic, id);
+            topics.push(topic);
         }
         topics.push(Topic::Connection(id.clone()));
         Some(Change::new(true, topics, false, true))

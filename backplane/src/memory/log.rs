@@ -138,6 +138,22 @@ impl Log {
         });
         LogRead::Exact(messages.take(limit).collect())
     }
+
+    /// The last messages of a topic up to `upto`, in order.
+    pub(super) fn newest(&self, topic: &Topic, upto: Offset, most: usize) -> Vec<Message> {
+        let entries = self.topics.get(topic).map(|ring| ring.entries.iter());
+        let messages = entries.into_iter().flatten().filter_map(|stored| {
+            let envelope = Arc::clone(stored.envelope.as_ref()?);
+            (stored.offset <= upto).then(|| Message {
+                topic: topic.clone(),
+                offset: stored.offset,
+                envelope,
+            })
+        });
+        let messages: Vec<_> = messages.collect();
+        let from = messages.len().saturating_sub(most);
+        messages.into_iter().skip(from).collect()
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The whole world in one process: what a single node needs, with the semantics of a cluster.
 
+mod history;
 mod hub;
 mod log;
 mod publish;
@@ -191,13 +192,14 @@ impl Backplane for MemoryBackplane {
         async move { Ok(self.hub(hub)?.claim(connection)) }.boxed()
     }
 
-    fn enter<'a>(
+    fn enter_with<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionRecord,
+        groups: &'a [GroupName],
         claim: bool,
     ) -> BoxFuture<'a, Result<Entered, BackplaneError>> {
-        async move { self.hub(hub)?.enter(connection, claim).await }.boxed()
+        async move { self.hub(hub)?.enter(connection, groups, claim).await }.boxed()
     }
 
     fn release<'a>(

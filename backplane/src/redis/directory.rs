@@ -17,7 +17,7 @@ use crate::backplane::{Claim, ConnectionRecord};
 use crate::error::BackplaneError;
 use crate::position::Position;
 use crate::sessions::{Entered, State};
-use crate::topic::{ConnectionId, NodeId, Topic, UserId};
+use crate::topic::{ConnectionId, GroupName, NodeId, Topic, UserId};
 
 impl Inner {
     pub(super) async fn claim(
@@ -103,6 +103,7 @@ impl Inner {
         self: Arc<Self>,
         hub: Arc<Hub>,
         connection: ConnectionRecord,
+        groups: Vec<GroupName>,
         claim: bool,
     ) -> Result<Entered, BackplaneError> {
         self.check_admitted()?;
@@ -117,7 +118,11 @@ impl Inner {
             }
             local.user(id).ok_or_else(refused)?
         };
-        let outcome = self.enter_on_server(&hub, &connection, user, claim).await;
+        let record = ConnectionRecord {
+            user, // as it was claimed
+            ..connection.clone()
+        };
+        let outcome = self.enter_on_server(&hub, &record, &groups, claim).await;
         if claim && let Err(error) = &outcome {
             let mut local = hub.local.lock();
             if local.remove(id) && !matches!(error, BackplaneError::NotOwner { .. }) {
@@ -135,26 +140,26 @@ impl Inner {
         self: &Arc<Self>,
         hub: &Arc<Hub>,
         connection: &ConnectionRecord,
-        user: Option<UserId>,
+        joined: &[GroupName],
         claim: bool,
     ) -> Result<Entered, BackplaneError> {
         let id = &connection.id;
-        let connection = ConnectionRecord {
-            user: user.clone(), // as it was claimed
-            ..connection.clone()
-        };
         let begun = Instant::now();
         let deadline = self.deadline();
-        let topics = std::iter::once(Topic::All).chain(user.clone().map(Topic::User));
+        let topics = std::iter::once(Topic::All)
+            .chain(connection.user.clone().map(Topic::User))
+            .chain(joined.iter().cloned().map(Topic::Group));
         let interested = self
             .interest(hub, topics.map(Subject::Topic).collect(), deadline)
             .await?;
         loop {
             let (place, version, groups) = {
                 let _gate = self.pass(hub, deadline).await?;
-                let entered = hub.scripts.enter(&self.commands, &connection, claim).await?;
+                let entered = hub.scripts.enter(&self.commands, connection, joined, claim).await?;
                 let entered = owned(entered, id)?;
-                hub.local.lock().set_entered(id, entered.1);
+                let mut local = hub.local.lock();
+                local.set_entered(id, entered.1);
+                joined.iter().for_each(|group| local.set_member(id, group, true));
                 entered
             };
             let position = Position {

@@ -14,6 +14,7 @@ mod endpoint;
 mod entry;
 mod frame;
 mod groups;
+mod history;
 mod hub;
 mod inner;
 mod keys;
@@ -304,16 +305,17 @@ impl Backplane for RedisBackplane {
         .boxed()
     }
 
-    fn enter<'a>(
+    fn enter_with<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionRecord,
+        groups: &'a [GroupName],
         claim: bool,
     ) -> BoxFuture<'a, Result<Entered, BackplaneError>> {
         async move {
             let hub = self.inner.hub(hub)?;
             self.inner
-                .finish(Arc::clone(&self.inner).enter(hub, connection.clone(), claim))
+                .finish(Arc::clone(&self.inner).enter(hub, connection.clone(), groups.to_vec(), claim))
                 .await
         }
         .boxed()

@@ -17,7 +17,7 @@ const PAGE: usize = 1_000;
 const TAILS: usize = 500;
 
 /// Why a range can't be vouched for.
-enum Unknown {
+pub(super) enum Unknown {
     Trimmed,
     OtherEpoch(Epoch),
 }
@@ -44,7 +44,7 @@ impl Inner {
             return self.replay_nothing(hub, after).await;
         }
         let own = Topic::Connection(connection.id.clone());
-        let own = match self.range(hub, &own, after, after.offset, upto).await? {
+        let own = match self.range(hub, &own, after, after.offset, upto, usize::MAX).await? {
             Ok(entries) => entries,
             Err(unknown) => return Ok(unknown.into()),
         };
@@ -55,7 +55,7 @@ impl Inner {
         let memberships = Memberships::new(connection, groups, &changes, after.offset, upto);
         let mut entries = own;
         for (topic, from) in self.fresh(hub, memberships.shared_topics()).await? {
-            match self.range(hub, &topic, after, from, upto).await? {
+            match self.range(hub, &topic, after, from, upto, usize::MAX).await? {
                 Ok(found) => entries.extend(found.into_iter().filter(|e| memberships.hold(&topic, e.offset))),
                 Err(unknown) => return Ok(unknown.into()),
             }
@@ -77,7 +77,7 @@ impl Inner {
     }
 
     /// Leaves out topics that have nothing new.
-    async fn fresh(
+    pub(super) async fn fresh(
         &self,
         hub: &Hub,
         topics: Vec<(Topic, Offset)>,
@@ -99,19 +99,21 @@ impl Inner {
         Ok(fresh)
     }
 
-    /// A topic's entries after `from` and up to `upto`, where the log has them all.
-    async fn range(
+    /// A topic's entries after `from` and up to `upto`, where the log has them all; the first `most` of them.
+    pub(super) async fn range(
         &self,
         hub: &Hub,
         topic: &Topic,
         position: &Position,
         from: Offset,
         upto: Offset,
+        most: usize,
     ) -> Result<Result<Vec<Stored>, Unknown>, BackplaneError> {
         let mut entries = Vec::new();
         let mut offset = from;
         loop {
-            let read = hub.scripts.read(&self.commands, topic, offset, PAGE).await?;
+            let page = PAGE.min(most - entries.len());
+            let read = hub.scripts.read(&self.commands, topic, offset, page).await?;
             if read.epoch != position.epoch {
                 return Ok(Err(Unknown::OtherEpoch(read.epoch)));
             }
@@ -123,7 +125,7 @@ impl Inner {
             let past = read.entries.last().is_some_and(|entry| entry.offset >= upto);
             offset = read.entries.last().map_or(offset, |entry| entry.offset);
             entries.extend(read.entries.into_iter().filter(|entry| entry.offset <= upto));
-            if found < PAGE || past {
+            if found < page || past || entries.len() >= most {
                 return Ok(Ok(entries));
             }
         }
@@ -147,7 +149,7 @@ fn past(entry: &Stored) -> Option<Option<Past>> {
     })
 }
 
-fn read_messages(entries: &[Stored]) -> LogRead {
+pub(super) fn read_messages(entries: &[Stored]) -> LogRead {
     let mut messages = Vec::with_capacity(entries.len());
     for entry in entries {
         match entry.content() {

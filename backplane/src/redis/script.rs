@@ -206,11 +206,12 @@ impl HubScripts {
         decode(commands.script(&call, Repeat::Safe).await?)
     }
 
-    /// Where the connection begins to receive, and its user's groups; nothing where this node does not own it.
+    /// Where the connection begins to receive, as a member of `joined` too, and its user's groups; nothing where this node does not own it.
     pub(super) async fn enter(
         &self,
         commands: &Commands,
         connection: &ConnectionRecord,
+        joined: &[GroupName],
         claim: bool,
     ) -> Result<Option<(Place, Version, Vec<GroupName>)>, BackplaneError> {
         let (id, user) = (&connection.id, connection.user.as_ref());
@@ -224,9 +225,12 @@ impl HubScripts {
             self.keys.closed(id),
             of_user,
             self.keys.user_groups(user_name),
+            self.keys.groups(id),
+            self.keys.group_names(),
         ]);
         let topics: Vec<_> = std::iter::once(Topic::All)
             .chain(user.cloned().map(Topic::User))
+            .chain(joined.iter().cloned().map(Topic::Group))
             .chain([topic])
             .collect();
         let call = self
@@ -234,7 +238,12 @@ impl HubScripts {
             .arg(user_text(user))
             .arg(if claim { "1" } else { "0" })
             .arg(connection.state.as_ref().map(marked).unwrap_or_default());
-        let call = self.membership_arguments(call, id, Change::Joined, &topics);
+        let call = self
+            .membership_arguments(call, id, Change::Joined, &topics)
+            .arg(self.keys.group_prefix());
+        let call = joined
+            .iter()
+            .fold(call, |call, group| call.arg(group.to_string()));
         let entered: Option<(String, Offset, u64, Vec<String>)> =
             decode(commands.script(&call, Repeat::Safe).await?)?;
         Ok(entered.map(|(epoch, offset, version, groups)| {

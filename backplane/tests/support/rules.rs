@@ -18,6 +18,11 @@ macro_rules! all_rules {
                 a_node_without_members_receives_nothing,
                 a_group_may_be_empty_for_a_while,
                 a_connection_that_is_not_here_can_not_join;
+            history:
+                history_and_what_is_received_meet_where_a_connection_enters,
+                groups_that_a_connection_enters_with_are_joined,
+                the_newest_messages_of_each_topic_are_read,
+                history_that_the_log_can_not_vouch_for_is_refused;
             directory:
                 a_message_to_an_unknown_connection_is_refused,
                 a_direct_message_reaches_the_owner_only,

@@ -8,6 +8,7 @@ mod jwt;
 mod keys;
 mod origin;
 mod permissions;
+mod resume_point;
 mod server;
 mod ticket;
 
@@ -16,11 +17,12 @@ use hubcast_backplane::HubName;
 
 use crate::options::{AuthOptions, OptionError};
 
-pub(crate) use connection_token::{ConnectionToken, TokenKind, TokenSigner, random_connection_id};
+pub(crate) use connection_token::{ConnectionToken, TokenError, TokenKind, TokenSigner, random_connection_id};
 pub use identity::Identity;
 pub(crate) use jwt::JwtVerifier;
 pub(crate) use origin::Origins;
 pub use permissions::Permissions;
+pub(crate) use resume_point::{PointSigner, ResumePoint};
 pub(crate) use server::{ServerAuthError, ServerAuthenticator, requested_host};
 pub(crate) use ticket::TicketBooth;
 

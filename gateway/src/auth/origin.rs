@@ -50,6 +50,8 @@ impl Origins {
             .allow_headers([
                 header::AUTHORIZATION,
                 header::CONTENT_TYPE,
+                header::CACHE_CONTROL, // scripts that do what EventSource does
+                HeaderName::from_static("last-event-id"),
                 HeaderName::from_static("x-requested-with"),
                 HeaderName::from_static("x-signalr-user-agent"),
             ])

@@ -60,7 +60,7 @@ fn deliver_message(hub: &HubRuntime, message: &Message) {
         span
     };
     let _entered = span.enter();
-    let frames = Frames::new(envelope, metrics);
+    let frames = Frames::new(envelope, metrics).at(hub, hub.epoch(), message.offset);
     let except = Except::new(&envelope.except);
     let mut delivered = 0_u64;
     for receivers in hub.registry().receivers(&message.topic) {
@@ -102,14 +102,18 @@ pub(crate) fn cut_at_close(messages: &mut Vec<Message>, session: &Session) -> Op
 }
 
 /// Ordinary clients were promised nothing about a lost backplane: they stay connected, and operators see it. Stateful
-/// sessions were promised to be exact, so they end.
+/// sessions were promised to be exact, so they end; readers are told.
 fn note_gap(hub: &HubRuntime, gap: &Gap) {
     let lost = CloseReason::LogLost("the backplane lost messages");
     let end = |session: &Session| {
         if session.is_stateful() {
             session.close(lost.clone());
         }
+        session.tell_gap(gap);
     };
+    if let Gap::NewEpoch(epoch) = gap {
+        hub.begin_epoch(epoch);
+    }
     match gap {
         Gap::NewEpoch(_) => hub.registry().all().iter().for_each(|session| end(session)),
         Gap::Trimmed(topic) => hub

@@ -7,14 +7,15 @@ use axum::body::Body;
 use axum::extract::ws::WebSocket;
 use axum::extract::{FromRequestParts, Request, WebSocketUpgrade};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hubcast_backplane::{BackplaneError, Claim, ConnectionId, ConnectionRecord, NodeId};
 
 use super::request::{BodyError, Query, Wish, read_body};
+use super::admit::admit;
 use super::{expiry, owned, reply};
-use crate::auth::{ConnectionToken, Credentials, Identity, random_connection_id};
+use crate::auth::{ConnectionToken, Identity, random_connection_id};
 use crate::cluster::{Answer, Forward};
 use crate::gateway::App;
 use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
@@ -62,34 +63,10 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
     let Some(wish) = Wish::of(&parts) else {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     };
-    if !app.origins().admit(&parts.headers) {
-        app.metrics().rejected.get(RejectLabel::Origin).inc();
-        return reply::foreign_origin();
-    }
-    let Some(query) = Query::of(&parts.uri) else {
-        return reply::text(StatusCode::BAD_REQUEST, "The query can't be read");
+    let (query, identity) = match admit(&app, &hub, &parts, wish).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return *refusal,
     };
-    let tickets = app.tickets();
-    let credentials = Credentials {
-        hub: hub.name(),
-        headers: &parts.headers,
-        query_token: query.get("access_token").filter(|_| wish.takes_query_token()),
-        connection: tickets.as_ref().zip(query.get("id")),
-    };
-    let identity = match app.authenticator().authenticate(&credentials).await {
-        Ok(authenticated) => authenticated.identity,
-        Err(error) => {
-            app.metrics().rejected.get(RejectLabel::Unauthorized).inc();
-            return reply::unauthorized(error);
-        }
-    };
-    if let Some(transport) = wish.transport().filter(|one| !identity.may_use(one.index())) {
-        return reply::no_transport(transport);
-    }
-    if !hub.hub().admits(&identity) {
-        app.metrics().rejected.get(RejectLabel::Forbidden).inc();
-        return reply::not_admitted(&identity);
-    }
     let asked = Asked {
         app,
         hub,
@@ -219,20 +196,7 @@ impl Asked {
         let session = newcomer.session;
         session.connection().set_transport(Transport::ServerSentEvents);
         receive_early(&session, early)?;
-        let mut response = Response::new(Body::from_stream(sse_stream(session)));
-        let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/event-stream"),
-        );
-        headers.insert(
-            header::CACHE_CONTROL,
-            HeaderValue::from_static("no-cache,no-store"),
-        );
-        headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("identity"));
-        headers.insert("x-accel-buffering", HeaderValue::from_static("no")); // for proxies that would gather events
-        Ok(response)
+        Ok(reply::event_stream(Body::from_stream(sse_stream(session))))
     }
 
     async fn poll(self) -> Result<Response, Refusal> {

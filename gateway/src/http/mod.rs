@@ -1,5 +1,7 @@
 //! The HTTP surface: which request goes where.
 
+mod admit;
+mod events;
 mod expiry;
 mod health;
 mod hubs;

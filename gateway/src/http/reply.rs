@@ -1,7 +1,7 @@
 //! Answers and refusals as HTTP responses.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::auth::{AuthError, Identity};
@@ -61,6 +61,22 @@ pub(crate) fn unavailable() -> Response {
     response
         .headers_mut()
         .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+/// A response that never ends of itself, and that nobody on its way is to gather or keep.
+pub(crate) fn event_stream(body: Body) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache,no-store"),
+        (header::PRAGMA, "no-cache"),
+        (header::CONTENT_ENCODING, "identity"),
+        (HeaderName::from_static("x-accel-buffering"), "no"), // for proxies that would gather events
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
     response
 }
 

@@ -29,6 +29,14 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
+    /// Every value of a key, in order.
+    pub(crate) fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        let pairs = self.pairs.iter();
+        pairs
+            .filter(move |(name, _)| name.eq_ignore_ascii_case(key))
+            .map(|(_, value)| value.as_str())
+    }
+
     pub(crate) fn pairs(&self) -> &[(String, String)] {
         &self.pairs
     }

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 
 use super::request::Query;
-use super::{health, hubs, negotiate, refresh, reply, rest};
+use super::{events, health, hubs, negotiate, refresh, reply, rest};
 use crate::gateway::App;
 use crate::hub::HubRuntime;
 
@@ -29,6 +29,8 @@ pub(crate) fn router(app: App) -> Router {
         .route("/client/negotiate/", any(negotiate_by_query))
         .route("/client/refresh", any(refresh_by_query))
         .route("/client/refresh/", any(refresh_by_query))
+        .route("/sse/{hub}", any(events_by_path))
+        .route("/sse/{hub}/", any(events_by_path))
         .layer(cors);
     Router::new()
         .merge(hubs)
@@ -48,6 +50,13 @@ pub(crate) fn router(app: App) -> Router {
 async fn by_path(State(app): State<App>, Path(hub): Path<String>, request: Request) -> Response {
     match app.hub(&hub) {
         Some(hub) => hubs::endpoint(app, hub, request).await,
+        None => no_such_hub(),
+    }
+}
+
+async fn events_by_path(State(app): State<App>, Path(hub): Path<String>, request: Request) -> Response {
+    match app.hub(&hub) {
+        Some(hub) => events::endpoint(&app, hub, &request.into_parts().0).await,
         None => no_such_hub(),
     }
 }

@@ -5,9 +5,10 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use futures_util::FutureExt;
 use hubcast_backplane::{
-    Backplane, BackplaneError, ConnectionId, ConnectionRecord, Delivery, GroupName, HubName, HubSink,
+    Backplane, BackplaneError, ConnectionId, ConnectionRecord, Delivery, Epoch, GroupName, HubName, HubSink,
 };
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -79,6 +80,8 @@ pub(crate) struct HubRuntime {
     registry: Registry,
     checkpoints: Checkpoints,
     guests: Guests,
+    /// What the sink is given is of; nothing before somebody wants to know.
+    epoch: ArcSwapOption<Epoch>,
     shared: Arc<Shared>,
 }
 
@@ -96,6 +99,7 @@ impl HubRuntime {
             registry: Registry::new(),
             checkpoints: Checkpoints::default(),
             guests: Guests::default(),
+            epoch: ArcSwapOption::empty(),
             shared,
         })
     }
@@ -122,6 +126,22 @@ impl HubRuntime {
 
     pub(crate) fn guests(&self) -> &Guests {
         &self.guests
+    }
+
+    /// The epoch of what the sink is given, for those whose connection has called [`learn_epoch`](Self::learn_epoch).
+    pub(crate) fn epoch(&self) -> Option<Arc<Epoch>> {
+        self.epoch.load_full()
+    }
+
+    /// Notes the present epoch before a connection enters that wants to know: what it receives is of this one, or of
+    /// one that the sink was told of since.
+    pub(crate) fn learn_epoch(&self, epoch: &Epoch) {
+        self.epoch.rcu(|known| known.clone().unwrap_or_else(|| Arc::new(epoch.clone())).into());
+    }
+
+    /// The sink was told of a new epoch.
+    pub(crate) fn begin_epoch(&self, epoch: &Epoch) {
+        self.epoch.store(Some(Arc::new(epoch.clone())));
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

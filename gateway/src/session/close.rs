@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::hub::Disconnected;
 use crate::protocol::{DecodeError, HubMessage, HubProtocol, encode};
 use crate::telemetry::labels::CloseLabel;
+use crate::transport::sse_named_event;
 
 /// Why a connection ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +95,19 @@ impl CloseReason {
     /// The Close message as bytes.
     pub(crate) fn frame(&self, protocol: HubProtocol, detailed: bool) -> Option<Bytes> {
         encode(protocol, &self.message(detailed)?).ok()
+    }
+
+    /// The Close message as an event, for a client that speaks no hub protocol.
+    pub(crate) fn event(&self, detailed: bool) -> Option<Bytes> {
+        let HubMessage::Close {
+            error,
+            allow_reconnect,
+        } = self.message(detailed)?
+        else {
+            return None;
+        };
+        let data = serde_json::json!({ "error": error, "allowReconnect": allow_reconnect });
+        Some(sse_named_event("close", None, data.to_string().as_bytes()))
     }
 
     /// What the hub's hook is told; `None` when hub code never saw the connection.

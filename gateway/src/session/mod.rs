@@ -5,6 +5,7 @@ mod close;
 mod guests;
 mod handshake;
 mod invocations;
+mod reader;
 mod restore;
 mod run;
 mod sequence;
@@ -19,7 +20,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::fanout::{Carriage, Frames};
-use crate::hub::{Connection, Context, HubRuntime, Transport};
+use crate::hub::{Connection, Context, HubError, HubRuntime, Transport};
 use crate::protocol::{HubMessage, encode, handshake_response_error, handshake_response_ok};
 use crate::queue::{ByteQueue, PushError, Taken};
 use crate::transport::HttpLink;
@@ -30,6 +31,7 @@ pub(crate) use asks::AskError;
 pub(crate) use close::CloseReason;
 pub(crate) use guests::read_carried;
 pub(crate) use invocations::Slots;
+pub(crate) use reader::{Begin, read_on};
 pub(crate) use restore::{Restored, connection_of, restore};
 pub(crate) use run::{Inbound, Past, Received, run, run_restored};
 
@@ -57,21 +59,37 @@ pub(crate) struct Session {
     stateful: OnceLock<Stateful>,
     /// The requests of a connection that is not one socket.
     http: Option<Box<HttpLink>>,
+    /// What comes before the outbox, for one that speaks no hub protocol and holds its own place in the log.
+    past: Option<Box<ByteQueue>>,
 }
 
 impl Session {
     /// A session that is one socket.
     pub(crate) fn new(hub: Arc<HubRuntime>, connection: Connection) -> Arc<Self> {
-        Self::with_link(hub, connection, None)
+        Self::with_link(hub, connection, None, None)
     }
 
     /// A session that is many requests.
     pub(crate) fn over_http(hub: Arc<HubRuntime>, connection: Connection) -> Arc<Self> {
         let inbox_bytes = hub.options().limits.inbox_bytes;
-        Self::with_link(hub, connection, Some(Box::new(HttpLink::new(inbox_bytes))))
+        let link = HttpLink::new(inbox_bytes);
+        Self::with_link(hub, connection, Some(Box::new(link)), None)
     }
 
-    fn with_link(hub: Arc<HubRuntime>, connection: Connection, http: Option<Box<HttpLink>>) -> Arc<Self> {
+    /// A session that is one response, of a client that speaks no hub protocol.
+    pub(crate) fn reader(hub: Arc<HubRuntime>, connection: Connection) -> Arc<Self> {
+        let limits = &hub.options().limits;
+        let past = ByteQueue::new(limits.outbox_bytes);
+        let link = HttpLink::new(limits.inbox_bytes);
+        Self::with_link(hub, connection, Some(Box::new(link)), Some(Box::new(past)))
+    }
+
+    fn with_link(
+        hub: Arc<HubRuntime>,
+        connection: Connection,
+        http: Option<Box<HttpLink>>,
+        past: Option<Box<ByteQueue>>,
+    ) -> Arc<Self> {
         let outbox = ByteQueue::held(hub.options().limits.outbox_bytes);
         Arc::new(Self {
             hub,
@@ -86,6 +104,7 @@ impl Session {
             asks: Asks::default(),
             stateful: OnceLock::new(),
             http,
+            past,
         })
     }
 
@@ -119,6 +138,15 @@ impl Session {
             Arc::clone(&self.connection),
             self.gone.clone(),
         )
+    }
+
+    /// The hub's hook for new connections has failed.
+    fn hook_failed(&self, error: &HubError) -> CloseReason {
+        tracing::error!(hub = %self.hub.name(), connection_id = %self.id(), %error, "on_connected failed");
+        let detail = error.client_suffix(self.hub.options().hubs.detailed_errors);
+        CloseReason::ConnectFailed {
+            detail: detail.map(|text| text.trim_start().to_owned()),
+        }
     }
 
     /// Asks the session to end. The first reason counts.
@@ -193,6 +221,7 @@ impl Session {
 
     /// Ends the outbox, with a last message if there is one.
     fn close_outbox(&self, last: Option<Bytes>) {
+        self.end_past();
         match last {
             Some(frame) => self.outbox.close_with(self.carriage().carry(frame)),
             None => self.outbox.close(),
@@ -202,7 +231,7 @@ impl Session {
     /// How the transport wraps hub messages.
     fn carriage(&self) -> Carriage {
         match self.connection.transport() {
-            Some(Transport::ServerSentEvents) => Carriage::Event,
+            Some(Transport::ServerSentEvents) if !self.is_reader() => Carriage::Event,
             _ => Carriage::Plain,
         }
     }
@@ -226,11 +255,13 @@ impl Session {
 
     /// Pushes a message of the log. Returns whether the outbox took it; one that is full ends the session.
     pub(crate) fn deliver(&self, frames: &Frames<'_>, place: u64) -> bool {
-        let Some(frame) = self
-            .connection
-            .protocol()
-            .and_then(|protocol| frames.get(protocol, self.carriage()))
-        else {
+        let frame = if self.is_reader() {
+            frames.named()
+        } else {
+            let protocol = self.connection.protocol();
+            protocol.and_then(|protocol| frames.get(protocol, self.carriage()))
+        };
+        let Some(frame) = frame else {
             return false;
         };
         match self.outbox.try_push_numbered(frame, place) {
@@ -271,8 +302,9 @@ impl Session {
         self.outbox.push(frame).await.is_ok()
     }
 
+    /// `None` also for a reader, which understands nothing but events.
     fn encode(&self, message: &HubMessage) -> Option<Bytes> {
-        let protocol = self.connection.protocol()?;
+        let protocol = self.connection.protocol().filter(|_| !self.is_reader())?;
         encode(protocol, message)
             .inspect_err(
                 |error| tracing::error!(connection_id = %self.id(), %error, "a message can't be encoded"),
@@ -288,6 +320,9 @@ impl Session {
 
     /// Moves frames, whole hub messages in order, to `into`: at least one, up to about `max_bytes`.
     pub(crate) async fn take_frames(&self, into: &mut Vec<Bytes>, max_bytes: usize) -> Taken {
+        if self.take_past(into, max_bytes).await == Taken::Some {
+            return Taken::Some;
+        }
         let already = into.len();
         let taken = self.outbox.take(into, max_bytes).await;
         if let (Taken::Some, Some(protocol)) = (taken, self.connection.protocol()) {
@@ -308,7 +343,7 @@ impl Session {
 
     /// The transport is gone: nothing will be written any more.
     pub(crate) fn transport_ended(&self, what: &'static str) {
-        self.outbox.discard();
+        self.discard_outbox();
         self.close(CloseReason::TransportLost(what));
     }
 
@@ -328,12 +363,14 @@ impl Session {
 
     /// Forgets what the client has not fetched.
     pub(crate) fn discard_outbox(&self) {
+        self.discard_past();
         self.outbox.discard();
     }
 
     /// Bytes that wait for the client.
     pub(crate) fn queued_bytes(&self) -> usize {
-        self.outbox.queued_bytes()
+        let past = self.past.as_ref().map_or(0, |past| past.queued_bytes());
+        self.outbox.queued_bytes().saturating_add(past)
     }
 
     // --- membership, kept by the registry and the hub ---

@@ -81,7 +81,7 @@ pub(crate) async fn run_restored(session: &Arc<Session>, inbound: &mut impl Inbo
 }
 
 /// Says goodbye, tells the hub, and leaves the cluster; or gives the connection up for another node.
-async fn end(session: &Arc<Session>, reason: CloseReason, running: Option<Invocations>, registered: bool) {
+pub(super) async fn end(session: &Arc<Session>, reason: CloseReason, running: Option<Invocations>, registered: bool) {
     session.close(reason);
     let reason = session.reason().cloned().unwrap_or(CloseReason::Aborted); // the first one counts
     let hub = &session.hub;
@@ -90,7 +90,7 @@ async fn end(session: &Arc<Session>, reason: CloseReason, running: Option<Invoca
         .connection
         .protocol()
         .unwrap_or(handshake::BEFORE_HANDSHAKE);
-    let goodbye = running.as_ref().and_then(|_| reason.frame(protocol, detailed));
+    let goodbye = running.as_ref().and_then(|_| session.goodbye(&reason, protocol, detailed));
     hub.registry().retire(session);
     if reason == CloseReason::Moved {
         session.park().await; // before the client notices, and comes back elsewhere
@@ -215,11 +215,7 @@ impl<'a> Conversation<'a> {
             () = self.session.closing.cancelled() => return Err(self.asked_to_close()),
             outcome = self.session.hub.connected(self.session.context().connecting()) => outcome,
         };
-        outcome.map_err(|error| {
-            tracing::error!(hub = %self.session.hub.name(), connection_id = %self.session.id(), %error, "on_connected failed");
-            let detail = error.client_suffix(self.session.hub.options().hubs.detailed_errors);
-            CloseReason::ConnectFailed { detail: detail.map(|text| text.trim_start().to_owned()) }
-        })?;
+        outcome.map_err(|error| self.session.hook_failed(&error))?;
         let done = Answering {
             invocation_id: None,
             call,

@@ -79,6 +79,31 @@ pub(crate) fn event(payload: &[u8]) -> Bytes {
     event.freeze()
 }
 
+/// One event for whoever holds its own place in the log: a name, where it stands, and one line of data. Line breaks end
+/// fields, so in a name they become spaces; in JSON they are only ever white space between values.
+pub(crate) fn named_event(name: &str, id: Option<&str>, data: &[u8]) -> Bytes {
+    let mut event = BytesMut::with_capacity(name.len().saturating_add(data.len()).saturating_add(64));
+    if let Some(id) = id {
+        put_field(&mut event, b"id: ", id.as_bytes());
+    }
+    put_field(&mut event, b"event: ", name.as_bytes());
+    put_field(&mut event, b"data: ", data);
+    event.extend_from_slice(b"\n");
+    event.freeze()
+}
+
+fn put_field(event: &mut BytesMut, field: &[u8], value: &[u8]) {
+    event.extend_from_slice(field);
+    let begin = event.len();
+    event.extend_from_slice(value);
+    for byte in event.iter_mut().skip(begin) {
+        if matches!(byte, b'\r' | b'\n') {
+            *byte = b' ';
+        }
+    }
+    event.extend_from_slice(b"\n");
+}
+
 fn put_line(event: &mut BytesMut, line: &[u8]) {
     event.extend_from_slice(b"data: ");
     event.extend_from_slice(line);
@@ -91,6 +116,13 @@ mod tests {
 
     fn text(payload: &str) -> String {
         String::from_utf8(event(payload.as_bytes()).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn nothing_in_a_name_or_in_data_begins_a_field() {
+        let event = named_event("a\nid: 1\r\n", Some("x"), b"[1,\r\n2]");
+        assert_eq!(event, "id: x\nevent: a id: 1  \ndata: [1,  2]\n\n");
+        assert_eq!(named_event("reset", None, b"{}"), "event: reset\ndata: {}\n\n");
     }
 
     #[test]

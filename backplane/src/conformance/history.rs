@@ -1,0 +1,146 @@
+//! What topics had is read in one order, and who enters with its topics lacks nothing after that.
+
+use super::{Member, Nodes, group, open, record};
+use crate::backplane::HubOptions;
+use crate::history::Page;
+use crate::position::{Epoch, Offset, Position};
+use crate::topic::{ConnectionId, Topic, UserId};
+
+fn topics() -> Vec<Topic> {
+    let user = Topic::User(UserId::parse("me").unwrap());
+    let groups = ["a", "b", "never"].map(|name| Topic::Group(group(name)));
+    [Topic::All, user].into_iter().chain(groups).collect()
+}
+
+/// Publishes to one of the topics in turn, and to a group that is none of them.
+async fn publish(member: &Member, count: usize) -> Vec<Offset> {
+    let (topics, other) = (topics(), Topic::Group(group("other")));
+    let mut published = Vec::new();
+    for number in 0..count {
+        member.publish(other.clone(), "other").await;
+        let topic = topics[number * number % 4].clone();
+        published.push(member.publish(topic, "m").await.unwrap());
+    }
+    published
+}
+
+/// Reads in pages of about `most` until the end.
+async fn read(member: &Member, after: &Position, upto: Offset, most: usize) -> Vec<Offset> {
+    let (mut found, mut after) = (Vec::new(), after.clone());
+    loop {
+        let page = member.node.history(&member.hub, &topics(), &after, upto, most).await;
+        let Page::Exact {
+            messages,
+            reached,
+            ends,
+        } = page.unwrap()
+        else {
+            panic!("the log has it all");
+        };
+        found.extend(messages.iter().map(|message| message.offset));
+        if ends {
+            return found;
+        }
+        assert!(reached > after.offset, "each page comes further");
+        after.offset = reached;
+    }
+}
+
+async fn enter(member: &Member, groups: &[&str]) -> (ConnectionId, Position) {
+    let connection = record(Some("me"));
+    let groups: Vec<_> = groups.iter().map(|name| group(name)).collect();
+    let entered = member.node.enter_with(&member.hub, &connection, &groups, true).await;
+    (connection.id, entered.unwrap().position)
+}
+
+/// While others publish: what was read up to where a connection entered with all its topics, and what it received from
+/// there on, are together everything, in order.
+pub async fn history_and_what_is_received_meet_where_a_connection_enters(nodes: &Nodes) {
+    let members = open(nodes, HubOptions::default()).await;
+    let (publisher, member) = (members[0].clone(), members.last().unwrap());
+    let begin = member.node.position(&member.hub).await.unwrap();
+    let publishing = tokio::spawn(async move {
+        let published = publish(&publisher, 300).await;
+        publisher.publish(Topic::All, "end").await;
+        published
+    });
+    let mut received = Vec::new();
+    for _ in 0..5 {
+        let (id, position) = enter(member, &["a", "b", "never"]).await;
+        let history = read(member, &begin, position.offset, 7).await;
+        assert!(history.iter().all(|offset| *offset < position.offset));
+        received.push((id, history));
+    }
+    let published = publishing.await.unwrap();
+    for (id, history) in received {
+        let live = member.sink.received_until(&id, "end").await;
+        let live = live.iter().filter(|(_, target)| target == "m").map(|(offset, _)| *offset);
+        assert_eq!(history.into_iter().chain(live).collect::<Vec<_>>(), published);
+        assert!(member.remove(&id).await);
+    }
+}
+
+/// A connection that entered with groups is a member like any other: it leaves them, and they end with it.
+pub async fn groups_that_a_connection_enters_with_are_joined(nodes: &Nodes) {
+    for member in open(nodes, HubOptions::default()).await {
+        let (id, _) = enter(&member, &["a", "b"]).await;
+        member.publish(Topic::Group(group("a")), "1").await;
+        member.leave(&id, "a").await;
+        member.publish(Topic::Group(group("a")), "2").await;
+        member.join(&id, "b").await;
+        member.publish(Topic::Group(group("b")), "3").await;
+        let received = member.sink.received_until(&id, "3").await;
+        let targets: Vec<_> = received.iter().map(|(_, target)| target.as_str()).collect();
+        assert_eq!(targets, ["1", "3"]);
+        assert!(member.remove(&id).await);
+        let census = member.node.census(&member.hub).await.unwrap();
+        assert_eq!(census.groups, 0, "{census:?}");
+    }
+}
+
+/// The last messages of each topic, as many as asked for, up to a place.
+pub async fn the_newest_messages_of_each_topic_are_read(nodes: &Nodes) {
+    let members = open(nodes, HubOptions::default()).await;
+    let (home, other) = (&members[0], members.last().unwrap());
+    let (mut of_a, mut of_b) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        of_a.push(home.publish(Topic::Group(group("a")), "a").await.unwrap());
+        of_b.push(home.publish(Topic::Group(group("b")), "b").await.unwrap());
+    }
+    let newest = async |upto, most| -> Vec<Offset> {
+        let found = other.node.newest(&other.hub, &topics(), upto, most).await;
+        found.unwrap().iter().map(|message| message.offset).collect()
+    };
+    assert_eq!(newest(Offset::MAX, 2).await, [of_a[3], of_b[3], of_a[4], of_b[4]]);
+    assert_eq!(newest(of_a[1], 1).await, [of_b[0], of_a[1]]);
+    assert_eq!(newest(Offset::MAX, 100).await.len(), 10);
+}
+
+/// What the log no longer has, a place of another epoch and one that was never given out are told.
+pub async fn history_that_the_log_can_not_vouch_for_is_refused(nodes: &Nodes) {
+    let options = HubOptions {
+        retention_messages: 10,
+        ..HubOptions::default()
+    };
+    let members = open(nodes, options).await;
+    let (home, other) = (&members[0], members.last().unwrap());
+    let begin = other.node.position(&other.hub).await.unwrap();
+    for _ in 0..300 {
+        home.publish(Topic::Group(group("b")), "m").await;
+    }
+    let page = async |after: &Position| other.node.history(&other.hub, &topics(), after, Offset::MAX, 1_000).await;
+    assert!(matches!(page(&begin).await.unwrap(), Page::Trimmed));
+    let ahead = Position {
+        offset: begin.offset + 1_000,
+        ..begin.clone()
+    };
+    assert!(matches!(page(&ahead).await.unwrap(), Page::Trimmed));
+    let foreign = Position {
+        epoch: Epoch::new("another"),
+        ..begin.clone()
+    };
+    let answer = page(&foreign).await.unwrap();
+    assert!(matches!(&answer, Page::OtherEpoch(epoch) if *epoch == begin.epoch), "{answer:?}");
+    let end = other.node.position(&other.hub).await.unwrap();
+    assert!(matches!(page(&end).await.unwrap(), Page::Exact { ends: true, .. }));
+}

@@ -1,0 +1,52 @@
+//! Who may ask a hub for what: the same for all of its addresses.
+
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::Response;
+
+use super::reply;
+use super::request::{Query, Wish};
+use crate::auth::{Credentials, Identity};
+use crate::gateway::App;
+use crate::hub::HubRuntime;
+use crate::telemetry::labels::RejectLabel;
+
+/// Reads a request's query, and decides who asks. The refusal is boxed, because it is large and rare.
+pub(super) async fn admit(
+    app: &App,
+    hub: &HubRuntime,
+    parts: &Parts,
+    wish: Wish,
+) -> Result<(Query, Identity), Box<Response>> {
+    let rejected = |label| app.metrics().rejected.get(label).inc();
+    if !app.origins().admit(&parts.headers) {
+        rejected(RejectLabel::Origin);
+        return Err(Box::new(reply::foreign_origin()));
+    }
+    let Some(query) = Query::of(&parts.uri) else {
+        let text = "The query can't be read";
+        return Err(Box::new(reply::text(StatusCode::BAD_REQUEST, text)));
+    };
+    let tickets = app.tickets();
+    let credentials = Credentials {
+        hub: hub.name(),
+        headers: &parts.headers,
+        query_token: query.get("access_token").filter(|_| wish.takes_query_token()),
+        connection: tickets.as_ref().zip(query.get("id")),
+    };
+    let identity = match app.authenticator().authenticate(&credentials).await {
+        Ok(authenticated) => authenticated.identity,
+        Err(error) => {
+            rejected(RejectLabel::Unauthorized);
+            return Err(Box::new(reply::unauthorized(error)));
+        }
+    };
+    if let Some(transport) = wish.transport().filter(|one| !identity.may_use(one.index())) {
+        return Err(Box::new(reply::no_transport(transport)));
+    }
+    if !hub.hub().admits(&identity) {
+        rejected(RejectLabel::Forbidden);
+        return Err(Box::new(reply::not_admitted(&identity)));
+    }
+    Ok((query, identity))
+}

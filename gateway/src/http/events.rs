@@ -1,0 +1,130 @@
+//! `GET /sse/{hub}`: a hub's messages as plain server-sent events, for `EventSource` and `curl -N`.
+//!
+//! | parameter | says |
+//! | --- | --- |
+//! | `group=NAME`, any number of times | groups to receive, beside what is for all and for the user |
+//! | header `Last-Event-ID`, else `lastEventId=ID`, else `since=ID` | go on after this event |
+//! | `rewind=N` | where there is no id: begin with the last N messages for all, for the user and of each group |
+//!
+//! An event's name is the message's target, its data the JSON array of the arguments, its id the place in the log.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hubcast_backplane::GroupName;
+
+use super::admit::admit;
+use super::request::{Query, Wish};
+use super::{expiry, reply};
+use crate::auth::{Identity, random_connection_id};
+use crate::gateway::App;
+use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
+use crate::protocol::HubProtocol;
+use crate::session::{Begin, Session, read_on};
+use crate::telemetry::labels::RejectLabel;
+use crate::transport::sse_stream;
+
+/// Most messages that a reader may begin with, of all its topics together.
+const MOST_REWOUND: usize = 10_000;
+/// An `EventSource` gives up for good when it is answered with an error, so who can't be served now gets a stream that
+/// ends at once: it comes back, where a balancer may have a better node for it.
+const NO_ROOM: &str = ": this node accepts no more connections\nretry: 3000\n\n";
+
+/// Serves a request for a hub's events.
+pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> Response {
+    if parts.method != Method::GET {
+        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET")]).into_response();
+    }
+    let (query, identity) = match admit(app, &hub, parts, Wish::EventStream).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return *refusal,
+    };
+    let asked = groups(&hub, &query, &identity)
+        .and_then(|groups| Ok((begin(app, &hub, parts, &query, groups.len())?, groups)));
+    let (begin, groups) = match asked {
+        Ok(asked) => asked,
+        Err((status, text)) => {
+            if status == StatusCode::FORBIDDEN {
+                app.metrics().rejected.get(RejectLabel::Forbidden).inc();
+            }
+            return (status, text).into_response();
+        }
+    };
+    if !app.has_room() {
+        app.metrics().rejected.get(RejectLabel::Capacity).inc();
+        return reply::event_stream(Body::from(NO_ROOM));
+    }
+    let Ok(id) = random_connection_id() else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let cookie = app.options().auth.cookie.as_deref();
+    let request = RequestInfo::new(&parts.headers, query.pairs(), cookie);
+    let connection = Connection::new(id, identity, request);
+    connection.set_transport(Transport::ServerSentEvents);
+    connection.set_protocol(HubProtocol::Json);
+    let session = Session::reader(Arc::clone(&hub), connection);
+    hub.registry().insert(&session);
+    expiry::watch(&session);
+    let reading = read_on(Arc::clone(&session), groups, begin);
+    hub.shared().tasks().spawn(reading);
+    reply::event_stream(Body::from_stream(sse_stream(session)))
+}
+
+/// Why a request is refused.
+type Refused = (StatusCode, String);
+
+fn bad(text: String) -> Refused {
+    (StatusCode::BAD_REQUEST, text)
+}
+
+/// The groups that are asked for, each once, if the client may join them all.
+fn groups(hub: &HubRuntime, query: &Query, identity: &Identity) -> Result<Vec<GroupName>, Refused> {
+    let limit = hub.options().limits.groups_per_connection;
+    let permissions = identity.permissions();
+    let mut groups: Vec<GroupName> = Vec::new();
+    for name in query.all("group") {
+        let group = GroupName::parse(name).map_err(|error| bad(format!("The group {name:?}: {error}")))?;
+        if !permissions.may_join(name) {
+            let text = format!("You may not join the group {name:?}: see the roles hubcast.join");
+            return Err((StatusCode::FORBIDDEN, text));
+        }
+        if groups.contains(&group) {
+            continue;
+        }
+        if groups.len() >= limit {
+            return Err(bad(format!(
+                "More than {limit} groups (limits.groups_per_connection)"
+            )));
+        }
+        groups.push(group);
+    }
+    Ok(groups)
+}
+
+/// From where on the client wants to read.
+fn begin(app: &App, hub: &HubRuntime, parts: &Parts, query: &Query, groups: usize) -> Result<Begin, Refused> {
+    let header = match parts.headers.get("last-event-id").map(|value| value.to_str()) {
+        Some(Err(_)) => return Err(bad("Last-Event-ID is no id of this hub".to_owned())),
+        Some(Ok(text)) => Some(("Last-Event-ID", text)),
+        None => None,
+    };
+    let in_query = ["lastEventId", "since"].map(|key| query.get(key).map(|text| (key, text)));
+    let shown = header.into_iter().chain(in_query.into_iter().flatten());
+    if let Some((name, text)) = shown.into_iter().find(|(_, text)| !text.is_empty()) {
+        let point = app.points().read(hub.name(), text);
+        let point = point.map_err(|_| bad(format!("{name} is no id of this hub")))?;
+        return Ok(Begin::After(point));
+    }
+    let Some(text) = query.get("rewind") else {
+        return Ok(Begin::Now);
+    };
+    let most = MOST_REWOUND / groups.saturating_add(2);
+    match text.parse() {
+        Ok(0) => Ok(Begin::Now),
+        Ok(count) if count <= most => Ok(Begin::Newest(count)),
+        _ => Err(bad(format!("rewind must be a number of messages from 0 to {most}"))),
+    }
+}
