@@ -17,7 +17,7 @@ use tokio::time::timeout;
 const BOUND: Duration = Duration::from_secs(240);
 
 /// A program and its first arguments, or why this machine can't run it.
-type Program = Result<Vec<PathBuf>, String>;
+pub(crate) type Program = Result<Vec<PathBuf>, String>;
 
 macro_rules! clients {
     ($($name:ident),+ $(,)?) => {
@@ -160,6 +160,11 @@ fn javascript() -> Program {
 }
 
 fn browser() -> Program {
+    browser_program("client.mjs")
+}
+
+/// A script that drives the browser.
+pub(crate) fn browser_program(script: &str) -> Program {
     static BROWSER: OnceLock<Program> = OnceLock::new();
     let prepare = || {
         has("node", "--version")?;
@@ -177,9 +182,13 @@ fn browser() -> Program {
             npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
             run(npm.current_dir(&folder));
         }
-        Ok(vec!["node".into(), folder.join("client.mjs")])
+        Ok(vec!["node".into(), folder])
     };
-    BROWSER.get_or_init(prepare).clone()
+    let mut program = BROWSER.get_or_init(prepare).clone()?;
+    if let Some(folder) = program.last_mut() {
+        folder.push(script);
+    }
+    Ok(program)
 }
 
 /// Whether a tool is there; the error says that it isn't.

@@ -25,6 +25,7 @@ use crate::protocol::{HubMessage, encode, handshake_response_error, handshake_re
 use crate::queue::{ByteQueue, PushError, Taken};
 use crate::transport::HttpLink;
 use asks::Asks;
+use reader::Reader;
 use stateful::Stateful;
 
 pub(crate) use asks::AskError;
@@ -60,7 +61,7 @@ pub(crate) struct Session {
     /// The requests of a connection that is not one socket.
     http: Option<Box<HttpLink>>,
     /// What comes before the outbox, for one that speaks no hub protocol and holds its own place in the log.
-    past: Option<Box<ByteQueue>>,
+    reader: Option<Box<Reader>>,
 }
 
 impl Session {
@@ -79,16 +80,16 @@ impl Session {
     /// A session that is one response, of a client that speaks no hub protocol.
     pub(crate) fn reader(hub: Arc<HubRuntime>, connection: Connection) -> Arc<Self> {
         let limits = &hub.options().limits;
-        let past = ByteQueue::new(limits.outbox_bytes);
+        let reader = Reader::new(limits.outbox_bytes);
         let link = HttpLink::new(limits.inbox_bytes);
-        Self::with_link(hub, connection, Some(Box::new(link)), Some(Box::new(past)))
+        Self::with_link(hub, connection, Some(Box::new(link)), Some(Box::new(reader)))
     }
 
     fn with_link(
         hub: Arc<HubRuntime>,
         connection: Connection,
         http: Option<Box<HttpLink>>,
-        past: Option<Box<ByteQueue>>,
+        reader: Option<Box<Reader>>,
     ) -> Arc<Self> {
         let outbox = ByteQueue::held(hub.options().limits.outbox_bytes);
         Arc::new(Self {
@@ -104,7 +105,7 @@ impl Session {
             asks: Asks::default(),
             stateful: OnceLock::new(),
             http,
-            past,
+            reader,
         })
     }
 
@@ -255,13 +256,14 @@ impl Session {
 
     /// Pushes a message of the log. Returns whether the outbox took it; one that is full ends the session.
     pub(crate) fn deliver(&self, frames: &Frames<'_>, place: u64) -> bool {
-        let frame = if self.is_reader() {
-            frames.named()
-        } else {
-            let protocol = self.connection.protocol();
-            protocol.and_then(|protocol| frames.get(protocol, self.carriage()))
-        };
-        let Some(frame) = frame else {
+        if let Some(reader) = &self.reader {
+            return self.deliver_event(reader, frames, place);
+        }
+        let Some(frame) = self
+            .connection
+            .protocol()
+            .and_then(|protocol| frames.get(protocol, self.carriage()))
+        else {
             return false;
         };
         match self.outbox.try_push_numbered(frame, place) {
@@ -369,7 +371,7 @@ impl Session {
 
     /// Bytes that wait for the client.
     pub(crate) fn queued_bytes(&self) -> usize {
-        let past = self.past.as_ref().map_or(0, |past| past.queued_bytes());
+        let past = self.reader.as_ref().map_or(0, |reader| reader.past.queued_bytes());
         self.outbox.queued_bytes().saturating_add(past)
     }
 

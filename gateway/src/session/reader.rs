@@ -4,9 +4,11 @@
 //! written first; what comes after waits in the outbox. So nothing is lost between the two, and nothing comes twice.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hubcast_backplane::{BackplaneError, Entered, Epoch, Gap, GroupName, Message, Offset, Page, Position, Topic};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use super::invocations::Invocations;
@@ -17,7 +19,7 @@ use crate::error::Error;
 use crate::fanout::Frames;
 use crate::hub::HubRuntime;
 use crate::protocol::HubProtocol;
-use crate::queue::{PushError, Taken};
+use crate::queue::{ByteQueue, PushError, Taken};
 use crate::transport::sse_named_event;
 
 /// Messages that are read from the log at once.
@@ -25,8 +27,28 @@ const PAGE: usize = 256;
 /// A browser whose response ended comes back after this time, and up to as much again: a node's clients don't all come
 /// at the same moment.
 const RETRY_MS: u64 = 1_000;
+/// How often the place of a client that receives nothing is moved. The log can vouch for places that are less than an
+/// hour old, whatever its topics are.
+const MOVE: Duration = Duration::from_secs(600);
 const COMMENT: Bytes = Bytes::from_static(b":\n\n");
 const UNAVAILABLE: Bytes = Bytes::from_static(b": the backplane can't be reached\n\n");
+
+/// What a reader has beside its outbox.
+pub(super) struct Reader {
+    /// What comes before the outbox.
+    pub(super) past: ByteQueue,
+    /// The place of the last message in the outbox; held while one is put there.
+    last: Mutex<Offset>,
+}
+
+impl Reader {
+    pub(super) fn new(limit_bytes: usize) -> Self {
+        Self {
+            past: ByteQueue::new(limit_bytes),
+            last: Mutex::default(),
+        }
+    }
+}
 
 /// From where on a reader wants to read.
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +120,7 @@ pub(crate) async fn read_on(session: Arc<Session>, groups: Vec<GroupName>, begin
 impl Session {
     /// Whether the client speaks no hub protocol.
     pub(crate) fn is_reader(&self) -> bool {
-        self.past.is_some()
+        self.reader.is_some()
     }
 
     /// Tells a reader that messages may be missing.
@@ -109,6 +131,35 @@ impl Session {
                 Gap::Trimmed(_) => Why::Trimmed,
             };
             self.push_event(why.event(None));
+        }
+        if let (Some(reader), Gap::NewEpoch(_)) = (&self.reader, gap) {
+            *reader.last.lock() = 0;
+        }
+    }
+
+    /// Pushes a message of the log.
+    pub(super) fn deliver_event(&self, reader: &Reader, frames: &Frames<'_>, place: Offset) -> bool {
+        let Some(event) = frames.named() else {
+            return false;
+        };
+        let mut last = reader.last.lock();
+        *last = place;
+        self.push_event(event)
+    }
+
+    /// Moves the client's place to where the log is by now, if nothing came for it since: a place that is too old can't be
+    /// vouched for, even if nothing is missing after it.
+    async fn move_place(&self) {
+        let Some(reader) = &self.reader else { return };
+        let hub = &self.hub;
+        match hub.shared().backplane().handed_on(hub.name()).await {
+            Ok(now) => {
+                let last = reader.last.lock();
+                if *last <= now.offset {
+                    self.push_event(place_event(&point(hub, &now.epoch, now.offset)));
+                }
+            }
+            Err(error) => tracing::debug!(hub = %hub.name(), %error, "a reader's place could not be moved"),
         }
     }
 
@@ -128,22 +179,22 @@ impl Session {
 
     /// What comes before the outbox, until there is no more of it.
     pub(super) async fn take_past(&self, into: &mut Vec<Bytes>, max_bytes: usize) -> Taken {
-        match &self.past {
-            Some(past) => past.take(into, max_bytes).await,
+        match &self.reader {
+            Some(reader) => reader.past.take(into, max_bytes).await,
             None => Taken::End,
         }
     }
 
     /// Nothing more comes before the outbox.
     pub(super) fn end_past(&self) {
-        if let Some(past) = &self.past {
-            past.close();
+        if let Some(reader) = &self.reader {
+            reader.past.close();
         }
     }
 
     pub(super) fn discard_past(&self) {
-        if let Some(past) = &self.past {
-            past.discard();
+        if let Some(reader) = &self.reader {
+            reader.past.discard();
         }
     }
 
@@ -153,18 +204,21 @@ impl Session {
 
     /// Writes before the outbox, as fast as the client reads.
     async fn give(&self, event: Bytes) -> Result<(), Failed> {
-        let Some(past) = &self.past else { return Ok(()) };
+        let Some(reader) = &self.reader else { return Ok(()) };
         tokio::select! {
             biased;
             () = self.closing.cancelled() => Err(Failed::Asked),
-            given = past.push(event) => given.map_err(|_| Failed::Asked),
+            given = reader.past.push(event) => given.map_err(|_| Failed::Asked),
         }
     }
 
-    fn push_event(&self, event: Bytes) {
-        if let Err(PushError::Full { queued }) = self.outbox.try_push(event) {
+    /// Returns whether the outbox took it; one that is full ends the session.
+    fn push_event(&self, event: Bytes) -> bool {
+        let pushed = self.outbox.try_push(event);
+        if let Err(PushError::Full { queued }) = pushed {
             self.fall_behind(queued);
         }
+        pushed.is_ok()
     }
 
     /// Puts the connection into the cluster and writes what its client lacks.
@@ -219,8 +273,8 @@ impl Session {
             Lacks::Nothing | Lacks::After(_) => {}
         }
         self.end_past();
-        // A place without an event: who receives nothing knows all the same from where on it lacks something.
-        self.outbox.open(Bytes::from(format!("id: {id}\n\n")));
+        // Who receives nothing is to know, too, from where on it lacks something.
+        self.outbox.open(place_event(&id));
         Ok(())
     }
 
@@ -320,14 +374,28 @@ impl Session {
             return self.hook_failed(&error);
         }
         let period = self.hub.options().timeouts.keep_alive;
+        let mut moved = Instant::now();
         loop {
             tokio::select! {
                 biased;
                 () = self.closing.cancelled() => return self.asked_to_close(),
-                () = sleep_until(Instant::now() + period) => self.push_event(COMMENT),
+                () = sleep_until(Instant::now() + period) => drop(self.push_event(COMMENT)),
+            }
+            if moved.elapsed() >= MOVE {
+                moved = Instant::now();
+                tokio::select! {
+                    biased;
+                    () = self.closing.cancelled() => return self.asked_to_close(),
+                    () = self.move_place() => {}
+                }
             }
         }
     }
+}
+
+/// A place without an event: clients remember it all the same.
+fn place_event(id: &str) -> Bytes {
+    Bytes::from(format!("id: {id}\n\n"))
 }
 
 fn point(hub: &HubRuntime, epoch: &Epoch, offset: Offset) -> String {

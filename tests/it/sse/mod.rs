@@ -1,6 +1,7 @@
 //! Plain `EventSource`s on a cluster of three: every message once and in order, wherever they come back.
 
 mod access;
+mod browser;
 mod history;
 mod resets;
 mod streams;

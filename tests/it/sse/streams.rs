@@ -9,6 +9,7 @@ use hubcast_tests::eventually::eventually;
 use hubcast_tests::http::Request;
 use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::jwt::token_for;
+use hubcast_tests::messagepack;
 use serde_json::json;
 
 use super::{open, resume, send, send_all, sender, texts, three_nodes};
@@ -60,7 +61,7 @@ async fn a_user_receives_its_own_messages_and_messagepack_comes_as_json() {
 
 /// A hub message in MessagePack.
 fn rmp(message: &serde_json::Value) -> Vec<u8> {
-    hubcast_tests::messagepack::frame(message)
+    messagepack::frame(&messagepack::from_json(message))
 }
 
 #[tokio::test]
