@@ -59,7 +59,10 @@ async fn ask(State(model): State<Arc<Model>>, prompt: String) -> Result<String, 
     if prompt.trim().is_empty() {
         return Err((StatusCode::BAD_REQUEST, "the prompt is empty"));
     }
-    let busy = (StatusCode::SERVICE_UNAVAILABLE, "the model is busy, try again later");
+    let busy = (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the model is busy, try again later",
+    );
     let place = Arc::clone(&model.places).try_acquire_owned().map_err(|_| busy)?;
     let mut secret = [0; 16];
     rand::fill(&mut secret).map_err(|_| (StatusCode::INTERNAL_SERVER_ERROR, "no random bytes"))?;
@@ -73,7 +76,13 @@ async fn answer(model: Arc<Model>, group: String, prompt: String, _place: OwnedS
     let mut count = 0_usize;
     for token in generate(&prompt) {
         sleep(Duration::from_millis(80)).await;
-        if let Err(error) = model.hub.clients().group(&group).send("token", (count, token)).await {
+        if let Err(error) = model
+            .hub
+            .clients()
+            .group(&group)
+            .send("token", (count, token))
+            .await
+        {
             eprintln!("{group} ends after {count} tokens: {error}");
             return; // the page is not told: Redis can't be reached
         }
@@ -89,7 +98,11 @@ fn generate(prompt: &str) -> Vec<String> {
     const BEGIN: [&str; 7] = ["You", "ask", "and", "I", "say", "it", "again:"];
     let words: Vec<_> = prompt.split_whitespace().take(100).collect();
     let again = words.iter().cycle().take(60).copied();
-    BEGIN.into_iter().chain(again).map(|word| format!("{word} ")).collect()
+    BEGIN
+        .into_iter()
+        .chain(again)
+        .map(|word| format!("{word} "))
+        .collect()
 }
 
 #[tokio::main]

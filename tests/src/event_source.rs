@@ -57,9 +57,14 @@ impl EventSource {
 
     /// Sends a request and reads the head of its answer.
     pub async fn start(address: SocketAddr, request: &Request) -> (Head, Self) {
-        let mut connection = Connection::open(address).await.expect("the server accepts connections");
+        let mut connection = Connection::open(address)
+            .await
+            .expect("the server accepts connections");
         let head = within("the stream opens", connection.start(request)).await;
-        (head.expect("the server answers"), Self::new(Body::Http1(connection), request))
+        (
+            head.expect("the server answers"),
+            Self::new(Body::Http1(connection), request),
+        )
     }
 
     /// The same through a door, with whatever its requests share.
@@ -138,7 +143,10 @@ impl EventSource {
         let mut texts = Vec::new();
         for _ in 0..count {
             let event = self.event().await;
-            let last = event.data.as_array().and_then(|arguments| arguments.last().cloned());
+            let last = event
+                .data
+                .as_array()
+                .and_then(|arguments| arguments.last().cloned());
             texts.push(last.unwrap_or_else(|| panic!("no message: {event:?}")));
         }
         texts

@@ -28,7 +28,10 @@ async fn publish(member: &Member, count: usize) -> Vec<Offset> {
 async fn read(member: &Member, after: &Position, upto: Offset, most: usize) -> Vec<Offset> {
     let (mut found, mut after) = (Vec::new(), after.clone());
     loop {
-        let page = member.node.history(&member.hub, &topics(), &after, upto, most).await;
+        let page = member
+            .node
+            .history(&member.hub, &topics(), &after, upto, most)
+            .await;
         let Page::Exact {
             messages,
             reached,
@@ -49,7 +52,10 @@ async fn read(member: &Member, after: &Position, upto: Offset, most: usize) -> V
 async fn enter(member: &Member, groups: &[&str]) -> (ConnectionId, Position) {
     let connection = record(Some("me"));
     let groups: Vec<_> = groups.iter().map(|name| group(name)).collect();
-    let entered = member.node.enter_with(&member.hub, &connection, &groups, true).await;
+    let entered = member
+        .node
+        .enter_with(&member.hub, &connection, &groups, true)
+        .await;
     (connection.id, entered.unwrap().position)
 }
 
@@ -74,7 +80,10 @@ pub async fn history_and_what_is_received_meet_where_a_connection_enters(nodes: 
     let published = publishing.await.unwrap();
     for (id, history) in received {
         let live = member.sink.received_until(&id, "end").await;
-        let live = live.iter().filter(|(_, target)| target == "m").map(|(offset, _)| *offset);
+        let live = live
+            .iter()
+            .filter(|(_, target)| target == "m")
+            .map(|(offset, _)| *offset);
         assert_eq!(history.into_iter().chain(live).collect::<Vec<_>>(), published);
         assert!(member.remove(&id).await);
     }
@@ -128,7 +137,12 @@ pub async fn history_that_the_log_can_not_vouch_for_is_refused(nodes: &Nodes) {
     for _ in 0..300 {
         home.publish(Topic::Group(group("b")), "m").await;
     }
-    let page = async |after: &Position| other.node.history(&other.hub, &topics(), after, Offset::MAX, 1_000).await;
+    let page = async |after: &Position| {
+        other
+            .node
+            .history(&other.hub, &topics(), after, Offset::MAX, 1_000)
+            .await
+    };
     assert!(matches!(page(&begin).await.unwrap(), Page::Trimmed));
     let ahead = Position {
         offset: begin.offset + 1_000,
@@ -140,7 +154,13 @@ pub async fn history_that_the_log_can_not_vouch_for_is_refused(nodes: &Nodes) {
         ..begin.clone()
     };
     let answer = page(&foreign).await.unwrap();
-    assert!(matches!(&answer, Page::OtherEpoch(epoch) if *epoch == begin.epoch), "{answer:?}");
+    assert!(
+        matches!(&answer, Page::OtherEpoch(epoch) if *epoch == begin.epoch),
+        "{answer:?}"
+    );
     let end = other.node.position(&other.hub).await.unwrap();
-    assert!(matches!(page(&end).await.unwrap(), Page::Exact { ends: true, .. }));
+    assert!(matches!(
+        page(&end).await.unwrap(),
+        Page::Exact { ends: true, .. }
+    ));
 }

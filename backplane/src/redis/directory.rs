@@ -155,7 +155,10 @@ impl Inner {
         loop {
             let (place, version, groups) = {
                 let _gate = self.pass(hub, deadline).await?;
-                let entered = hub.scripts.enter(&self.commands, connection, joined, claim).await?;
+                let entered = hub
+                    .scripts
+                    .enter(&self.commands, connection, joined, claim)
+                    .await?;
                 let entered = owned(entered, id)?;
                 let mut local = hub.local.lock();
                 local.set_entered(id, entered.1);

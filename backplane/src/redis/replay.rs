@@ -44,7 +44,10 @@ impl Inner {
             return self.replay_nothing(hub, after).await;
         }
         let own = Topic::Connection(connection.id.clone());
-        let own = match self.range(hub, &own, after, after.offset, upto, usize::MAX).await? {
+        let own = match self
+            .range(hub, &own, after, after.offset, upto, usize::MAX)
+            .await?
+        {
             Ok(entries) => entries,
             Err(unknown) => return Ok(unknown.into()),
         };

@@ -17,7 +17,9 @@ use hubcast_backplane::HubName;
 
 use crate::options::{AuthOptions, OptionError};
 
-pub(crate) use connection_token::{ConnectionToken, TokenError, TokenKind, TokenSigner, random_connection_id};
+pub(crate) use connection_token::{
+    ConnectionToken, TokenError, TokenKind, TokenSigner, random_connection_id,
+};
 pub use identity::Identity;
 pub(crate) use jwt::JwtVerifier;
 pub(crate) use origin::Origins;

@@ -101,10 +101,24 @@ mod tests {
         let point = PointSigner::new(b"secret").read(&chat, &text).unwrap();
         assert_eq!(point.of(&epoch), Some(Position { epoch, offset: 7 }));
         assert_eq!(point.of(&other), None);
-        assert_eq!(PointSigner::new(b"other").read(&chat, &text), Err(TokenError::Forged));
-        assert_eq!(signer.read(&news, &text), Err(TokenError::Forged), "a point is of one hub");
+        assert_eq!(
+            PointSigner::new(b"other").read(&chat, &text),
+            Err(TokenError::Forged)
+        );
+        assert_eq!(
+            signer.read(&news, &text),
+            Err(TokenError::Forged),
+            "a point is of one hub"
+        );
         let bent = format!("B{}", &text[1..]);
-        for text in ["", "1", "not base64!", bent.as_str(), &text[..31], &format!("{text}A")] {
+        for text in [
+            "",
+            "1",
+            "not base64!",
+            bent.as_str(),
+            &text[..31],
+            &format!("{text}A"),
+        ] {
             assert_eq!(signer.read(&chat, text), Err(TokenError::Forged), "{text}");
         }
     }

@@ -91,7 +91,11 @@ impl<'a> Frames<'a> {
             .ok()?;
         let secret = place.hub.shared().backplane().cluster_secret();
         let id = PointSigner::new(&secret).write(place.hub.name(), &place.epoch, place.offset);
-        Some(sse_named_event(&self.envelope.target, Some(&id), arguments.bytes()))
+        Some(sse_named_event(
+            &self.envelope.target,
+            Some(&id),
+            arguments.bytes(),
+        ))
     }
 
     /// The frame for one protocol and transport; a clone is a reference count, not a copy. `None` when the envelope

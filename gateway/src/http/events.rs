@@ -125,6 +125,8 @@ fn begin(app: &App, hub: &HubRuntime, parts: &Parts, query: &Query, groups: usiz
     match text.parse() {
         Ok(0) => Ok(Begin::Now),
         Ok(count) if count <= most => Ok(Begin::Newest(count)),
-        _ => Err(bad(format!("rewind must be a number of messages from 0 to {most}"))),
+        _ => Err(bad(format!(
+            "rewind must be a number of messages from 0 to {most}"
+        ))),
     }
 }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::ws::WebSocket;
 use axum::extract::{FromRequestParts, Request, WebSocketUpgrade};
-use axum::http::request::Parts;
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hubcast_backplane::{BackplaneError, Claim, ConnectionId, ConnectionRecord, NodeId};
 
-use super::request::{BodyError, Query, Wish, read_body};
 use super::admit::admit;
+use super::request::{BodyError, Query, Wish, read_body};
 use super::{expiry, owned, reply};
 use crate::auth::{ConnectionToken, Identity, random_connection_id};
 use crate::cluster::{Answer, Forward};

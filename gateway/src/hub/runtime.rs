@@ -136,7 +136,8 @@ impl HubRuntime {
     /// Notes the present epoch before a connection enters that wants to know: what it receives is of this one, or of
     /// one that the sink was told of since.
     pub(crate) fn learn_epoch(&self, epoch: &Epoch) {
-        self.epoch.rcu(|known| known.clone().unwrap_or_else(|| Arc::new(epoch.clone())).into());
+        self.epoch
+            .rcu(|known| Some(known.clone().unwrap_or_else(|| Arc::new(epoch.clone()))));
     }
 
     /// The sink was told of a new epoch.

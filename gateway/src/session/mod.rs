@@ -371,7 +371,10 @@ impl Session {
 
     /// Bytes that wait for the client.
     pub(crate) fn queued_bytes(&self) -> usize {
-        let past = self.reader.as_ref().map_or(0, |reader| reader.past.queued_bytes());
+        let past = self
+            .reader
+            .as_ref()
+            .map_or(0, |reader| reader.past.queued_bytes());
         self.outbox.queued_bytes().saturating_add(past)
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hubcast_backplane::{BackplaneError, Entered, Epoch, Gap, GroupName, Message, Offset, Page, Position, Topic};
+use hubcast_backplane::{Entered, Epoch, Gap, GroupName, Message, Offset, Page, Position, Topic};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
@@ -265,9 +265,7 @@ impl Session {
             Lacks::Unknown(why) => self.give(why.event(Some(&id))).await?,
             Lacks::Newest(most) => {
                 let backplane = hub.shared().backplane();
-                let newest = backplane
-                    .newest(hub.name(), topics, entered.offset, most)
-                    .await?;
+                let newest = backplane.newest(hub.name(), topics, entered.offset, most).await?;
                 self.give_all(newest, &entered.epoch).await?;
             }
             Lacks::Nothing | Lacks::After(_) => {}

@@ -81,7 +81,12 @@ pub(crate) async fn run_restored(session: &Arc<Session>, inbound: &mut impl Inbo
 }
 
 /// Says goodbye, tells the hub, and leaves the cluster; or gives the connection up for another node.
-pub(super) async fn end(session: &Arc<Session>, reason: CloseReason, running: Option<Invocations>, registered: bool) {
+pub(super) async fn end(
+    session: &Arc<Session>,
+    reason: CloseReason,
+    running: Option<Invocations>,
+    registered: bool,
+) {
     session.close(reason);
     let reason = session.reason().cloned().unwrap_or(CloseReason::Aborted); // the first one counts
     let hub = &session.hub;
@@ -90,7 +95,9 @@ pub(super) async fn end(session: &Arc<Session>, reason: CloseReason, running: Op
         .connection
         .protocol()
         .unwrap_or(handshake::BEFORE_HANDSHAKE);
-    let goodbye = running.as_ref().and_then(|_| session.goodbye(&reason, protocol, detailed));
+    let goodbye = running
+        .as_ref()
+        .and_then(|_| session.goodbye(&reason, protocol, detailed));
     hub.registry().retire(session);
     if reason == CloseReason::Moved {
         session.park().await; // before the client notices, and comes back elsewhere
