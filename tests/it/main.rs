@@ -7,6 +7,8 @@
 mod proves;
 
 mod affinity;
+mod auth;
+mod backend;
 mod carried;
 mod chaos;
 mod clients;

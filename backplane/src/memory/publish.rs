@@ -36,7 +36,11 @@ impl Hub {
         match state.requests.get(&once.key) {
             Some((content, end)) if *end > now => {
                 let same = *content == once.content;
-                return Ok(if same { Published::Before } else { Published::Differs });
+                return Ok(if same {
+                    Published::Before
+                } else {
+                    Published::Differs
+                });
             }
             _ => {}
         }

@@ -14,7 +14,7 @@ use prost::Message as _;
 use tokio::time::sleep;
 
 use super::run::Past;
-use super::stateful::{Stateful, invocation_of};
+use super::stateful::{INTERRUPTED, Stateful, invocation_of};
 use super::{CloseReason, Session};
 use crate::auth::Identity;
 use crate::cluster::{self, HandedOver};
@@ -28,9 +28,6 @@ use crate::transport::run_restored_over_http;
 const ATTEMPTS: usize = 4;
 /// How often nodes that still run calls of a moved connection are looked after.
 const WATCH: Duration = Duration::from_secs(1);
-/// What the client is told of a call whose node died.
-const INTERRUPTED: &str = "The invocation was interrupted: the node that ran it has stopped.";
-
 /// The outcome of [`restore`].
 pub(crate) enum Restored {
     /// It goes on here.

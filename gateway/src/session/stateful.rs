@@ -20,6 +20,8 @@ use crate::protocol::{HubMessage, Outcome};
 /// How often, and how long apart, an answer is tried to be written to a backplane that can't be reached.
 const ANSWER_ATTEMPTS: (usize, Duration) = (10, Duration::from_secs(1));
 
+/// What the client is told of a call that was lost.
+pub(super) const INTERRUPTED: &str = "The invocation was interrupted: the node that ran it has stopped, or lost its backplane.";
 /// Items that a call sends to a connection elsewhere before it asks how far the client is.
 const PACE: u64 = 16;
 /// How often it looks for a connection that nobody has.
@@ -51,6 +53,22 @@ pub(super) struct Answering {
     pub(super) invocation_id: Option<String>,
     /// The name by which it was noted, in a stateful session.
     pub(super) call: Option<String>,
+}
+
+/// What became of an item of a stream.
+pub(super) enum Sent {
+    /// It is on its way.
+    Yes,
+    /// The call has ended, or its connection.
+    Unwanted,
+    /// It may be on its way or not.
+    Unsure,
+}
+
+impl From<bool> for Sent {
+    fn from(sent: bool) -> Self {
+        if sent { Self::Yes } else { Self::Unwanted }
+    }
 }
 
 impl Stateful {
@@ -239,17 +257,17 @@ impl Session {
         ));
     }
 
-    /// Sends an item of a stream to the client, not before it has read what is before it. `false` when nobody wants it.
-    pub(super) async fn send_item(&self, answering: &Answering, item: &HubMessage) -> bool {
+    /// Sends an item of a stream to the client, not before it has read what is before it.
+    pub(super) async fn send_item(&self, answering: &Answering, item: &HubMessage) -> Sent {
         let Some(call) = &answering.call else {
-            return self.push_waiting(item).await;
+            return Sent::from(self.push_waiting(item).await);
         };
         self.outbox.at_most(self.high_water()).await;
         if self.has_moved() && !self.pace().await {
-            return false;
+            return Sent::Unwanted;
         }
         let Some(envelope) = self.envelope(item) else {
-            return true;
+            return Sent::Yes;
         };
         let backplane = self.hub.shared().backplane();
         let host = backplane.node().clone();
@@ -261,13 +279,10 @@ impl Session {
             .answer(self.hub.name(), self.id(), call, &envelope, false)
             .await
         {
-            Ok(sent) => sent,
+            Ok(sent) => Sent::from(sent),
             Err(error) => {
                 tracing::warn!(connection_id = %self.id(), %error, "an item of a stream could not be written");
-                self.close(CloseReason::LogLost(
-                    "an item of a stream could not be written to the backplane",
-                ));
-                false
+                Sent::Unsure
             }
         }
     }

@@ -7,6 +7,7 @@ mod invocations;
 mod malformed;
 mod noise;
 mod slow;
+mod tokens;
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Who may call.
 
-use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::http::Request;
+use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::jwt::{ACCESS_KEY, now, token_for, token_with, unsigned_token};
 use hubcast_tests::rest::{Rest, dated, token_by};
 use jsonwebtoken::Algorithm;
@@ -159,16 +159,29 @@ async fn a_back_end_gets_tokens_for_clients() {
     let response = world.rest.fetch(&world.rest.request("POST", target)).await;
     assert_eq!(response.status(), 200, "{}", response.text());
     let token = response.json()["token"].as_str().unwrap().to_owned();
-    assert_eq!(status(&world.rest, &dated("/:send"), &token).await, 401, "it is for clients");
+    assert_eq!(
+        status(&world.rest, &dated("/:send"), &token).await,
+        401,
+        "it is for clients"
+    );
     let door = std::sync::Arc::new(world.cluster.door_on(0).with_bearer(&token));
     let mut dora = HubClient::connect(&door, Transport::WebSockets).await;
     assert_eq!(dora.result("WhoAmI", json!([])).await["userId"], "dora");
     dora.close().await;
-    for bad in ["minutesToExpire=0", "minutesToExpire=x", "userId=", "userId=a%0Ab"] {
+    for bad in [
+        "minutesToExpire=0",
+        "minutesToExpire=x",
+        "userId=",
+        "userId=a%0Ab",
+    ] {
         let target = format!("/api/hubs/demo/:generateToken?api-version=2022-11-01&{bad}");
         let response = world.rest.fetch(&world.rest.request("POST", &target)).await;
         assert_eq!(response.status(), 400, "{bad}");
     }
-    assert_eq!(world.rest.call("POST", "/:generateToken").await.status(), 400, "too old a version");
+    assert_eq!(
+        world.rest.call("POST", "/:generateToken").await.status(),
+        400,
+        "too old a version"
+    );
     world.ends().await;
 }

@@ -14,9 +14,7 @@ use crate::hub::MAX_REASON_BYTES;
 /// The document, made once.
 pub(super) fn document() -> Bytes {
     static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
-    DOCUMENT
-        .get_or_init(|| Bytes::from(write().to_string()))
-        .clone()
+    DOCUMENT.get_or_init(|| Bytes::from(write().to_string())).clone()
 }
 
 fn write() -> Value {
@@ -105,7 +103,11 @@ fn media(action: Action) -> Option<&'static [Media]> {
 }
 
 fn content(action: Action, media: &[Media]) -> Value {
-    let schema = if action == Action::SendBatch { "Batch" } else { "Message" };
+    let schema = if action == Action::SendBatch {
+        "Batch"
+    } else {
+        "Message"
+    };
     let mut content = Map::new();
     for media in media {
         let schema = match media {
@@ -144,7 +146,11 @@ fn parameters(route: &Route, is_v1: bool) -> Vec<Value> {
     }
     if !is_open(route.action) {
         let schema = json!({ "type": "string" });
-        parameters.push(query("application", schema, "The hub is that of this application: application_hub"));
+        parameters.push(query(
+            "application",
+            schema,
+            "The hub is that of this application: application_hub",
+        ));
     }
     parameters.extend(own_parameters(route.action));
     parameters
@@ -179,7 +185,11 @@ fn own_parameters(action: Action) -> Vec<Value> {
         )],
         Action::ListGroup => vec![
             query("maxpagesize", whole(1, MAX_PAGE), "Most connections of a page"),
-            query("top", whole(1, u64::from(u32::MAX)), "Most connections of all pages"),
+            query(
+                "top",
+                whole(1, u64::from(u32::MAX)),
+                "Most connections of all pages",
+            ),
             query(
                 "continuationToken",
                 json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$" }),
@@ -187,9 +197,21 @@ fn own_parameters(action: Action) -> Vec<Value> {
             ),
         ],
         Action::GenerateToken => vec![
-            query("userId", json!({ "type": "string", "minLength": 1, "maxLength": 1024 }), "The token's user"),
-            query("minutesToExpire", whole(1, 525_600), "Its life; an hour unless given"),
-            query("role", json!({ "type": "array", "items": { "type": "string" } }), "Its roles"),
+            query(
+                "userId",
+                json!({ "type": "string", "minLength": 1, "maxLength": 1024 }),
+                "The token's user",
+            ),
+            query(
+                "minutesToExpire",
+                whole(1, 525_600),
+                "Its life; an hour unless given",
+            ),
+            query(
+                "role",
+                json!({ "type": "array", "items": { "type": "string" } }),
+                "Its roles",
+            ),
         ],
         _ => Vec::new(),
     }
@@ -240,7 +262,10 @@ fn refusals(action: Action) -> Vec<(u16, &'static str)> {
         return Vec::new();
     }
     let mut refusals = vec![
-        (400, "The request can't be understood, or names no api-version that has this route"),
+        (
+            400,
+            "The request can't be understood, or names no api-version that has this route",
+        ),
         (401, "No token, or none for this request"),
         (404, "No such hub, or what was asked about is not there"),
         (503, "The backplane can't be reached; try again later"),
@@ -271,8 +296,10 @@ fn schemas() -> Value {
     let count = json!({ "type": "integer", "minimum": 0 });
     let object = |required: &[&str], properties: Value| json!({ "type": "object", "required": required, "properties": properties });
     let arguments = json!({ "type": "array", "items": {}, "nullable": true });
-    let one = |name: &str| json!({ "type": "object", "required": [name], "additionalProperties": false,
-        "properties": { name: { "type": "string", "minLength": 1, "maxLength": 1024 } } });
+    let one = |name: &str| {
+        json!({ "type": "object", "required": [name], "additionalProperties": false,
+        "properties": { name: { "type": "string", "minLength": 1, "maxLength": 1024 } } })
+    };
     let target = json!({ "type": "string", "minLength": 1 });
     json!({
         "Message": object(&["target"], json!({ "target": target, "arguments": arguments })),
@@ -324,7 +351,7 @@ mod tests {
                 operations += 1;
             }
         }
-        assert_eq!(operations, 59);
+        assert_eq!(operations, 50);
     }
 
     #[test]

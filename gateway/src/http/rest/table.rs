@@ -212,8 +212,16 @@ mod tests {
             ("POST", "/api/hubs/chat/groups/:send/:send", Action::SendToGroup),
             ("GET", "/api/hubs/chat/users/u/groups/g", Action::UserIsIn),
             ("HEAD", "/api/hubs/chat/groups/g/users/u", Action::UserIsIn),
-            ("DELETE", "/api/hubs/chat/connections/c/groups", Action::ConnectionLeavesAll),
-            ("DELETE", "/api/hubs/chat/connections/c/groups/g", Action::ConnectionLeaves),
+            (
+                "DELETE",
+                "/api/hubs/chat/connections/c/groups",
+                Action::ConnectionLeavesAll,
+            ),
+            (
+                "DELETE",
+                "/api/hubs/chat/connections/c/groups/g",
+                Action::ConnectionLeaves,
+            ),
             ("GET", "/api/hubs/chat/groups/g/connections", Action::ListGroup),
             ("HEAD", "/api/health", Action::Health),
         ] {
@@ -235,7 +243,12 @@ mod tests {
     fn a_route_is_in_the_table_once() {
         for (index, route) in ROUTES.iter().enumerate() {
             let same = |other: &Route| other.verb == route.verb && other.path == route.path;
-            assert!(!ROUTES[index + 1..].iter().any(same), "{:?} {}", route.verb, route.path);
+            assert!(
+                !ROUTES[index + 1..].iter().any(same),
+                "{:?} {}",
+                route.verb,
+                route.path
+            );
         }
     }
 }
