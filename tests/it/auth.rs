@@ -27,22 +27,33 @@ fn chat(cluster: &Cluster, token: &str) -> Arc<Door> {
 
 fn is_refused(answer: &Value, role: &str) {
     let error = answer["error"].as_str().unwrap_or_default();
-    assert!(error.ends_with(&format!("Not permitted: it takes the role {role}")), "{answer}");
+    assert!(
+        error.ends_with(&format!("Not permitted: it takes the role {role}")),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
 async fn a_hub_of_the_configuration_serves_what_roles_permit() {
-    let plan = Plan::nodes(2).trace().set("hubs.names", "chat").set("auth.allow_anonymous", false);
+    let plan = Plan::nodes(2)
+        .trace()
+        .set("hubs.names", "chat")
+        .set("auth.allow_anonymous", false);
     let mut cluster = plan.start().await;
     let ann = with_roles(&cluster, "ann", &["hubcast.join.room-*", "hubcast.send.room-1"]);
-    let bob = with_roles(&cluster, "bob", &["webpubsub.joinLeaveGroup.room-1", "hubcast.send"]);
+    let bob = with_roles(
+        &cluster,
+        "bob",
+        &["webpubsub.joinLeaveGroup.room-1", "hubcast.send"],
+    );
     for transport in Transport::ALL {
         let mut ann = HubClient::connect(&chat(&cluster, &ann), transport).await;
         let mut bob = HubClient::connect(&chat(&cluster, &bob), transport).await;
         ann.result("JoinGroup", json!(["room-1"])).await;
         bob.result("JoinGroup", json!(["room-1"])).await;
         let said = json!({ "deep": [1.50, null, "ä"] });
-        ann.result("SendToGroup", json!(["room-1", "Said", said, 7])).await;
+        ann.result("SendToGroup", json!(["room-1", "Said", said, 7]))
+            .await;
         assert_eq!(ann.expect("Said").await, json!([said, 7]));
         assert_eq!(bob.expect("Said").await, json!([said, 7]), "on another node");
         bob.result("SendToUser", json!(["ann", "Mail"])).await;
@@ -51,13 +62,20 @@ async fn a_hub_of_the_configuration_serves_what_roles_permit() {
         assert_eq!(ann.expect("News").await, json!([1]));
         for (method, arguments, role) in [
             ("JoinGroup", json!(["hall"]), "hubcast.join or hubcast.join.hall"),
-            ("SendToGroup", json!(["room-2", "x"]), "hubcast.send or hubcast.send.room-2"),
+            (
+                "SendToGroup",
+                json!(["room-2", "x"]),
+                "hubcast.send or hubcast.send.room-2",
+            ),
             ("SendToUser", json!(["bob", "x"]), "hubcast.send"),
             ("SendToAll", json!(["x"]), "hubcast.send"),
         ] {
             is_refused(&ann.call(method, arguments).await, role);
         }
-        is_refused(&bob.call("LeaveGroup", json!(["room-2"])).await, "hubcast.join or hubcast.join.room-2");
+        is_refused(
+            &bob.call("LeaveGroup", json!(["room-2"])).await,
+            "hubcast.join or hubcast.join.room-2",
+        );
         ann.close().await;
         bob.close().await;
     }
@@ -66,7 +84,9 @@ async fn a_hub_of_the_configuration_serves_what_roles_permit() {
 
 #[tokio::test]
 async fn hubs_that_nobody_named_are_not_there() {
-    let plan = Plan::nodes(2).set("hubs.names", "chat").set("auth.allow_anonymous", false);
+    let plan = Plan::nodes(2)
+        .set("hubs.names", "chat")
+        .set("auth.allow_anonymous", false);
     let mut cluster = plan.start().await;
     let token = token_for("ann");
     for node in 0..2 {
@@ -117,7 +137,10 @@ fn ending(user: &str, seconds: i64) -> String {
 
 #[tokio::test]
 async fn a_connection_ends_with_its_token() {
-    let plan = Plan::nodes(2).trace().set("auth.close_on_expiry", true).set("auth.leeway_seconds", 0);
+    let plan = Plan::nodes(2)
+        .trace()
+        .set("auth.close_on_expiry", true)
+        .set("auth.leeway_seconds", 0);
     let mut cluster = plan.start().await;
     for transport in Transport::ALL {
         let ends = now() + 3;
@@ -131,7 +154,10 @@ async fn a_connection_ends_with_its_token() {
         let close = client.next().await.expect("a Close message");
         let expected = json!({ "type": 7, "error": "The access token has expired.", "allowReconnect": true });
         assert_eq!(close, expected, "{transport:?}");
-        assert!((ends..=ends + 2).contains(&now()), "not sooner and not much later");
+        assert!(
+            (ends..=ends + 2).contains(&now()),
+            "not sooner and not much later"
+        );
     }
     cluster.has_connections(0).await;
     let lasting = Arc::new(cluster.door().with_bearer(&token_for("ann")));
@@ -150,11 +176,19 @@ async fn a_token_may_say_itself_that_its_connection_ends_with_it() {
     });
     let door = Arc::new(cluster.door().with_bearer(&token_with(&claims, ACCESS_KEY)));
     let mut client = HubClient::connect(&door, Transport::WebSockets).await;
-    assert_eq!(client.next().await.expect("a Close message")["allowReconnect"], true);
+    assert_eq!(
+        client.next().await.expect("a Close message")["allowReconnect"],
+        true
+    );
     let no_sockets = json!({ "asrs.s.htt": "6", "exp": now() + 600 });
     let door = cluster.door().with_bearer(&token_with(&no_sockets, ACCESS_KEY));
     let offered = door.negotiate_with("negotiateVersion=1").await.json()["availableTransports"].clone();
-    let names: Vec<_> = offered.as_array().expect("a list").iter().map(|one| one["transport"].clone()).collect();
+    let names: Vec<_> = offered
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|one| one["transport"].clone())
+        .collect();
     assert_eq!(names, ["ServerSentEvents", "LongPolling"]);
     assert_eq!(door.upgrade("").await.status(), 404);
     cluster.is_tidy().await;
@@ -170,12 +204,20 @@ async fn a_newer_token_keeps_a_connection_alive_and_changes_its_roles() {
         .set("auth.leeway_seconds", 0);
     let mut cluster = plan.start().await;
     let of = |roles: &[&str], seconds: i64| {
-        token_with(&json!({ "nameid": "ann", "role": roles, "exp": now() + seconds }), ACCESS_KEY)
+        token_with(
+            &json!({ "nameid": "ann", "role": roles, "exp": now() + seconds }),
+            ACCESS_KEY,
+        )
     };
     let first = of(&["hubcast.join"], 4);
     let door = chat(&cluster, &first);
     let negotiated = door.negotiate_with("negotiateVersion=1").await.json();
-    assert!(negotiated["tokenLifetimeSeconds"].as_u64().is_some_and(|seconds| seconds <= 4), "{negotiated}");
+    assert!(
+        negotiated["tokenLifetimeSeconds"]
+            .as_u64()
+            .is_some_and(|seconds| seconds <= 4),
+        "{negotiated}"
+    );
     let mut sockets = Vec::new();
     for transport in [Transport::WebSockets, Transport::ServerSentEvents] {
         sockets.push(HubClient::connect(&door, transport).await);
@@ -198,8 +240,15 @@ async fn a_newer_token_keeps_a_connection_alive_and_changes_its_roles() {
     let mut socket = sockets.remove(0);
     socket.result("SendToGroup", json!(["a", "Still", "here"])).await;
     assert_eq!(socket.expect("Still").await, json!(["here"]));
-    is_refused(&socket.call("JoinGroup", json!(["b"])).await, "hubcast.join or hubcast.join.b");
-    assert_eq!(sockets[0].expect("Still").await, json!(["here"]), "the event stream lives, too");
+    is_refused(
+        &socket.call("JoinGroup", json!(["b"])).await,
+        "hubcast.join or hubcast.join.b",
+    );
+    assert_eq!(
+        sockets[0].expect("Still").await,
+        json!(["here"]),
+        "the event stream lives, too"
+    );
     socket.close().await;
     drop(sockets);
     cluster.is_tidy().await;
@@ -246,7 +295,78 @@ async fn the_official_client_uses_tickets() {
     let seen = cluster.balancer().requests_with("/hubs/demo");
     assert!(seen.len() > 15, "{}", seen.len());
     assert!(seen.iter().all(|request| !request.target.contains(&token)));
-    let tickets = seen.iter().filter(|request| request.target.contains("access_token=ticket_"));
+    let tickets = seen
+        .iter()
+        .filter(|request| request.target.contains("access_token=ticket_"));
     assert!(tickets.count() >= 1, "an event stream at least");
+    cluster.is_tidy().await;
+}
+
+/// A stateful client comes back with the ticket that it has, to whatever node, and is who it was.
+#[tokio::test]
+async fn a_ticket_is_good_until_its_connection_ends_for_good() {
+    let plan = Plan::nodes(3)
+        .trace()
+        .set("hubs.names", "chat")
+        .set("auth.tickets", true)
+        .set("auth.allow_anonymous", false);
+    let mut cluster = plan.start().await;
+    let ann = with_roles(&cluster, "ann", &["hubcast.send"]);
+    let door = chat(&cluster, &ann);
+    let negotiated = door
+        .negotiate_with("negotiateVersion=1&useStatefulReconnect=true")
+        .await
+        .json();
+    assert_eq!(negotiated["useStatefulReconnect"], true, "{negotiated}");
+    let text = |name: &str| negotiated[name].as_str().expect("text").to_owned();
+    let query = format!(
+        "id={}&access_token={}",
+        text("connectionToken"),
+        text("accessToken")
+    );
+    cluster.secrets.add(&text("connectionToken"));
+    cluster.secrets.add(&text("accessToken"));
+    let doors: Vec<_> = (0..3)
+        .map(|node| cluster.door_on(node).at("/hubs/chat"))
+        .collect();
+    let mut socket = doors[0].websocket_with(&query).await.expect("it opens");
+    socket.text("{\"protocol\":\"json\",\"version\":2}\u{1e}").await;
+    assert!(socket.next().await.is_some());
+    let mut sent = 0;
+    let mut send = async |socket: &mut hubcast_tests::websocket::WebSocket, sequence: &str| {
+        sent += 1;
+        let call = json!({
+            "type": 1, "invocationId": sent.to_string(), "target": "SendToUser", "arguments": ["ann", "Note", sent],
+        });
+        socket.text(&format!("{sequence}{call}\u{1e}")).await;
+        let done = format!("\"invocationId\":\"{sent}\"");
+        loop {
+            let message = socket
+                .next()
+                .await
+                .expect("the socket lives")
+                .into_text()
+                .expect("text");
+            if message.contains(&done) {
+                assert!(!message.contains("error"), "{message}");
+                return;
+            }
+        }
+    };
+    send(&mut socket, "").await;
+    for (node, sequence) in [(1, 2), (2, 3), (2, 4)] {
+        socket.vanish();
+        socket = doors[node].websocket_with(&query).await.expect("it comes back");
+        send(
+            &mut socket,
+            &format!("{{\"type\":9,\"sequenceId\":{sequence}}}\u{1e}"),
+        )
+        .await;
+    }
+    socket.text("{\"type\":7}\u{1e}").await;
+    cluster.has_connections(0).await;
+    for door in &doors {
+        assert_eq!(door.upgrade(&query).await.status(), 404, "it has ended");
+    }
     cluster.is_tidy().await;
 }

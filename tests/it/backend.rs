@@ -33,7 +33,15 @@ async fn a_back_end_in_another_language_logs_users_in_and_pushes() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut command = Command::new(&interpreter);
     command
-        .args(["-B", "-m", "uvicorn", "app:app", "--no-access-log", "--port", &address.port().to_string()])
+        .args([
+            "-B",
+            "-m",
+            "uvicorn",
+            "app:app",
+            "--no-access-log",
+            "--port",
+            &address.port().to_string(),
+        ])
         .current_dir(&example)
         .env("HUBCAST_ENDPOINT", &gateway)
         .env("HUBCAST_ACCESS_KEY", ACCESS_KEY);
@@ -52,7 +60,10 @@ async fn a_back_end_in_another_language_logs_users_in_and_pushes() {
     };
     assert_eq!(login("ann", "coffee").await, None);
     assert_eq!(login("nobody", "").await, None);
-    let (ann, bob) = (login("ann", "tea").await.expect("ann"), login("bob", "coffee").await.expect("bob"));
+    let (ann, bob) = (
+        login("ann", "tea").await.expect("ann"),
+        login("bob", "coffee").await.expect("bob"),
+    );
     for secret in [&ann, &bob] {
         cluster.secrets.add(secret);
     }
@@ -61,12 +72,19 @@ async fn a_back_end_in_another_language_logs_users_in_and_pushes() {
     let hub = format!("http://{address}/chat");
     assert!(js.try_connect(Connect::to(&hub).token("nonsense")).await.is_err());
     for transport in ["WebSockets", "ServerSentEvents", "LongPolling"] {
-        let options = |token| Connect::to(&hub).token(token).transport(transport).listening(&["Announced", "Said"]);
+        let options = |token| {
+            Connect::to(&hub)
+                .token(token)
+                .transport(transport)
+                .listening(&["Announced", "Said"])
+        };
         let (ann_client, bob_client) = (js.connect(options(&ann)).await, js.connect(options(&bob)).await);
         for client in [&ann_client, &bob_client] {
             client.call("JoinGroup", json!(["room-1"])).await;
         }
-        ann_client.call("SendToGroup", json!(["room-1", "Said", "hello", transport])).await;
+        ann_client
+            .call("SendToGroup", json!(["room-1", "Said", "hello", transport]))
+            .await;
         for client in [&ann_client, &bob_client] {
             client.receives("Said", json!(["hello", transport])).await;
         }

@@ -198,12 +198,17 @@ fn has(tool: &str, version: &str) -> Result<(), String> {
 
 /// As [`run`], for what a machine without a network may not be able to do.
 fn try_run(command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    let output = command
+        .output()
+        .map_err(|error| format!("{command:?}: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
     let errors = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{command:?}: {}", errors.lines().last().unwrap_or_default()))
+    Err(format!(
+        "{command:?}: {}",
+        errors.lines().last().unwrap_or_default()
+    ))
 }
 
 fn run(command: &mut Command) {

@@ -23,6 +23,7 @@ mod moves;
 mod redis_outage;
 mod rest;
 mod rolling;
+mod roster;
 mod stateful;
 mod telemetry;
 mod timeouts;

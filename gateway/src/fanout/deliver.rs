@@ -111,21 +111,22 @@ fn note_gap(hub: &HubRuntime, gap: &Gap) {
         }
     };
     match gap {
-        Gap::NewEpoch(_) => hub.registry().all().iter().for_each(|session| end(session)),
-        Gap::Trimmed(topic) => hub
-            .registry()
-            .receivers(topic)
-            .for_each(|receivers| receivers.iter().for_each(|session| end(session))),
-    }
-    hub.shared().metrics().log_gaps.inc();
-    match gap {
         Gap::NewEpoch(epoch) => {
             tracing::warn!(hub = %hub.name(), %epoch, "the backplane began a new log; messages before it may be lost");
+            hub.registry().all().iter().for_each(|session| end(session));
         }
-        Gap::Trimmed(_) => {
+        Gap::Trimmed(topic) => {
+            let receivers: Vec<_> = hub.registry().receivers(topic).collect();
+            if receivers.is_empty() {
+                return; // such as a connection that went on elsewhere while this node was paused
+            }
             tracing::warn!(hub = %hub.name(), "messages were trimmed from the log before this node could read them");
+            receivers
+                .iter()
+                .for_each(|receivers| receivers.iter().for_each(|session| end(session)));
         }
     }
+    hub.shared().metrics().log_gaps.inc();
 }
 
 /// Connections that do not receive a message.

@@ -6,6 +6,7 @@ mod handshakes;
 mod invocations;
 mod malformed;
 mod noise;
+mod secrets;
 mod slow;
 mod tokens;
 

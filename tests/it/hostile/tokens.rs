@@ -34,7 +34,8 @@ UQIDAQAB
 /// Two nodes that know a public key, an issuer and an audience, and let nobody in without a token.
 async fn start(change: impl FnOnce(Plan) -> Plan) -> (Cluster, NamedTempFile) {
     let mut key = NamedTempFile::new().expect("a temporary file");
-    key.write_all(PUBLIC_KEY.as_bytes()).expect("it can be written to");
+    key.write_all(PUBLIC_KEY.as_bytes())
+        .expect("it can be written to");
     let plan = Plan::nodes(2)
         .trace()
         .set("auth.allow_anonymous", false)
@@ -57,7 +58,10 @@ fn claims(more: Value) -> Value {
 fn bad_tokens() -> Vec<(String, String)> {
     let mut tokens = vec![
         ("unsigned".to_owned(), unsigned_token(&claims(json!({})))),
-        ("too large".to_owned(), token_with(&claims(json!({ "x": "x".repeat(20_000) })), ACCESS_KEY)),
+        (
+            "too large".to_owned(),
+            token_with(&claims(json!({ "x": "x".repeat(20_000) })), ACCESS_KEY),
+        ),
         ("the access key itself".to_owned(), ACCESS_KEY.to_owned()),
     ];
     for (what, more) in [
@@ -67,11 +71,17 @@ fn bad_tokens() -> Vec<(String, String)> {
         ("for another application", json!({ "aud": "other-app" })),
         ("for another hub", json!({ "aud": "http://x/client/?hub=news" })),
         ("for app servers", json!({ "aud": "http://x/server/?hub=demo" })),
-        ("for REST", json!({ "aud": "http://x/api/hubs/demo/:send?api-version=2022-06-01" })),
+        (
+            "for REST",
+            json!({ "aud": "http://x/api/hubs/demo/:send?api-version=2022-06-01" }),
+        ),
     ] {
         tokens.push((what.to_owned(), token_with(&claims(more), ACCESS_KEY)));
     }
-    let der = PUBLIC_KEY.lines().filter(|line| !line.starts_with('-')).collect::<String>();
+    let der = PUBLIC_KEY
+        .lines()
+        .filter(|line| !line.starts_with('-'))
+        .collect::<String>();
     let der = STANDARD.decode(der).expect("base64");
     let idp = claims(json!({ "iss": "https://idp.example", "aud": "my-app" }));
     for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
@@ -152,10 +162,18 @@ async fn a_connection_is_refreshed_by_its_user_alone() {
         assert_eq!(outcome(refresh(client.token()), Some(&mallory)).await, rejected);
         let unknown = (404, "{\"error\":\"connection_not_found\"}".to_owned());
         let public_id = client.id();
-        assert_eq!(outcome(refresh(public_id), Some(&alice)).await, unknown, "the id is not the token");
+        assert_eq!(
+            outcome(refresh(public_id), Some(&alice)).await,
+            unknown,
+            "the id is not the token"
+        );
         assert_eq!(outcome(refresh("nonsense"), Some(&alice)).await, unknown);
         let negotiated = door.with_bearer(&alice).negotiate().await;
-        assert_eq!(outcome(refresh(&negotiated.token), Some(&alice)).await, unknown, "it is none yet");
+        assert_eq!(
+            outcome(refresh(&negotiated.token), Some(&alice)).await,
+            unknown,
+            "it is none yet"
+        );
         let nothing = Request::post("/hubs/demo/refresh", "");
         assert_eq!(outcome(nothing, Some(&alice)).await.0, 400);
         assert_eq!(outcome(refresh(client.token()), None).await.0, 401);
@@ -165,7 +183,10 @@ async fn a_connection_is_refreshed_by_its_user_alone() {
         assert_eq!(outcome(foreign, Some(&alice)).await.0, 403);
         let (status, body) = outcome(refresh(client.token()), Some(&alice)).await;
         let lifetime = serde_json::from_str::<Value>(&body).expect("JSON")["tokenLifetimeSeconds"].as_u64();
-        assert!(status == 200 && lifetime.is_some_and(|seconds| (3_500..=3_600).contains(&seconds)), "{body}");
+        assert!(
+            status == 200 && lifetime.is_some_and(|seconds| (3_500..=3_600).contains(&seconds)),
+            "{body}"
+        );
     }
     client.close().await;
     cluster.is_tidy().await;
@@ -175,7 +196,8 @@ async fn a_connection_is_refreshed_by_its_user_alone() {
 #[tokio::test]
 async fn a_foreign_page_can_not_use_its_visitors_cookie() {
     let (mut cluster, _key) = start(|plan| {
-        plan.set("auth.cookie", "session").set("cors.allowed_origins", "https://app.example")
+        plan.set("auth.cookie", "session")
+            .set("cors.allowed_origins", "https://app.example")
     })
     .await;
     let door = cluster.door();
@@ -190,26 +212,48 @@ async fn a_foreign_page_can_not_use_its_visitors_cookie() {
             .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
     };
     for _ in 0..door.nodes() {
-        for origin in ["https://evil.example", "null", "https://app.example.evil.example", "http://app.example"] {
+        for origin in [
+            "https://evil.example",
+            "null",
+            "https://app.example.evil.example",
+            "http://app.example",
+        ] {
             let (head, _) = door.start(&upgrade().header("Origin", origin)).await;
             assert_eq!(head.status, 403, "a WebSocket from {origin}");
             let answer = door.fetch(&negotiate().header("Origin", origin)).await;
             assert_eq!(answer.status(), 403, "negotiate from {origin}");
         }
-        let own = door.fetch(&negotiate().header("Origin", "https://app.example")).await;
+        let own = door
+            .fetch(&negotiate().header("Origin", "https://app.example"))
+            .await;
         assert_eq!(own.status(), 200, "{}", own.text());
-        let (head, _) = door.start(&upgrade().header("Origin", "https://app.example")).await;
+        let (head, _) = door
+            .start(&upgrade().header("Origin", "https://app.example"))
+            .await;
         assert_eq!(head.status, 101);
     }
     // Hub code sees the other cookies alone.
     let address = door.turn();
-    let opened = hubcast_tests::websocket::WebSocket::open(address, "/hubs/demo", &[("Cookie", &cookie)]).await;
+    let opened =
+        hubcast_tests::websocket::WebSocket::open(address, "/hubs/demo", &[("Cookie", &cookie)]).await;
     let mut socket = opened.expect("the WebSocket opens");
     socket.text(JSON_HANDSHAKE).await;
     socket.next().await.expect("the handshake's answer");
-    socket.text("{\"type\":1,\"invocationId\":\"0\",\"target\":\"WhoAmI\",\"arguments\":[]}\u{1e}").await;
-    let me = socket.next().await.expect("an answer").into_text().expect("text").as_str().to_owned();
-    assert!(me.contains("\"userId\":\"alice\"") && me.contains("\"cookie\":\"theme=dark\""), "{me}");
+    socket
+        .text("{\"type\":1,\"invocationId\":\"0\",\"target\":\"WhoAmI\",\"arguments\":[]}\u{1e}")
+        .await;
+    let me = socket
+        .next()
+        .await
+        .expect("an answer")
+        .into_text()
+        .expect("text")
+        .as_str()
+        .to_owned();
+    assert!(
+        me.contains("\"userId\":\"alice\"") && me.contains("\"cookie\":\"theme=dark\""),
+        "{me}"
+    );
     drop(socket);
     cluster.secrets.add(&cookie);
     cluster.is_tidy().await;
@@ -218,7 +262,12 @@ async fn a_foreign_page_can_not_use_its_visitors_cookie() {
 /// Negotiates; a ticket comes with it.
 async fn ticket(door: &Door, secrets: &hubcast_tests::door::Secrets) -> (String, String, String) {
     let answer = door.negotiate_with("negotiateVersion=1").await.json();
-    let text = |name: &str| answer[name].as_str().unwrap_or_else(|| panic!("no {name}")).to_owned();
+    let text = |name: &str| {
+        answer[name]
+            .as_str()
+            .unwrap_or_else(|| panic!("no {name}"))
+            .to_owned()
+    };
     let (id, token, ticket) = (text("connectionId"), text("connectionToken"), text("accessToken"));
     secrets.add(&token);
     secrets.add(&ticket);
@@ -253,7 +302,11 @@ async fn a_ticket_is_good_for_one_connection() {
             let again = door.upgrade(&query).await.status();
             assert!(matches!(again, 400 | 404 | 409), "a second time: {again}");
             let fresh = refresh(&token).bearer(Some(&pass));
-            assert_eq!(door.fetch(&fresh).await.status(), 401, "a ticket refreshes nothing");
+            assert_eq!(
+                door.fetch(&fresh).await.status(),
+                401,
+                "a ticket refreshes nothing"
+            );
         }
         socket.text(JSON_HANDSHAKE).await;
         assert!(socket.next().await.is_some(), "the first is not disturbed");
@@ -266,7 +319,10 @@ async fn a_ticket_is_good_for_one_connection() {
     let (_, token, pass) = ticket(&alice, &cluster.secrets).await;
     let with_ticket = door.with_bearer(&pass);
     assert_eq!(with_ticket.poll(&token).await.outcome(), (200, ""));
-    assert_eq!(with_ticket.post(&token, JSON_HANDSHAKE).await.outcome(), (200, ""));
+    assert_eq!(
+        with_ticket.post(&token, JSON_HANDSHAKE).await.outcome(),
+        (200, "")
+    );
     assert_eq!(with_ticket.poll(&token).await.text(), "{}\u{1e}");
     assert_eq!(with_ticket.delete(&token).await.status(), 202);
     cluster.secrets.add(&jwt);
@@ -276,12 +332,18 @@ async fn a_ticket_is_good_for_one_connection() {
 /// How many connections say nothing, or stop in the middle. `HALF_OPEN=10000 cargo test … half_open` tries more; for that
 /// many this process and the gateway need as many files (`ulimit -n`).
 fn half_open() -> usize {
-    std::env::var("HALF_OPEN").ok().and_then(|count| count.parse().ok()).unwrap_or(2_000)
+    std::env::var("HALF_OPEN")
+        .ok()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(2_000)
 }
 
 #[tokio::test]
 async fn half_open_connections_cost_little_and_keep_nobody_out() {
-    let mut cluster = Plan::one_node().set("timeouts.handshake_seconds", 2).start().await;
+    let mut cluster = Plan::one_node()
+        .set("timeouts.handshake_seconds", 2)
+        .start()
+        .await;
     let (address, process) = (cluster.nodes[0].address(), cluster.nodes[0].id());
     let before = resident_kib(process);
     let count = half_open();
@@ -295,7 +357,10 @@ async fn half_open_connections_cost_little_and_keep_nobody_out() {
     let mut open = Vec::with_capacity(count);
     for i in 0..count {
         let mut stream = TcpStream::connect(address).await.expect("it is accepted");
-        stream.write_all(beginnings[i % beginnings.len()]).await.expect("it is taken");
+        stream
+            .write_all(beginnings[i % beginnings.len()])
+            .await
+            .expect("it is taken");
         open.push(stream);
     }
     let mut client = HubClient::connect(&cluster.door(), Transport::WebSockets).await;
@@ -314,7 +379,10 @@ async fn half_open_connections_cost_little_and_keep_nobody_out() {
 /// The memory of a process.
 fn resident_kib(process: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process lives");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory is told");
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .expect("its memory is told");
     let digits: String = line.chars().filter(char::is_ascii_digit).collect();
     digits.parse().expect("a number")
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::body::Media;
 use super::groups::MAX_PAGE;
+use super::path::Base;
 use super::send::{MAX_BATCH, MAX_KEY_BYTES};
 use super::table::{Action, Api, ROUTES, Route, VERSIONS};
 use crate::hub::MAX_REASON_BYTES;
@@ -20,16 +21,11 @@ pub(super) fn document() -> Bytes {
 fn write() -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for route in ROUTES {
-        let (dated, v1) = match route.api {
-            Api::Dated(_) | Api::Own => (true, false),
-            Api::V1 => (false, true),
-            Api::Both => (true, true),
-            Api::Tolerated => (false, false),
-        };
-        for (shown, base, is_v1) in [(dated, "/api", false), (v1, "/api/v1", true)] {
-            if !shown {
+        for (base, is_v1) in [(Base::Dated, false), (Base::V1, true)] {
+            if !route.is_shown(base) {
                 continue;
             }
+            let base = if is_v1 { "/api/v1" } else { "/api" };
             let path = paths
                 .entry(format!("{base}{}", route.path))
                 .or_insert_with(|| json!({}));
@@ -217,7 +213,8 @@ fn own_parameters(action: Action) -> Vec<Value> {
     }
 }
 
-fn query(name: &str, schema: Value, about: &str) -> Value {
+fn query(name: &str, schema: impl Into<Value>, about: &str) -> Value {
+    let schema: Value = schema.into();
     json!({ "name": name, "in": "query", "schema": schema, "description": about })
 }
 

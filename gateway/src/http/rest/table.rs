@@ -2,7 +2,7 @@
 
 use axum::http::Method;
 
-use super::path::Path;
+use super::path::{Base, Path};
 
 /// What a route does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,6 +92,18 @@ pub(super) struct Route {
     pub(super) about: &'static str,
 }
 
+impl Route {
+    /// Whether it is documented below this base.
+    pub(super) fn is_shown(&self, base: Base) -> bool {
+        match self.api {
+            Api::Dated(_) | Api::Own => base == Base::Dated,
+            Api::V1 => base == Base::V1,
+            Api::Both => true,
+            Api::Tolerated => false,
+        }
+    }
+}
+
 /// The first dated version, the one that the SDKs call.
 pub(super) const FIRST: &str = "2022-06-01";
 const TOKENS: &str = "2022-11-01";
@@ -174,17 +186,22 @@ pub(super) enum Found {
 
 /// The route of a request.
 pub(super) fn find(path: &Path<'_>, method: &Method) -> Found {
-    let mut others = Vec::new();
+    let (mut shown, mut tolerated) = (Vec::new(), Vec::new());
     for route in ROUTES.iter().filter(|route| path.matches(route.path)) {
         if route.verb.takes(method) {
             return Found::Route(route);
         }
+        let others = if route.is_shown(path.base) {
+            &mut shown
+        } else {
+            &mut tolerated
+        };
         others.extend_from_slice(route.verb.methods());
     }
-    if others.is_empty() {
-        Found::Nothing
-    } else {
-        Found::OtherMethods(others)
+    match (shown.is_empty(), tolerated.is_empty()) {
+        (true, true) => Found::Nothing,
+        (true, false) => Found::OtherMethods(tolerated),
+        (false, _) => Found::OtherMethods(shown),
     }
 }
 
