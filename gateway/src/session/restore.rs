@@ -288,12 +288,15 @@ impl Restoring {
         let closed = cut_at_close(&mut messages, session);
         let kept = self.encode(&messages);
         hub.shared().metrics().replayed.inc_by(kept.len() as u64);
+        session.set_groups(taken.groups.clone());
+        if !session.go_on(taken.checkpoint.sequence, kept) {
+            return Ok(false);
+        }
+        // Not before the outbox has its numbers: from here on there are checkpoints.
         let stateful = Stateful::new(taken.version, taken.position.epoch.clone());
         session.set_stateful(stateful);
-        session.set_groups(taken.groups.clone());
         // Where it was closed meanwhile for its client to know, it goes on until it has said so.
-        let ended = session.closing.is_cancelled() && !session.is_closed();
-        if !session.go_on(taken.checkpoint.sequence, kept) || ended {
+        if session.closing.is_cancelled() && !session.is_closed() {
             return Ok(false);
         }
         for (call, host) in lost {

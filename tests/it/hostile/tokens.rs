@@ -47,7 +47,7 @@ async fn start(change: impl FnOnce(Plan) -> Plan) -> (Cluster, NamedTempFile) {
     (change(plan).start().await, key)
 }
 
-fn claims(more: Value) -> Value {
+fn claims(more: &Value) -> Value {
     let mut claims = json!({ "nameid": "mallory", "exp": now() + 3_600 });
     let more = more.as_object().expect("claims are an object").clone();
     claims.as_object_mut().expect("so are these").extend(more);
@@ -57,10 +57,10 @@ fn claims(more: Value) -> Value {
 /// What an attacker may try, with names.
 fn bad_tokens() -> Vec<(String, String)> {
     let mut tokens = vec![
-        ("unsigned".to_owned(), unsigned_token(&claims(json!({})))),
+        ("unsigned".to_owned(), unsigned_token(&claims(&json!({})))),
         (
             "too large".to_owned(),
-            token_with(&claims(json!({ "x": "x".repeat(20_000) })), ACCESS_KEY),
+            token_with(&claims(&json!({ "x": "x".repeat(20_000) })), ACCESS_KEY),
         ),
         ("the access key itself".to_owned(), ACCESS_KEY.to_owned()),
     ];
@@ -76,14 +76,14 @@ fn bad_tokens() -> Vec<(String, String)> {
             json!({ "aud": "http://x/api/hubs/demo/:send?api-version=2022-06-01" }),
         ),
     ] {
-        tokens.push((what.to_owned(), token_with(&claims(more), ACCESS_KEY)));
+        tokens.push((what.to_owned(), token_with(&claims(&more), ACCESS_KEY)));
     }
     let der = PUBLIC_KEY
         .lines()
         .filter(|line| !line.starts_with('-'))
         .collect::<String>();
     let der = STANDARD.decode(der).expect("base64");
-    let idp = claims(json!({ "iss": "https://idp.example", "aud": "my-app" }));
+    let idp = claims(&json!({ "iss": "https://idp.example", "aud": "my-app" }));
     for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
         for secret in [PUBLIC_KEY.as_bytes(), PUBLIC_KEY.trim().as_bytes(), &der] {
             let what = format!("{algorithm:?} with the public key as secret");
@@ -128,7 +128,7 @@ async fn no_bad_token_opens_anything() {
 #[tokio::test]
 async fn a_token_that_fills_the_head_of_a_request_is_cut_off() {
     let (mut cluster, _key) = start(|plan| plan).await;
-    let token = token_with(&claims(json!({ "x": "x".repeat(100_000) })), ACCESS_KEY);
+    let token = token_with(&claims(&json!({ "x": "x".repeat(100_000) })), ACCESS_KEY);
     let door = cluster.door();
     for request in [
         Request::post("/hubs/demo/negotiate", "").bearer(Some(&token)),

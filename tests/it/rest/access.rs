@@ -186,3 +186,36 @@ async fn a_back_end_gets_tokens_for_clients() {
     );
     world.ends().await;
 }
+
+/// What the command line prints, with the access key of the tests.
+fn hubcast(arguments: &[&str]) -> String {
+    let output = std::process::Command::new(hubcast_tests::built::gateway())
+        .args(arguments)
+        .env("HUBCAST_ACCESS_KEY", ACCESS_KEY)
+        .output()
+        .expect("the binary can be started");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("it prints text")
+}
+
+#[tokio::test]
+async fn the_command_line_makes_tokens_and_connection_strings() {
+    let world = World::start().await;
+    let target = dated("/:send");
+    let url = format!("http://{}{target}", world.rest.address());
+    let token = hubcast(&["token", "--rest", &url]);
+    assert_eq!(status(&world.rest, &target, token.trim()).await, 202);
+    let other = dated("/users/u/:send");
+    assert_eq!(status(&world.rest, &other, token.trim()).await, 401);
+    let string = hubcast(&["check", "--listen", "0.0.0.0:8888", "--connection-string"]);
+    assert_eq!(
+        string,
+        format!("Endpoint=http://127.0.0.1:8888;AccessKey={ACCESS_KEY};Version=1.0;\n")
+    );
+    assert!(!hubcast(&["check"]).contains(ACCESS_KEY));
+    world.ends().await;
+}

@@ -23,6 +23,15 @@ pub(super) enum Base {
     V1,
 }
 
+impl Base {
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Self::Dated => "/api",
+            Self::V1 => "/api/v1",
+        }
+    }
+}
+
 /// A path below one of the bases.
 #[derive(Debug)]
 pub(super) struct Path<'a> {
