@@ -1,6 +1,7 @@
 //! The whole world in one process: what a single node needs, with the semantics of a cluster.
 
 mod hub;
+mod lane;
 mod log;
 mod publish;
 mod roster;
@@ -21,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use self::hub::{Hub, run_lane};
+use self::hub::Hub;
+use self::lane::run_lane;
 use crate::backplane::{
     Backplane, Claim, ConnectionRecord, HubOptions, HubSink, LogRead, NodeService, Statistics, Status,
 };

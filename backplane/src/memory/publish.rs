@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::hub::{Hub, Item, State};
+use super::hub::{Hub, State};
+use super::lane::Item;
 use crate::error::BackplaneError;
 use crate::once::{Once, Published};
 use crate::position::Offset;

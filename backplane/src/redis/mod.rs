@@ -64,7 +64,8 @@ pub use self::options::RedisOptions;
 use self::rpc::Rpc;
 use self::script::{HubScripts, TopicRead};
 use crate::backplane::{
-    Backplane, Claim, ConnectionRecord, HubOptions, HubSink, LogRead, Message, NodeService, Statistics, Status,
+    Backplane, Claim, ConnectionRecord, HubOptions, HubSink, LogRead, Message, NodeService, Statistics,
+    Status,
 };
 use crate::error::BackplaneError;
 use crate::once::{Once, Published};
@@ -229,7 +230,10 @@ impl Backplane for RedisBackplane {
 
     fn statistics(&self) -> Statistics {
         let mut statistics = Statistics::default();
-        self.inner.all_hubs().iter().for_each(|hub| hub.add_to(&mut statistics));
+        self.inner
+            .all_hubs()
+            .iter()
+            .for_each(|hub| hub.add_to(&mut statistics));
         statistics
     }
 

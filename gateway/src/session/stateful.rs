@@ -21,7 +21,8 @@ use crate::protocol::{HubMessage, Outcome};
 const ANSWER_ATTEMPTS: (usize, Duration) = (10, Duration::from_secs(1));
 
 /// What the client is told of a call that was lost.
-pub(super) const INTERRUPTED: &str = "The invocation was interrupted: the node that ran it has stopped, or lost its backplane.";
+pub(super) const INTERRUPTED: &str =
+    "The invocation was interrupted: the node that ran it has stopped, or lost its backplane.";
 /// Items that a call sends to a connection elsewhere before it asks how far the client is.
 const PACE: u64 = 16;
 /// How often it looks for a connection that nobody has.
@@ -124,7 +125,9 @@ impl Session {
 
     /// The client has received numbered messages up to this one.
     pub(super) fn acknowledge(self: &Arc<Self>, sequence_id: u64) {
-        let Some(stateful) = self.stateful.get() else { return };
+        let Some(stateful) = self.stateful.get() else {
+            return;
+        };
         let mut progress = stateful.progress.lock();
         let Some((sequence, offset)) = self.outbox.acknowledge(sequence_id) else {
             return;
@@ -144,12 +147,18 @@ impl Session {
 
     /// The sink was given everything up to `position`: where the client has all that came of it, this is a checkpoint.
     pub(crate) fn advance(self: &Arc<Self>, position: &Position) {
-        let Some(stateful) = self.stateful.get().filter(|stateful| stateful.epoch == position.epoch) else {
+        let Some(stateful) = self
+            .stateful
+            .get()
+            .filter(|stateful| stateful.epoch == position.epoch)
+        else {
             return;
         };
         let mut progress = stateful.progress.lock();
         // Asked for after `position`: what was given up to there is acknowledged, or counted as waiting.
-        let Some(sequence) = self.outbox.all_acknowledged() else { return };
+        let Some(sequence) = self.outbox.all_acknowledged() else {
+            return;
+        };
         let newer = |checkpoint: &Checkpoint| checkpoint.position.offset < position.offset;
         if !progress.checkpoint.as_ref().is_none_or(newer) {
             return;
