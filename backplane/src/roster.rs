@@ -82,14 +82,14 @@ pub trait Roster: Send + Sync {
         group: &'a GroupName,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
-    /// Some parked connections of a group or a user, or of the hub, and where to go on, if there may be more. Whoever is
+    /// Some parked connections of a group or a user, or of the hub. Whoever is
     /// parked all the time while the list is read is on it, perhaps twice.
     fn parked<'a>(
         &'a self,
         hub: &'a HubName,
         of: Option<Members<'a>>,
         from: ParkedCursor,
-    ) -> BoxFuture<'a, Result<(Vec<ConnectionId>, Option<ParkedCursor>), BackplaneError>>;
+    ) -> BoxFuture<'a, Result<Parked, BackplaneError>>;
 
     /// Removes a connection that is parked at this moment, before its time is up; its id stays refused for `tombstone`.
     /// `None` where it is not parked. Exactly one caller in the cluster is given the connection; no node's service is
@@ -120,6 +120,15 @@ pub struct Census {
     pub parked: u64,
     /// Groups that have a connection.
     pub groups: u64,
+}
+
+/// A part of a list of parked connections.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Parked {
+    /// Their ids, in no order.
+    pub connections: Vec<ConnectionId>,
+    /// Where to go on, if there may be more.
+    pub next: Option<ParkedCursor>,
 }
 
 /// A place in a list of parked connections: at first the default.

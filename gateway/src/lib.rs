@@ -47,13 +47,15 @@ pub use auth::{Identity, Permissions};
 pub use error::Error;
 pub use gateway::{Drained, Gateway, GatewayBuilder};
 pub use hub::{
-    Arguments, BindError, Call, CallerClients, Census, Clients, Connected, Connection, ConnectionData, Context,
-    Disconnected, Event, Filter, FromHook, FromInvocation, Groups, Hook, HookOutcome, Hub, HubError,
-    HubHandle, HubSettings, InGroup, MAX_PAGE, MAX_REASON_BYTES, OfConnection, OfUser, Page, IntoOutcome, IntoStream, Invoked, Method, Needed, Next, NextHook, Question,
-    Recipient, Recipients, Reply, Rest, Resumed, State, StreamMethod, Transport, Upload, UploadError, marker,
+    Arguments, BindError, Call, CallerClients, Census, Clients, Connected, Connection, ConnectionData,
+    Context, Disconnected, Event, Filter, FromHook, FromInvocation, Groups, Hook, HookOutcome, Hub, HubError,
+    HubHandle, HubSettings, InGroup, IntoOutcome, IntoStream, Invoked, MAX_PAGE, MAX_REASON_BYTES, Method,
+    Needed, Next, NextHook, OfConnection, OfUser, Page, Question, Recipient, Recipients, Reply, Rest,
+    Resumed, State, StreamMethod, Transport, Upload, UploadError, marker,
 };
 pub use hubcast_backplane as backplane;
 pub use options::{
-    AuthOptions, CorsOptions, HubDefaults, KeyAge, KeyInterval, Leeway, Limits, OptionError, Options, Timeouts,
+    AuthOptions, CorsOptions, HubDefaults, KeyAge, KeyInterval, Leeway, Limits, OptionError, Options,
+    Timeouts,
 };
 pub use tester::{Called, Closed, HubTester, TestCall, TestClient, TestClientBuilder, TestUpload};

@@ -254,7 +254,8 @@ impl Options {
             }
         }
         if self.auth.cookie.is_some() && self.cors.allowed_origins.iter().any(|origin| origin == "*") {
-            let problem = "may not hold * with auth.cookie: every page could act as its visitor; list the origins";
+            let problem =
+                "may not hold * with auth.cookie: every page could act as its visitor; list the origins";
             return fail("cors.allowed_origins", problem.to_owned());
         }
         self.check_sizes()?;

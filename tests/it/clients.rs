@@ -75,7 +75,7 @@ async fn check(name: &str, program: Program, nodes: usize) {
 }
 
 /// Writes past the capture of a passing test's output.
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let _nobody_reads_it = writeln!(std::io::stderr(), "{line}");
 }
 
@@ -88,27 +88,33 @@ fn signalrcore() -> Program {
 }
 
 fn python(script: &str) -> Program {
-    static INTERPRETER: OnceLock<Program> = OnceLock::new();
+    static INTERPRETER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let prepare = || {
         has("python3", "--version")?;
-        let (folder, requirements) = (target("python"), source("python").join("requirements.txt"));
-        let wanted = std::fs::read(&requirements).expect("the requirements are there");
-        let mark = folder.join("installed.txt");
-        let interpreter = folder.join("bin/python");
-        if std::fs::read(&mark).ok().as_ref() != Some(&wanted) {
-            let mut venv = Command::new("python3");
-            run(venv.args(["-m", "venv", "--clear"]).arg(&folder));
-            let mut pip = Command::new(&interpreter);
-            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-            run(pip.arg("--requirement").arg(&requirements));
-            std::fs::write(&mark, &wanted).expect("the environment can be written to");
-        }
-        // Without files of compiled modules beside the sources.
-        Ok(vec![interpreter, "-B".into()])
+        let prepared = prepare_python("python", &source("python").join("requirements.txt"));
+        Ok(prepared.unwrap_or_else(|error| panic!("{error}")))
     };
-    let mut program = INTERPRETER.get_or_init(prepare).clone()?;
-    program.push(source("python").join(script));
-    Ok(program)
+    let interpreter = INTERPRETER.get_or_init(prepare).clone()?;
+    // Without files of compiled modules beside the sources.
+    Ok(vec![interpreter, "-B".into(), source("python").join(script)])
+}
+
+/// Python with what a program requires, in an environment of that name.
+pub(crate) fn prepare_python(name: &str, requirements: &Path) -> Result<PathBuf, String> {
+    has("python3", "--version")?;
+    let folder = target(name);
+    let wanted = std::fs::read(requirements).expect("the requirements are there");
+    let mark = folder.join("installed.txt");
+    let interpreter = folder.join("bin/python");
+    if std::fs::read(&mark).ok().as_ref() != Some(&wanted) {
+        let mut venv = Command::new("python3");
+        try_run(venv.args(["-m", "venv", "--clear"]).arg(&folder))?;
+        let mut pip = Command::new(&interpreter);
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+        try_run(pip.arg("--requirement").arg(requirements))?;
+        std::fs::write(&mark, &wanted).expect("the environment can be written to");
+    }
+    Ok(interpreter)
 }
 
 fn java() -> Program {
@@ -197,6 +203,21 @@ fn has(tool: &str, version: &str) -> Result<(), String> {
         Err(error) if error.kind() == ErrorKind::NotFound => Err(format!("there is no {tool}")),
         _ => Ok(()), // whatever else is wrong shows when it is used
     }
+}
+
+/// As [`run`], for what a machine without a network may not be able to do.
+fn try_run(command: &mut Command) -> Result<(), String> {
+    let output = command
+        .output()
+        .map_err(|error| format!("{command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    Err(format!(
+        "{command:?}: {}",
+        errors.lines().last().unwrap_or_default()
+    ))
 }
 
 fn run(command: &mut Command) {

@@ -172,7 +172,10 @@ async fn clients_move_from_a_node_that_leaves_to_another() {
             .transport(transport)
             .reconnecting();
         let client = js.connect(connect.listening(&["GroupMessage"])).await;
-        let first = client.who_am_i().await["node"].as_str().expect("a name").starts_with("node-0");
+        let first = client.who_am_i().await["node"]
+            .as_str()
+            .expect("a name")
+            .starts_with("node-0");
         clients.push((first, client));
     }
     cluster.nodes[0].terminate();
@@ -181,7 +184,10 @@ async fn clients_move_from_a_node_that_leaves_to_another() {
             client.has_events("reconnected", 1).await;
         }
         let node = client.who_am_i().await["node"].clone();
-        assert!(node.as_str().is_some_and(|node| node.starts_with("node-1")), "{node}");
+        assert!(
+            node.as_str().is_some_and(|node| node.starts_with("node-1")),
+            "{node}"
+        );
         client.call("JoinGroup", json!(["g"])).await;
     }
     assert_eq!(cluster.nodes[0].exit().await.code(), Some(0));

@@ -7,6 +7,8 @@
 mod proves;
 
 mod affinity;
+mod auth;
+mod backend;
 mod carried;
 mod chaos;
 mod clients;
@@ -21,6 +23,7 @@ mod moves;
 mod redis_outage;
 mod rest;
 mod rolling;
+mod roster;
 mod sse;
 mod stateful;
 mod telemetry;

@@ -49,7 +49,10 @@ async fn resumes(cluster: &mut Cluster, kind: &str, outcome: &str) -> f64 {
     for node in cluster.nodes.iter_mut().skip(1) {
         if node.is_running() {
             let labels = [("kind", kind), ("outcome", outcome)];
-            sum += node.metrics().await.sum_where("hubcast_session_resumes_total", &labels);
+            sum += node
+                .metrics()
+                .await
+                .sum_where("hubcast_session_resumes_total", &labels);
         }
     }
     sum
@@ -57,7 +60,10 @@ async fn resumes(cluster: &mut Cluster, kind: &str, outcome: &str) -> f64 {
 
 #[tokio::test]
 async fn a_session_goes_on_on_another_node_with_the_same_numbers() {
-    for (fate, kind) in FATES.into_iter().zip(["handed_over", "parked", "shut_out", "shut_out"]) {
+    for (fate, kind) in FATES
+        .into_iter()
+        .zip(["handed_over", "parked", "shut_out", "shut_out"])
+    {
         let mut cluster = Plan::nodes(3).start().await;
         let (mut client, mut sender) = two_clients(&cluster).await;
         for number in 0..5 {
@@ -91,7 +97,11 @@ async fn a_session_goes_on_on_another_node_with_the_same_numbers() {
             client.invoke(id, "Echo", json!(["again"])).await; // these were taken on the first node
         }
         client.invoke("b", "SendToGroup", text(10)).await;
-        assert_eq!(client.numbered().await["arguments"], text(10), "{fate:?}: it is in its group");
+        assert_eq!(
+            client.numbered().await["arguments"],
+            text(10),
+            "{fate:?}: it is in its group"
+        );
         assert_eq!(client.result("b").await, Value::Null);
         assert_eq!(sender.result("Echo", json!(["x"])).await, "x");
         if fate == Fate::IsPaused {
@@ -106,16 +116,31 @@ async fn streams_and_uploads_go_on_where_they_began() {
     let cluster = Plan::nodes(2).start().await;
     let mut client = Resumable::connect(&cluster.door_on(0)).await;
     let say = async |client: &mut Resumable, message: Value| client.say(&message).await;
-    say(&mut client, json!({ "type": 4, "invocationId": "s", "target": "Counter", "arguments": [40, 20] })).await;
-    say(&mut client, json!({ "type": 1, "invocationId": "u", "target": "Sum", "arguments": [], "streamIds": ["up"] }))
-        .await;
+    say(
+        &mut client,
+        json!({ "type": 4, "invocationId": "s", "target": "Counter", "arguments": [40, 20] }),
+    )
+    .await;
+    say(
+        &mut client,
+        json!({ "type": 1, "invocationId": "u", "target": "Sum", "arguments": [], "streamIds": ["up"] }),
+    )
+    .await;
     say(&mut client, json!({ "type": 2, "invocationId": "up", "item": 1 })).await;
-    say(&mut client, json!({ "type": 4, "invocationId": "e", "target": "Counter", "arguments": [1000000, 20] })).await;
+    say(
+        &mut client,
+        json!({ "type": 4, "invocationId": "e", "target": "Counter", "arguments": [1000000, 20] }),
+    )
+    .await;
     let (mut items, mut endless) = (0, 0);
     while items < 5 || endless < 5 {
         let message = client.numbered().await;
         assert_eq!(message["type"], 2);
-        if message["invocationId"] == "s" { items += 1 } else { endless += 1 }
+        if message["invocationId"] == "s" {
+            items += 1
+        } else {
+            endless += 1
+        }
     }
     // The client knows that its four messages arrived, and how far it was sent.
     client.is_acknowledged(4).await;
@@ -124,7 +149,11 @@ async fn streams_and_uploads_go_on_where_they_began() {
     let first = client.resume().await;
     let mut number = first - 1;
     client.continue_at(5).await;
-    say(&mut client, json!({ "type": 2, "invocationId": "up", "item": 20 })).await;
+    say(
+        &mut client,
+        json!({ "type": 2, "invocationId": "up", "item": 20 }),
+    )
+    .await;
     say(&mut client, json!({ "type": 3, "invocationId": "up" })).await;
     say(&mut client, json!({ "type": 5, "invocationId": "e" })).await;
     let (mut counted, mut ended) = (Vec::new(), Vec::new());
@@ -134,7 +163,9 @@ async fn streams_and_uploads_go_on_where_they_began() {
         match (message["type"].as_u64(), message["invocationId"].as_str()) {
             (Some(2), Some("s")) => counted.push(message["item"].as_u64().expect("a number")),
             (Some(2), Some("e")) => {}
-            (Some(3), Some(id)) => ended.push((id.to_owned(), message["result"].clone(), message["error"].clone())),
+            (Some(3), Some(id)) => {
+                ended.push((id.to_owned(), message["result"].clone(), message["error"].clone()))
+            }
             _ => panic!("{message}"),
         }
     }
@@ -144,7 +175,11 @@ async fn streams_and_uploads_go_on_where_they_began() {
     let end = |id: &str, result: Value| (id.to_owned(), result, Value::Null);
     assert_eq!(
         ended,
-        [end("e", Value::Null), end("s", Value::Null), end("u", json!(21.0))]
+        [
+            end("e", Value::Null),
+            end("s", Value::Null),
+            end("u", json!(21.0))
+        ]
     );
     client.acknowledge(number).await;
     cluster.logs_are_clean();
@@ -171,7 +206,12 @@ async fn a_call_that_died_with_its_node_ends_with_an_error_and_is_not_run_again(
         }
     };
     assert_eq!(failed["type"], 3);
-    assert!(failed["error"].as_str().is_some_and(|text| text.contains("interrupted")), "{failed}");
+    assert!(
+        failed["error"]
+            .as_str()
+            .is_some_and(|text| text.contains("interrupted")),
+        "{failed}"
+    );
     assert_eq!(watcher.result("Echo", json!([1])).await, 1);
 }
 
@@ -186,7 +226,9 @@ async fn a_question_is_answered_on_the_node_that_the_client_moved_to() {
     client.resume().await;
     client.continue_at(2).await;
     let id = question["invocationId"].clone();
-    client.say(&json!({ "type": 3, "invocationId": id, "result": 42 })).await;
+    client
+        .say(&json!({ "type": 3, "invocationId": id, "result": 42 }))
+        .await;
     let answer = loop {
         let message = client.numbered().await;
         if message["type"] == 3 {
@@ -232,15 +274,24 @@ async fn what_the_log_has_no_more_is_not_pretended() {
 
 #[tokio::test]
 async fn who_does_not_come_back_is_removed_by_one_survivor() {
-    let plan = Plan::nodes(3).with_short_leases().set("hubs.resume_window_seconds", 1);
+    let plan = Plan::nodes(3)
+        .with_short_leases()
+        .set("hubs.resume_window_seconds", 1);
     let mut cluster = plan.start().await;
     let (client, sender) = two_clients(&cluster).await;
     cluster.nodes[0].kill();
     let removed = |cluster: &Cluster| {
         let line = |line: &str| line.contains("removed a connection");
-        cluster.nodes.iter().map(|node| node.log().lines().filter(|l| line(l)).count()).sum::<usize>()
+        cluster
+            .nodes
+            .iter()
+            .map(|node| node.log().lines().filter(|l| line(l)).count())
+            .sum::<usize>()
     };
-    eventually("a survivor removes it", async || (removed(&cluster) > 0).then_some(())).await;
+    eventually("a survivor removes it", async || {
+        (removed(&cluster) > 0).then_some(())
+    })
+    .await;
     sender.close().await;
     cluster.redis_is_tidy().await;
     assert_eq!(removed(&cluster), 1);

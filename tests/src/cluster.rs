@@ -69,6 +69,14 @@ impl Plan {
         }
     }
 
+    /// Sets an environment variable of every gateway.
+    pub fn variable(self, name: &str, value: impl Display) -> Self {
+        Self {
+            settings: self.settings.variable(name, value),
+            ..self
+        }
+    }
+
     /// Makes every gateway log all it can.
     pub fn trace(self) -> Self {
         Self {

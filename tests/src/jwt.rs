@@ -15,8 +15,12 @@ pub fn token_for(user: &str) -> String {
 
 /// A token with these claims, signed with HS256.
 pub fn token_with(claims: &Value, key: &str) -> String {
-    let key = EncodingKey::from_secret(key.as_bytes());
-    encode(&Header::new(Algorithm::HS256), claims, &key).expect("claims can be signed")
+    token_as(Algorithm::HS256, claims, key.as_bytes())
+}
+
+/// A token with these claims, signed with an algorithm for shared keys.
+pub fn token_as(algorithm: Algorithm, claims: &Value, key: &[u8]) -> String {
+    encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(key)).expect("claims can be signed")
 }
 
 /// A token whose header says that it needs no signature, and that has none.

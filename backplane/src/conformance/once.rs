@@ -32,7 +32,10 @@ pub async fn a_request_is_published_once(nodes: &Nodes) {
         .into_iter()
         .enumerate()
     {
-        let (target, request) = (format!("m{number}"), once(&format!("request {number}"), "content"));
+        let (target, request) = (
+            format!("m{number}"),
+            once(&format!("request {number}"), "content"),
+        );
         let repeated = members.iter().cycle().take(8.max(members.len()));
         let outcomes = join_all(repeated.map(|member| publish(member, &topic, &target, &request))).await;
         let now = outcomes.iter().filter(|outcome| **outcome == Published::Now);
@@ -53,8 +56,14 @@ pub async fn a_key_is_for_one_content_of_one_hub(nodes: &Nodes) {
     let connection = first.connect(None).await;
     let all = Topic::All;
     assert_eq!(publish(last, &all, "a", &once("k", "a")).await, Published::Now);
-    assert_eq!(publish(first, &all, "b", &once("k", "b")).await, Published::Differs);
-    assert_eq!(publish(first, &all, "a", &once("k", "a")).await, Published::Before);
+    assert_eq!(
+        publish(first, &all, "b", &once("k", "b")).await,
+        Published::Differs
+    );
+    assert_eq!(
+        publish(first, &all, "a", &once("k", "a")).await,
+        Published::Before
+    );
     let other = &open(nodes, HubOptions::default()).await[0];
     assert_eq!(publish(other, &all, "a", &once("k", "b")).await, Published::Now);
     first.publish(Topic::All, "end").await;

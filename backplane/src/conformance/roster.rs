@@ -62,9 +62,9 @@ impl Member {
     async fn parked(&self, of: Option<Members<'_>>) -> Vec<ConnectionId> {
         let (mut found, mut next) = (Vec::new(), Some(ParkedCursor::default()));
         while let Some(from) = next {
-            let (some, rest) = self.node.parked(&self.hub, of, from).await.unwrap();
-            found.extend(some);
-            next = rest;
+            let parked = self.node.parked(&self.hub, of, from).await.unwrap();
+            found.extend(parked.connections);
+            next = parked.next;
         }
         found.sort();
         found.dedup();
@@ -406,7 +406,7 @@ pub async fn a_parked_connection_is_removed_once(nodes: &Nodes) {
             });
         }
         let removed: Vec<_> = removals.join_all().await.into_iter().flatten().collect();
-        assert_eq!(removed, [connection.clone()]);
+        assert_eq!(removed, std::slice::from_ref(&connection));
         assert_eq!(last.count(Members::Group(&group("g"))).await, 0);
         assert_eq!(last.count(Members::User(&user("me"))).await, 0);
         let outcome = last.take_over_of(id, entered.version).await;

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
+use super::lane::Item;
 use super::log::Log;
 use super::roster::Roll;
 use super::sessions::Session;
-use crate::backplane::{Claim, ConnectionRecord, Delivery, HubOptions, HubSink, LogRead, Message};
+use crate::backplane::{Claim, ConnectionRecord, Delivery, HubOptions, LogRead};
 use crate::error::BackplaneError;
 use crate::position::{Epoch, Offset, Position};
 use crate::replay::Past;
@@ -23,8 +23,6 @@ use crate::wire::Envelope;
 
 /// Deliveries that may wait for the sink before publishers wait for it.
 const LANE_CAPACITY: usize = 4_096;
-/// Most deliveries that the sink is given at once.
-const BATCH: usize = 256;
 
 pub(super) struct Hub {
     pub(super) node: NodeId,
@@ -56,14 +54,6 @@ pub(super) struct Connection {
     pub(super) parked: Option<Instant>,
     /// What is kept of a resumable one.
     pub(super) session: Option<Session>,
-}
-
-/// What waits for the sink.
-pub(super) struct Item {
-    /// Nothing for one that only asks how far the sink is.
-    delivery: Option<Delivery>,
-    /// Told once the sink was given the delivery.
-    done: Option<oneshot::Sender<()>>,
 }
 
 impl Hub {
@@ -309,20 +299,6 @@ impl Hub {
     }
 }
 
-impl Item {
-    pub(super) fn message(topic: &Topic, offset: Offset, envelope: &Arc<Envelope>) -> Self {
-        let message = Message {
-            topic: topic.clone(),
-            offset,
-            envelope: Arc::clone(envelope),
-        };
-        Self {
-            delivery: Some(Delivery::Message(message)),
-            done: None,
-        }
-    }
-}
-
 pub(super) struct Change {
     joined: bool,
     topics: Vec<Topic>,
@@ -494,34 +470,6 @@ impl State {
             if *count == 0 {
                 self.interest.remove(topic);
             }
-        }
-    }
-}
-
-/// Hands deliveries to the sink, in the order they came in, until cancelled.
-pub(super) async fn run_lane(
-    sink: Arc<dyn HubSink>,
-    mut items: mpsc::Receiver<Item>,
-    closing: CancellationToken,
-) {
-    let mut batch = Vec::with_capacity(BATCH);
-    loop {
-        let received = tokio::select! {
-            biased;
-            () = closing.cancelled() => 0,
-            received = items.recv_many(&mut batch, BATCH) => received,
-        };
-        if received == 0 {
-            return;
-        }
-        let (deliveries, done): (Vec<_>, Vec<_>) =
-            batch.drain(..).map(|item| (item.delivery, item.done)).unzip();
-        let deliveries: Vec<_> = deliveries.into_iter().flatten().collect();
-        if !deliveries.is_empty() {
-            sink.deliver(&deliveries);
-        }
-        for done in done.into_iter().flatten() {
-            let _ = done.send(()); // the caller may have stopped waiting
         }
     }
 }

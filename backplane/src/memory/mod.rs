@@ -2,6 +2,7 @@
 
 mod history;
 mod hub;
+mod lane;
 mod log;
 mod publish;
 mod roster;
@@ -22,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use self::hub::{Hub, run_lane};
+use self::hub::Hub;
+use self::lane::run_lane;
 use crate::backplane::{
     Backplane, Claim, ConnectionRecord, HubOptions, HubSink, LogRead, NodeService, Statistics, Status,
 };

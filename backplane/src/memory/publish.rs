@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::hub::{Hub, Item, State};
+use super::hub::{Hub, State};
+use super::lane::Item;
 use crate::error::BackplaneError;
 use crate::once::{Once, Published};
 use crate::position::Offset;
@@ -36,7 +37,11 @@ impl Hub {
         match state.requests.get(&once.key) {
             Some((content, end)) if *end > now => {
                 let same = *content == once.content;
-                return Ok(if same { Published::Before } else { Published::Differs });
+                return Ok(if same {
+                    Published::Before
+                } else {
+                    Published::Differs
+                });
             }
             _ => {}
         }

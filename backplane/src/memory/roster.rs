@@ -12,7 +12,7 @@ use super::MemoryBackplane;
 use super::hub::State;
 use crate::backplane::ConnectionRecord;
 use crate::error::BackplaneError;
-use crate::roster::{Census, Members, ParkedCursor, Roster, USER_GROUP_TTL};
+use crate::roster::{Census, Members, Parked, ParkedCursor, Roster, USER_GROUP_TTL};
 use crate::topic::{ConnectionId, GroupName, HubName, Topic, UserId};
 
 /// The connections of groups and users, and the groups that users' connections are to join.
@@ -245,8 +245,11 @@ impl Roster for MemoryBackplane {
         hub: &'a HubName,
         of: Option<Members<'a>>,
         _from: ParkedCursor,
-    ) -> BoxFuture<'a, Result<(Vec<ConnectionId>, Option<ParkedCursor>), BackplaneError>> {
-        self.with_state(hub, move |state| (state.parked(of), None))
+    ) -> BoxFuture<'a, Result<Parked, BackplaneError>> {
+        self.with_state(hub, move |state| Parked {
+            connections: state.parked(of),
+            next: None,
+        })
     }
 
     fn remove_parked<'a>(

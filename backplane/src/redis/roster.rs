@@ -18,7 +18,7 @@ use super::link::{decode, items, malformed};
 use super::script::{Invocation, Name, group_names};
 use crate::backplane::ConnectionRecord;
 use crate::error::BackplaneError;
-use crate::roster::{Census, Members, ParkedCursor, Roster, USER_GROUP_TTL};
+use crate::roster::{Census, Members, Parked, ParkedCursor, Roster, USER_GROUP_TTL};
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, UserId};
 
 /// Parked connections that are looked at in one round trip.
@@ -73,7 +73,7 @@ impl Inner {
         hub: &Hub,
         of: Option<Members<'_>>,
         from: ParkedCursor,
-    ) -> Result<(Vec<ConnectionId>, Option<ParkedCursor>), BackplaneError> {
+    ) -> Result<Parked, BackplaneError> {
         let keys = &hub.scripts.keys;
         let within = of.map(|of| keys.members(of));
         let call = Invocation::new(Name::Parked, [keys.parked()].into_iter().chain(within).collect())
@@ -84,10 +84,10 @@ impl Inner {
             return Err(malformed("a list of parked connections of another length"));
         };
         let next: u64 = decode(next)?;
-        Ok((
-            connections(decode(ids)?),
-            (next > 0).then_some(ParkedCursor(next)),
-        ))
+        Ok(Parked {
+            connections: connections(decode(ids)?),
+            next: (next > 0).then_some(ParkedCursor(next)),
+        })
     }
 
     async fn remove_parked(
@@ -284,7 +284,7 @@ impl Roster for RedisBackplane {
         hub: &'a HubName,
         of: Option<Members<'a>>,
         from: ParkedCursor,
-    ) -> BoxFuture<'a, Result<(Vec<ConnectionId>, Option<ParkedCursor>), BackplaneError>> {
+    ) -> BoxFuture<'a, Result<Parked, BackplaneError>> {
         async move { self.inner.parked(&*self.inner.hub(hub)?, of, from).await }.boxed()
     }
 

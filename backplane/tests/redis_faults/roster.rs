@@ -84,7 +84,7 @@ async fn a_dead_nodes_connections_count_until_they_are_removed() {
         .parked(&member.hub, Some(lists[0]), Default::default())
         .await
         .unwrap();
-    assert_eq!((parked.0.len(), parked.1), (5, None));
+    assert_eq!((parked.connections.len(), parked.next), (5, None));
 }
 
 #[tokio::test]

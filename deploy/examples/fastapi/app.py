@@ -6,9 +6,7 @@
 The gateway serves the hub with `hubs.names = ["chat"]` and has the same access key. SignalR clients connect to
 http://localhost:8000/chat with the token of POST /login; negotiate sends them on.
 """
-import os
-import secrets
-import time
+import os, secrets, time
 
 import httpx
 import jwt
@@ -23,35 +21,30 @@ ROLES = ["hubcast.join.room-*", "hubcast.send.room-*"]  # what users may do in t
 sessions: dict[str, str] = {}
 app = FastAPI()
 
-
 class Login(BaseModel):
     user: str
     password: str
-
 
 def user(bearer: HTTPAuthorizationCredentials = Depends(HTTPBearer())) -> str:
     if bearer.credentials not in sessions:
         raise HTTPException(401)
     return sessions[bearer.credentials]
 
-
 def signed(audience: str, **claims) -> str:
     return jwt.encode({"aud": audience, "exp": int(time.time()) + 600, **claims}, ACCESS_KEY, "HS256")
 
-
 @app.post("/login")
 def login(given: Login):
-    if not secrets.compare_digest(USERS.get(given.user, "").encode(), given.password.encode()):
+    expected = USERS.get(given.user)
+    if expected is None or not secrets.compare_digest(expected.encode(), given.password.encode()):
         raise HTTPException(401)
     sessions[token := secrets.token_urlsafe()] = given.user
     return {"token": token}
-
 
 @app.post("/chat/negotiate")
 def negotiate(name: str = Depends(user)):
     url = f"{ENDPOINT}/client/?hub=chat"
     return {"url": url, "accessToken": signed(url, nameid=name, role=ROLES)}
-
 
 @app.post("/announce")
 async def announce(text: str, name: str = Depends(user)):

@@ -50,8 +50,7 @@ impl ClientAudience {
         let host_fits = uri.host().is_none_or(|host| {
             self.hosts.is_empty() || self.hosts.iter().any(|known| known.eq_ignore_ascii_case(host))
         });
-        host_fits
-            && hub_of(&uri).is_some_and(|named| hub.is_none_or(|hub| named.eq_ignore_ascii_case(hub)))
+        host_fits && hub_of(&uri).is_some_and(|named| hub.is_none_or(|hub| named.eq_ignore_ascii_case(hub)))
     }
 }
 

@@ -57,10 +57,7 @@ async fn shown(
 async fn the_header_counts_before_the_query_before_the_cookie() {
     let gate = authenticator(|options| options.cookie = Some("session".to_owned()));
     let header = ("authorization", format!("Bearer {}", token("ann")));
-    let cookie = (
-        "cookie",
-        format!("theme=dark; session=\"{}\"; x=y", token("cat")),
-    );
+    let cookie = ("cookie", format!("theme=dark; session=\"{}\"; x=y", token("cat")));
     let (query, nothing) = (token("bob"), headers(&[]));
     let all = headers(&[header.clone(), cookie.clone()]);
     let expected = |user: &str, carrier| Ok((Some(user.to_owned()), carrier));

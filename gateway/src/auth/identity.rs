@@ -207,10 +207,7 @@ impl Identity {
     /// or an array of texts; what is neither is passed over. A role that several claims give comes as often. Clients
     /// without a token have those of `auth.anonymous_roles`.
     pub fn roles(&self) -> impl Iterator<Item = &str> {
-        let other = self
-            .shown
-            .as_ref()
-            .and_then(|shown| shown.role_claim.as_deref());
+        let other = self.shown.as_ref().and_then(|shown| shown.role_claim.as_deref());
         ROLE_CLAIMS
             .into_iter()
             .chain(other)
@@ -362,10 +359,7 @@ mod tests {
         }));
         let there = Identity::from_json(ann.to_json().unwrap().as_bytes()).unwrap();
         assert_eq!(there.user(), ann.user());
-        assert_eq!(
-            there.roles().collect::<Vec<_>>(),
-            ann.roles().collect::<Vec<_>>()
-        );
+        assert_eq!(there.roles().collect::<Vec<_>>(), ann.roles().collect::<Vec<_>>());
         assert_eq!(
             (there.expires(), there.close_at()),
             (ann.expires(), ann.close_at())

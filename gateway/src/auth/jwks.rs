@@ -175,11 +175,10 @@ impl KeySet {
         };
         if is_known {
             // Held by whoever loads the keys already.
-            let is_old = self.attempts.try_lock().is_ok_and(|attempts| {
-                attempts
-                    .loaded
-                    .is_none_or(|at| at.elapsed() >= self.pace.max_age)
-            });
+            let is_old = self
+                .attempts
+                .try_lock()
+                .is_ok_and(|attempts| attempts.loaded.is_none_or(|at| at.elapsed() >= self.pace.max_age));
             if is_old {
                 drop(self.reload());
             }

@@ -11,9 +11,7 @@ use super::*;
 
 /// Ed25519 keys of those names; the bytes are not important here.
 fn set_of(ids: &[&str]) -> String {
-    let key = |id: &&str| {
-        json!({ "kty": "OKP", "crv": "Ed25519", "kid": id, "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" })
-    };
+    let key = |id: &&str| json!({ "kty": "OKP", "crv": "Ed25519", "kid": id, "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
     json!({ "keys": ids.iter().map(key).collect::<Vec<_>>() }).to_string()
 }
 
@@ -172,11 +170,67 @@ async fn a_file_is_read_again_when_it_has_a_new_key() {
     std::fs::remove_file(&path).unwrap();
     set.freshen(Some("c")).await;
     assert_eq!(set.keys().len(), 2);
-    assert!(KeySet::of_file(path, pace, 0).is_err(), "at the start it must be there");
+    assert!(
+        KeySet::of_file(path, pace, 0).is_err(),
+        "at the start it must be there"
+    );
 }
 
 #[test]
 fn log_lines_name_the_host_alone() {
-    let source = Source::url("https://user:pass@idp.example/keys?secret=s".parse().unwrap(), None).unwrap();
+    let source = Source::url(
+        "https://user:pass@idp.example/keys?secret=s".parse().unwrap(),
+        None,
+    )
+    .unwrap();
     assert_eq!(source.name(), "idp.example");
+}
+
+/// Answers one request for a set, over TLS, with a certificate that it has signed itself. Returns its port and the
+/// certificate.
+async fn serve_securely(body: String) -> (u16, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue; // the client does not trust the certificate
+            };
+            let _request = stream.read(&mut [0; 4096]).await;
+            let length = body.len();
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+            let _gone = stream.write_all(answer.as_bytes()).await;
+            let _gone = stream.shutdown().await;
+        }
+    });
+    (port, made.cert.pem())
+}
+
+#[tokio::test]
+async fn keys_come_over_tls_from_who_is_trusted() {
+    let (port, certificate) = serve_securely(set_of(&["a"])).await;
+    let certificates = reqwest::Certificate::from_pem_bundle(certificate.as_bytes()).unwrap();
+    let load = async |host: &str, certificates| {
+        let url = format!("https://{host}:{port}/keys").parse().unwrap();
+        let set = KeySet::new(Source::url(url, certificates).unwrap(), PACE, 0);
+        set.freshen(Some("a")).await;
+        set.keys().len()
+    };
+    assert_eq!(load("localhost", Some(certificates.clone())).await, 1);
+    assert_eq!(load("localhost", None).await, 0, "the system does not know it");
+    assert_eq!(
+        load("127.0.0.1", Some(certificates)).await,
+        0,
+        "it is another name's"
+    );
 }

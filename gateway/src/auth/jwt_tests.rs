@@ -203,13 +203,25 @@ async fn a_public_key_is_no_shared_key() {
         })
         .unwrap();
         let der = STANDARD
-            .decode(pair.public_pem.lines().filter(|line| !line.starts_with('-')).collect::<String>())
+            .decode(
+                pair.public_pem
+                    .lines()
+                    .filter(|line| !line.starts_with('-'))
+                    .collect::<String>(),
+            )
             .unwrap();
         let claims = json!({ "sub": "mallory", "exp": now() + 60 });
-        for secret in [pair.public_pem.as_bytes(), pair.public_pem.trim().as_bytes(), &der] {
+        for secret in [
+            pair.public_pem.as_bytes(),
+            pair.public_pem.trim().as_bytes(),
+            &der,
+        ] {
             for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
                 let forged = signed(algorithm, &EncodingKey::from_secret(secret), &claims);
-                assert_eq!(verifier.verify(None, &forged).await.err(), Some(AuthError::Invalid));
+                assert_eq!(
+                    verifier.verify(None, &forged).await.err(),
+                    Some(AuthError::Invalid)
+                );
             }
         }
     }
@@ -262,7 +274,12 @@ async fn what_is_not_exactly_right_is_refused() {
     ] {
         assert_eq!(refused(token(Algorithm::HS256, KEY, &claims)).await, None);
     }
-    for header in [r#"{"alg":"none","typ":"JWT"}"#, r#"{"alg":"None"}"#, r#"{"alg":""}"#, "{}"] {
+    for header in [
+        r#"{"alg":"none","typ":"JWT"}"#,
+        r#"{"alg":"None"}"#,
+        r#"{"alg":""}"#,
+        "{}",
+    ] {
         let parts = [header.to_owned(), good.to_string()].map(|part| URL_SAFE_NO_PAD.encode(part));
         for signature in ["", "AAAA"] {
             let unsigned = format!("{}.{}.{signature}", parts[0], parts[1]);
@@ -379,7 +396,7 @@ fn a_key_that_can_not_be_used_is_named() {
     );
     assert_eq!(
         key(&AuthOptions {
-            jwks_file: Some(none.clone()),
+            jwks_file: Some(none),
             ..options()
         }),
         Some("auth.jwks_file")

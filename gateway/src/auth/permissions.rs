@@ -108,7 +108,10 @@ impl<'a> Groups<'a> {
     fn hold(&self, group: &str) -> bool {
         self.all
             || self.names.contains(&group)
-            || self.beginnings.iter().any(|beginning| group.starts_with(beginning))
+            || self
+                .beginnings
+                .iter()
+                .any(|beginning| group.starts_with(beginning))
     }
 }
 

@@ -23,7 +23,9 @@ const OTHER_PATHS: [&str; 3] = ["client", "hubs", "server"];
 pub(crate) enum ServerAuthError {
     #[error("this gateway has no access key, so that nobody can sign tokens for it: set access_key")]
     NoKey,
-    #[error("the token is for another audience: its aud must be the URL of the request (see auth.audience_hosts)")]
+    #[error(
+        "the token is for another audience: its aud must be the URL of the request (see auth.audience_hosts)"
+    )]
     Audience,
     #[error(transparent)]
     Token(#[from] AuthError),
@@ -261,7 +263,11 @@ mod tests {
                 assert_eq!(server.authenticate(&request(&token)), Ok(()));
             }
         }
-        let third = token(Algorithm::HS256, "a third key, also of 32 bytes or so", aud.clone());
+        let third = token(
+            Algorithm::HS256,
+            "a third key, also of 32 bytes or so",
+            aud.clone(),
+        );
         let invalid = Err(ServerAuthError::Token(AuthError::Invalid));
         assert_eq!(server.authenticate(&request(&third)), invalid);
         let other = token(Algorithm::HS384, KEY, aud);
@@ -310,7 +316,11 @@ mod tests {
     fn a_lax_gateway_still_tells_clients_from_servers() {
         let server = ServerAuthenticator::new(&options(&[]), true);
         assert!(opens(&server, json!(null)) && opens(&server, json!("http://x/api/hubs/other")));
-        for aud in ["http://signalr.example/client/?hub=chat", "/hubs/chat", "http://x/server/?hub=chat"] {
+        for aud in [
+            "http://signalr.example/client/?hub=chat",
+            "/hubs/chat",
+            "http://x/server/?hub=chat",
+        ] {
             assert!(!opens(&server, json!(aud)), "{aud}");
         }
     }

@@ -155,7 +155,13 @@ mod tests {
         let key = [7; 32];
         let roles = ["admin".to_owned()];
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let claims = Claims::new(Some("ana"), Some("/hubs/chat".to_owned()), &roles, now, Duration::from_secs(60));
+        let claims = Claims::new(
+            Some("ana"),
+            Some("/hubs/chat".to_owned()),
+            &roles,
+            now,
+            Duration::from_secs(60),
+        );
         let token = sign(&claims, &key).unwrap();
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_audience(&["/hubs/chat"]);

@@ -115,21 +115,22 @@ fn note_gap(hub: &HubRuntime, gap: &Gap) {
         hub.begin_epoch(epoch);
     }
     match gap {
-        Gap::NewEpoch(_) => hub.registry().all().iter().for_each(|session| end(session)),
-        Gap::Trimmed(topic) => hub
-            .registry()
-            .receivers(topic)
-            .for_each(|receivers| receivers.iter().for_each(|session| end(session))),
-    }
-    hub.shared().metrics().log_gaps.inc();
-    match gap {
         Gap::NewEpoch(epoch) => {
             tracing::warn!(hub = %hub.name(), %epoch, "the backplane began a new log; messages before it may be lost");
+            hub.registry().all().iter().for_each(|session| end(session));
         }
-        Gap::Trimmed(_) => {
+        Gap::Trimmed(topic) => {
+            let receivers: Vec<_> = hub.registry().receivers(topic).collect();
+            if receivers.is_empty() {
+                return; // such as a connection that went on elsewhere while this node was paused
+            }
             tracing::warn!(hub = %hub.name(), "messages were trimmed from the log before this node could read them");
+            receivers
+                .iter()
+                .for_each(|receivers| receivers.iter().for_each(|session| end(session)));
         }
     }
+    hub.shared().metrics().log_gaps.inc();
 }
 
 /// Connections that do not receive a message.
@@ -165,6 +166,7 @@ mod tests {
 
     use super::*;
     use crate::auth::Identity;
+    use crate::fanout::Carriage;
     use crate::hub::{Connection, Hub, RequestInfo, Shared};
     use crate::options::Options;
     use crate::protocol::HubProtocol;
@@ -278,6 +280,68 @@ mod tests {
         assert_eq!(count, 1 + 10, "the handshake's answer and every message");
         assert!(matches!(slow.reason(), Some(CloseReason::SlowConsumer { .. })));
         assert!(quick.reason().is_none());
+    }
+
+    fn close(topic: &Topic, offset: u64, except: &[&str]) -> Message {
+        let envelope = wire::Envelope {
+            close: Some(wire::Close {
+                reason: Some("bye".to_owned()),
+            }),
+            except: except.iter().map(ToString::to_string).collect(),
+            ..wire::Envelope::default()
+        };
+        Message {
+            topic: topic.clone(),
+            offset,
+            envelope: Arc::new(envelope),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_connections_spares_others_and_says_nothing_to_them() {
+        let hub = hub(Options::default());
+        let group = Topic::Group(GroupName::parse("g").unwrap());
+        let ended = member(&hub, "ended", HubProtocol::Json, &group);
+        let spared = member(&hub, "spared", HubProtocol::Json, &group);
+        let other = member(&hub, "other", HubProtocol::Json, &Topic::All);
+        let end = close(&group, 2, &["spared"]);
+        deliver(&hub, &[message(&group, 1, &[]), Delivery::Message(end)]);
+        let closed = CloseReason::Closed {
+            reason: Some("bye".to_owned()),
+        };
+        assert_eq!(ended.reason(), Some(&closed));
+        assert_eq!((spared.reason(), other.reason()), (None, None));
+        assert_eq!(received(&ended).await.len(), 1);
+        assert_eq!(received(&spared).await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_replayed_ends_with_the_connection() {
+        let hub = hub(Options::default());
+        let session = member(&hub, "a", HubProtocol::Json, &Topic::All);
+        let replayed = |delivery| match delivery {
+            Delivery::Message(message) => message,
+            other => panic!("{other:?}"),
+        };
+        let mut messages: Vec<_> = [1, 2]
+            .map(|offset| replayed(message(&Topic::All, offset, &[])))
+            .into();
+        messages.insert(1, close(&Topic::All, 3, &["a"]));
+        let whole = messages.len();
+        assert_eq!(cut_at_close(&mut messages, &session), None);
+        assert_eq!(messages.len(), whole);
+        messages.push(close(&Topic::All, 4, &["b"]));
+        messages.push(replayed(message(&Topic::All, 5, &[])));
+        assert!(matches!(
+            cut_at_close(&mut messages, &session),
+            Some(CloseReason::Closed { .. })
+        ));
+        assert_eq!(messages.len(), whole);
+        let metrics = hub.shared().metrics();
+        let spoken = messages.iter().filter_map(|message| {
+            Frames::new(&message.envelope, metrics).get(HubProtocol::Json, Carriage::Plain)
+        });
+        assert_eq!(spoken.count(), 2);
     }
 
     #[tokio::test]

@@ -87,7 +87,11 @@ pub(crate) async fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -
         negotiate_version: version,
         connection_id: id.to_string(),
         connection_token: (version > 0).then_some(token),
-        available_transports: Transport::ALL.into_iter().filter(may_use).map(available).collect(),
+        available_transports: Transport::ALL
+            .into_iter()
+            .filter(may_use)
+            .map(available)
+            .collect(),
         use_stateful_reconnect: kind == TokenKind::Stateful,
         access_token,
         token_lifetime_seconds: lifetime(app, &identity),
@@ -96,11 +100,7 @@ pub(crate) async fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -
 }
 
 /// Who asks, if the hub admits it.
-pub(super) async fn admitted(
-    app: &App,
-    hub: &HubRuntime,
-    parts: &Parts,
-) -> Result<Identity, Box<Response>> {
+pub(super) async fn admitted(app: &App, hub: &HubRuntime, parts: &Parts) -> Result<Identity, Box<Response>> {
     let credentials = Credentials {
         hub: hub.name(),
         headers: &parts.headers,
@@ -128,7 +128,12 @@ pub(super) async fn admitted(
 /// How long the client's token still lasts, where it may be refreshed.
 pub(super) fn lifetime(app: &App, identity: &Identity) -> Option<u64> {
     let expires = identity.expires().filter(|_| app.options().auth.refresh)?;
-    Some(expires.duration_since(SystemTime::now()).unwrap_or_default().as_secs())
+    Some(
+        expires
+            .duration_since(SystemTime::now())
+            .unwrap_or_default()
+            .as_secs(),
+    )
 }
 
 fn available(transport: Transport) -> AvailableTransport {

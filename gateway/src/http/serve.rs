@@ -135,7 +135,13 @@ mod tests {
     use super::*;
 
     /// Whatever begins like a request and is none.
-    const BEGINNINGS: [&str; 5] = ["", "P", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HT", "GET / HTTP/1.1\r\nhost: x\r\n"];
+    const BEGINNINGS: [&str; 5] = [
+        "",
+        "P",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "GET / HT",
+        "GET / HTTP/1.1\r\nhost: x\r\n",
+    ];
 
     #[tokio::test(start_paused = true)]
     async fn who_asks_for_nothing_is_not_waited_for() {

@@ -59,7 +59,10 @@ impl Checkpoints {
 
     /// How long the oldest checkpoint has waited.
     pub(crate) fn age(&self) -> Duration {
-        self.waiting.lock().since.map_or(Duration::ZERO, |since| since.elapsed())
+        self.waiting
+            .lock()
+            .since
+            .map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     async fn write(&self, hub: &HubRuntime) {
@@ -74,7 +77,12 @@ impl Checkpoints {
             return;
         }
         let written = checkpoints.len() as u64;
-        match hub.shared().backplane().checkpoint(hub.name(), &checkpoints).await {
+        match hub
+            .shared()
+            .backplane()
+            .checkpoint(hub.name(), &checkpoints)
+            .await
+        {
             Ok(()) => drop(hub.shared().metrics().checkpoints.inc_by(written)),
             Err(error) => tracing::debug!(hub = %hub.name(), %error, "checkpoints could not be written"),
         }
@@ -112,7 +120,9 @@ impl Checkpoints {
         sessions.retain(|session| session.is_stateful());
         match hub.shared().backplane().handed_on(hub.name()).await {
             Ok(position) => sessions.iter().for_each(|session| session.advance(&position)),
-            Err(error) => tracing::debug!(hub = %hub.name(), %error, "checkpoints of quiet sessions could not be moved"),
+            Err(error) => {
+                tracing::debug!(hub = %hub.name(), %error, "checkpoints of quiet sessions could not be moved")
+            }
         }
     }
 }

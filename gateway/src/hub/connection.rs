@@ -275,11 +275,7 @@ impl RequestInfo {
     }
 
     /// `secret_cookie` is the name of the cookie that holds a token.
-    pub(crate) fn new(
-        headers: &HeaderMap,
-        query: &[(String, String)],
-        secret_cookie: Option<&str>,
-    ) -> Self {
+    pub(crate) fn new(headers: &HeaderMap, query: &[(String, String)], secret_cookie: Option<&str>) -> Self {
         let kept = headers.iter().filter(|(name, _)| {
             *name != header::AUTHORIZATION
                 && *name != header::CONNECTION
@@ -354,7 +350,10 @@ mod tests {
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into();
         let connection = connection(&headers, &query);
-        assert_eq!(connection.headers().collect::<Vec<_>>(), [("x-room", "7"), ("cookie", "a=1; b=2")]);
+        assert_eq!(
+            connection.headers().collect::<Vec<_>>(),
+            [("x-room", "7"), ("cookie", "a=1; b=2")]
+        );
         assert_eq!(connection.query_pairs().collect::<Vec<_>>(), [("room", "a b")]);
     }
 }

@@ -231,15 +231,6 @@ impl FromInvocation<marker::Context> for Context {
     }
 }
 
-/// An argument that hub code does not look into.
-impl FromInvocation<marker::Raw> for Value {
-    const ARGUMENTS: usize = 1;
-
-    fn from_invocation(call: &mut Call) -> Result<Self, BindError> {
-        call.next_argument()
-    }
-}
-
 impl<T: DeserializeOwned + 'static> FromInvocation<marker::Upload> for Upload<T> {
     const ARGUMENTS: usize = 0;
     const STREAMS: usize = 1;

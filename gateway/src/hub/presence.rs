@@ -1,5 +1,6 @@
 //! Ending connections and changing the groups of users, wherever the connections are.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,14 +103,18 @@ impl HubRuntime {
         self.publish_close(topic, checked(reason)?, except.clone())
             .await?;
         // Those that nobody owns would hear of it when they are taken over, and count until then.
-        let spared = |id: &ConnectionId| except.iter().any(|spared| spared == id.as_str());
+        let spared: HashSet<&str> = except.iter().map(String::as_str).collect();
         let mut next = Some(ParkedCursor::default());
         while let Some(from) = next {
             let backplane = self.shared().backplane();
-            let (mut parked, rest) = backplane.parked(self.name(), of, from).await?;
-            parked.retain(|id| !spared(id));
-            for_each(parked, |id| async move { self.remove_parked(&id).await }).await?;
-            next = rest;
+            let mut parked = backplane.parked(self.name(), of, from).await?;
+            parked.connections.retain(|id| !spared.contains(id.as_str()));
+            for_each(
+                parked.connections,
+                |id| async move { self.remove_parked(&id).await },
+            )
+            .await?;
+            next = parked.next;
         }
         Ok(())
     }

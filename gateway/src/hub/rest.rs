@@ -1,7 +1,16 @@
-//! Methods that take as many arguments as a client sends.
+//! Arguments that are passed on as they were encoded: one, or as many as a client sends.
 
 use super::{Arguments, BindError, Call, FromInvocation, marker};
 use crate::protocol::{EncodeValueError, Value};
+
+/// An argument that hub code does not look into.
+impl FromInvocation<marker::Raw> for Value {
+    const ARGUMENTS: usize = 1;
+
+    fn from_invocation(call: &mut Call) -> Result<Self, BindError> {
+        call.next_argument()
+    }
+}
 
 /// All arguments that are left, as they were encoded: the last parameter of a method that takes any number of them. It can
 /// be sent on as it is.

@@ -203,9 +203,9 @@ impl InGroup {
     /// Ends the connections of the group but those of `except`. Their clients are told `reason` as the error of their
     /// end, and don't reconnect by themselves.
     ///
-    /// It has a place in the hub's log, like a message: who is in the group at that place is closed, after what was sent
-    /// before, wherever it is, also if it is about to move to another node. When this returns, the place is certain, and
-    /// connections end soon after.
+    /// It has a place in the hub's log, like a message: who is in the group at that place is closed, behind what was
+    /// sent before, also while it moves to another node. When this returns, the place is certain, and connections end
+    /// soon after.
     ///
     /// # Errors
     /// [`Error::Name`], [`Error::ReasonTooLong`], or a backplane that can't be reached.
@@ -318,14 +318,14 @@ impl OfUser {
     /// that they are connected. When this returns, messages to the group reach the present ones. Whoever joined stays
     /// when the time is over.
     ///
-    /// Without `ttl` it is a year from the last such call; a `ttl` of zero puts only the present connections into the
-    /// group. A user is in at most `limits.groups_per_connection` groups: one more takes the place of the one whose time
+    /// Without `ttl` it is a year from the last such call, the most; a `ttl` of zero is for present connections only. A
+    /// user is in at most `limits.groups_per_connection` groups: one more takes the place of the one whose time
     /// ends first. The backplane's server alone remembers it: one that loses its data forgets, though present
     /// connections stay in their groups.
     ///
     /// # Errors
-    /// [`Error::Name`] for user or group, [`Error::TooManyGroups`] when a connection of the user can't join one more (the
-    /// others have), or a backplane or node that can't be reached: the call may be repeated.
+    /// [`Error::Name`] for user or group, [`Error::TooManyGroups`] when a connection of the user can't join one more
+    /// (the others have), or a backplane or node that can't be reached: the call may be repeated.
     pub async fn join(&self, group: impl AsRef<str> + Send, ttl: Option<Duration>) -> Result<(), Error> {
         let group = GroupName::parse(group)?;
         self.hub.runtime().join_user(self.user()?, &group, ttl).await

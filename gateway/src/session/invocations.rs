@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Session;
-use super::stateful::Answering;
+use super::stateful::{Answering, INTERRUPTED, Sent, invocation_of};
 use super::uploads::Uploads;
 use crate::hub::{Dispatched, InvocationOutcome, RawUpload, ValueStream, dispatch, guarded, stream_error};
 use crate::protocol::{HubMessage, HubProtocol, Invocation, Outcome, Value};
@@ -199,6 +199,15 @@ impl Invocations {
         self.running.push(running.boxed());
     }
 
+    /// Tells the client that a call was lost, if the backplane knows of it.
+    pub(super) fn interrupt(&mut self, session: &Arc<Session>, call: String) {
+        let answering = Answering {
+            invocation_id: invocation_of(&call).map(str::to_owned),
+            call: Some(call),
+        };
+        self.refuse(session, answering, INTERRUPTED.to_owned());
+    }
+
     /// Tells the client that an invocation can't begin. The id may be that of one that runs.
     fn refuse(&mut self, session: &Arc<Session>, answering: Answering, text: String) {
         let session = Arc::clone(session);
@@ -326,8 +335,10 @@ async fn stream_out(
             invocation_id: answering.invocation_id.clone().unwrap_or_default(),
             item,
         };
-        if !session.send_item(&answering, &message).await {
-            return Outcome::Void;
+        match session.send_item(&answering, &message).await {
+            Sent::Yes => {}
+            Sent::Unwanted => return Outcome::Void,
+            Sent::Unsure => return Outcome::Error(INTERRUPTED.to_owned()),
         }
         sent = sent.wrapping_add(1);
         if sent.is_multiple_of(YIELD_AFTER) {

@@ -14,7 +14,7 @@ use prost::Message as _;
 use tokio::time::sleep;
 
 use super::run::Past;
-use super::stateful::{Stateful, invocation_of};
+use super::stateful::{INTERRUPTED, Stateful, invocation_of};
 use super::{CloseReason, Session};
 use crate::auth::Identity;
 use crate::cluster::{self, HandedOver};
@@ -28,9 +28,6 @@ use crate::transport::run_restored_over_http;
 const ATTEMPTS: usize = 4;
 /// How often nodes that still run calls of a moved connection are looked after.
 const WATCH: Duration = Duration::from_secs(1);
-/// What the client is told of a call whose node died.
-const INTERRUPTED: &str = "The invocation was interrupted: the node that ran it has stopped.";
-
 /// The outcome of [`restore`].
 pub(crate) enum Restored {
     /// It goes on here.
@@ -291,12 +288,15 @@ impl Restoring {
         let closed = cut_at_close(&mut messages, session);
         let kept = self.encode(&messages);
         hub.shared().metrics().replayed.inc_by(kept.len() as u64);
+        session.set_groups(taken.groups.clone());
+        if !session.go_on(taken.checkpoint.sequence, kept) {
+            return Ok(false);
+        }
+        // Not before the outbox has its numbers: from here on there are checkpoints.
         let stateful = Stateful::new(taken.version, taken.position.epoch.clone());
         session.set_stateful(stateful);
-        session.set_groups(taken.groups.clone());
         // Where it was closed meanwhile for its client to know, it goes on until it has said so.
-        let ended = session.closing.is_cancelled() && !session.is_closed();
-        if !session.go_on(taken.checkpoint.sequence, kept) || ended {
+        if session.closing.is_cancelled() && !session.is_closed() {
             return Ok(false);
         }
         for (call, host) in lost {

@@ -161,6 +161,8 @@ struct Conversation<'a> {
     counted: Counted,
     /// How many of them the backplane knows of.
     noted: u64,
+    /// A call that may have been noted, and was not begun.
+    unsure: Option<String>,
     /// A new socket's first numbered message has no number before the client's Sequence.
     awaits_sequence: bool,
     /// Takes what is for calls of an earlier session.
@@ -185,6 +187,7 @@ impl<'a> Conversation<'a> {
             ping_due: now + options.timeouts.keep_alive,
             noted: counted.highest(),
             counted,
+            unsure: None,
             awaits_sequence: false,
             carrier: None,
             release_due: session.is_stateful().then(|| now + RELEASE_PATIENCE),
@@ -245,6 +248,7 @@ impl<'a> Conversation<'a> {
             Ok(false) => Err(CloseReason::Moved),
             Err(error) => {
                 tracing::warn!(connection_id = %self.session.id(), %error, "a message could not be noted");
+                self.unsure = call;
                 Err(CloseReason::LogLost(
                     "a message could not be noted in the backplane",
                 ))
@@ -254,6 +258,9 @@ impl<'a> Conversation<'a> {
 
     /// Whoever goes on must know what was taken: items of uploads, too, whose calls go on here.
     async fn note_all(&mut self) {
+        if let Some(call) = self.unsure.take() {
+            self.invocations.interrupt(self.session, call);
+        }
         let highest = self.counted.highest();
         if self.noted < highest && self.note(highest, None).await.is_err() {
             self.session.keep_here(); // whoever went on would take messages twice

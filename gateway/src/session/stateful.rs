@@ -20,6 +20,9 @@ use crate::protocol::{HubMessage, Outcome};
 /// How often, and how long apart, an answer is tried to be written to a backplane that can't be reached.
 const ANSWER_ATTEMPTS: (usize, Duration) = (10, Duration::from_secs(1));
 
+/// What the client is told of a call that was lost.
+pub(super) const INTERRUPTED: &str =
+    "The invocation was interrupted: the node that ran it has stopped, or lost its backplane.";
 /// Items that a call sends to a connection elsewhere before it asks how far the client is.
 const PACE: u64 = 16;
 /// How often it looks for a connection that nobody has.
@@ -51,6 +54,22 @@ pub(super) struct Answering {
     pub(super) invocation_id: Option<String>,
     /// The name by which it was noted, in a stateful session.
     pub(super) call: Option<String>,
+}
+
+/// What became of an item of a stream.
+pub(super) enum Sent {
+    /// It is on its way.
+    Yes,
+    /// The call has ended, or its connection.
+    Unwanted,
+    /// It may be on its way or not.
+    Unsure,
+}
+
+impl From<bool> for Sent {
+    fn from(sent: bool) -> Self {
+        if sent { Self::Yes } else { Self::Unwanted }
+    }
 }
 
 impl Stateful {
@@ -106,7 +125,9 @@ impl Session {
 
     /// The client has received numbered messages up to this one.
     pub(super) fn acknowledge(self: &Arc<Self>, sequence_id: u64) {
-        let Some(stateful) = self.stateful.get() else { return };
+        let Some(stateful) = self.stateful.get() else {
+            return;
+        };
         let mut progress = stateful.progress.lock();
         let Some((sequence, offset)) = self.outbox.acknowledge(sequence_id) else {
             return;
@@ -126,12 +147,18 @@ impl Session {
 
     /// The sink was given everything up to `position`: where the client has all that came of it, this is a checkpoint.
     pub(crate) fn advance(self: &Arc<Self>, position: &Position) {
-        let Some(stateful) = self.stateful.get().filter(|stateful| stateful.epoch == position.epoch) else {
+        let Some(stateful) = self
+            .stateful
+            .get()
+            .filter(|stateful| stateful.epoch == position.epoch)
+        else {
             return;
         };
         let mut progress = stateful.progress.lock();
         // Asked for after `position`: what was given up to there is acknowledged, or counted as waiting.
-        let Some(sequence) = self.outbox.all_acknowledged() else { return };
+        let Some(sequence) = self.outbox.all_acknowledged() else {
+            return;
+        };
         let newer = |checkpoint: &Checkpoint| checkpoint.position.offset < position.offset;
         if !progress.checkpoint.as_ref().is_none_or(newer) {
             return;
@@ -239,17 +266,17 @@ impl Session {
         ));
     }
 
-    /// Sends an item of a stream to the client, not before it has read what is before it. `false` when nobody wants it.
-    pub(super) async fn send_item(&self, answering: &Answering, item: &HubMessage) -> bool {
+    /// Sends an item of a stream to the client, not before it has read what is before it.
+    pub(super) async fn send_item(&self, answering: &Answering, item: &HubMessage) -> Sent {
         let Some(call) = &answering.call else {
-            return self.push_waiting(item).await;
+            return Sent::from(self.push_waiting(item).await);
         };
         self.outbox.at_most(self.high_water()).await;
         if self.has_moved() && !self.pace().await {
-            return false;
+            return Sent::Unwanted;
         }
         let Some(envelope) = self.envelope(item) else {
-            return true;
+            return Sent::Yes;
         };
         let backplane = self.hub.shared().backplane();
         let host = backplane.node().clone();
@@ -261,13 +288,10 @@ impl Session {
             .answer(self.hub.name(), self.id(), call, &envelope, false)
             .await
         {
-            Ok(sent) => sent,
+            Ok(sent) => Sent::from(sent),
             Err(error) => {
                 tracing::warn!(connection_id = %self.id(), %error, "an item of a stream could not be written");
-                self.close(CloseReason::LogLost(
-                    "an item of a stream could not be written to the backplane",
-                ));
-                false
+                Sent::Unsure
             }
         }
     }

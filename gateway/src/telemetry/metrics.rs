@@ -124,9 +124,21 @@ impl Metrics {
                 "Messages of the log replayed for sessions that moved here",
             ),
             checkpoints: single(r, "checkpoints", "Session checkpoints written to the backplane"),
-            checkpoint_age: single(r, "checkpoint_age_seconds", "How long the oldest checkpoint waits"),
-            log_waiting: single(r, "log_waiting", "Entries of the log that wait for the local fan-out"),
-            log_repairs: single(r, "log_repairs", "Times that missed entries were read from the log"),
+            checkpoint_age: single(
+                r,
+                "checkpoint_age_seconds",
+                "How long the oldest checkpoint waits",
+            ),
+            log_waiting: single(
+                r,
+                "log_waiting",
+                "Entries of the log that wait for the local fan-out",
+            ),
+            log_repairs: single(
+                r,
+                "log_repairs",
+                "Times that missed entries were read from the log",
+            ),
             log_repaired: single(r, "log_repaired", "Entries read from the log instead of pushed"),
             outbox_bytes: single(r, "outbox_bytes", "Bytes that wait for clients"),
             slow_consumers: single(

@@ -6,7 +6,9 @@ mod handshakes;
 mod invocations;
 mod malformed;
 mod noise;
+mod secrets;
 mod slow;
+mod tokens;
 
 use std::sync::Arc;
 

@@ -16,7 +16,9 @@ fn pack(value: &Packed) -> Vec<u8> {
 }
 
 async fn send(rest: &Rest, media: &str, body: Vec<u8>) -> (u16, String) {
-    let request = rest.request("POST", &dated("/:send")).header("Content-Type", media);
+    let request = rest
+        .request("POST", &dated("/:send"))
+        .header("Content-Type", media);
     let response = rest.fetch(&request.body(body)).await;
     (response.status(), response.text().to_owned())
 }
@@ -57,20 +59,44 @@ async fn each_protocol_gets_what_was_written_for_it() {
         Packed::Array(Vec::new()),
     ]);
     let frames = |which: &[(&str, Vec<u8>)]| {
-        let pairs = which.iter().map(|(name, frame)| (Packed::from(*name), Packed::Binary(frame.clone())));
+        let pairs = which
+            .iter()
+            .map(|(name, frame)| (Packed::from(*name), Packed::Binary(frame.clone())));
         pack(&Packed::Map(pairs.collect()))
     };
     let (text, packed) = (json.as_bytes().to_vec(), messagepack::frame(&call));
-    let both = frames(&[("json", text.clone()), ("messagepack", packed.clone()), ("other", vec![7])]);
+    let both = frames(&[
+        ("json", text.clone()),
+        ("messagepack", packed.clone()),
+        ("other", vec![7]),
+    ]);
     assert_eq!(send(&world.rest, "application/octet-stream", both).await.0, 202);
-    assert_eq!(world.received().await, [vec![said("for json")], vec![said("for messagepack")]]);
+    assert_eq!(
+        world.received().await,
+        [vec![said("for json")], vec![said("for messagepack")]]
+    );
     let turned = frames(&[("messagepack", packed.clone()), ("json", text.clone())]);
     assert_eq!(send(&world.rest, "application/octet-stream", turned).await.0, 202);
-    assert_eq!(world.received().await, [vec![said("for json")], vec![said("for messagepack")]]);
-    for (alone, expected) in [(("json", text.clone()), "for json"), (("messagepack", packed.clone()), "for messagepack")] {
-        assert_eq!(send(&world.rest, "application/octet-stream", frames(&[alone])).await.0, 202);
+    assert_eq!(
+        world.received().await,
+        [vec![said("for json")], vec![said("for messagepack")]]
+    );
+    for (alone, expected) in [
+        (("json", text.clone()), "for json"),
+        (("messagepack", packed.clone()), "for messagepack"),
+    ] {
+        assert_eq!(
+            send(&world.rest, "application/octet-stream", frames(&[alone]))
+                .await
+                .0,
+            202
+        );
         let expected = vec![said(expected)];
-        assert_eq!(world.received().await, [expected.clone(), expected], "a converted copy");
+        assert_eq!(
+            world.received().await,
+            [expected.clone(), expected],
+            "a converted copy"
+        );
     }
     for bad in [
         frames(&[]),
@@ -79,7 +105,13 @@ async fn each_protocol_gets_what_was_written_for_it() {
         frames(&[("json", b"{\"type\":6}\x1e".to_vec())]),
         frames(&[("json", [text.clone(), text.clone()].concat())]),
         frames(&[("messagepack", packed[..3].to_vec())]),
-        frames(&[("json", text), ("messagepack", messagepack::frame(&messagepack::invocation("1", "Other", vec![])))]),
+        frames(&[
+            ("json", text),
+            (
+                "messagepack",
+                messagepack::frame(&messagepack::invocation("1", "Other", vec![])),
+            ),
+        ]),
         b"{}".to_vec(),
     ] {
         let (status, text) = send(&world.rest, "application/octet-stream", bad).await;
@@ -106,10 +138,25 @@ async fn what_is_no_message_is_refused_with_the_reason() {
         assert_eq!(status, 400, "{body}");
         assert!(answer.contains(text), "{body}: {answer}");
     }
-    assert_eq!(send(&world.rest, "application/json", b"\xFF".to_vec()).await.0, 400);
-    let deep = format!("{{\"target\":\"t\",\"arguments\":[{}{}]}}", "[".repeat(70), "]".repeat(70));
-    assert_eq!(send(&world.rest, "application/json", deep.into_bytes()).await.0, 400);
-    for media in ["text/plain", "application/jsonp", "application/x-www-form-urlencoded", ""] {
+    assert_eq!(
+        send(&world.rest, "application/json", b"\xFF".to_vec()).await.0,
+        400
+    );
+    let deep = format!(
+        "{{\"target\":\"t\",\"arguments\":[{}{}]}}",
+        "[".repeat(70),
+        "]".repeat(70)
+    );
+    assert_eq!(
+        send(&world.rest, "application/json", deep.into_bytes()).await.0,
+        400
+    );
+    for media in [
+        "text/plain",
+        "application/jsonp",
+        "application/x-www-form-urlencoded",
+        "",
+    ] {
         let (status, answer) = send(&world.rest, media, say("x").to_string().into_bytes()).await;
         assert_eq!(status, 415, "{media}");
         assert!(answer.contains("application/json"), "{answer}");
@@ -127,9 +174,16 @@ async fn a_body_has_a_limit_however_it_is_sent() {
     assert_eq!(both[0][0].1, fits["arguments"]);
     let response = world.rest.send("/:send", &say(&"x".repeat(40_000))).await;
     assert_eq!(response.status(), 413);
-    assert!(response.text().contains("limits.http_body_bytes"), "{}", response.text());
+    assert!(
+        response.text().contains("limits.http_body_bytes"),
+        "{}",
+        response.text()
+    );
     for (length, expected) in [(39_000, 202), (40_000, 413)] {
-        assert_eq!(chunked(&world.rest, &say(&"x".repeat(length)).to_string()).await, expected);
+        assert_eq!(
+            chunked(&world.rest, &say(&"x".repeat(length)).to_string()).await,
+            expected
+        );
     }
     assert_eq!(world.received().await[0].len(), 1);
     world.ends().await;
@@ -162,23 +216,77 @@ async fn chunked(rest: &Rest, body: &str) -> u16 {
 async fn paths_versions_and_hubs_are_checked() {
     let world = World::start().await;
     for (method, target, status, code) in [
-        ("POST", "/api/hubs/demo/:send".to_owned(), 400, "Error.ApiVersion.Unsupported"),
-        ("POST", "/api/hubs/demo/:send?api-version=2020-01-01".to_owned(), 400, "Error.ApiVersion.Unsupported"),
-        ("POST", "/api/hubs/other/:send?api-version=2022-06-01".to_owned(), 404, "Error.Hub.NotExisted"),
-        ("POST", "/api/v1/hubs/other".to_owned(), 404, "Error.Hub.NotExisted"),
-        ("POST", dated("/:send?application=shop"), 404, "Error.Hub.NotExisted"),
-        ("GET", "/api/hubs/1demo/users/u?api-version=2022-06-01".to_owned(), 404, "Error.Hub.NotExisted"),
-        ("GET", "/api/hubs/de%20mo/users/u?api-version=2022-06-01".to_owned(), 400, "Error.Request.Invalid"),
-        ("POST", "/api/hubs//:send?api-version=2022-06-01".to_owned(), 400, "Error.Request.Invalid"),
+        (
+            "POST",
+            "/api/hubs/demo/:send".to_owned(),
+            400,
+            "Error.ApiVersion.Unsupported",
+        ),
+        (
+            "POST",
+            "/api/hubs/demo/:send?api-version=2020-01-01".to_owned(),
+            400,
+            "Error.ApiVersion.Unsupported",
+        ),
+        (
+            "POST",
+            "/api/hubs/other/:send?api-version=2022-06-01".to_owned(),
+            404,
+            "Error.Hub.NotExisted",
+        ),
+        (
+            "POST",
+            "/api/v1/hubs/other".to_owned(),
+            404,
+            "Error.Hub.NotExisted",
+        ),
+        (
+            "POST",
+            dated("/:send?application=shop"),
+            404,
+            "Error.Hub.NotExisted",
+        ),
+        (
+            "GET",
+            "/api/hubs/1demo/users/u?api-version=2022-06-01".to_owned(),
+            404,
+            "Error.Hub.NotExisted",
+        ),
+        (
+            "GET",
+            "/api/hubs/de%20mo/users/u?api-version=2022-06-01".to_owned(),
+            400,
+            "Error.Request.Invalid",
+        ),
+        (
+            "POST",
+            "/api/hubs//:send?api-version=2022-06-01".to_owned(),
+            400,
+            "Error.Request.Invalid",
+        ),
         ("GET", "/api/nothing".to_owned(), 404, "Error.Route.NotExisted"),
-        ("GET", "/api/hubs/demo/users/%FF".to_owned(), 404, "Error.Route.NotExisted"),
-        ("POST", "/api/hubs/demo/groups/:send?api-version=2022-06-01".to_owned(), 404, "Error.Route.NotExisted"),
+        (
+            "GET",
+            "/api/hubs/demo/users/%FF".to_owned(),
+            404,
+            "Error.Route.NotExisted",
+        ),
+        (
+            "POST",
+            "/api/hubs/demo/groups/:send?api-version=2022-06-01".to_owned(),
+            404,
+            "Error.Route.NotExisted",
+        ),
         ("PATCH", dated("/:send"), 405, "Error.Request.MethodNotAllowed"),
         ("GET", dated("/:send"), 405, "Error.Request.MethodNotAllowed"),
     ] {
         let response = world.rest.fetch(&world.rest.request(method, &target)).await;
         assert_eq!(response.status(), status, "{method} {target}");
-        assert_eq!(response.head.header("x-ms-error-code"), Some(code), "{method} {target}");
+        assert_eq!(
+            response.head.header("x-ms-error-code"),
+            Some(code),
+            "{method} {target}"
+        );
         assert_eq!(response.json()["code"], code);
     }
     let response = world.rest.fetch(&Request::new("PATCH", &dated("/users/u"))).await;
@@ -186,7 +294,11 @@ async fn paths_versions_and_hubs_are_checked() {
     allowed.sort();
     assert_eq!(allowed, ["get", "head", "post"]);
     for method in ["HEAD", "GET"] {
-        for target in ["/api/health?api-version=2022-06-01", "/api/v1/health", "/api/health"] {
+        for target in [
+            "/api/health?api-version=2022-06-01",
+            "/api/v1/health",
+            "/api/health",
+        ] {
             let response = world.rest.fetch(&Request::new(method, target)).await;
             assert_eq!(response.outcome(), (200, ""), "without a token");
         }

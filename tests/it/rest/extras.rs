@@ -17,16 +17,30 @@ async fn a_client_is_asked_for_a_result() {
     let target = latest(&format!("/connections/{}/:invoke", world.ann.id()));
     let question = json!({ "target": "GetAnswer", "arguments": [1] });
     for (answer, status, expected) in [
-        (json!({ "result": { "a": 42 } }), 200, json!({ "result": { "a": 42 } })),
+        (
+            json!({ "result": { "a": 42 } }),
+            200,
+            json!({ "result": { "a": 42 } }),
+        ),
         (json!({ "result": null }), 200, json!({ "result": null })),
-        (json!({ "error": "I won't" }), 422, json!({ "code": "Error.Invocation.Failed", "message": "I won't" })),
+        (
+            json!({ "error": "I won't" }),
+            422,
+            json!({ "code": "Error.Invocation.Failed", "message": "I won't" }),
+        ),
     ] {
         let asking = world.rest.post(&target, &question);
         let answering = async {
             let asked = world.ann.client.next().await.unwrap();
-            assert_eq!((&asked["target"], &asked["arguments"]), (&json!("GetAnswer"), &json!([1])));
+            assert_eq!(
+                (&asked["target"], &asked["arguments"]),
+                (&json!("GetAnswer"), &json!([1]))
+            );
             let mut message = json!({ "type": 3, "invocationId": asked["invocationId"] });
-            message.as_object_mut().unwrap().extend(answer.as_object().unwrap().clone());
+            message
+                .as_object_mut()
+                .unwrap()
+                .extend(answer.as_object().unwrap().clone());
             world.ann.client.say(&message).await;
         };
         let (response, ()) = tokio::join!(asking, answering);
@@ -55,7 +69,10 @@ async fn a_client_that_does_not_answer_is_not_waited_for_for_ever() {
 async fn a_batch_is_sent_in_order() {
     let mut world = World::start().await;
     let (ann, bob) = (world.ann.id().to_owned(), world.bob.id().to_owned());
-    assert_eq!(world.status("PUT", &format!("/groups/g/connections/{ann}")).await, 200);
+    assert_eq!(
+        world.status("PUT", &format!("/groups/g/connections/{ann}")).await,
+        200
+    );
     let message = |to: Value, text: &str| json!({ "to": to, "target": "Say", "arguments": [text] });
     let mut batch = json!({ "messages": [
         message(json!("all"), "1"),
@@ -67,9 +84,15 @@ async fn a_batch_is_sent_in_order() {
     ] });
     batch["messages"][5]["excluded"] = json!([bob]);
     let response = world.rest.post("/api/hubs/demo/:batch", &batch).await;
-    assert_eq!((response.status(), response.json()), (202, json!({ "accepted": 5 })));
+    assert_eq!(
+        (response.status(), response.json()),
+        (202, json!({ "accepted": 5 }))
+    );
     let texts = |texts: &[&str]| texts.iter().map(|text| said(text)).collect::<Vec<_>>();
-    assert_eq!(world.received().await, [texts(&["1", "2", "4", "6"]), texts(&["1", "3"])]);
+    assert_eq!(
+        world.received().await,
+        [texts(&["1", "2", "4", "6"]), texts(&["1", "3"])]
+    );
 
     let many = vec![message(json!("all"), "x"); 1_001];
     for (bad, text) in [
@@ -77,15 +100,28 @@ async fn a_batch_is_sent_in_order() {
         (json!([]), "messages"),
         (json!({ "messages": [] }), "1 to 1000"),
         (json!({ "messages": many }), "1 to 1000"),
-        (json!({ "messages": [message(json!("all"), "x"), { "target": "t" }] }), "messages[1]"),
-        (json!({ "messages": [message(json!("all"), "x"), message(json!({ "group": "" }), "x")] }), "messages[1]"),
-        (json!({ "messages": [message(json!("everybody"), "x")] }), "to must be"),
+        (
+            json!({ "messages": [message(json!("all"), "x"), { "target": "t" }] }),
+            "messages[1]",
+        ),
+        (
+            json!({ "messages": [message(json!("all"), "x"), message(json!({ "group": "" }), "x")] }),
+            "messages[1]",
+        ),
+        (
+            json!({ "messages": [message(json!("everybody"), "x")] }),
+            "to must be",
+        ),
     ] {
         let response = world.rest.post("/api/hubs/demo/:batch", &bad).await;
         assert_eq!(response.status(), 400);
         assert!(response.text().contains(text), "{}", response.text());
     }
-    assert_eq!(world.received().await, [nothing(), nothing()], "all or nothing is read");
+    assert_eq!(
+        world.received().await,
+        [nothing(), nothing()],
+        "all or nothing is read"
+    );
     world.ends().await;
 }
 
@@ -103,7 +139,11 @@ async fn a_repeated_request_is_carried_out_once_whichever_node_it_reaches() {
         for response in futures_util::future::join_all(repeated).await {
             assert_eq!(response.outcome(), (202, ""), "{path}");
         }
-        let to_bob = if path == "/:send" { vec![said(path)] } else { nothing() };
+        let to_bob = if path == "/:send" {
+            vec![said(path)]
+        } else {
+            nothing()
+        };
         assert_eq!(world.received().await, [vec![said(path)], to_bob]);
     }
     // The same key for another message, receiver or exclusion is a mistake.
@@ -137,7 +177,10 @@ async fn a_repeated_batch_is_carried_out_once() {
         async move { once(&rest, "/api/hubs/demo/:batch", "k", &batch).await }
     });
     for response in futures_util::future::join_all(repeated).await {
-        assert_eq!((response.status(), response.json()), (202, json!({ "accepted": 5 })));
+        assert_eq!(
+            (response.status(), response.json()),
+            (202, json!({ "accepted": 5 }))
+        );
     }
     for mut received in world.received().await {
         received.sort_by_key(|(_, arguments)| arguments.to_string());
@@ -146,14 +189,22 @@ async fn a_repeated_batch_is_carried_out_once() {
     }
     let other = once(&nodes[0], "/api/hubs/demo/:batch", "k", &batch(6)).await;
     assert_eq!(other.status(), 422);
-    assert_eq!(once(&nodes[0], &dated("/:send"), "k", &say("one")).await.status(), 202, "keys of batches are others");
+    assert_eq!(
+        once(&nodes[0], &dated("/:send"), "k", &say("one")).await.status(),
+        202,
+        "keys of batches are others"
+    );
     assert_eq!(world.received().await, [vec![said("one")], vec![said("one")]]);
     world.ends().await;
 }
 
 #[tokio::test]
 async fn a_key_is_forgotten_after_the_hubs_retention() {
-    let mut world = World::with(|plan| plan.set("hubs.retention_seconds", 1).set("hubs.resume_window_seconds", 1)).await;
+    let mut world = World::with(|plan| {
+        plan.set("hubs.retention_seconds", 1)
+            .set("hubs.resume_window_seconds", 1)
+    })
+    .await;
     let target = dated("/:send");
     assert_eq!(once(&world.rest, &target, "k", &say("a")).await.status(), 202);
     hubcast_tests::eventually::eventually("the key is forgotten", async || {
@@ -169,17 +220,38 @@ async fn a_key_is_forgotten_after_the_hubs_retention() {
 #[tokio::test]
 async fn statistics_count_the_whole_cluster() {
     let world = World::start().await;
-    assert_eq!(world.status("PUT", &format!("/groups/g/connections/{}", world.ann.id())).await, 200);
-    let response = world.rest.fetch(&world.rest.request("GET", "/api/hubs/demo/:statistics")).await;
+    assert_eq!(
+        world
+            .status("PUT", &format!("/groups/g/connections/{}", world.ann.id()))
+            .await,
+        200
+    );
+    let response = world
+        .rest
+        .fetch(&world.rest.request("GET", "/api/hubs/demo/:statistics"))
+        .await;
     assert_eq!(response.status(), 200, "{}", response.text());
     let statistics = response.json();
     assert_eq!(
-        (&statistics["hub"], &statistics["connections"], &statistics["groups"], &statistics["parked"]),
+        (
+            &statistics["hub"],
+            &statistics["connections"],
+            &statistics["groups"],
+            &statistics["parked"]
+        ),
         (&json!("demo"), &json!(2), &json!(1), &json!(0))
     );
     let nodes: Vec<_> = statistics["nodes"].as_array().unwrap().iter().collect();
-    let owned: u64 = nodes.iter().map(|node| node["connections"].as_u64().unwrap()).sum();
+    let owned: u64 = nodes
+        .iter()
+        .map(|node| node["connections"].as_u64().unwrap())
+        .sum();
     assert_eq!(owned, 2);
-    assert!(nodes.iter().all(|node| node["node"].as_str().unwrap().starts_with("node-")), "{nodes:?}");
+    assert!(
+        nodes
+            .iter()
+            .all(|node| node["node"].as_str().unwrap().starts_with("node-")),
+        "{nodes:?}"
+    );
     world.ends().await;
 }

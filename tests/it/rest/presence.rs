@@ -19,13 +19,22 @@ async fn outcome(world: &World, method: &str, path: &str) -> (u16, Option<String
 async fn it_is_known_on_every_node_who_is_there() {
     let world = World::start().await;
     let ann = world.ann.id();
-    assert_eq!(world.status("PUT", &format!("/groups/g/connections/{ann}")).await, 200);
+    assert_eq!(
+        world.status("PUT", &format!("/groups/g/connections/{ann}")).await,
+        200
+    );
     let no = |code: &str| (404, Some(code.to_owned()));
     for method in ["HEAD", "GET"] {
         for (path, expected) in [
             (format!("/connections/{ann}"), (200, None)),
-            ("/connections/nobody".to_owned(), no("Warning.Connection.NotExisted")),
-            ("/connections/no%20id".to_owned(), no("Warning.Connection.NotExisted")),
+            (
+                "/connections/nobody".to_owned(),
+                no("Warning.Connection.NotExisted"),
+            ),
+            (
+                "/connections/no%20id".to_owned(),
+                no("Warning.Connection.NotExisted"),
+            ),
             ("/users/bob".to_owned(), (200, None)),
             ("/users/eve".to_owned(), no("Warning.User.NotExisted")),
             ("/groups/g".to_owned(), (200, None)),
@@ -33,7 +42,11 @@ async fn it_is_known_on_every_node_who_is_there() {
         ] {
             assert_eq!(outcome(&world, method, &path).await, expected, "{method} {path}");
             let v1 = world.rest.request(method, &format!("/api/v1/hubs/demo{path}"));
-            assert_eq!(world.rest.fetch(&v1).await.status(), expected.0, "v1 {method} {path}");
+            assert_eq!(
+                world.rest.fetch(&v1).await.status(),
+                expected.0,
+                "v1 {method} {path}"
+            );
         }
     }
     world.ends().await;
@@ -69,7 +82,10 @@ async fn all_or_those_of_a_group_or_user_are_closed_but_some() {
     }
     let (kept, ann) = (others[2].id().to_owned(), world.ann.id().to_owned());
 
-    let path = format!("/users/carl/:closeConnections?reason=user&excluded={kept}&excluded={}", others[1].id());
+    let path = format!(
+        "/users/carl/:closeConnections?reason=user&excluded={kept}&excluded={}",
+        others[1].id()
+    );
     assert_eq!(world.status("POST", &path).await, 204);
     assert_eq!(others[0].closed().await, "user");
 
@@ -84,7 +100,10 @@ async fn all_or_those_of_a_group_or_user_are_closed_but_some() {
     world.cluster.has_connections(1).await;
     assert_eq!(world.ann.client.result("Echo", json!(["alive"])).await, "alive");
 
-    assert_eq!(world.status("POST", "/groups/nobody/:closeConnections").await, 204);
+    assert_eq!(
+        world.status("POST", "/groups/nobody/:closeConnections").await,
+        204
+    );
     assert_eq!(world.status("POST", "/users/nobody/:closeConnections").await, 204);
     assert_eq!(world.status("POST", "/:closeConnections").await, 204);
     assert_eq!(world.ann.closed().await, Value::Null);
@@ -94,11 +113,17 @@ async fn all_or_those_of_a_group_or_user_are_closed_but_some() {
 #[tokio::test]
 async fn a_groups_connections_are_listed_in_pages() {
     let world = World::start().await;
-    let mut members = vec![(world.ann.id().to_owned(), "ann"), (world.bob.id().to_owned(), "bob")];
+    let mut members = vec![
+        (world.ann.id().to_owned(), "ann"),
+        (world.bob.id().to_owned(), "bob"),
+    ];
     let carl = Receiver::connect(&world.cluster, 2, "carl", false).await;
     members.push((carl.id().to_owned(), "carl"));
     for (id, _) in &members {
-        assert_eq!(world.status("PUT", &format!("/groups/g/connections/{id}")).await, 200);
+        assert_eq!(
+            world.status("PUT", &format!("/groups/g/connections/{id}")).await,
+            200
+        );
     }
     members.sort();
     let expected: Vec<_> = members
@@ -112,20 +137,37 @@ async fn a_groups_connections_are_listed_in_pages() {
     };
     let whole = list(&latest("/groups/g/connections")).await;
     assert_eq!(whole, json!({ "value": expected }));
-    assert_eq!(list(&latest("/groups/empty/connections")).await, json!({ "value": [] }));
+    assert_eq!(
+        list(&latest("/groups/empty/connections")).await,
+        json!({ "value": [] })
+    );
 
     let first = list(&latest("/groups/g/connections?maxpagesize=2")).await;
     assert_eq!(first["value"], json!(expected[..2]));
     let next = first["nextLink"].as_str().unwrap();
-    let next = next.strip_prefix(&format!("http://{}", world.rest.address())).unwrap();
+    let next = next
+        .strip_prefix(&format!("http://{}", world.rest.address()))
+        .unwrap();
     assert_eq!(list(next).await, json!({ "value": expected[2..] }));
 
     let top = list(&latest("/groups/g/connections?maxpagesize=1&top=2")).await;
     let next = top["nextLink"].as_str().unwrap();
-    let next = next.strip_prefix(&format!("http://{}", world.rest.address())).unwrap();
-    assert_eq!(list(next).await, json!({ "value": expected[1..2] }), "no more than the top");
+    let next = next
+        .strip_prefix(&format!("http://{}", world.rest.address()))
+        .unwrap();
+    assert_eq!(
+        list(next).await,
+        json!({ "value": expected[1..2] }),
+        "no more than the top"
+    );
 
-    for bad in ["maxpagesize=0", "maxpagesize=201", "maxpagesize=x", "top=0", "continuationToken=a%20b"] {
+    for bad in [
+        "maxpagesize=0",
+        "maxpagesize=201",
+        "maxpagesize=x",
+        "top=0",
+        "continuationToken=a%20b",
+    ] {
         let target = latest(&format!("/groups/g/connections?{bad}"));
         let response = world.rest.fetch(&world.rest.request("GET", &target)).await;
         assert_eq!(response.status(), 400, "{bad}");

@@ -9,7 +9,10 @@ use super::{World, nothing, said, say};
 async fn messages_reach_all_a_group_a_user_or_a_connection_on_other_nodes() {
     let mut world = World::start().await;
     let (ann, bob) = (world.ann.id().to_owned(), world.bob.id().to_owned());
-    assert_eq!(world.status("PUT", &format!("/groups/g/connections/{ann}")).await, 200);
+    assert_eq!(
+        world.status("PUT", &format!("/groups/g/connections/{ann}")).await,
+        200
+    );
     for (path, to_ann, to_bob) in [
         ("/:send".to_owned(), true, true),
         ("/%3Asend".to_owned(), true, true),
@@ -38,7 +41,9 @@ async fn messages_reach_all_a_group_a_user_or_a_connection_on_other_nodes() {
 async fn the_older_routes_and_the_newer_version_send_as_well() {
     let mut world = World::start().await;
     let (ann, bob) = (world.ann.id().to_owned(), world.bob.id().to_owned());
-    let join = world.rest.request("PUT", &format!("/api/v1/hubs/demo/groups/g/connections/{ann}"));
+    let join = world
+        .rest
+        .request("PUT", &format!("/api/v1/hubs/demo/groups/g/connections/{ann}"));
     assert_eq!(world.rest.fetch(&join).await.status(), 200);
     for (target, to_ann, to_bob) in [
         ("/api/v1/hubs/demo".to_owned(), true, true),
@@ -66,8 +71,16 @@ async fn names_may_hold_any_character() {
     let mut world = World::start().await;
     let ann = world.ann.id().to_owned();
     for name in ["a%2Fb", "%C3%BC%20%25", ":send", "a+b"] {
-        assert_eq!(world.status("PUT", &format!("/groups/{name}/connections/{ann}")).await, 200);
-        let response = world.rest.send(&format!("/groups/{name}/:send"), &say(name)).await;
+        assert_eq!(
+            world
+                .status("PUT", &format!("/groups/{name}/connections/{ann}"))
+                .await,
+            200
+        );
+        let response = world
+            .rest
+            .send(&format!("/groups/{name}/:send"), &say(name))
+            .await;
         assert_eq!(response.status(), 202, "{name}");
         assert_eq!(world.received().await, [vec![said(name)], nothing()], "{name}");
     }
@@ -83,21 +96,32 @@ async fn names_may_hold_any_character() {
         assert!(response.text().contains(text), "{}", response.text());
     }
     let long = "x".repeat(1_025);
-    assert_eq!(world.rest.send(&format!("/groups/{long}/:send"), &say("x")).await.status(), 400);
+    assert_eq!(
+        world
+            .rest
+            .send(&format!("/groups/{long}/:send"), &say("x"))
+            .await
+            .status(),
+        400
+    );
     world.ends().await;
 }
 
 #[tokio::test]
 async fn arguments_arrive_as_they_were_written() {
     let mut world = World::start().await;
-    let body = r#"{"Target":"T","unknown":1,"ARGUMENTS":[{"b":1,"a":[null,true,-1.5]},"ü",18446744073709551615]}"#;
+    let body =
+        r#"{"Target":"T","unknown":1,"ARGUMENTS":[{"b":1,"a":[null,true,-1.5]},"ü",18446744073709551615]}"#;
     let request = world.rest.request("POST", &dated("/:send"));
     let request = request.header("Content-Type", "application/json").body(body);
     assert_eq!(world.rest.fetch(&request).await.status(), 202);
     let expected = json!([{ "b": 1, "a": [null, true, -1.5] }, "ü", 18_446_744_073_709_551_615_u64]);
     let expected = vec![("T".to_owned(), expected)];
     assert_eq!(world.received().await, [expected.clone(), expected]);
-    for none in [json!({ "target": "T" }), json!({ "target": "T", "arguments": null })] {
+    for none in [
+        json!({ "target": "T" }),
+        json!({ "target": "T", "arguments": null }),
+    ] {
         assert_eq!(world.rest.send("/:send", &none).await.status(), 202);
         let expected = vec![("T".to_owned(), json!([]))];
         assert_eq!(world.received().await, [expected.clone(), expected]);

@@ -5,7 +5,9 @@ use bytes::Bytes;
 
 use super::error::Refusal;
 use crate::hub::Outgoing;
-use crate::protocol::{Binary, DecodeValueError, Decoder, Encoding, HubMessage, HubProtocol, Invocation, Value};
+use crate::protocol::{
+    Binary, DecodeValueError, Decoder, Encoding, HubMessage, HubProtocol, Invocation, Value,
+};
 
 /// How a body is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,7 +69,9 @@ pub(super) fn value(media: Media, body: Bytes) -> Result<Value, Refusal> {
 /// Takes target and arguments out of an object. Names have no case: .NET writes them in its own.
 pub(super) fn outgoing(value: &Value) -> Result<Outgoing, Refusal> {
     let (mut target, mut arguments) = (None, Vec::new());
-    let fields = value.fields().map_err(|error| unreadable("The message", &error))?;
+    let fields = value
+        .fields()
+        .map_err(|error| unreadable("The message", &error))?;
     for (name, value) in fields {
         if name.eq_ignore_ascii_case("target") {
             target = Some(value);
@@ -78,7 +82,11 @@ pub(super) fn outgoing(value: &Value) -> Result<Outgoing, Refusal> {
     let target = target.map(|target| target.decode::<String>());
     let target = match target {
         Some(Ok(target)) if !target.is_empty() => target,
-        _ => return Err(Refusal::invalid("The message needs a target, a text that is not empty.")),
+        _ => {
+            return Err(Refusal::invalid(
+                "The message needs a target, a text that is not empty.",
+            ));
+        }
     };
     Ok(Outgoing {
         target,
@@ -118,7 +126,8 @@ fn framed(body: Bytes) -> Result<Outgoing, Refusal> {
     let mut translated = Vec::new();
     for (other, call) in calls {
         if call.target != first.target || call.arguments.len() != first.arguments.len() {
-            let text = "The messages for different protocols must have the same target and as many arguments.";
+            let text =
+                "The messages for different protocols must have the same target and as many arguments.";
             return Err(Refusal::invalid(text));
         }
         if other != encoding {
@@ -167,7 +176,11 @@ mod tests {
     fn names_have_no_case_and_arguments_are_kept_as_they_are() {
         let outgoing = json("{\"Target\":\"t\", \"x\":{}, \"ARGUMENTS\":[1.50, {\"b\":1,\"a\":2}]}").unwrap();
         assert_eq!(outgoing.target, "t");
-        let arguments: Vec<_> = outgoing.arguments.iter().map(|value| value.bytes().clone()).collect();
+        let arguments: Vec<_> = outgoing
+            .arguments
+            .iter()
+            .map(|value| value.bytes().clone())
+            .collect();
         assert_eq!(arguments, ["1.50", "{\"b\":1,\"a\":2}"]);
         for none in ["{\"target\":\"t\"}", "{\"target\":\"t\",\"arguments\":null}"] {
             assert!(json(none).unwrap().arguments.is_empty());
@@ -197,7 +210,10 @@ mod tests {
         assert_eq!(outgoing.arguments[0].encoding(), Encoding::Json);
         assert_eq!(outgoing.translated[0].encoding(), Encoding::MessagePack);
         body[0] = 0x81;
-        assert!(message(Media::Framed, body.clone().into()).is_err(), "bytes behind it");
+        assert!(
+            message(Media::Framed, body.clone().into()).is_err(),
+            "bytes behind it"
+        );
         body.truncate(8 + 40);
         let alone = message(Media::Framed, body.into()).unwrap();
         assert!(alone.translated.is_empty());

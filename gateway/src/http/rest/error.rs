@@ -106,13 +106,21 @@ impl Refusal {
 
     pub(super) fn key_reused() -> Self {
         let text = "This Idempotency-Key was used for another message; use a new key for a new message.";
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Error.IdempotencyKey.Reused", text)
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "Error.IdempotencyKey.Reused",
+            text,
+        )
     }
 
     fn unavailable() -> Self {
         let text = "The backplane can't be reached. Try again later.";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Backplane.Unavailable", text)
-            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Error.Backplane.Unavailable",
+            text,
+        )
+        .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
     /// The same, told what of the request it is about.
@@ -158,11 +166,9 @@ impl From<Error> for Refusal {
             ),
             Error::ReasonTooLong { .. } | Error::Transcode { .. } => Self::invalid(error.to_string()),
             Error::NoSuchConnection(_) | Error::Disconnected(_) => Self::absent(NO_CONNECTION),
-            Error::Client(text) => Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "Error.Invocation.Failed",
-                text,
-            ),
+            Error::Client(text) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Error.Invocation.Failed", text)
+            }
             Error::NoAnswer { .. } => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 "Error.Invocation.Timeout",

@@ -97,7 +97,10 @@ fn next_link(call: &Call<'_>, after: &str, page: u64, top: Option<u64>) -> Strin
         Some(b"https") => "https",
         _ => "http",
     };
-    let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = request
+        .headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
     let host = request
         .uri
         .authority()

@@ -22,10 +22,12 @@ pub(super) async fn invoke(call: &Call<'_>, body: Body) -> Result<Response, Refu
     let result = hub
         .ask(&connection, &message.target, message.arguments, patience)
         .await?;
-    let result = result.transcode(Encoding::Json).map_err(|source| Error::Transcode {
-        target: message.target,
-        source,
-    })?;
+    let result = result
+        .transcode(Encoding::Json)
+        .map_err(|source| Error::Transcode {
+            target: message.target,
+            source,
+        })?;
     let answer = [b"{\"result\":", result.bytes().as_ref(), b"}"].concat();
     let json = [(header::CONTENT_TYPE, "application/json")];
     Ok((call.success(), json, answer).into_response())

@@ -23,6 +23,15 @@ pub(super) enum Base {
     V1,
 }
 
+impl Base {
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Self::Dated => "/api",
+            Self::V1 => "/api/v1",
+        }
+    }
+}
+
 /// A path below one of the bases.
 #[derive(Debug)]
 pub(super) struct Path<'a> {
@@ -52,13 +61,16 @@ impl<'a> Path<'a> {
         let parts = template.split('/').skip(1);
         let last = self.segments.len().saturating_sub(1);
         parts.clone().count() == self.segments.len()
-            && parts.zip(&self.segments).enumerate().all(|(index, (part, segment))| {
-                if part.starts_with('{') {
-                    index != last || !ACTIONS.contains(&segment.as_ref())
-                } else {
-                    part == segment
-                }
-            })
+            && parts
+                .zip(&self.segments)
+                .enumerate()
+                .all(|(index, (part, segment))| {
+                    if part.starts_with('{') {
+                        index != last || !ACTIONS.contains(&segment.as_ref())
+                    } else {
+                        part == segment
+                    }
+                })
     }
 
     /// What stands in the path for a name of its template, such as `{group}`.

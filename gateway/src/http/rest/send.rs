@@ -123,7 +123,10 @@ pub(super) async fn batch(call: &Call<'_>, body: Body) -> Result<Response, Refus
     }
     let accepted = messages.len();
     let key = key(call)?;
-    let references: Vec<_> = messages.iter().map(|(topic, message)| (topic.clone(), message)).collect();
+    let references: Vec<_> = messages
+        .iter()
+        .map(|(topic, message)| (topic.clone(), message))
+        .collect();
     let content = digest(&references);
     for (index, (topic, message)) in messages.into_iter().enumerate() {
         let once = key.map(|key| Once {
@@ -131,7 +134,9 @@ pub(super) async fn batch(call: &Call<'_>, body: Body) -> Result<Response, Refus
             content: content.clone(),
         });
         let sent = publish(call, topic, message, once.as_ref()).await;
-        sent.map_err(|refusal| refusal.about(&format!("messages[{index}] and those behind it were not sent")))?;
+        sent.map_err(|refusal| {
+            refusal.about(&format!("messages[{index}] and those behind it were not sent"))
+        })?;
     }
     Ok((call.success(), Json(json!({ "accepted": accepted }))).into_response())
 }
@@ -142,7 +147,9 @@ fn items(body: &Value) -> Result<Vec<Value>, Refusal> {
         .iter()
         .find(|(name, _)| name.eq_ignore_ascii_case("messages"));
     let Some((_, messages)) = messages else {
-        return Err(Refusal::invalid("The body must be an object with an array of messages."));
+        return Err(Refusal::invalid(
+            "The body must be an object with an array of messages.",
+        ));
     };
     let messages = body::elements("messages", messages)?;
     if messages.is_empty() || messages.len() > MAX_BATCH {
@@ -209,7 +216,10 @@ mod tests {
             .unwrap();
         assert_eq!(topic, Topic::Group(GroupName::parse("g").unwrap()));
         assert_eq!(message.except, ["c"]);
-        assert_eq!(item("{\"to\":\"all\",\"target\":\"t\"}").unwrap().unwrap().0, Topic::All);
+        assert_eq!(
+            item("{\"to\":\"all\",\"target\":\"t\"}").unwrap().unwrap().0,
+            Topic::All
+        );
         let nobody = item("{\"to\":{\"connection\":\"a b\"},\"target\":\"t\"}");
         assert!(nobody.unwrap().is_none());
         for bad in [

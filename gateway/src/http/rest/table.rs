@@ -2,7 +2,7 @@
 
 use axum::http::Method;
 
-use super::path::Path;
+use super::path::{Base, Path};
 
 /// What a route does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +63,7 @@ impl Verb {
     }
 }
 
-/// Where a route is documented. All are answered below `/api` and `/api/v1`.
+/// Which API a route is of. But for its own ones, the gateway answers each below `/api` and `/api/v1`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Api {
     /// Below `/api`, with `api-version` at least this.
@@ -72,7 +72,7 @@ pub(super) enum Api {
     V1,
     /// Below both.
     Both,
-    /// Nowhere: a spelling that other servers understand too.
+    /// None: a spelling that other servers understand too.
     Tolerated,
     /// Below `/api`, without a version: not of Azure SignalR.
     Own,
@@ -90,6 +90,23 @@ pub(super) struct Route {
     pub(super) success: (u16, u16),
     /// What it is for.
     pub(super) about: &'static str,
+}
+
+impl Route {
+    /// Whether it is answered below this base.
+    pub(super) fn is_answered(&self, base: Base) -> bool {
+        base == Base::Dated || self.api != Api::Own
+    }
+
+    /// Whether it is a route of the API below this base, not one that is answered for the sake of other callers.
+    pub(super) fn is_official(&self, base: Base) -> bool {
+        match self.api {
+            Api::Dated(_) | Api::Own => base == Base::Dated,
+            Api::V1 => base == Base::V1,
+            Api::Both => true,
+            Api::Tolerated => false,
+        }
+    }
 }
 
 /// The first dated version, the one that the SDKs call.
@@ -147,8 +164,8 @@ pub(super) const ROUTES: &[Route] = &[
     route(Verb::Get, "/hubs/{hub}/groups/{group}/connections", Action::ListGroup, Api::Dated(LAST), (200, 200), "List the connections of a group"),
     route(Verb::Put, "/hubs/{hub}/groups/{group}/connections/{connection}", Action::ConnectionJoins, Api::Both, (200, 200), "Put a connection into a group"),
     route(Verb::Delete, "/hubs/{hub}/groups/{group}/connections/{connection}", Action::ConnectionLeaves, Api::Both, (200, 200), "Take a connection out of a group"),
-    route(Verb::Put, "/hubs/{hub}/connections/{connection}/groups/{group}", Action::ConnectionJoins, Api::Tolerated, (200, 200), ""),
-    route(Verb::Delete, "/hubs/{hub}/connections/{connection}/groups/{group}", Action::ConnectionLeaves, Api::Tolerated, (200, 200), ""),
+    route(Verb::Put, "/hubs/{hub}/connections/{connection}/groups/{group}", Action::ConnectionJoins, Api::Tolerated, (200, 200), "Put a connection into a group"),
+    route(Verb::Delete, "/hubs/{hub}/connections/{connection}/groups/{group}", Action::ConnectionLeaves, Api::Tolerated, (200, 200), "Take a connection out of a group"),
 
     route(Verb::Post, "/hubs/{hub}/users/{user}/:send", Action::SendToUser, DATED, (202, 202), "Send to a user"),
     route(Verb::Post, "/hubs/{hub}/users/{user}", Action::SendToUser, Api::V1, (202, 202), "Send to a user"),
@@ -175,7 +192,8 @@ pub(super) enum Found {
 /// The route of a request.
 pub(super) fn find(path: &Path<'_>, method: &Method) -> Found {
     let mut others = Vec::new();
-    for route in ROUTES.iter().filter(|route| path.matches(route.path)) {
+    let known = |route: &&Route| route.is_answered(path.base) && path.matches(route.path);
+    for route in ROUTES.iter().filter(known) {
         if route.verb.takes(method) {
             return Found::Route(route);
         }
@@ -212,8 +230,16 @@ mod tests {
             ("POST", "/api/hubs/chat/groups/:send/:send", Action::SendToGroup),
             ("GET", "/api/hubs/chat/users/u/groups/g", Action::UserIsIn),
             ("HEAD", "/api/hubs/chat/groups/g/users/u", Action::UserIsIn),
-            ("DELETE", "/api/hubs/chat/connections/c/groups", Action::ConnectionLeavesAll),
-            ("DELETE", "/api/hubs/chat/connections/c/groups/g", Action::ConnectionLeaves),
+            (
+                "DELETE",
+                "/api/hubs/chat/connections/c/groups",
+                Action::ConnectionLeavesAll,
+            ),
+            (
+                "DELETE",
+                "/api/hubs/chat/connections/c/groups/g",
+                Action::ConnectionLeaves,
+            ),
             ("GET", "/api/hubs/chat/groups/g/connections", Action::ListGroup),
             ("HEAD", "/api/health", Action::Health),
         ] {
@@ -235,7 +261,12 @@ mod tests {
     fn a_route_is_in_the_table_once() {
         for (index, route) in ROUTES.iter().enumerate() {
             let same = |other: &Route| other.verb == route.verb && other.path == route.path;
-            assert!(!ROUTES[index + 1..].iter().any(same), "{:?} {}", route.verb, route.path);
+            assert!(
+                !ROUTES[index + 1..].iter().any(same),
+                "{:?} {}",
+                route.verb,
+                route.path
+            );
         }
     }
 }

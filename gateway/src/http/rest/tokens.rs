@@ -39,7 +39,9 @@ pub(super) fn generate(call: &Call<'_>) -> Result<Response, Refusal> {
     let roles: Vec<_> = call.all("role").collect();
     let auth = &call.app().options().auth;
     let host = auth.audience_hosts.first().map(String::as_str);
-    let host = host.or_else(|| requested_host(call.request())).unwrap_or("localhost");
+    let host = host
+        .or_else(|| requested_host(call.request()))
+        .unwrap_or("localhost");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let claims = Claims {
         aud: format!("http://{host}/client/?hub={}", call.hub().name()),

@@ -1,0 +1,64 @@
+//! The way from one hub's log to its sink.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::backplane::{Delivery, HubSink, Message};
+use crate::position::Offset;
+use crate::topic::Topic;
+use crate::wire::Envelope;
+
+/// Most deliveries that the sink is given at once.
+const BATCH: usize = 256;
+
+/// What waits for the sink.
+pub(super) struct Item {
+    /// Nothing for one that only asks how far the sink is.
+    pub(super) delivery: Option<Delivery>,
+    /// Told once the sink was given the delivery.
+    pub(super) done: Option<oneshot::Sender<()>>,
+}
+
+impl Item {
+    pub(super) fn message(topic: &Topic, offset: Offset, envelope: &Arc<Envelope>) -> Self {
+        let message = Message {
+            topic: topic.clone(),
+            offset,
+            envelope: Arc::clone(envelope),
+        };
+        Self {
+            delivery: Some(Delivery::Message(message)),
+            done: None,
+        }
+    }
+}
+
+/// Hands deliveries to the sink, in the order they came in, until cancelled.
+pub(super) async fn run_lane(
+    sink: Arc<dyn HubSink>,
+    mut items: mpsc::Receiver<Item>,
+    closing: CancellationToken,
+) {
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        let received = tokio::select! {
+            biased;
+            () = closing.cancelled() => 0,
+            received = items.recv_many(&mut batch, BATCH) => received,
+        };
+        if received == 0 {
+            return;
+        }
+        let (deliveries, done): (Vec<_>, Vec<_>) =
+            batch.drain(..).map(|item| (item.delivery, item.done)).unzip();
+        let deliveries: Vec<_> = deliveries.into_iter().flatten().collect();
+        if !deliveries.is_empty() {
+            sink.deliver(&deliveries);
+        }
+        for done in done.into_iter().flatten() {
+            let _ = done.send(()); // the caller may have stopped waiting
+        }
+    }
+}

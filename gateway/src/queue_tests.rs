@@ -1,0 +1,125 @@
+use std::sync::Arc;
+
+use super::*;
+
+#[tokio::test]
+async fn chunks_come_out_in_order_and_within_the_batch_bound() {
+    let queue = ByteQueue::new(100);
+    for chunk in ["aaaa", "bbbb", "cccc"] {
+        queue.try_push(Bytes::from(chunk)).unwrap();
+    }
+    let mut batch = Vec::new();
+    assert_eq!(queue.take(&mut batch, 8).await, Taken::Some);
+    assert_eq!(batch, ["aaaa", "bbbb"]);
+    batch.clear();
+    queue.close();
+    assert_eq!(queue.take(&mut batch, 8).await, Taken::Some);
+    assert_eq!(batch, ["cccc"]);
+    assert_eq!(queue.take(&mut batch, 8).await, Taken::End);
+}
+
+#[tokio::test]
+async fn over_the_bound_a_push_is_refused_and_a_waiting_push_goes_on_after_a_take() {
+    let queue = Arc::new(ByteQueue::new(10));
+    queue.try_push(Bytes::from_static(b"12345678")).unwrap();
+    assert_eq!(
+        queue.try_push(Bytes::from_static(b"abc")),
+        Err(PushError::Full { queued: 8 })
+    );
+    let waiting = tokio::spawn({
+        let queue = Arc::clone(&queue);
+        async move { queue.push(Bytes::from_static(b"abc")).await }
+    });
+    let mut batch = Vec::new();
+    while batch.len() < 2 {
+        assert_eq!(queue.take(&mut batch, 100).await, Taken::Some);
+    }
+    assert_eq!(waiting.await.unwrap(), Ok(()));
+    assert_eq!(batch, ["12345678", "abc"]);
+    assert_eq!(queue.queued_bytes(), 0);
+}
+
+#[tokio::test]
+async fn what_was_not_acknowledged_comes_again_behind_its_number() {
+    let queue = ByteQueue::held(100);
+    queue.keep();
+    queue.try_push_numbered(Bytes::from_static(b"one"), 10).unwrap();
+    queue.open_one(Bytes::from_static(b"hello"));
+    let mut batch = Vec::new();
+    queue.take(&mut batch, 100).await;
+    assert_eq!(batch, ["hello"], "the rest is held back");
+    queue.release();
+    queue.try_push(Bytes::from_static(b"ping")).unwrap();
+    queue.try_push_numbered(Bytes::from_static(b"two"), 20).unwrap();
+    queue.take(&mut batch, 100).await;
+    queue.try_push_numbered(Bytes::from_static(b"three"), 30).unwrap();
+    assert_eq!(batch, ["hello", "one", "ping", "two"]);
+
+    assert_eq!(queue.acknowledge(1), Some((1, 10)));
+    for _ in 0..2 {
+        assert!(queue.rewind(|first| Some(Bytes::from(format!("from {first}")))));
+        batch.clear();
+        queue.take(&mut batch, 100).await;
+        assert_eq!(batch, ["from 2", "two", "three"]);
+    }
+    assert_eq!(queue.acknowledge(9), Some((3, 30)));
+    assert_eq!(queue.acknowledge(9), None);
+    assert!(queue.rewind(|first| Some(Bytes::from(format!("from {first}")))));
+    batch.clear();
+    queue.take(&mut batch, 100).await;
+    assert_eq!(batch, ["from 4"]);
+}
+
+#[tokio::test]
+async fn kept_chunks_beyond_the_bound_are_dropped_and_that_is_known() {
+    let queue = ByteQueue::held(200);
+    queue.keep();
+    queue.open_one(Bytes::new());
+    queue.release();
+    let mut batch = Vec::new();
+    for place in 1..=3 {
+        queue
+            .try_push_numbered(Bytes::from(vec![b'x'; 90]), place)
+            .unwrap();
+        queue.take(&mut batch, 1_000).await;
+        assert_eq!(queue.can_rewind(), place < 3);
+    }
+    assert!(!queue.rewind(|_| None));
+    assert_eq!(queue.acknowledge(2), Some((2, 2)));
+    assert!(!queue.can_rewind());
+    queue.try_push_numbered(Bytes::from_static(b"four"), 4).unwrap();
+    queue.take(&mut batch, 1_000).await;
+    assert_eq!(queue.acknowledge(3), Some((3, 3)));
+    batch.clear();
+    assert!(queue.rewind(|first| Some(Bytes::from(format!("from {first}")))));
+    queue.take(&mut batch, 1_000).await;
+    assert_eq!(batch, ["from 4", "four"]);
+}
+
+#[tokio::test]
+async fn a_queue_goes_on_where_another_one_ended() {
+    let queue = ByteQueue::held(30);
+    queue.keep();
+    queue.try_push_numbered(Bytes::from_static(b"live"), 90).unwrap();
+    let kept = VecDeque::from([
+        (Bytes::from_static(b"eight"), 70),
+        (Bytes::from_static(b"nine"), 80),
+    ]);
+    assert!(!queue.go_on(8, VecDeque::from([(Bytes::from_static(&[0; 121]), 1)]), |_| None));
+    assert!(queue.go_on(8, kept, |first| Some(Bytes::from(format!("from {first}")))));
+    let mut batch = Vec::new();
+    queue.take(&mut batch, 100).await;
+    assert_eq!(batch, ["from 8", "eight", "nine", "live"]);
+    assert_eq!(queue.acknowledge(9), Some((9, 80)));
+    assert_eq!(queue.acknowledge(10), Some((10, 90)));
+}
+
+#[tokio::test]
+async fn a_held_queue_begins_with_the_opening_chunk() {
+    let queue = ByteQueue::held(100);
+    queue.try_push(Bytes::from_static(b"early")).unwrap();
+    queue.open(Bytes::from_static(b"first"));
+    let mut batch = Vec::new();
+    assert_eq!(queue.take(&mut batch, 100).await, Taken::Some);
+    assert_eq!(batch, ["first", "early"]);
+}
