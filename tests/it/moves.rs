@@ -137,9 +137,9 @@ async fn streams_and_uploads_go_on_where_they_began() {
         let message = client.numbered().await;
         assert_eq!(message["type"], 2);
         if message["invocationId"] == "s" {
-            items += 1
+            items += 1;
         } else {
-            endless += 1
+            endless += 1;
         }
     }
     // The client knows that its four messages arrived, and how far it was sent.
@@ -164,7 +164,7 @@ async fn streams_and_uploads_go_on_where_they_began() {
             (Some(2), Some("s")) => counted.push(message["item"].as_u64().expect("a number")),
             (Some(2), Some("e")) => {}
             (Some(3), Some(id)) => {
-                ended.push((id.to_owned(), message["result"].clone(), message["error"].clone()))
+                ended.push((id.to_owned(), message["result"].clone(), message["error"].clone()));
             }
             _ => panic!("{message}"),
         }

@@ -121,7 +121,7 @@ impl Checkpoints {
         match hub.shared().backplane().handed_on(hub.name()).await {
             Ok(position) => sessions.iter().for_each(|session| session.advance(&position)),
             Err(error) => {
-                tracing::debug!(hub = %hub.name(), %error, "checkpoints of quiet sessions could not be moved")
+                tracing::debug!(hub = %hub.name(), %error, "checkpoints of quiet sessions could not be moved");
             }
         }
     }
