@@ -65,9 +65,12 @@ pub async fn history_and_what_is_received_meet_where_a_connection_enters(nodes: 
     let members = open(nodes, HubOptions::default()).await;
     let (publisher, member) = (members[0].clone(), members.last().unwrap());
     let begin = member.node.position(&member.hub).await.unwrap();
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
     let publishing = tokio::spawn(async move {
-        let published = publish(&publisher, 300).await;
-        publisher.publish(Topic::All, "end").await;
+        let mut published = Vec::new();
+        while stopped.try_recv().is_err() {
+            published.extend(publish(&publisher, 10).await);
+        }
         published
     });
     let mut received = Vec::new();
@@ -77,7 +80,9 @@ pub async fn history_and_what_is_received_meet_where_a_connection_enters(nodes: 
         assert!(history.iter().all(|offset| *offset < position.offset));
         received.push((id, history));
     }
+    stop.send(()).unwrap();
     let published = publishing.await.unwrap();
+    member.publish(Topic::All, "end").await;
     for (id, history) in received {
         let live = member.sink.received_until(&id, "end").await;
         let live = live

@@ -22,7 +22,11 @@ async fn a_group_needs_a_role_that_lets_join_it() {
         (&[][..], "group=a", Some("a")),
         (&["hubcast.join.a"], "group=a&group=b%20c", Some("b c")),
         (&["hubcast.send"], "group=a", Some("a")),
-        (&["hubcast.join.a", "hubcast.join.b*"], "group=a&group=b%20c", None),
+        (
+            &["hubcast.join.a", "hubcast.join.b*"],
+            "group=a&group=b%20c",
+            None,
+        ),
         (&["hubcast.join"], "group=a", None),
         (&[], "", None),
     ] {
@@ -36,7 +40,10 @@ async fn a_group_needs_a_role_that_lets_join_it() {
             assert_eq!(head.status, 200, "{roles:?} {query}");
         }
     }
-    let request = events(&format!("group=a&access_token={}", token(&["hubcast.join.a"])), "");
+    let request = events(
+        &format!("group=a&access_token={}", token(&["hubcast.join.a"])),
+        "",
+    );
     let (_, source) = EventSource::start(node, &request).await;
     let mut source = source.begun().await;
     send(&mut other, "a", "0").await;
@@ -62,7 +69,11 @@ async fn a_forged_id_is_refused_and_an_empty_one_is_none() {
     let turned: String = id.chars().rev().collect();
     for forged in ["0", "nonsense!", turned.as_str(), &id[1..], &format!("{id}A")] {
         let (status, text) = EventSource::refusal(node, &events("", forged)).await;
-        assert_eq!((status, text.as_str()), (400, "Last-Event-ID is no id of this hub"), "{forged}");
+        assert_eq!(
+            (status, text.as_str()),
+            (400, "Last-Event-ID is no id of this hub"),
+            "{forged}"
+        );
         let query = format!("since={forged}").replace('!', "%21");
         assert_eq!(EventSource::refusal(node, &events(&query, "")).await.0, 400);
     }
@@ -77,7 +88,10 @@ async fn a_forged_id_is_refused_and_an_empty_one_is_none() {
 
 #[tokio::test]
 async fn what_can_not_be_asked_for_is_refused() {
-    let cluster = Plan::one_node().set("limits.groups_per_connection", 3).start().await;
+    let cluster = Plan::one_node()
+        .set("limits.groups_per_connection", 3)
+        .start()
+        .await;
     let node = cluster.nodes[0].address();
     for query in [
         "group=",
@@ -91,7 +105,10 @@ async fn what_can_not_be_asked_for_is_refused() {
         assert_eq!(status, 400, "{query}: {text}");
         assert!(!text.is_empty());
     }
-    let mut same = EventSource::open(node, "group=a&group=b&group=a&group=b&group=c").await.begun().await;
+    let mut same = EventSource::open(node, "group=a&group=b&group=a&group=b&group=c")
+        .await
+        .begun()
+        .await;
     let mut other = sender(&cluster, 0).await;
     send(&mut other, "c", "0").await;
     assert_eq!(same.texts(1).await, texts(0..1));

@@ -52,9 +52,17 @@ async fn a_browser_misses_nothing_while_nodes_are_killed() {
         }
     }
     send(&mut other, "g", "end").await;
-    let line = timeout(BOUND, lines.next_line()).await.expect("the end arrives").unwrap();
+    let line = timeout(BOUND, lines.next_line())
+        .await
+        .expect("the end arrives")
+        .unwrap();
     let line = line.expect("the browser tells what it has received");
     let told: Value = serde_json::from_str(line.strip_prefix("received ").unwrap()).unwrap();
     assert_eq!(told["failed"], false, "{told}");
-    assert_eq!(told["received"], Value::from(texts(0..400)), "lost {} times", told["lost"]);
+    assert_eq!(
+        told["received"],
+        Value::from(texts(0..400)),
+        "lost {} times",
+        told["lost"]
+    );
 }

@@ -19,7 +19,11 @@ async fn who_comes_back_to_another_node_gets_exactly_what_it_missed() {
     let mut again = resume(&cluster, 2, "group=g", &last).await;
     assert_eq!(again.texts(100).await, texts(20..120));
     send(&mut other, "g", "120").await;
-    assert_eq!(again.texts(1).await, texts(120..121), "nothing comes between or twice");
+    assert_eq!(
+        again.texts(1).await,
+        texts(120..121),
+        "nothing comes between or twice"
+    );
     drop((again, other));
     cluster.is_tidy().await;
 }
@@ -33,7 +37,8 @@ async fn who_has_received_nothing_lacks_nothing_either() {
     let last = source.last_id.clone();
     drop(source);
     send_all(&mut other, "g", 3..6).await;
-    let mut again = EventSource::open(cluster.nodes[2].address(), &format!("group=g&lastEventId={last}")).await;
+    let mut again =
+        EventSource::open(cluster.nodes[2].address(), &format!("group=g&lastEventId={last}")).await;
     assert_eq!(again.texts(3).await, texts(3..6));
 }
 

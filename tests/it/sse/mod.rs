@@ -36,7 +36,10 @@ fn texts(numbers: std::ops::Range<usize>) -> Vec<Value> {
 }
 
 async fn open(cluster: &Cluster, node: usize, query: &str) -> EventSource {
-    EventSource::open(cluster.nodes[node].address(), query).await.begun().await
+    EventSource::open(cluster.nodes[node].address(), query)
+        .await
+        .begun()
+        .await
 }
 
 async fn resume(cluster: &Cluster, node: usize, query: &str, last_id: &str) -> EventSource {

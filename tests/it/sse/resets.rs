@@ -15,7 +15,10 @@ async fn a_reader_whose_messages_were_trimmed_is_told_first() {
     send_all(&mut other, "g", 0..300).await;
     let mut again = resume(&cluster, 2, "group=g", &last).await;
     let reset = again.event().await;
-    assert_eq!((reset.name.as_str(), &reset.data), ("reset", &json!({ "reason": "trimmed" })));
+    assert_eq!(
+        (reset.name.as_str(), &reset.data),
+        ("reset", &json!({ "reason": "trimmed" }))
+    );
     assert_ne!(reset.id, last, "from here on it is exact again");
     send(&mut other, "g", "300").await;
     assert_eq!(again.texts(1).await, texts(300..301));
@@ -35,10 +38,16 @@ async fn a_new_log_is_told_to_those_who_are_here_and_to_those_who_come_back() {
     cluster.redis().kill();
     cluster.redis().restart().await;
     let reset = stays.event().await;
-    assert_eq!((reset.name.as_str(), reset.data), ("reset", json!({ "reason": "epoch" })));
+    assert_eq!(
+        (reset.name.as_str(), reset.data),
+        ("reset", json!({ "reason": "epoch" }))
+    );
     let mut again = resume(&cluster, 2, "group=g", &old).await;
     let reset = again.event().await;
-    assert_eq!((reset.name.as_str(), reset.data), ("reset", json!({ "reason": "epoch" })));
+    assert_eq!(
+        (reset.name.as_str(), reset.data),
+        ("reset", json!({ "reason": "epoch" }))
+    );
     let mut other = sender(&cluster, 1).await;
     send_all(&mut other, "g", 0..5).await;
     assert_eq!(stays.texts(5).await, texts(0..5));

@@ -37,7 +37,10 @@ async fn messages_of_other_nodes_arrive_as_named_events_with_ids() {
     assert_eq!(tea.name, "GroupMessage");
     assert_eq!(tea.data, json!(["tea", "ready\r\nevent: x\n\n€😀"]));
     let all = source.event().await;
-    assert_eq!((all.name.as_str(), all.data), ("ReceiveMessage", json!(["ann", "hi"])));
+    assert_eq!(
+        (all.name.as_str(), all.data),
+        ("ReceiveMessage", json!(["ann", "hi"]))
+    );
     let milk = source.event().await;
     assert_eq!(milk.data, json!(["milk", "sour"]));
     assert!(tea.id != all.id && all.id != milk.id);
@@ -55,7 +58,10 @@ async fn a_user_receives_its_own_messages_and_messagepack_comes_as_json() {
     let call = rmp(&json!([1, {}, null, "SendToUser", ["ann", "hello"], []]));
     other.send(&call).await;
     let event = source.event().await;
-    assert_eq!((event.name.as_str(), event.data), ("UserMessage", json!(["hello"])));
+    assert_eq!(
+        (event.name.as_str(), event.data),
+        ("UserMessage", json!(["hello"]))
+    );
     cluster.logs_are_clean();
 }
 
@@ -104,7 +110,10 @@ async fn streams_work_over_http2_too() {
 
 #[tokio::test]
 async fn a_quiet_stream_is_kept_alive_by_comments() {
-    let cluster = Plan::nodes(1).set("timeouts.keep_alive_seconds", 0.1).start().await;
+    let cluster = Plan::nodes(1)
+        .set("timeouts.keep_alive_seconds", 0.1)
+        .start()
+        .await;
     let mut source = open(&cluster, 0, "group=g").await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let mut other = sender(&cluster, 0).await;
@@ -122,7 +131,10 @@ async fn a_node_that_leaves_says_so_and_its_readers_go_on_elsewhere() {
     assert_eq!(source.texts(5).await, texts(0..5));
     cluster.nodes[0].terminate();
     let close = source.event().await;
-    assert_eq!((close.name.as_str(), &close.data), ("close", &json!({ "error": null, "allowReconnect": true })));
+    assert_eq!(
+        (close.name.as_str(), &close.data),
+        ("close", &json!({ "error": null, "allowReconnect": true }))
+    );
     assert_eq!(source.next().await, None);
     send_all(&mut other, "g", 5..10).await;
     let mut source = resume(&cluster, 2, "group=g", &source.last_id).await;
@@ -177,7 +189,10 @@ async fn only_get_opens_a_stream_and_only_of_hubs_that_there_are() {
         let (status, _) = EventSource::refusal(node, &Request::new(method, "/sse/demo")).await;
         assert_eq!(status, 405, "{method}");
     }
-    assert_eq!(EventSource::refusal(node, &Request::get("/sse/none")).await.0, 404);
+    assert_eq!(
+        EventSource::refusal(node, &Request::get("/sse/none")).await.0,
+        404
+    );
     let mut asking = HubClient::connect(&Arc::new(cluster.door_on(0).on(0)), Transport::WebSockets).await;
     let _source = open(&cluster, 0, "").await;
     let who = asking.result("WhoAmI", json!([])).await;
