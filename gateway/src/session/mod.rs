@@ -409,6 +409,14 @@ impl Session {
         self.topics.lock().take().unwrap_or_default()
     }
 
+    /// Whether it receives anything.
+    fn receives(&self) -> bool {
+        self.topics
+            .lock()
+            .as_ref()
+            .is_some_and(|topics| !topics.is_empty())
+    }
+
     /// Whether [`take_topics`](Self::take_topics) was called.
     pub(crate) fn has_left(&self) -> bool {
         self.topics.lock().is_none()

@@ -123,9 +123,9 @@ impl Session {
         self.reader.is_some()
     }
 
-    /// Tells a reader that messages may be missing.
+    /// Tells a reader that messages may be missing. One that has not entered yet will see by its place in the log.
     pub(crate) fn tell_gap(&self, gap: &Gap) {
-        if self.is_reader() {
+        if self.is_reader() && self.receives() {
             let why = match gap {
                 Gap::NewEpoch(_) => Why::Epoch,
                 Gap::Trimmed(_) => Why::Trimmed,

@@ -1,6 +1,7 @@
 //! Where nobody can say what was missed, that is said.
 
 use hubcast_tests::cluster::Plan;
+use hubcast_tests::eventually::eventually;
 use serde_json::json;
 
 use super::{open, resume, send, send_all, sender, texts};
@@ -42,12 +43,18 @@ async fn a_new_log_is_told_to_those_who_are_here_and_to_those_who_come_back() {
         (reset.name.as_str(), reset.data),
         ("reset", json!({ "reason": "epoch" }))
     );
-    let mut again = resume(&cluster, 2, "group=g", &old).await;
-    let reset = again.event().await;
+    // While the node has no Redis yet, its streams end at once.
+    let (mut again, reset) = eventually("a stream begins", async || {
+        let mut again = resume(&cluster, 2, "group=g", &old).await;
+        let event = again.next().await?;
+        Some((again, event))
+    })
+    .await;
     assert_eq!(
         (reset.name.as_str(), reset.data),
         ("reset", json!({ "reason": "epoch" }))
     );
+    assert_ne!(reset.id, old);
     let mut other = sender(&cluster, 1).await;
     send_all(&mut other, "g", 0..5).await;
     assert_eq!(stays.texts(5).await, texts(0..5));

@@ -146,7 +146,7 @@ async fn a_slow_reader_harms_only_itself_and_goes_on_where_it_was() {
     const COUNT: usize = 1_500;
     let mut cluster = Plan::nodes(2)
         .set("limits.message_bytes", 16_384)
-        .set("limits.outbox_bytes", 65_536)
+        .set("limits.outbox_bytes", 524_288)
         .start()
         .await;
     let slow = open(&cluster, 0, "group=g").await;
