@@ -18,8 +18,11 @@ use crate::cluster::ServeNode;
 use crate::error::Error;
 use crate::http;
 use crate::hub::{Hub, HubHandle, HubRuntime, Shared};
+use crate::limits::Gate;
 use crate::options::Options;
 use crate::session::CloseReason;
+#[cfg(feature = "cli")]
+use crate::telemetry::labels::LimitLabel;
 use crate::telemetry::metrics::Metrics;
 
 /// Time between two sessions that leave a node which drains, if the deadline allows for it.
@@ -193,6 +196,16 @@ impl Gateway {
         http::router(self.app.clone())
     }
 
+    /// What a request may begin with, for whoever serves the router.
+    #[cfg(feature = "cli")]
+    pub(crate) fn heads(&self) -> http::Heads {
+        let shared = &self.app.inner.shared;
+        http::Heads {
+            most: shared.options().limits.headers,
+            refused: shared.metrics().limited.get(LimitLabel::Headers).clone(),
+        }
+    }
+
     /// A hub, for use outside of its methods.
     ///
     /// # Errors
@@ -292,6 +305,7 @@ struct Inner {
     authenticator: Authenticator,
     servers: ServerAuthenticator,
     origins: Origins,
+    gate: Gate,
     draining: AtomicBool,
     /// Puts sessions into an order of this process's own.
     jitter: RandomState,
@@ -316,6 +330,7 @@ impl App {
     ) -> Self {
         let options = shared.options();
         let origins = Origins::new(&options.cors);
+        let gate = Gate::new(options);
         let draining = AtomicBool::new(false);
         Self {
             inner: Arc::new(Inner {
@@ -324,6 +339,7 @@ impl App {
                 authenticator,
                 servers,
                 origins,
+                gate,
                 draining,
                 jitter: RandomState::new(),
                 leaving: CancellationToken::new(),
@@ -355,6 +371,11 @@ impl App {
 
     pub(crate) fn origins(&self) -> &Origins {
         &self.inner.origins
+    }
+
+    /// Who counts the connections of users and addresses.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.inner.gate
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -398,10 +419,15 @@ impl App {
         }
     }
 
-    /// Whether the node takes one more connection.
+    /// Whether `limits.connections` leaves room for one more.
     pub(crate) fn has_room(&self) -> bool {
         let limit = self.inner.shared.options().limits.connections;
-        !self.is_draining() && (limit == 0 || self.connections() < limit)
+        limit == 0 || self.connections() < limit
+    }
+
+    /// Whether the node takes no new connections because it leaves.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Acquire)
     }
 
     /// The metrics page, with what is only known by looking.
@@ -436,9 +462,5 @@ impl App {
 
     fn connections(&self) -> usize {
         self.inner.hubs.values().map(|hub| hub.registry().len()).sum()
-    }
-
-    fn is_draining(&self) -> bool {
-        self.inner.draining.load(Ordering::Acquire)
     }
 }

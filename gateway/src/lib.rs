@@ -33,6 +33,7 @@ mod fanout;
 mod gateway;
 mod http;
 mod hub;
+mod limits;
 #[cfg(feature = "cli")]
 mod node;
 mod options;
@@ -56,6 +57,6 @@ pub use hub::{
 pub use hubcast_backplane as backplane;
 pub use options::{
     AuthOptions, CorsOptions, HubDefaults, KeyAge, KeyInterval, Leeway, Limits, OptionError, Options,
-    Timeouts,
+    ServerOptions, Timeouts,
 };
 pub use tester::{Called, Closed, HubTester, TestCall, TestClient, TestClientBuilder, TestUpload};

@@ -63,7 +63,13 @@ pub(crate) async fn run(config: Config, ready: impl FnOnce(Listening)) -> anyhow
     ready(Listening { address, demo_key });
 
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(http::serve(listener, router, stop.clone(), config.drain.deadline));
+    let serving = tokio::spawn(http::serve(
+        listener,
+        router,
+        gateway.heads(),
+        stop.clone(),
+        config.drain.deadline,
+    ));
     stopped.wait().await;
     tokio::select! {
         outcome = drain(&config, &gateway, &stop, serving) => outcome,

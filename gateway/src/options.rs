@@ -1,12 +1,16 @@
 //! What a gateway is set to: limits, times, origins, keys. The binary reads the same structures from its configuration.
 
 mod auth;
+mod limits;
+mod server;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
 pub use auth::{AuthOptions, KeyAge, KeyInterval, Leeway};
+pub use limits::Limits;
+pub use server::ServerOptions;
 
 /// Settings of a [`Gateway`](crate::Gateway). Every field has a default that suits production, but that nobody can connect
 /// before `auth` says who may.
@@ -33,6 +37,8 @@ pub struct Options {
     pub auth: AuthOptions,
     /// Which web pages may connect.
     pub cors: CorsOptions,
+    /// What stands before the gateway.
+    pub server: ServerOptions,
     /// Bounds on sizes and counts.
     pub limits: Limits,
     /// Bounds on time.
@@ -58,54 +64,6 @@ pub struct CorsOptions {
     /// Origins such as `https://app.example.org` whose pages may connect with credentials, besides pages of the
     /// gateway's own origin. `*` admits every origin.
     pub allowed_origins: Vec<String>,
-}
-
-/// Bounds on sizes and counts that a peer controls. All but `connections` may differ from hub to hub: see
-/// [`Hub::configure`](crate::Hub::configure).
-///
-/// ```
-/// use hubcast::{Hub, Options};
-///
-/// let mut options = Options::default();
-/// options.limits.connections = 20_000;
-/// options.limits.message_bytes = 4 * 1024;
-/// let photos = Hub::new("photos").configure(|hub| {
-///     hub.limits.message_bytes = 2 * 1024 * 1024;
-///     hub.limits.http_body_bytes = 4 * 1024 * 1024; // holds one message
-///     hub.limits.outbox_bytes = 8 * 1024 * 1024; // so does this
-/// });
-/// ```
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// Largest hub message from a client, with its separator or length prefix.
-    pub message_bytes: usize,
-    /// Largest body of a POST.
-    pub http_body_bytes: usize,
-    /// Bytes that may wait for one client. Over it the connection is closed as a slow consumer.
-    pub outbox_bytes: usize,
-    /// Bytes of a client that may wait for its hub before its POST has to wait.
-    pub inbox_bytes: usize,
-    /// Groups that one connection may be in.
-    pub groups_per_connection: usize,
-    /// Streams, in either direction, that one connection may have open.
-    pub streams_per_connection: usize,
-    /// Connections that one node accepts; 0 for no bound.
-    pub connections: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            message_bytes: 32 * 1024,
-            http_body_bytes: 1024 * 1024,
-            outbox_bytes: 1024 * 1024,
-            inbox_bytes: 64 * 1024,
-            groups_per_connection: 1_000,
-            streams_per_connection: 100,
-            connections: 0,
-        }
-    }
 }
 
 /// Bounds on time. May differ from hub to hub: see [`Hub::configure`](crate::Hub::configure).
@@ -258,66 +216,24 @@ impl Options {
                 "may not hold * with auth.cookie: every page could act as its visitor; list the origins";
             return fail("cors.allowed_origins", problem.to_owned());
         }
+        self.server.check()?;
         self.check_sizes()?;
         self.check_times()
     }
 
     fn check_sizes(&self) -> Result<(), OptionError> {
-        let limits = &self.limits;
-        let at_least = |key, value: usize, least: usize, why: &str| {
-            if value < least {
-                return Err(OptionError {
-                    key,
-                    problem: format!("is {value}, must be at least {least} ({why})"),
-                });
-            }
-            Ok(())
-        };
-        at_least(
-            "limits.message_bytes",
-            limits.message_bytes,
-            256,
-            "a handshake must fit",
-        )?;
-        at_least(
-            "limits.http_body_bytes",
-            limits.http_body_bytes,
-            limits.message_bytes,
-            "limits.message_bytes",
-        )?;
-        at_least(
-            "limits.outbox_bytes",
-            limits.outbox_bytes,
-            limits.message_bytes,
-            "limits.message_bytes",
-        )?;
-        at_least(
-            "limits.inbox_bytes",
-            limits.inbox_bytes,
-            1024,
-            "smaller than one read",
-        )?;
-        at_least(
-            "limits.groups_per_connection",
-            limits.groups_per_connection,
-            1,
-            "groups would be useless",
-        )?;
+        self.limits.check()?;
+        let hubs = &self.hubs;
         at_least(
             "hubs.parallel_invocations",
-            self.hubs.parallel_invocations,
+            hubs.parallel_invocations,
             1,
             "nothing could run",
         )?;
-        at_least(
-            "hubs.stream_buffer",
-            self.hubs.stream_buffer,
-            1,
-            "no item would fit",
-        )?;
+        at_least("hubs.stream_buffer", hubs.stream_buffer, 1, "no item would fit")?;
         at_least(
             "hubs.retention_messages",
-            self.hubs.retention_messages,
+            hubs.retention_messages,
             1,
             "a lost connection could not be repaired",
         )
@@ -355,6 +271,14 @@ impl Options {
         }
         Ok(())
     }
+}
+
+fn at_least(key: &'static str, value: usize, least: usize, why: &str) -> Result<(), OptionError> {
+    if value < least {
+        let problem = format!("is {value}, must be at least {least} ({why})");
+        return Err(OptionError { key, problem });
+    }
+    Ok(())
 }
 
 fn is_origin(text: &str) -> bool {

@@ -11,6 +11,7 @@ mod auth;
 mod backend;
 mod carried;
 mod chaos;
+mod cli;
 mod clients;
 mod fanout;
 mod hostile;

@@ -172,6 +172,8 @@ backend gateways
     balance roundrobin
     option httpchk GET /readyz
     http-check expect status 200
+    retry-on conn-failure empty-response
+    http-request disable-l7-retry unless {{ req.hdr(Upgrade) -i websocket }}
     default-server check inter 100ms fall 1 rise 1
 {servers}"
     )

@@ -1,11 +1,12 @@
 //! `hubcast check`: is the configuration right, and what is in effect?
 
-use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use clap::Args;
+use serde_json::{Map, Value, json};
 
-use super::{ConfigArgs, Failure, serve};
+use super::{ConfigArgs, Failure, output::print, serve};
+use crate::config::Loaded;
 
 /// Flags of `hubcast check`.
 #[derive(Args)]
@@ -13,6 +14,9 @@ pub(super) struct CheckArgs {
     /// Print nothing but the connection string for SDKs of Azure SignalR, with the access key
     #[arg(long)]
     connection_string: bool,
+    /// Print one JSON object, for scripts
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -28,14 +32,28 @@ pub(super) fn run(args: CheckArgs) -> Result<(), Failure> {
             Ok(address) => serve::connection_string(serve::reachable(address), key),
             Err(_) => serve::connection_string(listen, key), // a host's name
         };
-        writeln!(io::stdout(), "{string}")?;
-        return Ok(());
+        return print(args.json, &json!({ "connectionString": string }), &string);
     }
-    io::stdout().write_all(loaded.config.to_toml(&loaded.origins).as_bytes())?;
-    if !loaded.config.admits_anyone() {
-        eprintln!("hubcast: {}", serve::NOBODY_CAN_CONNECT);
+    let warning = (!loaded.config.admits_anyone()).then_some(serve::NOBODY_CAN_CONNECT);
+    let text = loaded.config.to_toml(&loaded.origins);
+    print(args.json, &object(&loaded, &text, warning)?, &text)?;
+    if let Some(warning) = warning.filter(|_| !args.json) {
+        eprintln!("hubcast: {warning}");
     }
     Ok(())
+}
+
+/// The same for scripts: what is in effect, where it comes from when it is no default, and what is doubtful.
+fn object(loaded: &Loaded, text: &str, warning: Option<&str>) -> Result<Value, Failure> {
+    let config: toml::Table = text
+        .parse()
+        .map_err(|_| Failure::Runtime("the configuration can't be written down".to_owned()))?;
+    let origins: Map<String, Value> = loaded
+        .origins
+        .iter()
+        .map(|(key, origin)| ((*key).to_owned(), origin.to_string().into()))
+        .collect();
+    Ok(json!({ "config": config, "origins": origins, "warnings": Vec::from_iter(warning) }))
 }
 
 const NO_KEY: &str = "access_key is not set (HUBCAST_ACCESS_KEY); a demo without one makes its own and prints the \
@@ -46,4 +64,5 @@ Examples:
   hubcast check
   hubcast check --config hubcast.toml > /dev/null && systemctl restart hubcast
   hubcast check --config hubcast.toml --connection-string     with the access key: keep it secret
-  HUBCAST_LIMITS__MESSAGE_BYTES=65536 hubcast check";
+  HUBCAST_LIMITS__MESSAGE_BYTES=65536 hubcast check
+  hubcast check --json | jq .config.listen";

@@ -19,7 +19,7 @@ pub(super) struct HealthArgs {
     config: ConfigArgs,
 }
 
-const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = "\
 Exits with 0 when the node answers with success within 2 seconds, with 1 when it doesn't.
 
 Examples:
@@ -193,9 +193,9 @@ mod tests {
             "http://",
             "what",
         ] {
-            assert_eq!(ask("--url", url).unwrap_err().code(), 64, "{url}");
+            assert_eq!(ask("--url", url).unwrap_err().code(), 2, "{url}");
         }
-        assert_eq!(ask("--listen", "127.0.0.1:0").unwrap_err().code(), 64);
+        assert_eq!(ask("--listen", "127.0.0.1:0").unwrap_err().code(), 2);
     }
 
     #[test]

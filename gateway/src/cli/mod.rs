@@ -1,11 +1,19 @@
 //! The command line of `hubcast`.
 
+mod api;
 mod check;
+mod connections;
+#[cfg(test)]
+mod examples;
+mod gateway;
+mod groups;
 mod health;
+mod output;
+mod send;
 mod serve;
 mod token;
 
-use std::{fmt, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, fmt, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -33,6 +41,9 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Token(args) => token::run(args),
         Command::Health(args) => health::run(args),
+        Command::Send(args) => send::run(&args),
+        Command::Connections(args) => connections::run(&args),
+        Command::Groups(args) => groups::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,21 +79,28 @@ enum Command {
     Token(token::TokenArgs),
     /// Ask a running node whether it is ready
     Health(health::HealthArgs),
+    /// Send a message to clients of a running gateway
+    Send(send::SendArgs),
+    /// Count, list and close connections of a running gateway
+    Connections(connections::ConnectionsArgs),
+    /// Count groups of a running gateway, list and change who is in them
+    Groups(groups::GroupsArgs),
 }
 
-const EXAMPLES: &str = "\
-Examples:
+const EXAMPLES: &str = r#"Examples:
   hubcast serve                                        one node with a demo: open http://127.0.0.1:8080
   hubcast serve --redis redis://10.0.0.5 --demo        a node of a cluster; start as many as you like
   hubcast check --config hubcast.toml                  what would be in effect, and why
   hubcast token --user ana --lifetime 8h               a token, signed with HUBCAST_ACCESS_KEY
+  hubcast send --hub chat Announce '"closing at six"'  a message to all clients of a running gateway
+  hubcast connections --hub chat                       how many are connected to it, on which nodes
 
 Every key of the configuration is also a variable (limits.message_bytes is HUBCAST_LIMITS__MESSAGE_BYTES) and
 a flag (--set limits.message_bytes=65536). Flags win over variables, variables over the file.
-`hubcast help serve` lists the keys.";
+`hubcast help serve` lists the keys."#;
 
 /// The flags that set configuration keys.
-#[derive(Args)]
+#[derive(Args, Default)]
 struct ConfigArgs {
     /// TOML file with configuration keys
     #[arg(long, value_name = "FILE")]
@@ -143,7 +161,9 @@ impl ConfigArgs {
             file: self.config,
             flags: named.chain(set).collect(),
         };
-        config::load(&sources, std::env::vars_os())
+        let of_commands = |name: &OsString| gateway::VARIABLES.iter().any(|known| name == known);
+        let variables = std::env::vars_os().filter(|(name, _)| !of_commands(name));
+        config::load(&sources, variables)
     }
 }
 
@@ -203,8 +223,8 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-/// `EX_USAGE` of sysexits.h: starting again will not help.
-const EXIT_USAGE: u8 = 64;
+/// Starting again will not help.
+const EXIT_USAGE: u8 = 2;
 const EXIT_RUNTIME: u8 = 1;
 
 #[cfg(test)]

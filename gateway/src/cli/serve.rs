@@ -103,7 +103,7 @@ pub(super) fn help() -> String {
     )
 }
 
-const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = "\
 Examples:
   hubcast serve
   hubcast serve --listen 0.0.0.0:8080 --config hubcast.toml

@@ -1,16 +1,14 @@
 //! `hubcast token`: signs what a client shows when it connects.
 
-use std::{
-    io::{self, Write},
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use secrecy::ExposeSecret;
 use serde::Serialize;
+use serde_json::json;
 
-use super::{ConfigArgs, Failure};
+use super::{ConfigArgs, Failure, output::print};
 
 /// Flags of `hubcast token`.
 #[derive(Args)]
@@ -31,11 +29,14 @@ pub(super) struct TokenArgs {
     /// How long the token is valid, such as 90s, 15m, 1h or 7d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_lifetime)]
     lifetime: Duration,
+    /// Print one JSON object with the token and its end, for scripts
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     config: ConfigArgs,
 }
 
-const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = "\
 The access key is that of the configuration, from a file or from HUBCAST_ACCESS_KEY: the same as the nodes'.
 
 Examples:
@@ -43,7 +44,8 @@ Examples:
   hubcast token --user ana --hub chat --role admin --role editor --lifetime 15m --config hubcast.toml
   curl -X POST \"http://127.0.0.1:8080/hubs/chat/negotiate?negotiateVersion=1\" \\
        -H \"Authorization: Bearer $(hubcast token --user ana)\"
-  hubcast token --rest \"http://127.0.0.1:8080/api/hubs/chat/:send\"";
+  hubcast token --rest \"http://127.0.0.1:8080/api/hubs/chat/:send\"
+  hubcast token --user ana --json";
 
 pub(super) fn run(args: TokenArgs) -> Result<(), Failure> {
     let auth = args.config.load()?.config.options.auth;
@@ -59,8 +61,8 @@ pub(super) fn run(args: TokenArgs) -> Result<(), Failure> {
         claims[claim] = user.into();
     }
     let token = sign(&claims, key.expose_secret().as_bytes())?;
-    writeln!(io::stdout(), "{token}")?;
-    Ok(())
+    let object = json!({ "token": token, "expires": claims["exp"] });
+    print(args.json, &object, &token)
 }
 
 const NO_KEY: &str = "access_key is not set; set HUBCAST_ACCESS_KEY, or access_key in the file that --config \
@@ -104,7 +106,7 @@ impl<'a> Claims<'a> {
     }
 }
 
-fn sign(claims: &impl Serialize, key: &[u8]) -> Result<String, Failure> {
+pub(super) fn sign(claims: &impl Serialize, key: &[u8]) -> Result<String, Failure> {
     jsonwebtoken::encode(
         &Header::new(Algorithm::HS256),
         claims,
@@ -122,7 +124,7 @@ fn parse_url(text: &str) -> Result<String, String> {
     }
 }
 
-fn parse_lifetime(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_lifetime(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "" | "s" => 1,
@@ -144,7 +146,7 @@ fn parse_lifetime(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use jsonwebtoken::{DecodingKey, Validation};
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     use super::*;
     use crate::auth::JwtVerifier;

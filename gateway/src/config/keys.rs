@@ -122,6 +122,8 @@ pub(crate) const KEYS: &[Key] = &[
         "tolerated difference between clocks, for tokens"),
     key("cors.allowed_origins", List, |c| list(&c.options.cors.allowed_origins),
         "origins whose pages may connect, or *"),
+    key("server.trusted_proxies", List, |c| list(&c.options.server.trusted_proxies),
+        "addresses and networks of proxies whose X-Forwarded-For counts"),
     key("limits.message_bytes", Count, |c| count(c.options.limits.message_bytes),
         "largest message of a client"),
     key("limits.http_body_bytes", Count, |c| count(c.options.limits.http_body_bytes),
@@ -136,6 +138,18 @@ pub(crate) const KEYS: &[Key] = &[
         "streams that one connection may have open"),
     key("limits.connections", Count, |c| count(c.options.limits.connections),
         "connections that this node accepts; 0: no bound"),
+    key("limits.connections_per_user", Count, |c| count(c.options.limits.connections_per_user),
+        "connections that this node accepts of one user; 0: no bound"),
+    key("limits.connections_per_address", Count, |c| count(c.options.limits.connections_per_address),
+        "connections that this node accepts from one address; 0: no bound"),
+    key("limits.handshakes_per_second", Count, |c| count(c.options.limits.handshakes_per_second),
+        "new connections that this node accepts in a second; 0: no bound"),
+    key("limits.messages_per_second", Count, |c| count(c.options.limits.messages_per_second),
+        "messages of one client in a second, then it is read no faster; 0: no bound"),
+    key("limits.bytes_per_second", Count, |c| count(c.options.limits.bytes_per_second),
+        "bytes of one client in a second, then it is read no faster; 0: no bound"),
+    key("limits.headers", Count, |c| count(c.options.limits.headers),
+        "headers of a request"),
     key("timeouts.handshake_seconds", Seconds, |c| time(c.options.timeouts.handshake),
         "time for the hub handshake"),
     key("timeouts.keep_alive_seconds", Seconds, |c| time(c.options.timeouts.keep_alive),
@@ -245,7 +259,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{BackplaneConfig, DrainConfig, LogConfig, TelemetryConfig},
-        options::{AuthOptions, CorsOptions, HubDefaults, Limits, Timeouts},
+        options::{AuthOptions, CorsOptions, HubDefaults, Limits, ServerOptions, Timeouts},
     };
 
     /// The fields of a section, as serde lists them for who misspells one.
@@ -259,6 +273,7 @@ mod tests {
     fn every_field_of_every_section_has_a_key() {
         let sections = [
             ("cors", fields::<CorsOptions>()),
+            ("server", fields::<ServerOptions>()),
             ("limits", fields::<Limits>()),
             ("timeouts", fields::<Timeouts>()),
             ("hubs", fields::<HubDefaults>()),

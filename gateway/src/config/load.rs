@@ -314,7 +314,7 @@ fn typed(key: &Key, name: &str, value: Value, origin: &Origin) -> Result<Value, 
 fn path_of(key: &str) -> String {
     match key.split_once('.') {
         Some(("hubs", "names")) => "hub_names".to_owned(),
-        Some(("auth" | "cors" | "limits" | "timeouts" | "hubs", _)) => format!("options.{key}"),
+        Some(("auth" | "cors" | "server" | "limits" | "timeouts" | "hubs", _)) => format!("options.{key}"),
         None if key.starts_with("access_key") => format!("options.auth.{key}"),
         _ => key.to_owned(),
     }

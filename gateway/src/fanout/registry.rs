@@ -83,6 +83,7 @@ impl Registry {
     /// Takes a session out of everything.
     pub(crate) fn remove(&self, session: &Arc<Session>) {
         self.retire(session);
+        session.vacate();
         let mut sessions = self.sessions_of(session.id()).write();
         if sessions
             .get(session.id())

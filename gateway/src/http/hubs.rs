@@ -1,6 +1,8 @@
 //! A hub's address: sockets, event streams, polls, posts. Any node serves any request; what belongs to a connection of
 //! another node goes there.
 
+mod find;
+
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -10,8 +12,9 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use hubcast_backplane::{BackplaneError, Claim, ConnectionId, ConnectionRecord, NodeId};
+use hubcast_backplane::{BackplaneError, ConnectionId, NodeId};
 
+use self::find::{Found, Wanted};
 use super::admit::admit;
 use super::request::{BodyError, Query, Wish, read_body};
 use super::{expiry, owned, reply};
@@ -20,9 +23,9 @@ use crate::cluster::{Answer, Forward};
 use crate::gateway::App;
 use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
 use crate::session::{CloseReason, Restored, Session, restore};
-use crate::telemetry::labels::{RejectLabel, ResumeKind, ResumeOutcome};
+use crate::telemetry::labels::{LimitLabel, RejectLabel, ResumeKind, ResumeOutcome};
 use crate::transport::{
-    Detached, Reservation, run_over_http, serve_resumable, serve_websocket, sse_stream, upgrade_limits,
+    Detached, Reservation, serve_resumable, serve_websocket, sse_stream, upgrade_limits,
 };
 
 /// One request to a hub, authenticated.
@@ -32,20 +35,6 @@ struct Asked {
     identity: Identity,
     query: Query,
     parts: Parts,
-}
-
-/// Where a connection is.
-enum Found {
-    Here(Arc<Session>),
-    Elsewhere(NodeId),
-    /// The directory did not know it; it is this node's now.
-    New(Box<Newcomer>),
-}
-
-/// A connection that this node has just claimed. Given up when dropped.
-struct Newcomer {
-    session: Arc<Session>,
-    socket: Option<Reservation>,
 }
 
 /// A response that ends a request early. Boxed, because every step of a request may return one.
@@ -97,8 +86,9 @@ impl Asked {
             // Without negotiation the socket is the connection; the directory hears of it at the handshake.
             None => {
                 let id = random_connection_id().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-                self.check_capacity()?;
+                let seat = self.admit().map_err(|full| self.refuse(full))?;
                 let session = Session::new(Arc::clone(&self.hub), self.connection(id));
+                session.occupy(seat);
                 self.hub.registry().insert(&session);
                 expiry::watch(&session);
                 (Reservation::new(session, false), Detached::new())
@@ -147,6 +137,7 @@ impl Asked {
         match self.hub.shared().tasks().spawn(restoring).await {
             Ok(restored) => match restored.map_err(unreachable_owner)? {
                 Restored::Session(session) => {
+                    session.occupy(self.app.gate().count(self.identity.user(), &self.parts));
                     session.connection().renew_if_longer(&self.identity);
                     expiry::watch(&session);
                     return Ok(session);
@@ -201,7 +192,7 @@ impl Asked {
 
     async fn poll(self) -> Result<Response, Refusal> {
         let token = self.required_token()?;
-        let answer = match self.find(&token, true, true).await? {
+        let answer = match self.find(&token, Wanted::Any).await? {
             Found::Here(session) => owned::poll(&session).await,
             Found::New(newcomer) => owned::poll(&newcomer.session).await,
             Found::Elsewhere(owner) => self
@@ -232,7 +223,7 @@ impl Asked {
     async fn send(self, body: Body) -> Result<Response, Refusal> {
         let token = self.required_token()?;
         // Looked up before the body is read: nothing is allocated for strangers.
-        let found = self.find(&token, true, true).await?;
+        let found = self.find(&token, Wanted::Any).await?;
         let body = self.read(body).await?;
         let answer = match found {
             Found::Here(session) => owned::receive(&session, body).await,
@@ -251,7 +242,7 @@ impl Asked {
 
     async fn delete(self) -> Result<Response, Refusal> {
         let token = self.required_token()?;
-        let answer = match self.find(&token, false, true).await? {
+        let answer = match self.find(&token, Wanted::Existing).await? {
             Found::Here(session) => owned::delete(&session),
             Found::New(newcomer) => owned::delete(&newcomer.session),
             Found::Elsewhere(owner) => self
@@ -270,6 +261,7 @@ impl Asked {
             .map_err(|error| match error {
                 BodyError::TooLarge => {
                     self.app.metrics().rejected.get(RejectLabel::TooLarge).inc();
+                    self.app.metrics().limited.get(LimitLabel::HttpBodyBytes).inc();
                     let text = "The body is over limits.http_body_bytes";
                     reply::text(StatusCode::PAYLOAD_TOO_LARGE, text).into()
                 }
@@ -317,119 +309,6 @@ impl Asked {
             owner,
             connection,
             user: self.identity.user(),
-        }
-    }
-
-    fn check_capacity(&self) -> Result<(), Refusal> {
-        if self.app.has_room() {
-            return Ok(());
-        }
-        self.app.metrics().rejected.get(RejectLabel::Capacity).inc();
-        Err(reply::text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "This node accepts no more connections",
-        )
-        .into())
-    }
-
-    /// Gets a connection for a socket or an event stream of this node, from wherever it is.
-    async fn take(
-        &self,
-        token: &ConnectionToken,
-        transport: Transport,
-        over_http: bool,
-    ) -> Result<(Box<Newcomer>, Detached), Refusal> {
-        let answer = match self.find(token, true, over_http).await? {
-            Found::New(newcomer) => return Ok((newcomer, Detached::new())),
-            Found::Here(session) => owned::hand_over(&session, transport).await,
-            Found::Elsewhere(owner) => self
-                .forward(&owner, &token.id)
-                .attach(transport)
-                .await
-                .map_err(unreachable_owner)?,
-        };
-        if answer.status != 200 {
-            return Err(reply::answer(answer).into());
-        }
-        match self.find(token, true, over_http).await? {
-            Found::New(newcomer) => Ok((newcomer, answer.early)),
-            _ => Err(StatusCode::CONFLICT.into()), // another request was faster
-        }
-    }
-
-    /// Looks for a connection here, then in the directory. With `create`, a token that still may makes it this node's.
-    async fn find(&self, token: &ConnectionToken, create: bool, over_http: bool) -> Result<Found, Refusal> {
-        let backplane = self.hub.shared().backplane();
-        if let Some(session) = self.hub.registry().find(&token.id) {
-            return self.found_here(session);
-        }
-        let owner = if create && token.creates_within.is_some() {
-            self.check_capacity()?;
-            match self.claim(token.id.clone(), over_http).await? {
-                Ok(newcomer) => return Ok(Found::New(Box::new(newcomer))),
-                Err(Claim::Owned(owner)) => owner,
-                Err(_) => return Err(self.unknown().into()),
-            }
-        } else {
-            let listing = backplane
-                .look_up(self.hub.name(), &token.id)
-                .await
-                .map_err(unreachable_owner)?;
-            listing
-                .and_then(|listing| listing.owner)
-                .ok_or_else(|| self.unknown())?
-        };
-        if owner != *backplane.node() {
-            return Ok(Found::Elsewhere(owner));
-        }
-        match self.hub.find_settled(&token.id).await {
-            Some(session) => self.found_here(session),
-            None => Err(self.unknown().into()),
-        }
-    }
-
-    fn found_here(&self, session: Arc<Session>) -> Result<Found, Refusal> {
-        if session.connection().user() == self.identity.user() {
-            return Ok(Found::Here(session));
-        }
-        self.app.metrics().rejected.get(RejectLabel::Forbidden).inc();
-        Err(reply::answer(owned::other_user()).into())
-    }
-
-    /// Claims a connection and registers its session. In a task of its own, so that a client that goes away in between
-    /// leaves nothing behind.
-    async fn claim(&self, id: ConnectionId, over_http: bool) -> Result<Result<Newcomer, Claim>, Refusal> {
-        let hub = Arc::clone(&self.hub);
-        let connection = self.connection(id);
-        let claiming = self.hub.shared().tasks().spawn(async move {
-            let record = ConnectionRecord {
-                id: connection.id().clone(),
-                user: connection.user().cloned(),
-                state: None,
-            };
-            let claim = hub.shared().backplane().claim(hub.name(), &record).await?;
-            if claim != Claim::Claimed {
-                return Ok(Err(claim));
-            }
-            let new = if over_http {
-                Session::over_http
-            } else {
-                Session::new
-            };
-            let session = new(Arc::clone(&hub), connection);
-            hub.registry().insert(&session);
-            expiry::watch(&session);
-            let socket = if over_http {
-                hub.shared().tasks().spawn(run_over_http(Arc::clone(&session)));
-                None
-            } else {
-                Some(Reservation::new(Arc::clone(&session), true))
-            };
-            Ok::<_, BackplaneError>(Ok(Newcomer { session, socket }))
-        });
-        match claiming.await {
-            Ok(outcome) => outcome.map_err(unreachable_owner),
-            Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR.into()),
         }
     }
 }

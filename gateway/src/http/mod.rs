@@ -17,4 +17,4 @@ mod serve;
 
 pub(crate) use router::router;
 #[cfg(feature = "cli")]
-pub(crate) use serve::serve;
+pub(crate) use serve::{Heads, serve};

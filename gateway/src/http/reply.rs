@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use crate::auth::{AuthError, Identity};
 use crate::cluster::Answer;
 use crate::hub::Transport;
+use crate::telemetry::labels::{Label, LimitLabel};
 
 /// A response with a line of text, or none.
 pub(crate) fn text(status: StatusCode, text: &'static str) -> Response {
@@ -76,6 +77,49 @@ pub(crate) fn event_stream(body: Body) -> Response {
         (HeaderName::from_static("x-accel-buffering"), "no"), // for proxies that would gather events
     ] {
         headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// The node takes no new connections.
+pub(crate) fn leaving() -> Response {
+    text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "This node is leaving and accepts no more connections",
+    )
+}
+
+/// A limit is reached. The text names its key.
+pub(crate) fn limited(limit: LimitLabel) -> Response {
+    let key = limit.as_str();
+    let (status, what) = match limit {
+        LimitLabel::ConnectionsPerUser => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "This node accepts no more connections of this user",
+        ),
+        LimitLabel::ConnectionsPerAddress => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "This node accepts no more connections from this address",
+        ),
+        LimitLabel::Headers => (
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "The request has too many headers",
+        ),
+        LimitLabel::HandshakesPerSecond => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "This node accepts no more connections in this second",
+        ),
+        _ => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "This node accepts no more connections",
+        ),
+    };
+    let plain = HeaderValue::from_static("text/plain");
+    let text = format!("{what} (limits.{key})");
+    let mut response = (status, [(header::CONTENT_TYPE, plain)], text).into_response();
+    if limit == LimitLabel::HandshakesPerSecond {
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
 }

@@ -1,10 +1,15 @@
 //! The listener's loop: bounds what a connection may cost before it has said anything, and ends them all on request.
 
+use std::error::Error;
+use std::future::{Ready, ready};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::ConnectInfo;
+use futures_util::future::Either;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -12,10 +17,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::counter::Counter;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use super::reply;
+use crate::telemetry::labels::LimitLabel;
 
 /// How long a client may take for the headers of a request. The time between two requests counts too, so it is longer
 /// than load balancers keep idle connections (mostly 60 s): they must be the ones to close them.
@@ -28,14 +37,15 @@ const MAX_HEAD_BYTES: usize = 32 * 1024;
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
+    heads: Heads,
     stop: CancellationToken,
     deadline: Duration,
 ) {
-    let server = server();
+    let server = server(heads.most);
     let graceful = GracefulShutdown::new();
     let connections = TaskTracker::new();
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             biased;
             () = stop.cancelled() => break,
             stream = accept(&listener) => stream,
@@ -47,15 +57,21 @@ pub(crate) async fn serve(
         let begun = Arc::new(AtomicBool::new(false));
         let service = Noting {
             begun: Arc::clone(&begun),
+            peer,
+            heads: heads.clone(),
             router: TowerToHyperService::new(router.clone()),
         };
         let connection = server
             .serve_connection_with_upgrades(TokioIo::new(stream), service)
             .into_owned();
         let connection = graceful.watch(connection);
+        let refused = heads.refused.clone();
         connections.spawn(async move {
             tokio::select! {
                 outcome = connection => if let Err(error) = outcome {
+                    if is_large_head(&*error) {
+                        refused.inc();
+                    }
                     tracing::trace!(%error, "an HTTP connection broke"); // peers do that all the time
                 },
                 () = asks_for_nothing(&begun) => tracing::trace!("an HTTP connection asked for nothing"),
@@ -71,21 +87,46 @@ pub(crate) async fn serve(
     .await;
 }
 
-/// Notes that a request has come. `header_read_timeout` alone does not count the time before the first bytes, which tell
+/// `limits.headers`.
+#[derive(Clone)]
+pub(crate) struct Heads {
+    /// Most headers of a request.
+    pub(crate) most: usize,
+    /// Requests that had more.
+    pub(crate) refused: Counter,
+}
+
+/// Whether a request was refused by the HTTP library, which then has answered with 431 and no text.
+fn is_large_head(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    error
+        .downcast_ref::<hyper::Error>()
+        .is_some_and(hyper::Error::is_parse_too_large)
+}
+
+/// Notes that a request has come, and from whom. `header_read_timeout` alone does not count the time before the first bytes, which tell
 /// HTTP/1 from HTTP/2, nor anything of HTTP/2.
 struct Noting {
     begun: Arc<AtomicBool>,
+    peer: SocketAddr,
+    heads: Heads,
     router: TowerToHyperService<Router>,
 }
 
-impl Service<Request<Incoming>> for Noting {
-    type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;
-    type Error = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Error;
-    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+type Routed = TowerToHyperService<Router>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+impl Service<Request<Incoming>> for Noting {
+    type Response = <Routed as Service<Request<Incoming>>>::Response;
+    type Error = <Routed as Service<Request<Incoming>>>::Error;
+    type Future = Either<<Routed as Service<Request<Incoming>>>::Future, Ready<Result<Self::Response, Self::Error>>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         self.begun.store(true, Ordering::Relaxed);
-        self.router.call(request)
+        if request.headers().len() > self.heads.most {
+            self.heads.refused.inc();
+            return Either::Right(ready(Ok(reply::limited(LimitLabel::Headers))));
+        }
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        Either::Left(self.router.call(request))
     }
 }
 
@@ -97,12 +138,14 @@ async fn asks_for_nothing(begun: &AtomicBool) {
     }
 }
 
-fn server() -> Builder<TokioExecutor> {
+fn server(most_headers: usize) -> Builder<TokioExecutor> {
     let mut server = Builder::new(TokioExecutor::new());
     server
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_PATIENCE)
+        // Some more than allowed are read, to say which limit it is.
+        .max_headers(most_headers.saturating_mul(2).min(MAX_HEAD_BYTES))
         .max_buf_size(MAX_HEAD_BYTES);
     server
         .http2()
@@ -115,10 +158,10 @@ fn server() -> Builder<TokioExecutor> {
 }
 
 /// Accepts, however long it takes: running out of file descriptors must not end the server.
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(accepted) => return accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 sleep(Duration::from_millis(100)).await;
@@ -149,7 +192,11 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let router = Router::new().route("/", get(async || "fine"));
-        let serving = tokio::spawn(serve(listener, router, stop.clone(), Duration::from_secs(1)));
+        let heads = Heads {
+            most: 100,
+            refused: Counter::default(),
+        };
+        let serving = tokio::spawn(serve(listener, router, heads, stop.clone(), Duration::from_secs(1)));
         for beginning in BEGINNINGS {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(beginning.as_bytes()).await.unwrap();

@@ -260,6 +260,11 @@ impl HubRuntime {
         }
         let limit = self.options.limits.groups_per_connection;
         if !session.note_group(group, limit) {
+            self.shared
+                .metrics()
+                .limited
+                .get(LimitLabel::GroupsPerConnection)
+                .inc();
             return Err(Error::TooManyGroups { limit });
         }
         match backplane.join(&self.name, connection, group).await {

@@ -5,6 +5,7 @@ mod close;
 mod guests;
 mod handshake;
 mod invocations;
+mod pace;
 mod reader;
 mod restore;
 mod run;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fanout::{Carriage, Frames};
 use crate::hub::{Connection, Context, HubError, HubRuntime, Transport};
+use crate::limits::Seat;
 use crate::protocol::{HubMessage, encode, handshake_response_error, handshake_response_ok};
 use crate::queue::{ByteQueue, PushError, Taken};
 use crate::transport::HttpLink;
@@ -56,6 +58,8 @@ pub(crate) struct Session {
     /// What it receives; `None` once it was taken out of the registry.
     topics: Mutex<Option<Vec<Topic>>>,
     groups: Mutex<Vec<GroupName>>,
+    /// What it takes of limits for several connections; `None` where nothing is counted.
+    seat: Mutex<Option<Box<Seat>>>,
     asks: Asks,
     stateful: OnceLock<Stateful>,
     /// The requests of a connection that is not one socket.
@@ -102,6 +106,7 @@ impl Session {
             reason: OnceLock::new(),
             topics: Mutex::new(Some(Vec::new())),
             groups: Mutex::default(),
+            seat: Mutex::default(),
             asks: Asks::default(),
             stateful: OnceLock::new(),
             http,
@@ -420,6 +425,23 @@ impl Session {
     /// Whether [`take_topics`](Self::take_topics) was called.
     pub(crate) fn has_left(&self) -> bool {
         self.topics.lock().is_none()
+    }
+
+    /// Takes its place among the connections that are counted, until it leaves the registry.
+    pub(crate) fn occupy(&self, seat: Seat) {
+        if seat.is_free() {
+            return;
+        }
+        *self.seat.lock() = Some(Box::new(seat));
+        if self.has_left() {
+            self.vacate();
+        }
+    }
+
+    /// Ends what [`occupy`](Self::occupy) began.
+    pub(crate) fn vacate(&self) {
+        let seat = self.seat.lock().take();
+        drop(seat); // after the lock
     }
 
     /// The groups that the connection joined or is joining.

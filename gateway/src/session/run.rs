@@ -10,11 +10,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::guests::{Carrier, host};
 use super::invocations::Invocations;
+use super::pace::Pace;
 use super::sequence::Counted;
 use super::stateful::{Answering, call_name};
 use super::{CloseReason, Session, handshake};
 use crate::hub::UploadEvent;
 use crate::protocol::{Decoder, HubMessage, HubProtocol, Outcome};
+use crate::telemetry::labels::LimitLabel;
 
 /// How long numbered messages are held back for a client that does not speak after its handshake.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
@@ -107,6 +109,7 @@ pub(super) async fn end(
     metrics.connections_closed.get(reason.label()).inc();
     if let CloseReason::SlowConsumer { .. } = reason {
         metrics.slow_consumers.inc();
+        metrics.limited.get(LimitLabel::OutboxBytes).inc();
     }
     tracing::debug!(hub = %hub.name(), connection_id = %session.id(), ?reason, "session ended");
     if let Some(running) = running {
@@ -167,6 +170,8 @@ struct Conversation<'a> {
     awaits_sequence: bool,
     /// Takes what is for calls of an earlier session.
     carrier: Option<Carrier>,
+    /// How fast the client is read, if that is bounded.
+    pace: Option<Box<Pace>>,
     /// When held-back messages are sent even if the client stays silent.
     release_due: Option<Instant>,
     /// Armed for the next deadline or an earlier time: messages push deadlines back, and re-arming at each would cost.
@@ -190,6 +195,7 @@ impl<'a> Conversation<'a> {
             unsure: None,
             awaits_sequence: false,
             carrier: None,
+            pace: Pace::new(&options.limits),
             release_due: session.is_stateful().then(|| now + RELEASE_PATIENCE),
             timer: Box::pin(sleep_until(now + options.timeouts.keep_alive)),
         }
@@ -271,9 +277,14 @@ impl<'a> Conversation<'a> {
         self.session.reason().cloned().unwrap_or(CloseReason::Aborted)
     }
 
-    /// A client whose calls are all running, or that does not read its answers, is not read.
+    /// A client whose calls are all running, that does not read its answers, or that sends too fast, is not read.
     fn may_read(&self) -> bool {
-        self.invocations.may_read() && !self.is_backed_up()
+        self.invocations.may_read() && !self.is_backed_up() && self.pace_resumes().is_none()
+    }
+
+    /// When a client is read again that sends too fast.
+    fn pace_resumes(&self) -> Option<Instant> {
+        self.pace.as_ref()?.resumes()
     }
 
     fn is_backed_up(&self) -> bool {
@@ -328,7 +339,12 @@ impl<'a> Conversation<'a> {
         let silence = self
             .pings
             .then(|| self.heard + self.session.hub.options().timeouts.client_timeout);
-        [silence, self.release_due, self.counted.ack_due]
+        [
+            silence,
+            self.release_due,
+            self.counted.ack_due,
+            self.pace_resumes(),
+        ]
             .into_iter()
             .flatten()
             .fold(self.ping_due, Instant::min)
@@ -372,16 +388,25 @@ impl<'a> Conversation<'a> {
     /// Handles whole messages as long as there are some and a slot is free.
     async fn handle_decoded(&mut self) -> Result<(), CloseReason> {
         while self.may_read() && !self.session.closing.is_cancelled() {
+            let before = self.decoder.buffered_bytes();
             match self.decoder.next_message() {
                 Ok(None) => return Ok(()),
                 Ok(Some(message)) => {
                     self.heard = Instant::now();
+                    self.measure(&message, before.saturating_sub(self.decoder.buffered_bytes()));
                     self.handle(message).await?;
                 }
                 Err(error) => return Err(CloseReason::from_decode(&error)),
             }
         }
         Ok(())
+    }
+
+    fn measure(&mut self, message: &HubMessage, bytes: usize) {
+        let pace = self.pace.as_mut();
+        if let Some(limit) = pace.and_then(|pace| pace.take(message.is_counted(), bytes)) {
+            self.session.hub.shared().metrics().limited.get(limit).inc();
+        }
     }
 
     /// The client begins a message anew on its new socket; its Sequence says with which one.

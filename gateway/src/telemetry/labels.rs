@@ -107,8 +107,36 @@ labels! {
         TooLarge = "too_large",
         /// A page of an origin that is not allowed.
         Origin = "origin",
-        /// The node has `limits.connections` connections.
+        /// The node has `limits.connections` connections, is leaving, or takes no more just now.
         Capacity = "capacity",
+        /// The caller has as many connections as it may have.
+        Limited = "limited",
+    }
+
+    /// The limit that somebody has reached: the last part of its key.
+    LimitLabel = "limit" {
+        /// Connections of the node.
+        Connections = "connections",
+        /// Connections of one user.
+        ConnectionsPerUser = "connections_per_user",
+        /// Connections from one address.
+        ConnectionsPerAddress = "connections_per_address",
+        /// New connections in a second.
+        HandshakesPerSecond = "handshakes_per_second",
+        /// Messages of one client in a second.
+        MessagesPerSecond = "messages_per_second",
+        /// Bytes of one client in a second.
+        BytesPerSecond = "bytes_per_second",
+        /// Headers of a request.
+        Headers = "headers",
+        /// Groups of one connection.
+        GroupsPerConnection = "groups_per_connection",
+        /// Bytes of a client's message.
+        MessageBytes = "message_bytes",
+        /// Bytes of a body.
+        HttpBodyBytes = "http_body_bytes",
+        /// Bytes that wait for a client.
+        OutboxBytes = "outbox_bytes",
     }
 
     /// Why a connection ended.

@@ -14,7 +14,7 @@ use prometheus_client::{
 };
 
 use super::labels::{
-    CloseLabel, ForwardLabel, InvocationLabel, Label, RejectLabel, ResumeKind, ResumeOutcome,
+    CloseLabel, ForwardLabel, InvocationLabel, Label, LimitLabel, RejectLabel, ResumeKind, ResumeOutcome,
 };
 use crate::hub::Transport;
 use crate::protocol::HubProtocol;
@@ -78,6 +78,8 @@ pub(crate) struct Metrics {
     pub(crate) negotiations: Counter,
     /// Requests that were turned away.
     pub(crate) rejected: ByLabel<RejectLabel>,
+    /// Times that a limit was reached: somebody was refused, closed, or made to wait.
+    pub(crate) limited: ByLabel<LimitLabel>,
     /// Connections that ended.
     pub(crate) connections_closed: ByLabel<CloseLabel>,
     /// Invocations of hub methods that ended.
@@ -153,6 +155,7 @@ impl Metrics {
             ),
             negotiations: single(r, "negotiations", "Negotiations answered with a connection token"),
             rejected: labelled(r, "rejected", "Requests turned away"),
+            limited: labelled(r, "limited", "Times that a limit was reached"),
             connections_closed: labelled(r, "connections_closed", "Connections that ended"),
             invocations: labelled(r, "invocations", "Invocations of hub methods that ended"),
             invocation_seconds: histogram(
@@ -296,6 +299,7 @@ mod tests {
             "hubcast_forwarded_requests_total{kind=\"attach\"} 0",
             "hubcast_negotiations_total 0",
             "hubcast_rejected_total{reason=\"unknown_connection\"} 0",
+            "hubcast_limited_total{limit=\"messages_per_second\"} 0",
             "hubcast_connections_closed_total{reason=\"transport_lost\"} 0",
             "hubcast_invocations_total{outcome=\"unknown_method\"} 0",
             "hubcast_invocation_seconds_count 0",

@@ -230,6 +230,13 @@ fn responses(route: &Route, method: &str, base: Base) -> Value {
         done["content"] = json!({ "application/json": { "schema": schema } });
     }
     responses.insert(success.to_string(), done);
+    // The HTTP server's own, before anybody knows what is asked for.
+    for (status, about) in [
+        (414, "The URI is too long"),
+        (431, "The head of the request is over 32 KiB"),
+    ] {
+        responses.insert(status.to_string(), json!({ "description": about }));
+    }
     for (status, about) in refusals(route.action) {
         let mut refusal = json!({
             "description": about,

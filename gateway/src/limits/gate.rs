@@ -1,0 +1,82 @@
+//! Who may come in: so many of one user, so many from one address, so many a second.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::http::request::Parts;
+use hubcast_backplane::UserId;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::places::{Place, Places};
+use super::{Bucket, TrustedProxies};
+use crate::options::Options;
+use crate::telemetry::labels::LimitLabel;
+
+/// Counts the connections of this node. Nothing of it is touched for a message.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    proxies: TrustedProxies,
+    users: Arc<Places<UserId>>,
+    addresses: Arc<Places<IpAddr>>,
+    handshakes: Option<Mutex<Bucket>>,
+}
+
+/// What one connection takes of it. Free again when dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Seat {
+    user: Option<Place<UserId>>,
+    address: Option<Place<IpAddr>>,
+}
+
+impl Gate {
+    pub(crate) fn new(options: &Options) -> Self {
+        let limits = &options.limits;
+        Self {
+            // Options with anything else were refused.
+            proxies: TrustedProxies::parse(&options.server.trusted_proxies).unwrap_or_default(),
+            users: Places::new(limits.connections_per_user),
+            addresses: Places::new(limits.connections_per_address),
+            handshakes: Bucket::new(limits.handshakes_per_second).map(Mutex::new),
+        }
+    }
+
+    /// Lets a new connection in; the error is the limit that is reached.
+    pub(crate) fn admit(&self, user: Option<&UserId>, parts: &Parts) -> Result<Seat, LimitLabel> {
+        let address = self.proxies.client_of(parts);
+        let address = self.addresses.take(address, false);
+        let address = address.map_err(|_| LimitLabel::ConnectionsPerAddress)?;
+        let user = self.users.take(user.cloned(), false);
+        let user = user.map_err(|_| LimitLabel::ConnectionsPerUser)?;
+        // Last: who is refused for another reason takes nothing from others.
+        if let Some(handshakes) = &self.handshakes
+            && !handshakes.lock().try_take(Instant::now())
+        {
+            return Err(LimitLabel::HandshakesPerSecond);
+        }
+        Ok(Seat { user, address })
+    }
+
+    /// Counts a connection that was let in before, by this node or another one.
+    pub(crate) fn count(&self, user: Option<&UserId>, parts: &Parts) -> Seat {
+        let address = self.proxies.client_of(parts);
+        Seat {
+            user: self.users.take(user.cloned(), true).ok().flatten(),
+            address: self.addresses.take(address, true).ok().flatten(),
+        }
+    }
+
+    /// Whoever was let in just now is no new connection.
+    pub(crate) fn was_not_new(&self) {
+        if let Some(handshakes) = &self.handshakes {
+            handshakes.lock().give_back();
+        }
+    }
+}
+
+impl Seat {
+    /// Whether nothing is counted.
+    pub(crate) fn is_free(&self) -> bool {
+        self.user.is_none() && self.address.is_none()
+    }
+}

@@ -1,0 +1,96 @@
+//! How many connections somebody has. Touched when one begins and when it ends.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// Counts by key. Who has none is not in it.
+#[derive(Debug)]
+pub(super) struct Places<K> {
+    /// 0 for no bound: then nobody is counted.
+    limit: usize,
+    taken: Mutex<HashMap<K, usize>>,
+}
+
+/// One connection that is counted, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place<K: Eq + Hash> {
+    places: Arc<Places<K>>,
+    key: K,
+}
+
+impl<K: Eq + Hash + Clone> Places<K> {
+    pub(super) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            taken: Mutex::default(),
+        })
+    }
+
+    /// Counts one more; `Err` when there is no room for it. Nobody is counted without a bound.
+    pub(super) fn take(self: &Arc<Self>, key: Option<K>, may_exceed: bool) -> Result<Option<Place<K>>, Full> {
+        let Some(key) = key.filter(|_| self.limit > 0) else {
+            return Ok(None);
+        };
+        let mut taken = self.taken.lock();
+        match taken.entry(key.clone()) {
+            Entry::Occupied(count) if *count.get() >= self.limit && !may_exceed => return Err(Full),
+            entry => *entry.or_insert(0) += 1,
+        }
+        Ok(Some(Place {
+            places: Arc::clone(self),
+            key,
+        }))
+    }
+}
+
+/// There is no room.
+#[derive(Debug)]
+pub(super) struct Full;
+
+impl<K: Eq + Hash> Drop for Place<K> {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken.lock();
+        if let Some(count) = taken.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.key);
+            }
+        }
+        if taken.capacity() > 1024 && taken.len() < taken.capacity() / 4 {
+            taken.shrink_to_fit();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_has_more_than_the_limit_and_nothing_is_left_of_who_has_gone() {
+        let places = Places::new(2);
+        let first = places.take(Some("a"), false).unwrap();
+        let second = places.take(Some("a"), false).unwrap();
+        assert!(places.take(Some("a"), false).is_err());
+        let other = places.take(Some("b"), false).unwrap();
+        drop(first);
+        let third = places.take(Some("a"), false).unwrap();
+        let beyond = places.take(Some("a"), true).unwrap();
+        drop((second, third));
+        let again = places.take(Some("a"), false).unwrap();
+        drop((other, beyond, again));
+        assert!(places.taken.lock().is_empty());
+    }
+
+    #[test]
+    fn without_a_limit_or_a_key_nobody_is_counted() {
+        let places = Places::new(0);
+        assert!(places.take(Some("a"), false).unwrap().is_none());
+        assert!(Places::<&str>::new(1).take(None, false).unwrap().is_none());
+        assert!(places.taken.lock().is_empty());
+    }
+}
