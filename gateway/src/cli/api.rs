@@ -224,8 +224,8 @@ const WRONG_KEY: &str = "check that the access key is the gateway's (HUBCAST_ACC
 const NO_HUB: &str = "check --hub; `hubcast check` on the gateway prints hubs.names";
 const NO_GATEWAY: &str = "is it a Hubcast gateway? Check --url (HUBCAST_URL)";
 const UNREACHABLE: &str = "is the gateway running there? Say where it is with --url (HUBCAST_URL)";
-const UNKNOWN_OUTCOME: &str =
-    "it may have been carried out or not; sending again with the same --idempotency-key is safe";
+const UNKNOWN_OUTCOME: &str = "whether it was carried out is not known; a message with an --idempotency-key can be sent \
+     again under the same key";
 
 /// What a gateway said.
 struct Answer {

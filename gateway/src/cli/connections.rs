@@ -1,6 +1,6 @@
 //! `hubcast connections`: who is connected to a running gateway, and ending it.
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,24 +10,27 @@ use super::api::{self, Api, Request, printable};
 use super::gateway::{GatewayArgs, about_gateway};
 use super::output::{self, print};
 
-/// Flags of `hubcast connections`.
+/// Flags of `hubcast connections`. clap does not require what is in conflict with what is there, so these conflicts are
+/// said too.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
+#[command(group = ArgGroup::new("one").args(["user", "connection", "close"]))]
+#[command(group = ArgGroup::new("page").args(["limit", "after"]).multiple(true).conflicts_with("one"))]
 pub(super) struct ConnectionsArgs {
     /// List the connections of this group, instead of counting those of the hub
-    #[arg(long, value_name = "GROUP", conflicts_with_all = ["user", "connection", "close"])]
+    #[arg(long, value_name = "GROUP", conflicts_with = "one")]
     group: Option<String>,
     /// Tell whether this user is connected
-    #[arg(long, value_name = "ID", conflicts_with_all = ["connection", "close"])]
+    #[arg(long, value_name = "ID")]
     user: Option<String>,
     /// Tell whether this connection is there
-    #[arg(long, value_name = "ID", conflicts_with = "close")]
+    #[arg(long, value_name = "ID")]
     connection: Option<String>,
     /// Close this connection
     #[arg(long, value_name = "ID")]
     close: Option<String>,
     /// What its client is told
-    #[arg(long, value_name = "TEXT", requires = "close")]
+    #[arg(long, value_name = "TEXT", requires = "close", conflicts_with_all = ["group", "user", "connection"])]
     reason: Option<String>,
     /// Most connections that are listed
     #[arg(long, value_name = "N", default_value = "100", requires = "group", value_parser = parse_limit)]

@@ -15,7 +15,7 @@ fn words(line: &str) -> Vec<String> {
         } else {
             0
         };
-        if blanks > 2 {
+        if blanks > 1 {
             break;
         }
         match (quote, character) {
@@ -101,6 +101,11 @@ fn what_does_not_belong_together_is_refused() {
         "hubcast connections --hub chat --limit 5",
         "hubcast connections --hub chat --group a --limit 0",
         "hubcast connections --hub chat --group a --close b",
+        "hubcast connections --hub chat --user a --after b",
+        "hubcast connections --hub chat --user a --close b",
+        "hubcast connections --hub chat --user a --reason text",
+        "hubcast groups --hub chat --all-groups --remove --user b --ttl 1h",
+        "hubcast groups --hub chat --all-groups --remove",
         "hubcast groups --hub chat --user a",
         "hubcast groups --hub chat --add --user a",
         "hubcast groups --hub chat --add --group a",

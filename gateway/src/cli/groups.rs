@@ -12,7 +12,7 @@ use super::gateway::{GatewayArgs, about_gateway};
 use super::output::{self, print};
 use super::{Failure, token::parse_lifetime};
 
-/// Flags of `hubcast groups`.
+/// Flags of `hubcast groups`. clap does not require what is in conflict with what is there, so these conflicts are said too.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 #[command(group = ArgGroup::new("place").args(["group", "all_groups"]))]
@@ -33,7 +33,7 @@ pub(super) struct GroupsArgs {
     #[arg(long, requires_all = ["member", "place"])]
     remove: bool,
     /// With --remove: from every group
-    #[arg(long, requires = "remove")]
+    #[arg(long, requires = "remove", conflicts_with = "add")]
     all_groups: bool,
     /// Tell whether this user is in the group, or add or remove it: with the connections that it has and will have
     #[arg(long, value_name = "ID", requires = "place")]
@@ -42,7 +42,8 @@ pub(super) struct GroupsArgs {
     #[arg(long, value_name = "ID", requires_all = ["place", "change"])]
     connection: Option<String>,
     /// How long an added user stays in the group, such as 90s, 15m, 1h or 7d [default: until it is removed]
-    #[arg(long, value_name = "TIME", requires_all = ["add", "user"], value_parser = parse_lifetime)]
+    #[arg(long, value_name = "TIME", requires_all = ["add", "user"], conflicts_with_all = ["remove", "connection"])]
+    #[arg(value_parser = parse_lifetime)]
     ttl: Option<Duration>,
     /// Most connections that are listed
     #[arg(long, value_name = "N", default_value = "100", requires = "group", value_parser = parse_limit)]

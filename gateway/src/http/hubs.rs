@@ -24,9 +24,7 @@ use crate::gateway::App;
 use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
 use crate::session::{CloseReason, Restored, Session, restore};
 use crate::telemetry::labels::{LimitLabel, RejectLabel, ResumeKind, ResumeOutcome};
-use crate::transport::{
-    Detached, Reservation, serve_resumable, serve_websocket, sse_stream, upgrade_limits,
-};
+use crate::transport::{Detached, Reservation, serve_resumable, serve_websocket, sse_stream, upgrade_limits};
 
 /// One request to a hub, authenticated.
 struct Asked {

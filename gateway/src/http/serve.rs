@@ -117,7 +117,8 @@ type Routed = TowerToHyperService<Router>;
 impl Service<Request<Incoming>> for Noting {
     type Response = <Routed as Service<Request<Incoming>>>::Response;
     type Error = <Routed as Service<Request<Incoming>>>::Error;
-    type Future = Either<<Routed as Service<Request<Incoming>>>::Future, Ready<Result<Self::Response, Self::Error>>>;
+    type Future =
+        Either<<Routed as Service<Request<Incoming>>>::Future, Ready<Result<Self::Response, Self::Error>>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         self.begun.store(true, Ordering::Relaxed);
@@ -196,7 +197,13 @@ mod tests {
             most: 100,
             refused: Counter::default(),
         };
-        let serving = tokio::spawn(serve(listener, router, heads, stop.clone(), Duration::from_secs(1)));
+        let serving = tokio::spawn(serve(
+            listener,
+            router,
+            heads,
+            stop.clone(),
+            Duration::from_secs(1),
+        ));
         for beginning in BEGINNINGS {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(beginning.as_bytes()).await.unwrap();

@@ -86,7 +86,7 @@ type Change = Box<dyn Fn(&mut HubSettings) + Send + Sync>;
 /// ```
 #[derive(Clone, Debug)]
 pub struct HubSettings {
-    /// Bounds on sizes and counts. `connections` counts for the whole node and can't be changed here.
+    /// Bounds on sizes, counts and rates. Those of the whole node can't be changed here: see [`Limits`].
     pub limits: Limits,
     /// Bounds on time.
     pub timeouts: Timeouts,

@@ -23,6 +23,7 @@ use crate::fanout::{self, Registry};
 use crate::options::Options;
 use crate::protocol::Value;
 use crate::session::{AskError, Session, connection_of};
+use crate::telemetry::labels::LimitLabel;
 use crate::telemetry::metrics::Metrics;
 
 /// How often, and how long apart, a connection is looked for that the directory says is here.

@@ -54,10 +54,7 @@ impl Bucket {
 
     /// Puts one back that was not needed.
     pub(crate) fn give_back(&mut self) {
-        self.full_at = self
-            .full_at
-            .checked_sub(self.time_for(1))
-            .unwrap_or(self.full_at);
+        self.full_at = self.full_at.checked_sub(self.time_for(1)).unwrap_or(self.full_at);
     }
 
     fn all_but_one(&self) -> Duration {

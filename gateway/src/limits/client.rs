@@ -112,9 +112,7 @@ mod tests {
         let trusted: Vec<_> = trusted.iter().map(|&text| text.to_owned()).collect();
         let mut request = Request::new(());
         for line in forwarded {
-            request
-                .headers_mut()
-                .append(FORWARDED_FOR, line.parse().unwrap());
+            request.headers_mut().append(FORWARDED_FOR, line.parse().unwrap());
         }
         let peer = SocketAddr::new(peer.parse().unwrap(), 1);
         request.extensions_mut().insert(ConnectInfo(peer));
@@ -127,7 +125,10 @@ mod tests {
         assert_eq!(client(&[], "10.0.0.1", &["1.2.3.4"]), "10.0.0.1");
         assert_eq!(client(&["10.0.0.2"], "10.0.0.1", &["1.2.3.4"]), "10.0.0.1");
         assert_eq!(client(&["10.0.0.0/8"], "10.0.0.1", &["1.2.3.4"]), "1.2.3.4");
-        assert_eq!(client(&["10.0.0.0/8"], "::ffff:10.0.0.1", &["1.2.3.4"]), "1.2.3.4");
+        assert_eq!(
+            client(&["10.0.0.0/8"], "::ffff:10.0.0.1", &["1.2.3.4"]),
+            "1.2.3.4"
+        );
         assert_eq!(client(&["0.0.0.0/0"], "10.0.0.1", &[]), "10.0.0.1");
     }
 
@@ -138,7 +139,10 @@ mod tests {
         let chain = ["9.9.9.9, 1.2.3.4, 10.0.0.7"];
         assert_eq!(client(&["10.0.0.0/24"], "10.0.0.1", &chain), "1.2.3.4");
         assert_eq!(client(&["10.0.0.1"], "10.0.0.1", &chain), "10.0.0.7");
-        assert_eq!(client(&["10.0.0.1"], "10.0.0.1", &["1.2.3.4, nonsense"]), "10.0.0.1");
+        assert_eq!(
+            client(&["10.0.0.1"], "10.0.0.1", &["1.2.3.4, nonsense"]),
+            "10.0.0.1"
+        );
     }
 
     #[test]
@@ -151,7 +155,15 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_named() {
-        for wrong in ["", "10.0.0", "10.0.0.0/33", "::/129", "10.0.0.0/", "proxy", "10.0.0.0/-1"] {
+        for wrong in [
+            "",
+            "10.0.0",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.0/",
+            "proxy",
+            "10.0.0.0/-1",
+        ] {
             let texts = ["10.0.0.1".to_owned(), wrong.to_owned()];
             assert_eq!(TrustedProxies::parse(&texts), Err(wrong.to_owned()));
         }

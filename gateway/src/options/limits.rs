@@ -143,7 +143,10 @@ mod tests {
         assert_eq!(key(|_| {}), Ok(()));
         let slow = key(|limits| limits.bytes_per_second = limits.message_bytes - 1);
         assert_eq!(slow, Err("limits.bytes_per_second"));
-        assert_eq!(key(|limits| limits.bytes_per_second = limits.message_bytes), Ok(()));
+        assert_eq!(
+            key(|limits| limits.bytes_per_second = limits.message_bytes),
+            Ok(())
+        );
         assert_eq!(key(|limits| limits.headers = 0), Err("limits.headers"));
     }
 }

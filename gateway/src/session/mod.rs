@@ -25,6 +25,7 @@ use crate::hub::{Connection, Context, HubError, HubRuntime, Transport};
 use crate::limits::Seat;
 use crate::protocol::{HubMessage, encode, handshake_response_error, handshake_response_ok};
 use crate::queue::{ByteQueue, PushError, Taken};
+use crate::telemetry::labels::LimitLabel;
 use crate::transport::HttpLink;
 use asks::Asks;
 use reader::Reader;
@@ -292,7 +293,9 @@ impl Session {
     /// The client reads too slowly, or not at all. The log keeps what a stateful one lacks.
     fn fall_behind(&self, queued: usize) {
         if self.is_stateful() {
-            self.hub.shared().metrics().slow_consumers.inc();
+            let metrics = self.hub.shared().metrics();
+            metrics.slow_consumers.inc();
+            metrics.limited.get(LimitLabel::OutboxBytes).inc();
             self.close(CloseReason::Moved);
         } else {
             self.close(CloseReason::SlowConsumer { queued });
@@ -425,6 +428,15 @@ impl Session {
     /// Whether [`take_topics`](Self::take_topics) was called.
     pub(crate) fn has_left(&self) -> bool {
         self.topics.lock().is_none()
+    }
+
+    /// Never given up: while the backplane can't be reached it keeps the removal itself.
+    async fn leave_cluster(&self) {
+        let (hub, backplane) = (&self.hub, self.hub.shared().backplane());
+        let removed = backplane.remove(hub.name(), self.id(), hub.tombstone()).await;
+        if let Err(error) = removed {
+            tracing::warn!(connection_id = %self.id(), %error, "a connection could not be removed from the directory");
+        }
     }
 
     /// Takes its place among the connections that are counted, until it leaves the registry.

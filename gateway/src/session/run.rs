@@ -15,7 +15,7 @@ use super::sequence::Counted;
 use super::stateful::{Answering, call_name};
 use super::{CloseReason, Session, handshake};
 use crate::hub::UploadEvent;
-use crate::protocol::{Decoder, HubMessage, HubProtocol, Outcome};
+use crate::protocol::{DecodeError, Decoder, HubMessage, HubProtocol, Outcome};
 use crate::telemetry::labels::LimitLabel;
 
 /// How long numbered messages are held back for a client that does not speak after its handshake.
@@ -131,24 +131,11 @@ pub(super) async fn end(
         link.end(session, &reason).await;
     }
     if registered && reason != CloseReason::Moved {
-        leave_cluster(session).await;
+        session.leave_cluster().await;
     }
     // Last, so that whoever looks for it learns that it has ended, and does not take it for one that was lost.
     hub.registry().remove(session);
     session.ended.cancel();
-}
-
-/// Never given up: while the backplane can't be reached it keeps the removal itself.
-async fn leave_cluster(session: &Arc<Session>) {
-    let hub = &session.hub;
-    if let Err(error) = hub
-        .shared()
-        .backplane()
-        .remove(hub.name(), session.id(), hub.tombstone())
-        .await
-    {
-        tracing::warn!(connection_id = %session.id(), %error, "a connection could not be removed from the directory");
-    }
 }
 
 /// Between handshake and end.
@@ -345,9 +332,9 @@ impl<'a> Conversation<'a> {
             self.counted.ack_due,
             self.pace_resumes(),
         ]
-            .into_iter()
-            .flatten()
-            .fold(self.ping_due, Instant::min)
+        .into_iter()
+        .flatten()
+        .fold(self.ping_due, Instant::min)
     }
 
     async fn tick(&mut self, reading: bool) -> Result<(), CloseReason> {
@@ -396,7 +383,12 @@ impl<'a> Conversation<'a> {
                     self.measure(&message, before.saturating_sub(self.decoder.buffered_bytes()));
                     self.handle(message).await?;
                 }
-                Err(error) => return Err(CloseReason::from_decode(&error)),
+                Err(error) => {
+                    if matches!(error, DecodeError::TooLarge { .. }) {
+                        self.count(LimitLabel::MessageBytes);
+                    }
+                    return Err(CloseReason::from_decode(&error));
+                }
             }
         }
         Ok(())
@@ -405,8 +397,12 @@ impl<'a> Conversation<'a> {
     fn measure(&mut self, message: &HubMessage, bytes: usize) {
         let pace = self.pace.as_mut();
         if let Some(limit) = pace.and_then(|pace| pace.take(message.is_counted(), bytes)) {
-            self.session.hub.shared().metrics().limited.get(limit).inc();
+            self.count(limit);
         }
+    }
+
+    fn count(&self, reached: LimitLabel) {
+        self.session.hub.shared().metrics().limited.get(reached).inc();
     }
 
     /// The client begins a message anew on its new socket; its Sequence says with which one.

@@ -4,6 +4,7 @@
 mod access;
 mod handshakes;
 mod invocations;
+mod limits;
 mod malformed;
 mod noise;
 mod secrets;

@@ -1,0 +1,109 @@
+//! Where commands get their gateway and key from, what they print for scripts, and how they teach.
+
+use hubcast_tests::cluster::Plan;
+use hubcast_tests::jwt::ACCESS_KEY;
+use serde_json::{Value, json};
+
+use super::{COMMANDS, hubcast, output};
+
+#[tokio::test]
+async fn gateway_and_key_come_from_flags_variables_or_a_file() {
+    let cluster = Plan::one_node().start().await;
+    let address = cluster.nodes[0].address();
+    let url = format!("http://{address}");
+    let listen = format!("--listen={address}");
+    let other = "a key that differs, of at least 32 bytes";
+    let check = ["check", "--connection-string", "--json", &listen];
+    let string = hubcast(&check, &[("HUBCAST_ACCESS_KEY", other)]).await.json();
+    let string = string["connectionString"].as_str().expect("a text").to_owned();
+    let string = string.replace(other, ACCESS_KEY);
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let file = folder.path().join("hubcast.toml");
+    std::fs::write(&file, format!("access_key = \"{ACCESS_KEY}\"\n")).expect("it can be written");
+    let file = file.to_str().expect("a path in UTF-8");
+    let known = "HUBCAST_CONNECTION_STRING";
+    for (args, variables) in [
+        (&["--connection-string", &string][..], &[][..]),
+        (&["--url", &url, "--access-key", ACCESS_KEY], &[]),
+        (&["--url", &url, "--config", file], &[]),
+        (&["--url", &url], &[("HUBCAST_CONFIG", file)]),
+        (
+            &[],
+            &[(known, string.as_str()), ("HUBCAST_URL", "http://127.0.0.1:1")],
+        ),
+        (&["--config", file], &[("HUBCAST_URL", &url)]),
+    ] {
+        let args = [&["connections", "--hub", "demo", "--json"], args].concat();
+        assert_eq!(
+            hubcast(&args, variables).await.json()["connections"],
+            0,
+            "{variables:?}"
+        );
+    }
+    // Other commands know these variables, too.
+    let variables = [(known, string.as_str()), ("HUBCAST_URL", &url)];
+    assert_eq!(
+        hubcast(&["check", "--json"], &variables).await.json()["config"]["listen"],
+        "127.0.0.1:8080"
+    );
+}
+
+#[tokio::test]
+async fn tokens_and_configurations_are_printed_for_scripts() {
+    let key = [("HUBCAST_ACCESS_KEY", ACCESS_KEY)];
+    let args = ["token", "--user", "ann", "--lifetime", "1m"];
+    let output = output(&[&args[..], &["--json"]].concat(), &key).await;
+    let token: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(
+        token["token"].as_str().map(|token| token.split('.').count()),
+        Some(3)
+    );
+    assert!(token["expires"].is_u64());
+
+    let variables = [
+        ("HUBCAST_ACCESS_KEY", ACCESS_KEY),
+        ("HUBCAST_LIMITS__CONNECTIONS", "7"),
+    ];
+    let checked = hubcast(&["check", "--json"], &variables).await.json();
+    assert_eq!(checked["config"]["limits"]["connections"], 7);
+    assert_eq!(checked["config"]["access_key"], "***");
+    assert_eq!(
+        checked["origins"]["limits.connections"],
+        "variable HUBCAST_LIMITS__CONNECTIONS"
+    );
+    assert_eq!(checked["warnings"], json!([]));
+    let nobody = hubcast(&["check", "--json", "--demo=false"], &[]).await.json();
+    assert_eq!(nobody["warnings"].as_array().map(Vec::len), Some(1));
+    assert!(
+        hubcast(&["token", "--user", "ann", "--json"], &[])
+            .await
+            .fails(2)
+            .contains("HUBCAST_ACCESS_KEY")
+    );
+}
+
+#[tokio::test]
+async fn every_help_teaches_by_examples() {
+    for command in [
+        "serve",
+        "check",
+        "token",
+        "health",
+        "send",
+        "connections",
+        "groups",
+    ] {
+        let help = hubcast(&[command, "--help"], &[]).await;
+        let (_, examples) = help.ok().split_once("Examples:\n").expect("it has examples");
+        assert!(
+            examples
+                .lines()
+                .next()
+                .is_some_and(|line| line.contains(&format!("hubcast {command}")))
+        );
+    }
+    for command in COMMANDS {
+        let help = hubcast(&[command[0], "--help"], &[]).await;
+        assert!(help.ok().contains("keep keys in variables") && help.ok().contains("Exits with 0"));
+    }
+}
