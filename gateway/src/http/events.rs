@@ -22,9 +22,10 @@ use super::{expiry, reply};
 use crate::auth::{Identity, random_connection_id};
 use crate::gateway::App;
 use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
+use crate::limits::Seat;
 use crate::protocol::HubProtocol;
 use crate::session::{Begin, Session, read_on};
-use crate::telemetry::labels::RejectLabel;
+use crate::telemetry::labels::{LimitLabel, RejectLabel};
 use crate::transport::sse_stream;
 
 /// Most messages that a reader may begin with, of all its topics together.
@@ -53,10 +54,16 @@ pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> 
             return (status, text).into_response();
         }
     };
-    if !app.has_room() {
-        app.metrics().rejected.get(RejectLabel::Capacity).inc();
-        return reply::event_stream(Body::from(NO_ROOM));
-    }
+    let seat = match let_in(app, &identity, parts) {
+        Ok(seat) => seat,
+        Err(limit) => {
+            limit
+                .into_iter()
+                .for_each(|limit| drop(app.metrics().limited.get(limit).inc()));
+            app.metrics().rejected.get(RejectLabel::Capacity).inc();
+            return reply::event_stream(Body::from(NO_ROOM));
+        }
+    };
     let Ok(id) = random_connection_id() else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
@@ -66,11 +73,23 @@ pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> 
     connection.set_transport(Transport::ServerSentEvents);
     connection.set_protocol(HubProtocol::Json);
     let session = Session::reader(Arc::clone(&hub), connection);
+    session.occupy(seat);
     hub.registry().insert(&session);
     expiry::watch(&session);
     let reading = read_on(Arc::clone(&session), groups, begin);
     hub.shared().tasks().spawn(reading);
     reply::event_stream(Body::from_stream(sse_stream(session)))
+}
+
+/// Lets a new reader in; else the limit that is reached, or nothing where the node is leaving.
+fn let_in(app: &App, identity: &Identity, parts: &Parts) -> Result<Seat, Option<LimitLabel>> {
+    if app.is_draining() {
+        return Err(None);
+    }
+    if !app.has_room() {
+        return Err(Some(LimitLabel::Connections));
+    }
+    app.gate().admit(identity.user(), parts).map_err(Some)
 }
 
 /// Why a request is refused.
