@@ -57,9 +57,9 @@ pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> 
     let seat = match let_in(app, &identity, parts) {
         Ok(seat) => seat,
         Err(limit) => {
-            limit
-                .into_iter()
-                .for_each(|limit| drop(app.metrics().limited.get(limit).inc()));
+            if let Some(limit) = limit {
+                app.metrics().limited.get(limit).inc();
+            }
             app.metrics().rejected.get(RejectLabel::Capacity).inc();
             return reply::event_stream(Body::from(NO_ROOM));
         }
