@@ -64,6 +64,16 @@ pub trait Sessions: Send + Sync {
         call: Option<&'a str>,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
+    /// Takes another state in place of the one that the connection was entered with. `false` when this node no longer owns
+    /// it, or it can't be taken over.
+    fn restate<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+        state: State,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
+
     /// Appends a message to the connection's own topic for a call that `host` runs; the `last` one ends the call. Works
     /// on any node, also for parked connections. `false` when the call was answered before, or the connection is gone.
     fn answer<'a>(

@@ -9,7 +9,7 @@ use super::{Member, Nodes, Witness, eventually, group, open, owner, record};
 use crate::backplane::{Claim, Delivery, HubOptions};
 use crate::error::BackplaneError;
 use crate::position::Position;
-use crate::sessions::{Checkpoint, Listing, TakeOver, Version};
+use crate::sessions::{Checkpoint, Listing, State, TakeOver, Version};
 use crate::topic::{ConnectionId, Topic};
 
 /// The directory says who owns a connection, in which version, and whether it can be taken over.
@@ -319,4 +319,23 @@ pub async fn a_parked_connection_is_removed_when_its_time_is_up(nodes: &Nodes) {
     other.sink.received_until(&kept.id, "end").await;
     assert!(other.park(&kept.id).await, "it has an owner and stays");
     assert_eq!(told(), connections, "each once, with its user and state");
+}
+
+/// Its owner, and nobody else, gives a connection another state, which moves with it.
+pub async fn another_state_moves_with_its_connection(nodes: &Nodes) {
+    let members = open(nodes, HubOptions::default()).await;
+    let (home, other) = (&members[0], members.last().unwrap());
+    let (connection, entered) = home.connect_resumable(None).await;
+    let restate = async |member: &Member, version, state: &'static [u8]| {
+        let state = State::from_static(state);
+        let restated = member.node.restate(&member.hub, &connection.id, version, state);
+        restated.await.unwrap()
+    };
+    assert!(restate(home, entered.version, b"newer").await);
+    assert!(home.park(&connection.id).await);
+    assert!(!restate(home, entered.version, b"too late").await);
+    let taken = other.take_over(&connection.id).await;
+    assert_eq!(taken.record.state.as_deref(), Some(&b"newer"[..]));
+    assert!(!restate(home, entered.version, b"too old").await);
+    assert!(restate(other, taken.version, b"newest").await);
 }

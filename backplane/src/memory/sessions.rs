@@ -237,6 +237,21 @@ impl Sessions for MemoryBackplane {
         .boxed()
     }
 
+    fn restate<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+        state: State,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move {
+            let hub = self.hub(hub)?;
+            let restated = hub.with_session(connection, version, |session| session.state = state);
+            Ok(restated.is_some())
+        }
+        .boxed()
+    }
+
     fn answer<'a>(
         &'a self,
         hub: &'a HubName,

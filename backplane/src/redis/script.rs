@@ -45,11 +45,12 @@ pub(super) enum Name {
     UserGroups,
     Parked,
     Census,
+    Restate,
 }
 
 const LOG: &str = include_str!("scripts/log.lua");
 /// In the order of [`Name`].
-const TEXTS: [&str; 26] = [
+const TEXTS: [&str; 27] = [
     include_str!("scripts/publish.lua"),
     include_str!("scripts/publish_direct.lua"),
     include_str!("scripts/claim.lua"),
@@ -76,6 +77,7 @@ const TEXTS: [&str; 26] = [
     include_str!("scripts/user_groups.lua"),
     include_str!("scripts/parked.lua"),
     include_str!("scripts/census.lua"),
+    include_str!("scripts/restate.lua"),
 ];
 
 /// The scripts as they are called on one run of one server.

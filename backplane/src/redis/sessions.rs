@@ -389,6 +389,24 @@ impl Sessions for RedisBackplane {
         .boxed()
     }
 
+    fn restate<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+        state: State,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let script = Invocation::new(Name::Restate, vec![hub.scripts.keys.connection(connection)])
+                .arg(hub.scripts.node.to_string())
+                .number(version.0.into())
+                .arg(state);
+            decode(self.inner.commands.script(&script, Repeat::Safe).await?)
+        }
+        .boxed()
+    }
+
     fn answer<'a>(
         &'a self,
         hub: &'a HubName,

@@ -56,6 +56,7 @@ macro_rules! all_rules {
             ownership:
                 the_directory_tells_of_ownership,
                 an_ownership_that_is_over_is_not_taken_over,
+                another_state_moves_with_its_connection,
                 a_connection_is_taken_over_once,
                 an_owner_that_is_shut_out_is_told_and_refused,
                 a_connection_without_state_stays_where_it_is,

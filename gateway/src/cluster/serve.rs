@@ -134,7 +134,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         Ask::Delete(_) => owned::delete(&session),
         Ask::HandOver(_) => owned::give_up(&session).await,
         Ask::Refresh(refresh) => match Identity::from_json(&refresh.identity) {
-            Some(identity) => owned::refresh(&session, identity),
+            Some(identity) => owned::refresh(&session, identity).await,
             None => return Err("unreadable identity".to_owned()),
         },
         Ask::Drained(_) => {

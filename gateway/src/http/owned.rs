@@ -55,15 +55,21 @@ pub(crate) async fn receive(session: &Session, body: Bytes) -> Answer {
 }
 
 /// Takes a newer token of the same user.
-pub(crate) fn refresh(session: &Session, identity: Identity) -> Answer {
+pub(crate) async fn refresh(session: &Session, identity: Identity) -> Answer {
     if session.closing().is_cancelled() {
         return unknown_connection();
     }
     if session.connection().user() != identity.user() {
         return other_user();
     }
-    session.connection().renew(identity);
-    Answer::status(200)
+    match session.renew(identity).await {
+        Ok(true) => Answer::status(200),
+        Ok(false) => unknown_connection(), // it has just moved
+        Err(error) => {
+            tracing::debug!(connection_id = %session.id(), %error, "a newer token could not be written down");
+            Answer::refused(503, "The backplane can't be reached. Try again later.")
+        }
+    }
 }
 
 pub(crate) fn delete(session: &Session) -> Answer {

@@ -69,6 +69,7 @@ pub(super) async fn refresh(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -> 
             app.metrics().rejected.get(RejectLabel::Forbidden).inc();
             refused(StatusCode::FORBIDDEN, "refresh_rejected")
         }
+        Ok(503) => reply::unavailable(),
         Ok(_) | Err(BackplaneError::NodeUnreachable { .. }) => {
             refused(StatusCode::NOT_FOUND, "connection_not_found")
         }
@@ -86,7 +87,7 @@ async fn at_the_owner(
     identity: &Identity,
 ) -> Result<u16, BackplaneError> {
     if let Some(session) = hub.registry().find(connection) {
-        return Ok(owned::refresh(&session, identity.clone()).status);
+        return Ok(owned::refresh(&session, identity.clone()).await.status);
     }
     let backplane = hub.shared().backplane();
     let listing = backplane.look_up(hub.name(), connection).await?;
@@ -95,7 +96,7 @@ async fn at_the_owner(
     };
     if owner == *backplane.node() {
         return Ok(match hub.find_settled(connection).await {
-            Some(session) => owned::refresh(&session, identity.clone()).status,
+            Some(session) => owned::refresh(&session, identity.clone()).await.status,
             None => owned::unknown_connection().status,
         });
     }

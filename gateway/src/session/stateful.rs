@@ -13,7 +13,9 @@ use hubcast_backplane::{
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
+use super::restore::state_of;
 use super::{CloseReason, Session};
+use crate::auth::Identity;
 use crate::cluster;
 use crate::protocol::{HubMessage, Outcome};
 
@@ -220,6 +222,20 @@ impl Session {
                 tracing::warn!(connection_id = %self.id(), %error, "a connection could not be given up; whoever takes it over asks this node first");
             }
         }
+    }
+
+    /// Takes a newer token of the same user, also for the nodes that the connection may move to. `false` when it has just
+    /// moved.
+    pub(crate) async fn renew(&self, identity: Identity) -> Result<bool, BackplaneError> {
+        self.connection.renew(identity);
+        let (Some(stateful), Some(protocol)) = (self.stateful.get(), self.connection.protocol()) else {
+            return Ok(true);
+        };
+        let state = state_of(&self.connection, protocol);
+        let backplane = self.hub.shared().backplane();
+        backplane
+            .restate(self.hub.name(), self.id(), stateful.version, state)
+            .await
     }
 
     /// Tells the client how a call ended. Of a stateful session this works also after it moved.
