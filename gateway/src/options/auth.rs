@@ -126,6 +126,7 @@ impl AuthOptions {
     }
 
     /// Whether some token could be valid.
+    #[cfg(feature = "cli")]
     pub(crate) fn has_keys(&self) -> bool {
         self.access_key.is_some()
             || !self.key_files.is_empty()
