@@ -62,7 +62,11 @@ async fn enter(member: &Member, groups: &[&str]) -> (ConnectionId, Position) {
 /// While others publish: what was read up to where a connection entered with all its topics, and what it received from
 /// there on, are together everything, in order.
 pub async fn history_and_what_is_received_meet_where_a_connection_enters(nodes: &Nodes) {
-    let members = open(nodes, HubOptions::default()).await;
+    let options = HubOptions {
+        retention_messages: 1_000_000, // whatever is published meanwhile is kept
+        ..HubOptions::default()
+    };
+    let members = open(nodes, options).await;
     let (publisher, member) = (members[0].clone(), members.last().unwrap());
     let begin = member.node.position(&member.hub).await.unwrap();
     let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
@@ -76,7 +80,7 @@ pub async fn history_and_what_is_received_meet_where_a_connection_enters(nodes: 
     let mut received = Vec::new();
     for _ in 0..5 {
         let (id, position) = enter(member, &["a", "b", "never"]).await;
-        let history = read(member, &begin, position.offset, 7).await;
+        let history = read(member, &begin, position.offset, 97).await;
         assert!(history.iter().all(|offset| *offset < position.offset));
         received.push((id, history));
     }
