@@ -154,7 +154,7 @@ impl HubRuntime {
     pub(crate) async fn find_settled(&self, connection: &ConnectionId) -> Option<Arc<Session>> {
         for _ in 0..SETTLE.0 {
             if let Some(session) = self.registry.find(connection) {
-                return Some(session);
+                return Some(session).filter(|session| !session.is_over());
             }
             sleep(SETTLE.1).await;
         }

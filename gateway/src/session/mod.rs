@@ -13,6 +13,7 @@ mod sequence;
 mod stateful;
 mod uploads;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -53,6 +54,8 @@ pub(crate) struct Session {
     closing: CancellationToken,
     /// Ends when the connection does: not when it moves to another node.
     gone: CancellationToken,
+    /// Nothing of it can be fetched any more; it is only about to leave the directory.
+    over: AtomicBool,
     /// Ends when the session has left everything: what it gave up, others may take.
     ended: CancellationToken,
     reason: OnceLock<CloseReason>,
@@ -104,6 +107,7 @@ impl Session {
             closing: CancellationToken::new(),
             gone: CancellationToken::new(),
             ended: CancellationToken::new(),
+            over: AtomicBool::new(false),
             reason: OnceLock::new(),
             topics: Mutex::new(Some(Vec::new())),
             groups: Mutex::default(),
@@ -186,6 +190,15 @@ impl Session {
     /// Ends once the session has left everything.
     pub(crate) fn ended(&self) -> &CancellationToken {
         &self.ended
+    }
+
+    /// Whether requests find nothing of it any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    fn be_over(&self) {
+        self.over.store(true, Ordering::Release);
     }
 
     /// Whether the connection goes on on another node, or will.

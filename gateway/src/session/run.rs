@@ -130,6 +130,7 @@ pub(super) async fn end(
     if let Some(link) = session.http() {
         link.end(session, &reason).await;
     }
+    session.be_over();
     if registered && reason != CloseReason::Moved {
         session.leave_cluster().await;
     }

@@ -155,6 +155,9 @@ impl Asked {
     }
 
     fn found_here(&self, session: Arc<Session>) -> Result<Found, Refusal> {
+        if session.is_over() {
+            return Err(self.unknown().into());
+        }
         if session.connection().user() == self.identity.user() {
             return Ok(Found::Here(session));
         }
