@@ -17,6 +17,8 @@ pub(super) struct Link {
     pub(super) connection: MultiplexedConnection,
     /// The scripts of the run of the server that this connection was made to, and leads to as long as it lasts.
     pub(super) scripts: Scripts,
+    /// That run.
+    pub(super) run: String,
     /// Cancelled when the connection is of no more use.
     pub(super) broken: CancellationToken,
 }
@@ -41,6 +43,7 @@ impl Link {
         Ok(Self {
             connection: opened.connection,
             scripts,
+            run: opened.run,
             broken: opened.listener,
         })
     }

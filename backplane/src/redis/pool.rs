@@ -101,6 +101,7 @@ impl Pool {
                 Ok(open) => {
                     backoff = Backoff::new();
                     let open = Arc::new(open);
+                    self.leave_others(&open);
                     self.links.send_modify(|links| links.push(Arc::clone(&open)));
                     link = Some(open);
                     continue;
@@ -118,6 +119,14 @@ impl Pool {
                 () = backoff.wait() => {}
             }
         }
+    }
+
+    /// Gives up connections to another run than the newest one leads to: that server is no longer the master, though it may
+    /// not know yet, and what it took would reach nobody.
+    fn leave_others(&self, newest: &Link) {
+        let links = self.links.borrow();
+        let others = links.iter().filter(|link| link.run != newest.run);
+        others.for_each(|link| link.broken.cancel());
     }
 
     fn forget(&self, gone: &SharedLink) {
