@@ -229,7 +229,7 @@ fn check_response(method: &Method, uri: &Uri, admitted: bool, response: &Respons
         STATUSES.contains(&status.as_u16()),
         "{method} {uri} is answered with {status}"
     );
-    let path = uri.path();
+    let path = uri.path().strip_suffix('/').unwrap_or(uri.path());
     let to_hub = (path.starts_with("/hubs/") || path.starts_with("/client")) && !path.ends_with("/negotiate");
     let acts = [Method::GET, Method::POST, Method::DELETE, Method::CONNECT].contains(method);
     if to_hub && acts && !admitted {
