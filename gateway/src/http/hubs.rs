@@ -175,7 +175,7 @@ impl Asked {
         if !session.has_moved() {
             return Err(self.unknown().into()); // it is saying goodbye, and must not come back
         }
-        session.ended().cancelled().await;
+        session.ended().await;
         Ok(None)
     }
 

@@ -92,7 +92,7 @@ pub(crate) async fn give_up(session: &Session) -> Answer {
     if !session.has_moved() {
         return unknown_connection(); // it is ending for good
     }
-    session.ended().cancelled().await;
+    session.ended().await;
     Answer::status(200)
 }
 

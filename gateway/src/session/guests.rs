@@ -15,8 +15,7 @@ use tokio::time::sleep;
 use super::Session;
 use super::invocations::Invocations;
 use crate::cluster;
-use crate::hub::UploadEvent;
-use crate::protocol::{Decoder, HubMessage, HubProtocol, Outcome, encode};
+use crate::protocol::{Decoder, HubMessage, HubProtocol, encode};
 
 /// Batches that wait for the calls of one connection.
 const WAITING: usize = 4;
@@ -36,7 +35,7 @@ pub(super) async fn host(session: Arc<Session>, mut invocations: Invocations) {
         while invocations.may_take()
             && let Some(message) = waiting.pop_front()
         {
-            apply(&session, &mut invocations, message);
+            invocations.hear(&session, message);
         }
         tokio::select! {
             biased;
@@ -46,36 +45,6 @@ pub(super) async fn host(session: Arc<Session>, mut invocations: Invocations) {
         }
     }
     drop(here);
-}
-
-fn apply(session: &Session, invocations: &mut Invocations, message: HubMessage) {
-    match message {
-        HubMessage::CancelInvocation { invocation_id, .. } => invocations.cancel(&invocation_id),
-        HubMessage::StreamItem {
-            invocation_id, item, ..
-        } => invocations.uploads.push(&invocation_id, UploadEvent::Item(item)),
-        HubMessage::Completion {
-            invocation_id,
-            outcome,
-            ..
-        } => invocations.completed(session, &invocation_id, outcome),
-        _ => {} // nothing else is carried
-    }
-}
-
-impl Invocations {
-    /// Uploads and the results that the server asked for share one space of ids.
-    pub(super) fn completed(&mut self, session: &Session, id: &str, outcome: Outcome) {
-        if self.uploads.holds(id) {
-            let error = match outcome {
-                Outcome::Error(text) => Some(text),
-                Outcome::Void | Outcome::Result(_) => None,
-            };
-            self.uploads.push(id, UploadEvent::End(error));
-        } else {
-            session.answered(id, outcome);
-        }
-    }
 }
 
 /// Reads what another node carried here.
@@ -105,9 +74,9 @@ impl Carrier {
         Some(Self { queue })
     }
 
-    /// Waits for room; `false` when nobody carries any more.
-    pub(super) async fn take(&self, message: HubMessage) -> bool {
-        self.queue.send(message).await.is_ok()
+    /// Waits for room.
+    pub(super) async fn take(&self, message: HubMessage) {
+        let _ = self.queue.send(message).await; // nobody carries when the session ends
     }
 }
 

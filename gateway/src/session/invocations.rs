@@ -15,7 +15,9 @@ use tokio_util::task::TaskTracker;
 use super::Session;
 use super::stateful::{Answering, INTERRUPTED, Sent, invocation_of};
 use super::uploads::Uploads;
-use crate::hub::{Dispatched, InvocationOutcome, RawUpload, ValueStream, dispatch, guarded, stream_error};
+use crate::hub::{
+    Dispatched, InvocationOutcome, RawUpload, UploadEvent, ValueStream, dispatch, guarded, stream_error,
+};
 use crate::protocol::{HubMessage, HubProtocol, Invocation, Outcome, Value};
 
 /// A stream that always has an item lets the rest of its session run after so many: its client may want to cancel it.
@@ -273,6 +275,34 @@ impl Invocations {
         }
     }
 
+    /// Takes what the client says to a call that runs: a cancellation, an item or the end of an upload, or a result that
+    /// the server asked for. Uploads and results share one space of ids; an unknown one is ignored.
+    pub(super) fn hear(&mut self, session: &Session, message: HubMessage) {
+        match message {
+            HubMessage::CancelInvocation { invocation_id, .. } => self.cancel(&invocation_id),
+            HubMessage::StreamItem {
+                invocation_id, item, ..
+            } => self.uploads.push(&invocation_id, UploadEvent::Item(item)),
+            HubMessage::Completion {
+                invocation_id,
+                outcome,
+                ..
+            } if self.uploads.holds(&invocation_id) => {
+                let error = match outcome {
+                    Outcome::Error(text) => Some(text),
+                    Outcome::Void | Outcome::Result(_) => None,
+                };
+                self.uploads.push(&invocation_id, UploadEvent::End(error));
+            }
+            HubMessage::Completion {
+                invocation_id,
+                outcome,
+                ..
+            } => session.answered(&invocation_id, outcome),
+            _ => {} // nothing else is for a call
+        }
+    }
+
     /// Whether something runs.
     pub(super) fn any_runs(&self) -> bool {
         !self.running.is_empty()
@@ -283,12 +313,13 @@ impl Invocations {
         !self.uploads.is_blocked()
     }
 
-    /// Whether a message of the client is for one of these.
-    pub(super) fn know(&self, message: &HubMessage) -> bool {
+    /// Whether a message of the client is for one of these, or for nobody in particular.
+    pub(super) fn know(&self, session: &Session, message: &HubMessage) -> bool {
         match message {
             HubMessage::CancelInvocation { invocation_id, .. } => self.named.contains_key(invocation_id),
-            HubMessage::StreamItem { invocation_id, .. } | HubMessage::Completion { invocation_id, .. } => {
-                self.uploads.holds(invocation_id)
+            HubMessage::StreamItem { invocation_id, .. } => self.uploads.holds(invocation_id),
+            HubMessage::Completion { invocation_id, .. } => {
+                self.uploads.holds(invocation_id) || session.asks.hold(invocation_id)
             }
             _ => true,
         }

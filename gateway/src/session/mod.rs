@@ -5,6 +5,7 @@ mod close;
 mod guests;
 mod handshake;
 mod invocations;
+mod membership;
 mod pace;
 mod reader;
 mod restore;
@@ -52,12 +53,8 @@ pub(crate) struct Session {
     outbox: ByteQueue,
     /// Ends when the session does.
     closing: CancellationToken,
-    /// Ends when the connection does: not when it moves to another node.
-    gone: CancellationToken,
     /// Nothing of it can be fetched any more; it is only about to leave the directory.
     over: AtomicBool,
-    /// Ends when the session has left everything: what it gave up, others may take.
-    ended: CancellationToken,
     reason: OnceLock<CloseReason>,
     /// What it receives; `None` once it was taken out of the registry.
     topics: Mutex<Option<Vec<Topic>>>,
@@ -105,8 +102,6 @@ impl Session {
             connection: Arc::new(connection),
             outbox,
             closing: CancellationToken::new(),
-            gone: CancellationToken::new(),
-            ended: CancellationToken::new(),
             over: AtomicBool::new(false),
             reason: OnceLock::new(),
             topics: Mutex::new(Some(Vec::new())),
@@ -147,7 +142,7 @@ impl Session {
         Context::new(
             Arc::clone(&self.hub),
             Arc::clone(&self.connection),
-            self.gone.clone(),
+            self.gone().clone(),
         )
     }
 
@@ -162,10 +157,11 @@ impl Session {
 
     /// Asks the session to end. The first reason counts.
     pub(crate) fn close(&self, reason: CloseReason) {
-        if *self.reason.get_or_init(|| reason) != CloseReason::Moved {
-            self.gone.cancel();
+        let _ = self.reason.set(reason);
+        self.closing.cancel(); // first: who becomes stateful meanwhile looks at it
+        if !self.has_moved() {
+            self.gone().cancel();
         }
-        self.closing.cancel();
     }
 
     /// Asks the session to leave this node: a stateful one goes on elsewhere, others end for this reason.
@@ -180,16 +176,6 @@ impl Session {
     /// Ends once the session was asked to end.
     pub(crate) fn closing(&self) -> &CancellationToken {
         &self.closing
-    }
-
-    /// Ends once the connection has ended, wherever.
-    pub(crate) fn gone(&self) -> &CancellationToken {
-        &self.gone
-    }
-
-    /// Ends once the session has left everything.
-    pub(crate) fn ended(&self) -> &CancellationToken {
-        &self.ended
     }
 
     /// Whether requests find nothing of it any more.
@@ -398,51 +384,9 @@ impl Session {
             .map_or(0, |reader| reader.past.queued_bytes());
         self.outbox.queued_bytes().saturating_add(past)
     }
+}
 
-    // --- membership, kept by the registry and the hub ---
-
-    /// Notes a topic. `false` when it is noted already or the session has left the registry.
-    pub(crate) fn note_topic(&self, topic: &Topic) -> bool {
-        match &mut *self.topics.lock() {
-            Some(topics) if !topics.contains(topic) => {
-                topics.push(topic.clone());
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Forgets a topic. `false` when it was not noted.
-    pub(crate) fn forget_topic(&self, topic: &Topic) -> bool {
-        let mut topics = self.topics.lock();
-        let Some(topics) = topics.as_mut() else {
-            return false;
-        };
-        let Some(index) = topics.iter().position(|noted| noted == topic) else {
-            return false;
-        };
-        topics.swap_remove(index);
-        true
-    }
-
-    /// Takes all topics, for good.
-    pub(crate) fn take_topics(&self) -> Vec<Topic> {
-        self.topics.lock().take().unwrap_or_default()
-    }
-
-    /// Whether it receives anything.
-    fn receives(&self) -> bool {
-        self.topics
-            .lock()
-            .as_ref()
-            .is_some_and(|topics| !topics.is_empty())
-    }
-
-    /// Whether [`take_topics`](Self::take_topics) was called.
-    pub(crate) fn has_left(&self) -> bool {
-        self.topics.lock().is_none()
-    }
-
+impl Session {
     /// Never given up: while the backplane can't be reached it keeps the removal itself.
     async fn leave_cluster(&self) {
         let (hub, backplane) = (&self.hub, self.hub.shared().backplane());
@@ -450,49 +394,6 @@ impl Session {
         if let Err(error) = removed {
             tracing::warn!(connection_id = %self.id(), %error, "a connection could not be removed from the directory");
         }
-    }
-
-    /// Takes its place among the connections that are counted, until it leaves the registry.
-    pub(crate) fn occupy(&self, seat: Seat) {
-        if seat.is_free() {
-            return;
-        }
-        *self.seat.lock() = Some(Box::new(seat));
-        if self.has_left() {
-            self.vacate();
-        }
-    }
-
-    /// Ends what [`occupy`](Self::occupy) began.
-    pub(crate) fn vacate(&self) {
-        let seat = self.seat.lock().take();
-        drop(seat); // after the lock
-    }
-
-    /// The groups that the connection joined or is joining.
-    pub(crate) fn groups(&self) -> Vec<GroupName> {
-        self.groups.lock().clone()
-    }
-
-    fn set_groups(&self, groups: Vec<GroupName>) {
-        *self.groups.lock() = groups;
-    }
-
-    /// Notes a group. `false` when the connection is in `limit` groups already.
-    pub(crate) fn note_group(&self, group: &GroupName, limit: usize) -> bool {
-        let mut groups = self.groups.lock();
-        if groups.contains(group) {
-            return true;
-        }
-        if groups.len() >= limit {
-            return false;
-        }
-        groups.push(group.clone());
-        true
-    }
-
-    pub(crate) fn forget_group(&self, group: &GroupName) {
-        self.groups.lock().retain(|noted| noted != group);
     }
 }
 

@@ -14,7 +14,6 @@ use super::pace::Pace;
 use super::sequence::Counted;
 use super::stateful::{Answering, call_name};
 use super::{CloseReason, Session, handshake};
-use crate::hub::UploadEvent;
 use crate::protocol::{DecodeError, Decoder, HubMessage, HubProtocol, Outcome};
 use crate::telemetry::labels::LimitLabel;
 
@@ -136,7 +135,7 @@ pub(super) async fn end(
     }
     // Last, so that whoever looks for it learns that it has ended, and does not take it for one that was lost.
     hub.registry().remove(session);
-    session.ended.cancel();
+    session.be_ended();
 }
 
 /// Between handshake and end.
@@ -441,8 +440,7 @@ impl<'a> Conversation<'a> {
             .get(self.protocol)
             .inc();
         if let Some(carrier) = &self.carrier
-            && !self.invocations.know(&message)
-            && !matches!(&message, HubMessage::Completion { invocation_id, .. } if self.session.asks.hold(invocation_id))
+            && !self.invocations.know(self.session, &message)
         {
             carrier.take(message).await;
             return Ok(());
@@ -460,7 +458,9 @@ impl<'a> Conversation<'a> {
                 self.invocations
                     .begin_stream(self.session, invocation, call, self.protocol);
             }
-            HubMessage::CancelInvocation { invocation_id, .. } => self.invocations.cancel(&invocation_id),
+            HubMessage::CancelInvocation { .. }
+            | HubMessage::StreamItem { .. }
+            | HubMessage::Completion { .. } => self.invocations.hear(self.session, message),
             HubMessage::Ping => {
                 self.pings |= !self
                     .session
@@ -469,18 +469,6 @@ impl<'a> Conversation<'a> {
                     .is_some_and(|t| t.keeps_itself_alive());
             }
             HubMessage::Close { .. } => return Err(CloseReason::ByClient),
-            HubMessage::StreamItem {
-                invocation_id, item, ..
-            } => {
-                self.invocations
-                    .uploads
-                    .push(&invocation_id, UploadEvent::Item(item));
-            }
-            HubMessage::Completion {
-                invocation_id,
-                outcome,
-                ..
-            } => self.invocations.completed(self.session, &invocation_id, outcome),
             HubMessage::Ack { sequence_id } => self.session.acknowledge(sequence_id),
             HubMessage::Sequence { sequence_id } if self.session.is_stateful() => {
                 self.awaits_sequence = false;

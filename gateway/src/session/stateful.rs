@@ -10,8 +10,9 @@ use bytes::Bytes;
 use hubcast_backplane::{
     BackplaneError, Call, Checkpoint, Epoch, Listing, NodeId, Position, Topic, Version, wire,
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::restore::state_of;
 use super::{CloseReason, Session};
@@ -35,6 +36,10 @@ pub(super) struct Stateful {
     version: Version,
     epoch: Epoch,
     progress: Mutex<Progress>,
+    /// Ends when the connection does: not when it moves to another node.
+    gone: CancellationToken,
+    /// Ends when the session has left everything: what it gave up, others may take.
+    ended: CancellationToken,
     /// Items that calls sent after the connection moved.
     paced: AtomicU64,
     /// It must not be given up.
@@ -80,6 +85,8 @@ impl Stateful {
             version,
             epoch,
             progress: Mutex::default(),
+            gone: CancellationToken::new(),
+            ended: CancellationToken::new(),
             paced: AtomicU64::new(0),
             stays: AtomicBool::new(false),
         }
@@ -109,6 +116,29 @@ impl Session {
         if self.stateful.set(stateful).is_ok() {
             self.hub.checkpoints().arrive(&self.hub);
         }
+        if self.closing.is_cancelled() && !self.has_moved() {
+            self.gone().cancel(); // it was closed before there was this to end
+        }
+    }
+
+    /// Ends once the connection has ended, wherever.
+    pub(crate) fn gone(&self) -> &CancellationToken {
+        self.stateful
+            .get()
+            .map_or(&self.closing, |stateful| &stateful.gone)
+    }
+
+    /// Ends once a stateful session has left everything; at once for another one.
+    pub(crate) async fn ended(&self) {
+        if let Some(stateful) = self.stateful.get() {
+            stateful.ended.cancelled().await;
+        }
+    }
+
+    pub(super) fn be_ended(&self) {
+        if let Some(stateful) = self.stateful.get() {
+            stateful.ended.cancel();
+        }
     }
 
     /// The ownership that this session speaks for, if it is stateful.
@@ -130,21 +160,15 @@ impl Session {
         let Some(stateful) = self.stateful.get() else {
             return;
         };
-        let mut progress = stateful.progress.lock();
+        let progress = stateful.progress.lock();
         let Some((sequence, offset)) = self.outbox.acknowledge(sequence_id) else {
             return;
         };
-        progress.checkpoint = Some(Checkpoint {
-            sequence,
-            position: Position {
-                epoch: stateful.epoch.clone(),
-                offset,
-            },
-        });
-        if !std::mem::replace(&mut progress.waiting, true) {
-            drop(progress);
-            self.hub.checkpoints().add(&self.hub, self);
-        }
+        let position = Position {
+            epoch: stateful.epoch.clone(),
+            offset,
+        };
+        self.reach(progress, Checkpoint { sequence, position });
     }
 
     /// The sink was given everything up to `position`: where the client has all that came of it, this is a checkpoint.
@@ -156,7 +180,7 @@ impl Session {
         else {
             return;
         };
-        let mut progress = stateful.progress.lock();
+        let progress = stateful.progress.lock();
         // Asked for after `position`: what was given up to there is acknowledged, or counted as waiting.
         let Some(sequence) = self.outbox.all_acknowledged() else {
             return;
@@ -165,10 +189,12 @@ impl Session {
         if !progress.checkpoint.as_ref().is_none_or(newer) {
             return;
         }
-        progress.checkpoint = Some(Checkpoint {
-            sequence,
-            position: position.clone(),
-        });
+        let position = position.clone();
+        self.reach(progress, Checkpoint { sequence, position });
+    }
+
+    fn reach(self: &Arc<Self>, mut progress: MutexGuard<'_, Progress>, checkpoint: Checkpoint) {
+        progress.checkpoint = Some(checkpoint);
         if !std::mem::replace(&mut progress.waiting, true) {
             drop(progress);
             self.hub.checkpoints().add(&self.hub, self);
@@ -240,11 +266,13 @@ impl Session {
 
     /// Tells the client how a call ended. Of a stateful session this works also after it moved.
     pub(super) async fn complete(&self, answering: Answering, outcome: Outcome) {
-        let host = self.hub.shared().backplane().node().clone();
         match (answering.invocation_id, answering.call) {
             (Some(invocation_id), None) => self.push(&completion(invocation_id, outcome)),
             (None, None) => {}
-            (invocation_id, Some(call)) => self.complete_call(&call, &host, invocation_id, outcome).await,
+            (invocation_id, Some(call)) => {
+                let host = self.hub.shared().backplane().node();
+                self.complete_call(&call, host, invocation_id, outcome).await;
+            }
         }
     }
 
@@ -295,10 +323,9 @@ impl Session {
             return Sent::Yes;
         };
         let backplane = self.hub.shared().backplane();
-        let host = backplane.node().clone();
         let call = Call {
             id: call,
-            host: &host,
+            host: backplane.node(),
         };
         match backplane
             .answer(self.hub.name(), self.id(), call, &envelope, false)

@@ -1,0 +1,93 @@
+//! What a session receives and where it counts: kept by the registry and the hub.
+
+use hubcast_backplane::{GroupName, Topic};
+
+use super::Session;
+use crate::limits::Seat;
+
+impl Session {
+    /// Notes a topic. `false` when it is noted already or the session has left the registry.
+    pub(crate) fn note_topic(&self, topic: &Topic) -> bool {
+        match &mut *self.topics.lock() {
+            Some(topics) if !topics.contains(topic) => {
+                topics.push(topic.clone());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Forgets a topic. `false` when it was not noted.
+    pub(crate) fn forget_topic(&self, topic: &Topic) -> bool {
+        let mut topics = self.topics.lock();
+        let Some(topics) = topics.as_mut() else {
+            return false;
+        };
+        let Some(index) = topics.iter().position(|noted| noted == topic) else {
+            return false;
+        };
+        topics.swap_remove(index);
+        true
+    }
+
+    /// Takes all topics, for good.
+    pub(crate) fn take_topics(&self) -> Vec<Topic> {
+        self.topics.lock().take().unwrap_or_default()
+    }
+
+    /// Whether it receives anything.
+    pub(super) fn receives(&self) -> bool {
+        self.topics
+            .lock()
+            .as_ref()
+            .is_some_and(|topics| !topics.is_empty())
+    }
+
+    /// Whether [`take_topics`](Self::take_topics) was called.
+    pub(crate) fn has_left(&self) -> bool {
+        self.topics.lock().is_none()
+    }
+
+    /// Takes its place among the connections that are counted, until it leaves the registry.
+    pub(crate) fn occupy(&self, seat: Seat) {
+        if seat.is_free() {
+            return;
+        }
+        *self.seat.lock() = Some(Box::new(seat));
+        if self.has_left() {
+            self.vacate();
+        }
+    }
+
+    /// Ends what [`occupy`](Self::occupy) began.
+    pub(crate) fn vacate(&self) {
+        let seat = self.seat.lock().take();
+        drop(seat); // after the lock
+    }
+
+    /// The groups that the connection joined or is joining.
+    pub(crate) fn groups(&self) -> Vec<GroupName> {
+        self.groups.lock().clone()
+    }
+
+    pub(super) fn set_groups(&self, groups: Vec<GroupName>) {
+        *self.groups.lock() = groups;
+    }
+
+    /// Notes a group. `false` when the connection is in `limit` groups already.
+    pub(crate) fn note_group(&self, group: &GroupName, limit: usize) -> bool {
+        let mut groups = self.groups.lock();
+        if groups.contains(group) {
+            return true;
+        }
+        if groups.len() >= limit {
+            return false;
+        }
+        groups.push(group.clone());
+        true
+    }
+
+    pub(crate) fn forget_group(&self, group: &GroupName) {
+        self.groups.lock().retain(|noted| noted != group);
+    }
+}
