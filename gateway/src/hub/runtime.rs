@@ -277,6 +277,11 @@ impl HubRuntime {
         }
     }
 
+    /// Whether code of the hub runs for a new connection.
+    pub(crate) fn greets(&self) -> bool {
+        self.hub.connected().is_some() || !self.hub.filters().is_empty()
+    }
+
     /// Runs the hub's hook for a new connection, through its filters.
     pub(crate) async fn connected(&self, context: Context) -> Result<(), HubError> {
         let running = Box::pin(async {

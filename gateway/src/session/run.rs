@@ -212,6 +212,9 @@ impl<'a> Conversation<'a> {
 
     /// The hub's hook runs before any message of the client is handled. A node that dies meanwhile must be noticed.
     async fn connected(&mut self) -> Result<(), CloseReason> {
+        if !self.session.hub.greets() {
+            return Ok(()); // two round trips less
+        }
         let call = self.note(0, Some(call_name(0, None))).await?;
         let outcome = tokio::select! {
             biased;
