@@ -268,7 +268,16 @@ pub async fn what_is_for_a_parked_connection_is_kept(nodes: &Nodes) {
     assert_eq!(other.whole_until(&taken, "end").await, ledger.expected);
 }
 
-/// Publishes to a topic without pause until stopped.
+/// What a [`Stream`] publishes at most, so that no log is trimmed while somebody reads it, however long that takes.
+const STREAMED: usize = 20_000;
+
+/// How often a connection moves from node to node.
+const MOVES: usize = 60;
+
+/// How often the groups of a connection change, there and back, while it moves once.
+const CHANGES: usize = 50;
+
+/// Publishes to a topic without pause until stopped, or until it has published enough.
 struct Stream {
     stop: Arc<AtomicBool>,
     task: JoinHandle<Received>,
@@ -280,7 +289,7 @@ impl Stream {
         let (stopped, member) = (Arc::clone(&stop), member.clone());
         let task = tokio::spawn(async move {
             let mut published = Vec::new();
-            while !stopped.load(Ordering::Acquire) {
+            while !stopped.load(Ordering::Acquire) && published.len() < STREAMED {
                 published.push((member.publish(topic.clone(), "m").await.unwrap(), "m".to_owned()));
                 tokio::task::yield_now().await;
             }
@@ -329,14 +338,21 @@ pub async fn a_connection_that_moves_misses_nothing(nodes: &Nodes) {
     ];
     let at_times = Stream::start(&members[0], of_group("g"));
     let (mut memberships, mut taken) = (Vec::new(), None);
-    for round in 0..12 {
+    for round in 0..MOVES {
         let (owner, next) = (
             &members[round % members.len()],
             &members[(round + 1) % members.len()],
         );
         let moved = AtomicBool::new(false);
         let changes = async {
-            while !moved.load(Ordering::Acquire) {
+            for change in 0..CHANGES {
+                if moved.load(Ordering::Acquire) {
+                    break;
+                }
+                // A take-over is begun anew when they change under it: some pauses are long enough for one, some are not.
+                for _ in 0..change % 10 {
+                    members[0].version(id).await;
+                }
                 let joined = change_wherever(&members, id, "g", true).await;
                 memberships.push((joined, change_wherever(&members, id, "g", false).await));
             }
@@ -370,7 +386,7 @@ pub async fn a_connection_that_moves_misses_nothing(nodes: &Nodes) {
         "end".to_owned(),
     ));
     expected.sort();
-    let whole = members[12 % members.len()]
+    let whole = members[MOVES % members.len()]
         .whole_until(&taken.unwrap(), "end")
         .await;
     let lost = expected.iter().filter(|message| !whole.contains(message));

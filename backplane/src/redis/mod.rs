@@ -37,6 +37,7 @@ mod sessions;
 mod slots;
 mod subscriber;
 mod subscription;
+mod take_over;
 mod topology;
 mod waiters;
 

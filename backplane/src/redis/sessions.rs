@@ -1,13 +1,11 @@
-//! Resumable connections: what is written down of them, and taking them over.
+//! Resumable connections: what is written down of them, and giving them up.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use prost::Message as _;
-use redis::Value;
 use tokio::time::Instant;
 
 use super::RedisBackplane;
@@ -15,21 +13,18 @@ use super::commands::Repeat;
 
 use super::hub::Hub;
 use super::inner::Inner;
-use super::link::{decode, items, malformed};
-use super::local::{Subject, Unfinished};
-use super::script::{HubScripts, Invocation, Name, Place, place};
+use super::link::{decode, malformed};
+use super::local::Unfinished;
+use super::script::{HubScripts, Invocation, Name, place};
 use crate::backplane::{ConnectionRecord, LogRead};
 use crate::error::BackplaneError;
-use crate::position::{Epoch, Offset, Position};
-use crate::sessions::{Call, Checkpoint, Listing, Sessions, State, TakeOver, Taken, Version};
+use crate::position::{Offset, Position};
+use crate::sessions::{Call, Checkpoint, Listing, Sessions, State, TakeOver, Version};
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic, UserId};
-use crate::wire::{self, Envelope, membership::Change};
+use crate::wire::{self, Envelope};
 
 /// Checkpoints that are written in one round trip.
 const CHECKPOINTS: usize = 500;
-/// How often a take-over begins anew because the connection's groups change.
-const ATTEMPTS: usize = 5;
-
 impl HubScripts {
     pub(super) fn park_call(
         &self,
@@ -93,40 +88,12 @@ impl HubScripts {
             .arg(call.id.to_owned())
             .arg(call.host.to_string())
     }
-
-    fn take_over_call(&self, candidate: &Candidate, topics: &[Topic]) -> Invocation {
-        let id = &candidate.record.id;
-        let mut keys = self.log_keys(&Topic::Connection(id.clone()).key());
-        keys.extend([
-            self.keys.connection(id),
-            self.keys.node(&self.node),
-            self.keys.groups(id),
-            self.keys.calls(id),
-            self.keys.parked(),
-        ]);
-        let call = self
-            .own(Name::TakeOver, keys, id)
-            .number(candidate.version.0.into())
-            .number(candidate.changes.into())
-            .arg(self.keys.node_prefix())
-            .arg(self.keys.lane_prefix());
-        self.membership_arguments(call, id, Change::Taken, topics)
-    }
 }
 
 fn checkpoint_arguments(call: Invocation, checkpoint: &Checkpoint) -> Invocation {
     call.arg(checkpoint.position.epoch.as_str().to_owned())
         .number(checkpoint.sequence.into())
         .number(checkpoint.position.offset.into())
-}
-
-/// A connection as it is before it is taken over.
-struct Candidate {
-    record: ConnectionRecord,
-    version: Version,
-    /// How often its groups changed.
-    changes: u64,
-    groups: Vec<GroupName>,
 }
 
 impl Inner {
@@ -147,92 +114,6 @@ impl Inner {
             user: user.and_then(|user| UserId::parse(user).ok()),
             state: state.map(State::from),
         }))
-    }
-
-    async fn candidate(&self, hub: &Hub, id: &ConnectionId) -> Result<Option<Candidate>, BackplaneError> {
-        let keys = &hub.scripts.keys;
-        let mut command = redis::cmd("HMGET");
-        command
-            .arg(keys.connection(id))
-            .arg(&["version", "groups", "user", "state"]);
-        let answer: (Option<u64>, Option<u64>, Option<String>, Option<Vec<u8>>) =
-            decode(self.commands.command(&command, Repeat::Safe).await?)?;
-        let (Some(version), changes, user, Some(state)) = answer else {
-            return Ok(None);
-        };
-        let mut command = redis::cmd("SMEMBERS");
-        command.arg(keys.groups(id));
-        let groups: Vec<String> = decode(self.commands.command(&command, Repeat::Safe).await?)?;
-        Ok(Some(Candidate {
-            record: ConnectionRecord {
-                id: id.clone(),
-                user: user.and_then(|user| UserId::parse(user).ok()),
-                state: Some(State::from(state)),
-            },
-            version: Version(version),
-            changes: changes.unwrap_or(0),
-            groups: groups
-                .iter()
-                .filter_map(|group| GroupName::parse(group).ok())
-                .collect(),
-        }))
-    }
-
-    async fn take_over(
-        self: Arc<Self>,
-        hub: Arc<Hub>,
-        id: ConnectionId,
-        version: Version,
-    ) -> Result<TakeOver, BackplaneError> {
-        self.check_admitted()?;
-        for _ in 0..ATTEMPTS {
-            let Some(candidate) = self.candidate(&hub, &id).await? else {
-                return Ok(TakeOver::Gone);
-            };
-            if candidate.version != version {
-                return Ok(TakeOver::Changed);
-            }
-            if matches!(
-                hub.local.lock().unfinished.get(&id),
-                Some(Unfinished::Remove { .. })
-            ) {
-                return Ok(TakeOver::Gone); // it was closed, and the server is told as soon as it can be
-            }
-            if !self.begin_taking(&hub, &candidate.record).await? {
-                continue; // it may have changed while another call had it
-            }
-            let outcome = self.take_over_once(&hub, &candidate).await;
-            {
-                let mut local = hub.local.lock();
-                match &outcome {
-                    Ok(Some(_)) => {}
-                    Ok(None) => local.end_taking(&id),
-                    Err(_) => {
-                        local.remove(&id);
-                        local.unfinished.insert(id.clone(), Unfinished::Park); // it may have been carried out
-                    }
-                }
-            }
-            hub.claimed.notify_waiters();
-            if let Some(outcome) = outcome? {
-                return Ok(outcome);
-            }
-        }
-        Ok(TakeOver::Changed)
-    }
-
-    /// `false`, after a while, where another call of this node claims the connection or takes it over.
-    async fn begin_taking(&self, hub: &Hub, record: &ConnectionRecord) -> Result<bool, BackplaneError> {
-        let other_call = hub.claimed.notified();
-        if hub.local.lock().begin_taking(record) {
-            return Ok(true);
-        }
-        match self.until(self.deadline(), other_call).await? {
-            Some(()) => Ok(false),
-            None => Err(BackplaneError::Timeout {
-                waited: self.commands.bound(),
-            }),
-        }
     }
 
     /// Gives a connection up. Where it is not known whether the server was told, it is told later.
@@ -264,75 +145,6 @@ impl Inner {
         }
         parked
     }
-
-    /// `None` where the connection was not as it had been found.
-    async fn take_over_once(
-        self: &Arc<Self>,
-        hub: &Arc<Hub>,
-        candidate: &Candidate,
-    ) -> Result<Option<TakeOver>, BackplaneError> {
-        let begun = Instant::now();
-        let deadline = self.deadline();
-        let id = &candidate.record.id;
-        let groups = candidate.groups.iter().cloned().map(Topic::Group);
-        let user = candidate.record.user.clone().map(Topic::User);
-        let mut topics: Vec<_> = std::iter::once(Topic::All).chain(user).chain(groups).collect();
-        let subjects = topics.iter().cloned().map(Subject::Topic).collect();
-        let interested = self.interest(hub, subjects, deadline).await?;
-        topics.push(Topic::Connection(id.clone()));
-        let (place, taken) = {
-            let _gate = self.pass(hub, deadline).await?;
-            let call = hub.scripts.take_over_call(candidate, &topics);
-            // Where the answer is lost, a repetition finds another version.
-            let answer = self.commands.script(&call, Repeat::Never).await?;
-            let Some((place, taken)) = read_taken(answer, candidate)? else {
-                return Ok(None);
-            };
-            hub.local.lock().set_taken(id, taken.version, &candidate.groups);
-            (place, taken)
-        };
-        if !self.reached(hub.waiters.wait(place), begun, deadline).await? {
-            return Err(BackplaneError::Unavailable {
-                waited: begun.elapsed(),
-                reason: "the log's epoch ended".to_owned(),
-            });
-        }
-        drop(interested);
-        Ok(Some(TakeOver::Taken(Box::new(taken))))
-    }
-}
-
-fn read_taken(answer: Value, candidate: &Candidate) -> Result<Option<(Place, Taken)>, BackplaneError> {
-    if !matches!(answer, Value::Array(_)) {
-        return Ok(None); // gone, or changed
-    }
-    let Ok([epoch, offset, version, kept, calls]) = <[Value; 5]>::try_from(items(answer)?) else {
-        return Err(malformed("a take-over of another length"));
-    };
-    let epoch: String = decode(epoch)?;
-    let place = place(&epoch, decode(offset)?);
-    let (received, at_epoch, sequence, at): (u64, String, u64, Offset) = decode(kept)?;
-    let calls: HashMap<String, String> = decode(calls)?;
-    let host = |(call, host): (String, String)| Some((call, NodeId::parse(host).ok()?));
-    let taken = Taken {
-        record: candidate.record.clone(),
-        version: Version(decode(version)?),
-        position: Position {
-            epoch: place.epoch.clone(),
-            offset: place.offset,
-        },
-        groups: candidate.groups.clone(),
-        checkpoint: Checkpoint {
-            sequence,
-            position: Position {
-                epoch: Epoch::new(&at_epoch),
-                offset: at,
-            },
-        },
-        received,
-        calls: calls.into_iter().filter_map(host).collect(),
-    };
-    Ok(Some((place, taken)))
 }
 
 impl Sessions for RedisBackplane {
