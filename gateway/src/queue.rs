@@ -207,12 +207,19 @@ impl ByteQueue {
 
     /// Forgets kept chunks up to this number. Returns number and place of the last one that was forgotten.
     pub(crate) fn acknowledge(&self, number: u64) -> Option<(u64, u64)> {
+        self.forget(|first, _| first <= number)
+    }
+
+    /// Forgets kept chunks up to this place. Returns as [`acknowledge`](Self::acknowledge).
+    pub(crate) fn acknowledge_place(&self, upto: u64) -> Option<(u64, u64)> {
+        self.forget(|_, place| place <= upto)
+    }
+
+    fn forget(&self, arrived: impl Fn(u64, u64) -> bool) -> Option<(u64, u64)> {
         let mut state = self.state.lock();
         let resend = state.resend.as_mut()?;
         let mut last = None;
-        while resend.first <= number
-            && let Some((chunk, place)) = resend.kept.pop_front()
-        {
+        while let Some((chunk, place)) = resend.kept.pop_front_if(|kept| arrived(resend.first, kept.1)) {
             last = Some((resend.first, place));
             resend.first = resend.first.saturating_add(1);
             resend.kept_bytes = resend.kept_bytes.saturating_sub(chunk.len());

@@ -21,6 +21,8 @@ const KIND_SEPARATE: u8 = 1;
 const KIND_SAME: u8 = 0;
 /// As [`KIND_SEPARATE`], and the connection may resume after a lost socket.
 const KIND_STATEFUL: u8 = 2;
+/// A Web PubSub client's reconnection token: it creates nothing, and is as good as its connection is alive.
+const KIND_RECOVERY: u8 = 3;
 
 /// What negotiate agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +128,20 @@ impl TokenSigner {
             creates_within,
             stateful: *kind == KIND_STATEFUL,
         })
+    }
+
+    /// The token by which the client of a connection that outlives its sockets comes back.
+    pub(crate) fn recovery(&self, hub: &HubName, id: &ConnectionId) -> String {
+        let mut body = vec![KIND_RECOVERY];
+        body.extend_from_slice(id.as_str().as_bytes());
+        let mac = self.mac(hub, &body);
+        URL_SAFE_NO_PAD.encode(mac)
+    }
+
+    /// Whether a client has shown the [`recovery`](Self::recovery) token of a connection.
+    pub(crate) fn may_recover(&self, hub: &HubName, id: &ConnectionId, token: &str) -> bool {
+        let expected = self.recovery(hub, id);
+        constant_time::verify_slices_are_equal(expected.as_bytes(), token.as_bytes()).is_ok()
     }
 
     fn mac(&self, hub: &HubName, body: &[u8]) -> [u8; MAC_BYTES] {

@@ -219,6 +219,18 @@ impl Identity {
             .filter_map(Value::as_str)
     }
 
+    /// The groups that Web PubSub's claim `webpubsub.group` names: one text or an array of texts.
+    pub(crate) fn webpubsub_groups(&self) -> impl Iterator<Item = &str> {
+        let claim = self.claim("webpubsub.group");
+        claim
+            .into_iter()
+            .flat_map(|claim| match claim {
+                Value::Array(groups) => groups.as_slice(),
+                group => std::slice::from_ref(group),
+            })
+            .filter_map(Value::as_str)
+    }
+
     /// What the roles permit where no hub code decides.
     #[must_use]
     pub fn permissions(&self) -> Permissions<'_> {

@@ -60,7 +60,7 @@ fn deliver_message(hub: &HubRuntime, message: &Message) {
         span
     };
     let _entered = span.enter();
-    let frames = Frames::new(envelope, metrics).at(hub, hub.epoch(), message.offset);
+    let frames = Frames::new(message, metrics).at(hub, hub.epoch());
     let except = Except::new(&envelope.except);
     let mut delivered = 0_u64;
     for receivers in hub.registry().receivers(&message.topic) {
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(buffers.len(), 2, "a payload was copied for a receiver");
         let metrics = hub.shared().metrics();
         for protocol in HubProtocol::ALL {
-            assert_eq!(metrics.encodes.get(protocol).get(), 1, "{protocol}");
+            assert_eq!(metrics.encodes.get(protocol.into()).get(), 1, "{protocol}");
         }
         assert_eq!(metrics.deliveries.get(), 2_000);
     }
@@ -257,8 +257,8 @@ mod tests {
         );
         assert_eq!((received(&a).await.len(), received(&b).await.len()), (1, 1));
         let metrics = hub.shared().metrics();
-        assert_eq!(metrics.encodes.get(HubProtocol::MessagePack).get(), 0);
-        assert_eq!(metrics.encodes.get(HubProtocol::Json).get(), 2);
+        assert_eq!(metrics.encodes.get(HubProtocol::MessagePack.into()).get(), 0);
+        assert_eq!(metrics.encodes.get(HubProtocol::Json.into()).get(), 2);
     }
 
     #[tokio::test]
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(messages.len(), whole);
         let metrics = hub.shared().metrics();
         let spoken = messages.iter().filter_map(|message| {
-            Frames::new(&message.envelope, metrics).get(HubProtocol::Json, Carriage::Plain)
+            Frames::new(message, metrics).get(HubProtocol::Json.into(), Carriage::Plain)
         });
         assert_eq!(spoken.count(), 2);
     }

@@ -1,17 +1,19 @@
-//! One envelope, encoded at most once for each protocol.
+//! One message of the log, encoded at most once for each protocol.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use hubcast_backplane::wire::{self, Envelope};
-use hubcast_backplane::{Epoch, Offset};
+use hubcast_backplane::{Epoch, Message, Topic};
 
 use crate::auth::PointSigner;
 use crate::hub::HubRuntime;
-use crate::protocol::{EncodeError, Encoding, HubProtocol, Value, encode_invocation};
+use crate::protocol::{
+    ClientProtocol, DataType, EncodeError, Encoding, HubProtocol, TranscodeError, Value, encode_invocation,
+    events, plain, webpubsub,
+};
 use crate::telemetry::metrics::Metrics;
-use crate::transport::{sse_event, sse_named_event};
 
 /// How a transport wraps hub messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,71 +38,44 @@ impl Carriage {
     pub(crate) fn carry(self, frame: Bytes) -> Bytes {
         match self {
             Self::Plain => frame,
-            Self::Event => sse_event(&frame),
+            Self::Event => events::event(&frame),
         }
     }
 }
 
-/// The frames of one envelope. A protocol that no receiver speaks costs nothing.
+/// The frames of one message. A protocol that no receiver speaks costs nothing.
 pub(crate) struct Frames<'a> {
-    envelope: &'a Envelope,
+    message: &'a Message,
     metrics: &'a Metrics,
-    frames: [[OnceCell<Option<Bytes>>; Carriage::COUNT]; HubProtocol::COUNT],
+    frames: [[OnceCell<Option<Bytes>>; Carriage::COUNT]; ClientProtocol::COUNT],
     place: Option<Place<'a>>,
-    named: OnceCell<Option<Bytes>>,
 }
 
-/// Where a message stands in the log.
+/// The log that a message stands in.
 struct Place<'a> {
     hub: &'a HubRuntime,
     epoch: Arc<Epoch>,
-    offset: Offset,
 }
 
 impl<'a> Frames<'a> {
-    pub(crate) fn new(envelope: &'a Envelope, metrics: &'a Metrics) -> Self {
+    pub(crate) fn new(message: &'a Message, metrics: &'a Metrics) -> Self {
         Self {
-            envelope,
+            message,
             metrics,
             frames: Default::default(),
             place: None,
-            named: OnceCell::new(),
         }
     }
 
-    /// Says where the message stands: readers that hold their own place are told. Without an epoch there are none.
-    pub(crate) fn at(mut self, hub: &'a HubRuntime, epoch: Option<Arc<Epoch>>, offset: Offset) -> Self {
-        self.place = epoch.map(|epoch| Place { hub, epoch, offset });
+    /// Says where the message stands: clients that hold their own place are told. Without an epoch there are none.
+    pub(crate) fn at(mut self, hub: &'a HubRuntime, epoch: Option<Arc<Epoch>>) -> Self {
+        self.place = epoch.map(|epoch| Place { hub, epoch });
         self
     }
 
-    /// The message as an event for those who speak no hub protocol: its target, its arguments as a JSON array, and its
-    /// place. `None` for what concerns only clients of the hub protocol, and what can't be written in JSON.
-    pub(crate) fn named(&self) -> Option<Bytes> {
-        self.named.get_or_init(|| self.encode_named()).clone()
-    }
-
-    fn encode_named(&self) -> Option<Bytes> {
-        let place = self.place.as_ref()?;
-        if self.envelope.close.is_some() || !self.envelope.frame.is_empty() {
-            return None;
-        }
-        self.metrics.encodes.get(HubProtocol::Json).inc();
-        let arguments = Value::array(&arguments_for(self.envelope, Encoding::Json), Encoding::Json)
-            .inspect_err(|error| tracing::error!(%error, "a published message can't be written as an event"))
-            .ok()?;
-        let secret = place.hub.shared().backplane().cluster_secret();
-        let id = PointSigner::new(&secret).write(place.hub.name(), &place.epoch, place.offset);
-        Some(sse_named_event(
-            &self.envelope.target,
-            Some(&id),
-            arguments.bytes(),
-        ))
-    }
-
-    /// The frame for one protocol and transport; a clone is a reference count, not a copy. `None` when the envelope
-    /// can't be written in that protocol, which is logged once.
-    pub(crate) fn get(&self, protocol: HubProtocol, carriage: Carriage) -> Option<Bytes> {
+    /// The frame for one protocol and transport; a clone is a reference count, not a copy. `None` when the message
+    /// can't be written in that protocol, which is logged once, or is nothing for those who speak it.
+    pub(crate) fn get(&self, protocol: ClientProtocol, carriage: Carriage) -> Option<Bytes> {
         let cell = self.frames.get(protocol.index())?.get(carriage.index())?;
         let make = || match carriage {
             Carriage::Plain => self.encode(protocol),
@@ -109,21 +84,71 @@ impl<'a> Frames<'a> {
         cell.get_or_init(make).clone()
     }
 
-    fn encode(&self, protocol: HubProtocol) -> Option<Bytes> {
-        if self.envelope.close.is_some() {
+    fn encode(&self, protocol: ClientProtocol) -> Option<Bytes> {
+        let envelope = &*self.message.envelope;
+        if envelope.close.is_some() {
             return None; // it says nothing to those whom it spares
         }
-        if !self.envelope.frame.is_empty() {
-            return Some(self.envelope.frame.clone()); // for one connection, and in its protocol
+        if !envelope.frame.is_empty() {
+            // For one connection, and in its protocol. Who holds its own place is sent nothing of the kind.
+            return (!protocol.holds_place()).then(|| envelope.frame.clone());
         }
         self.metrics.encodes.get(protocol).inc();
-        encode(self.envelope, protocol)
+        let encoded = match protocol {
+            ClientProtocol::Hub(protocol) => encode_call(envelope, protocol).map(Some),
+            ClientProtocol::WebPubSub => self.publish(|published| webpubsub::message(published, None)),
+            ClientProtocol::ReliableWebPubSub => {
+                self.publish(|published| webpubsub::message(published, Some(self.message.offset)))
+            }
+            ClientProtocol::Plain => self.publish_with_place(plain::message),
+            ClientProtocol::Events => self.publish_with_place(events::message),
+        };
+        encoded
             .inspect_err(|error| tracing::error!(%protocol, %error, "a published message can't be encoded"))
             .ok()
+            .flatten()
+    }
+
+    fn publish_with_place(
+        &self,
+        write: impl FnOnce(&webpubsub::Published<'_>, &str) -> Bytes,
+    ) -> Result<Option<Bytes>, EncodeError> {
+        let Some(place) = &self.place else { return Ok(None) };
+        let secret = place.hub.shared().backplane().cluster_secret();
+        let id = PointSigner::new(&secret).write(place.hub.name(), &place.epoch, self.message.offset);
+        self.publish(|published| write(published, &id))
+    }
+
+    /// Writes it for those who speak no hub protocol.
+    fn publish(
+        &self,
+        write: impl FnOnce(&webpubsub::Published<'_>) -> Bytes,
+    ) -> Result<Option<Bytes>, EncodeError> {
+        let envelope = &*self.message.envelope;
+        let arguments: Result<Vec<_>, TranscodeError> = arguments_for(envelope, Encoding::Json)
+            .iter()
+            .map(|value| value.transcode(Encoding::Json))
+            .collect();
+        let published = webpubsub::Published {
+            group: match &self.message.topic {
+                Topic::Group(group) => Some(group.as_str()),
+                _ => None,
+            },
+            from_user: &envelope.from_user,
+            data_type: match envelope.data_type() {
+                wire::DataType::Json => DataType::Json,
+                wire::DataType::Text => DataType::Text,
+                wire::DataType::Binary => DataType::Binary,
+                wire::DataType::Protobuf => DataType::Protobuf,
+            },
+            target: &envelope.target,
+            arguments: &arguments?,
+        };
+        Ok(Some(write(&published)))
     }
 }
 
-fn encode(envelope: &Envelope, protocol: HubProtocol) -> Result<Bytes, EncodeError> {
+fn encode_call(envelope: &Envelope, protocol: HubProtocol) -> Result<Bytes, EncodeError> {
     let arguments = arguments_for(envelope, protocol.encoding());
     encode_invocation(protocol, &envelope.target, &arguments)
 }

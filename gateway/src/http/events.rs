@@ -23,10 +23,10 @@ use crate::auth::{Identity, random_connection_id};
 use crate::gateway::App;
 use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
 use crate::limits::Seat;
-use crate::protocol::HubProtocol;
-use crate::session::{Begin, Session, read_on};
+use crate::protocol::ClientProtocol;
+use crate::session::{Begin, Reading, Session};
 use crate::telemetry::labels::{LimitLabel, RejectLabel};
-use crate::transport::sse_stream;
+use crate::transport::{run_reader, sse_stream};
 
 /// Most messages that a reader may begin with, of all its topics together.
 const MOST_REWOUND: usize = 10_000;
@@ -43,16 +43,9 @@ pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> 
         Ok(admitted) => admitted,
         Err(refusal) => return *refusal,
     };
-    let asked = groups(&hub, &query, &identity)
-        .and_then(|groups| Ok((begin(app, &hub, parts, &query, groups.len())?, groups)));
-    let (begin, groups) = match asked {
-        Ok(asked) => asked,
-        Err((status, text)) => {
-            if status == StatusCode::FORBIDDEN {
-                app.metrics().rejected.get(RejectLabel::Forbidden).inc();
-            }
-            return (status, text).into_response();
-        }
+    let reading = match reading(app, &hub, parts, &query, &identity) {
+        Ok(reading) => reading,
+        Err(refused) => return refused.into_response(),
     };
     let seat = match let_in(app, &identity, parts) {
         Ok(seat) => seat,
@@ -71,14 +64,33 @@ pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> 
     let request = RequestInfo::new(&parts.headers, query.pairs(), cookie);
     let connection = Connection::new(id, identity, request);
     connection.set_transport(Transport::ServerSentEvents);
-    connection.set_protocol(HubProtocol::Json);
-    let session = Session::reader(Arc::clone(&hub), connection);
+    connection.set_protocol(ClientProtocol::Events);
+    let session = Session::reader(Arc::clone(&hub), connection, reading);
     session.occupy(seat);
     hub.registry().insert(&session);
     expiry::watch(&session);
-    let reading = read_on(Arc::clone(&session), groups, begin);
-    hub.shared().tasks().spawn(reading);
+    hub.shared().tasks().spawn(run_reader(Arc::clone(&session)));
     reply::event_stream(Body::from_stream(sse_stream(session)))
+}
+
+/// What a client wants to read, if it may.
+pub(super) fn reading(
+    app: &App,
+    hub: &HubRuntime,
+    parts: &Parts,
+    query: &Query,
+    identity: &Identity,
+) -> Result<Reading, Refused> {
+    let asked = groups(hub, query, identity).and_then(|groups| {
+        Ok(Reading {
+            begin: begin(app, hub, parts, query, groups.len())?,
+            groups,
+        })
+    });
+    if let Err((StatusCode::FORBIDDEN, _)) = asked {
+        app.metrics().rejected.get(RejectLabel::Forbidden).inc();
+    }
+    asked
 }
 
 /// Lets a new reader in; else the limit that is reached, or nothing where the node is leaving.
@@ -93,7 +105,7 @@ fn let_in(app: &App, identity: &Identity, parts: &Parts) -> Result<Seat, Option<
 }
 
 /// Why a request is refused.
-type Refused = (StatusCode, String);
+pub(super) type Refused = (StatusCode, String);
 
 fn bad(text: String) -> Refused {
     (StatusCode::BAD_REQUEST, text)

@@ -2,6 +2,7 @@
 //! another node goes there.
 
 mod find;
+mod sockets;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use hubcast_backplane::{BackplaneError, ConnectionId, NodeId};
 
 use self::find::{Found, Wanted};
+pub(crate) use self::sockets::endpoint as socket_endpoint;
 use super::admit::admit;
 use super::request::{BodyError, Query, Wish, read_body};
 use super::{expiry, owned, reply};
@@ -22,7 +24,7 @@ use crate::auth::{ConnectionToken, Identity, random_connection_id};
 use crate::cluster::{Answer, Forward};
 use crate::gateway::App;
 use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
-use crate::session::{CloseReason, Restored, Session, restore};
+use crate::session::{Claimant, CloseReason, Restored, Session, restore};
 use crate::telemetry::labels::{LimitLabel, RejectLabel, ResumeKind, ResumeOutcome};
 use crate::transport::{Detached, Reservation, serve_resumable, serve_websocket, sse_stream, upgrade_limits};
 
@@ -117,39 +119,50 @@ impl Asked {
 
     /// The session of a connection that outlives its sockets: a new one, or the one that lost its socket, wherever it was.
     async fn resumable(&self, token: &ConnectionToken) -> Result<Arc<Session>, Refusal> {
-        if let Some(session) = self.hub.registry().find(&token.id)
-            && session.connection().transport() == Some(Transport::WebSockets)
-        {
-            if session.connection().user() != self.identity.user() {
-                return Err(reply::answer(owned::other_user()).into());
-            }
-            if let Some(session) = self.resumed_here(session).await? {
-                return Ok(session);
-            }
-        }
-        let restoring = restore(
-            Arc::clone(&self.hub),
-            token.id.clone(),
-            self.identity.user().cloned(),
-        );
-        match self.hub.shared().tasks().spawn(restoring).await {
-            Ok(restored) => match restored.map_err(unreachable_owner)? {
-                Restored::Session(session) => {
-                    session.occupy(self.app.gate().count(self.identity.user(), &self.parts));
-                    session.connection().renew_if_longer(&self.identity);
-                    expiry::watch(&session);
-                    return Ok(session);
-                }
-                Restored::OtherUser => return Err(reply::answer(owned::other_user()).into()),
-                Restored::Unknown => return Err(self.unknown().into()),
-                Restored::Absent => {}
-            },
-            Err(_) => return Err(StatusCode::INTERNAL_SERVER_ERROR.into()),
+        let claimant = Claimant::User(self.identity.user().cloned());
+        if let Some(session) = self.bring_back(&token.id, claimant).await? {
+            return Ok(session);
         }
         let (newcomer, early) = self.take(token, Transport::WebSockets, true).await?;
         newcomer.session.connection().set_transport(Transport::WebSockets);
         receive_early(&newcomer.session, early)?;
         Ok(newcomer.session)
+    }
+
+    /// The session of a connection that lost its socket, wherever it was. `None` where there is no such connection.
+    async fn bring_back(
+        &self,
+        id: &ConnectionId,
+        claimant: Claimant,
+    ) -> Result<Option<Arc<Session>>, Refusal> {
+        if let Some(session) = self.hub.registry().find(id)
+            && session.connection().transport() == Some(Transport::WebSockets)
+        {
+            if let Claimant::User(user) = &claimant
+                && session.connection().user() != user.as_ref()
+            {
+                return Err(reply::answer(owned::other_user()).into());
+            }
+            if let Some(session) = self.resumed_here(session).await? {
+                return Ok(Some(session));
+            }
+        }
+        let restoring = restore(Arc::clone(&self.hub), id.clone(), claimant);
+        let Ok(restored) = self.hub.shared().tasks().spawn(restoring).await else {
+            return Err(StatusCode::INTERNAL_SERVER_ERROR.into());
+        };
+        match restored.map_err(unreachable_owner)? {
+            Restored::Session(session) => {
+                let user = session.connection().user();
+                session.occupy(self.app.gate().count(user, &self.parts));
+                session.connection().renew_if_longer(&self.identity);
+                expiry::watch(&session);
+                Ok(Some(session))
+            }
+            Restored::OtherUser => Err(reply::answer(owned::other_user()).into()),
+            Restored::Unknown => Err(self.unknown().into()),
+            Restored::Absent => Ok(None),
+        }
     }
 
     /// A session of this node whose client comes back. `None` when it is no longer this node's.

@@ -31,6 +31,8 @@ pub(crate) fn router(app: App) -> Router {
         .route("/client/refresh/", any(refresh_by_query))
         .route("/sse/{hub}", any(events_by_path))
         .route("/sse/{hub}/", any(events_by_path))
+        .route("/client/hubs/{hub}", any(socket_by_path))
+        .route("/client/hubs/{hub}/", any(socket_by_path))
         .layer(cors);
     Router::new()
         .merge(hubs)
@@ -57,6 +59,13 @@ async fn by_path(State(app): State<App>, Path(hub): Path<String>, request: Reque
 async fn events_by_path(State(app): State<App>, Path(hub): Path<String>, request: Request) -> Response {
     match app.hub(&hub) {
         Some(hub) => events::endpoint(&app, hub, &request.into_parts().0).await,
+        None => no_such_hub(),
+    }
+}
+
+async fn socket_by_path(State(app): State<App>, Path(hub): Path<String>, request: Request) -> Response {
+    match app.hub(&hub) {
+        Some(hub) => hubs::socket_endpoint(app, hub, request).await,
         None => no_such_hub(),
     }
 }

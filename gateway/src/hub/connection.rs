@@ -9,7 +9,7 @@ use hubcast_backplane::{ConnectionId, UserId};
 
 use super::ConnectionData;
 use crate::auth::{Identity, without_cookie};
-use crate::protocol::HubProtocol;
+use crate::protocol::ClientProtocol;
 
 /// How a client is connected. Names as in negotiate responses.
 ///
@@ -104,7 +104,7 @@ pub struct Connection {
     identity: ArcSwap<Identity>,
     request: RequestInfo,
     transport: OnceLock<Transport>,
-    protocol: OnceLock<HubProtocol>,
+    protocol: OnceLock<ClientProtocol>,
     data: ConnectionData,
 }
 
@@ -145,9 +145,9 @@ impl Connection {
         self.transport.get().copied()
     }
 
-    /// The hub protocol; `None` before the handshake.
+    /// What the client speaks; `None` before the handshake.
     #[must_use]
-    pub fn protocol(&self) -> Option<HubProtocol> {
+    pub fn protocol(&self) -> Option<ClientProtocol> {
         self.protocol.get().copied()
     }
 
@@ -228,8 +228,8 @@ impl Connection {
         *self.transport.get_or_init(|| transport) == transport
     }
 
-    pub(crate) fn set_protocol(&self, protocol: HubProtocol) {
-        let _ = self.protocol.set(protocol); // there is one handshake
+    pub(crate) fn set_protocol(&self, protocol: impl Into<ClientProtocol>) {
+        let _ = self.protocol.set(protocol.into()); // there is one handshake
     }
 }
 

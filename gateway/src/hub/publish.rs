@@ -7,7 +7,7 @@ use tracing::{Instrument, Span};
 use super::HubRuntime;
 use super::clients::common_encoding;
 use crate::error::Error;
-use crate::protocol::{Encoding, Value};
+use crate::protocol::{DataType, Encoding, Value};
 use crate::telemetry::trace;
 
 /// A call of a client method, on its way to whoever receives it.
@@ -19,6 +19,9 @@ pub(crate) struct Outgoing {
     pub(crate) translated: Vec<Value>,
     /// Connections that do not receive it.
     pub(crate) except: Vec<String>,
+    /// The user whose client sent it, for those who are told.
+    pub(crate) from_user: Option<String>,
+    pub(crate) data_type: DataType,
 }
 
 impl HubRuntime {
@@ -96,6 +99,8 @@ fn envelope(message: Outgoing, span: &Span) -> Result<wire::Envelope, Error> {
         arguments,
         translated,
         except,
+        from_user,
+        data_type,
     } = message;
     let encoding = common_encoding(&arguments);
     let mut encoded = Vec::with_capacity(arguments.len());
@@ -117,6 +122,13 @@ fn envelope(message: Outgoing, span: &Span) -> Result<wire::Envelope, Error> {
         except,
         traceparent: context.traceparent,
         tracestate: context.tracestate,
+        from_user: from_user.unwrap_or_default(),
+        data_type: match data_type {
+            DataType::Json => wire::DataType::Json.into(),
+            DataType::Text => wire::DataType::Text.into(),
+            DataType::Binary => wire::DataType::Binary.into(),
+            DataType::Protobuf => wire::DataType::Protobuf.into(),
+        },
         ..wire::Envelope::default()
     })
 }

@@ -139,6 +139,12 @@ pub enum DecodeError {
     /// A completion can't have both.
     #[error("The 'error' and 'result' properties are mutually exclusive.")]
     ResultAndError,
+    /// A type of message that the protocol does not have.
+    #[error("Messages of the type '{kind}' are not supported.")]
+    UnknownMessage {
+        /// The type, as the client wrote it.
+        kind: String,
+    },
     /// A MessagePack completion is neither an error nor void nor a result.
     #[error("Invalid invocation result kind {kind}.")]
     UnknownResultKind {

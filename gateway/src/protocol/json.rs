@@ -212,6 +212,14 @@ impl<'a> Property<'a> {
             .ok_or(DecodeError::Missing { property: self.name })
     }
 
+    /// What may be absent; null is as good as that.
+    pub(super) fn optional<T: Deserialize<'a>>(
+        self,
+        expected: &'static str,
+    ) -> Result<Option<T>, DecodeError> {
+        Ok(self.read::<Option<T>>(expected)?.flatten())
+    }
+
     fn read<T: Deserialize<'a>>(self, expected: &'static str) -> Result<Option<T>, DecodeError> {
         let wrong_type = |_| DecodeError::WrongType {
             property: self.name,
@@ -225,7 +233,7 @@ impl<'a> Property<'a> {
 
     /// A string; null is as good as absent.
     fn text(self) -> Result<Option<String>, DecodeError> {
-        Ok(self.read::<Option<String>>("a string")?.flatten())
+        self.optional("a string")
     }
 
     /// An invocation id; the empty one is as good as absent.
@@ -239,7 +247,7 @@ impl<'a> Property<'a> {
     }
 
     /// Any value, also null.
-    fn value(self, record: &Bytes) -> Option<Value> {
+    pub(super) fn value(self, record: &Bytes) -> Option<Value> {
         self.raw.map(|raw| value_in(record, raw))
     }
 

@@ -1,4 +1,4 @@
-//! The SignalR hub protocol as pure code: bytes in, messages out, and back.
+//! The SignalR hub protocol, and those for clients that do not speak it, as pure code: bytes in, messages out, and back.
 //!
 //! Nothing in here reads a socket or a clock. Everything that parses what a peer sent returns an error
 //! instead of panicking, and allocates in proportion to what has arrived, not to what a length announces.
@@ -6,11 +6,14 @@
 //! * [`HandshakeReader`] takes the first record of a connection and becomes a [`Decoder`].
 //! * [`Decoder`] turns a byte stream, cut anywhere, into [`HubMessage`]s.
 //! * [`encode`] and [`encode_invocation`] write one whole framed message.
+//! * [`ClientProtocol`] names what a client speaks; [`webpubsub`] and [`plain`] tell of those that are not the hub protocol.
 //! * [`Value`] is one argument, item or result that stays encoded until somebody wants to look inside.
 
 mod binary;
+mod client;
 mod decoder;
 mod encoder;
+pub(crate) mod events;
 mod fields;
 mod framing;
 mod handshake;
@@ -18,14 +21,17 @@ mod json;
 mod message;
 mod messagepack;
 mod pack;
+pub mod plain;
 mod timestamp;
 mod transcode;
 mod value;
+pub mod webpubsub;
 
 use std::fmt;
 
 pub use self::{
     binary::Binary,
+    client::ClientProtocol,
     decoder::{DecodeError, Decoder},
     encoder::{EncodeError, encode, encode_invocation, encode_invocation_with_array},
     framing::RECORD_SEPARATOR,
@@ -37,6 +43,10 @@ pub use self::{
     pack::PackError,
     transcode::TranscodeError,
     value::{DecodeValueError, EncodeValueError, Value},
+};
+
+pub(crate) use self::client::{
+    ClientDecoder, ClientMessage, DataType, GroupSend, MESSAGE, Request, RequestWish, encode_for,
 };
 
 /// How deep arrays and objects may nest, in levels. For a message its own object or array counts too, so

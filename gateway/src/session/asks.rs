@@ -36,8 +36,8 @@ impl Session {
     /// Calls a method of the client and waits for its result. Dropping the call forgets it; the client is not told,
     /// and what it answers later is ignored.
     pub(crate) async fn ask(&self, target: String, arguments: Vec<Value>) -> Result<Value, AskError> {
-        if self.is_reader() {
-            return Err(AskError::NoResult); // it understands nothing but events
+        if !self.speaks_hub_protocol() {
+            return Err(AskError::NoResult); // its protocol has no questions
         }
         // Sessions of one connection on different nodes must not use an id twice.
         let (id, answer) = self.asks.begin(self.version().map_or(0, |version| version.0));

@@ -3,9 +3,8 @@
 use bytes::Bytes;
 
 use crate::hub::Disconnected;
-use crate::protocol::{DecodeError, HubMessage, HubProtocol, encode};
+use crate::protocol::{ClientProtocol, DecodeError, HubMessage, encode_for};
 use crate::telemetry::labels::CloseLabel;
-use crate::transport::sse_named_event;
 
 /// Why a connection ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,21 +92,8 @@ impl CloseReason {
     }
 
     /// The Close message as bytes.
-    pub(crate) fn frame(&self, protocol: HubProtocol, detailed: bool) -> Option<Bytes> {
-        encode(protocol, &self.message(detailed)?).ok()
-    }
-
-    /// The Close message as an event, for a client that speaks no hub protocol.
-    pub(crate) fn event(&self, detailed: bool) -> Option<Bytes> {
-        let HubMessage::Close {
-            error,
-            allow_reconnect,
-        } = self.message(detailed)?
-        else {
-            return None;
-        };
-        let data = serde_json::json!({ "error": error, "allowReconnect": allow_reconnect });
-        Some(sse_named_event("close", None, data.to_string().as_bytes()))
+    pub(crate) fn frame(&self, protocol: ClientProtocol, detailed: bool) -> Option<Bytes> {
+        encode_for(protocol, &self.message(detailed)?).ok().flatten()
     }
 
     /// What the hub's hook is told; `None` when hub code never saw the connection.
@@ -149,9 +135,12 @@ impl CloseReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::HubProtocol;
 
     fn json(reason: &CloseReason, detailed: bool) -> String {
-        let frame = reason.frame(HubProtocol::Json, detailed).unwrap_or_default();
+        let frame = reason
+            .frame(HubProtocol::Json.into(), detailed)
+            .unwrap_or_default();
         String::from_utf8(frame.to_vec()).unwrap()
     }
 

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use super::Session;
 use super::invocations::Invocations;
 use crate::cluster;
-use crate::protocol::{Decoder, HubMessage, HubProtocol, encode};
+use crate::protocol::{ClientProtocol, Decoder, HubMessage, HubProtocol, encode};
 
 /// Batches that wait for the calls of one connection.
 const WAITING: usize = 4;
@@ -65,11 +65,13 @@ pub(super) struct Carrier {
 
 impl Carrier {
     pub(super) fn new(session: &Arc<Session>, hosts: Vec<NodeId>) -> Option<Self> {
+        // Others send nothing that is for a call which runs.
+        let protocol = session.connection.protocol().and_then(ClientProtocol::hub)?;
         if hosts.is_empty() {
             return None;
         }
         let (queue, messages) = mpsc::channel(CARRIED);
-        let carrying = carry(Arc::clone(session), hosts, messages);
+        let carrying = carry(Arc::clone(session), hosts, protocol, messages);
         session.hub.shared().tasks().spawn(carrying);
         Some(Self { queue })
     }
@@ -80,10 +82,12 @@ impl Carrier {
     }
 }
 
-async fn carry(session: Arc<Session>, hosts: Vec<NodeId>, mut messages: mpsc::Receiver<HubMessage>) {
-    let Some(protocol) = session.connection.protocol() else {
-        return;
-    };
+async fn carry(
+    session: Arc<Session>,
+    hosts: Vec<NodeId>,
+    protocol: HubProtocol,
+    mut messages: mpsc::Receiver<HubMessage>,
+) {
     let mut batch = Vec::new();
     loop {
         batch.clear();

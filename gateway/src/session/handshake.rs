@@ -1,4 +1,4 @@
-//! The first message pair: the client names its protocol, the node puts the connection into the cluster.
+//! The beginning: the client names its protocol, if its request did not, and the node puts the connection into the cluster.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -8,16 +8,21 @@ use tokio::time::timeout;
 use super::restore::state_of;
 use super::stateful::Stateful;
 use super::{CloseReason, Inbound, Received, Session};
-use crate::protocol::{Decoder, HandshakeError, HandshakeReader, HandshakeRequest, HubProtocol, select};
+use crate::protocol::{
+    ClientDecoder, ClientProtocol, HandshakeError, HandshakeReader, HandshakeRequest, HubProtocol, select,
+};
 
-/// Reads the handshake, registers the connection and answers. On success the connection is in the cluster; on failure
-/// the client was told why, if it listens.
+/// Reads the handshake, if there is one, registers the connection and answers. On success the connection is in the
+/// cluster; on failure the client was told why, if it listens.
 pub(super) async fn shake(
     session: &Arc<Session>,
     inbound: &mut impl Inbound,
     claim: bool,
-) -> Result<Decoder, CloseReason> {
+) -> Result<ClientDecoder, CloseReason> {
     let options = session.hub.options();
+    if let Some(protocol) = session.connection.protocol() {
+        return begin(session, claim, protocol).await;
+    }
     let mut reader = HandshakeReader::new(options.limits.message_bytes);
     let request = match timeout(options.timeouts.handshake, read(session, inbound, &mut reader)).await {
         Ok(request) => request?,
@@ -29,9 +34,28 @@ pub(super) async fn shake(
         .is_some_and(|transport| transport.is_binary());
     let (protocol, version) = select(&request, binary).map_err(|error| refuse(session, &error))?;
     session.connection.set_protocol(protocol);
-    enter(session, claim, protocol, session.becomes_stateful(version)).await?;
+    enter(session, claim, protocol.into(), session.becomes_stateful(version)).await?;
     session.open();
-    Ok(reader.into_decoder(protocol))
+    Ok(reader.into_decoder(protocol).into())
+}
+
+/// The beginning for a client whose request said what it speaks.
+async fn begin(
+    session: &Arc<Session>,
+    claim: bool,
+    protocol: ClientProtocol,
+) -> Result<ClientDecoder, CloseReason> {
+    if session.closing.is_cancelled() {
+        return Err(session.reason().cloned().unwrap_or(CloseReason::Aborted));
+    }
+    if protocol.holds_place() {
+        session.begin_reading().await?;
+    } else {
+        enter(session, claim, protocol, session.becomes_stateful(i32::MAX)).await?;
+        session.open();
+    }
+    let limit = session.hub.options().limits.message_bytes;
+    Ok(ClientDecoder::new(protocol, limit))
 }
 
 async fn read(
@@ -47,7 +71,7 @@ async fn read(
         };
         match received {
             Received::Data(bytes) => reader.push(&bytes),
-            Received::Resumed => continue, // nothing was agreed on that could go on
+            Received::Alive | Received::Resumed => continue, // nothing was agreed on that could go on
             // A client that leaves before its handshake is whole is told nothing, and hub code never hears of it.
             Received::Closed => {
                 return Err(CloseReason::Handshake {
@@ -73,7 +97,7 @@ async fn read(
 async fn enter(
     session: &Arc<Session>,
     claim: bool,
-    protocol: HubProtocol,
+    protocol: ClientProtocol,
     stateful: bool,
 ) -> Result<(), CloseReason> {
     let mut record = session.record();
@@ -87,7 +111,8 @@ async fn enter(
         if stateful {
             session.set_stateful(Stateful::new(entered.version, entered.position.epoch));
         }
-        session.hub.join_groups_of_user(session, entered.groups).await
+        session.hub.join_groups_of_user(session, entered.groups).await?;
+        session.join_groups_of_token().await
     };
     match entered.await {
         Ok(()) => Ok(()),
@@ -113,4 +138,4 @@ fn refuse(session: &Session, error: &HandshakeError) -> CloseReason {
 }
 
 /// The protocol of a session that has not chosen one: handshake errors are JSON text.
-pub(crate) const BEFORE_HANDSHAKE: HubProtocol = HubProtocol::Json;
+pub(crate) const BEFORE_HANDSHAKE: ClientProtocol = ClientProtocol::Hub(HubProtocol::Json);

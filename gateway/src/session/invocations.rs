@@ -18,7 +18,7 @@ use super::uploads::Uploads;
 use crate::hub::{
     Dispatched, InvocationOutcome, RawUpload, UploadEvent, ValueStream, dispatch, guarded, stream_error,
 };
-use crate::protocol::{HubMessage, HubProtocol, Invocation, Outcome, Value};
+use crate::protocol::{Encoding, HubMessage, Invocation, Outcome, Request, Value};
 
 /// A stream that always has an item lets the rest of its session run after so many: its client may want to cancel it.
 const YIELD_AFTER: usize = 32;
@@ -116,9 +116,9 @@ impl Invocations {
         session: &Arc<Session>,
         invocation: Invocation,
         call: Option<String>,
-        protocol: HubProtocol,
+        encoding: Encoding,
     ) {
-        self.start(session, invocation, call, protocol, false);
+        self.start(session, invocation, call, encoding, false);
     }
 
     /// Starts a streaming method. Without an invocation id there would be nobody to stream to.
@@ -127,10 +127,10 @@ impl Invocations {
         session: &Arc<Session>,
         invocation: Invocation,
         call: Option<String>,
-        protocol: HubProtocol,
+        encoding: Encoding,
     ) {
         if invocation.invocation_id.is_some() {
-            self.start(session, invocation, call, protocol, true);
+            self.start(session, invocation, call, encoding, true);
         }
     }
 
@@ -139,7 +139,7 @@ impl Invocations {
         session: &Arc<Session>,
         mut invocation: Invocation,
         call: Option<String>,
-        protocol: HubProtocol,
+        encoding: Encoding,
         streaming: bool,
     ) {
         let invocation_id = invocation.invocation_id.take();
@@ -163,7 +163,6 @@ impl Invocations {
             slot.then(|| Arc::clone(&self.slots)),
         );
         let name = invocation.target.clone();
-        let encoding = protocol.encoding();
         let outcome = match dispatch(session.hub(), context, invocation, receivers, encoding, streaming) {
             Dispatched::Plain(running) => running
                 .map(|outcome: InvocationOutcome| outcome.map_or_else(Outcome::Error, Outcome::Result))
@@ -196,6 +195,22 @@ impl Invocations {
                 invocation_id,
                 slot,
                 uploads,
+            }
+        };
+        self.running.push(running.boxed());
+    }
+
+    /// Starts what the gateway itself does for the client. Like a plain method it takes a slot, so that a client's requests
+    /// and calls are done in their order.
+    pub(super) fn begin_request(&mut self, session: &Arc<Session>, request: Request) {
+        self.slots.take();
+        let session = Arc::clone(session);
+        let running = async move {
+            session.carry_out(request).await;
+            Ended {
+                invocation_id: None,
+                slot: true,
+                uploads: Vec::new(),
             }
         };
         self.running.push(running.boxed());
@@ -385,6 +400,7 @@ mod tests {
     use super::*;
     use crate::auth::Identity;
     use crate::hub::{Connection, Context, Hub, HubError, RequestInfo};
+    use crate::protocol::HubProtocol;
     use crate::tester::HubTester;
 
     async fn wait(context: Context) -> Result<(), HubError> {
@@ -437,13 +453,13 @@ mod tests {
     async fn nothing_is_kept_of_calls_that_were_cancelled_ended_or_refused() {
         let session = session().await;
         let mut invocations = Invocations::new(10, 10);
-        let mut begin = |call| invocations.begin(&session, call, None, HubProtocol::Json);
+        let mut begin = |call| invocations.begin(&session, call, None, Encoding::Json);
         begin(call(Some("1"), "Wait", &[]));
         begin(call(Some("2"), "Nothing", &[]));
         begin(call(Some("3"), "Unknown", &[]));
         begin(call(Some("4"), "Wait", &["u"])); // it takes no upload
         begin(call(None, "Nothing", &[]));
-        invocations.begin_stream(&session, call(Some("5"), "Silent", &[]), None, HubProtocol::Json);
+        invocations.begin_stream(&session, call(Some("5"), "Silent", &[]), None, Encoding::Json);
         let mut running: Vec<_> = invocations.named.keys().cloned().collect();
         running.sort_unstable();
         assert_eq!(running, ["1", "2", "5"]);
@@ -465,17 +481,17 @@ mod tests {
     async fn an_id_names_one_running_call_whatever_its_kind() {
         let session = session().await;
         let mut invocations = Invocations::new(10, 10);
-        let mut begin = |call| invocations.begin(&session, call, None, HubProtocol::Json);
+        let mut begin = |call| invocations.begin(&session, call, None, Encoding::Json);
         begin(call(Some("1"), "Wait", &[]));
         begin(call(Some("1"), "Nothing", &[]));
-        invocations.begin_stream(&session, call(Some("1"), "Silent", &[]), None, HubProtocol::Json);
+        invocations.begin_stream(&session, call(Some("1"), "Silent", &[]), None, Encoding::Json);
         invocations.cancel("1");
         settle_all(&mut invocations).await;
         let sent = sent(&session).await;
         let refusal = "\"error\":\"Invocation ID '1' is already in use.\"";
         assert_eq!(sent.matches(refusal).count(), 2, "{sent}");
         assert!(sent.contains("HubException: cancelled"), "{sent}");
-        invocations.begin(&session, call(Some("1"), "Nothing", &[]), None, HubProtocol::Json);
+        invocations.begin(&session, call(Some("1"), "Nothing", &[]), None, Encoding::Json);
         assert!(
             invocations.named.contains_key("1"),
             "an id that is free again can be used"

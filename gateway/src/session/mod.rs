@@ -8,6 +8,7 @@ mod invocations;
 mod membership;
 mod pace;
 mod reader;
+mod requests;
 mod restore;
 mod run;
 mod sequence;
@@ -18,14 +19,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use hubcast_backplane::{ConnectionId, ConnectionRecord, GroupName, Topic};
+use hubcast_backplane::{ConnectionId, ConnectionRecord, GroupName, Topic, UserId};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::TokenSigner;
 use crate::fanout::{Carriage, Frames};
 use crate::hub::{Connection, Context, HubError, HubRuntime, Transport};
 use crate::limits::Seat;
-use crate::protocol::{HubMessage, encode, handshake_response_error, handshake_response_ok};
+use crate::protocol::{
+    ClientProtocol, HubMessage, encode_for, handshake_response_error, handshake_response_ok, webpubsub,
+};
 use crate::queue::{ByteQueue, PushError, Taken};
 use crate::telemetry::labels::LimitLabel;
 use crate::transport::HttpLink;
@@ -37,8 +41,8 @@ pub(crate) use asks::AskError;
 pub(crate) use close::CloseReason;
 pub(crate) use guests::read_carried;
 pub(crate) use invocations::Slots;
-pub(crate) use reader::{Begin, read_on};
-pub(crate) use restore::{Restored, connection_of, restore};
+pub(crate) use reader::{Begin, Reading};
+pub(crate) use restore::{Claimant, Restored, connection_of, restore};
 pub(crate) use run::{Inbound, Past, Received, run, run_restored};
 
 /// The version of both hub protocols from which on stateful reconnect works.
@@ -82,12 +86,13 @@ impl Session {
         Self::with_link(hub, connection, Some(Box::new(link)), None)
     }
 
-    /// A session that is one response, of a client that speaks no hub protocol.
-    pub(crate) fn reader(hub: Arc<HubRuntime>, connection: Connection) -> Arc<Self> {
+    /// A session of a client that holds its own place in the log: one response, or one socket.
+    pub(crate) fn reader(hub: Arc<HubRuntime>, connection: Connection, reading: Reading) -> Arc<Self> {
         let limits = &hub.options().limits;
-        let reader = Reader::new(limits.outbox_bytes);
-        let link = HttpLink::new(limits.inbox_bytes);
-        Self::with_link(hub, connection, Some(Box::new(link)), Some(Box::new(reader)))
+        let reader = Reader::new(limits.outbox_bytes, reading);
+        let socket = connection.transport() == Some(Transport::WebSockets);
+        let link = (!socket).then(|| Box::new(HttpLink::new(limits.inbox_bytes)));
+        Self::with_link(hub, connection, link, Some(Box::new(reader)))
     }
 
     fn with_link(
@@ -201,17 +206,34 @@ impl Session {
     /// Answers the handshake. Of a stateful session, numbered messages are held back until the client was heard once
     /// more: the official JavaScript client begins to count only some time after the answer.
     fn open(&self) {
-        if self.is_stateful() {
+        if !self.speaks_hub_protocol() {
+            self.outbox.open(self.greeting());
+        } else if self.is_stateful() {
             self.outbox.open_one(handshake_response_ok());
         } else {
             self.outbox.open(self.carriage().carry(handshake_response_ok()));
         }
     }
 
-    /// Whether a handshake of this version makes the session stateful: negotiate must have agreed on it.
+    /// Whether a handshake of this version makes the session stateful: it must be one that outlives its sockets.
     fn becomes_stateful(&self, version: i32) -> bool {
         let agreed = self.http.is_some() && self.connection.transport() == Some(Transport::WebSockets);
         agreed && version >= STATEFUL_VERSION
+    }
+
+    fn speaks_hub_protocol(&self) -> bool {
+        matches!(self.connection.protocol(), None | Some(ClientProtocol::Hub(_)))
+    }
+
+    /// What a Web PubSub client is told first, on each of its sockets.
+    fn greeting(&self) -> Bytes {
+        let (id, user) = (self.id().as_str(), self.connection.user().map(UserId::as_str));
+        let reliable = self.connection.protocol() == Some(ClientProtocol::ReliableWebPubSub);
+        let token = (reliable && self.http.is_some()).then(|| {
+            let secret = self.hub.shared().backplane().cluster_secret();
+            TokenSigner::new(&secret).recovery(self.hub.name(), self.id())
+        });
+        webpubsub::connected(id, user, token.as_deref())
     }
 
     /// Numbers what is sent from now on.
@@ -221,8 +243,15 @@ impl Session {
 
     /// Answers the handshake with an error.
     fn refuse(&self, text: &str) {
-        self.outbox
-            .open(self.carriage().carry(handshake_response_error(text)));
+        let refusal = if self.speaks_hub_protocol() {
+            Some(self.carriage().carry(handshake_response_error(text)))
+        } else {
+            self.encode(&HubMessage::Close {
+                error: Some(text.to_owned()),
+                allow_reconnect: true,
+            })
+        };
+        self.outbox.open(refusal.unwrap_or_default());
     }
 
     /// Ends the outbox, with a last message if there is one.
@@ -237,7 +266,7 @@ impl Session {
     /// How the transport wraps hub messages.
     fn carriage(&self) -> Carriage {
         match self.connection.transport() {
-            Some(Transport::ServerSentEvents) if !self.is_reader() => Carriage::Event,
+            Some(Transport::ServerSentEvents) if self.speaks_hub_protocol() => Carriage::Event,
             _ => Carriage::Plain,
         }
     }
@@ -261,9 +290,6 @@ impl Session {
 
     /// Pushes a message of the log. Returns whether the outbox took it; one that is full ends the session.
     pub(crate) fn deliver(&self, frames: &Frames<'_>, place: u64) -> bool {
-        if let Some(reader) = &self.reader {
-            return self.deliver_event(reader, frames, place);
-        }
         let Some(frame) = self
             .connection
             .protocol()
@@ -271,22 +297,31 @@ impl Session {
         else {
             return false;
         };
-        match self.outbox.try_push_numbered(frame, place) {
-            Ok(()) => true,
-            Err(PushError::Closed) => false,
-            Err(PushError::Full { queued }) => {
-                self.fall_behind(queued);
-                false
-            }
+        let pushed = match &self.reader {
+            Some(reader) => reader.push(&self.outbox, frame, place),
+            None => self.outbox.try_push_numbered(frame, place),
+        };
+        self.was_pushed(pushed)
+    }
+
+    /// Whether the outbox took something; one that is full ends the session.
+    fn was_pushed(&self, pushed: Result<(), PushError>) -> bool {
+        if let Err(PushError::Full { queued }) = pushed {
+            self.fall_behind(queued);
         }
+        pushed.is_ok()
     }
 
     /// Pushes one message to this client alone. In a stateful session only messages without a number.
     pub(crate) fn push(&self, message: &HubMessage) {
-        let Some(frame) = self.encode(message) else { return };
-        if let Err(PushError::Full { queued }) = self.outbox.try_push(frame) {
-            self.fall_behind(queued);
+        if let Some(frame) = self.encode(message) {
+            self.push_frame(frame);
         }
+    }
+
+    /// Pushes what stands in no log. Returns whether the outbox took it.
+    fn push_frame(&self, frame: Bytes) -> bool {
+        self.was_pushed(self.outbox.try_push(frame))
     }
 
     /// The client reads too slowly, or not at all. The log keeps what a stateful one lacks.
@@ -311,14 +346,18 @@ impl Session {
         self.outbox.push(frame).await.is_ok()
     }
 
-    /// `None` also for a reader, which understands nothing but events.
+    /// `None` also for what the client's protocol has no message for.
     fn encode(&self, message: &HubMessage) -> Option<Bytes> {
-        let protocol = self.connection.protocol().filter(|_| !self.is_reader())?;
-        encode(protocol, message)
+        let protocol = self.connection.protocol()?;
+        if let (ClientProtocol::ReliableWebPubSub, HubMessage::Sequence { .. }) = (protocol, message) {
+            return Some(self.greeting());
+        }
+        encode_for(protocol, message)
             .inspect_err(
                 |error| tracing::error!(connection_id = %self.id(), %error, "a message can't be encoded"),
             )
             .ok()
+            .flatten()
             .map(|frame| self.carriage().carry(frame))
     }
 

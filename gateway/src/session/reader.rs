@@ -1,4 +1,4 @@
-//! Clients that speak no hub protocol: they read events, and hold their own place in the log.
+//! Clients that hold their own place in the log: they are told it with each message.
 //!
 //! A reader enters with all its topics at one place of the log. What it lacks up to there comes from the log and is
 //! written first; what comes after waits in the outbox. So nothing is lost between the two, and nothing comes twice.
@@ -7,20 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hubcast_backplane::{Entered, Epoch, Gap, GroupName, Message, Offset, Page, Position, Topic};
+use hubcast_backplane::{Entered, Epoch, Gap, GroupName, Message, Offset, Page, Position, Topic, UserId};
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep_until};
 
-use super::invocations::Invocations;
-use super::run::end;
 use super::{CloseReason, Session};
 use crate::auth::{PointSigner, ResumePoint};
 use crate::error::Error;
-use crate::fanout::Frames;
+use crate::fanout::{Carriage, Frames};
 use crate::hub::HubRuntime;
-use crate::protocol::HubProtocol;
+use crate::protocol::{ClientProtocol, HubMessage, events, plain};
 use crate::queue::{ByteQueue, PushError, Taken};
-use crate::transport::sse_named_event;
 
 /// Messages that are read from the log at once.
 const PAGE: usize = 256;
@@ -29,9 +25,7 @@ const PAGE: usize = 256;
 const RETRY_MS: u64 = 1_000;
 /// How often the place of a client that receives nothing is moved. The log can vouch for places that are less than an
 /// hour old, whatever its topics are.
-const MOVE: Duration = Duration::from_secs(600);
-const COMMENT: Bytes = Bytes::from_static(b":\n\n");
-const UNAVAILABLE: Bytes = Bytes::from_static(b": the backplane can't be reached\n\n");
+pub(super) const MOVE: Duration = Duration::from_secs(600);
 
 /// What a reader has beside its outbox.
 pub(super) struct Reader {
@@ -39,14 +33,30 @@ pub(super) struct Reader {
     pub(super) past: ByteQueue,
     /// The place of the last message in the outbox; held while one is put there.
     last: Mutex<Offset>,
+    reading: Mutex<Option<Reading>>,
+}
+
+/// What a reader wants to read.
+pub(crate) struct Reading {
+    /// Groups that it joins, beside those of its user.
+    pub(crate) groups: Vec<GroupName>,
+    pub(crate) begin: Begin,
 }
 
 impl Reader {
-    pub(super) fn new(limit_bytes: usize) -> Self {
+    pub(super) fn new(limit_bytes: usize, reading: Reading) -> Self {
         Self {
             past: ByteQueue::new(limit_bytes),
             last: Mutex::default(),
+            reading: Mutex::new(Some(reading)),
         }
+    }
+
+    /// Puts a message of the log into the outbox.
+    pub(super) fn push(&self, outbox: &ByteQueue, frame: Bytes, place: Offset) -> Result<(), PushError> {
+        let mut last = self.last.lock();
+        *last = place;
+        outbox.try_push(frame)
     }
 }
 
@@ -80,12 +90,11 @@ enum Why {
 }
 
 impl Why {
-    fn event(self, id: Option<&str>) -> Bytes {
-        let data: &[u8] = match self {
-            Self::Trimmed => br#"{"reason":"trimmed"}"#,
-            Self::Epoch => br#"{"reason":"epoch"}"#,
-        };
-        sse_named_event("reset", id, data)
+    fn name(self) -> &'static str {
+        match self {
+            Self::Trimmed => "trimmed",
+            Self::Epoch => "epoch",
+        }
     }
 }
 
@@ -101,26 +110,44 @@ impl<E: Into<Error>> From<E> for Failed {
     }
 }
 
-/// Runs a reader's session to the end of its membership.
-pub(crate) async fn read_on(session: Arc<Session>, groups: Vec<GroupName>, begin: Begin) {
-    let running = Invocations::new(1, 1); // none will come
-    let (reason, running) = match session.begin(groups, begin).await {
-        Ok(()) => (session.stay().await, Some(running)),
-        Err(Failed::Asked) => (session.asked_to_close(), None),
-        Err(Failed::Backplane(error)) => {
-            tracing::warn!(connection_id = %session.id(), %error, "a reader could not be registered");
-            let _ = session.give(UNAVAILABLE).await; // who is gone need not know
-            let detail = error.to_string();
-            (CloseReason::Handshake { detail }, None)
-        }
-    };
-    end(&session, reason, running, true).await;
-}
-
 impl Session {
-    /// Whether the client speaks no hub protocol.
-    pub(crate) fn is_reader(&self) -> bool {
+    /// Whether the client holds its own place in the log.
+    pub(super) fn is_reader(&self) -> bool {
         self.reader.is_some()
+    }
+
+    fn is_plain(&self) -> bool {
+        self.connection.protocol() == Some(ClientProtocol::Plain)
+    }
+
+    fn reset_frame(&self, why: Why, id: Option<&str>) -> Bytes {
+        if self.is_plain() {
+            plain::reset(why.name(), id)
+        } else {
+            events::reset(why.name(), id)
+        }
+    }
+
+    fn place_frame(&self, id: &str) -> Bytes {
+        if self.is_plain() {
+            plain::place(id)
+        } else {
+            events::place(id)
+        }
+    }
+
+    fn first_frame(&self) -> Bytes {
+        if self.is_plain() {
+            plain::connected(self.id().as_str(), self.connection.user().map(UserId::as_str))
+        } else {
+            events::retry(self.retry_after())
+        }
+    }
+
+    /// How long the client is to wait before it comes back, in milliseconds. Ids are random.
+    fn retry_after(&self) -> u64 {
+        let sum: u64 = self.id().as_str().bytes().map(u64::from).sum();
+        RETRY_MS + sum.wrapping_mul(97) % RETRY_MS
     }
 
     /// Tells a reader that messages may be missing. One that has not entered yet will see by its place in the log.
@@ -130,50 +157,32 @@ impl Session {
                 Gap::NewEpoch(_) => Why::Epoch,
                 Gap::Trimmed(_) => Why::Trimmed,
             };
-            self.push_event(why.event(None));
+            self.push_frame(self.reset_frame(why, None));
         }
         if let (Some(reader), Gap::NewEpoch(_)) = (&self.reader, gap) {
             *reader.last.lock() = 0;
         }
     }
 
-    /// Pushes a message of the log.
-    pub(super) fn deliver_event(&self, reader: &Reader, frames: &Frames<'_>, place: Offset) -> bool {
-        let Some(event) = frames.named() else {
-            return false;
-        };
-        let mut last = reader.last.lock();
-        *last = place;
-        self.push_event(event)
-    }
-
     /// Moves the client's place to where the log is by now, if nothing came for it since: a place that is too old can't be
     /// vouched for, even if nothing is missing after it.
-    async fn move_place(&self) {
+    pub(super) async fn move_place(&self) {
         let Some(reader) = &self.reader else { return };
         let hub = &self.hub;
-        match hub.shared().backplane().handed_on(hub.name()).await {
+        let asking = hub.shared().backplane().handed_on(hub.name());
+        let now = tokio::select! {
+            biased;
+            () = self.closing.cancelled() => return,
+            now = asking => now,
+        };
+        match now {
             Ok(now) => {
                 let last = reader.last.lock();
                 if *last <= now.offset {
-                    self.push_event(place_event(&point(hub, &now.epoch, now.offset)));
+                    self.push_frame(self.place_frame(&point(hub, &now.epoch, now.offset)));
                 }
             }
             Err(error) => tracing::debug!(hub = %hub.name(), %error, "a reader's place could not be moved"),
-        }
-    }
-
-    /// The last thing that the client is told.
-    pub(super) fn goodbye(
-        &self,
-        reason: &CloseReason,
-        protocol: HubProtocol,
-        detailed: bool,
-    ) -> Option<Bytes> {
-        if self.is_reader() {
-            reason.event(detailed)
-        } else {
-            reason.frame(protocol, detailed)
         }
     }
 
@@ -212,22 +221,40 @@ impl Session {
         }
     }
 
-    /// Returns whether the outbox took it; one that is full ends the session.
-    fn push_event(&self, event: Bytes) -> bool {
-        let pushed = self.outbox.try_push(event);
-        if let Err(PushError::Full { queued }) = pushed {
-            self.fall_behind(queued);
+    /// Puts the connection into the cluster and writes what its client lacks.
+    pub(super) async fn begin_reading(self: &Arc<Self>) -> Result<(), CloseReason> {
+        let reading = self
+            .reader
+            .as_ref()
+            .and_then(|reader| reader.reading.lock().take());
+        let Some(Reading { groups, begin }) = reading else {
+            return Err(CloseReason::Aborted); // it begins once
+        };
+        match self.begin(groups, begin).await {
+            Ok(()) => Ok(()),
+            Err(Failed::Asked) => Err(self.asked_to_close()),
+            Err(Failed::Backplane(error)) => {
+                tracing::warn!(connection_id = %self.id(), %error, "a reader could not be registered");
+                let text = "The backplane can't be reached. Try again later.".to_owned();
+                let close = HubMessage::Close {
+                    error: Some(text),
+                    allow_reconnect: true,
+                };
+                if let Some(frame) = self.encode(&close) {
+                    let _ = self.give(frame).await; // who is gone need not know
+                }
+                let detail = error.to_string();
+                Err(CloseReason::Handshake { detail })
+            }
         }
-        pushed.is_ok()
     }
 
-    /// Puts the connection into the cluster and writes what its client lacks.
     async fn begin(self: &Arc<Self>, groups: Vec<GroupName>, begin: Begin) -> Result<(), Failed> {
         let hub = &self.hub;
         let backplane = hub.shared().backplane();
         let now = backplane.position(hub.name()).await?;
         hub.learn_epoch(&now.epoch);
-        self.give(retry(self)).await?;
+        self.give(self.first_frame()).await?;
         let of_user = match self.connection.user() {
             Some(user) => backplane.user_groups(hub.name(), user).await?,
             None => Vec::new(),
@@ -262,7 +289,7 @@ impl Session {
         let id = point(hub, &entered.epoch, entered.offset);
         self.catch_up(topics, &mut lacks, entered.offset).await?;
         match lacks {
-            Lacks::Unknown(why) => self.give(why.event(Some(&id))).await?,
+            Lacks::Unknown(why) => self.give(self.reset_frame(why, Some(&id))).await?,
             Lacks::Newest(most) => {
                 let backplane = hub.shared().backplane();
                 let newest = backplane.newest(hub.name(), topics, entered.offset, most).await?;
@@ -272,7 +299,7 @@ impl Session {
         }
         self.end_past();
         // Who receives nothing is to know, too, from where on it lacks something.
-        self.outbox.open(place_event(&id));
+        self.outbox.open(self.place_frame(&id));
         Ok(())
     }
 
@@ -308,13 +335,16 @@ impl Session {
     async fn give_all(&self, messages: Vec<Message>, epoch: &Epoch) -> Result<(), Failed> {
         let hub = &self.hub;
         let metrics = hub.shared().metrics();
+        let Some(protocol) = self.connection.protocol() else {
+            return Ok(());
+        };
         let epoch = Arc::new(epoch.clone());
         for message in messages {
-            let event = {
-                let frames = Frames::new(&message.envelope, metrics);
-                frames.at(hub, Some(Arc::clone(&epoch)), message.offset).named()
+            let frame = {
+                let frames = Frames::new(&message, metrics).at(hub, Some(Arc::clone(&epoch)));
+                frames.get(protocol, Carriage::Plain)
             };
-            if let Some(event) = event {
+            if let Some(event) = frame {
                 metrics.replayed.inc();
                 self.give(event).await?;
             }
@@ -356,53 +386,8 @@ impl Session {
         }
         Ok(())
     }
-
-    /// Tells the hub, then keeps the response alive until it is to end.
-    async fn stay(&self) -> CloseReason {
-        if let (Some(transport), Some(protocol)) = (self.connection.transport(), self.connection.protocol()) {
-            let metrics = self.hub.shared().metrics();
-            metrics.connections(transport, protocol).inc();
-        }
-        let connected = tokio::select! {
-            biased;
-            () = self.closing.cancelled() => return self.asked_to_close(),
-            outcome = self.hub.connected(self.context().connecting()) => outcome,
-        };
-        if let Err(error) = connected {
-            return self.hook_failed(&error);
-        }
-        let period = self.hub.options().timeouts.keep_alive;
-        let mut moved = Instant::now();
-        loop {
-            tokio::select! {
-                biased;
-                () = self.closing.cancelled() => return self.asked_to_close(),
-                () = sleep_until(Instant::now() + period) => drop(self.push_event(COMMENT)),
-            }
-            if moved.elapsed() >= MOVE {
-                moved = Instant::now();
-                tokio::select! {
-                    biased;
-                    () = self.closing.cancelled() => return self.asked_to_close(),
-                    () = self.move_place() => {}
-                }
-            }
-        }
-    }
-}
-
-/// A place without an event: clients remember it all the same.
-fn place_event(id: &str) -> Bytes {
-    Bytes::from(format!("id: {id}\n\n"))
 }
 
 fn point(hub: &HubRuntime, epoch: &Epoch, offset: Offset) -> String {
     PointSigner::new(&hub.shared().backplane().cluster_secret()).write(hub.name(), epoch, offset)
-}
-
-/// How long the client is to wait before it comes back. Ids are random.
-fn retry(session: &Session) -> Bytes {
-    let sum: u64 = session.id().as_str().bytes().map(u64::from).sum();
-    let spread = sum.wrapping_mul(97) % RETRY_MS;
-    Bytes::from(format!("retry: {}\n\n", RETRY_MS + spread))
 }

@@ -20,7 +20,7 @@ use crate::auth::Identity;
 use crate::cluster::{self, HandedOver};
 use crate::fanout::{Carriage, Except, Frames, cut_at_close};
 use crate::hub::{Connection, Disconnected, HubRuntime, RequestInfo, Transport};
-use crate::protocol::{HubProtocol, Outcome};
+use crate::protocol::{ClientProtocol, Outcome};
 use crate::telemetry::labels::{ResumeKind, ResumeOutcome};
 use crate::transport::run_restored_over_http;
 
@@ -28,6 +28,15 @@ use crate::transport::run_restored_over_http;
 const ATTEMPTS: usize = 4;
 /// How often nodes that still run calls of a moved connection are looked after.
 const WATCH: Duration = Duration::from_secs(1);
+
+/// Who wants a connection back.
+pub(crate) enum Claimant {
+    /// Somebody who has shown who they are: it must be the connection's user.
+    User(Option<UserId>),
+    /// Who holds a secret that the connection's client alone was given.
+    Holder,
+}
+
 /// The outcome of [`restore`].
 pub(crate) enum Restored {
     /// It goes on here.
@@ -43,7 +52,7 @@ pub(crate) enum Restored {
 /// What another node needs to go on with a connection.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Kept {
-    /// Place in `HubProtocol::ALL`.
+    /// Place in `ClientProtocol::ALL`.
     #[prost(uint32, tag = "1")]
     protocol: u32,
     #[prost(string, optional, tag = "2")]
@@ -73,7 +82,7 @@ impl Pair {
 }
 
 /// What is kept of a connection for other nodes.
-pub(super) fn state_of(connection: &Connection, protocol: HubProtocol) -> State {
+pub(super) fn state_of(connection: &Connection, protocol: ClientProtocol) -> State {
     let kept = Kept {
         protocol: u32::try_from(protocol.index()).unwrap_or(u32::MAX),
         claims: connection.identity().to_json(),
@@ -99,7 +108,7 @@ pub(crate) fn connection_of(record: &ConnectionRecord) -> Connection {
     let connection = Connection::new(record.id.clone(), identity, request);
     connection.set_transport(Transport::WebSockets);
     let protocol = usize::try_from(kept.protocol).ok();
-    if let Some(protocol) = protocol.and_then(|index| HubProtocol::ALL.get(index)) {
+    if let Some(protocol) = protocol.and_then(|index| ClientProtocol::ALL.get(index)) {
         connection.set_protocol(*protocol);
     }
     connection
@@ -110,7 +119,7 @@ pub(crate) fn connection_of(record: &ConnectionRecord) -> Connection {
 pub(crate) async fn restore(
     hub: Arc<HubRuntime>,
     id: ConnectionId,
-    user: Option<UserId>,
+    claimant: Claimant,
 ) -> Result<Restored, BackplaneError> {
     let backplane = hub.shared().backplane();
     for _ in 0..ATTEMPTS {
@@ -120,7 +129,9 @@ pub(crate) async fn restore(
         if listing.state.is_none() {
             return Ok(Restored::Absent);
         }
-        if listing.user != user {
+        if let Claimant::User(user) = &claimant
+            && listing.user != *user
+        {
             return Ok(Restored::OtherUser);
         }
         let release = release(&hub, &id, &listing).await?;
@@ -319,7 +330,7 @@ impl Restoring {
         let metrics = self.session.hub.shared().metrics();
         let frame = |message: &Message| {
             let receives = !Except::new(&message.envelope.except).holds(&self.session);
-            let frames = Frames::new(&message.envelope, metrics);
+            let frames = Frames::new(message, metrics);
             let frame = receives.then(|| frames.get(protocol, Carriage::Plain))??;
             Some((frame, message.offset))
         };

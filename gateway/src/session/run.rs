@@ -11,10 +11,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::guests::{Carrier, host};
 use super::invocations::Invocations;
 use super::pace::Pace;
+use super::reader::MOVE;
 use super::sequence::Counted;
 use super::stateful::{Answering, call_name};
 use super::{CloseReason, Session, handshake};
-use crate::protocol::{DecodeError, Decoder, HubMessage, HubProtocol, Outcome};
+use crate::protocol::{
+    ClientDecoder, ClientMessage, ClientProtocol, DecodeError, HubMessage, Outcome, webpubsub,
+};
 use crate::telemetry::labels::LimitLabel;
 
 /// How long numbered messages are held back for a client that does not speak after its handshake.
@@ -31,6 +34,8 @@ pub(crate) trait Inbound: Send {
 pub(crate) enum Received {
     /// Bytes, cut anywhere.
     Data(Bytes),
+    /// A sign of life without content.
+    Alive,
     /// A new socket took the place of a lost one: what was cut off there is not continued.
     Resumed,
     /// The client ended the connection properly.
@@ -70,11 +75,11 @@ pub(crate) async fn run_restored(session: &Arc<Session>, inbound: &mut impl Inbo
         .connection
         .protocol()
         .unwrap_or(handshake::BEFORE_HANDSHAKE);
-    let decoder = Decoder::new(protocol, session.hub.options().limits.message_bytes);
+    let decoder = ClientDecoder::new(protocol, session.hub.options().limits.message_bytes);
     let mut conversation = Conversation::new(session, decoder, Counted::after(past.received));
     conversation.carrier = Carrier::new(session, past.hosts);
     conversation.release_due = None; // its client counts already
-    conversation.awaits_sequence = true;
+    conversation.awaits_sequence = protocol.numbers_messages();
     session.hub.resumed(session.context()).await;
     let reason = conversation.hold(inbound, false).await;
     conversation.note_all().await;
@@ -96,9 +101,7 @@ pub(super) async fn end(
         .connection
         .protocol()
         .unwrap_or(handshake::BEFORE_HANDSHAKE);
-    let goodbye = running
-        .as_ref()
-        .and_then(|_| session.goodbye(&reason, protocol, detailed));
+    let goodbye = running.as_ref().and_then(|_| reason.frame(protocol, detailed));
     hub.registry().retire(session);
     if reason == CloseReason::Moved {
         session.park().await; // before the client notices, and comes back elsewhere
@@ -141,8 +144,8 @@ pub(super) async fn end(
 /// Between handshake and end.
 struct Conversation<'a> {
     session: &'a Arc<Session>,
-    decoder: Decoder,
-    protocol: HubProtocol,
+    decoder: ClientDecoder,
+    protocol: ClientProtocol,
     invocations: Invocations,
     /// The client's silence counts from its first Ping on.
     pings: bool,
@@ -157,6 +160,8 @@ struct Conversation<'a> {
     awaits_sequence: bool,
     /// Takes what is for calls of an earlier session.
     carrier: Option<Carrier>,
+    /// When the place of a client that holds its own is moved next.
+    move_due: Option<Instant>,
     /// How fast the client is read, if that is bounded.
     pace: Option<Box<Pace>>,
     /// When held-back messages are sent even if the client stays silent.
@@ -166,15 +171,16 @@ struct Conversation<'a> {
 }
 
 impl<'a> Conversation<'a> {
-    fn new(session: &'a Arc<Session>, decoder: Decoder, counted: Counted) -> Self {
+    fn new(session: &'a Arc<Session>, decoder: ClientDecoder, counted: Counted) -> Self {
         let options = session.hub.options();
         let now = Instant::now();
+        let protocol = decoder.protocol();
         Self {
             session,
-            protocol: decoder.protocol(),
+            protocol,
             decoder,
             invocations: Invocations::new(options.hubs.parallel_invocations, options.hubs.stream_buffer),
-            pings: false,
+            pings: protocol.answers_pings(),
             heard: now,
             ping_due: now + options.timeouts.keep_alive,
             noted: counted.highest(),
@@ -182,6 +188,7 @@ impl<'a> Conversation<'a> {
             unsure: None,
             awaits_sequence: false,
             carrier: None,
+            move_due: session.is_reader().then(|| now + MOVE),
             pace: Pace::new(&options.limits),
             release_due: session.is_stateful().then(|| now + RELEASE_PATIENCE),
             timer: Box::pin(sleep_until(now + options.timeouts.keep_alive)),
@@ -304,8 +311,9 @@ impl<'a> Conversation<'a> {
                 match received {
                     Received::Data(bytes) => {
                         session.hub.shared().metrics().received_bytes.inc_by(bytes.len() as u64);
-                        self.decoder.push(&bytes);
+                        self.decoder.push(bytes);
                     }
+                    Received::Alive => self.heard = Instant::now(),
                     Received::Resumed => self.resumed(),
                     Received::Closed => return Err(CloseReason::ByClient),
                     Received::Lost(what) => return Err(CloseReason::TransportLost(what)),
@@ -333,6 +341,7 @@ impl<'a> Conversation<'a> {
             silence,
             self.release_due,
             self.counted.ack_due,
+            self.move_due,
             self.pace_resumes(),
         ]
         .into_iter()
@@ -362,6 +371,10 @@ impl<'a> Conversation<'a> {
         }
         if self.release_due.is_some_and(|due| due <= now) {
             self.release();
+        }
+        if self.move_due.is_some_and(|due| due <= now) {
+            self.move_due = Some(now + MOVE);
+            self.session.move_place().await;
         }
         if let Some(sequence_id) = self.counted.ack(now) {
             // The client forgets what is acknowledged: whoever goes on must know that it was taken.
@@ -397,9 +410,13 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    fn measure(&mut self, message: &HubMessage, bytes: usize) {
+    fn measure(&mut self, message: &ClientMessage, bytes: usize) {
+        let counted = match message {
+            ClientMessage::Hub(message) => message.is_counted(),
+            ClientMessage::Request(_) => true,
+        };
         let pace = self.pace.as_mut();
-        if let Some(limit) = pace.and_then(|pace| pace.take(message.is_counted(), bytes)) {
+        if let Some(limit) = pace.and_then(|pace| pace.take(counted, bytes)) {
             self.count(limit);
         }
     }
@@ -411,8 +428,8 @@ impl<'a> Conversation<'a> {
     /// The client begins a message anew on its new socket; its Sequence says with which one.
     fn resumed(&mut self) {
         let limit = self.session.hub.options().limits.message_bytes;
-        self.decoder = Decoder::new(self.protocol, limit);
-        self.awaits_sequence = true;
+        self.decoder = ClientDecoder::new(self.protocol, limit);
+        self.awaits_sequence = self.protocol.numbers_messages();
         self.heard = Instant::now();
     }
 
@@ -422,10 +439,18 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    async fn handle(&mut self, message: HubMessage) -> Result<(), CloseReason> {
+    async fn handle(&mut self, message: ClientMessage) -> Result<(), CloseReason> {
         self.release();
+        let message = match message {
+            ClientMessage::Hub(message) => message,
+            ClientMessage::Request(request) => {
+                self.count_received();
+                self.invocations.begin_request(self.session, request);
+                return Ok(());
+            }
+        };
         let mut call = None;
-        if self.session.is_stateful() && message.is_counted() {
+        if self.session.is_stateful() && self.protocol.numbers_messages() && message.is_counted() {
             if self.awaits_sequence || !self.counted.take() {
                 return Ok(()); // it came before the socket was lost, or comes again
             }
@@ -435,13 +460,7 @@ impl<'a> Conversation<'a> {
                 call = self.note(number, Some(name)).await?;
             }
         }
-        self.session
-            .hub
-            .shared()
-            .metrics()
-            .messages_received
-            .get(self.protocol)
-            .inc();
+        self.count_received();
         if let Some(carrier) = &self.carrier
             && !self.invocations.know(self.session, &message)
         {
@@ -451,19 +470,27 @@ impl<'a> Conversation<'a> {
         self.apply(message, call)
     }
 
+    fn count_received(&self) {
+        let metrics = self.session.hub.shared().metrics();
+        metrics.messages_received.get(self.protocol).inc();
+    }
+
     fn apply(&mut self, message: HubMessage, call: Option<String>) -> Result<(), CloseReason> {
         match message {
             HubMessage::Invocation(invocation) => {
                 self.invocations
-                    .begin(self.session, invocation, call, self.protocol);
+                    .begin(self.session, invocation, call, self.protocol.encoding());
             }
             HubMessage::StreamInvocation(invocation) => {
                 self.invocations
-                    .begin_stream(self.session, invocation, call, self.protocol);
+                    .begin_stream(self.session, invocation, call, self.protocol.encoding());
             }
             HubMessage::CancelInvocation { .. }
             | HubMessage::StreamItem { .. }
             | HubMessage::Completion { .. } => self.invocations.hear(self.session, message),
+            HubMessage::Ping if !self.session.speaks_hub_protocol() => {
+                self.session.push_frame(webpubsub::pong());
+            }
             HubMessage::Ping => {
                 self.pings |= !self
                     .session

@@ -18,7 +18,7 @@ use super::restore::state_of;
 use super::{CloseReason, Session};
 use crate::auth::Identity;
 use crate::cluster;
-use crate::protocol::{HubMessage, Outcome};
+use crate::protocol::{ClientProtocol, HubMessage, MESSAGE, Outcome, webpubsub};
 
 /// How often, and how long apart, an answer is tried to be written to a backplane that can't be reached.
 const ANSWER_ATTEMPTS: (usize, Duration) = (10, Duration::from_secs(1));
@@ -161,7 +161,12 @@ impl Session {
             return;
         };
         let progress = stateful.progress.lock();
-        let Some((sequence, offset)) = self.outbox.acknowledge(sequence_id) else {
+        let acknowledged = if self.connection.protocol() == Some(ClientProtocol::ReliableWebPubSub) {
+            self.outbox.acknowledge_place(sequence_id) // its sequence ids are places
+        } else {
+            self.outbox.acknowledge(sequence_id)
+        };
+        let Some((sequence, offset)) = acknowledged else {
             return;
         };
         let position = Position {
@@ -266,6 +271,7 @@ impl Session {
 
     /// Tells the client how a call ended. Of a stateful session this works also after it moved.
     pub(super) async fn complete(&self, answering: Answering, outcome: Outcome) {
+        let outcome = self.result_as_message(&answering, outcome).await;
         match (answering.invocation_id, answering.call) {
             (Some(invocation_id), None) => self.push(&completion(invocation_id, outcome)),
             (None, None) => {}
@@ -273,6 +279,29 @@ impl Session {
                 let host = self.hub.shared().backplane().node();
                 self.complete_call(&call, host, invocation_id, outcome).await;
             }
+        }
+    }
+
+    /// Publishes a result to the client itself, where its protocol has no other way to tell it.
+    async fn result_as_message(&self, answering: &Answering, outcome: Outcome) -> Outcome {
+        let protocol = self.connection.protocol();
+        let asked = answering
+            .invocation_id
+            .as_deref()
+            .is_some_and(webpubsub::is_invoke);
+        let Outcome::Result(result) = &outcome else {
+            return outcome;
+        };
+        if asked || result.is_null() || !protocol.is_some_and(ClientProtocol::results_are_messages) {
+            return outcome;
+        }
+        let topics = [Topic::Connection(self.id().clone())];
+        let published = self
+            .hub
+            .publish(&topics, MESSAGE, vec![result.clone()], Vec::new());
+        match published.await {
+            Ok(()) => Outcome::Void,
+            Err(error) => Outcome::Error(error.client_text().unwrap_or_else(|| INTERRUPTED.to_owned())),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The values that labels of metrics can have. Closed sets: never an id, a hub, or a group.
 
 use crate::hub::Transport;
-use crate::protocol::HubProtocol;
+use crate::protocol::ClientProtocol;
 
 /// A label with a fixed set of values.
 pub(crate) trait Label: Copy + 'static {
@@ -17,12 +17,12 @@ pub(crate) trait Label: Copy + 'static {
     fn as_str(self) -> &'static str;
 }
 
-impl Label for HubProtocol {
+impl Label for ClientProtocol {
     const NAME: &'static str = "protocol";
-    const ALL: &'static [Self] = &HubProtocol::ALL;
+    const ALL: &'static [Self] = &ClientProtocol::ALL;
 
     fn index(self) -> usize {
-        HubProtocol::index(self)
+        ClientProtocol::index(self)
     }
 
     fn as_str(self) -> &'static str {

@@ -17,7 +17,7 @@ use super::labels::{
     CloseLabel, ForwardLabel, InvocationLabel, Label, LimitLabel, RejectLabel, ResumeKind, ResumeOutcome,
 };
 use crate::hub::Transport;
-use crate::protocol::HubProtocol;
+use crate::protocol::ClientProtocol;
 
 /// The content type of [`Metrics::encode`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -25,12 +25,12 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// The metrics of one gateway.
 pub(crate) struct Metrics {
     registry: Registry,
-    connections: Vec<ByLabel<HubProtocol, Gauge>>,
+    connections: Vec<ByLabel<ClientProtocol, Gauge>>,
 
     /// Hub messages from clients.
-    pub(crate) messages_received: ByLabel<HubProtocol>,
+    pub(crate) messages_received: ByLabel<ClientProtocol>,
     /// Hub messages handed to clients' sockets.
-    pub(crate) messages_sent: ByLabel<HubProtocol>,
+    pub(crate) messages_sent: ByLabel<ClientProtocol>,
     /// Bytes of hub messages from clients.
     pub(crate) received_bytes: Counter,
     /// Bytes of hub messages handed to clients' sockets.
@@ -40,7 +40,7 @@ pub(crate) struct Metrics {
     /// Messages of the log that had a local receiver.
     pub(crate) fanout_messages: Counter,
     /// Encodings of messages of the log: at most one for each message and protocol.
-    pub(crate) encodes: ByLabel<HubProtocol>,
+    pub(crate) encodes: ByLabel<ClientProtocol>,
 
     /// Messages that were published to the log.
     pub(crate) published: Counter,
@@ -169,7 +169,7 @@ impl Metrics {
     }
 
     /// The connections of that transport and protocol.
-    pub(crate) fn connections(&self, transport: Transport, protocol: HubProtocol) -> &Gauge {
+    pub(crate) fn connections(&self, transport: Transport, protocol: ClientProtocol) -> &Gauge {
         self.connections[transport.index()].get(protocol)
     }
 
@@ -238,7 +238,7 @@ fn labelled<L: Label>(registry: &mut Registry, name: &str, help: &str) -> ByLabe
     ByLabel::of(&family, &[])
 }
 
-fn connections(registry: &mut Registry) -> Vec<ByLabel<HubProtocol, Gauge>> {
+fn connections(registry: &mut Registry) -> Vec<ByLabel<ClientProtocol, Gauge>> {
     let family = Family::<Labels, Gauge>::default();
     registry.register(
         "connections",
@@ -274,6 +274,7 @@ const BUCKETS: [f64; 15] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::HubProtocol;
 
     #[test]
     fn every_metric_is_there_from_the_start() {
@@ -322,7 +323,7 @@ mod tests {
     fn a_handle_counts_its_own_child() {
         let metrics = Metrics::new();
         metrics
-            .connections(Transport::ServerSentEvents, HubProtocol::MessagePack)
+            .connections(Transport::ServerSentEvents, HubProtocol::MessagePack.into())
             .inc();
         metrics.connections_closed.get(CloseLabel::Fenced).inc_by(2);
         metrics.publish_seconds.observe(0.003);

@@ -220,8 +220,8 @@ impl Drop for Attached<'_> {
     }
 }
 
-/// Runs a session whose bytes come by POSTs. The directory knows it already.
-pub(crate) async fn run_over_http(session: Arc<Session>) {
+/// Runs a session whose bytes come by POSTs, or by sockets that it outlives. `claim`: the directory does not know it yet.
+pub(crate) async fn run_over_http(session: Arc<Session>, claim: bool) {
     let Some(link) = session.http() else { return };
     let patience = session.hub().options().timeouts.disconnect;
     let begun = tokio::select! {
@@ -235,7 +235,7 @@ pub(crate) async fn run_over_http(session: Arc<Session>) {
         None => session.close(CloseReason::TransportLost("no transport was chosen in time")),
     }
     let mut inbound = HttpInbound { link, behind: None };
-    run(&session, &mut inbound, false).await;
+    run(&session, &mut inbound, claim).await;
 }
 
 /// Runs a stateful session that was on another node.
@@ -243,6 +243,19 @@ pub(crate) async fn run_restored_over_http(session: Arc<Session>, past: Past) {
     let Some(link) = session.http() else { return };
     let mut inbound = HttpInbound { link, behind: None };
     run_restored(&session, &mut inbound, past).await;
+}
+
+/// Runs a session whose client only reads.
+pub(crate) async fn run_reader(session: Arc<Session>) {
+    run(&session, &mut Silent, true).await;
+}
+
+struct Silent;
+
+impl Inbound for Silent {
+    async fn receive(&mut self) -> Received {
+        std::future::pending().await
+    }
 }
 
 struct HttpInbound<'a> {

@@ -5,7 +5,7 @@ mod long_polling;
 mod sse;
 mod websocket;
 
-pub(crate) use link::{Detached, HttpLink, run_over_http, run_restored_over_http};
+pub(crate) use link::{Detached, HttpLink, run_over_http, run_reader, run_restored_over_http};
 pub(crate) use long_polling::{Poll, poll};
-pub(crate) use sse::{event as sse_event, named_event as sse_named_event, stream as sse_stream};
+pub(crate) use sse::stream as sse_stream;
 pub(crate) use websocket::{Reservation, serve as serve_websocket, serve_resumable, upgrade_limits};

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::link::{Detached, HttpLink};
 use crate::hub::Transport;
 use crate::options::Limits;
-use crate::protocol::TransferFormat;
+use crate::protocol::{ClientProtocol, TransferFormat};
 use crate::queue::Taken;
 use crate::session::{CloseReason, Inbound, Received, Session, run};
 
@@ -189,7 +189,8 @@ impl Inbound for SocketInbound {
                 // Text and binary frames are both just bytes: a MessagePack client sends its handshake as text.
                 Some(Ok(Message::Text(text))) => return Received::Data(text.into()),
                 Some(Ok(Message::Binary(bytes))) => return Received::Data(bytes),
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {} // answered by the library
+                Some(Ok(Message::Ping(_))) => {} // answered by the library
+                Some(Ok(Message::Pong(_))) => return Received::Alive,
                 Some(Ok(Message::Close(_))) => return Received::Closed,
                 Some(Err(_)) | None => return Received::Lost("the socket broke"),
             }
@@ -220,10 +221,12 @@ impl Writer<'_> {
             self.session.reason(),
             Some(CloseReason::ConnectFailed { .. } | CloseReason::Protocol { .. })
         );
-        let code = if failed {
-            close_code::ERROR
-        } else {
-            close_code::NORMAL
+        let reliable = self.session.connection().protocol() == Some(ClientProtocol::ReliableWebPubSub);
+        let code = match self.session.reason() {
+            // Any other code makes its client try to go on.
+            reason if reliable && reason != Some(&CloseReason::ByClient) => close_code::POLICY,
+            _ if failed => close_code::ERROR,
+            _ => close_code::NORMAL,
         };
         let frame = Message::Close(Some(CloseFrame {
             code,
@@ -256,6 +259,9 @@ impl Writer<'_> {
 }
 
 fn message(frame: Bytes, text: bool) -> Result<Message, &'static str> {
+    if frame.is_empty() {
+        return Ok(Message::Ping(frame)); // a sign of life, for those whose protocol has none
+    }
     if !text {
         return Ok(Message::Binary(frame));
     }

@@ -186,7 +186,10 @@ async fn questions_are_answered_refused_or_ignored() {
 async fn clients_speak_either_protocol() {
     let tester = HubTester::new(hub()).await.unwrap();
     let mut client = tester.client().protocol(HubProtocol::MessagePack).connect().await;
-    assert_eq!(client.connection().protocol(), Some(HubProtocol::MessagePack));
+    assert_eq!(
+        client.connection().protocol(),
+        Some(HubProtocol::MessagePack.into())
+    );
     let bytes = Binary((0..=255).collect());
     assert_eq!(client.invoke::<Binary>("Echo", (&bytes,)).await, Ok(bytes));
     assert_eq!(client.upload::<i64, i64>("Sum", (1,), [2, 3]).await, Ok(6));

@@ -196,7 +196,9 @@ impl Asked {
             hub.registry().insert(&session);
             expiry::watch(&session);
             let socket = if over_http {
-                hub.shared().tasks().spawn(run_over_http(Arc::clone(&session)));
+                hub.shared()
+                    .tasks()
+                    .spawn(run_over_http(Arc::clone(&session), false));
                 None
             } else {
                 Some(Reservation::new(Arc::clone(&session), true))

@@ -1,0 +1,194 @@
+//! `/client/hubs/{hub}`: WebSockets of clients that speak no hub protocol.
+//!
+//! | subprotocol that the client offers | it gets |
+//! | --- | --- |
+//! | `json.webpubsub.azure.v1`, `json.reliable.webpubsub.azure.v1` | [`webpubsub`](crate::protocol::webpubsub): the first of its offers that is one of these |
+//! | none | [`plain`](crate::protocol::plain): JSON, with the query of `/sse/{hub}` |
+//! | only others | 400 |
+//!
+//! A reliable connection's client comes back with `awps_connection_id` and `awps_reconnection_token`. The token alone
+//! decides, because the access token beside it may have expired meanwhile. A connection that can't go on is refused with
+//! a Close frame of code 1008, by which clients know to begin anew: an HTTP error they would take for an outage.
+
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, Request, WebSocketUpgrade};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use hubcast_backplane::{ConnectionId, GroupName};
+use tokio::time::timeout;
+
+use super::{Asked, Refusal};
+use crate::auth::{Identity, random_connection_id};
+use crate::gateway::App;
+use crate::http::admit::admit;
+use crate::http::events::reading;
+use crate::http::request::{Query, Wish};
+use crate::http::{expiry, reply};
+use crate::hub::{HubRuntime, Transport};
+use crate::protocol::ClientProtocol;
+use crate::session::{Claimant, Session};
+use crate::telemetry::labels::RejectLabel;
+use crate::transport::{Detached, Reservation, run_over_http, serve_resumable, serve_websocket};
+
+const SUBPROTOCOLS: [ClientProtocol; 2] = [ClientProtocol::WebPubSub, ClientProtocol::ReliableWebPubSub];
+
+/// Serves a request for a socket.
+pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    if Wish::of(&parts) != Some(Wish::WebSocket) {
+        let text = "This address serves WebSockets; for server-sent events there is /sse/";
+        return reply::text(StatusCode::UPGRADE_REQUIRED, text);
+    }
+    let Some(protocol) = chosen(&parts.headers) else {
+        let text = "None of the WebSocket subprotocols is known here: json.webpubsub.azure.v1, json.reliable.webpubsub.azure.v1, or none at all";
+        return reply::text(StatusCode::BAD_REQUEST, text);
+    };
+    let outcome = match recovery(&parts, protocol) {
+        Some((id, token)) => recover(app, hub, parts, &id, &token).await,
+        None => begin(app, hub, parts, protocol).await,
+    };
+    outcome.unwrap_or_else(|refusal| *refusal.0)
+}
+
+/// What the client speaks: the first of its subprotocols that is known. `None` where it offers only others.
+fn chosen(headers: &HeaderMap) -> Option<ClientProtocol> {
+    let mut offers = headers
+        .get_all("sec-websocket-protocol")
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .peekable();
+    if offers.peek().is_none() {
+        return Some(ClientProtocol::Plain);
+    }
+    offers.find_map(|name| SUBPROTOCOLS.into_iter().find(|known| known.name() == name))
+}
+
+/// The connection that the client wants back, and its reconnection token.
+fn recovery(parts: &Parts, protocol: ClientProtocol) -> Option<(String, String)> {
+    let query = Query::of(&parts.uri).filter(|_| protocol == ClientProtocol::ReliableWebPubSub)?;
+    let id = query.get("awps_connection_id")?.to_owned();
+    Some((id, query.get("awps_reconnection_token")?.to_owned()))
+}
+
+/// Makes a new connection.
+async fn begin(
+    app: App,
+    hub: Arc<HubRuntime>,
+    parts: Parts,
+    protocol: ClientProtocol,
+) -> Result<Response, Refusal> {
+    let admitted = admit(&app, &hub, &parts, Wish::WebSocket).await;
+    let (query, identity) = admitted.map_err(|response| Refusal(response))?;
+    let reading = (protocol == ClientProtocol::Plain)
+        .then(|| reading(&app, &hub, &parts, &query, &identity))
+        .transpose()?;
+    let mut asked = Asked {
+        app,
+        hub,
+        identity,
+        query,
+        parts,
+    };
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut asked.parts, &()).await?;
+    let id = random_connection_id().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    let seat = asked.admit().map_err(|full| asked.refuse(full))?;
+    let connection = asked.connection(id);
+    connection.set_transport(Transport::WebSockets);
+    connection.set_protocol(protocol);
+    let hub = Arc::clone(&asked.hub);
+    // A log is what makes a connection outlive its sockets.
+    let outlives = protocol == ClientProtocol::ReliableWebPubSub && !hub.options().hubs.volatile;
+    let session = match reading {
+        Some(mut reading) => {
+            let named = asked.identity.webpubsub_groups();
+            for group in named.filter_map(|name| GroupName::parse(name).ok()) {
+                if !reading.groups.contains(&group) {
+                    reading.groups.push(group);
+                }
+            }
+            Session::reader(hub, connection, reading)
+        }
+        None if outlives => Session::over_http(hub, connection),
+        None => Session::new(hub, connection),
+    };
+    session.occupy(seat);
+    asked.hub.registry().insert(&session);
+    expiry::watch(&session);
+    let upgrade = upgrade.protocols([protocol.name()]);
+    if outlives {
+        let running = run_over_http(Arc::clone(&session), true);
+        asked.hub.shared().tasks().spawn(running);
+        return Ok(asked.accept(upgrade, |socket| serve_resumable(session, socket)));
+    }
+    let reservation = Reservation::new(session, false);
+    Ok(asked.accept(upgrade, |socket| {
+        serve_websocket(reservation, Detached::new(), socket)
+    }))
+}
+
+/// Goes on with a connection that lost its socket, wherever it was.
+async fn recover(
+    app: App,
+    hub: Arc<HubRuntime>,
+    parts: Parts,
+    id: &str,
+    token: &str,
+) -> Result<Response, Refusal> {
+    if !app.origins().admit(&parts.headers) {
+        app.metrics().rejected.get(RejectLabel::Origin).inc();
+        return Err(reply::foreign_origin().into());
+    }
+    if app.is_draining() {
+        return Err(reply::leaving().into());
+    }
+    let mut asked = Asked {
+        query: Query::of(&parts.uri).unwrap_or_default(),
+        identity: Identity::of_user(None),
+        app,
+        hub,
+        parts,
+    };
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut asked.parts, &()).await?;
+    let upgrade = upgrade.protocols([ClientProtocol::ReliableWebPubSub.name()]);
+    let id = ConnectionId::parse(id).ok();
+    let id = id.filter(|id| asked.app.tokens().may_recover(asked.hub.name(), id, token));
+    let Some(id) = id else {
+        return Ok(asked.turn_away(upgrade));
+    };
+    match asked.bring_back(&id, Claimant::Holder).await {
+        Ok(Some(session)) => Ok(asked.accept(upgrade, |socket| serve_resumable(session, socket))),
+        Ok(None) => Ok(asked.turn_away(upgrade)),
+        Err(refusal) if refusal.0.status().is_client_error() => Ok(asked.turn_away(upgrade)),
+        Err(refusal) => Err(refusal), // it may try again, here or on another node
+    }
+}
+
+impl Asked {
+    /// Tells a client that its connection is over.
+    fn turn_away(&self, upgrade: WebSocketUpgrade) -> Response {
+        let rejected = &self.app.metrics().rejected;
+        rejected.get(RejectLabel::UnknownConnection).inc();
+        let patience = self.hub.options().timeouts.close;
+        self.accept(upgrade, async move |socket| say_over(socket, patience).await)
+    }
+}
+
+async fn say_over(mut socket: WebSocket, patience: Duration) {
+    let close = CloseFrame {
+        code: close_code::POLICY,
+        reason: Utf8Bytes::from_static("The connection can't be continued"),
+    };
+    let saying = async {
+        if socket.send(Message::Close(Some(close))).await.is_ok() {
+            while let Some(Ok(_)) = socket.recv().await {}
+        }
+    };
+    let _ = timeout(patience, saying).await; // who does not listen need not know
+}

@@ -1,0 +1,302 @@
+//! What a client speaks: the hub protocol, or one of the smaller ones for those who have no SignalR client.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::{
+    DecodeError, Decoder, EncodeError, Encoding, HubMessage, HubProtocol, TransferFormat, Value, encode,
+    events, plain, webpubsub,
+};
+
+/// What the client of a connection speaks.
+///
+/// ```
+/// use hubcast::{Context, Hub, protocol::ClientProtocol};
+///
+/// /// Who has no SignalR client can't be asked anything.
+/// async fn can_answer(context: Context) -> bool {
+///     matches!(context.connection().protocol(), Some(ClientProtocol::Hub(_)))
+/// }
+///
+/// let hub = Hub::new("quiz").method("CanAnswer", can_answer);
+/// assert_eq!(ClientProtocol::ReliableWebPubSub.name(), "json.reliable.webpubsub.azure.v1");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ClientProtocol {
+    /// The SignalR hub protocol.
+    Hub(HubProtocol),
+    /// Azure Web PubSub's JSON subprotocol: see [`webpubsub`](super::webpubsub).
+    WebPubSub,
+    /// The same with acknowledged messages: a lost socket is replaced, on any node, and nothing is missed.
+    ReliableWebPubSub,
+    /// A WebSocket without a subprotocol: see [`plain`](super::plain).
+    Plain,
+    /// Server-sent events for `EventSource`, one way.
+    Events,
+}
+
+impl ClientProtocol {
+    /// Every protocol; `ALL[p.index()] == p`.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Hub(HubProtocol::Json),
+        Self::Hub(HubProtocol::MessagePack),
+        Self::WebPubSub,
+        Self::ReliableWebPubSub,
+        Self::Plain,
+        Self::Events,
+    ];
+
+    /// How many protocols there are: the length of an array with one place for each.
+    pub const COUNT: usize = 6;
+
+    /// The protocol's place in an array of [`COUNT`](Self::COUNT) items.
+    #[must_use]
+    pub fn index(self) -> usize {
+        match self {
+            Self::Hub(protocol) => protocol.index(),
+            Self::WebPubSub => 2,
+            Self::ReliableWebPubSub => 3,
+            Self::Plain => 4,
+            Self::Events => 5,
+        }
+    }
+
+    /// Its name: that of the handshake, or of the WebSocket subprotocol.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hub(protocol) => protocol.name(),
+            Self::WebPubSub => "json.webpubsub.azure.v1",
+            Self::ReliableWebPubSub => "json.reliable.webpubsub.azure.v1",
+            Self::Plain => "websocket",
+            Self::Events => "events",
+        }
+    }
+
+    /// The hub protocol, if it is that.
+    #[must_use]
+    pub fn hub(self) -> Option<HubProtocol> {
+        match self {
+            Self::Hub(protocol) => Some(protocol),
+            _ => None,
+        }
+    }
+
+    /// How values inside this protocol's messages are written.
+    #[must_use]
+    pub fn encoding(self) -> Encoding {
+        self.hub().map_or(Encoding::Json, HubProtocol::encoding)
+    }
+
+    /// What a transport has to carry for this protocol.
+    #[must_use]
+    pub fn transfer_format(self) -> TransferFormat {
+        self.hub()
+            .map_or(TransferFormat::Text, HubProtocol::transfer_format)
+    }
+
+    /// Whether its messages name the place in the log where they stand, so that the client can hold its own.
+    pub(crate) fn holds_place(self) -> bool {
+        matches!(self, Self::Plain | Self::Events)
+    }
+
+    /// Whether what the client sends is numbered when its session is stateful.
+    pub(crate) fn numbers_messages(self) -> bool {
+        matches!(self, Self::Hub(_))
+    }
+
+    /// Whether the result of a method comes to the client as a message: there is nothing else that could carry it.
+    pub(crate) fn results_are_messages(self) -> bool {
+        matches!(self, Self::WebPubSub | Self::ReliableWebPubSub | Self::Plain)
+    }
+
+    /// Whether a client that is silent is gone: it need not send anything, but its WebSocket answers pings.
+    pub(crate) fn answers_pings(self) -> bool {
+        matches!(self, Self::WebPubSub | Self::Plain)
+    }
+}
+
+impl From<HubProtocol> for ClientProtocol {
+    fn from(protocol: HubProtocol) -> Self {
+        Self::Hub(protocol)
+    }
+}
+
+impl fmt::Display for ClientProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Writes a message to one client. `None`: the client's protocol has no such message.
+pub(crate) fn encode_for(
+    protocol: ClientProtocol,
+    message: &HubMessage,
+) -> Result<Option<Bytes>, EncodeError> {
+    match protocol {
+        ClientProtocol::Hub(protocol) => encode(protocol, message).map(Some),
+        ClientProtocol::WebPubSub | ClientProtocol::ReliableWebPubSub => webpubsub::encode(message),
+        ClientProtocol::Plain => Ok(plain::encode(message)),
+        ClientProtocol::Events => Ok(events::encode(message)),
+    }
+}
+
+/// What a client sent.
+#[derive(Debug, PartialEq)]
+pub(crate) enum ClientMessage {
+    /// A message of the hub protocol, or one that means the same.
+    Hub(HubMessage),
+    /// What the hub protocol has no message for.
+    Request(Request),
+}
+
+/// What the gateway itself does for a client, with its permission.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Request {
+    /// The client's number for it; without one it is not told what became of it.
+    pub(crate) ack_id: Option<u64>,
+    pub(crate) wish: RequestWish,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) enum RequestWish {
+    Join(String),
+    Leave(String),
+    Send(GroupSend),
+}
+
+/// A message to a group.
+#[derive(Debug, PartialEq)]
+pub(crate) struct GroupSend {
+    pub(crate) group: String,
+    /// The sender does not receive it.
+    pub(crate) no_echo: bool,
+    pub(crate) data: Data,
+}
+
+/// What a message carries, as its sender wrote it.
+#[derive(Debug, PartialEq, Clone)]
+pub(crate) struct Data {
+    pub(crate) kind: DataType,
+    /// In JSON; bytes are base64 text.
+    pub(crate) json: Value,
+    /// The same for MessagePack, where it is not the JSON value transcoded.
+    pub(crate) packed: Option<Value>,
+}
+
+/// What kind of data a message carries.
+#[derive(Debug, PartialEq, Eq, Clone, Copy, Default)]
+pub(crate) enum DataType {
+    #[default]
+    Json,
+    Text,
+    Binary,
+    Protobuf,
+}
+
+/// The call that a client makes which sends data and names no method, and the call that such data arrives as.
+pub(crate) const MESSAGE: &str = "message";
+
+/// Takes what a connection receives and gives its messages.
+#[derive(Debug)]
+pub(crate) struct ClientDecoder {
+    protocol: ClientProtocol,
+    inner: Inner,
+}
+
+#[derive(Debug)]
+enum Inner {
+    /// A stream of bytes, cut anywhere.
+    Stream(Decoder),
+    /// Each chunk is a message.
+    Frames(Frames),
+}
+
+#[derive(Debug, Default)]
+struct Frames {
+    waiting: VecDeque<Bytes>,
+    bytes: usize,
+    limit: usize,
+    taken: u64,
+}
+
+impl From<Decoder> for ClientDecoder {
+    fn from(decoder: Decoder) -> Self {
+        Self {
+            protocol: decoder.protocol().into(),
+            inner: Inner::Stream(decoder),
+        }
+    }
+}
+
+impl ClientDecoder {
+    /// `max_message_bytes` is the limit of one message.
+    pub(crate) fn new(protocol: ClientProtocol, max_message_bytes: usize) -> Self {
+        match protocol {
+            ClientProtocol::Hub(hub) => Decoder::new(hub, max_message_bytes).into(),
+            _ => Self {
+                protocol,
+                inner: Inner::Frames(Frames {
+                    limit: max_message_bytes,
+                    ..Frames::default()
+                }),
+            },
+        }
+    }
+
+    pub(crate) fn protocol(&self) -> ClientProtocol {
+        self.protocol
+    }
+
+    pub(crate) fn push(&mut self, chunk: Bytes) {
+        match &mut self.inner {
+            Inner::Stream(decoder) => decoder.push(&chunk),
+            Inner::Frames(frames) => {
+                frames.bytes = frames.bytes.saturating_add(chunk.len());
+                frames.waiting.push_back(chunk);
+            }
+        }
+    }
+
+    /// Bytes of messages that were not given yet.
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        match &self.inner {
+            Inner::Stream(decoder) => decoder.buffered_bytes(),
+            Inner::Frames(frames) => frames.bytes,
+        }
+    }
+
+    pub(crate) fn next_message(&mut self) -> Result<Option<ClientMessage>, DecodeError> {
+        match &mut self.inner {
+            Inner::Stream(decoder) => Ok(decoder.next_message()?.map(ClientMessage::Hub)),
+            Inner::Frames(frames) => {
+                let Some(frame) = frames.next()? else {
+                    return Ok(None);
+                };
+                match self.protocol {
+                    ClientProtocol::Plain => {
+                        Ok(Some(ClientMessage::Hub(plain::decode(&frame, frames.taken)?)))
+                    }
+                    _ => webpubsub::decode(&frame).map(Some),
+                }
+            }
+        }
+    }
+}
+
+impl Frames {
+    fn next(&mut self) -> Result<Option<Bytes>, DecodeError> {
+        let Some(frame) = self.waiting.pop_front() else {
+            return Ok(None);
+        };
+        self.bytes = self.bytes.saturating_sub(frame.len());
+        self.taken = self.taken.wrapping_add(1);
+        if frame.len() > self.limit {
+            return Err(DecodeError::TooLarge { limit: self.limit });
+        }
+        Ok(Some(frame))
+    }
+}

@@ -1,0 +1,383 @@
+//! Web PubSub's messages by their bytes, as its official clients write and read them.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::protocol::{ClientDecoder, ClientProtocol, MAX_DEPTH, plain};
+
+fn read(text: &str) -> Result<ClientMessage, DecodeError> {
+    decode(&Bytes::copy_from_slice(text.as_bytes()))
+}
+
+fn json_value(text: &'static str) -> Value {
+    Value::from_raw(Encoding::Json, Bytes::from_static(text.as_bytes()))
+}
+
+fn request(ack_id: Option<u64>, wish: RequestWish) -> ClientMessage {
+    ClientMessage::Request(Request { ack_id, wish })
+}
+
+fn call(invocation_id: Option<&str>, target: &str, arguments: Vec<Value>) -> ClientMessage {
+    ClientMessage::Hub(HubMessage::Invocation(Invocation {
+        invocation_id: invocation_id.map(str::to_owned),
+        target: target.to_owned(),
+        arguments,
+        ..Invocation::default()
+    }))
+}
+
+fn sent(no_echo: bool, kind: DataType, json: &'static str, packed: Option<&[u8]>) -> RequestWish {
+    let packed = packed.map(|bytes| Value::from_raw(Encoding::MessagePack, Bytes::copy_from_slice(bytes)));
+    RequestWish::Send(GroupSend {
+        group: "g".to_owned(),
+        no_echo,
+        data: Data {
+            kind,
+            json: json_value(json),
+            packed,
+        },
+    })
+}
+
+#[test]
+fn every_message_of_the_official_clients_is_read() {
+    let cases = [
+        (
+            r#"{"type":"joinGroup","group":"g","ackId":1}"#,
+            request(Some(1), RequestWish::Join("g".to_owned())),
+        ),
+        (
+            r#"{"group":"g","type":"leaveGroup"}"#,
+            request(None, RequestWish::Leave("g".to_owned())),
+        ),
+        (
+            r#"{"type":"sendToGroup","group":"g","ackId":18446744073709551615,"dataType":"json","data":{"a": [1, 2.50]},"noEcho":false}"#,
+            request(
+                Some(u64::MAX),
+                sent(false, DataType::Json, r#"{"a": [1, 2.50]}"#, None),
+            ),
+        ),
+        (
+            r#"{"type":"sendToGroup","group":"g","dataType":"text","data":"\"x\"","noEcho":true}"#,
+            request(None, sent(true, DataType::Text, r#""\"x\"""#, None)),
+        ),
+        (
+            r#"{"type":"sendToGroup","group":"g","ackId":4,"dataType":"binary","data":"aGk="}"#,
+            request(
+                Some(4),
+                sent(false, DataType::Binary, r#""aGk=""#, Some(&[0xC4, 2, b'h', b'i'])),
+            ),
+        ),
+        (
+            r#"{"type":"sendToGroup","group":"g","dataType":"protobuf","data":""}"#,
+            request(None, sent(false, DataType::Protobuf, r#""""#, Some(&[0xC4, 0]))),
+        ),
+        // The Python client leaves out what is null.
+        (
+            r#"{"type":"sendToGroup","group":"g","dataType":"json"}"#,
+            request(None, sent(false, DataType::Json, "null", None)),
+        ),
+        (
+            r#"{"type":"event","event":"name","ackId":5,"dataType":"text","data":"x"}"#,
+            call(Some("a5"), "name", vec![json_value(r#""x""#)]),
+        ),
+        (
+            r#"{"type":"event","event":"name","dataType":"json","data":null}"#,
+            call(None, "name", vec![json_value("null")]),
+        ),
+        (
+            r#"{"type":"invoke","invocationId":"1","target":"event","event":"sum","dataType":"json","data":[1,2]}"#,
+            call(Some("i1"), "sum", vec![json_value("[1,2]")]),
+        ),
+        (
+            r#"{"type":"invoke","invocationId":"2","target":"event","event":"now"}"#,
+            call(Some("i2"), "now", Vec::new()),
+        ),
+        (
+            r#"{"type":"cancelInvocation","invocationId":"1"}"#,
+            ClientMessage::Hub(HubMessage::CancelInvocation {
+                headers: Vec::new(),
+                invocation_id: "i1".to_owned(),
+            }),
+        ),
+        (
+            r#"{"type":"sequenceAck","sequenceId":17}"#,
+            ClientMessage::Hub(HubMessage::Ack { sequence_id: 17 }),
+        ),
+        (r#"{"type":"ping"}"#, ClientMessage::Hub(HubMessage::Ping)),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(read(text).unwrap(), expected, "{text}");
+    }
+}
+
+#[test]
+fn what_is_no_message_is_refused_with_what_is_wrong() {
+    let deep = format!(
+        r#"{{"type":"event","event":"e","data":{}1{}}}"#,
+        "[".repeat(MAX_DEPTH),
+        "]".repeat(MAX_DEPTH)
+    );
+    let cases = [
+        ("", "Error reading JSON."),
+        ("[]", "Error reading JSON."),
+        ("{}", "Missing required property 'type'."),
+        (r#"{"type":7}"#, "Expected 'type' to be a string."),
+        (
+            r#"{"type":"streamData"}"#,
+            "Messages of the type 'streamData' are not supported.",
+        ),
+        (r#"{"type":"joinGroup"}"#, "Missing required property 'group'."),
+        (
+            r#"{"type":"joinGroup","group":1}"#,
+            "Expected 'group' to be a string.",
+        ),
+        (
+            r#"{"type":"joinGroup","group":"g","ackId":-1}"#,
+            "Expected 'ackId' to be an integer that is not negative.",
+        ),
+        (
+            r#"{"type":"sendToGroup","group":"g","dataType":"text","data":1}"#,
+            "Expected 'data' to be a string.",
+        ),
+        (
+            r#"{"type":"sendToGroup","group":"g","dataType":"text"}"#,
+            "Missing required property 'data'.",
+        ),
+        (
+            r#"{"type":"sendToGroup","group":"g","dataType":"binary","data":"?"}"#,
+            "Expected 'data' to be base64 text.",
+        ),
+        (
+            r#"{"type":"sendToGroup","group":"g","dataType":"xml","data":"?"}"#,
+            "Expected 'dataType' to be json, text, binary or protobuf.",
+        ),
+        (
+            r#"{"type":"event","data":1}"#,
+            "Missing required property 'event'.",
+        ),
+        (
+            r#"{"type":"invoke","invocationId":"1","target":"upstream","event":"e"}"#,
+            r#"Expected 'target' to be "event"."#,
+        ),
+        (
+            r#"{"type":"sequenceAck"}"#,
+            "Missing required property 'sequenceId'.",
+        ),
+        (&deep, "The maximum depth of 64 levels was exceeded."),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(read(text).unwrap_err().to_string(), expected, "{text}");
+    }
+    assert!(matches!(
+        decode(&Bytes::from_static(b"\xFF")),
+        Err(DecodeError::InvalidUtf8)
+    ));
+}
+
+fn completion_of(id: &str, outcome: Outcome) -> Option<Bytes> {
+    encode(&HubMessage::Completion {
+        headers: Vec::new(),
+        invocation_id: id.to_owned(),
+        outcome,
+    })
+    .unwrap()
+}
+
+#[test]
+fn every_message_to_the_official_clients_is_written_as_they_read_it() {
+    let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+    assert_eq!(text(ack(3, Ok(()))), r#"{"type":"ack","ackId":3,"success":true}"#);
+    assert_eq!(
+        text(ack(3, Err((RefusedAs::Forbidden, "no \"g\"")))),
+        r#"{"type":"ack","ackId":3,"success":false,"error":{"name":"Forbidden","message":"no \"g\""}}"#
+    );
+    assert_eq!(
+        text(connected("c", Some("u"), Some("t"))),
+        r#"{"type":"system","event":"connected","userId":"u","connectionId":"c","reconnectionToken":"t"}"#
+    );
+    assert_eq!(
+        text(connected("c", None, None)),
+        r#"{"type":"system","event":"connected","connectionId":"c"}"#
+    );
+    assert_eq!(text(pong()), r#"{"type":"pong"}"#);
+    let closing = |error: Option<&str>| HubMessage::Close {
+        error: error.map(str::to_owned),
+        allow_reconnect: true,
+    };
+    assert_eq!(
+        text(encode(&closing(Some("late"))).unwrap().unwrap()),
+        r#"{"type":"system","event":"disconnected","message":"late"}"#
+    );
+    assert_eq!(encode(&HubMessage::Ping).unwrap(), Some(Bytes::new()));
+    assert_eq!(encode(&HubMessage::Ack { sequence_id: 1 }).unwrap(), None);
+    let result = || Outcome::Result(json_value("[1]"));
+    let completions = [
+        ("a5", Outcome::Void, r#"{"type":"ack","ackId":5,"success":true}"#),
+        ("a5", result(), r#"{"type":"ack","ackId":5,"success":true}"#),
+        (
+            "a5",
+            Outcome::Error("x".to_owned()),
+            r#"{"type":"ack","ackId":5,"success":false,"error":{"name":"InternalServerError","message":"x"}}"#,
+        ),
+        (
+            "iq",
+            result(),
+            r#"{"type":"invokeResponse","invocationId":"q","success":true,"dataType":"json","data":[1]}"#,
+        ),
+        (
+            "iq",
+            Outcome::Void,
+            r#"{"type":"invokeResponse","invocationId":"q","success":true}"#,
+        ),
+        (
+            "iq",
+            Outcome::Error("x".to_owned()),
+            r#"{"type":"invokeResponse","invocationId":"q","success":false,"error":{"name":"InternalServerError","message":"x"}}"#,
+        ),
+    ];
+    for (id, outcome, expected) in completions {
+        assert_eq!(text(completion_of(id, outcome).unwrap()), expected);
+    }
+    assert_eq!(completion_of("7", Outcome::Void), None);
+    assert!(is_invoke("i1") && !is_invoke("a1"));
+}
+
+fn published<'a>(
+    group: Option<&'a str>,
+    from_user: &'a str,
+    data_type: DataType,
+    target: &'a str,
+    arguments: &'a [Value],
+) -> Published<'a> {
+    Published {
+        group,
+        from_user,
+        data_type,
+        target,
+        arguments,
+    }
+}
+
+#[test]
+fn a_message_has_its_data_whoever_sent_it() {
+    let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+    let (hi, one) = ([json_value(r#""hi""#)], [json_value("1"), json_value("{}")]);
+    let cases = [
+        (
+            published(Some("g"), "u", DataType::Text, "message", &hi),
+            Some(7),
+            r#"{"type":"message","from":"group","group":"g","fromUserId":"u","dataType":"text","data":"hi","sequenceId":7}"#,
+        ),
+        (
+            published(None, "", DataType::Json, "message", &hi),
+            None,
+            r#"{"type":"message","from":"server","dataType":"json","data":"hi"}"#,
+        ),
+        (
+            published(Some("\""), "", DataType::Json, "Said", &one),
+            None,
+            r#"{"type":"message","from":"group","group":"\"","dataType":"json","data":{"target":"Said","arguments":[1,{}]}}"#,
+        ),
+        (
+            published(Some("g"), "", DataType::Binary, "message", &hi),
+            None,
+            r#"{"type":"message","from":"group","group":"g","dataType":"binary","data":"hi"}"#,
+        ),
+        (
+            published(None, "", DataType::Json, "message", &[]),
+            None,
+            r#"{"type":"message","from":"server","dataType":"json","data":{"target":"message","arguments":[]}}"#,
+        ),
+    ];
+    for (published, sequence_id, expected) in cases {
+        assert_eq!(text(message(&published, sequence_id)), expected);
+    }
+    let said = published(Some("g"), "u", DataType::Json, "Said", &one);
+    assert_eq!(
+        text(plain::message(&said, "p")),
+        r#"{"type":"message","id":"p","group":"g","fromUserId":"u","target":"Said","arguments":[1,{}]}"#
+    );
+}
+
+#[test]
+fn plain_frames_are_texts_or_bytes() {
+    let mut decoder = ClientDecoder::new(ClientProtocol::Plain, 8);
+    for frame in ["a\"\u{1e}\n", "\u{7f}ö"] {
+        decoder.push(Bytes::copy_from_slice(frame.as_bytes()));
+    }
+    decoder.push(Bytes::from_static(&[0xFF, 0]));
+    decoder.push(Bytes::from_static(b"123456789"));
+    assert_eq!(decoder.buffered_bytes(), 18);
+    let expected = [
+        ("1", r#""a\"\u001e\n""#),
+        ("2", "\"\u{7f}ö\""),
+        ("3", r#""/wA=""#),
+    ];
+    for (id, argument) in expected {
+        let argument = Value::from_raw(Encoding::Json, Bytes::from_static(argument.as_bytes()));
+        assert_eq!(
+            decoder.next_message().unwrap(),
+            Some(call(Some(id), "message", vec![argument]))
+        );
+    }
+    assert!(matches!(
+        decoder.next_message(),
+        Err(DecodeError::TooLarge { limit: 8 })
+    ));
+    assert_eq!(
+        plain::connected("c", Some("u")),
+        r#"{"type":"connected","connectionId":"c","userId":"u"}"#
+    );
+    assert_eq!(
+        plain::connected("c", None),
+        r#"{"type":"connected","connectionId":"c"}"#
+    );
+    assert_eq!(plain::place("p"), r#"{"type":"place","id":"p"}"#);
+    assert_eq!(
+        plain::reset("epoch", None),
+        r#"{"type":"reset","reason":"epoch"}"#
+    );
+}
+
+#[test]
+fn every_protocol_has_its_place_and_name() {
+    for (index, protocol) in ClientProtocol::ALL.into_iter().enumerate() {
+        assert_eq!(protocol.index(), index);
+        let same_name = |other: &&ClientProtocol| other.name() == protocol.name();
+        assert_eq!(ClientProtocol::ALL.iter().filter(same_name).count(), 1);
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_a_decoder_panic(frames in prop::collection::vec(any::<Vec<u8>>(), 0..8)) {
+        for protocol in [ClientProtocol::WebPubSub, ClientProtocol::Plain] {
+            let mut decoder = ClientDecoder::new(protocol, 64);
+            for frame in &frames {
+                decoder.push(Bytes::copy_from_slice(frame));
+            }
+            while let Ok(Some(_)) = decoder.next_message() {}
+        }
+    }
+
+    #[test]
+    fn what_one_client_sends_another_reads(group in ".{0,20}", text in ".{0,40}", user in ".{0,8}", number in any::<i64>()) {
+        for (kind, data) in [("text", json!(text)), ("json", json!({ "n": number, "t": text })), ("binary", json!(BASE64.encode(&text)))] {
+            let frame = json!({ "type": "sendToGroup", "group": group, "dataType": kind, "data": data, "ackId": 1 });
+            let Ok(ClientMessage::Request(Request { wish: RequestWish::Send(send), .. })) = read(&frame.to_string()) else {
+                panic!("it is a message")
+            };
+            prop_assert_eq!(&send.group, &group);
+            let arguments = [send.data.json];
+            let told = message(&published(Some(&group), &user, send.data.kind, MESSAGE, &arguments), Some(9));
+            let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+            prop_assert_eq!(&told["data"], &data);
+            prop_assert_eq!(&told["dataType"], kind);
+            prop_assert_eq!(&told["group"], &json!(group));
+            prop_assert_eq!(told.get("fromUserId").is_some(), !user.is_empty());
+        }
+    }
+}

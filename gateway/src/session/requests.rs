@@ -1,0 +1,123 @@
+//! What the gateway itself does for clients whose protocol has requests for it: joining, leaving, and sending to groups, as
+//! far as their roles permit.
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use hubcast_backplane::{GroupName, Once, Published, Topic};
+
+use super::Session;
+use crate::error::Error;
+use crate::hub::Outgoing;
+use crate::protocol::webpubsub::{self, RefusedAs};
+use crate::protocol::{ClientProtocol, GroupSend, MESSAGE, Request, RequestWish};
+
+/// Why a request was not done, for the client.
+type Refusal = (RefusedAs, String);
+
+impl Session {
+    /// Does what a client asks for, and tells it what became of that if it wants to know.
+    pub(super) async fn carry_out(&self, request: Request) {
+        let outcome = match request.wish {
+            RequestWish::Join(group) => self.change_group(&group, true).await,
+            RequestWish::Leave(group) => self.change_group(&group, false).await,
+            RequestWish::Send(send) => self.send_to_group(send, request.ack_id).await,
+        };
+        if let Some(ack_id) = request.ack_id {
+            let outcome = outcome.as_ref().map(drop);
+            let refused = outcome.map_err(|(name, text)| (*name, text.as_str()));
+            self.push_frame(webpubsub::ack(ack_id, refused));
+        }
+    }
+
+    async fn change_group(&self, group: &str, join: bool) -> Result<(), Refusal> {
+        if !self.connection.identity().permissions().may_join(group) {
+            return Err(lacking("join", group));
+        }
+        let group = parse(group)?;
+        let changing = self.hub.change_local_group(self.id(), &group, join);
+        changing.await.map_err(|error| self.refusal(&error))
+    }
+
+    async fn send_to_group(&self, send: GroupSend, ack_id: Option<u64>) -> Result<(), Refusal> {
+        if !self
+            .connection
+            .identity()
+            .permissions()
+            .may_send_to_group(&send.group)
+        {
+            return Err(lacking("send", &send.group));
+        }
+        let topic = Topic::Group(parse(&send.group)?);
+        let once = ack_id.map(|ack_id| Once {
+            key: format!("ack:{}:{ack_id}", self.id()),
+            content: content_of(&send),
+        });
+        let message = Outgoing {
+            target: MESSAGE.to_owned(),
+            arguments: vec![send.data.json],
+            translated: send.data.packed.into_iter().collect(),
+            except: send.no_echo.then(|| self.id().to_string()).into_iter().collect(),
+            from_user: self.connection.user().map(ToString::to_string),
+            data_type: send.data.kind,
+        };
+        let Some((once, ack_id)) = once.zip(ack_id) else {
+            let published = self.hub.publish_message(&[topic], message).await;
+            return published.map_err(|error| self.refusal(&error));
+        };
+        match self.hub.publish_once(&topic, message, &once).await {
+            Ok(Published::Now) => Ok(()),
+            Ok(Published::Before | Published::Differs) => {
+                let text = format!("Message with ack-id: {ack_id} has been processed");
+                Err((RefusedAs::Duplicate, text))
+            }
+            Err(error) => Err(self.refusal(&error)),
+        }
+    }
+
+    fn refusal(&self, error: &Error) -> Refusal {
+        match error {
+            Error::TooManyGroups { .. } | Error::Name(_) => (RefusedAs::BadRequest, error.to_string()),
+            error => {
+                tracing::warn!(connection_id = %self.id(), %error, "a client's request failed");
+                let text = error.client_text();
+                let text = text.unwrap_or_else(|| "The request could not be done.".to_owned());
+                (RefusedAs::InternalServerError, text)
+            }
+        }
+    }
+
+    /// Joins the groups that a Web PubSub client's token names.
+    pub(super) async fn join_groups_of_token(&self) -> Result<(), Error> {
+        match self.connection.protocol() {
+            Some(ClientProtocol::WebPubSub | ClientProtocol::ReliableWebPubSub) => {}
+            _ => return Ok(()),
+        }
+        let identity = self.connection.identity();
+        for name in identity.webpubsub_groups() {
+            let Ok(group) = GroupName::parse(name) else {
+                tracing::warn!(connection_id = %self.id(), "a group that the token names can't be used");
+                continue;
+            };
+            self.hub.change_local_group(self.id(), &group, true).await?;
+        }
+        Ok(())
+    }
+}
+
+fn parse(group: &str) -> Result<GroupName, Refusal> {
+    GroupName::parse(group).map_err(|error| (RefusedAs::BadRequest, error.to_string()))
+}
+
+fn lacking(what: &str, group: &str) -> Refusal {
+    let text = format!("Not permitted: it takes the role hubcast.{what} or hubcast.{what}.{group}");
+    (RefusedAs::Forbidden, text)
+}
+
+/// A digest of what is sent.
+fn content_of(send: &GroupSend) -> Bytes {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(send.group.as_bytes());
+    context.update(b"\0");
+    context.update(send.data.json.bytes());
+    Bytes::copy_from_slice(context.finish().as_ref())
+}
