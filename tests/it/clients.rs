@@ -87,7 +87,7 @@ fn signalrcore() -> Program {
     python("signalrcore_client.py")
 }
 
-fn python(script: &str) -> Program {
+pub(crate) fn python(script: &str) -> Program {
     static INTERPRETER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let prepare = || {
         has("python3", "--version")?;

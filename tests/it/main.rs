@@ -29,4 +29,5 @@ mod sse;
 mod stateful;
 mod telemetry;
 mod timeouts;
+mod webpubsub;
 mod wire;
