@@ -27,4 +27,5 @@ pub mod process;
 pub mod redis;
 pub mod rest;
 pub mod resumable;
+pub mod webpubsub;
 pub mod websocket;

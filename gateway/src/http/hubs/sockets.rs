@@ -85,7 +85,7 @@ async fn begin(
     protocol: ClientProtocol,
 ) -> Result<Response, Refusal> {
     let admitted = admit(&app, &hub, &parts, Wish::WebSocket).await;
-    let (query, identity) = admitted.map_err(|response| Refusal(response))?;
+    let (query, identity) = admitted.map_err(Refusal)?;
     let reading = (protocol == ClientProtocol::Plain)
         .then(|| reading(&app, &hub, &parts, &query, &identity))
         .transpose()?;
