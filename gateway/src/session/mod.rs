@@ -2,6 +2,7 @@
 
 mod asks;
 mod close;
+mod end;
 mod guests;
 mod handshake;
 mod invocations;

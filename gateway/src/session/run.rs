@@ -8,7 +8,8 @@ use bytes::Bytes;
 use hubcast_backplane::NodeId;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::guests::{Carrier, host};
+use super::end::end;
+use super::guests::Carrier;
 use super::invocations::Invocations;
 use super::pace::Pace;
 use super::reader::MOVE;
@@ -84,61 +85,6 @@ pub(crate) async fn run_restored(session: &Arc<Session>, inbound: &mut impl Inbo
     let reason = conversation.hold(inbound, false).await;
     conversation.note_all().await;
     end(session, reason, Some(conversation.invocations), true).await;
-}
-
-/// Says goodbye, tells the hub, and leaves the cluster; or gives the connection up for another node.
-pub(super) async fn end(
-    session: &Arc<Session>,
-    reason: CloseReason,
-    running: Option<Invocations>,
-    registered: bool,
-) {
-    session.close(reason);
-    let reason = session.reason().cloned().unwrap_or(CloseReason::Aborted); // the first one counts
-    let hub = &session.hub;
-    let detailed = hub.options().hubs.detailed_errors;
-    let protocol = session
-        .connection
-        .protocol()
-        .unwrap_or(handshake::BEFORE_HANDSHAKE);
-    let goodbye = running.as_ref().and_then(|_| reason.frame(protocol, detailed));
-    hub.registry().retire(session);
-    if reason == CloseReason::Moved {
-        session.park().await; // before the client notices, and comes back elsewhere
-    }
-    session.close_outbox(goodbye);
-    let metrics = hub.shared().metrics();
-    metrics.connections_closed.get(reason.label()).inc();
-    if let CloseReason::SlowConsumer { .. } = reason {
-        metrics.slow_consumers.inc();
-        metrics.limited.get(LimitLabel::OutboxBytes).inc();
-    }
-    tracing::debug!(hub = %hub.name(), connection_id = %session.id(), ?reason, "session ended");
-    if let Some(running) = running {
-        if let (Some(transport), Some(protocol)) =
-            (session.connection.transport(), session.connection.protocol())
-        {
-            metrics.connections(transport, protocol).dec();
-        }
-        if reason == CloseReason::Moved {
-            hub.shared().tasks().spawn(host(Arc::clone(session), running));
-        } else {
-            running.finish_elsewhere(hub.shared().tasks());
-        }
-        if let Some(disconnected) = reason.disconnected() {
-            hub.disconnected(session.context(), disconnected).await;
-        }
-    }
-    if let Some(link) = session.http() {
-        link.end(session, &reason).await;
-    }
-    session.be_over();
-    if registered && reason != CloseReason::Moved {
-        session.leave_cluster().await;
-    }
-    // Last, so that whoever looks for it learns that it has ended, and does not take it for one that was lost.
-    hub.registry().remove(session);
-    session.be_ended();
 }
 
 /// Between handshake and end.
