@@ -239,6 +239,8 @@ fn everything(hub: Hub) -> Hub {
         .method("InvokeWithString", async |context: Context, text: String| {
             context.clients().caller().send("Message", (text,)).await
         })
+        // What plain WebSockets send comes here.
+        .method("Message", async |frame: Value| frame)
         .method("ThrowException", throw_exception)
         .method("ThrowHidden", throw_hidden)
         .method("Panic", panics)

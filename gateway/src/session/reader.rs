@@ -391,3 +391,7 @@ impl Session {
 fn point(hub: &HubRuntime, epoch: &Epoch, offset: Offset) -> String {
     PointSigner::new(&hub.shared().backplane().cluster_secret()).write(hub.name(), epoch, offset)
 }
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;

@@ -120,7 +120,7 @@ impl HttpLink {
         Attached { link: self }
     }
 
-    pub(super) fn set_attached(&self) {
+    pub(crate) fn set_attached(&self) {
         self.state.lock().idle_since = None;
     }
 

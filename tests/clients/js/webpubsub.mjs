@@ -141,7 +141,7 @@ async function traffic() {
   });
   client.on("stopped", () => report({ event: "stopped" }));
 
-  await client.start();
+  await begin(client);
   await client.joinGroup(config.group);
   report({ ready: true });
 
@@ -160,6 +160,19 @@ async function traffic() {
   }
   client.stop();
   return { sent: n };
+}
+
+/** What the client itself tries only once: a balancer may just have no node that is ready. */
+async function begin(client) {
+  const until = Date.now() + BOUND_MS;
+  for (;;) {
+    try {
+      return await client.start();
+    } catch (error) {
+      if (Date.now() > until) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
 }
 
 /** "ok", or the name of the error that the server gave. */

@@ -23,6 +23,7 @@ from typing import Callable
 from azure.core.pipeline.policies import RetryMode
 from azure.messaging.webpubsubclient import WebPubSubClient
 from azure.messaging.webpubsubclient.models import CallbackType
+from azure.messaging.webpubsubclient.models import OpenClientError
 from azure.messaging.webpubsubclient.models import SendMessageError
 from azure.messaging.webpubsubclient.models import WebPubSubDataType
 from azure.messaging.webpubsubclient.models import WebPubSubProtocolType
@@ -155,7 +156,7 @@ def traffic(config: dict[str, Any]) -> dict[str, Any]:
     )
     client.subscribe(CallbackType.STOPPED, lambda: report({"event": "stopped"}))
 
-    client.open()
+    begin(client)
     client.join_group(config["group"])
     if not opened.wait(BOUND_SECONDS):
         raise TimeoutError("the connected event doesn't come")
@@ -175,6 +176,18 @@ def traffic(config: dict[str, Any]) -> dict[str, Any]:
         report({"sent": count})
     client.close()
     return {"sent": n}
+
+
+def begin(client: WebPubSubClient) -> None:
+    """What the client itself tries only once: a balancer may just have no node that is ready."""
+    end = time.monotonic() + BOUND_SECONDS
+    while True:
+        try:
+            return client.open()
+        except OpenClientError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
 
 
 def send(client: WebPubSubClient, group: str, data: dict[str, Any], ack_id: int) -> None:

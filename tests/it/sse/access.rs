@@ -3,6 +3,7 @@
 use hubcast_tests::cluster::Plan;
 use hubcast_tests::event_source::{EventSource, events};
 use hubcast_tests::jwt::{ACCESS_KEY, now, token_with};
+use hubcast_tests::rest::Rest;
 use serde_json::json;
 
 use super::{open, send, sender, texts};
@@ -112,4 +113,38 @@ async fn what_can_not_be_asked_for_is_refused() {
     let mut other = sender(&cluster, 0).await;
     send(&mut other, "c", "0").await;
     assert_eq!(same.texts(1).await, texts(0..1));
+}
+
+#[tokio::test]
+async fn the_groups_of_a_user_are_those_of_its_readers() {
+    let cluster = Plan::nodes(2).start().await;
+    let rest = Rest::on(&cluster.nodes[1]);
+    assert_eq!(rest.call("PUT", "/users/ann/groups/before").await.status(), 200);
+    let query = format!("access_token={}", token(&[]));
+    let mut source = open(&cluster, 0, &query).await;
+    assert_eq!(rest.call("PUT", "/users/ann/groups/later").await.status(), 200);
+    for group in ["before", "later"] {
+        let message = json!({ "target": "GroupMessage", "arguments": [group, "0"] });
+        assert_eq!(
+            rest.send(&format!("/groups/{group}/:send"), &message)
+                .await
+                .status(),
+            202
+        );
+        assert_eq!(source.texts(1).await, texts(0..1), "{group}");
+    }
+    assert_eq!(
+        rest.call("DELETE", "/users/ann/groups/before").await.status(),
+        204
+    );
+    for (group, text) in [("before", "1"), ("later", "2")] {
+        let message = json!({ "target": "GroupMessage", "arguments": [group, text] });
+        assert_eq!(
+            rest.send(&format!("/groups/{group}/:send"), &message)
+                .await
+                .status(),
+            202
+        );
+    }
+    assert_eq!(source.texts(1).await, texts(2..3), "it left the other one");
 }
