@@ -42,6 +42,11 @@ impl Application {
         }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Where a hub is.
     pub fn url(&self, hub: &str) -> String {
         format!("http://{}/hubs/{hub}", self.address)

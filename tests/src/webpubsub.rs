@@ -272,6 +272,11 @@ impl WebPubSub {
         (rest, self.ended.expect("it has ended"))
     }
 
+    /// How many messages have come that nobody asked for.
+    pub fn kept(&self) -> usize {
+        self.unread.len()
+    }
+
     async fn take(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         if let Some(at) = self.unread.iter().position(&wanted) {
             return self.unread.remove(at).expect("it is there");

@@ -161,6 +161,7 @@ impl Asked {
             }
             Restored::OtherUser => Err(reply::answer(owned::other_user()).into()),
             Restored::Unknown => Err(self.unknown().into()),
+            Restored::Busy => Err(StatusCode::CONFLICT.into()),
             Restored::Absent => Ok(None),
         }
     }

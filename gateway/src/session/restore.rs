@@ -45,6 +45,8 @@ pub(crate) enum Restored {
     OtherUser,
     /// It has ended, or can't be continued exactly.
     Unknown,
+    /// Another request of the same client brings it back, here or on another node.
+    Busy,
     /// There is nothing to take over: the connection is new, or not resumable.
     Absent,
 }
@@ -146,7 +148,7 @@ pub(crate) async fn restore(
         let session = Session::over_http(Arc::clone(&hub), connection_of(&record));
         session.keep(); // what comes meanwhile is numbered
         if !hub.registry().insert(&session) {
-            return Ok(Restored::Unknown); // another request of the same client was faster
+            return Ok(Restored::Busy);
         }
         let restoring = Restoring { session, release };
         let taken = match backplane.take_over(hub.name(), &id, listing.version).await {
@@ -166,7 +168,7 @@ pub(crate) async fn restore(
         };
         return restoring.finish(*taken).await;
     }
-    Ok(Restored::Unknown)
+    Ok(Restored::Busy)
 }
 
 enum Release {

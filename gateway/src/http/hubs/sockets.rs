@@ -165,6 +165,10 @@ async fn recover(
     match asked.bring_back(&id, Claimant::Holder).await {
         Ok(Some(session)) => Ok(asked.accept(upgrade, |socket| serve_resumable(session, socket))),
         Ok(None) => Ok(asked.turn_away(upgrade)),
+        Err(refusal) if refusal.0.status() == StatusCode::CONFLICT => {
+            let text = "Another request brings this connection back. Try again later.";
+            Err(reply::text(StatusCode::SERVICE_UNAVAILABLE, text).into())
+        }
         Err(refusal) if refusal.0.status().is_client_error() => Ok(asked.turn_away(upgrade)),
         Err(refusal) => Err(refusal), // it may try again, here or on another node
     }
