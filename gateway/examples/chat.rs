@@ -6,7 +6,10 @@
 //! curl -X POST localhost:8080/announce -d 'Tea is ready'
 //! ```
 //!
-//! Connect any SignalR client to `http://localhost:8080/hubs/chat`.
+//! Connect any SignalR client to `http://localhost:8080/hubs/chat`. Another address to listen on can be given as an
+//! argument.
+
+mod common;
 
 use std::error::Error;
 use std::time::Duration;
@@ -93,11 +96,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .with_state(hub)
         .merge(gateway.router());
 
-    let listener = TcpListener::bind("127.0.0.1:8080").await?;
+    let address = std::env::args().nth(1);
+    let stopped = common::stopped()?;
+    let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:8080")).await?;
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, app)
         .with_graceful_shutdown(async move {
-            let _ = tokio::signal::ctrl_c().await;
+            stopped.await;
             gateway.shutdown(Duration::from_secs(10)).await;
         })
         .await?;

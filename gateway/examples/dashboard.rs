@@ -9,6 +9,8 @@
 //! Open `http://127.0.0.1:8080` in a window or two and press the button. The hub is `/hubs/dashboard`. Another address
 //! to listen on can be given as an argument.
 
+mod common;
+
 use std::collections::VecDeque;
 use std::error::Error;
 use std::sync::Arc;
@@ -165,11 +167,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .merge(gateway.router());
 
     let address = std::env::args().nth(1);
+    let stopped = common::stopped()?;
     let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:8080")).await?;
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, app)
         .with_graceful_shutdown(async move {
-            let _ = tokio::signal::ctrl_c().await;
+            stopped.await;
             sampling.abort();
             gateway.shutdown(Duration::from_secs(10)).await;
         })

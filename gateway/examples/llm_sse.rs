@@ -24,6 +24,8 @@
 //! curl -N "http://127.0.0.1:8081/sse/model?rewind=100&group=$answer"
 //! ```
 
+mod common;
+
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,11 +132,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .with_state(Arc::new(model))
         .merge(gateway.router());
 
+    let stopped = common::stopped()?;
     let listener = TcpListener::bind(&address).await?;
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, app)
         .with_graceful_shutdown(async move {
-            let _ = tokio::signal::ctrl_c().await;
+            stopped.await;
             gateway.shutdown(Duration::from_secs(10)).await;
         })
         .await?;

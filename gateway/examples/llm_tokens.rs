@@ -10,6 +10,8 @@
 //! makes the model fail. The hub is `/hubs/model`: `connection.stream("Ask", "Why?").subscribe({ next, error, complete })`.
 //! Another address to listen on can be given as an argument.
 
+mod common;
+
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,11 +141,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .merge(gateway.router());
 
     let address = std::env::args().nth(1);
+    let stopped = common::stopped()?;
     let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:8080")).await?;
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, app)
         .with_graceful_shutdown(async move {
-            let _ = tokio::signal::ctrl_c().await;
+            stopped.await;
             gateway.shutdown(Duration::from_secs(10)).await;
         })
         .await?;

@@ -5,6 +5,9 @@
 //! ```
 //!
 //! With the official JavaScript client: `connection.stream("Prices", "ACME", 250).subscribe({ next: console.log })`.
+//! The hub is `/hubs/prices`. Another address to listen on can be given as an argument.
+
+mod common;
 
 use std::error::Error;
 use std::time::Duration;
@@ -51,8 +54,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .options(options)
         .build()
         .await?;
-    let listener = TcpListener::bind("127.0.0.1:8080").await?;
+    let address = std::env::args().nth(1);
+    let stopped = common::stopped()?;
+    let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:8080")).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, gateway.router()).await?;
+    axum::serve(listener, gateway.router())
+        .with_graceful_shutdown(async move {
+            stopped.await;
+            gateway.shutdown(Duration::from_secs(10)).await;
+        })
+        .await?;
     Ok(())
 }

@@ -10,6 +10,8 @@
 //! is `/hubs/whiteboard`. Another address to listen on can be given as an argument. What was drawn is kept by this
 //! process, so newcomers of a cluster would need a store.
 
+mod common;
+
 use std::collections::{HashMap, VecDeque};
 use std::error::Error;
 use std::time::Duration;
@@ -201,9 +203,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .merge(gateway.router());
 
     let address = std::env::args().nth(1);
+    let stopped = common::stopped()?;
     let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:8080")).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app).await?;
+    axum::serve(listener, app)
+        .with_graceful_shutdown(async move {
+            stopped.await;
+            gateway.shutdown(Duration::from_secs(10)).await;
+        })
+        .await?;
     Ok(())
 }
 

@@ -2,23 +2,27 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use hubcast_tests::cluster::{Cluster, Plan};
 use hubcast_tests::door::Door;
-use hubcast_tests::eventually::eventually_equals;
+use hubcast_tests::eventually::{eventually, eventually_equals};
 use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::redis::Redis;
 use serde_json::json;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
 
 /// What one publisher was told about its messages, by number: accepted or not.
 type Told = (String, Vec<bool>);
 
-/// Publishes to the group, one message after the other, until told to stop.
-fn publish(door: Arc<Door>, stop: Arc<AtomicBool>) -> JoinHandle<Told> {
+/// How often a connection is killed.
+const FAULTS: usize = 8;
+
+/// Counts what one publisher or one member has come to, while it goes on.
+type Count = Arc<AtomicUsize>;
+
+/// Publishes to the group, one message after the other, until told to stop. Counts what is accepted.
+fn publish(door: Arc<Door>, stop: Arc<AtomicBool>, count: Count) -> JoinHandle<Told> {
     tokio::spawn(async move {
         let mut publisher = HubClient::connect(&door, Transport::WebSockets).await;
         let mut accepted = Vec::new();
@@ -26,13 +30,14 @@ fn publish(door: Arc<Door>, stop: Arc<AtomicBool>) -> JoinHandle<Told> {
             let text = format!("{} {}", publisher.id(), accepted.len());
             let completion = publisher.call("SendToGroup", json!(["g", text])).await;
             accepted.push(completion.get("error").is_none());
+            count.fetch_add(usize::from(completion.get("error").is_none()), Ordering::Relaxed);
         }
         (publisher.id().to_owned(), accepted)
     })
 }
 
 /// Collects what a member gets, up to the message that says that it was the last one.
-fn collect(mut member: HubClient) -> JoinHandle<Vec<String>> {
+fn collect(mut member: HubClient, count: Count) -> JoinHandle<Vec<String>> {
     tokio::spawn(async move {
         let mut texts = Vec::new();
         loop {
@@ -42,6 +47,7 @@ fn collect(mut member: HubClient) -> JoinHandle<Vec<String>> {
                 return texts;
             }
             texts.push(text);
+            count.fetch_add(1, Ordering::Relaxed);
         }
     })
 }
@@ -49,28 +55,78 @@ fn collect(mut member: HubClient) -> JoinHandle<Vec<String>> {
 struct Traffic {
     stop: Arc<AtomicBool>,
     publishers: Vec<JoinHandle<Told>>,
+    accepted: Vec<Count>,
     members: Vec<JoinHandle<Vec<String>>>,
+    received: Vec<Count>,
 }
 
 impl Traffic {
     /// Members on every transport and node, and a publisher on every node.
     async fn start(cluster: &Cluster) -> Self {
-        let mut members = Vec::new();
+        let (mut members, mut received) = (Vec::new(), Vec::new());
         for node in 0..cluster.nodes.len() {
             for transport in Transport::ALL {
                 let mut member = HubClient::connect(&cluster.door_on(node), transport).await;
                 member.result("JoinGroup", json!(["g"])).await;
-                members.push(collect(member));
+                received.push(Count::default());
+                members.push(collect(member, Arc::clone(received.last().unwrap())));
             }
         }
         let stop = Arc::new(AtomicBool::new(false));
-        let publishers =
-            (0..cluster.nodes.len()).map(|node| publish(cluster.door_on(node), Arc::clone(&stop)));
+        let accepted: Vec<_> = cluster.nodes.iter().map(|_| Count::default()).collect();
+        let publishers = accepted
+            .iter()
+            .enumerate()
+            .map(|(node, count)| publish(cluster.door_on(node), Arc::clone(&stop), Arc::clone(count)));
         Self {
             publishers: publishers.collect(),
+            accepted,
             stop,
             members,
+            received,
         }
+    }
+
+    /// Waits until each publisher has had some more messages accepted.
+    async fn goes_on(&self) {
+        let counts = || self.accepted.iter().map(|count| count.load(Ordering::Relaxed));
+        let before: Vec<_> = counts().collect();
+        eventually("messages are accepted", async || {
+            let go_on = counts().zip(&before).all(|(now, before)| now >= before + 5);
+            go_on.then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until each member has received as many messages as were accepted by now.
+    async fn is_delivered(&self) {
+        let accepted: usize = self
+            .accepted
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum();
+        eventually("messages are delivered", async || {
+            let mut counts = self.received.iter().map(|count| count.load(Ordering::Relaxed));
+            counts.all(|received| received >= accepted).then_some(())
+        })
+        .await;
+    }
+
+    /// Kills connections again and again while messages flow: half of the times as soon as some were accepted, perhaps
+    /// before all is well again, and half of the times after.
+    async fn under_faults(&self, redis: &Redis, kinds: &[&str]) {
+        let mut hits = 0;
+        for fault in 0..FAULTS {
+            self.goes_on().await;
+            if fault % 2 == 0 {
+                self.is_delivered().await;
+            }
+            for kind in kinds {
+                hits += usize::from(kill_connections(redis, kind).await > 0);
+            }
+        }
+        assert!(hits >= FAULTS / 2, "connections were killed {hits} times");
+        self.goes_on().await;
     }
 
     /// Ends the traffic. Returns what publishers were told and what members got.
@@ -126,47 +182,36 @@ fn nothing_is_missing(told: &[Told], got: &[Vec<String>]) {
     }
 }
 
-async fn kill_connections(redis: &Redis, kind: &str) {
+/// Returns how many there were.
+async fn kill_connections(redis: &Redis, kind: &str) -> u64 {
     let mut connection = redis.connection().await;
     let mut command = redis::cmd("CLIENT");
     command.arg("KILL").arg("TYPE").arg(kind).arg("SKIPME").arg("yes");
     command
         .query_async::<u64>(&mut connection)
         .await
-        .expect("Redis answers");
+        .expect("Redis answers")
+}
+
+async fn nothing_is_lost_or_repeated_without(kinds: &[&str]) {
+    let mut cluster = Plan::nodes(2).start().await;
+    let traffic = Traffic::start(&cluster).await;
+    traffic.under_faults(cluster.redis(), kinds).await;
+    let (told, got) = traffic.end(&cluster).await;
+    come_once_and_in_one_order(&told, &got);
+    nothing_is_missing(&told, &got);
+    assert!(got.iter().all(|texts| *texts == got[0]), "one order for all");
+    cluster.logs_are_clean();
 }
 
 #[tokio::test]
 async fn lost_subscriptions_lose_and_repeat_nothing() {
-    let mut cluster = Plan::nodes(2).start().await;
-    let traffic = Traffic::start(&cluster).await;
-    for _ in 0..8 {
-        sleep(Duration::from_millis(100)).await; // traffic between the faults
-        kill_connections(cluster.redis(), "pubsub").await;
-    }
-    sleep(Duration::from_millis(300)).await;
-    let (told, got) = traffic.end(&cluster).await;
-    come_once_and_in_one_order(&told, &got);
-    nothing_is_missing(&told, &got);
-    assert!(got.iter().all(|texts| *texts == got[0]), "one order for all");
-    cluster.logs_are_clean();
+    nothing_is_lost_or_repeated_without(&["pubsub"]).await;
 }
 
 #[tokio::test]
 async fn lost_command_connections_lose_and_repeat_nothing_that_was_accepted() {
-    let mut cluster = Plan::nodes(2).start().await;
-    let traffic = Traffic::start(&cluster).await;
-    for _ in 0..8 {
-        sleep(Duration::from_millis(100)).await; // traffic between the faults
-        kill_connections(cluster.redis(), "normal").await;
-        kill_connections(cluster.redis(), "pubsub").await;
-    }
-    sleep(Duration::from_millis(300)).await;
-    let (told, got) = traffic.end(&cluster).await;
-    come_once_and_in_one_order(&told, &got);
-    nothing_is_missing(&told, &got);
-    assert!(got.iter().all(|texts| *texts == got[0]), "one order for all");
-    cluster.logs_are_clean();
+    nothing_is_lost_or_repeated_without(&["normal", "pubsub"]).await;
 }
 
 #[tokio::test]
@@ -177,7 +222,7 @@ async fn a_redis_that_restarts_empty_repeats_nothing_and_loses_nothing_after() {
         .await;
     let traffic = Traffic::start(&cluster).await;
     for _ in 0..2 {
-        sleep(Duration::from_millis(300)).await; // traffic between the faults
+        traffic.goes_on().await;
         cluster.redis().kill();
         for node in &cluster.nodes {
             eventually_equals("readiness", &Some(503), async || node.readiness().await).await;

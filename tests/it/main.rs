@@ -13,6 +13,7 @@ mod carried;
 mod chaos;
 mod cli;
 mod clients;
+mod examples;
 mod fanout;
 mod hostile;
 mod http2;

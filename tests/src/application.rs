@@ -1,7 +1,7 @@
-//! A real process of the gateway's example `functional_tests`: an application that mounts the gateway, with several hubs.
+//! Real processes of the gateway's examples: applications that mount the gateway.
 
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use tempfile::TempDir;
 
@@ -9,7 +9,7 @@ use crate::built;
 use crate::door::{Door, Secrets};
 use crate::eventually::eventually;
 use crate::http::{Request, fetch};
-use crate::process::Process;
+use crate::process::{Process, Signal};
 
 /// One application.
 pub struct Application {
@@ -19,10 +19,15 @@ pub struct Application {
 }
 
 impl Application {
-    /// Starts one and waits until it listens.
+    /// Starts `functional_tests`, which has several hubs, and waits until it listens.
     pub async fn start() -> Self {
+        Self::of("functional_tests").await
+    }
+
+    /// Starts an example on a free port and waits until it listens.
+    pub async fn of(example: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let mut command = Command::new(built::functional_tests());
+        let mut command = Command::new(built::example(example));
         command.arg("127.0.0.1:0");
         let mut process = Process::start("application", &mut command, directory.path());
         let address = eventually("the application listens", async || {
@@ -57,7 +62,7 @@ impl Application {
         Door::new(&[self.address], &Secrets::default()).at(&format!("/hubs/{hub}"))
     }
 
-    /// An access token from the application.
+    /// An access token from `functional_tests`.
     pub async fn token(&self, user: &str, role: &str) -> String {
         let target = format!("/generateJwtToken?user={user}&role={role}");
         let response = fetch(self.address, &Request::get(&target)).await;
@@ -68,5 +73,15 @@ impl Application {
     /// Everything it wrote.
     pub fn log(&self) -> String {
         self.process.output() + &self.process.errors()
+    }
+
+    /// Asks it to leave.
+    pub fn terminate(&self) {
+        self.process.signal(Signal::TERM);
+    }
+
+    /// Waits until it has left by itself.
+    pub async fn exit(&mut self) -> ExitStatus {
+        self.process.exit().await
     }
 }

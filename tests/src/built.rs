@@ -1,48 +1,60 @@
-//! The programs under test: what Cargo has built, or builds now, beside this program.
+//! The programs under test: Cargo builds them from the present sources, once in each process of tests.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
 /// The gateway: `HUBCAST_BIN`, or the binary of this profile.
 pub fn gateway() -> PathBuf {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    let find = || match std::env::var_os("HUBCAST_BIN") {
+    match std::env::var_os("HUBCAST_BIN") {
         Some(path) => path.into(),
-        None => find(Path::new("hubcast"), &["--bin", "hubcast"]),
-    };
-    PATH.get_or_init(find).clone()
+        None => built("hubcast"),
+    }
 }
 
-/// The gateway's example `functional_tests`: an application with several hubs of its own.
-pub fn functional_tests() -> PathBuf {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    let (path, which) = ("examples/functional_tests", ["--example", "functional_tests"]);
-    PATH.get_or_init(|| find(Path::new(path), &which)).clone()
+/// The gateway, with no variable of its own but those that the caller adds.
+pub fn gateway_command() -> Command {
+    let mut command = Command::new(gateway());
+    for (inherited, _) in std::env::vars().filter(|(name, _)| name.starts_with("HUBCAST_")) {
+        command.env_remove(inherited);
+    }
+    command
 }
 
-fn find(path: &Path, which: &[&str]) -> PathBuf {
+/// One of the gateway's examples. In the release profile they are those that `cargo test` has built.
+pub fn example(name: &str) -> PathBuf {
+    built(&format!("examples/{name}"))
+}
+
+fn built(path: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(build).join(path)
+}
+
+/// Builds what is not fresh. Returns the folder of this profile.
+fn build() -> PathBuf {
     let program = std::env::current_exe().expect("this program has a path");
     let profile = program
         .ancestors()
         .skip(1)
         .find(|folder| !folder.ends_with("deps"))
         .expect("a target folder");
-    let path = profile.join(path);
-    if !path.exists() {
-        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-        build.args(["build", "--package", "hubcast", "--target-dir"]);
-        build
-            .arg(profile.parent().expect("a target folder"))
-            .args(which)
-            .current_dir(env!("CARGO_MANIFEST_DIR"));
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        assert!(
-            build.status().expect("cargo can be started").success(),
-            "it can't be built: {build:?}"
-        );
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    // The whole workspace, and with examples, as `cargo test` has it: another choice would have other features of
+    // dependencies, and compile them once more.
+    build.args(["build", "--quiet", "--workspace", "--bin", "hubcast"]);
+    if profile.ends_with("release") {
+        build.arg("--release"); // benchmarks need no examples, which take long to link
+    } else {
+        build.arg("--examples");
     }
-    path
+    build
+        .arg("--target-dir")
+        .arg(profile.parent().expect("a target folder"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    assert!(
+        build.status().expect("cargo can be started").success(),
+        "it can't be built: {build:?}"
+    );
+    profile.to_owned()
 }

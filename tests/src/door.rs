@@ -232,12 +232,7 @@ impl Door {
 
     /// Asks for a WebSocket by hand, for the status and body of a refusal.
     pub async fn upgrade(&self, query: &str) -> Response {
-        let request = Request::get(&self.target(query))
-            .bearer(self.bearer.as_deref())
-            .header("Connection", "Upgrade")
-            .header("Upgrade", "websocket")
-            .header("Sec-WebSocket-Version", "13")
-            .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+        let request = Request::upgrade(&self.target(query)).bearer(self.bearer.as_deref());
         let (head, mut rest) = self.start(&request).await;
         let mut body = Vec::new();
         if head.status != 101 {

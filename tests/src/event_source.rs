@@ -2,12 +2,11 @@
 
 use std::net::SocketAddr;
 
-use bytes::BytesMut;
 use serde_json::Value;
 
 use crate::door::Door;
 use crate::eventually::within;
-use crate::http::{Body, Connection, Head, Request, fetch};
+use crate::http::{Body, Connection, Head, Lines, Request, fetch};
 
 /// One event.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,14 +21,11 @@ pub struct Event {
 
 /// An open stream of events.
 pub struct EventSource {
-    body: Body,
-    buffer: BytesMut,
+    lines: Lines,
     /// The last id.
     pub last_id: String,
     /// The wait before it would come back, in milliseconds.
     pub retry: Option<u64>,
-    /// Comments so far.
-    pub comments: usize,
 }
 
 /// A request for the demo hub's events.
@@ -76,11 +72,9 @@ impl EventSource {
     fn new(body: Body, request: &Request) -> Self {
         let sent = request.headers.iter().find(|(name, _)| name == "Last-Event-ID");
         Self {
-            body,
-            buffer: BytesMut::new(),
+            lines: Lines::of(body),
             last_id: sent.map(|(_, id)| id.clone()).unwrap_or_default(),
             retry: None,
-            comments: 0,
         }
     }
 
@@ -127,7 +121,7 @@ impl EventSource {
                 Some(("event", text)) => name = text.to_owned(),
                 Some(("data", text)) => data.push(text.to_owned()),
                 Some(("retry", text)) => self.retry = text.parse().ok(),
-                _ if line.starts_with(':') => self.comments += 1,
+                _ if line.starts_with(':') => {} // keeps the stream alive
                 _ => panic!("not a line of an event stream: {line:?}"),
             }
         }
@@ -136,6 +130,16 @@ impl EventSource {
     /// The next event, which must come.
     pub async fn event(&mut self) -> Event {
         self.next().await.expect("the stream goes on")
+    }
+
+    /// Waits for so many comments, and nothing else.
+    pub async fn comments(&mut self, count: usize) {
+        let mut seen = 0;
+        while seen < count {
+            let line = self.line().await.expect("the stream goes on");
+            assert!(line.is_empty() || line.starts_with(':'), "no comment: {line:?}");
+            seen += usize::from(!line.is_empty());
+        }
     }
 
     /// The last argument of each of the next messages.
@@ -153,16 +157,8 @@ impl EventSource {
     }
 
     async fn line(&mut self) -> Option<String> {
-        loop {
-            if let Some(at) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line = self.buffer.split_to(at + 1);
-                let text = String::from_utf8_lossy(&line).into_owned();
-                return Some(text.trim_end_matches(['\r', '\n']).to_owned());
-            }
-            match within("an event arrives", self.body.piece()).await {
-                Ok(Some(piece)) => self.buffer.extend_from_slice(&piece),
-                Ok(None) | Err(_) => return None,
-            }
-        }
+        let line = self.lines.next().await?;
+        let text = String::from_utf8_lossy(&line).into_owned();
+        Some(text.trim_end_matches(['\r', '\n']).to_owned())
     }
 }

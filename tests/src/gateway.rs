@@ -66,10 +66,7 @@ impl Settings {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(built::gateway());
-        for (inherited, _) in std::env::vars().filter(|(name, _)| name.starts_with("HUBCAST_")) {
-            command.env_remove(inherited);
-        }
+        let mut command = built::gateway_command();
         command.args(["serve", "--demo", "--listen", &format!("127.0.0.1:{}", self.port)]);
         if let Some(redis) = &self.redis {
             command.args(["--redis", redis]);

@@ -40,6 +40,15 @@ impl Request {
         Self::new("POST", target).body(body)
     }
 
+    /// Asks for a WebSocket by hand, for what the answer is.
+    pub fn upgrade(target: &str) -> Self {
+        Self::get(target)
+            .header("Connection", "Upgrade")
+            .header("Upgrade", "websocket")
+            .header("Sec-WebSocket-Version", "13")
+            .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+    }
+
     /// DELETE.
     pub fn delete(target: &str) -> Self {
         Self::new("DELETE", target)
@@ -65,7 +74,8 @@ impl Request {
         self
     }
 
-    fn bytes(&self, host: SocketAddr) -> Vec<u8> {
+    /// What is sent.
+    pub fn bytes(&self, host: SocketAddr) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n", self.method, self.target);
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
@@ -300,6 +310,35 @@ impl Body {
         match self {
             Self::Http1(connection) => connection.piece().await,
             Self::Http2(incoming) => http2::piece(incoming).await,
+        }
+    }
+}
+
+/// The lines of a body.
+pub struct Lines {
+    body: Body,
+    buffer: BytesMut,
+}
+
+impl Lines {
+    /// Reads the body of an answer whose head has been read.
+    pub fn of(body: Body) -> Self {
+        Self {
+            body,
+            buffer: BytesMut::new(),
+        }
+    }
+
+    /// The next line with its end; `None` at the end of the body.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(at) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                return Some(self.buffer.split_to(at + 1).freeze());
+            }
+            match within("a line arrives", self.body.piece()).await {
+                Ok(Some(piece)) => self.buffer.extend_from_slice(&piece),
+                Ok(None) | Err(_) => return None,
+            }
         }
     }
 }

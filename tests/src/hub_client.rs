@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::door::{Door, Negotiated};
 use crate::eventually::within;
-use crate::http::Body;
+use crate::http::{Body, Lines};
 use crate::messagepack;
 use crate::websocket::{Message, WebSocket};
 
@@ -284,16 +284,14 @@ impl HubClient {
 
 /// Server-sent events, read strictly: the oldest official clients stop at the first byte that they don't expect.
 pub struct EventStream {
-    body: Body,
-    buffer: BytesMut,
+    lines: Lines,
 }
 
 impl EventStream {
     /// Reads the body of an answer whose head has been read.
     pub fn new(body: Body) -> Self {
         Self {
-            body,
-            buffer: BytesMut::new(),
+            lines: Lines::of(body),
         }
     }
 
@@ -322,16 +320,8 @@ impl EventStream {
 
     /// The next line with its end taken off; `None` at the end.
     pub async fn line(&mut self) -> Option<Bytes> {
-        loop {
-            if let Some(at) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line = self.buffer.split_to(at + 1).freeze();
-                assert!(line.ends_with(b"\r\n"), "a line ends with CR LF: {line:?}");
-                return Some(line.slice(..line.len() - 2));
-            }
-            match within("an event arrives", self.body.piece()).await {
-                Ok(Some(piece)) => self.buffer.extend_from_slice(&piece),
-                Ok(None) | Err(_) => return None,
-            }
-        }
+        let line = self.lines.next().await?;
+        assert!(line.ends_with(b"\r\n"), "a line ends with CR LF: {line:?}");
+        Some(line.slice(..line.len() - 2))
     }
 }

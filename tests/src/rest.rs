@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
@@ -34,7 +33,7 @@ impl Rest {
     }
 
     /// The audience of a token for a path, as the SDKs write it: without the port.
-    pub fn audience(&self, target: &str) -> String {
+    fn audience(&self, target: &str) -> String {
         format!("http://{}{target}", self.address.ip())
     }
 
@@ -91,10 +90,4 @@ pub fn dated(path: &str) -> String {
 pub fn latest(path: &str) -> String {
     let separator = if path.contains('?') { '&' } else { '?' };
     format!("/api/hubs/demo{path}{separator}{LATEST}")
-}
-
-/// A token that is signed with another algorithm of the same family.
-pub fn token_by(algorithm: Algorithm, claims: &Value, key: &str) -> String {
-    let key = EncodingKey::from_secret(key.as_bytes());
-    encode(&Header::new(algorithm), claims, &key).expect("claims can be signed")
 }

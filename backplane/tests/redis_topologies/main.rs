@@ -15,6 +15,7 @@ mod sentinel_set;
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ fn can_run(programs: &[&str]) -> bool {
     for program in programs {
         let found = std::process::Command::new(program).arg("--version").output();
         if found.is_err() {
-            println!("skipped: there is no {program}");
+            // Past the capture of a passing test's output: whoever counts the tests looks for such lines.
+            let _nobody_reads_it = writeln!(std::io::stderr(), "topology skipped: there is no {program}");
             return false;
         }
     }

@@ -15,11 +15,13 @@
 //! Tokens are signed with HS256 and the key `functional-tests-only-0123456789abcdef`. This is no server for anything
 //! but tests: everybody can get a token.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod hubs;
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::Query;
@@ -59,8 +61,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .merge(gateway.router());
 
     let address = std::env::args().nth(1);
+    let stopped = common::stopped()?;
     let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:8080")).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app).await?;
+    axum::serve(listener, app)
+        .with_graceful_shutdown(async move {
+            stopped.await;
+            gateway.shutdown(Duration::from_secs(10)).await;
+        })
+        .await?;
     Ok(())
 }

@@ -301,6 +301,48 @@ mod tests {
         }
     }
 
+    /// Keys and defaults of the tables of settings in the README; keys that are no more than a pointer have a `…`.
+    fn of_readme() -> Vec<(&'static str, &'static str)> {
+        let readme = include_str!("../../../README.md");
+        let mut keys = Vec::new();
+        let tables = readme.split("| key | default | |\n").skip(1);
+        for row in tables.flat_map(|table| table.lines().skip(1).take_while(|line| line.starts_with('|'))) {
+            let cells: Vec<_> = row.split('|').map(str::trim).collect();
+            let defaults: Vec<_> = cells[2].split(", ").collect();
+            let names = cells[1].split(", ").map(|name| name.trim_matches('`'));
+            for (index, name) in names.enumerate().filter(|(_, name)| !name.ends_with('…')) {
+                let default = defaults.get(index).unwrap_or(&defaults[0]);
+                keys.push((name, default.trim_matches('`')));
+            }
+        }
+        keys
+    }
+
+    #[test]
+    fn the_readme_has_every_key_with_its_default() {
+        let (config, written) = (Config::default(), of_readme());
+        for key in KEYS {
+            let found: Vec<_> = written.iter().filter(|(name, _)| *name == key.name).collect();
+            let [(name, default)] = found[..] else {
+                panic!("{} is in the README {} times", key.name, found.len())
+            };
+            let holds = match (key.value)(&config) {
+                None if key.kind == Kind::Flag => *default == "false",
+                None => matches!(*default, "none" | "random"),
+                Some(Value::Array(list)) => {
+                    list.is_empty() && matches!(*default, "none" | "any" | "own origin")
+                }
+                Some(Value::String(text)) => *default == text,
+                Some(value) => *default == value.to_string(),
+            };
+            assert!(holds, "{name} has another default than {default}");
+        }
+        for (name, _) in written {
+            let per_hub = name == "[hubs.NAME]"; // a section that says which keys it may have
+            assert!(per_hub || Key::find(name).is_some(), "{name} is no key");
+        }
+    }
+
     #[test]
     fn sections_are_contiguous() {
         let mut seen: Vec<&str> = Vec::new();

@@ -1,5 +1,6 @@
 //! Hubs in unit tests: no socket, no server, the whole way through protocol, session, log and fan-out.
 
+mod calls;
 mod client;
 mod wire;
 
@@ -18,7 +19,8 @@ use crate::options::Options;
 use crate::protocol::HubProtocol;
 use crate::session::{Inbound, Received, Session, run};
 
-pub use client::{Called, Closed, TestCall, TestClient, TestUpload};
+pub use calls::{TestCall, TestUpload};
+pub use client::{Called, Closed, TestClient};
 use wire::Wire;
 
 /// A hub under test. Its clients do without sockets; everything else is as in production, on an in-memory backplane.

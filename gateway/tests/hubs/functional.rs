@@ -5,10 +5,14 @@ use std::time::Duration;
 use hubcast::protocol::{Binary, Encoding, HubProtocol, Value};
 use hubcast::{HubTester, TestClient};
 use serde_json::{Value as Json, json};
+use tokio::time::timeout;
 
 use crate::functional_hubs::{authorized_hub, parallel_hub, test_hub, uncreatable_hub};
 
 const PROTOCOLS: [HubProtocol; 2] = HubProtocol::ALL;
+
+/// The bound on what must happen: it says "never", not "slow".
+const BOUND: Duration = Duration::from_secs(30);
 
 async fn connect(tester: &HubTester, protocol: HubProtocol) -> TestClient {
     tester.client().protocol(protocol).connect().await
@@ -208,13 +212,16 @@ async fn uploads_are_completed_cancelled_and_lost() {
         client.lose().await;
     }
     let mut client = tester.connect().await;
-    let lost = loop {
-        let lost: Json = client.invoke("GetLostUpload", ()).await.unwrap();
-        if !lost.is_null() {
-            break lost;
+    let told = async {
+        loop {
+            let lost: Json = client.invoke("GetLostUpload", ()).await.unwrap();
+            if !lost.is_null() {
+                return lost;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        tokio::time::sleep(Duration::from_millis(1)).await;
     };
+    let lost = timeout(BOUND, told).await.expect("the method is told");
     assert_eq!(lost, json!({ "items": ["a"], "ended": "lost" }));
 }
 

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use hubcast::{Disconnected, TestClient};
 use serde_json::json;
+use tokio::time::{sleep, timeout};
 
-use crate::nodes::{Cluster, Resumable, eventually};
+use crate::nodes::{BOUND, Cluster, Resumable, eventually};
 
 async fn is_told(client: &mut TestClient, reason: Option<&str>) {
     let closed = client.closed().await;
@@ -160,7 +161,7 @@ async fn a_connection_that_moves_is_closed() {
         let id = client.id.clone();
         let hub = cluster.hub(usize::try_from(round % 2).unwrap());
         let closing = async {
-            tokio::time::sleep(Duration::from_millis(round)).await;
+            sleep(Duration::from_millis(round)).await;
             if round % 3 == 0 {
                 hub.close_all(Some("Gone."), [""; 0]).await.unwrap();
             } else {
@@ -172,10 +173,13 @@ async fn a_connection_that_moves_is_closed() {
                 if client.open(node).await.is_err() {
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                sleep(Duration::from_millis(2)).await;
             }
         };
-        tokio::join!(closing, moving);
+        let both = async { tokio::join!(closing, moving) };
+        timeout(BOUND, both)
+            .await
+            .expect("it moves no more once it is closed");
         assert_eq!(
             cluster.end_of(&id).await.0,
             Disconnected::ByServer,

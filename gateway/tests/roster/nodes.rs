@@ -1,7 +1,6 @@
 //! Several gateways in this process, with a real redis-server.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +8,15 @@ use futures_util::{SinkExt, StreamExt};
 use hubcast::backplane::NodeId;
 use hubcast::backplane::redis::{RedisBackplane, RedisOptions};
 use hubcast::{Context, Disconnected, Gateway, Hub, HubError, HubHandle, HubTester, Options, State};
+use hubcast_tests::eventually;
+pub(crate) use hubcast_tests::eventually::BOUND;
+use hubcast_tests::redis::Redis;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
@@ -129,11 +131,7 @@ async fn note_end(context: Context, reason: Disconnected, ends: State<Ends>) {
 }
 
 pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds().await {
-        assert!(Instant::now() < deadline, "never happened: {what}");
-        sleep(Duration::from_millis(5)).await;
-    }
+    eventually::eventually(what, async || holds().await.then_some(())).await;
 }
 
 /// A client with stateful reconnect on a real socket.
@@ -201,7 +199,7 @@ impl Resumable {
     pub(crate) async fn next(&mut self) -> Option<Value> {
         let socket = self.socket.as_mut().unwrap();
         loop {
-            let received = timeout(Duration::from_secs(20), socket.next()).await.unwrap();
+            let received = timeout(BOUND, socket.next()).await.unwrap();
             let Some(Ok(Message::Text(text))) = received else {
                 return None;
             };
@@ -234,47 +232,4 @@ async fn negotiate(address: SocketAddr) -> Value {
     stream.read_to_string(&mut response).await.unwrap();
     let (from, to) = (response.find('{').unwrap(), response.rfind('}').unwrap());
     serde_json::from_str(&response[from..=to]).unwrap()
-}
-
-/// A server that ends with its value.
-struct Redis {
-    child: Child,
-    port: u16,
-}
-
-impl Redis {
-    async fn start() -> Self {
-        for _ in 0..10 {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-            let port = listener.local_addr().unwrap().port();
-            drop(listener);
-            let child = Command::new("redis-server")
-                .args(["--bind", "127.0.0.1", "--save", "", "--port", &port.to_string()])
-                .stdout(Stdio::null())
-                .spawn()
-                .expect("redis-server is installed");
-            let mut redis = Self { child, port };
-            for _ in 0..1_000 {
-                if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok() {
-                    return redis;
-                }
-                if redis.child.try_wait().unwrap().is_some() {
-                    break; // somebody else took the port
-                }
-                sleep(Duration::from_millis(10)).await;
-            }
-        }
-        panic!("redis-server does not start");
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use hubcast_tests::http::Request;
 use memchr::memmem::Finder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -46,11 +47,8 @@ impl Receiver {
             stream,
             buffer: Vec::new(),
         };
-        let request = format!(
-            "GET /hubs/demo HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
-        receiver.stream.write_all(request.as_bytes()).await?;
+        let request = Request::upgrade("/hubs/demo").bytes(address);
+        receiver.stream.write_all(&request).await?;
         receiver.until(b"\r\n\r\n").await?;
         receiver
             .stream

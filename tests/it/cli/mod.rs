@@ -5,9 +5,10 @@ mod refusals;
 mod scripts;
 
 use std::net::SocketAddr;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use hubcast_tests::built;
+use hubcast_tests::eventually::within;
 use hubcast_tests::jwt::ACCESS_KEY;
 use serde_json::Value;
 use tokio::process::Command;
@@ -56,12 +57,11 @@ impl Done {
 
 /// Runs the program with these variables and no other ones of its own.
 async fn output(args: &[&str], variables: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(built::gateway());
-    for (inherited, _) in std::env::vars().filter(|(name, _)| name.starts_with("HUBCAST_")) {
-        command.env_remove(inherited);
-    }
+    let mut command = Command::from(built::gateway_command());
     command.args(args).envs(variables.iter().copied());
-    command.output().await.expect("hubcast can be started")
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = within(&format!("hubcast {args:?} ends"), command.output()).await;
+    output.expect("hubcast can be started")
 }
 
 async fn hubcast(args: &[&str], variables: &[(&str, &str)]) -> Done {

@@ -2,8 +2,8 @@
 
 use hubcast_tests::http::Request;
 use hubcast_tests::hub_client::{HubClient, Transport};
-use hubcast_tests::jwt::{ACCESS_KEY, now, token_for, token_with, unsigned_token};
-use hubcast_tests::rest::{Rest, dated, token_by};
+use hubcast_tests::jwt::{ACCESS_KEY, now, token_as, token_for, token_with, unsigned_token};
+use hubcast_tests::rest::{Rest, dated};
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
@@ -43,7 +43,7 @@ async fn both_keys_and_both_algorithms_open_every_node() {
         let rest = Rest::on(node);
         for key in [ACCESS_KEY, SECOND_KEY] {
             for algorithm in [Algorithm::HS256, Algorithm::HS512] {
-                let token = token_by(algorithm, &rest.claims(&target), key);
+                let token = token_as(algorithm, &rest.claims(&target), key.as_bytes());
                 world.cluster.secrets.add(&token);
                 assert_eq!(status(&rest, &target, &token).await, 202, "{algorithm:?}");
             }
@@ -95,7 +95,7 @@ async fn a_token_is_for_its_url_and_its_time() {
     for token in [
         token_with(&good, "another-key-that-nobody-should-ever-accept"),
         token_with(&good, ""),
-        token_by(Algorithm::HS384, &good, ACCESS_KEY),
+        token_as(Algorithm::HS384, &good, ACCESS_KEY.as_bytes()),
         unsigned_token(&good),
         "nonsense".to_owned(),
         String::new(),
@@ -189,7 +189,7 @@ async fn a_back_end_gets_tokens_for_clients() {
 
 /// What the command line prints, with the access key of the tests.
 fn hubcast(arguments: &[&str]) -> String {
-    let output = std::process::Command::new(hubcast_tests::built::gateway())
+    let output = hubcast_tests::built::gateway_command()
         .args(arguments)
         .env("HUBCAST_ACCESS_KEY", ACCESS_KEY)
         .output()

@@ -1,0 +1,18 @@
+//! What the examples share: when they end.
+
+use std::io;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Ends with Ctrl-C, or the SIGTERM that systemd, Docker and Kubernetes send. Called before anybody can know the
+/// process, so that none of them is missed.
+pub(crate) fn stopped() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}

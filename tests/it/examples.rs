@@ -1,0 +1,167 @@
+//! The gateway's examples as they are: each is started, does what it is there for, and ends when it is told to.
+
+use std::sync::Arc;
+
+use hubcast_tests::application::Application;
+use hubcast_tests::event_source::EventSource;
+use hubcast_tests::eventually::within;
+use hubcast_tests::http::{Request, fetch};
+use hubcast_tests::hub_client::{HubClient, Transport};
+use serde_json::{Value, json};
+
+/// A client of a hub of an example.
+async fn connect(application: &Application, hub: &str) -> HubClient {
+    HubClient::connect(&Arc::new(application.door(hub)), Transport::WebSockets).await
+}
+
+/// The first items of a stream.
+async fn items(client: &mut HubClient, method: &str, arguments: Value, count: usize) -> Vec<Value> {
+    let call = json!({ "type": 4, "invocationId": "s", "target": method, "arguments": arguments });
+    client.say(&call).await;
+    let mut items = Vec::new();
+    while items.len() < count {
+        let message = client.next().await.expect("the stream goes on");
+        assert_eq!(message["type"], 2, "{message}");
+        items.push(message["item"].clone());
+    }
+    items
+}
+
+/// It has a page, which is sent the official client with it.
+async fn has_a_page(application: &Application) {
+    let page = fetch(application.address(), &Request::get("/")).await;
+    assert_eq!(page.status(), 200);
+    assert!(page.text().starts_with("<!doctype html>"), "{}", page.text());
+    if page.text().contains("signalr.js") {
+        let script = fetch(application.address(), &Request::get("/signalr.js")).await;
+        assert_eq!(script.status(), 200);
+    }
+}
+
+/// Ends as under systemd, Docker or Kubernetes: the client, if there is one, is told to come back.
+async fn ends(mut application: Application, client: Option<HubClient>) {
+    application.terminate();
+    if let Some(mut client) = client {
+        let rest = client.rest().await;
+        let last = rest.last().expect("a Close message");
+        assert_eq!(
+            (&last["type"], &last["allowReconnect"]),
+            (&json!(7), &json!(true))
+        );
+    }
+    let status = application.exit().await;
+    assert_eq!(status.code(), Some(0), "{}", application.log());
+    assert!(!application.log().contains("panicked"), "{}", application.log());
+}
+
+#[tokio::test]
+async fn chat() {
+    let application = Application::of("chat").await;
+    let mut client = connect(&application, "chat").await;
+    assert_eq!(client.expect("Welcome").await, json!([client.id()]));
+    let answer = fetch(application.address(), &Request::post("/announce", "Tea is ready")).await;
+    assert_eq!(answer.status(), 202);
+    assert_eq!(client.expect("Announced").await, json!(["Tea is ready"]));
+    ends(application, Some(client)).await;
+}
+
+#[tokio::test]
+async fn dashboard() {
+    let application = Application::of("dashboard").await;
+    has_a_page(&application).await;
+    let mut client = connect(&application, "dashboard").await;
+    assert!(client.expect("Snapshot").await[0]["samples"].is_array());
+    let answer = fetch(application.address(), &Request::post("/orders", "3")).await;
+    assert_eq!(answer.status(), 202);
+    let counted = async { while client.expect("Sampled").await[0]["orders"] != 3 {} };
+    within("the orders are counted", counted).await;
+    ends(application, Some(client)).await;
+}
+
+#[tokio::test]
+async fn functional_tests() {
+    let application = Application::of("functional_tests").await;
+    let mut client = connect(&application, "testhub").await;
+    assert_eq!(client.result("EchoString", json!(["x"])).await, "x");
+    ends(application, Some(client)).await;
+}
+
+#[tokio::test]
+async fn llm_sse() {
+    let application = Application::of("llm_sse").await;
+    has_a_page(&application).await;
+    let answer = fetch(application.address(), &Request::post("/ask", "Why?")).await;
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+    let target = format!("/sse/model?rewind=100&group={}", answer.text());
+    let request = Request::get(&target).header("Accept", "text/event-stream");
+    let (head, mut source) = EventSource::start(application.address(), &request).await;
+    assert_eq!(head.status, 200);
+    for (number, word) in ["You ", "ask ", "and "].iter().enumerate() {
+        let event = source.event().await;
+        assert_eq!(
+            (event.name.as_str(), event.data),
+            ("token", json!([number, word]))
+        );
+    }
+    ends(application, None).await;
+}
+
+#[tokio::test]
+async fn llm_tokens() {
+    let application = Application::of("llm_tokens").await;
+    has_a_page(&application).await;
+    let mut client = connect(&application, "model").await;
+    assert_eq!(items(&mut client, "Ask", json!(["Why?"]), 3).await.len(), 3);
+    ends(application, Some(client)).await;
+}
+
+#[tokio::test]
+async fn ticker() {
+    let application = Application::of("ticker").await;
+    let mut client = connect(&application, "prices").await;
+    for price in items(&mut client, "Prices", json!(["ACME", 10]), 3).await {
+        assert_eq!(price["symbol"], "ACME");
+        assert!(price["cents"].is_u64(), "{price}");
+    }
+    ends(application, Some(client)).await;
+}
+
+#[tokio::test]
+async fn whiteboard() {
+    let application = Application::of("whiteboard").await;
+    has_a_page(&application).await;
+    let mut painter = connect(&application, "whiteboard").await;
+    let mut watcher = connect(&application, "whiteboard").await;
+    for client in [&mut painter, &mut watcher] {
+        assert_eq!(client.result("Join", json!(["main"])).await["drawn"], json!([]));
+    }
+    let stroke = json!({ "points": [[1.0, 2.0], [3.0, 4.0]], "width": 3.0 });
+    painter.result("Stamp", json!([stroke])).await;
+    assert_eq!(watcher.expect("Drawn").await[0]["strokes"], json!([stroke]));
+    painter.close().await;
+    ends(application, Some(watcher)).await;
+}
+
+/// Whoever adds an example adds its test here.
+#[test]
+fn every_example_is_tried() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway/examples");
+    let tried = [
+        "chat",
+        "dashboard",
+        "functional_tests",
+        "llm_sse",
+        "llm_tokens",
+        "ticker",
+        "whiteboard",
+    ];
+    let mut examples = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() || path.join("main.rs").exists() {
+            examples.push(path.file_stem().unwrap().to_str().unwrap().to_owned());
+        }
+    }
+    examples.sort();
+    assert_eq!(examples, tried);
+}
