@@ -1,7 +1,7 @@
 //! One hub as this node serves it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -14,6 +14,11 @@ use super::waiters::Waiters;
 use crate::backplane::Statistics;
 use crate::topic::HubName;
 
+/// The lane has to read the log.
+const BEHIND: u8 = 1;
+/// Pushes are incomplete.
+const DEAF: u8 = 2;
+
 pub(super) struct Hub {
     pub(super) name: HubName,
     pub(super) scripts: HubScripts,
@@ -24,7 +29,8 @@ pub(super) struct Hub {
     /// A claim of this node has ended.
     pub(super) claimed: Notify,
     queue: mpsc::Sender<Bytes>,
-    behind: AtomicBool,
+    /// [`BEHIND`] and [`DEAF`].
+    state: AtomicU8,
     woken: Notify,
     repairs: AtomicU64,
     repaired: AtomicU64,
@@ -47,7 +53,7 @@ impl Hub {
             waiters: Waiters::new(extent.epoch.clone(), extent.last),
             claimed: Notify::new(),
             queue,
-            behind: AtomicBool::new(false),
+            state: AtomicU8::new(0),
             woken: Notify::new(),
             repairs: AtomicU64::new(0),
             repaired: AtomicU64::new(0),
@@ -71,7 +77,7 @@ impl Hub {
     /// Takes a push. Never waits: what finds no room is read from the log.
     pub(super) fn push(&self, payload: Bytes) {
         if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(payload)
-            && !self.behind.swap(true, Ordering::AcqRel)
+            && self.state.fetch_or(BEHIND, Ordering::AcqRel) & BEHIND == 0
         {
             debug!(hub = %self.name, "lane is full");
             self.woken.notify_one();
@@ -80,13 +86,28 @@ impl Hub {
 
     /// Makes the lane read the log from where it is.
     pub(super) fn set_behind(&self) {
-        self.behind.store(true, Ordering::Release);
+        self.state.fetch_or(BEHIND, Ordering::AcqRel);
         self.woken.notify_one();
     }
 
-    /// Whether the lane has to read the log; asked by the lane, which then does.
-    pub(super) fn take_behind(&self) -> bool {
-        self.behind.swap(false, Ordering::AcqRel)
+    /// Pushes don't count until [`hear`](Self::hear): some channels are subscribed to sooner than others, and a push on one of
+    /// them would let the lane pass what was missed on the others.
+    pub(super) fn deafen(&self) {
+        self.state.fetch_or(DEAF, Ordering::AcqRel);
+    }
+
+    /// All channels are subscribed to: the lane reads what it missed, and pushes count again. One step, so that no push
+    /// comes in between.
+    pub(super) fn hear(&self) {
+        self.state.store(BEHIND, Ordering::Release);
+        self.woken.notify_one();
+    }
+
+    /// Whether the lane has to read the log, and whether the pushes that it has so far are to be dropped; asked by the
+    /// lane, which then does.
+    pub(super) fn take_behind(&self) -> (bool, bool) {
+        let state = self.state.fetch_and(!BEHIND, Ordering::AcqRel);
+        (state & BEHIND != 0, state & DEAF != 0)
     }
 
     pub(super) async fn woken(&self) {

@@ -71,7 +71,11 @@ impl Lane {
                 () = self.hub.woken() => {}
                 received = pushes.recv_many(&mut batch, BATCH) => if received == 0 { return },
             }
-            if self.hub.take_behind() {
+            let (behind, deaf) = self.hub.take_behind();
+            if deaf && !self.hub.scripts.options.volatile {
+                batch.clear(); // the log has them
+            }
+            if behind {
                 self.catch_up().await;
             }
             self.take(batch.drain(..).collect()).await;

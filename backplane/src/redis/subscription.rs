@@ -77,6 +77,9 @@ impl fmt::Display for End {
 impl Subscription {
     /// Connects, subscribes to all that this node needs there, and makes the lanes read what they missed.
     pub(super) async fn open(inner: &Arc<Inner>, shard: &Arc<Shard>, round: &Round) -> Result<Self, End> {
+        for hub in inner.hubs_of(shard) {
+            hub.deafen();
+        }
         let subscription = Self::connect(inner, shard).await?;
         subscription
             .subscribe(std::slice::from_ref(&subscription.probe))
@@ -94,7 +97,7 @@ impl Subscription {
         };
         told.map_err(|error| End::Lost(error.to_string()))?;
         for hub in inner.hubs_of(shard) {
-            hub.set_behind();
+            hub.hear();
         }
         Ok(subscription)
     }
