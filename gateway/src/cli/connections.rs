@@ -21,13 +21,13 @@ pub(super) struct ConnectionsArgs {
     #[arg(long, value_name = "GROUP", conflicts_with = "one")]
     group: Option<String>,
     /// Tell whether this user is connected
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     user: Option<String>,
     /// Tell whether this connection is there
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     connection: Option<String>,
     /// Close this connection
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     close: Option<String>,
     /// What its client is told
     #[arg(long, value_name = "TEXT", requires = "close", conflicts_with_all = ["group", "user", "connection"])]
@@ -36,7 +36,7 @@ pub(super) struct ConnectionsArgs {
     #[arg(long, value_name = "N", default_value = "100", requires = "group", value_parser = parse_limit)]
     limit: usize,
     /// List those behind this one, the last of the page before
-    #[arg(long, value_name = "ID", requires = "group")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true, requires = "group")]
     after: Option<String>,
     #[command(flatten)]
     gateway: GatewayArgs,

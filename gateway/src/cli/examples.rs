@@ -75,6 +75,25 @@ fn every_example_is_a_command() {
     }
 }
 
+/// One connection id in 64 begins with a hyphen.
+#[test]
+fn an_id_may_begin_with_a_hyphen() {
+    for command in [
+        "connections --hub h --connection -F1",
+        "connections --hub h --close -F1",
+        "connections --hub h --group g --after -F1",
+        "groups --hub h --group g --add --connection -F1",
+        "groups --hub h --group g --after -F1",
+        "send --hub h --connection -F1 Said",
+        "send --hub h --except -F1 --except -F2 Said",
+    ] {
+        let words = std::iter::once("hubcast").chain(command.split(' '));
+        if let Err(error) = Cli::try_parse_from(words) {
+            panic!("{command}: {error}");
+        }
+    }
+}
+
 #[test]
 fn every_command_has_examples() {
     for command in Cli::command().get_subcommands_mut() {

@@ -36,10 +36,10 @@ pub(super) struct GroupsArgs {
     #[arg(long, requires = "remove", conflicts_with = "add")]
     all_groups: bool,
     /// Tell whether this user is in the group, or add or remove it: with the connections that it has and will have
-    #[arg(long, value_name = "ID", requires = "place")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true, requires = "place")]
     user: Option<String>,
     /// The connection that is added or removed
-    #[arg(long, value_name = "ID", requires_all = ["place", "change"])]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true, requires_all = ["place", "change"])]
     connection: Option<String>,
     /// How long an added user stays in the group, such as 90s, 15m, 1h or 7d [default: until it is removed]
     #[arg(long, value_name = "TIME", requires_all = ["add", "user"], conflicts_with_all = ["remove", "connection"])]
@@ -49,7 +49,7 @@ pub(super) struct GroupsArgs {
     #[arg(long, value_name = "N", default_value = "100", requires = "group", value_parser = parse_limit)]
     limit: usize,
     /// List those behind this one, the last of the page before
-    #[arg(long, value_name = "ID", requires = "group")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true, requires = "group")]
     after: Option<String>,
     #[command(flatten)]
     gateway: GatewayArgs,

@@ -23,13 +23,18 @@ pub(super) struct SendArgs {
     #[arg(long, value_name = "GROUP", conflicts_with_all = ["user", "connection"])]
     group: Option<String>,
     /// To the connections of this user, not to all
-    #[arg(long, value_name = "ID", conflicts_with = "connection")]
+    #[arg(
+        long,
+        value_name = "ID",
+        allow_hyphen_values = true,
+        conflicts_with = "connection"
+    )]
     user: Option<String>,
     /// To this connection, not to all
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     connection: Option<String>,
     /// But not to this connection; may be repeated
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     except: Vec<String>,
     /// A name for this message: sent again under it, it reaches the clients only once
     #[arg(long, value_name = "KEY", value_parser = parse_key)]

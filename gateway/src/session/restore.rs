@@ -249,6 +249,13 @@ impl Restoring {
                 hub.shared().tasks().spawn(running);
                 Ok(Restored::Session(self.session))
             }
+            // It was shut out, or asked to give the connection up, before it had gone on.
+            Ok(false) if self.session.has_moved() => {
+                self.session.park().await;
+                self.abandon();
+                self.session.be_ended();
+                Ok(Restored::Busy)
+            }
             outcome => {
                 metrics.resumes(self.kind(), ResumeOutcome::Lost).inc();
                 tracing::info!(hub = %hub.name(), connection_id = %self.session.id(), kind = ?self.kind(), "session can't be continued exactly");
