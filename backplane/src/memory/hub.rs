@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::lane::Item;
+use super::lane::{Item, Items, Lane};
 use super::log::Log;
 use super::roster::Roll;
 use super::sessions::Session;
@@ -21,15 +21,12 @@ use crate::sessions::{Entered, Version};
 use crate::topic::{ConnectionId, GroupName, NodeId, Topic, UserId};
 use crate::wire::Envelope;
 
-/// Deliveries that may wait for the sink before publishers wait for it.
-const LANE_CAPACITY: usize = 4_096;
-
 pub(super) struct Hub {
     pub(super) node: NodeId,
     pub(super) epoch: Epoch,
     pub(super) options: HubOptions,
     pub(super) state: Mutex<State>,
-    pub(super) lane: mpsc::Sender<Item>,
+    pub(super) lane: Lane,
 }
 
 pub(super) struct State {
@@ -39,6 +36,8 @@ pub(super) struct State {
     pub(super) interest: HashMap<Topic, usize>,
     /// Who is connected, by group and user.
     pub(super) roll: Roll,
+    /// Where it is told who joins groups and leaves them; nothing where that is not told.
+    pub(super) presence: Option<Lane>,
     pub(super) tombstones: HashMap<ConnectionId, Instant>,
     versions: u64,
     /// What is published once, with the end of its life.
@@ -57,10 +56,11 @@ pub(super) struct Connection {
 }
 
 impl Hub {
-    pub(super) fn new(node: NodeId, epoch: Epoch, options: HubOptions) -> (Self, mpsc::Receiver<Item>) {
-        let (lane, items) = mpsc::channel(LANE_CAPACITY);
+    pub(super) fn new(node: NodeId, epoch: Epoch, options: HubOptions) -> (Self, Items) {
+        let (lane, items) = Lane::new();
         let state = State {
             log: Log::new(options.clone()),
+            presence: options.presence.then(|| lane.clone()),
             versions: 0,
             requests: HashMap::new(),
             connections: HashMap::new(),
@@ -87,7 +87,7 @@ impl Hub {
         envelope: &Arc<Envelope>,
         allowed: impl FnOnce(&mut Session) -> bool,
     ) -> Result<bool, BackplaneError> {
-        let room = self.lane.reserve().await.map_err(|_| BackplaneError::Closed)?;
+        let room = self.lane.reserve().await?;
         let mut state = self.state.lock();
         let Some(connection) = state.connections.get_mut(id) else {
             return Ok(false);
@@ -120,8 +120,7 @@ impl Hub {
                 if claim && state.claim(&self.node, connection) != Claim::Claimed {
                     return None;
                 }
-                let at = state.log.next();
-                let known = state.connections.get_mut(&connection.id)?;
+                let known = state.connections.get(&connection.id)?;
                 if known.parked.is_some() {
                     return None;
                 }
@@ -129,10 +128,13 @@ impl Hub {
                 if let Some(user) = &known.user {
                     groups = state.roll.user_groups(user);
                 }
+                let entered = state.enter(&connection.id, joined)?;
+                let at = state.log.next(); // of the entry of this change
                 if let Some(kept) = &connection.state {
+                    let known = state.connections.get_mut(&connection.id)?;
                     known.session = Some(Session::new(kept.clone(), &self.epoch, at));
                 }
-                state.enter(&connection.id, joined)
+                Some(entered)
             })
             .await?;
         let position = Position {
@@ -154,7 +156,7 @@ impl Hub {
                 connection.parked.is_none(),
             );
             let topic = Topic::Group(group.clone());
-            state.roll.list(&topic, id);
+            state.list(&topic, id);
             if real && owned {
                 state.gain(topic.clone());
             }
@@ -168,7 +170,8 @@ impl Hub {
             let connection = state.connections.get_mut(id)?;
             let (real, owned) = (connection.groups.remove(group), connection.parked.is_none());
             let topic = Topic::Group(group.clone());
-            state.roll.unlist(&topic, id);
+            let user = connection.user.clone();
+            state.unlist(&topic, id, user.as_ref());
             if real && owned {
                 state.lose(&topic);
             }
@@ -208,7 +211,7 @@ impl Hub {
 
     /// Waits until the sink was given everything up to now.
     pub(super) async fn handed_on(&self) -> Result<Offset, BackplaneError> {
-        let room = self.lane.reserve().await.map_err(|_| BackplaneError::Closed)?;
+        let room = self.lane.reserve().await?;
         let (done, given) = oneshot::channel();
         let offset = {
             let state = self.state.lock();
@@ -224,7 +227,7 @@ impl Hub {
 
     /// Deliveries that wait for the sink.
     pub(super) fn waiting(&self) -> usize {
-        self.lane.max_capacity() - self.lane.capacity()
+        self.lane.waiting()
     }
 
     /// Drops what is too old.
@@ -261,7 +264,7 @@ impl Hub {
         id: &ConnectionId,
         apply: impl FnOnce(&mut State) -> Option<Change>,
     ) -> Result<Offset, BackplaneError> {
-        let room = self.lane.reserve().await.map_err(|_| BackplaneError::Closed)?;
+        let room = self.lane.reserve().await?;
         let (done, given) = oneshot::channel();
         let offset = {
             let mut state = self.state.lock();
@@ -386,7 +389,7 @@ impl State {
         let user = connection.user.clone().map(Topic::User);
         let mut topics: Vec<_> = std::iter::once(Topic::All).chain(user).collect();
         if let Some(user) = topics.get(1) {
-            self.roll.list(user, id);
+            self.list(user, id);
         }
         if first {
             topics.iter().for_each(|topic| self.gain(topic.clone()));
@@ -397,7 +400,7 @@ impl State {
             if known.groups.insert(group.clone()) {
                 self.gain(topic.clone());
             }
-            self.roll.list(&topic, id);
+            self.list(&topic, id);
             topics.push(topic);
         }
         topics.push(Topic::Connection(id.clone()));
@@ -434,7 +437,9 @@ impl State {
             return false;
         };
         let topics = connection.topics();
-        topics.iter().for_each(|topic| self.roll.unlist(topic, id));
+        for topic in &topics {
+            self.unlist(topic, id, connection.user.as_ref());
+        }
         if connection.parked.is_none() {
             let gained = |topic: &&Topic| connection.entered || matches!(topic, Topic::Group(_));
             topics.iter().filter(gained).for_each(|topic| self.lose(topic));
@@ -443,6 +448,19 @@ impl State {
         }
         self.log.delete(&Topic::Connection(id.clone()));
         true
+    }
+
+    fn list(&mut self, topic: &Topic, id: &ConnectionId) {
+        if self.roll.list(topic, id) {
+            let user = self.connections.get(id).and_then(|known| known.user.clone());
+            self.announce(true, topic, id, user.as_ref());
+        }
+    }
+
+    fn unlist(&mut self, topic: &Topic, id: &ConnectionId, user: Option<&UserId>) {
+        if self.roll.unlist(topic, id) {
+            self.announce(false, topic, id, user);
+        }
     }
 
     /// Takes a connection's owner away. `false` when it can't be taken over.

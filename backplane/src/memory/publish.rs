@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::hub::{Hub, State};
-use super::lane::Item;
+use super::lane::{Item, Room};
 use crate::error::BackplaneError;
 use crate::once::{Once, Published};
 use crate::position::Offset;
-use crate::topic::Topic;
+use crate::presence;
+use crate::topic::{ConnectionId, GroupName, Topic, UserId};
 use crate::wire::Envelope;
 
 impl Hub {
@@ -20,7 +20,7 @@ impl Hub {
         envelope: &Arc<Envelope>,
     ) -> Result<Option<Offset>, BackplaneError> {
         // Waiting for room comes before the lock: entries then reach the lane in the order of their offsets.
-        let room = self.lane.reserve().await.map_err(|_| BackplaneError::Closed)?;
+        let room = self.lane.reserve().await?;
         Ok(self.append(&mut self.state.lock(), room, topic, envelope))
     }
 
@@ -31,7 +31,7 @@ impl Hub {
         envelope: &Arc<Envelope>,
         once: &Once,
     ) -> Result<Published, BackplaneError> {
-        let room = self.lane.reserve().await.map_err(|_| BackplaneError::Closed)?;
+        let room = self.lane.reserve().await?;
         let mut state = self.state.lock();
         let now = Instant::now();
         match state.requests.get(&once.key) {
@@ -54,7 +54,7 @@ impl Hub {
     fn append(
         &self,
         state: &mut State,
-        room: mpsc::Permit<'_, Item>,
+        room: Room<'_>,
         topic: &Topic,
         envelope: &Arc<Envelope>,
     ) -> Option<Offset> {
@@ -65,14 +65,34 @@ impl Hub {
             }
             topic => state.interest.contains_key(topic),
         };
-        let kept = (!self.options.volatile).then(|| Arc::clone(envelope));
-        let offset = match kept {
-            Some(kept) => state.log.append(topic, Some(kept)),
-            None => state.log.skip(),
-        };
+        let offset = state.log.publish(topic, envelope);
         if receivers {
             room.send(Item::message(topic, offset, envelope));
         }
         Some(offset)
+    }
+}
+
+impl State {
+    /// Tells those who watch a group that a connection came or went: part of the change itself.
+    pub(super) fn announce(
+        &mut self,
+        joined: bool,
+        topic: &Topic,
+        connection: &ConnectionId,
+        user: Option<&UserId>,
+    ) {
+        let (Some(lane), Topic::Group(group)) = (&self.presence, topic) else {
+            return;
+        };
+        if group.is_reserved() {
+            return;
+        }
+        let envelope = Arc::new(presence::message(joined, group, connection, user));
+        let topic = Topic::Group(GroupName::presence_of(group));
+        let offset = self.log.publish(&topic, &envelope);
+        if self.interest.contains_key(&topic) {
+            lane.send(Item::message(&topic, offset, &envelope));
+        }
     }
 }

@@ -43,7 +43,7 @@ impl HubScripts {
         } else {
             self.keys.topic_channel(&key)
         };
-        let kept = if self.options.volatile { 0 } else { self.kept() };
+        let kept = self.kept_messages();
         let call = Invocation::new(Name::PublishOnce, keys).arg(channel).arg(key);
         let call = self
             .entry_arguments(call, entry, kept)
@@ -66,7 +66,24 @@ impl HubScripts {
         } else {
             Invocation::new(Name::Publish, keys).arg(self.keys.topic_channel(&key))
         };
-        let kept = if self.options.volatile { 0 } else { self.kept() };
+        let kept = self.kept_messages();
         self.entry_arguments(call.arg(key), entry.clone(), kept)
+    }
+
+    /// As [`HubScripts::kept`] of messages, which a volatile hub does not keep.
+    fn kept_messages(&self) -> u128 {
+        if self.options.volatile { 0 } else { self.kept() }
+    }
+
+    /// What `announce` takes: nothing where the hub does not tell of who comes and goes.
+    pub(super) fn presence(&self) -> String {
+        if !self.options.presence {
+            return String::new();
+        }
+        let keys = &self.keys;
+        let (log, stream, tail) = (keys.log(), keys.stream(""), keys.tail(""));
+        let (channel, kept) = (keys.topic_channel(""), self.kept_messages());
+        let (life, tail_life) = (self.options.retention.as_millis().max(1), self.tail_life_ms());
+        format!("{log}\n{stream}\n{tail}\n{channel}\n{kept}\n{life}\n{tail_life}")
     }
 }

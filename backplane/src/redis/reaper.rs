@@ -51,6 +51,7 @@ impl HubScripts {
             .arg(self.keys.group_prefix())
             .arg(self.keys.user_prefix())
             .arg(if tells { "1" } else { "0" })
+            .arg(self.presence())
     }
 }
 
