@@ -21,6 +21,7 @@ mod lifecycle;
 mod lost_connections;
 mod matrix;
 mod moves;
+mod presence;
 mod redis_outage;
 mod rest;
 mod rolling;
