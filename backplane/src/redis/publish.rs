@@ -3,12 +3,14 @@
 use bytes::Bytes;
 
 use super::commands::{Commands, Repeat};
+use super::keys::HubKeys;
 use super::link::{decode, malformed};
 use super::script::{HubScripts, Invocation, Name};
+use crate::backplane::HubOptions;
 use crate::error::BackplaneError;
 use crate::once::{Once, Published};
 use crate::position::Offset;
-use crate::topic::Topic;
+use crate::topic::{NodeId, Topic};
 
 impl HubScripts {
     /// Publishes to each topic; nothing for a connection that nobody owns.
@@ -75,11 +77,20 @@ impl HubScripts {
         if self.options.volatile { 0 } else { self.kept() }
     }
 
-    /// What `announce` takes: nothing where the hub does not tell of who comes and goes.
-    pub(super) fn presence(&self) -> String {
-        if !self.options.presence {
-            return String::new();
+    pub(super) fn new(keys: HubKeys, node: NodeId, options: HubOptions) -> Self {
+        let mut scripts = Self {
+            keys,
+            node,
+            options,
+            presence: String::new(),
+        };
+        if scripts.options.presence {
+            scripts.presence = scripts.presence_argument();
         }
+        scripts
+    }
+
+    fn presence_argument(&self) -> String {
         let keys = &self.keys;
         let (log, stream, tail) = (keys.log(), keys.stream(""), keys.tail(""));
         let (channel, kept) = (keys.topic_channel(""), self.kept_messages());

@@ -190,6 +190,8 @@ pub(super) struct HubScripts {
     pub(super) keys: HubKeys,
     pub(super) node: NodeId,
     pub(super) options: HubOptions,
+    /// What `announce` takes: nothing where the hub does not tell of who comes and goes.
+    pub(super) presence: String,
 }
 
 impl HubScripts {
@@ -245,7 +247,7 @@ impl HubScripts {
         let call = self
             .membership_arguments(call, id, Change::Joined, &topics)
             .arg(self.keys.group_prefix())
-            .arg(self.presence());
+            .arg(self.presence.clone());
         let call = joined
             .iter()
             .fold(call, |call, group| call.arg(group.to_string()));
@@ -288,7 +290,7 @@ impl HubScripts {
             .arg(self.membership(id, change, std::slice::from_ref(&topic), true));
         let call = self
             .membership_arguments(call, id, change, &[topic])
-            .arg(self.presence());
+            .arg(self.presence.clone());
         let changed: Option<(String, Offset)> = decode(commands.script(&call, Repeat::Safe).await?)?;
         Ok(changed.map(|(epoch, offset)| place(&epoch, offset)))
     }
@@ -328,7 +330,7 @@ impl HubScripts {
             .arg(if entered { "1" } else { "0" })
             .arg(self.keys.group_prefix())
             .arg(self.keys.user_prefix())
-            .arg(self.presence());
+            .arg(self.presence.clone());
         groups
             .iter()
             .fold(call, |call, group| call.arg(group.to_string()))
