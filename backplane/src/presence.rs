@@ -40,7 +40,7 @@ pub(crate) fn message(
     object.push('}');
     Envelope {
         target: TARGET.to_owned(),
-        arguments: vec![Bytes::from(object).into()],
+        arguments: vec![Bytes::from(object)],
         encoding: Encoding::Json.into(),
         ..Envelope::default()
     }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::lane::{Item, Items, Lane};
+use super::lane::Item;
 use super::log::Log;
 use super::roster::Roll;
 use super::sessions::Session;
@@ -21,12 +21,15 @@ use crate::sessions::{Entered, Version};
 use crate::topic::{ConnectionId, GroupName, NodeId, Topic, UserId};
 use crate::wire::Envelope;
 
+/// Deliveries that may wait for the sink before publishers wait for it.
+const LANE_CAPACITY: usize = 4_096;
+
 pub(super) struct Hub {
     pub(super) node: NodeId,
     pub(super) epoch: Epoch,
     pub(super) options: HubOptions,
     pub(super) state: Mutex<State>,
-    pub(super) lane: Lane,
+    pub(super) lane: mpsc::Sender<Item>,
 }
 
 pub(super) struct State {
@@ -36,8 +39,10 @@ pub(super) struct State {
     pub(super) interest: HashMap<Topic, usize>,
     /// Who is connected, by group and user.
     pub(super) roll: Roll,
-    /// Where it is told who joins groups and leaves them; nothing where that is not told.
-    pub(super) presence: Option<Lane>,
+    /// Whether it is told who joins groups and leaves them.
+    pub(super) presence: bool,
+    /// What this change has told of that.
+    pub(super) told: Vec<Delivery>,
     pub(super) tombstones: HashMap<ConnectionId, Instant>,
     versions: u64,
     /// What is published once, with the end of its life.
@@ -56,11 +61,12 @@ pub(super) struct Connection {
 }
 
 impl Hub {
-    pub(super) fn new(node: NodeId, epoch: Epoch, options: HubOptions) -> (Self, Items) {
-        let (lane, items) = Lane::new();
+    pub(super) fn new(node: NodeId, epoch: Epoch, options: HubOptions) -> (Self, mpsc::Receiver<Item>) {
+        let (lane, items) = mpsc::channel(LANE_CAPACITY);
         let state = State {
             log: Log::new(options.clone()),
-            presence: options.presence.then(|| lane.clone()),
+            presence: options.presence,
+            told: Vec::new(),
             versions: 0,
             requests: HashMap::new(),
             connections: HashMap::new(),
@@ -87,7 +93,7 @@ impl Hub {
         envelope: &Arc<Envelope>,
         allowed: impl FnOnce(&mut Session) -> bool,
     ) -> Result<bool, BackplaneError> {
-        let room = self.lane.reserve().await?;
+        let room = self.room().await?;
         let mut state = self.state.lock();
         let Some(connection) = state.connections.get_mut(id) else {
             return Ok(false);
@@ -192,13 +198,15 @@ impl Hub {
         }
     }
 
-    pub(super) fn remove(&self, id: &ConnectionId, tombstone: Duration) -> bool {
-        let mut state = self.state.lock();
-        let removed = state.take_owned(id);
-        if removed {
-            state.tombstones.insert(id.clone(), Instant::now() + tombstone);
-        }
-        removed
+    pub(super) async fn remove(&self, id: &ConnectionId, tombstone: Duration) -> bool {
+        self.removing(|state| {
+            let removed = state.take_owned(id);
+            if removed {
+                state.tombstones.insert(id.clone(), Instant::now() + tombstone);
+            }
+            removed
+        })
+        .await
     }
 
     pub(super) fn read(&self, topic: &Topic, after: Offset, limit: usize) -> LogRead {
@@ -211,13 +219,13 @@ impl Hub {
 
     /// Waits until the sink was given everything up to now.
     pub(super) async fn handed_on(&self) -> Result<Offset, BackplaneError> {
-        let room = self.lane.reserve().await?;
+        let room = self.room().await?;
         let (done, given) = oneshot::channel();
         let offset = {
             let state = self.state.lock();
             room.send(Item {
-                delivery: None,
                 done: Some(done),
+                ..Item::default()
             });
             state.log.last()
         };
@@ -227,7 +235,7 @@ impl Hub {
 
     /// Deliveries that wait for the sink.
     pub(super) fn waiting(&self) -> usize {
-        self.lane.waiting()
+        self.lane.max_capacity() - self.lane.capacity()
     }
 
     /// Drops what is too old.
@@ -241,21 +249,21 @@ impl Hub {
     }
 
     /// Removes parked connections whose time is up.
-    pub(super) fn remove_expired(&self, tombstone: Duration) -> Vec<ConnectionRecord> {
+    pub(super) async fn remove_expired(&self, tombstone: Duration) -> Vec<ConnectionRecord> {
         let now = Instant::now();
-        let mut state = self.state.lock();
         let up = |(id, connection): (&ConnectionId, &Connection)| {
-            connection
-                .parked
-                .is_some_and(|end| end <= now)
-                .then(|| connection.record(id))
+            let over = connection.parked.is_some_and(|end| end <= now);
+            over.then(|| connection.record(id))
         };
-        let expired: Vec<_> = state.connections.iter().filter_map(up).collect();
-        for connection in &expired {
-            state.take(&connection.id);
-            state.tombstones.insert(connection.id.clone(), now + tombstone);
-        }
-        expired
+        self.removing(|state| {
+            let expired: Vec<_> = state.connections.iter().filter_map(up).collect();
+            for connection in &expired {
+                state.take(&connection.id);
+                state.tombstones.insert(connection.id.clone(), now + tombstone);
+            }
+            expired
+        })
+        .await
     }
 
     /// Applies a change of membership, logs it in the same step and waits until the sink was given it.
@@ -264,7 +272,7 @@ impl Hub {
         id: &ConnectionId,
         apply: impl FnOnce(&mut State) -> Option<Change>,
     ) -> Result<Offset, BackplaneError> {
-        let room = self.lane.reserve().await?;
+        let room = self.room().await?;
         let (done, given) = oneshot::channel();
         let offset = {
             let mut state = self.state.lock();
@@ -288,10 +296,16 @@ impl Hub {
                     self.options.retention_messages,
                 );
             }
+            let told = std::mem::take(&mut state.told);
             if !change.owned {
-                return Ok(offset); // nobody here is to hear of it
+                room.send(Item {
+                    told,
+                    ..Item::default()
+                }); // nobody here is to hear of the change itself
+                return Ok(offset);
             }
             room.send(Item {
+                told,
                 delivery: Some(change.delivery(id.clone(), offset)),
                 done: Some(done),
             });
@@ -448,19 +462,6 @@ impl State {
         }
         self.log.delete(&Topic::Connection(id.clone()));
         true
-    }
-
-    fn list(&mut self, topic: &Topic, id: &ConnectionId) {
-        if self.roll.list(topic, id) {
-            let user = self.connections.get(id).and_then(|known| known.user.clone());
-            self.announce(true, topic, id, user.as_ref());
-        }
-    }
-
-    fn unlist(&mut self, topic: &Topic, id: &ConnectionId, user: Option<&UserId>) {
-        if self.roll.unlist(topic, id) {
-            self.announce(false, topic, id, user);
-        }
     }
 
     /// Takes a connection's owner away. `false` when it can't be taken over.

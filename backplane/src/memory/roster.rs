@@ -289,6 +289,12 @@ impl Roster for MemoryBackplane {
         connection: &'a ConnectionId,
         tombstone: Duration,
     ) -> BoxFuture<'a, Result<Option<ConnectionRecord>, BackplaneError>> {
-        self.with_state(hub, move |state| state.remove_parked(connection, tombstone))
+        async move {
+            let hub = self.hub(hub)?;
+            Ok(hub
+                .removing(|state| state.remove_parked(connection, tombstone))
+                .await)
+        }
+        .boxed()
     }
 }

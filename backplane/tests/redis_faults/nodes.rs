@@ -136,9 +136,7 @@ async fn a_survivor_that_does_not_serve_the_hub_tells_who_leaves() {
             let position = node.position(&served).await.unwrap();
             node.enter(&served, &connection, true).await.unwrap();
             for _ in 0..2 {
-                node.join(&served, &connection.id, &group("g"))
-                    .await
-                    .unwrap();
+                node.join(&served, &connection.id, &group("g")).await.unwrap();
             }
             std::mem::forget(node);
             position
