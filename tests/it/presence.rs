@@ -134,8 +134,9 @@ async fn members_of_a_killed_node_leave_once() {
     assert_eq!(read(&mut source, die.len()).await, told, "in the same order");
     let (_late, late) = member(&cluster, 1, "late").await;
     let rest = [told.clone(), vec![late.clone()]].concat();
-    assert_eq!(heard(&mut watcher, 1).await, [late.clone()], "nothing twice");
-    assert_eq!(read(&mut source, 1).await, [late.clone()]);
+    let only = vec![late.clone()];
+    assert_eq!(heard(&mut watcher, 1).await, only, "nothing twice");
+    assert_eq!(read(&mut source, 1).await, only);
 
     let present = stay.iter().map(|(_, joined)| joined).chain([&late]);
     let present =

@@ -121,12 +121,15 @@ macro_rules! in_turn {
         let mut count = 0;
         $($(
             println!("{}::{}", stringify!($module), stringify!($rule));
-            let nodes = $nodes.await;
-            // On the heap: all rules together are too much for the stack of a test.
-            Box::pin(hubcast_backplane::conformance::$module::$rule(&nodes)).await;
-            for node in &nodes {
-                node.shutdown().await;
-            }
+            // Made in a frame of its own: all rules together are too much for the stack of a test.
+            let run = || Box::pin(async {
+                let nodes = $nodes.await;
+                hubcast_backplane::conformance::$module::$rule(&nodes).await;
+                for node in &nodes {
+                    node.shutdown().await;
+                }
+            });
+            run().await;
             count += 1;
         )+)+
         count
