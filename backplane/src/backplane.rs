@@ -183,6 +183,9 @@ pub struct HubOptions {
     /// Whether messages are pushed and not kept: what a node misses is lost, and nothing can be resumed or read. Reading
     /// from anywhere but the end says [`LogRead::Trimmed`].
     pub volatile: bool,
+    /// Whether it is told who joins groups and leaves them: see [`presence`](crate::presence). All nodes of a hub are to
+    /// say the same.
+    pub presence: bool,
 }
 
 impl Default for HubOptions {
@@ -192,6 +195,7 @@ impl Default for HubOptions {
             retention: Duration::from_secs(150),
             resume_window: Duration::from_secs(120),
             volatile: false,
+            presence: false,
         }
     }
 }

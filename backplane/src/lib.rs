@@ -21,6 +21,7 @@ mod history;
 pub mod memory;
 mod once;
 mod position;
+pub mod presence;
 mod proof;
 mod random;
 #[cfg(feature = "redis")]
@@ -38,7 +39,7 @@ pub use error::BackplaneError;
 pub use history::{History, Page};
 pub use once::{Once, Published};
 pub use position::{Epoch, Offset, Position, Step, step};
-pub use roster::{Census, Members, Parked, ParkedCursor, Roster, USER_GROUP_TTL};
+pub use roster::{Census, Members, Parked, ParkedCursor, Present, Roster, USER_GROUP_TTL};
 pub use sessions::{Call, Checkpoint, Entered, Listing, Sessions, State, TakeOver, Taken, Version};
 pub use topic::{
     ConnectionId, GroupName, HubName, MAX_CONNECTION_ID_BYTES, MAX_GROUP_NAME_BYTES, MAX_HUB_NAME_BYTES,

@@ -37,7 +37,16 @@ pub trait Roster: Send + Sync {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<ConnectionId>, BackplaneError>>;
 
-    /// The groups of a connection, in order; none where it does not exist.
+    /// As [`Roster::page`] of a group, with the connections' users. The work is that of the page, not of the group.
+    fn present<'a>(
+        &'a self,
+        hub: &'a HubName,
+        group: &'a GroupName,
+        after: Option<&'a ConnectionId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Present>, BackplaneError>>;
+
+    /// The groups of a connection but reserved ones, in order; none where it does not exist.
     fn groups<'a>(
         &'a self,
         hub: &'a HubName,
@@ -118,8 +127,17 @@ pub struct Census {
     pub nodes: Vec<(NodeId, u64)>,
     /// Connections that nobody owns.
     pub parked: u64,
-    /// Groups that have a connection.
+    /// Groups that have a connection, but reserved ones.
     pub groups: u64,
+}
+
+/// A connection that is in a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Present {
+    /// Its id.
+    pub connection: ConnectionId,
+    /// Whose it is.
+    pub user: Option<UserId>,
 }
 
 /// A part of a list of parked connections.

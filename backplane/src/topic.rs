@@ -127,6 +127,38 @@ name!(
     |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'), "ASCII letters, digits, '_' and '-'"
 );
 
+/// What the names of reserved groups begin with. No parsed name has it, and no key, channel or entry minds it.
+const RESERVED: char = '\u{1}';
+
+impl GroupName {
+    /// The reserved group of those who watch `group`: they receive its [`presence`](crate::presence) messages. Nobody
+    /// watches a reserved group; it is its own.
+    #[must_use]
+    pub fn presence_of(group: &Self) -> Self {
+        if group.is_reserved() {
+            return group.clone();
+        }
+        Self(Arc::from(format!("{RESERVED}{group}")))
+    }
+
+    /// Whether this is a group of the server's own, which [`GroupName::parse`] refuses.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(RESERVED)
+    }
+
+    /// Takes a name that a node wrote down: also a reserved one. Not for names that come from outside.
+    ///
+    /// # Errors
+    /// As for [`GroupName::parse`].
+    pub fn from_node(name: &str) -> Result<Self, NameError> {
+        match name.strip_prefix(RESERVED) {
+            Some(watched) => Ok(Self::presence_of(&Self::parse(watched)?)),
+            None => Self::parse(name),
+        }
+    }
+}
+
 /// Where a message of a hub is published, and what a connection receives.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Topic {
@@ -160,7 +192,7 @@ impl Topic {
         }
         let (kind, name) = key.split_once(':')?;
         match kind {
-            "g" => GroupName::parse(name).ok().map(Self::Group),
+            "g" => GroupName::from_node(name).ok().map(Self::Group),
             "u" => UserId::parse(name).ok().map(Self::User),
             "c" => ConnectionId::parse(name).ok().map(Self::Connection),
             _ => None,
@@ -177,15 +209,26 @@ mod tests {
         let topics = [
             Topic::All,
             Topic::Group(GroupName::parse("a:b c/ü").unwrap()),
+            Topic::Group(GroupName::presence_of(&GroupName::parse("a:b c/ü").unwrap())),
             Topic::User(UserId::parse("me@example.org").unwrap()),
             Topic::Connection(ConnectionId::parse("aB-_9").unwrap()),
         ];
         for topic in topics {
             assert_eq!(Topic::from_key(&topic.key()), Some(topic));
         }
-        for key in ["", "b", "g:", "x:y", "c:a b"] {
+        for key in ["", "b", "g:", "g:\u{1}", "g:\u{1}\u{1}a", "x:y", "c:a b"] {
             assert_eq!(Topic::from_key(key), None, "{key}");
         }
+    }
+
+    #[test]
+    fn a_reserved_group_is_no_name_of_a_clients() {
+        let longest = GroupName::parse("ü".repeat(MAX_GROUP_NAME_BYTES / 2)).unwrap();
+        let reserved = GroupName::presence_of(&longest);
+        assert!(reserved.is_reserved() && !longest.is_reserved() && reserved != longest);
+        assert!(GroupName::parse(&reserved).is_err());
+        assert_eq!(GroupName::from_node(reserved.as_str()), Ok(reserved.clone()));
+        assert_eq!(GroupName::presence_of(&reserved), reserved);
     }
 
     #[test]

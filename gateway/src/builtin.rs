@@ -1,15 +1,23 @@
 //! Hubs without code: what clients may do is what their roles permit. Written with the public library alone.
 
-use crate::options::HubDefaults;
-use crate::{Context, Hub, HubError, Rest};
+use serde::Serialize;
 
-/// A hub whose clients join groups, and send to groups, users and all, as far as their roles permit: see
+use crate::options::HubDefaults;
+use crate::{Context, Error, Hub, HubError, MemberPage, Rest};
+
+/// Connections of a page of `GetPresence`, unless the client says how many.
+const PAGE: usize = 100;
+
+/// A hub whose clients join and watch groups, and send to groups, users and all, as far as their roles permit: see
 /// [`Permissions`](crate::Permissions).
 pub(crate) fn hub(name: &str, settings: HubDefaults) -> Hub {
     Hub::new(name)
         .configure(move |own| own.hubs = settings.clone())
         .method("JoinGroup", join_group)
         .method("LeaveGroup", leave_group)
+        .method("WatchGroup", watch_group)
+        .method("UnwatchGroup", unwatch_group)
+        .method("GetPresence", get_presence)
         .method("SendToGroup", send_to_group)
         .method("SendToUser", send_to_user)
         .method("SendToAll", send_to_all)
@@ -23,6 +31,47 @@ async fn join_group(context: Context, group: String) -> Result<(), HubError> {
 async fn leave_group(context: Context, group: String) -> Result<(), HubError> {
     check_join(&context, &group)?;
     Ok(context.leave(group).await?)
+}
+
+async fn watch_group(context: Context, group: String) -> Result<(), HubError> {
+    check_watch(&context, &group)?;
+    Ok(context.watch(group).await?)
+}
+
+async fn unwatch_group(context: Context, group: String) -> Result<(), HubError> {
+    check_watch(&context, &group)?;
+    Ok(context.unwatch(group).await?)
+}
+
+/// Who is in a group.
+#[derive(Serialize)]
+struct Presence {
+    /// All its connections.
+    count: u64,
+    #[serde(flatten)]
+    page: MemberPage,
+}
+
+async fn get_presence(context: Context, group: String, rest: Rest) -> Result<Presence, HubError> {
+    check_watch(&context, &group)?;
+    let (after, limit) = page_of(&rest).ok_or_else(|| {
+        HubError::new("GetPresence takes a group, then the id to go on after or null, then how many")
+    })?;
+    let group = context.hub().in_group(group);
+    Ok(Presence {
+        count: group.count().await?,
+        page: group.members(after.as_deref(), limit.unwrap_or(PAGE)).await?,
+    })
+}
+
+/// Where a page begins and how many connections it is to have, as far as a client says so.
+fn page_of(rest: &Rest) -> Option<(Option<String>, Option<usize>)> {
+    match rest.0.as_slice() {
+        [] => Some((None, None)),
+        [after] => Some((after.decode().ok()?, None)),
+        [after, limit] => Some((after.decode().ok()?, limit.decode().ok()?)),
+        _ => None,
+    }
 }
 
 async fn send_to_group(
@@ -65,6 +114,17 @@ fn check_join(context: &Context, group: &str) -> Result<(), HubError> {
         return Ok(());
     }
     Err(lacking(&format!("hubcast.join or hubcast.join.{group}")))
+}
+
+fn check_watch(context: &Context, group: &str) -> Result<(), HubError> {
+    let identity = context.connection().identity();
+    if !identity.permissions().may_watch(group) {
+        return Err(lacking(&format!("hubcast.watch or hubcast.watch.{group}")));
+    }
+    if !context.hub().tells_presence() {
+        return Err(Error::NoPresence.into());
+    }
+    Ok(())
 }
 
 fn check_target(target: &str) -> Result<(), HubError> {
@@ -192,5 +252,63 @@ mod tests {
         )
         .await;
         is_refused(&mut stranger, "SendToAll", ("x",), "hubcast.send").await;
+    }
+
+    #[tokio::test]
+    async fn who_may_watches_and_asks_who_is_there() {
+        let settings = HubDefaults {
+            presence: true,
+            ..HubDefaults::default()
+        };
+        let tester = HubTester::new(hub("chat", settings)).await.unwrap();
+        let mut ann = with_roles(&tester, "ann", &["hubcast.watch.tea"]).await;
+        let mut bob = with_roles(&tester, "bob", &["hubcast.join"]).await;
+        let nobody = tester.connect().await;
+        tester.hub().groups().add(nobody.id(), "tea").await.unwrap();
+        ann.invoke::<()>("WatchGroup", ("tea",)).await.unwrap();
+        bob.invoke::<()>("JoinGroup", ("tea",)).await.unwrap();
+        let told = ann.expect("presence").await.unwrap();
+        let expected = json!({ "event": "join", "group": "tea", "connectionId": bob.id(), "userId": "bob" });
+        assert_eq!(told.argument(0), Some(expected));
+
+        let mut members = vec![
+            json!({ "connectionId": bob.id(), "userId": "bob" }),
+            json!({ "connectionId": nobody.id() }),
+        ];
+        members.sort_by_key(|member| member["connectionId"].to_string());
+        let all: Value = ann.invoke("GetPresence", ("tea",)).await.unwrap();
+        assert_eq!(all, json!({ "count": 2, "members": members, "next": null }));
+        let none = Option::<String>::None;
+        let first: Value = ann.invoke("GetPresence", ("tea", none, 1)).await.unwrap();
+        assert_eq!(first["members"], json!(members[..1]));
+        let next = first["next"].as_str().unwrap();
+        let second: Value = ann.invoke("GetPresence", ("tea", next)).await.unwrap();
+        assert_eq!(
+            second,
+            json!({ "count": 2, "members": members[1..], "next": null })
+        );
+        let wrong = ann.invoke::<Value>("GetPresence", ("tea", 1)).await.unwrap_err();
+        assert!(wrong.contains("GetPresence takes a group"), "{wrong}");
+
+        ann.invoke::<()>("UnwatchGroup", ("tea",)).await.unwrap();
+        bob.invoke::<()>("LeaveGroup", ("tea",)).await.unwrap();
+        tester.hub().clients().all().send("End", ()).await.unwrap();
+        assert_eq!(ann.receive().await.unwrap().target, "End");
+        for method in ["WatchGroup", "UnwatchGroup", "GetPresence"] {
+            let role = "hubcast.watch or hubcast.watch.tea";
+            is_refused(&mut bob, method, ("tea",), role).await;
+            let role = "hubcast.watch or hubcast.watch.te";
+            is_refused(&mut ann, method, ("te",), role).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hub_without_presence_names_the_option() {
+        let tester = tester().await;
+        let mut ann = with_roles(&tester, "ann", &["hubcast.watch"]).await;
+        for method in ["WatchGroup", "UnwatchGroup", "GetPresence"] {
+            let error = ann.invoke::<()>(method, ("tea",)).await.unwrap_err();
+            assert!(error.contains("(hubs.presence)"), "{method}: {error}");
+        }
     }
 }

@@ -80,6 +80,9 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// A group was to be watched on a hub that does not tell who comes and goes.
+    #[error("the hub does not tell who joins groups and leaves them (hubs.presence)")]
+    NoPresence,
     /// The reason for closing connections is longer than [`MAX_REASON_BYTES`](crate::MAX_REASON_BYTES).
     #[error("a reason of {length} bytes is over the limit of {limit}; tell clients less")]
     ReasonTooLong {
@@ -136,6 +139,7 @@ impl Error {
                     .to_owned(),
             ),
             Self::TooManyGroups { .. }
+            | Self::NoPresence
             | Self::Name(_)
             | Self::NoSuchConnection(_)
             | Self::Disconnected(_)

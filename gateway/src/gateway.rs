@@ -172,6 +172,7 @@ impl GatewayBuilder {
                 retention: log.retention,
                 resume_window: log.resume_window,
                 volatile: log.volatile,
+                presence: log.presence,
             };
             shared
                 .backplane()

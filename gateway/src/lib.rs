@@ -50,9 +50,9 @@ pub use gateway::{Drained, Gateway, GatewayBuilder};
 pub use hub::{
     Arguments, BindError, Call, CallerClients, Census, Clients, Connected, Connection, ConnectionData,
     Context, Disconnected, Event, Filter, FromHook, FromInvocation, Groups, Hook, HookOutcome, Hub, HubError,
-    HubHandle, HubSettings, InGroup, IntoOutcome, IntoStream, Invoked, MAX_PAGE, MAX_REASON_BYTES, Method,
-    Needed, Next, NextHook, OfConnection, OfUser, Page, Question, Recipient, Recipients, Reply, Rest,
-    Resumed, State, StreamMethod, Transport, Upload, UploadError, marker,
+    HubHandle, HubSettings, InGroup, IntoOutcome, IntoStream, Invoked, MAX_PAGE, MAX_REASON_BYTES, Member,
+    MemberPage, Method, Needed, Next, NextHook, OfConnection, OfUser, Page, Question, Recipient, Recipients,
+    Reply, Rest, Resumed, State, StreamMethod, Transport, Upload, UploadError, marker,
 };
 pub use hubcast_backplane as backplane;
 pub use options::{

@@ -157,6 +157,9 @@ pub struct HubDefaults {
     /// Whether messages are pushed and not kept: cheaper, but what a node misses is lost, and no session can be resumed on
     /// another node, so that stateful reconnect is not offered.
     pub volatile: bool,
+    /// Whether clients may watch groups: each join and leave is then a message to those who do, which costs the backplane
+    /// one more entry of its log. See [`Context::watch`](crate::Context::watch). All nodes are to say the same.
+    pub presence: bool,
 }
 
 impl HubDefaults {
@@ -178,6 +181,7 @@ impl Default for HubDefaults {
             retention: log.retention,
             resume_window: log.resume_window,
             volatile: log.volatile,
+            presence: log.presence,
         }
     }
 }

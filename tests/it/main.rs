@@ -22,6 +22,7 @@ mod lifecycle;
 mod lost_connections;
 mod matrix;
 mod moves;
+mod presence;
 mod redis_outage;
 mod rest;
 mod rolling;

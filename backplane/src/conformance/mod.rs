@@ -11,6 +11,7 @@ pub mod history;
 pub mod once;
 pub mod order;
 pub mod ownership;
+pub mod presence;
 pub mod replays;
 pub mod requests;
 pub mod resume;

@@ -39,6 +39,10 @@ pub(super) struct State {
     pub(super) interest: HashMap<Topic, usize>,
     /// Who is connected, by group and user.
     pub(super) roll: Roll,
+    /// Whether it is told who joins groups and leaves them.
+    pub(super) presence: bool,
+    /// What this change has told of that.
+    pub(super) told: Vec<Delivery>,
     pub(super) tombstones: HashMap<ConnectionId, Instant>,
     versions: u64,
     /// What is published once, with the end of its life.
@@ -61,6 +65,8 @@ impl Hub {
         let (lane, items) = mpsc::channel(LANE_CAPACITY);
         let state = State {
             log: Log::new(options.clone()),
+            presence: options.presence,
+            told: Vec::new(),
             versions: 0,
             requests: HashMap::new(),
             connections: HashMap::new(),
@@ -87,7 +93,7 @@ impl Hub {
         envelope: &Arc<Envelope>,
         allowed: impl FnOnce(&mut Session) -> bool,
     ) -> Result<bool, BackplaneError> {
-        let room = self.lane.reserve().await.map_err(|_| BackplaneError::Closed)?;
+        let room = self.room().await?;
         let mut state = self.state.lock();
         let Some(connection) = state.connections.get_mut(id) else {
             return Ok(false);
@@ -120,8 +126,7 @@ impl Hub {
                 if claim && state.claim(&self.node, connection) != Claim::Claimed {
                     return None;
                 }
-                let at = state.log.next();
-                let known = state.connections.get_mut(&connection.id)?;
+                let known = state.connections.get(&connection.id)?;
                 if known.parked.is_some() {
                     return None;
                 }
@@ -129,10 +134,13 @@ impl Hub {
                 if let Some(user) = &known.user {
                     groups = state.roll.user_groups(user);
                 }
+                let entered = state.enter(&connection.id, joined)?;
+                let at = state.log.next(); // of the entry of this change
                 if let Some(kept) = &connection.state {
+                    let known = state.connections.get_mut(&connection.id)?;
                     known.session = Some(Session::new(kept.clone(), &self.epoch, at));
                 }
-                state.enter(&connection.id, joined)
+                Some(entered)
             })
             .await?;
         let position = Position {
@@ -154,7 +162,7 @@ impl Hub {
                 connection.parked.is_none(),
             );
             let topic = Topic::Group(group.clone());
-            state.roll.list(&topic, id);
+            state.list(&topic, id);
             if real && owned {
                 state.gain(topic.clone());
             }
@@ -168,7 +176,8 @@ impl Hub {
             let connection = state.connections.get_mut(id)?;
             let (real, owned) = (connection.groups.remove(group), connection.parked.is_none());
             let topic = Topic::Group(group.clone());
-            state.roll.unlist(&topic, id);
+            let user = connection.user.clone();
+            state.unlist(&topic, id, user.as_ref());
             if real && owned {
                 state.lose(&topic);
             }
@@ -189,13 +198,15 @@ impl Hub {
         }
     }
 
-    pub(super) fn remove(&self, id: &ConnectionId, tombstone: Duration) -> bool {
-        let mut state = self.state.lock();
-        let removed = state.take_owned(id);
-        if removed {
-            state.tombstones.insert(id.clone(), Instant::now() + tombstone);
-        }
-        removed
+    pub(super) async fn remove(&self, id: &ConnectionId, tombstone: Duration) -> bool {
+        self.removing(|state| {
+            let removed = state.take_owned(id);
+            if removed {
+                state.tombstones.insert(id.clone(), Instant::now() + tombstone);
+            }
+            removed
+        })
+        .await
     }
 
     pub(super) fn read(&self, topic: &Topic, after: Offset, limit: usize) -> LogRead {
@@ -208,13 +219,13 @@ impl Hub {
 
     /// Waits until the sink was given everything up to now.
     pub(super) async fn handed_on(&self) -> Result<Offset, BackplaneError> {
-        let room = self.lane.reserve().await.map_err(|_| BackplaneError::Closed)?;
+        let room = self.room().await?;
         let (done, given) = oneshot::channel();
         let offset = {
             let state = self.state.lock();
             room.send(Item {
-                delivery: None,
                 done: Some(done),
+                ..Item::default()
             });
             state.log.last()
         };
@@ -238,21 +249,21 @@ impl Hub {
     }
 
     /// Removes parked connections whose time is up.
-    pub(super) fn remove_expired(&self, tombstone: Duration) -> Vec<ConnectionRecord> {
+    pub(super) async fn remove_expired(&self, tombstone: Duration) -> Vec<ConnectionRecord> {
         let now = Instant::now();
-        let mut state = self.state.lock();
         let up = |(id, connection): (&ConnectionId, &Connection)| {
-            connection
-                .parked
-                .is_some_and(|end| end <= now)
-                .then(|| connection.record(id))
+            let over = connection.parked.is_some_and(|end| end <= now);
+            over.then(|| connection.record(id))
         };
-        let expired: Vec<_> = state.connections.iter().filter_map(up).collect();
-        for connection in &expired {
-            state.take(&connection.id);
-            state.tombstones.insert(connection.id.clone(), now + tombstone);
-        }
-        expired
+        self.removing(|state| {
+            let expired: Vec<_> = state.connections.iter().filter_map(up).collect();
+            for connection in &expired {
+                state.take(&connection.id);
+                state.tombstones.insert(connection.id.clone(), now + tombstone);
+            }
+            expired
+        })
+        .await
     }
 
     /// Applies a change of membership, logs it in the same step and waits until the sink was given it.
@@ -261,7 +272,7 @@ impl Hub {
         id: &ConnectionId,
         apply: impl FnOnce(&mut State) -> Option<Change>,
     ) -> Result<Offset, BackplaneError> {
-        let room = self.lane.reserve().await.map_err(|_| BackplaneError::Closed)?;
+        let room = self.room().await?;
         let (done, given) = oneshot::channel();
         let offset = {
             let mut state = self.state.lock();
@@ -285,10 +296,16 @@ impl Hub {
                     self.options.retention_messages,
                 );
             }
+            let told = std::mem::take(&mut state.told);
             if !change.owned {
-                return Ok(offset); // nobody here is to hear of it
+                room.send(Item {
+                    told,
+                    ..Item::default()
+                }); // nobody here is to hear of the change itself
+                return Ok(offset);
             }
             room.send(Item {
+                told,
                 delivery: Some(change.delivery(id.clone(), offset)),
                 done: Some(done),
             });
@@ -386,7 +403,7 @@ impl State {
         let user = connection.user.clone().map(Topic::User);
         let mut topics: Vec<_> = std::iter::once(Topic::All).chain(user).collect();
         if let Some(user) = topics.get(1) {
-            self.roll.list(user, id);
+            self.list(user, id);
         }
         if first {
             topics.iter().for_each(|topic| self.gain(topic.clone()));
@@ -397,7 +414,7 @@ impl State {
             if known.groups.insert(group.clone()) {
                 self.gain(topic.clone());
             }
-            self.roll.list(&topic, id);
+            self.list(&topic, id);
             topics.push(topic);
         }
         topics.push(Topic::Connection(id.clone()));
@@ -434,7 +451,9 @@ impl State {
             return false;
         };
         let topics = connection.topics();
-        topics.iter().for_each(|topic| self.roll.unlist(topic, id));
+        for topic in &topics {
+            self.unlist(topic, id, connection.user.as_ref());
+        }
         if connection.parked.is_none() {
             let gained = |topic: &&Topic| connection.entered || matches!(topic, Topic::Group(_));
             topics.iter().filter(gained).for_each(|topic| self.lose(topic));

@@ -14,7 +14,10 @@ use crate::wire::Envelope;
 const BATCH: usize = 256;
 
 /// What waits for the sink.
+#[derive(Default)]
 pub(super) struct Item {
+    /// What a change brings with it: presence messages, before the change itself.
+    pub(super) told: Vec<Delivery>,
     /// Nothing for one that only asks how far the sink is.
     pub(super) delivery: Option<Delivery>,
     /// Told once the sink was given the delivery.
@@ -30,7 +33,7 @@ impl Item {
         };
         Self {
             delivery: Some(Delivery::Message(message)),
-            done: None,
+            ..Self::default()
         }
     }
 }
@@ -51,13 +54,15 @@ pub(super) async fn run_lane(
         if received == 0 {
             return;
         }
-        let (deliveries, done): (Vec<_>, Vec<_>) =
-            batch.drain(..).map(|item| (item.delivery, item.done)).unzip();
-        let deliveries: Vec<_> = deliveries.into_iter().flatten().collect();
+        let (mut deliveries, mut done) = (Vec::with_capacity(batch.len()), Vec::new());
+        for item in batch.drain(..) {
+            deliveries.extend(item.told.into_iter().chain(item.delivery));
+            done.extend(item.done);
+        }
         if !deliveries.is_empty() {
             sink.deliver(&deliveries);
         }
-        for done in done.into_iter().flatten() {
+        for done in done {
             let _ = done.send(()); // the caller may have stopped waiting
         }
     }

@@ -77,10 +77,13 @@ impl Log {
         self.last
     }
 
-    /// Takes an offset for an entry that is not kept.
-    pub(super) fn skip(&mut self) -> Offset {
-        self.last += 1;
-        self.last
+    /// Appends a message. A volatile hub keeps none: it takes an offset only.
+    pub(super) fn publish(&mut self, topic: &Topic, envelope: &Arc<Envelope>) -> Offset {
+        if self.options.volatile {
+            self.last += 1;
+            return self.last;
+        }
+        self.append(topic, Some(Arc::clone(envelope)))
     }
 
     /// Drops a topic that will never be used again.

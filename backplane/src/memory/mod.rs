@@ -218,7 +218,7 @@ impl Backplane for MemoryBackplane {
         connection: &'a ConnectionId,
         tombstone: Duration,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
-        async move { Ok(self.hub(hub)?.remove(connection, tombstone)) }.boxed()
+        async move { Ok(self.hub(hub)?.remove(connection, tombstone).await) }.boxed()
     }
 
     fn join<'a>(
@@ -309,7 +309,7 @@ impl Sweeps {
             let Some(service) = self.service.load_full() else {
                 continue;
             };
-            for connection in self.hub.remove_expired(TOMBSTONE) {
+            for connection in self.hub.remove_expired(TOMBSTONE).await {
                 service.orphan_removed(&self.name, connection);
             }
         }

@@ -7,20 +7,46 @@ use tokio::time::Instant;
 
 use super::hub::{Hub, State};
 use super::lane::Item;
+use crate::backplane::{Delivery, Message};
 use crate::error::BackplaneError;
 use crate::once::{Once, Published};
 use crate::position::Offset;
-use crate::topic::Topic;
+use crate::presence;
+use crate::topic::{ConnectionId, GroupName, Topic, UserId};
 use crate::wire::Envelope;
 
 impl Hub {
+    /// Waits for room in the lane.
+    pub(super) async fn room(&self) -> Result<mpsc::Permit<'_, Item>, BackplaneError> {
+        self.lane.reserve().await.map_err(|_| BackplaneError::Closed)
+    }
+
+    /// Removes connections, and hands on in the same step what is told of that.
+    pub(super) async fn removing<T>(&self, remove: impl FnOnce(&mut State) -> T) -> T {
+        // Nothing is told where the hub does not, nor behind the end of the lane.
+        let room = match self.options.presence {
+            true => self.room().await.ok(),
+            false => None,
+        };
+        let mut state = self.state.lock();
+        let removed = remove(&mut state);
+        let told = std::mem::take(&mut state.told);
+        if let Some(room) = room {
+            room.send(Item {
+                told,
+                ..Item::default()
+            });
+        }
+        removed
+    }
+
     pub(super) async fn publish(
         &self,
         topic: &Topic,
         envelope: &Arc<Envelope>,
     ) -> Result<Option<Offset>, BackplaneError> {
         // Waiting for room comes before the lock: entries then reach the lane in the order of their offsets.
-        let room = self.lane.reserve().await.map_err(|_| BackplaneError::Closed)?;
+        let room = self.room().await?;
         Ok(self.append(&mut self.state.lock(), room, topic, envelope))
     }
 
@@ -31,7 +57,7 @@ impl Hub {
         envelope: &Arc<Envelope>,
         once: &Once,
     ) -> Result<Published, BackplaneError> {
-        let room = self.lane.reserve().await.map_err(|_| BackplaneError::Closed)?;
+        let room = self.room().await?;
         let mut state = self.state.lock();
         let now = Instant::now();
         match state.requests.get(&once.key) {
@@ -65,14 +91,43 @@ impl Hub {
             }
             topic => state.interest.contains_key(topic),
         };
-        let kept = (!self.options.volatile).then(|| Arc::clone(envelope));
-        let offset = match kept {
-            Some(kept) => state.log.append(topic, Some(kept)),
-            None => state.log.skip(),
-        };
+        let offset = state.log.publish(topic, envelope);
         if receivers {
             room.send(Item::message(topic, offset, envelope));
         }
         Some(offset)
+    }
+}
+
+impl State {
+    pub(super) fn list(&mut self, topic: &Topic, id: &ConnectionId) {
+        if self.roll.list(topic, id) {
+            let user = self.connections.get(id).and_then(|known| known.user.clone());
+            self.announce(true, topic, id, user.as_ref());
+        }
+    }
+
+    pub(super) fn unlist(&mut self, topic: &Topic, id: &ConnectionId, user: Option<&UserId>) {
+        if self.roll.unlist(topic, id) {
+            self.announce(false, topic, id, user);
+        }
+    }
+
+    /// Tells those who watch a group that a connection came or went: part of the change itself.
+    fn announce(&mut self, joined: bool, topic: &Topic, connection: &ConnectionId, user: Option<&UserId>) {
+        let Topic::Group(group) = topic else { return };
+        if !self.presence || group.is_reserved() {
+            return;
+        }
+        let envelope = Arc::new(presence::message(joined, group, connection, user));
+        let topic = Topic::Group(GroupName::presence_of(group));
+        let offset = self.log.publish(&topic, &envelope);
+        if self.interest.contains_key(&topic) {
+            self.told.push(Delivery::Message(Message {
+                topic,
+                offset,
+                envelope,
+            }));
+        }
     }
 }

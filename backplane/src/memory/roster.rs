@@ -12,7 +12,7 @@ use super::MemoryBackplane;
 use super::hub::State;
 use crate::backplane::ConnectionRecord;
 use crate::error::BackplaneError;
-use crate::roster::{Census, Members, Parked, ParkedCursor, Roster, USER_GROUP_TTL};
+use crate::roster::{Census, Members, Parked, ParkedCursor, Present, Roster, USER_GROUP_TTL};
 use crate::topic::{ConnectionId, GroupName, HubName, Topic, UserId};
 
 /// The connections of groups and users, and the groups that users' connections are to join.
@@ -28,24 +28,27 @@ pub(super) struct Roll {
 }
 
 impl Roll {
-    pub(super) fn list(&mut self, topic: &Topic, id: &ConnectionId) {
+    /// `false` where it was listed.
+    pub(super) fn list(&mut self, topic: &Topic, id: &ConnectionId) -> bool {
         let groups = &mut self.groups;
         let members = self.members.entry(topic.clone()).or_insert_with(|| {
-            *groups += u64::from(matches!(topic, Topic::Group(_)));
+            *groups += u64::from(is_counted(topic));
             BTreeSet::new()
         });
-        members.insert(id.clone());
+        members.insert(id.clone())
     }
 
-    pub(super) fn unlist(&mut self, topic: &Topic, id: &ConnectionId) {
+    /// `false` where it was not listed.
+    pub(super) fn unlist(&mut self, topic: &Topic, id: &ConnectionId) -> bool {
         let Some(members) = self.members.get_mut(topic) else {
-            return;
+            return false;
         };
-        members.remove(id);
+        let listed = members.remove(id);
         if members.is_empty() {
             self.members.remove(topic);
-            self.groups -= u64::from(matches!(topic, Topic::Group(_)));
+            self.groups -= u64::from(is_counted(topic));
         }
+        listed
     }
 
     pub(super) fn user_groups(&self, user: &UserId) -> Vec<GroupName> {
@@ -112,7 +115,24 @@ impl Roll {
     }
 }
 
+/// Whether a topic is a group that a census counts.
+fn is_counted(topic: &Topic) -> bool {
+    matches!(topic, Topic::Group(group) if !group.is_reserved())
+}
+
 impl State {
+    fn present(&self, group: &GroupName, after: Option<&ConnectionId>, limit: usize) -> Vec<Present> {
+        let page = self.roll.page(Members::Group(group), after, limit);
+        let present = |connection: ConnectionId| Present {
+            user: self
+                .connections
+                .get(&connection)
+                .and_then(|known| known.user.clone()),
+            connection,
+        };
+        page.into_iter().map(present).collect()
+    }
+
     fn parked(&self, of: Option<Members<'_>>) -> Vec<ConnectionId> {
         let within = of.map(|of| self.roll.of(of));
         let listed = |id: &ConnectionId| within.is_none_or(|ids| ids.is_some_and(|ids| ids.contains(id)));
@@ -174,6 +194,16 @@ impl Roster for MemoryBackplane {
         self.with_state(hub, move |state| state.roll.page(of, after, limit))
     }
 
+    fn present<'a>(
+        &'a self,
+        hub: &'a HubName,
+        group: &'a GroupName,
+        after: Option<&'a ConnectionId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Present>, BackplaneError>> {
+        self.with_state(hub, move |state| state.present(group, after, limit))
+    }
+
     fn groups<'a>(
         &'a self,
         hub: &'a HubName,
@@ -182,8 +212,9 @@ impl Roster for MemoryBackplane {
         self.with_state(hub, move |state| {
             let known = state.connections.get(connection);
             let mut groups: Vec<_> = known
-                .map(|known| known.groups.iter().cloned().collect())
-                .unwrap_or_default();
+                .into_iter()
+                .flat_map(|known| known.groups.iter().filter(|group| !group.is_reserved()).cloned())
+                .collect();
             groups.sort();
             groups
         })
@@ -258,6 +289,12 @@ impl Roster for MemoryBackplane {
         connection: &'a ConnectionId,
         tombstone: Duration,
     ) -> BoxFuture<'a, Result<Option<ConnectionRecord>, BackplaneError>> {
-        self.with_state(hub, move |state| state.remove_parked(connection, tombstone))
+        async move {
+            let hub = self.hub(hub)?;
+            Ok(hub
+                .removing(|state| state.remove_parked(connection, tombstone))
+                .await)
+        }
+        .boxed()
     }
 }

@@ -113,6 +113,11 @@ impl HubKeys {
         format!("{}:connection:{id}", self.base)
     }
 
+    /// Key of a connection, when followed by its id.
+    pub(super) fn connection_prefix(&self) -> String {
+        format!("{}:connection:", self.base)
+    }
+
     /// Set: the groups of a connection.
     pub(super) fn groups(&self, id: &ConnectionId) -> String {
         format!("{}:groups:{id}", self.base)
@@ -133,7 +138,7 @@ impl HubKeys {
         format!("{}:parked", self.base)
     }
 
-    /// Set: the groups that have connections.
+    /// Set: the groups that have connections, but reserved ones.
     pub(super) fn group_names(&self) -> String {
         format!("{}:group-names", self.base)
     }

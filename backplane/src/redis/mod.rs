@@ -143,10 +143,11 @@ impl RedisBackplane {
     ) -> Result<(), BackplaneError> {
         let inner = &self.inner;
         let (keys, node) = (inner.keys.hub(&name), inner.options.node.clone());
-        let scripts = HubScripts { keys, node, options };
+        let scripts = HubScripts::new(keys, node, options);
         let extent = scripts.extent(&inner.commands).await?;
         let (hub, pushes) = Hub::new(name.clone(), scripts, &extent, inner.options.lane_capacity);
         inner.note_hub(&hub).await?;
+        inner.note_presence(&hub).await?;
         {
             let mut hubs = inner.hubs.write();
             if hubs.contains_key(&name) {

@@ -236,6 +236,7 @@ impl Inner {
     pub(super) async fn register_hub(&self, hub: &Hub) -> Result<(u64, u64), BackplaneError> {
         let (mut registered, mut refused) = (0, 0);
         let _gate = hub.gate.write().await;
+        self.note_presence(hub).await?;
         let registrations = hub.local.lock().registrations();
         for registrations in registrations.chunks(REGISTRATIONS) {
             let call = |r: &super::local::Registration| {
@@ -255,6 +256,17 @@ impl Inner {
     pub(super) async fn note_hub(&self, hub: &Hub) -> Result<(), BackplaneError> {
         let mut command = redis::cmd("SADD");
         command.arg(self.keys.hubs()).arg(hub.name.as_str());
+        self.commands.command(&command, Repeat::Safe).await.map(drop)
+    }
+
+    /// Lets those of them that don't serve the hub tell of who goes.
+    pub(super) async fn note_presence(&self, hub: &Hub) -> Result<(), BackplaneError> {
+        if hub.scripts.presence.is_empty() {
+            return Ok(());
+        }
+        let mut command = redis::cmd("HSET");
+        let (log, presence) = (hub.scripts.keys.log(), &hub.scripts.presence);
+        command.arg(log).arg("presence").arg(presence);
         self.commands.command(&command, Repeat::Safe).await.map(drop)
     }
 

@@ -3,12 +3,14 @@
 use bytes::Bytes;
 
 use super::commands::{Commands, Repeat};
+use super::keys::HubKeys;
 use super::link::{decode, malformed};
 use super::script::{HubScripts, Invocation, Name};
+use crate::backplane::HubOptions;
 use crate::error::BackplaneError;
 use crate::once::{Once, Published};
 use crate::position::Offset;
-use crate::topic::Topic;
+use crate::topic::{NodeId, Topic};
 
 impl HubScripts {
     /// Publishes to each topic; nothing for a connection that nobody owns.
@@ -43,7 +45,7 @@ impl HubScripts {
         } else {
             self.keys.topic_channel(&key)
         };
-        let kept = if self.options.volatile { 0 } else { self.kept() };
+        let kept = self.kept_messages();
         let call = Invocation::new(Name::PublishOnce, keys).arg(channel).arg(key);
         let call = self
             .entry_arguments(call, entry, kept)
@@ -66,7 +68,33 @@ impl HubScripts {
         } else {
             Invocation::new(Name::Publish, keys).arg(self.keys.topic_channel(&key))
         };
-        let kept = if self.options.volatile { 0 } else { self.kept() };
+        let kept = self.kept_messages();
         self.entry_arguments(call.arg(key), entry.clone(), kept)
+    }
+
+    /// As [`HubScripts::kept`] of messages, which a volatile hub does not keep.
+    fn kept_messages(&self) -> u128 {
+        if self.options.volatile { 0 } else { self.kept() }
+    }
+
+    pub(super) fn new(keys: HubKeys, node: NodeId, options: HubOptions) -> Self {
+        let mut scripts = Self {
+            keys,
+            node,
+            options,
+            presence: String::new(),
+        };
+        if scripts.options.presence {
+            scripts.presence = scripts.presence_argument();
+        }
+        scripts
+    }
+
+    fn presence_argument(&self) -> String {
+        let keys = &self.keys;
+        let (log, stream, tail) = (keys.log(), keys.stream(""), keys.tail(""));
+        let (channel, kept) = (keys.topic_channel(""), self.kept_messages());
+        let (life, tail_life) = (self.options.retention.as_millis().max(1), self.tail_life_ms());
+        format!("{log}\n{stream}\n{tail}\n{channel}\n{kept}\n{life}\n{tail_life}")
     }
 }

@@ -11,7 +11,7 @@ use super::hub::Hub;
 use super::inner::Inner;
 use super::link::decode;
 use super::script::{HubScripts, Invocation, Name};
-use crate::backplane::ConnectionRecord;
+use crate::backplane::{ConnectionRecord, HubOptions};
 use crate::error::BackplaneError;
 use crate::topic::{ConnectionId, HubName, NodeId, Topic};
 
@@ -51,6 +51,7 @@ impl HubScripts {
             .arg(self.keys.group_prefix())
             .arg(self.keys.user_prefix())
             .arg(if tells { "1" } else { "0" })
+            .arg(self.presence.clone())
     }
 }
 
@@ -87,16 +88,25 @@ impl Inner {
         Ok(Some(connections))
     }
 
+    /// The scripts of a dead node's hub, which this one need not serve.
+    async fn scripts_of(&self, hub: &HubName, dead: &NodeId) -> Result<HubScripts, BackplaneError> {
+        let keys = self.keys.hub(hub);
+        if let Some(known) = self.find_hub(hub.as_str()) {
+            let options = known.scripts.options.clone();
+            return Ok(HubScripts::new(keys, dead.clone(), options));
+        }
+        let mut command = redis::cmd("HGET");
+        command.arg(keys.log()).arg("presence");
+        let presence: Option<String> = decode(self.commands.command(&command, Repeat::Safe).await?)?;
+        Ok(HubScripts {
+            presence: presence.unwrap_or_default(),
+            ..HubScripts::new(keys, dead.clone(), HubOptions::default())
+        })
+    }
+
     /// Parks a dead node's resumable connections and removes the others.
     async fn reap_hub(&self, hub: &HubName, dead: &NodeId) -> Result<usize, BackplaneError> {
-        let scripts = HubScripts {
-            keys: self.keys.hub(hub),
-            node: dead.clone(),
-            options: self
-                .find_hub(hub.as_str())
-                .map(|hub| hub.scripts.options.clone())
-                .unwrap_or_default(),
-        };
+        let scripts = self.scripts_of(hub, dead).await?;
         let mut command = redis::cmd("SMEMBERS");
         command.arg(scripts.keys.node(dead));
         let ids: Vec<String> = decode(self.commands.command(&command, Repeat::Safe).await?)?;

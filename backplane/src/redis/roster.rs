@@ -18,7 +18,7 @@ use super::link::{decode, items, malformed};
 use super::script::{Invocation, Name, group_names};
 use crate::backplane::ConnectionRecord;
 use crate::error::BackplaneError;
-use crate::roster::{Census, Members, Parked, ParkedCursor, Roster, USER_GROUP_TTL};
+use crate::roster::{Census, Members, Parked, ParkedCursor, Present, Roster, USER_GROUP_TTL};
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, UserId};
 
 /// Parked connections that are looked at in one round trip.
@@ -66,6 +66,28 @@ impl Inner {
             parked: *parked,
             groups: *groups,
         })
+    }
+
+    async fn present(
+        &self,
+        hub: &Hub,
+        group: &GroupName,
+        after: Option<&ConnectionId>,
+        limit: usize,
+    ) -> Result<Vec<Present>, BackplaneError> {
+        let keys = &hub.scripts.keys;
+        let call = Invocation::new(Name::Present, vec![keys.members(Members::Group(group))])
+            .arg(behind(after))
+            .number(limit as u128)
+            .arg(keys.connection_prefix());
+        let found: Vec<(String, String)> = decode(self.commands.script(&call, Repeat::Safe).await?)?;
+        let present = |(id, user): (String, String)| {
+            Some(Present {
+                connection: ConnectionId::parse(id).ok()?,
+                user: UserId::parse(user).ok(),
+            })
+        };
+        Ok(found.into_iter().filter_map(present).collect())
     }
 
     async fn parked(
@@ -122,6 +144,11 @@ impl Inner {
         let call = Invocation::new(Name::UserGroups, keys).arg(group);
         self.commands.script(&call, Repeat::Safe).await
     }
+}
+
+/// Where a page of a sorted set without scores begins.
+fn behind(after: Option<&ConnectionId>) -> String {
+    after.map_or("-".to_owned(), |after| format!("({after}"))
 }
 
 /// The whole of a short sorted set.
@@ -183,12 +210,26 @@ impl Roster for RedisBackplane {
             let mut command = redis::cmd("ZRANGEBYLEX");
             command
                 .arg(hub.scripts.keys.members(of))
-                .arg(after.map_or("-".to_owned(), |after| format!("({after}")))
+                .arg(behind(after))
                 .arg("+")
                 .arg("LIMIT")
                 .arg(0)
                 .arg(limit);
             Ok(connections(self.inner.query(&command).await?))
+        }
+        .boxed()
+    }
+
+    fn present<'a>(
+        &'a self,
+        hub: &'a HubName,
+        group: &'a GroupName,
+        after: Option<&'a ConnectionId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Present>, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            self.inner.present(&hub, group, after, limit).await
         }
         .boxed()
     }

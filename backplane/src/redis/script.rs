@@ -46,11 +46,12 @@ pub(super) enum Name {
     Parked,
     Census,
     Restate,
+    Present,
 }
 
 const LOG: &str = include_str!("scripts/log.lua");
 /// In the order of [`Name`].
-const TEXTS: [&str; 27] = [
+const TEXTS: [&str; 28] = [
     include_str!("scripts/publish.lua"),
     include_str!("scripts/publish_direct.lua"),
     include_str!("scripts/claim.lua"),
@@ -78,6 +79,7 @@ const TEXTS: [&str; 27] = [
     include_str!("scripts/parked.lua"),
     include_str!("scripts/census.lua"),
     include_str!("scripts/restate.lua"),
+    include_str!("scripts/present.lua"),
 ];
 
 /// The scripts as they are called on one run of one server.
@@ -188,6 +190,8 @@ pub(super) struct HubScripts {
     pub(super) keys: HubKeys,
     pub(super) node: NodeId,
     pub(super) options: HubOptions,
+    /// What `announce` takes: nothing where the hub does not tell of who comes and goes.
+    pub(super) presence: String,
 }
 
 impl HubScripts {
@@ -242,7 +246,8 @@ impl HubScripts {
             .arg(connection.state.as_ref().map(marked).unwrap_or_default());
         let call = self
             .membership_arguments(call, id, Change::Joined, &topics)
-            .arg(self.keys.group_prefix());
+            .arg(self.keys.group_prefix())
+            .arg(self.presence.clone());
         let call = joined
             .iter()
             .fold(call, |call, group| call.arg(group.to_string()));
@@ -283,7 +288,9 @@ impl HubScripts {
             .arg(id.to_string())
             .arg(group.to_string())
             .arg(self.membership(id, change, std::slice::from_ref(&topic), true));
-        let call = self.membership_arguments(call, id, change, &[topic]);
+        let call = self
+            .membership_arguments(call, id, change, &[topic])
+            .arg(self.presence.clone());
         let changed: Option<(String, Offset)> = decode(commands.script(&call, Repeat::Safe).await?)?;
         Ok(changed.map(|(epoch, offset)| place(&epoch, offset)))
     }
@@ -322,7 +329,8 @@ impl HubScripts {
             .arg(user_text(user))
             .arg(if entered { "1" } else { "0" })
             .arg(self.keys.group_prefix())
-            .arg(self.keys.user_prefix());
+            .arg(self.keys.user_prefix())
+            .arg(self.presence.clone());
         groups
             .iter()
             .fold(call, |call, group| call.arg(group.to_string()))
@@ -458,7 +466,7 @@ impl HubScripts {
     }
 
     /// A topic's newest offset is remembered for an hour at least, so that late readers are refused for a reason.
-    fn tail_life_ms(&self) -> u128 {
+    pub(super) fn tail_life_ms(&self) -> u128 {
         (self.options.retention.as_millis() * 4).max(3_600_000)
     }
 }
@@ -468,7 +476,7 @@ fn marked(state: &State) -> Bytes {
     [b"s", state.as_ref()].concat().into()
 }
 
-/// Groups as the server names them.
+/// Groups as the server names them, without reserved ones.
 pub(super) fn group_names(names: &[String]) -> Vec<GroupName> {
     names
         .iter()

@@ -134,7 +134,7 @@ impl Inner {
             changes: changes.unwrap_or(0),
             groups: groups
                 .iter()
-                .filter_map(|group| GroupName::parse(group).ok())
+                .filter_map(|group| GroupName::from_node(group).ok())
                 .collect(),
         }))
     }

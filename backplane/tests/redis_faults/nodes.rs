@@ -7,7 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use hubcast_backplane::conformance::{Recorder, Witness, eventually, group, open, record};
 use hubcast_backplane::redis::RedisBackplane;
-use hubcast_backplane::{Backplane, BackplaneError, Claim, ConnectionRecord, NodeService, Status, Topic};
+use hubcast_backplane::{
+    Backplane, BackplaneError, Claim, ConnectionRecord, GroupName, HubName, HubOptions, LogRead, NodeService,
+    Status, Topic,
+};
 use tokio::time::Instant;
 
 use crate::support::RedisServer;
@@ -106,6 +109,62 @@ async fn a_dead_node_is_removed_once_by_one_survivor() {
         nodes[0].claim(&members[0].hub, &found[0]).await.unwrap(),
         Claim::Closed
     );
+}
+
+#[tokio::test]
+async fn a_survivor_that_does_not_serve_the_hub_tells_who_leaves() {
+    let server = RedisServer::start().await;
+    let mut options = server.options("survivor");
+    options.lease = Duration::from_millis(600);
+    let survivor = RedisBackplane::connect(options).await.unwrap();
+    let witness = Witness::of(&survivor);
+    let hub = HubName::parse("presence").unwrap();
+    let telling = HubOptions {
+        presence: true,
+        ..HubOptions::default()
+    };
+    let (served, mut options) = (hub.clone(), server.options("dead"));
+    options.lease = Duration::from_millis(600);
+    let connection = record(Some("ann"));
+    let (id, told) = (connection.id.clone(), telling.clone());
+    let died = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let position = runtime.block_on(async {
+            let node = RedisBackplane::connect(options).await.unwrap();
+            let sink = Arc::new(Recorder::default());
+            node.open_hub(served.clone(), told, sink).await.unwrap();
+            let position = node.position(&served).await.unwrap();
+            node.enter(&served, &connection, true).await.unwrap();
+            for _ in 0..2 {
+                node.join(&served, &connection.id, &group("g")).await.unwrap();
+            }
+            std::mem::forget(node);
+            position
+        });
+        runtime.shutdown_background();
+        position
+    });
+    let position = tokio::task::spawn_blocking(|| died.join().unwrap())
+        .await
+        .unwrap();
+    eventually("the connection is removed", async || {
+        (witness.orphans().len() == 1).then_some(())
+    })
+    .await;
+    let sink = Arc::new(Recorder::default());
+    survivor.open_hub(hub.clone(), telling, sink).await.unwrap();
+    let topic = Topic::Group(GroupName::presence_of(&group("g")));
+    let read = survivor.read(&hub, &topic, &position, 10).await.unwrap();
+    let LogRead::Exact(messages) = read else {
+        panic!("{read:?}")
+    };
+    let told: Vec<_> = messages
+        .iter()
+        .map(|message| String::from_utf8_lossy(&message.envelope.arguments[0]))
+        .collect();
+    let expected = ["join", "leave"]
+        .map(|event| format!(r#"{{"event":"{event}","group":"g","connectionId":"{id}","userId":"ann"}}"#));
+    assert_eq!(told, expected);
 }
 
 #[tokio::test]

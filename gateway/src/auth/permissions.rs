@@ -1,4 +1,4 @@
-//! What a client may do by itself: join groups and send, where no hub code decides.
+//! What a client may do by itself: join groups, watch them and send, where no hub code decides.
 
 /// What the roles of a client permit in hubs without code of their own.
 ///
@@ -8,6 +8,8 @@
 /// | `hubcast.join.GROUP` | joining and leaving that group |
 /// | `hubcast.send` | sending to every group, to every user and to all |
 /// | `hubcast.send.GROUP` | sending to that group |
+/// | `hubcast.watch` | watching every group: who is in it, who comes and goes |
+/// | `hubcast.watch.GROUP` | watching that group |
 /// | `webpubsub.joinLeaveGroup` | as `hubcast.join` |
 /// | `webpubsub.joinLeaveGroup.GROUP` | joining and leaving that group |
 /// | `webpubsub.sendToGroup` | sending to every group |
@@ -29,6 +31,7 @@
 pub struct Permissions<'a> {
     join: Groups<'a>,
     send: Groups<'a>,
+    watch: Groups<'a>,
     everybody: bool,
 }
 
@@ -49,12 +52,15 @@ impl<'a> Permissions<'a> {
                 self.send.all = true;
                 self.everybody = true;
             }
+            "hubcast.watch" => self.watch.all = true,
             "webpubsub.sendToGroup" => self.send.all = true,
             _ => {
                 if let Some(pattern) = role.strip_prefix("hubcast.join.") {
                     self.join.add_pattern(pattern);
                 } else if let Some(pattern) = role.strip_prefix("hubcast.send.") {
                     self.send.add_pattern(pattern);
+                } else if let Some(pattern) = role.strip_prefix("hubcast.watch.") {
+                    self.watch.add_pattern(pattern);
                 } else if let Some(group) = role.strip_prefix("webpubsub.joinLeaveGroup.") {
                     self.join.names.push(group);
                 } else if let Some(group) = role.strip_prefix("webpubsub.sendToGroup.") {
@@ -68,6 +74,13 @@ impl<'a> Permissions<'a> {
     #[must_use]
     pub fn may_join(&self, group: &str) -> bool {
         self.join.hold(group)
+    }
+
+    /// Whether the client may watch a group: be told who is in it, and who comes and goes. It need not be in it, and may
+    /// not join it for that.
+    #[must_use]
+    pub fn may_watch(&self, group: &str) -> bool {
+        self.watch.hold(group)
     }
 
     /// Whether the client may send to a group.
@@ -127,12 +140,19 @@ mod tests {
             &[][..],
             &["admin", "hubcast", "hubcast.", "hubcast.joins", "hubcast.join."],
             &["Hubcast.Join", "HUBCAST.SEND", " hubcast.join", "hubcast.join "],
+            &[
+                "hubcast.watch.",
+                "hubcast.Watch",
+                "hubcast.watcher",
+                "webpubsub.watch",
+            ],
             &["webpubsub", "webpubsub.joinLeaveGroup.", "webpubsub.sendtogroup"],
         ] {
             let permissions = Permissions::of(roles.iter().copied());
             for group in ["a", "*", " ", "join"] {
                 assert!(!permissions.may_join(group), "{roles:?} {group}");
                 assert!(!permissions.may_send_to_group(group), "{roles:?} {group}");
+                assert!(!permissions.may_watch(group), "{roles:?} {group}");
             }
             assert!(!permissions.may_send_to_all() && !permissions.may_send_to_users());
         }
@@ -147,6 +167,11 @@ mod tests {
         assert!(send.may_send_to_all() && send.may_send_to_users());
         let groups = Permissions::of(["webpubsub.sendToGroup"]);
         assert!(groups.may_send_to_group("a") && !groups.may_send_to_all() && !groups.may_send_to_users());
+        let watch = Permissions::of(["hubcast.watch"]);
+        assert!(watch.may_watch("a") && !watch.may_join("a") && !watch.may_send_to_group("a"));
+        assert!(!join.may_watch("a") && !send.may_watch("a") && !groups.may_watch("a"));
+        let some = Permissions::of(["hubcast.watch.a", "hubcast.watch.b*"]);
+        assert!(some.may_watch("a") && some.may_watch("bc") && !some.may_watch("ac"));
         let one = Permissions::of(["hubcast.send.a"]);
         assert!(one.may_send_to_group("a") && !one.may_send_to_group("b") && !one.may_send_to_all());
     }

@@ -266,7 +266,8 @@ impl Settings {
         if matches!(self.values.get("demo"), Some((Value::Boolean(true), _))) {
             let anonymous = (Value::Boolean(true), Origin::DemoMode);
             self.values.entry("auth.allow_anonymous").or_insert(anonymous);
-            let roles = ["hubcast.join", "hubcast.send"].map(|role| Value::String(role.to_owned()));
+            let roles =
+                ["hubcast.join", "hubcast.send", "hubcast.watch"].map(|role| Value::String(role.to_owned()));
             let roles = (Value::Array(roles.into()), Origin::DemoMode);
             self.values.entry("auth.anonymous_roles").or_insert(roles);
         }

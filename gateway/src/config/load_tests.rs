@@ -345,6 +345,17 @@ fn hubs_are_named_by_a_list_or_by_their_own_tables() {
 }
 
 #[test]
+fn a_hub_of_its_own_may_tell_presence() {
+    let file = TempFile::new("hub-presence", "[hubs.chat]\npresence = true\n[hubs.news]\n");
+    let hubs = load(&file.sources(), []).unwrap().config.builtin_hubs().unwrap();
+    let told: Vec<_> = hubs
+        .iter()
+        .map(|(name, hub)| (name.as_str(), hub.presence))
+        .collect();
+    assert_eq!(told, [("chat", true), ("news", false)]);
+}
+
+#[test]
 fn a_hub_that_can_not_be_served_is_named() {
     let error = |name: &str, text: &str| {
         let loaded = load(&TempFile::new(name, text).sources(), []);
@@ -382,7 +393,7 @@ fn strangers_of_the_demo_may_try_things_out() {
     };
     assert_eq!(
         roles(&[("HUBCAST_DEMO", "true")]),
-        ["hubcast.join", "hubcast.send"]
+        ["hubcast.join", "hubcast.send", "hubcast.watch"]
     );
     assert!(roles(&[("HUBCAST_AUTH__ALLOW_ANONYMOUS", "true")]).is_empty());
     let own = [

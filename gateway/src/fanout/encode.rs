@@ -131,7 +131,7 @@ impl<'a> Frames<'a> {
             .collect();
         let published = webpubsub::Published {
             group: match &self.message.topic {
-                Topic::Group(group) => Some(group.as_str()),
+                Topic::Group(group) if !group.is_reserved() => Some(group.as_str()),
                 _ => None,
             },
             from_user: &envelope.from_user,

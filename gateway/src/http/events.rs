@@ -3,8 +3,9 @@
 //! | parameter | says |
 //! | --- | --- |
 //! | `group=NAME`, any number of times | groups to receive, beside what is for all and for the user |
+//! | `presence=NAME`, any number of times | groups to watch: `presence` events tell who joins and leaves |
 //! | header `Last-Event-ID`, else `lastEventId=ID`, else `since=ID` | go on after this event |
-//! | `rewind=N` | where there is no id: begin with the last N messages for all, for the user and of each group |
+//! | `rewind=N` | where there is no id: begin with the last N messages for all, for the user and of each group that is asked for or watched |
 //!
 //! An event's name is the message's target, its data the JSON array of the arguments, its id the place in the log.
 
@@ -20,6 +21,7 @@ use super::admit::admit;
 use super::request::{Query, Wish};
 use super::{expiry, reply};
 use crate::auth::{Identity, random_connection_id};
+use crate::error::Error;
 use crate::gateway::App;
 use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
 use crate::limits::Seat;
@@ -111,28 +113,50 @@ fn bad(text: String) -> Refused {
     (StatusCode::BAD_REQUEST, text)
 }
 
-/// The groups that are asked for, each once, if the client may join them all.
+/// The groups that are asked for, each once, if the client may join or watch them all.
 fn groups(hub: &HubRuntime, query: &Query, identity: &Identity) -> Result<Vec<GroupName>, Refused> {
-    let limit = hub.options().limits.groups_per_connection;
     let permissions = identity.permissions();
+    let forbidden = |what: &str, name: &str| {
+        let text = format!("You may not {what} the group {name:?}: see the roles hubcast.{what}");
+        (StatusCode::FORBIDDEN, text)
+    };
     let mut groups: Vec<GroupName> = Vec::new();
     for name in query.all("group") {
-        let group = GroupName::parse(name).map_err(|error| bad(format!("The group {name:?}: {error}")))?;
+        let group = named(name)?;
         if !permissions.may_join(name) {
-            let text = format!("You may not join the group {name:?}: see the roles hubcast.join");
-            return Err((StatusCode::FORBIDDEN, text));
+            return Err(forbidden("join", name));
         }
-        if groups.contains(&group) {
-            continue;
+        add(hub, &mut groups, group)?;
+    }
+    for name in query.all("presence") {
+        let group = named(name)?;
+        if !permissions.may_watch(name) {
+            return Err(forbidden("watch", name));
         }
-        if groups.len() >= limit {
-            return Err(bad(format!(
-                "More than {limit} groups (limits.groups_per_connection)"
-            )));
+        if !hub.options().hubs.presence {
+            return Err(bad(format!("presence: {}", Error::NoPresence)));
         }
-        groups.push(group);
+        add(hub, &mut groups, GroupName::presence_of(&group))?;
     }
     Ok(groups)
+}
+
+fn named(name: &str) -> Result<GroupName, Refused> {
+    GroupName::parse(name).map_err(|error| bad(format!("The group {name:?}: {error}")))
+}
+
+fn add(hub: &HubRuntime, groups: &mut Vec<GroupName>, group: GroupName) -> Result<(), Refused> {
+    let limit = hub.options().limits.groups_per_connection;
+    if groups.contains(&group) {
+        return Ok(());
+    }
+    if groups.len() >= limit {
+        return Err(bad(format!(
+            "More than {limit} groups (limits.groups_per_connection)"
+        )));
+    }
+    groups.push(group);
+    Ok(())
 }
 
 /// From where on the client wants to read.

@@ -95,7 +95,7 @@ impl fmt::Debug for HubHandle {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Groups {
-    hub: HubHandle,
+    pub(super) hub: HubHandle,
 }
 
 impl Groups {
@@ -117,9 +117,18 @@ impl Groups {
     }
 
     async fn change(&self, connection: &str, group: &str, join: bool) -> Result<(), Error> {
-        let group = GroupName::parse(group)?;
+        self.change_named(connection, &GroupName::parse(group)?, join)
+            .await
+    }
+
+    pub(super) async fn change_named(
+        &self,
+        connection: &str,
+        group: &GroupName,
+        join: bool,
+    ) -> Result<(), Error> {
         match ConnectionId::parse(connection) {
-            Ok(connection) => self.hub.runtime().change_group(&connection, &group, join).await,
+            Ok(connection) => self.hub.runtime().change_group(&connection, group, join).await,
             Err(_) => Ok(()), // no connection has such an id
         }
     }

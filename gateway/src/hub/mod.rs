@@ -21,6 +21,7 @@ mod roster;
 mod runtime;
 mod state;
 mod upload;
+mod watching;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -56,6 +57,7 @@ pub(crate) use state::States;
 pub use state::{ConnectionData, Needed, State};
 pub(crate) use upload::{RawUpload, UploadEvent};
 pub use upload::{Upload, UploadError};
+pub use watching::{Member, MemberPage};
 
 /// Changes settings of one hub.
 type Change = Box<dyn Fn(&mut HubSettings) + Send + Sync>;

@@ -4,7 +4,7 @@
 //!
 //! | call | gives |
 //! | --- | --- |
-//! | `hub.in_group(g)` | [`InGroup`]: `exists`, `count`, `contains(connection)`, `connections(after, limit)`, `close_all(reason, except)` |
+//! | `hub.in_group(g)` | [`InGroup`]: `exists`, `count`, `contains(connection)`, `connections(after, limit)`, `members(after, limit)`, `close_all(reason, except)` |
 //! | `hub.of_user(u)` | [`OfUser`]: `exists`, `count`, `connections(after, limit)`, `groups`, `is_in(g)`, `join(g, ttl)`, `leave(g)`, `leave_all`, `close_all(reason, except)` |
 //! | `hub.of_connection(c)` | [`OfConnection`]: `exists`, `user`, `groups`, `leave_all`, `close(reason)` |
 //! | `hub.close_all(reason, except)` | ends every connection of the hub |
@@ -20,6 +20,7 @@ use std::time::Duration;
 use hubcast_backplane::{ConnectionId, GroupName, Members, NameError, UserId};
 
 use super::HubHandle;
+use super::watching::limited;
 use crate::error::Error;
 
 /// Most connections of one [`Page`].
@@ -155,7 +156,7 @@ impl HubHandle {
 /// ```
 #[derive(Clone, Debug)]
 pub struct InGroup {
-    hub: HubHandle,
+    pub(super) hub: HubHandle,
     group: Result<GroupName, NameError>,
 }
 
@@ -221,7 +222,7 @@ impl InGroup {
             .await
     }
 
-    fn group(&self) -> Result<&GroupName, Error> {
+    pub(super) fn group(&self) -> Result<&GroupName, Error> {
         self.group.as_ref().map_err(|error| error.clone().into())
     }
 }
@@ -341,7 +342,8 @@ impl OfUser {
         self.hub.runtime().leave_user(self.user()?, Some(&group)).await
     }
 
-    /// Takes the user's connections out of all groups, those too that they joined by themselves.
+    /// Takes the user's connections out of all groups, those too that they joined by themselves. What they watch they go
+    /// on watching.
     ///
     /// # Errors
     /// [`Error::Name`] for the user, or a backplane or node that can't be reached.
@@ -440,7 +442,7 @@ impl OfConnection {
         Ok(groups.iter().map(ToString::to_string).collect())
     }
 
-    /// Takes the connection out of all of its groups.
+    /// Takes the connection out of all of its groups. What it watches it goes on watching.
     ///
     /// # Errors
     /// A backplane or node that can't be reached.
@@ -473,13 +475,10 @@ async fn count(hub: &HubHandle, of: Members<'_>) -> Result<u64, Error> {
 
 async fn page(hub: &HubHandle, of: Members<'_>, after: Option<&str>, limit: usize) -> Result<Page, Error> {
     let after = after.map(ConnectionId::parse).transpose()?;
-    let limit = limit.clamp(1, MAX_PAGE);
+    let (limit, asked) = limited(limit);
     let hub = hub.runtime();
     let backplane = hub.shared().backplane();
-    // One more tells whether there is another page.
-    let mut found = backplane
-        .page(hub.name(), of, after.as_ref(), limit.saturating_add(1))
-        .await?;
+    let mut found = backplane.page(hub.name(), of, after.as_ref(), asked).await?;
     let more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| more).map(ToString::to_string);

@@ -65,9 +65,14 @@ impl Session {
         drop(seat); // after the lock
     }
 
-    /// The groups that the connection joined or is joining.
+    /// The groups that the connection joined or is joining, but those that it watches.
     pub(crate) fn groups(&self) -> Vec<GroupName> {
-        self.groups.lock().clone()
+        let groups = self.groups.lock();
+        groups
+            .iter()
+            .filter(|group| !group.is_reserved())
+            .cloned()
+            .collect()
     }
 
     pub(super) fn set_groups(&self, groups: Vec<GroupName>) {

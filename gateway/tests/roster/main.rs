@@ -6,3 +6,4 @@ mod closing;
 mod nodes;
 mod questions;
 mod users;
+mod watching;

@@ -4,7 +4,7 @@
 --       7 connections of the user, 8 groups of the user, 9 groups of the connection, 10 groups that have connections
 -- ARGV: 1 node, 2 connection id, 3 user or nothing, 4 `1` to claim, 5 `s` and state of a resumable connection, or nothing,
 --       6 channel of the node, 7 topic, 8 entry, 9 most entries, 10 life of the stream, 11 life of the tail,
---       12 key of a group without its name, 13… groups that it joins
+--       12 key of a group without its name, 13 presence, as `announce` takes it, 14… groups that it joins
 -- Returns epoch, offset, version and the groups of its user, or nothing where the node does not own the connection.
 local known = redis.call('HMGET', KEYS[4], 'node', 'version')
 local owner, version = known[1], known[2]
@@ -22,11 +22,11 @@ if ARGV[3] ~= '' then
   redis.call('ZADD', KEYS[7], 0, ARGV[2])
   groups = redis.call('ZRANGEBYSCORE', KEYS[8], '(' .. clock(), '+inf')
 end
-for index = 13, #ARGV do
+for index = 14, #ARGV do
   if redis.call('SADD', KEYS[9], ARGV[index]) == 1 then
     redis.call('HINCRBY', KEYS[4], 'groups', 1)
   end
-  list_member(KEYS[10], ARGV[12] .. ARGV[index], ARGV[index], ARGV[2])
+  list_member(KEYS[10], ARGV[12] .. ARGV[index], ARGV[index], KEYS[4], ARGV[2], ARGV[13])
 end
 local epoch, offset =
   append(KEYS[1], KEYS[2], KEYS[3], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11])

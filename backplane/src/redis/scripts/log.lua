@@ -70,19 +70,66 @@ local function forgotten(log, life)
   return mark
 end
 
+-- Bytes as a field of a protobuf message.
+local function field(number, bytes)
+  local head, length = string.char(number * 8 + 2), #bytes
+  while length > 127 do
+    head = head .. string.char(length % 128 + 128)
+    length = math.floor(length / 128)
+  end
+  return head .. string.char(length) .. bytes
+end
+
+-- A name as JSON. Names have no control characters.
+local function quoted(name)
+  return '"' .. string.gsub(name, '["\\]', '\\%0') .. '"'
+end
+
+-- Whether a group is the server's own.
+local function is_reserved(group)
+  return string.byte(group) == 1
+end
+
+-- Tells those who watch a group that a connection came or went: `presence.rs` has the rules and the same message.
+-- `presence`: nothing where the hub does not tell; else its log, what the keys of streams and tails and channels of
+-- topics begin with, most entries, life of the stream, life of the tail, in lines.
+local function announce(presence, event, group, connection, id)
+  if presence == '' or is_reserved(group) then
+    return
+  end
+  local log, stream, tail, channel, most, life, tail_life =
+    string.match(presence, '^(.-)\n(.-)\n(.-)\n(.-)\n(.-)\n(.-)\n(.*)$')
+  local object = '{"event":"' .. event .. '","group":' .. quoted(group) .. ',"connectionId":' .. quoted(id)
+  local user = redis.call('HGET', connection, 'user')
+  if user and user ~= '' then
+    object = object .. ',"userId":' .. quoted(user)
+  end
+  local topic = 'g:\1' .. group
+  local entry = field(1, field(1, 'presence') .. field(2, object .. '}'))
+  append(log, stream .. topic, tail .. topic, channel .. topic, topic, entry, most, life, tail_life)
+end
+
 -- Lists a connection as one of a group, and the group as one that has connections. The members of groups and users are
 -- sorted sets without scores: in the order of their ids they are read in pages.
-local function list_member(groups, of_group, group, id)
-  if redis.call('ZADD', of_group, 0, id) == 1 then
+local function list_member(groups, of_group, group, connection, id, presence)
+  if redis.call('ZADD', of_group, 0, id) == 0 then
+    return
+  end
+  if not is_reserved(group) then
     redis.call('SADD', groups, group)
   end
+  announce(presence, 'join', group, connection, id)
 end
 
 -- The reverse.
-local function unlist_member(groups, of_group, group, id)
-  if redis.call('ZREM', of_group, id) == 1 and redis.call('EXISTS', of_group) == 0 then
+local function unlist_member(groups, of_group, group, connection, id, presence)
+  if redis.call('ZREM', of_group, id) == 0 then
+    return
+  end
+  if redis.call('EXISTS', of_group) == 0 then
     redis.call('SREM', groups, group)
   end
+  announce(presence, 'leave', group, connection, id)
 end
 
 -- The time in milliseconds.

@@ -2,7 +2,7 @@
 -- KEYS: 1 log, 2 connection, 3 groups of the connection, 4 connections of the node, 5 tombstone,
 --       6 groups that have connections
 -- ARGV: 1 node, 2 connection id, 3 user or nothing, 4 `1` where it was entered, 5 key of a group without its name,
---       6 key of a user without its id, 7… groups
+--       6 key of a user without its id, 7 presence, as `announce` takes it, 8… groups
 -- Returns whether the node owns the connection.
 if redis.call('EXISTS', KEYS[5]) == 1 then
   return 0
@@ -19,8 +19,8 @@ redis.call('SADD', KEYS[4], ARGV[2])
 if ARGV[4] == '1' and ARGV[3] ~= '' then
   redis.call('ZADD', ARGV[6] .. ARGV[3], 0, ARGV[2])
 end
-for index = 7, #ARGV do
+for index = 8, #ARGV do
   redis.call('SADD', KEYS[3], ARGV[index])
-  list_member(KEYS[6], ARGV[5] .. ARGV[index], ARGV[index], ARGV[2])
+  list_member(KEYS[6], ARGV[5] .. ARGV[index], ARGV[index], KEYS[2], ARGV[2], ARGV[7])
 end
 return 1

@@ -3,7 +3,8 @@
 --       connection's topic, 7 calls of the connection, 8 parked connections, 9 groups that have connections
 -- ARGV: 1 node that must own it, or nothing for a parked one, 2 connection id, 3 life of the tombstone (milliseconds),
 --       4 name of this removal, 5 key of a group without its name, 6 key of a user without its id, 7 `1` where a
---       repetition of this call must answer the same, 8 `1` where a parked one's time need not be up
+--       repetition of this call must answer the same, 8 presence, as `announce` takes it, 9 `1` where a parked one's
+--       time need not be up
 -- Returns 1, user and state where this call, or an earlier one of the same name, removed the connection; else 0.
 -- An owner may remove what the server forgot in a restart: only a tombstone says that somebody was faster.
 local found = redis.call('HMGET', KEYS[1], 'node', 'user', 'state')
@@ -18,7 +19,7 @@ if ARGV[1] == '' and not refused then
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   local waits = redis.call('ZSCORE', KEYS[8], ARGV[2])
-  refused = not found[1] or not waits or (ARGV[8] ~= '1' and tonumber(waits) > now)
+  refused = not found[1] or not waits or (ARGV[9] ~= '1' and tonumber(waits) > now)
 end
 if refused then
   if ARGV[1] ~= '' then
@@ -30,7 +31,7 @@ if refused then
   return {0, '', false}
 end
 for _, group in ipairs(redis.call('SMEMBERS', KEYS[2])) do
-  unlist_member(KEYS[9], ARGV[5] .. group, group, ARGV[2])
+  unlist_member(KEYS[9], ARGV[5] .. group, group, KEYS[1], ARGV[2], ARGV[8])
 end
 local user = found[2] or ''
 if user ~= '' then

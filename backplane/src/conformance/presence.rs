@@ -1,0 +1,289 @@
+//! Who comes to a group and goes is told in the step that changes it.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::{Member, Nodes, Witness, eventually, group, open, record};
+use crate::backplane::{ConnectionRecord, Delivery, HubOptions, LogRead};
+use crate::presence;
+use crate::sessions::TakeOver;
+use crate::topic::{ConnectionId, GroupName, Topic, UserId};
+
+fn telling() -> HubOptions {
+    HubOptions {
+        presence: true,
+        ..HubOptions::default()
+    }
+}
+
+/// What is told of a change.
+fn told(joined: bool, name: &str, connection: &ConnectionId, user: Option<&str>) -> String {
+    let user = user.map(|user| UserId::parse(user).unwrap());
+    let message = presence::message(joined, &group(name), connection, user.as_ref());
+    text(&message.arguments[0])
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+impl Member {
+    /// Enters a connection that watches groups.
+    async fn watcher(&self, names: &[&str]) -> ConnectionId {
+        let watcher = record(None);
+        let watched: Vec<_> = names
+            .iter()
+            .map(|name| GroupName::presence_of(&group(name)))
+            .collect();
+        let entered = self.node.enter_with(&self.hub, &watcher, &watched, true);
+        entered.await.unwrap();
+        watcher.id
+    }
+
+    /// What a connection of this node was told of groups, up to now.
+    async fn heard(&self, watcher: &ConnectionId) -> Vec<String> {
+        let end = uuid::Uuid::new_v4().to_string();
+        self.publish(Topic::Connection(watcher.clone()), &end).await;
+        let received = self.sink.received_until(watcher, &end).await;
+        let offsets: HashSet<_> = received.into_iter().map(|(offset, _)| offset).collect();
+        let deliveries = self.sink.deliveries();
+        let messages = deliveries.iter().filter_map(|delivery| match delivery {
+            Delivery::Message(message) if offsets.contains(&message.offset) => Some(message),
+            _ => None,
+        });
+        messages
+            .filter(|message| message.envelope.target == presence::TARGET)
+            .map(|message| text(&message.envelope.arguments[0]))
+            .collect()
+    }
+
+    /// Enters a connection with groups.
+    async fn enter_with(&self, connection: &ConnectionRecord, names: &[&str]) {
+        let groups: Vec<_> = names.iter().map(|name| group(name)).collect();
+        let entered = self.node.enter_with(&self.hub, connection, &groups, true);
+        entered.await.unwrap();
+    }
+}
+
+/// Each change is told once, in order, and what changes nothing is not.
+pub async fn every_change_is_told_once(nodes: &Nodes) {
+    let members = open(nodes, telling()).await;
+    let (first, last) = (&members[0], members.last().unwrap());
+    let watcher = first.watcher(&["g", "h"]).await;
+    let one = last.connect(Some("ann")).await;
+    last.leave(&one, "g").await;
+    for _ in 0..2 {
+        last.join(&one, "g").await;
+    }
+    let two = record(None);
+    last.enter_with(&two, &["h"]).await;
+    last.join(&two.id, "unwatched").await;
+    for _ in 0..2 {
+        last.leave(&one, "g").await;
+    }
+    last.join(&one, "g").await;
+    assert!(last.remove(&one).await && last.remove(&two.id).await);
+    let expected = [
+        told(true, "g", &one, Some("ann")),
+        told(true, "h", &two.id, None),
+        told(false, "g", &one, Some("ann")),
+        told(true, "g", &one, Some("ann")),
+        told(false, "g", &one, Some("ann")),
+        told(false, "h", &two.id, None),
+    ];
+    assert_eq!(first.heard(&watcher).await, expected);
+    // Who watches no longer is told nothing, and nobody was told of who watches.
+    let watched = GroupName::presence_of(&group("g"));
+    first.node.leave(&first.hub, &watcher, &watched).await.unwrap();
+    let three = first.connect(None).await;
+    first.join(&three, "g").await;
+    assert_eq!(first.heard(&watcher).await, expected);
+}
+
+/// A hub that is not to tell does not.
+pub async fn a_hub_that_does_not_tell_is_silent(nodes: &Nodes) {
+    let members = open(nodes, HubOptions::default()).await;
+    let (first, last) = (&members[0], members.last().unwrap());
+    let watcher = first.watcher(&["g"]).await;
+    let connection = record(None);
+    last.enter_with(&connection, &["g"]).await;
+    last.leave(&connection.id, "g").await;
+    last.join(&connection.id, "g").await;
+    assert!(last.remove(&connection.id).await);
+    assert_eq!(first.heard(&watcher).await, [""; 0]);
+}
+
+/// A hub that keeps nothing tells all the same.
+pub async fn a_volatile_hub_tells(nodes: &Nodes) {
+    let options = HubOptions {
+        volatile: true,
+        ..telling()
+    };
+    let members = open(nodes, options).await;
+    let (first, last) = (&members[0], members.last().unwrap());
+    let watcher = first.watcher(&["g"]).await;
+    let connection = last.connect(None).await;
+    last.join(&connection, "g").await;
+    assert_eq!(first.heard(&watcher).await, [told(true, "g", &connection, None)]);
+}
+
+/// Names come as they are.
+pub async fn names_are_told_as_they_are(nodes: &Nodes) {
+    let members = open(nodes, telling()).await;
+    let (first, last) = (&members[0], members.last().unwrap());
+    let long = "ü".repeat(512);
+    let names = [r#"a"b\c/d%0\"#, "äöü 日本 🦀\u{2028}", "{}[]:,", &long, r"\u0041"];
+    let watcher = first.watcher(&names).await;
+    let mut expected = Vec::new();
+    for name in names {
+        let user = name.to_owned();
+        let connection = last.connect(Some(&user)).await;
+        last.join(&connection, name).await;
+        expected.push(told(true, name, &connection, Some(&user)));
+    }
+    assert_eq!(first.heard(&watcher).await, expected);
+}
+
+/// A connection that is parked or moves stays where it is; one that is removed while it is parked leaves.
+pub async fn a_move_is_not_told(nodes: &Nodes) {
+    let members = open(nodes, telling()).await;
+    let (home, other) = (&members[0], members.last().unwrap());
+    let watcher = home.watcher(&["g"]).await;
+    let (connection, _) = home.connect_resumable(Some("ann")).await;
+    let id = &connection.id;
+    home.join(id, "g").await;
+    let mut expected = vec![told(true, "g", id, Some("ann"))];
+    for taker in [other, home] {
+        let version = taker.version(id).await;
+        let taken = taker.node.take_over(&taker.hub, id, version).await;
+        assert!(matches!(taken, Ok(TakeOver::Taken(_))), "{taken:?}");
+        assert!(taker.park(id).await);
+    }
+    assert_eq!(home.heard(&watcher).await, expected);
+    other.leave(id, "g").await;
+    other.join(id, "g").await;
+    for there in [true, false] {
+        let removed = other.node.remove_parked(&other.hub, id, Duration::from_secs(60));
+        assert_eq!(removed.await.unwrap().is_some(), there);
+    }
+    expected.extend([false, true, false].map(|joined| told(joined, "g", id, Some("ann"))));
+    assert_eq!(home.heard(&watcher).await, expected);
+}
+
+/// A parked connection whose time is up leaves, once.
+pub async fn an_end_by_time_is_told(nodes: &Nodes) {
+    let options = HubOptions {
+        resume_window: Duration::from_millis(300),
+        ..telling()
+    };
+    let members = open(nodes, options).await;
+    let (home, other) = (&members[0], members.last().unwrap());
+    let watcher = home.watcher(&["g", "h"]).await;
+    let mut expected = Vec::new();
+    for _ in 0..3 {
+        let (connection, _) = other.connect_resumable(None).await;
+        other.join(&connection.id, "g").await;
+        assert!(other.park(&connection.id).await);
+        expected.extend([true, false].map(|joined| told(joined, "g", &connection.id, None)));
+    }
+    let _witnesses: Vec<_> = nodes.iter().map(|node| Witness::of(node.as_ref())).collect();
+    let heard = eventually("the parked connections leave", async || {
+        let heard = home.heard(&watcher).await;
+        (heard.len() >= expected.len()).then_some(heard)
+    });
+    let mut heard = heard.await;
+    for list in [&mut heard, &mut expected] {
+        list.sort(); // their times are up together
+    }
+    assert_eq!(heard, expected);
+}
+
+/// Who watches and is parked, or moves, misses nothing.
+pub async fn a_watcher_that_moves_misses_nothing(nodes: &Nodes) {
+    let members = open(nodes, telling()).await;
+    let (home, other) = (&members[0], members.last().unwrap());
+    let (watcher, entered) = home.connect_resumable(None).await;
+    let watched = GroupName::presence_of(&group("g"));
+    let joined = home.node.join(&home.hub, &watcher.id, &watched).await.unwrap();
+    assert!(home.park(&watcher.id).await);
+    let connection = other.connect(None).await;
+    other.join(&connection, "g").await;
+    let version = other.version(&watcher.id).await;
+    let taken = other.node.take_over(&other.hub, &watcher.id, version).await;
+    let Ok(TakeOver::Taken(taken)) = taken else {
+        panic!("{taken:?}")
+    };
+    assert_eq!(taken.groups, [watched]);
+    other.leave(&connection, "g").await;
+    assert!(joined > entered.position.offset);
+    let replayed = other.node.replay(
+        &other.hub,
+        &taken.record,
+        &taken.groups,
+        &entered.position,
+        taken.position.offset,
+    );
+    let LogRead::Exact(replayed) = replayed.await.unwrap() else {
+        panic!("the log has it all")
+    };
+    let replayed: Vec<_> = replayed
+        .iter()
+        .map(|message| text(&message.envelope.arguments[0]))
+        .collect();
+    assert_eq!(replayed, [told(true, "g", &connection, None)]);
+    let left = told(false, "g", &connection, None);
+    assert_eq!(other.heard(&watcher.id).await.last(), Some(&left));
+}
+
+/// Reserved groups are neither counted nor listed.
+pub async fn who_watches_is_not_listed(nodes: &Nodes) {
+    for member in open(nodes, telling()).await {
+        let before = member.node.census(&member.hub).await.unwrap().groups;
+        let watcher = member.watcher(&["g"]).await;
+        let census = member.node.census(&member.hub).await.unwrap();
+        assert_eq!(census.groups, before);
+        assert_eq!(member.node.groups(&member.hub, &watcher).await.unwrap(), []);
+        let own = format!("own-{watcher}");
+        member.join(&watcher, &own).await;
+        assert_eq!(
+            member.node.groups(&member.hub, &watcher).await.unwrap(),
+            [group(&own)]
+        );
+        assert!(member.remove(&watcher).await);
+        let census = member.node.census(&member.hub).await.unwrap();
+        assert_eq!(census.groups, before);
+    }
+}
+
+/// The connections of a group are listed with their users, in pages.
+pub async fn pages_tell_users(nodes: &Nodes) {
+    let members = open(nodes, HubOptions::default()).await;
+    let mut expected = Vec::new();
+    for number in 0..7 {
+        let member = &members[number % members.len()];
+        let user = (number % 3 > 0).then(|| format!("u{number}"));
+        let connection = member.connect(user.as_deref()).await;
+        member.join(&connection, "g").await;
+        expected.push((connection, user));
+    }
+    expected.sort();
+    for member in &members {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let g = group("g");
+            let page = member.node.present(&member.hub, &g, after.as_ref(), 3);
+            let page = page.await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(last.connection.clone());
+            let entry = |present: crate::Present| {
+                let user = present.user.map(|user| user.to_string());
+                (present.connection, user)
+            };
+            found.extend(page.into_iter().map(entry));
+        }
+        assert_eq!(found, expected);
+        let empty = group("nobody");
+        let nobody = member.node.present(&member.hub, &empty, None, 3);
+        assert_eq!(nobody.await.unwrap(), []);
+    }
+}

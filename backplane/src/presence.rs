@@ -1,0 +1,69 @@
+//! Who comes to a group and goes, as messages to those who watch it.
+//!
+//! Where [`HubOptions::presence`](crate::HubOptions::presence) is set, the step that makes a connection a member of a
+//! group, or ends that, also appends a message to the group's reserved group ([`GroupName::presence_of`]). So these
+//! messages have places in the hub's log like others; they are received by joining the reserved group.
+//!
+//! * One message for each real change, whoever makes it: joins and leaves, groups that a connection enters with, its
+//!   removal by its owner, by time or by the survivors of its node. None for what changes nothing, nor for a
+//!   connection that is parked or moves to another node. None for reserved groups themselves.
+//! * Where the server has lost its data, owners register again what it forgot: that are joins, too.
+//!
+//! Its target is [`TARGET`], its one argument a JSON object with `event` (`join` or `leave`), `group`, `connectionId`,
+//! and `userId` where there is one.
+
+use bytes::Bytes;
+
+use crate::topic::{ConnectionId, GroupName, UserId};
+use crate::wire::{Encoding, Envelope};
+
+/// The target of presence messages.
+pub const TARGET: &str = "presence";
+
+/// The message that tells of a change. `announce` in `redis/scripts/log.lua` writes the same.
+pub(crate) fn message(
+    joined: bool,
+    group: &GroupName,
+    connection: &ConnectionId,
+    user: Option<&UserId>,
+) -> Envelope {
+    let event = if joined { "join" } else { "leave" };
+    let mut object = format!(
+        r#"{{"event":"{event}","group":{},"connectionId":{}"#,
+        quoted(group.as_str()),
+        quoted(connection.as_str())
+    );
+    if let Some(user) = user {
+        object.push_str(r#","userId":"#);
+        object.push_str(&quoted(user.as_str()));
+    }
+    object.push('}');
+    Envelope {
+        target: TARGET.to_owned(),
+        arguments: vec![Bytes::from(object)],
+        encoding: Encoding::Json.into(),
+        ..Envelope::default()
+    }
+}
+
+/// A name as JSON. Names have no control characters.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('\\', r"\\").replace('"', r#"\""#))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted() {
+        let group = GroupName::parse(r#"a"b\c/ü"#).unwrap();
+        let connection = ConnectionId::parse("c-1").unwrap();
+        let user = UserId::parse("\u{2028}\"").unwrap();
+        let told = message(true, &group, &connection, Some(&user));
+        let expected = "{\"event\":\"join\",\"group\":\"a\\\"b\\\\c/ü\",\"connectionId\":\"c-1\",\"userId\":\"\u{2028}\\\"\"}";
+        assert_eq!(told.arguments, [expected.as_bytes()]);
+        let told = message(false, &group, &connection, None);
+        assert!(told.arguments[0].ends_with(b"\"connectionId\":\"c-1\"}"));
+    }
+}
