@@ -14,10 +14,13 @@
 /// | `webpubsub.joinLeaveGroup.GROUP` | joining and leaving that group |
 /// | `webpubsub.sendToGroup` | sending to every group |
 /// | `webpubsub.sendToGroup.GROUP` | sending to that group |
+/// | `webpubsub.joinLeaveGroups.PATTERN` | joining and leaving the groups that match |
+/// | `webpubsub.sendToGroups.PATTERN` | sending to the groups that match |
 ///
 /// A `GROUP` of Hubcast's roles that ends in `*` means every group whose name begins with what is before it; a `*`
-/// elsewhere is a letter like others, and so it is in Web PubSub's roles. Case counts. Without a role nothing is
-/// permitted.
+/// elsewhere is a letter like others, and so it is in Web PubSub's `GROUP`. In a `PATTERN`, `?` is one character but a dot,
+/// `*` any number of those, `**` any number of any characters, and `\` makes a letter of what follows; a role with more
+/// than five stars permits nothing. Case counts. Without a role nothing is permitted.
 ///
 /// ```
 /// use hubcast::Permissions;
@@ -65,6 +68,10 @@ impl<'a> Permissions<'a> {
                     self.join.names.push(group);
                 } else if let Some(group) = role.strip_prefix("webpubsub.sendToGroup.") {
                     self.send.names.push(group);
+                } else if let Some(pattern) = role.strip_prefix("webpubsub.joinLeaveGroups.") {
+                    self.join.globs.push(pattern);
+                } else if let Some(pattern) = role.strip_prefix("webpubsub.sendToGroups.") {
+                    self.send.globs.push(pattern);
                 }
             }
         }
@@ -108,6 +115,7 @@ struct Groups<'a> {
     all: bool,
     names: Vec<&'a str>,
     beginnings: Vec<&'a str>,
+    globs: Vec<&'a str>,
 }
 
 impl<'a> Groups<'a> {
@@ -125,7 +133,80 @@ impl<'a> Groups<'a> {
                 .beginnings
                 .iter()
                 .any(|beginning| group.starts_with(beginning))
+            || self.globs.iter().any(|pattern| matches(pattern, group))
     }
+}
+
+/// Stars that one of Web PubSub's patterns may have.
+const MOST_STARS: usize = 5;
+
+/// A part of one of Web PubSub's patterns.
+enum Part {
+    Letter(char),
+    /// One character but a dot.
+    One,
+    /// Any number of characters; dots only where it says so.
+    Many {
+        dots: bool,
+    },
+}
+
+/// Whether a group's name is what one of Web PubSub's patterns describes.
+fn matches(pattern: &str, group: &str) -> bool {
+    let Some(parts) = parts(pattern) else {
+        return false;
+    };
+    // Which parts may be the next one, after each character: never worse than the product of the lengths.
+    let mut next = vec![false; parts.len().saturating_add(1)];
+    reach(&parts, &mut next, 0);
+    for character in group.chars() {
+        let mut after = vec![false; next.len()];
+        let possible = parts.iter().enumerate().zip(&next).filter(|(_, next)| **next);
+        for ((index, part), _) in possible {
+            match part {
+                Part::Letter(letter) if *letter == character => {
+                    reach(&parts, &mut after, index.saturating_add(1))
+                }
+                Part::One if character != '.' => reach(&parts, &mut after, index.saturating_add(1)),
+                Part::Many { dots } if *dots || character != '.' => reach(&parts, &mut after, index),
+                _ => {}
+            }
+        }
+        next = after;
+    }
+    next.last() == Some(&true)
+}
+
+/// Notes that a part may be the next one, and what follows it where it may be nothing.
+fn reach(parts: &[Part], next: &mut [bool], index: usize) {
+    if let Some(place) = next.get_mut(index) {
+        *place = true;
+    }
+    if let Some(Part::Many { .. }) = parts.get(index) {
+        reach(parts, next, index.saturating_add(1));
+    }
+}
+
+/// The parts of a pattern; `None` where it is none.
+fn parts(pattern: &str) -> Option<Vec<Part>> {
+    if pattern.is_empty() {
+        return None;
+    }
+    let (mut parts, mut stars) = (Vec::new(), 0_usize);
+    let mut characters = pattern.chars().peekable();
+    while let Some(character) = characters.next() {
+        parts.push(match character {
+            '\\' => Part::Letter(characters.next()?),
+            '?' => Part::One,
+            '*' => {
+                let dots = characters.next_if_eq(&'*').is_some();
+                stars = stars.saturating_add(1).saturating_add(usize::from(dots));
+                Part::Many { dots }
+            }
+            letter => Part::Letter(letter),
+        });
+    }
+    (stars <= MOST_STARS).then_some(parts)
 }
 
 #[cfg(test)]
@@ -187,6 +268,49 @@ mod tests {
         let exact = Permissions::of(["webpubsub.joinLeaveGroup.a*", "webpubsub.sendToGroup.a*"]);
         assert!(exact.may_join("a*") && !exact.may_join("ab"));
         assert!(exact.may_send_to_group("a*") && !exact.may_send_to_group("ab"));
+    }
+
+    #[test]
+    fn patterns_are_those_of_web_pubsub() {
+        let cases = [
+            ("a", &["a"][..], &["", "aa", "b", "A"][..]),
+            ("room-?", &["room-1", "room-ü"], &["room-", "room-.", "room-10"]),
+            ("room.*", &["room.", "room.1", "room.ab"], &["room", "room.1.2"]),
+            ("room.**", &["room.", "room.1.2"], &["room", "rooms.1"]),
+            ("*.*.x", &["..x", "a.b.x"], &["a.x", "a.b.c.x"]),
+            ("**.x", &[".x", "a.b.x"], &["x", "a.b.y"]),
+            (r"a\*\?\\", &[r"a*?\"], &["abc", "a*"]),
+            ("*a*a*a*", &["aaa", "xaxaxax"], &["aa", "a.a.a"]),
+            ("******", &[], &["", "a"]),
+            ("", &[], &["", "a"]),
+            (r"a\", &[], &["a", r"a\"]),
+        ];
+        for (pattern, permitted, refused) in cases {
+            let (join, send) = (
+                format!("webpubsub.joinLeaveGroups.{pattern}"),
+                format!("webpubsub.sendToGroups.{pattern}"),
+            );
+            let (join, send) = (Permissions::of([join.as_str()]), Permissions::of([send.as_str()]));
+            for group in permitted {
+                assert!(
+                    join.may_join(group) && send.may_send_to_group(group),
+                    "{pattern} {group}"
+                );
+                assert!(
+                    !join.may_send_to_group(group) && !send.may_join(group),
+                    "{pattern} {group}"
+                );
+            }
+            for group in refused {
+                assert!(
+                    !join.may_join(group) && !send.may_send_to_group(group),
+                    "{pattern} {group}"
+                );
+            }
+        }
+        // What would take a search by trial for ever.
+        let long = "a".repeat(1_000);
+        assert!(!Permissions::of(["webpubsub.joinLeaveGroups.*a*a*a*a*b"]).may_join(&long));
     }
 
     proptest! {

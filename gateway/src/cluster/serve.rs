@@ -109,12 +109,14 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         let taken = hub.guests().take(&connection, messages).await;
         return Ok(Answer::status(if taken { 200 } else { 410 }));
     }
-    if let Ask::HandOver(_) = ask
-        && hub.registry().find(&connection).is_none()
-    {
-        return Ok(Answer::status(410)); // whoever asks may take it
-    }
-    let Some(session) = hub.find_settled(&connection).await else {
+    let found = match ask {
+        Ask::HandOver(_) => match hub.registry().find(&connection) {
+            None => return Ok(Answer::status(410)), // whoever asks may take it
+            found => found, // also one that somebody else has asked for before
+        },
+        _ => hub.find_settled(&connection).await,
+    };
+    let Some(session) = found else {
         return Ok(owned::unknown_connection());
     };
     if let Ask::Invoke(invoke) = ask {
