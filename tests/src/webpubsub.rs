@@ -238,7 +238,8 @@ impl WebPubSub {
 
     /// The next frame as it is; `None` when the socket is over.
     pub async fn frame(&mut self) -> Option<String> {
-        match self.socket().next().await {
+        // The socket's own bound begins anew with each ping of the server.
+        match within("a frame arrives", self.socket().next()).await {
             Some(Message::Text(text)) => return Some(text.to_string()),
             Some(Message::Close(frame)) => {
                 let code = frame.map_or(1005, |frame| u16::from(frame.code));

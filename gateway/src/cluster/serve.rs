@@ -110,9 +110,10 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         return Ok(Answer::status(if taken { 200 } else { 410 }));
     }
     let found = match ask {
+        // Also one that is on its way out, because somebody else has asked for it before.
         Ask::HandOver(_) => match hub.registry().find(&connection) {
             None => return Ok(Answer::status(410)), // whoever asks may take it
-            found => found, // also one that somebody else has asked for before
+            found => found,
         },
         _ => hub.find_settled(&connection).await,
     };
