@@ -163,13 +163,13 @@ fn matches(pattern: &str, group: &str) -> bool {
         let mut after = vec![false; next.len()];
         let possible = parts.iter().enumerate().zip(&next).filter(|(_, next)| **next);
         for ((index, part), _) in possible {
-            match part {
-                Part::Letter(letter) if *letter == character => {
-                    reach(&parts, &mut after, index.saturating_add(1))
-                }
-                Part::One if character != '.' => reach(&parts, &mut after, index.saturating_add(1)),
-                Part::Many { dots } if *dots || character != '.' => reach(&parts, &mut after, index),
-                _ => {}
+            let reached = match part {
+                Part::Letter(letter) => (*letter == character).then_some(index.saturating_add(1)),
+                Part::One => (character != '.').then_some(index.saturating_add(1)),
+                Part::Many { dots } => (*dots || character != '.').then_some(index),
+            };
+            if let Some(index) = reached {
+                reach(&parts, &mut after, index);
             }
         }
         next = after;

@@ -115,7 +115,7 @@ impl ClientProtocol {
 
     /// Whether a client that is silent is gone: it need not send anything, but its WebSocket answers pings.
     pub(crate) fn answers_pings(self) -> bool {
-        matches!(self, Self::WebPubSub | Self::Plain)
+        matches!(self, Self::WebPubSub | Self::ReliableWebPubSub | Self::Plain)
     }
 }
 
@@ -254,6 +254,8 @@ impl ClientDecoder {
     pub(crate) fn push(&mut self, chunk: Bytes) {
         match &mut self.inner {
             Inner::Stream(decoder) => decoder.push(&chunk),
+            // It says nothing; a plain client's frames are whatever they are.
+            Inner::Frames(_) if chunk.is_empty() && self.protocol != ClientProtocol::Plain => {}
             Inner::Frames(frames) => {
                 frames.bytes = frames.bytes.saturating_add(chunk.len());
                 frames.waiting.push_back(chunk);

@@ -27,7 +27,7 @@
 //! | --- | --- |
 //! | `{"type":"system","event":"connected","userId":"u","connectionId":"c","reconnectionToken":"t"}` | first, and first again on each new socket of a reliable connection; the token is for those only |
 //! | `{"type":"ack","ackId":3,"success":true}` | a request was done |
-//! | `{"type":"ack","ackId":3,"success":false,"error":{"name":"Forbidden","message":"…"}}` | it was not. Names: `Forbidden`, `BadRequest`, `InternalServerError`, and `Duplicate` where a reliable connection repeats an `ackId` whose request was done |
+//! | `{"type":"ack","ackId":3,"success":false,"error":{"name":"Forbidden","message":"…"}}` | it was not. Names: `Forbidden`, `BadRequest`, `InternalServerError`, and `Duplicate` where a connection repeats the `ackId` of a `sendToGroup` that was done, on whatever node |
 //! | `{"type":"message","from":"group","group":"g","fromUserId":"u","dataType":"json","data":…,"sequenceId":17}` | a message for a group |
 //! | `{"type":"message","from":"server","dataType":"json","data":…,"sequenceId":18}` | a message for the user, the connection or all |
 //! | `{"type":"invokeResponse","invocationId":"1","success":true,"dataType":"json","data":…}` | the result of an `invoke`; failed ones have `success: false` and `error` |
@@ -42,6 +42,10 @@
 //! The protocol asks for numbers that grow with each message of a connection. Here they are the messages' offsets in the
 //! hub's log: they are the same for all receivers, so a message is written once for all of them, they need not be kept
 //! for anybody, and a client's last `sequenceAck` says exactly from where on the log is replayed, on whatever node.
+//!
+//! What a client has not acknowledged is kept for it in the log as long as the hub keeps messages; a client that lacks more
+//! than four times `limits.outbox_bytes` begins anew. Joining and leaving may be repeated without harm. An event whose
+//! answer was lost with its node is called again when the client asks again.
 //!
 //! # Among other clients
 //!

@@ -28,6 +28,8 @@ const YIELD_AFTER: usize = 32;
 pub(super) struct Invocations {
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
     slots: Arc<Slots>,
+    /// A request of the client is being done: nothing behind it is read, so that requests are done in their order.
+    requesting: bool,
     /// Those of `running` that have an invocation id, by it.
     named: HashMap<String, Named>,
     pub(super) uploads: Uploads,
@@ -76,10 +78,23 @@ impl Drop for Lent {
 }
 
 /// One that ended.
+#[derive(Default)]
 pub(super) struct Ended {
     invocation_id: Option<String>,
-    slot: bool,
+    kind: Kind,
     uploads: Vec<String>,
+}
+
+/// What one that ran kept from being read.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Nothing.
+    #[default]
+    Beside,
+    /// A slot was taken.
+    Slot,
+    /// Everything.
+    Request,
 }
 
 impl Invocations {
@@ -90,6 +105,7 @@ impl Invocations {
                 free: AtomicIsize::new(isize::try_from(slots).unwrap_or(isize::MAX)),
                 changed: Notify::new(),
             }),
+            requesting: false,
             named: HashMap::new(),
             uploads: Uploads::new(stream_buffer),
         }
@@ -97,7 +113,7 @@ impl Invocations {
 
     /// Whether the client's next message can be taken.
     pub(super) fn may_read(&self) -> bool {
-        self.slots.free.load(Ordering::Acquire) > 0 && !self.uploads.is_blocked()
+        self.slots.free.load(Ordering::Acquire) > 0 && !self.requesting && !self.uploads.is_blocked()
     }
 
     /// The next one that ends, or `None` when the connection may be read again. Cancel-safe.
@@ -193,24 +209,22 @@ impl Invocations {
             session.complete(answering, outcome).await;
             Ended {
                 invocation_id,
-                slot,
+                kind: if slot { Kind::Slot } else { Kind::Beside },
                 uploads,
             }
         };
         self.running.push(running.boxed());
     }
 
-    /// Starts what the gateway itself does for the client. Like a plain method it takes a slot, so that a client's requests
-    /// and calls are done in their order.
+    /// Starts what the gateway itself does for the client. Until it is done, nothing more is read.
     pub(super) fn begin_request(&mut self, session: &Arc<Session>, request: Request) {
-        self.slots.take();
+        self.requesting = true;
         let session = Arc::clone(session);
         let running = async move {
             session.carry_out(request).await;
             Ended {
-                invocation_id: None,
-                slot: true,
-                uploads: Vec::new(),
+                kind: Kind::Request,
+                ..Ended::default()
             }
         };
         self.running.push(running.boxed());
@@ -230,11 +244,7 @@ impl Invocations {
         let session = Arc::clone(session);
         let telling = async move {
             session.complete(answering, Outcome::Error(text)).await;
-            Ended {
-                invocation_id: None,
-                slot: false,
-                uploads: Vec::new(),
-            }
+            Ended::default()
         };
         self.running.push(telling.boxed());
     }
@@ -281,8 +291,10 @@ impl Invocations {
 
     /// Frees what an ended one held.
     pub(super) fn settle(&mut self, ended: Ended) {
-        if ended.slot {
-            self.slots.give_back();
+        match ended.kind {
+            Kind::Beside => {}
+            Kind::Slot => self.slots.give_back(),
+            Kind::Request => self.requesting = false,
         }
         self.uploads.close(&ended.uploads);
         if let Some(id) = ended.invocation_id {
@@ -394,107 +406,5 @@ async fn stream_out(
 }
 
 #[cfg(test)]
-mod tests {
-    use hubcast_backplane::ConnectionId;
-
-    use super::*;
-    use crate::auth::Identity;
-    use crate::hub::{Connection, Context, Hub, HubError, RequestInfo};
-    use crate::protocol::HubProtocol;
-    use crate::tester::HubTester;
-
-    async fn wait(context: Context) -> Result<(), HubError> {
-        context.cancelled().cancelled().await;
-        Err(HubError::new("cancelled"))
-    }
-
-    fn call(id: Option<&str>, target: &str, stream_ids: &[&str]) -> Invocation {
-        Invocation {
-            invocation_id: id.map(str::to_owned),
-            target: target.to_owned(),
-            stream_ids: stream_ids.iter().map(ToString::to_string).collect(),
-            ..Invocation::default()
-        }
-    }
-
-    async fn session() -> Arc<Session> {
-        let hub = Hub::new("h")
-            .method("Wait", wait)
-            .method("Nothing", async || ())
-            .stream("Silent", async || futures_util::stream::pending::<()>());
-        let tester = HubTester::new(hub).await.unwrap();
-        let id = ConnectionId::parse("c").unwrap();
-        let connection = Connection::new(id, Identity::anonymous(), RequestInfo::default());
-        connection.set_protocol(HubProtocol::Json);
-        let session = Session::new(Arc::clone(tester.hub().runtime()), connection);
-        session.open_for_test();
-        session
-    }
-
-    /// What was sent to the client, without the answer to its handshake.
-    async fn sent(session: &Session) -> String {
-        let mut frames = Vec::new();
-        session.take_frames(&mut frames, usize::MAX).await;
-        let frames: Vec<u8> = frames.concat();
-        let text = String::from_utf8(frames).unwrap();
-        text.strip_prefix("{}\u{1e}").unwrap_or(&text).to_owned()
-    }
-
-    /// Waits for all that run.
-    async fn settle_all(invocations: &mut Invocations) {
-        while !invocations.running.is_empty() {
-            if let Some(ended) = invocations.next().await {
-                invocations.settle(ended);
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn nothing_is_kept_of_calls_that_were_cancelled_ended_or_refused() {
-        let session = session().await;
-        let mut invocations = Invocations::new(10, 10);
-        let mut begin = |call| invocations.begin(&session, call, None, Encoding::Json);
-        begin(call(Some("1"), "Wait", &[]));
-        begin(call(Some("2"), "Nothing", &[]));
-        begin(call(Some("3"), "Unknown", &[]));
-        begin(call(Some("4"), "Wait", &["u"])); // it takes no upload
-        begin(call(None, "Nothing", &[]));
-        invocations.begin_stream(&session, call(Some("5"), "Silent", &[]), None, Encoding::Json);
-        let mut running: Vec<_> = invocations.named.keys().cloned().collect();
-        running.sort_unstable();
-        assert_eq!(running, ["1", "2", "5"]);
-        for id in ["1", "5", "5", "unknown"] {
-            invocations.cancel(id);
-        }
-        settle_all(&mut invocations).await;
-        assert!(invocations.named.is_empty());
-        assert_eq!(invocations.uploads.len(), 0);
-        assert_eq!(invocations.slots.free.load(Ordering::Relaxed), 10);
-        let sent = sent(&session).await;
-        for id in ["1", "2", "3", "4", "5"] {
-            let completion = format!("{{\"type\":3,\"invocationId\":\"{id}\"");
-            assert_eq!(sent.matches(&completion).count(), 1, "{sent}");
-        }
-    }
-
-    #[tokio::test]
-    async fn an_id_names_one_running_call_whatever_its_kind() {
-        let session = session().await;
-        let mut invocations = Invocations::new(10, 10);
-        let mut begin = |call| invocations.begin(&session, call, None, Encoding::Json);
-        begin(call(Some("1"), "Wait", &[]));
-        begin(call(Some("1"), "Nothing", &[]));
-        invocations.begin_stream(&session, call(Some("1"), "Silent", &[]), None, Encoding::Json);
-        invocations.cancel("1");
-        settle_all(&mut invocations).await;
-        let sent = sent(&session).await;
-        let refusal = "\"error\":\"Invocation ID '1' is already in use.\"";
-        assert_eq!(sent.matches(refusal).count(), 2, "{sent}");
-        assert!(sent.contains("HubException: cancelled"), "{sent}");
-        invocations.begin(&session, call(Some("1"), "Nothing", &[]), None, Encoding::Json);
-        assert!(
-            invocations.named.contains_key("1"),
-            "an id that is free again can be used"
-        );
-    }
-}
+#[path = "invocations_tests.rs"]
+mod tests;

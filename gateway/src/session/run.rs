@@ -126,7 +126,7 @@ impl<'a> Conversation<'a> {
             protocol,
             decoder,
             invocations: Invocations::new(options.hubs.parallel_invocations, options.hubs.stream_buffer),
-            pings: protocol.answers_pings(),
+            pings: protocol.answers_pings() && session.http().is_none(), // else its sockets look for themselves
             heard: now,
             ping_due: now + options.timeouts.keep_alive,
             noted: counted.highest(),

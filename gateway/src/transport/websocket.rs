@@ -1,6 +1,7 @@
 //! WebSocket: one socket for both directions, one task for both halves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use bytes::Bytes;
@@ -126,9 +127,14 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, socket: WebSocket) {
         session: &session,
         sink,
     };
+    let protocol = session.connection().protocol();
+    let patience = session.hub().options().timeouts.client_timeout;
+    let patience = protocol
+        .is_some_and(ClientProtocol::answers_pings)
+        .then_some(patience);
     let end = tokio::select! {
         () = superseded.cancelled() => SocketEnd::Superseded,
-        end = read_into(link, &mut stream) => end,
+        end = read_into(link, &mut stream, patience) => end,
         written = writer.run() => match written {
             Ok(()) => SocketEnd::SessionOver,
             Err(what) => SocketEnd::Broken(what),
@@ -159,9 +165,21 @@ enum SocketEnd {
     SessionOver,
 }
 
-async fn read_into(link: &HttpLink, stream: &mut SplitStream<WebSocket>) -> SocketEnd {
+/// `patience`: how long the socket may be silent, where it answers pings.
+async fn read_into(
+    link: &HttpLink,
+    stream: &mut SplitStream<WebSocket>,
+    patience: Option<Duration>,
+) -> SocketEnd {
     loop {
-        let bytes = match stream.next().await {
+        let next = match patience {
+            None => stream.next().await,
+            Some(patience) => match timeout(patience, stream.next()).await {
+                Ok(next) => next,
+                Err(_) => return SocketEnd::Broken("the client fell silent"),
+            },
+        };
+        let bytes = match next {
             Some(Ok(Message::Text(text))) => text.into(),
             Some(Ok(Message::Binary(bytes))) => bytes,
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,

@@ -192,9 +192,10 @@ async fn a_reliable_client_that_does_not_read_gets_everything_when_it_comes_back
 async fn who_answers_no_pings_is_gone_and_who_does_stays() {
     let plan = Plan::nodes(2)
         .set("timeouts.keep_alive_seconds", 0.3)
-        .set("timeouts.client_timeout_seconds", 1.5);
+        .set("timeouts.client_timeout_seconds", 1.5)
+        .set("hubs.resume_window_seconds", 1);
     let mut cluster = plan.start().await;
-    for protocol in [JSON, PLAIN] {
+    for protocol in [JSON, PLAIN, RELIABLE] {
         let mut listens = demo(&cluster, 1, protocol).await;
         if protocol == PLAIN {
             assert_eq!(listens.next().await.expect("a place")["type"], "place");

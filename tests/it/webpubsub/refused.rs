@@ -43,6 +43,7 @@ async fn a_token_is_for_its_connection_alone() {
     let turned: String = token.chars().rev().collect();
     for node in [0, 1] {
         for target in [
+            with_query(DEMO, &format!("awps_connection_id={id}")),
             way(&id, ""),
             way(&id, "x"),
             way(&id, &turned),

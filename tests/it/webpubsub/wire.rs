@@ -182,7 +182,8 @@ async fn a_sender_hears_itself_unless_it_does_not_want_to() {
 /// Clients don't wait for an ack before they ask for the next thing.
 #[tokio::test]
 async fn requests_are_done_in_their_order() {
-    let cluster = Plan::nodes(2).start().await;
+    // However many calls of methods may run at once.
+    let cluster = Plan::nodes(2).set("hubs.parallel_invocations", 8).start().await;
     for protocol in [JSON, RELIABLE] {
         let mut client = demo(&cluster, 0, protocol).await;
         let mut ids = Vec::new();

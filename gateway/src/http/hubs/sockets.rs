@@ -70,11 +70,12 @@ fn chosen(headers: &HeaderMap) -> Option<ClientProtocol> {
     offers.find_map(|name| SUBPROTOCOLS.into_iter().find(|known| known.name() == name))
 }
 
-/// The connection that the client wants back, and its reconnection token.
+/// The connection that the client wants back, and its reconnection token; without one it has no chance.
 fn recovery(parts: &Parts, protocol: ClientProtocol) -> Option<(String, String)> {
     let query = Query::of(&parts.uri).filter(|_| protocol == ClientProtocol::ReliableWebPubSub)?;
     let id = query.get("awps_connection_id")?.to_owned();
-    Some((id, query.get("awps_reconnection_token")?.to_owned()))
+    let token = query.get("awps_reconnection_token").unwrap_or_default();
+    Some((id, token.to_owned()))
 }
 
 /// Makes a new connection.
