@@ -155,6 +155,8 @@ defaults
     option redispatch 1
     retries 3
     timeout connect 2s
+    # A node whose port is closed is noticed at once, a busy machine is not taken for dead nodes.
+    timeout check 500ms
     timeout client 120s
     timeout server 120s
     timeout tunnel 1h

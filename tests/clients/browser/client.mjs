@@ -22,7 +22,22 @@ async function open(browser, origin, preset) {
     if (["warning", "error"].includes(message.type())) complaints.push(message.text());
   });
   await page.goto(new URL(`/?${new URLSearchParams(preset)}&connect`, origin).href);
+  pages.push({ page, complaints });
   return { page, complaints, close: () => context.close() };
+}
+
+/** The pages of the present check. */
+let pages = [];
+
+/** What the pages show and complain about, for whoever has to find out why a check failed. */
+async function seen() {
+  const shown = async ({ page, complaints }) => {
+    if (page.isClosed()) return "closed";
+    const text = await page.evaluate(() => ["#status", "#events"].map((id) => document.querySelector(id)?.innerText));
+    return JSON.stringify([...text, complaints]);
+  };
+  const all = await Promise.all(pages.map((one) => shown(one).catch((error) => error.message)));
+  return all.join("\n");
 }
 
 async function say(page, text) {
@@ -171,12 +186,13 @@ const browser = await chromium.launch({
 });
 let failed = false;
 for (const [name, check] of checks) {
+  pages = [];
   try {
     await within(check(browser));
     console.log(`ok ${name}`);
   } catch (error) {
     failed = true;
-    console.log(`FAILED ${name}: ${error.message}`);
+    console.log(`FAILED ${name}: ${error.message}\n${await seen()}`);
   }
 }
 await browser.close();
