@@ -3,7 +3,7 @@
 //! # From the client
 //!
 //! Each frame calls the hub's method `message` with the frame as its only argument: text as a string, other bytes as a byte
-//! string ([`Binary`](super::Binary)). What the method returns, unless it is null, comes back as a message.
+//! string ([`Binary`]). What the method returns, unless it is null, comes back as a message.
 //!
 //! # To the client
 //!
