@@ -3,15 +3,44 @@
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
+use hubcast_backplane::UserId;
 
 use super::reply;
 use super::request::{Query, Wish};
 use crate::auth::{Credentials, Identity};
 use crate::gateway::App;
 use crate::hub::HubRuntime;
-use crate::telemetry::labels::RejectLabel;
+use crate::limits::Seat;
+use crate::telemetry::labels::{LimitLabel, RejectLabel};
 
 /// Reads a request's query, and decides who asks. The refusal is boxed, because it is large and rare.
+/// Why a node takes no new connection.
+#[derive(Clone, Copy)]
+pub(super) enum Closed {
+    Leaving,
+    Limit(LimitLabel),
+}
+
+/// Lets a new connection in, before anything is made for it.
+pub(super) fn let_in(app: &App, user: Option<&UserId>, parts: &Parts) -> Result<Seat, Closed> {
+    if app.is_draining() {
+        return Err(Closed::Leaving);
+    }
+    if !app.has_room() {
+        return Err(Closed::Limit(LimitLabel::Connections));
+    }
+    app.gate().admit(user, parts).map_err(Closed::Limit)
+}
+
+/// Refuses pages of foreign origins.
+pub(super) fn check_origin(app: &App, parts: &Parts) -> Result<(), Box<Response>> {
+    if app.origins().admit(&parts.headers) {
+        return Ok(());
+    }
+    app.metrics().rejected.get(RejectLabel::Origin).inc();
+    Err(Box::new(reply::foreign_origin()))
+}
+
 pub(super) async fn admit(
     app: &App,
     hub: &HubRuntime,
@@ -19,10 +48,7 @@ pub(super) async fn admit(
     wish: Wish,
 ) -> Result<(Query, Identity), Box<Response>> {
     let rejected = |label| app.metrics().rejected.get(label).inc();
-    if !app.origins().admit(&parts.headers) {
-        rejected(RejectLabel::Origin);
-        return Err(Box::new(reply::foreign_origin()));
-    }
+    check_origin(app, parts)?;
     let Some(query) = Query::of(&parts.uri) else {
         let text = "The query can't be read";
         return Err(Box::new(reply::text(StatusCode::BAD_REQUEST, text)));

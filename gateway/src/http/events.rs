@@ -17,17 +17,16 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hubcast_backplane::GroupName;
 
-use super::admit::admit;
+use super::admit::{Closed, admit, let_in};
 use super::request::{Query, Wish};
 use super::{expiry, reply};
 use crate::auth::{Identity, random_connection_id};
 use crate::error::Error;
 use crate::gateway::App;
 use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
-use crate::limits::Seat;
 use crate::protocol::ClientProtocol;
 use crate::session::{Begin, Reading, Session};
-use crate::telemetry::labels::{LimitLabel, RejectLabel};
+use crate::telemetry::labels::RejectLabel;
 use crate::transport::{run_reader, sse_stream};
 
 /// Most messages that a reader may begin with, of all its topics together.
@@ -49,10 +48,10 @@ pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> 
         Ok(reading) => reading,
         Err(refused) => return refused.into_response(),
     };
-    let seat = match let_in(app, &identity, parts) {
+    let seat = match let_in(app, identity.user(), parts) {
         Ok(seat) => seat,
-        Err(limit) => {
-            if let Some(limit) = limit {
+        Err(closed) => {
+            if let Closed::Limit(limit) = closed {
                 app.metrics().limited.get(limit).inc();
             }
             app.metrics().rejected.get(RejectLabel::Capacity).inc();
@@ -93,17 +92,6 @@ pub(super) fn reading(
         app.metrics().rejected.get(RejectLabel::Forbidden).inc();
     }
     asked
-}
-
-/// Lets a new reader in; else the limit that is reached, or nothing where the node is leaving.
-fn let_in(app: &App, identity: &Identity, parts: &Parts) -> Result<Seat, Option<LimitLabel>> {
-    if app.is_draining() {
-        return Err(None);
-    }
-    if !app.has_room() {
-        return Err(Some(LimitLabel::Connections));
-    }
-    app.gate().admit(identity.user(), parts).map_err(Some)
 }
 
 /// Why a request is refused.

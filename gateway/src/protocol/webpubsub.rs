@@ -62,7 +62,7 @@ use super::client::{ClientMessage, Data, DataType, GroupSend, MESSAGE, Request, 
 use super::json::{self, Property, properties};
 use super::{Binary, DecodeError, EncodeError, Encoding, HubMessage, Invocation, Outcome, Value};
 
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 10] = [
     "type",
     "group",
     "ackId",
@@ -73,7 +73,6 @@ const NAMES: [&str; 11] = [
     "sequenceId",
     "invocationId",
     "target",
-    "success",
 ];
 
 /// Calls of methods have ids of their own: by their first letter it is known how the client asked.
@@ -99,7 +98,6 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
         sequence_id,
         invocation_id,
         target,
-        _,
     ] = properties(text, NAMES)?;
     let ack_id = || ack_id.optional("an integer that is not negative");
     let request = |wish| {

@@ -7,6 +7,7 @@ use hubcast_backplane::{BackplaneError, Claim, ConnectionId, ConnectionRecord, N
 
 use super::{Asked, Refusal, unreachable_owner};
 use crate::auth::ConnectionToken;
+use crate::http::admit::{Closed, let_in};
 use crate::http::{expiry, owned, reply};
 use crate::hub::Transport;
 use crate::limits::Seat;
@@ -41,24 +42,10 @@ pub(super) enum Wanted {
     GivenUp { over_http: bool },
 }
 
-/// Why a node takes no new connection.
-#[derive(Clone, Copy)]
-pub(super) enum Closed {
-    Leaving,
-    Limit(LimitLabel),
-}
-
 impl Asked {
     /// Lets a new connection in, before anything is made for it.
     pub(super) fn admit(&self) -> Result<Seat, Closed> {
-        if self.app.is_draining() {
-            return Err(Closed::Leaving);
-        }
-        if !self.app.has_room() {
-            return Err(Closed::Limit(LimitLabel::Connections));
-        }
-        let seat = self.app.gate().admit(self.identity.user(), &self.parts);
-        seat.map_err(Closed::Limit)
+        let_in(&self.app, self.identity.user(), &self.parts)
     }
 
     pub(super) fn refuse(&self, closed: Closed) -> Refusal {

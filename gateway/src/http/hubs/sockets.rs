@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use super::{Asked, Refusal};
 use crate::auth::{Identity, random_connection_id};
 use crate::gateway::App;
-use crate::http::admit::admit;
+use crate::http::admit::{admit, check_origin};
 use crate::http::events::reading;
 use crate::http::request::{Query, Wish};
 use crate::http::{expiry, reply};
@@ -142,10 +142,7 @@ async fn recover(
     id: &str,
     token: &str,
 ) -> Result<Response, Refusal> {
-    if !app.origins().admit(&parts.headers) {
-        app.metrics().rejected.get(RejectLabel::Origin).inc();
-        return Err(reply::foreign_origin().into());
-    }
+    check_origin(&app, &parts).map_err(Refusal)?;
     if app.is_draining() {
         return Err(reply::leaving().into());
     }
