@@ -2,7 +2,7 @@
 // Prints `ok NAME` or `FAILED NAME: why` for each check. With NODES=1 in the environment a client whose connection was
 // cut has to come back to it; otherwise it may also get a new one.
 import { connect, createServer } from "node:net";
-import { chromium } from "playwright-core";
+import { launch } from "./launch.mjs";
 
 const BOUND = 20_000;
 const TRANSPORTS = ["WebSockets", "ServerSentEvents", "LongPolling"];
@@ -171,19 +171,7 @@ for (const transport of TRANSPORTS) {
 }
 checks.push(["cut_connection WebSockets json", cutConnection]);
 
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: [
-    "--no-sandbox", // as root there is none
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    // Nothing that isn't ours goes over the network.
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-  ],
-});
+const browser = await launch();
 let failed = false;
 for (const [name, check] of checks) {
   pages = [];

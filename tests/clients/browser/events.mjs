@@ -1,23 +1,11 @@
 // Chromium's own EventSource: `node events.mjs URL`, URL being that of a group's events. Prints `open` as soon as it
 // listens, and when the text `end` has come `received` and the texts before it as JSON, with `reset` where that was said.
-import { chromium } from "playwright-core";
+import { launch } from "./launch.mjs";
 
 const BOUND = 120_000;
 const url = new URL(process.argv[2]);
 
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: [
-    "--no-sandbox", // as root there is none
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    // Nothing that isn't ours goes over the network.
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-  ],
-});
+const browser = await launch();
 const page = await browser.newPage();
 page.setDefaultTimeout(BOUND);
 await page.goto(url.origin);
