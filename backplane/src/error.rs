@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::topic::{ConnectionId, NodeId};
 
 /// Why the backplane could not do what was asked. Nothing was changed unless the variant says otherwise.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackplaneError {
     /// The server can't be reached; reconnecting goes on in the background. The operation may be tried again.
@@ -22,6 +22,12 @@ pub enum BackplaneError {
         /// How long the call waited.
         waited: Duration,
     },
+    /// The server has no memory left for what is published, or for newcomers. Nothing was changed; it works again when the log
+    /// has forgotten enough.
+    #[error(
+        "the Redis server has no memory left (maxmemory): nothing is published until older messages are forgotten"
+    )]
+    Full,
     /// The hub was not opened on this node.
     #[error("hub {hub:?} is not open on this node")]
     HubNotOpen {
@@ -77,7 +83,7 @@ impl BackplaneError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Unavailable { .. } | Self::Timeout { .. } | Self::NodeUnreachable { .. }
+            Self::Unavailable { .. } | Self::Timeout { .. } | Self::NodeUnreachable { .. } | Self::Full
         )
     }
 }

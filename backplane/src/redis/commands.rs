@@ -13,11 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use super::clock::Clock;
 use super::keys::Keys;
 use super::link::{Link, SharedLink, Trouble};
 use super::options::{RedisOptions, config};
-use super::script::Invocation;
+use super::script::{Invocation, Scripts};
 use super::topology::{Map, Shard, Topology};
+use super::writer::Bounds;
 use crate::error::BackplaneError;
 
 /// Whether a command may be sent again when it is not known whether it was carried out.
@@ -37,9 +39,24 @@ pub(super) struct Commands {
     topology: Arc<Topology>,
     /// A key of what belongs to no hub: its server has the cluster's clock.
     home: String,
-    timeout: Duration,
-    reconnect_wait: Duration,
+    bounds: Bounds,
+    clock: Arc<Clock>,
+    tasks: TaskTracker,
     closing: CancellationToken,
+}
+
+/// Why one try brought no answer.
+pub(super) struct Failed {
+    pub(super) sent: Sent,
+    /// What the connection said, where trying again may help.
+    pub(super) why: Result<String, BackplaneError>,
+}
+
+/// Whether a server may have carried out what was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    Perhaps,
+    No,
 }
 
 impl Commands {
@@ -54,8 +71,13 @@ impl Commands {
         Ok(Arc::new(Self {
             topology: Topology::open(options, &home, tasks, closing.clone()).await?,
             home,
-            timeout: options.command_timeout,
-            reconnect_wait: options.reconnect_wait.min(options.command_timeout),
+            bounds: Bounds {
+                command: options.command_timeout,
+                reconnect: options.reconnect_wait.min(options.command_timeout),
+                outage: options.outage_wait.max(options.command_timeout),
+            },
+            clock: Arc::new(Clock::new()),
+            tasks: tasks.clone(),
             closing,
         }))
     }
@@ -66,7 +88,25 @@ impl Commands {
 
     /// How long a call may take.
     pub(super) fn bound(&self) -> Duration {
-        self.timeout
+        self.bounds.command
+    }
+
+    /// How long changes may take.
+    pub(super) fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// The server's time.
+    pub(super) fn clock(&self) -> Arc<Clock> {
+        Arc::clone(&self.clock)
+    }
+
+    pub(super) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    pub(super) fn closing(&self) -> CancellationToken {
+        self.closing.clone()
     }
 
     /// The command that publishes.
@@ -101,7 +141,7 @@ impl Commands {
 
     async fn call(&self, repeat: Repeat, call: Call<'_>) -> Result<Vec<Value>, BackplaneError> {
         let begun = Instant::now();
-        let deadline = begun + self.timeout;
+        let deadline = begun + self.bounds.command;
         let key = call.key().unwrap_or(Cow::Borrowed(&self.home));
         let mut answers = vec![None; call.len()];
         let mut refused = None;
@@ -124,8 +164,7 @@ impl Commands {
             let reason = match trouble {
                 Trouble::Final(error) => return Err(error),
                 Trouble::Moved(_) if !self.topology.is_cluster() => {
-                    let problem = "the server is one of several of a Redis Cluster; use redis+cluster://…";
-                    return Err(config(problem.to_owned()));
+                    return Err(not_a_cluster());
                 }
                 Trouble::Moved(reason) | Trouble::Wait(reason) => {
                     let since = *refused.get_or_insert_with(Instant::now);
@@ -147,21 +186,77 @@ impl Commands {
         }
     }
 
+    /// Tries once to have a batch carried out on the server that has `key`, until a time at most. `batch` is the call as it
+    /// is on the run of that server.
+    pub(super) async fn try_batch(
+        &self,
+        key: &str,
+        batch: impl Fn(&Scripts) -> Cmd,
+        until: Instant,
+    ) -> Result<Value, Failed> {
+        let unsent = |why| Failed { sent: Sent::No, why };
+        let found = timeout_at(until, self.next_link(key)).await;
+        let Some((shard, link)) = found.ok().flatten() else {
+            return Err(unsent(Ok(self.why_not(key))));
+        };
+        let attempt = link.call(&batch, key);
+        let Ok(outcome) = timeout_at(until, attempt).await else {
+            link.broken.cancel(); // it swallows commands
+            let why = Ok("no answer came".to_owned());
+            return Err(Failed {
+                sent: Sent::Perhaps,
+                why,
+            });
+        };
+        let trouble = match outcome {
+            Ok(answer) => return Ok(answer),
+            Err(error) => Trouble::of(&error),
+        };
+        let failed = match trouble {
+            Trouble::Final(error) => return Err(unsent(Err(error))),
+            Trouble::Moved(_) if !self.topology.is_cluster() => return Err(unsent(Err(not_a_cluster()))),
+            Trouble::Moved(reason) | Trouble::Wait(reason) => {
+                self.pause().await;
+                unsent(Ok(reason))
+            }
+            trouble => {
+                link.broken.cancel();
+                let sent = match trouble {
+                    Trouble::Lost(_) => Sent::Perhaps,
+                    _ => Sent::No,
+                };
+                sleep(PAUSE).await;
+                let why = Ok(trouble.reason());
+                Failed { sent, why }
+            }
+        };
+        if let Ok(reason) = &failed.why {
+            debug!(%reason, "a batch of changes has to be sent again");
+            shard.pool.note_error(reason.clone());
+        }
+        Err(failed)
+    }
+
     /// Waits a little for a server that refuses now, or for news of which server has the key. A server that has
     /// refused since long goes on refusing.
     async fn wait(&self, begun: Instant, since: Instant, reason: String) -> Result<String, BackplaneError> {
-        if since.elapsed() > self.reconnect_wait {
+        if since.elapsed() > self.bounds.reconnect {
             return Err(BackplaneError::Unavailable {
                 waited: begun.elapsed(),
                 reason,
             });
         }
+        self.pause().await;
+        Ok(reason)
+    }
+
+    /// Gives a server that refuses now a moment, or looks for the one that has the key by now.
+    async fn pause(&self) {
         if self.topology.is_cluster() {
             self.topology.ask_again().await;
         } else {
             sleep(PAUSE).await;
         }
-        Ok(reason)
     }
 
     /// A connection to the server that has the key; waits a bounded time where there is none.
@@ -174,7 +269,7 @@ impl Commands {
         if let Some(found) = pick(&self.topology.current(), key) {
             return Ok(found);
         }
-        let until = deadline.min(Instant::now() + self.reconnect_wait);
+        let until = deadline.min(Instant::now() + self.bounds.reconnect);
         tokio::select! {
             () = self.closing.cancelled() => Err(BackplaneError::Closed),
             found = timeout_at(until, self.next_link(key)) => {
@@ -213,6 +308,10 @@ impl Commands {
             None => "the cluster has no master for this hub".to_owned(),
         }
     }
+}
+
+fn not_a_cluster() -> BackplaneError {
+    config("the server is one of several of a Redis Cluster; use redis+cluster://…".to_owned())
 }
 
 fn pick(map: &Map, key: &str) -> Option<(Arc<Shard>, SharedLink)> {
@@ -274,10 +373,9 @@ impl<'a> Call<'a> {
         let mut failed = None;
         for ((script, answer), outcome) in missing.iter_mut().zip(outcomes) {
             let outcome = match outcome {
-                // The server forgot its scripts, not its run: the texts name that.
-                Err(error) if matches!(Trouble::of(&error), Trouble::NoScript) => {
-                    link.scripts.load(&mut connection).await?;
-                    script.command(&link.scripts).query_async(&mut connection).await
+                Err(error) => {
+                    link.again(error, &|scripts: &Scripts| script.command(scripts), script.key())
+                        .await
                 }
                 outcome => outcome,
             };

@@ -8,11 +8,11 @@ use tokio::sync::RwLockReadGuard;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::commands::Repeat;
 use super::hub::Hub;
 use super::inner::Inner;
 use super::link::{decode, items, malformed};
 use super::local::{Subject, Unfinished};
+use super::writer::Patience;
 use crate::backplane::{Claim, ConnectionRecord};
 use crate::error::BackplaneError;
 use crate::position::Position;
@@ -86,9 +86,7 @@ impl Inner {
         connection: &ConnectionRecord,
     ) -> Result<Claim, BackplaneError> {
         let _gate = self.pass(hub, self.deadline()).await?;
-        let call = hub
-            .scripts
-            .claim(&self.commands, &connection.id, connection.user.as_ref());
+        let call = hub.scripts.claim(&connection.id, connection.user.as_ref());
         match call.await? {
             None => Ok(Claim::Closed),
             // Without a local record, the server has this node from an earlier try whose answer was lost.
@@ -155,10 +153,7 @@ impl Inner {
         loop {
             let (place, version, groups) = {
                 let _gate = self.pass(hub, deadline).await?;
-                let entered = hub
-                    .scripts
-                    .enter(&self.commands, connection, joined, claim)
-                    .await?;
+                let entered = hub.scripts.enter(connection, joined, claim).await?;
                 let entered = owned(entered, id)?;
                 let mut local = hub.local.lock();
                 local.set_entered(id, entered.1);
@@ -239,16 +234,16 @@ impl Inner {
         unfinished: &Unfinished,
     ) -> Result<bool, BackplaneError> {
         match unfinished {
-            Unfinished::Release => hub.scripts.release(&self.commands, id).await,
+            Unfinished::Release => hub.scripts.release(id).await,
             Unfinished::Park => {
                 let call = hub.scripts.park_call(&self.options.node, id, None, None);
-                decode(self.commands.script(&call, Repeat::Safe).await?)
+                decode(hub.scripts.writer.carry_out(call, Patience::Short).await?)
             }
             Unfinished::Remove { tombstone, name } => {
                 let call =
                     hub.scripts
                         .remove_call(Some(&self.options.node), id, tombstone.as_millis(), name, false);
-                Ok(removed(self.commands.script(&call, Repeat::Safe).await?)?.is_some())
+                Ok(removed(hub.scripts.writer.carry_out(call, Patience::Short).await?)?.is_some())
             }
         }
     }

@@ -8,6 +8,7 @@ use redis::{ErrorKind, RedisResult};
 use super::connector::{Connector, Take, within};
 use super::link::server_run;
 use super::location::Address;
+use super::run::Run;
 use super::sentinel::Sentinels;
 
 /// How to reach one master.
@@ -32,7 +33,7 @@ pub(super) enum Place {
 pub(super) struct Opened<T> {
     pub(super) connection: MultiplexedConnection,
     /// The run of the server that it leads to.
-    pub(super) run: String,
+    pub(super) run: Run,
     pub(super) address: Address,
     /// What was made for this connection.
     pub(super) listener: T,

@@ -44,10 +44,7 @@ impl Inner {
         loop {
             let place = {
                 let _gate = self.pass(&hub, deadline).await?;
-                let place = hub
-                    .scripts
-                    .change_group(&self.commands, &id, &group, change, false)
-                    .await?;
+                let place = hub.scripts.change_group(&id, &group, change, false).await?;
                 let Some(place) = place else {
                     // The lane has yet to hear who took it over; it may have been parked since.
                     return self.change_parked(&hub, &id, &group, change).await;
@@ -72,7 +69,7 @@ impl Inner {
         group: &GroupName,
         change: Change,
     ) -> Result<Offset, BackplaneError> {
-        let call = hub.scripts.change_group(&self.commands, id, group, change, true);
+        let call = hub.scripts.change_group(id, group, change, true);
         Ok(owned(call.await?, id)?.offset)
     }
 }

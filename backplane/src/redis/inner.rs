@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use super::local::Subject;
 use super::nodes::Nodes;
 use super::options::RedisOptions;
 use super::rpc::Rpc;
+use super::writer::Writer;
 use crate::backplane::{NodeService, Status};
 use crate::error::BackplaneError;
 use crate::topic::HubName;
@@ -29,6 +30,8 @@ pub(super) struct Inner {
     pub(super) keys: Keys,
     pub(super) commands: Arc<Commands>,
     pub(super) hubs: RwLock<HashMap<HubName, Arc<Hub>>>,
+    /// What changes hubs, also those that this node does not serve.
+    pub(super) writers: Mutex<HashMap<HubName, Writer>>,
     pub(super) service: ArcSwapOption<Arc<dyn NodeService>>,
     pub(super) nodes: Nodes,
     pub(super) rpc: Rpc,
@@ -58,6 +61,19 @@ impl Inner {
 
     pub(super) fn all_hubs(&self) -> Vec<Arc<Hub>> {
         self.hubs.read().values().cloned().collect()
+    }
+
+    /// The one way of this node to change a hub.
+    pub(super) fn writer(&self, hub: &HubName) -> Writer {
+        let open = || {
+            let log = self.keys.hub(hub).log();
+            Writer::open(&self.commands, self.options.node.clone(), log)
+        };
+        self.writers
+            .lock()
+            .entry(hub.clone())
+            .or_insert_with(open)
+            .clone()
     }
 
     pub(super) fn service(&self) -> Option<Arc<Arc<dyn NodeService>>> {

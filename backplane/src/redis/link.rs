@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
-use redis::{ErrorKind, PushKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, PushKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use super::connector::{Take, within};
 use super::endpoint::Endpoint;
 use super::options::config;
-use super::script::Scripts;
+use super::run::Run;
+use super::script::{Invocation, Name, Scripts};
 use crate::error::BackplaneError;
 
 /// A connection for commands. Many callers share it; their commands are sent one after another without waiting.
@@ -18,7 +20,9 @@ pub(super) struct Link {
     /// The scripts of the run of the server that this connection was made to, and leads to as long as it lasts.
     pub(super) scripts: Scripts,
     /// That run.
-    pub(super) run: String,
+    pub(super) run: Run,
+    /// The server is one of a cluster.
+    sharded: bool,
     /// Cancelled when the connection is of no more use.
     pub(super) broken: CancellationToken,
 }
@@ -44,14 +48,74 @@ impl Link {
             connection: opened.connection,
             scripts,
             run: opened.run,
+            sharded: endpoint.sharded,
             broken: opened.listener,
         })
     }
+
+    /// The run that the server at the other end is in by now.
+    pub(super) async fn identity_now(&self) -> RedisResult<Run> {
+        server_run(&mut self.connection.clone(), self.sharded).await
+    }
+
+    /// Calls a script of the log `log`.
+    pub(super) async fn call(&self, script: &impl Fn(&Scripts) -> Cmd, log: &str) -> RedisResult<Value> {
+        match self.send(script).await {
+            Err(error) => self.again(error, script, Some(log)).await,
+            answer => answer,
+        }
+    }
+
+    /// Calls a script again that was refused because the server has to be told its scripts, or the log a new run, first.
+    pub(super) async fn again(
+        &self,
+        mut refused: RedisError,
+        script: &impl Fn(&Scripts) -> Cmd,
+        log: Option<&str>,
+    ) -> RedisResult<Value> {
+        for _ in 0..REFUSALS {
+            match (Trouble::of(&refused), log) {
+                (Trouble::NoScript, _) => self.scripts.load(&mut self.connection.clone()).await?,
+                (Trouble::StaleRun(stored), Some(log)) => self.renew(log, &stored).await?,
+                _ => return Err(refused),
+            }
+            match self.send(script).await {
+                Err(error) => refused = error,
+                answer => return answer,
+            }
+        }
+        Err(refused)
+    }
+
+    async fn send(&self, script: &impl Fn(&Scripts) -> Cmd) -> RedisResult<Value> {
+        script(&self.scripts)
+            .query_async(&mut self.connection.clone())
+            .await
+    }
+
+    /// Begins a new epoch of a log that names another run than this connection's, where that is still the server's.
+    async fn renew(&self, log: &str, stored: &str) -> RedisResult<()> {
+        let fresh = self.identity_now().await?;
+        if !self.run.goes_on_as(&fresh) {
+            self.broken.cancel();
+            let problem = "the connection leads to another run of the server by now";
+            return Err((ErrorKind::Server(ServerErrorKind::ReadOnly), problem).into());
+        }
+        let renew = Invocation::new(Name::Renew, vec![log.to_owned()]).arg(stored.to_owned());
+        let begun: Value = self.send(&|scripts: &Scripts| renew.command(scripts)).await?;
+        if begun == Value::Int(1) {
+            info!(log, run = ?self.run, "the log was of another run of the server; a new epoch begins");
+        }
+        Ok(())
+    }
 }
+
+/// How often a script is called again after a refusal that was seen to.
+const REFUSALS: usize = 3;
 
 /// Names the run of the server process at the other end, and refuses servers that can't do. Sharded channels need a
 /// newer one.
-pub(super) async fn server_run(connection: &mut MultiplexedConnection, sharded: bool) -> RedisResult<String> {
+pub(super) async fn server_run(connection: &mut MultiplexedConnection, sharded: bool) -> RedisResult<Run> {
     let mut ask = redis::pipe();
     ask.cmd("INFO").arg("server").cmd("INFO").arg("replication");
     let (server, replication): (String, String) = ask.query_async(connection).await?;
@@ -69,13 +133,26 @@ pub(super) async fn server_run(connection: &mut MultiplexedConnection, sharded: 
     if field(&replication, "role") != Some("master") {
         return Err((ErrorKind::Io, "the server is a replica").into());
     }
-    let part = |text, name| field(text, name).and_then(|id| id.get(..10));
-    match (part(&server, "run_id"), part(&replication, "master_replid")) {
-        (Some(run), Some(replication)) if is_plain(run) && is_plain(replication) => {
-            Ok(format!("{run}{replication}"))
-        }
-        _ => Err((ErrorKind::Parse, "the server does not name its run").into()),
-    }
+    let part = |text, name| {
+        field(text, name)
+            .and_then(|id| id.get(..10))
+            .filter(|id| is_plain(id))
+    };
+    let id = part(&server, "run_id").ok_or_else(unnamed)?;
+    let promoted = part(&replication, "master_replid2").ok_or_else(unnamed)?;
+    let at = field(&replication, "second_repl_offset").filter(|at| is_plain(at));
+    let mark = match at {
+        Some(at) if promoted.bytes().any(|byte| byte != b'0') => format!("{promoted}{at}"),
+        _ => String::new(),
+    };
+    Ok(Run {
+        id: id.to_owned(),
+        mark,
+    })
+}
+
+fn unnamed() -> RedisError {
+    (ErrorKind::Parse, "the server does not name its run").into()
 }
 
 pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
@@ -102,6 +179,8 @@ pub(super) enum Trouble {
     Moved(String),
     /// The server forgot the scripts; it did not carry out this one.
     NoScript,
+    /// The log was last used in this other run of the server; the script was not carried out.
+    StaleRun(String),
     /// Trying again is of no use.
     Final(BackplaneError),
 }
@@ -110,6 +189,9 @@ impl Trouble {
     pub(super) fn of(error: &RedisError) -> Self {
         if matches!(error.code(), Some("WRONGPASS" | "NOAUTH")) {
             return Self::refused_user(error);
+        }
+        if error.code() == Some("STALERUN") {
+            return Self::StaleRun(error.detail().unwrap_or_default().to_owned());
         }
         if error.code() == Some("NOREPLICAS") {
             return Self::Wait(error.to_string());
@@ -145,6 +227,7 @@ impl Trouble {
         match self {
             Self::Lost(reason) | Self::NotNow(reason) | Self::Wait(reason) | Self::Moved(reason) => reason,
             Self::NoScript => "the server forgot the scripts".to_owned(),
+            Self::StaleRun(_) => "the log is of another run of the server".to_owned(),
             Self::Final(error) => error.to_string(),
         }
     }

@@ -6,6 +6,7 @@
 
 mod backoff;
 mod catch_up;
+mod clock;
 mod cluster;
 mod commands;
 mod connector;
@@ -31,6 +32,7 @@ mod renewal;
 mod replay;
 mod roster;
 mod rpc;
+mod run;
 mod script;
 mod sentinel;
 mod sessions;
@@ -40,6 +42,7 @@ mod subscription;
 mod take_over;
 mod topology;
 mod waiters;
+mod writer;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +51,7 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -96,6 +99,7 @@ impl RedisBackplane {
             keys: Keys::new(&options.prefix),
             commands,
             hubs: RwLock::default(),
+            writers: Mutex::default(),
             service: ArcSwapOption::empty(),
             nodes: Nodes::new(&options),
             rpc: Rpc::new(options.served_requests),
@@ -143,7 +147,8 @@ impl RedisBackplane {
     ) -> Result<(), BackplaneError> {
         let inner = &self.inner;
         let (keys, node) = (inner.keys.hub(&name), inner.options.node.clone());
-        let scripts = HubScripts::new(keys, node, options);
+        let writer = inner.writer(&name);
+        let scripts = HubScripts::new(keys, node, options, writer);
         let extent = scripts.extent(&inner.commands).await?;
         let (hub, pushes) = Hub::new(name.clone(), scripts, &extent, inner.options.lane_capacity);
         inner.note_hub(&hub).await?;
@@ -271,9 +276,7 @@ impl Backplane for RedisBackplane {
             let entry = wire::Entry {
                 body: Some(wire::entry::Body::Message(envelope.clone())),
             };
-            hub.scripts
-                .publish(&self.inner.commands, topics, &entry.encode_to_vec().into())
-                .await
+            hub.scripts.publish(topics, &entry.encode_to_vec().into()).await
         }
         .boxed()
     }
@@ -291,7 +294,7 @@ impl Backplane for RedisBackplane {
                 body: Some(wire::entry::Body::Message(envelope.clone())),
             };
             hub.scripts
-                .publish_once(&self.inner.commands, topic, entry.encode_to_vec().into(), once)
+                .publish_once(topic, entry.encode_to_vec().into(), once)
                 .await
         }
         .boxed()

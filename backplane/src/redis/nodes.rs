@@ -16,6 +16,7 @@ use super::inner::Inner;
 use super::link::{decode, items, malformed};
 use super::options::RedisOptions;
 use super::script::{Invocation, Name};
+use super::writer::Patience;
 use crate::error::BackplaneError;
 use crate::random;
 use crate::topic::NodeId;
@@ -243,8 +244,8 @@ impl Inner {
                 hub.scripts
                     .register_call(&r.id, r.user.as_ref(), r.entered, &r.groups)
             };
-            let calls: Vec<_> = registrations.iter().map(call).collect();
-            for answer in self.commands.scripts(&calls, Repeat::Safe).await? {
+            let calls = registrations.iter().map(call).collect();
+            for answer in hub.scripts.writer.carry_out_all(calls, Patience::Short).await? {
                 registered += 1;
                 refused += u64::from(!decode::<bool>(answer)?);
             }

@@ -23,6 +23,9 @@ pub struct RedisOptions {
     pub command_timeout: Duration,
     /// How long a call waits for a lost connection to come back, within `command_timeout`.
     pub reconnect_wait: Duration,
+    /// How long changes wait for the server whose failure nobody could be told, or that would be overtaken: what clients
+    /// call. More than `command_timeout`.
+    pub outage_wait: Duration,
     /// Connections for commands, to each master of a cluster. Each carries many commands at a time.
     pub pool_size: usize,
     /// Time between two signs of life of this node.
@@ -76,6 +79,7 @@ impl RedisOptions {
             prefix: "hubcast".to_owned(),
             command_timeout: Duration::from_secs(5),
             reconnect_wait: Duration::from_secs(2),
+            outage_wait: Duration::from_secs(60),
             pool_size: 2,
             heartbeat_interval: Duration::from_secs(1),
             lease: Duration::from_secs(5),

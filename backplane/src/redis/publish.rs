@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use super::commands::{Commands, Repeat};
 use super::keys::HubKeys;
 use super::link::{decode, malformed};
 use super::script::{HubScripts, Invocation, Name};
+use super::writer::{Patience, Writer};
 use crate::backplane::HubOptions;
 use crate::error::BackplaneError;
 use crate::once::{Once, Published};
@@ -16,22 +16,17 @@ impl HubScripts {
     /// Publishes to each topic; nothing for a connection that nobody owns.
     pub(super) async fn publish(
         &self,
-        commands: &Commands,
         topics: &[Topic],
         entry: &Bytes,
     ) -> Result<Vec<Option<Offset>>, BackplaneError> {
-        let calls: Vec<_> = topics
-            .iter()
-            .map(|topic| self.publish_call(topic, entry))
-            .collect();
-        let answers = commands.scripts(&calls, Repeat::Never).await?;
+        let calls = topics.iter().map(|topic| self.publish_call(topic, entry));
+        let answers = self.writer.carry_out_all(calls.collect(), Patience::Long).await?;
         answers.into_iter().map(decode).collect()
     }
 
     /// Publishes to a topic, unless a request of that name has done so.
     pub(super) async fn publish_once(
         &self,
-        commands: &Commands,
         topic: &Topic,
         entry: Bytes,
         once: &Once,
@@ -51,7 +46,7 @@ impl HubScripts {
             .entry_arguments(call, entry, kept)
             .arg(once.content.clone())
             .number(self.options.retention.as_millis().max(1));
-        match decode::<i64>(commands.script(&call, Repeat::Safe).await?)? {
+        match decode::<i64>(self.writer.carry_out(call, Patience::Long).await?)? {
             1 => Ok(Published::Now),
             0 => Ok(Published::Before),
             -1 => Ok(Published::Differs),
@@ -77,11 +72,12 @@ impl HubScripts {
         if self.options.volatile { 0 } else { self.kept() }
     }
 
-    pub(super) fn new(keys: HubKeys, node: NodeId, options: HubOptions) -> Self {
+    pub(super) fn new(keys: HubKeys, node: NodeId, options: HubOptions, writer: Writer) -> Self {
         let mut scripts = Self {
             keys,
             node,
             options,
+            writer,
             presence: String::new(),
         };
         if scripts.options.presence {
@@ -92,9 +88,9 @@ impl HubScripts {
 
     fn presence_argument(&self) -> String {
         let keys = &self.keys;
-        let (log, stream, tail) = (keys.log(), keys.stream(""), keys.tail(""));
+        let (stream, tail) = (keys.stream(""), keys.tail(""));
         let (channel, kept) = (keys.topic_channel(""), self.kept_messages());
         let (life, tail_life) = (self.options.retention.as_millis().max(1), self.tail_life_ms());
-        format!("{log}\n{stream}\n{tail}\n{channel}\n{kept}\n{life}\n{tail_life}")
+        format!("{stream}\n{tail}\n{channel}\n{kept}\n{life}\n{tail_life}")
     }
 }

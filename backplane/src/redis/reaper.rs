@@ -11,6 +11,7 @@ use super::hub::Hub;
 use super::inner::Inner;
 use super::link::decode;
 use super::script::{HubScripts, Invocation, Name};
+use super::writer::Patience;
 use crate::backplane::{ConnectionRecord, HubOptions};
 use crate::error::BackplaneError;
 use crate::topic::{ConnectionId, HubName, NodeId, Topic};
@@ -93,14 +94,14 @@ impl Inner {
         let keys = self.keys.hub(hub);
         if let Some(known) = self.find_hub(hub.as_str()) {
             let options = known.scripts.options.clone();
-            return Ok(HubScripts::new(keys, dead.clone(), options));
+            return Ok(HubScripts::new(keys, dead.clone(), options, self.writer(hub)));
         }
         let mut command = redis::cmd("HGET");
         command.arg(keys.log()).arg("presence");
         let presence: Option<String> = decode(self.commands.command(&command, Repeat::Safe).await?)?;
         Ok(HubScripts {
             presence: presence.unwrap_or_default(),
-            ..HubScripts::new(keys, dead.clone(), HubOptions::default())
+            ..HubScripts::new(keys, dead.clone(), HubOptions::default(), self.writer(hub))
         })
     }
 
@@ -115,8 +116,8 @@ impl Inner {
         let mut count = 0;
         for ids in ids.chunks(REMOVALS) {
             let park = |id| scripts.park_call(dead, id, None, None);
-            let calls: Vec<_> = ids.iter().map(park).collect();
-            let parked = self.commands.scripts(&calls, Repeat::Safe).await?;
+            let calls = ids.iter().map(park).collect();
+            let parked = scripts.writer.carry_out_all(calls, Patience::Short).await?;
             let mut others = Vec::new();
             for (id, parked) in ids.iter().zip(parked) {
                 if !decode::<bool>(parked)? {
@@ -161,9 +162,12 @@ impl Inner {
         }
         let tombstone = self.options.orphan_tombstone.as_millis();
         let remove = |id| scripts.remove_call(owner, id, tombstone, name, true);
-        let calls: Vec<_> = ids.iter().map(remove).collect();
+        let calls = ids.iter().map(remove).collect();
         let mut count = 0;
-        for (id, answer) in ids.iter().zip(self.commands.scripts(&calls, Repeat::Safe).await?) {
+        for (id, answer) in ids
+            .iter()
+            .zip(scripts.writer.carry_out_all(calls, Patience::Short).await?)
+        {
             let Some((user, state)) = removed(answer)? else {
                 continue;
             };

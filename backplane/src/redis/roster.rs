@@ -16,6 +16,7 @@ use super::inner::Inner;
 use super::keys::HubKeys;
 use super::link::{decode, items, malformed};
 use super::script::{Invocation, Name, group_names};
+use super::writer::Patience;
 use crate::backplane::ConnectionRecord;
 use crate::error::BackplaneError;
 use crate::roster::{Census, Members, Parked, ParkedCursor, Present, Roster, USER_GROUP_TTL};
@@ -125,7 +126,7 @@ impl Inner {
             .scripts
             .remove_call(None, id, tombstone, &name, true)
             .arg(Bytes::from_static(b"1"));
-        let removed = removed(self.commands.script(&call, Repeat::Safe).await?)?;
+        let removed = removed(hub.scripts.writer.carry_out(call, Patience::Short).await?)?;
         Ok(removed.map(|(user, state)| ConnectionRecord {
             id: id.clone(),
             user,
@@ -269,7 +270,7 @@ impl Roster for RedisBackplane {
                 .arg(group.to_string())
                 .number(ttl.as_millis().max(1))
                 .number(most.max(1) as u128);
-            self.inner.commands.script(&call, Repeat::Safe).await.map(drop)
+            hub.scripts.writer.carry_out(call, Patience::Long).await.map(drop)
         }
         .boxed()
     }

@@ -9,6 +9,8 @@ use super::commands::{Commands, Repeat};
 use super::entry::Stored;
 use super::keys::HubKeys;
 use super::link::{decode, items, malformed};
+use super::run::Run;
+use super::writer::{Patience, Writer};
 use crate::backplane::{ConnectionRecord, HubOptions};
 use crate::error::BackplaneError;
 use crate::position::{Epoch, Offset};
@@ -16,11 +18,20 @@ use crate::sessions::{State, Version};
 use crate::topic::{ConnectionId, GroupName, NodeId, Topic, UserId};
 use crate::wire::{self, membership::Change};
 
+/// Bytes that a key or argument takes beside its own.
+const ITEM_BYTES: usize = 16;
+
 /// A script by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Name {
+    // Changes of a hub: operations of a batch.
     Publish,
     PublishDirect,
+    PublishOnce,
+    Answer,
+    Settle,
+    Note,
+    Checkpoint,
     Claim,
     Enter,
     Join,
@@ -28,89 +39,139 @@ pub(super) enum Name {
     Release,
     Remove,
     Register,
+    TakeOver,
+    Park,
+    Restate,
+    UserJoin,
+    // Called by themselves.
+    Batch,
+    MessageBatch,
+    Renew,
     Extent,
     Read,
     Window,
     Heartbeat,
     Reap,
-    TakeOver,
-    Note,
-    Answer,
-    Settle,
-    Checkpoint,
-    Park,
     Expired,
-    PublishOnce,
-    UserJoin,
     UserGroups,
     Parked,
     Census,
-    Restate,
     Present,
 }
 
 const LOG: &str = include_str!("scripts/log.lua");
-/// In the order of [`Name`].
-const TEXTS: [&str; 28] = [
-    include_str!("scripts/publish.lua"),
-    include_str!("scripts/publish_direct.lua"),
-    include_str!("scripts/claim.lua"),
-    include_str!("scripts/enter.lua"),
-    include_str!("scripts/join.lua"),
-    include_str!("scripts/leave.lua"),
-    include_str!("scripts/release.lua"),
-    include_str!("scripts/remove.lua"),
-    include_str!("scripts/register.lua"),
-    include_str!("scripts/extent.lua"),
-    include_str!("scripts/read.lua"),
-    include_str!("scripts/window.lua"),
-    include_str!("scripts/heartbeat.lua"),
-    include_str!("scripts/reap.lua"),
-    include_str!("scripts/take_over.lua"),
-    include_str!("scripts/note.lua"),
-    include_str!("scripts/answer.lua"),
-    include_str!("scripts/settle.lua"),
-    include_str!("scripts/checkpoint.lua"),
-    include_str!("scripts/park.lua"),
-    include_str!("scripts/expired.lua"),
-    include_str!("scripts/publish_once.lua"),
-    include_str!("scripts/user_join.lua"),
-    include_str!("scripts/user_groups.lua"),
-    include_str!("scripts/parked.lua"),
-    include_str!("scripts/census.lua"),
-    include_str!("scripts/restate.lua"),
-    include_str!("scripts/present.lua"),
+const BATCH: &str = include_str!("scripts/batch.lua");
+
+/// The operations of batches: messages and what goes with them first, which have a script of their own, because they are many.
+const OPERATIONS: [(Name, &str, &str); 18] = [
+    (Name::Publish, "publish", include_str!("scripts/publish.lua")),
+    (
+        Name::PublishDirect,
+        "publish_direct",
+        include_str!("scripts/publish_direct.lua"),
+    ),
+    (
+        Name::PublishOnce,
+        "publish_once",
+        include_str!("scripts/publish_once.lua"),
+    ),
+    (Name::Answer, "answer", include_str!("scripts/answer.lua")),
+    (Name::Settle, "settle", include_str!("scripts/settle.lua")),
+    (Name::Note, "note", include_str!("scripts/note.lua")),
+    (
+        Name::Checkpoint,
+        "checkpoint",
+        include_str!("scripts/checkpoint.lua"),
+    ),
+    (Name::Claim, "claim", include_str!("scripts/claim.lua")),
+    (Name::Enter, "enter", include_str!("scripts/enter.lua")),
+    (Name::Join, "join", include_str!("scripts/join.lua")),
+    (Name::Leave, "leave", include_str!("scripts/leave.lua")),
+    (Name::Release, "release", include_str!("scripts/release.lua")),
+    (Name::Remove, "remove", include_str!("scripts/remove.lua")),
+    (Name::Register, "register", include_str!("scripts/register.lua")),
+    (Name::TakeOver, "take_over", include_str!("scripts/take_over.lua")),
+    (Name::Park, "park", include_str!("scripts/park.lua")),
+    (Name::Restate, "restate", include_str!("scripts/restate.lua")),
+    (Name::UserJoin, "user_join", include_str!("scripts/user_join.lua")),
 ];
+/// How many of [`OPERATIONS`] the script for messages has.
+const MESSAGES: usize = 7;
+
+/// Scripts that are called by themselves.
+const SINGLE: [(Name, &str); 11] = [
+    (Name::Renew, include_str!("scripts/renew.lua")),
+    (Name::Extent, include_str!("scripts/extent.lua")),
+    (Name::Read, include_str!("scripts/read.lua")),
+    (Name::Window, include_str!("scripts/window.lua")),
+    (Name::Heartbeat, include_str!("scripts/heartbeat.lua")),
+    (Name::Reap, include_str!("scripts/reap.lua")),
+    (Name::Expired, include_str!("scripts/expired.lua")),
+    (Name::UserGroups, include_str!("scripts/user_groups.lua")),
+    (Name::Parked, include_str!("scripts/parked.lua")),
+    (Name::Census, include_str!("scripts/census.lua")),
+    (Name::Present, include_str!("scripts/present.lua")),
+];
+
+impl Name {
+    /// Its name among the operations of a batch; nothing for a script that is called by itself.
+    fn operation(self) -> &'static str {
+        let found = OPERATIONS.iter().find(|(name, ..)| *name == self);
+        found.map_or("", |(_, operation, _)| operation)
+    }
+
+    /// Whether the script for messages has it.
+    fn is_message(self) -> bool {
+        OPERATIONS.iter().take(MESSAGES).any(|(name, ..)| *name == self)
+    }
+}
 
 /// The scripts as they are called on one run of one server.
 pub(super) struct Scripts {
-    texts: Vec<String>,
-    hashes: Vec<String>,
+    texts: Vec<(Name, String, String)>,
 }
 
 impl Scripts {
-    pub(super) fn for_run(run: &str, publish: &str) -> Self {
-        let texts: Vec<_> = TEXTS
-            .iter()
-            .map(|text| format!("local EPOCH = '{run}'\nlocal PUBLISH = '{publish}'\n{LOG}\n{text}"))
-            .collect();
-        let hashes = texts
-            .iter()
-            .map(|text| Script::new(text).get_hash().to_owned())
-            .collect();
-        Self { texts, hashes }
+    pub(super) fn for_run(run: &Run, publish: &str) -> Self {
+        let Run { id, mark } = run;
+        let prelude =
+            format!("local RUN_ID = '{id}'\nlocal MARK = '{mark}'\nlocal PUBLISH = '{publish}'\n{LOG}\n");
+        let batch = |count: usize| {
+            let mut text = String::from("local operations = {}\n");
+            for (_, operation, body) in OPERATIONS.iter().take(count) {
+                text.push_str(&format!(
+                    "operations.{operation} = function(KEYS, ARGV)\n{body}\nend\n"
+                ));
+            }
+            text.push_str(BATCH);
+            text
+        };
+        let batches = [
+            (Name::MessageBatch, batch(MESSAGES)),
+            (Name::Batch, batch(OPERATIONS.len())),
+        ];
+        let singles = SINGLE.iter().map(|(name, text)| (*name, (*text).to_owned()));
+        let texts = singles.chain(batches).map(|(name, text)| {
+            let text = format!("{prelude}{text}");
+            let hash = Script::new(&text).get_hash().to_owned();
+            (name, text, hash)
+        });
+        Self {
+            texts: texts.collect(),
+        }
     }
 
     pub(super) async fn load(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
         let mut pipeline = redis::pipe();
-        for text in &self.texts {
+        for (_, text, _) in &self.texts {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(text).ignore();
         }
         pipeline.exec_async(connection).await
     }
 
     fn hash(&self, name: Name) -> &str {
-        self.hashes.get(name as usize).map_or("", String::as_str)
+        let found = self.texts.iter().find(|(known, ..)| *known == name);
+        found.map_or("", |(.., hash)| hash)
     }
 }
 
@@ -145,6 +206,14 @@ impl Invocation {
         self.keys.first().map(String::as_str)
     }
 
+    /// About how many bytes it sends.
+    pub(super) fn weight(&self) -> usize {
+        let arguments = self.arguments.iter().map(|argument| argument.len() + ITEM_BYTES);
+        let keys = self.keys.iter().map(|key| key.len() + ITEM_BYTES);
+        arguments.sum::<usize>() + keys.sum::<usize>()
+    }
+
+    /// Of a script that is called by itself.
     pub(super) fn command(&self, scripts: &Scripts) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
         command
@@ -153,6 +222,41 @@ impl Invocation {
             .arg(&self.keys);
         for argument in &self.arguments {
             command.arg(argument.as_ref());
+        }
+        command
+    }
+
+    /// The call of a batch, as `batch.lua` has it: operations with their deadlines in the server's time, in milliseconds.
+    pub(super) fn batch<'a>(
+        scripts: &Scripts,
+        log: &str,
+        node: &NodeId,
+        number: u64,
+        operations: impl Iterator<Item = (&'a Self, u64)> + Clone,
+    ) -> Cmd {
+        let messages = operations
+            .clone()
+            .all(|(operation, _)| operation.name.is_message());
+        let script = if messages { Name::MessageBatch } else { Name::Batch };
+        let keys: usize = operations
+            .clone()
+            .map(|(operation, _)| operation.keys.len())
+            .sum();
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(scripts.hash(script)).arg(keys + 1).arg(log);
+        for (operation, _) in operations.clone() {
+            command.arg(&operation.keys);
+        }
+        command.arg(node.as_str()).arg(number);
+        for (operation, deadline) in operations {
+            command
+                .arg(operation.name.operation())
+                .arg(deadline)
+                .arg(operation.keys.len())
+                .arg(operation.arguments.len());
+            for argument in &operation.arguments {
+                command.arg(argument.as_ref());
+            }
         }
         command
     }
@@ -190,6 +294,7 @@ pub(super) struct HubScripts {
     pub(super) keys: HubKeys,
     pub(super) node: NodeId,
     pub(super) options: HubOptions,
+    pub(super) writer: Writer,
     /// What `announce` takes: nothing where the hub does not tell of who comes and goes.
     pub(super) presence: String,
 }
@@ -198,7 +303,6 @@ impl HubScripts {
     /// Who owns the connection now, and whether this call made it so; nothing where it was closed.
     pub(super) async fn claim(
         &self,
-        commands: &Commands,
         id: &ConnectionId,
         user: Option<&UserId>,
     ) -> Result<Option<(String, bool)>, BackplaneError> {
@@ -209,13 +313,12 @@ impl HubScripts {
             self.keys.closed(id),
         ];
         let call = self.own(Name::Claim, keys, id).arg(user_text(user));
-        decode(commands.script(&call, Repeat::Safe).await?)
+        decode(self.writer.carry_out(call, Patience::Short).await?)
     }
 
     /// Where the connection begins to receive, as a member of `joined` too, and its user's groups; nothing where this node does not own it.
     pub(super) async fn enter(
         &self,
-        commands: &Commands,
         connection: &ConnectionRecord,
         joined: &[GroupName],
         claim: bool,
@@ -252,7 +355,7 @@ impl HubScripts {
             .iter()
             .fold(call, |call, group| call.arg(group.to_string()));
         let entered: Option<(String, Offset, u64, Vec<String>)> =
-            decode(commands.script(&call, Repeat::Safe).await?)?;
+            decode(self.writer.carry_out(call, Patience::Short).await?)?;
         Ok(entered.map(|(epoch, offset, version, groups)| {
             (place(&epoch, offset), Version(version), group_names(&groups))
         }))
@@ -262,7 +365,6 @@ impl HubScripts {
     /// where nobody does.
     pub(super) async fn change_group(
         &self,
-        commands: &Commands,
         id: &ConnectionId,
         group: &GroupName,
         change: Change,
@@ -291,19 +393,15 @@ impl HubScripts {
         let call = self
             .membership_arguments(call, id, change, &[topic])
             .arg(self.presence.clone());
-        let changed: Option<(String, Offset)> = decode(commands.script(&call, Repeat::Safe).await?)?;
+        let changed: Option<(String, Offset)> = decode(self.writer.carry_out(call, Patience::Long).await?)?;
         Ok(changed.map(|(epoch, offset)| place(&epoch, offset)))
     }
 
-    pub(super) async fn release(
-        &self,
-        commands: &Commands,
-        id: &ConnectionId,
-    ) -> Result<bool, BackplaneError> {
+    pub(super) async fn release(&self, id: &ConnectionId) -> Result<bool, BackplaneError> {
         let keys = vec![self.keys.connection(id), self.keys.node(&self.node)];
         decode(
-            commands
-                .script(&self.own(Name::Release, keys, id), Repeat::Safe)
+            self.writer
+                .carry_out(self.own(Name::Release, keys, id), Patience::Short)
                 .await?,
         )
     }

@@ -10,12 +10,12 @@ use tokio::time::Instant;
 
 use super::RedisBackplane;
 use super::commands::Repeat;
-
 use super::hub::Hub;
 use super::inner::Inner;
 use super::link::{decode, malformed};
 use super::local::Unfinished;
 use super::script::{HubScripts, Invocation, Name, place};
+use super::writer::Patience;
 use crate::backplane::{ConnectionRecord, LogRead};
 use crate::error::BackplaneError;
 use crate::position::{Offset, Position};
@@ -132,7 +132,7 @@ impl Inner {
             let call = hub
                 .scripts
                 .park_call(&self.options.node, &id, Some(version), checkpoint.as_ref());
-            decode::<bool>(self.commands.script(&call, Repeat::Safe).await?)
+            decode::<bool>(hub.scripts.writer.carry_out(call, Patience::Short).await?)
         };
         let parked = parked.await;
         let mut local = hub.local.lock();
@@ -196,7 +196,7 @@ impl Sessions for RedisBackplane {
         async move {
             let hub = self.inner.hub(hub)?;
             let script = hub.scripts.note_call(connection, version, received, call);
-            decode(self.inner.commands.script(&script, Repeat::Safe).await?)
+            decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)
         }
         .boxed()
     }
@@ -214,7 +214,7 @@ impl Sessions for RedisBackplane {
                 .arg(hub.scripts.node.to_string())
                 .number(version.0.into())
                 .arg(state);
-            decode(self.inner.commands.script(&script, Repeat::Safe).await?)
+            decode(hub.scripts.writer.carry_out(script, Patience::Short).await?)
         }
         .boxed()
     }
@@ -235,9 +235,7 @@ impl Sessions for RedisBackplane {
             let script = hub
                 .scripts
                 .answer_call(connection, call, entry.encode_to_vec().into(), last);
-            // The last one ends the call, so that a repetition does nothing.
-            let repeat = if last { Repeat::Safe } else { Repeat::Never };
-            let offset: Option<Offset> = decode(self.inner.commands.script(&script, repeat).await?)?;
+            let offset: Option<Offset> = decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)?;
             Ok(offset.is_some())
         }
         .boxed()
@@ -252,7 +250,7 @@ impl Sessions for RedisBackplane {
         async move {
             let hub = self.inner.hub(hub)?;
             let script = hub.scripts.settle_call(connection, call);
-            decode(self.inner.commands.script(&script, Repeat::Safe).await?)
+            decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)
         }
         .boxed()
     }
@@ -293,8 +291,8 @@ impl Sessions for RedisBackplane {
                 let call = |(id, version, checkpoint): &(ConnectionId, Version, Checkpoint)| {
                     hub.scripts.checkpoint_call(id, *version, checkpoint)
                 };
-                let calls: Vec<_> = checkpoints.iter().map(call).collect();
-                self.inner.commands.scripts(&calls, Repeat::Safe).await?;
+                let calls = checkpoints.iter().map(call).collect();
+                hub.scripts.writer.carry_out_all(calls, Patience::Short).await?;
             }
             Ok(())
         }

@@ -12,6 +12,7 @@ use super::inner::Inner;
 use super::link::{decode, items, malformed};
 use super::local::{Subject, Unfinished};
 use super::script::{HubScripts, Invocation, Name, Place, place};
+use super::writer::Patience;
 use crate::backplane::ConnectionRecord;
 use crate::error::BackplaneError;
 use crate::position::{Epoch, Offset, Position};
@@ -157,8 +158,7 @@ impl Inner {
         let (place, taken) = {
             let _gate = self.pass(hub, deadline).await?;
             let call = hub.scripts.take_over_call(candidate, &topics);
-            // Where the answer is lost, a repetition finds another version.
-            let answer = self.commands.script(&call, Repeat::Never).await?;
+            let answer = hub.scripts.writer.carry_out(call, Patience::Short).await?;
             let Some((place, taken)) = read_taken(answer, candidate)? else {
                 return Ok(None);
             };

@@ -14,5 +14,5 @@ if ARGV[3] == '1' then
   redis.call('HDEL', KEYS[5], ARGV[1])
 end
 local _, offset =
-  append(KEYS[1], KEYS[2], KEYS[3], ARGV[4] .. node, ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9])
+  append(KEYS[2], KEYS[3], ARGV[4] .. node, ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9])
 return offset

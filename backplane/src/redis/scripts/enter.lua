@@ -29,7 +29,7 @@ for index = 14, #ARGV do
   list_member(KEYS[10], ARGV[12] .. ARGV[index], ARGV[index], KEYS[4], ARGV[2], ARGV[13])
 end
 local epoch, offset =
-  append(KEYS[1], KEYS[2], KEYS[3], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11])
+  append(KEYS[2], KEYS[3], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11])
 if ARGV[5] ~= '' then
   redis.call('HSET', KEYS[4], 'state', string.sub(ARGV[5], 2), 'received', 0, 'epoch', epoch, 'sequence', 0, 'offset', offset)
 end

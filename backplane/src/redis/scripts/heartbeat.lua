@@ -6,9 +6,9 @@
 local known = redis.call('HMGET', KEYS[1], 'run', 'epoch')
 local time = redis.call('TIME')
 local epoch = known[2]
-if known[1] ~= EPOCH then
-  epoch = EPOCH .. '-' .. time[1] .. string.format('%06d', time[2])
-  redis.call('HSET', KEYS[1], 'run', EPOCH, 'epoch', epoch)
+if not known[1] or not is_same_run(known[1]) then
+  epoch = RUN_ID .. MARK .. '-' .. time[1] .. string.format('%06d', time[2])
+  redis.call('HSET', KEYS[1], 'run', RUN, 'epoch', epoch)
 end
 redis.call('SET', KEYS[4], ARGV[4], 'NX')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -15,4 +15,4 @@ if redis.call('SADD', KEYS[5], ARGV[3]) == 1 then
   redis.call('HINCRBY', KEYS[4], 'groups', 1)
 end
 list_member(KEYS[7], KEYS[6], ARGV[3], KEYS[4], ARGV[2], ARGV[11])
-return {append(KEYS[1], KEYS[2], KEYS[3], ARGV[5], ARGV[6], entry, ARGV[8], ARGV[9], ARGV[10])}
+return {append(KEYS[2], KEYS[3], ARGV[5], ARGV[6], entry, ARGV[8], ARGV[9], ARGV[10])}

@@ -1,31 +1,61 @@
--- What every script starts with, after lines that set EPOCH to the name of this run of the server, and PUBLISH to the
--- command that publishes: in a cluster channels are sharded. A text that names another run has another hash: a script
--- can't be called by hash on a server that was restarted or promoted.
+-- Every script starts with this text, after lines that set RUN_ID, MARK and PUBLISH: the run of the server (`run.rs`),
+-- and the command that publishes: in a cluster channels are sharded. A text that names another run has another hash: a
+-- script can't be called by hash on a server that was restarted or promoted.
 
--- The log's epoch. Where the log was last used in another run, or is new, another epoch begins:
--- offsets up to `start` belong to older ones, which may have given out more than the server remembers.
-local function open_log(log)
-  local known = redis.call('HMGET', log, 'run', 'epoch', 'offset')
-  if known[1] == EPOCH then
-    return known[2]
-  end
+local RUN = RUN_ID .. ':' .. MARK
+
+-- The present time of the server in milliseconds.
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Whether a log was last used in this run of the server. A living server forgets its mark with its replication backlog, so
+-- no mark is as good as any mark of the same process.
+local function is_same_run(run)
+  return run == RUN or (MARK == '' and string.sub(run, 1, #RUN_ID + 1) == RUN)
+end
+
+-- Begins another epoch of a log: offsets up to `start` belong to older ones, which may have given out more than the server
+-- remembers.
+local function begin_epoch(log, start)
   local now = redis.call('TIME')
-  local epoch = EPOCH .. '-' .. now[1] .. string.format('%06d', now[2])
-  redis.call('HSET', log, 'run', EPOCH, 'epoch', epoch, 'start', known[3] or 0)
-  if not known[3] then
-    local at = now[1] * 1000
+  local epoch = RUN_ID .. MARK .. '-' .. now[1] .. string.format('%06d', now[2])
+  local at = now[1] * 1000 + math.floor(now[2] / 1000)
+  redis.call('HSET', log, 'run', RUN, 'epoch', epoch, 'start', start or 0, 'began', at)
+  if not start then
     redis.call('HSET', log, 'offset', 0, 'mark', 0, 'mark_at', at, 'next', 0, 'next_at', at)
   end
   return epoch
+end
+
+-- The hub's log as this call has it: its epoch and its last offset, which `append` moves and the end of a batch writes
+-- down.
+local hub
+
+-- Reads the log's state once for each call, and one more field of it. A log that is new begins its first epoch. One of
+-- another run of the server is left as it is: the answer is an error that says so, and the caller has to make sure of the
+-- server's run before it begins an epoch (`renew.lua`). So two connections that name the run differently can't begin
+-- epochs in turn.
+local function open_log(log, field)
+  local known = redis.call('HMGET', log, 'run', 'epoch', 'offset', field or 'run')
+  if not known[1] then
+    hub = {log = log, epoch = begin_epoch(log, known[3]), offset = tonumber(known[3] or 0), field = known[4]}
+  elseif not is_same_run(known[1]) then
+    return nil, redis.error_reply('STALERUN ' .. known[1])
+  else
+    hub = {log = log, epoch = known[2], offset = tonumber(known[3] or 0), field = known[4]}
+  end
+  return hub
 end
 
 -- Appends an entry to a topic and pushes it: one offset, one place in the stream, one place on the channel.
 -- The topic's newest offset is kept in a key of its own that outlives the stream, so that an entry can name its
 -- predecessor after that was trimmed away or has expired.
 -- With no entries to keep it is pushed only. `also`: a second channel.
-local function append(log, stream, tail, channel, topic, entry, most, life, tail_life, also)
-  local epoch = open_log(log)
-  local offset = redis.call('HINCRBY', log, 'offset', 1)
+local function append(stream, tail, channel, topic, entry, most, life, tail_life, also)
+  local offset = hub.offset + 1
+  hub.offset = offset
   local previous = 0
   if most ~= '0' then
     previous = redis.call('SET', tail, offset, 'PX', tail_life, 'GET') or 0
@@ -38,12 +68,12 @@ local function append(log, stream, tail, channel, topic, entry, most, life, tail
     end
     redis.call('PEXPIRE', stream, life)
   end
-  local push = epoch .. ' ' .. offset .. ' ' .. previous .. ' ' .. topic .. '\n' .. entry
+  local push = hub.epoch .. ' ' .. offset .. ' ' .. previous .. ' ' .. topic .. '\n' .. entry
   redis.call(PUBLISH, channel, push)
   if also then
     redis.call(PUBLISH, also, push)
   end
-  return epoch, offset
+  return hub.epoch, offset
 end
 
 -- No topic whose tail is not known has an entry above the returned offset. A tail is forgotten `life` after the
@@ -51,10 +81,8 @@ end
 -- too young when the older one ends.
 local function forgotten(log, life)
   life = tonumber(life)
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  local marks = redis.call('HMGET', log, 'mark', 'mark_at', 'next', 'next_at', 'offset')
-  local offset = tonumber(marks[5] or 0)
+  local now, offset = clock(), hub.offset
+  local marks = redis.call('HMGET', log, 'mark', 'mark_at', 'next', 'next_at')
   local mark, mark_at = tonumber(marks[1] or offset), tonumber(marks[2] or now)
   local next, next_at = tonumber(marks[3] or offset), tonumber(marks[4] or now)
   if now - mark_at <= life and now - next_at <= life / 2 then
@@ -91,14 +119,14 @@ local function is_reserved(group)
 end
 
 -- Tells those who watch a group that a connection came or went: `presence.rs` has the rules and the same message.
--- `presence`: nothing where the hub does not tell; else its log, what the keys of streams and tails and channels of
+-- `presence`: nothing where the hub does not tell; else what the keys of streams and tails and channels of
 -- topics begin with, most entries, life of the stream, life of the tail, in lines.
 local function announce(presence, event, group, connection, id)
   if presence == '' or is_reserved(group) then
     return
   end
-  local log, stream, tail, channel, most, life, tail_life =
-    string.match(presence, '^(.-)\n(.-)\n(.-)\n(.-)\n(.-)\n(.-)\n(.*)$')
+  local stream, tail, channel, most, life, tail_life =
+    string.match(presence, '^(.-)\n(.-)\n(.-)\n(.-)\n(.-)\n(.*)$')
   local object = '{"event":"' .. event .. '","group":' .. quoted(group) .. ',"connectionId":' .. quoted(id)
   local user = redis.call('HGET', connection, 'user')
   if user and user ~= '' then
@@ -106,7 +134,7 @@ local function announce(presence, event, group, connection, id)
   end
   local topic = 'g:\1' .. group
   local entry = field(1, field(1, 'presence') .. field(2, object .. '}'))
-  append(log, stream .. topic, tail .. topic, channel .. topic, topic, entry, most, life, tail_life)
+  append(stream .. topic, tail .. topic, channel .. topic, topic, entry, most, life, tail_life)
 end
 
 -- Lists a connection as one of a group, and the group as one that has connections. The members of groups and users are
@@ -130,12 +158,6 @@ local function unlist_member(groups, of_group, group, connection, id, presence)
     redis.call('SREM', groups, group)
   end
   announce(presence, 'leave', group, connection, id)
-end
-
--- The time in milliseconds.
-local function clock()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
 -- Writes down what a client has. That only grows: where checkpoints overtake each other, the furthest counts.

@@ -6,5 +6,5 @@ local node = redis.call('HGET', KEYS[4], 'node')
 if not node then
   return false
 end
-local _, offset = append(KEYS[1], KEYS[2], KEYS[3], ARGV[1] .. node, ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6])
+local _, offset = append(KEYS[2], KEYS[3], ARGV[1] .. node, ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6])
 return offset

@@ -16,5 +16,5 @@ if KEYS[5] then
   end
   channel = channel .. node
 end
-append(KEYS[1], KEYS[2], KEYS[3], channel, ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6])
+append(KEYS[2], KEYS[3], channel, ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6])
 return 1

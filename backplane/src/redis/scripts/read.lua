@@ -3,8 +3,10 @@
 -- ARGV: 1 first offset, 2 most entries, 3 life of a tail (milliseconds)
 -- Returns epoch, the hub's last offset, the offset up to which tails may be unknown, the topic's newest offset or 0,
 -- entries.
-local epoch = open_log(KEYS[1])
-local last = tonumber(redis.call('HGET', KEYS[1], 'offset') or 0)
+local log, stale = open_log(KEYS[1])
+if stale then
+  return stale
+end
 local tail = tonumber(redis.call('GET', KEYS[2]) or 0)
 local entries = redis.call('XRANGE', KEYS[3], ARGV[1], '+', 'COUNT', ARGV[2])
-return {epoch, last, forgotten(KEYS[1], ARGV[3]), tail, entries}
+return {log.epoch, log.offset, forgotten(KEYS[1], ARGV[3]), tail, entries}

@@ -23,6 +23,6 @@ redis.call('HSET', KEYS[4], 'node', ARGV[1], 'version', version)
 redis.call('SADD', KEYS[5], ARGV[2])
 redis.call('ZREM', KEYS[8], ARGV[2])
 local epoch, offset =
-  append(KEYS[1], KEYS[2], KEYS[3], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12], also)
+  append(KEYS[2], KEYS[3], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12], also)
 local kept = redis.call('HMGET', KEYS[4], 'received', 'epoch', 'sequence', 'offset')
 return {epoch, offset, version, kept, redis.call('HGETALL', KEYS[7])}

@@ -1,0 +1,11 @@
+-- Begins a new epoch of a log that was last used in another run of the server. The caller has just made sure that this is
+-- the run of the server by now.
+-- KEYS: 1 log
+-- ARGV: 1 the run that the log names, as the caller has found it
+-- Returns whether this call began the epoch: another node may have been faster.
+local known = redis.call('HMGET', KEYS[1], 'run', 'offset')
+if known[1] ~= ARGV[1] or is_same_run(known[1]) then
+  return 0
+end
+begin_epoch(KEYS[1], known[2])
+return 1
