@@ -74,7 +74,7 @@ impl Commands {
             bounds: Bounds {
                 command: options.command_timeout,
                 reconnect: options.reconnect_wait.min(options.command_timeout),
-                outage: options.outage_wait.max(options.command_timeout),
+                outage: options.outage_wait,
             },
             clock: Arc::new(Clock::new()),
             tasks: tasks.clone(),

@@ -24,7 +24,7 @@ pub struct RedisOptions {
     /// How long a call waits for a lost connection to come back, within `command_timeout`.
     pub reconnect_wait: Duration,
     /// How long changes wait for the server whose failure nobody could be told, or that would be overtaken: what clients
-    /// call. More than `command_timeout`.
+    /// call.
     pub outage_wait: Duration,
     /// Connections for commands, to each master of a cluster. Each carries many commands at a time.
     pub pool_size: usize,

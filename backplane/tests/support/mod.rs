@@ -126,6 +126,7 @@ impl RedisServer {
         options.heartbeat_interval = Duration::from_millis(100);
         options.probe_interval = Duration::from_millis(500);
         options.linger = Duration::from_millis(100);
+        options.outage_wait = Duration::from_secs(2);
         options
     }
 
