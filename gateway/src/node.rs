@@ -118,6 +118,7 @@ async fn backplane(config: &Config) -> anyhow::Result<Arc<dyn Backplane>> {
     options.prefix.clone_from(&settings.key_prefix);
     options.pool_size = settings.pool_size;
     options.command_timeout = settings.command_timeout;
+    options.outage_wait = config.options.timeouts.outage;
     options.heartbeat_interval = settings.heartbeat;
     options.lease = settings.lease;
     options.ca_file.clone_from(&settings.ca_file);

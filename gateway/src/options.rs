@@ -96,6 +96,10 @@ pub struct Timeouts {
     /// How long a poll waits for data. Clients give up after 100 s.
     #[serde(rename = "long_poll_seconds", deserialize_with = "seconds")]
     pub long_poll: Duration,
+    /// How long calls of clients wait for a backplane that is away: until then no more of their messages are read, then
+    /// calls fail.
+    #[serde(rename = "outage_seconds", deserialize_with = "seconds")]
+    pub outage: Duration,
     /// How long one write to a client may stall.
     #[serde(rename = "send_seconds", deserialize_with = "seconds")]
     pub send: Duration,
@@ -115,6 +119,7 @@ impl Default for Timeouts {
             client_timeout: Duration::from_secs(30),
             disconnect: Duration::from_secs(15),
             long_poll: Duration::from_secs(90),
+            outage: Duration::from_secs(60),
             send: Duration::from_secs(10),
             client_result: Duration::from_secs(60),
             close: Duration::from_secs(5),
@@ -251,6 +256,7 @@ impl Options {
             ("timeouts.client_timeout_seconds", times.client_timeout),
             ("timeouts.disconnect_seconds", times.disconnect),
             ("timeouts.long_poll_seconds", times.long_poll),
+            ("timeouts.outage_seconds", times.outage),
             ("timeouts.send_seconds", times.send),
             ("timeouts.client_result_seconds", times.client_result),
             ("timeouts.close_seconds", times.close),

@@ -9,6 +9,7 @@ use serde_json::json;
 fn plan() -> Plan {
     Plan::nodes(2)
         .set("backplane.command_timeout_seconds", 1)
+        .set("timeouts.outage_seconds", 1)
         .set("timeouts.keep_alive_seconds", 2)
         .with_short_leases()
 }

@@ -127,7 +127,10 @@ async fn a_connection_is_taken_over_without_an_answer() {
         panic!("{taken:?}")
     };
     assert!(cutter.has_lost());
-    assert_eq!(owner(&members[1], id).await.as_ref(), Some(members[0].node.node()));
+    assert_eq!(
+        owner(&members[1], id).await.as_ref(),
+        Some(members[0].node.node())
+    );
     members[1].publish(of_connection(id), "end").await;
     members[0].whole_until(&taken, "end").await;
     let taken = members[1].take_over(id).await;

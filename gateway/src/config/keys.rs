@@ -160,6 +160,8 @@ pub(crate) const KEYS: &[Key] = &[
         "how long a connection may be without a request"),
     key("timeouts.long_poll_seconds", Seconds, |c| time(c.options.timeouts.long_poll),
         "how long a poll waits for data"),
+    key("timeouts.outage_seconds", Seconds, |c| time(c.options.timeouts.outage),
+        "how long calls of clients wait for a backplane that is away"),
     key("timeouts.send_seconds", Seconds, |c| time(c.options.timeouts.send),
         "how long one write to a client may stall"),
     key("timeouts.client_result_seconds", Seconds, |c| time(c.options.timeouts.client_result),

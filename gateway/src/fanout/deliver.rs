@@ -74,8 +74,14 @@ fn deliver_message(hub: &HubRuntime, message: &Message) {
 
 /// Why an envelope ends those who receive it, if it does.
 fn closing(envelope: &Envelope) -> Option<CloseReason> {
-    let reason = envelope.close.as_ref()?.reason.clone();
-    Some(CloseReason::Closed { reason })
+    let close = envelope.close.as_ref()?;
+    Some(if close.lost {
+        CloseReason::LogLost("a message of the client was lost with the node that took it")
+    } else {
+        CloseReason::Closed {
+            reason: close.reason.clone(),
+        }
+    })
 }
 
 fn close(hub: &HubRuntime, message: &Message, reason: &CloseReason) {
@@ -286,6 +292,7 @@ mod tests {
         let envelope = wire::Envelope {
             close: Some(wire::Close {
                 reason: Some("bye".to_owned()),
+                lost: false,
             }),
             except: except.iter().map(ToString::to_string).collect(),
             ..wire::Envelope::default()

@@ -16,8 +16,16 @@ use crate::protocol::{Encoding, Invocation, Value};
 use crate::telemetry::labels::InvocationLabel;
 use crate::telemetry::trace;
 
-/// How a plain method ended: a result, or the error text for the client.
-pub(crate) type InvocationOutcome = Result<Value, String>;
+/// How a plain method ended.
+pub(crate) type InvocationOutcome = Result<Value, Failed>;
+
+/// A method that failed.
+pub(crate) struct Failed {
+    /// The error text for the client.
+    pub(crate) text: String,
+    /// The backplane could not be reached: a client that waits for no answer has to be told in another way.
+    pub(crate) unreachable: bool,
+}
 
 /// What became of an invocation.
 pub(crate) enum Dispatched {
@@ -172,7 +180,10 @@ async fn plain(
             InvocationLabel::Error
         })
         .inc();
-    outcome.map_err(|error| invocation_error(&hub, &name, &error))
+    outcome.map_err(|error| Failed {
+        text: invocation_error(&hub, &name, &error),
+        unreachable: error.is_unreachable(),
+    })
 }
 
 async fn stream(

@@ -41,6 +41,8 @@ pub struct HubError {
 
 enum Inner {
     Visible(String),
+    /// The backplane could not be reached; with a text for the client.
+    Unreachable(String),
     Hidden {
         name: &'static str,
         source: Box<dyn StdError + Send + Sync>,
@@ -59,15 +61,21 @@ impl HubError {
     /// exception is a `HubException` or detailed errors are on.
     pub(crate) fn client_suffix(&self, detailed: bool) -> Option<String> {
         match &self.inner {
-            Inner::Visible(text) => Some(format!(" HubException: {text}")),
+            Inner::Visible(text) | Inner::Unreachable(text) => Some(format!(" HubException: {text}")),
             Inner::Hidden { name, source } => detailed.then(|| format!(" {name}: {source}")),
         }
+    }
+
+    /// Whether the method failed because the backplane could not be reached.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self.inner, Inner::Unreachable(_))
     }
 
     /// Whether it is the client's doing, or meant for it: nothing that operators should look at.
     pub(crate) fn is_theirs(&self) -> bool {
         match &self.inner {
             Inner::Visible(_) => true,
+            Inner::Unreachable(_) => false,
             Inner::Hidden { source, .. } => source.is::<UploadError>(),
         }
     }
@@ -78,11 +86,15 @@ impl<E: StdError + Send + Sync + 'static> From<E> for HubError {
         if let Some(UploadError::Client(text)) = (&error as &dyn Any).downcast_ref() {
             return Self::new(text); // the client's own words
         }
-        if let Some(text) = (&error as &dyn Any)
-            .downcast_ref::<Error>()
-            .and_then(Error::client_text)
-        {
-            return Self::new(text);
+        let known = (&error as &dyn Any).downcast_ref::<Error>();
+        if let Some((known, text)) = known.and_then(|known| Some((known, known.client_text()?))) {
+            let unreachable = matches!(known, Error::Backplane(_));
+            let inner = if unreachable {
+                Inner::Unreachable(text)
+            } else {
+                Inner::Visible(text)
+            };
+            return Self { inner };
         }
         let name = std::any::type_name::<E>();
         let name = name.rsplit("::").next().unwrap_or(name);
@@ -98,7 +110,7 @@ impl<E: StdError + Send + Sync + 'static> From<E> for HubError {
 impl fmt::Display for HubError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.inner {
-            Inner::Visible(text) => f.write_str(text),
+            Inner::Visible(text) | Inner::Unreachable(text) => f.write_str(text),
             Inner::Hidden { source, .. } => source.fmt(f),
         }
     }
@@ -107,7 +119,7 @@ impl fmt::Display for HubError {
 impl fmt::Debug for HubError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.inner {
-            Inner::Visible(text) => f.debug_tuple("HubError").field(text).finish(),
+            Inner::Visible(text) | Inner::Unreachable(text) => f.debug_tuple("HubError").field(text).finish(),
             Inner::Hidden { source, .. } => f.debug_tuple("HubError").field(source).finish(),
         }
     }

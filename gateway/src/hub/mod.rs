@@ -39,7 +39,7 @@ pub use connection::{Connection, Transport};
 pub(crate) use context::Calls;
 pub use context::Context;
 pub use disconnected::Disconnected;
-pub(crate) use dispatch::{Dispatched, InvocationOutcome, dispatch, stream_error};
+pub(crate) use dispatch::{Dispatched, Failed, dispatch, stream_error};
 pub use error::HubError;
 pub use event::{Event, Question};
 pub(crate) use filter::ReplyKind;

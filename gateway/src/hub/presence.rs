@@ -127,7 +127,7 @@ impl HubRuntime {
         except: Vec<String>,
     ) -> Result<bool, Error> {
         let envelope = wire::Envelope {
-            close: Some(wire::Close { reason }),
+            close: Some(wire::Close { reason, lost: false }),
             except,
             ..wire::Envelope::default()
         };

@@ -12,12 +12,10 @@ use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Session;
-use super::stateful::{Answering, INTERRUPTED, Sent, invocation_of};
+use super::stateful::{Answering, INTERRUPTED, Sent};
 use super::uploads::Uploads;
-use crate::hub::{
-    Dispatched, InvocationOutcome, RawUpload, UploadEvent, ValueStream, dispatch, guarded, stream_error,
-};
+use super::{CloseReason, Session};
+use crate::hub::{Dispatched, Failed, RawUpload, UploadEvent, ValueStream, dispatch, guarded, stream_error};
 use crate::protocol::{Encoding, HubMessage, Invocation, Outcome, Request, Value};
 
 /// A stream that always has an item lets the rest of its session run after so many: its client may want to cancel it.
@@ -180,9 +178,15 @@ impl Invocations {
         );
         let name = invocation.target.clone();
         let outcome = match dispatch(session.hub(), context, invocation, receivers, encoding, streaming) {
-            Dispatched::Plain(running) => running
-                .map(|outcome: InvocationOutcome| outcome.map_or_else(Outcome::Error, Outcome::Result))
-                .boxed(),
+            Dispatched::Plain(running) => {
+                let session = Arc::clone(session);
+                let told = invocation_id.is_some();
+                running
+                    .map(move |outcome| {
+                        outcome.map_or_else(|failed| session.failed(failed, told), Outcome::Result)
+                    })
+                    .boxed()
+            }
             Dispatched::Stream(starting) => stream_out(
                 Arc::clone(session),
                 answering.clone(),
@@ -232,11 +236,13 @@ impl Invocations {
 
     /// Tells the client that a call was lost, if the backplane knows of it.
     pub(super) fn interrupt(&mut self, session: &Arc<Session>, call: String) {
-        let answering = Answering {
-            invocation_id: invocation_of(&call).map(str::to_owned),
-            call: Some(call),
+        let session = Arc::clone(session);
+        let telling = async move {
+            let host = session.hub().shared().backplane().node();
+            session.interrupt(&call, host).await;
+            Ended::default()
         };
-        self.refuse(session, answering, INTERRUPTED.to_owned());
+        self.running.push(telling.boxed());
     }
 
     /// Tells the client that an invocation can't begin. The id may be that of one that runs.
@@ -358,6 +364,17 @@ impl Invocations {
         if !self.running.is_empty() {
             tasks.spawn(self.running.for_each(|_| std::future::ready(())));
         }
+    }
+}
+
+impl Session {
+    /// Ends the connection where a call failed because the backplane is away and its client waits for no answer: it would
+    /// take its message for delivered.
+    fn failed(&self, failed: Failed, told: bool) -> Outcome {
+        if failed.unreachable && !told {
+            self.close(CloseReason::LogLost("a message could not be passed on"));
+        }
+        Outcome::Error(failed.text)
     }
 }
 

@@ -289,8 +289,12 @@ impl Session {
         self.outbox.can_rewind()
     }
 
-    /// Pushes a message of the log. Returns whether the outbox took it; one that is full ends the session.
+    /// Pushes a message of the log. Returns whether the outbox took it; one that is full ends the session. A session that was
+    /// asked to end takes nothing: what comes after the place of its end is not for its client.
     pub(crate) fn deliver(&self, frames: &Frames<'_>, place: u64) -> bool {
+        if self.reason().is_some() {
+            return false;
+        }
         let Some(frame) = self
             .connection
             .protocol()

@@ -5,7 +5,7 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use hubcast_backplane::{GroupName, Once, Published, Topic};
 
-use super::Session;
+use super::{CloseReason, Session};
 use crate::error::Error;
 use crate::hub::Outgoing;
 use crate::protocol::webpubsub::{self, RefusedAs};
@@ -22,6 +22,12 @@ impl Session {
             RequestWish::Leave(group) => self.change_group(&group, false).await,
             RequestWish::Send(send) => self.send_to_group(send, request.ack_id).await,
         };
+        if request.ack_id.is_none()
+            && let Err((RefusedAs::InternalServerError, _)) = outcome
+        {
+            // Its client would take it for done.
+            self.close(CloseReason::LogLost("a message could not be passed on"));
+        }
         if let Some(ack_id) = request.ack_id {
             let outcome = outcome.as_ref().map(drop);
             let refused = outcome.map_err(|(name, text)| (*name, text.as_str()));

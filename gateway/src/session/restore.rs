@@ -14,13 +14,13 @@ use prost::Message as _;
 use tokio::time::sleep;
 
 use super::run::Past;
-use super::stateful::{INTERRUPTED, Stateful, invocation_of};
+use super::stateful::{Stateful, invocation_of};
 use super::{CloseReason, Session};
 use crate::auth::Identity;
 use crate::cluster::{self, HandedOver};
 use crate::fanout::{Carriage, Except, Frames, cut_at_close};
 use crate::hub::{Connection, Disconnected, HubRuntime, RequestInfo, Transport};
-use crate::protocol::{ClientProtocol, Outcome};
+use crate::protocol::ClientProtocol;
 use crate::telemetry::labels::{ResumeKind, ResumeOutcome};
 use crate::transport::run_restored_over_http;
 
@@ -320,7 +320,7 @@ impl Restoring {
             return Ok(false);
         }
         for (call, host) in lost {
-            interrupt(session, &call, &host).await;
+            session.interrupt(&call, &host).await;
         }
         if !elsewhere.is_empty() {
             hub.shared().tasks().spawn(watch(Arc::clone(session), elsewhere));
@@ -347,12 +347,6 @@ impl Restoring {
     }
 }
 
-async fn interrupt(session: &Session, call: &str, host: &NodeId) {
-    let outcome = Outcome::Error(INTERRUPTED.to_owned());
-    let invocation_id = invocation_of(call).map(str::to_owned);
-    session.complete_call(call, host, invocation_id, outcome).await;
-}
-
 /// Looks after calls that run on nodes where the connection was before. Those of a node that dies are answered; the
 /// session ends if one of them has nobody to be answered.
 async fn watch(session: Arc<Session>, mut calls: Vec<(String, NodeId)>) {
@@ -368,7 +362,7 @@ async fn watch(session: Arc<Session>, mut calls: Vec<(String, NodeId)>) {
             calls.into_iter().partition(|(_, host)| living.contains(host));
         calls = running;
         for (call, host) in lost {
-            interrupt(&session, &call, &host).await;
+            session.interrupt(&call, &host).await;
         }
     }
 }

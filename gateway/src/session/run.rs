@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hubcast_backplane::NodeId;
+use hubcast_backplane::{BackplaneError, NodeId, Status};
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::end::end;
@@ -23,6 +24,9 @@ use crate::telemetry::labels::LimitLabel;
 
 /// How long numbered messages are held back for a client that does not speak after its handshake.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A record of a message that took longer is doubted: a node is taken for dead after a few seconds.
+const LATE: Duration = Duration::from_secs(2);
 
 /// Where a session's bytes come from. `receive` is cancel-safe.
 pub(crate) trait Inbound: Send {
@@ -98,10 +102,15 @@ struct Conversation<'a> {
     heard: Instant,
     ping_due: Instant,
     counted: Counted,
+    /// How many of them were applied.
+    applied: u64,
     /// How many of them the backplane knows of.
     noted: u64,
     /// A call that may have been noted, and was not begun.
     unsure: Option<String>,
+    /// Whether the backplane is away, and until when the client is not read for that.
+    backplane: watch::Receiver<Status>,
+    hold_until: Option<Instant>,
     /// A new socket's first numbered message has no number before the client's Sequence.
     awaits_sequence: bool,
     /// Takes what is for calls of an earlier session.
@@ -129,9 +138,12 @@ impl<'a> Conversation<'a> {
             pings: protocol.answers_pings() && session.http().is_none(), // else its sockets look for themselves
             heard: now,
             ping_due: now + options.timeouts.keep_alive,
+            applied: counted.highest(),
             noted: counted.highest(),
             counted,
             unsure: None,
+            backplane: session.hub.shared().backplane().status(),
+            hold_until: None,
             awaits_sequence: false,
             carrier: None,
             move_due: session.is_reader().then(|| now + MOVE),
@@ -189,31 +201,48 @@ impl<'a> Conversation<'a> {
         if !self.session.is_stateful() {
             return Ok(None);
         }
+        let begun = Instant::now();
         match self.session.note(received, call.as_deref()).await {
-            Ok(true) => {
-                self.noted = received;
-                Ok(call)
-            }
-            Ok(false) => Err(CloseReason::Moved),
-            Err(error) => {
-                tracing::warn!(connection_id = %self.session.id(), %error, "a message could not be noted");
-                self.unsure = call;
-                Err(CloseReason::LogLost(
-                    "a message could not be noted in the backplane",
-                ))
-            }
+            Ok(true) => {}
+            Ok(false) => return Err(CloseReason::Moved),
+            Err(error) => return Err(self.not_noted(&error, call)),
         }
+        self.noted = received;
+        // A node that did not run for a while may have been shut out since: others have told the client what became of the call.
+        if begun.elapsed() > LATE && !self.session.is_still_owned().await.unwrap_or(false) {
+            return Err(CloseReason::Moved);
+        }
+        Ok(call)
     }
 
-    /// Whoever goes on must know what was taken: items of uploads, too, whose calls go on here.
+    /// A message whose record is not known to stand counts as not received.
+    fn not_noted(&mut self, error: &BackplaneError, call: Option<String>) -> CloseReason {
+        tracing::warn!(connection_id = %self.session.id(), %error, "a message could not be noted");
+        if !matches!(error, BackplaneError::Unavailable { .. }) {
+            self.unsure = call; // it may have been noted all the same
+        }
+        CloseReason::LogLost("a message could not be noted in the backplane")
+    }
+
+    /// Whoever goes on must know what was applied: items of uploads, too, whose calls go on here.
     async fn note_all(&mut self) {
         if let Some(call) = self.unsure.take() {
             self.invocations.interrupt(self.session, call);
         }
-        let highest = self.counted.highest();
-        if self.noted < highest && self.note(highest, None).await.is_err() {
+        if self.noted < self.applied && self.note(self.applied, None).await.is_err() {
             self.session.keep_here(); // whoever went on would take messages twice
         }
+    }
+
+    /// Whether the client is not read because the backplane is away: its calls wait, in order, instead of failing one by one.
+    fn is_held(&mut self) -> bool {
+        if *self.backplane.borrow_and_update() == Status::Connected {
+            self.hold_until = None;
+            return false;
+        }
+        let outage = self.session.hub.options().timeouts.outage;
+        let now = Instant::now();
+        now < *self.hold_until.get_or_insert(now + outage)
     }
 
     fn asked_to_close(&self) -> CloseReason {
@@ -221,8 +250,11 @@ impl<'a> Conversation<'a> {
     }
 
     /// A client whose calls are all running, that does not read its answers, or that sends too fast, is not read.
-    fn may_read(&self) -> bool {
-        self.invocations.may_read() && !self.is_backed_up() && self.pace_resumes().is_none()
+    fn may_read(&mut self) -> bool {
+        self.invocations.may_read()
+            && !self.is_backed_up()
+            && self.pace_resumes().is_none()
+            && !self.is_held()
     }
 
     /// When a client is read again that sends too fast.
@@ -239,6 +271,7 @@ impl<'a> Conversation<'a> {
         let session = self.session;
         let reading = self.may_read();
         let backed_up = self.is_backed_up();
+        let held = self.hold_until.is_some();
         let deadline = self.deadline();
         if deadline < self.timer.deadline() {
             self.timer.as_mut().reset(deadline);
@@ -266,6 +299,7 @@ impl<'a> Conversation<'a> {
                 }
                 None
             }
+            Ok(()) = self.backplane.changed(), if held => None,
             () = session.lost() => return Err(CloseReason::TransportLost("no request came in time")),
             () = self.timer.as_mut() => return self.tick(reading).await,
         };
@@ -289,6 +323,7 @@ impl<'a> Conversation<'a> {
             self.counted.ack_due,
             self.move_due,
             self.pace_resumes(),
+            self.hold_until.filter(|until| *until > Instant::now()),
         ]
         .into_iter()
         .flatten()
@@ -406,6 +441,7 @@ impl<'a> Conversation<'a> {
                 call = self.note(number, Some(name)).await?;
             }
         }
+        self.applied = self.counted.highest();
         self.count_received();
         if let Some(carrier) = &self.carrier
             && !self.invocations.know(self.session, &message)

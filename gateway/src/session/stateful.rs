@@ -113,8 +113,13 @@ impl Session {
     }
 
     pub(super) fn set_stateful(&self, stateful: Stateful) {
+        let epoch = stateful.epoch.clone();
         if self.stateful.set(stateful).is_ok() {
             self.hub.checkpoints().arrive(&self.hub);
+        }
+        // A new epoch that began since the connection entered has closed only those that were stateful by then.
+        if self.hub.epoch().is_some_and(|now| *now != epoch) {
+            self.close(CloseReason::LogLost("the backplane lost messages"));
         }
         if self.closing.is_cancelled() && !self.has_moved() {
             self.gone().cancel(); // it was closed before there was this to end
@@ -226,6 +231,16 @@ impl Session {
             .await
     }
 
+    /// Whether the backplane still has this node as the owner of a stateful session, in its version.
+    pub(super) async fn is_still_owned(&self) -> Result<bool, BackplaneError> {
+        let Some(version) = self.version() else {
+            return Ok(true);
+        };
+        let backplane = self.hub.shared().backplane();
+        let listing = backplane.look_up(self.hub.name(), self.id()).await?;
+        Ok(listing.is_some_and(|listing| listing.version == version && listing.owner.is_some()))
+    }
+
     /// Has the connection never given up: the backplane does not know all that was taken from its client.
     pub(super) fn keep_here(&self) {
         if let Some(stateful) = self.stateful.get() {
@@ -305,7 +320,19 @@ impl Session {
         }
     }
 
-    /// Ends a call that `host` runs, or ran when it died. Once, whoever else tries.
+    /// Tells the client of a call that was lost with `host`. Where it waits for no answer, the connection ends: it could not
+    /// be told in another way.
+    pub(super) async fn interrupt(&self, call: &str, host: &NodeId) {
+        match invocation_of(call) {
+            Some(id) => {
+                let outcome = Outcome::Error(INTERRUPTED.to_owned());
+                self.complete_call(call, host, Some(id.to_owned()), outcome).await;
+            }
+            None => self.end_call(call, host, Some(lost_envelope())).await,
+        }
+    }
+
+    /// Ends a call that `host` runs. Once, whoever else tries.
     pub(super) async fn complete_call(
         &self,
         call: &str,
@@ -313,8 +340,12 @@ impl Session {
         invocation_id: Option<String>,
         outcome: Outcome,
     ) {
-        let call = Call { id: call, host };
         let envelope = invocation_id.and_then(|id| self.envelope(&completion(id, outcome)));
+        self.end_call(call, host, envelope).await;
+    }
+
+    async fn end_call(&self, call: &str, host: &NodeId, envelope: Option<wire::Envelope>) {
+        let call = Call { id: call, host };
         for _ in 0..ANSWER_ATTEMPTS.0 {
             let backplane = self.hub.shared().backplane();
             let (hub, id) = (self.hub.name(), self.id());
@@ -424,6 +455,17 @@ impl Session {
             frame: self.encode(message)?,
             ..wire::Envelope::default()
         })
+    }
+}
+
+/// Ends whoever receives it, because something of theirs was lost.
+fn lost_envelope() -> wire::Envelope {
+    wire::Envelope {
+        close: Some(wire::Close {
+            reason: None,
+            lost: true,
+        }),
+        ..wire::Envelope::default()
     }
 }
 
