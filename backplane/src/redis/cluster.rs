@@ -12,8 +12,8 @@ use redis::{ErrorKind, RedisError, RedisResult, Value};
 use tracing::debug;
 
 use super::connector::{Connector, within};
-use super::link::field;
 use super::location::Address;
+use super::run::field;
 use super::slots;
 
 /// How long one server may take.

@@ -148,7 +148,7 @@ impl Commands {
         loop {
             let (shard, link) = self.link(&key, begun, deadline).await?;
             let outcome = tokio::select! {
-                outcome = timeout_at(deadline, call.attempt(&link, &mut answers)) => outcome,
+                outcome = timeout_at(deadline, link.unless_broken(call.attempt(&link, &mut answers))) => outcome,
                 () = self.closing.cancelled() => return Err(BackplaneError::Closed),
             };
             let trouble = match outcome {
@@ -199,7 +199,7 @@ impl Commands {
         let Some((shard, link)) = found.ok().flatten() else {
             return Err(unsent(Ok(self.why_not(key))));
         };
-        let attempt = link.call(&batch, key);
+        let attempt = link.unless_broken(link.call(&batch, key));
         let Ok(outcome) = timeout_at(until, attempt).await else {
             link.broken.cancel(); // it swallows commands
             let why = Ok("no answer came".to_owned());

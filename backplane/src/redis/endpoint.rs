@@ -1,14 +1,14 @@
 //! A master: where it is now, and connections to it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
-use redis::{ErrorKind, RedisResult};
 
 use super::connector::{Connector, Take, within};
-use super::link::server_run;
+use super::info::{ServerInfo, master_info};
 use super::location::Address;
-use super::run::Run;
 use super::sentinel::Sentinels;
 
 /// How to reach one master.
@@ -32,8 +32,8 @@ pub(super) enum Place {
 /// A connection to a master.
 pub(super) struct Opened<T> {
     pub(super) connection: MultiplexedConnection,
-    /// The run of the server that it leads to.
-    pub(super) run: Run,
+    /// What the server told of itself.
+    pub(super) info: ServerInfo,
     pub(super) address: Address,
     /// What was made for this connection.
     pub(super) listener: T,
@@ -42,36 +42,39 @@ pub(super) struct Opened<T> {
 impl Endpoint {
     /// Opens a connection to a server that is a master. `listen` makes what takes its pushes.
     pub(super) async fn connect<T>(&self, listen: impl Fn() -> (T, Take)) -> RedisResult<Opened<T>> {
-        let candidates = match &self.place {
-            Place::Server(address) => vec![address.clone()],
-            Place::Sentinels(sentinels) => sentinels.masters().await?,
+        let address = match &self.place {
+            Place::Server(address) => address.clone(),
+            Place::Sentinels(sentinels) => sentinels.master().await?,
         };
-        // One that does not answer leaves time for the next one.
-        let count = u32::try_from(candidates.len().max(1)).unwrap_or(u32::MAX);
-        let bound = self.connector.bound() / count;
-        let mut failed = None;
-        for address in candidates {
-            let (listener, take) = listen();
-            let opening = async {
-                let mut connection = self.connector.open(&address, Some(take)).await?;
-                let run = server_run(&mut connection, self.sharded).await?;
-                Ok((connection, run))
-            };
-            match within(bound, opening).await {
-                Ok((connection, run)) => {
-                    return Ok(Opened {
-                        connection,
-                        run,
-                        address,
-                        listener,
-                    });
-                }
-                Err(error) => {
-                    failed.get_or_insert(error);
-                }
-            }
+        let (listener, take) = listen();
+        let opening = async {
+            let mut connection = self.connector.open(&address, Some(take)).await?;
+            let info = master_info(&mut connection, self.sharded).await?;
+            Ok((connection, info))
+        };
+        let (connection, info) = within(self.connector.bound(), opening).await?;
+        Ok(Opened {
+            connection,
+            info,
+            address,
+            listener,
+        })
+    }
+
+    /// Whether sentinels name another server than this one. Where none of them answers, the master is where it was.
+    pub(super) async fn has_left(&self, address: &Address) -> bool {
+        match &self.place {
+            Place::Server(_) => false,
+            Place::Sentinels(sentinels) => sentinels.master().await.is_ok_and(|named| named != *address),
         }
-        Err(failed.unwrap_or_else(|| (ErrorKind::Io, "there is no master").into()))
+    }
+
+    /// The same with another bound.
+    pub(super) fn bounded(&self, bound: Duration) -> Self {
+        Self {
+            connector: self.connector.bounded(bound),
+            ..self.clone()
+        }
     }
 
     /// The command that publishes to channels of this server.

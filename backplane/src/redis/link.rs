@@ -9,6 +9,7 @@ use tracing::info;
 
 use super::connector::{Take, within};
 use super::endpoint::Endpoint;
+use super::info::master_info;
 use super::options::config;
 use super::run::Run;
 use super::script::{Invocation, Name, Scripts};
@@ -19,43 +20,49 @@ pub(super) struct Link {
     pub(super) connection: MultiplexedConnection,
     /// The scripts of the run of the server that this connection was made to, and leads to as long as it lasts.
     pub(super) scripts: Scripts,
-    /// That run.
+    /// That run, as it was named then.
     pub(super) run: Run,
+    /// Replicas that followed closely then.
+    pub(super) replicas: usize,
     /// The server is one of a cluster.
     sharded: bool,
-    /// Cancelled when the connection is of no more use.
+    /// Cancelled when the connection is of no more use. Callers then stop waiting for answers on it: with the last of them
+    /// it closes, and what it has not sent yet is never sent.
     pub(super) broken: CancellationToken,
 }
 
 impl Link {
     pub(super) async fn open(endpoint: &Endpoint) -> RedisResult<Self> {
-        let mut opened = endpoint
-            .connect(|| {
-                let broken = CancellationToken::new();
-                let told = broken.clone();
-                let take: Take = Box::new(move |info| {
-                    if info.kind == PushKind::Disconnection {
-                        told.cancel();
-                    }
-                });
-                (broken, take)
-            })
-            .await?;
-        let scripts = Scripts::for_run(&opened.run, endpoint.publish());
+        let mut opened = endpoint.connect(notice_end).await?;
+        let scripts = Scripts::for_run(&opened.info.run, endpoint.publish());
         let loading = scripts.load(&mut opened.connection);
         within(endpoint.connector.bound(), loading).await?;
         Ok(Self {
             connection: opened.connection,
             scripts,
-            run: opened.run,
+            run: opened.info.run,
+            replicas: opened.info.replicas,
             sharded: endpoint.sharded,
             broken: opened.listener,
         })
     }
 
-    /// The run that the server at the other end is in by now.
+    /// The run that the server at the other end is in by now; an error where it is no master any more.
     pub(super) async fn identity_now(&self) -> RedisResult<Run> {
-        server_run(&mut self.connection.clone(), self.sharded).await
+        let info = master_info(&mut self.connection.clone(), self.sharded).await?;
+        Ok(info.run)
+    }
+
+    /// What is asked on this connection, until it is given up.
+    pub(super) async fn unless_broken<T>(
+        &self,
+        asked: impl Future<Output = RedisResult<T>>,
+    ) -> RedisResult<T> {
+        tokio::select! {
+            biased;
+            outcome = asked => outcome,
+            () = self.broken.cancelled() => Err((ErrorKind::Io, "the connection was given up").into()),
+        }
     }
 
     /// Calls a script of the log `log`.
@@ -95,10 +102,10 @@ impl Link {
 
     /// Begins a new epoch of a log that names another run than this connection's, where that is still the server's.
     async fn renew(&self, log: &str, stored: &str) -> RedisResult<()> {
-        let fresh = self.identity_now().await?;
-        if !self.run.goes_on_as(&fresh) {
+        // A log that was begun under a newer name of this run is not to begin again under an older one.
+        if self.run != self.identity_now().await? {
             self.broken.cancel();
-            let problem = "the connection leads to another run of the server by now";
+            let problem = "the server names its run differently by now";
             return Err((ErrorKind::Server(ServerErrorKind::ReadOnly), problem).into());
         }
         let renew = Invocation::new(Name::Renew, vec![log.to_owned()]).arg(stored.to_owned());
@@ -113,57 +120,16 @@ impl Link {
 /// How often a script is called again after a refusal that was seen to.
 const REFUSALS: usize = 3;
 
-/// Names the run of the server process at the other end, and refuses servers that can't do. Sharded channels need a
-/// newer one.
-pub(super) async fn server_run(connection: &mut MultiplexedConnection, sharded: bool) -> RedisResult<Run> {
-    let mut ask = redis::pipe();
-    ask.cmd("INFO").arg("server").cmd("INFO").arg("replication");
-    let (server, replication): (String, String) = ask.query_async(connection).await?;
-    let version = field(&server, "redis_version").unwrap_or_default();
-    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-    let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-    let problem = match sharded {
-        false if version < (6, 2) => "the server is older than Redis 6.2",
-        true if version < (7, 0) => "the server is older than Redis 7.0, which a cluster needs",
-        _ => "",
-    };
-    if !problem.is_empty() {
-        return Err((ErrorKind::InvalidClientConfig, problem).into());
-    }
-    if field(&replication, "role") != Some("master") {
-        return Err((ErrorKind::Io, "the server is a replica").into());
-    }
-    let part = |text, name| {
-        field(text, name)
-            .and_then(|id| id.get(..10))
-            .filter(|id| is_plain(id))
-    };
-    let id = part(&server, "run_id").ok_or_else(unnamed)?;
-    let promoted = part(&replication, "master_replid2").ok_or_else(unnamed)?;
-    let at = field(&replication, "second_repl_offset").filter(|at| is_plain(at));
-    let mark = match at {
-        Some(at) if promoted.bytes().any(|byte| byte != b'0') => format!("{promoted}{at}"),
-        _ => String::new(),
-    };
-    Ok(Run {
-        id: id.to_owned(),
-        mark,
-    })
-}
-
-fn unnamed() -> RedisError {
-    (ErrorKind::Parse, "the server does not name its run").into()
-}
-
-pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    info.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .map(str::trim)
-}
-
-/// The run becomes part of a script.
-fn is_plain(run: &str) -> bool {
-    run.bytes().all(|byte| byte.is_ascii_alphanumeric())
+/// What takes the pushes of a connection without subscriptions, and a token that is cancelled at its end.
+pub(super) fn notice_end() -> (CancellationToken, Take) {
+    let ended = CancellationToken::new();
+    let told = ended.clone();
+    let take: Take = Box::new(move |info| {
+        if info.kind == PushKind::Disconnection {
+            told.cancel();
+        }
+    });
+    (ended, take)
 }
 
 /// What an error of the server or of the connection to it means.
@@ -261,15 +227,3 @@ pub(super) fn decode<T: redis::FromRedisValue>(value: Value) -> Result<T, Backpl
 
 /// A link that callers share.
 pub(super) type SharedLink = Arc<Link>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn info_fields_are_found() {
-        let info = "# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n";
-        assert_eq!(field(info, "redis_version"), Some("7.0.15"));
-        assert_eq!(field(info, "run"), None);
-    }
-}

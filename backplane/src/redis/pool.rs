@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -12,21 +14,30 @@ use tracing::{debug, warn};
 use super::backoff::Backoff;
 use super::endpoint::Endpoint;
 use super::link::{Link, SharedLink, Trouble};
+use super::master::Master;
 
 pub(super) struct Pool {
-    endpoint: Endpoint,
+    pub(super) endpoint: Endpoint,
+    pub(super) master: Master,
     links: watch::Sender<Vec<SharedLink>>,
     next: AtomicUsize,
     last_error: Mutex<String>,
     /// Told when a connection is lost or can't be made: the server may not be the master any more.
-    trouble: Arc<Notify>,
-    closing: CancellationToken,
+    pub(super) trouble: Arc<Notify>,
+    pub(super) closing: CancellationToken,
 }
 
 impl Pool {
-    pub(super) fn new(endpoint: Endpoint, trouble: Arc<Notify>, closing: CancellationToken) -> Arc<Self> {
+    /// A pool whose master is looked at in each `interval`.
+    pub(super) fn new(
+        endpoint: Endpoint,
+        interval: Duration,
+        trouble: Arc<Notify>,
+        closing: CancellationToken,
+    ) -> Arc<Self> {
         Arc::new(Self {
             endpoint,
+            master: Master::new(interval),
             links: watch::Sender::new(Vec::new()),
             next: AtomicUsize::new(0),
             last_error: Mutex::new("not connected yet".to_owned()),
@@ -39,12 +50,14 @@ impl Pool {
     pub(super) fn keep(self: &Arc<Self>, size: usize, first: Option<SharedLink>, tasks: &TaskTracker) {
         let rest = size.saturating_sub(usize::from(first.is_some()));
         if let Some(first) = first {
+            self.master.learn(&first.run, first.replicas, Instant::now());
             self.links.send_modify(|links| links.push(Arc::clone(&first)));
             tasks.spawn(Arc::clone(self).keep_link(Some(first)));
         }
         for _ in 0..rest {
             tasks.spawn(Arc::clone(self).keep_link(None));
         }
+        tasks.spawn(Arc::clone(self).run_watch());
     }
 
     /// Closes its connections.
@@ -95,22 +108,16 @@ impl Pool {
             }
             let opened = tokio::select! {
                 () = self.closing.cancelled() => return,
-                opened = Link::open(&self.endpoint) => opened,
+                opened = self.open_link() => opened,
             };
             match opened {
                 Ok(open) => {
                     backoff = Backoff::new();
-                    let open = Arc::new(open);
-                    self.leave_others(&open);
-                    self.links.send_modify(|links| links.push(Arc::clone(&open)));
                     link = Some(open);
                     continue;
                 }
-                Err(error) => {
-                    if let Trouble::Final(error) = Trouble::of(&error) {
-                        warn!(%error, "backplane server refuses this node");
-                    }
-                    self.note_error(error.to_string());
+                Err(reason) => {
+                    self.note_error(reason);
                     self.trouble.notify_one();
                 }
             }
@@ -121,12 +128,36 @@ impl Pool {
         }
     }
 
-    /// Gives up connections to another run than the newest one leads to: that server is no longer the master, though it may
-    /// not know yet, and what it took would reach nobody.
-    fn leave_others(&self, newest: &Link) {
+    /// Opens a connection to the master that the watch knows, for callers to use.
+    async fn open_link(&self) -> Result<SharedLink, String> {
+        let opened = tokio::select! {
+            opened = Link::open(&self.endpoint) => opened,
+            () = self.master.is_replaced() => return Err("the master was replaced".to_owned()),
+        };
+        let open = match opened {
+            Ok(open) => Arc::new(open),
+            Err(error) => {
+                if let Trouble::Final(error) = Trouble::of(&error) {
+                    warn!(%error, "backplane server refuses this node");
+                }
+                return Err(error.to_string());
+            }
+        };
+        if !self.master.confirms(&open.run).await {
+            return Err("the server is not the master, or not in the run that is known".to_owned());
+        }
+        self.links.send_modify(|links| links.push(Arc::clone(&open)));
+        if !self.master.is_known(&open.run) {
+            open.broken.cancel(); // the watch learned of another one just before this could be given up with the others
+        }
+        Ok(open)
+    }
+
+    /// Gives connections up.
+    pub(super) fn give_up(&self, which: impl Fn(&Link) -> bool) {
         let links = self.links.borrow();
-        let others = links.iter().filter(|link| link.run != newest.run);
-        others.for_each(|link| link.broken.cancel());
+        let given_up = links.iter().filter(|link| which(link));
+        given_up.for_each(|link| link.broken.cancel());
     }
 
     fn forget(&self, gone: &SharedLink) {

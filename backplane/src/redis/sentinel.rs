@@ -3,11 +3,12 @@
 //! The `redis` crate's own client for sentinels asks them for everything they watch, trusts the first answer, and
 //! waits without bound for each; after a failover that may be the master of before for seconds.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use redis::{ErrorKind, RedisError, RedisResult};
+use redis::{ErrorKind, RedisError, RedisResult, Value};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
@@ -36,12 +37,12 @@ impl Sentinels {
         }
     }
 
-    /// Where the master is, as most sentinels say, then as others say. A failover is known to one of them first, and
-    /// one that was cut off may not know of it.
-    pub(super) async fn masters(&self) -> RedisResult<Vec<Address>> {
+    /// Where the master is, as the newest failover has it that any of them knows of. One that was cut off, or has not
+    /// heard of it yet, still names the former master, which may live and take itself for one.
+    pub(super) async fn master(&self) -> RedisResult<Address> {
         let mut asked: FuturesUnordered<_> = self.addresses.iter().map(|address| self.ask(address)).collect();
         let majority = self.addresses.len() / 2 + 1;
-        let mut votes: Vec<(Address, usize)> = Vec::new();
+        let mut votes: Vec<Vote> = Vec::new();
         let mut failed = None;
         let mut until = Instant::now() + self.connector.bound();
         while let Ok(Some(answer)) = timeout_at(until, asked.next()).await {
@@ -51,36 +52,42 @@ impl Sentinels {
                     failed = Some(error);
                 }
                 Err(_) => {}
-                Ok(master) => match votes.iter_mut().find(|(named, _)| *named == master) {
-                    Some((_, count)) => *count += 1,
-                    None => votes.push((master, 1)),
-                },
+                Ok(named) => add(&mut votes, named),
             }
-            if votes.iter().any(|(_, count)| *count >= majority) {
+            if votes.iter().any(|vote| vote.count >= majority) {
                 until = until.min(Instant::now() + GRACE);
             }
         }
-        votes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        let masters: Vec<_> = votes.into_iter().map(|(master, _)| master).collect();
-        match failed {
-            Some(error) if masters.is_empty() => Err(error),
-            _ => Ok(masters),
+        let newest = votes.into_iter().max_by_key(|vote| (vote.failover, vote.count));
+        match (newest, failed) {
+            (Some(vote), _) => Ok(vote.master),
+            (None, Some(error)) => Err(error),
+            (None, None) => Err((ErrorKind::Io, "no sentinel answers").into()),
         }
     }
 
-    async fn ask(&self, sentinel: &Address) -> RedisResult<Address> {
+    async fn ask(&self, sentinel: &Address) -> RedisResult<Named> {
         let asking = async {
             let mut connection = self.connector.open(sentinel, None).await?;
-            let mut command = redis::cmd("SENTINEL");
-            command.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
-            command
-                .query_async::<Option<(String, u16)>>(&mut connection)
-                .await
+            let mut ask = redis::pipe();
+            ask.cmd("SENTINEL")
+                .arg("GET-MASTER-ADDR-BY-NAME")
+                .arg(&self.master);
+            ask.cmd("SENTINEL").arg("MASTER").arg(&self.master);
+            let answers: Vec<RedisResult<Value>> = ask.ignore_errors().query_async(&mut connection).await?;
+            let mut answers = answers.into_iter();
+            let address = answers.next().unwrap_or(Ok(Value::Nil))?;
+            let address: Option<(String, u16)> = redis::from_redis_value(address)?;
+            // A user that may not ask for it goes by what most of them say.
+            let failover = answers.next().and_then(|facts| config_epoch(facts.ok()?));
+            Ok((address, failover.unwrap_or_default()))
         };
-        let answer = within(self.connector.bound(), asking).await;
-        match answer {
-            Ok(Some((host, port))) => Ok(Address { host, port }),
-            Ok(None) => Err(self.unknown_master()),
+        match within(self.connector.bound(), asking).await {
+            Ok((Some((host, port)), failover)) => Ok(Named {
+                master: Address { host, port },
+                failover,
+            }),
+            Ok((None, _)) => Err(self.unknown_master()),
             Err(error) => {
                 debug!(%sentinel, %error, "sentinel does not tell the master");
                 Err(explained(sentinel, error))
@@ -93,6 +100,40 @@ impl Sentinels {
         let problem = "the sentinels know no master of this name";
         (ErrorKind::InvalidClientConfig, problem, name).into()
     }
+}
+
+/// What one sentinel says.
+struct Named {
+    master: Address,
+    /// The number of the newest failover that it knows of.
+    failover: u64,
+}
+
+/// What some of them say alike.
+struct Vote {
+    master: Address,
+    failover: u64,
+    count: usize,
+}
+
+fn add(votes: &mut Vec<Vote>, Named { master, failover }: Named) {
+    match votes.iter_mut().find(|vote| vote.master == master) {
+        Some(vote) => {
+            vote.count += 1;
+            vote.failover = vote.failover.max(failover);
+        }
+        None => votes.push(Vote {
+            master,
+            failover,
+            count: 1,
+        }),
+    }
+}
+
+/// Reads it from a list of names and values.
+fn config_epoch(facts: Value) -> Option<u64> {
+    let facts: HashMap<String, String> = redis::from_redis_value(facts).ok()?;
+    facts.get("config-epoch")?.parse().ok()
 }
 
 /// Says that a sentinel refused, not a server.

@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 use super::commands::Repeat;
 use super::connector::Take;
 use super::hub::Hub;
+use super::info::server_info;
 use super::inner::Inner;
 use super::keys::Route;
 use super::link::Trouble;
 use super::local::Subject;
 use super::location::Address;
+use super::run::Run;
 use super::slots::{COUNT, Slots};
 use super::subscriber::Round;
 use super::topology::Shard;
@@ -34,6 +36,8 @@ pub(super) struct Subscription {
     shard: Arc<Shard>,
     state: Arc<SubscriptionState>,
     bound: Duration,
+    /// The run of the server that it leads to.
+    run: Run,
     /// The channel on which this node hears itself: its own, where that lives there.
     probe: String,
 }
@@ -56,6 +60,8 @@ pub(super) enum End {
     Lost(String),
     /// The connection lives and nothing arrives on it.
     Deaf,
+    /// The server lives and is not the master, or not in the run in which it was subscribed to.
+    Replaced,
 }
 
 /// What was received when the last probe was made.
@@ -70,6 +76,7 @@ impl fmt::Display for End {
             Self::Over => f.write_str("over"),
             Self::Lost(reason) => f.write_str(reason),
             Self::Deaf => f.write_str("nothing arrives on it"),
+            Self::Replaced => f.write_str("the server is not the master any more, or in another run"),
         }
     }
 }
@@ -115,13 +122,21 @@ impl Subscription {
             });
             (state, take)
         });
-        let opened = opened.await.map_err(|error| lost(&error))?;
+        let master = &shard.pool.master;
+        let opened = tokio::select! {
+            opened = opened => opened.map_err(|error| lost(&error))?,
+            () = master.is_replaced() => return Err(End::Replaced),
+        };
+        if !master.confirms(&opened.info.run).await {
+            return Err(End::Replaced);
+        }
         Ok(Self {
             connection: opened.connection,
             address: opened.address,
             shard: Arc::clone(shard),
             state: opened.listener,
             bound: shard.endpoint.connector.bound(),
+            run: opened.info.run,
             probe,
         })
     }
@@ -156,7 +171,26 @@ impl Subscription {
         }
     }
 
-    async fn bounded(&self, call: impl Future<Output = RedisResult<()>>) -> Result<(), End> {
+    /// Has the server at the other end show that it still is the master, in the same run: a demoted one goes on pushing
+    /// what its master publishes.
+    async fn prove(&self) -> Result<(), End> {
+        let mut connection = self.connection.clone();
+        let info = self
+            .bounded(server_info(&mut connection, self.shard.endpoint.sharded))
+            .await?;
+        if info.is_master && self.run.goes_on_as(&info.run) {
+            Ok(())
+        } else {
+            Err(End::Replaced)
+        }
+    }
+
+    /// Ends when the commands' connections have been led to another run.
+    async fn replaced(&self) {
+        self.shard.pool.master.leaves(&self.run).await;
+    }
+
+    async fn bounded<T>(&self, call: impl Future<Output = RedisResult<T>>) -> Result<T, End> {
         match timeout(self.bound, call).await {
             Err(_) => Err(End::Lost("no answer to a subscription".to_owned())),
             Ok(outcome) => outcome.map_err(|error| lost(&error)),
@@ -173,6 +207,7 @@ impl Inner {
     ) -> End {
         let mut sweeps = ticks(self.options.linger);
         let mut probes = ticks(self.options.probe_interval);
+        let mut proofs = ticks(self.options.heartbeat_interval);
         let mut probe = Probe {
             received: subscription.received(),
             sent: false,
@@ -184,11 +219,13 @@ impl Inner {
                     () = wanted.notified() => self.subscribe_wanted(subscription).await,
                     _ = sweeps.tick() => self.leave_idle(subscription).await,
                     _ = probes.tick() => self.probe(subscription, &mut probe).await,
+                    _ = proofs.tick() => subscription.prove().await,
                 }
             };
             // What is left half done is done anew by the next round.
             let outcome = tokio::select! {
                 () = round.over.cancelled() => return End::Over,
+                () = subscription.replaced() => return End::Replaced,
                 outcome = step => outcome,
             };
             if let Err(end) = outcome {

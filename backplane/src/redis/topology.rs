@@ -52,6 +52,7 @@ pub(super) struct Topology {
     pools: Mutex<HashMap<Address, Arc<Pool>>>,
     connector: Connector,
     pool_size: usize,
+    watch_interval: Duration,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -106,6 +107,7 @@ impl Topology {
             pools: Mutex::default(),
             connector,
             pool_size: options.pool_size,
+            watch_interval: options.heartbeat_interval,
             tasks: tasks.clone(),
             closing,
         });
@@ -131,6 +133,15 @@ impl Topology {
     /// Tells of masters that come and go, and of slots that move.
     pub(super) fn changes(&self) -> watch::Receiver<Arc<Map>> {
         self.map.subscribe()
+    }
+
+    /// What operators should change at the masters, in sentences.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let map = self.current();
+        map.shards
+            .iter()
+            .filter_map(|shard| shard.pool.master.warnings())
+            .collect()
     }
 
     pub(super) fn is_cluster(&self) -> bool {
@@ -168,6 +179,7 @@ impl Topology {
         };
         let pool = Pool::new(
             endpoint.clone(),
+            self.watch_interval,
             Arc::clone(&self.trouble),
             self.closing.child_token(),
         );
@@ -279,7 +291,8 @@ impl Topology {
             };
             let pool = pools.entry(address).or_insert_with(|| {
                 let closing = self.closing.child_token();
-                let pool = Pool::new(endpoint.clone(), Arc::clone(&self.trouble), closing);
+                let trouble = Arc::clone(&self.trouble);
+                let pool = Pool::new(endpoint.clone(), self.watch_interval, trouble, closing);
                 new.push((Arc::clone(&pool), self.pool_size));
                 pool
             });

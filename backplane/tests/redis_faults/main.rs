@@ -4,6 +4,7 @@
 
 mod answers;
 mod connection;
+mod identity;
 mod lane;
 mod nodes;
 mod roster;

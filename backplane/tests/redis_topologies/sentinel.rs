@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::cluster_set::ask;
 use crate::failover::Watched;
 use crate::sentinel_set::{MASTER, SentinelSet, Settings};
-use crate::support::free_port;
+use crate::support::{RedisServer, free_port};
 use crate::{Tls, can_run, impatient_nodes, nodes, options};
 
 async fn three() -> SentinelSet {
@@ -116,8 +116,91 @@ async fn a_master_that_hangs_is_left() {
     println!("sentinels, SIGSTOP: publishing worked again after {outage:?}");
     connected(&nodes).await;
     set.servers[0].signal("CONT").await;
-    watched.publish_all("later").await;
+    nobody_listens(&set.servers[0]).await;
+    for round in 0..10 {
+        watched.publish_all(&format!("later-{round}")).await;
+    }
     watched.leave().await;
+}
+
+/// Waits until no node is subscribed to anything at a server.
+async fn nobody_listens(server: &RedisServer) {
+    eventually("all nodes have left the server", async || {
+        let channels: Vec<String> = ask(server.port(), &["PUBSUB", "CHANNELS", "hubcast*"])
+            .await
+            .ok()?;
+        channels.is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_newest_failover_counts_though_most_sentinels_have_not_heard_of_it() {
+    if !can_run(&["redis-server"]) {
+        return;
+    }
+    let mut set = SentinelSet::start(&Settings {
+        sentinels: 2,
+        ..Settings::default()
+    })
+    .await;
+    let newer = RedisServer::start().await;
+    set.add_sentinel(&newer, 5).await;
+    let nodes = nodes(&set.url(), 2).await;
+    let watched = Watched::new(&open(&nodes, HubOptions::default()).await).await;
+    assert!(
+        set.servers[0].keys().await.is_empty(),
+        "the former master is not used"
+    );
+    watched.leave().await;
+}
+
+#[tokio::test]
+async fn a_former_master_that_lives_on_and_takes_itself_for_one_is_left() {
+    if !can_run(&["redis-server"]) {
+        return;
+    }
+    let set = one_replica().await;
+    let nodes = nodes(&set.url(), 2).await;
+    let watched = Watched::new(&open(&nodes, HubOptions::default()).await).await;
+    let begun = Instant::now();
+    set.forget_master().await;
+    set.servers[1].promote().await;
+    set.name_master(&set.servers[1]).await;
+    nobody_listens(&set.servers[0]).await;
+    watched.survives(begun).await;
+    watched.leave().await;
+}
+
+#[tokio::test]
+async fn a_demoted_master_is_left_though_it_passes_on_what_is_published() {
+    if !can_run(&["redis-server"]) {
+        return;
+    }
+    let set = one_replica().await;
+    let nodes = nodes(&set.url(), 2).await;
+    let watched = Watched::new(&open(&nodes, HubOptions::default()).await).await;
+    let begun = Instant::now();
+    set.forget_master().await;
+    set.servers[1].promote().await;
+    // Sentinels end the connections of whom they demote; this one keeps them.
+    set.servers[0].follow(&set.servers[1]).await;
+    set.name_master(&set.servers[1]).await;
+    nobody_listens(&set.servers[0]).await;
+    watched.survives(begun).await;
+    watched.leave().await;
+}
+
+/// A master with a replica, and one sentinel.
+async fn one_replica() -> SentinelSet {
+    let set = SentinelSet::start(&Settings {
+        replicas: 1,
+        sentinels: 1,
+        ..Settings::default()
+    })
+    .await;
+    set.settled().await;
+    set
 }
 
 #[tokio::test]

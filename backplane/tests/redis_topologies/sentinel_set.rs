@@ -22,6 +22,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) password: Option<&'a str>,
     pub(crate) sentinel_password: Option<&'a str>,
     pub(crate) tls: Option<&'a Tls>,
+    /// The number of the newest failover that the sentinels know of at first.
+    pub(crate) failover: usize,
 }
 
 pub(crate) struct SentinelSet {
@@ -86,6 +88,32 @@ impl SentinelSet {
         }
     }
 
+    /// One more sentinel, for which another server is the master, by a failover of this number.
+    pub(crate) async fn add_sentinel(&mut self, master: &RedisServer, failover: usize) {
+        let settings = Settings {
+            failover,
+            ..Settings::default()
+        };
+        self.sentinels
+            .push(Sentinel::start(master.port(), &settings).await);
+    }
+
+    /// Has no sentinel know of the master, so that none of them acts.
+    pub(crate) async fn forget_master(&self) {
+        for sentinel in &self.sentinels {
+            sentinel.command(&["REMOVE", MASTER]).await.unwrap();
+        }
+    }
+
+    /// Has the sentinels take a server for the master.
+    pub(crate) async fn name_master(&self, server: &RedisServer) {
+        let port = server.port().to_string();
+        for sentinel in &self.sentinels {
+            let monitor = ["MONITOR", MASTER, "127.0.0.1", &port, "1"];
+            sentinel.command(&monitor).await.unwrap();
+        }
+    }
+
     /// The number of the newest failover that the sentinels know of.
     pub(crate) async fn failovers(&self) -> usize {
         let mut newest = 0;
@@ -133,6 +161,7 @@ impl Sentinel {
             format!("sentinel monitor {MASTER} 127.0.0.1 {master} {quorum}"),
             format!("sentinel down-after-milliseconds {MASTER} 1000"),
             format!("sentinel failover-timeout {MASTER} 3000"),
+            format!("sentinel config-epoch {MASTER} {}", settings.failover),
         ];
         if let Some(password) = settings.password {
             lines.push(format!("sentinel auth-pass {MASTER} {password}"));

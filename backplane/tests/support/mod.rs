@@ -159,6 +159,31 @@ impl RedisServer {
         keys
     }
 
+    /// A section of what the server tells of itself.
+    pub async fn info(&self, section: &str) -> String {
+        redis::cmd("INFO")
+            .arg(section)
+            .query_async(&mut self.look().await)
+            .await
+            .unwrap()
+    }
+
+    /// Makes it a replica of another server, and waits until it has the other's data.
+    pub async fn follow(&self, master: &Self) {
+        self.command(&format!("REPLICAOF 127.0.0.1 {}", master.port))
+            .await;
+        hubcast_backplane::conformance::eventually("the replica follows", async || {
+            let told = self.info("replication").await;
+            told.contains("master_link_status:up").then_some(())
+        })
+        .await;
+    }
+
+    /// Makes it a master.
+    pub async fn promote(&self) {
+        self.command("REPLICAOF NO ONE").await;
+    }
+
     /// Sends a command whose answer does not matter.
     pub async fn command(&self, words: &str) {
         let mut words = words.split(' ');

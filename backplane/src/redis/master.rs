@@ -1,0 +1,271 @@
+//! Watches one master on a connection of its own: whether it still is the master, in the same run, and how it does.
+//!
+//! This is the one place that decides which run the pool's connections must lead to. Connections that were made sooner or
+//! later, or to a server that was replaced and does not know, disagree only until the watch has looked anew.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::backoff::Backoff;
+use super::connector::within;
+use super::endpoint::{Endpoint, Opened};
+use super::info::{ServerInfo, eviction_policy, server_info};
+use super::link::{Trouble, notice_end};
+use super::pool::Pool;
+use super::run::Run;
+
+/// How long the server may take to answer the watch.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Time between two times that the server's settings are read.
+const SETTINGS: Duration = Duration::from_secs(10);
+/// The only policy that deletes nothing.
+const NO_EVICTION: &str = "noeviction";
+
+/// What the watch knows of the master.
+pub(super) struct Master {
+    known: watch::Sender<Known>,
+    /// Somebody was led to another run than is known.
+    doubt: Notify,
+    /// Replicas that follow closely; none where the server can't be asked.
+    replicas: AtomicUsize,
+    /// Where it is, and what it does when its memory is full.
+    settings: Mutex<(String, Option<String>)>,
+    interval: Duration,
+}
+
+struct Known {
+    /// Nothing before the first look, and where there is no master.
+    run: Option<Run>,
+    /// When the connection began to be made that showed it.
+    asked: Instant,
+}
+
+/// Why a connection of the watch is given up.
+enum Ended {
+    Closing,
+    /// Another one may lead to another server.
+    Doubted,
+    Lost(String),
+}
+
+impl Master {
+    pub(super) fn new(interval: Duration) -> Self {
+        Self {
+            known: watch::Sender::new(Known {
+                run: None,
+                asked: Instant::now(),
+            }),
+            doubt: Notify::new(),
+            replicas: AtomicUsize::new(0),
+            settings: Mutex::default(),
+            interval,
+        }
+    }
+
+    /// Learns what a connection showed that began to be made then.
+    pub(super) fn learn(&self, run: &Run, replicas: usize, asked: Instant) {
+        self.replicas.store(replicas, Ordering::Release);
+        self.known.send_modify(|known| {
+            known.run = Some(run.clone());
+            known.asked = asked;
+        });
+    }
+
+    /// Whether this run is the master's, as far as is known.
+    pub(super) fn is_known(&self, run: &Run) -> bool {
+        self.known.borrow().has(run)
+    }
+
+    /// Whether this run, to which a new connection leads, is the master's; has the watch look anew where it knows another.
+    pub(super) async fn confirms(&self, run: &Run) -> bool {
+        if self.is_known(run) {
+            return true;
+        }
+        let (mut changes, doubted) = (self.known.subscribe(), Instant::now());
+        self.doubt.notify_one();
+        let decided = changes.wait_for(|known| known.has(run) || known.asked > doubted);
+        matches!(timeout(PATIENCE * 2, decided).await, Ok(Ok(known)) if known.has(run))
+    }
+
+    /// Ends when the master is not in this run any more.
+    pub(super) async fn leaves(&self, run: &Run) {
+        let left = |known: &Known| known.run.as_ref().is_none_or(|now| !run.goes_on_as(now));
+        let _ = self.known.subscribe().wait_for(left).await; // the sender outlives the call
+    }
+
+    /// Ends when the master is replaced by another than is known now: whoever waits for a connection to it need not.
+    pub(super) async fn is_replaced(&self) {
+        let run = self.known.borrow().run.clone();
+        match run {
+            Some(run) => self.leaves(&run).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn replicas(&self) -> usize {
+        self.replicas.load(Ordering::Acquire)
+    }
+
+    /// What an operator should change, in sentences.
+    pub(super) fn warnings(&self) -> Option<String> {
+        let (address, policy) = self.settings.lock().clone();
+        let policy = policy.filter(|policy| policy != NO_EVICTION)?;
+        Some(format!(
+            "Redis at {address} has maxmemory-policy {policy}, which deletes messages and sessions that are needed; \
+             set it to {NO_EVICTION}"
+        ))
+    }
+
+    fn set_policy(&self, address: String, policy: Option<String>) {
+        let changed = {
+            let mut settings = self.settings.lock();
+            let changed = settings.1 != policy;
+            *settings = (address, policy);
+            changed
+        };
+        if let Some(warning) = self.warnings().filter(|_| changed) {
+            warn!("{warning}");
+        }
+    }
+}
+
+impl Known {
+    fn has(&self, run: &Run) -> bool {
+        self.run.as_ref().is_some_and(|known| known.goes_on_as(run))
+    }
+}
+
+impl Pool {
+    /// Watches the master until closing.
+    pub(super) async fn run_watch(self: Arc<Self>) {
+        let endpoint = self
+            .endpoint
+            .bounded(PATIENCE.min(self.endpoint.connector.bound()));
+        let mut backoff = Backoff::new();
+        loop {
+            let asked = Instant::now();
+            let opened = tokio::select! {
+                () = self.closing.cancelled() => return,
+                opened = endpoint.connect(notice_end) => opened,
+            };
+            let reason = match opened {
+                Ok(opened) => {
+                    backoff = Backoff::new();
+                    self.follow(&opened.info.run, opened.info.replicas, asked);
+                    match self.watch(&endpoint, opened).await {
+                        Ended::Closing => return,
+                        Ended::Doubted => continue,
+                        Ended::Lost(reason) => reason,
+                    }
+                }
+                Err(error) => Trouble::of(&error).reason(),
+            };
+            debug!(%reason, "backplane server can't be watched");
+            self.master.replicas.store(0, Ordering::Release);
+            self.note_error(reason);
+            self.trouble.notify_one();
+            tokio::select! {
+                () = self.closing.cancelled() => return,
+                () = backoff.wait() => {}
+            }
+        }
+    }
+
+    /// Looks at the master in each interval, as long as it is the same.
+    async fn watch(&self, endpoint: &Endpoint, mut opened: Opened<CancellationToken>) -> Ended {
+        let mut ticks = interval(self.master.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut settings = interval(SETTINGS);
+        settings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ended = opened.listener.clone();
+        loop {
+            let looking = async {
+                tokio::select! {
+                    _ = ticks.tick() => self.look(endpoint, &mut opened).await,
+                    _ = settings.tick() => self.read_settings(endpoint, &mut opened).await,
+                }
+            };
+            let looked = tokio::select! {
+                () = self.closing.cancelled() => return Ended::Closing,
+                () = self.master.doubt.notified() => return Ended::Doubted,
+                () = ended.cancelled() => return Ended::Lost("the server closed the connection".to_owned()),
+                looked = looking => looked,
+            };
+            if let Err(ended) = looked {
+                return ended;
+            }
+        }
+    }
+
+    async fn look(&self, endpoint: &Endpoint, opened: &mut Opened<CancellationToken>) -> Result<(), Ended> {
+        let asking = within(
+            endpoint.connector.bound(),
+            server_info(&mut opened.connection, endpoint.sharded),
+        );
+        let (left, info) = join(endpoint.has_left(&opened.address), asking).await;
+        if left {
+            self.leave(&opened.address.to_string(), "the sentinels name another master");
+            return Err(Ended::Doubted);
+        }
+        let ServerInfo {
+            run,
+            is_master,
+            replicas,
+        } = info.map_err(|error| Ended::Lost(Trouble::of(&error).reason()))?;
+        if !is_master {
+            self.leave(&opened.address.to_string(), "it is a replica now");
+            return Err(Ended::Lost("the server is a replica".to_owned()));
+        }
+        if !opened.info.run.goes_on_as(&run) {
+            return Err(Ended::Doubted);
+        }
+        self.master.replicas.store(replicas, Ordering::Release);
+        Ok(())
+    }
+
+    async fn read_settings(
+        &self,
+        endpoint: &Endpoint,
+        opened: &mut Opened<CancellationToken>,
+    ) -> Result<(), Ended> {
+        let asking = within(
+            endpoint.connector.bound(),
+            eviction_policy(&mut opened.connection),
+        );
+        let policy = asking
+            .await
+            .map_err(|error| Ended::Lost(Trouble::of(&error).reason()))?;
+        self.master.set_policy(opened.address.to_string(), policy);
+        Ok(())
+    }
+
+    /// Gives up connections to other runs than this one, which the watch has found to be the master's.
+    fn follow(&self, run: &Run, replicas: usize, asked: Instant) {
+        let known = self.master.is_known(run);
+        self.master.learn(run, replicas, asked);
+        if !known {
+            info!(
+                run = run.id,
+                promotion = run.mark,
+                "backplane server is in this run"
+            );
+        }
+        self.give_up(|link| !link.run.goes_on_as(run));
+    }
+
+    /// Gives up all connections: the server is not the master any more, though it may not know yet, and what it took would
+    /// reach nobody.
+    fn leave(&self, server: &str, reason: &str) {
+        warn!(server, reason, "backplane server is left");
+        self.master.known.send_modify(|known| known.run = None);
+        self.give_up(|_| true);
+    }
+}

@@ -1,0 +1,206 @@
+//! What a living server goes through without forgetting anything, which nobody must hear of; and by what it may have forgotten
+//! something, which everybody is told of, once.
+
+use std::sync::Arc;
+
+use hubcast_backplane::conformance::{Member, Recorder, eventually, group, open};
+use hubcast_backplane::{Backplane, ConnectionId, Delivery, Epoch, Gap, Status, Topic};
+
+use crate::support::RedisServer;
+use crate::{many, publish_until_it_works, status};
+
+/// Nodes with a connection each, in one group.
+struct Scene {
+    members: Vec<Member>,
+    connections: Vec<ConnectionId>,
+    exchanges: usize,
+    /// The hub's epoch at first, and those that came after it.
+    epochs: Vec<Epoch>,
+}
+
+impl Scene {
+    async fn new(server: &RedisServer) -> Self {
+        let members = open(&server.nodes(2).await, many()).await;
+        let epoch = members[0].node.position(&members[0].hub).await.unwrap().epoch;
+        let mut scene = Self {
+            members: Vec::new(),
+            connections: Vec::new(),
+            exchanges: 0,
+            epochs: vec![epoch],
+        };
+        for member in members {
+            scene.add(member).await;
+        }
+        scene.exchange().await;
+        scene
+    }
+
+    async fn add(&mut self, member: Member) {
+        let connection = member.connect(Some("u")).await;
+        member.join(&connection, "g").await;
+        self.members.push(member);
+        self.connections.push(connection);
+    }
+
+    /// One more node: its connections to the server are younger than those of the others.
+    async fn add_node(&mut self, server: &RedisServer) {
+        let node: Arc<dyn Backplane> = server.node(&format!("node-{}", self.members.len())).await;
+        let (hub, sink) = (self.members[0].hub.clone(), Arc::new(Recorder::default()));
+        node.open_hub(hub.clone(), many(), Arc::clone(&sink) as Arc<_>)
+            .await
+            .unwrap();
+        self.add(Member { node, hub, sink }).await;
+    }
+
+    /// Everybody publishes in turn on each connection to the server that a node has, and hears all of it.
+    async fn exchange(&mut self) {
+        self.exchanges += 1;
+        for number in 0..10 {
+            for member in &self.members {
+                let target = format!("{}-{number}", self.exchanges);
+                publish_until_it_works(member, Topic::Group(group("g")), &target).await;
+            }
+        }
+        let end = format!("{}-end", self.exchanges);
+        publish_until_it_works(&self.members[0], Topic::All, &end).await;
+        for (member, connection) in self.members.iter().zip(&self.connections) {
+            let received = member.sink.received_until(connection, &end).await;
+            let begins = format!("{}-", self.exchanges);
+            let of_this = received.iter().filter(|(_, target)| target.starts_with(&begins));
+            assert!(of_this.count() > 10 * self.members.len());
+        }
+    }
+
+    async fn connected(&self) {
+        for member in &self.members {
+            status(member.node.as_ref(), Status::Connected).await;
+        }
+    }
+
+    fn gaps(member: &Member) -> Vec<Gap> {
+        let deliveries = member.sink.deliveries().into_iter();
+        let gaps = deliveries.filter_map(|delivery| match delivery {
+            Delivery::Gap(gap) => Some(gap),
+            _ => None,
+        });
+        gaps.collect()
+    }
+
+    /// Whatever connection to the server is asked, the epoch is the one that it was at first, and nobody heard of a gap.
+    async fn is_as_it_was(&self) {
+        for member in &self.members {
+            for _ in 0..4 {
+                let position = member.node.position(&member.hub).await.unwrap();
+                assert_eq!([position.epoch], *self.epochs);
+            }
+            assert_eq!(Self::gaps(member), []);
+        }
+    }
+
+    /// There is one more epoch, which everybody was told of once.
+    async fn has_one_new_epoch(&mut self) {
+        self.connected().await;
+        eventually("everybody hears of a new epoch", async || {
+            let told = |member| Self::gaps(member).len() >= self.epochs.len();
+            self.members.iter().all(told).then_some(())
+        })
+        .await;
+        self.registered().await;
+        self.exchange().await;
+        let position = self.members[0].node.position(&self.members[0].hub).await;
+        self.epochs.push(position.unwrap().epoch);
+        let told: Vec<_> = self.epochs[1..].iter().cloned().map(Gap::NewEpoch).collect();
+        for member in &self.members {
+            assert_eq!(Self::gaps(member), told);
+        }
+    }
+
+    /// Waits until the server has every connection again.
+    async fn registered(&self) {
+        for (member, connection) in self.members.iter().zip(&self.connections) {
+            eventually("the connection is registered again", async || {
+                let found = member.node.look_up(&member.hub, connection).await.ok()??;
+                (found.owner.as_ref() == Some(member.node.node())).then_some(())
+            })
+            .await;
+        }
+    }
+}
+
+async fn replication_id(server: &RedisServer) -> String {
+    let told = server.info("replication").await;
+    let line = told.lines().find(|line| line.starts_with("master_replid:"));
+    line.unwrap().to_owned()
+}
+
+/// Ends a connection for commands. Those of other kinds never call a script.
+async fn cut_one_link(server: &RedisServer) {
+    let list: String = redis::cmd("CLIENT")
+        .arg("LIST")
+        .query_async(&mut server.look().await)
+        .await
+        .unwrap();
+    let link = list.lines().find(|line| line.contains("cmd=evalsha"));
+    let id = link.and_then(|link| link.split(' ').find_map(|field| field.strip_prefix("id=")));
+    server.command(&format!("CLIENT KILL ID {}", id.unwrap())).await;
+}
+
+#[tokio::test]
+async fn the_first_replica_may_come_and_links_that_are_younger_agree_with_older_ones() {
+    let server = RedisServer::start().await;
+    let mut scene = Scene::new(&server).await;
+    let before = replication_id(&server).await;
+    let replica = RedisServer::start_with(&["--repl-diskless-sync-delay 0"]).await;
+    replica.follow(&server).await;
+    assert_ne!(replication_id(&server).await, before, "the server took a new id");
+    scene.exchange().await;
+    cut_one_link(&server).await;
+    scene.exchange().await;
+    scene.add_node(&server).await;
+    scene.exchange().await;
+    scene.is_as_it_was().await;
+}
+
+#[tokio::test]
+async fn the_last_replica_may_be_gone_for_long() {
+    let server = RedisServer::start_with(&["--repl-backlog-ttl 1"]).await;
+    let mut replica = RedisServer::start_with(&["--repl-diskless-sync-delay 0"]).await;
+    replica.follow(&server).await;
+    let mut scene = Scene::new(&server).await;
+    let before = replication_id(&server).await;
+    replica.kill().await;
+    eventually("the server frees its backlog", async || {
+        (replication_id(&server).await != before).then_some(())
+    })
+    .await;
+    scene.exchange().await;
+    cut_one_link(&server).await;
+    scene.exchange().await;
+    scene.add_node(&server).await;
+    scene.exchange().await;
+    scene.is_as_it_was().await;
+}
+
+#[tokio::test]
+async fn a_server_that_was_a_replica_for_a_while_is_another_run() {
+    let server = RedisServer::start().await;
+    let other = RedisServer::start_with(&["--repl-diskless-sync-delay 0"]).await;
+    let mut scene = Scene::new(&server).await;
+    for _ in 0..2 {
+        server.follow(&other).await;
+        for member in &scene.members {
+            status(member.node.as_ref(), Status::Disconnected).await;
+        }
+        server.promote().await;
+        scene.has_one_new_epoch().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_starts_again_is_another_run() {
+    let mut server = RedisServer::start_with(&["--appendonly yes", "--appendfsync always"]).await;
+    let mut scene = Scene::new(&server).await;
+    server.kill().await;
+    assert!(server.restart().await);
+    scene.has_one_new_epoch().await;
+}
