@@ -33,6 +33,9 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
     /// How the node keeps up with the log.
     fn statistics(&self) -> Statistics;
 
+    /// What an operator should change, in sentences: what the backplane is set up to lose.
+    fn warnings(&self) -> Vec<String>;
+
     /// A secret of at least 32 random bytes that all nodes of the cluster share.
     fn cluster_secret(&self) -> Arc<[u8]>;
 

@@ -28,6 +28,17 @@ pub enum BackplaneError {
         "the Redis server has no memory left (maxmemory): nothing is published until older messages are forgotten"
     )]
     Full,
+    /// Fewer replicas follow the server than publishing is to wait for. Nothing was published.
+    #[error(
+        "the Redis master has {online} replicas that follow it, fewer than backplane.min_replicas ({needed}): nothing \
+         is published until there are more"
+    )]
+    TooFewReplicas {
+        /// Replicas that follow closely.
+        online: usize,
+        /// How many there must be.
+        needed: usize,
+    },
     /// The hub was not opened on this node.
     #[error("hub {hub:?} is not open on this node")]
     HubNotOpen {
@@ -83,7 +94,11 @@ impl BackplaneError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Unavailable { .. } | Self::Timeout { .. } | Self::NodeUnreachable { .. } | Self::Full
+            Self::Unavailable { .. }
+                | Self::Timeout { .. }
+                | Self::NodeUnreachable { .. }
+                | Self::Full
+                | Self::TooFewReplicas { .. }
         )
     }
 }

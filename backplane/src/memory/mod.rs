@@ -137,6 +137,10 @@ impl Backplane for MemoryBackplane {
         }
     }
 
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn cluster_secret(&self) -> Arc<[u8]> {
         Arc::clone(&self.secret)
     }

@@ -109,6 +109,14 @@ impl Commands {
         self.closing.clone()
     }
 
+    /// Refuses what is published to the server that has the key while too few replicas follow it.
+    pub(super) fn check_replicas(&self, key: &str) -> Result<(), BackplaneError> {
+        match self.topology.current().shard(key) {
+            Some(shard) => shard.pool.master.check_replicas(),
+            None => Ok(()), // there is no server, which is told otherwise
+        }
+    }
+
     /// The command that publishes.
     pub(super) fn publish(&self) -> &'static str {
         let map = self.topology.current();

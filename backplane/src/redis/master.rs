@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join;
-use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,11 +20,12 @@ use super::info::{ServerInfo, eviction_policy, server_info};
 use super::link::{Trouble, notice_end};
 use super::pool::Pool;
 use super::run::Run;
+use crate::error::BackplaneError;
 
 /// How long the server may take to answer the watch.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Time between two times that the server's settings are read.
-const SETTINGS: Duration = Duration::from_secs(10);
+/// Looks at the server for each time that its settings are read.
+const SETTINGS: u32 = 10;
 /// The only policy that deletes nothing.
 const NO_EVICTION: &str = "noeviction";
 
@@ -36,9 +36,25 @@ pub(super) struct Master {
     doubt: Notify,
     /// Replicas that follow closely; none where the server can't be asked.
     replicas: AtomicUsize,
-    /// Where it is, and what it does when its memory is full.
-    settings: Mutex<(String, Option<String>)>,
-    interval: Duration,
+    /// Nothing before it was looked at.
+    settings: watch::Sender<Option<Settings>>,
+    watching: Watching,
+}
+
+/// How a master is watched.
+#[derive(Clone, Copy)]
+pub(super) struct Watching {
+    pub(super) interval: Duration,
+    /// Replicas that must follow closely for messages to be published.
+    pub(super) min_replicas: usize,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Settings {
+    /// Where the server is.
+    address: String,
+    /// What it does when its memory is full; nothing where it does not tell.
+    policy: Option<String>,
 }
 
 struct Known {
@@ -57,7 +73,7 @@ enum Ended {
 }
 
 impl Master {
-    pub(super) fn new(interval: Duration) -> Self {
+    pub(super) fn new(watching: Watching) -> Self {
         Self {
             known: watch::Sender::new(Known {
                 run: None,
@@ -65,14 +81,14 @@ impl Master {
             }),
             doubt: Notify::new(),
             replicas: AtomicUsize::new(0),
-            settings: Mutex::default(),
-            interval,
+            settings: watch::Sender::default(),
+            watching,
         }
     }
 
     /// Learns what a connection showed that began to be made then.
     pub(super) fn learn(&self, run: &Run, replicas: usize, asked: Instant) {
-        self.replicas.store(replicas, Ordering::Release);
+        self.set_replicas(replicas);
         self.known.send_modify(|known| {
             known.run = Some(run.clone());
             known.asked = asked;
@@ -110,30 +126,70 @@ impl Master {
         }
     }
 
-    pub(super) fn replicas(&self) -> usize {
-        self.replicas.load(Ordering::Acquire)
+    /// Refuses what is published while too few replicas follow.
+    pub(super) fn check_replicas(&self) -> Result<(), BackplaneError> {
+        let needed = self.watching.min_replicas;
+        if needed == 0 {
+            return Ok(());
+        }
+        let online = self.replicas.load(Ordering::Acquire);
+        if online < needed {
+            return Err(BackplaneError::TooFewReplicas { online, needed });
+        }
+        Ok(())
+    }
+
+    fn set_replicas(&self, online: usize) {
+        let (before, needed) = (
+            self.replicas.swap(online, Ordering::AcqRel),
+            self.watching.min_replicas,
+        );
+        if online < needed && before >= needed {
+            warn!(
+                online,
+                needed, "too few replicas follow the Redis master: nothing is published"
+            );
+        } else if online >= needed && before < needed {
+            info!(online, "enough replicas follow the Redis master");
+        }
+    }
+
+    /// Waits until the server was looked at.
+    pub(super) async fn inspected(&self) {
+        let mut settings = self.settings.subscribe();
+        let _ = settings.wait_for(Option::is_some).await; // the sender outlives the call
     }
 
     /// What an operator should change, in sentences.
-    pub(super) fn warnings(&self) -> Option<String> {
-        let (address, policy) = self.settings.lock().clone();
-        let policy = policy.filter(|policy| policy != NO_EVICTION)?;
-        Some(format!(
-            "Redis at {address} has maxmemory-policy {policy}, which deletes messages and sessions that are needed; \
-             set it to {NO_EVICTION}"
-        ))
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let Some(settings) = self.settings.borrow().clone() else {
+            return Vec::new();
+        };
+        let replicas = self.check_replicas().err().map(|error| error.to_string());
+        settings.warning().into_iter().chain(replicas).collect()
     }
 
-    fn set_policy(&self, address: String, policy: Option<String>) {
-        let changed = {
-            let mut settings = self.settings.lock();
-            let changed = settings.1 != policy;
-            *settings = (address, policy);
+    fn set_settings(&self, settings: Settings) {
+        let warning = settings.warning();
+        let changed = self.settings.send_if_modified(|known| {
+            let changed = known.as_ref() != Some(&settings);
+            *known = Some(settings);
             changed
-        };
-        if let Some(warning) = self.warnings().filter(|_| changed) {
+        });
+        if let Some(warning) = warning.filter(|_| changed) {
             warn!("{warning}");
         }
+    }
+}
+
+impl Settings {
+    fn warning(&self) -> Option<String> {
+        let policy = self.policy.as_deref().filter(|policy| *policy != NO_EVICTION)?;
+        Some(format!(
+            "Redis at {} has maxmemory-policy {policy}, which deletes messages and sessions that are still needed; set \
+             it to {NO_EVICTION}",
+            self.address
+        ))
     }
 }
 
@@ -169,7 +225,7 @@ impl Pool {
                 Err(error) => Trouble::of(&error).reason(),
             };
             debug!(%reason, "backplane server can't be watched");
-            self.master.replicas.store(0, Ordering::Release);
+            self.master.set_replicas(0);
             self.note_error(reason);
             self.trouble.notify_one();
             tokio::select! {
@@ -181,9 +237,9 @@ impl Pool {
 
     /// Looks at the master in each interval, as long as it is the same.
     async fn watch(&self, endpoint: &Endpoint, mut opened: Opened<CancellationToken>) -> Ended {
-        let mut ticks = interval(self.master.interval);
+        let mut ticks = interval(self.master.watching.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut settings = interval(SETTINGS);
+        let mut settings = interval(self.master.watching.interval * SETTINGS);
         settings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ended = opened.listener.clone();
         loop {
@@ -227,7 +283,7 @@ impl Pool {
         if !opened.info.run.goes_on_as(&run) {
             return Err(Ended::Doubted);
         }
-        self.master.replicas.store(replicas, Ordering::Release);
+        self.master.set_replicas(replicas);
         Ok(())
     }
 
@@ -243,7 +299,10 @@ impl Pool {
         let policy = asking
             .await
             .map_err(|error| Ended::Lost(Trouble::of(&error).reason()))?;
-        self.master.set_policy(opened.address.to_string(), policy);
+        self.master.set_settings(Settings {
+            address: opened.address.to_string(),
+            policy,
+        });
         Ok(())
     }
 

@@ -119,6 +119,23 @@ impl RedisBackplane {
         Ok(backplane)
     }
 
+    /// Connects to the servers without becoming a node, and tells what an operator should change, in sentences.
+    ///
+    /// # Errors
+    /// As [`RedisBackplane::connect`].
+    pub async fn inspect(options: RedisOptions) -> Result<Vec<String>, BackplaneError> {
+        options.check()?;
+        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
+        let inspected = match Commands::open(&options, &tasks, closing.clone()).await {
+            Ok(commands) => commands.topology().inspect(options.command_timeout).await,
+            Err(error) => Err(error),
+        };
+        closing.cancel();
+        tasks.close();
+        tasks.wait().await;
+        inspected
+    }
+
     async fn begin(&self) -> Result<(), BackplaneError> {
         let inner = &self.inner;
         inner.beat().await?;
@@ -247,6 +264,10 @@ impl Backplane for RedisBackplane {
         statistics
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.inner.commands.topology().warnings()
+    }
+
     fn cluster_secret(&self) -> Arc<[u8]> {
         self.inner.nodes.secret()
     }
@@ -275,6 +296,7 @@ impl Backplane for RedisBackplane {
             if topics.is_empty() {
                 return Ok(Vec::new());
             }
+            self.inner.commands.check_replicas(&hub.scripts.keys.log())?;
             let entry = wire::Entry {
                 body: Some(wire::entry::Body::Message(envelope.clone())),
             };
@@ -292,6 +314,7 @@ impl Backplane for RedisBackplane {
     ) -> BoxFuture<'a, Result<Published, BackplaneError>> {
         async move {
             let hub = self.inner.hub(hub)?;
+            self.inner.commands.check_replicas(&hub.scripts.keys.log())?;
             let entry = wire::Entry {
                 body: Some(wire::entry::Body::Message(envelope.clone())),
             };

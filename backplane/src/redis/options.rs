@@ -26,6 +26,8 @@ pub struct RedisOptions {
     /// How long changes wait for the server whose failure nobody could be told, or that would be overtaken: what clients
     /// call.
     pub outage_wait: Duration,
+    /// Replicas that must follow a master closely for messages to be published there; 0: messages are published in any case.
+    pub min_replicas: usize,
     /// Connections for commands, to each master of a cluster. Each carries many commands at a time.
     pub pool_size: usize,
     /// Time between two signs of life of this node.
@@ -80,6 +82,7 @@ impl RedisOptions {
             command_timeout: Duration::from_secs(5),
             reconnect_wait: Duration::from_secs(2),
             outage_wait: Duration::from_secs(60),
+            min_replicas: 0,
             pool_size: 2,
             heartbeat_interval: Duration::from_secs(1),
             lease: Duration::from_secs(5),

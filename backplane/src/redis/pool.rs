@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -14,7 +13,7 @@ use tracing::{debug, warn};
 use super::backoff::Backoff;
 use super::endpoint::Endpoint;
 use super::link::{Link, SharedLink, Trouble};
-use super::master::Master;
+use super::master::{Master, Watching};
 
 pub(super) struct Pool {
     pub(super) endpoint: Endpoint,
@@ -28,16 +27,15 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// A pool whose master is looked at in each `interval`.
     pub(super) fn new(
         endpoint: Endpoint,
-        interval: Duration,
+        watching: Watching,
         trouble: Arc<Notify>,
         closing: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
             endpoint,
-            master: Master::new(interval),
+            master: Master::new(watching),
             links: watch::Sender::new(Vec::new()),
             next: AtomicUsize::new(0),
             last_error: Mutex::new("not connected yet".to_owned()),

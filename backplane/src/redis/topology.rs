@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
@@ -17,6 +17,7 @@ use super::connector::Connector;
 use super::endpoint::{Endpoint, Place};
 use super::link::{Link, SharedLink, Trouble};
 use super::location::{Address, Kind};
+use super::master::Watching;
 use super::options::RedisOptions;
 use super::pool::Pool;
 use super::sentinel::Sentinels;
@@ -52,7 +53,7 @@ pub(super) struct Topology {
     pools: Mutex<HashMap<Address, Arc<Pool>>>,
     connector: Connector,
     pool_size: usize,
-    watch_interval: Duration,
+    watching: Watching,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -107,7 +108,10 @@ impl Topology {
             pools: Mutex::default(),
             connector,
             pool_size: options.pool_size,
-            watch_interval: options.heartbeat_interval,
+            watching: Watching {
+                interval: options.heartbeat_interval,
+                min_replicas: options.min_replicas,
+            },
             tasks: tasks.clone(),
             closing,
         });
@@ -138,10 +142,25 @@ impl Topology {
     /// What operators should change at the masters, in sentences.
     pub(super) fn warnings(&self) -> Vec<String> {
         let map = self.current();
-        map.shards
-            .iter()
-            .filter_map(|shard| shard.pool.master.warnings())
-            .collect()
+        let warnings = map.shards.iter().map(|shard| shard.pool.master.warnings());
+        warnings.flatten().collect()
+    }
+
+    /// The same, once each of them was looked at.
+    pub(super) async fn inspect(&self, bound: Duration) -> Result<Vec<String>, BackplaneError> {
+        let (begun, map) = (Instant::now(), self.current());
+        for shard in &map.shards {
+            if timeout_at(begun + bound, shard.pool.master.inspected())
+                .await
+                .is_err()
+            {
+                return Err(BackplaneError::Unavailable {
+                    waited: begun.elapsed(),
+                    reason: shard.pool.last_error(),
+                });
+            }
+        }
+        Ok(self.warnings())
     }
 
     pub(super) fn is_cluster(&self) -> bool {
@@ -179,7 +198,7 @@ impl Topology {
         };
         let pool = Pool::new(
             endpoint.clone(),
-            self.watch_interval,
+            self.watching,
             Arc::clone(&self.trouble),
             self.closing.child_token(),
         );
@@ -292,7 +311,7 @@ impl Topology {
             let pool = pools.entry(address).or_insert_with(|| {
                 let closing = self.closing.child_token();
                 let trouble = Arc::clone(&self.trouble);
-                let pool = Pool::new(endpoint.clone(), self.watch_interval, trouble, closing);
+                let pool = Pool::new(endpoint.clone(), self.watching, trouble, closing);
                 new.push((Arc::clone(&pool), self.pool_size));
                 pool
             });

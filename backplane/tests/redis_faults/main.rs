@@ -7,6 +7,7 @@ mod connection;
 mod identity;
 mod lane;
 mod nodes;
+mod operators;
 mod roster;
 mod server;
 mod sessions;
