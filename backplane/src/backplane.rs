@@ -179,8 +179,12 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
 pub struct HubOptions {
     /// Most entries kept of one topic (`retention.messages`). The server may keep up to 100 more.
     pub retention_messages: usize,
-    /// How long a topic's entries are kept after its newest one (`retention.seconds`).
+    /// How long an entry is kept (`retention.seconds`). The server may keep it for an eighth longer.
     pub retention: Duration,
+    /// About how many bytes are kept of one topic; 0: no bound.
+    pub retention_topic_bytes: u64,
+    /// About how many bytes are kept of the hub, the oldest entries going first; 0: no bound.
+    pub retention_bytes: u64,
     /// How long a parked connection waits for a node to take it over.
     pub resume_window: Duration,
     /// Whether messages are pushed and not kept: what a node misses is lost, and nothing can be resumed or read. Reading
@@ -196,6 +200,8 @@ impl Default for HubOptions {
         Self {
             retention_messages: 10_000,
             retention: Duration::from_secs(150),
+            retention_topic_bytes: 16 << 20,
+            retention_bytes: 256 << 20,
             resume_window: Duration::from_secs(120),
             volatile: false,
             presence: false,

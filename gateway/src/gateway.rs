@@ -170,6 +170,8 @@ impl GatewayBuilder {
             let log = HubOptions {
                 retention_messages: log.retention_messages,
                 retention: log.retention,
+                retention_topic_bytes: log.retention_topic_bytes,
+                retention_bytes: log.retention_bytes,
                 resume_window: log.resume_window,
                 volatile: log.volatile,
                 presence: log.presence,

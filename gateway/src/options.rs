@@ -155,6 +155,10 @@ pub struct HubDefaults {
     /// How long a topic's entries are kept.
     #[serde(rename = "retention_seconds", deserialize_with = "seconds")]
     pub retention: Duration,
+    /// About how many bytes the log keeps of one topic; 0: no bound.
+    pub retention_topic_bytes: u64,
+    /// About how many bytes the log keeps of a hub, the oldest entries going first; 0: no bound.
+    pub retention_bytes: u64,
     /// How long a stateful session waits for its client to come back, on whatever node. What the log keeps should reach
     /// further.
     #[serde(rename = "resume_window_seconds", deserialize_with = "seconds")]
@@ -184,6 +188,8 @@ impl Default for HubDefaults {
             stream_buffer: 10,
             retention_messages: log.retention_messages,
             retention: log.retention,
+            retention_topic_bytes: log.retention_topic_bytes,
+            retention_bytes: log.retention_bytes,
             resume_window: log.resume_window,
             volatile: log.volatile,
             presence: log.presence,

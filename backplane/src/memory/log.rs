@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use tokio::time::Instant;
 
 use crate::backplane::{HubOptions, LogRead, Message};
@@ -17,12 +18,25 @@ pub(super) struct Log {
     options: HubOptions,
     last: Offset,
     topics: HashMap<Topic, Ring>,
+    /// Every entry that is kept, oldest first, and some that are not any more.
+    order: VecDeque<Kept>,
+    /// Bytes of all entries that are kept.
+    bytes: u64,
     /// No topic that was dropped from `topics` had an entry above this.
     forgotten: Offset,
 }
 
+/// An entry's place among all.
+struct Kept {
+    topic: Topic,
+    offset: Offset,
+    since: Instant,
+}
+
 struct Ring {
     entries: VecDeque<Stored>,
+    /// Bytes of its entries.
+    bytes: u64,
     tail: Offset,
     touched: Instant,
 }
@@ -30,10 +44,13 @@ struct Ring {
 struct Stored {
     offset: Offset,
     previous: Offset,
+    bytes: u64,
     /// `None` for a change of membership.
     envelope: Option<Arc<Envelope>>,
 }
 
+/// Bytes that an entry takes beside its message.
+const ENTRY_BYTES: u64 = 128;
 /// A topic's newest offset is known for so long at least, so that a late reader is refused for a reason.
 const TAIL_LIFE: Duration = Duration::from_secs(3600);
 
@@ -43,6 +60,8 @@ impl Log {
             options,
             last: 0,
             topics: HashMap::new(),
+            order: VecDeque::new(),
+            bytes: 0,
             forgotten: 0,
         }
     }
@@ -59,22 +78,54 @@ impl Log {
     pub(super) fn append(&mut self, topic: &Topic, envelope: Option<Arc<Envelope>>) -> Offset {
         self.last += 1;
         let now = Instant::now();
+        let bytes = envelope
+            .as_ref()
+            .map_or(0, |envelope| envelope.encoded_len() as u64)
+            + ENTRY_BYTES;
         let ring = self.topics.entry(topic.clone()).or_insert_with(|| Ring {
             entries: VecDeque::new(),
+            bytes: 0,
             tail: 0,
             touched: now,
         });
         ring.entries.push_back(Stored {
             offset: self.last,
             previous: ring.tail,
+            bytes,
             envelope,
         });
-        if ring.entries.len() > self.options.retention_messages.max(1) {
-            ring.entries.pop_front();
+        ring.bytes += bytes;
+        self.bytes += bytes;
+        let most = self.options.retention_messages.max(1);
+        while ring.entries.len() > most || exceeds(ring.bytes, self.options.retention_topic_bytes) {
+            let Some(freed) = ring.drop_oldest() else { break };
+            self.bytes -= freed;
         }
         ring.tail = self.last;
         ring.touched = now;
+        self.order.push_back(Kept {
+            topic: topic.clone(),
+            offset: self.last,
+            since: now,
+        });
+        while exceeds(self.bytes, self.options.retention_bytes) && self.drop_oldest() {}
         self.last
+    }
+
+    /// Drops the oldest entry of all; `false` where there is none.
+    fn drop_oldest(&mut self) -> bool {
+        let Some(oldest) = self.order.pop_front() else {
+            return false;
+        };
+        if let Some(ring) = self.topics.get_mut(&oldest.topic)
+            && ring
+                .entries
+                .front()
+                .is_some_and(|stored| stored.offset == oldest.offset)
+        {
+            self.bytes -= ring.drop_oldest().unwrap_or_default();
+        }
+        true
     }
 
     /// Appends a message. A volatile hub keeps none: it takes an offset only.
@@ -88,11 +139,21 @@ impl Log {
 
     /// Drops a topic that will never be used again.
     pub(super) fn delete(&mut self, topic: &Topic) {
-        self.topics.remove(topic);
+        if let Some(ring) = self.topics.remove(topic) {
+            self.bytes -= ring.bytes;
+        }
     }
 
     /// Drops what is older than the retention.
     pub(super) fn sweep(&mut self, now: Instant) {
+        let retention = self.options.retention;
+        while self
+            .order
+            .front()
+            .is_some_and(|oldest| now.saturating_duration_since(oldest.since) > retention)
+        {
+            self.drop_oldest();
+        }
         let Self {
             options,
             topics,
@@ -102,8 +163,8 @@ impl Log {
         let tail_life = TAIL_LIFE.max(options.retention * 4);
         topics.retain(|_, ring| {
             let idle = now.saturating_duration_since(ring.touched);
-            if idle > options.retention {
-                ring.entries = VecDeque::new();
+            if ring.entries.is_empty() {
+                ring.entries = VecDeque::new(); // gives its memory back
             }
             if idle > tail_life {
                 *forgotten = ring.tail.max(*forgotten);
@@ -159,6 +220,20 @@ impl Log {
     }
 }
 
+impl Ring {
+    /// Drops its oldest entry; returns how many bytes that frees.
+    fn drop_oldest(&mut self) -> Option<u64> {
+        let oldest = self.entries.pop_front()?;
+        self.bytes -= oldest.bytes;
+        Some(oldest.bytes)
+    }
+}
+
+/// Whether so many bytes are over a bound; 0 is none.
+fn exceeds(bytes: u64, bound: u64) -> bool {
+    bound > 0 && bytes > bound
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +267,45 @@ mod tests {
         assert_eq!(offsets(log.read(&Topic::All, 0, 9)), None);
         assert_eq!(offsets(log.read(&Topic::All, 1, 1)), Some(vec![2]));
         assert_eq!(offsets(log.read(&Topic::All, 4, 1)), None, "ahead of the log");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_active_topic_keeps_nothing_that_is_too_old() {
+        let mut log = log(100);
+        for _ in 0..3 {
+            append(&mut log, &Topic::All);
+            tokio::time::advance(Duration::from_secs(4)).await;
+        }
+        log.sweep(Instant::now());
+        assert_eq!(offsets(log.read(&Topic::All, 0, 9)), None, "1 is 12 s old");
+        assert_eq!(offsets(log.read(&Topic::All, 1, 9)), Some(vec![2, 3]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_are_bounded_for_a_topic_and_for_the_hub() {
+        let options = |topic, hub| HubOptions {
+            retention_topic_bytes: topic * ENTRY_BYTES,
+            retention_bytes: hub * ENTRY_BYTES,
+            ..HubOptions::default()
+        };
+        let mut log = Log::new(options(2, 0));
+        for _ in 0..3 {
+            append(&mut log, &Topic::All);
+        }
+        assert_eq!(offsets(log.read(&Topic::All, 1, 9)), Some(vec![2, 3]));
+        assert_eq!(offsets(log.read(&Topic::All, 0, 9)), None);
+        let mut log = Log::new(options(0, 2));
+        let user = Topic::User(crate::topic::UserId::parse("u").unwrap());
+        for topic in [&user, &Topic::All, &Topic::All] {
+            append(&mut log, topic);
+        }
+        assert_eq!(offsets(log.read(&Topic::All, 0, 9)), Some(vec![2, 3]));
+        assert_eq!(
+            offsets(log.read(&user, 0, 9)),
+            None,
+            "the oldest of all went first"
+        );
+        assert_eq!(log.bytes, 2 * ENTRY_BYTES);
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,12 +20,13 @@ const TAILS: usize = 500;
 impl Lane {
     /// Reads on once. On error nothing is lost: what was handed on counts, the rest is read the next time.
     pub(super) async fn read_on(&mut self) -> Result<(), BackplaneError> {
-        let extent = self.hub.scripts.extent(&self.inner.commands).await?;
+        let mut extent = self.hub.scripts.extent(&self.inner.commands).await?;
         if extent.epoch != self.epoch {
             self.restart(&extent);
         }
         let after = self.cursor;
-        let tails = self.tails().await?;
+        let (forgotten, tails) = self.tails().await?;
+        extent.forgotten = extent.forgotten.max(forgotten);
         let fresh = |(topic, tail): &(Topic, Option<Offset>)| (*tail > Some(after)).then(|| topic.clone());
         let topics: Vec<_> = tails.iter().filter_map(fresh).collect();
         let source = Source::Log {
@@ -47,15 +48,17 @@ impl Lane {
         Ok(())
     }
 
-    /// The newest offset of every topic of this node.
-    async fn tails(&self) -> Result<Vec<(Topic, Option<Offset>)>, BackplaneError> {
+    /// The newest offset of every topic of this node, and the offset above which no topic without one has an entry.
+    async fn tails(&self) -> Result<(Offset, Vec<(Topic, Option<Offset>)>), BackplaneError> {
         let topics = self.hub.local.lock().topics();
         let mut found = Vec::with_capacity(topics.len());
+        let mut forgotten = 0;
         for topics in topics.chunks(TAILS) {
-            let tails = self.hub.scripts.tails(&self.inner.commands, topics).await?;
+            let (bound, tails) = self.hub.scripts.tails(&self.inner.commands, topics).await?;
+            forgotten = forgotten.max(bound);
             found.extend(topics.iter().cloned().zip(tails));
         }
-        Ok(found)
+        Ok((forgotten, found))
     }
 
     async fn read_window(

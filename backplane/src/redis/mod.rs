@@ -41,6 +41,7 @@ mod sessions;
 mod slots;
 mod subscriber;
 mod subscription;
+mod sweep;
 mod take_over;
 mod topology;
 mod waiters;
@@ -69,7 +70,7 @@ use self::local::Subject;
 use self::nodes::Nodes;
 pub use self::options::RedisOptions;
 use self::rpc::Rpc;
-use self::script::{HubScripts, TopicRead};
+use self::script::{HubScripts, KeptBytes, TopicRead};
 use crate::backplane::{
     Backplane, Claim, ConnectionRecord, HubOptions, HubSink, LogRead, Message, NodeService, Statistics,
     Status,
@@ -167,6 +168,10 @@ impl RedisBackplane {
         let inner = &self.inner;
         let (keys, node) = (inner.keys.hub(&name), inner.options.node.clone());
         let writer = inner.writer(&name);
+        writer.keep(KeptBytes {
+            topic: options.retention_topic_bytes,
+            hub: options.retention_bytes,
+        });
         let scripts = HubScripts::new(keys, node, options, writer);
         let extent = scripts.extent(&inner.commands).await?;
         let (hub, pushes) = Hub::new(name.clone(), scripts, &extent, inner.options.lane_capacity);
@@ -189,6 +194,7 @@ impl RedisBackplane {
                 return Err(error);
             }
         }
+        inner.tasks.spawn(Arc::clone(inner).run_sweeps(Arc::clone(&hub)));
         let lane = Lane::new(Arc::clone(inner), hub, sink, &extent);
         inner.tasks.spawn(lane.run(pushes));
         Ok(())

@@ -88,7 +88,7 @@ impl Inner {
         let mut fresh = Vec::new();
         for topics in topics.chunks(TAILS) {
             let names: Vec<_> = topics.iter().map(|(topic, _)| topic.clone()).collect();
-            let tails = hub.scripts.tails(&self.commands, &names).await?;
+            let (_, tails) = hub.scripts.tails(&self.commands, &names).await?;
             let new =
                 |((_, from), tail): &(&(Topic, Offset), Option<Offset>)| tail.is_none_or(|tail| tail > *from);
             fresh.extend(

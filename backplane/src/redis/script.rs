@@ -18,6 +18,8 @@ use crate::sessions::{State, Version};
 use crate::topic::{ConnectionId, GroupName, NodeId, Topic, UserId};
 use crate::wire::{self, membership::Change};
 
+/// Topics that one call looks at for entries that are forgotten.
+const SWEPT: u128 = 200;
 /// Bytes that a key or argument takes beside its own.
 const ITEM_BYTES: usize = 16;
 
@@ -43,6 +45,7 @@ pub(super) enum Name {
     Park,
     Restate,
     UserJoin,
+    Sweep,
     // Called by themselves.
     Batch,
     MessageBatch,
@@ -50,6 +53,7 @@ pub(super) enum Name {
     Extent,
     Read,
     Window,
+    Tails,
     Heartbeat,
     Reap,
     Expired,
@@ -63,7 +67,7 @@ const LOG: &str = include_str!("scripts/log.lua");
 const BATCH: &str = include_str!("scripts/batch.lua");
 
 /// The operations of batches: messages and what goes with them first, which have a script of their own, because they are many.
-const OPERATIONS: [(Name, &str, &str); 18] = [
+const OPERATIONS: [(Name, &str, &str); 19] = [
     (Name::Publish, "publish", include_str!("scripts/publish.lua")),
     (
         Name::PublishDirect,
@@ -94,16 +98,18 @@ const OPERATIONS: [(Name, &str, &str); 18] = [
     (Name::Park, "park", include_str!("scripts/park.lua")),
     (Name::Restate, "restate", include_str!("scripts/restate.lua")),
     (Name::UserJoin, "user_join", include_str!("scripts/user_join.lua")),
+    (Name::Sweep, "sweep", include_str!("scripts/sweep.lua")),
 ];
 /// How many of [`OPERATIONS`] the script for messages has.
 const MESSAGES: usize = 7;
 
 /// Scripts that are called by themselves.
-const SINGLE: [(Name, &str); 11] = [
+const SINGLE: [(Name, &str); 12] = [
     (Name::Renew, include_str!("scripts/renew.lua")),
     (Name::Extent, include_str!("scripts/extent.lua")),
     (Name::Read, include_str!("scripts/read.lua")),
     (Name::Window, include_str!("scripts/window.lua")),
+    (Name::Tails, include_str!("scripts/tails.lua")),
     (Name::Heartbeat, include_str!("scripts/heartbeat.lua")),
     (Name::Reap, include_str!("scripts/reap.lua")),
     (Name::Expired, include_str!("scripts/expired.lua")),
@@ -175,6 +181,13 @@ impl Scripts {
     }
 }
 
+/// How many bytes of the log are kept; 0: no bound.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct KeptBytes {
+    pub(super) topic: u64,
+    pub(super) hub: u64,
+}
+
 /// A call of a script, before it is known which run of the server will carry it out.
 #[derive(Debug)]
 pub(super) struct Invocation {
@@ -232,6 +245,7 @@ impl Invocation {
         log: &str,
         node: &NodeId,
         number: u64,
+        kept: KeptBytes,
         operations: impl Iterator<Item = (&'a Self, u64)> + Clone,
     ) -> Cmd {
         let messages = operations
@@ -247,7 +261,11 @@ impl Invocation {
         for (operation, _) in operations.clone() {
             command.arg(&operation.keys);
         }
-        command.arg(node.as_str()).arg(number);
+        command
+            .arg(node.as_str())
+            .arg(number)
+            .arg(kept.topic)
+            .arg(kept.hub);
         for (operation, deadline) in operations {
             command
                 .arg(operation.name.operation())
@@ -446,22 +464,31 @@ impl HubScripts {
         })
     }
 
-    /// The newest offset of each topic, as far as it is known.
+    /// The newest offset of each topic, as far as it is known, and the offset above which no other topic has an entry.
     pub(super) async fn tails(
         &self,
         commands: &Commands,
         topics: &[Topic],
-    ) -> Result<Vec<Option<Offset>>, BackplaneError> {
-        let mut command = redis::cmd("MGET");
-        for topic in topics {
-            command.arg(self.keys.tail(&topic.key()));
-        }
-        let tails: Vec<Option<Offset>> = decode(commands.command(&command, Repeat::Safe).await?)?;
+    ) -> Result<(Offset, Vec<Option<Offset>>), BackplaneError> {
+        let tails = topics.iter().map(|topic| self.keys.tail(&topic.key()));
+        let keys = std::iter::once(self.keys.log()).chain(tails).collect();
+        let call = Invocation::new(Name::Tails, keys).number(self.tail_life_ms());
+        let mut answer = items(commands.script(&call, Repeat::Safe).await?)?.into_iter();
+        let forgotten = decode(answer.next().unwrap_or(Value::Nil))?;
+        let tails: Vec<Option<Offset>> = answer.map(decode).collect::<Result<_, _>>()?;
         if tails.len() == topics.len() {
-            Ok(tails)
+            Ok((forgotten, tails))
         } else {
             Err(malformed("another number of tails"))
         }
+    }
+
+    /// Forgets what is too old or too much. Returns how many slices of the log wait to be swept.
+    pub(super) async fn sweep(&self) -> Result<u64, BackplaneError> {
+        let call = Invocation::new(Name::Sweep, vec![self.keys.log()])
+            .number(self.options.retention.as_millis().max(1))
+            .number(SWEPT);
+        decode(self.writer.carry_out(call, Patience::Short).await?)
     }
 
     /// Reads up to `limit` entries of a topic that come after `after`.

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use redis::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -16,7 +17,7 @@ use tracing::{debug, warn};
 use super::clock::Clock;
 use super::commands::{Commands, Failed, Sent};
 use super::link::{decode, items, malformed};
-use super::script::Invocation;
+use super::script::{Invocation, KeptBytes};
 use crate::error::BackplaneError;
 use crate::topic::NodeId;
 
@@ -43,6 +44,7 @@ pub(super) enum Patience {
 pub(super) struct Writer {
     queue: mpsc::Sender<Change>,
     bounds: Bounds,
+    kept: Arc<ArcSwap<KeptBytes>>,
 }
 
 /// How long changes wait.
@@ -83,6 +85,7 @@ struct Sender {
     /// The key of the hub's log.
     log: String,
     number: u64,
+    kept: Arc<ArcSwap<KeptBytes>>,
     queue: mpsc::Receiver<Change>,
     /// Taken from the queue, and too much for the last batch.
     held: Option<Change>,
@@ -92,12 +95,14 @@ impl Writer {
     /// Begins to send changes of the hub with this log, until closing or until the last handle is gone.
     pub(super) fn open(commands: &Arc<Commands>, node: NodeId, log: String) -> Self {
         let (sender, queue) = mpsc::channel(WAITING);
+        let kept: Arc<ArcSwap<KeptBytes>> = Arc::default();
         let task = Sender {
             commands: Arc::clone(commands),
             clock: commands.clock(),
             node,
             log,
             number: 0,
+            kept: Arc::clone(&kept),
             queue,
             held: None,
         };
@@ -105,7 +110,13 @@ impl Writer {
         Self {
             queue: sender,
             bounds: commands.bounds(),
+            kept,
         }
+    }
+
+    /// Bounds the bytes of the log from now on.
+    pub(super) fn keep(&self, kept: KeptBytes) {
+        self.kept.store(Arc::new(kept));
     }
 
     /// Carries one change out, after those that were handed in before.
@@ -257,7 +268,8 @@ impl Sender {
                     let left = change.deadline.saturating_duration_since(now);
                     (&change.operation, self.clock.deadline(left))
                 });
-                Invocation::batch(scripts, &self.log, &self.node, batch.number, operations)
+                let kept = **self.kept.load();
+                Invocation::batch(scripts, &self.log, &self.node, batch.number, kept, operations)
             };
             let begun = Instant::now();
             match self.commands.try_batch(&self.log, command, until).await {

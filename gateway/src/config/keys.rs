@@ -182,6 +182,10 @@ pub(crate) const KEYS: &[Key] = &[
         "most entries kept of one topic"),
     key("hubs.retention_seconds", Seconds, |c| time(c.options.hubs.retention),
         "how long a topic's entries are kept"),
+    key("hubs.retention_topic_bytes", Count, |c| count(c.options.hubs.retention_topic_bytes),
+        "about how many bytes are kept of one topic; 0: no bound"),
+    key("hubs.retention_bytes", Count, |c| count(c.options.hubs.retention_bytes),
+        "about how many bytes are kept of a hub; 0: no bound"),
     key("hubs.resume_window_seconds", Seconds, |c| time(c.options.hubs.resume_window),
         "how long a stateful session waits for its client"),
     key("hubs.volatile", Flag, |c| flag(c.options.hubs.volatile),
@@ -236,8 +240,8 @@ fn flag(value: bool) -> Option<Value> {
     Some(Value::Boolean(value))
 }
 
-fn count(value: usize) -> Option<Value> {
-    Some(Value::Integer(i64::try_from(value).unwrap_or(i64::MAX)))
+fn count(value: impl TryInto<i64>) -> Option<Value> {
+    Some(Value::Integer(value.try_into().unwrap_or(i64::MAX)))
 }
 
 fn time(value: Duration) -> Option<Value> {

@@ -208,8 +208,9 @@ impl<'a> Conversation<'a> {
             Err(error) => return Err(self.not_noted(&error, call)),
         }
         self.noted = received;
-        // A node that did not run for a while may have been shut out since: others have told the client what became of the call.
+        // A node that did not run for a while may have been shut out since. Then the call does not begin, and its client is told.
         if begun.elapsed() > LATE && !self.session.is_still_owned().await.unwrap_or(false) {
+            self.unsure = call;
             return Err(CloseReason::Moved);
         }
         Ok(call)

@@ -1,7 +1,7 @@
 -- Carries out changes of a hub, in order. Each is a function of `operations`, which stands before this text: a script file with
 -- its own KEYS and ARGV.
 -- KEYS: 1 log, 2… the keys of each operation in turn
--- ARGV: 1 node, 2 number of the batch; for each operation: name, deadline in the server's time (milliseconds), number of
+-- ARGV: 1 node, 2 number of the batch, 3 bytes that are kept of a topic, 4 of the hub; for each operation: name, deadline in the server's time (milliseconds), number of
 --       keys, number of arguments, arguments
 -- Returns the server's time, then for each operation its outcome and its answer or the text of its error.
 -- The log keeps the number and the answers of each node's last batch. So a batch whose answer was lost can be sent again:
@@ -16,6 +16,8 @@ if stale then
   return stale
 end
 local now = clock()
+log.now = now
+bounds.topic, bounds.hub = tonumber(ARGV[3]), tonumber(ARGV[4])
 local number, known = tonumber(ARGV[2]), tonumber(log.field or 0)
 if known == number then
   return {now, unpack(cmsgpack.unpack(redis.call('HGET', KEYS[1], answers)))}
@@ -24,7 +26,6 @@ elseif known > number then
 end
 
 -- The first write of a script decides whether it may write when memory is short: only one that frees memory may.
-local before = log.offset
 local noted = redis.pcall('HSET', KEYS[1], last, ARGV[2])
 local full = type(noted) == 'table' and noted.err ~= nil
 if full then
@@ -46,7 +47,7 @@ local function carry_out(name, deadline, keys, arguments)
 end
 
 local outcomes = {}
-local key, argument = 2, 3
+local key, argument = 2, 5
 while argument <= #ARGV do
   local name, deadline = ARGV[argument], tonumber(ARGV[argument + 1])
   local last_key = key + ARGV[argument + 2] - 1
@@ -63,10 +64,10 @@ while argument <= #ARGV do
   outcomes[#outcomes + 1] = carry_out(name, deadline, keys, arguments)
 end
 
-local packed = cmsgpack.pack(outcomes)
-if hub.offset ~= before then
-  redis.call('HSET', KEYS[1], last, ARGV[2], answers, packed, 'offset', hub.offset)
-else
-  redis.call('HSET', KEYS[1], last, ARGV[2], answers, packed)
+local state = {last, ARGV[2], answers, cmsgpack.pack(outcomes)}
+for _, name in ipairs(FIELDS) do
+  state[#state + 1] = name
+  state[#state + 1] = string.format('%.0f', hub[name])
 end
+redis.call('HSET', KEYS[1], unpack(state))
 return {now, unpack(outcomes)}

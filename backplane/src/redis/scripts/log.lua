@@ -16,57 +16,158 @@ local function is_same_run(run)
   return run == RUN or (MARK == '' and string.sub(run, 1, #RUN_ID + 1) == RUN)
 end
 
+-- How many keys the server has deleted because its memory was full.
+local function evictions()
+  return string.match(redis.call('INFO', 'stats'), 'evicted_keys:(%d+)') or '0'
+end
+
 -- Begins another epoch of a log: offsets up to `start` belong to older ones, which may have given out more than the server
 -- remembers.
 local function begin_epoch(log, start)
   local now = redis.call('TIME')
   local epoch = RUN_ID .. MARK .. '-' .. now[1] .. string.format('%06d', now[2])
   local at = now[1] * 1000 + math.floor(now[2] / 1000)
-  redis.call('HSET', log, 'run', RUN, 'epoch', epoch, 'start', start or 0, 'began', at)
+  redis.call('HSET', log, 'run', RUN, 'epoch', epoch, 'start', start or 0, 'began', at, 'evicted', evictions())
   if not start then
     redis.call('HSET', log, 'offset', 0, 'mark', 0, 'mark_at', at, 'next', 0, 'next_at', at)
   end
   return epoch
 end
 
--- The hub's log as this call has it: its epoch and its last offset, which `append` moves and the end of a batch writes
--- down.
+-- The hub's log as this call has it. A batch moves its state here and writes it down at its end.
 local hub
+-- Bytes that are kept of a topic and of all topics; 0: no bound.
+local bounds = {topic = 0, hub = 0}
+
+-- What a batch knows of the log beside run and epoch: the last offset; how many bytes were ever appended; the present slice, the
+-- offset before it, and when and at how many bytes it ends; the first slice that is kept, and the first that is not swept.
+local FIELDS = {'offset', 'bytes', 'slice', 'slice_from', 'slice_ends', 'slice_full', 'kept', 'swept'}
 
 -- Reads the log's state once for each call, and one more field of it. A log that is new begins its first epoch. One of
 -- another run of the server is left as it is: the answer is an error that says so, and the caller has to make sure of the
 -- server's run before it begins an epoch (`renew.lua`). So two connections that name the run differently can't begin
 -- epochs in turn.
 local function open_log(log, field)
-  local known = redis.call('HMGET', log, 'run', 'epoch', 'offset', field or 'run')
-  if not known[1] then
-    hub = {log = log, epoch = begin_epoch(log, known[3]), offset = tonumber(known[3] or 0), field = known[4]}
-  elseif not is_same_run(known[1]) then
+  local known = redis.call('HMGET', log, 'run', 'epoch', field or 'run', unpack(FIELDS))
+  if known[1] and not is_same_run(known[1]) then
     return nil, redis.error_reply('STALERUN ' .. known[1])
-  else
-    hub = {log = log, epoch = known[2], offset = tonumber(known[3] or 0), field = known[4]}
+  end
+  hub = {log = log, epoch = known[2], field = known[3]}
+  for index, name in ipairs(FIELDS) do
+    hub[name] = tonumber(known[index + 3] or 0)
+  end
+  if not known[1] then
+    hub.epoch = begin_epoch(log, known[4])
   end
   return hub
 end
 
+-- Begins a slice of the log. What is kept is bounded by whole slices: an eighth of the retention's time, or a sixteenth of
+-- the hub's bytes, whichever is over first.
+local function begin_slice(now, life)
+  hub.slice = hub.slice + 1
+  hub.slice_from = hub.offset
+  hub.slice_ends = now + math.max(1, math.floor(life / 8))
+  hub.slice_full = bounds.hub > 0 and hub.bytes + math.ceil(bounds.hub / 16) or 2 ^ 53
+  redis.call('RPUSH', hub.log .. ':slices', hub.slice .. ' ' .. hub.offset .. ' ' .. now .. ' ' .. hub.bytes)
+  if hub.kept == 0 then
+    hub.kept, hub.swept = hub.slice, hub.slice
+  end
+end
+
+-- Forgets slices whose last entry is too old, and those that are too much.
+local function forget_slices(now, life)
+  while true do
+    local slices = redis.call('LRANGE', hub.log .. ':slices', 0, 1)
+    if not slices[2] then
+      return
+    end
+    local before = string.match(slices[1], '(%d+)$')
+    local next_slice, from, began = string.match(slices[2], '^(%d+) (%d+) (%d+) ')
+    local too_much = bounds.hub > 0 and hub.bytes - before > bounds.hub
+    if not too_much and now - began <= life then
+      return
+    end
+    redis.call('LPOP', hub.log .. ':slices')
+    redis.call('HSET', hub.log, 'min', from)
+    hub.kept = tonumber(next_slice)
+  end
+end
+
+-- Takes entries of forgotten slices out of the streams, `most` topics at a time.
+local function sweep(most)
+  if hub.swept >= hub.kept then
+    return
+  end
+  local min = redis.call('HGET', hub.log, 'min')
+  while hub.swept < hub.kept and most > 0 do
+    local streams = redis.call('SPOP', hub.log .. ':slice:' .. hub.swept, most)
+    for _, stream in ipairs(streams) do
+      redis.call('XTRIM', stream, 'MINID', (min + 1) .. '-0')
+      if redis.call('XLEN', stream) == 0 then
+        redis.call('DEL', stream)
+      end
+    end
+    most = most - #streams - 1
+    if most >= 0 then
+      hub.swept = hub.swept + 1
+    end
+  end
+end
+
+-- Bounds the bytes of one topic's stream, whenever another sixteenth of them was appended.
+local function bound_stream(stream, before, bytes)
+  local part = math.ceil(bounds.topic / 16)
+  if bounds.topic == 0 or math.floor(before / part) == math.floor(bytes / part) then
+    return
+  end
+  local used = redis.call('MEMORY', 'USAGE', stream) or 0
+  if used > bounds.topic then
+    local count = redis.call('XLEN', stream)
+    redis.call('XTRIM', stream, 'MAXLEN', math.max(1, math.floor(count * bounds.topic / used * 0.9)))
+  end
+end
+
+-- Keeps an entry in its topic's stream. The topic's newest offset, and how many bytes it had by then, are kept in a key of
+-- their own that outlives the stream, so that an entry can name its predecessor after that was forgotten. Returns it.
+local function keep(stream, tail, offset, entry, most, life, tail_life)
+  local now = hub.now or clock()
+  hub.now = now
+  if hub.slice == 0 or now >= hub.slice_ends or hub.bytes >= hub.slice_full then
+    begin_slice(now, life)
+    forget_slices(now, life)
+  end
+  local size = #entry + #stream + 64
+  hub.bytes = hub.bytes + size
+  local previous, before = string.match(redis.call('GET', tail) or '0 0', '^(%d+) ?(%d*)')
+  local bytes = (tonumber(before) or 0) + size
+  redis.call('SET', tail, offset .. ' ' .. bytes, 'PX', tail_life)
+  local id = offset .. '-0'
+  local added = redis.pcall('XADD', stream, 'MAXLEN', '~', most, id, 'p', previous, 'e', entry)
+  if type(added) == 'table' and added.err then
+    -- The stream has a higher id than the counter ever gave out: it is not of this log.
+    redis.call('DEL', stream)
+    redis.call('XADD', stream, id, 'p', previous, 'e', entry)
+  end
+  if tonumber(previous) <= hub.slice_from then
+    -- The first of this slice. A hub that is not used any more, and swept by nobody, loses its keys in the end.
+    redis.call('SADD', hub.log .. ':slice:' .. hub.slice, stream)
+    redis.call('PEXPIRE', hub.log .. ':slice:' .. hub.slice, life * 4)
+    redis.call('PEXPIRE', stream, life * 2)
+  end
+  bound_stream(stream, bytes - size, bytes)
+  sweep(4)
+  return previous
+end
+
 -- Appends an entry to a topic and pushes it: one offset, one place in the stream, one place on the channel.
--- The topic's newest offset is kept in a key of its own that outlives the stream, so that an entry can name its
--- predecessor after that was trimmed away or has expired.
 -- With no entries to keep it is pushed only. `also`: a second channel.
 local function append(stream, tail, channel, topic, entry, most, life, tail_life, also)
   local offset = hub.offset + 1
   hub.offset = offset
   local previous = 0
   if most ~= '0' then
-    previous = redis.call('SET', tail, offset, 'PX', tail_life, 'GET') or 0
-    local id = offset .. '-0'
-    local added = redis.pcall('XADD', stream, 'MAXLEN', '~', most, id, 'p', previous, 'e', entry)
-    if type(added) == 'table' and added.err then
-      -- The stream has a higher id than the counter ever gave out: it is not of this log.
-      redis.call('DEL', stream)
-      redis.call('XADD', stream, id, 'p', previous, 'e', entry)
-    end
-    redis.call('PEXPIRE', stream, life)
+    previous = keep(stream, tail, offset, entry, most, tonumber(life), tail_life)
   end
   local push = hub.epoch .. ' ' .. offset .. ' ' .. previous .. ' ' .. topic .. '\n' .. entry
   redis.call(PUBLISH, channel, push)
@@ -78,14 +179,18 @@ end
 
 -- No topic whose tail is not known has an entry above the returned offset. A tail is forgotten `life` after the
 -- topic's last entry, so any offset of at most `life` ago is such a bound. Two are kept, to have one that is not
--- too young when the older one ends.
+-- too young when the older one ends. Where the server has deleted keys to make room, or its clock was set, any tail may be
+-- missing: then nothing is known of what came before.
 local function forgotten(log, life)
   life = tonumber(life)
   local now, offset = clock(), hub.offset
-  local marks = redis.call('HMGET', log, 'mark', 'mark_at', 'next', 'next_at')
+  local marks = redis.call('HMGET', log, 'mark', 'mark_at', 'next', 'next_at', 'evicted')
   local mark, mark_at = tonumber(marks[1] or offset), tonumber(marks[2] or now)
   local next, next_at = tonumber(marks[3] or offset), tonumber(marks[4] or now)
-  if now - mark_at <= life and now - next_at <= life / 2 then
+  local evicted = evictions()
+  if evicted ~= marks[5] or mark_at > now or next_at > now then
+    mark, mark_at, next_at = offset, now, now
+  elseif now - mark_at <= life and now - next_at <= life / 2 then
     return mark
   end
   if now - mark_at > life then
@@ -94,7 +199,8 @@ local function forgotten(log, life)
   if now - mark_at > life then
     mark, mark_at = offset, now
   end
-  redis.call('HSET', log, 'mark', mark, 'mark_at', mark_at, 'next', offset, 'next_at', now)
+  redis.call('HDEL', log, 'none') -- reading goes on where memory is short: a script that has freed some may write
+  redis.call('HSET', log, 'mark', mark, 'mark_at', mark_at, 'next', offset, 'next_at', now, 'evicted', evicted)
   return mark
 end
 

@@ -7,6 +7,6 @@ local log, stale = open_log(KEYS[1])
 if stale then
   return stale
 end
-local tail = tonumber(redis.call('GET', KEYS[2]) or 0)
+local tail = tonumber(string.match(redis.call('GET', KEYS[2]) or '0', '^%d+'))
 local entries = redis.call('XRANGE', KEYS[3], ARGV[1], '+', 'COUNT', ARGV[2])
 return {log.epoch, log.offset, forgotten(KEYS[1], ARGV[3]), tail, entries}
