@@ -16,7 +16,7 @@ use crate::many;
 use crate::support::RedisServer;
 
 /// A proxy that passes the next command with certain bytes on, and cuts the connection instead of giving its answer.
-struct Cutter {
+pub(crate) struct Cutter {
     port: u16,
     cut: Arc<Mutex<Option<String>>>,
 }
@@ -37,11 +37,11 @@ impl Cutter {
     }
 
     /// What the next answer that is lost is the answer to.
-    fn lose(&self, bytes: &str) {
+    pub(crate) fn lose(&self, bytes: &str) {
         *self.cut.lock() = Some(bytes.to_owned());
     }
 
-    fn has_lost(&self) -> bool {
+    pub(crate) fn has_lost(&self) -> bool {
         self.cut.lock().is_none()
     }
 
@@ -76,7 +76,7 @@ async fn pass(mut client: TcpStream, mut upstream: TcpStream, cut: Arc<Mutex<Opt
     }
 }
 
-async fn two_nodes(server: &RedisServer, options: HubOptions) -> (Cutter, Vec<Member>) {
+pub(crate) async fn two_nodes(server: &RedisServer, options: HubOptions) -> (Cutter, Vec<Member>) {
     let cutter = Cutter::before(server.port()).await;
     let nodes = [
         cutter.node("cut").await,

@@ -1,0 +1,154 @@
+//! A connection's whole life, in which the answer to one change after the other is lost: the life stays the same.
+
+use hubcast_backplane::conformance::sessions::{of_connection, of_group};
+use hubcast_backplane::conformance::{Member, envelope, group};
+use hubcast_backplane::{
+    Call, Checkpoint, ConnectionRecord, HubOptions, Once, Position, TakeOver, Topic, UserId,
+};
+
+use crate::answers::two_nodes;
+use crate::many;
+use crate::support::RedisServer;
+
+/// Every operation of `batch.lua` that a life has, in the order of their first use.
+const OPERATIONS: [&str; 16] = [
+    "user_join",
+    "enter",
+    "claim",
+    "release",
+    "join",
+    "leave",
+    "publish",
+    "publish_direct",
+    "publish_once",
+    "note",
+    "answer",
+    "settle",
+    "restate",
+    "checkpoint",
+    "park",
+    "take_over",
+];
+
+/// The answers that a life got, in order.
+#[derive(Default)]
+struct Transcript(Vec<String>);
+
+impl Transcript {
+    fn note(&mut self, answer: impl std::fmt::Debug) {
+        self.0.push(format!("{answer:?}"));
+    }
+}
+
+/// Lives once; `cut` is the node whose answers are lost, and later the one that takes over.
+async fn live(members: &[Member], connection: &ConnectionRecord, other: &ConnectionRecord) -> Transcript {
+    let (cut, home) = (&members[0], &members[1]);
+    let (hub, node, id) = (&cut.hub, cut.node.as_ref(), &connection.id);
+    let user = UserId::parse("u").unwrap();
+    let mut told = Transcript::default();
+    told.note(
+        node.join_user(hub, &user, &group("of-user"), None, 9)
+            .await
+            .is_ok(),
+    );
+    let entered = node.enter(hub, connection, true).await.unwrap();
+    told.note((entered.position.offset, entered.version, &entered.groups));
+    told.note(node.claim(hub, other).await.unwrap());
+    told.note(node.release(hub, &other.id).await.is_ok());
+    told.note(cut.join(id, "g").await);
+    told.note(cut.join(id, "h").await);
+    told.note(cut.leave(id, "h").await);
+    told.note(cut.publish(Topic::All, "to all").await);
+    told.note(cut.publish(of_group("g"), "to g").await);
+    told.note(cut.publish(of_connection(id), "to it").await);
+    let once = Once {
+        key: "k".to_owned(),
+        content: "c".into(),
+    };
+    for _ in 0..2 {
+        told.note(
+            node.publish_once(hub, &Topic::All, &envelope("once"), &once)
+                .await
+                .unwrap(),
+        );
+    }
+    for (number, call) in [(1, "1 a"), (2, "2")] {
+        told.note(
+            node.note(hub, id, entered.version, number, Some(call))
+                .await
+                .unwrap(),
+        );
+    }
+    let host = node.node();
+    let call = Call { id: "1 a", host };
+    for last in [false, true, true] {
+        told.note(
+            node.answer(hub, id, call, &envelope("answer"), last)
+                .await
+                .unwrap(),
+        );
+    }
+    for _ in 0..2 {
+        told.note(node.settle(hub, id, Call { id: "2", host }).await.unwrap());
+    }
+    let state = connection.state.clone().unwrap();
+    told.note(node.restate(hub, id, entered.version, state).await.unwrap());
+    let checkpoint = Checkpoint {
+        sequence: 2,
+        position: Position {
+            epoch: entered.position.epoch.clone(),
+            offset: entered.position.offset,
+        },
+    };
+    let checkpoints = [(id.clone(), entered.version, checkpoint)];
+    told.note(node.checkpoint(hub, &checkpoints).await.is_ok());
+    told.note(node.park(hub, id, entered.version, None).await.unwrap());
+    let TakeOver::Taken(taken) = node.take_over(hub, id, entered.version).await.unwrap() else {
+        panic!("it is parked");
+    };
+    told.note((
+        taken.version,
+        taken.position.offset,
+        &taken.groups,
+        taken.checkpoint.sequence,
+    ));
+    told.note((taken.received, &taken.calls));
+    let end = home.publish(Topic::All, "end").await;
+    told.note(end);
+    told.note(cut.whole_until(&taken, "end").await);
+    told.note(cut.remove(id).await);
+    told.note(cut.remove(id).await);
+    told.note(home.publish(of_connection(id), "to nobody").await);
+    told
+}
+
+fn options() -> HubOptions {
+    HubOptions {
+        presence: true,
+        ..many()
+    }
+}
+
+fn connection(name: &str) -> ConnectionRecord {
+    let mut record = hubcast_backplane::conformance::sessions::resumable(Some("u"));
+    record.id = hubcast_backplane::ConnectionId::parse(name).unwrap();
+    record
+}
+
+#[tokio::test]
+async fn a_life_is_the_same_whichever_answer_is_lost() {
+    let expected = {
+        let server = RedisServer::start().await;
+        let (_cutter, members) = two_nodes(&server, options()).await;
+        live(&members, &connection("c"), &connection("d")).await.0
+    };
+    let last = ["remove"];
+    for operation in OPERATIONS.iter().chain(&last) {
+        let server = RedisServer::start().await;
+        let (cutter, members) = two_nodes(&server, options()).await;
+        cutter.lose(&format!("${}\r\n{operation}\r\n", operation.len()));
+        let told = live(&members, &connection("c"), &connection("d")).await.0;
+        assert!(cutter.has_lost(), "{operation} was not met");
+        assert_eq!(told, expected, "when the answer to {operation} was lost");
+    }
+}

@@ -1,0 +1,184 @@
+//! The log is bounded by age and bytes, a full server still serves what frees memory, and eviction is told.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hubcast_backplane::conformance::sessions::of_group;
+use hubcast_backplane::conformance::{Member, envelope, eventually};
+use hubcast_backplane::wire::Envelope;
+use hubcast_backplane::{BackplaneError, HubOptions, LogRead, Position, Status, Topic};
+
+use crate::support::RedisServer;
+use crate::{many, one, publish_until_it_works, status};
+
+/// Publishes a message of so many bytes.
+async fn publish(member: &Member, topic: &Topic, bytes: usize) -> Result<(), BackplaneError> {
+    let large = Envelope {
+        arguments: vec![Bytes::from(vec![b'"'; bytes])],
+        ..envelope("large")
+    };
+    let topics = std::slice::from_ref(topic);
+    member.node.publish(&member.hub, topics, &large).await.map(drop)
+}
+
+async fn entries(server: &RedisServer, member: &Member, topic: &Topic) -> usize {
+    let key = format!("hubcast:{{{}}}:stream:{}", member.hub, topic.key());
+    redis::cmd("XLEN")
+        .arg(key)
+        .query_async(&mut server.look().await)
+        .await
+        .unwrap()
+}
+
+async fn read(member: &Member, topic: &Topic, after: &Position) -> LogRead {
+    member.node.read(&member.hub, topic, after, 1_000).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_active_topic_keeps_nothing_that_is_too_old() {
+    let server = RedisServer::start().await;
+    let options = HubOptions {
+        retention: Duration::from_millis(400),
+        ..many()
+    };
+    let member = one(server.node("a").await, options).await;
+    let topic = of_group("busy");
+    let begin = member.node.position(&member.hub).await.unwrap();
+    let mut published = 0;
+    eventually("old entries are forgotten while new ones come", async || {
+        member.publish(topic.clone(), "x").await;
+        published += 1;
+        (entries(&server, &member, &topic).await < published).then_some(())
+    })
+    .await;
+    assert!(matches!(read(&member, &topic, &begin).await, LogRead::Trimmed));
+    let before = member.node.position(&member.hub).await.unwrap();
+    member.publish(topic.clone(), "new").await;
+    assert!(matches!(read(&member, &topic, &before).await, LogRead::Exact(found) if found.len() == 1));
+    eventually(
+        "nothing is left of a topic that is not used any more",
+        async || (entries(&server, &member, &topic).await == 0).then_some(()),
+    )
+    .await;
+    eventually("nor of what was noted for it", async || {
+        let keys = server.keys().await;
+        (!keys
+            .iter()
+            .any(|key| key.contains(":slice:") || key.contains(":stream:")))
+        .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn bytes_are_bounded_for_a_topic() {
+    let server = RedisServer::start().await;
+    let options = HubOptions {
+        retention_topic_bytes: 100_000,
+        ..many()
+    };
+    let member = one(server.node("a").await, options).await;
+    let topic = of_group("large");
+    let begin = member.node.position(&member.hub).await.unwrap();
+    for _ in 0..200 {
+        publish(&member, &topic, 2_000).await.unwrap();
+    }
+    let kept = entries(&server, &member, &topic).await;
+    assert!((20..=60).contains(&kept), "{kept} entries of 2 KB");
+    assert!(matches!(read(&member, &topic, &begin).await, LogRead::Trimmed));
+}
+
+#[tokio::test]
+async fn bytes_are_bounded_for_a_hub_whichever_topics_they_are_of() {
+    let server = RedisServer::start().await;
+    let options = HubOptions {
+        retention_bytes: 200_000,
+        ..many()
+    };
+    let member = one(server.node("a").await, options).await;
+    for number in 0..300 {
+        let topic = of_group(&format!("g{number}"));
+        publish(&member, &topic, 2_000).await.unwrap();
+    }
+    eventually("older topics are forgotten", async || {
+        let keys = server.keys().await;
+        let streams = keys.iter().filter(|key| key.contains(":stream:g:")).count();
+        ((70..=100).contains(&streams)).then_some(())
+    })
+    .await;
+    assert_eq!(
+        entries(&server, &member, &of_group("g299")).await,
+        1,
+        "the newest is there"
+    );
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_what_grows_and_nothing_else() {
+    let server = RedisServer::start_with(&["--maxmemory 20mb", "--maxmemory-policy noeviction"]).await;
+    let options = HubOptions {
+        retention: Duration::from_secs(3),
+        retention_topic_bytes: 0,
+        retention_bytes: 0,
+        ..many()
+    };
+    let node = server.node("a").await;
+    let member = one(node.clone(), options).await;
+    let leaver = member.connect(None).await;
+    member.join(&leaver, "g").await;
+    let mut position = member.node.position(&member.hub).await.unwrap();
+    let full = eventually("the server is full", async || {
+        publish(&member, &of_group("flood"), 100_000).await.err()
+    })
+    .await;
+    assert!(matches!(full, BackplaneError::Full), "{full:?}");
+    assert!(
+        full.is_transient() && full.to_string().contains("maxmemory"),
+        "{full}"
+    );
+    // Signs of life, reading, leaving and ending go on.
+    assert_eq!(*member.node.status().borrow(), Status::Connected);
+    position.offset = member.node.position(&member.hub).await.unwrap().offset;
+    assert!(matches!(
+        read(&member, &of_group("flood"), &position).await,
+        LogRead::Exact(_)
+    ));
+    member.leave(&leaver, "g").await;
+    assert!(member.remove(&leaver).await);
+    // And publishing does as soon as enough is forgotten.
+    publish_until_it_works(&member, of_group("flood"), "again").await;
+    status(member.node.as_ref(), Status::Connected).await;
+}
+
+#[tokio::test]
+async fn evicted_entries_are_a_gap() {
+    let server = RedisServer::start().await;
+    let member = one(server.node("a").await, many()).await;
+    let topic = of_group("g");
+    let begin = member.node.position(&member.hub).await.unwrap();
+    member.publish(topic.clone(), "evicted").await;
+    assert!(matches!(read(&member, &topic, &begin).await, LogRead::Exact(found) if found.len() == 1));
+    // Everything that has a life is evicted: streams and tails.
+    server
+        .command("CONFIG SET maxmemory-policy volatile-random")
+        .await;
+    server.command("CONFIG SET maxmemory 1").await;
+    eventually("the server evicts", async || {
+        let _ = redis::cmd("SET")
+            .arg("any")
+            .arg("x")
+            .query_async::<()>(&mut server.look().await)
+            .await;
+        let keys = server.keys().await;
+        (!keys
+            .iter()
+            .any(|key| key.contains(":tail:") || key.contains(":stream:")))
+        .then_some(())
+    })
+    .await;
+    server.command("CONFIG SET maxmemory 0").await;
+    assert!(matches!(read(&member, &topic, &begin).await, LogRead::Trimmed));
+    let now = member.node.position(&member.hub).await.unwrap();
+    member.publish(topic.clone(), "after").await;
+    assert!(matches!(read(&member, &topic, &now).await, LogRead::Exact(found) if found.len() == 1));
+}
