@@ -134,10 +134,10 @@ impl Error {
     /// What a client may be told about it, if anything.
     pub(crate) fn client_text(&self) -> Option<String> {
         match self {
-            Self::Backplane(error) if error.is_transient() => Some(
-                "The message could not be passed on: the backplane can't be reached. Try again later."
-                    .to_owned(),
-            ),
+            Self::Backplane(error) if error.is_transient() => Some(format!(
+                "The message could not be passed on: {}",
+                transient_text(error)
+            )),
             Self::TooManyGroups { .. }
             | Self::NoPresence
             | Self::Name(_)
@@ -147,5 +147,18 @@ impl Error {
             | Self::NoAnswer { .. } => Some(self.to_string()),
             _ => None,
         }
+    }
+}
+
+/// What callers may be told of a backplane that may work again a little later.
+pub(crate) fn transient_text(error: &BackplaneError) -> &'static str {
+    match error {
+        BackplaneError::Full => {
+            "Redis has no memory left (maxmemory). Try again when older messages are forgotten."
+        }
+        BackplaneError::TooFewReplicas { .. } => {
+            "too few replicas follow the Redis master (backplane.min_replicas). Try again later."
+        }
+        _ => "the backplane can't be reached. Try again later.",
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use hubcast_backplane::memory::MemoryBackplane;
-use hubcast_backplane::{Backplane, HubName, HubOptions, NodeId, Status};
+use hubcast_backplane::{Backplane, BackplaneError, HubName, HubOptions, NodeId, Status};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -419,6 +419,17 @@ impl App {
             (true, _) => Readiness::Draining,
             (false, Status::Connected) => Readiness::Ready,
             (false, Status::Disconnected) => Readiness::CutOff,
+        }
+    }
+
+    /// Fails while the backplane is known to be away.
+    pub(crate) fn check_backplane(&self) -> Result<(), BackplaneError> {
+        match *self.inner.shared.backplane().status().borrow() {
+            Status::Connected => Ok(()),
+            Status::Disconnected => Err(BackplaneError::Unavailable {
+                waited: Duration::ZERO,
+                reason: "the node is cut off from its backplane".to_owned(),
+            }),
         }
     }
 

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use hubcast_backplane::NameError;
+use hubcast_backplane::{BackplaneError, NameError};
 use serde::Serialize;
 
 use crate::auth::ServerAuthError;
-use crate::error::Error;
+use crate::error::{Error, transient_text};
 
 /// The header by which the .NET SDK tells "no" from "wrong address".
 const CODE_HEADER: HeaderName = HeaderName::from_static("x-ms-error-code");
@@ -113,8 +113,9 @@ impl Refusal {
         )
     }
 
-    fn unavailable() -> Self {
-        let text = "The backplane can't be reached. Try again later.";
+    /// The backplane is away, or has no room; nothing was carried out.
+    pub(super) fn unavailable(error: &BackplaneError) -> Self {
+        let text = format!("The request could not be carried out: {}", transient_text(error));
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "Error.Backplane.Unavailable",
@@ -174,7 +175,7 @@ impl From<Error> for Refusal {
                 "Error.Invocation.Timeout",
                 error.to_string(),
             ),
-            Error::Backplane(error) if error.is_transient() => Self::unavailable(),
+            Error::Backplane(error) if error.is_transient() => Self::unavailable(&error),
             error => {
                 tracing::error!(%error, "a REST request failed");
                 let text = "The request failed; the gateway's log says why.";

@@ -73,6 +73,10 @@ async fn answer(app: &App, parts: &Parts, body: Body) -> Result<Response, Refusa
         _ => {}
     }
     app.servers().authenticate(parts).map_err(Refusal::unauthorized)?;
+    // Clients' calls wait for a backplane that is away; a back end is told at once, and knows how long it can wait.
+    if let Err(error) = app.check_backplane() {
+        return Err(Refusal::unavailable(&error));
+    }
     carry_out(&Call::new(app, parts, path, route)?, body).await
 }
 
