@@ -134,6 +134,10 @@ impl Error {
     /// What a client may be told about it, if anything.
     pub(crate) fn client_text(&self) -> Option<String> {
         match self {
+            Self::Backplane(BackplaneError::TooFewReplicas { .. }) => Some(
+                "The message was not published: too few replicas follow the Redis master. Try again later."
+                    .to_owned(),
+            ),
             Self::Backplane(error) if error.is_transient() => Some(
                 "The message could not be passed on: the backplane can't be reached. Try again later."
                     .to_owned(),

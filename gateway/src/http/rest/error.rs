@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use hubcast_backplane::NameError;
+use hubcast_backplane::{BackplaneError, NameError};
 use serde::Serialize;
 
 use crate::auth::ServerAuthError;
@@ -113,14 +113,9 @@ impl Refusal {
         )
     }
 
-    fn unavailable() -> Self {
-        let text = "The backplane can't be reached. Try again later.";
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "Error.Backplane.Unavailable",
-            text,
-        )
-        .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+    fn unavailable(code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, text)
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
     /// The same, told what of the request it is about.
@@ -174,7 +169,14 @@ impl From<Error> for Refusal {
                 "Error.Invocation.Timeout",
                 error.to_string(),
             ),
-            Error::Backplane(error) if error.is_transient() => Self::unavailable(),
+            Error::Backplane(error @ BackplaneError::TooFewReplicas { .. }) => {
+                let text = format!("Not published: {error}.");
+                Self::unavailable("Error.Backplane.TooFewReplicas", text)
+            }
+            Error::Backplane(error) if error.is_transient() => {
+                let text = "The backplane can't be reached. Try again later.";
+                Self::unavailable("Error.Backplane.Unavailable", text)
+            }
             error => {
                 tracing::error!(%error, "a REST request failed");
                 let text = "The request failed; the gateway's log says why.";
