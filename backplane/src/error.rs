@@ -30,7 +30,7 @@ pub enum BackplaneError {
     Full,
     /// Fewer replicas follow the server than publishing is to wait for. Nothing was published.
     #[error(
-        "the Redis master has {online} replicas that follow it, fewer than backplane.min_replicas ({needed}): nothing \
+        "{online} replicas follow the Redis master, fewer than backplane.min_replicas ({needed}): nothing \
          is published until there are more"
     )]
     TooFewReplicas {

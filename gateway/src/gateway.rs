@@ -433,6 +433,11 @@ impl App {
         }
     }
 
+    /// What an operator should change, in sentences.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.inner.shared.backplane().warnings()
+    }
+
     /// Whether `limits.connections` leaves room for one more.
     pub(crate) fn has_room(&self) -> bool {
         let limit = self.inner.shared.options().limits.connections;
@@ -450,6 +455,10 @@ impl App {
         let metrics = shared.metrics();
         let connected = *shared.backplane().status().borrow() == Status::Connected;
         metrics.backplane_up.set(i64::from(connected));
+        let warnings = self.warnings().len();
+        metrics
+            .backplane_warnings
+            .set(i64::try_from(warnings).unwrap_or(i64::MAX));
         metrics
             .tasks
             .set(i64::try_from(shared.tasks().len()).unwrap_or(i64::MAX));

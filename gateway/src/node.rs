@@ -100,18 +100,26 @@ async fn drain(
 }
 
 async fn backplane(config: &Config) -> anyhow::Result<Arc<dyn Backplane>> {
-    let node = config
-        .node_id
-        .as_deref()
-        .map(NodeId::parse)
-        .transpose()
-        .context("node_id")?;
-    let Some(url) = &config.redis else {
-        let node = node.map_or_else(|| NodeId::parse("local"), Ok)?;
+    let Some(options) = redis_options(config)? else {
+        let node = node_id(config)?.map_or_else(|| NodeId::parse("local"), Ok)?;
         return Ok(Arc::new(MemoryBackplane::new(node)));
     };
+    let backplane = RedisBackplane::connect(options).await.context("redis")?;
+    Ok(Arc::new(backplane))
+}
+
+fn node_id(config: &Config) -> anyhow::Result<Option<NodeId>> {
+    let node = config.node_id.as_deref().map(NodeId::parse);
+    node.transpose().context("node_id")
+}
+
+/// How Redis is used; nothing where none is set.
+pub(crate) fn redis_options(config: &Config) -> anyhow::Result<Option<RedisOptions>> {
+    let Some(url) = &config.redis else {
+        return Ok(None);
+    };
     let mut options = RedisOptions::parse(url.expose_secret()).context("redis")?;
-    if let Some(node) = node {
+    if let Some(node) = node_id(config)? {
         options.node = of_this_process(&node)?;
     }
     let settings = &config.backplane;
@@ -121,9 +129,9 @@ async fn backplane(config: &Config) -> anyhow::Result<Arc<dyn Backplane>> {
     options.outage_wait = config.options.timeouts.outage;
     options.heartbeat_interval = settings.heartbeat;
     options.lease = settings.lease;
+    options.min_replicas = settings.min_replicas;
     options.ca_file.clone_from(&settings.ca_file);
-    let backplane = RedisBackplane::connect(options).await.context("redis")?;
-    Ok(Arc::new(backplane))
+    Ok(Some(options))
 }
 
 /// A name of its own for each process: one that is started again must not be taken for the owner of what it had before.

@@ -51,8 +51,6 @@ pub(super) struct Watching {
 
 #[derive(Clone, PartialEq, Eq)]
 struct Settings {
-    /// Where the server is.
-    address: String,
     /// What it does when its memory is full; nothing where it does not tell.
     policy: Option<String>,
 }
@@ -169,7 +167,7 @@ impl Master {
         settings.warning().into_iter().chain(replicas).collect()
     }
 
-    fn set_settings(&self, settings: Settings) {
+    fn set_settings(&self, server: &str, settings: Settings) {
         let warning = settings.warning();
         let changed = self.settings.send_if_modified(|known| {
             let changed = known.as_ref() != Some(&settings);
@@ -177,7 +175,7 @@ impl Master {
             changed
         });
         if let Some(warning) = warning.filter(|_| changed) {
-            warn!("{warning}");
+            warn!(server, "{warning}");
         }
     }
 }
@@ -186,9 +184,8 @@ impl Settings {
     fn warning(&self) -> Option<String> {
         let policy = self.policy.as_deref().filter(|policy| *policy != NO_EVICTION)?;
         Some(format!(
-            "Redis at {} has maxmemory-policy {policy}, which deletes messages and sessions that are still needed; set \
-             it to {NO_EVICTION}",
-            self.address
+            "the Redis server has maxmemory-policy {policy}, which deletes messages and sessions that are still \
+             needed; set it to {NO_EVICTION}"
         ))
     }
 }
@@ -299,10 +296,8 @@ impl Pool {
         let policy = asking
             .await
             .map_err(|error| Ended::Lost(Trouble::of(&error).reason()))?;
-        self.master.set_settings(Settings {
-            address: opened.address.to_string(),
-            policy,
-        });
+        self.master
+            .set_settings(&opened.address.to_string(), Settings { policy });
         Ok(())
     }
 

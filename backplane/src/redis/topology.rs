@@ -1,6 +1,6 @@
 //! The masters that there are, and which of them has what.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,7 +143,8 @@ impl Topology {
     pub(super) fn warnings(&self) -> Vec<String> {
         let map = self.current();
         let warnings = map.shards.iter().map(|shard| shard.pool.master.warnings());
-        warnings.flatten().collect()
+        let warnings: BTreeSet<_> = warnings.flatten().collect(); // most masters give cause for the same ones
+        warnings.into_iter().collect()
     }
 
     /// The same, once each of them was looked at.

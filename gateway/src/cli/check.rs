@@ -2,11 +2,14 @@
 
 use std::net::SocketAddr;
 
+use anyhow::Context;
 use clap::Args;
+use hubcast_backplane::redis::RedisBackplane;
 use serde_json::{Map, Value, json};
 
 use super::{ConfigArgs, Failure, output::print, serve};
-use crate::config::Loaded;
+use crate::config::{Config, Loaded};
+use crate::node;
 
 /// Flags of `hubcast check`.
 #[derive(Args)]
@@ -17,6 +20,9 @@ pub(super) struct CheckArgs {
     /// Print one JSON object, for scripts
     #[arg(long)]
     json: bool,
+    /// Connect to Redis too, and fail where it can't be reached or is set up to lose messages
+    #[arg(long, conflicts_with = "connection_string")]
+    connect: bool,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -35,12 +41,34 @@ pub(super) fn run(args: CheckArgs) -> Result<(), Failure> {
         return print(args.json, &json!({ "connectionString": string }), &string);
     }
     let warning = (!loaded.config.admits_anyone()).then_some(serve::NOBODY_CAN_CONNECT);
-    let text = loaded.config.to_toml(&loaded.origins);
+    let mut text = loaded.config.to_toml(&loaded.origins);
+    if args.connect {
+        inspect(&loaded.config)?;
+        text.push_str("# Redis can be reached, and there is nothing to say against how it is set up.\n");
+    }
     print(args.json, &object(&loaded, &text, warning)?, &text)?;
     if let Some(warning) = warning.filter(|_| !args.json) {
         eprintln!("hubcast: {warning}");
     }
     Ok(())
+}
+
+/// Connects to Redis without becoming a node. Fails with what an operator should change there.
+fn inspect(config: &Config) -> Result<(), Failure> {
+    let Some(options) = node::redis_options(config)? else {
+        return Err(Failure::Usage(NO_REDIS.to_owned()));
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime can't be started")?;
+    let warnings = runtime.block_on(RedisBackplane::inspect(options));
+    let warnings = warnings.context("redis")?;
+    if warnings.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::Runtime(warnings.join("\n")))
+    }
 }
 
 /// The same for scripts: what is in effect, where it comes from when it is no default, and what is doubtful.
@@ -59,10 +87,13 @@ fn object(loaded: &Loaded, text: &str, warning: Option<&str>) -> Result<Value, F
 const NO_KEY: &str = "access_key is not set (HUBCAST_ACCESS_KEY); a demo without one makes its own and prints the \
      connection string when it starts";
 
+const NO_REDIS: &str = "--connect has nothing to connect to: redis is not set (HUBCAST_REDIS)";
+
 pub(super) const EXAMPLES: &str = "\
 Examples:
   hubcast check
   hubcast check --config hubcast.toml > /dev/null && systemctl restart hubcast
   hubcast check --config hubcast.toml --connection-string     with the access key: keep it secret
   HUBCAST_LIMITS__MESSAGE_BYTES=65536 hubcast check
+  hubcast check --connect --redis redis://10.0.0.5     is Redis there, and set up to keep what it is given?
   hubcast check --json | jq .config.listen";

@@ -202,6 +202,8 @@ pub(crate) const KEYS: &[Key] = &[
         "how often a node says that it is alive"),
     key("backplane.lease_seconds", Seconds, |c| time(c.backplane.lease),
         "silence after which a node is taken for dead"),
+    key("backplane.min_replicas", Count, |c| count(c.backplane.min_replicas),
+        "replicas that must follow a Redis master for messages to be published; 0: any number"),
     key("backplane.ca_file", Text, |c| path(c.backplane.ca_file.as_deref()),
         "certificates (PEM) to trust for rediss…://"),
     key("drain.notice_seconds", Seconds, |c| time(c.drain.notice),

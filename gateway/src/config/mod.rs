@@ -83,6 +83,8 @@ pub(crate) struct BackplaneConfig {
     /// Silence after which the other nodes take a node for dead.
     #[serde(rename = "lease_seconds", deserialize_with = "seconds")]
     pub(crate) lease: Duration,
+    /// Replicas that must follow a master closely for messages to be published.
+    pub(crate) min_replicas: usize,
     /// Certificates (PEM) to trust for `rediss…://` instead of the system's.
     pub(crate) ca_file: Option<PathBuf>,
 }
@@ -95,6 +97,7 @@ impl Default for BackplaneConfig {
             command_timeout: Duration::from_secs(5),
             heartbeat: Duration::from_secs(1),
             lease: Duration::from_secs(5),
+            min_replicas: 0,
             ca_file: None,
         }
     }

@@ -11,16 +11,18 @@ pub(crate) async fn healthz() -> Response {
     reply::text(StatusCode::OK, "ok\n")
 }
 
-/// The node may get traffic.
+/// The node may get traffic. Further lines say what an operator should change; they make no node unready, since all of a
+/// cluster have them alike.
 pub(crate) fn readyz(app: &App) -> Response {
-    match app.readiness() {
-        Readiness::Ready => reply::text(StatusCode::OK, "ready\n"),
-        Readiness::Draining => reply::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        Readiness::CutOff => reply::text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the backplane can't be reached\n",
-        ),
-    }
+    let (status, state) = match app.readiness() {
+        Readiness::Ready => (StatusCode::OK, "ready"),
+        Readiness::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        Readiness::CutOff => (StatusCode::SERVICE_UNAVAILABLE, "the backplane can't be reached"),
+    };
+    let mut lines = vec![state.to_owned()];
+    let warnings = app.warnings().into_iter();
+    lines.extend(warnings.map(|warning| format!("warning: {warning}")));
+    reply::text(status, lines.join("\n") + "\n")
 }
 
 /// Prometheus text format.

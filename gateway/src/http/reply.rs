@@ -1,5 +1,7 @@
 //! Answers and refusals as HTTP responses.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -10,7 +12,8 @@ use crate::hub::Transport;
 use crate::telemetry::labels::{Label, LimitLabel};
 
 /// A response with a line of text, or none.
-pub(crate) fn text(status: StatusCode, text: &'static str) -> Response {
+pub(crate) fn text(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Response {
+    let text = text.into();
     if text.is_empty() {
         return status.into_response();
     }

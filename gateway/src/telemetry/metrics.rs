@@ -50,6 +50,8 @@ pub(crate) struct Metrics {
     pub(crate) publish_seconds: Histogram,
     /// Whether the backplane is reachable: 1 or 0.
     pub(crate) backplane_up: Gauge,
+    /// What an operator should change at the backplane. Set before [`encode`](Self::encode).
+    pub(crate) backplane_warnings: Gauge,
     /// Times that the log could not prove that nothing is missing.
     pub(crate) log_gaps: Counter,
 
@@ -114,6 +116,11 @@ impl Metrics {
             publish_errors: single(r, "publish_errors", "Publications that failed"),
             publish_seconds: histogram(r, "publish_seconds", "Time of one publication"),
             backplane_up: single(r, "backplane_up", "Whether the backplane is reachable"),
+            backplane_warnings: single(
+                r,
+                "backplane_warnings",
+                "What an operator should change at the backplane, as /readyz says",
+            ),
             log_gaps: single(
                 r,
                 "log_gaps",
@@ -294,6 +301,7 @@ mod tests {
             "hubcast_publish_seconds_bucket{le=\"0.0001\"} 0",
             "hubcast_publish_seconds_bucket{le=\"5.0\"} 0",
             "hubcast_backplane_up 0",
+            "hubcast_backplane_warnings 0",
             "hubcast_outbox_bytes 0",
             "hubcast_slow_consumers_total 0",
             "hubcast_log_gaps_total 0",

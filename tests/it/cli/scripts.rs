@@ -1,6 +1,8 @@
 //! Where commands get their gateway and key from, what they print for scripts, and how they teach.
 
 use hubcast_tests::cluster::Plan;
+use hubcast_tests::eventually::eventually;
+use hubcast_tests::http::Request;
 use hubcast_tests::jwt::ACCESS_KEY;
 use serde_json::{Value, json};
 
@@ -80,6 +82,47 @@ async fn tokens_and_configurations_are_printed_for_scripts() {
             .fails(2)
             .contains("HUBCAST_ACCESS_KEY")
     );
+}
+
+#[tokio::test]
+async fn a_redis_that_deletes_what_is_needed_is_told_everywhere() {
+    let mut cluster = Plan::nodes(1)
+        .set("backplane.heartbeat_seconds", 0.2)
+        .start()
+        .await;
+    let url = cluster.redis().url();
+    let mut redis = cluster.redis().connection().await;
+    let check = ["check", "--connect", "--redis", url.as_str()];
+    let key = [("HUBCAST_ACCESS_KEY", ACCESS_KEY)];
+    let checked = hubcast(&check, &key).await;
+    assert!(checked.ok().contains("# Redis can be reached"));
+    let nothing = hubcast(&["check", "--connect"], &[]).await;
+    assert!(nothing.fails(2).contains("redis is not set"));
+    let mut set_policy = async |policy: &str| {
+        redis::cmd("CONFIG")
+            .arg(&["SET", "maxmemory-policy", policy])
+            .exec_async(&mut redis)
+            .await
+            .expect("the policy is set");
+    };
+    set_policy("allkeys-lru").await;
+    let told = hubcast(&check, &[]).await;
+    assert!(told.fails(1).contains("maxmemory-policy allkeys-lru"));
+    let readiness = async || cluster.nodes[0].fetch(&Request::get("/readyz")).await;
+    eventually("the node warns", async || {
+        let ready = readiness().await;
+        assert_eq!(ready.status(), 200, "a warning makes no node unready");
+        let warning = "warning: the Redis server has maxmemory-policy allkeys-lru";
+        ready.text().contains(warning).then_some(())
+    })
+    .await;
+    let metrics = cluster.nodes[0].metrics().await;
+    assert!(metrics.sum("hubcast_backplane_warnings") > 0.5);
+    set_policy("noeviction").await;
+    eventually("the warning ends", async || {
+        (readiness().await.text() == "ready\n").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

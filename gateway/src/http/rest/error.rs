@@ -113,15 +113,16 @@ impl Refusal {
         )
     }
 
-    /// The backplane is away, or has no room; nothing was carried out.
+    /// The backplane is away, or has no room, or too few replicas; nothing was carried out.
     pub(super) fn unavailable(error: &BackplaneError) -> Self {
+        let code = match error {
+            BackplaneError::Full => "Error.Backplane.Full",
+            BackplaneError::TooFewReplicas { .. } => "Error.Backplane.TooFewReplicas",
+            _ => "Error.Backplane.Unavailable",
+        };
         let text = format!("The request could not be carried out: {}", transient_text(error));
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "Error.Backplane.Unavailable",
-            text,
-        )
-        .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, text)
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
     /// The same, told what of the request it is about.
