@@ -8,9 +8,11 @@ mod identity;
 mod lane;
 mod nodes;
 mod operators;
+mod requests;
 mod roster;
 mod server;
 mod sessions;
+mod settling;
 #[path = "../support/mod.rs"]
 mod support;
 
