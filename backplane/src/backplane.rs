@@ -1,9 +1,10 @@
 //! What a gateway node asks of the world behind it, and what it is told.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
@@ -35,6 +36,13 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
 
     /// What an operator should change, in sentences: what the backplane is set up to lose.
     fn warnings(&self) -> Vec<String>;
+
+    /// The cluster's time, the same on all nodes but for what a message takes from one to the other. What one node writes
+    /// down for another to read is dated by it: the clocks of their machines may differ.
+    fn now(&self) -> SystemTime;
+
+    /// The epoch of a hub's log as this node knows it; nothing where the hub is not open. Another one may have begun.
+    fn epoch(&self, hub: &HubName) -> Option<Epoch>;
 
     /// A secret of at least 32 random bytes that all nodes of the cluster share.
     fn cluster_secret(&self) -> Arc<[u8]>;
@@ -76,12 +84,30 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
         once: &'a Once,
     ) -> BoxFuture<'a, Result<Published, BackplaneError>>;
 
-    /// Makes this node the owner of a connection that nobody owns and that was never closed.
+    /// Makes this node the owner of a connection that nobody owns and that was never closed. Its id was made up just now.
     /// The connection receives nothing until [`Backplane::enter`].
     fn claim<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionRecord,
+    ) -> BoxFuture<'a, Result<Claim, BackplaneError>> {
+        async move {
+            let epoch = self.epoch(hub);
+            self.claim_of(hub, connection, epoch.as_ref()).await
+        }
+        .boxed()
+    }
+
+    /// As [`Backplane::claim`], where the id was made up in this epoch of the hub's log, or in an unknown one.
+    ///
+    /// # Errors
+    /// [`BackplaneError::Unsettled`] where a node may have had the connection in an earlier epoch and did not register it
+    /// again yet.
+    fn claim_of<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionRecord,
+        epoch: Option<&'a Epoch>,
     ) -> BoxFuture<'a, Result<Claim, BackplaneError>>;
 
     /// Puts a connection that this node claimed into [`Topic::All`], its [`Topic::User`] and its own
@@ -155,16 +181,19 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
     /// The place of the hub's newest entry.
     fn position<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>>;
 
-    /// Asks another node's [`NodeService`] and waits for its reply for at most `timeout`. When the returned future is
-    /// dropped, the other node is told that nobody waits any more.
+    /// Asks another node's [`NodeService`] and waits for its reply for at most `timeout`. It is asked again while no reply
+    /// comes, and serves the request once. When the returned future is dropped, the other node is told that nobody waits
+    /// any more.
     ///
     /// # Errors
-    /// [`BackplaneError::NodeUnreachable`] at once when the node does not listen, or as soon as its lease ends.
+    /// [`BackplaneError::NodeUnreachable`] when the node is not alive; with [`Unheard::GiveUp`] also when it does not listen
+    /// at this moment.
     fn request<'a>(
         &'a self,
         node: &'a NodeId,
         payload: Bytes,
         timeout: Duration,
+        unheard: Unheard,
     ) -> BoxFuture<'a, Result<Bytes, BackplaneError>>;
 
     /// The nodes that are alive, this one included.
@@ -207,6 +236,16 @@ impl Default for HubOptions {
             presence: false,
         }
     }
+}
+
+/// What a request does where nobody listens on the channel of a node that counts as alive: its subscription was lost, or it
+/// has just died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unheard {
+    /// The request is repeated until somebody does.
+    Wait,
+    /// It fails at once.
+    GiveUp,
 }
 
 /// Receives one hub's deliveries on one node.
@@ -327,9 +366,11 @@ pub trait NodeService: Send + Sync + 'static {
     /// Serves a request of another node. The future is dropped when the asking node stops waiting.
     fn serve(&self, payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>>;
 
-    /// The reply to a request reached nobody: the asking node is gone. What was taken for it can be put back.
-    fn undelivered(&self, request: Bytes, reply: Bytes) {
-        let _ = (request, reply);
+    /// Nobody took the reply to a request, and nobody will. Returns whether that undoes the request, because what was taken
+    /// for the reply could be put back: then the request may be served anew.
+    fn undelivered(&self, reply: Bytes) -> bool {
+        let _ = reply;
+        false
     }
 
     /// A dead node's connection, or one that nobody has taken over in time, was removed by this node, and by no other.

@@ -39,6 +39,10 @@ pub enum BackplaneError {
         /// How many there must be.
         needed: usize,
     },
+    /// The directory does not know the connection, and does not know yet whether there is one: the server has forgotten what
+    /// it had, and nodes are telling it their connections again.
+    #[error("connections are being registered again")]
+    Unsettled,
     /// The hub was not opened on this node.
     #[error("hub {hub:?} is not open on this node")]
     HubNotOpen {
@@ -99,6 +103,7 @@ impl BackplaneError {
                 | Self::NodeUnreachable { .. }
                 | Self::Full
                 | Self::TooFewReplicas { .. }
+                | Self::Unsettled
         )
     }
 }

@@ -33,7 +33,7 @@ mod topic;
 
 pub use backplane::{
     Backplane, Claim, ConnectionRecord, Delivery, Gap, HubOptions, HubSink, LogRead, Message, NodeService,
-    Statistics, Status,
+    Statistics, Status, Unheard,
 };
 pub use error::BackplaneError;
 pub use history::{History, Page};

@@ -25,6 +25,9 @@ pub struct Version(pub u64);
 /// ([`HubOptions::resume_window`](crate::HubOptions::resume_window)). Parked connections keep their memberships.
 pub trait Sessions: Send + Sync {
     /// What the directory has of a connection.
+    ///
+    /// # Errors
+    /// [`BackplaneError::Unsettled`] where it has nothing and can't be trusted yet.
     fn look_up<'a>(
         &'a self,
         hub: &'a HubName,

@@ -31,7 +31,9 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::backplane::{Backplane, ConnectionRecord, Delivery, HubOptions, HubSink, NodeService};
+use crate::error::BackplaneError;
 use crate::position::Offset;
+use crate::sessions::Listing;
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic, UserId};
 use crate::wire::Envelope;
 
@@ -255,9 +257,20 @@ pub fn record(user: Option<&str>) -> ConnectionRecord {
     }
 }
 
+/// What the directory has of a connection, as soon as that can be told.
+pub async fn listing(member: &Member, connection: &ConnectionId) -> Option<Listing> {
+    eventually("the directory knows", async || {
+        match member.node.look_up(&member.hub, connection).await {
+            Err(BackplaneError::Unsettled) => None,
+            found => Some(found.unwrap()),
+        }
+    })
+    .await
+}
+
 /// The node that owns a connection.
 pub async fn owner(member: &Member, connection: &ConnectionId) -> Option<NodeId> {
-    member.node.look_up(&member.hub, connection).await.unwrap()?.owner
+    listing(member, connection).await?.owner
 }
 
 /// A group's name.

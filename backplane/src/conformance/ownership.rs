@@ -19,7 +19,7 @@ pub async fn the_directory_tells_of_ownership(nodes: &Nodes) {
     let found = async |id: &ConnectionId| {
         let mut listings = Vec::new();
         for member in &members {
-            listings.push(member.node.look_up(&member.hub, id).await.unwrap());
+            listings.push(super::listing(member, id).await);
         }
         assert!(listings.iter().all(|listing| *listing == listings[0]));
         listings.remove(0)
@@ -190,7 +190,7 @@ pub async fn a_connection_without_state_stays_where_it_is(nodes: &Nodes) {
     for member in &members {
         let outcome = member.take_over_of(&connection, version).await;
         assert!(matches!(outcome, TakeOver::Gone), "{outcome:?}");
-        let listing = member.node.look_up(&member.hub, &connection).await.unwrap();
+        let listing = super::listing(member, &connection).await;
         assert_eq!(listing.unwrap().state, None);
     }
     home.join(&connection, "g").await;

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 use super::{Nodes, eventually};
-use crate::backplane::{ConnectionRecord, NodeService};
+use crate::backplane::{ConnectionRecord, NodeService, Unheard};
 use crate::error::BackplaneError;
 use crate::topic::{HubName, NodeId};
 
@@ -65,7 +65,10 @@ pub async fn a_request_gets_its_reply(nodes: &Nodes) {
     for size in [0, 1, 100_000] {
         let payload = Bytes::from(vec![b'x'; size]);
         assert_eq!(
-            nodes[0].request(node, payload.clone(), LONG).await.unwrap(),
+            nodes[0]
+                .request(node, payload.clone(), LONG, Unheard::Wait)
+                .await
+                .unwrap(),
             payload
         );
     }
@@ -74,30 +77,38 @@ pub async fn a_request_gets_its_reply(nodes: &Nodes) {
 /// A service's failure comes with its words.
 pub async fn a_failure_is_told(nodes: &Nodes) {
     let (node, _) = serve(nodes);
-    let failed = nodes[0].request(node, Bytes::from_static(b"fail"), LONG).await;
+    let failed = nodes[0]
+        .request(node, Bytes::from_static(b"fail"), LONG, Unheard::Wait)
+        .await;
     assert!(
         matches!(&failed, Err(BackplaneError::NodeFailed { reason, .. }) if reason == "no"),
         "{failed:?}"
     );
 }
 
-/// A node that does not listen is told at once.
-pub async fn an_unknown_node_is_unreachable_at_once(nodes: &Nodes) {
+/// A node that does not live is told soon.
+pub async fn an_unknown_node_is_unreachable(nodes: &Nodes) {
     let unknown = NodeId::parse("nobody").unwrap();
-    let asked = timeout(LONG / 2, nodes[0].request(&unknown, Bytes::new(), LONG))
-        .await
-        .unwrap();
-    assert!(
-        matches!(asked, Err(BackplaneError::NodeUnreachable { .. })),
-        "{asked:?}"
-    );
+    for unheard in [Unheard::GiveUp, Unheard::Wait] {
+        let asked = nodes[0].request(&unknown, Bytes::new(), LONG, unheard);
+        let asked = timeout(LONG / 2, asked).await.unwrap();
+        assert!(
+            matches!(asked, Err(BackplaneError::NodeUnreachable { .. })),
+            "{asked:?}"
+        );
+    }
 }
 
 /// Who asks waits for a bounded time.
 pub async fn a_request_ends_at_its_timeout(nodes: &Nodes) {
     let (node, echo) = serve(nodes);
     let asked = nodes[0]
-        .request(node, Bytes::from_static(b"wait"), Duration::from_millis(200))
+        .request(
+            node,
+            Bytes::from_static(b"wait"),
+            Duration::from_millis(200),
+            Unheard::Wait,
+        )
         .await;
     assert!(matches!(asked, Err(BackplaneError::Timeout { .. })), "{asked:?}");
     eventually("the service is told", async || {
@@ -111,7 +122,7 @@ pub async fn a_dropped_request_is_cancelled(nodes: &Nodes) {
     let (node, echo) = serve(nodes);
     let waiting = || echo.waiting.load(Ordering::Acquire);
     {
-        let asked = nodes[0].request(node, Bytes::from_static(b"wait"), LONG);
+        let asked = nodes[0].request(node, Bytes::from_static(b"wait"), LONG, Unheard::Wait);
         tokio::select! {
             outcome = asked => panic!("{outcome:?}"),
             () = eventually("the service begins", async || (waiting() == 1).then_some(())) => {}

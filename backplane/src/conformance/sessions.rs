@@ -47,8 +47,7 @@ impl Member {
 
     /// The present ownership of a connection that exists.
     pub async fn version(&self, connection: &ConnectionId) -> Version {
-        let listing = self.node.look_up(&self.hub, connection).await.unwrap();
-        listing.unwrap().version
+        super::listing(self, connection).await.unwrap().version
     }
 
     /// Gives a connection up in its present ownership.

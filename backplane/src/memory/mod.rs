@@ -10,7 +10,7 @@ mod sessions;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -27,6 +27,7 @@ use self::hub::Hub;
 use self::lane::run_lane;
 use crate::backplane::{
     Backplane, Claim, ConnectionRecord, HubOptions, HubSink, LogRead, NodeService, Statistics, Status,
+    Unheard,
 };
 use crate::error::BackplaneError;
 use crate::once::{Once, Published};
@@ -141,6 +142,14 @@ impl Backplane for MemoryBackplane {
         Vec::new()
     }
 
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn epoch(&self, hub: &HubName) -> Option<Epoch> {
+        self.hub(hub).ok().map(|_| self.epoch.clone())
+    }
+
     fn cluster_secret(&self) -> Arc<[u8]> {
         Arc::clone(&self.secret)
     }
@@ -190,10 +199,11 @@ impl Backplane for MemoryBackplane {
         .boxed()
     }
 
-    fn claim<'a>(
+    fn claim_of<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionRecord,
+        _epoch: Option<&'a Epoch>,
     ) -> BoxFuture<'a, Result<Claim, BackplaneError>> {
         async move { Ok(self.hub(hub)?.claim(connection)) }.boxed()
     }
@@ -275,6 +285,7 @@ impl Backplane for MemoryBackplane {
         node: &'a NodeId,
         payload: Bytes,
         timeout: Duration,
+        _unheard: Unheard,
     ) -> BoxFuture<'a, Result<Bytes, BackplaneError>> {
         self.ask(node, payload, timeout).boxed()
     }

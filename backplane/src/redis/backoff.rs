@@ -10,16 +10,22 @@ const LONGEST: Duration = Duration::from_secs(2);
 
 pub(super) struct Backoff {
     next: Duration,
+    longest: Duration,
 }
 
 impl Backoff {
     pub(super) fn new() -> Self {
-        Self { next: SHORTEST }
+        Self::between((SHORTEST, LONGEST))
+    }
+
+    /// Waits for the first time at the beginning, and for the second one at most.
+    pub(super) fn between((next, longest): (Duration, Duration)) -> Self {
+        Self { next, longest }
     }
 
     pub(super) async fn wait(&mut self) {
         let time = jittered(self.next);
-        self.next = (self.next * 2).min(LONGEST);
+        self.next = (self.next * 2).min(self.longest);
         sleep(time).await;
     }
 }

@@ -15,7 +15,7 @@ use super::local::{Subject, Unfinished};
 use super::writer::Patience;
 use crate::backplane::{Claim, ConnectionRecord};
 use crate::error::BackplaneError;
-use crate::position::Position;
+use crate::position::{Epoch, Position};
 use crate::sessions::{Entered, State};
 use crate::topic::{ConnectionId, GroupName, NodeId, Topic, UserId};
 
@@ -24,19 +24,23 @@ impl Inner {
         self: Arc<Self>,
         hub: Arc<Hub>,
         connection: ConnectionRecord,
+        epoch: Option<Epoch>,
     ) -> Result<Claim, BackplaneError> {
         self.check_admitted()?;
         let id = &connection.id;
         if let Some(claim) = self.claim_here(&hub, &connection).await? {
             return Ok(claim);
         }
-        let outcome = self.claim_on_server(&hub, &connection).await;
+        let outcome = self.claim_on_server(&hub, &connection, epoch.as_ref()).await;
         let mut local = hub.local.lock();
         match &outcome {
             Ok(Claim::Claimed) => local.set_owned(id),
             outcome => {
                 local.remove(id);
-                if outcome.is_err() {
+                if outcome
+                    .as_ref()
+                    .is_err_and(|error| !matches!(error, BackplaneError::Unsettled))
+                {
                     // The server may have carried it out.
                     local.unfinished.insert(id.clone(), Unfinished::Release);
                 }
@@ -84,10 +88,25 @@ impl Inner {
         &self,
         hub: &Hub,
         connection: &ConnectionRecord,
+        epoch: Option<&Epoch>,
     ) -> Result<Claim, BackplaneError> {
         let _gate = self.pass(hub, self.deadline()).await?;
-        let call = hub.scripts.claim(&connection.id, connection.user.as_ref());
-        match call.await? {
+        let call = hub
+            .scripts
+            .claim_call(
+                &connection.id,
+                connection.user.as_ref(),
+                epoch.map_or("", Epoch::as_str),
+            )
+            .number(self.options.settled(false).as_millis())
+            .arg(hub.first_epoch.as_str().to_owned())
+            .number(self.options.settled(true).as_millis());
+        let answer = hub.scripts.writer.carry_out(call, Patience::Short).await?;
+        if matches!(answer, Value::Int(_)) {
+            hub.set_behind(); // this node may not have heard of the epoch yet
+            return Err(BackplaneError::Unsettled);
+        }
+        match decode::<Option<(String, bool)>>(answer)? {
             None => Ok(Claim::Closed),
             // Without a local record, the server has this node from an earlier try whose answer was lost.
             Some((owner, new)) if new || owner == self.options.node.as_str() => Ok(Claim::Claimed),

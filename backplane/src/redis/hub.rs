@@ -12,6 +12,7 @@ use super::local::{Local, Subject};
 use super::script::{Extent, HubScripts};
 use super::waiters::Waiters;
 use crate::backplane::Statistics;
+use crate::position::Epoch;
 use crate::topic::HubName;
 
 /// The lane has to read the log.
@@ -26,6 +27,8 @@ pub(super) struct Hub {
     /// Held for writing while the server is told again what it forgot, and for reading by what changes that.
     pub(super) gate: RwLock<()>,
     pub(super) waiters: Waiters,
+    /// The epoch in which this node came.
+    pub(super) first_epoch: Epoch,
     /// A claim of this node has ended.
     pub(super) claimed: Notify,
     queue: mpsc::Sender<Bytes>,
@@ -51,6 +54,7 @@ impl Hub {
             local: Mutex::default(),
             gate: RwLock::new(()),
             waiters: Waiters::new(extent.epoch.clone(), extent.last),
+            first_epoch: extent.epoch.clone(),
             claimed: Notify::new(),
             queue,
             state: AtomicU8::new(0),

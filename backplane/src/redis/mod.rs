@@ -37,6 +37,7 @@ mod rpc;
 mod run;
 mod script;
 mod sentinel;
+mod serving;
 mod sessions;
 mod slots;
 mod subscriber;
@@ -48,7 +49,7 @@ mod waiters;
 mod writer;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -73,11 +74,11 @@ use self::rpc::Rpc;
 use self::script::{HubScripts, KeptBytes, TopicRead};
 use crate::backplane::{
     Backplane, Claim, ConnectionRecord, HubOptions, HubSink, LogRead, Message, NodeService, Statistics,
-    Status,
+    Status, Unheard,
 };
 use crate::error::BackplaneError;
 use crate::once::{Once, Published};
-use crate::position::{Offset, Position};
+use crate::position::{Epoch, Offset, Position};
 use crate::proof::is_complete;
 use crate::sessions::Entered;
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic};
@@ -140,6 +141,7 @@ impl RedisBackplane {
     async fn begin(&self) -> Result<(), BackplaneError> {
         let inner = &self.inner;
         inner.beat().await?;
+        inner.read_clock().await?;
         inner.tasks.spawn(Arc::clone(inner).run_heartbeat());
         inner.tasks.spawn(Arc::clone(inner).run_subscriber());
         let bound = inner.commands.bound();
@@ -274,6 +276,17 @@ impl Backplane for RedisBackplane {
         self.inner.commands.topology().warnings()
     }
 
+    fn now(&self) -> SystemTime {
+        let millis = self.inner.commands.clock().now();
+        millis.map_or_else(SystemTime::now, |millis| {
+            UNIX_EPOCH + Duration::from_millis(millis)
+        })
+    }
+
+    fn epoch(&self, hub: &HubName) -> Option<Epoch> {
+        Some(self.inner.hub(hub).ok()?.waiters.epoch())
+    }
+
     fn cluster_secret(&self) -> Arc<[u8]> {
         self.inner.nodes.secret()
     }
@@ -331,15 +344,16 @@ impl Backplane for RedisBackplane {
         .boxed()
     }
 
-    fn claim<'a>(
+    fn claim_of<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionRecord,
+        epoch: Option<&'a Epoch>,
     ) -> BoxFuture<'a, Result<Claim, BackplaneError>> {
         async move {
             let hub = self.inner.hub(hub)?;
             self.inner
-                .finish(Arc::clone(&self.inner).claim(hub, connection.clone()))
+                .finish(Arc::clone(&self.inner).claim(hub, connection.clone(), epoch.cloned()))
                 .await
         }
         .boxed()
@@ -446,8 +460,9 @@ impl Backplane for RedisBackplane {
         node: &'a NodeId,
         payload: Bytes,
         timeout: Duration,
+        unheard: Unheard,
     ) -> BoxFuture<'a, Result<Bytes, BackplaneError>> {
-        self.inner.request(node, payload, timeout).boxed()
+        self.inner.request(node, payload, timeout, unheard).boxed()
     }
 
     fn nodes(&self) -> BoxFuture<'_, Result<Vec<NodeId>, BackplaneError>> {

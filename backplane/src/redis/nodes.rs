@@ -89,7 +89,8 @@ impl Inner {
                 () = self.closing.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            if let Err(error) = self.beat().await {
+            let beaten = self.beat().await;
+            if let Err(error) = beaten.and(self.read_clock().await) {
                 debug!(%error, "heartbeat failed");
             }
         }
@@ -331,8 +332,7 @@ impl Inner {
     }
 
     pub(super) async fn list_nodes(&self) -> Result<Vec<NodeId>, BackplaneError> {
-        let seconds: (u64, u64) = decode(self.commands.command(&redis::cmd("TIME"), Repeat::Safe).await?)?;
-        let now = seconds.0 * 1_000 + seconds.1 / 1_000;
+        let now = self.read_clock().await?;
         let mut command = redis::cmd("ZRANGEBYSCORE");
         command.arg(self.keys.nodes()).arg(format!("({now}")).arg("+inf");
         let nodes: Vec<String> = decode(self.commands.command(&command, Repeat::Safe).await?)?;

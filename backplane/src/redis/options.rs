@@ -147,6 +147,13 @@ impl RedisOptions {
         Ok(())
     }
 
+    /// How old an epoch is when every node that lives has registered its connections in it. A node that came in it has not
+    /// seen another one end: then the others have noticed after two beats, if there was one.
+    pub(super) fn settled(&self, came_in_it: bool) -> Duration {
+        let noticed = self.heartbeat_interval * 2;
+        if came_in_it { noticed } else { self.lease + noticed }
+    }
+
     pub(super) fn location(&self) -> &Location {
         &self.location
     }

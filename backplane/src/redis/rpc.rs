@@ -1,6 +1,10 @@
-//! Requests from node to node, outside of the log.
+//! Requests from node to node, outside of the log: the asking side. [`serving`](super::serving) is the other one.
+//!
+//! Requests and replies are pushes, which are lost with a subscription. So a request has an id and is sent again until its
+//! reply comes, the other node is dead, or nobody waits any more; and so is the news that nobody waits.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,37 +12,75 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
+use uuid::Uuid;
 
+use super::backoff::Backoff;
 use super::commands::Repeat;
 use super::inner::Inner;
 use super::link::decode;
+use super::serving::Serving;
+use crate::backplane::Unheard;
 use crate::error::BackplaneError;
 use crate::topic::NodeId;
 use crate::wire::{Cancel, NodeMessage, Reply, Request, node_message::Body};
 
-/// How long a node that leaves waits for replies that it owes.
-const LAST_REPLIES: Duration = Duration::from_millis(500);
+/// Time without a reply after which a request is sent again the first time, and later at most.
+const REPEAT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
+/// The same, where nobody listened.
+const SEEK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How long a node is told that nobody waits for its reply any more.
+const CANCELLING: Duration = Duration::from_secs(120);
 
 pub(super) struct Rpc {
+    /// Counts on from a random number: a node of the same name that is started again must not repeat old ids.
     next: AtomicU64,
-    /// Requests of this node that wait for their reply.
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Reply>>>,
-    /// Requests of other nodes that are being served, by node and number.
-    serving: Mutex<HashMap<(String, u64), CancellationToken>>,
-    room: Arc<Semaphore>,
+    /// Requests of this node that wait for their reply, or for the news that they are cancelled.
+    waiting: Mutex<HashMap<u64, Waiting>>,
+    pub(super) serving: Serving,
+    /// How often this node's channel was subscribed to: what was pushed before may be lost.
+    subscribed: watch::Sender<u64>,
+}
+
+enum Waiting {
+    Reply(oneshot::Sender<Reply>),
+    Cancelled(oneshot::Sender<()>),
 }
 
 impl Rpc {
     pub(super) fn new(served: usize) -> Self {
+        let (first, _) = Uuid::new_v4().as_u64_pair();
         Self {
-            next: AtomicU64::new(1),
+            next: AtomicU64::new(first),
             waiting: Mutex::default(),
-            serving: Mutex::default(),
-            room: Arc::new(Semaphore::new(served)),
+            serving: Serving::new(served),
+            subscribed: watch::Sender::default(),
+        }
+    }
+
+    /// Has everything that waits for a reply sent again: this node's channel is subscribed to anew.
+    pub(super) fn resubscribed(&self) {
+        self.subscribed
+            .send_modify(|times| *times = times.wrapping_add(1));
+    }
+
+    fn take_reply(&self, reply: Reply) {
+        let mut waiting = self.waiting.lock();
+        let cancelled = match waiting.get(&reply.id) {
+            None => return, // a repeated one
+            Some(Waiting::Reply(_)) => false,
+            Some(Waiting::Cancelled(_)) => true,
+        };
+        if cancelled && !reply.cancelled {
+            return; // it crossed the cancellation, which comes again
+        }
+        // Who waited may have stopped.
+        match waiting.remove(&reply.id) {
+            Some(Waiting::Reply(wait)) => drop(wait.send(reply)),
+            Some(Waiting::Cancelled(wait)) => drop(wait.send(())),
+            None => {}
         }
     }
 }
@@ -49,39 +91,17 @@ impl Inner {
         node: &NodeId,
         payload: Bytes,
         bound: Duration,
+        unheard: Unheard,
     ) -> Result<Bytes, BackplaneError> {
         if *node == self.options.node {
             return self.request_own(payload, bound).await;
         }
-        let begun = Instant::now();
-        let asked = Asked::new(self, node);
-        let request = Request {
-            id: asked.id,
-            reply_to: self.options.node.to_string(),
-            payload,
-        };
-        let deadline = begun + bound;
-        let sent = timeout_at(deadline, self.send(node, Body::Request(request))).await;
-        let unreachable = || BackplaneError::NodeUnreachable { node: node.clone() };
-        if sent.map_err(|_| BackplaneError::Timeout { waited: bound })?? == 0 {
-            return Err(unreachable());
-        }
-        let reply = tokio::select! {
+        let mut asked = Asked::new(self, node, Instant::now() + bound);
+        let outcome = tokio::select! {
             () = self.closing.cancelled() => return Err(BackplaneError::Closed),
-            () = self.gone(node) => return Err(unreachable()),
-            reply = timeout_at(deadline, asked.reply()) => reply,
+            outcome = timeout(bound, asked.ask(payload, unheard)) => outcome,
         };
-        match reply {
-            Err(_) => Err(BackplaneError::Timeout {
-                waited: begun.elapsed(),
-            }),
-            Ok(None) => Err(BackplaneError::Closed),
-            Ok(Some(reply)) if reply.error.is_empty() => Ok(reply.payload),
-            Ok(Some(reply)) => Err(BackplaneError::NodeFailed {
-                node: node.clone(),
-                reason: reply.error,
-            }),
-        }
+        outcome.map_err(|_| BackplaneError::Timeout { waited: bound })?
     }
 
     async fn request_own(&self, payload: Bytes, bound: Duration) -> Result<Bytes, BackplaneError> {
@@ -98,47 +118,68 @@ impl Inner {
         }
     }
 
-    /// Waits, for a bounded time, until no other node's request is being served: replies that are ready still go out.
-    pub(super) async fn answered_all(&self) {
-        let room = u32::try_from(self.options.served_requests).unwrap_or(u32::MAX);
-        let all = timeout(LAST_REPLIES, self.rpc.room.acquire_many(room)).await;
-        if all.is_err() {
-            debug!("requests of other nodes were left without a reply");
-        }
-    }
-
-    /// Resolves when a node is not alive any more. One that this node has not seen alive is given time to be: it may
-    /// have started between two heartbeats.
-    async fn gone(&self, node: &NodeId) {
+    /// Resolves when a node is not alive any more. It must have been missing for a while: it may have started between two
+    /// heartbeats, or be about to tell a server that forgot.
+    pub(super) async fn gone(&self, node: &NodeId) {
         let mut living = self.nodes.living();
         let patience = self.options.heartbeat_interval.saturating_mul(2);
-        let seen = timeout(patience, living.wait_for(|living| living.contains(node)))
-            .await
-            .map(|seen| seen.is_ok());
-        let gone = match seen {
-            Err(_) => true,
-            Ok(false) => false,
-            Ok(true) => living.wait_for(|living| !living.contains(node)).await.is_ok(),
-        };
-        if !gone {
-            std::future::pending::<()>().await; // no more news: the timeout decides
-        }
-    }
-
-    /// A dead node cancels nothing, and what is served for it must not wait for ever.
-    async fn asking_node_gone(&self, node: Option<&NodeId>) {
-        match node {
-            Some(node) => self.gone(node).await,
-            None => std::future::pending().await,
+        loop {
+            let back = timeout(patience, living.wait_for(|living| living.contains(node))).await;
+            let Ok(news) = back.map(|back| back.is_ok()) else {
+                return;
+            };
+            if !news || living.wait_for(|living| !living.contains(node)).await.is_err() {
+                std::future::pending::<()>().await; // no more news: the timeout decides
+            }
         }
     }
 
     /// Publishes to a node. Returns how many listened.
-    async fn send(&self, node: &NodeId, body: Body) -> Result<u64, BackplaneError> {
+    pub(super) async fn send(
+        &self,
+        node: &NodeId,
+        body: Body,
+        repeat: Repeat,
+    ) -> Result<u64, BackplaneError> {
         let message = NodeMessage { body: Some(body) }.encode_to_vec();
         let mut command = redis::cmd(self.commands.publish());
         command.arg(self.keys.node_channel(node)).arg(message);
-        decode(self.commands.command(&command, Repeat::Never).await?)
+        decode(self.commands.command(&command, repeat).await?)
+    }
+
+    /// Publishes to a node again and again, until `answered` resolves or the node is dead.
+    async fn send_until<T>(
+        &self,
+        node: &NodeId,
+        body: impl Fn() -> Body,
+        unheard: Unheard,
+        answered: impl Future<Output = T>,
+    ) -> Result<T, BackplaneError> {
+        let mut subscribed = self.rpc.subscribed.subscribe();
+        let (mut repeat, mut seek) = (Backoff::between(REPEAT), Backoff::between(SEEK));
+        let unreachable = || BackplaneError::NodeUnreachable { node: node.clone() };
+        let repeating = async {
+            loop {
+                // What was lost is repeated here, and recognised there.
+                let heard = match self.send(node, body(), Repeat::Safe).await {
+                    Ok(0) if unheard == Unheard::GiveUp => return unreachable(),
+                    Ok(listeners) => listeners > 0,
+                    Err(error) if error.is_transient() => false,
+                    Err(error) => return error,
+                };
+                let pause = if heard { &mut repeat } else { &mut seek };
+                tokio::select! {
+                    () = pause.wait() => {}
+                    Ok(()) = subscribed.changed() => {}
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answered => Ok(answer),
+            error = repeating => Err(error),
+            () = self.gone(node) => Err(unreachable()),
+        }
     }
 
     /// Takes a push on this node's channel. Never waits.
@@ -150,88 +191,28 @@ impl Inner {
         match message.body {
             None => {} // a probe
             Some(Body::Request(request)) => self.take_request(request),
-            Some(Body::Reply(reply)) => {
-                if let Some(waiting) = self.rpc.waiting.lock().remove(&reply.id) {
-                    let _ = waiting.send(reply); // the caller may have stopped waiting
-                }
-            }
-            Some(Body::Cancel(Cancel { id, reply_to })) => {
-                if let Some(serving) = self.rpc.serving.lock().remove(&(reply_to, id)) {
-                    serving.cancel();
-                }
-            }
+            Some(Body::Reply(reply)) => self.rpc.take_reply(reply),
+            Some(Body::Cancel(cancel)) => self.take_cancel(cancel),
         }
     }
 
-    fn take_request(self: &Arc<Self>, request: Request) {
-        let Ok(room) = Arc::clone(&self.rpc.room).try_acquire_owned() else {
-            warn!("too many requests of other nodes"); // theirs run into their timeouts
-            return;
+    /// Tells a node that nobody waits for its reply any more, until it has heard. What it took for the reply must not be
+    /// lost with it.
+    async fn cancel(self: Arc<Self>, node: NodeId, id: u64, heard: oneshot::Receiver<()>) {
+        let cancel = || {
+            Body::Cancel(Cancel {
+                id,
+                reply_to: self.options.node.to_string(),
+            })
         };
-        let cancelled = CancellationToken::new();
-        let key = (request.reply_to.clone(), request.id);
-        self.rpc.serving.lock().insert(key, cancelled.clone());
-        self.tasks.spawn(Arc::clone(self).serve(request, cancelled, room));
-    }
-
-    async fn serve(
-        self: Arc<Self>,
-        request: Request,
-        cancelled: CancellationToken,
-        _room: OwnedSemaphorePermit,
-    ) {
-        let Request {
-            id,
-            reply_to,
-            payload,
-        } = request;
-        let served = async {
-            match self.service() {
-                Some(service) => service.serve(payload.clone()).await,
-                None => Err("the node does not serve requests yet".to_owned()),
+        let telling = self.send_until(&node, cancel, Unheard::Wait, heard);
+        tokio::select! {
+            () = self.closing.cancelled() => {}
+            told = timeout(CANCELLING, telling) => if !matches!(told, Ok(Ok(_))) {
+                debug!(%node, "a cancellation was not heard");
             }
-        };
-        let asking = NodeId::parse(&reply_to).ok();
-        let outcome = tokio::select! {
-            () = self.closing.cancelled() => None,
-            () = cancelled.cancelled() => None,
-            () = self.asking_node_gone(asking.as_ref()) => None,
-            outcome = served => Some(outcome),
-        };
-        self.rpc.serving.lock().remove(&(reply_to.clone(), id));
-        let (Some(outcome), Some(node)) = (outcome, asking) else {
-            return;
-        };
-        let reply = match outcome {
-            Ok(payload) => Reply {
-                id,
-                payload,
-                error: String::new(),
-            },
-            Err(error) if error.is_empty() => Reply {
-                id,
-                error: "failed".to_owned(),
-                ..Reply::default()
-            },
-            Err(error) => Reply {
-                id,
-                error,
-                ..Reply::default()
-            },
-        };
-        let answer = reply.payload.clone();
-        let heard = match self.send(&node, Body::Reply(reply)).await {
-            Ok(listeners) => listeners > 0,
-            // It may have been sent after all: what was taken must not be handed out twice.
-            Err(BackplaneError::Timeout { .. }) => true,
-            Err(error) => {
-                debug!(%error, "reply could not be sent");
-                false
-            }
-        };
-        if !heard && let Some(service) = self.service() {
-            service.undelivered(payload, answer);
         }
+        self.rpc.waiting.lock().remove(&id);
     }
 }
 
@@ -240,43 +221,70 @@ struct Asked {
     inner: Arc<Inner>,
     node: NodeId,
     id: u64,
-    reply: Mutex<Option<oneshot::Receiver<Reply>>>,
+    deadline: Instant,
+    reply: oneshot::Receiver<Reply>,
+    /// Whether the other node may have it.
+    sent: bool,
 }
 
 impl Asked {
-    fn new(inner: &Arc<Inner>, node: &NodeId) -> Self {
+    fn new(inner: &Arc<Inner>, node: &NodeId, deadline: Instant) -> Self {
         let id = inner.rpc.next.fetch_add(1, Ordering::Relaxed);
         let (replied, reply) = oneshot::channel();
-        inner.rpc.waiting.lock().insert(id, replied);
+        inner.rpc.waiting.lock().insert(id, Waiting::Reply(replied));
         Self {
             inner: Arc::clone(inner),
             node: node.clone(),
             id,
-            reply: Mutex::new(Some(reply)),
+            deadline,
+            reply,
+            sent: false,
         }
     }
 
-    async fn reply(&self) -> Option<Reply> {
-        let reply = self.reply.lock().take()?;
-        reply.await.ok()
+    async fn ask(&mut self, payload: Bytes, unheard: Unheard) -> Result<Bytes, BackplaneError> {
+        self.sent = true;
+        let (inner, id, deadline) = (&self.inner, self.id, self.deadline);
+        let request = || {
+            // Anew for each try: the server's clock may have been set.
+            let left = deadline.saturating_duration_since(Instant::now());
+            Body::Request(Request {
+                id,
+                reply_to: inner.options.node.to_string(),
+                payload: payload.clone(),
+                deadline: inner.commands.clock().deadline(left),
+            })
+        };
+        let replied = inner
+            .send_until(&self.node, request, unheard, &mut self.reply)
+            .await;
+        // Nobody is left to be told: it was answered, or the node is dead.
+        self.sent = !matches!(replied, Ok(_) | Err(BackplaneError::NodeUnreachable { .. }));
+        let reply = replied?.map_err(|_| BackplaneError::Closed)?;
+        if reply.error.is_empty() && !reply.cancelled {
+            return Ok(reply.payload);
+        }
+        Err(BackplaneError::NodeFailed {
+            node: self.node.clone(),
+            reason: reply.error,
+        })
     }
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        let unanswered = self.inner.rpc.waiting.lock().remove(&self.id).is_some();
-        if !unanswered || self.inner.closing.is_cancelled() {
+        let mut waiting = self.inner.rpc.waiting.lock();
+        if !self.sent || self.inner.closing.is_cancelled() {
+            waiting.remove(&self.id);
             return;
         }
-        let (inner, node, id) = (Arc::clone(&self.inner), self.node.clone(), self.id);
-        self.inner.tasks.spawn(async move {
-            let cancel = Cancel {
-                id,
-                reply_to: inner.options.node.to_string(),
-            };
-            if let Err(error) = inner.send(&node, Body::Cancel(cancel)).await {
-                debug!(%error, "cancellation could not be sent");
-            }
-        });
+        // Also where the reply has just come: nobody has taken it.
+        let (cancelled, heard) = oneshot::channel();
+        waiting.insert(self.id, Waiting::Cancelled(cancelled));
+        drop(waiting);
+        let inner = Arc::clone(&self.inner);
+        self.inner
+            .tasks
+            .spawn(inner.cancel(self.node.clone(), self.id, heard));
     }
 }

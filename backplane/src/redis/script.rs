@@ -61,6 +61,7 @@ pub(super) enum Name {
     Parked,
     Census,
     Present,
+    LookUp,
 }
 
 const LOG: &str = include_str!("scripts/log.lua");
@@ -104,7 +105,7 @@ const OPERATIONS: [(Name, &str, &str); 19] = [
 const MESSAGES: usize = 7;
 
 /// Scripts that are called by themselves.
-const SINGLE: [(Name, &str); 12] = [
+const SINGLE: [(Name, &str); 13] = [
     (Name::Renew, include_str!("scripts/renew.lua")),
     (Name::Extent, include_str!("scripts/extent.lua")),
     (Name::Read, include_str!("scripts/read.lua")),
@@ -117,6 +118,7 @@ const SINGLE: [(Name, &str); 12] = [
     (Name::Parked, include_str!("scripts/parked.lua")),
     (Name::Census, include_str!("scripts/census.lua")),
     (Name::Present, include_str!("scripts/present.lua")),
+    (Name::LookUp, include_str!("scripts/lookup.lua")),
 ];
 
 impl Name {
@@ -318,20 +320,17 @@ pub(super) struct HubScripts {
 }
 
 impl HubScripts {
-    /// Who owns the connection now, and whether this call made it so; nothing where it was closed.
-    pub(super) async fn claim(
-        &self,
-        id: &ConnectionId,
-        user: Option<&UserId>,
-    ) -> Result<Option<(String, bool)>, BackplaneError> {
+    /// A claim of a connection whose id was made up in `epoch`.
+    pub(super) fn claim_call(&self, id: &ConnectionId, user: Option<&UserId>, epoch: &str) -> Invocation {
         let keys = vec![
             self.keys.log(),
             self.keys.connection(id),
             self.keys.node(&self.node),
             self.keys.closed(id),
         ];
-        let call = self.own(Name::Claim, keys, id).arg(user_text(user));
-        decode(self.writer.carry_out(call, Patience::Short).await?)
+        self.own(Name::Claim, keys, id)
+            .arg(user_text(user))
+            .arg(epoch.to_owned())
     }
 
     /// Where the connection begins to receive, as a member of `joined` too, and its user's groups; nothing where this node does not own it.

@@ -1,11 +1,13 @@
 //! Resumable connections: what is written down of them, and giving them up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use prost::Message as _;
+use redis::Value;
 use tokio::time::Instant;
 
 use super::RedisBackplane;
@@ -98,15 +100,24 @@ fn checkpoint_arguments(call: Invocation, checkpoint: &Checkpoint) -> Invocation
 
 impl Inner {
     async fn look_up(&self, hub: &Hub, id: &ConnectionId) -> Result<Option<Listing>, BackplaneError> {
-        let mut command = redis::cmd("HMGET");
-        command
-            .arg(hub.scripts.keys.connection(id))
-            .arg(&["node", "version", "user", "state"]);
-        let answer: (Option<String>, Option<u64>, Option<String>, Option<Vec<u8>>) =
-            decode(self.commands.command(&command, Repeat::Safe).await?)?;
-        let (Some(node), version, user, state) = answer else {
+        let keys = &hub.scripts.keys;
+        let keys = vec![keys.log(), keys.connection(id), keys.closed(id)];
+        let script = Invocation::new(Name::LookUp, keys);
+        let answer = self.commands.script(&script, Repeat::Safe).await?;
+        if answer == Value::Nil {
             return Ok(None);
-        };
+        }
+        if matches!(&answer, Value::Array(items) if items.len() == 2) {
+            let (epoch, age): (String, u64) = decode(answer)?;
+            let settled = self.options.settled(epoch == hub.first_epoch.as_str());
+            return if Duration::from_millis(age) < settled {
+                Err(BackplaneError::Unsettled)
+            } else {
+                Ok(None)
+            };
+        }
+        let (node, version, user, state): (String, Option<u64>, Option<String>, Option<Vec<u8>>) =
+            decode(answer)?;
         let owner = (!node.is_empty()).then(|| NodeId::parse(node)).transpose();
         Ok(Some(Listing {
             owner: owner.map_err(|_| malformed("the id of an owner"))?,

@@ -91,6 +91,7 @@ impl Subscription {
         subscription
             .subscribe(std::slice::from_ref(&subscription.probe))
             .await?;
+        inner.rpc.resubscribed();
         let hubs = inner.hubs_of(shard);
         for hub in &hubs {
             hub.local.lock().unsubscribed();

@@ -32,6 +32,11 @@ impl Waiters {
         }
     }
 
+    /// The epoch that the lane is in.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.state.lock().epoch.clone()
+    }
+
     /// Resolves when the lane has come past `place`, or fails when it never will.
     pub(super) fn wait(&self, place: Place) -> oneshot::Receiver<()> {
         let (reached, wait) = oneshot::channel();

@@ -9,10 +9,12 @@ mod lane;
 mod life;
 mod nodes;
 mod operators;
+mod requests;
 mod retention;
 mod roster;
 mod server;
 mod sessions;
+mod settling;
 #[path = "../support/mod.rs"]
 mod support;
 

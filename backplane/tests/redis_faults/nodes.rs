@@ -9,7 +9,7 @@ use hubcast_backplane::conformance::{Recorder, Witness, eventually, group, open,
 use hubcast_backplane::redis::RedisBackplane;
 use hubcast_backplane::{
     Backplane, BackplaneError, Claim, ConnectionRecord, GroupName, HubName, HubOptions, LogRead, NodeService,
-    Status, Topic,
+    Status, Topic, Unheard,
 };
 use tokio::time::Instant;
 
@@ -277,7 +277,9 @@ async fn a_request_ends_when_the_asked_node_dies() {
         });
     });
     is_frozen.recv().await.unwrap();
-    let asked = asking.request(&node, Bytes::new(), Duration::from_secs(25)).await;
+    let asked = asking
+        .request(&node, Bytes::new(), Duration::from_secs(25), Unheard::Wait)
+        .await;
     assert!(
         matches!(asked, Err(BackplaneError::NodeUnreachable { .. })),
         "{asked:?}"

@@ -39,7 +39,7 @@ macro_rules! all_rules {
             requests:
                 a_request_gets_its_reply,
                 a_failure_is_told,
-                an_unknown_node_is_unreachable_at_once,
+                an_unknown_node_is_unreachable,
                 a_request_ends_at_its_timeout,
                 a_dropped_request_is_cancelled,
                 nodes_know_each_other;

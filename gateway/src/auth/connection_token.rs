@@ -1,18 +1,22 @@
 //! The secret that a client gets from negotiate and shows on every later request.
 //!
 //! Negotiate stores nothing: the token itself says which connection it may create and until when, under a MAC keyed by
-//! the cluster's secret, so every node accepts it. That it creates its connection only once is the directory's matter.
+//! the cluster's secret, so every node accepts it. That it creates its connection only once is the directory's matter, and
+//! for a directory that has forgotten, the token says in which epoch of the hub it was issued. Times are the cluster's:
+//! nodes' own clocks may differ.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::{constant_time, hmac, rand};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hubcast_backplane::{ConnectionId, HubName};
+use hubcast_backplane::{ConnectionId, Epoch, HubName};
+
+use super::resume_point::{PART_BYTES, hash};
 
 const ID_BYTES: usize = 16;
 const TIME_BYTES: usize = 8;
-const BODY_BYTES: usize = 1 + ID_BYTES + TIME_BYTES;
+const BODY_BYTES: usize = 1 + ID_BYTES + TIME_BYTES + PART_BYTES;
 const MAC_BYTES: usize = 16;
 
 /// The connection id is separate from the token (negotiate version 1).
@@ -44,6 +48,15 @@ pub(crate) struct ConnectionToken {
     pub(crate) creates_within: Option<Duration>,
     /// Whether stateful reconnect was agreed on.
     pub(crate) stateful: bool,
+    /// The beginning of a hash of the epoch in which it was issued.
+    epoch: [u8; PART_BYTES],
+}
+
+impl ConnectionToken {
+    /// Whether it was issued in this epoch of its hub: then no other one has seen its connection.
+    pub(crate) fn is_of(&self, epoch: &Epoch) -> bool {
+        self.epoch == hash(epoch)
+    }
 }
 
 /// Why a token was refused.
@@ -82,15 +95,17 @@ impl TokenSigner {
         }
     }
 
-    /// A fresh connection id and its token, which may create the connection for `life`.
+    /// A fresh connection id and its token, which may create the connection until a time of the cluster. `epoch`: the hub's
+    /// present one.
     pub(crate) fn issue(
         &self,
         hub: &HubName,
-        life: Duration,
+        until: SystemTime,
+        epoch: Option<&Epoch>,
         kind: TokenKind,
     ) -> Result<(ConnectionId, String), TokenError> {
         let random = random_bytes()?;
-        let expires = now_millis().saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX));
+        let expires = millis(until);
         let mut body = Vec::with_capacity(BODY_BYTES + MAC_BYTES);
         body.push(match kind {
             TokenKind::Same => KIND_SAME,
@@ -99,6 +114,7 @@ impl TokenSigner {
         });
         body.extend_from_slice(&random);
         body.extend_from_slice(&expires.to_be_bytes());
+        body.extend_from_slice(&epoch.map(hash).unwrap_or_default());
         let mac = self.mac(hub, &body);
         body.extend_from_slice(&mac);
         let token = URL_SAFE_NO_PAD.encode(&body);
@@ -109,24 +125,31 @@ impl TokenSigner {
         Ok((id, token))
     }
 
-    /// Reads a token of `hub`.
-    pub(crate) fn read(&self, hub: &HubName, token: &str) -> Result<ConnectionToken, TokenError> {
+    /// Reads a token of `hub`, at a time of the cluster.
+    pub(crate) fn read(
+        &self,
+        hub: &HubName,
+        token: &str,
+        now: SystemTime,
+    ) -> Result<ConnectionToken, TokenError> {
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| TokenError::Forged)?;
         let (body, mac) = bytes.split_at_checked(BODY_BYTES).ok_or(TokenError::Forged)?;
         constant_time::verify_slices_are_equal(mac, &self.mac(hub, body)).map_err(|_| TokenError::Forged)?;
         let (kind, rest) = body.split_first().ok_or(TokenError::Forged)?;
-        let (random, expires) = rest.split_at_checked(ID_BYTES).ok_or(TokenError::Forged)?;
+        let (random, rest) = rest.split_at_checked(ID_BYTES).ok_or(TokenError::Forged)?;
+        let (expires, epoch) = rest.split_at_checked(TIME_BYTES).ok_or(TokenError::Forged)?;
         let expires = u64::from_be_bytes(expires.try_into().map_err(|_| TokenError::Forged)?);
         let id = match *kind {
             KIND_SEPARATE | KIND_STATEFUL => id_from(random)?,
             KIND_SAME => ConnectionId::parse(token).map_err(|_| TokenError::Forged)?,
             _ => return Err(TokenError::Forged),
         };
-        let creates_within = expires.checked_sub(now_millis()).map(Duration::from_millis);
+        let creates_within = expires.checked_sub(millis(now)).map(Duration::from_millis);
         Ok(ConnectionToken {
             id,
             creates_within,
             stateful: *kind == KIND_STATEFUL,
+            epoch: epoch.try_into().map_err(|_| TokenError::Forged)?,
         })
     }
 
@@ -159,9 +182,8 @@ impl TokenSigner {
     }
 }
 
-/// Wall-clock time, because the token is read by other machines.
-fn now_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -176,42 +198,50 @@ mod tests {
     #[test]
     fn a_token_is_read_by_every_node_with_the_secret_and_by_nobody_else() {
         let signer = TokenSigner::new(b"secret");
+        let (now, epoch) = (SystemTime::now(), Epoch::new("first"));
+        let until = now + Duration::from_secs(15);
         let (id, token) = signer
-            .issue(&hub("chat"), Duration::from_secs(15), TokenKind::Separate)
+            .issue(&hub("chat"), until, Some(&epoch), TokenKind::Separate)
             .unwrap();
         assert_eq!(id.as_str().len(), 22);
         assert_ne!(id.as_str(), token);
-        let read = TokenSigner::new(b"secret").read(&hub("chat"), &token).unwrap();
+        let read = TokenSigner::new(b"secret")
+            .read(&hub("chat"), &token, now)
+            .unwrap();
         assert_eq!(read.id, id);
-        assert!(read.creates_within.unwrap() <= Duration::from_secs(15));
+        assert_eq!(read.creates_within, Some(Duration::from_secs(15)));
+        assert!(read.is_of(&epoch) && !read.is_of(&Epoch::new("second")));
         assert_eq!(
-            TokenSigner::new(b"other").read(&hub("chat"), &token),
+            TokenSigner::new(b"other").read(&hub("chat"), &token, now),
             Err(TokenError::Forged)
         );
         assert_eq!(
-            signer.read(&hub("news"), &token),
+            signer.read(&hub("news"), &token, now),
             Err(TokenError::Forged),
             "a token is for one hub"
         );
         assert_eq!(
-            signer.read(&hub("chat"), id.as_str()),
+            signer.read(&hub("chat"), id.as_str(), now),
             Err(TokenError::Forged),
             "the id is not the token"
         );
         for text in ["", "A", "not base64!", &token[1..], &format!("{token}A")] {
-            assert_eq!(signer.read(&hub("chat"), text), Err(TokenError::Forged), "{text}");
+            assert_eq!(
+                signer.read(&hub("chat"), text, now),
+                Err(TokenError::Forged),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn an_old_token_creates_nothing_and_version_0_has_one_name() {
         let signer = TokenSigner::new(b"secret");
-        let (id, token) = signer
-            .issue(&hub("chat"), Duration::ZERO, TokenKind::Same)
-            .unwrap();
+        let now = SystemTime::now();
+        let (id, token) = signer.issue(&hub("chat"), now, None, TokenKind::Same).unwrap();
         assert_eq!(id.as_str(), token);
-        std::thread::sleep(Duration::from_millis(5));
-        let read = signer.read(&hub("chat"), &token).unwrap();
+        let later = now + Duration::from_millis(5);
+        let read = signer.read(&hub("chat"), &token, later).unwrap();
         assert_eq!((read.id, read.creates_within), (id, None));
     }
 }

@@ -10,7 +10,7 @@ use hubcast_backplane::{Epoch, HubName, Offset, Position};
 
 use super::TokenError;
 
-const PART_BYTES: usize = 8;
+pub(super) const PART_BYTES: usize = 8;
 const BODY_BYTES: usize = 2 * PART_BYTES;
 
 /// A place that a client has shown.
@@ -75,7 +75,8 @@ impl PointSigner {
     }
 }
 
-fn hash(epoch: &Epoch) -> [u8; PART_BYTES] {
+/// The beginning of a hash of the epoch.
+pub(super) fn hash(epoch: &Epoch) -> [u8; PART_BYTES] {
     first(digest::digest(&digest::SHA256, epoch.as_str().as_bytes()).as_ref())
 }
 

@@ -1,6 +1,7 @@
 //! What nodes say to each other about their connections. Readers ignore unknown fields, writers only add.
 
 use bytes::Bytes;
+use hubcast_backplane::HubName;
 
 /// A request to the owner of a connection.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -48,7 +49,11 @@ pub(super) mod ask {
     use bytes::Bytes;
 
     #[derive(Clone, PartialEq, prost::Message)]
-    pub(crate) struct Poll {}
+    pub(crate) struct Poll {
+        /// When it is to be answered, in the cluster's time (milliseconds since 1970).
+        #[prost(uint64, tag = "1")]
+        pub(crate) until: u64,
+    }
 
     /// Give a stateful session up: its client has come back elsewhere.
     #[derive(Clone, PartialEq, prost::Message)]
@@ -139,6 +144,21 @@ pub(super) struct NodeReply {
     /// For `Invoke`: whether the body, the result, is MessagePack instead of JSON.
     #[prost(bool, tag = "4")]
     pub(super) packed: bool,
+    /// For `Poll`: what the body was taken from.
+    #[prost(message, optional, tag = "5")]
+    pub(super) source: Option<Source>,
+}
+
+/// Where what a poll took goes back to when nobody gets it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Source {
+    #[prost(string, tag = "1")]
+    pub(super) hub: String,
+    #[prost(string, tag = "2")]
+    pub(super) connection: String,
+    /// Number of the taking.
+    #[prost(uint64, tag = "3")]
+    pub(super) taking: u64,
 }
 
 /// The owner's answer, in terms of HTTP: the same whether the owner is this node or another.
@@ -152,6 +172,8 @@ pub(crate) struct Answer {
     pub(crate) early: Vec<Bytes>,
     /// Whether a client's result is MessagePack instead of JSON.
     pub(crate) packed: bool,
+    /// For data of a poll: which taking from the session it was.
+    pub(crate) taking: Option<u64>,
 }
 
 impl Answer {
@@ -182,17 +204,25 @@ impl From<NodeReply> for Answer {
             body: reply.body,
             early: reply.early,
             packed: reply.packed,
+            taking: None, // it is here
         }
     }
 }
 
-impl From<Answer> for NodeReply {
-    fn from(answer: Answer) -> Self {
+impl NodeReply {
+    /// The answer about a connection.
+    pub(super) fn of(answer: Answer, hub: &HubName, connection: String) -> Self {
+        let source = |taking| Source {
+            hub: hub.to_string(),
+            connection,
+            taking,
+        };
         Self {
             status: u32::from(answer.status),
             body: answer.body,
             early: answer.early,
             packed: answer.packed,
+            source: answer.taking.map(source),
         }
     }
 }

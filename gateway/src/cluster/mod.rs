@@ -4,10 +4,10 @@ mod message;
 mod serve;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use hubcast_backplane::{BackplaneError, ConnectionId, GroupName, NodeId, UserId};
+use hubcast_backplane::{BackplaneError, ConnectionId, GroupName, NodeId, Unheard, UserId};
 use prost::Message as _;
 
 use crate::auth::Identity;
@@ -21,8 +21,11 @@ use message::{Ask, NodeReply, NodeRequest, ask};
 pub(crate) use message::Answer;
 pub(crate) use serve::ServeNode;
 
-/// How long the owner may take for what it can answer at once. A POST waits for room in the session's inbox.
+/// How long the owner may take for what it can answer at once.
 const PROMPT: Duration = Duration::from_secs(15);
+
+/// How much later than a poll's own end its answer may come.
+const POLL_GRACE: Duration = Duration::from_secs(3);
 
 /// How long an owner may take to give a session up before it is shut out. Clients try to resume once, and wait.
 const HAND_OVER: Duration = Duration::from_secs(2);
@@ -50,10 +53,14 @@ impl<'a> Forward<'a> {
         }
     }
 
-    /// A GET of a long-polling client.
-    pub(crate) async fn poll(&self) -> Result<Answer, BackplaneError> {
-        let patience = self.hub.options().timeouts.long_poll.saturating_add(PROMPT);
-        self.ask(Ask::Poll(ask::Poll {}), ForwardLabel::Poll, patience)
+    /// A GET of a long-polling client, which the owner is to answer in time.
+    pub(crate) async fn poll(&self, patience: Duration) -> Result<Answer, BackplaneError> {
+        let until = self.hub.shared().backplane().now() + patience;
+        let until = until.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let poll = Ask::Poll(ask::Poll {
+            until: u64::try_from(until).unwrap_or(u64::MAX),
+        });
+        self.ask(poll, ForwardLabel::Poll, patience.saturating_add(POLL_GRACE))
             .await
     }
 
@@ -63,15 +70,15 @@ impl<'a> Forward<'a> {
             .await
     }
 
-    /// A POST.
-    pub(crate) async fn receive(&self, body: Bytes) -> Result<Answer, BackplaneError> {
-        self.ask(Ask::Receive(ask::Receive { body }), ForwardLabel::Post, PROMPT)
+    /// A POST, which waits for room in the session's inbox.
+    pub(crate) async fn receive(&self, body: Bytes, patience: Duration) -> Result<Answer, BackplaneError> {
+        self.ask(Ask::Receive(ask::Receive { body }), ForwardLabel::Post, patience)
             .await
     }
 
     /// A DELETE.
-    pub(crate) async fn delete(&self) -> Result<Answer, BackplaneError> {
-        self.ask(Ask::Delete(ask::Delete {}), ForwardLabel::Delete, PROMPT)
+    pub(crate) async fn delete(&self, patience: Duration) -> Result<Answer, BackplaneError> {
+        self.ask(Ask::Delete(ask::Delete {}), ForwardLabel::Delete, patience)
             .await
     }
 
@@ -106,12 +113,16 @@ impl<'a> Forward<'a> {
             user: self.user.map(ToString::to_string),
             ask: Some(ask),
         };
+        let unheard = match &request.ask {
+            Some(Ask::HandOver(_)) => Unheard::GiveUp, // an owner that does not hear is shut out
+            _ => Unheard::Wait,
+        };
         let payload = Bytes::from(request.encode_to_vec());
         let reply = self
             .hub
             .shared()
             .backplane()
-            .request(self.owner, payload, patience)
+            .request(self.owner, payload, patience, unheard)
             .await?;
         let reply = NodeReply::decode(reply).map_err(|error| BackplaneError::Malformed {
             what: error.to_string(),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -47,25 +48,25 @@ impl NodeService for ServeNode {
             return std::future::ready(Err(format!("hub {:?} is not served here", request.hub))).boxed();
         };
         async move {
+            let connection = request.connection.clone();
             let answer = answer(&hub, request).await?;
-            Ok(Bytes::from(NodeReply::from(answer).encode_to_vec()))
+            let reply = NodeReply::of(answer, hub.name(), connection);
+            Ok(Bytes::from(reply.encode_to_vec()))
         }
         .boxed()
     }
 
-    fn undelivered(&self, request: Bytes, reply: Bytes) {
-        let (Ok(request), Ok(reply)) = (NodeRequest::decode(request), NodeReply::decode(reply)) else {
-            return;
+    fn undelivered(&self, reply: Bytes) -> bool {
+        let Ok(reply) = NodeReply::decode(reply) else {
+            return false;
         };
-        if !matches!(request.ask, Some(Ask::Poll(_))) || reply.body.is_empty() {
-            return;
-        }
-        let session = ConnectionId::parse(&request.connection)
+        let Some(source) = reply.source else { return false };
+        let session = ConnectionId::parse(&source.connection)
             .ok()
-            .and_then(|connection| self.hub(&request.hub)?.registry().find(&connection));
-        if let Some(session) = session {
-            session.put_back(reply.body); // the client polls again, on a node that lives
-        }
+            .and_then(|connection| self.hub(&source.hub)?.registry().find(&connection));
+        let Some(session) = session else { return false };
+        session.give_back(reply.body, source.taking); // the client polls again, on a node that lives
+        true
     }
 
     fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord) {
@@ -131,7 +132,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         return Ok(owned::other_user());
     }
     Ok(match ask {
-        Ask::Poll(_) => owned::poll(&session).await,
+        Ask::Poll(poll) => owned::poll(&session, time_left(hub, poll.until)).await,
         Ask::Receive(receive) => owned::receive(&session, receive.body).await,
         Ask::YieldPoll(_) => owned::yield_poll(&session),
         Ask::Delete(_) => owned::delete(&session),
@@ -153,6 +154,14 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         }
         Ask::Group(_) | Ask::Invoke(_) | Ask::Carry(_) | Ask::Close(_) => Answer::status(200), // served above
     })
+}
+
+/// How long a poll may wait that is to be answered at a time of the cluster.
+fn time_left(hub: &HubRuntime, until: u64) -> Duration {
+    let most = hub.options().timeouts.long_poll;
+    let until = UNIX_EPOCH + Duration::from_millis(until);
+    let left = until.duration_since(hub.shared().backplane().now());
+    left.unwrap_or_default().min(most)
 }
 
 /// Asks a client of this node. The asking node's patience bounds it: it drops the request.

@@ -5,6 +5,7 @@ mod find;
 mod sockets;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ws::WebSocket;
@@ -13,9 +14,11 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use hubcast_backplane::{BackplaneError, ConnectionId, NodeId};
+use tokio::time::{Instant, sleep};
 
-use self::find::{Found, Wanted};
+use self::find::{Found, Missed, Wanted, persist};
 pub(crate) use self::sockets::endpoint as socket_endpoint;
 use super::admit::admit;
 use super::request::{BodyError, Query, Wish, read_body};
@@ -27,6 +30,11 @@ use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
 use crate::session::{Claimant, CloseReason, Restored, Session, restore};
 use crate::telemetry::labels::{LimitLabel, RejectLabel, ResumeKind, ResumeOutcome};
 use crate::transport::{Detached, Reservation, serve_resumable, serve_websocket, sse_stream, upgrade_limits};
+
+/// How long a POST or DELETE waits for an owner that can't be reached: it would end its client.
+const SENDING: Duration = Duration::from_secs(30);
+/// Time until a poll whose owner could not be reached looks for it again.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// One request to a hub, authenticated.
 struct Asked {
@@ -129,19 +137,30 @@ impl Asked {
         Ok(newcomer.session)
     }
 
-    /// The session of a connection that lost its socket, wherever it was. `None` where there is no such connection.
+    /// The session of a connection that lost its socket, wherever it was. `None` where there is no such connection. Clients
+    /// try this once: while it can't be told, they wait.
     async fn bring_back(
         &self,
         id: &ConnectionId,
         claimant: Claimant,
     ) -> Result<Option<Arc<Session>>, Refusal> {
+        let until = Instant::now() + self.hub.options().timeouts.disconnect;
+        let attempt = || self.try_to_bring_back(id, claimant.clone()).boxed();
+        Ok(persist(until, attempt).await?)
+    }
+
+    async fn try_to_bring_back(
+        &self,
+        id: &ConnectionId,
+        claimant: Claimant,
+    ) -> Result<Option<Arc<Session>>, Missed> {
         if let Some(session) = self.hub.registry().find(id)
             && session.connection().transport() == Some(Transport::WebSockets)
         {
             if let Claimant::User(user) = &claimant
                 && session.connection().user() != user.as_ref()
             {
-                return Err(reply::answer(owned::other_user()).into());
+                return Err(Refusal::from(reply::answer(owned::other_user())).into());
             }
             if let Some(session) = self.resumed_here(session).await? {
                 return Ok(Some(session));
@@ -149,9 +168,9 @@ impl Asked {
         }
         let restoring = restore(Arc::clone(&self.hub), id.clone(), claimant);
         let Ok(restored) = self.hub.shared().tasks().spawn(restoring).await else {
-            return Err(StatusCode::INTERNAL_SERVER_ERROR.into());
+            return Err(Refusal::from(StatusCode::INTERNAL_SERVER_ERROR).into());
         };
-        match restored.map_err(unreachable_owner)? {
+        match restored? {
             Restored::Session(session) => {
                 let user = session.connection().user();
                 session.occupy(self.app.gate().count(user, &self.parts));
@@ -159,23 +178,20 @@ impl Asked {
                 expiry::watch(&session);
                 Ok(Some(session))
             }
-            Restored::OtherUser => Err(reply::answer(owned::other_user()).into()),
-            Restored::Unknown => Err(self.unknown().into()),
-            Restored::Busy => Err(StatusCode::CONFLICT.into()),
+            Restored::OtherUser => Err(Refusal::from(reply::answer(owned::other_user())).into()),
+            Restored::Unknown => Err(Refusal::from(self.unknown()).into()),
+            Restored::Busy => Err(Refusal::from(StatusCode::CONFLICT).into()),
             Restored::Absent => Ok(None),
         }
     }
 
     /// A session of this node whose client comes back. `None` when it is no longer this node's.
-    async fn resumed_here(&self, session: Arc<Session>) -> Result<Option<Arc<Session>>, Refusal> {
+    async fn resumed_here(&self, session: Arc<Session>) -> Result<Option<Arc<Session>>, Missed> {
         let Some(version) = session.version() else {
-            return Err(StatusCode::CONFLICT.into());
+            return Err(Refusal::from(StatusCode::CONFLICT).into());
         };
         let backplane = self.hub.shared().backplane();
-        let listing = backplane
-            .look_up(self.hub.name(), session.id())
-            .await
-            .map_err(unreachable_owner)?;
+        let listing = backplane.look_up(self.hub.name(), session.id()).await?;
         if listing.is_none_or(|listing| listing.version != version || listing.owner.is_none()) {
             session.close(CloseReason::Moved); // others took it while this node was paused
         } else if !session.can_rewind() {
@@ -187,7 +203,7 @@ impl Asked {
             return Ok(Some(session));
         }
         if !session.has_moved() {
-            return Err(self.unknown().into()); // it is saying goodbye, and must not come back
+            return Err(Refusal::from(self.unknown()).into()); // it is saying goodbye, and must not come back
         }
         session.ended().await;
         Ok(None)
@@ -204,15 +220,35 @@ impl Asked {
 
     async fn poll(self) -> Result<Response, Refusal> {
         let token = self.required_token()?;
-        let answer = match self.find(&token, Wanted::Any).await? {
-            Found::Here(session) => owned::poll(&session).await,
-            Found::New(newcomer) => owned::poll(&newcomer.session).await,
-            Found::Elsewhere(owner) => self
-                .poll_elsewhere(&owner, &token.id)
-                .await
-                .map_err(unreachable_owner)?,
-        };
-        Ok(reply::answer(answer))
+        let patience = self.hub.options().timeouts.long_poll;
+        let end = Instant::now() + patience;
+        let left = || end.saturating_duration_since(Instant::now());
+        let as_newcomer = self.until(&token, patience);
+        loop {
+            let until = if self.exists(&token) { end } else { as_newcomer };
+            let found = persist(until, || self.find(&token, Wanted::Any).boxed()).await;
+            let missed = match found {
+                Ok(Found::Here(session)) => return Ok(reply::answer(owned::poll(&session, left()).await)),
+                Ok(Found::New(newcomer)) => {
+                    return Ok(reply::answer(owned::poll(&newcomer.session, left()).await));
+                }
+                Ok(Found::Elsewhere(owner)) => match self.poll_elsewhere(&owner, &token.id, left()).await {
+                    Ok(answer) => return Ok(reply::answer(answer)),
+                    Err(error) => error.into(),
+                },
+                Err(missed) => missed,
+            };
+            match missed {
+                // Its client loses nothing by polling again, and would give up after an error.
+                Missed::Unsure if self.exists(&token) => {
+                    if left().is_zero() {
+                        return Ok(reply::answer(Answer::status(200)));
+                    }
+                    sleep(LOOK_AGAIN).await;
+                }
+                missed => return Err(missed.into()),
+            }
+        }
     }
 
     /// A node that leaves does not cut off the polls of connections that stay: it has their owners answer.
@@ -220,9 +256,10 @@ impl Asked {
         &self,
         owner: &NodeId,
         connection: &ConnectionId,
+        patience: Duration,
     ) -> Result<Answer, BackplaneError> {
         let forward = self.forward(owner, connection);
-        let polling = forward.poll();
+        let polling = forward.poll(patience);
         tokio::pin!(polling);
         tokio::select! {
             answer = &mut polling => return answer,
@@ -234,17 +271,15 @@ impl Asked {
 
     async fn send(self, body: Body) -> Result<Response, Refusal> {
         let token = self.required_token()?;
+        let end = Instant::now() + SENDING;
         // Looked up before the body is read: nothing is allocated for strangers.
-        let found = self.find(&token, Wanted::Any).await?;
+        let until = self.until(&token, SENDING);
+        let found = persist(until, || self.find(&token, Wanted::Any).boxed()).await?;
         let body = self.read(body).await?;
         let answer = match found {
             Found::Here(session) => owned::receive(&session, body).await,
             Found::New(newcomer) => owned::receive(&newcomer.session, body).await,
-            Found::Elsewhere(owner) => self
-                .forward(&owner, &token.id)
-                .receive(body)
-                .await
-                .map_err(unreachable_owner)?,
+            Found::Elsewhere(owner) => self.send_elsewhere(&owner, &token, body, end).await?,
         };
         if answer.status == 200 {
             return Ok(StatusCode::OK.into_response());
@@ -252,18 +287,48 @@ impl Asked {
         Ok(reply::answer(answer))
     }
 
+    /// Hands a POST to the owner of its connection: once, for the owner may have taken it. When that is dead, the directory
+    /// has the last word.
+    async fn send_elsewhere(
+        &self,
+        owner: &NodeId,
+        token: &ConnectionToken,
+        body: Bytes,
+        end: Instant,
+    ) -> Result<Answer, Missed> {
+        let left = end.saturating_duration_since(Instant::now());
+        match self.forward(owner, &token.id).receive(body, left).await {
+            Err(BackplaneError::NodeUnreachable { .. }) => {}
+            answer => return Ok(answer?),
+        }
+        persist(end, || self.removed(token).boxed()).await
+    }
+
+    /// What a request is answered whose owner is dead, as soon as the directory knows.
+    async fn removed(&self, token: &ConnectionToken) -> Result<Answer, Missed> {
+        match self.find(token, Wanted::Existing).await? {
+            Found::Elsewhere(_) => Err(Missed::Unsure),
+            Found::Here(_) | Found::New(_) => Err(Missed::Refused(reply::unavailable().into())),
+        }
+    }
+
     async fn delete(self) -> Result<Response, Refusal> {
         let token = self.required_token()?;
-        let answer = match self.find(&token, Wanted::Existing).await? {
+        let end = Instant::now() + SENDING;
+        // It may come twice to an owner, which ends a connection once.
+        let answer = persist(end, || self.try_to_delete(&token, end).boxed()).await?;
+        Ok(reply::answer(answer))
+    }
+
+    async fn try_to_delete(&self, token: &ConnectionToken, end: Instant) -> Result<Answer, Missed> {
+        Ok(match self.find(token, Wanted::Existing).await? {
             Found::Here(session) => owned::delete(&session),
             Found::New(newcomer) => owned::delete(&newcomer.session),
-            Found::Elsewhere(owner) => self
-                .forward(&owner, &token.id)
-                .delete()
-                .await
-                .map_err(unreachable_owner)?,
-        };
-        Ok(reply::answer(answer))
+            Found::Elsewhere(owner) => {
+                let left = end.saturating_duration_since(Instant::now());
+                self.forward(&owner, &token.id).delete(left).await?
+            }
+        })
     }
 
     async fn read(&self, body: Body) -> Result<Bytes, Refusal> {
@@ -286,7 +351,8 @@ impl Asked {
         let Some(text) = self.query.get("id").filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
-        match self.app.tokens().read(self.hub.name(), text) {
+        let now = self.hub.shared().backplane().now();
+        match self.app.tokens().read(self.hub.name(), text, now) {
             Ok(token) => Ok(Some(token)),
             Err(_) => Err(self.unknown().into()),
         }
@@ -331,20 +397,4 @@ fn receive_early(session: &Session, early: Detached) -> Result<(), Refusal> {
         Some(Err(_)) => Err(reply::answer(owned::unknown_connection()).into()),
         _ => Ok(()),
     }
-}
-
-/// A dead owner's connection is gone with it; a backplane that does not answer may come back.
-fn unreachable_owner(error: BackplaneError) -> Refusal {
-    let response = match error {
-        BackplaneError::NodeUnreachable { .. } => reply::answer(owned::unknown_connection()),
-        error if error.is_transient() => {
-            tracing::debug!(%error, "a request could not be served");
-            reply::unavailable()
-        }
-        error => {
-            tracing::error!(%error, "a request could not be served");
-            reply::answer(Answer::refused(500, "The request could not be served"))
-        }
-    };
-    response.into()
 }

@@ -75,7 +75,9 @@ pub(crate) async fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -
         (_, false) => TokenKind::Separate,
         (_, true) => TokenKind::Stateful,
     };
-    let Ok((id, token)) = app.tokens().issue(hub.name(), life, kind) else {
+    let backplane = hub.shared().backplane();
+    let (until, epoch) = (backplane.now() + life, backplane.epoch(hub.name()));
+    let Ok((id, token)) = app.tokens().issue(hub.name(), until, epoch.as_ref(), kind) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     app.metrics().negotiations.inc();

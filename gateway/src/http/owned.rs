@@ -1,6 +1,7 @@
 //! What the node that owns a connection answers, whoever received the request.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -23,13 +24,15 @@ fn other_transport() -> Answer {
     Answer::refused(400, "Cannot change transports mid-connection")
 }
 
-pub(crate) async fn poll(session: &Arc<Session>) -> Answer {
-    match transport::poll(session).await {
-        Poll::Data(body) => Answer {
+pub(crate) async fn poll(session: &Arc<Session>, patience: Duration) -> Answer {
+    match transport::poll(session, patience).await {
+        Poll::Data { body, taking } => Answer {
             status: 200,
             body,
+            taking: Some(taking),
             ..Answer::default()
         },
+        Poll::Empty => Answer::status(200),
         Poll::Ended => Answer::status(204),
         Poll::OtherTransport => other_transport(),
     }

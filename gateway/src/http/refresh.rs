@@ -56,7 +56,7 @@ pub(super) async fn refresh(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -> 
     let Some(id) = query.as_ref().and_then(|query| query.get("id")) else {
         return refused(StatusCode::BAD_REQUEST, "missing_connection_token");
     };
-    let Ok(token) = app.tokens().read(hub.name(), id) else {
+    let Ok(token) = app.tokens().read(hub.name(), id, hub.shared().backplane().now()) else {
         app.metrics().rejected.get(RejectLabel::UnknownConnection).inc();
         return refused(StatusCode::NOT_FOUND, "connection_not_found");
     };
@@ -70,9 +70,7 @@ pub(super) async fn refresh(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -> 
             refused(StatusCode::FORBIDDEN, "refresh_rejected")
         }
         Ok(503) => reply::unavailable(),
-        Ok(_) | Err(BackplaneError::NodeUnreachable { .. }) => {
-            refused(StatusCode::NOT_FOUND, "connection_not_found")
-        }
+        Ok(_) => refused(StatusCode::NOT_FOUND, "connection_not_found"),
         Err(error) => {
             tracing::debug!(%error, "a token could not be refreshed");
             reply::unavailable()
@@ -89,12 +87,11 @@ async fn at_the_owner(
     if let Some(session) = hub.registry().find(connection) {
         return Ok(owned::refresh(&session, identity.clone()).await.status);
     }
-    let backplane = hub.shared().backplane();
-    let listing = backplane.look_up(hub.name(), connection).await?;
+    let listing = hub.look_up(connection).await?;
     let Some(owner) = listing.and_then(|listing| listing.owner) else {
         return Ok(owned::unknown_connection().status);
     };
-    if owner == *backplane.node() {
+    if owner == *hub.shared().backplane().node() {
         return Ok(match hub.find_settled(connection).await {
             Some(session) => owned::refresh(&session, identity.clone()).await.status,
             None => owned::unknown_connection().status,

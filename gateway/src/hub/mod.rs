@@ -13,6 +13,7 @@ mod filter;
 mod guests;
 mod handle;
 mod hook;
+mod known;
 mod method;
 mod presence;
 mod publish;

@@ -31,7 +31,7 @@ impl HubRuntime {
     ) -> Result<bool, Error> {
         let reason = checked(reason)?;
         for _ in 0..ATTEMPTS.0 {
-            let listing = self.shared().backplane().look_up(self.name(), connection).await?;
+            let listing = self.look_up(connection).await?;
             let Some(listing) = listing else {
                 return Ok(false);
             };

@@ -411,7 +411,7 @@ impl OfConnection {
             return Ok(false);
         };
         let hub = self.hub.runtime();
-        let listing = hub.shared().backplane().look_up(hub.name(), connection).await?;
+        let listing = hub.look_up(connection).await?;
         Ok(listing.is_some())
     }
 
@@ -424,7 +424,7 @@ impl OfConnection {
             return Ok(None);
         };
         let hub = self.hub.runtime();
-        let listing = hub.shared().backplane().look_up(hub.name(), connection).await?;
+        let listing = hub.look_up(connection).await?;
         Ok(listing
             .and_then(|listing| listing.user)
             .map(|user| user.to_string()))

@@ -9,13 +9,15 @@ use arc_swap::ArcSwapOption;
 use futures_util::FutureExt;
 use hubcast_backplane::{
     Backplane, BackplaneError, ConnectionId, ConnectionRecord, Delivery, Epoch, GroupName, HubName, HubSink,
+    Listing,
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::checkpoints::Checkpoints;
 use super::guests::Guests;
+use super::known::Known;
 use super::{Connected, Context, Disconnected, Hub, HubError, NextHook, Resumed};
 use crate::cluster;
 use crate::error::Error;
@@ -28,6 +30,10 @@ use crate::telemetry::metrics::Metrics;
 
 /// How often, and how long apart, a connection is looked for that the directory says is here.
 const SETTLE: (usize, Duration) = (20, Duration::from_millis(5));
+/// How long, and how long apart, the directory is asked that can't be trusted yet.
+const UNSETTLED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_millis(200));
+/// How far nodes' views of the cluster's time may be apart, and more.
+const VIEWS: Duration = Duration::from_secs(30);
 
 /// What every part of a node needs.
 pub(crate) struct Shared {
@@ -81,6 +87,7 @@ pub(crate) struct HubRuntime {
     registry: Registry,
     checkpoints: Checkpoints,
     guests: Guests,
+    known: Known,
     /// What the sink is given is of; nothing before somebody wants to know.
     epoch: ArcSwapOption<Epoch>,
     shared: Arc<Shared>,
@@ -100,6 +107,7 @@ impl HubRuntime {
             registry: Registry::new(),
             checkpoints: Checkpoints::default(),
             guests: Guests::default(),
+            known: Known::default(),
             epoch: ArcSwapOption::empty(),
             shared,
         })
@@ -125,6 +133,10 @@ impl HubRuntime {
         &self.checkpoints
     }
 
+    pub(crate) fn known(&self) -> &Known {
+        &self.known
+    }
+
     pub(crate) fn guests(&self) -> &Guests {
         &self.guests
     }
@@ -148,6 +160,17 @@ impl HubRuntime {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// What the directory has of a connection. While it can't be trusted, it is asked again, for a bounded time.
+    pub(crate) async fn look_up(&self, connection: &ConnectionId) -> Result<Option<Listing>, BackplaneError> {
+        let until = Instant::now() + UNSETTLED.0;
+        loop {
+            match self.shared.backplane().look_up(&self.name, connection).await {
+                Err(BackplaneError::Unsettled) if Instant::now() < until => sleep(UNSETTLED.1).await,
+                outcome => return outcome,
+            }
+        }
     }
 
     /// The session of a connection that the directory says is here: it may be about to be registered.
@@ -180,7 +203,7 @@ impl HubRuntime {
                 .map_err(|_| no_answer())?
                 .map_err(|error| ask_error(connection, &error));
         }
-        let Some(listing) = self.shared.backplane().look_up(&self.name, connection).await? else {
+        let Some(listing) = self.look_up(connection).await? else {
             return Err(Error::NoSuchConnection(connection.to_string()));
         };
         let Some(owner) = listing.owner else {
@@ -209,8 +232,7 @@ impl HubRuntime {
                 changed => return changed,
             }
         }
-        let backplane = self.shared.backplane();
-        let Some(listing) = backplane.look_up(&self.name, connection).await? else {
+        let Some(listing) = self.look_up(connection).await? else {
             return Ok(());
         };
         let Some(owner) = listing.owner else {
@@ -234,7 +256,7 @@ impl HubRuntime {
         };
         match changed {
             // It has ended, or its client is just coming back somewhere.
-            Err(BackplaneError::NotOwner { .. }) => match backplane.look_up(&self.name, connection).await? {
+            Err(BackplaneError::NotOwner { .. }) => match self.look_up(connection).await? {
                 Some(listing) if listing.owner.is_some() => {
                     Box::pin(self.change_group(connection, group, join)).await
                 }
@@ -337,12 +359,10 @@ impl HubRuntime {
         self.disconnected(context, reason).await;
     }
 
-    /// How long the id of an ended connection stays refused: as long as its token could still create it.
+    /// How long the id of an ended connection stays refused: as long as its token could still create it, in any node's view
+    /// of the time.
     pub(crate) fn tombstone(&self) -> Duration {
-        self.options
-            .timeouts
-            .disconnect
-            .saturating_add(Duration::from_secs(1))
+        self.options.timeouts.disconnect.saturating_add(VIEWS)
     }
 }
 

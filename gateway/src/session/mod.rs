@@ -389,9 +389,13 @@ impl Session {
         taken
     }
 
-    /// Puts frames that did not reach the client before everything else.
-    pub(crate) fn put_back(&self, frames: Bytes) {
-        self.outbox.put_back(frames);
+    /// Puts what a poll took, and did not bring to the client, before everything else. Where a later one has taken more,
+    /// order would be lost: the session ends.
+    pub(crate) fn give_back(&self, frames: Bytes, taking: u64) {
+        match &self.http {
+            Some(link) if link.is_last_taking(taking) => self.outbox.put_back(frames),
+            _ => self.close(CloseReason::LogLost("the answer to a poll was lost")),
+        }
     }
 
     /// The transport is gone: nothing will be written any more.

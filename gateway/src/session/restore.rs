@@ -30,6 +30,7 @@ const ATTEMPTS: usize = 4;
 const WATCH: Duration = Duration::from_secs(1);
 
 /// Who wants a connection back.
+#[derive(Clone)]
 pub(crate) enum Claimant {
     /// Somebody who has shown who they are: it must be the connection's user.
     User(Option<UserId>),

@@ -34,6 +34,8 @@ struct State {
     /// Whether a response or a poll is attached at this moment, and if not, since when.
     idle_since: Option<Instant>,
     poll: Option<CancellationToken>,
+    /// How many polls have taken something from the session.
+    takings: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,7 @@ impl HttpLink {
                 stage: Stage::Waiting,
                 idle_since: Some(Instant::now()),
                 poll: None,
+                takings: 0,
             }),
             changed: Notify::new(),
             yielding: Notify::new(),
@@ -131,6 +134,18 @@ impl HttpLink {
             older.cancel();
         }
         token
+    }
+
+    /// Counts a poll that has taken something from the session, and names it.
+    pub(super) fn count_taking(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.takings += 1;
+        state.takings
+    }
+
+    /// Whether no poll has taken anything since that one.
+    pub(crate) fn is_last_taking(&self, taking: u64) -> bool {
+        self.state.lock().takings == taking
     }
 
     /// Ends the poll that waits, if any, without ending the connection.

@@ -1,6 +1,7 @@
 //! Long polling: each GET fetches what has gathered, or waits for it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::sleep;
@@ -15,16 +16,19 @@ const MAX_POLL_BYTES: usize = 256 * 1024;
 /// The answer to a poll.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Poll {
-    /// 200 with whole hub messages, or with nothing: the first poll, or none came in time.
-    Data(Bytes),
+    /// 200 with whole hub messages, which were taken from the session.
+    Data { body: Bytes, taking: u64 },
+    /// 200 with nothing: the first poll, or nothing came in time.
+    Empty,
     /// 204: the connection has ended, or a newer poll took this one's place.
     Ended,
     /// 400: the connection uses another transport.
     OtherTransport,
 }
 
-/// Serves a poll on the node that owns the connection. Dropping it takes nothing away.
-pub(crate) async fn poll(session: &Arc<Session>) -> Poll {
+/// Serves a poll on the node that owns the connection, and waits for data no longer than `patience`. Dropping it takes
+/// nothing away.
+pub(crate) async fn poll(session: &Arc<Session>, patience: Duration) -> Poll {
     let Some(link) = session.http() else {
         return Poll::OtherTransport;
     };
@@ -32,7 +36,7 @@ pub(crate) async fn poll(session: &Arc<Session>) -> Poll {
         return Poll::OtherTransport;
     }
     if link.begin() {
-        return Poll::Data(Bytes::new()); // the first one only says that the transport works
+        return Poll::Empty; // the first one only says that the transport works
     }
     let superseded = link.supersede();
     let _turn = link.polling.lock().await;
@@ -40,20 +44,22 @@ pub(crate) async fn poll(session: &Arc<Session>) -> Poll {
         return Poll::Ended;
     }
     let _attached = link.attach();
-    let patience = session.hub().options().timeouts.long_poll;
     let mut frames = Vec::new();
     tokio::select! {
         biased;
         () = superseded.cancelled() => Poll::Ended,
         taken = session.take_frames(&mut frames, MAX_POLL_BYTES) => match taken {
-            Taken::Some => Poll::Data(join(frames)),
+            Taken::Some => Poll::Data {
+                body: join(frames),
+                taking: link.count_taking(),
+            },
             Taken::End => {
                 link.drained();
                 Poll::Ended
             }
         },
-        () = link.yielding.notified() => Poll::Data(Bytes::new()),
-        () = sleep(patience) => Poll::Data(Bytes::new()),
+        () = link.yielding.notified() => Poll::Empty,
+        () = sleep(patience) => Poll::Empty,
     }
 }
 

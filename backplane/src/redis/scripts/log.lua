@@ -160,6 +160,17 @@ local function keep(stream, tail, offset, entry, most, life, tail_life)
   return previous
 end
 
+-- How long the log's epoch has lasted, in milliseconds. Where the clock was set back meanwhile, it counts from now on.
+local function epoch_age(log)
+  local now = clock()
+  local began = tonumber(redis.call('HGET', log, 'began') or 0)
+  if began > now then
+    redis.call('HSET', log, 'began', now)
+    began = now
+  end
+  return now - began
+end
+
 -- Appends an entry to a topic and pushes it: one offset, one place in the stream, one place on the channel.
 -- With no entries to keep it is pushed only. `also`: a second channel.
 local function append(stream, tail, channel, topic, entry, most, life, tail_life, also)

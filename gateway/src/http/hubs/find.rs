@@ -1,12 +1,17 @@
 //! Where the connection of a request is: on this node, on another one, or on this node from now on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::StatusCode;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use hubcast_backplane::{BackplaneError, Claim, ConnectionId, ConnectionRecord, NodeId};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Asked, Refusal, unreachable_owner};
+use super::{Asked, Refusal};
 use crate::auth::ConnectionToken;
+use crate::cluster::Answer;
 use crate::http::admit::{Closed, let_in};
 use crate::http::{expiry, owned, reply};
 use crate::hub::Transport;
@@ -21,6 +26,63 @@ pub(super) enum Found {
     Elsewhere(NodeId),
     /// The directory did not know it; it is this node's now.
     New(Box<Newcomer>),
+}
+
+/// Why a connection was not found.
+pub(super) enum Missed {
+    /// The request ends with this.
+    Refused(Refusal),
+    /// It can't be told now where the connection is, or whether there is one: the backplane is away or has just come back,
+    /// or the owner has died and was not removed yet.
+    Unsure,
+}
+
+impl From<Refusal> for Missed {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<BackplaneError> for Missed {
+    fn from(error: BackplaneError) -> Self {
+        if error.is_transient() {
+            tracing::debug!(%error, "a request can't be served yet");
+            return Self::Unsure;
+        }
+        tracing::error!(%error, "a request could not be served");
+        let answer = Answer::refused(500, "The request could not be served");
+        Self::Refused(reply::answer(answer).into())
+    }
+}
+
+impl From<Missed> for Refusal {
+    fn from(missed: Missed) -> Self {
+        match missed {
+            Missed::Refused(refusal) => refusal,
+            Missed::Unsure => reply::unavailable().into(),
+        }
+    }
+}
+
+/// Time between two looks for a connection, at first and later.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Tries until it can be told where a connection is, or until a time.
+pub(super) async fn persist<'a, T>(
+    until: Instant,
+    mut attempt: impl FnMut() -> BoxFuture<'a, Result<T, Missed>>,
+) -> Result<T, Missed> {
+    let mut pause = LOOKS.0;
+    let trying = async {
+        loop {
+            match attempt().await {
+                Err(Missed::Unsure) => sleep(pause).await,
+                outcome => return outcome,
+            }
+            pause = (pause * 2).min(LOOKS.1);
+        }
+    };
+    timeout_at(until, trying).await.unwrap_or(Err(Missed::Unsure))
 }
 
 /// A connection that this node has just claimed. Given up when dropped.
@@ -75,53 +137,96 @@ impl Asked {
         transport: Transport,
         over_http: bool,
     ) -> Result<(Box<Newcomer>, Detached), Refusal> {
-        let answer = match self.find(token, Wanted::Here { over_http }).await? {
-            Found::New(newcomer) => return Ok((newcomer, Detached::new())),
-            Found::Here(session) => owned::hand_over(&session, transport).await,
-            Found::Elsewhere(owner) => self
-                .forward(&owner, &token.id)
-                .attach(transport)
-                .await
-                .map_err(unreachable_owner)?,
+        let until = self.until(token, self.hub.options().timeouts.disconnect);
+        let asking = persist(until, || self.ask_for(token, transport, over_http).boxed());
+        let answer = match asking.await? {
+            Err(newcomer) => return Ok((newcomer, Detached::new())),
+            Ok(answer) => answer,
         };
         if answer.status != 200 {
             return Err(reply::answer(answer).into());
         }
-        match self.find(token, Wanted::GivenUp { over_http }).await? {
+        let until = until.max(Instant::now() + LOOKS.1);
+        let given_up = persist(until, || self.find(token, Wanted::GivenUp { over_http }).boxed());
+        match given_up.await? {
             Found::New(newcomer) => Ok((newcomer, answer.early)),
             _ => Err(StatusCode::CONFLICT.into()), // another request was faster
         }
     }
 
+    /// A new connection, or the answer of the owner of one.
+    async fn ask_for(
+        &self,
+        token: &ConnectionToken,
+        transport: Transport,
+        over_http: bool,
+    ) -> Result<Result<Answer, Box<Newcomer>>, Missed> {
+        Ok(match self.find(token, Wanted::Here { over_http }).await? {
+            Found::New(newcomer) => Err(newcomer),
+            Found::Here(session) => Ok(owned::hand_over(&session, transport).await),
+            Found::Elsewhere(owner) => match self.forward(&owner, &token.id).attach(transport).await {
+                // Its owner may have given it up, with what came in before: it is not asked for anew.
+                Err(BackplaneError::Timeout { .. }) => {
+                    return Err(Missed::Refused(reply::unavailable().into()));
+                }
+                answer => Ok(answer?),
+            },
+        })
+    }
+
+    /// Until when it is tried to find a connection, from now on. A newcomer does not wait for longer than a connection may go
+    /// without a transport.
+    pub(super) fn until(&self, token: &ConnectionToken, most: Duration) -> Instant {
+        let newcomer = self.hub.options().timeouts.disconnect;
+        let most = if self.exists(token) {
+            most
+        } else {
+            most.min(newcomer)
+        };
+        Instant::now() + most
+    }
+
+    /// Whether there is, or was, a connection with this token, as far as this node can tell by itself.
+    pub(super) fn exists(&self, token: &ConnectionToken) -> bool {
+        token.creates_within.is_none() || self.hub.known().contains(&token.id)
+    }
+
     /// Looks for a connection here, then in the directory. A token that still may makes it this node's.
-    pub(super) async fn find(&self, token: &ConnectionToken, wanted: Wanted) -> Result<Found, Refusal> {
+    pub(super) async fn find(&self, token: &ConnectionToken, wanted: Wanted) -> Result<Found, Missed> {
         if let Some(session) = self.hub.registry().find(&token.id) {
-            return self.found_here(session);
+            return Ok(self.found_here(session)?);
         }
         let wanted = match token.creates_within {
             Some(_) => wanted,
             None => Wanted::Existing,
         };
         let owner = match (self.let_in(wanted), wanted) {
-            (_, Wanted::Existing) => self.owner(&token.id).await?.ok_or_else(|| self.unknown())?,
-            (Ok(seat), _) => match self.claim(token.id.clone(), wanted, seat).await? {
+            (_, Wanted::Existing) => match self.owner(&token.id).await? {
+                Some(owner) => owner,
+                None => return Err(Refusal::from(self.unknown()).into()),
+            },
+            (Ok(seat), _) => match self.claim(token, wanted, seat).await? {
                 Ok(newcomer) => return Ok(Found::New(Box::new(newcomer))),
                 Err(Claim::Owned(owner)) => owner,
-                Err(_) => return Err(self.unknown().into()),
+                Err(_) => return Err(Refusal::from(self.unknown()).into()),
             },
             // What needs no place here is served, wherever the connection is.
             (Err(closed), Wanted::Any) => {
                 let owner = self.owner(&token.id).await?;
                 owner.ok_or_else(|| self.refuse(closed))?
             }
-            (Err(closed), _) => return Err(self.refuse(closed)),
+            (Err(closed), _) => return Err(self.refuse(closed).into()),
         };
         if owner != *self.hub.shared().backplane().node() {
+            if let Some(young) = token.creates_within {
+                let requests = self.hub.options().timeouts.long_poll; // those that begin before that last as long
+                self.hub.known().note(&token.id, young + requests);
+            }
             return Ok(Found::Elsewhere(owner));
         }
         match self.hub.find_settled(&token.id).await {
-            Some(session) => self.found_here(session),
-            None => Err(self.unknown().into()),
+            Some(session) => Ok(self.found_here(session)?),
+            None => Err(Refusal::from(self.unknown()).into()),
         }
     }
 
@@ -133,12 +238,10 @@ impl Asked {
         }
     }
 
-    async fn owner(&self, id: &ConnectionId) -> Result<Option<NodeId>, Refusal> {
+    async fn owner(&self, id: &ConnectionId) -> Result<Option<NodeId>, BackplaneError> {
         let backplane = self.hub.shared().backplane();
-        let listing = backplane.look_up(self.hub.name(), id).await;
-        Ok(listing
-            .map_err(unreachable_owner)?
-            .and_then(|listing| listing.owner))
+        let listing = backplane.look_up(self.hub.name(), id).await?;
+        Ok(listing.and_then(|listing| listing.owner))
     }
 
     fn found_here(&self, session: Arc<Session>) -> Result<Found, Refusal> {
@@ -156,12 +259,14 @@ impl Asked {
     /// leaves nothing behind.
     async fn claim(
         &self,
-        id: ConnectionId,
+        token: &ConnectionToken,
         wanted: Wanted,
         seat: Seat,
-    ) -> Result<Result<Newcomer, Claim>, Refusal> {
+    ) -> Result<Result<Newcomer, Claim>, Missed> {
         let hub = Arc::clone(&self.hub);
-        let connection = self.connection(id);
+        let connection = self.connection(token.id.clone());
+        let epoch = hub.shared().backplane().epoch(hub.name());
+        let epoch = epoch.filter(|epoch| token.is_of(epoch));
         let over_http = wanted.over_http();
         let claiming = self.hub.shared().tasks().spawn(async move {
             let record = ConnectionRecord {
@@ -169,7 +274,8 @@ impl Asked {
                 user: connection.user().cloned(),
                 state: None,
             };
-            let claim = hub.shared().backplane().claim(hub.name(), &record).await?;
+            let backplane = hub.shared().backplane();
+            let claim = backplane.claim_of(hub.name(), &record, epoch.as_ref()).await?;
             if claim != Claim::Claimed {
                 return Ok(Err(claim));
             }
@@ -194,12 +300,12 @@ impl Asked {
         });
         match claiming.await {
             Ok(outcome) => {
-                if matches!(outcome, Ok(Err(_))) && !matches!(wanted, Wanted::GivenUp { .. }) {
+                if !matches!(outcome, Ok(Ok(_))) && !matches!(wanted, Wanted::GivenUp { .. }) {
                     self.app.gate().was_not_new();
                 }
-                outcome.map_err(unreachable_owner)
+                Ok(outcome?)
             }
-            Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR.into()),
+            Err(_) => Err(Refusal::from(StatusCode::INTERNAL_SERVER_ERROR).into()),
         }
     }
 }

@@ -1,0 +1,16 @@
+-- What the directory has of a connection.
+-- KEYS: 1 log, 2 connection, 3 tombstone
+-- Returns owner, version, user and state; nothing where the connection was closed; where nothing is known of it, the log's
+-- epoch and its age in milliseconds.
+local known = redis.call('HMGET', KEYS[2], 'node', 'version', 'user', 'state')
+if known[1] then
+  return known
+end
+if redis.call('EXISTS', KEYS[3]) == 1 then
+  return false
+end
+local _, stale = open_log(KEYS[1])
+if stale then
+  return stale
+end
+return {hub.epoch, epoch_age(KEYS[1])}

@@ -1,0 +1,66 @@
+//! Connections of other nodes that this one has passed requests on for. A token that is young says nothing about whether its
+//! connection exists; while the directory can't be asked, this does.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use hubcast_backplane::ConnectionId;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// Most connections that are kept in mind.
+const MOST: usize = 65_536;
+/// Time between two looks for those whose time is over.
+const SWEEP: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub(crate) struct Known {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Until when each is kept in mind: later its token says enough.
+    until: HashMap<ConnectionId, Instant>,
+    swept: Option<Instant>,
+}
+
+impl Known {
+    /// Notes that a connection exists.
+    pub(crate) fn note(&self, id: &ConnectionId, life: Duration) {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        if state.swept.is_none_or(|swept| now >= swept + SWEEP) {
+            state.swept = Some(now);
+            state.until.retain(|_, until| *until > now);
+        }
+        if state.until.len() < MOST {
+            state.until.insert(id.clone(), now + life);
+        }
+    }
+
+    pub(crate) fn contains(&self, id: &ConnectionId) -> bool {
+        let state = self.state.lock();
+        state.until.get(id).is_some_and(|until| *until > Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_are_kept_in_mind_for_their_time() {
+        let known = Known::default();
+        let id = |number: usize| ConnectionId::parse(format!("c{number}")).unwrap();
+        for number in 0..MOST + 10 {
+            known.note(&id(number), Duration::from_secs(15));
+        }
+        assert!(known.contains(&id(0)) && known.contains(&id(MOST - 1)));
+        assert!(!known.contains(&id(MOST)), "there is a bound");
+        tokio::time::advance(Duration::from_secs(15)).await;
+        assert!(!known.contains(&id(0)));
+        known.note(&id(MOST), Duration::from_secs(15));
+        assert!(known.contains(&id(MOST)), "there is room again");
+    }
+}
