@@ -70,6 +70,7 @@ local function begin_slice(now, life)
   hub.slice_ends = now + math.max(1, math.floor(life / 8))
   hub.slice_full = bounds.hub > 0 and hub.bytes + math.ceil(bounds.hub / 16) or 2 ^ 53
   redis.call('RPUSH', hub.log .. ':slices', hub.slice .. ' ' .. hub.offset .. ' ' .. now .. ' ' .. hub.bytes)
+  redis.call('PEXPIRE', hub.log .. ':slices', life * 4)
   if hub.kept == 0 then
     hub.kept, hub.swept = hub.slice, hub.slice
   end
