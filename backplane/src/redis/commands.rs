@@ -109,10 +109,10 @@ impl Commands {
         self.closing.clone()
     }
 
-    /// Refuses what is published to the server that has the key while too few replicas follow it.
-    pub(super) fn check_replicas(&self, key: &str) -> Result<(), BackplaneError> {
+    /// Refuses what is published to the server that has the key while it has too few replicas, or too little memory.
+    pub(super) fn check_publishing(&self, key: &str) -> Result<(), BackplaneError> {
         match self.topology.current().shard(key) {
-            Some(shard) => shard.pool.master.check_replicas(),
+            Some(shard) => shard.pool.master.check_publishing(),
             None => Ok(()), // there is no server, which is told otherwise
         }
     }

@@ -8,11 +8,17 @@ use super::run::{Run, field};
 /// Seconds since a replica's last acknowledgement up to which it counts. A replica acknowledges once a second.
 const MAX_LAG: u64 = 5;
 
+/// From which part of its memory on a server counts as almost full: 19 of 20.
+const ALMOST_FULL: (u64, u64) = (19, 20);
+
+/// What the watch of a master looks at.
 pub(super) struct ServerInfo {
     pub(super) run: Run,
     pub(super) is_master: bool,
     /// Replicas that follow closely.
     pub(super) replicas: usize,
+    /// Little is left of the memory that the server may use.
+    pub(super) almost_full: bool,
 }
 
 /// Asks the server at the other end; an error where it is too old. Sharded channels need a newer one.
@@ -21,8 +27,10 @@ pub(super) async fn server_info(
     sharded: bool,
 ) -> RedisResult<ServerInfo> {
     let mut ask = redis::pipe();
-    ask.cmd("INFO").arg("server").cmd("INFO").arg("replication");
-    let (server, replication): (String, String) = ask.query_async(connection).await?;
+    for section in ["server", "replication", "memory"] {
+        ask.cmd("INFO").arg(section);
+    }
+    let (server, replication, memory): (String, String, String) = ask.query_async(connection).await?;
     if let Some(problem) = too_old(&server, sharded) {
         return Err((ErrorKind::InvalidClientConfig, problem).into());
     }
@@ -31,6 +39,7 @@ pub(super) async fn server_info(
         run: Run::read(&server, &replication).ok_or_else(unnamed)?,
         is_master: field(&replication, "role") == Some("master"),
         replicas: close_replicas(&replication),
+        almost_full: is_almost_full(&memory),
     })
 }
 
@@ -50,6 +59,15 @@ pub(super) async fn master_info(
 pub(super) async fn eviction_policy(connection: &mut MultiplexedConnection) -> RedisResult<Option<String>> {
     let memory: String = redis::cmd("INFO").arg("memory").query_async(connection).await?;
     Ok(field(&memory, "maxmemory_policy").map(str::to_owned))
+}
+
+/// What is left is for signs of life, leaving, and whatever else does not publish.
+fn is_almost_full(memory: &str) -> bool {
+    let number = |name| field(memory, name).and_then(|bytes| bytes.parse::<u64>().ok());
+    match (number("used_memory"), number("maxmemory")) {
+        (Some(used), Some(most)) if most > 0 => used / ALMOST_FULL.0 >= most / ALMOST_FULL.1,
+        _ => false,
+    }
 }
 
 fn too_old(server: &str, sharded: bool) -> Option<&'static str> {

@@ -4,7 +4,7 @@
 //! later, or to a server that was replaced and does not know, disagree only until the watch has looked anew.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join;
@@ -36,6 +36,7 @@ pub(super) struct Master {
     doubt: Notify,
     /// Replicas that follow closely; none where the server can't be asked.
     replicas: AtomicUsize,
+    almost_full: AtomicBool,
     /// Nothing before it was looked at.
     settings: watch::Sender<Option<Settings>>,
     watching: Watching,
@@ -79,6 +80,7 @@ impl Master {
             }),
             doubt: Notify::new(),
             replicas: AtomicUsize::new(0),
+            almost_full: AtomicBool::new(false),
             settings: watch::Sender::default(),
             watching,
         }
@@ -124,8 +126,26 @@ impl Master {
         }
     }
 
-    /// Refuses what is published while too few replicas follow.
-    pub(super) fn check_replicas(&self) -> Result<(), BackplaneError> {
+    /// Refuses what is published while too few replicas follow, or while little memory is left.
+    pub(super) fn check_publishing(&self) -> Result<(), BackplaneError> {
+        self.check_replicas()?;
+        if self.almost_full.load(Ordering::Acquire) {
+            return Err(BackplaneError::Full);
+        }
+        Ok(())
+    }
+
+    fn set_almost_full(&self, almost_full: bool) {
+        if self.almost_full.swap(almost_full, Ordering::AcqRel) != almost_full {
+            if almost_full {
+                warn!("the Redis master has little memory left (maxmemory): nothing is published");
+            } else {
+                info!("the Redis master has memory again");
+            }
+        }
+    }
+
+    fn check_replicas(&self) -> Result<(), BackplaneError> {
         let needed = self.watching.min_replicas;
         if needed == 0 {
             return Ok(());
@@ -163,8 +183,8 @@ impl Master {
         let Some(settings) = self.settings.borrow().clone() else {
             return Vec::new();
         };
-        let replicas = self.check_replicas().err().map(|error| error.to_string());
-        settings.warning().into_iter().chain(replicas).collect()
+        let refused = self.check_publishing().err().map(|error| error.to_string());
+        settings.warning().into_iter().chain(refused).collect()
     }
 
     fn set_settings(&self, server: &str, settings: Settings) {
@@ -272,6 +292,7 @@ impl Pool {
             run,
             is_master,
             replicas,
+            almost_full,
         } = info.map_err(|error| Ended::Lost(Trouble::of(&error).reason()))?;
         if !is_master {
             self.leave(&opened.address.to_string(), "it is a replica now");
@@ -281,6 +302,7 @@ impl Pool {
             return Err(Ended::Doubted);
         }
         self.master.set_replicas(replicas);
+        self.master.set_almost_full(almost_full);
         Ok(())
     }
 

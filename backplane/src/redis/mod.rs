@@ -315,7 +315,7 @@ impl Backplane for RedisBackplane {
             if topics.is_empty() {
                 return Ok(Vec::new());
             }
-            self.inner.commands.check_replicas(&hub.scripts.keys.log())?;
+            self.inner.commands.check_publishing(&hub.scripts.keys.log())?;
             let entry = wire::Entry {
                 body: Some(wire::entry::Body::Message(envelope.clone())),
             };
@@ -333,7 +333,7 @@ impl Backplane for RedisBackplane {
     ) -> BoxFuture<'a, Result<Published, BackplaneError>> {
         async move {
             let hub = self.inner.hub(hub)?;
-            self.inner.commands.check_replicas(&hub.scripts.keys.log())?;
+            self.inner.commands.check_publishing(&hub.scripts.keys.log())?;
             let entry = wire::Entry {
                 body: Some(wire::entry::Body::Message(envelope.clone())),
             };

@@ -27,6 +27,7 @@ local function begin_epoch(log, start)
   local now = redis.call('TIME')
   local epoch = RUN_ID .. MARK .. '-' .. now[1] .. string.format('%06d', now[2])
   local at = now[1] * 1000 + math.floor(now[2] / 1000)
+  redis.call('HDEL', log, 'none') -- a script that has freed some memory may write where it is short
   redis.call('HSET', log, 'run', RUN, 'epoch', epoch, 'start', start or 0, 'began', at, 'evicted', evictions())
   if not start then
     redis.call('HSET', log, 'offset', 0, 'mark', 0, 'mark_at', at, 'next', 0, 'next_at', at)
@@ -211,7 +212,7 @@ local function forgotten(log, life)
   if now - mark_at > life then
     mark, mark_at = offset, now
   end
-  redis.call('HDEL', log, 'none') -- reading goes on where memory is short: a script that has freed some may write
+  redis.call('HDEL', log, 'none') -- as in `begin_epoch`
   redis.call('HSET', log, 'mark', mark, 'mark_at', mark_at, 'next', offset, 'next_at', now, 'evicted', evicted)
   return mark
 end
