@@ -33,6 +33,8 @@ pub(super) enum Content {
         /// It was so before.
         redundant: bool,
     },
+    /// Messages of the topic are lost.
+    Gap,
 }
 
 impl Stored {
@@ -66,6 +68,7 @@ impl Stored {
     pub(super) fn content(&self) -> Option<Content> {
         match wire::Entry::decode(self.entry.clone()).ok()?.body? {
             Body::Message(envelope) => Some(Content::Message(Arc::new(envelope))),
+            Body::Gap(_) => Some(Content::Gap),
             Body::Membership(membership) => Some(Content::Membership {
                 connection: ConnectionId::parse(&membership.connection).ok()?,
                 topics: membership

@@ -103,7 +103,7 @@ fn message(entry: Stored) -> Option<Message> {
             offset: entry.offset,
             envelope,
         }),
-        Content::Membership { .. } => None,
+        Content::Membership { .. } | Content::Gap => None,
     }
 }
 

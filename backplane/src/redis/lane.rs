@@ -188,6 +188,7 @@ impl Lane {
                 warn!(hub = %self.hub.name, "entry of an unknown form");
                 self.out.push(Delivery::Gap(Gap::Trimmed(entry.topic.clone())));
             }
+            Some(Content::Gap) => self.out.push(Delivery::Gap(Gap::Trimmed(entry.topic.clone()))),
             Some(Content::Message(envelope)) if received => {
                 self.out.push(Delivery::Message(Message {
                     topic: entry.topic.clone(),

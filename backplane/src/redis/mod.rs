@@ -40,10 +40,11 @@ mod sentinel;
 mod serving;
 mod sessions;
 mod slots;
+mod split;
 mod subscriber;
 mod subscription;
-mod sweep;
 mod take_over;
+mod tend;
 mod topology;
 mod waiters;
 mod writer;
@@ -196,7 +197,7 @@ impl RedisBackplane {
                 return Err(error);
             }
         }
-        inner.tasks.spawn(Arc::clone(inner).run_sweeps(Arc::clone(&hub)));
+        inner.tasks.spawn(Arc::clone(inner).tend_log(Arc::clone(&hub)));
         let lane = Lane::new(Arc::clone(inner), hub, sink, &extent);
         inner.tasks.spawn(lane.run(pushes));
         Ok(())
@@ -237,7 +238,7 @@ impl RedisBackplane {
                         });
                     }
                     Some(Content::Membership { .. }) => {}
-                    None => return Ok(LogRead::Trimmed),
+                    Some(Content::Gap) | None => return Ok(LogRead::Trimmed),
                 }
             }
             // Changes of membership are no messages: there may be more behind them.

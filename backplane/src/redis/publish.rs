@@ -1,6 +1,7 @@
 //! Calls of the scripts that publish.
 
 use bytes::Bytes;
+use prost::Message as _;
 
 use super::keys::HubKeys;
 use super::link::{decode, malformed};
@@ -11,6 +12,7 @@ use crate::error::BackplaneError;
 use crate::once::{Once, Published};
 use crate::position::Offset;
 use crate::topic::{NodeId, Topic};
+use crate::wire;
 
 impl HubScripts {
     /// Publishes to each topic; nothing for a connection that nobody owns.
@@ -22,6 +24,15 @@ impl HubScripts {
         let calls = topics.iter().map(|topic| self.publish_call(topic, entry));
         let answers = self.writer.carry_out_all(calls.collect(), Patience::Long).await?;
         answers.into_iter().map(decode).collect()
+    }
+
+    /// Appends to each topic that messages of it are lost.
+    pub(super) async fn publish_gaps(&self, topics: &[Topic]) -> Result<(), BackplaneError> {
+        let gap = wire::Entry {
+            body: Some(wire::entry::Body::Gap(wire::Gap {})),
+        };
+        let entry = gap.encode_to_vec().into();
+        self.publish(topics, &entry).await.map(drop)
     }
 
     /// Publishes to a topic, unless a request of that name has done so.

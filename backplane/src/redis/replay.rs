@@ -148,7 +148,7 @@ fn past(entry: &Stored) -> Option<Option<Past>> {
             topics,
             joined: change == Change::Joined,
         }),
-        Content::Membership { .. } | Content::Message(_) => None,
+        Content::Membership { .. } | Content::Message(_) | Content::Gap => None,
     })
 }
 
@@ -162,7 +162,7 @@ pub(super) fn read_messages(entries: &[Stored]) -> LogRead {
                 envelope,
             }),
             Some(Content::Membership { .. }) => {}
-            None => return LogRead::Trimmed,
+            Some(Content::Gap) | None => return LogRead::Trimmed,
         }
     }
     LogRead::Exact(messages)

@@ -221,6 +221,16 @@ impl Invocation {
         self.keys.first().map(String::as_str)
     }
 
+    /// The topic that it appends a message to, if it does.
+    pub(super) fn topic(&self) -> Option<&str> {
+        let place = match self.name {
+            Name::Publish | Name::PublishDirect | Name::PublishOnce => 1,
+            Name::Answer => 4,
+            _ => return None,
+        };
+        std::str::from_utf8(self.arguments.get(place)?).ok()
+    }
+
     /// About how many bytes it sends.
     pub(super) fn weight(&self) -> usize {
         let arguments = self.arguments.iter().map(|argument| argument.len() + ITEM_BYTES);

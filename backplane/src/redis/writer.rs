@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use redis::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
@@ -18,8 +18,9 @@ use super::clock::Clock;
 use super::commands::{Commands, Failed, Sent};
 use super::link::{decode, items, malformed};
 use super::script::{Invocation, KeptBytes};
+use super::split::{Acknowledged, Split};
 use crate::error::BackplaneError;
-use crate::topic::NodeId;
+use crate::topic::{NodeId, Topic};
 
 /// Changes that wait for the batch before theirs, before callers wait for room.
 const WAITING: usize = 4_096;
@@ -45,6 +46,7 @@ pub(super) struct Writer {
     queue: mpsc::Sender<Change>,
     bounds: Bounds,
     kept: Arc<ArcSwap<KeptBytes>>,
+    split: Arc<Split>,
 }
 
 /// How long changes wait.
@@ -86,6 +88,8 @@ struct Sender {
     log: String,
     number: u64,
     kept: Arc<ArcSwap<KeptBytes>>,
+    split: Arc<Split>,
+    acknowledged: Acknowledged,
     queue: mpsc::Receiver<Change>,
     /// Taken from the queue, and too much for the last batch.
     held: Option<Change>,
@@ -96,6 +100,7 @@ impl Writer {
     pub(super) fn open(commands: &Arc<Commands>, node: NodeId, log: String) -> Self {
         let (sender, queue) = mpsc::channel(WAITING);
         let kept: Arc<ArcSwap<KeptBytes>> = Arc::default();
+        let split: Arc<Split> = Arc::default();
         let task = Sender {
             commands: Arc::clone(commands),
             clock: commands.clock(),
@@ -103,6 +108,8 @@ impl Writer {
             log,
             number: 0,
             kept: Arc::clone(&kept),
+            split: Arc::clone(&split),
+            acknowledged: Acknowledged::default(),
             queue,
             held: None,
         };
@@ -111,7 +118,18 @@ impl Writer {
             queue: sender,
             bounds: commands.bounds(),
             kept,
+            split,
         }
+    }
+
+    /// Tells when [`take_split`](Self::take_split) has something.
+    pub(super) fn splits(&self) -> Arc<Notify> {
+        Arc::clone(&self.split.news)
+    }
+
+    /// The topics of messages that a former master has acknowledged after the present epoch began.
+    pub(super) fn take_split(&self) -> Vec<Topic> {
+        std::mem::take(&mut *self.split.topics.lock())
     }
 
     /// Bounds the bytes of the log from now on.
@@ -296,10 +314,14 @@ impl Sender {
     }
 
     /// Hands the answers out. What the server took for late, and is not, stays in the batch: its clock has moved.
-    fn settle(&self, batch: &mut Batch, answer: Value, begun: Instant) -> Result<(), BackplaneError> {
+    fn settle(&mut self, batch: &mut Batch, answer: Value, begun: Instant) -> Result<(), BackplaneError> {
         let mut answer = items(answer)?.into_iter();
         let now: u64 = decode(answer.next().unwrap_or(Value::Nil))?;
         self.clock.observe(begun, Instant::now(), now);
+        let epoch: String = decode(answer.next().unwrap_or(Value::Nil))?;
+        let age: i64 = decode(answer.next().unwrap_or(Value::Nil))?;
+        let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
+        self.split.tell(self.acknowledged.enter(&epoch, age));
         let mut late = Vec::new();
         for change in batch.changes.drain(..) {
             let outcome = answer
@@ -311,6 +333,11 @@ impl Sender {
             if kind == EXPIRED && Instant::now() < change.deadline {
                 late.push(change);
                 continue;
+            }
+            if kind == DONE
+                && let Some(topic) = change.operation.topic()
+            {
+                self.acknowledged.note(topic);
             }
             let waited = change.begun.elapsed();
             change.tell(outcome_of(kind, value, waited));

@@ -15,6 +15,7 @@ mod roster;
 mod server;
 mod sessions;
 mod settling;
+mod split;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -3,7 +3,8 @@
 -- KEYS: 1 log, 2… the keys of each operation in turn
 -- ARGV: 1 node, 2 number of the batch, 3 bytes that are kept of a topic, 4 of the hub; for each operation: name, deadline in the server's time (milliseconds), number of
 --       keys, number of arguments, arguments
--- Returns the server's time, then for each operation its outcome and its answer or the text of its error.
+-- Returns the server's time, the log's epoch, for how long it has lasted (milliseconds), then for each operation its outcome
+-- and its answer or the text of its error.
 -- The log keeps the number and the answers of each node's last batch. So a batch whose answer was lost can be sent again:
 -- it is carried out once. One that arrives late, after a newer one or past its deadlines, is not carried out at all.
 local DONE, FAILED, EXPIRED, FULL = 0, 1, 2, 3
@@ -20,7 +21,7 @@ log.now = now
 bounds.topic, bounds.hub = tonumber(ARGV[3]), tonumber(ARGV[4])
 local number, known = tonumber(ARGV[2]), tonumber(log.field or 0)
 if known == number then
-  return {now, unpack(cmsgpack.unpack(redis.call('HGET', KEYS[1], answers)))}
+  return {now, log.epoch, now - log.began, unpack(cmsgpack.unpack(redis.call('HGET', KEYS[1], answers)))}
 elseif known > number then
   return redis.error_reply('OLDBATCH a newer batch of this node was carried out')
 end
@@ -70,4 +71,4 @@ for _, name in ipairs(FIELDS) do
   state[#state + 1] = string.format('%.0f', hub[name])
 end
 redis.call('HSET', KEYS[1], unpack(state))
-return {now, unpack(outcomes)}
+return {now, log.epoch, now - log.began, unpack(outcomes)}

@@ -32,7 +32,7 @@ local function begin_epoch(log, start)
   if not start then
     redis.call('HSET', log, 'offset', 0, 'mark', 0, 'mark_at', at, 'next', 0, 'next_at', at)
   end
-  return epoch
+  return epoch, at
 end
 
 -- The hub's log as this call has it. A batch moves its state here and writes it down at its end.
@@ -40,9 +40,9 @@ local hub
 -- Bytes that are kept of a topic and of all topics; 0: no bound.
 local bounds = {topic = 0, hub = 0}
 
--- What a batch knows of the log beside run and epoch: the last offset; how many bytes were ever appended; the present slice, the
+-- What a batch knows of the log beside run and epoch: the last offset; when the epoch began; how many bytes were ever appended; the present slice, the
 -- offset before it, and when and at how many bytes it ends; the first slice that is kept, and the first that is not swept.
-local FIELDS = {'offset', 'bytes', 'slice', 'slice_from', 'slice_ends', 'slice_full', 'kept', 'swept'}
+local FIELDS = {'offset', 'began', 'bytes', 'slice', 'slice_from', 'slice_ends', 'slice_full', 'kept', 'swept'}
 
 -- Reads the log's state once for each call, and one more field of it. A log that is new begins its first epoch. One of
 -- another run of the server is left as it is: the answer is an error that says so, and the caller has to make sure of the
@@ -58,7 +58,7 @@ local function open_log(log, field)
     hub[name] = tonumber(known[index + 3] or 0)
   end
   if not known[1] then
-    hub.epoch = begin_epoch(log, known[4])
+    hub.epoch, hub.began = begin_epoch(log, known[4])
   end
   return hub
 end
