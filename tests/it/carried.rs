@@ -16,6 +16,7 @@ const NO_WEBSOCKETS: Rules = Rules {
     no_websockets: true,
     no_event_streams: false,
     sets_cookie: false,
+    checks_life: false,
 };
 const ONLY_POLLS: Rules = Rules {
     no_event_streams: true,

@@ -17,6 +17,7 @@ mod examples;
 mod fanout;
 mod hostile;
 mod http2;
+mod http_faults;
 mod hubs;
 mod lifecycle;
 mod lost_connections;

@@ -27,6 +27,8 @@ pub struct Rules {
     pub no_event_streams: bool,
     /// Gives a cookie to clients that negotiate and have none.
     pub sets_cookie: bool,
+    /// Looks whether nodes live, instead of whether they are ready: all of them stay in use while Redis is away.
+    pub checks_life: bool,
 }
 
 /// One request as the balancer saw it.
@@ -137,6 +139,7 @@ impl Rules {
 }
 
 fn configuration(address: SocketAddr, nodes: &[SocketAddr], rules: Rules) -> String {
+    let check = if rules.checks_life { "/healthz" } else { "/readyz" };
     let rules = rules.lines();
     let servers = nodes.iter().enumerate();
     let servers: String = servers
@@ -172,7 +175,7 @@ frontend edge
 
 backend gateways
     balance roundrobin
-    option httpchk GET /readyz
+    option httpchk GET {check}
     http-check expect status 200
     retry-on conn-failure empty-response
     http-request disable-l7-retry unless {{ req.hdr(Upgrade) -i websocket }}
