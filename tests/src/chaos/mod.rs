@@ -6,7 +6,6 @@ mod ledger;
 mod link;
 mod member;
 mod numbers;
-mod random;
 mod report;
 mod run;
 mod schedule;

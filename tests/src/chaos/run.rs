@@ -11,11 +11,11 @@ use super::Options;
 use super::client::{Client, Handle, Role};
 use super::ledger::Ledger;
 use super::member::Trouble;
-use super::random::Random;
 use super::report::Report;
 use super::schedule::{Fault, schedule};
 use super::stage::Stage;
 use super::traffic::{Published, Publisher, User, Watcher, publish, upload};
+use crate::random::Random;
 
 const PROBE: Duration = Duration::from_millis(50);
 

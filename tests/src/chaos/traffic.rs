@@ -11,8 +11,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::client::{Answer, Handle, Role};
 use super::ledger::Ledger;
 use super::member::{Finding, Member, Trouble};
-use super::random::Random;
 use super::uploads::{Arrival, Deed, Invocation, Outcome, judge};
+use crate::random::Random;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("nobody panics while holding it")
