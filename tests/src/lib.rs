@@ -9,6 +9,7 @@ pub mod application;
 pub mod balancer;
 pub mod built;
 pub mod chaos;
+pub mod clock;
 pub mod cluster;
 pub mod collector;
 pub mod door;
