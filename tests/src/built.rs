@@ -1,6 +1,6 @@
 //! The programs under test: Cargo builds them from the present sources, once in each process of tests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -14,14 +14,23 @@ pub fn gateway() -> PathBuf {
 
 /// The gateway, with no variable of its own but those that the caller adds.
 pub fn gateway_command() -> Command {
-    let mut command = Command::new(gateway());
+    without_settings(&gateway())
+}
+
+/// The gateway that writes down whose connections begin and end, in the same way.
+pub fn recording_gateway_command() -> Command {
+    without_settings(&example("recording_gateway"))
+}
+
+fn without_settings(program: &Path) -> Command {
+    let mut command = Command::new(program);
     for (inherited, _) in std::env::vars().filter(|(name, _)| name.starts_with("HUBCAST_")) {
         command.env_remove(inherited);
     }
     command
 }
 
-/// One of the gateway's examples. In the release profile they are those that `cargo test` has built.
+/// An example. In the release profile they are those that `cargo test` has built, but for the recording gateway.
 pub fn example(name: &str) -> PathBuf {
     built(&format!("examples/{name}"))
 }
@@ -44,7 +53,8 @@ fn build() -> PathBuf {
     // dependencies, and compile them once more.
     build.args(["build", "--quiet", "--workspace", "--bin", "hubcast"]);
     if profile.ends_with("release") {
-        build.arg("--release"); // benchmarks need no examples, which take long to link
+        // Benchmarks need no other examples, which take long to link.
+        build.args(["--release", "--example", "recording_gateway"]);
     } else {
         build.arg("--examples");
     }

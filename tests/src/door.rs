@@ -13,6 +13,9 @@ use crate::http::{Body, Connection, Head, Request, Response, try_fetch};
 use crate::http2::Http2;
 use crate::websocket::WebSocket;
 
+/// The demo hub's name.
+pub const HUB_NAME: &str = "demo";
+
 /// The demo hub's path.
 pub const HUB: &str = "/hubs/demo";
 

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use tempfile::TempDir;
 
 use crate::built;
+use crate::clock::Clock;
 use crate::eventually::eventually;
 use crate::http::{Request, Response, fetch, try_fetch};
 use crate::jwt::ACCESS_KEY;
@@ -19,6 +21,8 @@ use crate::process::{Process, Signal};
 pub struct Settings {
     port: u16,
     redis: Option<String>,
+    record: Option<PathBuf>,
+    clock: Option<Clock>,
     variables: BTreeMap<String, String>,
 }
 
@@ -28,6 +32,8 @@ impl Default for Settings {
         Self {
             port: 0,
             redis: None,
+            record: None,
+            clock: None,
             variables,
         }
     }
@@ -54,6 +60,19 @@ impl Settings {
         self
     }
 
+    /// Runs the gateway that writes down in this file whose connections begin and end. Its hub has a part of the demo's
+    /// methods.
+    pub fn recording(mut self, file: &Path) -> Self {
+        self.record = Some(file.to_owned());
+        self
+    }
+
+    /// Gives it another clock than the machine's.
+    pub fn clock(mut self, clock: &Clock) -> Self {
+        self.clock = Some(clock.clone());
+        self
+    }
+
     /// Listens on this port. Otherwise the kernel chooses one.
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
@@ -66,10 +85,20 @@ impl Settings {
     }
 
     fn command(&self) -> Command {
-        let mut command = built::gateway_command();
-        command.args(["serve", "--demo", "--listen", &format!("127.0.0.1:{}", self.port)]);
+        let mut command = match &self.record {
+            Some(_) => built::recording_gateway_command(),
+            None => built::gateway_command(),
+        };
+        match &self.record {
+            Some(file) => drop(command.env("HUBCAST_RECORD", file)),
+            None => drop(command.args(["serve", "--demo"])),
+        }
+        command.env("HUBCAST_LISTEN", format!("127.0.0.1:{}", self.port));
         if let Some(redis) = &self.redis {
-            command.args(["--redis", redis]);
+            command.env("HUBCAST_REDIS", redis);
+        }
+        if let Some(clock) = &self.clock {
+            clock.give_to(&mut command);
         }
         command.envs(&self.variables);
         command

@@ -331,11 +331,16 @@ impl Lines {
 
     /// The next line with its end; `None` at the end of the body.
     pub async fn next(&mut self) -> Option<Bytes> {
+        within("a line arrives", self.next_whenever()).await
+    }
+
+    /// The same, however long that takes.
+    pub async fn next_whenever(&mut self) -> Option<Bytes> {
         loop {
             if let Some(at) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 return Some(self.buffer.split_to(at + 1).freeze());
             }
-            match within("a line arrives", self.body.piece()).await {
+            match self.body.piece().await {
                 Ok(Some(piece)) => self.buffer.extend_from_slice(&piece),
                 Ok(None) | Err(_) => return None,
             }

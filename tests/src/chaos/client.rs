@@ -10,25 +10,29 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::kinds::ClientKind;
 use super::ledger::Ledger;
-use super::link::{Link, negotiate};
+use super::link::{Link, Negotiated, negotiate};
 use super::member::Trouble;
 use super::numbers::{Numbers, Receipt};
 
+/// The handshake of a client that can resume.
 const HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":2}\u{1e}";
-const PING: &str = "{\"type\":6}\u{1e}";
+pub(crate) const PING: &str = "{\"type\":6}\u{1e}";
 /// The official client's pace.
 const ACK_DELAY: Duration = Duration::from_secs(1);
-const PING_AFTER: Duration = Duration::from_secs(15);
+pub(crate) const PING_AFTER: Duration = Duration::from_secs(15);
 /// Between two attempts to start anew, or to join.
-const RETRY: Duration = Duration::from_millis(200);
+pub(crate) const RETRY: Duration = Duration::from_millis(200);
 
 /// What the user of a client does with it.
 pub(crate) trait Role: Send + Sync {
     /// The groups to join at each start.
     fn groups(&self) -> Vec<String>;
-    /// A logical session begins.
-    fn begins(&self);
+    /// A logical session begins, whose connection has this id if the client knows it.
+    fn begins(&self, id: Option<&str>);
+    /// The connection has this id by now: what holds its own place gets another with each socket.
+    fn is(&self, _id: &str) {}
     /// All groups are joined.
     fn joined(&self);
     /// A message to a group has come.
@@ -46,10 +50,10 @@ pub(crate) enum Answer {
     Reset,
 }
 
-struct Call {
-    target: &'static str,
-    arguments: Value,
-    answer: oneshot::Sender<Answer>,
+pub(crate) struct Call {
+    pub(crate) target: &'static str,
+    pub(crate) arguments: Value,
+    pub(crate) answer: oneshot::Sender<Answer>,
 }
 
 /// The way to a running client.
@@ -60,6 +64,17 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
+    /// The way to a client, and its end of that.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Call>, Arc<Notify>) {
+        let (calls, receiver) = mpsc::channel(16);
+        let cut = Arc::new(Notify::new());
+        let handle = Self {
+            calls,
+            cut: Arc::clone(&cut),
+        };
+        (handle, receiver, cut)
+    }
+
     /// Calls a method. Waits for as long as it takes.
     pub(crate) async fn call(&self, target: &'static str, arguments: Value) -> Answer {
         let (answer, answered) = oneshot::channel();
@@ -96,6 +111,7 @@ enum Pending {
 
 /// What a connection is, whatever socket it has.
 struct Session {
+    id: String,
     token: String,
     link: Link,
     sockets: usize,
@@ -124,14 +140,29 @@ struct Actor {
 }
 
 impl Client {
+    /// An invocation by the hub has come.
+    pub(crate) fn invoked(&self, message: &Value) {
+        self.called(
+            message["target"].as_str().unwrap_or_default(),
+            &message["arguments"],
+        );
+    }
+
+    /// The hub has called it.
+    pub(crate) fn called(&self, target: &str, arguments: &Value) {
+        let text = |index: usize| arguments[index].as_str();
+        match (target, text(0), text(1)) {
+            ("GroupMessage", Some(group), Some(text)) => self.role.message(group, text),
+            _ => {
+                let what = format!("nobody asked for {target} {arguments}");
+                self.ledger.wrong(Trouble::Duplicated, &self.name, what);
+            }
+        }
+    }
+
     /// The way to the client, and what must run for it.
     pub(crate) fn start(self) -> (Handle, impl Future<Output = ()> + Send) {
-        let (calls, receiver) = mpsc::channel(16);
-        let cut = Arc::new(Notify::new());
-        let handle = Handle {
-            calls,
-            cut: Arc::clone(&cut),
-        };
+        let (handle, receiver, cut) = Handle::new();
         let actor = Actor {
             client: self,
             calls: receiver,
@@ -147,11 +178,12 @@ impl Actor {
     async fn run(mut self) {
         loop {
             let mut session = self.start().await;
-            self.client.role.begins();
+            self.client.role.begins(Some(&session.id));
             let why = self.live(&mut session).await;
             self.client.role.ends();
             if self.client.is_hurt {
-                self.client.ledger.reset(&why);
+                let name = &self.client.name;
+                self.client.ledger.reset(ClientKind::Stateful, name, &why);
             } else {
                 self.client.ledger.control_reset(&self.client.name, &why);
             }
@@ -174,7 +206,7 @@ impl Actor {
     }
 
     async fn try_start(&self) -> Result<Session, String> {
-        let token = negotiate(self.client.address).await?;
+        let Negotiated { id, token } = negotiate(self.client.address, true).await?;
         let mut link = Link::open(self.client.address, &token).await?;
         let gone = |()| "gone during the handshake".to_owned();
         link.send(HANDSHAKE.to_owned()).await.map_err(gone)?;
@@ -185,6 +217,7 @@ impl Actor {
         }
         link.send(PING.to_owned()).await.map_err(gone)?;
         Ok(Session {
+            id,
             token,
             link,
             sockets: 1,
@@ -326,7 +359,7 @@ impl Actor {
         }
         let number = || message["sequenceId"].as_u64().unwrap_or(u64::MAX);
         match kind {
-            1 => self.invoked(message),
+            1 => self.client.invoked(message),
             3 => self.completed(session, message),
             7 => {
                 let (error, again) = (&message["error"], &message["allowReconnect"]);
@@ -339,19 +372,6 @@ impl Actor {
             _ => {}
         }
         Ok(())
-    }
-
-    fn invoked(&self, message: &Value) {
-        let text = |index: usize| message["arguments"][index].as_str();
-        match (message["target"].as_str(), text(0), text(1)) {
-            (Some("GroupMessage"), Some(group), Some(text)) => self.client.role.message(group, text),
-            _ => {
-                let what = format!("nobody asked for {message}");
-                self.client
-                    .ledger
-                    .wrong(Trouble::Duplicated, &self.client.name, what);
-            }
-        }
     }
 
     fn completed(&mut self, session: &mut Session, message: &Value) {

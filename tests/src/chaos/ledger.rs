@@ -7,11 +7,15 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
+use super::fault::Kind;
+use super::kinds::ClientKind;
 use super::member::{Finding, Trouble};
-use super::schedule::Kind;
 
 /// How many findings are kept in words.
-const NOTES: usize = 40;
+const NOTES: usize = 120;
+
+/// The reason of a client whose socket the run itself has cut.
+pub(crate) const CUT: &str = "cut";
 
 /// Counts of one fault, or of all faults of a kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,12 +29,25 @@ pub(crate) struct Row {
     pub(crate) reordered: u64,
     pub(crate) silent: u64,
     pub(crate) errors: u64,
+    /// Resets that the fault does not justify.
+    pub(crate) unexplained: u64,
+    /// Connections that were listed and had ended, or were not and lived.
+    pub(crate) members: u64,
+    /// Disconnect hooks too many.
+    pub(crate) twice: u64,
+    /// Disconnect hooks that never ran.
+    pub(crate) never: u64,
+    /// Healthy nodes that were shut out.
+    pub(crate) shut_out: u64,
+    /// The longest time for which a client received nothing.
+    pub(crate) silence: Duration,
 }
 
 impl Row {
-    /// What must not be.
+    /// Everything that must not be.
     pub(crate) fn wrong(&self) -> u64 {
-        self.lost + self.duplicated + self.reordered + self.silent
+        let messages = self.lost + self.duplicated + self.reordered + self.silent;
+        messages + self.unexplained + self.members + self.twice + self.never + self.shut_out
     }
 
     fn add(&mut self, other: &Self) {
@@ -43,6 +60,12 @@ impl Row {
         self.reordered += other.reordered;
         self.silent += other.silent;
         self.errors += other.errors;
+        self.unexplained += other.unexplained;
+        self.members += other.members;
+        self.twice += other.twice;
+        self.never += other.never;
+        self.shut_out += other.shut_out;
+        self.silence = self.silence.max(other.silence);
     }
 }
 
@@ -53,6 +76,14 @@ pub(crate) struct Resume {
     /// How many sockets this connection had before.
     pub(crate) socket: usize,
     pub(crate) fault: usize,
+}
+
+impl Book {
+    fn note(&mut self, what: String) {
+        if self.notes.len() < NOTES {
+            self.notes.push(what);
+        }
+    }
 }
 
 /// Shared by everybody who sees something.
@@ -111,14 +142,55 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn reset(&self, why: &str) {
-        self.count(|row| row.resets += 1);
-        *self.book().reasons.entry(why.to_owned()).or_default() += 1;
+    /// A client had to start anew, and was told so.
+    pub(crate) fn reset(&self, client: ClientKind, who: &str, why: &str) {
+        let mut book = self.book();
+        let fault = book.rows.len() - 1;
+        let kind = book.kinds[fault];
+        let is_explained = kind.justifies_reset_of(client) || why == CUT;
+        book.rows[fault].resets += 1;
+        book.rows[fault].unexplained += u64::from(!is_explained);
+        *book
+            .reasons
+            .entry(format!("{}: {why}", client.name()))
+            .or_default() += 1;
+        if !is_explained {
+            let at = self.started.elapsed().as_secs_f64();
+            book.note(format!(
+                "[{at:.2} s] reset after fault {fault} ({}): {who}: {why}",
+                kind.names().0
+            ));
+        }
+    }
+
+    /// Something of the whole cluster was wrong.
+    pub(crate) fn wrong_state(&self, what: &str, count: impl FnOnce(&mut Row)) {
+        self.count(count);
+        let mut book = self.book();
+        let fault = book.rows.len() - 1;
+        let kind = book.kinds[fault].names().0;
+        book.note(format!("after fault {fault} ({kind}): {what}"));
+    }
+
+    /// A client had received nothing for so long.
+    pub(crate) fn silence(&self, time: Duration) {
+        self.count(|row| row.silence = row.silence.max(time));
+    }
+
+    /// Whether Redis may have forgotten something in a fault.
+    pub(crate) fn forgets(&self, fault: usize) -> bool {
+        self.book().kinds[fault].forgets()
     }
 
     /// A client of the control node had to start anew.
     pub(crate) fn control_reset(&self, who: &str, why: &str) {
         *self.book().reasons.entry(format!("{who}: {why}")).or_default() += 1;
+    }
+
+    /// A message of a client was refused, and its connection went on.
+    pub(crate) fn refused(&self, client: ClientKind, why: &str) {
+        let reason = format!("{}, went on: {why}", client.name());
+        *self.book().reasons.entry(reason).or_default() += 1;
     }
 
     pub(crate) fn error(&self) {
@@ -147,12 +219,9 @@ impl Ledger {
             Trouble::Reordered => row.reordered += 1,
             Trouble::Silent => row.silent += 1,
         }
-        if book.notes.len() < NOTES {
-            let (trouble, fault, what) = (finding.trouble, finding.fault, &finding.what);
-            let kind = book.kinds[fault].name();
-            book.notes
-                .push(format!("{trouble:?} after fault {fault} ({kind}): {who}: {what}"));
-        }
+        let (trouble, fault, what) = (finding.trouble, finding.fault, &finding.what);
+        let kind = book.kinds[fault].names().0;
+        book.note(format!("{trouble:?} after fault {fault} ({kind}): {who}: {what}"));
     }
 
     /// Something wrong that was seen just now.
@@ -222,9 +291,9 @@ mod tests {
     #[test]
     fn everything_belongs_to_the_fault_before_it() {
         let ledger = Ledger::new();
-        ledger.reset("a");
+        ledger.reset(ClientKind::WebSocket, "client 0", "a");
         ledger.fault(Kind::Kill);
-        ledger.reset("a");
+        ledger.reset(ClientKind::WebSocket, "client 0", "a");
         ledger.resumed("t", 1, Duration::from_millis(3));
         ledger.fault(Kind::Drain);
         ledger.wrong(Trouble::Lost, "client 1", "5 never came".to_owned());
@@ -235,7 +304,8 @@ mod tests {
         };
         ledger.found("client 2", &earlier);
         let summary = ledger.summary();
-        assert_eq!(summary.reasons["a"], 2);
+        assert_eq!(summary.reasons["websocket: a"], 2);
+        assert_eq!(summary.total.unexplained, 1, "before any fault");
         assert_eq!(summary.kinds[&Kind::None].resets, 1);
         let kill = summary.kinds[&Kind::Kill];
         assert_eq!(
@@ -243,8 +313,8 @@ mod tests {
             (1, 1, 1, 1)
         );
         assert_eq!(summary.kinds[&Kind::Drain].lost, 1);
-        assert_eq!(summary.total.wrong(), 2);
-        assert_eq!(summary.notes.len(), 2);
+        assert_eq!(summary.total.wrong(), 3);
+        assert_eq!(summary.notes.len(), 3);
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -12,17 +14,36 @@ use crate::door::HUB;
 use crate::http::{Connection, Request};
 
 /// One open WebSocket.
-pub(crate) struct Link(WebSocketStream<TcpStream>);
+pub(crate) struct Link {
+    stream: WebSocketStream<TcpStream>,
+    /// That of the peer's Close frame.
+    pub(crate) code: Option<u16>,
+}
 
 impl Link {
     /// Opens one for a connection token; the error says how that was refused.
     pub(crate) async fn open(address: SocketAddr, token: &str) -> Result<Self, String> {
+        Self::open_at(address, &format!("{HUB}?id={token}"), None).await
+    }
+
+    /// Opens one at a path with its query, perhaps with a subprotocol.
+    pub(crate) async fn open_at(
+        address: SocketAddr,
+        target: &str,
+        subprotocol: Option<&'static str>,
+    ) -> Result<Self, String> {
         let tcp = TcpStream::connect(address)
             .await
             .map_err(|error| format!("connecting: {}", error.kind()))?;
         tcp.set_nodelay(true).map_err(|error| error.to_string())?;
-        match client_async(format!("ws://{address}{HUB}?id={token}"), tcp).await {
-            Ok((stream, _)) => Ok(Self(stream)),
+        let request = format!("ws://{address}{target}").into_client_request();
+        let mut request = request.map_err(|error| error.to_string())?;
+        if let Some(name) = subprotocol {
+            let value = HeaderValue::from_static(name);
+            request.headers_mut().insert("Sec-WebSocket-Protocol", value);
+        }
+        match client_async(request, tcp).await {
+            Ok((stream, _)) => Ok(Self { stream, code: None }),
             Err(Error::Http(response)) => {
                 let body = response.body().as_deref().unwrap_or_default();
                 let body = String::from_utf8_lossy(body);
@@ -35,15 +56,19 @@ impl Link {
 
     /// Sends text; the error is that the socket is gone.
     pub(crate) async fn send(&mut self, text: String) -> Result<(), ()> {
-        self.0.send(Message::text(text)).await.map_err(|_| ())
+        self.stream.send(Message::text(text)).await.map_err(|_| ())
     }
 
     /// The next text; `None` when the socket is gone.
     pub(crate) async fn next(&mut self) -> Option<String> {
         loop {
-            match self.0.next().await?.ok()? {
+            match self.stream.next().await?.ok()? {
                 Message::Text(text) => return Some(text.as_str().to_owned()),
-                Message::Close(_) | Message::Binary(_) => return None,
+                Message::Close(frame) => {
+                    self.code = frame.map(|frame| frame.code.into());
+                    return None;
+                }
+                Message::Binary(_) => return None,
                 Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
             }
         }
@@ -51,13 +76,19 @@ impl Link {
 
     /// Breaks the connection, as a network does that goes away.
     pub(crate) fn abort(&mut self) {
-        let _gone_anyway = self.0.get_ref().set_zero_linger();
+        let _gone_anyway = self.stream.get_ref().set_zero_linger();
     }
 }
 
-/// Asks for a connection token with stateful reconnect.
-pub(crate) async fn negotiate(address: SocketAddr) -> Result<String, String> {
-    let target = format!("{HUB}/negotiate?negotiateVersion=1&useStatefulReconnect=true");
+/// A connection before its first transport.
+pub(crate) struct Negotiated {
+    pub(crate) id: String,
+    pub(crate) token: String,
+}
+
+/// Asks for a connection token, perhaps with stateful reconnect.
+pub(crate) async fn negotiate(address: SocketAddr, is_stateful: bool) -> Result<Negotiated, String> {
+    let target = format!("{HUB}/negotiate?negotiateVersion=1&useStatefulReconnect={is_stateful}");
     let exchange = async {
         Connection::open(address)
             .await?
@@ -72,11 +103,17 @@ pub(crate) async fn negotiate(address: SocketAddr) -> Result<String, String> {
     }
     let answer: Value =
         serde_json::from_slice(&response.body).map_err(|error| format!("negotiate: {error}"))?;
-    if answer["useStatefulReconnect"] != true {
+    if is_stateful && answer["useStatefulReconnect"] != true {
         return Err("negotiate: no stateful reconnect".to_owned());
     }
-    let token = answer["connectionToken"].as_str();
-    token
-        .map(str::to_owned)
-        .ok_or_else(|| format!("negotiate: {answer}"))
+    match (
+        answer["connectionId"].as_str(),
+        answer["connectionToken"].as_str(),
+    ) {
+        (Some(id), Some(token)) => Ok(Negotiated {
+            id: id.to_owned(),
+            token: token.to_owned(),
+        }),
+        _ => Err(format!("negotiate: {answer}")),
+    }
 }

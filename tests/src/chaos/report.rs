@@ -1,7 +1,7 @@
 //! The table.
 
+use super::fault::Kind;
 use super::ledger::{Row, Summary};
-use super::schedule::Kind;
 
 /// What the run showed.
 #[derive(Debug, Clone)]
@@ -43,6 +43,18 @@ impl Report {
         self.summary.total.resumes
     }
 
+    /// Resets, members, hooks and nodes that were wrong, in words and numbers.
+    pub fn wrong_states(&self) -> [(&'static str, u64); 5] {
+        let total = &self.summary.total;
+        [
+            ("unexplained resets", total.unexplained),
+            ("wrong members", total.members),
+            ("hooks twice", total.twice),
+            ("hooks never", total.never),
+            ("healthy nodes shut out", total.shut_out),
+        ]
+    }
+
     /// Whether everything was exact or explicit, and no node panicked.
     pub fn is_exact(&self) -> bool {
         self.summary.total.wrong() == 0 && self.panics.is_empty()
@@ -53,7 +65,7 @@ impl Report {
         let mut lines = vec![self.title.clone(), String::new(), header()];
         let rows = Kind::ALL
             .iter()
-            .filter_map(|kind| Some((kind.name(), self.summary.kinds.get(kind)?)));
+            .filter_map(|kind| Some((kind.names().0, self.summary.kinds.get(kind)?)));
         lines.extend(rows.map(|(name, row)| line(name, row)));
         lines.push(line("all", &self.summary.total));
         lines.push(String::new());
@@ -84,37 +96,46 @@ impl Report {
     }
 }
 
-const COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; 15] = [
     "faults",
     "resets",
+    "unexplained",
     "resumes",
     "elsewhere",
     "lost",
-    "duplicated",
+    "doubled",
     "reordered",
     "silent",
+    "members",
+    "hooks twice",
+    "hooks never",
+    "shut out",
     "errors",
+    "silence s",
 ];
 
 fn header() -> String {
-    let columns = COLUMNS.map(|column| format!("{column:>11}"));
+    let columns = COLUMNS.map(|column| format!("{column:>12}"));
     format!("{:<26}{}", "", columns.concat())
 }
 
 fn line(name: &str, row: &Row) -> String {
-    let values = [
+    let counts = [
         row.faults,
         row.resets,
+        row.unexplained,
         row.resumes,
         row.moved,
         row.lost,
         row.duplicated,
         row.reordered,
         row.silent,
+        row.members,
+        row.twice,
+        row.never,
+        row.shut_out,
         row.errors,
     ];
-    format!(
-        "{name:<26}{}",
-        values.map(|value| format!("{value:>11}")).concat()
-    )
+    let counts = counts.map(|count| format!("{count:>12}")).concat();
+    format!("{name:<26}{counts}{:>12.1}", row.silence.as_secs_f64())
 }

@@ -2,80 +2,8 @@
 
 use std::time::Duration;
 
-use super::random::Random;
-
-/// Something that goes wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// A node is killed; after a while it is started again.
-    Kill { node: usize, down: Duration },
-    /// A node is asked to leave, and started again when it has left.
-    Drain { node: usize },
-    /// A node doesn't run for a while, with its sockets open.
-    Pause { node: usize, stopped: Duration },
-    /// Redis is killed and started again after a while.
-    Redis { keeps_data: bool, down: Duration },
-    /// So many clients of a hundred lose their sockets.
-    CutClients { percent: u64 },
-    /// All clients of a node lose their sockets.
-    CutNode { node: usize },
-}
-
-/// What is counted together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    /// Before the first fault.
-    None,
-    Kill,
-    Drain,
-    Pause,
-    RedisKept,
-    RedisEmptied,
-    CutClients,
-    CutNode,
-}
-
-impl Kind {
-    pub(crate) const ALL: [Self; 8] = [
-        Self::None,
-        Self::Kill,
-        Self::Drain,
-        Self::Pause,
-        Self::RedisKept,
-        Self::RedisEmptied,
-        Self::CutClients,
-        Self::CutNode,
-    ];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::None => "(before any fault)",
-            Self::Kill => "node killed",
-            Self::Drain => "node drained",
-            Self::Pause => "node paused",
-            Self::RedisKept => "Redis killed, data kept",
-            Self::RedisEmptied => "Redis killed, data lost",
-            Self::CutClients => "some clients cut",
-            Self::CutNode => "all clients of a node cut",
-        }
-    }
-}
-
-impl Fault {
-    pub(crate) fn kind(&self) -> Kind {
-        match self {
-            Self::Kill { .. } => Kind::Kill,
-            Self::Drain { .. } => Kind::Drain,
-            Self::Pause { .. } => Kind::Pause,
-            Self::Redis { keeps_data: true, .. } => Kind::RedisKept,
-            Self::Redis {
-                keeps_data: false, ..
-            } => Kind::RedisEmptied,
-            Self::CutClients { .. } => Kind::CutClients,
-            Self::CutNode { .. } => Kind::CutNode,
-        }
-    }
-}
+use super::fault::{Fault, Kind};
+use crate::random::Random;
 
 /// How many of each.
 #[derive(Debug, Clone, Copy)]
@@ -117,26 +45,171 @@ pub(crate) fn schedule(seed: u64, counts: Counts) -> Vec<Fault> {
         });
     }
     random.shuffle(&mut faults);
-    choose_nodes(&mut faults, counts.nodes, &mut random);
+    let mut nodes = Nodes::new(counts.nodes, &mut random);
+    faults
+        .iter_mut()
+        .for_each(|fault| nodes.choose(fault, &mut random));
     faults
 }
 
-/// Never the same node twice in a row: nobody is left on a node that was just hurt.
-fn choose_nodes(faults: &mut [Fault], nodes: usize, random: &mut Random) {
-    let mut last = random.below(nodes);
-    let chosen = faults.iter_mut().filter_map(|fault| match fault {
-        Fault::Kill { node, .. }
-        | Fault::Drain { node }
-        | Fault::Pause { node, .. }
-        | Fault::CutNode { node } => Some(node),
-        Fault::Redis { .. } | Fault::CutClients { .. } => None,
-    });
-    for node in chosen {
-        last = match nodes {
+/// Chooses nodes: never the same one twice in a row, so that nobody is left on a node that was just hurt.
+#[derive(Debug)]
+struct Nodes {
+    count: usize,
+    last: usize,
+}
+
+impl Nodes {
+    fn new(count: usize, random: &mut Random) -> Self {
+        let last = random.below(count);
+        Self { count, last }
+    }
+
+    fn choose(&mut self, fault: &mut Fault, random: &mut Random) {
+        if fault.node().is_none() {
+            return;
+        }
+        self.last = match self.count {
             1 => 0,
-            _ => (last + 1 + random.below(nodes - 1)) % nodes,
+            count => (self.last + 1 + random.below(count - 1)) % count,
         };
-        *node = last;
+        fault.hurts(self.last);
+    }
+}
+
+/// Faults without an end. Each kind comes once, then each comes again in another order.
+#[derive(Debug)]
+pub(crate) struct Endless {
+    kinds: Vec<Kind>,
+    deck: Vec<Kind>,
+    nodes: Nodes,
+    random: Random,
+}
+
+impl Endless {
+    pub(crate) fn new(seed: u64, kinds: Vec<Kind>, nodes: usize) -> Self {
+        let mut random = Random::new(seed);
+        Self {
+            kinds,
+            deck: Vec::new(),
+            nodes: Nodes::new(nodes, &mut random),
+            random,
+        }
+    }
+}
+
+impl Iterator for Endless {
+    type Item = Fault;
+
+    fn next(&mut self) -> Option<Fault> {
+        if self.deck.is_empty() {
+            self.deck.clone_from(&self.kinds);
+            self.random.shuffle(&mut self.deck);
+        }
+        let mut fault = fault(self.deck.pop()?, &mut self.random)?;
+        self.nodes.choose(&mut fault, &mut self.random);
+        Some(fault)
+    }
+}
+
+/// What is in the keys of scripts whose answers are swallowed: everything, connections' beginnings and ends, messages, signs
+/// of life.
+const SWALLOWED: [&str; 5] = ["", ":connection:", ":closed:", ":stream:", "{*}"];
+/// Policies of managed services.
+const POLICIES: [&str; 3] = ["volatile-lru", "volatile-ttl", "allkeys-lru"];
+
+/// A fault of a kind, in all but its node.
+fn fault(kind: Kind, random: &mut Random) -> Option<Fault> {
+    let node = 0;
+    let mut time = |low, high| millis(random, low, high);
+    Some(match kind {
+        Kind::None => return None,
+        Kind::Kill => Fault::Kill {
+            node,
+            down: time(0, 3_000),
+        },
+        Kind::Drain => Fault::Drain { node },
+        Kind::Pause => Fault::Pause {
+            node,
+            stopped: time(500, 12_000),
+        },
+        Kind::CutClients => Fault::CutClients {
+            percent: random.between(5, 50),
+        },
+        Kind::CutNode => Fault::CutNode { node },
+        Kind::NodeClock => Fault::NodeClock {
+            node,
+            ahead: step(random),
+        },
+        Kind::RedisKept => Fault::Redis {
+            keeps_data: true,
+            down: time(0, 3_000),
+        },
+        Kind::RedisEmptied => Fault::Redis {
+            keeps_data: false,
+            down: time(0, 3_000),
+        },
+        Kind::RedisPause => Fault::RedisPause {
+            stopped: time(200, 8_000),
+        },
+        Kind::Attach => Fault::Attach,
+        Kind::Detach => Fault::Detach,
+        Kind::Promote => Fault::Promote,
+        Kind::Restore => Fault::Restore {
+            age: time(200, 3_000),
+        },
+        Kind::Evict => Fault::Evict {
+            policy: POLICIES[random.below(POLICIES.len())],
+            bytes: random.between(20_000, 1_000_000),
+        },
+        Kind::Fill => Fault::Fill {
+            full: time(500, 3_000),
+        },
+        Kind::RedisClock => Fault::RedisClock { ahead: step(random) },
+        Kind::CutCommands => Fault::CutLinks { pushes: false },
+        Kind::CutPushes => Fault::CutLinks { pushes: true },
+        Kind::ForgetScripts => Fault::ForgetScripts,
+        Kind::Flush => Fault::Flush,
+        Kind::Switch => Fault::Switch,
+        Kind::KillMaster => Fault::KillMaster,
+        Kind::PauseMaster => Fault::PauseMaster,
+        Kind::Delay => Fault::Delay {
+            node,
+            most: time(20, 300),
+        },
+        Kind::Swallow => Fault::Swallow {
+            node,
+            key: SWALLOWED[random.below(SWALLOWED.len())],
+            times: random.between(1, 5),
+        },
+        Kind::CutScripts => Fault::CutScripts {
+            node,
+            times: random.between(1, 5),
+        },
+        Kind::Truncate => Fault::Truncate {
+            node,
+            times: random.between(1, 3),
+        },
+        Kind::HoldBriefly => Fault::Hold {
+            node,
+            held: time(200, 3_000),
+            cut: random.between(0, 1) == 1,
+        },
+        Kind::HoldLong => Fault::Hold {
+            node,
+            held: time(7_000, 10_000),
+            cut: random.between(0, 1) == 1,
+        },
+    })
+}
+
+/// Where a clock steps to: up to a quarter of a minute from the machine's, ahead or behind.
+fn step(random: &mut Random) -> i64 {
+    let seconds = i64::try_from(random.between(2, 15)).unwrap_or(2);
+    if random.between(0, 1) == 0 {
+        seconds
+    } else {
+        -seconds
     }
 }
 
@@ -168,8 +241,17 @@ mod tests {
         let faults = schedule(0, COUNTS);
         let count = |kind: Kind| faults.iter().filter(|fault| fault.kind() == kind).count();
         assert_eq!(
-            Kind::ALL.map(count),
-            [0, 20, 19, 18, 9, 8, 8, 8],
+            [
+                Kind::Kill,
+                Kind::Drain,
+                Kind::Pause,
+                Kind::RedisKept,
+                Kind::RedisEmptied,
+                Kind::CutClients,
+                Kind::CutNode
+            ]
+            .map(count),
+            [20, 19, 18, 9, 8, 8, 8],
             "of {}",
             faults.len()
         );
@@ -177,17 +259,15 @@ mod tests {
 
     #[test]
     fn no_node_is_hurt_twice_in_a_row() {
-        let node = |fault: &Fault| match fault {
-            Fault::Kill { node, .. }
-            | Fault::Drain { node }
-            | Fault::Pause { node, .. }
-            | Fault::CutNode { node } => Some(*node),
-            Fault::Redis { .. } | Fault::CutClients { .. } => None,
-        };
-        let nodes: Vec<_> = schedule(5, COUNTS).iter().filter_map(node).collect();
+        let nodes: Vec<_> = schedule(5, COUNTS).iter().filter_map(Fault::node).collect();
         assert!(nodes.windows(2).all(|pair| pair[0] != pair[1]), "{nodes:?}");
         let alone = Counts { nodes: 1, ..COUNTS };
-        assert!(schedule(5, alone).iter().filter_map(node).all(|node| node == 0));
+        assert!(
+            schedule(5, alone)
+                .iter()
+                .filter_map(Fault::node)
+                .all(|node| node == 0)
+        );
     }
 
     #[test]
@@ -210,5 +290,16 @@ mod tests {
                 _ => {}
             }
         }
+    }
+
+    #[test]
+    fn each_kind_comes_once_before_any_comes_again() {
+        let kinds = Kind::ALL[1..].to_vec();
+        let faults = || Endless::new(9, kinds.clone(), 3).take(2 * kinds.len());
+        assert!(faults().eq(faults()), "a seed gives one schedule");
+        let mut first: Vec<_> = faults().take(kinds.len()).map(|fault| fault.kind()).collect();
+        first.sort();
+        assert_eq!(first, kinds);
+        assert!(faults().all(|fault| fault.node().is_none_or(|node| node < 3)));
     }
 }

@@ -1,34 +1,51 @@
-//! The processes: Redis, the nodes behind a balancer, and one more node that is never hurt.
+//! The processes: Redis, the nodes behind a balancer, and one more node that is never hurt by itself.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
+use tempfile::TempDir;
 use tokio::time::sleep;
 
 use super::Options;
-use super::schedule::Fault;
+use super::fault::Fault;
+use super::servers::Servers;
 use crate::balancer::{Balancer, Rules};
+use crate::clock::Clock;
 use crate::gateway::{Gateway, Settings};
 use crate::ports::free_port;
-use crate::redis::Redis;
+use crate::rest::Rest;
 
 /// Everything that runs. Fields are dropped, and so processes killed, from the outside to the inside.
 pub(crate) struct Stage {
     balancer: Balancer,
     nodes: Vec<Gateway>,
     control: Gateway,
-    redis: Redis,
-    /// Where Redis keeps what it wrote down.
-    data: PathBuf,
+    servers: Servers,
+    /// The nodes' clocks.
+    clocks: Vec<Clock>,
+    /// How many times each node said by now that it was shut out.
+    shut_out: Vec<usize>,
+    directory: TempDir,
 }
+
+/// The record's name.
+const RECORD: &str = "record";
+/// How a node says that the others took it for dead.
+const SHUT_OUT: &str = "took this one for dead";
+/// How long a stateful client may take to come back.
+pub(crate) const RESUME_WINDOW: Duration = Duration::from_secs(30);
 
 impl Stage {
     pub(crate) async fn start(options: &Options) -> Self {
-        let redis = Redis::start_durable().await;
+        let count = options.nodes as usize;
+        let servers = Servers::start(options.topology, count, options.seed).await;
+        let directory = tempfile::tempdir().expect("a temporary directory");
         let settings = Settings::default()
-            .redis(&redis.url())
+            .recording(&directory.path().join(RECORD))
+            .set("hubs.resume_window_seconds", RESUME_WINDOW.as_secs())
             .set("hubs.stateful_reconnect", true)
             // Several Pings within the clients' patience, also on a machine that is busy.
             .set(
@@ -41,18 +58,26 @@ impl Stage {
             .set("limits.groups_per_connection", options.clients.max(1_000))
             .set("log.level", options.log.as_str());
         let mut nodes = Vec::new();
-        for node in 0..options.nodes {
-            let settings = settings.clone().port(free_port());
+        let clocks: Vec<_> = (0..count).map(|_| Clock::new()).collect();
+        for (node, clock) in clocks.iter().enumerate() {
+            let settings = settings
+                .clone()
+                .clock(clock)
+                .redis(&servers.url(node))
+                .port(free_port());
             nodes.push(Gateway::start(settings.set("node_id", format!("node-{node}"))).await);
         }
-        let control = Gateway::start(settings.set("node_id", "control")).await;
+        let control = settings.redis(&servers.url(count)).set("node_id", "control");
+        let control = Gateway::start(control).await;
         let addresses: Vec<_> = nodes.iter().map(Gateway::address).collect();
         Self {
             balancer: Balancer::start(&addresses, Rules::default()).await,
+            shut_out: vec![0; nodes.len() + 1],
             nodes,
             control,
-            data: data_directory(&redis).await,
-            redis,
+            servers,
+            clocks,
+            directory,
         }
     }
 
@@ -85,16 +110,40 @@ impl Stage {
                 sleep(*stopped).await;
                 self.nodes[*node].resume();
             }
-            Fault::Redis { keeps_data, down } => {
-                self.redis.kill();
-                if !keeps_data {
-                    std::fs::remove_dir_all(&self.data).expect("Redis has written down its data");
-                }
-                sleep(*down).await;
-                self.redis.restart().await;
-            }
+            Fault::NodeClock { node, ahead } => self.clocks[*node].is_ahead_by(*ahead),
             Fault::CutClients { .. } | Fault::CutNode { .. } => {}
+            _ => self.servers.suffer(fault).await,
         }
+    }
+
+    /// Waits until the servers are as they were before any fault.
+    pub(crate) async fn servers_are_settled(&self) {
+        self.servers.is_settled().await;
+    }
+
+    /// How many nodes were shut out since the last time, although nothing justifies that. The number after all nodes is the
+    /// control node's.
+    pub(crate) fn healthy_nodes_shut_out(&mut self, may_be: impl Fn(usize) -> bool) -> u64 {
+        let nodes = self.nodes.iter().chain([&self.control]);
+        let mut healthy = 0;
+        for (node, (gateway, before)) in nodes.zip(&mut self.shut_out).enumerate() {
+            let times = gateway.log().matches(SHUT_OUT).count();
+            if times > *before && !may_be(node) {
+                healthy += 1;
+            }
+            *before = times;
+        }
+        healthy
+    }
+
+    /// The file in which nodes write down whose connections begin and end.
+    pub(crate) fn record(&self) -> PathBuf {
+        self.directory.path().join(RECORD)
+    }
+
+    /// A back end that asks the control node.
+    pub(crate) fn rest(&self) -> Rest {
+        Rest::on(&self.control)
     }
 
     /// Breaks every socket that a node serves. `false`: this kernel or user can't.
@@ -134,11 +183,11 @@ impl Stage {
         reached
     }
 
-    /// How often which node refused a socket, and with what. `<NOSRV>`: the balancer knew none.
+    /// How often which node refused a request of a connection, and with what. `<NOSRV>`: the balancer knew none.
     pub(crate) fn refusals(&self) -> String {
         let mut refusals: BTreeMap<String, u32> = BTreeMap::new();
         for request in self.balancer.requests_with("?id=") {
-            if request.status != 101 {
+            if request.status >= 400 {
                 let refusal = format!("{} from {}", request.status, request.node);
                 *refusals.entry(refusal).or_default() += 1;
             }
@@ -164,15 +213,4 @@ fn break_sockets_at(address: SocketAddr) -> bool {
     command.args(["-K", "-H", "state", "established", "sport", "="]);
     command.arg(format!(":{}", address.port()));
     command.output().is_ok_and(|output| !output.stdout.is_empty())
-}
-
-async fn data_directory(redis: &Redis) -> PathBuf {
-    let mut connection = redis.connection().await;
-    let answer: Vec<String> = redis::cmd("CONFIG")
-        .arg("GET")
-        .arg("dir")
-        .query_async(&mut connection)
-        .await
-        .expect("redis-server answers");
-    PathBuf::from(&answer[1]).join("appendonlydir")
 }

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::client::{Answer, Handle, Role};
+use super::kinds::ClientKind;
 use super::ledger::Ledger;
 use super::member::{Finding, Member, Trouble};
-use super::random::Random;
 use super::uploads::{Arrival, Deed, Invocation, Outcome, judge};
+use crate::random::Random;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("nobody panics while holding it")
@@ -23,7 +24,7 @@ pub(crate) fn upload_group(index: usize) -> String {
     format!("up:{index}")
 }
 
-fn group_name(group: usize) -> String {
+pub(crate) fn group_name(group: usize) -> String {
     format!("g{group}")
 }
 
@@ -110,14 +111,24 @@ fn outcome(answer: &Answer) -> Outcome {
     }
 }
 
-/// A client that only calls.
-pub(crate) struct Publisher;
+/// A client that only calls, with the id of its connection.
+#[derive(Default)]
+pub(crate) struct Publisher(Mutex<Option<String>>);
+
+impl Publisher {
+    /// The id of its connection.
+    pub(crate) fn connection(&self) -> Option<String> {
+        lock(&self.0).clone()
+    }
+}
 
 impl Role for Publisher {
     fn groups(&self) -> Vec<String> {
         Vec::new()
     }
-    fn begins(&self) {}
+    fn begins(&self, id: Option<&str>) {
+        *lock(&self.0) = id.map(str::to_owned);
+    }
     fn joined(&self) {}
     fn message(&self, _: &str, _: &str) {}
     fn ends(&self) {}
@@ -126,27 +137,53 @@ impl Role for Publisher {
 /// A member of one group, with what it sends.
 pub(crate) struct User {
     pub(crate) index: usize,
+    pub(crate) kind: ClientKind,
     group: usize,
     published: Arc<Published>,
     ledger: Arc<Ledger>,
     member: Mutex<Member>,
     calls: Mutex<Vec<Invocation>>,
+    presence: Mutex<Presence>,
+}
+
+/// The connection that a user has at the moment.
+#[derive(Default)]
+struct Presence {
+    is_there: bool,
+    id: Option<String>,
+    /// The last message, of this or an earlier connection.
+    heard: Option<Instant>,
 }
 
 impl User {
-    pub(crate) fn new(index: usize, group: usize, published: &Arc<Published>, ledger: &Arc<Ledger>) -> Self {
+    pub(crate) fn new(
+        index: usize,
+        kind: ClientKind,
+        group: usize,
+        published: &Arc<Published>,
+        ledger: &Arc<Ledger>,
+    ) -> Self {
         Self {
             index,
+            kind,
             group,
             published: Arc::clone(published),
             ledger: Arc::clone(ledger),
             member: Mutex::default(),
             calls: Mutex::default(),
+            presence: Mutex::default(),
         }
     }
 
     pub(crate) fn name(&self) -> String {
-        format!("client {} of {}", self.index, group_name(self.group))
+        let (kind, group) = (self.kind.name(), group_name(self.group));
+        format!("client {} ({kind}) of {group}", self.index)
+    }
+
+    /// Its connection, if it has one: the id, where it knows it.
+    pub(crate) fn connection(&self) -> Option<Option<String>> {
+        let presence = lock(&self.presence);
+        presence.is_there.then(|| presence.id.clone())
     }
 
     /// The group whose numbers it gets.
@@ -159,10 +196,13 @@ impl User {
         lock(&self.member).has(target)
     }
 
-    /// How many of its calls are over.
-    pub(crate) fn answered(&self) -> usize {
+    /// How many of its calls succeeded.
+    pub(crate) fn done(&self) -> usize {
         let calls = lock(&self.calls);
-        calls.iter().filter(|call| call.outcome.is_some()).count()
+        calls
+            .iter()
+            .filter(|call| call.outcome == Some(Outcome::Done))
+            .count()
     }
 
     /// It should have moved on, and didn't.
@@ -199,6 +239,11 @@ impl User {
     /// Everything that was wrong, in both directions.
     pub(crate) fn findings(&self, watcher: &Watcher) -> Vec<Finding> {
         let mut findings = lock(&self.member).findings();
+        if !self.kind.is_resumable() {
+            // Nobody tells it of what Redis forgot.
+            findings
+                .retain(|finding| finding.trouble != Trouble::Lost || !self.ledger.forgets(finding.fault));
+        }
         let seen = lock(&watcher.0);
         let arrivals = seen.arrivals.get(&self.index).map_or(&[][..], Vec::as_slice);
         findings.extend(judge(&lock(&self.calls), arrivals, seen.session));
@@ -211,8 +256,15 @@ impl Role for User {
         vec![group_name(self.group)]
     }
 
-    fn begins(&self) {
+    fn begins(&self, id: Option<&str>) {
         lock(&self.member).begins();
+        let mut presence = lock(&self.presence);
+        presence.is_there = true;
+        presence.id = id.map(str::to_owned);
+    }
+
+    fn is(&self, id: &str) {
+        lock(&self.presence).id = Some(id.to_owned());
     }
 
     fn joined(&self) {
@@ -221,6 +273,11 @@ impl Role for User {
     }
 
     fn message(&self, group: &str, text: &str) {
+        let now = Instant::now();
+        let before = lock(&self.presence).heard.replace(now);
+        if let Some(before) = before {
+            self.ledger.silence(now - before);
+        }
         let number = text.strip_prefix("p:").and_then(|number| number.parse().ok());
         match number {
             Some(number) if group == group_name(self.group) => {
@@ -236,6 +293,7 @@ impl Role for User {
 
     fn ends(&self) {
         lock(&self.member).ends();
+        lock(&self.presence).is_there = false;
     }
 }
 
@@ -281,6 +339,7 @@ pub(crate) struct Watcher(Mutex<Seen>, usize, Arc<Ledger>);
 #[derive(Default)]
 struct Seen {
     session: u64,
+    id: Option<String>,
     is_complete: bool,
     arrivals: HashMap<usize, Vec<Arrival>>,
 }
@@ -288,6 +347,11 @@ struct Seen {
 impl Watcher {
     pub(crate) fn new(clients: usize, ledger: &Arc<Ledger>) -> Self {
         Self(Mutex::default(), clients, Arc::clone(ledger))
+    }
+
+    /// The id of its connection.
+    pub(crate) fn connection(&self) -> Option<String> {
+        lock(&self.0).id.clone()
     }
 
     /// Its session, if it sees everything.
@@ -302,8 +366,10 @@ impl Role for Watcher {
         (0..self.1).map(upload_group).collect()
     }
 
-    fn begins(&self) {
-        lock(&self.0).session += 1;
+    fn begins(&self, id: Option<&str>) {
+        let mut seen = lock(&self.0);
+        seen.session += 1;
+        seen.id = id.map(str::to_owned);
     }
 
     fn joined(&self) {

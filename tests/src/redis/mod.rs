@@ -1,5 +1,10 @@
-//! A real redis-server.
+//! A real redis-server, alone, watched by sentinels or as a part of a cluster, and all that may go wrong with it.
 
+pub mod cluster;
+mod faults;
+pub mod sentinel;
+
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
@@ -7,14 +12,49 @@ use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
+use crate::clock::Clock;
 use crate::eventually::eventually;
 use crate::ports::free_port;
 use crate::process::Process;
 
+pub use faults::Snapshot;
+
+/// How a server is started.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    durable: bool,
+    arguments: Vec<String>,
+    clock: Option<Clock>,
+}
+
+impl Setup {
+    /// It writes every change to disk before it answers.
+    pub fn durable(self) -> Self {
+        Self {
+            durable: true,
+            ..self
+        }
+    }
+
+    /// A setting of its configuration, such as `repl-backlog-ttl`.
+    pub fn set(mut self, name: &str, value: impl std::fmt::Display) -> Self {
+        self.arguments.extend([format!("--{name}"), value.to_string()]);
+        self
+    }
+
+    /// A clock that is not the machine's.
+    pub fn clock(self, clock: &Clock) -> Self {
+        Self {
+            clock: Some(clock.clone()),
+            ..self
+        }
+    }
+}
+
 /// One redis-server on a port of its own. It keeps nothing on disk unless asked to.
 pub struct Redis {
     port: u16,
-    durable: bool,
+    setup: Setup,
     directory: TempDir,
     process: Process,
 }
@@ -22,21 +62,25 @@ pub struct Redis {
 impl Redis {
     /// Starts a server that forgets everything when it ends.
     pub async fn start() -> Self {
-        Self::launch(false).await
+        Self::start_with(Setup::default()).await
     }
 
     /// Starts a server that writes every change to disk before it answers.
     pub async fn start_durable() -> Self {
-        Self::launch(true).await
+        Self::start_with(Setup::default().durable()).await
     }
 
-    async fn launch(durable: bool) -> Self {
+    /// Starts a server that is set up in another way.
+    pub async fn start_with(setup: Setup) -> Self {
+        Self::start_at(free_port(), setup).await
+    }
+
+    async fn start_at(port: u16, setup: Setup) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let port = free_port();
-        let process = spawn(port, durable, directory.path());
+        let process = setup.spawn(port, directory.path());
         let mut redis = Self {
             port,
-            durable,
+            setup,
             directory,
             process,
         };
@@ -47,6 +91,11 @@ impl Redis {
     /// Its address, as gateways take it.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Its address.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     /// Its process id.
@@ -71,7 +120,7 @@ impl Redis {
 
     /// Starts it again after [`kill`](Self::kill) under the same address: with what it had if it is durable, empty if not.
     pub async fn restart(&mut self) {
-        self.process = spawn(self.port, self.durable, self.directory.path());
+        self.process = self.setup.spawn(self.port, self.directory.path());
         self.ready().await;
     }
 
@@ -166,21 +215,19 @@ fn readable(value: &redis::Value) -> String {
     }
 }
 
-fn spawn(port: u16, durable: bool, directory: &Path) -> Process {
-    let mut command = Command::new("redis-server");
-    command.args([
-        "--port",
-        &port.to_string(),
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--daemonize",
-        "no",
-    ]);
-    command.arg("--dir").arg(directory);
-    if durable {
-        command.args(["--appendonly", "yes", "--appendfsync", "always"]);
+impl Setup {
+    fn spawn(&self, port: u16, directory: &Path) -> Process {
+        let mut command = Command::new("redis-server");
+        command.args(["--port", &port.to_string()]);
+        command.args(["--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]);
+        command.arg("--dir").arg(directory);
+        if self.durable {
+            command.args(["--appendonly", "yes", "--appendfsync", "always"]);
+        }
+        command.args(&self.arguments);
+        if let Some(clock) = &self.clock {
+            clock.give_to(&mut command);
+        }
+        Process::start("redis", &mut command, directory)
     }
-    Process::start("redis", &mut command, directory)
 }
