@@ -123,6 +123,26 @@ async fn a_master_that_hangs_is_left() {
     watched.leave().await;
 }
 
+#[tokio::test]
+async fn a_master_that_wakes_up_while_most_sentinels_still_name_it_is_left() {
+    if !can_run(&["redis-server"]) {
+        return;
+    }
+    let set = three().await;
+    let nodes = nodes(&set.url(), 2).await;
+    let watched = Watched::new(&open(&nodes, HubOptions::default()).await).await;
+    let begun = Instant::now();
+    set.servers[0].signal("STOP").await;
+    set.failover_begins().await;
+    set.servers[0].signal("CONT").await;
+    nobody_listens(&set.servers[0]).await;
+    let outage = watched.survives(begun).await;
+    println!("sentinels, SIGSTOP and at once SIGCONT: publishing worked again after {outage:?}");
+    // Sentinels demote it after ten seconds: what it takes until then is lost.
+    assert!(outage < Duration::from_secs(9), "{outage:?}");
+    watched.leave().await;
+}
+
 /// Waits until no node is subscribed to anything at a server.
 async fn nobody_listens(server: &RedisServer) {
     eventually("all nodes have left the server", async || {

@@ -88,6 +88,24 @@ impl SentinelSet {
         }
     }
 
+    /// Waits until some sentinel has another server for the master, whether the others know already or not.
+    pub(crate) async fn failover_begins(&self) {
+        let first = self.servers[0].port().to_string();
+        eventually("a sentinel names another master", async || {
+            for sentinel in &self.sentinels {
+                let mut command = redis::cmd("SENTINEL");
+                command.arg("GET-MASTER-ADDR-BY-NAME").arg(MASTER);
+                let (_, port): (String, String) =
+                    command.query_async(&mut sentinel.look().await?).await.ok()?;
+                if port != first {
+                    return Some(());
+                }
+            }
+            None
+        })
+        .await;
+    }
+
     /// One more sentinel, for which another server is the master, by a failover of this number.
     pub(crate) async fn add_sentinel(&mut self, master: &RedisServer, failover: usize) {
         let settings = Settings {
