@@ -140,16 +140,21 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<(), BackplaneError>>;
 
     /// Removes a connection that this node owns from the directory and from every group. Its id stays refused by
-    /// [`Backplane::claim`] for `tombstone`. Returns whether this call removed it: exactly one caller in the
-    /// cluster is told `true`.
+    /// [`Backplane::claim`]. Returns whether this call removed it: exactly one caller in the cluster is told `true`, and is
+    /// the one who tells the hub's code of the end, see [`Backplane::told`].
     ///
-    /// While the server can't be reached, the removal is kept and carried out later; the answer is then `Ok(true)`.
+    /// It waits for as long as the server can't be reached, because the answer is certain only then; should the caller stop
+    /// waiting, the removal is carried out all the same.
     fn remove<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,
-        tombstone: Duration,
+        end: End,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
+
+    /// Whoever removed a connection, or was told of its removal by [`NodeService::orphan_removed`], has told the hub's code of
+    /// its end. In a hub that [tells of ends](HubOptions::tells_ends), and until then, a node that dies leaves that to another one.
+    fn told(&self, hub: &HubName, connection: &ConnectionId);
 
     /// Joins a connection that this node owns to a group. Returns the offset from which on it receives the group's
     /// messages, after the sink was given the [`Delivery::Joined`]. Joining twice changes nothing. A parked connection is
@@ -222,6 +227,9 @@ pub struct HubOptions {
     /// Whether it is told who joins groups and leaves them: see [`presence`](crate::presence). All nodes of a hub are to
     /// say the same.
     pub presence: bool,
+    /// Whether code of the hub is told of connections that end: who tells is noted with each removal. All nodes of a hub are
+    /// to say the same.
+    pub tells_ends: bool,
 }
 
 impl Default for HubOptions {
@@ -234,6 +242,7 @@ impl Default for HubOptions {
             resume_window: Duration::from_secs(120),
             volatile: false,
             presence: false,
+            tells_ends: false,
         }
     }
 }
@@ -319,6 +328,26 @@ pub struct ConnectionRecord {
     pub state: Option<State>,
 }
 
+/// How a connection is removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// How long its id stays refused.
+    pub tombstone: Duration,
+    /// What the hub's code is told, in words of the gateway; `None` where it never heard of the connection.
+    pub tells: Option<Bytes>,
+}
+
+impl End {
+    /// The end of a connection that nobody is told of.
+    #[must_use]
+    pub fn untold(tombstone: Duration) -> Self {
+        Self {
+            tombstone,
+            tells: None,
+        }
+    }
+}
+
 /// The outcome of [`Backplane::claim`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
@@ -373,10 +402,16 @@ pub trait NodeService: Send + Sync + 'static {
         false
     }
 
-    /// A dead node's connection, or one that nobody has taken over in time, was removed by this node, and by no other.
-    fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord);
+    /// A connection has ended that no node runs, and it is for this node, and no other, to tell the hub's code: it was removed
+    /// by this node, because its node died or nobody took it over in time, or whoever removed it died before it told.
+    /// `tells` is what [`End::tells`] said, and nothing where no node did. [`Backplane::told`] is to follow.
+    fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord, tells: Bytes);
 
-    /// This node's lease ended while it could not renew it and others have removed its connections: every local
-    /// connection must end, because its memberships are gone.
+    /// The server, which had forgotten a connection of this node, knows it as another node's, or as closed: it must end here,
+    /// or go on there.
+    fn connection_lost(&self, hub: &HubName, connection: &ConnectionId);
+
+    /// Others took this node for dead and have removed its connections: every local connection must end, because its
+    /// memberships are gone.
     fn fenced(&self);
 }

@@ -32,8 +32,8 @@ mod sessions;
 mod topic;
 
 pub use backplane::{
-    Backplane, Claim, ConnectionRecord, Delivery, Gap, HubOptions, HubSink, LogRead, Message, NodeService,
-    Statistics, Status, Unheard,
+    Backplane, Claim, ConnectionRecord, Delivery, End, Gap, HubOptions, HubSink, LogRead, Message,
+    NodeService, Statistics, Status, Unheard,
 };
 pub use error::BackplaneError;
 pub use history::{History, Page};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use crate::backplane::ConnectionRecord;
+use crate::backplane::{ConnectionRecord, End};
 use crate::error::BackplaneError;
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, UserId};
 
@@ -100,14 +100,14 @@ pub trait Roster: Send + Sync {
         from: ParkedCursor,
     ) -> BoxFuture<'a, Result<Parked, BackplaneError>>;
 
-    /// Removes a connection that is parked at this moment, before its time is up; its id stays refused for `tombstone`.
-    /// `None` where it is not parked. Exactly one caller in the cluster is given the connection; no node's service is
-    /// told.
+    /// Removes a connection that is parked at this moment, before its time is up. `None` where it is not parked. Exactly one
+    /// caller in the cluster is given the connection, and is the one who tells of its end, as with
+    /// [`Backplane::remove`](crate::Backplane::remove); no node's service is told.
     fn remove_parked<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,
-        tombstone: Duration,
+        end: End,
     ) -> BoxFuture<'a, Result<Option<ConnectionRecord>, BackplaneError>>;
 }
 

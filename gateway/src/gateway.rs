@@ -175,6 +175,7 @@ impl GatewayBuilder {
                 resume_window: log.resume_window,
                 volatile: log.volatile,
                 presence: log.presence,
+                tells_ends: runtime.hears_of_ends(),
             };
             shared
                 .backplane()

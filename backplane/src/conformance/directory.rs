@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::{Nodes, eventually, open, owner as owner_of, record};
-use crate::backplane::{Claim, HubOptions};
+use crate::backplane::{Claim, End, HubOptions};
 use crate::error::BackplaneError;
 use crate::topic::Topic;
 
@@ -108,7 +108,7 @@ pub async fn a_closed_connection_stays_closed(nodes: &Nodes) {
     assert!(
         first
             .node
-            .remove(&first.hub, &connection.id, tombstone)
+            .remove(&first.hub, &connection.id, End::untold(tombstone))
             .await
             .unwrap()
     );

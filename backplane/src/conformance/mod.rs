@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use crate::backplane::{Backplane, ConnectionRecord, Delivery, HubOptions, HubSink, NodeService};
+use crate::backplane::{Backplane, ConnectionRecord, Delivery, End, HubOptions, HubSink, NodeService};
 use crate::error::BackplaneError;
 use crate::position::Offset;
 use crate::sessions::Listing;
@@ -123,6 +123,7 @@ impl Recorder {
 #[derive(Default)]
 pub struct Witness {
     orphans: Mutex<Vec<ConnectionRecord>>,
+    lost: Mutex<Vec<ConnectionId>>,
     fenced: AtomicUsize,
 }
 
@@ -141,6 +142,12 @@ impl Witness {
         self.orphans.lock().clone()
     }
 
+    /// The connections that this node was told to have lost.
+    #[must_use]
+    pub fn lost(&self) -> Vec<ConnectionId> {
+        self.lost.lock().clone()
+    }
+
     /// How often this node was told that its connections were removed.
     #[must_use]
     pub fn fenced(&self) -> usize {
@@ -153,8 +160,12 @@ impl NodeService for Witness {
         std::future::pending().boxed()
     }
 
-    fn orphan_removed(&self, _hub: &HubName, connection: ConnectionRecord) {
+    fn orphan_removed(&self, _hub: &HubName, connection: ConnectionRecord, _tells: Bytes) {
         self.orphans.lock().push(connection);
+    }
+
+    fn connection_lost(&self, _hub: &HubName, connection: &ConnectionId) {
+        self.lost.lock().push(connection.clone());
     }
 
     fn fenced(&self) {
@@ -205,7 +216,7 @@ impl Member {
     /// Removes a connection.
     pub async fn remove(&self, connection: &ConnectionId) -> bool {
         self.node
-            .remove(&self.hub, connection, Duration::from_secs(60))
+            .remove(&self.hub, connection, End::untold(Duration::from_secs(60)))
             .await
             .unwrap()
     }

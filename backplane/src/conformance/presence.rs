@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::{Member, Nodes, Witness, eventually, group, open, record};
-use crate::backplane::{ConnectionRecord, Delivery, HubOptions, LogRead};
+use crate::backplane::{ConnectionRecord, Delivery, End, HubOptions, LogRead};
 use crate::presence;
 use crate::sessions::TakeOver;
 use crate::topic::{ConnectionId, GroupName, Topic, UserId};
@@ -163,7 +163,9 @@ pub async fn a_move_is_not_told(nodes: &Nodes) {
     other.leave(id, "g").await;
     other.join(id, "g").await;
     for there in [true, false] {
-        let removed = other.node.remove_parked(&other.hub, id, Duration::from_secs(60));
+        let removed = other
+            .node
+            .remove_parked(&other.hub, id, End::untold(Duration::from_secs(60)));
         assert_eq!(removed.await.unwrap().is_some(), there);
     }
     expected.extend([false, true, false].map(|joined| told(joined, "g", id, Some("ann"))));

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::{Nodes, eventually};
 use crate::backplane::{ConnectionRecord, NodeService, Unheard};
 use crate::error::BackplaneError;
-use crate::topic::{HubName, NodeId};
+use crate::topic::{ConnectionId, HubName, NodeId};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -47,7 +47,9 @@ impl NodeService for Echo {
         .boxed()
     }
 
-    fn orphan_removed(&self, _hub: &HubName, _connection: ConnectionRecord) {}
+    fn orphan_removed(&self, _hub: &HubName, _connection: ConnectionRecord, _tells: Bytes) {}
+
+    fn connection_lost(&self, _hub: &HubName, _connection: &ConnectionId) {}
 
     fn fenced(&self) {}
 }

@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::{Member, Nodes, Witness, eventually, group, open, record};
-use crate::backplane::{Claim, HubOptions};
+use crate::backplane::{Claim, End, HubOptions};
 use crate::roster::{Members, ParkedCursor};
 use crate::sessions::TakeOver;
 use crate::topic::{ConnectionId, GroupName, UserId};
@@ -377,7 +377,7 @@ pub async fn a_parked_connection_is_removed_once(nodes: &Nodes) {
     let remove = async |member: &Member, id: &ConnectionId| {
         let removed = member
             .node
-            .remove_parked(&member.hub, id, Duration::from_secs(60));
+            .remove_parked(&member.hub, id, End::untold(Duration::from_secs(60)));
         removed.await.unwrap()
     };
     let plain = first.connect(None).await;
@@ -399,9 +399,10 @@ pub async fn a_parked_connection_is_removed_once(nodes: &Nodes) {
         for member in members.iter().cycle().take(8) {
             let (member, id) = (member.clone(), id.clone());
             removals.spawn(async move {
-                let removed = member
-                    .node
-                    .remove_parked(&member.hub, &id, Duration::from_secs(60));
+                let removed =
+                    member
+                        .node
+                        .remove_parked(&member.hub, &id, End::untold(Duration::from_secs(60)));
                 removed.await.unwrap()
             });
         }

@@ -26,7 +26,7 @@ use uuid::Uuid;
 use self::hub::Hub;
 use self::lane::run_lane;
 use crate::backplane::{
-    Backplane, Claim, ConnectionRecord, HubOptions, HubSink, LogRead, NodeService, Statistics, Status,
+    Backplane, Claim, ConnectionRecord, End, HubOptions, HubSink, LogRead, NodeService, Statistics, Status,
     Unheard,
 };
 use crate::error::BackplaneError;
@@ -230,10 +230,13 @@ impl Backplane for MemoryBackplane {
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,
-        tombstone: Duration,
+        end: End,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
-        async move { Ok(self.hub(hub)?.remove(connection, tombstone).await) }.boxed()
+        async move { Ok(self.hub(hub)?.remove(connection, end.tombstone).await) }.boxed()
     }
+
+    /// Nobody outlives this process to tell in its place.
+    fn told(&self, _hub: &HubName, _connection: &ConnectionId) {}
 
     fn join<'a>(
         &'a self,
@@ -325,7 +328,7 @@ impl Sweeps {
                 continue;
             };
             for connection in self.hub.remove_expired(TOMBSTONE).await {
-                service.orphan_removed(&self.name, connection);
+                service.orphan_removed(&self.name, connection, Bytes::new());
             }
         }
     }

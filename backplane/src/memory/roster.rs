@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::MemoryBackplane;
 use super::hub::State;
-use crate::backplane::ConnectionRecord;
+use crate::backplane::{ConnectionRecord, End};
 use crate::error::BackplaneError;
 use crate::roster::{Census, Members, Parked, ParkedCursor, Present, Roster, USER_GROUP_TTL};
 use crate::topic::{ConnectionId, GroupName, HubName, Topic, UserId};
@@ -287,12 +287,12 @@ impl Roster for MemoryBackplane {
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,
-        tombstone: Duration,
+        end: End,
     ) -> BoxFuture<'a, Result<Option<ConnectionRecord>, BackplaneError>> {
         async move {
             let hub = self.hub(hub)?;
             Ok(hub
-                .removing(|state| state.remove_parked(connection, tombstone))
+                .removing(|state| state.remove_parked(connection, end.tombstone))
                 .await)
         }
         .boxed()

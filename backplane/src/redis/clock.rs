@@ -5,11 +5,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::commands::Repeat;
-use super::inner::Inner;
-use super::link::decode;
-use crate::error::BackplaneError;
-
 /// Estimates the server's time from answers that tell it.
 pub(super) struct Clock {
     /// When this clock was made: instants are counted from there.
@@ -65,18 +60,6 @@ impl Clock {
     pub(super) fn deadline(&self, left: Duration) -> u64 {
         let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         self.now().map_or(NEVER, |now| now.saturating_add(left))
-    }
-}
-
-impl Inner {
-    /// Asks for the time in milliseconds.
-    pub(super) async fn read_clock(&self) -> Result<u64, BackplaneError> {
-        let sent = Instant::now();
-        let (seconds, micros): (u64, u64) =
-            decode(self.commands.command(&redis::cmd("TIME"), Repeat::Safe).await?)?;
-        let now = seconds * 1_000 + micros / 1_000;
-        self.commands.clock().observe(sent, Instant::now(), now);
-        Ok(now)
     }
 }
 

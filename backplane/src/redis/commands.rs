@@ -67,7 +67,7 @@ impl Commands {
         tasks: &TaskTracker,
         closing: CancellationToken,
     ) -> Result<Arc<Self>, BackplaneError> {
-        let home = Keys::new(&options.prefix).nodes();
+        let home = Keys::new(&options.prefix).cluster();
         Ok(Arc::new(Self {
             topology: Topology::open(options, &home, tasks, closing.clone()).await?,
             home,

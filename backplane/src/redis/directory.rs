@@ -4,20 +4,42 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
-use tokio::sync::RwLockReadGuard;
+use tokio::sync::{RwLockReadGuard, oneshot};
 use tokio::time::Instant;
-use uuid::Uuid;
 
+use super::departures::Departure;
 use super::hub::Hub;
 use super::inner::Inner;
-use super::link::{decode, items, malformed};
-use super::local::{Subject, Unfinished};
+use super::link::{decode, malformed};
+use super::local::Subject;
+use super::script::{HubScripts, Invocation, Name};
 use super::writer::Patience;
-use crate::backplane::{Claim, ConnectionRecord};
+use crate::backplane::{Claim, ConnectionRecord, End};
 use crate::error::BackplaneError;
 use crate::position::{Epoch, Position};
-use crate::sessions::{Entered, State};
-use crate::topic::{ConnectionId, GroupName, NodeId, Topic, UserId};
+use crate::sessions::Entered;
+use crate::topic::{ConnectionId, GroupName, NodeId, Topic};
+
+/// Groups that a connection is listed in by one call.
+const STEP: usize = 64;
+
+impl HubScripts {
+    fn list_call(&self, id: &ConnectionId, groups: &[GroupName]) -> Invocation {
+        let keys = vec![
+            self.keys.connection(id),
+            self.keys.groups(id),
+            self.keys.group_names(),
+        ];
+        let call = self
+            .own(Name::List, keys, id)
+            .costing(groups.len())
+            .arg(self.keys.group_prefix())
+            .arg(self.presence.clone());
+        groups
+            .iter()
+            .fold(call, |call, group| call.arg(group.to_string()))
+    }
+}
 
 impl Inner {
     pub(super) async fn claim(
@@ -32,18 +54,13 @@ impl Inner {
             return Ok(claim);
         }
         let outcome = self.claim_on_server(&hub, &connection, epoch.as_ref()).await;
-        let mut local = hub.local.lock();
-        match &outcome {
-            Ok(Claim::Claimed) => local.set_owned(id),
-            outcome => {
-                local.remove(id);
-                if outcome
-                    .as_ref()
-                    .is_err_and(|error| !matches!(error, BackplaneError::Unsettled))
-                {
-                    // The server may have carried it out.
-                    local.unfinished.insert(id.clone(), Unfinished::Release);
-                }
+        if !matches!(outcome, Ok(Claim::Claimed)) {
+            hub.local.lock().remove(id);
+            if outcome
+                .as_ref()
+                .is_err_and(|error| !matches!(error, BackplaneError::Unsettled))
+            {
+                drop(self.depart(&hub, id.clone(), Departure::Release)); // it may have been carried out
             }
         }
         hub.claimed.notify_waiters();
@@ -62,20 +79,19 @@ impl Inner {
             {
                 let mut local = hub.local.lock();
                 if matches!(
-                    local.unfinished.get(&connection.id),
-                    Some(Unfinished::Remove { .. } | Unfinished::Park)
+                    local.departures.get(&connection.id),
+                    Some(Departure::Remove { .. } | Departure::Park)
                 ) {
                     return Ok(Some(Claim::Closed));
                 }
-                if local.insert(connection) {
-                    local.unfinished.remove(&connection.id);
+                if local.departures.withdraw(&connection.id) && local.insert(connection) {
                     return Ok(None);
                 }
                 if local.is_owned(&connection.id) {
                     return Ok(Some(Claim::Owned(self.options.node.clone())));
                 }
             }
-            // Another call of this node claims it at this moment: the outcome tells who owns it.
+            // Another call of this node claims it, or gives it up, at this moment: the outcome tells who owns it.
             if self.until(deadline, other_claim).await?.is_none() {
                 return Err(BackplaneError::Timeout {
                     waited: self.commands.bound(),
@@ -109,7 +125,10 @@ impl Inner {
         match decode::<Option<(String, bool)>>(answer)? {
             None => Ok(Claim::Closed),
             // Without a local record, the server has this node from an earlier try whose answer was lost.
-            Some((owner, new)) if new || owner == self.options.node.as_str() => Ok(Claim::Claimed),
+            Some((owner, new)) if new || owner == self.options.node.as_str() => {
+                hub.local.lock().set_owned(&connection.id); // before the gate opens for a registration
+                Ok(Claim::Claimed)
+            }
             Some((owner, _)) => NodeId::parse(owner)
                 .map(Claim::Owned)
                 .map_err(|_| malformed("the id of an owner")),
@@ -130,7 +149,7 @@ impl Inner {
         };
         let user = {
             let mut local = hub.local.lock();
-            if claim && (local.unfinished.contains_key(id) || !local.insert(&connection)) {
+            if claim && (local.departures.contains(id) || !local.insert(&connection)) {
                 return Err(refused());
             }
             local.user(id).ok_or_else(refused)?
@@ -141,12 +160,11 @@ impl Inner {
         };
         let outcome = self.enter_on_server(&hub, &record, &groups, claim).await;
         if claim && let Err(error) = &outcome {
-            let mut local = hub.local.lock();
-            if local.remove(id) && !matches!(error, BackplaneError::NotOwner { .. }) {
+            let was_here = hub.local.lock().remove(id);
+            if was_here && !matches!(error, BackplaneError::NotOwner { .. }) {
                 // The server may have carried it out; nobody was told the id, so it may be closed for good.
-                local
-                    .unfinished
-                    .insert(id.clone(), removal(Duration::from_secs(60)));
+                let end = End::untold(Duration::from_secs(60));
+                drop(self.depart(&hub, id.clone(), Departure::remove(end, false)));
             }
         }
         hub.claimed.notify_waiters();
@@ -169,16 +187,19 @@ impl Inner {
         let interested = self
             .interest(hub, topics.map(Subject::Topic).collect(), deadline)
             .await?;
+        // A connection with many groups is listed in them after it entered, see `list_rest`.
+        let (first, rest) = joined.split_at(joined.len().min(STEP));
         loop {
             let (place, version, groups) = {
-                let _gate = self.pass(hub, deadline).await?;
-                let entered = hub.scripts.enter(connection, joined, claim).await?;
+                let _gate = self.pass_with(hub, id, deadline).await?;
+                let entered = hub.scripts.enter(connection, joined, first, claim).await?;
                 let entered = owned(entered, id)?;
                 let mut local = hub.local.lock();
                 local.set_entered(id, entered.1);
-                joined.iter().for_each(|group| local.set_member(id, group, true));
+                first.iter().for_each(|group| local.set_member(id, group, true));
                 entered
             };
+            self.list_rest(hub, id, rest, deadline).await?;
             let position = Position {
                 epoch: place.epoch.clone(),
                 offset: place.offset,
@@ -194,77 +215,89 @@ impl Inner {
         }
     }
 
+    /// Lists a connection that has just entered in the rest of its groups, in steps. What it receives is decided by the entry of
+    /// the log alone, which names all of its groups, so it begins for all of them at one place. Being counted and told
+    /// as present comes a moment later: whoever is told of it reaches it. Should the node die in between, the groups
+    /// that list it are those that it is removed from; only connections that end with their node enter with groups.
+    async fn list_rest(
+        &self,
+        hub: &Hub,
+        id: &ConnectionId,
+        groups: &[GroupName],
+        deadline: Instant,
+    ) -> Result<(), BackplaneError> {
+        for groups in groups.chunks(STEP) {
+            let begun = Instant::now();
+            {
+                let _gate = self.pass_with(hub, id, deadline).await?;
+                let call = hub.scripts.list_call(id, groups);
+                if !decode::<bool>(hub.scripts.writer.carry_out(call, Patience::Short).await?)? {
+                    return Err(BackplaneError::NotOwner {
+                        connection: id.clone(),
+                    });
+                }
+                let mut local = hub.local.lock();
+                groups.iter().for_each(|group| local.set_member(id, group, true));
+            }
+            self.rest(begun).await;
+        }
+        Ok(())
+    }
+
     pub(super) async fn release(
         self: Arc<Self>,
         hub: Arc<Hub>,
         id: ConnectionId,
     ) -> Result<(), BackplaneError> {
-        match self.give_up(&hub, &id, Unfinished::Release).await {
-            None => Err(BackplaneError::NotOwner { connection: id }),
-            Some(Ok(_)) => Ok(()), // the heartbeat may have been faster
-            Some(Err(error)) => Err(error),
+        let begun = Instant::now();
+        let Some(told) = self.give_up(&hub, &id, Departure::Release) else {
+            return Err(BackplaneError::NotOwner { connection: id });
+        };
+        match self.until(self.deadline(), told).await? {
+            Some(Ok(outcome)) => outcome.map(drop),
+            Some(Err(_)) => Ok(()), // it was claimed anew
+            None => Err(BackplaneError::Timeout {
+                waited: begun.elapsed(),
+            }),
         }
     }
 
+    /// Waits until the server was told: whoever removed the connection is certain only then.
     pub(super) async fn remove(
         self: Arc<Self>,
         hub: Arc<Hub>,
         id: ConnectionId,
-        tombstone: Duration,
+        end: End,
     ) -> Result<bool, BackplaneError> {
-        match self.give_up(&hub, &id, removal(tombstone)).await {
-            None => Ok(false),
-            Some(Err(error)) if error.is_transient() => Ok(true), // it is carried out later
-            Some(removed) => removed,
-        }
+        let noted = hub.scripts.options.tells_ends && end.tells.is_some();
+        let Some(told) = self.give_up(&hub, &id, Departure::remove(end, true)) else {
+            return Ok(false);
+        };
+        let told = tokio::select! {
+            () = self.closing.cancelled() => return Err(BackplaneError::Closed),
+            told = told => told,
+        };
+        let removed = told.unwrap_or(Err(BackplaneError::Closed))?;
+        Ok(removed && (!noted || self.is_teller(&hub, &id).await))
     }
 
-    /// Forgets a connection here, then on the server; `None` where it is not here. Until the server has forgotten it, and
-    /// where it can't be told yet, that is noted: nobody may claim it meanwhile.
-    async fn give_up(
+    /// Forgets a connection here, and has the server told; `None` where it is not here. Until the server was told, nobody may
+    /// claim it here.
+    fn give_up(
         &self,
         hub: &Hub,
         id: &ConnectionId,
-        what: Unfinished,
-    ) -> Option<Result<bool, BackplaneError>> {
-        {
+        what: Departure,
+    ) -> Option<oneshot::Receiver<Result<bool, BackplaneError>>> {
+        let told = {
             let mut local = hub.local.lock();
             if !local.remove_owned(id) {
                 return None;
             }
-            local.unfinished.insert(id.clone(), what.clone());
-        }
-        let told = async {
-            let _gate = self.pass(hub, self.deadline()).await?;
-            self.finish_one(hub, id, &what).await
+            local.departures.insert(id.clone(), what)
         };
-        let told = told.await;
-        if told.is_ok() {
-            hub.local.lock().unfinished.remove(id);
-        }
+        hub.departing.notify_one();
         Some(told)
-    }
-
-    /// Tells the server what became of a connection that this node no longer has.
-    pub(super) async fn finish_one(
-        &self,
-        hub: &Hub,
-        id: &ConnectionId,
-        unfinished: &Unfinished,
-    ) -> Result<bool, BackplaneError> {
-        match unfinished {
-            Unfinished::Release => hub.scripts.release(id).await,
-            Unfinished::Park => {
-                let call = hub.scripts.park_call(&self.options.node, id, None, None);
-                decode(hub.scripts.writer.carry_out(call, Patience::Short).await?)
-            }
-            Unfinished::Remove { tombstone, name } => {
-                let call =
-                    hub.scripts
-                        .remove_call(Some(&self.options.node), id, tombstone.as_millis(), name, false);
-                Ok(removed(hub.scripts.writer.carry_out(call, Patience::Short).await?)?.is_some())
-            }
-        }
     }
 
     /// A node whose connections others are removing must not take new ones: they would be removed as well.
@@ -279,7 +312,23 @@ impl Inner {
         Ok(())
     }
 
-    /// Waits while the server is told again what it forgot.
+    /// Waits as [`pass`](Self::pass) does; a connection that the server forgot is told again first.
+    pub(super) async fn pass_with<'a>(
+        &self,
+        hub: &'a Hub,
+        id: &ConnectionId,
+        deadline: Instant,
+    ) -> Result<RwLockReadGuard<'a, ()>, BackplaneError> {
+        let gate = self.pass(hub, deadline).await?;
+        if !hub.local.lock().awaits_registration(id) {
+            return Ok(gate);
+        }
+        drop(gate);
+        self.register_now(hub, id).await?;
+        self.pass(hub, deadline).await
+    }
+
+    /// Waits while a part of what the server forgot is told again.
     pub(super) async fn pass<'a>(
         &self,
         hub: &'a Hub,
@@ -293,27 +342,6 @@ impl Inner {
                 reason: "connections are being registered again".to_owned(),
             })
     }
-}
-
-/// A removal with a name of its own.
-pub(super) fn removal(tombstone: Duration) -> Unfinished {
-    Unfinished::Remove {
-        tombstone,
-        name: Uuid::new_v4().simple().to_string(),
-    }
-}
-
-/// User and state of a connection that was removed.
-type Removed = (Option<UserId>, Option<State>);
-
-/// What `remove.lua` answered: user and state, where the connection was removed by this call.
-pub(super) fn removed(answer: Value) -> Result<Option<Removed>, BackplaneError> {
-    let Ok([removed, user, state]) = <[Value; 3]>::try_from(items(answer)?) else {
-        return Err(malformed("a removal of another length"));
-    };
-    let user: String = decode(user)?;
-    let state: Option<Vec<u8>> = decode(state)?;
-    Ok(decode::<bool>(removed)?.then(|| (UserId::parse(user).ok(), state.map(State::from))))
 }
 
 pub(super) fn owned<T>(answer: Option<T>, id: &ConnectionId) -> Result<T, BackplaneError> {

@@ -43,7 +43,7 @@ impl Inner {
             .await?;
         loop {
             let place = {
-                let _gate = self.pass(&hub, deadline).await?;
+                let _gate = self.pass_with(&hub, &id, deadline).await?;
                 let place = hub.scripts.change_group(&id, &group, change, false).await?;
                 let Some(place) = place else {
                     // The lane has yet to hear who took it over; it may have been parked since.

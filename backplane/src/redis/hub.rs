@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, RwLock, mpsc};
+use tokio::sync::{Mutex as AsyncMutex, Notify, RwLock, mpsc};
 use tracing::debug;
 
+use super::ends::Ends;
 use super::local::{Local, Subject};
 use super::script::{Extent, HubScripts};
 use super::waiters::Waiters;
@@ -24,13 +25,24 @@ pub(super) struct Hub {
     pub(super) name: HubName,
     pub(super) scripts: HubScripts,
     pub(super) local: Mutex<Local>,
-    /// Held for writing while the server is told again what it forgot, and for reading by what changes that.
+    /// Held for writing while a part of what the server forgot is told again, and for reading by what changes that.
     pub(super) gate: RwLock<()>,
     pub(super) waiters: Waiters,
     /// The epoch in which this node came.
     pub(super) first_epoch: Epoch,
-    /// A claim of this node has ended.
+    /// A claim or a departure of this node has ended.
     pub(super) claimed: Notify,
+    /// The server may have forgotten the hub.
+    pub(super) tend: Notify,
+    /// Held while it is told again.
+    pub(super) renewing: AsyncMutex<()>,
+    /// The epoch in which everything of this node is registered.
+    registered: Mutex<Option<Epoch>>,
+    /// Connections have departed.
+    pub(super) departing: Notify,
+    pub(super) ends: Mutex<Ends>,
+    /// Ends were told.
+    pub(super) tellings: Notify,
     queue: mpsc::Sender<Bytes>,
     /// [`BEHIND`] and [`DEAF`].
     state: AtomicU8,
@@ -56,6 +68,12 @@ impl Hub {
             waiters: Waiters::new(extent.epoch.clone(), extent.last),
             first_epoch: extent.epoch.clone(),
             claimed: Notify::new(),
+            tend: Notify::new(),
+            renewing: AsyncMutex::default(),
+            registered: Mutex::new(Some(extent.epoch.clone())),
+            departing: Notify::new(),
+            ends: Mutex::default(),
+            tellings: Notify::new(),
             queue,
             state: AtomicU8::new(0),
             woken: Notify::new(),
@@ -63,6 +81,15 @@ impl Hub {
             repaired: AtomicU64::new(0),
         };
         (Arc::new(hub), pushes)
+    }
+
+    /// The epoch in which everything of this node is registered, if it ever was.
+    pub(super) fn registered(&self) -> Option<Epoch> {
+        self.registered.lock().clone()
+    }
+
+    pub(super) fn set_registered(&self, epoch: &Epoch) {
+        *self.registered.lock() = Some(epoch.clone());
     }
 
     /// Notes that the lane read the log, and handed on what it had missed.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,6 +36,8 @@ pub(super) struct Inner {
     pub(super) nodes: Nodes,
     pub(super) rpc: Rpc,
     pub(super) standing: Standing,
+    /// Held while removed connections are taken out of lists: one after the other.
+    pub(super) unlisting: AsyncMutex<()>,
     /// Some hub wants a subscription.
     pub(super) wanted: Notify,
     pub(super) tasks: TaskTracker,

@@ -45,12 +45,12 @@ impl Keys {
         format!("{}:{{*}}:cluster", self.prefix)
     }
 
-    /// Sorted set: node → end of its lease in milliseconds.
-    pub(super) fn nodes(&self) -> String {
-        format!("{}:{{*}}:nodes", self.prefix)
+    /// Hash: node → how many signs of life it gave, counted on from the time of the first.
+    pub(super) fn beats(&self) -> String {
+        format!("{}:{{*}}:beats", self.prefix)
     }
 
-    /// Sorted set: dead node → until when its connections are being removed.
+    /// Hash: dead node whose connections are being removed → epoch of the cluster and node that removes them.
     pub(super) fn dying(&self) -> String {
         format!("{}:{{*}}:dying", self.prefix)
     }
@@ -131,6 +131,16 @@ impl HubKeys {
     /// Hash: call of a connection that was not answered → node that runs it.
     pub(super) fn calls(&self, id: &ConnectionId) -> String {
         format!("{}:calls:{id}", self.base)
+    }
+
+    /// Hash: connection that has ended → who is to tell of it, and what.
+    pub(super) fn ended(&self) -> String {
+        format!("{}:ended", self.base)
+    }
+
+    /// Sorted set: connection that was removed and is still listed in groups → from when on any node may go on with that.
+    pub(super) fn leaving(&self) -> String {
+        format!("{}:leaving", self.base)
     }
 
     /// Sorted set: connection without an owner → until when it may be taken over.

@@ -1,12 +1,12 @@
 //! What this node knows of one hub: its own connections, what they are to receive and how far they have.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
 
 use tokio::sync::oneshot;
 
+use super::departures::Departures;
 use crate::backplane::ConnectionRecord;
-use crate::position::Offset;
+use crate::position::{Epoch, Offset};
 use crate::sessions::Version;
 use crate::topic::{ConnectionId, GroupName, Topic, UserId};
 
@@ -15,8 +15,11 @@ use crate::topic::{ConnectionId, GroupName, Topic, UserId};
 pub(super) struct Local {
     connections: HashMap<ConnectionId, Connection>,
     interest: HashMap<Subject, Interest>,
-    /// What could not be told to the server yet.
-    pub(super) unfinished: HashMap<ConnectionId, Unfinished>,
+    /// What the server is still to be told of connections that are not here any more.
+    pub(super) departures: Departures,
+    /// Connections that are to be registered in the epoch.
+    unregistered: HashSet<ConnectionId>,
+    registering: Option<Epoch>,
 }
 
 #[derive(Default)]
@@ -77,14 +80,6 @@ enum Subscription {
     Leaving,
 }
 
-/// What is still to be told to the server about a connection that this node no longer has.
-#[derive(Clone, Debug)]
-pub(super) enum Unfinished {
-    Release,
-    Park,
-    Remove { tombstone: Duration, name: String },
-}
-
 /// What the server must know of a connection.
 pub(super) struct Registration {
     pub(super) id: ConnectionId,
@@ -116,9 +111,12 @@ impl Local {
         true
     }
 
-    /// Begins to take a connection over; `false` while another call claims it or takes it over. What this node has of
+    /// Begins to take a connection over; `false` while another call claims it, takes it over or gives it up. What this node has of
     /// it from an earlier ownership stays until the lane comes to its end.
     pub(super) fn begin_taking(&mut self, connection: &ConnectionRecord) -> bool {
+        if !self.departures.withdraw(&connection.id) {
+            return false;
+        }
         match self.connections.get_mut(&connection.id) {
             Some(known) if !known.owned => return false,
             Some(known) => {
@@ -131,7 +129,6 @@ impl Local {
                 }
             }
         }
-        self.unfinished.remove(&connection.id);
         true
     }
 
@@ -194,6 +191,7 @@ impl Local {
     /// Forgets a connection and what it received; `false` where it is not here.
     pub(super) fn remove(&mut self, id: &ConnectionId) -> bool {
         self.silence(id);
+        self.unregistered.remove(id);
         self.connections.remove(id).is_some()
     }
 
@@ -273,24 +271,42 @@ impl Local {
         }
     }
 
-    /// What the server must know of the connections that this node owns.
-    pub(super) fn registrations(&self) -> Vec<Registration> {
-        let registration = |(id, connection): (&ConnectionId, &Connection)| Registration {
+    /// Whether the server has the connection as a member of a group.
+    pub(super) fn is_member(&self, id: &ConnectionId, group: &GroupName) -> bool {
+        let connection = self.connections.get(id);
+        let membership = connection.and_then(|connection| connection.groups.get(group));
+        membership.is_some_and(|membership| membership.registered)
+    }
+
+    /// What the server must know of a connection that this node owns.
+    pub(super) fn registration(&self, id: &ConnectionId) -> Option<Registration> {
+        let connection = self.connections.get(id).filter(|connection| connection.owned)?;
+        let groups = connection.groups.iter();
+        let registered = groups.filter(|(_, membership)| membership.registered);
+        Some(Registration {
             id: id.clone(),
             user: connection.user.clone(),
             entered: connection.entered.registered,
-            groups: connection
-                .groups
-                .iter()
-                .filter(|(_, membership)| membership.registered)
-                .map(|(group, _)| group.clone())
-                .collect(),
-        };
-        self.connections
-            .iter()
-            .filter(|(_, connection)| connection.owned)
-            .map(registration)
-            .collect()
+            groups: registered.map(|(group, _)| group.clone()).collect(),
+        })
+    }
+
+    /// Begins to register in an epoch, or goes on. Returns the connections that are not registered yet.
+    pub(super) fn begin_registration(&mut self, epoch: &Epoch) -> Vec<ConnectionId> {
+        if self.registering.as_ref() != Some(epoch) {
+            self.registering = Some(epoch.clone());
+            let owned = self.connections.iter().filter(|(_, connection)| connection.owned);
+            self.unregistered = owned.map(|(id, _)| id.clone()).collect();
+        }
+        self.unregistered.iter().cloned().collect()
+    }
+
+    pub(super) fn awaits_registration(&self, id: &ConnectionId) -> bool {
+        self.unregistered.contains(id)
+    }
+
+    pub(super) fn end_registration(&mut self, id: &ConnectionId) {
+        self.unregistered.remove(id);
     }
 
     // What the lane asks and says, in the order of the log.

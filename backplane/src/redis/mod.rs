@@ -5,13 +5,16 @@
 //! the server can't be reached; calls fail after a bounded time.
 
 mod backoff;
+mod beat;
 mod catch_up;
 mod clock;
 mod cluster;
 mod commands;
 mod connector;
+mod departures;
 mod directory;
 mod endpoint;
+mod ends;
 mod entry;
 mod frame;
 mod groups;
@@ -22,6 +25,7 @@ mod inner;
 mod keys;
 mod lane;
 mod link;
+mod liveness;
 mod local;
 mod location;
 mod master;
@@ -30,7 +34,8 @@ mod options;
 mod pool;
 mod publish;
 mod reaper;
-mod renewal;
+mod registration;
+mod removal;
 mod replay;
 mod roster;
 mod rpc;
@@ -58,7 +63,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -74,7 +79,7 @@ pub use self::options::RedisOptions;
 use self::rpc::Rpc;
 use self::script::{HubScripts, KeptBytes, TopicRead};
 use crate::backplane::{
-    Backplane, Claim, ConnectionRecord, HubOptions, HubSink, LogRead, Message, NodeService, Statistics,
+    Backplane, Claim, ConnectionRecord, End, HubOptions, HubSink, LogRead, Message, NodeService, Statistics,
     Status, Unheard,
 };
 use crate::error::BackplaneError;
@@ -109,6 +114,7 @@ impl RedisBackplane {
             nodes: Nodes::new(&options),
             rpc: Rpc::new(options.served_requests),
             standing: Standing::new(),
+            unlisting: AsyncMutex::default(),
             wanted: Notify::new(),
             options,
             tasks,
@@ -141,9 +147,9 @@ impl RedisBackplane {
 
     async fn begin(&self) -> Result<(), BackplaneError> {
         let inner = &self.inner;
-        inner.beat().await?;
-        inner.read_clock().await?;
         inner.tasks.spawn(Arc::clone(inner).run_heartbeat());
+        inner.tasks.spawn(Arc::clone(inner).run_introductions());
+        inner.tasks.spawn(Arc::clone(inner).run_reaper());
         inner.tasks.spawn(Arc::clone(inner).run_subscriber());
         let bound = inner.commands.bound();
         if inner.standing.connected(bound).await {
@@ -179,7 +185,7 @@ impl RedisBackplane {
         let extent = scripts.extent(&inner.commands).await?;
         let (hub, pushes) = Hub::new(name.clone(), scripts, &extent, inner.options.lane_capacity);
         inner.note_hub(&hub).await?;
-        inner.note_presence(&hub).await?;
+        inner.note_options(&hub).await?;
         {
             let mut hubs = inner.hubs.write();
             if hubs.contains_key(&name) {
@@ -197,9 +203,14 @@ impl RedisBackplane {
                 return Err(error);
             }
         }
-        inner.tasks.spawn(Arc::clone(inner).tend_log(Arc::clone(&hub)));
-        let lane = Lane::new(Arc::clone(inner), hub, sink, &extent);
+        let lane = Lane::new(Arc::clone(inner), Arc::clone(&hub), sink, &extent);
         inner.tasks.spawn(lane.run(pushes));
+        let tasks = &inner.tasks;
+        tasks.spawn(Arc::clone(inner).tend_log(Arc::clone(&hub)));
+        tasks.spawn(Arc::clone(inner).run_registration(Arc::clone(&hub)));
+        tasks.spawn(Arc::clone(inner).run_departures(Arc::clone(&hub)));
+        tasks.spawn(Arc::clone(inner).run_tellings(Arc::clone(&hub)));
+        tasks.spawn(Arc::clone(inner).run_housekeeping(hub));
         Ok(())
     }
 
@@ -394,15 +405,21 @@ impl Backplane for RedisBackplane {
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,
-        tombstone: Duration,
+        end: End,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
             let hub = self.inner.hub(hub)?;
             self.inner
-                .finish(Arc::clone(&self.inner).remove(hub, connection.clone(), tombstone))
+                .finish(Arc::clone(&self.inner).remove(hub, connection.clone(), end))
                 .await
         }
         .boxed()
+    }
+
+    fn told(&self, hub: &HubName, connection: &ConnectionId) {
+        if let Some(hub) = self.inner.find_hub(hub.as_str()) {
+            self.inner.told(&hub, connection);
+        }
     }
 
     fn join<'a>(

@@ -1,67 +1,73 @@
-//! Signs of life: this node's own, what they tell of the others, and what follows when the server forgot.
+//! Signs of life: this node's own, what they tell of the others, and leaving.
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use redis::Value;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
+use super::backoff::Backoff;
+use super::beat::{Beat, BeatLink};
 use super::commands::Repeat;
-use super::hub::Hub;
 use super::inner::Inner;
-use super::link::{decode, items, malformed};
+use super::link::decode;
+use super::liveness::{LEFT, Liveness, Observation};
 use super::options::RedisOptions;
+use super::reaper::{Lost, lost};
 use super::script::{Invocation, Name};
-use super::writer::Patience;
 use crate::error::BackplaneError;
 use crate::random;
 use crate::topic::NodeId;
-
-/// Connections that are registered again in one round trip.
-const REGISTRATIONS: usize = 200;
 
 pub(super) struct Nodes {
     state: Mutex<State>,
     /// Others are removing this node's connections.
     barred: AtomicBool,
     living: watch::Sender<Arc<HashSet<NodeId>>>,
+    /// Nodes that are listed and not alive.
+    silent: ArcSwap<HashSet<NodeId>>,
+    /// The cluster's epoch.
+    epoch: watch::Sender<Option<String>>,
+    /// Nodes whose connections are to be removed, as far as this node knows.
+    lost: watch::Sender<Vec<Lost>>,
+    /// Signs of life that were answered, and when the last of them was sent.
+    beats: AtomicU64,
+    sent: ArcSwap<Option<Instant>>,
     secret: ArcSwap<Arc<[u8]>>,
 }
 
-#[derive(Default)]
 struct State {
-    /// The cluster's epoch in which everything of this node is registered.
-    epoch: Option<String>,
-    /// From when on other nodes' ended leases mean that they died: after an outage all leases have ended.
-    reap_from: Option<Instant>,
-    last_beat: Option<Instant>,
+    link: BeatLink,
+    liveness: Liveness,
+    /// This node's count as it was told last, and how often it was asked to go on since.
+    count: Option<i64>,
+    tries: i64,
     left: bool,
 }
-
-/// What a heartbeat is told.
-struct Beat {
-    epoch: String,
-    standing: u8,
-    secret: Vec<u8>,
-    living: Vec<String>,
-    dead: Vec<String>,
-}
-
-/// This node's place among the nodes, as `heartbeat.lua` has it.
-const NEW: u8 = 0;
-const BEING_REMOVED: u8 = 2;
 
 impl Nodes {
     pub(super) fn new(options: &RedisOptions) -> Self {
         let secret = options.cluster_secret.clone().unwrap_or_else(random::secret);
+        let state = State {
+            link: BeatLink::default(),
+            liveness: Liveness::new(options.heartbeat_interval, options.lease),
+            count: None,
+            tries: 0,
+            left: false,
+        };
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             barred: AtomicBool::new(false),
             living: watch::Sender::default(),
+            silent: ArcSwap::default(),
+            epoch: watch::Sender::default(),
+            lost: watch::Sender::default(),
+            beats: AtomicU64::new(0),
+            sent: ArcSwap::default(),
             secret: ArcSwap::from_pointee(secret),
         }
     }
@@ -74,8 +80,40 @@ impl Nodes {
         self.living.subscribe()
     }
 
+    pub(super) fn epoch(&self) -> watch::Receiver<Option<String>> {
+        self.epoch.subscribe()
+    }
+
+    pub(super) fn lost(&self) -> watch::Receiver<Vec<Lost>> {
+        self.lost.subscribe()
+    }
+
+    /// How many signs of life were answered.
+    pub(super) fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Acquire)
+    }
+
+    /// Whether nobody can have taken this node for dead, because a sign of life went out within `time`.
+    pub(super) fn is_fresh(&self, time: Duration) -> bool {
+        self.sent.load().is_some_and(|sent| sent.elapsed() < time)
+    }
+
     pub(super) fn is_barred(&self) -> bool {
         self.barred.load(Ordering::Acquire)
+    }
+
+    fn tell_living(&self, liveness: &Liveness, beat: &Beat) {
+        let living = liveness.living();
+        let listed = beat.observation.counts.iter().map(|(node, _)| node);
+        let silent = listed.filter(|node| !living.contains(*node)).cloned().collect();
+        self.silent.store(Arc::new(silent));
+        self.living.send_if_modified(|known| {
+            let changed = **known != living;
+            if changed {
+                *known = Arc::new(living);
+            }
+            changed
+        });
     }
 }
 
@@ -84,258 +122,150 @@ impl Inner {
     pub(super) async fn run_heartbeat(self: Arc<Self>) {
         let mut ticks = interval(self.options.heartbeat_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut backoff = Backoff::new();
         loop {
+            let beat = async {
+                ticks.tick().await;
+                while let Err(error) = self.beat().await {
+                    debug!(%error, "heartbeat failed");
+                    backoff.wait().await;
+                }
+            };
             tokio::select! {
                 () = self.closing.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            let beaten = self.beat().await;
-            if let Err(error) = beaten.and(self.read_clock().await) {
-                debug!(%error, "heartbeat failed");
+                () = beat => backoff = Backoff::new(),
             }
         }
     }
 
-    /// One sign of life, and what it leads to: registering again, ending as a fenced node, removing dead nodes.
-    pub(super) async fn beat(self: &Arc<Self>) -> Result<(), BackplaneError> {
+    /// One sign of life. What follows from its answer is done by others, beside it.
+    async fn beat(&self) -> Result<(), BackplaneError> {
         let mut state = self.nodes.state.lock().await;
         if state.left {
             return Ok(());
         }
         let outcome = self.beat_once(&mut state).await;
         if outcome.is_err() {
-            state.reap_from = None;
+            state.liveness.interrupt();
         }
         self.standing
             .set_beating(outcome.is_ok() && !self.nodes.is_barred());
         outcome
     }
 
-    async fn beat_once(self: &Arc<Self>, state: &mut State) -> Result<(), BackplaneError> {
-        let beat = self.ask().await?;
-        if self.options.cluster_secret.is_none() && *self.nodes.secret() != *beat.secret {
-            self.nodes.secret.store(Arc::new(beat.secret.into()));
-        }
-        let living: HashSet<_> = beat
-            .living
-            .iter()
-            .filter_map(|node| NodeId::parse(node).ok())
-            .collect();
-        self.nodes.living.send_if_modified(|known| {
-            let changed = **known != living;
-            if changed {
-                *known = Arc::new(living);
-            }
-            changed
-        });
-        let same_epoch = state.epoch.as_ref() == Some(&beat.epoch);
-        if !self.check_fence(beat.standing, same_epoch) {
-            return Ok(());
-        }
-        if !same_epoch {
-            if state.epoch.is_some() {
-                self.register_again().await?;
-            }
-            state.epoch = Some(beat.epoch);
-        }
-        // Hubs of a cluster are tended apart: one whose server is down must not keep this node's next sign of life.
-        let tends_hubs = !self.commands.topology().is_cluster();
-        if tends_hubs {
-            self.finish_unfinished().await;
-        }
-        let may_reap = self.may_reap(state);
-        // Who is not yet told of removed connections must not remove any.
-        if self.service().is_some() {
-            for dead in beat.dead.into_iter().filter(|_| may_reap) {
-                self.tasks.spawn(Arc::clone(self).reap(dead));
-            }
-            for hub in self.all_hubs().iter().filter(|_| tends_hubs) {
-                self.remove_expired(hub).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether ended leases mean dead nodes. Where this node's own heartbeats came late, so may those of others:
-    /// then everybody is given the time of a whole lease.
-    fn may_reap(&self, state: &mut State) -> bool {
-        let now = Instant::now();
-        let in_time =
-            |last: Instant| now.saturating_duration_since(last) <= self.options.heartbeat_interval * 2;
-        if !state.last_beat.is_some_and(in_time) {
-            state.reap_from = None;
-        }
-        state.last_beat = Some(now);
-        now >= *state.reap_from.get_or_insert(now + self.options.lease)
-    }
-
-    async fn ask(&self) -> Result<Beat, BackplaneError> {
+    async fn beat_once(&self, state: &mut State) -> Result<(), BackplaneError> {
         let keys = vec![
             self.keys.cluster(),
-            self.keys.nodes(),
+            self.keys.beats(),
             self.keys.dying(),
             self.keys.secret(),
         ];
         let call = Invocation::new(Name::Heartbeat, keys)
             .arg(self.options.node.to_string())
-            .number(self.options.lease.as_millis())
-            .number(self.options.orphan_grace.as_millis())
             .arg(self.nodes.secret().to_vec());
-        let answer = items(self.commands.script(&call, Repeat::Safe).await?)?;
-        let Ok([epoch, standing, secret, living, dead]) = <[Value; 5]>::try_from(answer) else {
-            return Err(malformed("a heartbeat of another length"));
-        };
-        Ok(Beat {
-            epoch: decode(epoch)?,
-            standing: decode(standing)?,
-            secret: decode(secret)?,
-            living: decode(living)?,
-            dead: decode(dead)?,
-        })
-    }
-
-    /// Notices that others have removed, or are removing, this node's connections. Returns whether it may go on.
-    fn check_fence(&self, standing: u8, same_epoch: bool) -> bool {
-        let removing = standing == BEING_REMOVED;
-        let was_barred = self.nodes.barred.swap(removing, Ordering::AcqRel);
-        // A node that is new in an epoch in which it was registered has been forgotten by those who removed it.
-        if !was_barred && (removing || (standing == NEW && same_epoch)) {
-            self.fenced();
+        let bound = (self.options.lease / 2).min(self.commands.bound());
+        let (tries, beat) = state.link.call(&self.commands, &call, bound).await;
+        state.tries += i64::from(tries);
+        let beat = beat?;
+        let Observation { sent, heard, .. } = beat.observation;
+        self.commands.clock().observe(sent, heard, beat.time);
+        if let Some(secret) = &beat.secret
+            && self.options.cluster_secret.is_none()
+        {
+            self.nodes.secret.store(Arc::new(secret.as_slice().into()));
         }
-        !removing
-    }
-
-    pub(super) fn fenced(&self) {
-        warn!("this node's lease ended and its connections were removed");
-        if let Some(service) = self.service() {
-            service.fenced();
+        let same_epoch = self.nodes.epoch.borrow().as_ref() == Some(&beat.observation.epoch);
+        state.liveness.observe(&beat.observation);
+        self.nodes.sent.store(Arc::new(Some(sent)));
+        self.nodes.beats.fetch_add(1, Ordering::AcqRel);
+        self.nodes.tell_living(&state.liveness, &beat);
+        self.check_fence(state, &beat, same_epoch);
+        if !same_epoch {
+            self.nodes
+                .epoch
+                .send_replace(Some(beat.observation.epoch.clone()));
+            self.all_hubs().iter().for_each(|hub| hub.tend.notify_one());
         }
-    }
-
-    /// Tells the server again what this node has, because the server may have forgotten. The servers of a cluster
-    /// forget one by one, see [`Inner::run_renewals`].
-    async fn register_again(&self) -> Result<(), BackplaneError> {
-        let (mut registered, mut refused) = (0, 0);
-        for hub in self.all_hubs() {
-            self.note_hub(&hub).await?;
-            if !self.commands.topology().is_cluster() {
-                let counts = self.register_hub(&hub).await?;
-                registered += counts.0;
-                refused += counts.1;
-            }
-        }
-        info!(
-            connections = registered,
-            "registered again after the server began a new epoch"
-        );
-        if refused > 0 {
-            self.fenced(); // somebody took them over or removed them while this node was away
-        }
+        let dead = state.liveness.dead(self.options.orphan_grace);
+        self.nodes
+            .lost
+            .send_replace(lost(&self.options.node, &beat, dead, &state.liveness.living()));
         Ok(())
     }
 
-    /// Tells the server again what this node has of a hub: how many connections, and how many were refused.
-    pub(super) async fn register_hub(&self, hub: &Hub) -> Result<(u64, u64), BackplaneError> {
-        let (mut registered, mut refused) = (0, 0);
-        let _gate = hub.gate.write().await;
-        self.note_presence(hub).await?;
-        let registrations = hub.local.lock().registrations();
-        for registrations in registrations.chunks(REGISTRATIONS) {
-            let call = |r: &super::local::Registration| {
-                hub.scripts
-                    .register_call(&r.id, r.user.as_ref(), r.entered, &r.groups)
-            };
-            let calls = registrations.iter().map(call).collect();
-            for answer in hub.scripts.writer.carry_out_all(calls, Patience::Short).await? {
-                registered += 1;
-                refused += u64::from(!decode::<bool>(answer)?);
-            }
-        }
-        Ok((registered, refused))
-    }
-
-    /// Lets the nodes that may have to clean up after this one know of a hub.
-    pub(super) async fn note_hub(&self, hub: &Hub) -> Result<(), BackplaneError> {
-        let mut command = redis::cmd("SADD");
-        command.arg(self.keys.hubs()).arg(hub.name.as_str());
-        self.commands.command(&command, Repeat::Safe).await.map(drop)
-    }
-
-    /// Lets those of them that don't serve the hub tell of who goes.
-    pub(super) async fn note_presence(&self, hub: &Hub) -> Result<(), BackplaneError> {
-        if hub.scripts.presence.is_empty() {
-            return Ok(());
-        }
-        let mut command = redis::cmd("HSET");
-        let (log, presence) = (hub.scripts.keys.log(), &hub.scripts.presence);
-        command.arg(log).arg("presence").arg(presence);
-        self.commands.command(&command, Repeat::Safe).await.map(drop)
-    }
-
-    /// Tells the server what could not be told before.
-    async fn finish_unfinished(&self) {
-        for hub in self.all_hubs() {
-            if !self.finish_hub(&hub).await {
-                return;
-            }
-        }
-    }
-
-    /// Tells the server what could not be told before of one hub; `false` where that still has to wait.
-    pub(super) async fn finish_hub(&self, hub: &Hub) -> bool {
-        let unfinished: Vec<_> = {
-            let local = hub.local.lock();
-            local
-                .unfinished
-                .iter()
-                .map(|(id, what)| (id.clone(), what.clone()))
-                .collect()
+    /// Notices that others have removed, or are removing, this node's connections.
+    fn check_fence(&self, state: &mut State, beat: &Beat, same_epoch: bool) {
+        let removing = beat.count.is_none();
+        // Each try moves the count on by one at most. A node that is counted anew was forgotten by those who removed it.
+        let forgotten = match (state.count, beat.count) {
+            (Some(known), Some(count)) => count <= known || count > known + state.tries,
+            _ => false,
         };
-        for (id, what) in unfinished {
-            let _gate = hub.gate.write().await;
-            if hub.local.lock().contains(&id) {
-                continue; // claimed again
-            }
-            match self.finish_one(hub, &id, &what).await {
-                Ok(_) => drop(hub.local.lock().unfinished.remove(&id)),
-                Err(error) if error.is_transient() => {
-                    debug!(%error, "a removal still has to wait");
-                    return false;
-                }
-                Err(error) => {
-                    warn!(%error, "a removal was refused");
-                    hub.local.lock().unfinished.remove(&id);
-                }
+        if let Some(count) = beat.count {
+            (state.count, state.tries) = (Some(count), 0);
+        }
+        let was_barred = self.nodes.barred.swap(removing, Ordering::AcqRel);
+        if !was_barred && (removing || (forgotten && same_epoch)) {
+            warn!("the other nodes took this one for dead and removed its connections");
+            if let Some(service) = self.service() {
+                service.fenced();
             }
         }
-        true
     }
 
-    /// Gives the lease up. What this node still has is left to the others.
-    pub(super) async fn leave_cluster(&self) {
+    /// Lets the nodes that may have to clean up after this one know of its hubs, in each epoch of the cluster.
+    pub(super) async fn run_introductions(self: Arc<Self>) {
+        let mut epoch = self.nodes.epoch();
+        let mut backoff = Backoff::new();
+        loop {
+            let introduced = async {
+                for hub in self.all_hubs() {
+                    self.note_hub(&hub).await?;
+                }
+                Ok::<_, BackplaneError>(())
+            };
+            let next = async {
+                match introduced.await {
+                    Ok(()) => epoch.changed().await.is_ok(),
+                    Err(error) => {
+                        debug!(%error, "this node's hubs could not be named");
+                        backoff.wait().await;
+                        true
+                    }
+                }
+            };
+            tokio::select! {
+                () = self.closing.cancelled() => return,
+                goes_on = next => if !goes_on { return },
+            }
+        }
+    }
+
+    /// Gives this node's place up. What it still has is left to the others.
+    pub(super) async fn leave_cluster(self: &Arc<Self>) {
+        let mut clean = true;
+        for hub in self.all_hubs() {
+            clean &= self.finish_hub(&hub).await;
+        }
         let mut state = self.nodes.state.lock().await;
-        self.finish_unfinished().await;
         state.left = true;
-        let clean = self.all_hubs().iter().all(|hub| {
-            let local = hub.local.lock();
-            local.is_empty() && local.unfinished.is_empty()
-        });
-        let mut command = redis::cmd(if clean { "ZREM" } else { "ZADD" });
-        command.arg(self.keys.nodes());
+        let mut command = redis::cmd(if clean { "HDEL" } else { "HSET" });
+        command.arg(self.keys.beats()).arg(self.options.node.as_str());
         if !clean {
-            command.arg("XX").arg(0);
+            command.arg(LEFT);
         }
-        command.arg(self.options.node.as_str());
         if let Err(error) = self.commands.command(&command, Repeat::Safe).await {
-            debug!(%error, "the lease ends by itself");
+            debug!(%error, "the others will take this node for dead");
         }
     }
 
+    /// The nodes that are listed, but those that are known not to be alive.
     pub(super) async fn list_nodes(&self) -> Result<Vec<NodeId>, BackplaneError> {
-        let now = self.read_clock().await?;
-        let mut command = redis::cmd("ZRANGEBYSCORE");
-        command.arg(self.keys.nodes()).arg(format!("({now}")).arg("+inf");
+        let mut command = redis::cmd("HKEYS");
+        command.arg(self.keys.beats());
         let nodes: Vec<String> = decode(self.commands.command(&command, Repeat::Safe).await?)?;
-        Ok(nodes.iter().filter_map(|node| NodeId::parse(node).ok()).collect())
+        let nodes = nodes.into_iter().filter_map(|node| NodeId::parse(node).ok());
+        let silent = self.nodes.silent.load();
+        Ok(nodes.filter(|node| !silent.contains(node)).collect())
     }
 }

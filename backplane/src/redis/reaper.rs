@@ -1,79 +1,124 @@
-//! Removes what dead nodes left, once.
+//! Removes what dead nodes left, and what nobody came back for, once.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
+use redis::Value;
+use tokio::time::Instant;
 use tracing::{debug, info};
 use uuid::Uuid;
 
+use super::beat::Beat;
 use super::commands::Repeat;
-use super::directory::removed;
 use super::hub::Hub;
 use super::inner::Inner;
-use super::link::decode;
+use super::link::{decode, items, malformed};
+use super::removal::{Removal, removed};
 use super::script::{HubScripts, Invocation, Name};
 use super::writer::Patience;
 use crate::backplane::{ConnectionRecord, HubOptions};
 use crate::error::BackplaneError;
-use crate::topic::{ConnectionId, HubName, NodeId, Topic};
+use crate::topic::{ConnectionId, HubName, NodeId};
 
-/// Connections that are removed in one round trip.
-const REMOVALS: usize = 200;
-/// Leases after which another node takes over the removal from one that does not finish it.
-const PATIENCE: u32 = 6;
+/// Connections that are parked or removed in one round trip.
+const BATCH: usize = 32;
 
-impl HubScripts {
-    /// Removes a connection of `owner`, or a parked one whose time is up; `name` tells this removal from others when it
-    /// is repeated, which then `tells` the same.
-    pub(super) fn remove_call(
-        &self,
-        owner: Option<&NodeId>,
-        id: &ConnectionId,
-        tombstone_ms: u128,
-        name: &str,
-        tells: bool,
-    ) -> Invocation {
-        let topic = Topic::Connection(id.clone()).key();
-        let keys = vec![
-            self.keys.connection(id),
-            self.keys.groups(id),
-            self.keys.node(owner.unwrap_or(&self.node)),
-            self.keys.closed(id),
-            self.keys.stream(&topic),
-            self.keys.tail(&topic),
-            self.keys.calls(id),
-            self.keys.parked(),
-            self.keys.group_names(),
-        ];
-        Invocation::new(Name::Remove, keys)
-            .arg(owner.map(ToString::to_string).unwrap_or_default())
-            .arg(id.to_string())
-            .number(tombstone_ms)
-            .arg(name.to_owned())
-            .arg(self.keys.group_prefix())
-            .arg(self.keys.user_prefix())
-            .arg(if tells { "1" } else { "0" })
-            .arg(self.presence.clone())
+/// A node whose connections are to be removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lost {
+    node: NodeId,
+    /// The count that it has stood still at; `None` where it is not listed any more.
+    count: Option<i64>,
+    /// The entry of the node that removes them: this one, or one that can't go on.
+    taken: Option<String>,
+}
+
+/// The nodes whose connections `node` may remove, where `dead` have stood still.
+pub(super) fn lost(
+    node: &NodeId,
+    beat: &Beat,
+    dead: HashMap<NodeId, i64>,
+    living: &HashSet<NodeId>,
+) -> Vec<Lost> {
+    let epoch = beat.observation.epoch.as_str();
+    let listed: HashSet<_> = beat.observation.counts.iter().map(|(node, _)| node).collect();
+    let mut lost: HashMap<NodeId, Lost> = HashMap::new();
+    for (id, entry) in &beat.dying {
+        let (Ok(id), Some((since, reaper))) = (NodeId::parse(id), entry.split_once(' ')) else {
+            continue;
+        };
+        let goes_on = since == epoch && reaper != node.as_str();
+        let goes_on = goes_on && NodeId::parse(reaper).is_ok_and(|reaper| living.contains(&reaper));
+        // The entry of a node that is listed again, in an earlier state of the server, counts when that is dead, too.
+        if goes_on || (listed.contains(&id) && !dead.contains_key(&id)) {
+            continue;
+        }
+        let entry = Lost {
+            node: id.clone(),
+            count: None,
+            taken: Some(entry.clone()),
+        };
+        lost.insert(id, entry);
     }
+    for (id, count) in dead {
+        let entry = lost.entry(id.clone()).or_insert(Lost {
+            node: id,
+            count: None,
+            taken: None,
+        });
+        entry.count = Some(count);
+    }
+    lost.remove(node);
+    lost.into_values().collect()
 }
 
 impl Inner {
-    /// Removes a dead node's connections, unless another node does.
-    pub(super) async fn reap(self: Arc<Self>, dead: String) {
-        let Ok(dead) = NodeId::parse(dead) else { return };
-        match self.try_reap(&dead).await {
-            Ok(None) => {}
-            Ok(Some(connections)) => info!(node = %dead, connections, "dead node removed"),
-            Err(error) => debug!(node = %dead, %error, "dead node could not be removed yet"),
+    /// Removes dead nodes' connections until closing, one node after the other.
+    pub(super) async fn run_reaper(self: Arc<Self>) {
+        let mut lost = self.nodes.lost();
+        loop {
+            let next = async {
+                lost.changed().await.ok()?;
+                let nodes = lost.borrow_and_update().clone();
+                // Who is not yet told of removed connections must not remove any.
+                if self.service().is_some() && !self.nodes.is_barred() {
+                    for node in &nodes {
+                        self.reap(node).await;
+                    }
+                }
+                Some(())
+            };
+            tokio::select! {
+                () = self.closing.cancelled() => return,
+                next = next => if next.is_none() { return },
+            }
         }
     }
 
-    async fn try_reap(&self, dead: &NodeId) -> Result<Option<usize>, BackplaneError> {
-        let call = Invocation::new(Name::Reap, vec![self.keys.nodes(), self.keys.dying()])
-            .arg(dead.to_string())
-            .number(self.options.orphan_grace.as_millis())
-            .number((self.options.lease * PATIENCE).as_millis());
-        // Where the answer is lost, the next one to come finishes what this call began.
-        if !decode::<bool>(self.commands.script(&call, Repeat::Never).await?)? {
+    /// Removes a dead node's connections, unless another node does.
+    async fn reap(&self, lost: &Lost) {
+        let begun = Instant::now();
+        match self.try_reap(lost).await {
+            Ok(None) => {}
+            Ok(Some(connections)) => info!(
+                node = %lost.node,
+                connections,
+                took_ms = begun.elapsed().as_millis() as u64,
+                "dead node removed"
+            ),
+            Err(error) => debug!(node = %lost.node, %error, "dead node could not be removed yet"),
+        }
+    }
+
+    async fn try_reap(&self, lost: &Lost) -> Result<Option<usize>, BackplaneError> {
+        let keys = vec![self.keys.cluster(), self.keys.beats(), self.keys.dying()];
+        let call = Invocation::new(Name::Reap, keys)
+            .arg(lost.node.to_string())
+            .arg(lost.count.map(|count| count.to_string()).unwrap_or_default())
+            .arg(self.options.node.to_string())
+            .arg(lost.taken.clone().unwrap_or_default());
+        if !decode::<bool>(self.commands.script(&call, Repeat::Safe).await?)? {
             return Ok(None);
         }
         let mut command = redis::cmd("SMEMBERS");
@@ -81,10 +126,10 @@ impl Inner {
         let hubs: Vec<String> = decode(self.commands.command(&command, Repeat::Safe).await?)?;
         let mut connections = 0;
         for hub in hubs.iter().filter_map(|hub| HubName::parse(hub).ok()) {
-            connections += self.reap_hub(&hub, dead).await?;
+            connections += self.reap_hub(&hub, &lost.node).await?;
         }
-        let mut command = redis::cmd("ZREM");
-        command.arg(self.keys.dying()).arg(dead.as_str());
+        let mut command = redis::cmd("HDEL");
+        command.arg(self.keys.dying()).arg(lost.node.as_str());
         self.commands.command(&command, Repeat::Safe).await?;
         Ok(Some(connections))
     }
@@ -96,59 +141,108 @@ impl Inner {
             let options = known.scripts.options.clone();
             return Ok(HubScripts::new(keys, dead.clone(), options, self.writer(hub)));
         }
-        let mut command = redis::cmd("HGET");
-        command.arg(keys.log()).arg("presence");
-        let presence: Option<String> = decode(self.commands.command(&command, Repeat::Safe).await?)?;
+        let mut command = redis::cmd("HMGET");
+        command.arg(keys.log()).arg("presence").arg("ends");
+        let (presence, ends): (Option<String>, Option<u8>) =
+            decode(self.commands.command(&command, Repeat::Safe).await?)?;
+        let options = HubOptions {
+            tells_ends: ends == Some(1),
+            ..HubOptions::default()
+        };
         Ok(HubScripts {
             presence: presence.unwrap_or_default(),
-            ..HubScripts::new(keys, dead.clone(), HubOptions::default(), self.writer(hub))
+            ..HubScripts::new(keys, dead.clone(), options, self.writer(hub))
         })
     }
 
-    /// Parks a dead node's resumable connections and removes the others.
+    /// Parks a dead node's resumable connections and removes the others, until none is listed.
     async fn reap_hub(&self, hub: &HubName, dead: &NodeId) -> Result<usize, BackplaneError> {
         let scripts = self.scripts_of(hub, dead).await?;
-        let mut command = redis::cmd("SMEMBERS");
-        command.arg(scripts.keys.node(dead));
-        let ids: Vec<String> = decode(self.commands.command(&command, Repeat::Safe).await?)?;
-        let ids: Vec<_> = ids.iter().filter_map(|id| ConnectionId::parse(id).ok()).collect();
         let name = Uuid::new_v4().simple().to_string();
-        let mut count = 0;
-        for ids in ids.chunks(REMOVALS) {
-            let park = |id| scripts.park_call(dead, id, None, None);
-            let calls = ids.iter().map(park).collect();
-            let parked = scripts.writer.carry_out_all(calls, Patience::Short).await?;
-            let mut others = Vec::new();
-            for (id, parked) in ids.iter().zip(parked) {
-                if !decode::<bool>(parked)? {
-                    others.push(id.clone());
-                }
+        let (mut count, mut cursor) = (0, 0_u64);
+        let mut told = Instant::now();
+        loop {
+            let mut command = redis::cmd("SSCAN");
+            command.arg(scripts.keys.node(dead));
+            command.arg(cursor).arg("COUNT").arg(BATCH);
+            let answer = items(self.commands.command(&command, Repeat::Safe).await?)?;
+            let Ok([next, ids]) = <[Value; 2]>::try_from(answer) else {
+                return Err(malformed("a page of connections of another length"));
+            };
+            let ids: HashSet<String> = decode(ids)?; // a page may name one twice
+            let ids: Vec<_> = ids.iter().filter_map(|id| ConnectionId::parse(id).ok()).collect();
+            for ids in ids.chunks(BATCH) {
+                count += self.reap_some(&scripts, hub, dead, ids, &name).await?;
             }
-            count += ids.len() - others.len();
-            count += self
-                .remove_orphans(&scripts, hub, Some(dead), &others, &name)
-                .await?;
+            if told.elapsed().as_secs() >= 1 {
+                told = Instant::now();
+                info!(node = %dead, %hub, connections = count, "removing a dead node");
+            }
+            cursor = decode(next)?;
+            if cursor == 0 {
+                return Ok(count);
+            }
         }
-        Ok(count)
+    }
+
+    async fn reap_some(
+        &self,
+        scripts: &HubScripts,
+        hub: &HubName,
+        dead: &NodeId,
+        ids: &[ConnectionId],
+        name: &str,
+    ) -> Result<usize, BackplaneError> {
+        let begun = Instant::now();
+        let park = |id| scripts.park_call(dead, id, None, None);
+        let calls = ids.iter().map(park).collect();
+        let parked = scripts.writer.carry_out_all(calls, Patience::Short).await?;
+        let mut others = Vec::new();
+        for (id, parked) in ids.iter().zip(parked) {
+            if !decode::<bool>(parked)? {
+                others.push(id.clone());
+            }
+        }
+        self.rest(begun).await;
+        let removed = self
+            .remove_orphans(scripts, hub, Some(dead), &others, name)
+            .await?;
+        Ok(ids.len() - others.len() + removed)
     }
 
     /// Removes parked connections of a hub whose time is up.
     pub(super) async fn remove_expired(&self, hub: &Hub) -> Result<(), BackplaneError> {
-        let call = Invocation::new(Name::Expired, vec![hub.scripts.keys.parked()]).number(REMOVALS as u128);
-        let ids: Vec<String> = decode(self.commands.script(&call, Repeat::Safe).await?)?;
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let ids: Vec<_> = ids.iter().filter_map(|id| ConnectionId::parse(id).ok()).collect();
         let name = Uuid::new_v4().simple().to_string();
-        let removed = self
-            .remove_orphans(&hub.scripts, &hub.name, None, &ids, &name)
-            .await?;
-        debug!(hub = %hub.name, removed, "parked connections were not resumed in time");
+        loop {
+            let ids = self.overdue(hub.scripts.keys.parked()).await?;
+            let removed = self
+                .remove_orphans(&hub.scripts, &hub.name, None, &ids, &name)
+                .await?;
+            if removed > 0 {
+                debug!(hub = %hub.name, removed, "parked connections were not resumed in time");
+            }
+            if ids.len() < BATCH || removed == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Goes on with removals that nobody went on with.
+    pub(super) async fn unlist_overdue(&self, hub: &Hub) -> Result<(), BackplaneError> {
+        let ids = self.overdue(hub.scripts.keys.leaving()).await?;
+        if !ids.is_empty() {
+            self.unlist(&hub.scripts, ids).await;
+        }
         Ok(())
     }
 
-    /// Removes connections that nobody runs, and tells this node's service of those that it removed.
+    async fn overdue(&self, key: String) -> Result<Vec<ConnectionId>, BackplaneError> {
+        let call = Invocation::new(Name::Overdue, vec![key]).number(BATCH as u128);
+        let ids: Vec<String> = decode(self.commands.script(&call, Repeat::Safe).await?)?;
+        Ok(ids.iter().filter_map(|id| ConnectionId::parse(id).ok()).collect())
+    }
+
+    /// Removes connections that nobody runs, and tells this node's service of those that it removed, if it serves the hub.
     async fn remove_orphans(
         &self,
         scripts: &HubScripts,
@@ -160,23 +254,63 @@ impl Inner {
         if ids.is_empty() {
             return Ok(0);
         }
-        let tombstone = self.options.orphan_tombstone.as_millis();
-        let remove = |id| scripts.remove_call(owner, id, tombstone, name, true);
-        let calls = ids.iter().map(remove).collect();
-        let mut count = 0;
-        for (id, answer) in ids
-            .iter()
-            .zip(scripts.writer.carry_out_all(calls, Patience::Short).await?)
-        {
-            let Some((user, state)) = removed(answer)? else {
-                continue;
-            };
+        let begun = Instant::now();
+        let served = self.find_hub(hub.as_str());
+        let removal = Removal {
+            owner,
+            name,
+            tombstone: self.options.orphan_tombstone,
+            teller: served.as_ref().map(|_| &self.options.node),
+            tells: Some(&Bytes::new()),
+            ..Removal::default()
+        };
+        let calls = ids.iter().map(|id| scripts.remove_call(id, &removal)).collect();
+        let noted = served.as_ref().filter(|hub| hub.scripts.options.tells_ends);
+        if let Some(hub) = noted {
+            ids.iter().for_each(|id| hub.ends.lock().begin(id.clone()));
+        }
+        let outcome = scripts.writer.carry_out_all(calls, Patience::Short).await;
+        let removed = outcome.and_then(|answers| {
+            let answers = answers.into_iter().map(removed);
+            answers.collect::<Result<Vec<_>, _>>()
+        });
+        let (mut count, mut left) = (0, Vec::new());
+        let mut orphans = Vec::new();
+        for (id, gone) in ids.iter().zip(removed.as_ref().map_or(&[][..], Vec::as_slice)) {
+            let Some(gone) = gone else { continue };
             count += 1;
-            if let Some(service) = self.service() {
-                let id = id.clone();
-                service.orphan_removed(hub, ConnectionRecord { id, user, state });
+            if gone.left > 0 {
+                left.push(id.clone());
             }
+            orphans.push(ConnectionRecord {
+                id: id.clone(),
+                user: gone.user.clone(),
+                state: gone.state.clone(),
+            });
+        }
+        if let Some(hub) = noted {
+            let told: HashSet<_> = orphans.iter().map(|orphan| &orphan.id).collect();
+            let others = ids.iter().filter(|id| !told.contains(id));
+            others.for_each(|id| hub.ends.lock().abandon(id));
+        }
+        removed?;
+        self.rest(begun).await;
+        if !left.is_empty() {
+            self.unlist(scripts, left).await;
+        }
+        if let Some(served) = &served {
+            self.tell_orphans(served, orphans).await;
         }
         Ok(count)
+    }
+
+    async fn tell_orphans(&self, hub: &Hub, orphans: Vec<ConnectionRecord>) {
+        for connection in orphans {
+            if self.is_teller(hub, &connection.id).await
+                && let Some(service) = self.service()
+            {
+                service.orphan_removed(&hub.name, connection, Bytes::new());
+            }
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use redis::{Cmd, FromRedisValue, Value};
@@ -10,14 +9,14 @@ use uuid::Uuid;
 
 use super::RedisBackplane;
 use super::commands::Repeat;
-use super::directory::removed;
 use super::hub::Hub;
 use super::inner::Inner;
 use super::keys::HubKeys;
 use super::link::{decode, items, malformed};
+use super::removal::{Removal, removed};
 use super::script::{Invocation, Name, group_names};
 use super::writer::Patience;
-use crate::backplane::ConnectionRecord;
+use crate::backplane::{ConnectionRecord, End};
 use crate::error::BackplaneError;
 use crate::roster::{Census, Members, Parked, ParkedCursor, Present, Roster, USER_GROUP_TTL};
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, UserId};
@@ -43,8 +42,10 @@ impl Inner {
     async fn census(&self, hub: &Hub) -> Result<Census, BackplaneError> {
         // A dead node is in either list until its connections are removed, and for a moment in both.
         let mut nodes: Vec<String> = Vec::new();
-        for key in [self.keys.nodes(), self.keys.dying()] {
-            nodes.extend(self.query::<Vec<String>>(&range(key)).await?);
+        for key in [self.keys.beats(), self.keys.dying()] {
+            let mut command = redis::cmd("HKEYS");
+            command.arg(key);
+            nodes.extend(self.query::<Vec<String>>(&command).await?);
         }
         nodes.sort();
         nodes.dedup();
@@ -117,20 +118,40 @@ impl Inner {
         &self,
         hub: &Hub,
         id: &ConnectionId,
-        tombstone: Duration,
+        end: &End,
     ) -> Result<Option<ConnectionRecord>, BackplaneError> {
-        let name = Uuid::new_v4().simple().to_string();
-        // Without a tombstone a repetition could not be told from somebody else's removal.
-        let tombstone = tombstone.as_millis().max(1_000);
-        let call = hub
+        let removal = Removal {
+            name: &Uuid::new_v4().simple().to_string(),
+            // Without a tombstone a repetition could not be told from somebody else's removal.
+            tombstone: end.tombstone.max(Duration::from_secs(1)),
+            early: true,
+            teller: Some(&self.options.node),
+            tells: end.tells.as_ref(),
+            ..Removal::default()
+        };
+        let noted = hub.scripts.options.tells_ends && end.tells.is_some();
+        if noted {
+            hub.ends.lock().begin(id.clone());
+        }
+        let call = hub.scripts.remove_call(id, &removal);
+        let gone = hub
             .scripts
-            .remove_call(None, id, tombstone, &name, true)
-            .arg(Bytes::from_static(b"1"));
-        let removed = removed(hub.scripts.writer.carry_out(call, Patience::Short).await?)?;
-        Ok(removed.map(|(user, state)| ConnectionRecord {
+            .writer
+            .carry_out(call, Patience::Short)
+            .await
+            .and_then(removed);
+        if noted && !matches!(gone, Ok(Some(_))) {
+            hub.ends.lock().abandon(id);
+        }
+        let Some(gone) = gone? else { return Ok(None) };
+        if gone.left > 0 {
+            self.unlist(&hub.scripts, vec![id.clone()]).await;
+        }
+        let tells = !noted || self.is_teller(hub, id).await;
+        Ok(tells.then(|| ConnectionRecord {
             id: id.clone(),
-            user,
-            state,
+            user: gone.user,
+            state: gone.state,
         }))
     }
 
@@ -150,13 +171,6 @@ impl Inner {
 /// Where a page of a sorted set without scores begins.
 fn behind(after: Option<&ConnectionId>) -> String {
     after.map_or("-".to_owned(), |after| format!("({after}"))
-}
-
-/// The whole of a short sorted set.
-fn range(key: String) -> Cmd {
-    let mut command = redis::cmd("ZRANGE");
-    command.arg(key).arg(0).arg(-1);
-    command
 }
 
 fn connections(ids: Vec<String>) -> Vec<ConnectionId> {
@@ -334,11 +348,11 @@ impl Roster for RedisBackplane {
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,
-        tombstone: Duration,
+        end: End,
     ) -> BoxFuture<'a, Result<Option<ConnectionRecord>, BackplaneError>> {
         async move {
             let hub = self.inner.hub(hub)?;
-            self.inner.remove_parked(&hub, connection, tombstone).await
+            self.inner.remove_parked(&hub, connection, &end).await
         }
         .boxed()
     }

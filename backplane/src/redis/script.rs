@@ -46,6 +46,9 @@ pub(super) enum Name {
     Restate,
     UserJoin,
     Sweep,
+    List,
+    Unlist,
+    Adopt,
     // Called by themselves.
     Batch,
     MessageBatch,
@@ -56,19 +59,19 @@ pub(super) enum Name {
     Tails,
     Heartbeat,
     Reap,
-    Expired,
     UserGroups,
     Parked,
     Census,
     Present,
     LookUp,
+    Overdue,
 }
 
 const LOG: &str = include_str!("scripts/log.lua");
 const BATCH: &str = include_str!("scripts/batch.lua");
 
 /// The operations of batches: messages and what goes with them first, which have a script of their own, because they are many.
-const OPERATIONS: [(Name, &str, &str); 19] = [
+const OPERATIONS: [(Name, &str, &str); 22] = [
     (Name::Publish, "publish", include_str!("scripts/publish.lua")),
     (
         Name::PublishDirect,
@@ -100,6 +103,9 @@ const OPERATIONS: [(Name, &str, &str); 19] = [
     (Name::Restate, "restate", include_str!("scripts/restate.lua")),
     (Name::UserJoin, "user_join", include_str!("scripts/user_join.lua")),
     (Name::Sweep, "sweep", include_str!("scripts/sweep.lua")),
+    (Name::List, "list", include_str!("scripts/list.lua")),
+    (Name::Unlist, "unlist", include_str!("scripts/unlist.lua")),
+    (Name::Adopt, "adopt", include_str!("scripts/adopt.lua")),
 ];
 /// How many of [`OPERATIONS`] the script for messages has.
 const MESSAGES: usize = 7;
@@ -113,7 +119,7 @@ const SINGLE: [(Name, &str); 13] = [
     (Name::Tails, include_str!("scripts/tails.lua")),
     (Name::Heartbeat, include_str!("scripts/heartbeat.lua")),
     (Name::Reap, include_str!("scripts/reap.lua")),
-    (Name::Expired, include_str!("scripts/expired.lua")),
+    (Name::Overdue, include_str!("scripts/overdue.lua")),
     (Name::UserGroups, include_str!("scripts/user_groups.lua")),
     (Name::Parked, include_str!("scripts/parked.lua")),
     (Name::Census, include_str!("scripts/census.lua")),
@@ -196,6 +202,8 @@ pub(super) struct Invocation {
     name: Name,
     keys: Vec<String>,
     arguments: Vec<Bytes>,
+    /// About how long the server takes for it, where 1 is the time of a simple change.
+    cost: usize,
 }
 
 impl Invocation {
@@ -204,7 +212,18 @@ impl Invocation {
             name,
             keys,
             arguments: Vec::new(),
+            cost: 1,
         }
+    }
+
+    /// Says that it takes the server about as long as this many simple changes.
+    pub(super) fn costing(mut self, cost: usize) -> Self {
+        self.cost = cost;
+        self
+    }
+
+    pub(super) fn cost(&self) -> usize {
+        self.cost
     }
 
     pub(super) fn arg(mut self, argument: impl Into<Bytes>) -> Self {
@@ -343,11 +362,13 @@ impl HubScripts {
             .arg(epoch.to_owned())
     }
 
-    /// Where the connection begins to receive, as a member of `joined` too, and its user's groups; nothing where this node does not own it.
+    /// Where the connection begins to receive, as a member of `joined` too, and its user's groups; nothing where this node
+    /// does not own it. It is listed in `first` of them.
     pub(super) async fn enter(
         &self,
         connection: &ConnectionRecord,
         joined: &[GroupName],
+        first: &[GroupName],
         claim: bool,
     ) -> Result<Option<(Place, Version, Vec<GroupName>)>, BackplaneError> {
         let (id, user) = (&connection.id, connection.user.as_ref());
@@ -378,9 +399,8 @@ impl HubScripts {
             .membership_arguments(call, id, Change::Joined, &topics)
             .arg(self.keys.group_prefix())
             .arg(self.presence.clone());
-        let call = joined
-            .iter()
-            .fold(call, |call, group| call.arg(group.to_string()));
+        let call = call.costing(1 + first.len());
+        let call = first.iter().fold(call, |call, group| call.arg(group.to_string()));
         let entered: Option<(String, Offset, u64, Vec<String>)> =
             decode(self.writer.carry_out(call, Patience::Short).await?)?;
         Ok(entered.map(|(epoch, offset, version, groups)| {
@@ -422,43 +442,6 @@ impl HubScripts {
             .arg(self.presence.clone());
         let changed: Option<(String, Offset)> = decode(self.writer.carry_out(call, Patience::Long).await?)?;
         Ok(changed.map(|(epoch, offset)| place(&epoch, offset)))
-    }
-
-    pub(super) async fn release(&self, id: &ConnectionId) -> Result<bool, BackplaneError> {
-        let keys = vec![self.keys.connection(id), self.keys.node(&self.node)];
-        decode(
-            self.writer
-                .carry_out(self.own(Name::Release, keys, id), Patience::Short)
-                .await?,
-        )
-    }
-
-    /// Writes down again what this node knows of a connection.
-    pub(super) fn register_call(
-        &self,
-        id: &ConnectionId,
-        user: Option<&UserId>,
-        entered: bool,
-        groups: &[GroupName],
-    ) -> Invocation {
-        let keys = vec![
-            self.keys.log(),
-            self.keys.connection(id),
-            self.keys.groups(id),
-            self.keys.node(&self.node),
-            self.keys.closed(id),
-            self.keys.group_names(),
-        ];
-        let call = self
-            .own(Name::Register, keys, id)
-            .arg(user_text(user))
-            .arg(if entered { "1" } else { "0" })
-            .arg(self.keys.group_prefix())
-            .arg(self.keys.user_prefix())
-            .arg(self.presence.clone());
-        groups
-            .iter()
-            .fold(call, |call, group| call.arg(group.to_string()))
     }
 
     pub(super) async fn extent(&self, commands: &Commands) -> Result<Extent, BackplaneError> {
@@ -618,7 +601,7 @@ pub(super) fn group_names(names: &[String]) -> Vec<GroupName> {
         .collect()
 }
 
-fn user_text(user: Option<&UserId>) -> String {
+pub(super) fn user_text(user: Option<&UserId>) -> String {
     user.map(ToString::to_string).unwrap_or_default()
 }
 

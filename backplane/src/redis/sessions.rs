@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 use super::RedisBackplane;
 use super::commands::Repeat;
+use super::departures::Departure;
 use super::hub::Hub;
 use super::inner::Inner;
 use super::link::{decode, malformed};
-use super::local::Unfinished;
 use super::script::{HubScripts, Invocation, Name, place};
 use super::writer::Patience;
 use crate::backplane::{ConnectionRecord, LogRead};
@@ -146,13 +146,14 @@ impl Inner {
             decode::<bool>(hub.scripts.writer.carry_out(call, Patience::Short).await?)
         };
         let parked = parked.await;
-        let mut local = hub.local.lock();
         // Another call of this node may have taken it over since.
-        if local.is_version(&id, version) && !matches!(parked, Ok(false)) {
-            local.remove(&id);
-            if parked.is_err() {
-                local.unfinished.insert(id, Unfinished::Park);
-            }
+        let given_up = {
+            let mut local = hub.local.lock();
+            let is_known = local.is_version(&id, version) && !matches!(parked, Ok(false));
+            is_known && local.remove(&id)
+        };
+        if given_up && parked.is_err() {
+            drop(self.depart(&hub, id, Departure::Park));
         }
         parked
     }

@@ -11,7 +11,6 @@ use tracing::{info, warn};
 
 use super::backoff::Backoff;
 use super::inner::Inner;
-use super::renewal::Told;
 use super::subscription::{End, Subscription};
 use super::topology::{Map, Shard};
 
@@ -21,25 +20,18 @@ pub(super) struct Round {
     /// Subscriptions that are open, of how many.
     open: Mutex<usize>,
     all: usize,
-    pub(super) told: Arc<Told>,
     pub(super) over: CancellationToken,
 }
 
 impl Inner {
     /// Keeps this node subscribed until closing.
     pub(super) async fn run_subscriber(self: Arc<Self>) {
-        let told = Arc::new(Told::default());
-        if self.commands.topology().is_cluster() {
-            let renewing = Arc::clone(&self).run_renewals(Arc::clone(&told));
-            self.tasks.spawn(renewing);
-        }
         let mut maps = self.commands.topology().changes();
         while !self.closing.is_cancelled() {
             let map = Arc::clone(&maps.borrow_and_update());
             let round = Arc::new(Round {
                 open: Mutex::new(0),
                 all: map.shards.len(),
-                told: Arc::clone(&told),
                 over: self.closing.child_token(),
             });
             let (tasks, wanted) = self.begin_round(&map, &round);
@@ -127,7 +119,7 @@ impl Inner {
     ) -> Result<Subscription, End> {
         tokio::select! {
             () = round.over.cancelled() => Err(End::Over),
-            opened = Subscription::open(self, shard, round) => opened,
+            opened = Subscription::open(self, shard) => opened,
         }
     }
 }

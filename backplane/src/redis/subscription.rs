@@ -83,7 +83,7 @@ impl fmt::Display for End {
 
 impl Subscription {
     /// Connects, subscribes to all that this node needs there, and makes the lanes read what they missed.
-    pub(super) async fn open(inner: &Arc<Inner>, shard: &Arc<Shard>, round: &Round) -> Result<Self, End> {
+    pub(super) async fn open(inner: &Arc<Inner>, shard: &Arc<Shard>) -> Result<Self, End> {
         for hub in inner.hubs_of(shard) {
             hub.deafen();
         }
@@ -98,11 +98,7 @@ impl Subscription {
         }
         inner.subscribe_wanted(&subscription).await?;
         // The server may be another one: what it forgot is told to it before the lanes go on.
-        let told = if shard.slots == Slots::All {
-            inner.beat().await
-        } else {
-            inner.renew(&hubs, &round.told).await
-        };
+        let told = inner.renew_soon(&hubs).await;
         told.map_err(|error| End::Lost(error.to_string()))?;
         for hub in inner.hubs_of(shard) {
             hub.hear();

@@ -7,10 +7,11 @@ use redis::Value;
 use tokio::time::Instant;
 
 use super::commands::Repeat;
+use super::departures::Departure;
 use super::hub::Hub;
 use super::inner::Inner;
 use super::link::{decode, items, malformed};
-use super::local::{Subject, Unfinished};
+use super::local::Subject;
 use super::script::{HubScripts, Invocation, Name, Place, place};
 use super::writer::Patience;
 use crate::backplane::ConnectionRecord;
@@ -69,8 +70,8 @@ impl Inner {
                 return Ok(TakeOver::Changed);
             }
             if matches!(
-                hub.local.lock().unfinished.get(&id),
-                Some(Unfinished::Remove { .. })
+                hub.local.lock().departures.get(&id),
+                Some(Departure::Remove { .. })
             ) {
                 return Ok(TakeOver::Gone); // it was closed, and the server is told as soon as it can be
             }
@@ -79,13 +80,12 @@ impl Inner {
             }
             let outcome = self.take_over_once(&hub, &candidate).await;
             {
-                let mut local = hub.local.lock();
                 match &outcome {
                     Ok(Some(_)) => {}
-                    Ok(None) => local.end_taking(&id),
+                    Ok(None) => hub.local.lock().end_taking(&id),
                     Err(_) => {
-                        local.remove(&id);
-                        local.unfinished.insert(id.clone(), Unfinished::Park); // it may have been carried out
+                        hub.local.lock().remove(&id);
+                        drop(self.depart(&hub, id.clone(), Departure::Park)); // it may have been carried out
                     }
                 }
             }

@@ -24,7 +24,7 @@ use crate::topic::{NodeId, Topic};
 
 /// Changes that wait for the batch before theirs, before callers wait for room.
 const WAITING: usize = 4_096;
-/// Most changes of one batch: no call holds the server for long.
+/// Most changes of one batch, or what costs as much as they do: no call holds the server for long.
 const MOST: usize = 64;
 /// Most bytes of one batch, unless one change is larger.
 const MOST_BYTES: usize = 256 * 1_024;
@@ -253,22 +253,21 @@ impl Sender {
     /// The changes that wait, as many as one batch takes; none when there will be no more.
     async fn next(&mut self) -> Vec<Change> {
         let mut changes = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut costs) = (0, 0);
         let mut next = match self.held.take() {
             Some(held) => Some(held),
             None => self.queue.recv().await,
         };
         while let Some(change) = next {
-            let weight = change.operation.weight();
-            if !changes.is_empty() && bytes + weight > MOST_BYTES {
+            let (weight, cost) = (change.operation.weight(), change.operation.cost());
+            if !changes.is_empty() && (bytes + weight > MOST_BYTES || costs + cost > MOST) {
                 self.held = Some(change);
                 break;
             }
             bytes += weight;
+            costs += cost;
             changes.push(change);
-            next = (changes.len() < MOST)
-                .then(|| self.queue.try_recv().ok())
-                .flatten();
+            next = (costs < MOST).then(|| self.queue.try_recv().ok()).flatten();
         }
         changes
     }

@@ -51,6 +51,14 @@ impl Publisher {
     }
 }
 
+fn record_of(id: &ConnectionId) -> ConnectionRecord {
+    ConnectionRecord {
+        id: id.clone(),
+        user: None,
+        state: None,
+    }
+}
+
 fn received_offsets(member: &Member, connection: &ConnectionId) -> Vec<Offset> {
     let received = member.sink.received(connection).into_iter();
     received
@@ -240,22 +248,25 @@ async fn commands_fail_within_the_bound_while_the_server_is_down_and_removals_wa
     unavailable(node.enter(&member.hub, &record(None), true).await.unwrap_err());
     unavailable(node.position(&member.hub).await.unwrap_err());
     assert!(begun.elapsed() < Duration::from_secs(3));
-    assert!(member.remove(&removed).await, "a removal is kept");
+    let waiting = tokio::spawn({
+        let (member, removed) = (member.clone(), removed.clone());
+        async move { member.remove(&removed).await }
+    });
+    eventually("the removal waits", async || {
+        let again = record_of(&removed);
+        let claim = node.claim(&member.hub, &again).await;
+        matches!(claim, Ok(Claim::Closed)).then_some(())
+    })
+    .await;
     assert!(!member.remove(&removed).await, "once");
-    let closed = ConnectionRecord {
-        id: removed.clone(),
-        user: None,
-        state: None,
-    };
-    assert_eq!(node.claim(&member.hub, &closed).await.unwrap(), Claim::Closed);
+    assert!(!waiting.is_finished(), "whether it removed it is not known yet");
     assert!(server.restart().await);
     status(node.as_ref(), Status::Connected).await;
     member.join(&kept, "g").await;
-    eventually("the removal is carried out", async || {
-        owner(&member, &removed).await.is_none().then_some(())
-    })
-    .await;
-    assert_eq!(node.claim(&member.hub, &closed).await.unwrap(), Claim::Closed);
+    assert!(waiting.await.unwrap());
+    assert_eq!(owner(&member, &removed).await, None);
+    let claim = node.claim(&member.hub, &record_of(&removed)).await;
+    assert_eq!(claim.unwrap(), Claim::Closed);
     member.publish(Topic::Group(group("g")), "end").await;
     member.sink.received_until(&kept, "end").await;
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hubcast_backplane::conformance::eventually;
-use hubcast_backplane::{Backplane, ConnectionRecord, HubName, NodeId, NodeService, Unheard};
+use hubcast_backplane::{Backplane, ConnectionId, ConnectionRecord, HubName, NodeId, NodeService, Unheard};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -79,7 +79,9 @@ impl NodeService for Shop {
         true
     }
 
-    fn orphan_removed(&self, _hub: &HubName, _connection: ConnectionRecord) {}
+    fn orphan_removed(&self, _hub: &HubName, _connection: ConnectionRecord, _tells: Bytes) {}
+
+    fn connection_lost(&self, _hub: &HubName, _connection: &ConnectionId) {}
 
     fn fenced(&self) {}
 }

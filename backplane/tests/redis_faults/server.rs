@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hubcast_backplane::conformance::{eventually, group, open, record};
 use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
-use hubcast_backplane::{BackplaneError, HubOptions, Topic};
+use hubcast_backplane::{BackplaneError, End, HubOptions, Topic};
 
 use crate::support::RedisServer;
 use crate::{many, one};
@@ -23,7 +23,7 @@ async fn nothing_stays_of_connections_that_ended() {
             assert!(
                 member
                     .node
-                    .remove(&member.hub, &connection, Duration::from_millis(1))
+                    .remove(&member.hub, &connection, End::untold(Duration::from_millis(1)))
                     .await
                     .unwrap()
             );

@@ -15,7 +15,7 @@ use super::message::{Answer, Ask, NodeReply, NodeRequest, ask};
 use crate::auth::Identity;
 use crate::error::Error;
 use crate::http::owned;
-use crate::hub::{HubRuntime, Transport};
+use crate::hub::{Disconnected, HubRuntime, Transport};
 use crate::protocol::{Encoding, HubProtocol, Value};
 use crate::session::{AskError, CloseReason, Session, read_carried};
 
@@ -69,11 +69,22 @@ impl NodeService for ServeNode {
         true
     }
 
-    fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord) {
+    fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord, tells: Bytes) {
         if let Some(hub) = self.hub(hub.as_str()) {
-            tracing::info!(hub = %hub.name(), connection_id = %connection.id, "removed a connection of a dead node");
+            tracing::info!(hub = %hub.name(), connection_id = %connection.id, "a connection ended that no node runs");
+            let reason = Disconnected::from_note(&tells);
             let tasks = hub.shared().tasks().clone();
-            tasks.spawn(async move { hub.orphan_removed(connection).await });
+            tasks.spawn(async move { hub.ended_elsewhere(connection, reason).await });
+        }
+    }
+
+    fn connection_lost(&self, hub: &HubName, connection: &ConnectionId) {
+        let session = self
+            .hub(hub.as_str())
+            .and_then(|hub| hub.registry().find(connection));
+        if let Some(session) = session {
+            tracing::warn!(%hub, connection_id = %connection, "another node has this connection, or it was closed");
+            session.leave(CloseReason::Fenced);
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+
 /// Why a connection ended, as told to [`Hub::on_disconnected`](crate::Hub::on_disconnected).
 ///
 /// ```
@@ -32,6 +34,34 @@ pub enum Disconnected {
     NodeDied,
 }
 
+impl Disconnected {
+    /// As it is noted in the backplane, for a node that tells in place of this one.
+    pub(crate) fn to_note(&self) -> Bytes {
+        let (kind, text) = match self {
+            Self::ByClient => ('c', ""),
+            Self::ByServer => ('s', ""),
+            Self::NodeStopped => ('n', ""),
+            Self::NodeDied => ('d', ""),
+            Self::Lost(what) => ('l', what.as_str()),
+            Self::Refused(what) => ('r', what.as_str()),
+        };
+        format!("{kind}{text}").into()
+    }
+
+    /// Reads what some node noted. Where none did, the connection's node died.
+    pub(crate) fn from_note(note: &[u8]) -> Self {
+        let text = || String::from_utf8_lossy(note.get(1..).unwrap_or_default()).into_owned();
+        match note.first() {
+            Some(b'c') => Self::ByClient,
+            Some(b's') => Self::ByServer,
+            Some(b'n') => Self::NodeStopped,
+            Some(b'l') => Self::Lost(text()),
+            Some(b'r') => Self::Refused(text()),
+            _ => Self::NodeDied,
+        }
+    }
+}
+
 impl fmt::Display for Disconnected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -41,5 +71,25 @@ impl fmt::Display for Disconnected {
             Self::Lost(what) | Self::Refused(what) => f.write_str(what),
             Self::NodeDied => f.write_str("the node died"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_node_notes_another_one_tells() {
+        for reason in [
+            Disconnected::ByClient,
+            Disconnected::ByServer,
+            Disconnected::NodeStopped,
+            Disconnected::Lost("the socket\nbroke".to_owned()),
+            Disconnected::Refused(String::new()),
+            Disconnected::NodeDied,
+        ] {
+            assert_eq!(Disconnected::from_note(&reason.to_note()), reason);
+        }
+        assert_eq!(Disconnected::from_note(b""), Disconnected::NodeDied);
     }
 }

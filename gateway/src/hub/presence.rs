@@ -138,9 +138,10 @@ impl HubRuntime {
 
     async fn remove_parked(self: &Arc<Self>, connection: &ConnectionId) -> Result<(), Error> {
         let backplane = self.shared().backplane();
-        let removed = backplane.remove_parked(self.name(), connection, self.tombstone());
+        let reason = Disconnected::ByServer;
+        let removed = backplane.remove_parked(self.name(), connection, self.end(Some(&reason)));
         if let Some(record) = removed.await? {
-            self.removed(record, Disconnected::ByServer);
+            self.removed(record, reason);
         }
         Ok(())
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use futures_util::FutureExt;
 use hubcast_backplane::{
-    Backplane, BackplaneError, ConnectionId, ConnectionRecord, Delivery, Epoch, GroupName, HubName, HubSink,
-    Listing,
+    Backplane, BackplaneError, ConnectionId, ConnectionRecord, Delivery, End, Epoch, GroupName, HubName,
+    HubSink, Listing,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -326,7 +326,7 @@ impl HubRuntime {
 
     /// Runs the hub's filters and its hook for a connection that has ended. One that fails does not keep the others from
     /// running.
-    pub(crate) async fn disconnected(self: &Arc<Self>, context: Context, reason: Disconnected) {
+    async fn disconnected(self: &Arc<Self>, context: Context, reason: Disconnected) {
         let log = |outcome: Result<(), HubError>| {
             if let Err(error) = outcome {
                 let id = context.connection_id();
@@ -345,9 +345,24 @@ impl HubRuntime {
         }
     }
 
-    /// Speaks for a connection of a node that died.
-    pub(crate) async fn orphan_removed(self: &Arc<Self>, record: ConnectionRecord) {
-        self.ended_elsewhere(record, Disconnected::NodeDied).await;
+    /// Whether code of the hub runs for a connection that has ended.
+    pub(crate) fn hears_of_ends(&self) -> bool {
+        self.hub.disconnected().is_some() || !self.hub.filters().is_empty()
+    }
+
+    /// How a connection is removed of whose end hub code hears, unless it never heard of the connection.
+    pub(crate) fn end(&self, reason: Option<&Disconnected>) -> End {
+        End {
+            tombstone: self.tombstone(),
+            tells: reason.map(Disconnected::to_note),
+        }
+    }
+
+    /// Tells hub code of a connection that this node has removed, or speaks for.
+    pub(crate) async fn ended(self: &Arc<Self>, context: Context, reason: Disconnected) {
+        let id = context.connection_id().clone();
+        self.disconnected(context, reason).await;
+        self.shared.backplane().told(&self.name, &id);
     }
 
     /// Speaks for a connection that no node ran when it ended.
@@ -356,12 +371,12 @@ impl HubRuntime {
         let cancelled = CancellationToken::new();
         cancelled.cancel();
         let context = Context::new(Arc::clone(self), connection, cancelled);
-        self.disconnected(context, reason).await;
+        self.ended(context, reason).await;
     }
 
     /// How long the id of an ended connection stays refused: as long as its token could still create it, in any node's view
     /// of the time.
-    pub(crate) fn tombstone(&self) -> Duration {
+    fn tombstone(&self) -> Duration {
         self.options.timeouts.disconnect.saturating_add(VIEWS)
     }
 }

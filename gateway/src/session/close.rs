@@ -31,7 +31,7 @@ pub(crate) enum CloseReason {
     TransportLost(&'static str),
     /// The node stops.
     NodeStops,
-    /// Others took the node for dead and removed its connections.
+    /// Others took the node for dead and removed its connections, or this one is another's after the server forgot it.
     Fenced,
     /// Another transport of the same client took over before the handshake, or a stateful session goes on on another
     /// node.
@@ -41,6 +41,7 @@ pub(crate) enum CloseReason {
 }
 
 const BASE: &str = "Connection closed with an error.";
+const FENCED: &str = "The other gateway nodes took this one for dead. Please reconnect.";
 
 impl CloseReason {
     pub(crate) fn from_decode(error: &DecodeError) -> Self {
@@ -86,7 +87,8 @@ impl CloseReason {
                 true,
             ),
             Self::LogLost(what) => close(text(Some(&format!("Messages may be missing: {what}."))), true),
-            Self::TransportLost(_) | Self::NodeStops | Self::Fenced => close(None, true),
+            Self::Fenced => close(Some(FENCED.to_owned()), true),
+            Self::TransportLost(_) | Self::NodeStops => close(None, true),
             Self::Handshake { .. } | Self::Moved => None,
         }
     }
@@ -170,6 +172,10 @@ mod tests {
         assert_eq!(
             json(&protocol, true),
             "{\"type\":7,\"error\":\"Connection closed with an error. X: y\",\"allowReconnect\":true}\u{1e}"
+        );
+        assert_eq!(
+            json(&CloseReason::Fenced, false),
+            format!("{{\"type\":7,\"error\":\"{FENCED}\",\"allowReconnect\":true}}\u{1e}")
         );
         assert_eq!(
             json(&CloseReason::NodeStops, false),

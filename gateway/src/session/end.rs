@@ -1,14 +1,18 @@
-//! A session's end: what the client, the hub and the cluster are told, in that order.
+//! A session's end: what the client, the cluster and the hub are told, in that order.
 
 use std::sync::Arc;
+
+use hubcast_backplane::Status;
 
 use super::guests::host;
 use super::handshake;
 use super::invocations::Invocations;
 use super::{CloseReason, Session};
+use crate::hub::Disconnected;
 use crate::telemetry::labels::LimitLabel;
 
-/// Says goodbye, tells the hub, and leaves the cluster; or gives the connection up for another node.
+/// Says goodbye, leaves the cluster, and tells the hub; or gives the connection up for another node. While the backplane can't
+/// be reached, the rest is done after this returns.
 pub(super) async fn end(
     session: &Arc<Session>,
     reason: CloseReason,
@@ -36,6 +40,7 @@ pub(super) async fn end(
         metrics.limited.get(LimitLabel::OutboxBytes).inc();
     }
     tracing::debug!(hub = %hub.name(), connection_id = %session.id(), ?reason, "session ended");
+    let mut disconnected = None;
     if let Some(running) = running {
         if let (Some(transport), Some(protocol)) =
             (session.connection.transport(), session.connection.protocol())
@@ -47,18 +52,30 @@ pub(super) async fn end(
         } else {
             running.finish_elsewhere(hub.shared().tasks());
         }
-        if let Some(disconnected) = reason.disconnected() {
-            hub.disconnected(session.context(), disconnected).await;
-        }
+        disconnected = reason.disconnected();
     }
     if let Some(link) = session.http() {
         link.end(session, &reason).await;
     }
     session.be_over();
-    if registered && reason != CloseReason::Moved {
-        session.leave_cluster().await;
+    let leaves = registered && reason != CloseReason::Moved;
+    let leaving = hub
+        .shared()
+        .tasks()
+        .spawn(leave(Arc::clone(session), leaves, disconnected));
+    // A socket does not stay open for a backplane that is away.
+    let mut status = hub.shared().backplane().status();
+    tokio::select! {
+        _ = leaving => {}
+        _ = status.wait_for(|status| *status == Status::Disconnected) => {}
+    }
+}
+
+async fn leave(session: Arc<Session>, leaves: bool, disconnected: Option<Disconnected>) {
+    if leaves {
+        session.leave_cluster(disconnected).await;
     }
     // Last, so that whoever looks for it learns that it has ended, and does not take it for one that was lost.
-    hub.registry().remove(session);
+    session.hub.registry().remove(&session);
     session.be_ended();
 }

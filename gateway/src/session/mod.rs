@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::TokenSigner;
 use crate::fanout::{Carriage, Frames};
-use crate::hub::{Connection, Context, HubError, HubRuntime, Transport};
+use crate::hub::{Connection, Context, Disconnected, HubError, HubRuntime, Transport};
 use crate::limits::Seat;
 use crate::protocol::{
     ClientProtocol, HubMessage, encode_for, handshake_response_error, handshake_response_ok, webpubsub,
@@ -435,12 +435,17 @@ impl Session {
 }
 
 impl Session {
-    /// Never given up: while the backplane can't be reached it keeps the removal itself.
-    async fn leave_cluster(&self) {
+    /// Leaves the directory, then tells hub code, if that heard of the connection: whoever removes it tells. It takes as long
+    /// as the backplane can't be reached.
+    async fn leave_cluster(&self, reason: Option<Disconnected>) {
         let (hub, backplane) = (&self.hub, self.hub.shared().backplane());
-        let removed = backplane.remove(hub.name(), self.id(), hub.tombstone()).await;
-        if let Err(error) = removed {
-            tracing::warn!(connection_id = %self.id(), %error, "a connection could not be removed from the directory");
+        let removed = backplane.remove(hub.name(), self.id(), hub.end(reason.as_ref()));
+        match (removed.await, reason) {
+            (Ok(true), Some(reason)) => hub.ended(self.context(), reason).await,
+            (Ok(_), _) => {}
+            (Err(error), _) => {
+                tracing::warn!(connection_id = %self.id(), %error, "a connection could not be removed from the directory");
+            }
         }
     }
 }

@@ -271,14 +271,18 @@ impl Restoring {
         let (session, hub) = (&self.session, &self.session.hub);
         session.close(CloseReason::LogLost("the session could not be continued"));
         hub.registry().remove(session);
+        let reason = if session.is_closed() {
+            Disconnected::ByServer
+        } else {
+            Disconnected::NodeDied
+        };
         match hub
             .shared()
             .backplane()
-            .remove(hub.name(), session.id(), hub.tombstone())
+            .remove(hub.name(), session.id(), hub.end(Some(&reason)))
             .await
         {
-            Ok(true) if session.is_closed() => hub.ended_elsewhere(record, Disconnected::ByServer).await,
-            Ok(true) => hub.orphan_removed(record).await,
+            Ok(true) => hub.ended_elsewhere(record, reason).await,
             Ok(false) => {}
             Err(error) => {
                 tracing::warn!(connection_id = %session.id(), %error, "a connection could not be removed");

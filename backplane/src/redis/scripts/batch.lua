@@ -9,7 +9,7 @@
 -- it is carried out once. One that arrives late, after a newer one or past its deadlines, is not carried out at all.
 local DONE, FAILED, EXPIRED, FULL = 0, 1, 2, 3
 -- Operations that make the data grow. They are refused where the server has no memory left; all others still work.
-local GROWING = {claim = true, enter = true, join = true, publish = true, publish_direct = true, publish_once = true, user_join = true}
+local GROWING = {claim = true, enter = true, join = true, list = true, publish = true, publish_direct = true, publish_once = true, user_join = true}
 
 local last, answers = 's:' .. ARGV[1], 'a:' .. ARGV[1]
 local log, stale = open_log(KEYS[1], last)

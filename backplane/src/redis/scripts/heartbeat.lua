@@ -1,24 +1,32 @@
--- A node's sign of life.
--- KEYS: 1 cluster, 2 nodes, 3 nodes whose connections are being removed, 4 secret
--- ARGV: 1 node, 2 lease, 3 time after the lease's end until others remove its connections (milliseconds),
---       4 the secret the node has
--- Returns epoch, state of the node (0 new, 1 known, 2 being removed), secret, living nodes, nodes to be removed.
-local known = redis.call('HMGET', KEYS[1], 'run', 'epoch')
-local time = redis.call('TIME')
-local epoch = known[2]
-if not known[1] or not is_same_run(known[1]) then
-  epoch = RUN_ID .. MARK .. '-' .. time[1] .. string.format('%06d', time[2])
-  redis.call('HSET', KEYS[1], 'run', RUN, 'epoch', epoch)
+-- A node's sign of life: its count goes on, and who sees that knows that it lives.
+-- KEYS: 1 cluster, 2 counts of nodes, 3 nodes whose connections are being removed, 4 secret
+-- ARGV: 1 node, 2 the secret that it has
+-- Returns epoch; the server's time; the node's count, or nothing while its connections are being removed; the secret where it is another
+-- one; nodes and counts in turn; nodes whose connections are being removed and who removes them in turn.
+local cluster, stale = open_log(KEYS[1])
+if stale then
+  return stale
 end
-redis.call('SET', KEYS[4], ARGV[4], 'NX')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local state = 2
-if not redis.call('ZSCORE', KEYS[3], ARGV[1]) then
-  state = redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1]) == 1 and 0 or 1
+redis.call('HDEL', KEYS[1], 'none') -- nodes live on where memory is short: see `begin_epoch`
+local epoch = cluster.epoch
+local secret = redis.call('GET', KEYS[4])
+if not secret then
+  redis.call('SET', KEYS[4], ARGV[2])
+  secret = ARGV[2]
 end
-local dead = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[3])
-for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now)) do
-  dead[#dead + 1] = node
+local count = false
+local reaper = redis.call('HGET', KEYS[3], ARGV[1])
+if not reaper or string.sub(reaper, 1, #epoch + 1) ~= epoch .. ' ' then
+  if reaper then
+    redis.call('HDEL', KEYS[3], ARGV[1]) -- of another epoch: the server went back to an earlier state
+  end
+  count = redis.call('HINCRBY', KEYS[2], ARGV[1], 1)
+  if count <= 1 then
+    -- It is new here, or was forgotten: the jump shows that also where this answer is lost.
+    count = clock()
+    redis.call('HSET', KEYS[2], ARGV[1], count)
+  end
 end
-local living = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. now, '+inf')
-return {epoch, state, redis.call('GET', KEYS[4]), living, dead}
+return {
+  epoch, clock(), count, secret ~= ARGV[2] and secret, redis.call('HGETALL', KEYS[2]), redis.call('HGETALL', KEYS[3])
+}

@@ -279,6 +279,14 @@ local function unlist_member(groups, of_group, group, connection, id, presence)
   announce(presence, 'leave', group, connection, id)
 end
 
+-- Takes a connection out of some of the groups that it is in. Returns how many are left.
+local function unlist_some(groups, of_connection, of_group, connection, id, presence, most)
+  for _, group in ipairs(redis.call('SPOP', of_connection, most)) do
+    unlist_member(groups, of_group .. group, group, connection, id, presence)
+  end
+  return redis.call('SCARD', of_connection)
+end
+
 -- Writes down what a client has. That only grows: where checkpoints overtake each other, the furthest counts.
 local function write_checkpoint(connection, epoch, sequence, offset)
   local known = redis.call('HMGET', connection, 'epoch', 'sequence')

@@ -1,18 +1,25 @@
--- Lets one node remove a dead node's connections. Where that node dies too, another may after a while.
--- KEYS: 1 nodes, 2 nodes whose connections are being removed
--- ARGV: 1 dead node, 2 time after the lease's end, 3 time that the removal may take (milliseconds)
+-- Lets one node remove a dead node's connections.
+-- KEYS: 1 cluster, 2 counts of nodes, 3 nodes whose connections are being removed
+-- ARGV: 1 dead node, 2 the count that it has stood still at, or nothing, 3 the caller, 4 the entry of a node that began the
+--       removal and can't finish it, or nothing
 -- Returns whether the caller is the one.
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local lease = redis.call('ZSCORE', KEYS[1], ARGV[1])
-local taken = redis.call('ZSCORE', KEYS[2], ARGV[1])
+local cluster, stale = open_log(KEYS[1])
+if stale then
+  return stale
+end
+redis.call('HDEL', KEYS[1], 'none') -- as in `begin_epoch`
+local mine = cluster.epoch .. ' ' .. ARGV[3]
+local taken = redis.call('HGET', KEYS[3], ARGV[1])
+if taken == mine then
+  return 1
+end
 if taken then
-  if tonumber(taken) > now then
+  if taken ~= ARGV[4] then
     return 0
   end
-elseif not lease or tonumber(lease) > now - ARGV[2] then
+elseif redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] then
   return 0
 end
-redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[1])
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('HSET', KEYS[3], ARGV[1], mine)
 return 1

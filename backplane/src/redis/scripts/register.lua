@@ -1,15 +1,16 @@
--- Writes down again what the owner of a connection knows about it, after the server may have forgotten it.
+-- Writes down again what the owner of a connection knows about it, after the server may have forgotten it: all of it or, of
+-- the groups, a part.
 -- KEYS: 1 log, 2 connection, 3 groups of the connection, 4 connections of the node, 5 tombstone,
 --       6 groups that have connections
 -- ARGV: 1 node, 2 connection id, 3 user or nothing, 4 `1` where it was entered, 5 key of a group without its name,
 --       6 key of a user without its id, 7 presence, as `announce` takes it, 8… groups
--- Returns whether the node owns the connection.
+-- Returns how many groups it has now; -1 where the node does not own the connection.
 if redis.call('EXISTS', KEYS[5]) == 1 then
-  return 0
+  return -1
 end
 local owner = redis.call('HGET', KEYS[2], 'node')
 if owner and owner ~= ARGV[1] then
-  return 0
+  return -1
 end
 if not owner then
   local version = redis.call('HINCRBY', KEYS[1], 'version', 1)
@@ -23,4 +24,4 @@ for index = 8, #ARGV do
   redis.call('SADD', KEYS[3], ARGV[index])
   list_member(KEYS[6], ARGV[5] .. ARGV[index], ARGV[index], KEYS[2], ARGV[2], ARGV[7])
 end
-return 1
+return redis.call('SCARD', KEYS[3])

@@ -1,25 +1,29 @@
--- Removes a connection from the directory and from every set, and leaves a tombstone.
+-- Removes a connection: from here on nobody knows it, and a tombstone refuses its id. It is taken out of some of its groups
+-- at once; where there are more, it stays listed in them until `unlist` was called often enough.
 -- KEYS: 1 connection, 2 groups of the connection, 3 connections of the node, 4 tombstone, 5 stream, 6 tail of the
---       connection's topic, 7 calls of the connection, 8 parked connections, 9 groups that have connections
+--       connection's topic, 7 calls of the connection, 8 parked connections, 9 groups that have connections,
+--       10 connections that are still listed, 11 ended connections
 -- ARGV: 1 node that must own it, or nothing for a parked one, 2 connection id, 3 life of the tombstone (milliseconds),
---       4 name of this removal, 5 key of a group without its name, 6 key of a user without its id, 7 `1` where a
---       repetition of this call must answer the same, 8 presence, as `announce` takes it, 9 `1` where a parked one's
---       time need not be up
--- Returns 1, user and state where this call, or an earlier one of the same name, removed the connection; else 0.
--- An owner may remove what the server forgot in a restart: only a tombstone says that somebody was faster.
+--       4 name of this removal, 5 key of a group without its name, 6 key of a user without its id, 7 presence, as `announce`
+--       takes it, 8 most groups, 9 `1` where a parked one's time need not be up, 10 epoch in which the server knows the
+--       owner's connections, or nothing, 11 `1` to note who tells of the end, 12 that node or nothing, 13 what it tells
+-- Returns 1, user, state and number of groups left where this call, or an earlier one of the same name, removed the
+-- connection; else 0.
 local found = redis.call('HMGET', KEYS[1], 'node', 'user', 'state')
 local closed = redis.call('GET', KEYS[4])
 if closed and string.sub(closed, 1, #ARGV[4]) == ARGV[4] then
   local user, marked = string.match(string.sub(closed, #ARGV[4] + 1), '^([^\n]*)\n(.*)$')
-  return {1, user or '', marked and marked ~= '' and string.sub(marked, 2) or false}
+  return {1, user or '', marked and marked ~= '' and string.sub(marked, 2) or false, redis.call('SCARD', KEYS[2])}
 end
 local refused = closed or (found[1] and found[1] ~= ARGV[1])
-if ARGV[1] == '' and not refused then
+if not refused and not found[1] then
+  -- An owner may remove what the server forgot. In an epoch in which it knew the connection, somebody else removed it.
+  refused = ARGV[1] == '' or ARGV[10] == hub.epoch
+end
+if not refused and ARGV[1] == '' then
   -- It may have been taken over and parked again since its time was up.
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
   local waits = redis.call('ZSCORE', KEYS[8], ARGV[2])
-  refused = not found[1] or not waits or (ARGV[9] ~= '1' and tonumber(waits) > now)
+  refused = not waits or (ARGV[9] ~= '1' and tonumber(waits) > clock())
 end
 if refused then
   if ARGV[1] ~= '' then
@@ -28,20 +32,26 @@ if refused then
   if not found[1] then
     redis.call('ZREM', KEYS[8], ARGV[2])
   end
-  return {0, '', false}
+  return {0, '', false, 0}
 end
-for _, group in ipairs(redis.call('SMEMBERS', KEYS[2])) do
-  unlist_member(KEYS[9], ARGV[5] .. group, group, KEYS[1], ARGV[2], ARGV[8])
-end
-local user = found[2] or ''
+local user, state = found[2] or '', found[3] and 's' .. found[3] or ''
+local left = unlist_some(KEYS[9], KEYS[2], ARGV[5], KEYS[1], ARGV[2], ARGV[7], ARGV[8])
 if user ~= '' then
   redis.call('ZREM', ARGV[6] .. user, ARGV[2])
 end
 redis.call('SREM', KEYS[3], ARGV[2])
 redis.call('ZREM', KEYS[8], ARGV[2])
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[5], KEYS[6], KEYS[7])
-if tonumber(ARGV[3]) > 0 then
-  local told = ARGV[7] == '1' and (user .. '\n' .. (found[3] and 's' .. found[3] or '')) or ''
-  redis.call('SET', KEYS[4], ARGV[4] .. told, 'PX', ARGV[3])
+redis.call('DEL', KEYS[1], KEYS[5], KEYS[6], KEYS[7])
+local life = tonumber(ARGV[3])
+if left > 0 then
+  life = math.max(life, 60000) -- nobody may have the id while it is still listed
+  redis.call('HSET', KEYS[1], 'user', user)
+  redis.call('ZADD', KEYS[10], clock() + 10000, ARGV[2])
 end
-return {1, user, found[3]}
+if life > 0 then
+  redis.call('SET', KEYS[4], ARGV[4] .. user .. '\n' .. state, 'PX', life)
+end
+if ARGV[11] == '1' then
+  redis.call('HSET', KEYS[11], ARGV[2], ARGV[12] .. '\n' .. user .. '\n' .. #ARGV[13] .. '\n' .. ARGV[13] .. state)
+end
+return {1, user, found[3], left}

@@ -1,0 +1,137 @@
+//! The connection that this node's signs of life have for themselves: no large answer to anything else delays them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Value;
+use tokio::time::Instant;
+
+use super::commands::Commands;
+use super::connector::within;
+use super::link::{Link, Trouble, decode, items, malformed};
+use super::liveness::Observation;
+use super::script::{Invocation, Scripts};
+use super::topology::Shard;
+use crate::error::BackplaneError;
+use crate::topic::NodeId;
+
+/// A connection to the master that has what belongs to no hub. It is opened when it is needed.
+#[derive(Default)]
+pub(super) struct BeatLink {
+    open: Option<(Arc<Shard>, Link)>,
+}
+
+/// What a sign of life was told.
+pub(super) struct Beat {
+    pub(super) observation: Observation,
+    /// The server's time in milliseconds.
+    pub(super) time: u64,
+    /// Nothing while others remove this node's connections.
+    pub(super) count: Option<i64>,
+    /// The cluster's secret, where it is another one than this node's.
+    pub(super) secret: Option<Vec<u8>>,
+    /// Nodes whose connections are being removed, and the entries of those who remove them.
+    pub(super) dying: HashMap<String, String>,
+}
+
+impl BeatLink {
+    /// Calls the script, once more where a connection turned out to be lost. Each try takes no longer than `bound`.
+    /// Returns the number of tries, too.
+    pub(super) async fn call(
+        &mut self,
+        commands: &Commands,
+        call: &Invocation,
+        bound: Duration,
+    ) -> (u32, Result<Beat, BackplaneError>) {
+        let begun = Instant::now();
+        let reused = self.open.is_some();
+        let trouble = match self.attempt(commands, call, bound).await {
+            Ok(beat) => return (1, beat),
+            Err(trouble @ Trouble::Lost(_)) if !reused => trouble,
+            Err(Trouble::Lost(_)) => match self.attempt(commands, call, bound).await {
+                Ok(beat) => return (2, beat),
+                Err(trouble) => trouble,
+            },
+            Err(trouble) => trouble,
+        };
+        commands.topology().doubt();
+        let error = match trouble {
+            Trouble::Final(error) => error,
+            trouble => BackplaneError::Unavailable {
+                waited: begun.elapsed(),
+                reason: trouble.reason(),
+            },
+        };
+        (2, Err(error))
+    }
+
+    /// A connection that did not answer is given up.
+    async fn attempt(
+        &mut self,
+        commands: &Commands,
+        call: &Invocation,
+        bound: Duration,
+    ) -> Result<Result<Beat, BackplaneError>, Trouble> {
+        let (shard, link) = self.link(commands, call, bound).await?;
+        let script = |scripts: &Scripts| call.command(scripts);
+        let sent = Instant::now();
+        let answer = link.call(&script, call.key().unwrap_or_default());
+        match within(bound, link.unless_broken(answer)).await {
+            Ok(value) => {
+                self.open = Some((shard, link));
+                Ok(Beat::read(value, sent))
+            }
+            Err(error) => Err(Trouble::of(&error)),
+        }
+    }
+
+    /// The open connection, or a new one: to whatever master it is now.
+    async fn link(
+        &mut self,
+        commands: &Commands,
+        call: &Invocation,
+        bound: Duration,
+    ) -> Result<(Arc<Shard>, Link), Trouble> {
+        let map = commands.topology().current();
+        let shard = call.key().and_then(|key| map.shard(key));
+        let shard = shard.ok_or_else(|| Trouble::Wait("the cluster lacks a master".to_owned()))?;
+        if let Some((known, link)) = self.open.take()
+            && Arc::ptr_eq(&known.pool, &shard.pool)
+            && shard.pool.master.is_known(&link.run)
+            && !link.broken.is_cancelled()
+        {
+            return Ok((known, link));
+        }
+        let opened = Link::open(&shard.endpoint.bounded(bound)).await;
+        let link = opened.map_err(|error| Trouble::of(&error))?;
+        if !shard.pool.master.confirms(&link.run).await {
+            return Err(Trouble::NotNow(
+                "the server is not the master any more".to_owned(),
+            ));
+        }
+        Ok((Arc::clone(shard), link))
+    }
+}
+
+impl Beat {
+    fn read(value: Value, sent: Instant) -> Result<Self, BackplaneError> {
+        let Ok([epoch, time, count, secret, counts, dying]) = <[Value; 6]>::try_from(items(value)?) else {
+            return Err(malformed("a heartbeat of another length"));
+        };
+        let counts: HashMap<String, i64> = decode(counts)?;
+        let node = |(node, count): (String, i64)| Some((NodeId::parse(node).ok()?, count));
+        Ok(Self {
+            observation: Observation {
+                sent,
+                heard: Instant::now(),
+                epoch: decode(epoch)?,
+                counts: counts.into_iter().filter_map(node).collect(),
+            },
+            time: decode(time)?,
+            count: decode(count)?,
+            secret: decode(secret)?,
+            dying: decode(dying)?,
+        })
+    }
+}

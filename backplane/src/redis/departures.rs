@@ -1,0 +1,257 @@
+//! Connections that this node has given up, until the server was told: in batches, with a pause after each, for as long as
+//! it takes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use redis::Value;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use super::backoff::Backoff;
+use super::hub::Hub;
+use super::inner::Inner;
+use super::link::decode;
+use super::removal::{Removal, removed};
+use super::script::{Invocation, Name};
+use super::writer::Patience;
+use crate::backplane::End;
+use crate::error::BackplaneError;
+use crate::topic::ConnectionId;
+
+/// Connections that are told of in one round trip.
+const BATCH: usize = 32;
+
+/// What is to be told to the server about a connection that this node no longer has.
+#[derive(Clone, Debug)]
+pub(super) enum Departure {
+    /// It was claimed and not entered.
+    Release,
+    Park,
+    Remove {
+        end: End,
+        /// What tells this removal from others when it is repeated.
+        name: String,
+        /// Whether the server is known to have had it.
+        known: bool,
+    },
+}
+
+/// Whether the connection was this node's until now.
+type Told = oneshot::Receiver<Result<bool, BackplaneError>>;
+
+#[derive(Default)]
+pub(super) struct Departures {
+    waiting: HashMap<ConnectionId, Waiting>,
+}
+
+struct Waiting {
+    what: Departure,
+    /// The server is being told at this moment.
+    sent: bool,
+    told: oneshot::Sender<Result<bool, BackplaneError>>,
+}
+
+impl Departure {
+    pub(super) fn remove(end: End, known: bool) -> Self {
+        let name = Uuid::new_v4().simple().to_string();
+        Self::Remove { end, name, known }
+    }
+}
+
+impl Departures {
+    pub(super) fn insert(&mut self, id: ConnectionId, what: Departure) -> Told {
+        let (told, outcome) = oneshot::channel();
+        let waiting = Waiting {
+            what,
+            sent: false,
+            told,
+        };
+        self.waiting.insert(id, waiting);
+        outcome
+    }
+
+    pub(super) fn contains(&self, id: &ConnectionId) -> bool {
+        self.waiting.contains_key(id)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(super) fn get(&self, id: &ConnectionId) -> Option<&Departure> {
+        self.waiting.get(id).map(|waiting| &waiting.what)
+    }
+
+    /// Forgets what need not be told any more; `false` where the server is being told already.
+    pub(super) fn withdraw(&mut self, id: &ConnectionId) -> bool {
+        let sent = self.waiting.get(id).is_some_and(|waiting| waiting.sent);
+        if !sent {
+            self.waiting.remove(id);
+        }
+        !sent
+    }
+
+    fn take(&mut self, most: usize) -> Vec<(ConnectionId, Departure)> {
+        let mut taken = Vec::new();
+        for (id, waiting) in self.waiting.iter_mut().filter(|(_, waiting)| !waiting.sent) {
+            if taken.len() == most {
+                break;
+            }
+            waiting.sent = true;
+            taken.push((id.clone(), waiting.what.clone()));
+        }
+        taken
+    }
+
+    /// The server could not be told of them.
+    fn put_back(&mut self, ids: impl Iterator<Item = ConnectionId>) {
+        for id in ids {
+            if let Some(waiting) = self.waiting.get_mut(&id) {
+                waiting.sent = false;
+            }
+        }
+    }
+
+    fn finish(&mut self, id: &ConnectionId) -> Option<oneshot::Sender<Result<bool, BackplaneError>>> {
+        self.waiting.remove(id).map(|waiting| waiting.told)
+    }
+}
+
+impl Inner {
+    /// Tells the server of a hub's departures until closing.
+    pub(super) async fn run_departures(self: Arc<Self>, hub: Arc<Hub>) {
+        loop {
+            let departing = async {
+                hub.departing.notified().await;
+                let mut backoff = Backoff::new();
+                while let Err(error) = self.tell_departures(&hub).await {
+                    debug!(hub = %hub.name, %error, "departures still have to wait");
+                    backoff.wait().await;
+                }
+            };
+            tokio::select! {
+                () = self.closing.cancelled() => return,
+                () = departing => {}
+            }
+        }
+    }
+
+    /// Has a connection told of that is not here any more.
+    pub(super) fn depart(&self, hub: &Hub, id: ConnectionId, what: Departure) -> Told {
+        let told = hub.local.lock().departures.insert(id, what);
+        hub.departing.notify_one();
+        told
+    }
+
+    /// Tells the server of all departures that wait.
+    pub(super) async fn tell_departures(self: &Arc<Self>, hub: &Arc<Hub>) -> Result<(), BackplaneError> {
+        let mut count = 0;
+        loop {
+            let batch = hub.local.lock().departures.take(BATCH);
+            if batch.is_empty() {
+                break;
+            }
+            let begun = Instant::now();
+            if let Err(error) = self.tell_batch(hub, &batch).await {
+                let ids = batch.iter().map(|(id, _)| id.clone());
+                hub.local.lock().departures.put_back(ids);
+                hub.claimed.notify_waiters();
+                return Err(error);
+            }
+            hub.claimed.notify_waiters();
+            count += batch.len();
+            if count % (BATCH * 32) == 0 {
+                debug!(hub = %hub.name, count, "telling the server of departures");
+            }
+            self.rest(begun).await;
+        }
+        Ok(())
+    }
+
+    async fn tell_batch(
+        self: &Arc<Self>,
+        hub: &Arc<Hub>,
+        batch: &[(ConnectionId, Departure)],
+    ) -> Result<(), BackplaneError> {
+        let call = |(id, what): &(ConnectionId, Departure)| self.departure_call(hub, id, what);
+        let calls = batch.iter().map(call);
+        let answers = {
+            let _gate = hub.gate.read().await;
+            join_all(calls.map(|call| hub.scripts.writer.carry_out(call, Patience::Short))).await
+        };
+        let mut waits = Ok(());
+        for ((id, what), outcome) in batch.iter().zip(answers) {
+            match outcome {
+                Ok(answer) => self.departed(hub, id, what, answer),
+                Err(error @ BackplaneError::Refused { .. }) => {
+                    warn!(hub = %hub.name, connection_id = %id, %error, "a departure was refused");
+                    answer(hub, id, Err(error));
+                }
+                Err(error) => waits = Err(error),
+            }
+        }
+        waits
+    }
+
+    fn departure_call(&self, hub: &Hub, id: &ConnectionId, what: &Departure) -> Invocation {
+        match what {
+            Departure::Release => {
+                let keys = vec![
+                    hub.scripts.keys.connection(id),
+                    hub.scripts.keys.node(&self.options.node),
+                ];
+                hub.scripts.own(Name::Release, keys, id)
+            }
+            Departure::Park => hub.scripts.park_call(&self.options.node, id, None, None),
+            Departure::Remove { end, name, known } => hub.scripts.remove_call(
+                id,
+                &Removal {
+                    owner: Some(&self.options.node),
+                    name,
+                    tombstone: end.tombstone,
+                    known_in: known.then(|| hub.registered()).flatten(),
+                    teller: Some(&self.options.node),
+                    tells: end.tells.as_ref(),
+                    ..Removal::default()
+                },
+            ),
+        }
+    }
+
+    fn departed(self: &Arc<Self>, hub: &Arc<Hub>, id: &ConnectionId, what: &Departure, value: Value) {
+        if !matches!(what, Departure::Remove { .. }) {
+            return answer(hub, id, decode(value));
+        }
+        match removed(value) {
+            Err(error) => answer(hub, id, Err(error)),
+            Ok(None) => answer(hub, id, Ok(false)),
+            Ok(Some(gone)) => {
+                if hub.scripts.options.tells_ends
+                    && matches!(what, Departure::Remove { end, .. } if end.tells.is_some())
+                {
+                    hub.ends.lock().begin(id.clone());
+                }
+                if gone.left == 0 {
+                    return answer(hub, id, Ok(true));
+                }
+                let (inner, hub, id) = (Arc::clone(self), Arc::clone(hub), id.clone());
+                self.tasks.spawn(async move {
+                    inner.unlist(&hub.scripts, vec![id.clone()]).await;
+                    answer(&hub, &id, Ok(true));
+                });
+            }
+        }
+    }
+}
+
+/// Tells whoever waits for it what became of a departure.
+fn answer(hub: &Hub, id: &ConnectionId, outcome: Result<bool, BackplaneError>) {
+    let told = hub.local.lock().departures.finish(id);
+    if let Some(told) = told {
+        let _ = told.send(outcome); // the caller may have stopped waiting
+    }
+}

@@ -1,0 +1,303 @@
+//! Who tells of a connection's end. The removal notes it in the server; whoever is noted tells, and then takes the note away.
+//! Notes of nodes that died, or of nobody, are adopted.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redis::Value;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, info};
+
+use super::backoff::Backoff;
+use super::commands::Repeat;
+use super::hub::Hub;
+use super::inner::Inner;
+use super::link::{decode, items, malformed};
+use super::script::{Invocation, Name};
+use super::writer::Patience;
+use crate::backplane::ConnectionRecord;
+use crate::error::BackplaneError;
+use crate::sessions::State;
+use crate::topic::{ConnectionId, NodeId, UserId};
+
+/// Notes that are looked at in one round trip.
+const PAGE: usize = 100;
+/// Signs of life of this node in which a node must have been missing before its notes are adopted.
+const BEATS: u64 = 2;
+
+/// Ends that this node tells of.
+#[derive(Default)]
+pub(super) struct Ends {
+    /// Counted: a removal that finds that another one was faster must not end what that began.
+    telling: HashMap<ConnectionId, usize>,
+    told: Vec<ConnectionId>,
+}
+
+impl Ends {
+    /// This node tells of it, or may be about to.
+    pub(super) fn begin(&mut self, id: ConnectionId) {
+        *self.telling.entry(id).or_default() += 1;
+    }
+
+    /// It does not.
+    pub(super) fn abandon(&mut self, id: &ConnectionId) {
+        if let Some(count) = self.telling.get_mut(id) {
+            *count -= 1;
+            if *count == 0 {
+                self.telling.remove(id);
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.telling.is_empty()
+    }
+}
+
+/// What is noted of a connection's end.
+struct Note {
+    teller: Option<NodeId>,
+    user: Option<UserId>,
+    tells: Bytes,
+    state: Option<State>,
+    /// All of it but the teller.
+    rest: Bytes,
+}
+
+impl Note {
+    /// Reads what `remove.lua` noted.
+    fn read(text: &Bytes) -> Option<Self> {
+        let line = |from: usize| {
+            let end = from + text.get(from..)?.iter().position(|byte| *byte == b'\n')?;
+            Some((std::str::from_utf8(text.get(from..end)?).ok()?, end + 1))
+        };
+        let (teller, user_at) = line(0)?;
+        let (user, length_at) = line(user_at)?;
+        let (length, tells_at) = line(length_at)?;
+        let state_at = tells_at.checked_add(length.parse().ok()?)?;
+        let state = text.get(state_at..)?;
+        Some(Self {
+            teller: NodeId::parse(teller).ok(),
+            user: UserId::parse(user).ok(),
+            tells: text.slice(tells_at..state_at),
+            state: state.strip_prefix(b"s").map(State::copy_from_slice),
+            rest: text.slice(user_at..),
+        })
+    }
+
+    fn told_by(&self, teller: &NodeId) -> Bytes {
+        [teller.as_str().as_bytes(), b"\n", self.rest.as_ref()]
+            .concat()
+            .into()
+    }
+}
+
+/// Tellers that this node has not seen alive, and how many signs of life it had given by then.
+type Missing = HashMap<Option<NodeId>, u64>;
+
+impl Inner {
+    /// Tidies up behind other nodes until closing: what has expired, what nobody went on with, and ends that nobody tells of.
+    pub(super) async fn run_housekeeping(self: Arc<Self>, hub: Arc<Hub>) {
+        let mut ticks = interval(self.options.heartbeat_interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut missing, mut cursor) = (Missing::new(), 0);
+        loop {
+            let round = async {
+                ticks.tick().await;
+                // Who is not yet told of removed connections must not remove any.
+                if self.service().is_none() || self.nodes.is_barred() {
+                    return Ok(());
+                }
+                self.remove_expired(&hub).await?;
+                self.unlist_overdue(&hub).await?;
+                if hub.scripts.options.tells_ends {
+                    cursor = self.adopt_some(&hub, cursor, &mut missing).await?;
+                }
+                Ok::<_, BackplaneError>(())
+            };
+            tokio::select! {
+                () = self.closing.cancelled() => return,
+                outcome = round => if let Err(error) = outcome {
+                    debug!(hub = %hub.name, %error, "a hub can't be tidied up yet");
+                },
+            }
+        }
+    }
+
+    /// Adopts notes of one page. Returns where to go on.
+    async fn adopt_some(&self, hub: &Hub, cursor: u64, missing: &mut Missing) -> Result<u64, BackplaneError> {
+        let mut command = redis::cmd("HSCAN");
+        command
+            .arg(hub.scripts.keys.ended())
+            .arg(cursor)
+            .arg("COUNT")
+            .arg(PAGE);
+        let answer = items(self.commands.command(&command, Repeat::Safe).await?)?;
+        let Ok([next, found]) = <[Value; 2]>::try_from(answer) else {
+            return Err(malformed("a page of ends of another length"));
+        };
+        let found: Vec<(String, Bytes)> = decode(found)?;
+        for (id, text) in found {
+            let (Ok(id), Some(note)) = (ConnectionId::parse(id), Note::read(&text)) else {
+                continue;
+            };
+            if self.is_forsaken(hub, &id, note.teller.as_ref(), missing) {
+                self.adopt(hub, &id, &text, note).await?;
+            }
+        }
+        if missing.len() > PAGE {
+            missing.clear(); // they are found again
+        }
+        decode(next)
+    }
+
+    /// Whether nobody is going to tell of an end.
+    fn is_forsaken(
+        &self,
+        hub: &Hub,
+        id: &ConnectionId,
+        teller: Option<&NodeId>,
+        missing: &mut Missing,
+    ) -> bool {
+        match teller {
+            Some(teller) if *teller == self.options.node => {
+                // Else the answer to its removal was lost for good. What departs is told of before it has departed.
+                let departs = hub.local.lock().departures.contains(id);
+                !departs && !hub.ends.lock().telling.contains_key(id)
+            }
+            Some(teller) if self.nodes.living().borrow().contains(teller) => {
+                missing.remove(&Some(teller.clone()));
+                false
+            }
+            teller => {
+                let beats = self.nodes.beats();
+                beats >= *missing.entry(teller.cloned()).or_insert(beats) + BEATS
+            }
+        }
+    }
+
+    async fn adopt(
+        &self,
+        hub: &Hub,
+        id: &ConnectionId,
+        found: &Bytes,
+        note: Note,
+    ) -> Result<(), BackplaneError> {
+        let Some(service) = self.service() else {
+            return Ok(());
+        };
+        hub.ends.lock().begin(id.clone());
+        let call = adopt_call(hub, id, found.clone(), note.told_by(&self.options.node));
+        let adopted = match hub.scripts.writer.carry_out(call, Patience::Short).await {
+            Ok(answer) => decode::<bool>(answer),
+            Err(error) => Err(error),
+        };
+        if !matches!(adopted, Ok(true)) {
+            hub.ends.lock().abandon(id);
+            return adopted.map(drop);
+        }
+        info!(hub = %hub.name, connection_id = %id, "telling of an end that nobody told of");
+        let connection = ConnectionRecord {
+            id: id.clone(),
+            user: note.user,
+            state: note.state,
+        };
+        service.orphan_removed(&hub.name, connection, note.tells);
+        Ok(())
+    }
+
+    /// Whether it still is for this node to tell of an end that it removed: while it stood still, others may have adopted it.
+    pub(super) async fn is_teller(&self, hub: &Hub, id: &ConnectionId) -> bool {
+        if !hub.scripts.options.tells_ends || self.nodes.is_fresh(self.options.lease / 2) {
+            return true;
+        }
+        let mut command = redis::cmd("HGET");
+        command.arg(hub.scripts.keys.ended()).arg(id.as_str());
+        let noted = match self.commands.command(&command, Repeat::Safe).await {
+            Ok(noted) => decode::<Option<Bytes>>(noted).ok().flatten(),
+            Err(error) => {
+                // It stays noted: this node, or another one, finds it.
+                debug!(hub = %hub.name, connection_id = %id, %error, "not known who tells of an end");
+                None
+            }
+        };
+        let teller = noted.and_then(|noted| Note::read(&noted)?.teller);
+        let is_teller = teller.as_ref() == Some(&self.options.node);
+        if !is_teller {
+            hub.ends.lock().abandon(id);
+        }
+        is_teller
+    }
+
+    /// Takes the notes of ends away that were told.
+    pub(super) fn told(&self, hub: &Hub, id: &ConnectionId) {
+        if hub.scripts.options.tells_ends {
+            hub.ends.lock().told.push(id.clone());
+            hub.tellings.notify_one();
+        }
+    }
+
+    pub(super) async fn run_tellings(self: Arc<Self>, hub: Arc<Hub>) {
+        loop {
+            let telling = async {
+                hub.tellings.notified().await;
+                let mut backoff = Backoff::new();
+                while let Err(error) = self.forget_told(&hub).await {
+                    debug!(hub = %hub.name, %error, "ends that were told stay noted for now");
+                    backoff.wait().await;
+                }
+            };
+            tokio::select! {
+                () = self.closing.cancelled() => return,
+                () = telling => {}
+            }
+        }
+    }
+
+    pub(super) async fn forget_told(&self, hub: &Hub) -> Result<(), BackplaneError> {
+        loop {
+            let told: Vec<_> = hub.ends.lock().told.iter().take(PAGE).cloned().collect();
+            if told.is_empty() {
+                return Ok(());
+            }
+            let mut command = redis::cmd("HDEL");
+            command.arg(hub.scripts.keys.ended());
+            for id in &told {
+                command.arg(id.as_str());
+            }
+            self.commands.command(&command, Repeat::Safe).await?;
+            let mut ends = hub.ends.lock();
+            let told: HashSet<_> = told.into_iter().collect();
+            ends.told.retain(|id| !told.contains(id));
+            ends.telling.retain(|id, _| !told.contains(id));
+        }
+    }
+}
+
+fn adopt_call(hub: &Hub, id: &ConnectionId, found: Bytes, mine: Bytes) -> Invocation {
+    Invocation::new(Name::Adopt, vec![hub.scripts.keys.ended()])
+        .arg(id.to_string())
+        .arg(found)
+        .arg(mine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_read_as_the_script_writes_it() {
+        let text = Bytes::from_static(b"n1\nann\n4\nl\n\nxs\nstate");
+        let note = Note::read(&text).unwrap();
+        assert_eq!(note.teller, NodeId::parse("n1").ok());
+        assert_eq!(note.user, UserId::parse("ann").ok());
+        assert_eq!(note.tells, "l\n\nx");
+        assert_eq!(note.state, Some(State::from_static(b"\nstate")));
+        let other = NodeId::parse("n22").unwrap();
+        assert_eq!(note.told_by(&other), "n22\nann\n4\nl\n\nxs\nstate");
+        let nobody = Note::read(&Bytes::from_static(b"\n\n0\n")).unwrap();
+        assert!(nobody.teller.is_none() && nobody.user.is_none() && nobody.state.is_none());
+        assert!(Note::read(&Bytes::from_static(b"n1\nann\n9\nshort")).is_none());
+    }
+}

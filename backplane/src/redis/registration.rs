@@ -1,0 +1,387 @@
+//! Tells the server again what it forgot of a hub: beside the signs of life, in batches with a pause after each, so that
+//! nothing else waits long. Each hub is looked after for itself: in a cluster, masters forget one by one.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tracing::{debug, info};
+
+use super::commands::Repeat;
+use super::hub::Hub;
+use super::inner::Inner;
+use super::link::{decode, items, malformed};
+use super::local::Registration;
+use super::removal::{Removal, removed};
+use super::script::{HubScripts, Invocation, Name, user_text};
+use super::writer::Patience;
+use crate::error::BackplaneError;
+use crate::topic::{ConnectionId, GroupName};
+use crate::wire::membership::Change;
+use redis::Value;
+use uuid::Uuid;
+
+/// Groups that one call names: a few milliseconds where each is told.
+const STEP: usize = 60;
+/// And that the first call for a connection names.
+const FIRST: usize = 8;
+/// Connections and groups that are registered in one round trip.
+const BATCH: usize = 64;
+/// How long a new subscription waits for what the server forgot to be told again.
+const PATIENCE: Duration = Duration::from_millis(1_000);
+/// Connections that are looked at in one round trip, of those that the server lists for this node.
+const PAGE: usize = 200;
+/// And of those that are removed.
+const REMOVALS: usize = 32;
+
+/// What is being registered.
+struct Progress {
+    queue: VecDeque<ConnectionId>,
+    /// Connections that are registered in part, and their groups that are still to be named.
+    later: VecDeque<(ConnectionId, Vec<GroupName>)>,
+    registered: usize,
+    lost: usize,
+}
+
+/// One call of a batch.
+struct Step {
+    id: ConnectionId,
+    /// How many groups the connection has, where this is the last call for it.
+    last: Option<usize>,
+}
+
+impl HubScripts {
+    /// Writes down again what this node knows of a connection, and of its groups these.
+    fn register_call(&self, registration: &Registration, groups: &[GroupName]) -> Invocation {
+        let id = &registration.id;
+        let keys = vec![
+            self.keys.log(),
+            self.keys.connection(id),
+            self.keys.groups(id),
+            self.keys.node(&self.node),
+            self.keys.closed(id),
+            self.keys.group_names(),
+        ];
+        let call = self
+            .own(Name::Register, keys, id)
+            .costing(2 + groups.len())
+            .arg(user_text(registration.user.as_ref()))
+            .arg(if registration.entered { "1" } else { "0" })
+            .arg(self.keys.group_prefix())
+            .arg(self.keys.user_prefix())
+            .arg(self.presence.clone());
+        groups
+            .iter()
+            .fold(call, |call, group| call.arg(group.to_string()))
+    }
+}
+
+impl Progress {
+    /// The calls of the next batch, as things are now.
+    fn next_batch(&mut self, hub: &Hub) -> (Vec<Step>, Vec<Invocation>) {
+        let local = hub.local.lock();
+        let (mut steps, mut calls, mut size) = (Vec::new(), Vec::new(), 0);
+        while size < BATCH {
+            // All connections first, so that the directory soon knows whose they are.
+            let (id, wanted) = match self.queue.pop_front() {
+                Some(id) => (id, None),
+                None => match self.later.pop_front() {
+                    Some((id, groups)) => (id, Some(groups)),
+                    None => break,
+                },
+            };
+            let Some(registration) = local.registration(&id).filter(|_| local.awaits_registration(&id))
+            else {
+                continue; // it has gone, or somebody was in a hurry
+            };
+            let (mut groups, most): (Vec<_>, _) = match wanted {
+                None => (registration.groups.clone(), FIRST),
+                Some(wanted) => {
+                    let now: HashSet<_> = registration.groups.iter().collect();
+                    let still = wanted.into_iter().filter(|group| now.contains(group));
+                    (still.collect(), STEP)
+                }
+            };
+            let rest = groups.split_off(groups.len().min(most));
+            size += 1 + groups.len();
+            calls.push(hub.scripts.register_call(&registration, &groups));
+            steps.push(Step {
+                last: rest.is_empty().then_some(registration.groups.len()),
+                id: id.clone(),
+            });
+            if !rest.is_empty() {
+                self.later.push_front((id, rest));
+            }
+        }
+        (steps, calls)
+    }
+}
+
+impl Inner {
+    /// Looks for new epochs of a hub until closing, also of a server that forgot without a lost connection.
+    pub(super) async fn run_registration(self: Arc<Self>, hub: Arc<Hub>) {
+        let mut ticks = interval(self.options.heartbeat_interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let round = async {
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    () = hub.tend.notified() => {}
+                }
+                self.renew(&hub).await
+            };
+            tokio::select! {
+                () = self.closing.cancelled() => return,
+                outcome = round => if let Err(error) = outcome {
+                    debug!(hub = %hub.name, %error, "a hub can't be registered yet");
+                },
+            }
+        }
+    }
+
+    /// Registers the hubs of a server that may have forgotten them. Where that takes long it goes on beside what follows.
+    pub(super) async fn renew_soon(&self, hubs: &[Arc<Hub>]) -> Result<(), BackplaneError> {
+        let renewing = try_join_all(hubs.iter().map(|hub| self.renew(hub)));
+        match timeout(PATIENCE, renewing).await {
+            Ok(outcome) => outcome.map(drop),
+            Err(_) => {
+                hubs.iter().for_each(|hub| hub.tend.notify_one());
+                Ok(())
+            }
+        }
+    }
+
+    /// Registers this node's connections again where the log of a hub is in another epoch. It may be dropped half-way, and
+    /// then goes on where it was.
+    async fn renew(&self, hub: &Hub) -> Result<(), BackplaneError> {
+        let _turn = hub.renewing.lock().await;
+        let epoch = hub.scripts.extent(&self.commands).await?.epoch;
+        if hub.registered().as_ref() == Some(&epoch) || self.nodes.is_barred() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        self.note_options(hub).await?;
+        let queue = {
+            let _gate = hub.gate.write().await; // no claim is under way
+            hub.local.lock().begin_registration(&epoch)
+        };
+        let all = queue.len();
+        let mut progress = Progress {
+            queue: queue.into(),
+            later: VecDeque::new(),
+            registered: 0,
+            lost: 0,
+        };
+        let mut told = Instant::now();
+        while self.register_some(hub, &mut progress).await? {
+            if told.elapsed() > Duration::from_secs(1) {
+                told = Instant::now();
+                let registered = progress.registered;
+                info!(hub = %hub.name, registered, of = all, "registering again");
+            }
+        }
+        let removed = self.remove_unknown(hub).await?;
+        hub.set_registered(&epoch);
+        info!(
+            hub = %hub.name,
+            connections = progress.registered,
+            lost = progress.lost,
+            removed,
+            took_ms = begun.elapsed().as_millis() as u64,
+            "registered in the hub's new epoch"
+        );
+        Ok(())
+    }
+
+    /// Registers one batch. Returns whether there is more to do.
+    async fn register_some(&self, hub: &Hub, progress: &mut Progress) -> Result<bool, BackplaneError> {
+        let begun = Instant::now();
+        let (steps, answers) = {
+            let _gate = hub.gate.write().await;
+            let (steps, calls) = progress.next_batch(hub);
+            if steps.is_empty() {
+                return Ok(false);
+            }
+            let answers = hub.scripts.writer.carry_out_all(calls, Patience::Short).await?;
+            let answers = self.registered(hub, &steps, answers)?;
+            (steps, answers)
+        };
+        for (step, answer) in steps.iter().zip(answers) {
+            match answer {
+                Answer::Registered => progress.registered += usize::from(step.last.is_some()),
+                Answer::Others => {
+                    progress.registered += 1;
+                    self.leave_unknown_groups(hub, &step.id).await?;
+                }
+                Answer::Refused => {
+                    progress.lost += 1;
+                }
+            }
+        }
+        self.rest(begun).await;
+        Ok(true)
+    }
+
+    /// Registers a connection at once that is about to be changed.
+    pub(super) async fn register_now(&self, hub: &Hub, id: &ConnectionId) -> Result<(), BackplaneError> {
+        let mut progress = Progress {
+            queue: VecDeque::from([id.clone()]),
+            later: VecDeque::new(),
+            registered: 0,
+            lost: 0,
+        };
+        while self.register_some(hub, &mut progress).await? {}
+        Ok(())
+    }
+
+    /// Applies answers. Connections that the server refuses, because somebody took them over or removed them, are given up.
+    fn registered(
+        &self,
+        hub: &Hub,
+        steps: &[Step],
+        answers: Vec<Value>,
+    ) -> Result<Vec<Answer>, BackplaneError> {
+        let apply = |(step, groups): (&Step, Value)| {
+            let groups: i64 = decode(groups)?;
+            if groups < 0 {
+                if hub.local.lock().remove(&step.id)
+                    && let Some(service) = self.service()
+                {
+                    service.connection_lost(&hub.name, &step.id);
+                }
+                return Ok(Answer::Refused);
+            }
+            let Some(known) = step.last else {
+                return Ok(Answer::Registered);
+            };
+            hub.local.lock().end_registration(&step.id);
+            let others = usize::try_from(groups).is_ok_and(|groups| groups > known);
+            Ok(if others {
+                Answer::Others
+            } else {
+                Answer::Registered
+            })
+        };
+        steps.iter().zip(answers).map(apply).collect()
+    }
+
+    /// Takes a connection out of groups that the server lists and this node, which owns it, does not know of: leaving them was
+    /// forgotten.
+    async fn leave_unknown_groups(&self, hub: &Hub, id: &ConnectionId) -> Result<(), BackplaneError> {
+        let mut command = redis::cmd("SMEMBERS");
+        command.arg(hub.scripts.keys.groups(id));
+        let listed: Vec<String> = decode(self.commands.command(&command, Repeat::Safe).await?)?;
+        for group in listed.iter().filter_map(|group| GroupName::from_node(group).ok()) {
+            let _gate = hub.gate.write().await;
+            if hub.local.lock().is_member(id, &group) {
+                continue;
+            }
+            hub.scripts.change_group(id, &group, Change::Left, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes what the server lists for this node and the node does not have: it has ended, and that was told. Returns
+    /// how many there were.
+    async fn remove_unknown(&self, hub: &Hub) -> Result<usize, BackplaneError> {
+        let (mut cursor, mut count) = (0_u64, 0);
+        loop {
+            let mut command = redis::cmd("SSCAN");
+            command.arg(hub.scripts.keys.node(&self.options.node));
+            command.arg(cursor).arg("COUNT").arg(PAGE);
+            let answer = items(self.commands.command(&command, Repeat::Safe).await?)?;
+            let Ok([next, found]) = <[Value; 2]>::try_from(answer) else {
+                return Err(malformed("a page of connections of another length"));
+            };
+            let found: Vec<String> = decode(found)?;
+            let found: Vec<_> = found
+                .iter()
+                .filter_map(|id| ConnectionId::parse(id).ok())
+                .collect();
+            for ids in found.chunks(REMOVALS) {
+                let begun = Instant::now();
+                let left = self.remove_if_unknown(hub, ids.to_vec(), &mut count).await?;
+                self.rest(begun).await;
+                if !left.is_empty() {
+                    self.unlist(&hub.scripts, left).await;
+                }
+            }
+            cursor = decode(next)?;
+            if cursor == 0 {
+                return Ok(count);
+            }
+        }
+    }
+
+    /// Returns those that are still listed in groups.
+    async fn remove_if_unknown(
+        &self,
+        hub: &Hub,
+        mut ids: Vec<ConnectionId>,
+        count: &mut usize,
+    ) -> Result<Vec<ConnectionId>, BackplaneError> {
+        let _gate = hub.gate.write().await; // no claim is under way
+        {
+            let local = hub.local.lock();
+            ids.retain(|id| !local.contains(id) && !local.departures.contains(id));
+        }
+        if ids.is_empty() {
+            return Ok(ids);
+        }
+        let name = Uuid::new_v4().simple().to_string();
+        let removal = Removal {
+            owner: Some(&self.options.node),
+            name: &name,
+            tombstone: self.options.orphan_tombstone,
+            ..Removal::default()
+        };
+        let calls = ids
+            .iter()
+            .map(|id| hub.scripts.remove_call(id, &removal))
+            .collect();
+        let answers = hub.scripts.writer.carry_out_all(calls, Patience::Short).await?;
+        let mut left = Vec::new();
+        for (id, answer) in ids.into_iter().zip(answers) {
+            if let Some(gone) = removed(answer)? {
+                *count += 1;
+                if gone.left > 0 {
+                    left.push(id);
+                }
+            }
+        }
+        Ok(left)
+    }
+
+    /// Lets the nodes that may have to clean up after this one know of a hub.
+    pub(super) async fn note_hub(&self, hub: &Hub) -> Result<(), BackplaneError> {
+        let mut command = redis::cmd("SADD");
+        command.arg(self.keys.hubs()).arg(hub.name.as_str());
+        self.commands.command(&command, Repeat::Safe).await.map(drop)
+    }
+
+    /// Lets those of them that don't serve the hub know what its connections' ends lead to.
+    pub(super) async fn note_options(&self, hub: &Hub) -> Result<(), BackplaneError> {
+        let mut command = redis::cmd("HSET");
+        let (log, presence) = (hub.scripts.keys.log(), &hub.scripts.presence);
+        command.arg(log).arg("presence").arg(presence);
+        command.arg("ends").arg(u8::from(hub.scripts.options.tells_ends));
+        self.commands.command(&command, Repeat::Safe).await.map(drop)
+    }
+
+    /// Tells the server what it could not be told before; `false` where something is left.
+    pub(super) async fn finish_hub(self: &Arc<Self>, hub: &Arc<Hub>) -> bool {
+        let told = self.tell_departures(hub).await.is_ok() && self.forget_told(hub).await.is_ok();
+        let local = hub.local.lock();
+        told && local.is_empty() && local.departures.is_empty() && hub.ends.lock().is_empty()
+    }
+}
+
+/// What became of a step.
+enum Answer {
+    Registered,
+    /// The server lists more groups.
+    Others,
+    Refused,
+}

@@ -1,0 +1,170 @@
+//! Removing a connection, in steps where it is in many groups: the first one ends it for everybody, the others take it out
+//! of the lists that it is still in.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::Value;
+use tokio::time::{Instant, sleep};
+use tracing::debug;
+
+use super::backoff::Backoff;
+use super::inner::Inner;
+use super::link::{decode, items, malformed};
+use super::script::{HubScripts, Invocation, Name};
+use super::writer::Patience;
+use crate::error::BackplaneError;
+use crate::position::Epoch;
+use crate::sessions::State;
+use crate::topic::{ConnectionId, NodeId, Topic, UserId};
+
+/// Groups that a connection is taken out of in one step: a few milliseconds where each is told.
+const STEP: usize = 64;
+/// Steps in one round trip.
+const STEPS: usize = 2;
+/// Groups that a removal takes a connection out of at once, where many are removed in one round trip.
+const FIRST: usize = 8;
+/// Longest pause after work in the server.
+const LONGEST_REST: Duration = Duration::from_millis(20);
+
+/// How a connection is removed.
+#[derive(Default)]
+pub(super) struct Removal<'a> {
+    /// The node that must own it; `None` for a parked one.
+    pub(super) owner: Option<&'a NodeId>,
+    /// What tells this removal from others when it is repeated.
+    pub(super) name: &'a str,
+    pub(super) tombstone: Duration,
+    /// Whether the time of a parked one need not be up.
+    pub(super) early: bool,
+    /// The epoch in which the server knows the owner's connections: what is missing was removed, not forgotten.
+    pub(super) known_in: Option<Epoch>,
+    /// The node that tells of the end; `None` where any node may that serves the hub.
+    pub(super) teller: Option<&'a NodeId>,
+    /// What it tells; `None` where nobody is to be told.
+    pub(super) tells: Option<&'a Bytes>,
+}
+
+/// A connection that was removed.
+pub(super) struct Removed {
+    pub(super) user: Option<UserId>,
+    pub(super) state: Option<State>,
+    /// How many groups it is still listed in.
+    pub(super) left: usize,
+}
+
+impl HubScripts {
+    pub(super) fn remove_call(&self, id: &ConnectionId, removal: &Removal<'_>) -> Invocation {
+        let topic = Topic::Connection(id.clone()).key();
+        let keys = vec![
+            self.keys.connection(id),
+            self.keys.groups(id),
+            self.keys.node(removal.owner.unwrap_or(&self.node)),
+            self.keys.closed(id),
+            self.keys.stream(&topic),
+            self.keys.tail(&topic),
+            self.keys.calls(id),
+            self.keys.parked(),
+            self.keys.group_names(),
+            self.keys.leaving(),
+            self.keys.ended(),
+        ];
+        let tells = removal.tells.filter(|_| self.options.tells_ends);
+        let flag = |set: bool| if set { "1" } else { "0" };
+        let name = |node: Option<&NodeId>| node.map(ToString::to_string).unwrap_or_default();
+        let known_in = removal.known_in.as_ref().map(|epoch| epoch.as_str().to_owned());
+        Invocation::new(Name::Remove, keys)
+            .costing(2 + FIRST)
+            .arg(name(removal.owner))
+            .arg(id.to_string())
+            .number(removal.tombstone.as_millis())
+            .arg(removal.name.to_owned())
+            .arg(self.keys.group_prefix())
+            .arg(self.keys.user_prefix())
+            .arg(self.presence.clone())
+            .number(FIRST as u128)
+            .arg(flag(removal.early))
+            .arg(known_in.unwrap_or_default())
+            .arg(flag(tells.is_some()))
+            .arg(name(removal.teller))
+            .arg(tells.cloned().unwrap_or_default())
+    }
+
+    fn unlist_call(&self, id: &ConnectionId) -> Invocation {
+        let keys = vec![
+            self.keys.connection(id),
+            self.keys.groups(id),
+            self.keys.group_names(),
+            self.keys.leaving(),
+        ];
+        Invocation::new(Name::Unlist, keys)
+            .costing(STEP)
+            .arg(id.to_string())
+            .arg(self.keys.group_prefix())
+            .arg(self.presence.clone())
+            .number(STEP as u128)
+    }
+}
+
+/// What `remove.lua` answered.
+pub(super) fn removed(answer: Value) -> Result<Option<Removed>, BackplaneError> {
+    let Ok([removed, user, state, left]) = <[Value; 4]>::try_from(items(answer)?) else {
+        return Err(malformed("a removal of another length"));
+    };
+    if !decode::<bool>(removed)? {
+        return Ok(None);
+    }
+    let state: Option<Vec<u8>> = decode(state)?;
+    Ok(Some(Removed {
+        user: UserId::parse(decode::<String>(user)?).ok(),
+        state: state.map(State::from),
+        left: decode(left)?,
+    }))
+}
+
+impl Inner {
+    /// Takes removed connections out of the groups that they are still listed in, one such list at a time. Where the server
+    /// can't be reached it goes on later; should this node end, another one goes on.
+    pub(super) async fn unlist(&self, scripts: &HubScripts, mut ids: Vec<ConnectionId>) {
+        let _turn = self.unlisting.lock().await;
+        let mut backoff = Backoff::new();
+        while !ids.is_empty() {
+            let begun = Instant::now();
+            match self.unlist_some(scripts, &mut ids).await {
+                Ok(()) => {
+                    backoff = Backoff::new();
+                    self.rest(begun).await;
+                }
+                Err(error @ BackplaneError::Closed) => {
+                    return debug!(%error, "groups are left to be tidied up");
+                }
+                Err(error) => {
+                    debug!(%error, "groups can't be tidied up yet");
+                    backoff.wait().await;
+                }
+            }
+        }
+    }
+
+    async fn unlist_some(
+        &self,
+        scripts: &HubScripts,
+        ids: &mut Vec<ConnectionId>,
+    ) -> Result<(), BackplaneError> {
+        let last = ids.len().saturating_sub(STEPS);
+        let calls = ids.iter().skip(last).map(|id| scripts.unlist_call(id)).collect();
+        let answers = scripts.writer.carry_out_all(calls, Patience::Short).await?;
+        let some = ids.split_off(last);
+        for (id, left) in some.into_iter().zip(answers) {
+            if decode::<u64>(left)? > 0 {
+                ids.push(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Pauses after work in the server that began then, as long as it took: others' calls come in between.
+    pub(super) async fn rest(&self, begun: Instant) {
+        sleep(begun.elapsed().min(LONGEST_REST)).await;
+    }
+}

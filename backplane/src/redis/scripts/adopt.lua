@@ -1,0 +1,13 @@
+-- Makes a node the one that tells of a connection's end.
+-- KEYS: 1 ended connections
+-- ARGV: 1 connection id, 2 what is noted of it as the caller found it, 3 the same with the caller
+-- Returns whether the caller is the one.
+local noted = redis.call('HGET', KEYS[1], ARGV[1])
+if noted == ARGV[3] then
+  return 1
+end
+if noted ~= ARGV[2] then
+  return 0
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return 1
