@@ -162,6 +162,7 @@ impl Inner {
             return Ok(());
         }
         let begun = Instant::now();
+        hub.set_behind(); // the lane may not have heard of the epoch: nothing need be pushed in it
         self.note_options(hub).await?;
         let queue = {
             let _gate = hub.gate.write().await; // no claim is under way

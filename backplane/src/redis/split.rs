@@ -17,9 +17,6 @@ use crate::topic::Topic;
 const LIFE: Duration = Duration::from_secs(60);
 /// Most topics that are told apart. With more of them, everybody is told: each connection receives [`Topic::All`].
 const MOST: usize = 1_000;
-/// How much sooner than the epoch a message may seem to have been acknowledged that was published later: the answers that tell
-/// both times took a while.
-const MARGIN: Duration = Duration::from_millis(100);
 
 /// What is to be told.
 #[derive(Default)]
@@ -63,7 +60,7 @@ impl Acknowledged {
         self.topics.insert(topic, now);
     }
 
-    /// Notes the epoch of an answer, which has lasted for `age`. Where it is another than before, returns the topics of messages
+    /// Notes the epoch of an answer, which has lasted for `age` at most. Where it is another than before, returns the topics of messages
     /// that were acknowledged in the former one after this one had begun.
     pub(super) fn enter(&mut self, epoch: &str, age: Duration) -> Vec<Topic> {
         if self.epoch == epoch {
@@ -74,7 +71,7 @@ impl Acknowledged {
         if before.is_empty() {
             return Vec::new();
         }
-        let after_begin = |last: &Instant| last.elapsed() < age + MARGIN;
+        let after_begin = |last: &Instant| last.elapsed() < age;
         topics
             .into_iter()
             .filter(|(_, last)| after_begin(last))

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use redis::Value;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -279,8 +280,10 @@ impl Sender {
             let Some(until) = batch.retire(Instant::now(), &reason) else {
                 return;
             };
+            let begun = Mutex::new(Instant::now());
             let command = |scripts: &_| {
                 let now = Instant::now();
+                *begun.lock() = now; // it may wait for a connection first, and be sent twice
                 let operations = batch.changes.iter().map(|change| {
                     let left = change.deadline.saturating_duration_since(now);
                     (&change.operation, self.clock.deadline(left))
@@ -288,9 +291,9 @@ impl Sender {
                 let kept = **self.kept.load();
                 Invocation::batch(scripts, &self.log, &self.node, batch.number, kept, operations)
             };
-            let begun = Instant::now();
             match self.commands.try_batch(&self.log, command, until).await {
                 Ok(answer) => {
+                    let begun = *begun.lock();
                     if let Err(error) = self.settle(&mut batch, answer, begun) {
                         return batch.fail_all(&error);
                     }
@@ -316,11 +319,13 @@ impl Sender {
     fn settle(&mut self, batch: &mut Batch, answer: Value, begun: Instant) -> Result<(), BackplaneError> {
         let mut answer = items(answer)?.into_iter();
         let now: u64 = decode(answer.next().unwrap_or(Value::Nil))?;
-        self.clock.observe(begun, Instant::now(), now);
+        let received = Instant::now();
+        self.clock.observe(begun, received, now);
         let epoch: String = decode(answer.next().unwrap_or(Value::Nil))?;
         let age: i64 = decode(answer.next().unwrap_or(Value::Nil))?;
         let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
-        self.split.tell(self.acknowledged.enter(&epoch, age));
+        let longest_age = age + received.saturating_duration_since(begun);
+        self.split.tell(self.acknowledged.enter(&epoch, longest_age));
         let mut late = Vec::new();
         for change in batch.changes.drain(..) {
             let outcome = answer
