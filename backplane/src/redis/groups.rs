@@ -1,6 +1,7 @@
 //! Joining and leaving groups.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -13,6 +14,9 @@ use crate::position::Offset;
 use crate::topic::{ConnectionId, GroupName, Topic};
 use crate::wire::membership::Change;
 
+/// How often a change looks for a connection that this node has seized and not taken over yet.
+const SEIZED: Duration = Duration::from_millis(50);
+
 impl Inner {
     /// Joins or leaves: subscribed first, so that nothing after the change is missed.
     pub(super) async fn change_group(
@@ -23,16 +27,26 @@ impl Inner {
         change: Change,
     ) -> Result<Offset, BackplaneError> {
         self.check_admitted()?;
-        // Not this node's, as far as it knows. Where it is by the time that it was found to be not parked, it was taken
-        // over here meanwhile.
-        if !hub.local.lock().is_owned(&id) {
-            let changed = self.change_parked(&hub, &id, &group, change).await;
-            if !matches!(changed, Err(BackplaneError::NotOwner { .. })) || !hub.local.lock().is_owned(&id) {
-                return changed;
-            }
-        }
         let begun = Instant::now();
         let deadline = self.deadline();
+        while !hub.local.lock().is_owned(&id) {
+            // Not this node's, as far as it knows. Where it is by the time that it was found to be not parked, it was taken
+            // over here meanwhile.
+            let taken_over = hub.claimed.notified();
+            let changed = self.change_parked(&hub, &id, &group, change).await;
+            if !matches!(changed, Err(BackplaneError::NotOwner { .. })) {
+                return changed;
+            }
+            if hub.local.lock().is_owned(&id) {
+                break;
+            }
+            let owner = self.look_up(&hub, &id).await?.and_then(|listing| listing.owner);
+            if owner.as_ref() != Some(&self.options.node) || Instant::now() >= deadline {
+                return changed;
+            }
+            let soon = deadline.min(Instant::now() + SEIZED); // it is being taken over here
+            self.until(soon, taken_over).await?;
+        }
         let topics = if change == Change::Joined {
             vec![Topic::Group(group.clone())]
         } else {

@@ -42,6 +42,7 @@ pub(super) enum Name {
     Remove,
     Register,
     TakeOver,
+    Seize,
     Park,
     Restate,
     UserJoin,
@@ -71,7 +72,7 @@ const LOG: &str = include_str!("scripts/log.lua");
 const BATCH: &str = include_str!("scripts/batch.lua");
 
 /// The operations of batches: messages and what goes with them first, which have a script of their own, because they are many.
-const OPERATIONS: [(Name, &str, &str); 22] = [
+const OPERATIONS: [(Name, &str, &str); 23] = [
     (Name::Publish, "publish", include_str!("scripts/publish.lua")),
     (
         Name::PublishDirect,
@@ -99,6 +100,7 @@ const OPERATIONS: [(Name, &str, &str); 22] = [
     (Name::Remove, "remove", include_str!("scripts/remove.lua")),
     (Name::Register, "register", include_str!("scripts/register.lua")),
     (Name::TakeOver, "take_over", include_str!("scripts/take_over.lua")),
+    (Name::Seize, "seize", include_str!("scripts/seize.lua")),
     (Name::Park, "park", include_str!("scripts/park.lua")),
     (Name::Restate, "restate", include_str!("scripts/restate.lua")),
     (Name::UserJoin, "user_join", include_str!("scripts/user_join.lua")),

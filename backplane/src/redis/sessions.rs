@@ -99,7 +99,11 @@ fn checkpoint_arguments(call: Invocation, checkpoint: &Checkpoint) -> Invocation
 }
 
 impl Inner {
-    async fn look_up(&self, hub: &Hub, id: &ConnectionId) -> Result<Option<Listing>, BackplaneError> {
+    pub(super) async fn look_up(
+        &self,
+        hub: &Hub,
+        id: &ConnectionId,
+    ) -> Result<Option<Listing>, BackplaneError> {
         let keys = &hub.scripts.keys;
         let keys = vec![keys.log(), keys.connection(id), keys.closed(id)];
         let script = Invocation::new(Name::LookUp, keys);

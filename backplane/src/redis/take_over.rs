@@ -31,6 +31,8 @@ struct Candidate {
     /// How often its groups changed.
     changes: u64,
     groups: Vec<GroupName>,
+    /// Who owned it before this node seized it.
+    former: String,
 }
 
 impl HubScripts {
@@ -51,6 +53,20 @@ impl HubScripts {
             .arg(self.keys.node_prefix())
             .arg(self.keys.lane_prefix());
         self.membership_arguments(call, id, Change::Taken, topics)
+            .arg(candidate.former.clone())
+    }
+
+    fn seize_call(&self, candidate: &Candidate) -> Invocation {
+        let id = &candidate.record.id;
+        let keys = vec![
+            self.keys.log(),
+            self.keys.connection(id),
+            self.keys.node(&self.node),
+            self.keys.parked(),
+        ];
+        self.own(Name::Seize, keys, id)
+            .number(candidate.version.0.into())
+            .arg(self.keys.node_prefix())
     }
 }
 
@@ -62,8 +78,9 @@ impl Inner {
         version: Version,
     ) -> Result<TakeOver, BackplaneError> {
         self.check_admitted()?;
+        let (mut version, mut former) = (version, String::new());
         for _ in 0..ATTEMPTS {
-            let Some(candidate) = self.candidate(&hub, &id).await? else {
+            let Some(mut candidate) = self.candidate(&hub, &id).await? else {
                 return Ok(TakeOver::Gone);
             };
             if candidate.version != version {
@@ -75,18 +92,27 @@ impl Inner {
             ) {
                 return Ok(TakeOver::Gone); // it was closed, and the server is told as soon as it can be
             }
+            candidate.former.clone_from(&former);
             if !self.begin_taking(&hub, &candidate.record).await? {
                 continue; // it may have changed while another call had it
             }
             let outcome = self.take_over_once(&hub, &candidate).await;
+            if matches!(outcome, Ok(None)) {
+                // Its groups change while it is taken over. Of a connection of this node they wait until it is.
+                match self.seize(&hub, &candidate).await {
+                    Ok(Some(seized)) => (version, former) = seized,
+                    Ok(None) => {}
+                    Err(error) => {
+                        self.give_up_taking(&hub, &id);
+                        return Err(error);
+                    }
+                }
+            }
             {
                 match &outcome {
                     Ok(Some(_)) => {}
                     Ok(None) => hub.local.lock().end_taking(&id),
-                    Err(_) => {
-                        hub.local.lock().remove(&id);
-                        drop(self.depart(&hub, id.clone(), Departure::Park)); // it may have been carried out
-                    }
+                    Err(_) => self.give_up_taking(&hub, &id),
                 }
             }
             hub.claimed.notify_waiters();
@@ -95,6 +121,33 @@ impl Inner {
             }
         }
         Ok(TakeOver::Changed)
+    }
+
+    /// Makes this node the owner already: returns the version in which it is, and the owner before. Nothing where the
+    /// connection is not as it was found.
+    async fn seize(
+        &self,
+        hub: &Hub,
+        candidate: &Candidate,
+    ) -> Result<Option<(Version, String)>, BackplaneError> {
+        let call = hub.scripts.seize_call(candidate);
+        let answer = hub.scripts.writer.carry_out(call, Patience::Short).await?;
+        let seized: Option<(u64, String)> = decode(answer)?;
+        Ok(seized.map(|(version, former)| {
+            let former = if former.is_empty() {
+                candidate.former.clone()
+            } else {
+                former
+            };
+            (Version(version), former)
+        }))
+    }
+
+    /// It may have been carried out: then the connection waits for the next one to come.
+    fn give_up_taking(self: &Arc<Self>, hub: &Arc<Hub>, id: &ConnectionId) {
+        hub.local.lock().remove(id);
+        drop(self.depart(hub, id.clone(), Departure::Park));
+        hub.claimed.notify_waiters();
     }
 
     /// `false`, after a while, where another call of this node claims the connection or takes it over.
@@ -133,6 +186,7 @@ impl Inner {
             },
             version: Version(version),
             changes: changes.unwrap_or(0),
+            former: String::new(),
             groups: groups
                 .iter()
                 .filter_map(|group| GroupName::from_node(group).ok())

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hubcast_backplane::conformance::sessions::{exact, of_connection, of_group, resumable};
@@ -422,4 +423,53 @@ async fn a_connection_whose_removal_waits_is_not_taken_over() {
         member.node.look_up(&member.hub, &connection.id).await.unwrap(),
         None
     );
+}
+
+/// Groups that change without pause hold no take-over up, and no change is lost by it.
+#[tokio::test]
+async fn a_take_over_does_not_wait_for_the_groups_to_stay() {
+    let server = RedisServer::start().await;
+    let members = open(&server.nodes(3).await, many()).await;
+    let (connection, _) = members[0].connect_resumable(None).await;
+    let id = connection.id.clone();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (node, hub) = (Arc::clone(&members[0].node), members[0].hub.clone());
+    let changing = tokio::spawn({
+        let (id, stop) = (id.clone(), Arc::clone(&stop));
+        async move {
+            let mut changes = 0;
+            while !stop.load(Ordering::Acquire) {
+                let name = group(&format!("g{}", changes % 20));
+                // Its owner is asked, as far as this node is it.
+                let changed = match changes % 2 {
+                    0 => node.join(&hub, &id, &name).await,
+                    _ => node.leave(&hub, &id, &name).await,
+                };
+                if changed.is_err() {
+                    break;
+                }
+                changes += 1;
+            }
+            changes
+        }
+    });
+    eventually("its groups change", async || {
+        let groups = members[1].node.groups(&members[1].hub, &id).await.unwrap();
+        (!groups.is_empty()).then_some(())
+    })
+    .await;
+    let version = members[1].version(&id).await;
+    let taken = members[1].take_over_of(&id, version).await;
+    let TakeOver::Taken(taken) = taken else {
+        panic!("{taken:?}")
+    };
+    stop.store(true, Ordering::Release);
+    assert!(changing.await.unwrap() > 0);
+    let mut groups = members[2].node.groups(&members[2].hub, &id).await.unwrap();
+    let mut of_taken = taken.groups.clone();
+    groups.sort();
+    of_taken.sort();
+    assert_eq!(groups, of_taken);
+    members[2].publish(of_connection(&id), "end").await;
+    members[1].whole_until(&taken, "end").await;
 }

@@ -3,7 +3,7 @@
 --       connection, 7 calls of the connection, 8 parked connections
 -- ARGV: 1 node, 2 connection id, 3 version that it must have, 4 number of changes of its groups, 5 key of a node's
 --       connections without the node, 6 channel of a node without the node, 7 channel of the node, 8 topic, 9 entry,
---       10 most entries, 11 life of the stream, 12 life of the tail
+--       10 most entries, 11 life of the stream, 12 life of the tail, 13 the owner before the caller seized it, or nothing
 -- Returns epoch, offset, version, number of messages taken and checkpoint, calls; nothing where it does not exist; 0
 -- where it has another version or other groups.
 local known = redis.call('HMGET', KEYS[4], 'node', 'version', 'groups', 'epoch')
@@ -13,11 +13,12 @@ end
 if known[2] ~= ARGV[3] or (known[3] or '0') ~= ARGV[4] then
   return 0
 end
-local also = nil
+local former = ARGV[13]
 if known[1] ~= '' and known[1] ~= ARGV[1] then
   redis.call('SREM', ARGV[5] .. known[1], ARGV[2])
-  also = ARGV[6] .. known[1]
+  former = known[1]
 end
+local also = former ~= '' and ARGV[6] .. former or nil
 local version = redis.call('HINCRBY', KEYS[1], 'version', 1)
 redis.call('HSET', KEYS[4], 'node', ARGV[1], 'version', version)
 redis.call('SADD', KEYS[5], ARGV[2])
