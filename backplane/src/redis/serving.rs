@@ -277,11 +277,11 @@ impl Inner {
     }
 
     /// Takes the news that nobody waits for a reply any more. Never waits.
-    pub(super) fn take_cancel(self: &Arc<Self>, cancel: Cancel) {
-        let Ok(asking) = NodeId::parse(&cancel.reply_to) else {
+    pub(super) fn take_cancel(self: &Arc<Self>, Cancel { id, reply_to }: Cancel) {
+        let Ok(asking) = NodeId::parse(&reply_to) else {
             return;
         };
-        let key: Key = (cancel.reply_to.as_str().into(), cancel.id);
+        let key: Key = (reply_to.into(), id);
         let untaken = self.rpc.serving.table.lock().cancel(&key);
         let inner = Arc::clone(self);
         self.tasks.spawn(async move {
@@ -289,7 +289,7 @@ impl Inner {
                 inner.undelivered(reply);
             }
             let heard = Reply {
-                id: cancel.id,
+                id,
                 cancelled: true,
                 ..Reply::default()
             };

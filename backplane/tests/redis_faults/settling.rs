@@ -29,7 +29,10 @@ async fn a_connection_is_unknown_only_when_all_nodes_could_register() {
                 "{claim:?}"
             );
             match asking.node.look_up(&asking.hub, &id).await {
-                Ok(found) => Some(assert_eq!(found.unwrap().owner.as_ref(), Some(home.node.node()))),
+                Ok(found) => {
+                    assert_eq!(found.unwrap().owner.as_ref(), Some(home.node.node()));
+                    Some(())
+                }
                 Err(error) => {
                     assert!(matches!(error, BackplaneError::Unsettled), "{error}");
                     None
