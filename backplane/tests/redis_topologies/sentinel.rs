@@ -185,6 +185,7 @@ async fn a_former_master_that_lives_on_and_takes_itself_for_one_is_left() {
     let watched = Watched::new(&open(&nodes, HubOptions::default()).await).await;
     let begun = Instant::now();
     set.forget_master().await;
+    set.servers[1].has_all_of(&set.servers[0]).await;
     set.servers[1].promote().await;
     set.name_master(&set.servers[1]).await;
     nobody_listens(&set.servers[0]).await;
@@ -202,6 +203,7 @@ async fn a_demoted_master_is_left_though_it_passes_on_what_is_published() {
     let watched = Watched::new(&open(&nodes, HubOptions::default()).await).await;
     let begun = Instant::now();
     set.forget_master().await;
+    set.servers[1].has_all_of(&set.servers[0]).await;
     set.servers[1].promote().await;
     // Sentinels end the connections of whom they demote; this one keeps them.
     set.servers[0].follow(&set.servers[1]).await;
