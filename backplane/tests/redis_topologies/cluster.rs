@@ -87,6 +87,7 @@ async fn a_killed_master_concerns_its_hubs_only() {
         let concerned = others.remove(index);
         let master = set.master_of(concerned.hub()).await;
         let begun = Instant::now();
+        set.replicated(&master).await;
         set.kill(&master).await;
         let outage = concerned.survives(begun).await;
         println!("cluster, SIGKILL {round}: publishing worked again after {outage:?}");
@@ -132,6 +133,7 @@ async fn a_master_that_hangs_is_left() {
     let watched = Watched::new(&open(&nodes, HubOptions::default()).await).await;
     let master = set.master_of(watched.hub()).await;
     let hanging = set.servers.iter().find(|server| server.port() == master.port);
+    set.replicated(&master).await;
     let begun = Instant::now();
     hanging.unwrap().signal("STOP").await;
     let outage = watched.survives(begun).await;

@@ -125,6 +125,16 @@ impl ClusterSet {
         .await
     }
 
+    /// Waits until the replica of a master has what that has now: one that lacks it would give offsets out twice.
+    pub(crate) async fn replicated(&self, master: &Seen) {
+        let replica = self.replica_of(master).await;
+        let server = |seen: &Seen| self.servers.iter().find(|server| server.port() == seen.port);
+        server(&replica)
+            .unwrap()
+            .has_all_of(server(master).unwrap())
+            .await;
+    }
+
     pub(crate) async fn kill(&mut self, seen: &Seen) {
         let server = self.servers.iter_mut().find(|server| server.port() == seen.port);
         server.unwrap().kill().await;

@@ -61,6 +61,7 @@ async fn a_killed_master_is_followed_by_another_and_a_new_epoch() {
     let members = open(&nodes, HubOptions::default()).await;
     let watched = Watched::new(&members).await;
     let begun = Instant::now();
+    set.replicated().await;
     set.servers[0].kill().await;
     let outage = watched.survives(begun).await;
     println!("sentinels, SIGKILL: publishing worked again after {outage:?}");
@@ -111,6 +112,7 @@ async fn a_master_that_hangs_is_left() {
     let nodes = impatient_nodes(&set.url(), 2).await;
     let watched = Watched::new(&open(&nodes, HubOptions::default()).await).await;
     let begun = Instant::now();
+    set.replicated().await;
     set.servers[0].signal("STOP").await;
     let outage = watched.survives(begun).await;
     println!("sentinels, SIGSTOP: publishing worked again after {outage:?}");
@@ -132,6 +134,7 @@ async fn a_master_that_wakes_up_while_most_sentinels_still_name_it_is_left() {
     let nodes = nodes(&set.url(), 2).await;
     let watched = Watched::new(&open(&nodes, HubOptions::default()).await).await;
     let begun = Instant::now();
+    set.replicated().await;
     set.servers[0].signal("STOP").await;
     set.failover_begins().await;
     set.servers[0].signal("CONT").await;
@@ -185,6 +188,7 @@ async fn a_former_master_that_lives_on_and_takes_itself_for_one_is_left() {
     let watched = Watched::new(&open(&nodes, HubOptions::default()).await).await;
     let begun = Instant::now();
     set.forget_master().await;
+    set.replicated().await;
     set.servers[1].promote().await;
     set.name_master(&set.servers[1]).await;
     nobody_listens(&set.servers[0]).await;
@@ -202,6 +206,7 @@ async fn a_demoted_master_is_left_though_it_passes_on_what_is_published() {
     let watched = Watched::new(&open(&nodes, HubOptions::default()).await).await;
     let begun = Instant::now();
     set.forget_master().await;
+    set.replicated().await;
     set.servers[1].promote().await;
     // Sentinels end the connections of whom they demote; this one keeps them.
     set.servers[0].follow(&set.servers[1]).await;

@@ -88,6 +88,13 @@ impl SentinelSet {
         }
     }
 
+    /// Waits until the replicas have what the first server has now: one that lacks it would give offsets out twice.
+    pub(crate) async fn replicated(&self) {
+        for replica in &self.servers[1..] {
+            replica.has_all_of(&self.servers[0]).await;
+        }
+    }
+
     /// Waits until some sentinel has another server for the master, whether the others know already or not.
     pub(crate) async fn failover_begins(&self) {
         let first = self.servers[0].port().to_string();

@@ -179,6 +179,22 @@ impl RedisServer {
         .await;
     }
 
+    /// Waits until it has what its master has now.
+    pub async fn has_all_of(&self, master: &Self) {
+        let offset = async |server: &Self| -> u64 {
+            let told = server.info("replication").await;
+            let offset = told
+                .lines()
+                .find_map(|line| line.strip_prefix("master_repl_offset:"));
+            offset.unwrap().trim().parse().unwrap()
+        };
+        let all = offset(master).await;
+        hubcast_backplane::conformance::eventually("the replica has it all", async || {
+            (offset(self).await >= all).then_some(())
+        })
+        .await;
+    }
+
     /// Makes it a master.
     pub async fn promote(&self) {
         self.command("REPLICAOF NO ONE").await;
