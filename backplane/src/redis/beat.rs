@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::Value;
 use tokio::time::Instant;
 
-use super::commands::Commands;
+use super::commands::{Commands, not_a_cluster};
 use super::connector::within;
 use super::link::{Link, Trouble, decode, items, malformed};
 use super::liveness::Observation;
@@ -58,6 +58,7 @@ impl BeatLink {
         commands.topology().doubt();
         let error = match trouble {
             Trouble::Final(error) => error,
+            Trouble::Moved(_) if !commands.topology().is_cluster() => not_a_cluster(),
             trouble => BackplaneError::Unavailable {
                 waited: begun.elapsed(),
                 reason: trouble.reason(),

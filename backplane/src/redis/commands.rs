@@ -318,7 +318,7 @@ impl Commands {
     }
 }
 
-fn not_a_cluster() -> BackplaneError {
+pub(super) fn not_a_cluster() -> BackplaneError {
     config("the server is one of several of a Redis Cluster; use redis+cluster://…".to_owned())
 }
 

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::commands::Repeat;
 use super::directory::owned;
 use super::hub::Hub;
 use super::inner::Inner;
+use super::link::decode;
 use super::local::Subject;
 use crate::error::BackplaneError;
 use crate::position::Offset;
@@ -40,8 +42,10 @@ impl Inner {
             if hub.local.lock().is_owned(&id) {
                 break;
             }
-            let owner = self.look_up(&hub, &id).await?.and_then(|listing| listing.owner);
-            if owner.as_ref() != Some(&self.options.node) || Instant::now() >= deadline {
+            let mut command = redis::cmd("HGET");
+            command.arg(hub.scripts.keys.connection(&id)).arg("node");
+            let owner: Option<String> = decode(self.commands.command(&command, Repeat::Safe).await?)?;
+            if owner.as_deref() != Some(self.options.node.as_str()) || Instant::now() >= deadline {
                 return changed;
             }
             let soon = deadline.min(Instant::now() + SEIZED); // it is being taken over here

@@ -147,6 +147,7 @@ impl RedisBackplane {
 
     async fn begin(&self) -> Result<(), BackplaneError> {
         let inner = &self.inner;
+        inner.beat().await?; // settings that can't work show at once
         inner.tasks.spawn(Arc::clone(inner).run_heartbeat());
         inner.tasks.spawn(Arc::clone(inner).run_introductions());
         inner.tasks.spawn(Arc::clone(inner).run_reaper());

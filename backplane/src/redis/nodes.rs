@@ -139,7 +139,7 @@ impl Inner {
     }
 
     /// One sign of life. What follows from its answer is done by others, beside it.
-    async fn beat(&self) -> Result<(), BackplaneError> {
+    pub(super) async fn beat(&self) -> Result<(), BackplaneError> {
         let mut state = self.nodes.state.lock().await;
         if state.left {
             return Ok(());
