@@ -17,6 +17,7 @@ const NO_WEBSOCKETS: Rules = Rules {
     no_event_streams: false,
     sets_cookie: false,
     checks_life: false,
+    serves_unready: false,
 };
 const ONLY_POLLS: Rules = Rules {
     no_event_streams: true,

@@ -29,6 +29,8 @@ pub struct Rules {
     pub sets_cookie: bool,
     /// Looks whether nodes live, instead of whether they are ready: all of them stay in use while Redis is away.
     pub checks_life: bool,
+    /// Sends requests to nodes that listen when none says that it is ready, instead of refusing them.
+    pub serves_unready: bool,
 }
 
 /// One request as the balancer saw it.
@@ -140,6 +142,10 @@ impl Rules {
 
 fn configuration(address: SocketAddr, nodes: &[SocketAddr], rules: Rules) -> String {
     let check = if rules.checks_life { "/healthz" } else { "/readyz" };
+    let unready = match rules.serves_unready {
+        true => "    use_backend unready if { nbsrv(gateways) eq 0 }\n",
+        false => "",
+    };
     let rules = rules.lines();
     let servers = nodes.iter().enumerate();
     let servers: String = servers
@@ -171,7 +177,7 @@ frontend edge
     option logasap
     http-request capture req.hdr(Cookie) len 200
     log-format \"request %rt %s %ST %HM %HU %[capture.req.hdr(0)]\"
-{rules}    default_backend gateways
+{rules}{unready}    default_backend gateways
 
 backend gateways
     balance roundrobin
@@ -180,6 +186,11 @@ backend gateways
     retry-on conn-failure empty-response
     http-request disable-l7-retry unless {{ req.hdr(Upgrade) -i websocket }}
     default-server check inter 100ms fall 1 rise 1
+{servers}
+backend unready
+    balance roundrobin
+    retry-on conn-failure empty-response
+    http-request disable-l7-retry unless {{ req.hdr(Upgrade) -i websocket }}
 {servers}"
     )
 }

@@ -40,8 +40,8 @@ pub(super) struct Run {
     /// Who is to be cut is another matter than what the schedule is.
     random: Random,
     stop: Arc<AtomicBool>,
-    /// Connections that had more than one disconnect hook.
-    repeated: BTreeSet<String>,
+    /// Wrong members, and connections that had more than one disconnect hook: each is told once.
+    told: BTreeSet<String>,
     /// The clients.
     connected: JoinSet<()>,
     /// Who makes them talk. They end when they are told to stop and their last call was answered.
@@ -72,7 +72,7 @@ impl Run {
             users,
             handles: Vec::new(),
             stop: Arc::new(AtomicBool::new(false)),
-            repeated: BTreeSet::new(),
+            told: BTreeSet::new(),
             connected: JoinSet::new(),
             talking: JoinSet::new(),
         };
@@ -268,7 +268,7 @@ impl Run {
 
     /// Compares lists of members with who lives, when nothing has gone wrong for a while: whoever has ended is gone when
     /// its node's lease, or its time to come back, is over.
-    async fn check_members(&self) {
+    async fn check_members(&mut self) {
         let rest = self.stage.rest();
         let deadline = Instant::now() + RESUME_WINDOW + MARGIN;
         for group in 0..self.options.groups.min(self.options.clients) as usize {
@@ -283,9 +283,10 @@ impl Run {
                 }
                 sleep(PROBE).await;
             };
-            for what in wrong {
-                self.ledger
-                    .wrong_state(&format!("{name}: {what}"), |row| row.members += 1);
+            for what in wrong.into_iter().map(|what| format!("{name}: {what}")) {
+                if self.told.insert(what.clone()) {
+                    self.ledger.wrong_state(&what, |row| row.members += 1);
+                }
             }
         }
     }
@@ -295,7 +296,7 @@ impl Run {
         let record = std::fs::read_to_string(self.stage.record()).unwrap_or_default();
         for (id, reasons) in record::repeated(&record) {
             let what = format!("{id} had more than one hook: {}", reasons.join("; "));
-            if self.repeated.insert(id) {
+            if self.told.insert(id) {
                 self.ledger.wrong_state(&what, |row| row.twice += 1);
             }
         }

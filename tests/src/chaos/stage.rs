@@ -70,8 +70,13 @@ impl Stage {
         let control = settings.redis(&servers.url(count)).set("node_id", "control");
         let control = Gateway::start(control).await;
         let addresses: Vec<_> = nodes.iter().map(Gateway::address).collect();
+        // While Redis is away no node is ready, and the nodes are to be tested, not the balancer.
+        let rules = Rules {
+            serves_unready: true,
+            ..Rules::default()
+        };
         Self {
-            balancer: Balancer::start(&addresses, Rules::default()).await,
+            balancer: Balancer::start(&addresses, rules).await,
             shut_out: vec![0; nodes.len() + 1],
             nodes,
             control,
