@@ -107,20 +107,29 @@ impl Inner {
         epoch: Option<&Epoch>,
     ) -> Result<Claim, BackplaneError> {
         let _gate = self.pass(hub, self.deadline()).await?;
-        let call = hub
-            .scripts
-            .claim_call(
-                &connection.id,
-                connection.user.as_ref(),
-                epoch.map_or("", Epoch::as_str),
-            )
-            .number(self.options.settled(false).as_millis())
-            .arg(hub.first_epoch.as_str().to_owned())
-            .number(self.options.settled(true).as_millis());
-        let answer = hub.scripts.writer.carry_out(call, Patience::Short).await?;
-        if matches!(answer, Value::Int(_)) {
-            hub.set_behind(); // this node may not have heard of the epoch yet
-            return Err(BackplaneError::Unsettled);
+        let call = |epoch: &str| {
+            hub.scripts
+                .claim_call(&connection.id, connection.user.as_ref(), epoch)
+                .number(self.options.settled(false).as_millis())
+                .arg(hub.first_epoch.as_str().to_owned())
+                .number(self.options.settled(true).as_millis())
+        };
+        let claiming = call(epoch.map_or("", Epoch::as_str));
+        let mut answer = hub.scripts.writer.carry_out(claiming, Patience::Short).await?;
+        if is_young(&answer) {
+            let (present, age, _): (String, u64, Value) = decode(answer)?;
+            if !self.is_settled(hub, &present, Duration::from_millis(age)).await? {
+                hub.set_behind(); // this node may not have heard of the epoch yet
+                return Err(BackplaneError::Unsettled);
+            }
+            answer = hub
+                .scripts
+                .writer
+                .carry_out(call(&present), Patience::Short)
+                .await?;
+            if is_young(&answer) {
+                return Err(BackplaneError::Unsettled); // yet another one has begun
+            }
         }
         match decode::<Option<(String, bool)>>(answer)? {
             None => Ok(Claim::Closed),
@@ -348,4 +357,9 @@ pub(super) fn owned<T>(answer: Option<T>, id: &ConnectionId) -> Result<T, Backpl
     answer.ok_or_else(|| BackplaneError::NotOwner {
         connection: id.clone(),
     })
+}
+
+/// Whether `claim.lua` could not decide because the epoch is young.
+fn is_young(answer: &Value) -> bool {
+    matches!(answer, Value::Array(items) if items.len() == 3)
 }

@@ -67,10 +67,7 @@ impl Inner {
 
     /// The one way of this node to change a hub.
     pub(super) fn writer(&self, hub: &HubName) -> Writer {
-        let open = || {
-            let log = self.keys.hub(hub).log();
-            Writer::open(&self.commands, self.options.node.clone(), log)
-        };
+        let open = || Writer::open(&self.commands, self.options.node.clone(), &self.keys.hub(hub));
         self.writers
             .lock()
             .entry(hub.clone())

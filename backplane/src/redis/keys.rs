@@ -108,6 +108,16 @@ impl HubKeys {
         format!("{}:tail:{topic}", self.base)
     }
 
+    /// Hash: node → epoch in which it has registered its connections.
+    pub(super) fn registered(&self) -> String {
+        format!("{}:registered", self.base)
+    }
+
+    /// String with a life: number and answers of a node's last batch.
+    pub(super) fn batch(&self, node: &NodeId) -> String {
+        format!("{}:batch:{node}", self.base)
+    }
+
     /// Hash: owner, user and version of a connection.
     pub(super) fn connection(&self, id: &ConnectionId) -> String {
         format!("{}:connection:{id}", self.base)

@@ -44,6 +44,7 @@ mod script;
 mod sentinel;
 mod serving;
 mod sessions;
+mod settled;
 mod slots;
 mod split;
 mod subscriber;
@@ -64,9 +65,11 @@ use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::backoff::Backoff;
 use self::commands::Commands;
 use self::entry::Content;
 use self::hub::Hub;
@@ -147,7 +150,7 @@ impl RedisBackplane {
 
     async fn begin(&self) -> Result<(), BackplaneError> {
         let inner = &self.inner;
-        inner.beat().await?; // settings that can't work show at once
+        self.first_beat().await?;
         inner.tasks.spawn(Arc::clone(inner).run_heartbeat());
         inner.tasks.spawn(Arc::clone(inner).run_introductions());
         inner.tasks.spawn(Arc::clone(inner).run_reaper());
@@ -161,6 +164,18 @@ impl RedisBackplane {
             waited: bound,
             reason,
         })
+    }
+
+    /// Becomes a node of the cluster; waits a bounded time for a server that is not ready. Settings that can't work show here.
+    async fn first_beat(&self) -> Result<(), BackplaneError> {
+        let deadline = self.inner.deadline();
+        let mut backoff = Backoff::new();
+        loop {
+            match self.inner.beat().await {
+                Err(error) if error.is_transient() && Instant::now() < deadline => backoff.wait().await,
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn end(&self) {
@@ -206,6 +221,7 @@ impl RedisBackplane {
         }
         let lane = Lane::new(Arc::clone(inner), Arc::clone(&hub), sink, &extent);
         inner.tasks.spawn(lane.run(pushes));
+        inner.note_registered(&hub, extent.epoch.as_str()).await?;
         let tasks = &inner.tasks;
         tasks.spawn(Arc::clone(inner).tend_log(Arc::clone(&hub)));
         tasks.spawn(Arc::clone(inner).run_registration(Arc::clone(&hub)));

@@ -246,6 +246,10 @@ impl Inner {
         let mut clean = true;
         for hub in self.all_hubs() {
             clean &= self.finish_hub(&hub).await;
+            let forgotten = self.forget_registered(&hub.scripts.keys, &self.options.node);
+            if let Err(error) = forgotten.await {
+                debug!(%error, "the hub goes on listing this node");
+            }
         }
         let mut state = self.nodes.state.lock().await;
         state.left = true;

@@ -127,6 +127,7 @@ impl Inner {
         let mut connections = 0;
         for hub in hubs.iter().filter_map(|hub| HubName::parse(hub).ok()) {
             connections += self.reap_hub(&hub, &lost.node).await?;
+            self.forget_registered(&self.keys.hub(&hub), &lost.node).await?;
         }
         let mut command = redis::cmd("HDEL");
         command.arg(self.keys.dying()).arg(lost.node.as_str());

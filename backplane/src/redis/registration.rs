@@ -184,6 +184,7 @@ impl Inner {
             }
         }
         let removed = self.remove_unknown(hub).await?;
+        self.note_registered(hub, epoch.as_str()).await?;
         hub.set_registered(&epoch);
         info!(
             hub = %hub.name,

@@ -275,7 +275,7 @@ impl Invocation {
     /// The call of a batch, as `batch.lua` has it: operations with their deadlines in the server's time, in milliseconds.
     pub(super) fn batch<'a>(
         scripts: &Scripts,
-        log: &str,
+        (log, record): (&str, &str),
         node: &NodeId,
         number: u64,
         kept: KeptBytes,
@@ -290,7 +290,11 @@ impl Invocation {
             .map(|(operation, _)| operation.keys.len())
             .sum();
         let mut command = redis::cmd("EVALSHA");
-        command.arg(scripts.hash(script)).arg(keys + 1).arg(log);
+        command
+            .arg(scripts.hash(script))
+            .arg(keys + 2)
+            .arg(log)
+            .arg(record);
         for (operation, _) in operations.clone() {
             command.arg(&operation.keys);
         }

@@ -114,7 +114,8 @@ impl Inner {
         if matches!(&answer, Value::Array(items) if items.len() == 2) {
             let (epoch, age): (String, u64) = decode(answer)?;
             let settled = self.options.settled(epoch == hub.first_epoch.as_str());
-            return if Duration::from_millis(age) < settled {
+            let age = Duration::from_millis(age);
+            return if age < settled && !self.is_settled(hub, &epoch, age).await? {
                 Err(BackplaneError::Unsettled)
             } else {
                 Ok(None)

@@ -21,7 +21,7 @@ use crate::sessions::{Checkpoint, State, TakeOver, Taken, Version};
 use crate::topic::{ConnectionId, GroupName, NodeId, Topic, UserId};
 use crate::wire::membership::Change;
 
-/// How often a take-over begins anew because the connection's groups change.
+/// How often a take-over begins anew because others have to do with the connection.
 const ATTEMPTS: usize = 5;
 
 /// A connection as it is before it is taken over.
@@ -78,9 +78,8 @@ impl Inner {
         version: Version,
     ) -> Result<TakeOver, BackplaneError> {
         self.check_admitted()?;
-        let (mut version, mut former) = (version, String::new());
         for _ in 0..ATTEMPTS {
-            let Some(mut candidate) = self.candidate(&hub, &id).await? else {
+            let Some(candidate) = self.candidate(&hub, &id).await? else {
                 return Ok(TakeOver::Gone);
             };
             if candidate.version != version {
@@ -92,27 +91,16 @@ impl Inner {
             ) {
                 return Ok(TakeOver::Gone); // it was closed, and the server is told as soon as it can be
             }
-            candidate.former.clone_from(&former);
             if !self.begin_taking(&hub, &candidate.record).await? {
                 continue; // it may have changed while another call had it
             }
-            let outcome = self.take_over_once(&hub, &candidate).await;
-            if matches!(outcome, Ok(None)) {
-                // Its groups change while it is taken over. Of a connection of this node they wait until it is.
-                match self.seize(&hub, &candidate).await {
-                    Ok(Some(seized)) => (version, former) = seized,
-                    Ok(None) => {}
-                    Err(error) => {
-                        self.give_up_taking(&hub, &id);
-                        return Err(error);
-                    }
-                }
-            }
-            {
-                match &outcome {
-                    Ok(Some(_)) => {}
-                    Ok(None) => hub.local.lock().end_taking(&id),
-                    Err(_) => self.give_up_taking(&hub, &id),
+            let outcome = self.take_as_it_is(&hub, candidate).await;
+            match &outcome {
+                Ok(Some(_)) => {}
+                Ok(None) => hub.local.lock().end_taking(&id),
+                Err(_) => {
+                    hub.local.lock().remove(&id);
+                    drop(self.depart(&hub, id.clone(), Departure::Park)); // it may have been carried out
                 }
             }
             hub.claimed.notify_waiters();
@@ -121,6 +109,39 @@ impl Inner {
             }
         }
         Ok(TakeOver::Changed)
+    }
+
+    /// Takes a connection over with the groups that it is in by then. Where they change meanwhile, it is seized first: changes
+    /// of a connection of this node wait. Nothing where somebody else was faster.
+    async fn take_as_it_is(
+        self: &Arc<Self>,
+        hub: &Arc<Hub>,
+        mut candidate: Candidate,
+    ) -> Result<Option<TakeOver>, BackplaneError> {
+        let begun = Instant::now();
+        let mut seized = false;
+        for _ in 0..ATTEMPTS {
+            let taken = self.take_over_once(hub, &candidate).await?;
+            if taken.is_some() {
+                return Ok(taken);
+            }
+            if !seized {
+                let Some((version, former)) = self.seize(hub, &candidate).await? else {
+                    return Ok(None);
+                };
+                (candidate.version, candidate.former) = (version, former);
+                seized = true;
+            }
+            let (version, former) = (candidate.version, candidate.former);
+            match self.candidate(hub, &candidate.record.id).await? {
+                Some(now) if now.version == version => candidate = Candidate { former, ..now },
+                _ => return Ok(None), // this node was shut out
+            }
+        }
+        Err(BackplaneError::Unavailable {
+            waited: begun.elapsed(),
+            reason: "the connection's groups change all the time".to_owned(),
+        })
     }
 
     /// Makes this node the owner already: returns the version in which it is, and the owner before. Nothing where the
@@ -133,21 +154,7 @@ impl Inner {
         let call = hub.scripts.seize_call(candidate);
         let answer = hub.scripts.writer.carry_out(call, Patience::Short).await?;
         let seized: Option<(u64, String)> = decode(answer)?;
-        Ok(seized.map(|(version, former)| {
-            let former = if former.is_empty() {
-                candidate.former.clone()
-            } else {
-                former
-            };
-            (Version(version), former)
-        }))
-    }
-
-    /// It may have been carried out: then the connection waits for the next one to come.
-    fn give_up_taking(self: &Arc<Self>, hub: &Arc<Hub>, id: &ConnectionId) {
-        hub.local.lock().remove(id);
-        drop(self.depart(hub, id.clone(), Departure::Park));
-        hub.claimed.notify_waiters();
+        Ok(seized.map(|(version, former)| (Version(version), former)))
     }
 
     /// `false`, after a while, where another call of this node claims the connection or takes it over.

@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 
 use super::clock::Clock;
 use super::commands::{Commands, Failed, Sent};
+use super::keys::HubKeys;
 use super::link::{decode, items, malformed};
 use super::script::{Invocation, KeptBytes};
 use super::split::{Acknowledged, Split};
@@ -87,6 +88,8 @@ struct Sender {
     node: NodeId,
     /// The key of the hub's log.
     log: String,
+    /// The key of what the server keeps of the last batch.
+    record: String,
     number: u64,
     kept: Arc<ArcSwap<KeptBytes>>,
     split: Arc<Split>,
@@ -98,15 +101,16 @@ struct Sender {
 
 impl Writer {
     /// Begins to send changes of the hub with this log, until closing or until the last handle is gone.
-    pub(super) fn open(commands: &Arc<Commands>, node: NodeId, log: String) -> Self {
+    pub(super) fn open(commands: &Arc<Commands>, node: NodeId, hub: &HubKeys) -> Self {
         let (sender, queue) = mpsc::channel(WAITING);
         let kept: Arc<ArcSwap<KeptBytes>> = Arc::default();
         let split: Arc<Split> = Arc::default();
         let task = Sender {
             commands: Arc::clone(commands),
             clock: commands.clock(),
+            record: hub.batch(&node),
             node,
-            log,
+            log: hub.log(),
             number: 0,
             kept: Arc::clone(&kept),
             split: Arc::clone(&split),
@@ -289,7 +293,14 @@ impl Sender {
                     (&change.operation, self.clock.deadline(left))
                 });
                 let kept = **self.kept.load();
-                Invocation::batch(scripts, &self.log, &self.node, batch.number, kept, operations)
+                Invocation::batch(
+                    scripts,
+                    (&self.log, &self.record),
+                    &self.node,
+                    batch.number,
+                    kept,
+                    operations,
+                )
             };
             match self.commands.try_batch(&self.log, command, until).await {
                 Ok(answer) => {

@@ -2,8 +2,8 @@
 -- KEYS: 1 log, 2 connection, 3 connections of the node, 4 tombstone
 -- ARGV: 1 node, 2 connection id, 3 user or nothing, 4 the epoch in which the id was made up or nothing, 5 age from which on an
 --       epoch has every connection, 6 the epoch in which the node came, 7 the same age for that one (milliseconds)
--- Returns the owner, or nothing where the connection was closed or waits for a node to take it over; 0 where a node may have
--- it from an earlier epoch.
+-- Returns the owner, or nothing where the connection was closed or waits for a node to take it over; the epoch, its age
+-- and a third item where a node may have it from an earlier one.
 local owner = redis.call('HGET', KEYS[2], 'node')
 if owner == '' or redis.call('EXISTS', KEYS[4]) == 1 then
   return false
@@ -12,8 +12,9 @@ if owner then
   return {owner, 0}
 end
 local settled = tonumber(hub.epoch == ARGV[6] and ARGV[7] or ARGV[5])
-if hub.epoch ~= ARGV[4] and epoch_age(KEYS[1]) < settled then
-  return 0
+local age = epoch_age(KEYS[1])
+if hub.epoch ~= ARGV[4] and age < settled then
+  return {hub.epoch, age, true}
 end
 local version = redis.call('HINCRBY', KEYS[1], 'version', 1)
 redis.call('HSET', KEYS[2], 'node', ARGV[1], 'user', ARGV[3], 'version', version)

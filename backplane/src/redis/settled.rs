@@ -1,0 +1,63 @@
+//! Whether the directory of a hub has everything again after the server forgot it.
+//!
+//! A connection that is not listed does not exist, once every node that lives has registered in the present epoch. A node that
+//! does not serve the hub never says so; then the age of the epoch decides ([`RedisOptions::settled`]).
+//!
+//! [`RedisOptions::settled`]: super::options::RedisOptions::settled
+
+use std::time::Duration;
+
+use super::commands::Repeat;
+use super::hub::Hub;
+use super::inner::Inner;
+use super::keys::HubKeys;
+use super::link::decode;
+use crate::error::BackplaneError;
+use crate::topic::NodeId;
+
+impl Inner {
+    /// Whether every node that lives has registered what it has of the hub in this epoch, which has lasted for `age`.
+    pub(super) async fn is_settled(
+        &self,
+        hub: &Hub,
+        epoch: &str,
+        age: Duration,
+    ) -> Result<bool, BackplaneError> {
+        // Every node that lives has given a sign of life in the epoch by then, also one that came just before it.
+        let heard = age.saturating_sub(self.options.heartbeat_interval * 3 / 2);
+        if !self.nodes.is_fresh(heard) {
+            return Ok(false);
+        }
+        let living = self.nodes.living().borrow().clone();
+        let mut command = redis::cmd("HMGET");
+        command.arg(hub.scripts.keys.registered());
+        for node in living.iter() {
+            command.arg(node.as_str());
+        }
+        let registered: Vec<Option<String>> = decode(self.commands.command(&command, Repeat::Safe).await?)?;
+        Ok(registered
+            .iter()
+            .all(|in_epoch| in_epoch.as_deref() == Some(epoch)))
+    }
+
+    /// Notes that this node has registered in an epoch.
+    pub(super) async fn note_registered(&self, hub: &Hub, epoch: &str) -> Result<(), BackplaneError> {
+        let mut command = redis::cmd("HSET");
+        command
+            .arg(hub.scripts.keys.registered())
+            .arg(self.options.node.as_str())
+            .arg(epoch);
+        self.commands.command(&command, Repeat::Safe).await.map(drop)
+    }
+
+    /// Forgets a node that serves the hub no more.
+    pub(super) async fn forget_registered(
+        &self,
+        keys: &HubKeys,
+        node: &NodeId,
+    ) -> Result<(), BackplaneError> {
+        let mut command = redis::cmd("HDEL");
+        command.arg(keys.registered()).arg(node.as_str());
+        self.commands.command(&command, Repeat::Safe).await.map(drop)
+    }
+}
