@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::commands::{Commands, not_a_cluster};
 use super::connector::within;
@@ -36,8 +36,8 @@ pub(super) struct Beat {
 }
 
 impl BeatLink {
-    /// Calls the script, once more where a connection turned out to be lost. Each try takes no longer than `bound`.
-    /// Returns the number of tries, too.
+    /// Calls the script, once more where a connection turned out to be lost; all of that within `bound`. Returns the number
+    /// of tries, too.
     pub(super) async fn call(
         &mut self,
         commands: &Commands,
@@ -49,10 +49,13 @@ impl BeatLink {
         let trouble = match self.attempt(commands, call, bound).await {
             Ok(beat) => return (1, beat),
             Err(trouble @ Trouble::Lost(_)) if !reused => trouble,
-            Err(Trouble::Lost(_)) => match self.attempt(commands, call, bound).await {
-                Ok(beat) => return (2, beat),
-                Err(trouble) => trouble,
-            },
+            Err(Trouble::Lost(_)) => {
+                let left = bound.saturating_sub(begun.elapsed());
+                match self.attempt(commands, call, left).await {
+                    Ok(beat) => return (2, beat),
+                    Err(trouble) => trouble,
+                }
+            }
             Err(trouble) => trouble,
         };
         commands.topology().doubt();
@@ -106,7 +109,8 @@ impl BeatLink {
         }
         let opened = Link::open(&shard.endpoint.bounded(bound)).await;
         let link = opened.map_err(|error| Trouble::of(&error))?;
-        if !shard.pool.master.confirms(&link.run).await {
+        let confirmed = timeout(bound, shard.pool.master.confirms(&link.run)).await;
+        if confirmed != Ok(true) {
             return Err(Trouble::NotNow(
                 "the server is not the master any more".to_owned(),
             ));

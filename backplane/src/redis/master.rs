@@ -247,6 +247,7 @@ impl Pool {
             self.trouble.notify_one();
             tokio::select! {
                 () = self.closing.cancelled() => return,
+                () = self.master.doubt.notified() => {} // somebody has found a server
                 () = backoff.wait() => {}
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, warn};
 
 use super::backoff::Backoff;
@@ -128,7 +128,8 @@ impl Inner {
                 ticks.tick().await;
                 while let Err(error) = self.beat().await {
                     debug!(%error, "heartbeat failed");
-                    backoff.wait().await;
+                    // Nodes that find their server again long after others would be dead to those.
+                    let _ = timeout(self.options.heartbeat_interval, backoff.wait()).await;
                 }
             };
             tokio::select! {

@@ -161,6 +161,7 @@ impl Inner {
         if hub.registered().as_ref() == Some(&epoch) || self.nodes.is_barred() {
             return Ok(());
         }
+        hub.set_behind(); // the lane is to hear of it also where nothing is published
         let begun = Instant::now();
         hub.set_behind(); // the lane may not have heard of the epoch: nothing need be pushed in it
         self.note_options(hub).await?;

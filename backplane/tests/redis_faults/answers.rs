@@ -22,7 +22,7 @@ pub(crate) struct Cutter {
 }
 
 impl Cutter {
-    async fn before(server: u16) -> Self {
+    pub(crate) async fn before(server: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let cut: Arc<Mutex<Option<String>>> = Arc::default();
@@ -45,7 +45,7 @@ impl Cutter {
         self.cut.lock().is_none()
     }
 
-    async fn node(&self, name: &str) -> Arc<dyn Backplane> {
+    pub(crate) async fn node(&self, name: &str) -> Arc<dyn Backplane> {
         let mut options = RedisOptions::parse(&format!("redis://127.0.0.1:{}", self.port)).unwrap();
         options.node = NodeId::parse(name).unwrap();
         options.heartbeat_interval = Duration::from_millis(100);

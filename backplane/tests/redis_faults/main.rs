@@ -4,6 +4,7 @@
 
 mod answers;
 mod connection;
+mod ends;
 mod identity;
 mod lane;
 mod life;

@@ -1,0 +1,330 @@
+//! The ends of connections are told once, by whoever removed them or by a survivor; and what a node says of its own
+//! connections wins when the server went back to an earlier state.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+use hubcast_backplane::conformance::{Member, Recorder, Witness, eventually, group, open, record};
+use hubcast_backplane::redis::RedisBackplane;
+use hubcast_backplane::{
+    Backplane, ConnectionId, ConnectionRecord, End, HubName, HubOptions, Members, NodeService, Topic,
+};
+use parking_lot::Mutex;
+
+use crate::answers::Cutter;
+use crate::support::RedisServer;
+
+/// What hub code of several nodes was told, as a gateway tells it.
+type Told = Arc<Mutex<BTreeMap<String, Vec<Bytes>>>>;
+
+struct Teller {
+    node: OnceLock<Weak<dyn Backplane>>,
+    told: Told,
+}
+
+impl Teller {
+    fn of(node: &Arc<dyn Backplane>, told: &Told) {
+        let teller = Self {
+            node: OnceLock::from(Arc::downgrade(node)),
+            told: Arc::clone(told),
+        };
+        node.set_service(Arc::new(teller));
+    }
+}
+
+impl NodeService for Teller {
+    fn serve(&self, _payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+        std::future::pending().boxed()
+    }
+
+    fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord, tells: Bytes) {
+        note(&self.told, &connection.id, tells);
+        if let Some(node) = self.node.get().and_then(Weak::upgrade) {
+            node.told(hub, &connection.id);
+        }
+    }
+
+    fn connection_lost(&self, _hub: &HubName, _connection: &ConnectionId) {}
+
+    fn fenced(&self) {}
+}
+
+fn note(told: &Told, id: &ConnectionId, tells: Bytes) {
+    told.lock().entry(id.to_string()).or_default().push(tells);
+}
+
+fn telling() -> HubOptions {
+    HubOptions {
+        tells_ends: true,
+        ..HubOptions::default()
+    }
+}
+
+fn end(tells: &'static str) -> End {
+    End {
+        tombstone: Duration::from_secs(60),
+        tells: Some(Bytes::from_static(tells.as_bytes())),
+    }
+}
+
+/// Removes a connection, and tells of its end if that is for this node.
+async fn end_and_tell(node: &dyn Backplane, hub: &HubName, id: &ConnectionId, told: &Told) {
+    if node.remove(hub, id, end("goodbye")).await.unwrap() {
+        note(told, id, Bytes::from_static(b"goodbye"));
+        node.told(hub, id);
+    }
+}
+
+async fn survivor(server: &RedisServer, name: &str, told: &Told) -> Arc<dyn Backplane> {
+    let mut options = server.options(name);
+    options.lease = Duration::from_millis(600);
+    let node: Arc<dyn Backplane> = Arc::new(RedisBackplane::connect(options).await.unwrap());
+    Teller::of(&node, told);
+    node
+}
+
+async fn nothing_is_noted(server: &RedisServer) {
+    eventually("no end is noted any more", async || {
+        let keys = server.keys().await;
+        (!keys.iter().any(|key| key.ends_with(":ended"))).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_end_is_told_once_when_the_answer_to_its_removal_is_lost() {
+    let server = RedisServer::start().await;
+    let told = Told::default();
+    let cutter = Cutter::before(server.port()).await;
+    let nodes = [cutter.node("cut").await, survivor(&server, "other", &told).await];
+    Teller::of(&nodes[0], &told);
+    let members = open(&nodes, telling()).await;
+    let mut ids = Vec::new();
+    for _ in 0..100 {
+        ids.push(members[0].connect(Some("u")).await);
+    }
+    cutter.lose(":closed:");
+    join_all(
+        ids.iter()
+            .map(|id| end_and_tell(nodes[0].as_ref(), &members[0].hub, id, &told)),
+    )
+    .await;
+    assert!(cutter.has_lost());
+    nothing_is_noted(&server).await;
+    let told = told.lock();
+    assert!(ids.iter().all(|id| told[id.as_str()] == ["goodbye"]), "{told:?}");
+}
+
+/// A node that removed connections and died before it told leaves that to one survivor, with what it would have told.
+#[tokio::test]
+async fn an_end_that_was_not_told_is_told_by_a_survivor() {
+    let server = RedisServer::start().await;
+    let told = Told::default();
+    let survivors = [
+        survivor(&server, "a", &told).await,
+        survivor(&server, "b", &told).await,
+    ];
+    let hub = open(&survivors, telling()).await[0].hub.clone();
+    let options = {
+        let mut options = server.options("dies");
+        options.lease = Duration::from_millis(600);
+        options
+    };
+    let died = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let ids = runtime.block_on(async {
+            let node = RedisBackplane::connect(options).await.unwrap();
+            let sink = Arc::new(Recorder::default());
+            node.open_hub(hub.clone(), telling(), sink).await.unwrap();
+            let mut ids = Vec::new();
+            for _ in 0..20 {
+                let connection = record(Some("ann"));
+                node.enter(&hub, &connection, true).await.unwrap();
+                assert!(node.remove(&hub, &connection.id, end("it left")).await.unwrap());
+                ids.push(connection.id);
+            }
+            std::mem::forget(node);
+            ids
+        });
+        runtime.shutdown_background();
+        ids
+    });
+    let ids = tokio::task::spawn_blocking(|| died.join().unwrap())
+        .await
+        .unwrap();
+    nothing_is_noted(&server).await;
+    let told = told.lock();
+    assert_eq!(told.len(), ids.len());
+    assert!(ids.iter().all(|id| told[id.as_str()] == ["it left"]), "{told:?}");
+}
+
+/// Clients leave while their node stands still for longer than its lease. It wakes up, and ends them when others have.
+#[tokio::test]
+async fn a_node_that_stood_still_tells_nothing_that_others_told() {
+    let server = RedisServer::start().await;
+    let told = Told::default();
+    let survivors = [survivor(&server, "a", &told).await];
+    let hub = open(&survivors, telling()).await[0].hub.clone();
+    let (mut options, all) = (server.options("frozen"), Arc::clone(&told));
+    options.lease = Duration::from_millis(600);
+    let (freeze, frozen_until) = std::sync::mpsc::channel::<()>();
+    let (at, mut is_frozen) = tokio::sync::mpsc::channel::<Vec<ConnectionId>>(1);
+    let runs = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let node: Arc<dyn Backplane> = Arc::new(RedisBackplane::connect(options).await.unwrap());
+            Teller::of(&node, &all);
+            let sink = Arc::new(Recorder::default());
+            node.open_hub(hub.clone(), telling(), sink).await.unwrap();
+            let mut ids = Vec::new();
+            for _ in 0..20 {
+                let connection = record(None);
+                node.enter(&hub, &connection, true).await.unwrap();
+                ids.push(connection.id);
+            }
+            // The first ones have left just before: what they are told of may be under way.
+            let leaving = ids.iter().map(|id| end_and_tell(node.as_ref(), &hub, id, &all));
+            let mut leaving: Vec<_> = leaving.map(Box::pin).collect();
+            for left in leaving.iter_mut().take(10) {
+                assert!(left.now_or_never().is_none());
+            }
+            at.send(ids.clone()).await.unwrap();
+            frozen_until.recv().unwrap(); // nothing of this runtime moves
+            join_all(leaving).await;
+            node.shutdown().await;
+        });
+    });
+    let ids = is_frozen.recv().await.unwrap();
+    eventually("a survivor removes the node's connections", async || {
+        let told = told.lock();
+        ids[10..]
+            .iter()
+            .all(|id| told.contains_key(id.as_str()))
+            .then_some(())
+    })
+    .await;
+    freeze.send(()).unwrap();
+    tokio::task::spawn_blocking(|| runs.join().unwrap())
+        .await
+        .unwrap();
+    nothing_is_noted(&server).await;
+    let told = told.lock();
+    assert!(
+        ids.iter()
+            .all(|id| told.get(id.as_str()).map(Vec::len) == Some(1)),
+        "{told:?}"
+    );
+}
+
+/// The server went back to a state in which one connection was another node's, one had not ended, and one was in a group that
+/// it has left. The node's other connections go on as they are.
+#[tokio::test]
+async fn what_a_node_says_of_its_connections_wins() {
+    let server = RedisServer::start().await;
+    let nodes = server.nodes(2).await;
+    let witnesses = [Witness::of(nodes[0].as_ref()), Witness::of(nodes[1].as_ref())];
+    let members = open(&nodes, HubOptions::default()).await;
+    let [home, other] = [&members[0], &members[1]];
+    let (kept, moved) = (home.connect(Some("u")).await, home.connect(None).await);
+    home.join(&kept, "g").await;
+    let ghost = record(None).id;
+    let key = |name: &str, id: &ConnectionId| format!("hubcast:{{{}}}:{name}:{id}", home.hub);
+    let of_group = |name: &str| format!("hubcast:{{{}}}:group:{name}", home.hub);
+    let owned = format!("hubcast:{{{}}}:node:{}", home.hub, home.node.node());
+    server
+        .command(&format!(
+            "HSET {} node {}",
+            key("connection", &moved),
+            other.node.node()
+        ))
+        .await;
+    server
+        .command(&format!(
+            "HSET {} node {}",
+            key("connection", &ghost),
+            home.node.node()
+        ))
+        .await;
+    server.command(&format!("SADD {owned} {ghost}")).await;
+    for (id, name) in [(&ghost, "g"), (&kept, "left")] {
+        server
+            .command(&format!("SADD {} {name}", key("groups", id)))
+            .await;
+        server.command(&format!("ZADD {} 0 {id}", of_group(name))).await;
+    }
+    server.command(&format!("DEL hubcast:{{{}}}:log", home.hub)).await;
+    eventually("the moved one is given up", async || {
+        (witnesses[0].lost() == [moved.clone()]).then_some(())
+    })
+    .await;
+    eventually("the others are as the node knows them", async || {
+        let is_listed = async |member: &Member, name: &str| {
+            let of = group(name);
+            member.node.count(&member.hub, Members::Group(&of)).await.unwrap()
+        };
+        let listed = (is_listed(home, "g").await, is_listed(home, "left").await);
+        (listed == (1, 0)).then_some(())
+    })
+    .await;
+    home.publish(Topic::Connection(kept.clone()), "end")
+        .await
+        .unwrap();
+    home.sink.received_until(&kept, "end").await;
+    let listing = home.node.look_up(&home.hub, &ghost).await.unwrap();
+    assert_eq!(listing, None);
+    for witness in &witnesses {
+        assert_eq!(witness.fenced(), 0);
+        assert!(witness.orphans().is_empty());
+    }
+}
+
+/// Entering, registering again and removing go in steps, and nothing is left of any of them.
+#[tokio::test]
+async fn a_connection_in_many_groups_comes_and_goes_whole() {
+    let server = RedisServer::start().await;
+    let options = HubOptions {
+        presence: true,
+        ..HubOptions::default()
+    };
+    let members = open(&server.nodes(2).await, options).await;
+    let home = &members[0];
+    let connection = record(Some("u"));
+    let groups: Vec<_> = (0..1_000).map(|number| group(&format!("g{number}"))).collect();
+    home.node
+        .enter_with(&home.hub, &connection, &groups, true)
+        .await
+        .unwrap();
+    let listed = async |member: &Member| {
+        member
+            .node
+            .groups(&member.hub, &connection.id)
+            .await
+            .unwrap()
+            .len()
+    };
+    let census = async || home.node.census(&home.hub).await.unwrap().groups;
+    assert_eq!((listed(&members[1]).await, census().await), (1_000, 1_000));
+    server.command("FLUSHALL").await;
+    eventually("it is registered again", async || {
+        (census().await == 1_000 && listed(&members[1]).await == 1_000).then_some(())
+    })
+    .await;
+    members[1].publish(Topic::Group(groups[999].clone()), "end").await;
+    home.sink.received_until(&connection.id, "end").await;
+    assert!(home.remove(&connection.id).await);
+    assert_eq!((listed(&members[1]).await, census().await), (0, 0));
+    let keys = server.keys().await;
+    let left = keys.iter().find(|key| {
+        [":leaving", ":group:", ":groups:", ":connection:"]
+            .iter()
+            .any(|part| key.contains(part))
+    });
+    assert_eq!(left, None);
+}
