@@ -147,7 +147,10 @@ impl RedisBackplane {
 
     async fn begin(&self) -> Result<(), BackplaneError> {
         let inner = &self.inner;
-        inner.beat().await?; // settings that can't work show at once
+        match inner.beat().await {
+            Err(error) if !error.is_transient() => return Err(error), // settings that can't work show at once
+            _ => {}
+        }
         inner.tasks.spawn(Arc::clone(inner).run_heartbeat());
         inner.tasks.spawn(Arc::clone(inner).run_introductions());
         inner.tasks.spawn(Arc::clone(inner).run_reaper());
