@@ -65,11 +65,9 @@ use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::backoff::Backoff;
 use self::commands::Commands;
 use self::entry::Content;
 use self::hub::Hub;
@@ -150,7 +148,10 @@ impl RedisBackplane {
 
     async fn begin(&self) -> Result<(), BackplaneError> {
         let inner = &self.inner;
-        self.first_beat().await?;
+        match inner.beat().await {
+            Err(error) if !error.is_transient() => return Err(error), // settings that can't work show at once
+            _ => {}
+        }
         inner.tasks.spawn(Arc::clone(inner).run_heartbeat());
         inner.tasks.spawn(Arc::clone(inner).run_introductions());
         inner.tasks.spawn(Arc::clone(inner).run_reaper());
@@ -164,18 +165,6 @@ impl RedisBackplane {
             waited: bound,
             reason,
         })
-    }
-
-    /// Becomes a node of the cluster; waits a bounded time for a server that is not ready. Settings that can't work show here.
-    async fn first_beat(&self) -> Result<(), BackplaneError> {
-        let deadline = self.inner.deadline();
-        let mut backoff = Backoff::new();
-        loop {
-            match self.inner.beat().await {
-                Err(error) if error.is_transient() && Instant::now() < deadline => backoff.wait().await,
-                outcome => return outcome,
-            }
-        }
     }
 
     async fn end(&self) {

@@ -97,6 +97,9 @@ pub struct Options {
     /// What nodes log.
     #[arg(long, default_value = "warn")]
     pub log: String,
+    /// Folder that the nodes' logs are written to at the end.
+    #[arg(long)]
+    pub logs: Option<std::path::PathBuf>,
 }
 
 /// The kinds of faults of a name; none for a name that is unknown.

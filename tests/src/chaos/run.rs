@@ -399,6 +399,11 @@ impl Run {
             ..
         } = &self.options;
         let [succeeded, with_error, by_reset] = calls;
+        if let Some(folder) = &self.options.logs
+            && let Err(error) = self.stage.write_logs(folder)
+        {
+            eprintln!("the logs can't be written: {error}");
+        }
         Report {
             title: format!(
                 "{clients} stateful clients and {others} of each other kind on {nodes} nodes, Redis {topology:?}, seed {seed}"

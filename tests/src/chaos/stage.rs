@@ -204,6 +204,15 @@ impl Stage {
         counts.join(", ")
     }
 
+    /// Writes the nodes' logs into a folder, for whoever looks into a finding.
+    pub(crate) fn write_logs(&self, folder: &std::path::Path) -> std::io::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        for (number, node) in self.nodes.iter().chain([&self.control]).enumerate() {
+            std::fs::write(folder.join(format!("node-{number}.log")), node.log())?;
+        }
+        Ok(())
+    }
+
     /// Lines of the nodes' logs that tell of a panic.
     pub(crate) fn panics(&self) -> Vec<String> {
         let logs = self.nodes.iter().chain([&self.control]).map(Gateway::log);
