@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use super::hub_scripts::Extent;
 use super::lane::{Lane, Source};
 use super::local::Seen;
-use super::script::Extent;
 use crate::error::BackplaneError;
 use crate::position::Offset;
 use crate::proof::is_complete;

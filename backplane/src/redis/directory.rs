@@ -9,10 +9,11 @@ use tokio::time::Instant;
 
 use super::departures::Departure;
 use super::hub::Hub;
+use super::hub_scripts::HubScripts;
 use super::inner::Inner;
+use super::interest::Subject;
 use super::link::{decode, malformed};
-use super::local::Subject;
-use super::script::{HubScripts, Invocation, Name};
+use super::script::{Invocation, Name};
 use super::writer::Patience;
 use crate::backplane::{Claim, ConnectionRecord, End};
 use crate::error::BackplaneError;

@@ -9,8 +9,9 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, RwLock, mpsc};
 use tracing::debug;
 
 use super::ends::Ends;
-use super::local::{Local, Subject};
-use super::script::{Extent, HubScripts};
+use super::hub_scripts::{Extent, HubScripts};
+use super::interest::Subject;
+use super::local::Local;
 use super::waiters::Waiters;
 use crate::backplane::Statistics;
 use crate::position::Epoch;

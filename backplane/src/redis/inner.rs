@@ -15,8 +15,8 @@ use tokio_util::task::TaskTracker;
 
 use super::commands::Commands;
 use super::hub::Hub;
+use super::interest::Subject;
 use super::keys::Keys;
-use super::local::Subject;
 use super::nodes::Nodes;
 use super::options::RedisOptions;
 use super::rpc::Rpc;
@@ -103,7 +103,7 @@ impl Inner {
             let mut local = hub.local.lock();
             subjects
                 .iter()
-                .filter_map(|subject| local.gain(subject.clone()))
+                .filter_map(|subject| local.interests.gain(subject.clone()))
                 .collect()
         };
         let interested = Interested {
@@ -184,7 +184,9 @@ impl Interested {
 impl Drop for Interested {
     fn drop(&mut self) {
         let mut local = self.hub.local.lock();
-        self.subjects.iter().for_each(|subject| local.lose(subject));
+        self.subjects
+            .iter()
+            .for_each(|subject| local.interests.lose(subject));
     }
 }
 

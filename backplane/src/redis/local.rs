@@ -2,9 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tokio::sync::oneshot;
-
 use super::departures::Departures;
+use super::interest::{Interests, Subject};
 use crate::backplane::ConnectionRecord;
 use crate::position::{Epoch, Offset};
 use crate::sessions::Version;
@@ -14,7 +13,7 @@ use crate::topic::{ConnectionId, GroupName, Topic, UserId};
 #[derive(Default)]
 pub(super) struct Local {
     connections: HashMap<ConnectionId, Connection>,
-    interest: HashMap<Subject, Interest>,
+    pub(super) interests: Interests,
     /// What the server is still to be told of connections that are not here any more.
     pub(super) departures: Departures,
     /// Connections that are to be registered in the epoch.
@@ -46,38 +45,6 @@ struct Membership {
     registered: bool,
     /// The lane has come past the beginning: messages are for the connection.
     live: bool,
-}
-
-/// What is subscribed to, one channel each.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Subject {
-    /// What is for single connections of this node.
-    Lane,
-    /// A topic that several nodes may be interested in.
-    Topic(Topic),
-}
-
-#[derive(Default)]
-struct Interest {
-    /// Connections that receive the topic and calls that are about to make one receive it.
-    count: usize,
-    state: Subscription,
-    /// Sweeps in a row that found nobody interested.
-    idle: u32,
-    /// The newest offset of the topic that was handed on; `None` until a first local connection joined.
-    seen: Option<Offset>,
-    /// A connection became a member while there was no subscription: the log has what was missed.
-    read_log: bool,
-    waiting: Vec<oneshot::Sender<()>>,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Subscription {
-    #[default]
-    Wanted,
-    Active,
-    /// The server is being told that nobody is interested any more.
-    Leaving,
 }
 
 /// What the server must know of a connection.
@@ -225,7 +192,7 @@ impl Local {
         }
         connection.groups.retain(|_, membership| membership.registered);
         for topic in lost {
-            self.lose(&Subject::Topic(topic));
+            self.interests.lose(&Subject::Topic(topic));
         }
     }
 
@@ -314,10 +281,7 @@ impl Local {
     pub(super) fn seen(&self, topic: &Topic) -> Seen {
         let seen = match topic {
             Topic::Connection(id) => self.connections.get(id).and_then(|connection| connection.seen),
-            topic => self
-                .interest
-                .get(&Subject::Topic(topic.clone()))
-                .and_then(|interest| interest.seen),
+            topic => self.interests.seen(topic),
         };
         seen.map_or(Seen::Nobody, Seen::UpTo)
     }
@@ -327,13 +291,10 @@ impl Local {
             Topic::Connection(id) => self
                 .connections
                 .get_mut(id)
-                .map(|connection| &mut connection.seen),
-            topic => self
-                .interest
-                .get_mut(&Subject::Topic(topic.clone()))
-                .map(|interest| &mut interest.seen),
+                .and_then(|connection| connection.seen.as_mut()),
+            topic => self.interests.seen_mut(topic),
         };
-        if let Some(Some(seen)) = seen {
+        if let Some(seen) = seen {
             *seen = offset;
         }
     }
@@ -362,13 +323,7 @@ impl Local {
         }
         let mut missing = false;
         for topic in gained {
-            let interest = self.interest.entry(Subject::Topic(topic.clone())).or_default();
-            interest.count += 1;
-            if interest.state != Subscription::Active {
-                interest.read_log = true;
-                missing = true;
-            }
-            interest.seen.get_or_insert(offset);
+            missing |= self.interests.receive(topic, offset);
         }
         missing
     }
@@ -388,118 +343,24 @@ impl Local {
                 connection.groups.remove(group);
             }
             if was_live {
-                self.lose(&Subject::Topic(topic.clone()));
+                self.interests.lose(&Subject::Topic(topic.clone()));
             }
         }
     }
 
     /// Every topic that may have something for this node.
     pub(super) fn topics(&self) -> Vec<Topic> {
-        let shared = self.interest.keys().filter_map(|subject| match subject {
-            Subject::Topic(topic) => Some(topic.clone()),
-            Subject::Lane => None,
-        });
         let own = self.connections.keys().map(|id| Topic::Connection(id.clone()));
-        shared.chain(own).collect()
+        self.interests.topics().chain(own).collect()
     }
 
     /// Begins a new epoch: all topics count as seen up to its start.
     pub(super) fn restart(&mut self, start: Offset) {
-        let shared = self.interest.values_mut().map(|interest| &mut interest.seen);
+        self.interests.restart(start);
         let own = self
             .connections
             .values_mut()
-            .map(|connection| &mut connection.seen);
-        shared.chain(own).flatten().for_each(|seen| *seen = start);
-    }
-
-    // Interest, as calls have it and as the subscriber carries it out.
-
-    /// Counts one more that is interested. Returns what to wait for until the subscription is active, if it is not.
-    pub(super) fn gain(&mut self, subject: Subject) -> Option<oneshot::Receiver<()>> {
-        let interest = self.interest.entry(subject).or_default();
-        interest.count += 1;
-        if interest.state == Subscription::Active {
-            return None;
-        }
-        let (active, wait) = oneshot::channel();
-        interest.waiting.retain(|waiting| !waiting.is_closed());
-        interest.waiting.push(active);
-        Some(wait)
-    }
-
-    /// Counts one less.
-    pub(super) fn lose(&mut self, subject: &Subject) {
-        if let Some(interest) = self.interest.get_mut(subject) {
-            interest.count = interest.count.saturating_sub(1);
-        }
-    }
-
-    /// After a connection was lost: nothing is subscribed. What nobody needs is forgotten.
-    pub(super) fn unsubscribed(&mut self) {
-        self.interest.retain(|_, interest| {
-            interest.state = Subscription::Wanted;
-            interest.count > 0
-        });
-    }
-
-    /// What has to be subscribed to.
-    pub(super) fn wanted(&self) -> Vec<Subject> {
-        let wanted = self
-            .interest
-            .iter()
-            .filter(|(_, interest)| interest.state == Subscription::Wanted);
-        wanted.map(|(subject, _)| subject.clone()).collect()
-    }
-
-    /// Notes that subscriptions are active. Returns whether the log must be read for what was missed.
-    pub(super) fn subscribed(&mut self, subjects: &[Subject]) -> bool {
-        let mut read_log = false;
-        for subject in subjects {
-            let Some(interest) = self.interest.get_mut(subject) else {
-                continue;
-            };
-            interest.state = Subscription::Active;
-            interest.idle = 0;
-            read_log |= std::mem::take(&mut interest.read_log);
-            for waiting in interest.waiting.drain(..) {
-                let _ = waiting.send(()); // the caller may have stopped waiting
-            }
-        }
-        read_log
-    }
-
-    /// What nobody has been interested in for more than one sweep; it counts as being left from now on.
-    pub(super) fn leave_idle(&mut self) -> Vec<Subject> {
-        let mut leaving = Vec::new();
-        for (subject, interest) in &mut self.interest {
-            interest.idle = if interest.count == 0 { interest.idle + 1 } else { 0 };
-            if interest.idle > 1 && interest.state == Subscription::Active {
-                interest.state = Subscription::Leaving;
-                leaving.push(subject.clone());
-            }
-        }
-        leaving
-    }
-
-    /// Notes that subscriptions ended. Returns whether somebody became interested meanwhile.
-    pub(super) fn left_idle(&mut self, subjects: &[Subject]) -> bool {
-        let mut again = false;
-        for subject in subjects {
-            let Some(interest) = self.interest.get_mut(subject) else {
-                continue;
-            };
-            if interest.count == 0 {
-                self.interest.remove(subject);
-            } else {
-                // The log must be read only for those who became members while there was no subscription.
-                interest.state = Subscription::Wanted;
-                if !interest.read_log {
-                    interest.seen = None;
-                }
-                again = true;
-            }
-        }
-        again
+            .filter_map(|connection| connection.seen.as_mut());
+        own.for_each(|seen| *seen = start);
     }
 }

@@ -20,8 +20,10 @@ mod frame;
 mod groups;
 mod history;
 mod hub;
+mod hub_scripts;
 mod info;
 mod inner;
+mod interest;
 mod keys;
 mod lane;
 mod link;
@@ -71,14 +73,15 @@ use tokio_util::task::TaskTracker;
 use self::commands::Commands;
 use self::entry::Content;
 use self::hub::Hub;
+use self::hub_scripts::{HubScripts, TopicRead};
 use self::inner::{Inner, Standing};
+use self::interest::Subject;
 use self::keys::Keys;
 use self::lane::Lane;
-use self::local::Subject;
 use self::nodes::Nodes;
 pub use self::options::RedisOptions;
 use self::rpc::Rpc;
-use self::script::{HubScripts, KeptBytes, TopicRead};
+use self::script::KeptBytes;
 use crate::backplane::{
     Backplane, Claim, ConnectionRecord, End, HubOptions, HubSink, LogRead, Message, NodeService, Statistics,
     Status, Unheard,

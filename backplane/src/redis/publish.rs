@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use prost::Message as _;
 
+use super::hub_scripts::HubScripts;
 use super::keys::HubKeys;
 use super::link::{decode, malformed};
-use super::script::{HubScripts, Invocation, Name};
+use super::script::{Invocation, Name};
 use super::writer::{Patience, Writer};
 use crate::backplane::HubOptions;
 use crate::error::BackplaneError;

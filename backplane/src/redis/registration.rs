@@ -11,11 +11,12 @@ use tracing::{debug, info};
 
 use super::commands::Repeat;
 use super::hub::Hub;
+use super::hub_scripts::{HubScripts, user_text};
 use super::inner::Inner;
 use super::link::{decode, items, malformed};
 use super::local::Registration;
 use super::removal::{Removal, removed};
-use super::script::{HubScripts, Invocation, Name, user_text};
+use super::script::{Invocation, Name};
 use super::writer::Patience;
 use crate::error::BackplaneError;
 use crate::topic::{ConnectionId, GroupName};

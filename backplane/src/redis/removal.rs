@@ -9,9 +9,10 @@ use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::backoff::Backoff;
+use super::hub_scripts::HubScripts;
 use super::inner::Inner;
 use super::link::{decode, items, malformed};
-use super::script::{HubScripts, Invocation, Name};
+use super::script::{Invocation, Name};
 use super::writer::Patience;
 use crate::error::BackplaneError;
 use crate::position::Epoch;

@@ -17,9 +17,9 @@ use super::connector::Take;
 use super::hub::Hub;
 use super::info::server_info;
 use super::inner::Inner;
+use super::interest::Subject;
 use super::keys::Route;
 use super::link::Trouble;
-use super::local::Subject;
 use super::location::Address;
 use super::run::Run;
 use super::slots::{COUNT, Slots};
@@ -94,7 +94,7 @@ impl Subscription {
         inner.rpc.resubscribed();
         let hubs = inner.hubs_of(shard);
         for hub in &hubs {
-            hub.local.lock().unsubscribed();
+            hub.local.lock().interests.unsubscribed();
         }
         inner.subscribe_wanted(&subscription).await?;
         // The server may be another one: what it forgot is told to it before the lanes go on.
@@ -240,10 +240,10 @@ impl Inner {
 
     async fn subscribe_wanted(&self, subscription: &Subscription) -> Result<(), End> {
         for hub in self.hubs_of(&subscription.shard) {
-            let wanted = hub.local.lock().wanted();
+            let wanted = hub.local.lock().interests.wanted();
             for subjects in wanted.chunks(CHANNELS) {
                 subscription.subscribe(&channels(&hub, subjects)).await?;
-                let read_log = hub.local.lock().subscribed(subjects);
+                let read_log = hub.local.lock().interests.subscribed(subjects);
                 if read_log {
                     hub.set_behind();
                 }
@@ -254,10 +254,10 @@ impl Inner {
 
     async fn leave_idle(&self, subscription: &Subscription) -> Result<(), End> {
         for hub in self.hubs_of(&subscription.shard) {
-            let idle = hub.local.lock().leave_idle();
+            let idle = hub.local.lock().interests.leave_idle();
             for subjects in idle.chunks(CHANNELS) {
                 subscription.unsubscribe(&channels(&hub, subjects)).await?;
-                if hub.local.lock().left_idle(subjects) {
+                if hub.local.lock().interests.left_idle(subjects) {
                     self.wanted.notify_one();
                 }
             }

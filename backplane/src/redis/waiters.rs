@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::script::Place;
+use super::hub_scripts::Place;
 use crate::position::{Epoch, Offset};
 
 pub(super) struct Waiters {

@@ -1,8 +1,10 @@
--- Forgets what is too old or too much, also where nothing is appended.
+-- Forgets what is too old or too much, also where nothing is appended, and notices soon when the server has deleted keys: what
+-- is published after that can be vouched for.
 -- KEYS: 1 log
--- ARGV: 1 life of the streams (milliseconds), 2 most topics that are looked at
+-- ARGV: 1 life of the streams (milliseconds), 2 most topics that are looked at, 3 life of a tail (milliseconds)
 -- Returns how many slices wait to be swept.
 local life = tonumber(ARGV[1])
+forgotten(KEYS[1], ARGV[3])
 if hub.slice > 0 and hub.now >= hub.slice_ends and hub.slice_from < hub.offset then
   begin_slice(hub.now, life)
 end

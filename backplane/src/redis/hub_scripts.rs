@@ -1,0 +1,323 @@
+//! Calls of a hub's scripts with their types.
+
+use bytes::Bytes;
+use prost::Message as _;
+use redis::Value;
+
+use super::commands::{Commands, Repeat};
+use super::entry::Stored;
+use super::keys::HubKeys;
+use super::link::{decode, items, malformed};
+use super::script::{Invocation, Name};
+use super::writer::{Patience, Writer};
+use crate::backplane::{ConnectionRecord, HubOptions};
+use crate::error::BackplaneError;
+use crate::position::{Epoch, Offset};
+use crate::sessions::{State, Version};
+use crate::topic::{ConnectionId, GroupName, NodeId, Topic, UserId};
+use crate::wire::{self, membership::Change};
+
+/// Topics that one call looks at for entries that are forgotten.
+const SWEPT: u128 = 200;
+
+/// A place that a script gave out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) epoch: Epoch,
+    pub(super) offset: Offset,
+}
+
+/// How far a hub's log reaches.
+#[derive(Clone, Debug)]
+pub(super) struct Extent {
+    pub(super) epoch: Epoch,
+    /// Offsets up to this one belong to older epochs.
+    pub(super) start: Offset,
+    pub(super) last: Offset,
+    /// No topic without a tail has an entry above this.
+    pub(super) forgotten: Offset,
+}
+
+/// What one topic's log holds.
+pub(super) struct TopicRead {
+    pub(super) epoch: Epoch,
+    pub(super) last: Offset,
+    pub(super) forgotten: Offset,
+    pub(super) tail: Option<Offset>,
+    pub(super) entries: Vec<Stored>,
+}
+
+/// The scripts of one hub, as one node calls them.
+pub(super) struct HubScripts {
+    pub(super) keys: HubKeys,
+    pub(super) node: NodeId,
+    pub(super) options: HubOptions,
+    pub(super) writer: Writer,
+    /// What `announce` takes: nothing where the hub does not tell of who comes and goes.
+    pub(super) presence: String,
+}
+
+impl HubScripts {
+    /// A claim of a connection whose id was made up in `epoch`.
+    pub(super) fn claim_call(&self, id: &ConnectionId, user: Option<&UserId>, epoch: &str) -> Invocation {
+        let keys = vec![
+            self.keys.log(),
+            self.keys.connection(id),
+            self.keys.node(&self.node),
+            self.keys.closed(id),
+        ];
+        self.own(Name::Claim, keys, id)
+            .arg(user_text(user))
+            .arg(epoch.to_owned())
+    }
+
+    /// Where the connection begins to receive, as a member of `joined` too, and its user's groups; nothing where this node
+    /// does not own it. It is listed in `first` of them.
+    pub(super) async fn enter(
+        &self,
+        connection: &ConnectionRecord,
+        joined: &[GroupName],
+        first: &[GroupName],
+        claim: bool,
+    ) -> Result<Option<(Place, Version, Vec<GroupName>)>, BackplaneError> {
+        let (id, user) = (&connection.id, connection.user.as_ref());
+        let topic = Topic::Connection(id.clone());
+        let mut keys = self.log_keys(&topic.key());
+        let user_name = user.map_or("", UserId::as_str);
+        let of_user = format!("{}{user_name}", self.keys.user_prefix());
+        keys.extend([
+            self.keys.connection(id),
+            self.keys.node(&self.node),
+            self.keys.closed(id),
+            of_user,
+            self.keys.user_groups(user_name),
+            self.keys.groups(id),
+            self.keys.group_names(),
+        ]);
+        let topics: Vec<_> = std::iter::once(Topic::All)
+            .chain(user.cloned().map(Topic::User))
+            .chain(joined.iter().cloned().map(Topic::Group))
+            .chain([topic])
+            .collect();
+        let call = self
+            .own(Name::Enter, keys, id)
+            .arg(user_text(user))
+            .arg(if claim { "1" } else { "0" })
+            .arg(connection.state.as_ref().map(marked).unwrap_or_default());
+        let call = self
+            .membership_arguments(call, id, Change::Joined, &topics)
+            .arg(self.keys.group_prefix())
+            .arg(self.presence.clone());
+        let call = call.costing(1 + first.len());
+        let call = first.iter().fold(call, |call, group| call.arg(group.to_string()));
+        let entered: Option<(String, Offset, u64, Vec<String>)> =
+            decode(self.writer.carry_out(call, Patience::Short).await?)?;
+        Ok(entered.map(|(epoch, offset, version, groups)| {
+            (place(&epoch, offset), Version(version), group_names(&groups))
+        }))
+    }
+
+    /// Where the connection becomes, or ceases to be, a member; nothing where this node does not own it. With `parked`:
+    /// where nobody does.
+    pub(super) async fn change_group(
+        &self,
+        id: &ConnectionId,
+        group: &GroupName,
+        change: Change,
+        parked: bool,
+    ) -> Result<Option<Place>, BackplaneError> {
+        let name = if change == Change::Joined {
+            Name::Join
+        } else {
+            Name::Leave
+        };
+        let mut keys = self.log_keys(&Topic::Connection(id.clone()).key());
+        let of_group = format!("{}{group}", self.keys.group_prefix());
+        keys.extend([
+            self.keys.connection(id),
+            self.keys.groups(id),
+            of_group,
+            self.keys.group_names(),
+        ]);
+        let owner = if parked { "" } else { self.node.as_str() };
+        let topic = Topic::Group(group.clone());
+        let call = Invocation::new(name, keys)
+            .arg(owner.to_owned())
+            .arg(id.to_string())
+            .arg(group.to_string())
+            .arg(self.membership(id, change, std::slice::from_ref(&topic), true));
+        let call = self
+            .membership_arguments(call, id, change, &[topic])
+            .arg(self.presence.clone());
+        let changed: Option<(String, Offset)> = decode(self.writer.carry_out(call, Patience::Long).await?)?;
+        Ok(changed.map(|(epoch, offset)| place(&epoch, offset)))
+    }
+
+    pub(super) async fn extent(&self, commands: &Commands) -> Result<Extent, BackplaneError> {
+        let call = Invocation::new(Name::Extent, vec![self.keys.log()]).number(self.tail_life_ms());
+        let (epoch, start, last, forgotten): (String, _, _, _) =
+            decode(commands.script(&call, Repeat::Safe).await?)?;
+        Ok(Extent {
+            epoch: Epoch::new(&epoch),
+            start,
+            last,
+            forgotten,
+        })
+    }
+
+    /// The newest offset of each topic, as far as it is known, and the offset above which no other topic has an entry.
+    pub(super) async fn tails(
+        &self,
+        commands: &Commands,
+        topics: &[Topic],
+    ) -> Result<(Offset, Vec<Option<Offset>>), BackplaneError> {
+        let tails = topics.iter().map(|topic| self.keys.tail(&topic.key()));
+        let keys = std::iter::once(self.keys.log()).chain(tails).collect();
+        let call = Invocation::new(Name::Tails, keys).number(self.tail_life_ms());
+        let mut answer = items(commands.script(&call, Repeat::Safe).await?)?.into_iter();
+        let forgotten = decode(answer.next().unwrap_or(Value::Nil))?;
+        let tails: Vec<Option<Offset>> = answer.map(decode).collect::<Result<_, _>>()?;
+        if tails.len() == topics.len() {
+            Ok((forgotten, tails))
+        } else {
+            Err(malformed("another number of tails"))
+        }
+    }
+
+    /// Forgets what is too old or too much. Returns how many slices of the log wait to be swept.
+    pub(super) async fn sweep(&self) -> Result<u64, BackplaneError> {
+        let call = Invocation::new(Name::Sweep, vec![self.keys.log()])
+            .number(self.options.retention.as_millis().max(1))
+            .number(SWEPT)
+            .number(self.tail_life_ms());
+        decode(self.writer.carry_out(call, Patience::Short).await?)
+    }
+
+    /// Reads up to `limit` entries of a topic that come after `after`.
+    pub(super) async fn read(
+        &self,
+        commands: &Commands,
+        topic: &Topic,
+        after: Offset,
+        limit: usize,
+    ) -> Result<TopicRead, BackplaneError> {
+        let key = topic.key();
+        let keys = vec![self.keys.log(), self.keys.tail(&key), self.keys.stream(&key)];
+        let call = Invocation::new(Name::Read, keys)
+            .number(u128::from(after) + 1)
+            .number(limit as u128)
+            .number(self.tail_life_ms());
+        let answer = items(commands.script(&call, Repeat::Safe).await?)?;
+        let Ok([epoch, last, forgotten, tail, entries]) = <[Value; 5]>::try_from(answer) else {
+            return Err(malformed("a read of another length"));
+        };
+        Ok(TopicRead {
+            epoch: Epoch::new(&decode::<String>(epoch)?),
+            last: decode(last)?,
+            forgotten: decode(forgotten)?,
+            tail: Some(decode(tail)?).filter(|tail| *tail > 0),
+            entries: Stored::read_all(topic, entries)?,
+        })
+    }
+
+    /// Reads what `topics` have from `from` to `to`, in the order of offsets, with the epoch that it is of.
+    pub(super) async fn window(
+        &self,
+        commands: &Commands,
+        topics: &[Topic],
+        from: Offset,
+        to: Offset,
+    ) -> Result<(Epoch, Vec<Stored>), BackplaneError> {
+        let streams = topics.iter().map(|topic| self.keys.stream(&topic.key()));
+        let keys = std::iter::once(self.keys.log()).chain(streams).collect();
+        let call = Invocation::new(Name::Window, keys)
+            .number(from.into())
+            .number(to.into());
+        let mut answer = items(commands.script(&call, Repeat::Safe).await?)?.into_iter();
+        let epoch: String = decode(answer.next().unwrap_or(Value::Nil))?;
+        let mut entries = Vec::new();
+        for (topic, found) in topics.iter().zip(answer) {
+            entries.append(&mut Stored::read_all(topic, found)?);
+        }
+        entries.sort_by_key(|entry| entry.offset);
+        Ok((Epoch::new(&epoch), entries))
+    }
+
+    pub(super) fn own(&self, name: Name, keys: Vec<String>, id: &ConnectionId) -> Invocation {
+        Invocation::new(name, keys)
+            .arg(self.node.to_string())
+            .arg(id.to_string())
+    }
+
+    pub(super) fn log_keys(&self, topic: &str) -> Vec<String> {
+        vec![self.keys.log(), self.keys.stream(topic), self.keys.tail(topic)]
+    }
+
+    pub(super) fn membership_arguments(
+        &self,
+        call: Invocation,
+        id: &ConnectionId,
+        change: Change,
+        topics: &[Topic],
+    ) -> Invocation {
+        let call = call
+            .arg(self.keys.lane_channel(&self.node))
+            .arg(Topic::Connection(id.clone()).key());
+        self.entry_arguments(call, self.membership(id, change, topics, false), self.kept())
+    }
+
+    fn membership(&self, id: &ConnectionId, change: Change, topics: &[Topic], redundant: bool) -> Bytes {
+        let membership = wire::Membership {
+            connection: id.to_string(),
+            change: change.into(),
+            topics: topics.iter().map(Topic::key).collect(),
+            owner: self.node.to_string(),
+            redundant,
+        };
+        let entry = wire::Entry {
+            body: Some(wire::entry::Body::Membership(membership)),
+        };
+        entry.encode_to_vec().into()
+    }
+
+    /// Most entries that are kept of a topic.
+    pub(super) fn kept(&self) -> u128 {
+        self.options.retention_messages.max(1) as u128
+    }
+
+    pub(super) fn entry_arguments(&self, call: Invocation, entry: Bytes, kept: u128) -> Invocation {
+        call.arg(entry)
+            .number(kept)
+            .number(self.options.retention.as_millis().max(1))
+            .number(self.tail_life_ms())
+    }
+
+    /// A topic's newest offset is remembered for an hour at least, so that late readers are refused for a reason.
+    pub(super) fn tail_life_ms(&self) -> u128 {
+        (self.options.retention.as_millis() * 4).max(3_600_000)
+    }
+}
+
+/// A state as an argument: it may be empty, and no state is something else.
+fn marked(state: &State) -> Bytes {
+    [b"s", state.as_ref()].concat().into()
+}
+
+/// Groups as the server names them, without reserved ones.
+pub(super) fn group_names(names: &[String]) -> Vec<GroupName> {
+    names
+        .iter()
+        .filter_map(|name| GroupName::parse(name).ok())
+        .collect()
+}
+
+pub(super) fn user_text(user: Option<&UserId>) -> String {
+    user.map(ToString::to_string).unwrap_or_default()
+}
+
+pub(super) fn place(epoch: &str, offset: Offset) -> Place {
+    Place {
+        epoch: Epoch::new(epoch),
+        offset,
+    }
+}
