@@ -128,7 +128,10 @@ impl Asked {
     /// The session of a connection that outlives its sockets: a new one, or the one that lost its socket, wherever it was.
     async fn resumable(&self, token: &ConnectionToken) -> Result<Arc<Session>, Refusal> {
         let claimant = Claimant::User(self.identity.user().cloned());
-        if let Some(session) = self.bring_back(&token.id, claimant).await? {
+        // Of the present epoch the directory knows every connection, so one that is absent is new.
+        let epoch = self.hub.shared().backplane().epoch(self.hub.name());
+        let is_fresh = epoch.is_some_and(|epoch| token.is_of(&epoch));
+        if let Some(session) = self.bring_back(&token.id, claimant, is_fresh).await? {
             return Ok(session);
         }
         let (newcomer, early) = self.take(token, Transport::WebSockets, true).await?;
@@ -143,9 +146,10 @@ impl Asked {
         &self,
         id: &ConnectionId,
         claimant: Claimant,
+        is_fresh: bool,
     ) -> Result<Option<Arc<Session>>, Refusal> {
         let until = Instant::now() + self.hub.options().timeouts.disconnect;
-        let attempt = || self.try_to_bring_back(id, claimant.clone()).boxed();
+        let attempt = || self.try_to_bring_back(id, claimant.clone(), is_fresh).boxed();
         Ok(persist(until, attempt).await?)
     }
 
@@ -153,6 +157,7 @@ impl Asked {
         &self,
         id: &ConnectionId,
         claimant: Claimant,
+        is_fresh: bool,
     ) -> Result<Option<Arc<Session>>, Missed> {
         if let Some(session) = self.hub.registry().find(id)
             && session.connection().transport() == Some(Transport::WebSockets)
@@ -170,7 +175,11 @@ impl Asked {
         let Ok(restored) = self.hub.shared().tasks().spawn(restoring).await else {
             return Err(Refusal::from(StatusCode::INTERNAL_SERVER_ERROR).into());
         };
-        match restored? {
+        let restored = match restored {
+            Err(BackplaneError::Unsettled) if is_fresh => Restored::Absent,
+            restored => restored?,
+        };
+        match restored {
             Restored::Session(session) => {
                 let user = session.connection().user();
                 session.occupy(self.app.gate().count(user, &self.parts));
@@ -179,7 +188,9 @@ impl Asked {
                 Ok(Some(session))
             }
             Restored::OtherUser => Err(Refusal::from(reply::answer(owned::other_user())).into()),
-            Restored::Unknown => Err(Refusal::from(self.unknown()).into()),
+            Restored::Unknown => {
+                Err(Refusal::from(self.unknown("it has ended, or can't be continued exactly")).into())
+            }
             Restored::Busy => Err(Refusal::from(StatusCode::CONFLICT).into()),
             Restored::Absent => Ok(None),
         }
@@ -203,7 +214,7 @@ impl Asked {
             return Ok(Some(session));
         }
         if !session.has_moved() {
-            return Err(Refusal::from(self.unknown()).into()); // it is saying goodbye, and must not come back
+            return Err(Refusal::from(self.unknown("its session is ending")).into()); // it is saying goodbye, and must not come back
         }
         session.ended().await;
         Ok(None)
@@ -354,7 +365,7 @@ impl Asked {
         let now = self.hub.shared().backplane().now();
         match self.app.tokens().read(self.hub.name(), text, now) {
             Ok(token) => Ok(Some(token)),
-            Err(_) => Err(self.unknown().into()),
+            Err(_) => Err(self.unknown("its token is of another hub or cluster").into()),
         }
     }
 
@@ -363,7 +374,9 @@ impl Asked {
             .ok_or_else(|| reply::text(StatusCode::BAD_REQUEST, "Connection ID required").into())
     }
 
-    fn unknown(&self) -> Response {
+    /// Says that there is no such connection; the log says why, for whoever looks for a client that was turned away.
+    fn unknown(&self, why: &str) -> Response {
+        tracing::debug!(hub = %self.hub.name(), why, "a request for a connection that is not known");
         self.app
             .metrics()
             .rejected

@@ -203,12 +203,17 @@ impl Asked {
         let owner = match (self.let_in(wanted), wanted) {
             (_, Wanted::Existing) => match self.owner(&token.id).await? {
                 Some(owner) => owner,
-                None => return Err(Refusal::from(self.unknown()).into()),
+                None => return Err(Refusal::from(self.unknown("nobody owns it")).into()),
             },
             (Ok(seat), _) => match self.claim(token, wanted, seat).await? {
                 Ok(newcomer) => return Ok(Found::New(Box::new(newcomer))),
                 Err(Claim::Owned(owner)) => owner,
-                Err(_) => return Err(Refusal::from(self.unknown()).into()),
+                Err(_) => {
+                    return Err(Refusal::from(
+                        self.unknown("it was closed, or waits for a node to take it over"),
+                    )
+                    .into());
+                }
             },
             // What needs no place here is served, wherever the connection is.
             (Err(closed), Wanted::Any) => {
@@ -226,7 +231,7 @@ impl Asked {
         }
         match self.hub.find_settled(&token.id).await {
             Some(session) => Ok(self.found_here(session)?),
-            None => Err(Refusal::from(self.unknown()).into()),
+            None => Err(Refusal::from(self.unknown("its owner does not have it any more")).into()),
         }
     }
 
@@ -246,7 +251,7 @@ impl Asked {
 
     fn found_here(&self, session: Arc<Session>) -> Result<Found, Refusal> {
         if session.is_over() {
-            return Err(self.unknown().into());
+            return Err(self.unknown("its session is over").into());
         }
         if session.connection().user() == self.identity.user() {
             return Ok(Found::Here(session));

@@ -160,7 +160,7 @@ async fn recover(
     let Some(id) = id else {
         return Ok(asked.turn_away(upgrade));
     };
-    match asked.bring_back(&id, Claimant::Holder).await {
+    match asked.bring_back(&id, Claimant::Holder, false).await {
         Ok(Some(session)) => Ok(asked.accept(upgrade, |socket| serve_resumable(session, socket))),
         Ok(None) => Ok(asked.turn_away(upgrade)),
         Err(refusal) if refusal.0.status() == StatusCode::CONFLICT => {
