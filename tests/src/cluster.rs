@@ -265,5 +265,5 @@ async fn leftovers(redis: &Redis) -> Vec<String> {
     left
 }
 
-const PERMANENT_KEYS: [&str; 5] = ["cluster", "nodes", "secret", "hubs", "log"];
+const PERMANENT_KEYS: [&str; 6] = ["cluster", "beats", "secret", "hubs", "log", "registered"];
 const MEMBERSHIP_KEYS: [&str; 5] = ["connection:", "groups:", "group:", "user:", "node:"];

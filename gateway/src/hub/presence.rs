@@ -83,7 +83,7 @@ impl HubRuntime {
             return Ok(false);
         }
         if listing.owner.is_none() {
-            self.remove_parked(connection).await?;
+            self.remove_parked(connection, Disconnected::ByServer).await?;
         }
         Ok(true)
     }
@@ -109,10 +109,9 @@ impl HubRuntime {
             let backplane = self.shared().backplane();
             let mut parked = backplane.parked(self.name(), of, from).await?;
             parked.connections.retain(|id| !spared.contains(id.as_str()));
-            for_each(
-                parked.connections,
-                |id| async move { self.remove_parked(&id).await },
-            )
+            for_each(parked.connections, |id| async move {
+                self.remove_parked(&id, Disconnected::ByServer).await
+            })
             .await?;
             next = parked.next;
         }
@@ -136,9 +135,13 @@ impl HubRuntime {
         Ok(receipts.iter().any(Option::is_some))
     }
 
-    async fn remove_parked(self: &Arc<Self>, connection: &ConnectionId) -> Result<(), Error> {
+    /// Removes a connection that no node owns, if it is one, and tells the hub.
+    pub(crate) async fn remove_parked(
+        self: &Arc<Self>,
+        connection: &ConnectionId,
+        reason: Disconnected,
+    ) -> Result<(), Error> {
         let backplane = self.shared().backplane();
-        let reason = Disconnected::ByServer;
         let removed = backplane.remove_parked(self.name(), connection, self.end(Some(&reason)));
         if let Some(record) = removed.await? {
             self.removed(record, reason);

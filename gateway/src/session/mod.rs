@@ -442,6 +442,12 @@ impl Session {
         let removed = backplane.remove(hub.name(), self.id(), hub.end(reason.as_ref()));
         match (removed.await, reason) {
             (Ok(true), Some(reason)) => hub.ended(self.context(), reason).await,
+            // Others gave it up while this node stood still. Its client is told that it is over: nobody may go on with it.
+            (Ok(false), Some(reason)) if self.is_stateful() => {
+                if let Err(error) = hub.remove_parked(self.id(), reason).await {
+                    tracing::warn!(connection_id = %self.id(), %error, "a connection that nobody owns could not be removed");
+                }
+            }
             (Ok(_), _) => {}
             (Err(error), _) => {
                 tracing::warn!(connection_id = %self.id(), %error, "a connection could not be removed from the directory");
