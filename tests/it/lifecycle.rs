@@ -277,7 +277,10 @@ async fn a_node_that_was_paused_too_long_closes_its_clients() {
     for client in &mut raw {
         let rest = client.rest().await;
         let told = rest.last().unwrap();
-        assert_eq!((&told["type"], &told["allowReconnect"]), (&json!(7), &json!(true)));
+        assert_eq!(
+            (&told["type"], &told["allowReconnect"]),
+            (&json!(7), &json!(true))
+        );
         let error = told["error"].as_str().unwrap_or_default();
         assert!(
             error.contains("took this one for dead"),

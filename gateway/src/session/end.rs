@@ -11,6 +11,9 @@ use super::{CloseReason, Session};
 use crate::hub::Disconnected;
 use crate::telemetry::labels::LimitLabel;
 
+/// Hub code is told this of a connection that could go on nowhere.
+const FORGOTTEN: &str = "the backplane has forgotten the connection";
+
 /// Says goodbye, leaves the cluster, and tells the hub; or gives the connection up for another node. While the backplane can't
 /// be reached, the rest is done after this returns.
 pub(super) async fn end(
@@ -29,8 +32,10 @@ pub(super) async fn end(
         .unwrap_or(handshake::BEFORE_HANDSHAKE);
     let goodbye = running.as_ref().and_then(|_| reason.frame(protocol, detailed));
     hub.registry().retire(session);
-    if reason == CloseReason::Moved {
-        session.park().await; // before the client notices, and comes back elsewhere
+    // Before the client notices, and comes back elsewhere.
+    let moved = reason == CloseReason::Moved && session.park().await;
+    if !moved {
+        session.be_gone();
     }
     session.close_outbox(goodbye);
     let metrics = hub.shared().metrics();
@@ -47,18 +52,22 @@ pub(super) async fn end(
         {
             metrics.connections(transport, protocol).dec();
         }
-        if reason == CloseReason::Moved {
+        if moved {
             hub.shared().tasks().spawn(host(Arc::clone(session), running));
         } else {
             running.finish_elsewhere(hub.shared().tasks());
         }
-        disconnected = reason.disconnected();
+        disconnected = match reason {
+            CloseReason::Moved if moved => None,
+            CloseReason::Moved => Some(Disconnected::Lost(FORGOTTEN.to_owned())),
+            _ => reason.disconnected(),
+        };
     }
     if let Some(link) = session.http() {
         link.end(session, &reason).await;
     }
     session.be_over();
-    let leaves = registered && reason != CloseReason::Moved;
+    let leaves = registered && !moved;
     let leaving = hub
         .shared()
         .tasks()

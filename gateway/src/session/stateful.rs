@@ -248,26 +248,44 @@ impl Session {
         }
     }
 
-    /// Gives the connection up for another node.
-    pub(super) async fn park(&self) {
+    /// Gives the connection up for another node. `false` where it goes on nowhere: the server has forgotten it, or does not
+    /// know all that was taken from the client.
+    pub(super) async fn park(&self) -> bool {
         let Some(stateful) = self.stateful.get() else {
-            return;
+            return true;
         };
         if stateful.stays.load(Ordering::Acquire) {
-            return;
+            return false;
         }
         let checkpoint = stateful.progress.lock().checkpoint.clone();
         let backplane = self.hub.shared().backplane();
         let parked = backplane.park(self.hub.name(), self.id(), stateful.version, checkpoint.as_ref());
         match parked.await {
-            Ok(true) => {}
-            Ok(false) => {
-                tracing::debug!(connection_id = %self.id(), "the connection was another node's already");
-            }
+            Ok(true) => true,
+            Ok(false) => self.is_elsewhere(stateful.version).await,
             Err(error) => {
                 tracing::warn!(connection_id = %self.id(), %error, "a connection could not be given up; whoever takes it over asks this node first");
+                true
             }
         }
+    }
+
+    /// Whether the directory has the connection in a newer ownership than this session's.
+    async fn is_elsewhere(&self, version: Version) -> bool {
+        let backplane = self.hub.shared().backplane();
+        match backplane.look_up(self.hub.name(), self.id()).await {
+            Ok(Some(listing)) => listing.version != version,
+            Ok(None) | Err(BackplaneError::Unsettled) => false,
+            Err(error) => {
+                tracing::debug!(connection_id = %self.id(), %error, "it is not known where a connection went");
+                true
+            }
+        }
+    }
+
+    /// The connection was to move, and goes on nowhere.
+    pub(super) fn be_gone(&self) {
+        self.gone().cancel();
     }
 
     /// Takes a newer token of the same user, also for the nodes that the connection may move to. `false` when it has just
