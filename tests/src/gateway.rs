@@ -176,10 +176,12 @@ impl Gateway {
 
     /// The status of `/readyz`; `None` if nobody answers.
     pub async fn readiness(&self) -> Option<u16> {
-        try_fetch(self.address, &Request::get("/readyz"))
-            .await
-            .ok()
-            .map(|response| response.status())
+        self.readyz().await.map(|response| response.status())
+    }
+
+    /// The answer of `/readyz`; `None` if nobody answers.
+    pub async fn readyz(&self) -> Option<Response> {
+        try_fetch(self.address, &Request::get("/readyz")).await.ok()
     }
 
     /// Where it listens.

@@ -211,8 +211,10 @@ impl Settings {
 }
 
 impl Known {
+    /// Whether a connection that leads to this run leads to the known one, which may be the same under a younger name. Where
+    /// the connection's name is the younger one, or one from before a promotion, only another look can tell.
     fn has(&self, run: &Run) -> bool {
-        self.run.as_ref().is_some_and(|known| known.goes_on_as(run))
+        self.run.as_ref().is_some_and(|known| run.goes_on_as(known))
     }
 }
 

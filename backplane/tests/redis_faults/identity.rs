@@ -1,6 +1,7 @@
 //! What a living server goes through without forgetting anything, which nobody must hear of; and by what it may have forgotten
 //! something, which everybody is told of, once.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hubcast_backplane::conformance::{Member, Recorder, eventually, group, open};
@@ -152,6 +153,34 @@ async fn cut_one_link(server: &RedisServer) {
     server.command(&format!("CLIENT KILL ID {}", id.unwrap())).await;
 }
 
+/// Has every node subscribe anew, on connections that are younger than those of its commands, and keep those.
+async fn cut_subscriptions(server: &RedisServer, scene: &mut Scene) {
+    let before = subscriptions(server).await;
+    server.command("CLIENT KILL TYPE pubsub").await;
+    let anew = eventually("all subscribe anew", async || {
+        let anew = subscriptions(server).await;
+        (anew.len() == before.len() && anew.is_disjoint(&before)).then_some(anew)
+    })
+    .await;
+    scene.exchange().await;
+    assert_eq!(subscriptions(server).await, anew, "they are kept");
+}
+
+/// Numbers of the connections that are subscribed.
+async fn subscriptions(server: &RedisServer) -> BTreeSet<String> {
+    let list: String = redis::cmd("CLIENT")
+        .arg(&["LIST", "TYPE", "pubsub"])
+        .query_async(&mut server.look().await)
+        .await
+        .unwrap();
+    let id = |line: &str| {
+        line.split(' ')
+            .find_map(|field| field.strip_prefix("id="))
+            .map(str::to_owned)
+    };
+    list.lines().filter_map(id).collect()
+}
+
 #[tokio::test]
 async fn the_first_replica_may_come_and_links_that_are_younger_agree_with_older_ones() {
     let server = RedisServer::start().await;
@@ -163,6 +192,7 @@ async fn the_first_replica_may_come_and_links_that_are_younger_agree_with_older_
     scene.exchange().await;
     cut_one_link(&server).await;
     scene.exchange().await;
+    cut_subscriptions(&server, &mut scene).await;
     scene.add_node(&server).await;
     scene.exchange().await;
     scene.is_as_it_was().await;
@@ -183,6 +213,7 @@ async fn the_last_replica_may_be_gone_for_long() {
     scene.exchange().await;
     cut_one_link(&server).await;
     scene.exchange().await;
+    cut_subscriptions(&server, &mut scene).await;
     scene.add_node(&server).await;
     scene.exchange().await;
     scene.is_as_it_was().await;
@@ -204,6 +235,7 @@ async fn a_server_may_forget_its_promotion_and_links_that_name_it_agree_with_you
     scene.exchange().await;
     cut_one_link(&server).await;
     scene.exchange().await;
+    cut_subscriptions(&server, &mut scene).await;
     scene.add_node(&server).await;
     scene.exchange().await;
     scene.is_as_it_was().await;

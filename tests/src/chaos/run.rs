@@ -193,6 +193,14 @@ impl Run {
         self.settle(Some(fault)).await;
     }
 
+    fn write_logs(&self) {
+        if let Some(folder) = &self.options.logs
+            && let Err(error) = self.stage.write_logs(folder)
+        {
+            eprintln!("the logs can't be written: {error}");
+        }
+    }
+
     fn cut_clients(&mut self, percent: u64) {
         for handle in &self.handles {
             if self.random.between(1, 100) <= percent {
@@ -214,8 +222,11 @@ impl Run {
     async fn settle(&mut self, fault: Option<&Fault>) {
         let started = Instant::now();
         let deadline = started + Duration::from_secs(self.options.bound.into());
-        while !self.stage.is_ready().await {
-            assert!(Instant::now() < deadline, "a node is not ready any more");
+        while let Some(unready) = self.stage.unready().await {
+            if Instant::now() >= deadline {
+                self.write_logs();
+                panic!("a node is not ready any more: {unready}");
+            }
             sleep(PROBE).await;
         }
         self.stage.servers_are_settled().await;
@@ -399,11 +410,7 @@ impl Run {
             ..
         } = &self.options;
         let [succeeded, with_error, by_reset] = calls;
-        if let Some(folder) = &self.options.logs
-            && let Err(error) = self.stage.write_logs(folder)
-        {
-            eprintln!("the logs can't be written: {error}");
-        }
+        self.write_logs();
         Report {
             title: format!(
                 "{clients} stateful clients and {others} of each other kind on {nodes} nodes, Redis {topology:?}, seed {seed}"

@@ -167,14 +167,19 @@ impl Stage {
         }
     }
 
-    /// Whether every node says that it is ready.
-    pub(crate) async fn is_ready(&self) -> bool {
-        for node in self.nodes.iter().chain([&self.control]) {
-            if node.readiness().await != Some(200) {
-                return false;
+    /// A node that does not say that it is ready, and what it says; the last one is the control.
+    pub(crate) async fn unready(&self) -> Option<String> {
+        for (number, node) in self.nodes.iter().chain([&self.control]).enumerate() {
+            let said = node.readyz().await;
+            if said.as_ref().is_none_or(|response| response.status() != 200) {
+                let said = said.map(|response| response.text().to_owned());
+                return Some(format!(
+                    "node {number}: {}",
+                    said.as_deref().unwrap_or("no answer")
+                ));
             }
         }
-        true
+        None
     }
 
     /// For each connection token, the nodes that its sockets reached, in order.
