@@ -244,6 +244,7 @@ impl Asked {
 
     async fn ask(&mut self, payload: Bytes, unheard: Unheard) -> Result<Bytes, BackplaneError> {
         self.sent = true;
+        let asked = Instant::now();
         let (inner, id, deadline) = (&self.inner, self.id, self.deadline);
         let request = || {
             // Anew for each try: the server's clock may have been set.
@@ -261,7 +262,15 @@ impl Asked {
         // Nobody is left to be told: it was answered, or the node is dead.
         self.sent = !matches!(replied, Ok(_) | Err(BackplaneError::NodeUnreachable { .. }));
         let reply = replied?.map_err(|_| BackplaneError::Closed)?;
-        if reply.error.is_empty() && !reply.cancelled {
+        if reply.cancelled {
+            let reason = format!(
+                "node {} took this one for dead and gave its request up",
+                self.node
+            );
+            let waited = asked.elapsed();
+            return Err(BackplaneError::Unavailable { waited, reason });
+        }
+        if reply.error.is_empty() {
             return Ok(reply.payload);
         }
         Err(BackplaneError::NodeFailed {

@@ -75,7 +75,9 @@ enum Arrival {
     New(CancellationToken),
     /// Reply as before.
     Repeated(Reply),
-    /// Nothing: it is being served, was cancelled, or comes again when there is room.
+    /// Say that it was given up: the asking node has cancelled it, or was taken for dead and lives.
+    GivenUp,
+    /// Nothing: it is being served, or comes again when there is room.
     Ignored,
 }
 
@@ -109,7 +111,8 @@ impl Table {
                 };
                 Arrival::Repeated(done.reply.clone().unwrap_or_else(not_kept))
             }
-            Some(State::Running(_) | State::Cancelled) => Arrival::Ignored,
+            Some(State::Cancelled) => Arrival::GivenUp,
+            Some(State::Running(_)) => Arrival::Ignored,
         }
     }
 
@@ -260,6 +263,7 @@ impl Inner {
                 self.tasks
                     .spawn(async move { inner.reply(&asking, &key, reply).await });
             }
+            (Arrival::GivenUp, _) => self.give_up_request(asking, request.id),
             (_, None) => warn!("too many requests of other nodes"), // they come again
             _ => {}
         }
@@ -283,17 +287,22 @@ impl Inner {
         };
         let key: Key = (reply_to.into(), id);
         let untaken = self.rpc.serving.table.lock().cancel(&key);
+        if let Some(reply) = untaken {
+            self.undelivered(reply);
+        }
+        self.give_up_request(asking, id);
+    }
+
+    /// Tells the asking node that its request is not served, and will not be.
+    fn give_up_request(self: &Arc<Self>, asking: NodeId, id: u64) {
         let inner = Arc::clone(self);
         self.tasks.spawn(async move {
-            if let Some(reply) = untaken {
-                inner.undelivered(reply);
-            }
-            let heard = Reply {
+            let given_up = Reply {
                 id,
                 cancelled: true,
                 ..Reply::default()
             };
-            if let Err(error) = inner.send(&asking, Body::Reply(heard), Repeat::Safe).await {
+            if let Err(error) = inner.send(&asking, Body::Reply(given_up), Repeat::Safe).await {
                 debug!(%error, "the end of a request could not be confirmed yet");
             }
         });
@@ -426,7 +435,7 @@ mod tests {
     async fn what_was_cancelled_is_not_served_and_its_reply_given_back_once() {
         let mut table = Table::default();
         assert_eq!(table.cancel(&key(1)), None);
-        assert!(matches!(table.arrive(&key(1), LEFT, true), Arrival::Ignored));
+        assert!(matches!(table.arrive(&key(1), LEFT, true), Arrival::GivenUp));
         let Arrival::New(running) = table.arrive(&key(2), LEFT, true) else {
             panic!("it is new");
         };

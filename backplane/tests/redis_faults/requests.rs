@@ -9,7 +9,10 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hubcast_backplane::conformance::eventually;
-use hubcast_backplane::{Backplane, ConnectionId, ConnectionRecord, HubName, NodeId, NodeService, Unheard};
+use hubcast_backplane::redis::RedisBackplane;
+use hubcast_backplane::{
+    Backplane, BackplaneError, ConnectionId, ConnectionRecord, HubName, NodeId, NodeService, Unheard,
+};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -25,9 +28,15 @@ struct Shop {
     served: Arc<Mutex<BTreeMap<Bytes, usize>>>,
     things: Arc<Mutex<VecDeque<Bytes>>>,
     filled: Arc<Notify>,
+    /// Lives as often as somebody waits for the next thing.
+    waiting: Arc<()>,
 }
 
 impl Shop {
+    fn waiting(&self) -> usize {
+        Arc::strong_count(&self.waiting) - 1
+    }
+
     fn on(node: &dyn Backplane) -> Arc<Self> {
         let shop = Arc::new(Self::default());
         node.set_service(Arc::clone(&shop) as Arc<dyn NodeService>);
@@ -44,7 +53,9 @@ impl NodeService for Shop {
     fn serve(&self, payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
         if payload.as_ref() == b"next" {
             let (things, filled) = (Arc::clone(&self.things), Arc::clone(&self.filled));
+            let waiting = Arc::clone(&self.waiting);
             return async move {
+                let _waiting = waiting;
                 loop {
                     let next = things.lock().pop_front();
                     if let Some(next) = next {
@@ -205,4 +216,55 @@ async fn what_replies_take_with_them_arrives_once() {
         .collect();
     got.sort();
     assert_eq!(got, things);
+}
+
+#[tokio::test]
+async fn a_request_of_a_node_that_was_wrongly_taken_for_dead_ends_with_an_error() {
+    let server = RedisServer::start().await;
+    let serving = server.node("serving").await;
+    let shop = Shop::on(serving.as_ref());
+    let options = server.options("asking");
+    let (thaw, thawed) = std::sync::mpsc::channel::<()>();
+    let (has_asked, mut asked) = tokio::sync::mpsc::channel::<()>(1);
+    let asks = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let asking = RedisBackplane::connect(options).await.unwrap();
+            let node = NodeId::parse("serving").unwrap();
+            let asking = async {
+                asking
+                    .request(&node, Bytes::from_static(b"next"), LONG, Unheard::Wait)
+                    .await
+            };
+            let freezing = async {
+                asked.recv().await.unwrap();
+                thawed.recv().unwrap(); // nothing of this runtime moves
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                answer = asking => answer,
+                () = freezing => unreachable!(),
+            }
+        })
+    });
+    eventually("the request is served", async || {
+        (shop.waiting() == 1).then_some(())
+    })
+    .await;
+    has_asked.send(()).await.unwrap();
+    eventually("the request is given up", async || {
+        (shop.waiting() == 0).then_some(())
+    })
+    .await;
+    thaw.send(()).unwrap();
+    let answer = tokio::task::spawn_blocking(|| asks.join().unwrap())
+        .await
+        .unwrap();
+    assert!(
+        matches!(&answer, Err(BackplaneError::Unavailable { reason, .. }) if reason.contains("for dead")),
+        "{answer:?}"
+    );
 }
