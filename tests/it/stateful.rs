@@ -222,15 +222,17 @@ async fn what_was_sent_meanwhile_is_delivered_afterwards(cluster: &mut Cluster) 
     client.invoke("3", "Echo", json!([3])).await;
     client.result("3").await;
     let mut next = 0;
-    for round in 1..=5 {
+    for _ in 1..=5 {
         client.lose();
         for i in next..next + 10 {
             sender.result("SendToGroup", json!(["g", i.to_string()])).await;
         }
         let first = client.resume().await;
         client.continue_at(4).await;
-        if round == 1 {
-            assert_eq!(client.result("3").await, 3);
+        // The last acknowledgement may have been lost with the connection.
+        for repeated in first..4 + next {
+            let message = client.numbered().await;
+            assert!(repeated != 3 || message["result"] == 3, "{message}");
         }
         for i in next..next + 10 {
             let message = client.numbered().await;
