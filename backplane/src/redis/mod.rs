@@ -30,6 +30,7 @@ mod link;
 mod liveness;
 mod local;
 mod location;
+mod log_read;
 mod master;
 mod nodes;
 mod options;
@@ -71,9 +72,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::commands::Commands;
-use self::entry::Content;
 use self::hub::Hub;
-use self::hub_scripts::{HubScripts, TopicRead};
+use self::hub_scripts::HubScripts;
 use self::inner::{Inner, Standing};
 use self::interest::Subject;
 use self::keys::Keys;
@@ -83,13 +83,12 @@ pub use self::options::RedisOptions;
 use self::rpc::Rpc;
 use self::script::KeptBytes;
 use crate::backplane::{
-    Backplane, Claim, ConnectionRecord, End, HubOptions, HubSink, LogRead, Message, NodeService, Statistics,
-    Status, Unheard,
+    Backplane, Claim, ConnectionRecord, End, HubOptions, HubSink, LogRead, NodeService, Statistics, Status,
+    Unheard,
 };
 use crate::error::BackplaneError;
 use crate::once::{Once, Published};
 use crate::position::{Epoch, Offset, Position};
-use crate::proof::is_complete;
 use crate::sessions::Entered;
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic};
 use crate::wire::{self, Envelope, membership::Change};
@@ -222,57 +221,6 @@ impl RedisBackplane {
         tasks.spawn(Arc::clone(inner).run_housekeeping(hub));
         Ok(())
     }
-
-    async fn read_log(
-        &self,
-        hub: &HubName,
-        topic: &Topic,
-        after: &Position,
-        limit: usize,
-    ) -> Result<LogRead, BackplaneError> {
-        let hub = self.inner.hub(hub)?;
-        let mut messages: Vec<Message> = Vec::new();
-        let mut offset = after.offset;
-        loop {
-            let wanted = limit - messages.len();
-            let read = hub
-                .scripts
-                .read(&self.inner.commands, topic, offset, wanted)
-                .await?;
-            if read.epoch != after.epoch {
-                return Ok(LogRead::OtherEpoch(read.epoch));
-            }
-            let unkept = hub.scripts.options.volatile && offset < read.last;
-            if unkept || !is_exact(&read, offset) {
-                return Ok(LogRead::Trimmed);
-            }
-            let found = read.entries.len();
-            for entry in read.entries {
-                offset = entry.offset;
-                match entry.content() {
-                    Some(Content::Message(envelope)) => {
-                        messages.push(Message {
-                            topic: topic.clone(),
-                            offset,
-                            envelope,
-                        });
-                    }
-                    Some(Content::Membership { .. }) => {}
-                    Some(Content::Gap) | None => return Ok(LogRead::Trimmed),
-                }
-            }
-            // Changes of membership are no messages: there may be more behind them.
-            if found < wanted || messages.len() >= limit {
-                return Ok(LogRead::Exact(messages));
-            }
-        }
-    }
-}
-
-/// Whether a read vouches for everything after `after`, which must not be ahead of the log.
-fn is_exact(read: &TopicRead, after: Offset) -> bool {
-    let first = read.entries.first().map(|entry| entry.previous);
-    after <= read.last && is_complete(after, first, read.tail, read.forgotten)
 }
 
 impl Backplane for RedisBackplane {
