@@ -34,7 +34,7 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
     /// How the node keeps up with the log.
     fn statistics(&self) -> Statistics;
 
-    /// What an operator should change, in sentences: what the backplane is set up to lose.
+    /// Warnings for operators, in sentences: settings with which the backplane may lose something.
     fn warnings(&self) -> Vec<String>;
 
     /// The cluster's time, the same on all nodes but for what a message takes from one to the other. What one node writes
@@ -152,7 +152,7 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
         end: End,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
-    /// Whoever removed a connection, or was told of its removal by [`NodeService::orphan_removed`], has told the hub's code of
+    /// Called by the node that removed a connection, or got [`NodeService::orphan_removed`], after it has told the hub's code of
     /// its end. In a hub that [tells of ends](HubOptions::tells_ends), and until then, a node that dies leaves that to another one.
     fn told(&self, hub: &HubName, connection: &ConnectionId);
 
@@ -247,7 +247,7 @@ impl Default for HubOptions {
     }
 }
 
-/// What a request does where nobody listens on the channel of a node that counts as alive: its subscription was lost, or it
+/// How a request goes on where nobody listens on the channel of a node that counts as alive: its subscription was lost, or it
 /// has just died.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unheard {
@@ -333,7 +333,7 @@ pub struct ConnectionRecord {
 pub struct End {
     /// How long its id stays refused.
     pub tombstone: Duration,
-    /// What the hub's code is told, in words of the gateway; `None` where it never heard of the connection.
+    /// The reason that the hub's code is told, as the gateway encodes it; `None` where it never heard of the connection.
     pub tells: Option<Bytes>,
 }
 

@@ -150,7 +150,7 @@ impl Error {
     }
 }
 
-/// What callers may be told of a backplane that may work again a little later.
+/// The text for callers about a backplane that may work again a little later.
 pub(crate) fn transient_text(error: &BackplaneError) -> &'static str {
     match error {
         BackplaneError::Full => {

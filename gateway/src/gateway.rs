@@ -434,7 +434,7 @@ impl App {
         }
     }
 
-    /// What an operator should change, in sentences.
+    /// Warnings for operators, in sentences.
     pub(crate) fn warnings(&self) -> Vec<String> {
         self.inner.shared.backplane().warnings()
     }

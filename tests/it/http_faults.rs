@@ -49,7 +49,7 @@ async fn everybody_goes_on(clients: &[JsClient], round: &str) {
     }
 }
 
-/// Whoever received something received it once.
+/// Every client received each message once at most.
 fn nothing_came_twice(clients: &[JsClient]) {
     for client in clients {
         let mut received: Vec<_> = client

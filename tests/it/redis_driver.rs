@@ -76,7 +76,7 @@ async fn a_clock_steps_under_a_living_server() {
     let redis = Redis::start_with(Setup::default().clock(&clock)).await;
     let difference = async || {
         let (seconds, _): (i64, i64) = redis.command(&["TIME"]).await.expect("it answers");
-        // Whoever reads two clocks may see them a second apart.
+        // Two clocks that are read in turn may be a second apart.
         ((seconds - hubcast_tests::jwt::now() + 5).div_euclid(10)) * 10
     };
     assert_eq!(difference().await, 0);

@@ -268,7 +268,7 @@ pub fn record(user: Option<&str>) -> ConnectionRecord {
     }
 }
 
-/// What the directory has of a connection, as soon as that can be told.
+/// The directory's entry of a connection, as soon as that can be told.
 pub async fn listing(member: &Member, connection: &ConnectionId) -> Option<Listing> {
     eventually("the directory knows", async || {
         match member.node.look_up(&member.hub, connection).await {

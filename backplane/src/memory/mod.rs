@@ -323,7 +323,7 @@ impl Sweeps {
                 _ = ticks.tick() => {}
             }
             self.hub.sweep();
-            // Who is not yet told of removed connections must not remove any.
+            // A node whose service can't be told of removed connections yet must not remove any.
             let Some(service) = self.service.load_full() else {
                 continue;
             };

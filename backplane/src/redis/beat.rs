@@ -22,7 +22,7 @@ pub(super) struct BeatLink {
     open: Option<(Arc<Shard>, Link)>,
 }
 
-/// What a sign of life was told.
+/// The answer to a sign of life.
 pub(super) struct Beat {
     pub(super) observation: Observation,
     /// The server's time in milliseconds.

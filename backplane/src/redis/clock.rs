@@ -12,7 +12,7 @@ pub(super) struct Clock {
     estimate: Mutex<Option<Estimate>>,
 }
 
-/// What one answer said.
+/// The server's time as one answer gave it.
 #[derive(Clone, Copy)]
 struct Estimate {
     /// Milliseconds of the server's time at `base`.

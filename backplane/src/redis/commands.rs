@@ -48,7 +48,7 @@ pub(super) struct Commands {
 /// Why one try brought no answer.
 pub(super) struct Failed {
     pub(super) sent: Sent,
-    /// What the connection said, where trying again may help.
+    /// The connection's error as text, where trying again may help.
     pub(super) why: Result<String, BackplaneError>,
 }
 

@@ -25,7 +25,7 @@ use crate::topic::ConnectionId;
 /// Connections that are told of in one round trip.
 const BATCH: usize = 32;
 
-/// What is to be told to the server about a connection that this node no longer has.
+/// A change that the server is to be told about a connection that this node no longer has.
 #[derive(Clone, Debug)]
 pub(super) enum Departure {
     /// It was claimed and not entered.
@@ -33,7 +33,7 @@ pub(super) enum Departure {
     Park,
     Remove {
         end: End,
-        /// What tells this removal from others when it is repeated.
+        /// Names this removal, so that it is recognised when it is repeated.
         name: String,
         /// Whether the server is known to have had it.
         known: bool,

@@ -32,7 +32,7 @@ pub(super) enum Place {
 /// A connection to a master.
 pub(super) struct Opened<T> {
     pub(super) connection: MultiplexedConnection,
-    /// What the server told of itself.
+    /// The server's description of itself.
     pub(super) info: ServerInfo,
     pub(super) address: Address,
     /// What was made for this connection.

@@ -1,4 +1,4 @@
-//! Who tells of a connection's end. The removal notes it in the server; whoever is noted tells, and then takes the note away.
+//! Decides which node tells of a connection's end. The removal notes it in the server; whoever is noted tells, and then takes the note away.
 //! Notes of nodes that died, or of nobody, are adopted.
 
 use std::collections::{HashMap, HashSet};
@@ -55,7 +55,7 @@ impl Ends {
     }
 }
 
-/// What is noted of a connection's end.
+/// The server's note of a connection's end.
 struct Note {
     teller: Option<NodeId>,
     user: Option<UserId>,
@@ -105,7 +105,7 @@ impl Inner {
         loop {
             let round = async {
                 ticks.tick().await;
-                // Who is not yet told of removed connections must not remove any.
+                // A node whose service can't be told of removed connections yet must not remove any.
                 if self.service().is_none() || self.nodes.is_barred() {
                     return Ok(());
                 }

@@ -38,7 +38,7 @@ pub(super) struct Extent {
     pub(super) forgotten: Offset,
 }
 
-/// What one topic's log holds.
+/// One topic's part of the log.
 pub(super) struct TopicRead {
     pub(super) epoch: Epoch,
     pub(super) last: Offset,
@@ -53,7 +53,7 @@ pub(super) struct HubScripts {
     pub(super) node: NodeId,
     pub(super) options: HubOptions,
     pub(super) writer: Writer,
-    /// What `announce` takes: nothing where the hub does not tell of who comes and goes.
+    /// The presence argument of `announce`: nothing where the hub does not tell of who comes and goes.
     pub(super) presence: String,
 }
 

@@ -1,4 +1,4 @@
-//! What a server tells of itself.
+//! Reads `INFO`: a server's description of itself.
 
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, RedisResult};
@@ -11,7 +11,7 @@ const MAX_LAG: u64 = 5;
 /// From which part of its memory on a server counts as almost full: 19 of 20.
 const ALMOST_FULL: (u64, u64) = (19, 20);
 
-/// What the watch of a master looks at.
+/// The parts of `INFO` that the watch of a master looks at.
 pub(super) struct ServerInfo {
     pub(super) run: Run,
     pub(super) is_master: bool,
@@ -55,13 +55,13 @@ pub(super) async fn master_info(
     Ok(info)
 }
 
-/// What the server does when its memory is full; nothing where it does not tell.
+/// The server's policy for full memory; nothing where it does not tell.
 pub(super) async fn eviction_policy(connection: &mut MultiplexedConnection) -> RedisResult<Option<String>> {
     let memory: String = redis::cmd("INFO").arg("memory").query_async(connection).await?;
     Ok(field(&memory, "maxmemory_policy").map(str::to_owned))
 }
 
-/// What is left is for signs of life, leaving, and whatever else does not publish.
+/// The rest is for signs of life, leaving, and whatever else does not publish.
 fn is_almost_full(memory: &str) -> bool {
     let number = |name| field(memory, name).and_then(|bytes| bytes.parse::<u64>().ok());
     match (number("used_memory"), number("maxmemory")) {

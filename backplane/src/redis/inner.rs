@@ -30,7 +30,7 @@ pub(super) struct Inner {
     pub(super) keys: Keys,
     pub(super) commands: Arc<Commands>,
     pub(super) hubs: RwLock<HashMap<HubName, Arc<Hub>>>,
-    /// What changes hubs, also those that this node does not serve.
+    /// The writers of hubs, also of those that this node does not serve.
     pub(super) writers: Mutex<HashMap<HubName, Writer>>,
     pub(super) service: ArcSwapOption<Arc<dyn NodeService>>,
     pub(super) nodes: Nodes,

@@ -9,10 +9,10 @@ use tokio::sync::oneshot;
 use crate::position::Offset;
 use crate::topic::Topic;
 
-/// What is subscribed to, one channel each.
+/// A thing that is subscribed to, on one channel.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Subject {
-    /// What is for single connections of this node.
+    /// Entries for single connections of this node.
     Lane,
     /// A topic that several nodes may be interested in.
     Topic(Topic),

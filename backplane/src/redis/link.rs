@@ -53,7 +53,7 @@ impl Link {
         Ok(info.run)
     }
 
-    /// What is asked on this connection, until it is given up.
+    /// Bounds a question on this connection by the connection's end.
     pub(super) async fn unless_broken<T>(
         &self,
         asked: impl Future<Output = RedisResult<T>>,
@@ -120,7 +120,7 @@ impl Link {
 /// How often a script is called again after a refusal that was seen to.
 const REFUSALS: usize = 3;
 
-/// What takes the pushes of a connection without subscriptions, and a token that is cancelled at its end.
+/// Returns a receiver for the pushes of a connection without subscriptions, and a token that is cancelled at its end.
 pub(super) fn notice_end() -> (CancellationToken, Take) {
     let ended = CancellationToken::new();
     let told = ended.clone();

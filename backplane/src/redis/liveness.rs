@@ -12,7 +12,7 @@ const OBSERVATIONS: u32 = 4;
 /// The count of a node that has left without removing its connections.
 pub(super) const LEFT: i64 = -1;
 
-/// What one sign of life was told of all nodes.
+/// The counts of all nodes, as the answer to one sign of life had them.
 pub(super) struct Observation {
     /// When it was sent, and when its answer came: the server looked in between.
     pub(super) sent: Instant,
@@ -98,7 +98,7 @@ impl Liveness {
             let seen = known.remove(node).filter(|seen| !seen.forgotten);
             self.nodes.insert(node.clone(), go_on(seen, *count));
         }
-        // Who is not listed has left; but a server that forgot its nodes hears of them again one by one.
+        // A node that is not listed has left; but a server that forgot its nodes hears of them again one by one.
         for (node, seen) in known.into_iter().filter(|(_, seen)| renewed || seen.forgotten) {
             let count = seen.count;
             let seen = Seen {
@@ -111,13 +111,13 @@ impl Liveness {
         }
     }
 
-    /// Those that are alive. A node that was seen for the first time counts.
+    /// The nodes that are alive. A node that was seen for the first time counts.
     pub(super) fn living(&self) -> HashSet<NodeId> {
         let living = self.nodes.iter().filter(|(_, seen)| !seen.is_silent(self.lease));
         living.map(|(node, _)| node.clone()).collect()
     }
 
-    /// Those that have been silent for a lease and `grace`, with the count that each had all the time.
+    /// The nodes that have been silent for a lease and `grace`, with the count that each had all the time.
     pub(super) fn dead(&self, grace: Duration) -> HashMap<NodeId, i64> {
         let silent = |seen: &Seen| !seen.forgotten && seen.is_silent(self.lease + grace);
         let dead = self.nodes.iter().filter(|(_, seen)| silent(seen));

@@ -14,7 +14,7 @@ use crate::topic::{ConnectionId, GroupName, Topic, UserId};
 pub(super) struct Local {
     connections: HashMap<ConnectionId, Connection>,
     pub(super) interests: Interests,
-    /// What the server is still to be told of connections that are not here any more.
+    /// Changes that the server is still to be told, of connections that are not here any more.
     pub(super) departures: Departures,
     /// Connections that are to be registered in the epoch.
     unregistered: HashSet<ConnectionId>,
@@ -245,7 +245,7 @@ impl Local {
         membership.is_some_and(|membership| membership.registered)
     }
 
-    /// What the server must know of a connection that this node owns.
+    /// The server's share of a connection that this node owns, to register it again.
     pub(super) fn registration(&self, id: &ConnectionId) -> Option<Registration> {
         let connection = self.connections.get(id).filter(|connection| connection.owned)?;
         let groups = connection.groups.iter();

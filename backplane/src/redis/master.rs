@@ -29,7 +29,7 @@ const SETTINGS: u32 = 10;
 /// The only policy that deletes nothing.
 const NO_EVICTION: &str = "noeviction";
 
-/// What the watch knows of the master.
+/// The watch's knowledge of the master.
 pub(super) struct Master {
     known: watch::Sender<Known>,
     /// Somebody was led to another run than is known.
@@ -52,7 +52,7 @@ pub(super) struct Watching {
 
 #[derive(Clone, PartialEq, Eq)]
 struct Settings {
-    /// What it does when its memory is full; nothing where it does not tell.
+    /// The policy for full memory; nothing where the server does not tell.
     policy: Option<String>,
 }
 
@@ -178,7 +178,7 @@ impl Master {
         let _ = settings.wait_for(Option::is_some).await; // the sender outlives the call
     }
 
-    /// What an operator should change, in sentences.
+    /// Warnings for operators, in sentences.
     pub(super) fn warnings(&self) -> Vec<String> {
         let Some(settings) = self.settings.borrow().clone() else {
             return Vec::new();

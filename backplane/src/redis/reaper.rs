@@ -82,7 +82,7 @@ impl Inner {
             let next = async {
                 lost.changed().await.ok()?;
                 let nodes = lost.borrow_and_update().clone();
-                // Who is not yet told of removed connections must not remove any.
+                // A node whose service can't be told of removed connections yet must not remove any.
                 if self.service().is_some() && !self.nodes.is_barred() {
                     for node in &nodes {
                         self.reap(node).await;

@@ -37,7 +37,7 @@ const PAGE: usize = 200;
 /// And of those that are removed.
 const REMOVALS: usize = 32;
 
-/// What is being registered.
+/// One registration under way.
 struct Progress {
     queue: VecDeque<ConnectionId>,
     /// Connections that are registered in part, and their groups that are still to be named.
@@ -382,7 +382,7 @@ impl Inner {
     }
 }
 
-/// What became of a step.
+/// The outcome of a step.
 enum Answer {
     Registered,
     /// The server lists more groups.

@@ -33,7 +33,7 @@ const LONGEST_REST: Duration = Duration::from_millis(20);
 pub(super) struct Removal<'a> {
     /// The node that must own it; `None` for a parked one.
     pub(super) owner: Option<&'a NodeId>,
-    /// What tells this removal from others when it is repeated.
+    /// Names this removal, so that it is recognised when it is repeated.
     pub(super) name: &'a str,
     pub(super) tombstone: Duration,
     /// Whether the time of a parked one need not be up.
@@ -42,7 +42,7 @@ pub(super) struct Removal<'a> {
     pub(super) known_in: Option<Epoch>,
     /// The node that tells of the end; `None` where any node may that serves the hub.
     pub(super) teller: Option<&'a NodeId>,
-    /// What it tells; `None` where nobody is to be told.
+    /// The text that it tells; `None` where nobody is to be told.
     pub(super) tells: Option<&'a Bytes>,
 }
 
@@ -107,7 +107,7 @@ impl HubScripts {
     }
 }
 
-/// What `remove.lua` answered.
+/// Reads the answer of `remove.lua`.
 pub(super) fn removed(answer: Value) -> Result<Option<Removed>, BackplaneError> {
     let Ok([removed, user, state, left]) = <[Value; 4]>::try_from(items(answer)?) else {
         return Err(malformed("a removal of another length"));

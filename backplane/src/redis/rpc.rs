@@ -76,7 +76,7 @@ impl Rpc {
         if cancelled && !reply.cancelled {
             return; // it crossed the cancellation, which comes again
         }
-        // Who waited may have stopped.
+        // The caller may have stopped waiting.
         match waiting.remove(&reply.id) {
             Some(Waiting::Reply(wait)) => drop(wait.send(reply)),
             Some(Waiting::Cancelled(wait)) => drop(wait.send(())),
@@ -160,7 +160,7 @@ impl Inner {
         let unreachable = || BackplaneError::NodeUnreachable { node: node.clone() };
         let repeating = async {
             loop {
-                // What was lost is repeated here, and recognised there.
+                // A lost request is repeated here, and recognised there.
                 let heard = match self.send(node, body(), Repeat::Safe).await {
                     Ok(0) if unheard == Unheard::GiveUp => return unreachable(),
                     Ok(listeners) => listeners > 0,

@@ -132,7 +132,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever a server goes through, its names are told apart exactly where it may have forgotten something, and
+        /// A server's names, after any events, are told apart exactly where it may have forgotten something, and
         /// the newest of them stands for all that came before in its run.
         #[test]
         fn names_change_exactly_with_what_may_be_forgotten(steps in proptest::collection::vec(0..4_u8, 1..40)) {

@@ -102,14 +102,14 @@ impl Sentinels {
     }
 }
 
-/// What one sentinel says.
+/// One sentinel's answer.
 struct Named {
     master: Address,
     /// The number of the newest failover that it knows of.
     failover: u64,
 }
 
-/// What some of them say alike.
+/// An answer that some of them share.
 struct Vote {
     master: Address,
     failover: u64,

@@ -30,7 +30,7 @@ const REMEMBERED: usize = 262_144;
 /// Why a reply does not come again.
 const NOT_KEPT: &str = "the request was served, and its reply is not kept any more";
 
-/// What names a request: the asking node and its number.
+/// Names a request: the asking node and its number.
 type Key = (Arc<str>, u64);
 
 /// The requests that this node serves and has served.
@@ -69,7 +69,7 @@ struct Done {
     heard: bool,
 }
 
-/// What to do about a request that has come.
+/// The way to treat a request that has come.
 enum Arrival {
     /// Serve it, until this is cancelled.
     New(CancellationToken),

@@ -18,7 +18,7 @@ const LIFE: Duration = Duration::from_secs(60);
 /// Most topics that are told apart. With more of them, everybody is told: each connection receives [`Topic::All`].
 const MOST: usize = 1_000;
 
-/// What is to be told.
+/// Topics that are to be told of a loss.
 #[derive(Default)]
 pub(super) struct Split {
     pub(super) topics: Mutex<Vec<Topic>>,

@@ -32,7 +32,7 @@ struct Candidate {
     /// How often its groups changed.
     changes: u64,
     groups: Vec<GroupName>,
-    /// Who owned it before this node seized it.
+    /// The node that owned it before this node seized it.
     former: String,
 }
 

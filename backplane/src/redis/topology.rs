@@ -139,7 +139,7 @@ impl Topology {
         self.map.subscribe()
     }
 
-    /// What operators should change at the masters, in sentences.
+    /// Warnings for operators about the masters, in sentences.
     pub(super) fn warnings(&self) -> Vec<String> {
         let map = self.current();
         let warnings = map.shards.iter().map(|shard| shard.pool.master.warnings());

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use crate::answers::Cutter;
 use crate::support::RedisServer;
 
-/// What hub code of several nodes was told, as a gateway tells it.
+/// Records the ends that hub code of several nodes was told, as a gateway tells them.
 type Told = Arc<Mutex<BTreeMap<String, Vec<Bytes>>>>;
 
 struct Teller {

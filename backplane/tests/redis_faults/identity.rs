@@ -1,5 +1,5 @@
-//! What a living server goes through without forgetting anything, which nobody must hear of; and by what it may have forgotten
-//! something, which everybody is told of, once.
+//! Events of a living server by which it forgets nothing: nobody must hear of them. And events by which it may have forgotten
+//! something: everybody is told of them, once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -92,7 +92,7 @@ impl Scene {
         gaps.collect()
     }
 
-    /// Whatever connection to the server is asked, the epoch is the one that it was at first, and nobody heard of a gap.
+    /// On each connection to the server, the epoch is the one that it was at first, and nobody heard of a gap.
     async fn is_as_it_was(&self) {
         for member in &self.members {
             for _ in 0..4 {

@@ -1,4 +1,4 @@
-//! What an operator asks of the server, and is told of it.
+//! Settings that an operator chooses, and warnings about the server.
 
 use std::sync::Arc;
 

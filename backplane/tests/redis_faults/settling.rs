@@ -1,4 +1,4 @@
-//! What the directory says after the server has forgotten everything, and before nodes have registered again.
+//! The directory's answers after the server has forgotten everything, and before nodes have registered again.
 
 use hubcast_backplane::conformance::{eventually, listing, open, record};
 use hubcast_backplane::{BackplaneError, Claim, ConnectionRecord};

@@ -104,7 +104,7 @@ impl Watched {
             .await
             .unwrap()
             .epoch;
-        // What was published meanwhile may be told to be lost besides.
+        // Messages that were published meanwhile may be told to be lost besides.
         let mut gaps = self.gaps();
         gaps.retain(|gap| matches!(gap, Gap::NewEpoch(_)));
         assert_eq!(gaps, [Gap::NewEpoch(epoch)]);

@@ -315,7 +315,7 @@ impl Asked {
         persist(end, || self.removed(token).boxed()).await
     }
 
-    /// What a request is answered whose owner is dead, as soon as the directory knows.
+    /// The answer to a request for a connection whose owner is dead, as soon as the directory knows.
     async fn removed(&self, token: &ConnectionToken) -> Result<Answer, Missed> {
         match self.find(token, Wanted::Existing).await? {
             Found::Elsewhere(_) => Err(Missed::Unsure),

@@ -162,7 +162,7 @@ impl HubRuntime {
         &self.shared
     }
 
-    /// What the directory has of a connection. While it can't be trusted, it is asked again, for a bounded time.
+    /// The directory's entry of a connection. While it can't be trusted, it is asked again, for a bounded time.
     pub(crate) async fn look_up(&self, connection: &ConnectionId) -> Result<Option<Listing>, BackplaneError> {
         let until = Instant::now() + UNSETTLED.0;
         loop {

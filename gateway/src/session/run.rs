@@ -225,7 +225,7 @@ impl<'a> Conversation<'a> {
         CloseReason::LogLost("a message could not be noted in the backplane")
     }
 
-    /// Whoever goes on must know what was applied: items of uploads, too, whose calls go on here.
+    /// A node that goes on with the session must know which messages were applied: items of uploads, too, whose calls go on here.
     async fn note_all(&mut self) {
         if let Some(call) = self.unsure.take() {
             self.invocations.interrupt(self.session, call);

@@ -50,7 +50,7 @@ pub(crate) struct Metrics {
     pub(crate) publish_seconds: Histogram,
     /// Whether the backplane is reachable: 1 or 0.
     pub(crate) backplane_up: Gauge,
-    /// What an operator should change at the backplane. Set before [`encode`](Self::encode).
+    /// Warnings for operators about the backplane. Set before [`encode`](Self::encode).
     pub(crate) backplane_warnings: Gauge,
     /// Times that the log could not prove that nothing is missing.
     pub(crate) log_gaps: Counter,

@@ -147,7 +147,7 @@ impl Ledger {
         let mut book = self.book();
         let fault = book.rows.len() - 1;
         let kind = book.kinds[fault];
-        // What was evicted may be missed as late as at the next resume.
+        // Evicted entries may be missed as late as at the next resume.
         let before = fault.checked_sub(1).map(|before| book.kinds[before]);
         let was_evicted = before == Some(Kind::Evict) && client.is_resumable();
         let is_explained = kind.justifies_reset_of(client) || was_evicted || why == CUT;

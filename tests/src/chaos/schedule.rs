@@ -112,7 +112,7 @@ impl Iterator for Endless {
     }
 }
 
-/// What is in the keys of scripts whose answers are swallowed: everything, connections' beginnings and ends, messages, signs
+/// Parts of the keys of scripts whose answers are swallowed: everything, connections' beginnings and ends, messages, signs
 /// of life.
 const SWALLOWED: [&str; 5] = ["", ":connection:", ":closed:", ":stream:", "{*}"];
 /// Policies of managed services.

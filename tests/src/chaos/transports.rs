@@ -16,7 +16,7 @@ use crate::http::{Body, Connection, Lines, Request};
 /// An open connection.
 pub(crate) enum Channel {
     WebSocket(Box<Link>),
-    /// What comes by polls or by an event stream; what goes is posted.
+    /// Messages come by polls or by an event stream; the client's own are posted.
     Http {
         posts: Posts,
         incoming: mpsc::Receiver<Result<String, String>>,

@@ -63,7 +63,7 @@ impl Redis {
 
     /// Starts a replica of this server, and waits until it has all of it. To detach it, drop it.
     pub async fn attach_replica(&self) -> Self {
-        // What it is to do for itself when it is promoted.
+        // Settings of its own, for when it is promoted.
         let replica = Self::start_with(self.setup.clone().set("repl-diskless-sync-delay", 0)).await;
         self.does(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"])
             .await;

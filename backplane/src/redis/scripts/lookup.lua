@@ -1,4 +1,4 @@
--- What the directory has of a connection.
+-- Reads the directory's entry of a connection.
 -- KEYS: 1 log, 2 connection, 3 tombstone
 -- Returns owner, version, user and state; nothing where the connection was closed; where nothing is known of it, the log's
 -- epoch and its age in milliseconds.
