@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use redis::Value;
 use tokio::sync::oneshot;
@@ -11,7 +12,6 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::backoff::Backoff;
 use super::hub::Hub;
 use super::inner::Inner;
 use super::link::decode;
@@ -124,20 +124,12 @@ impl Departures {
 impl Inner {
     /// Tells the server of a hub's departures until closing.
     pub(super) async fn run_departures(self: Arc<Self>, hub: Arc<Hub>) {
-        loop {
-            let departing = async {
-                hub.departing.notified().await;
-                let mut backoff = Backoff::new();
-                while let Err(error) = self.tell_departures(&hub).await {
-                    debug!(hub = %hub.name, %error, "departures still have to wait");
-                    backoff.wait().await;
-                }
-            };
-            tokio::select! {
-                () = self.closing.cancelled() => return,
-                () = departing => {}
-            }
-        }
+        self.whenever(
+            &hub.departing,
+            "the server can't be told of departures yet",
+            || self.tell_departures(&hub).boxed(),
+        )
+        .await;
     }
 
     /// Has a connection told of that is not here any more.

@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use redis::Value;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info};
 
-use super::backoff::Backoff;
 use super::commands::Repeat;
 use super::hub::Hub;
 use super::inner::Inner;
@@ -239,20 +239,10 @@ impl Inner {
     }
 
     pub(super) async fn run_tellings(self: Arc<Self>, hub: Arc<Hub>) {
-        loop {
-            let telling = async {
-                hub.tellings.notified().await;
-                let mut backoff = Backoff::new();
-                while let Err(error) = self.forget_told(&hub).await {
-                    debug!(hub = %hub.name, %error, "ends that were told stay noted for now");
-                    backoff.wait().await;
-                }
-            };
-            tokio::select! {
-                () = self.closing.cancelled() => return,
-                () = telling => {}
-            }
-        }
+        self.whenever(&hub.tellings, "notes of ends can't be taken away yet", || {
+            self.forget_told(&hub).boxed()
+        })
+        .await;
     }
 
     pub(super) async fn forget_told(&self, hub: &Hub) -> Result<(), BackplaneError> {

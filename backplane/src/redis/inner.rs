@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Mutex as AsyncMutex, Notify, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::debug;
 
+use super::backoff::Backoff;
 use super::commands::Commands;
 use super::hub::Hub;
 use super::interest::Subject;
@@ -133,6 +136,29 @@ impl Inner {
             }
         }
         Ok(interested)
+    }
+
+    /// Does something at each notification, again and again until it succeeds, until closing.
+    pub(super) async fn whenever<'a>(
+        &self,
+        news: &Notify,
+        failed: &'static str,
+        work: impl Fn() -> BoxFuture<'a, Result<(), BackplaneError>> + Send,
+    ) {
+        let working = async {
+            loop {
+                news.notified().await;
+                let mut backoff = Backoff::new();
+                while let Err(error) = work().await {
+                    debug!(%error, failed);
+                    backoff.wait().await;
+                }
+            }
+        };
+        tokio::select! {
+            () = self.closing.cancelled() => {}
+            () = working => {}
+        }
     }
 
     /// Waits until the deadline (`None`) or closing (an error).

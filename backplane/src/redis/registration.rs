@@ -162,9 +162,8 @@ impl Inner {
         if hub.registered().as_ref() == Some(&epoch) || self.nodes.is_barred() {
             return Ok(());
         }
-        hub.set_behind(); // the lane is to hear of it also where nothing is published
         let begun = Instant::now();
-        hub.set_behind(); // the lane may not have heard of the epoch: nothing need be pushed in it
+        hub.set_behind(); // the lane is to hear of the epoch also where nothing is published
         self.note_options(hub).await?;
         let queue = {
             let _gate = hub.gate.write().await; // no claim is under way

@@ -41,7 +41,8 @@ local hub
 local bounds = {topic = 0, hub = 0}
 
 -- The log's state that a batch works with, beside run and epoch: the last offset; when the epoch began; how many bytes were
--- ever appended; the present slice, the offset before it, and when and at how many bytes it ends; the first slice that is kept, and the first that is not swept.
+-- ever appended; the present slice, the offset before it, and when and at how many bytes it ends; the first slice that is
+-- kept, and the first that is not swept.
 local FIELDS = {'offset', 'began', 'bytes', 'slice', 'slice_from', 'slice_ends', 'slice_full', 'kept', 'swept'}
 
 -- Reads the log's state once for each call, and one more field of it. A log that is new begins its first epoch. One of
