@@ -166,6 +166,17 @@ async fn cut_subscriptions(server: &RedisServer, scene: &mut Scene) {
     assert_eq!(subscriptions(server).await, anew, "they are kept");
 }
 
+/// Connections of all kinds that are younger than the others agree with those, and nobody hears of anything.
+async fn goes_on_with_younger_connections(server: &RedisServer, scene: &mut Scene) {
+    scene.exchange().await;
+    cut_one_link(server).await;
+    scene.exchange().await;
+    cut_subscriptions(server, scene).await;
+    scene.add_node(server).await;
+    scene.exchange().await;
+    scene.is_as_it_was().await;
+}
+
 /// Numbers of the connections that are subscribed.
 async fn subscriptions(server: &RedisServer) -> BTreeSet<String> {
     let list: String = redis::cmd("CLIENT")
@@ -189,13 +200,7 @@ async fn the_first_replica_may_come_and_links_that_are_younger_agree_with_older_
     let replica = RedisServer::start_with(&["--repl-diskless-sync-delay 0"]).await;
     replica.follow(&server).await;
     assert_ne!(replication_id(&server).await, before, "the server took a new id");
-    scene.exchange().await;
-    cut_one_link(&server).await;
-    scene.exchange().await;
-    cut_subscriptions(&server, &mut scene).await;
-    scene.add_node(&server).await;
-    scene.exchange().await;
-    scene.is_as_it_was().await;
+    goes_on_with_younger_connections(&server, &mut scene).await;
 }
 
 #[tokio::test]
@@ -210,13 +215,7 @@ async fn the_last_replica_may_be_gone_for_long() {
         (replication_id(&server).await != before).then_some(())
     })
     .await;
-    scene.exchange().await;
-    cut_one_link(&server).await;
-    scene.exchange().await;
-    cut_subscriptions(&server, &mut scene).await;
-    scene.add_node(&server).await;
-    scene.exchange().await;
-    scene.is_as_it_was().await;
+    goes_on_with_younger_connections(&server, &mut scene).await;
 }
 
 #[tokio::test]
@@ -232,13 +231,7 @@ async fn a_server_may_forget_its_promotion_and_links_that_name_it_agree_with_you
         (!knows().await).then_some(())
     })
     .await;
-    scene.exchange().await;
-    cut_one_link(&server).await;
-    scene.exchange().await;
-    cut_subscriptions(&server, &mut scene).await;
-    scene.add_node(&server).await;
-    scene.exchange().await;
-    scene.is_as_it_was().await;
+    goes_on_with_younger_connections(&server, &mut scene).await;
     // The log of a new hub names no promotion, and some links still do.
     let nodes: Vec<_> = scene
         .members

@@ -165,7 +165,7 @@ impl Asked {
             if let Claimant::User(user) = &claimant
                 && session.connection().user() != user.as_ref()
             {
-                return Err(Refusal::from(reply::answer(owned::other_user())).into());
+                return Err(reply::answer(owned::other_user()).into());
             }
             if let Some(session) = self.resumed_here(session).await? {
                 return Ok(Some(session));
@@ -173,7 +173,7 @@ impl Asked {
         }
         let restoring = restore(Arc::clone(&self.hub), id.clone(), claimant);
         let Ok(restored) = self.hub.shared().tasks().spawn(restoring).await else {
-            return Err(Refusal::from(StatusCode::INTERNAL_SERVER_ERROR).into());
+            return Err(StatusCode::INTERNAL_SERVER_ERROR.into());
         };
         let restored = match restored {
             Err(BackplaneError::Unsettled) if is_fresh => Restored::Absent,
@@ -187,11 +187,9 @@ impl Asked {
                 expiry::watch(&session);
                 Ok(Some(session))
             }
-            Restored::OtherUser => Err(Refusal::from(reply::answer(owned::other_user())).into()),
-            Restored::Unknown => {
-                Err(Refusal::from(self.unknown("it has ended, or can't be continued exactly")).into())
-            }
-            Restored::Busy => Err(Refusal::from(StatusCode::CONFLICT).into()),
+            Restored::OtherUser => Err(reply::answer(owned::other_user()).into()),
+            Restored::Unknown => Err(self.unknown("it has ended, or can't be continued exactly").into()),
+            Restored::Busy => Err(StatusCode::CONFLICT.into()),
             Restored::Absent => Ok(None),
         }
     }
@@ -199,7 +197,7 @@ impl Asked {
     /// A session of this node whose client comes back. `None` when it is no longer this node's.
     async fn resumed_here(&self, session: Arc<Session>) -> Result<Option<Arc<Session>>, Missed> {
         let Some(version) = session.version() else {
-            return Err(Refusal::from(StatusCode::CONFLICT).into());
+            return Err(StatusCode::CONFLICT.into());
         };
         let backplane = self.hub.shared().backplane();
         let listing = backplane.look_up(self.hub.name(), session.id()).await?;
@@ -214,7 +212,7 @@ impl Asked {
             return Ok(Some(session));
         }
         if !session.has_moved() {
-            return Err(Refusal::from(self.unknown("its session is ending")).into()); // it is saying goodbye, and must not come back
+            return Err(self.unknown("its session is ending").into()); // it is saying goodbye, and must not come back
         }
         session.ended().await;
         Ok(None)
@@ -319,7 +317,7 @@ impl Asked {
     async fn removed(&self, token: &ConnectionToken) -> Result<Answer, Missed> {
         match self.find(token, Wanted::Existing).await? {
             Found::Elsewhere(_) => Err(Missed::Unsure),
-            Found::Here(_) | Found::New(_) => Err(Missed::Refused(reply::unavailable().into())),
+            Found::Here(_) | Found::New(_) => Err(reply::unavailable().into()),
         }
     }
 

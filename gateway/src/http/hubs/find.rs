@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use axum::response::Response;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hubcast_backplane::{BackplaneError, Claim, ConnectionId, ConnectionRecord, NodeId};
@@ -43,6 +44,18 @@ impl From<Refusal> for Missed {
     }
 }
 
+impl From<Response> for Missed {
+    fn from(response: Response) -> Self {
+        Self::Refused(response.into())
+    }
+}
+
+impl From<StatusCode> for Missed {
+    fn from(status: StatusCode) -> Self {
+        Self::Refused(status.into())
+    }
+}
+
 impl From<BackplaneError> for Missed {
     fn from(error: BackplaneError) -> Self {
         if error.is_transient() {
@@ -51,7 +64,7 @@ impl From<BackplaneError> for Missed {
         }
         tracing::error!(%error, "a request could not be served");
         let answer = Answer::refused(500, "The request could not be served");
-        Self::Refused(reply::answer(answer).into())
+        reply::answer(answer).into()
     }
 }
 
@@ -167,7 +180,7 @@ impl Asked {
             Found::Elsewhere(owner) => match self.forward(&owner, &token.id).attach(transport).await {
                 // Its owner may have given it up, with what came in before: it is not asked for anew.
                 Err(BackplaneError::Timeout { .. }) => {
-                    return Err(Missed::Refused(reply::unavailable().into()));
+                    return Err(reply::unavailable().into());
                 }
                 answer => Ok(answer?),
             },
@@ -203,16 +216,15 @@ impl Asked {
         let owner = match (self.let_in(wanted), wanted) {
             (_, Wanted::Existing) => match self.owner(&token.id).await? {
                 Some(owner) => owner,
-                None => return Err(Refusal::from(self.unknown("nobody owns it")).into()),
+                None => return Err(self.unknown("nobody owns it").into()),
             },
             (Ok(seat), _) => match self.claim(token, wanted, seat).await? {
                 Ok(newcomer) => return Ok(Found::New(Box::new(newcomer))),
                 Err(Claim::Owned(owner)) => owner,
                 Err(_) => {
-                    return Err(Refusal::from(
-                        self.unknown("it was closed, or waits for a node to take it over"),
-                    )
-                    .into());
+                    return Err(self
+                        .unknown("it was closed, or waits for a node to take it over")
+                        .into());
                 }
             },
             // What needs no place here is served, wherever the connection is.
@@ -231,7 +243,7 @@ impl Asked {
         }
         match self.hub.find_settled(&token.id).await {
             Some(session) => Ok(self.found_here(session)?),
-            None => Err(Refusal::from(self.unknown("its owner does not have it any more")).into()),
+            None => Err(self.unknown("its owner does not have it any more").into()),
         }
     }
 
@@ -310,7 +322,7 @@ impl Asked {
                 }
                 Ok(outcome?)
             }
-            Err(_) => Err(Refusal::from(StatusCode::INTERNAL_SERVER_ERROR).into()),
+            Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR.into()),
         }
     }
 }
