@@ -20,6 +20,7 @@ use super::script::{Invocation, Name};
 use super::writer::Patience;
 use crate::backplane::End;
 use crate::error::BackplaneError;
+use crate::position::Epoch;
 use crate::topic::ConnectionId;
 
 /// Connections that are told of in one round trip.
@@ -35,8 +36,8 @@ pub(super) enum Departure {
         end: End,
         /// Names this removal, so that it is recognised when it is repeated.
         name: String,
-        /// Whether the server is known to have had it.
-        known: bool,
+        /// The epoch in which the server knew it when it departed, as far as this node can tell.
+        known_in: Option<Epoch>,
     },
 }
 
@@ -56,9 +57,9 @@ struct Waiting {
 }
 
 impl Departure {
-    pub(super) fn remove(end: End, known: bool) -> Self {
+    pub(super) fn remove(end: End, known_in: Option<Epoch>) -> Self {
         let name = Uuid::new_v4().simple().to_string();
-        Self::Remove { end, name, known }
+        Self::Remove { end, name, known_in }
     }
 }
 
@@ -199,13 +200,13 @@ impl Inner {
                 hub.scripts.own(Name::Release, keys, id)
             }
             Departure::Park => hub.scripts.park_call(&self.options.node, id, None, None),
-            Departure::Remove { end, name, known } => hub.scripts.remove_call(
+            Departure::Remove { end, name, known_in } => hub.scripts.remove_call(
                 id,
                 &Removal {
                     owner: Some(&self.options.node),
                     name,
                     tombstone: end.tombstone,
-                    known_in: known.then(|| hub.registered()).flatten(),
+                    known_in: known_in.clone(),
                     teller: Some(&self.options.node),
                     tells: end.tells.as_ref(),
                     ..Removal::default()

@@ -174,7 +174,7 @@ impl Inner {
             if was_here && !matches!(error, BackplaneError::NotOwner { .. }) {
                 // The server may have carried it out; nobody was told the id, so it may be closed for good.
                 let end = End::untold(Duration::from_secs(60));
-                drop(self.depart(&hub, id.clone(), Departure::remove(end, false)));
+                drop(self.depart(&hub, id.clone(), Departure::remove(end, None)));
             }
         }
         hub.claimed.notify_waiters();
@@ -260,7 +260,7 @@ impl Inner {
         id: ConnectionId,
     ) -> Result<(), BackplaneError> {
         let begun = Instant::now();
-        let Some(told) = self.give_up(&hub, &id, Departure::Release) else {
+        let Some(told) = self.give_up(&hub, &id, |_| Departure::Release) else {
             return Err(BackplaneError::NotOwner { connection: id });
         };
         match self.until(self.deadline(), told).await? {
@@ -280,7 +280,7 @@ impl Inner {
         end: End,
     ) -> Result<bool, BackplaneError> {
         let noted = hub.scripts.options.tells_ends && end.tells.is_some();
-        let Some(told) = self.give_up(&hub, &id, Departure::remove(end, true)) else {
+        let Some(told) = self.give_up(&hub, &id, |known_in| Departure::remove(end, known_in)) else {
             return Ok(false);
         };
         let told = tokio::select! {
@@ -297,14 +297,16 @@ impl Inner {
         &self,
         hub: &Hub,
         id: &ConnectionId,
-        what: Departure,
+        what: impl FnOnce(Option<Epoch>) -> Departure,
     ) -> Option<oneshot::Receiver<Result<bool, BackplaneError>>> {
         let told = {
             let mut local = hub.local.lock();
+            // From here on it is not registered again, in whatever epoch the server is told.
+            let known_in = local.known_in(id);
             if !local.remove_owned(id) {
                 return None;
             }
-            local.departures.insert(id.clone(), what)
+            local.departures.insert(id.clone(), what(known_in))
         };
         hub.departing.notify_one();
         Some(told)

@@ -38,7 +38,7 @@ pub(super) struct Hub {
     /// Held while it is told again.
     pub(super) renewing: AsyncMutex<()>,
     /// The epoch in which everything of this node is registered.
-    registered: Mutex<Option<Epoch>>,
+    registered: Mutex<Epoch>,
     /// Connections have departed.
     pub(super) departing: Notify,
     pub(super) ends: Mutex<Ends>,
@@ -64,14 +64,14 @@ impl Hub {
         let hub = Self {
             name,
             scripts,
-            local: Mutex::default(),
+            local: Mutex::new(Local::new(extent.epoch.clone())),
             gate: RwLock::new(()),
             waiters: Waiters::new(extent.epoch.clone(), extent.last),
             first_epoch: extent.epoch.clone(),
             claimed: Notify::new(),
             tend: Notify::new(),
             renewing: AsyncMutex::default(),
-            registered: Mutex::new(Some(extent.epoch.clone())),
+            registered: Mutex::new(extent.epoch.clone()),
             departing: Notify::new(),
             ends: Mutex::default(),
             tellings: Notify::new(),
@@ -84,13 +84,13 @@ impl Hub {
         (Arc::new(hub), pushes)
     }
 
-    /// The epoch in which everything of this node is registered, if it ever was.
-    pub(super) fn registered(&self) -> Option<Epoch> {
+    /// The epoch in which everything of this node is registered.
+    pub(super) fn registered(&self) -> Epoch {
         self.registered.lock().clone()
     }
 
     pub(super) fn set_registered(&self, epoch: &Epoch) {
-        *self.registered.lock() = Some(epoch.clone());
+        *self.registered.lock() = epoch.clone();
     }
 
     /// Notes that the lane read the log, and handed on what it had missed.

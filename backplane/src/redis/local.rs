@@ -10,7 +10,6 @@ use crate::sessions::Version;
 use crate::topic::{ConnectionId, GroupName, Topic, UserId};
 
 /// One hub's connections and interest on this node.
-#[derive(Default)]
 pub(super) struct Local {
     connections: HashMap<ConnectionId, Connection>,
     pub(super) interests: Interests,
@@ -18,7 +17,7 @@ pub(super) struct Local {
     pub(super) departures: Departures,
     /// Connections that are to be registered in the epoch.
     unregistered: HashSet<ConnectionId>,
-    registering: Option<Epoch>,
+    registering: Epoch,
 }
 
 #[derive(Default)]
@@ -65,6 +64,17 @@ pub(super) enum Seen {
 }
 
 impl Local {
+    /// Of a hub whose log is in this epoch.
+    pub(super) fn new(epoch: Epoch) -> Self {
+        Self {
+            connections: HashMap::new(),
+            interests: Interests::default(),
+            departures: Departures::default(),
+            unregistered: HashSet::new(),
+            registering: epoch,
+        }
+    }
+
     /// Takes a connection in; `false` where it is here already.
     pub(super) fn insert(&mut self, connection: &ConnectionRecord) -> bool {
         if self.connections.contains_key(&connection.id) {
@@ -260,8 +270,8 @@ impl Local {
 
     /// Begins to register in an epoch, or goes on. Returns the connections that are not registered yet.
     pub(super) fn begin_registration(&mut self, epoch: &Epoch) -> Vec<ConnectionId> {
-        if self.registering.as_ref() != Some(epoch) {
-            self.registering = Some(epoch.clone());
+        if self.registering != *epoch {
+            self.registering = epoch.clone();
             let owned = self.connections.iter().filter(|(_, connection)| connection.owned);
             self.unregistered = owned.map(|(id, _)| id.clone()).collect();
         }
@@ -270,6 +280,12 @@ impl Local {
 
     pub(super) fn awaits_registration(&self, id: &ConnectionId) -> bool {
         self.unregistered.contains(id)
+    }
+
+    /// The epoch in which the server knows a connection that this node owns, as far as this node can tell; nothing where it is
+    /// to be told of it again.
+    pub(super) fn known_in(&self, id: &ConnectionId) -> Option<Epoch> {
+        (!self.awaits_registration(id)).then(|| self.registering.clone())
     }
 
     pub(super) fn end_registration(&mut self, id: &ConnectionId) {

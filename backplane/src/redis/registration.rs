@@ -159,7 +159,7 @@ impl Inner {
     async fn renew(&self, hub: &Hub) -> Result<(), BackplaneError> {
         let _turn = hub.renewing.lock().await;
         let epoch = hub.scripts.extent(&self.commands).await?.epoch;
-        if hub.registered().as_ref() == Some(&epoch) || self.nodes.is_barred() {
+        if hub.registered() == epoch || self.nodes.is_barred() {
             return Ok(());
         }
         let begun = Instant::now();

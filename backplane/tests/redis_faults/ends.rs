@@ -328,3 +328,31 @@ async fn a_connection_in_many_groups_comes_and_goes_whole() {
     });
     assert_eq!(left, None);
 }
+
+/// The server knows nothing of them by then, and the node registers what it has left at the same time.
+#[tokio::test]
+async fn ends_of_connections_that_the_server_has_forgotten_are_told() {
+    let server = RedisServer::start().await;
+    let told = Told::default();
+    let node = survivor(&server, "a", &told).await;
+    let members = open(std::slice::from_ref(&node), telling()).await;
+    let mut ids = Vec::new();
+    for _ in 0..2_000 {
+        ids.push(members[0].connect(None).await);
+    }
+    server.command("FLUSHALL").await;
+    let ends = ids
+        .iter()
+        .map(|id| end_and_tell(node.as_ref(), &members[0].hub, id, &told));
+    join_all(ends).await;
+    nothing_is_noted(&server).await;
+    let told = told.lock();
+    let untold: Vec<_> = ids.iter().filter(|id| !told.contains_key(id.as_str())).collect();
+    assert!(
+        untold.is_empty(),
+        "{} of {} are not told",
+        untold.len(),
+        ids.len()
+    );
+    assert!(ids.iter().all(|id| told[id.as_str()].len() == 1));
+}

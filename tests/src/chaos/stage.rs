@@ -209,9 +209,10 @@ impl Stage {
         counts.join(", ")
     }
 
-    /// Writes the nodes' logs into a folder, for whoever looks into a finding.
+    /// Writes the nodes' logs and the record of hooks into a folder, for whoever looks into a finding.
     pub(crate) fn write_logs(&self, folder: &std::path::Path) -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
+        std::fs::copy(self.record(), folder.join(RECORD))?;
         for (number, node) in self.nodes.iter().chain([&self.control]).enumerate() {
             std::fs::write(folder.join(format!("node-{number}.log")), node.log())?;
         }
