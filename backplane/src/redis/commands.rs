@@ -52,6 +52,16 @@ pub(super) struct Failed {
     pub(super) why: Result<String, BackplaneError>,
 }
 
+impl Failed {
+    /// Trying again does not help.
+    pub(super) fn for_good(error: BackplaneError) -> Self {
+        Self {
+            sent: Sent::No,
+            why: Err(error),
+        }
+    }
+}
+
 /// Whether a server may have carried out what was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {

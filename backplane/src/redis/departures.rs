@@ -21,6 +21,7 @@ use super::writer::Patience;
 use crate::backplane::End;
 use crate::error::BackplaneError;
 use crate::position::Epoch;
+use crate::sessions::Version;
 use crate::topic::ConnectionId;
 
 /// Connections that are told of in one round trip.
@@ -36,9 +37,17 @@ pub(super) enum Departure {
         end: End,
         /// Names this removal, so that it is recognised when it is repeated.
         name: String,
-        /// The epoch in which the server knew it when it departed, as far as this node can tell.
-        known_in: Option<Epoch>,
+        known: Known,
     },
+}
+
+/// What this node knows of the server's entry of a connection that departs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    /// The epoch in which the server knew it, as far as this node can tell.
+    pub(super) epoch: Option<Epoch>,
+    /// The version in which this node owned it, where it knows that.
+    pub(super) version: Option<Version>,
 }
 
 /// Whether the connection was this node's until now.
@@ -57,9 +66,9 @@ struct Waiting {
 }
 
 impl Departure {
-    pub(super) fn remove(end: End, known_in: Option<Epoch>) -> Self {
+    pub(super) fn remove(end: End, known: Known) -> Self {
         let name = Uuid::new_v4().simple().to_string();
-        Self::Remove { end, name, known_in }
+        Self::Remove { end, name, known }
     }
 }
 
@@ -200,13 +209,14 @@ impl Inner {
                 hub.scripts.own(Name::Release, keys, id)
             }
             Departure::Park => hub.scripts.park_call(&self.options.node, id, None, None),
-            Departure::Remove { end, name, known_in } => hub.scripts.remove_call(
+            Departure::Remove { end, name, known } => hub.scripts.remove_call(
                 id,
                 &Removal {
                     owner: Some(&self.options.node),
                     name,
                     tombstone: end.tombstone,
-                    known_in: known_in.clone(),
+                    known_in: known.epoch.clone(),
+                    version: known.version,
                     teller: Some(&self.options.node),
                     tells: end.tells.as_ref(),
                     ..Removal::default()

@@ -8,6 +8,7 @@ use super::commands::{Commands, Repeat};
 use super::entry::Stored;
 use super::keys::HubKeys;
 use super::link::{decode, items, malformed};
+use super::publish::entry_arguments;
 use super::script::{Invocation, Name};
 use super::writer::{Patience, Writer};
 use crate::backplane::{ConnectionRecord, HubOptions};
@@ -154,7 +155,7 @@ impl HubScripts {
     }
 
     pub(super) async fn extent(&self, commands: &Commands) -> Result<Extent, BackplaneError> {
-        let call = Invocation::new(Name::Extent, vec![self.keys.log()]).number(self.tail_life_ms());
+        let call = Invocation::new(Name::Extent, vec![self.keys.log()]).number(self.options.tail_life_ms());
         let (epoch, start, last, forgotten): (String, _, _, _) =
             decode(commands.script(&call, Repeat::Safe).await?)?;
         Ok(Extent {
@@ -173,7 +174,7 @@ impl HubScripts {
     ) -> Result<(Offset, Vec<Option<Offset>>), BackplaneError> {
         let tails = topics.iter().map(|topic| self.keys.tail(&topic.key()));
         let keys = std::iter::once(self.keys.log()).chain(tails).collect();
-        let call = Invocation::new(Name::Tails, keys).number(self.tail_life_ms());
+        let call = Invocation::new(Name::Tails, keys).number(self.options.tail_life_ms());
         let mut answer = items(commands.script(&call, Repeat::Safe).await?)?.into_iter();
         let forgotten = decode(answer.next().unwrap_or(Value::Nil))?;
         let tails: Vec<Option<Offset>> = answer.map(decode).collect::<Result<_, _>>()?;
@@ -189,7 +190,7 @@ impl HubScripts {
         let call = Invocation::new(Name::Sweep, vec![self.keys.log()])
             .number(self.options.retention.as_millis().max(1))
             .number(SWEPT)
-            .number(self.tail_life_ms());
+            .number(self.options.tail_life_ms());
         decode(self.writer.carry_out(call, Patience::Short).await?)
     }
 
@@ -206,7 +207,7 @@ impl HubScripts {
         let call = Invocation::new(Name::Read, keys)
             .number(u128::from(after) + 1)
             .number(limit as u128)
-            .number(self.tail_life_ms());
+            .number(self.options.tail_life_ms());
         let answer = items(commands.script(&call, Repeat::Safe).await?)?;
         let Ok([epoch, last, forgotten, tail, entries]) = <[Value; 5]>::try_from(answer) else {
             return Err(malformed("a read of another length"));
@@ -250,7 +251,7 @@ impl HubScripts {
     }
 
     pub(super) fn log_keys(&self, topic: &str) -> Vec<String> {
-        vec![self.keys.log(), self.keys.stream(topic), self.keys.tail(topic)]
+        self.keys.of_log(topic)
     }
 
     pub(super) fn membership_arguments(
@@ -263,7 +264,8 @@ impl HubScripts {
         let call = call
             .arg(self.keys.lane_channel(&self.node))
             .arg(Topic::Connection(id.clone()).key());
-        self.entry_arguments(call, self.membership(id, change, topics, false), self.kept())
+        let entry = self.membership(id, change, topics, false);
+        entry_arguments(&self.options, call, entry, self.options.kept())
     }
 
     fn membership(&self, id: &ConnectionId, change: Change, topics: &[Topic], redundant: bool) -> Bytes {
@@ -278,23 +280,6 @@ impl HubScripts {
             body: Some(wire::entry::Body::Membership(membership)),
         };
         entry.encode_to_vec().into()
-    }
-
-    /// Most entries that are kept of a topic.
-    pub(super) fn kept(&self) -> u128 {
-        self.options.retention_messages.max(1) as u128
-    }
-
-    pub(super) fn entry_arguments(&self, call: Invocation, entry: Bytes, kept: u128) -> Invocation {
-        call.arg(entry)
-            .number(kept)
-            .number(self.options.retention.as_millis().max(1))
-            .number(self.tail_life_ms())
-    }
-
-    /// A topic's newest offset is remembered for an hour at least, so that late readers are refused for a reason.
-    pub(super) fn tail_life_ms(&self) -> u128 {
-        (self.options.retention.as_millis() * 4).max(3_600_000)
     }
 }
 
@@ -313,6 +298,11 @@ pub(super) fn group_names(names: &[String]) -> Vec<GroupName> {
 
 pub(super) fn user_text(user: Option<&UserId>) -> String {
     user.map(ToString::to_string).unwrap_or_default()
+}
+
+/// A version as an argument; nothing where the node does not know it.
+pub(super) fn version_text(version: Option<Version>) -> String {
+    version.map(|version| version.0.to_string()).unwrap_or_default()
 }
 
 pub(super) fn place(epoch: &str, offset: Offset) -> Place {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::departures::Departures;
+use super::departures::{Departures, Known};
 use super::interest::{Interests, Subject};
 use crate::backplane::ConnectionRecord;
 use crate::position::{Epoch, Offset};
@@ -50,6 +50,8 @@ struct Membership {
 pub(super) struct Registration {
     pub(super) id: ConnectionId,
     pub(super) user: Option<UserId>,
+    /// In which the node owns it, where it knows that.
+    pub(super) version: Option<Version>,
     pub(super) entered: bool,
     pub(super) groups: Vec<GroupName>,
 }
@@ -263,6 +265,7 @@ impl Local {
         Some(Registration {
             id: id.clone(),
             user: connection.user.clone(),
+            version: connection.version,
             entered: connection.entered.registered,
             groups: registered.map(|(group, _)| group.clone()).collect(),
         })
@@ -282,10 +285,14 @@ impl Local {
         self.unregistered.contains(id)
     }
 
-    /// The epoch in which the server knows a connection that this node owns, as far as this node can tell; nothing where it is
-    /// to be told of it again.
-    pub(super) fn known_in(&self, id: &ConnectionId) -> Option<Epoch> {
-        (!self.awaits_registration(id)).then(|| self.registering.clone())
+    /// What this node can tell of the server's entry of a connection that it owns. Where the server is to be told of it again, it
+    /// knows it in no epoch.
+    pub(super) fn known(&self, id: &ConnectionId) -> Known {
+        let connection = self.connections.get(id);
+        Known {
+            epoch: (!self.awaits_registration(id)).then(|| self.registering.clone()),
+            version: connection.and_then(|connection| connection.version),
+        }
     }
 
     pub(super) fn end_registration(&mut self, id: &ConnectionId) {

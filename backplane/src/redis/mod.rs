@@ -44,6 +44,7 @@ mod roster;
 mod rpc;
 mod run;
 mod script;
+mod sender;
 mod sentinel;
 mod serving;
 mod sessions;
@@ -81,7 +82,6 @@ use self::lane::Lane;
 use self::nodes::Nodes;
 pub use self::options::RedisOptions;
 use self::rpc::Rpc;
-use self::script::KeptBytes;
 use crate::backplane::{
     Backplane, Claim, ConnectionRecord, End, HubOptions, HubSink, LogRead, NodeService, Statistics, Status,
     Unheard,
@@ -184,10 +184,7 @@ impl RedisBackplane {
         let inner = &self.inner;
         let (keys, node) = (inner.keys.hub(&name), inner.options.node.clone());
         let writer = inner.writer(&name);
-        writer.keep(KeptBytes {
-            topic: options.retention_topic_bytes,
-            hub: options.retention_bytes,
-        });
+        writer.serve(&options);
         let scripts = HubScripts::new(keys, node, options, writer);
         let extent = scripts.extent(&inner.commands).await?;
         let (hub, pushes) = Hub::new(name.clone(), scripts, &extent, inner.options.lane_capacity);

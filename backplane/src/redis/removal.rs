@@ -9,14 +9,14 @@ use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::backoff::Backoff;
-use super::hub_scripts::HubScripts;
+use super::hub_scripts::{HubScripts, version_text};
 use super::inner::Inner;
 use super::link::{decode, items, malformed};
 use super::script::{Invocation, Name};
 use super::writer::Patience;
 use crate::error::BackplaneError;
 use crate::position::Epoch;
-use crate::sessions::State;
+use crate::sessions::{State, Version};
 use crate::topic::{ConnectionId, NodeId, Topic, UserId};
 
 /// Groups that a connection is taken out of in one step: a few milliseconds where each is told.
@@ -40,6 +40,8 @@ pub(super) struct Removal<'a> {
     pub(super) early: bool,
     /// The epoch in which the server knows the owner's connections: what is missing was removed, not forgotten.
     pub(super) known_in: Option<Epoch>,
+    /// The version in which the owner has it, where that is known.
+    pub(super) version: Option<Version>,
     /// The node that tells of the end; `None` where any node may that serves the hub.
     pub(super) teller: Option<&'a NodeId>,
     /// The text that it tells; `None` where nobody is to be told.
@@ -89,6 +91,7 @@ impl HubScripts {
             .arg(flag(tells.is_some()))
             .arg(name(removal.teller))
             .arg(tells.cloned().unwrap_or_default())
+            .arg(version_text(removal.version))
     }
 
     fn unlist_call(&self, id: &ConnectionId) -> Invocation {

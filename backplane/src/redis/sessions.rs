@@ -17,6 +17,7 @@ use super::hub::Hub;
 use super::hub_scripts::{HubScripts, place};
 use super::inner::Inner;
 use super::link::{decode, malformed};
+use super::publish::entry_arguments;
 use super::script::{Invocation, Name};
 use super::writer::Patience;
 use crate::backplane::{ConnectionRecord, LogRead};
@@ -83,7 +84,7 @@ impl HubScripts {
             .arg(if last { "1" } else { "0" })
             .arg(self.keys.lane_prefix())
             .arg(topic);
-        self.entry_arguments(script, entry, self.kept())
+        entry_arguments(&self.options, script, entry, self.options.kept())
     }
 
     fn settle_call(&self, id: &ConnectionId, call: Call<'_>) -> Invocation {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
-use hubcast_backplane::conformance::{Member, Recorder, Witness, eventually, group, open, record};
+use hubcast_backplane::conformance::{Member, Recorder, Witness, eventually, group, open, owner, record};
 use hubcast_backplane::redis::RedisBackplane;
 use hubcast_backplane::{
     Backplane, ConnectionId, ConnectionRecord, End, HubName, HubOptions, Members, NodeService, Topic,
@@ -355,4 +355,71 @@ async fn ends_of_connections_that_the_server_has_forgotten_are_told() {
         ids.len()
     );
     assert!(ids.iter().all(|id| told[id.as_str()].len() == 1));
+}
+
+/// How many connections the directory has.
+async fn listed(member: &Member) -> Option<u64> {
+    let census = member.node.census(&member.hub).await.ok()?;
+    let owned: u64 = census.nodes.iter().map(|(_, count)| count).sum();
+    Some(owned + census.parked)
+}
+
+/// A copy of the server's data is restored that is older than moves and ends of connections. Who took a connection over last
+/// owns it and tells of its end; what had ended before is not listed and not told again.
+#[tokio::test]
+async fn connections_that_moved_or_ended_after_a_restored_copy_are_told_once() {
+    let mut server = RedisServer::start().await;
+    let told = Told::default();
+    let nodes = [
+        survivor(&server, "former", &told).await,
+        survivor(&server, "present", &told).await,
+    ];
+    let members = open(&nodes, telling()).await;
+    let [former, present] = [&members[0], &members[1]];
+    let mut ids = Vec::new();
+    for number in 0..60 {
+        let (connection, _) = former.connect_resumable(Some("u")).await;
+        for name in 0..number % 12 {
+            former.join(&connection.id, &format!("g{name}")).await;
+        }
+        ids.push(connection.id);
+    }
+    server.command("SAVE").await;
+    let (moved, ended) = ids.split_at(40);
+    for id in moved {
+        present.take_over(id).await;
+    }
+    for id in ended {
+        end_and_tell(nodes[0].as_ref(), &former.hub, id, &told).await;
+    }
+    nothing_is_noted(&server).await;
+    server.kill().await;
+    assert!(server.restart().await);
+    let (at_once, later) = moved.split_at(20);
+    let ends = at_once
+        .iter()
+        .map(|id| end_and_tell(nodes[1].as_ref(), &present.hub, id, &told));
+    join_all(ends).await;
+    eventually("the directory has only what the nodes have", async || {
+        (listed(present).await? == later.len() as u64).then_some(())
+    })
+    .await;
+    for id in later {
+        assert_eq!(owner(former, id).await, Some(nodes[1].node().clone()));
+        end_and_tell(nodes[1].as_ref(), &present.hub, id, &told).await;
+    }
+    nothing_is_noted(&server).await;
+    assert_eq!(listed(present).await, Some(0));
+    assert_eq!(present.node.census(&present.hub).await.unwrap().groups, 0);
+    let told = told.lock();
+    let wrong: Vec<_> = ids
+        .iter()
+        .map(|id| told.get(id.as_str()).map_or(0, Vec::len))
+        .enumerate()
+        .filter(|(_, times)| *times != 1)
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "connections and how often they were told: {wrong:?}"
+    );
 }

@@ -52,7 +52,7 @@ async fn live(members: &[Member], connection: &ConnectionRecord, other: &Connect
             .is_ok(),
     );
     let entered = node.enter(hub, connection, true).await.unwrap();
-    told.note((entered.position.offset, entered.version, &entered.groups));
+    told.note((entered.position.offset, &entered.groups));
     told.note(node.claim(hub, other).await.unwrap());
     told.note(node.release(hub, &other.id).await.is_ok());
     told.note(cut.join(id, "g").await);
@@ -107,7 +107,7 @@ async fn live(members: &[Member], connection: &ConnectionRecord, other: &Connect
         panic!("it is parked");
     };
     told.note((
-        taken.version,
+        taken.version.0 - entered.version.0, // versions begin anywhere
         taken.position.offset,
         &taken.groups,
         taken.checkpoint.sequence,

@@ -22,13 +22,17 @@ local function evictions()
 end
 
 -- Begins another epoch of a log: offsets up to `start` belong to older ones, which may have given out more than the server
--- remembers.
+-- remembers. So versions of connections go on from the time in microseconds: they are higher than all of older epochs.
 local function begin_epoch(log, start)
   local now = redis.call('TIME')
-  local epoch = RUN_ID .. MARK .. '-' .. now[1] .. string.format('%06d', now[2])
+  local micros = now[1] .. string.format('%06d', now[2])
+  local epoch = RUN_ID .. MARK .. '-' .. micros
   local at = now[1] * 1000 + math.floor(now[2] / 1000)
   redis.call('HDEL', log, 'none') -- a script that has freed some memory may write where it is short
   redis.call('HSET', log, 'run', RUN, 'epoch', epoch, 'start', start or 0, 'began', at, 'evicted', evictions())
+  if tonumber(redis.call('HGET', log, 'version') or 0) < tonumber(micros) then
+    redis.call('HSET', log, 'version', micros)
+  end
   if not start then
     redis.call('HSET', log, 'offset', 0, 'mark', 0, 'mark_at', at, 'next', 0, 'next_at', at)
   end
@@ -286,6 +290,12 @@ local function unlist_some(groups, of_connection, of_group, connection, id, pres
     unlist_member(groups, of_group .. group, group, connection, id, presence)
   end
   return redis.call('SCARD', of_connection)
+end
+
+-- Whether a connection's version in the directory is older than the one in which a node owns it: of two nodes that both take
+-- themselves for the owner, the one with the higher version took it over later. A node need not know its version.
+local function is_older(known, version)
+  return version ~= '' and tonumber(known or 0) < tonumber(version)
 end
 
 -- Writes down what a client has. That only grows: where checkpoints overtake each other, the furthest counts.
