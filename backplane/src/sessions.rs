@@ -67,6 +67,16 @@ pub trait Sessions: Send + Sync {
         call: Option<&'a str>,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
+    /// As [`note`](Self::note) of a call that the client may ask for again under the name `once`, where it heard no answer.
+    fn note_once<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+        call: &'a str,
+        once: &'a str,
+    ) -> BoxFuture<'a, Result<Noted, BackplaneError>>;
+
     /// Takes another state in place of the one that the connection was entered with. `false` when this node no longer owns
     /// it, or it can't be taken over.
     fn restate<'a>(
@@ -118,6 +128,20 @@ pub trait Sessions: Send + Sync {
         version: Version,
         checkpoint: Option<&'a Checkpoint>,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
+}
+
+/// What became of a call that is noted once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noted {
+    /// It was noted by this call, and may run.
+    Now,
+    /// It was noted before, on whatever node, and has ended since, unless `running`.
+    Before {
+        /// Its answer is still to come.
+        running: bool,
+    },
+    /// This node no longer owns the connection: nothing may be applied.
+    NotOwner,
 }
 
 /// What the directory has of a connection.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -75,6 +76,18 @@ impl Hub {
         state.requests.insert(once.key.clone(), known);
         self.append(&mut state, room, topic, envelope);
         Ok(Published::Now)
+    }
+
+    /// Notes a request that nothing is published for; `false` where it is known.
+    pub(super) fn begin_request(&self, key: &str) -> bool {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        if state.requests.get(key).is_some_and(|(_, end)| *end > now) {
+            return false;
+        }
+        let known = (Bytes::new(), now + self.options.retention);
+        state.requests.insert(key.to_owned(), known);
+        true
     }
 
     fn append(

@@ -13,7 +13,7 @@ use crate::backplane::{ConnectionRecord, LogRead};
 use crate::error::BackplaneError;
 use crate::position::{Epoch, Offset, Position};
 use crate::replay::{Memberships, Past};
-use crate::sessions::{Call, Checkpoint, Listing, Sessions, State, TakeOver, Taken, Version};
+use crate::sessions::{Call, Checkpoint, Listing, Noted, Sessions, State, TakeOver, Taken, Version};
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic};
 use crate::wire::Envelope;
 
@@ -233,6 +233,31 @@ impl Sessions for MemoryBackplane {
                 }
             });
             Ok(noted.is_some())
+        }
+        .boxed()
+    }
+
+    fn note_once<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+        call: &'a str,
+        once: &'a str,
+    ) -> BoxFuture<'a, Result<Noted, BackplaneError>> {
+        async move {
+            let hub = self.hub(hub)?;
+            let running = hub.with_session(connection, version, |session| session.calls.contains_key(call));
+            let Some(running) = running else {
+                return Ok(Noted::NotOwner);
+            };
+            if !hub.begin_request(once) {
+                return Ok(Noted::Before { running });
+            }
+            let noted = hub.with_session(connection, version, |session| {
+                session.calls.insert(call.to_owned(), hub.node.clone());
+            });
+            Ok(noted.map_or(Noted::NotOwner, |()| Noted::Now))
         }
         .boxed()
     }

@@ -23,7 +23,7 @@ use super::writer::Patience;
 use crate::backplane::{ConnectionRecord, LogRead};
 use crate::error::BackplaneError;
 use crate::position::{Offset, Position};
-use crate::sessions::{Call, Checkpoint, Listing, Sessions, State, TakeOver, Version};
+use crate::sessions::{Call, Checkpoint, Listing, Noted, Sessions, State, TakeOver, Version};
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic, UserId};
 use crate::wire::{self, Envelope};
 
@@ -72,6 +72,20 @@ impl HubScripts {
             .number(version.0.into())
             .number(received.into())
             .arg(call.unwrap_or_default().to_owned())
+    }
+
+    fn note_once_call(&self, id: &ConnectionId, version: Version, call: &str, once: &str) -> Invocation {
+        let keys = vec![
+            self.keys.connection(id),
+            self.keys.calls(id),
+            self.keys.once(once),
+        ];
+        Invocation::new(Name::Note, keys)
+            .arg(self.node.to_string())
+            .number(version.0.into())
+            .arg("")
+            .arg(call.to_owned())
+            .number(self.options.retention.as_millis().max(1))
     }
 
     fn answer_call(&self, id: &ConnectionId, call: Call<'_>, entry: Bytes, last: bool) -> Invocation {
@@ -216,6 +230,28 @@ impl Sessions for RedisBackplane {
             let hub = self.inner.hub(hub)?;
             let script = hub.scripts.note_call(connection, version, received, call);
             decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)
+        }
+        .boxed()
+    }
+
+    fn note_once<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+        call: &'a str,
+        once: &'a str,
+    ) -> BoxFuture<'a, Result<Noted, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let script = hub.scripts.note_once_call(connection, version, call, once);
+            match decode::<i64>(hub.scripts.writer.carry_out(script, Patience::Long).await?)? {
+                0 => Ok(Noted::NotOwner),
+                1 => Ok(Noted::Now),
+                2 => Ok(Noted::Before { running: false }),
+                3 => Ok(Noted::Before { running: true }),
+                other => Err(malformed(&format!("note answered {other}"))),
+            }
         }
         .boxed()
     }

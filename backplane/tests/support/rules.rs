@@ -92,6 +92,7 @@ macro_rules! all_rules {
                 what_was_noted_goes_with_the_connection,
                 a_call_is_answered_from_anywhere_until_it_ends,
                 a_call_is_answered_for_its_host_only,
+                a_request_is_called_once,
                 a_call_ends_once;
         }
     };

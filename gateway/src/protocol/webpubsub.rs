@@ -27,7 +27,7 @@
 //! | --- | --- |
 //! | `{"type":"system","event":"connected","userId":"u","connectionId":"c","reconnectionToken":"t"}` | first, and first again on each new socket of a reliable connection; the token is for those only |
 //! | `{"type":"ack","ackId":3,"success":true}` | a request was done |
-//! | `{"type":"ack","ackId":3,"success":false,"error":{"name":"Forbidden","message":"…"}}` | it was not. Names: `Forbidden`, `BadRequest`, `InternalServerError`, and `Duplicate` where a connection repeats the `ackId` of a `sendToGroup` that was done, on whatever node |
+//! | `{"type":"ack","ackId":3,"success":false,"error":{"name":"Forbidden","message":"…"}}` | it was not. Names: `Forbidden`, `BadRequest`, `InternalServerError`, and `Duplicate` where a connection repeats the `ackId` of a `sendToGroup` or, of a reliable connection, an `event` that was done, on whatever node |
 //! | `{"type":"message","from":"group","group":"g","fromUserId":"u","dataType":"json","data":…,"sequenceId":17}` | a message for a group |
 //! | `{"type":"message","from":"server","dataType":"json","data":…,"sequenceId":18}` | a message for the user, the connection or all |
 //! | `{"type":"invokeResponse","invocationId":"1","success":true,"dataType":"json","data":…}` | the result of an `invoke`; failed ones have `success: false` and `error` |
@@ -44,8 +44,8 @@
 //! for anybody, and a client's last `sequenceAck` says exactly from where on the log is replayed, on whatever node.
 //!
 //! What a client has not acknowledged is kept for it in the log as long as the hub keeps messages; a client that lacks more
-//! than four times `limits.outbox_bytes` begins anew. Joining and leaving may be repeated without harm. An event whose
-//! answer was lost with its node is called again when the client asks again.
+//! than four times `limits.outbox_bytes` begins anew. Joining and leaving may be repeated without harm. An event with an `ackId`
+//! is called once: its answer comes with what is replayed, or says that its node has died.
 //!
 //! # Among other clients
 //!
@@ -82,6 +82,11 @@ const BY_INVOKE: char = 'i';
 /// Whether a call's result is asked for, and no message besides.
 pub(crate) fn is_invoke(invocation_id: &str) -> bool {
     invocation_id.starts_with(BY_INVOKE)
+}
+
+/// The `ackId` of a call that is an event.
+pub(crate) fn event_ack_id(invocation_id: &str) -> Option<u64> {
+    invocation_id.strip_prefix(BY_EVENT)?.parse().ok()
 }
 
 /// Reads one frame.
@@ -218,7 +223,7 @@ pub(super) fn encode(message: &HubMessage) -> Result<Option<Bytes>, EncodeError>
 }
 
 fn completion(id: &str, outcome: &Outcome) -> Result<Option<Bytes>, EncodeError> {
-    if let Some(ack_id) = id.strip_prefix(BY_EVENT).and_then(|id| id.parse().ok()) {
+    if let Some(ack_id) = event_ack_id(id) {
         let refused = match outcome {
             Outcome::Error(text) => Err((RefusedAs::InternalServerError, text.as_str())),
             Outcome::Void | Outcome::Result(_) => Ok(()),
@@ -264,6 +269,11 @@ impl RefusedAs {
             Self::Duplicate => "Duplicate",
         }
     }
+}
+
+/// The text of an answer with the name [`RefusedAs::Duplicate`].
+pub(crate) fn duplicate(ack_id: u64) -> String {
+    format!("Message with ack-id: {ack_id} has been processed")
 }
 
 /// Tells what became of a request. The clients expect name and text of an error.

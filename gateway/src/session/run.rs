@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hubcast_backplane::{BackplaneError, NodeId, Status};
+use hubcast_backplane::{BackplaneError, NodeId, Noted, Status};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -214,6 +214,22 @@ impl<'a> Conversation<'a> {
             return Err(CloseReason::Moved);
         }
         Ok(call)
+    }
+
+    /// Notes a call that the client asks for again where it heard no answer. Returns its name; nothing where it was called before,
+    /// and its client is told, or will be. Never cancelled, as [`note`](Self::note).
+    async fn note_once(&mut self, name: String) -> Result<Option<String>, CloseReason> {
+        match self.session.note_once(&name).await {
+            Ok(Noted::Now) => Ok(Some(name)),
+            Ok(Noted::Before { running }) => {
+                if !running {
+                    self.session.tell_duplicate(&name);
+                }
+                Ok(None)
+            }
+            Ok(Noted::NotOwner) => Err(CloseReason::Moved),
+            Err(error) => Err(self.not_noted(&error, Some(name))),
+        }
     }
 
     /// A message whose record is not known to stand counts as not received.
@@ -432,6 +448,12 @@ impl<'a> Conversation<'a> {
             }
         };
         let mut call = None;
+        if let Some(name) = self.session.request_name(&message) {
+            match self.note_once(name).await? {
+                None => return Ok(()),
+                noted => call = noted,
+            }
+        }
         if self.session.is_stateful() && self.protocol.numbers_messages() && message.is_counted() {
             if self.awaits_sequence || !self.counted.take() {
                 return Ok(()); // it came before the socket was lost, or comes again

@@ -211,6 +211,36 @@ async fn what_was_sent_before_is_not_sent_again() {
     assert_eq!(client.fresh_data(2).await, ["once", "end"]);
 }
 
+/// Of an event whose ack was lost, as far as the client knows.
+#[tokio::test]
+async fn an_event_is_not_called_again() {
+    let mut cluster = Plan::nodes(3).start().await;
+    let mut client = demo(&cluster, 0, RELIABLE).await;
+    let event = json!({ "type": "event", "event": "Echo", "data": "once" });
+    let id = client.ask(event.clone()).await;
+    for node in [0, 1, 2] {
+        if node == 2 {
+            cluster.nodes[1].kill();
+        }
+        client.come_back(at(&cluster, node)).await;
+        let mut again = event.clone();
+        again["ackId"] = json!(id);
+        client.say(&again).await;
+        let mut ack = client.ack(id).await;
+        if ack["success"] == json!(true) {
+            ack = client.ack(id).await; // the first answer came again, with what is replayed
+        }
+        assert_eq!(
+            (&ack["success"], &ack["error"]["name"]),
+            (&json!(false), &json!("Duplicate")),
+            "{node}"
+        );
+    }
+    let other = json!({ "type": "event", "event": "Echo", "data": "end" });
+    client.done(other).await;
+    assert_eq!(client.fresh_data(2).await, ["once", "end"]);
+}
+
 #[tokio::test]
 async fn a_result_that_was_not_received_comes_again() {
     let mut cluster = Plan::nodes(3).start().await;
