@@ -41,11 +41,33 @@ pub(super) enum Departure {
     },
 }
 
+/// Where a connection that is missing in the server was removed by others, and not forgotten.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Presence {
+    /// In no epoch: the server was not told of it, or forgot it.
+    #[default]
+    Unknown,
+    /// In the epoch in which the server knew it, as far as this node can tell.
+    Known(Epoch),
+    /// In any epoch: the other nodes took this one for dead, and removed what it had.
+    ShutOut,
+}
+
+impl Presence {
+    /// As an argument of `remove.lua`.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Unknown => String::new(),
+            Self::Known(epoch) => epoch.as_str().to_owned(),
+            Self::ShutOut => "*".to_owned(),
+        }
+    }
+}
+
 /// What this node knows of the server's entry of a connection that departs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
-    /// The epoch in which the server knew it, as far as this node can tell.
-    pub(super) epoch: Option<Epoch>,
+    pub(super) presence: Presence,
     /// The version in which this node owned it, where it knows that.
     pub(super) version: Option<Version>,
 }
@@ -115,6 +137,15 @@ impl Departures {
             taken.push((id.clone(), waiting.what.clone()));
         }
         taken
+    }
+
+    /// The other nodes have removed what this one had, and tell of the ends.
+    pub(super) fn be_shut_out(&mut self) {
+        for waiting in self.waiting.values_mut() {
+            if let Departure::Remove { known, .. } = &mut waiting.what {
+                known.presence = Presence::ShutOut;
+            }
+        }
     }
 
     /// The server could not be told of them.
@@ -215,7 +246,7 @@ impl Inner {
                     owner: Some(&self.options.node),
                     name,
                     tombstone: end.tombstone,
-                    known_in: known.epoch.clone(),
+                    presence: known.presence.clone(),
                     version: known.version,
                     teller: Some(&self.options.node),
                     tells: end.tells.as_ref(),

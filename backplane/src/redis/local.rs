@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::departures::{Departures, Known};
+use super::departures::{Departures, Known, Presence};
 use super::interest::{Interests, Subject};
 use crate::backplane::ConnectionRecord;
 use crate::position::{Epoch, Offset};
@@ -27,6 +27,8 @@ struct Connection {
     owned: bool,
     /// In which version, once it is known.
     version: Option<Version>,
+    /// Other nodes have removed it.
+    shut_out: bool,
     /// It is being taken over, and the lane has not come to that place yet.
     taking: bool,
     /// While it is being taken over: what is live is of an earlier ownership of this node.
@@ -275,7 +277,8 @@ impl Local {
     pub(super) fn begin_registration(&mut self, epoch: &Epoch) -> Vec<ConnectionId> {
         if self.registering != *epoch {
             self.registering = epoch.clone();
-            let owned = self.connections.iter().filter(|(_, connection)| connection.owned);
+            let connections = self.connections.iter();
+            let owned = connections.filter(|(_, connection)| connection.owned && !connection.shut_out);
             self.unregistered = owned.map(|(id, _)| id.clone()).collect();
         }
         self.unregistered.iter().cloned().collect()
@@ -285,14 +288,31 @@ impl Local {
         self.unregistered.contains(id)
     }
 
-    /// What this node can tell of the server's entry of a connection that it owns. Where the server is to be told of it again, it
-    /// knows it in no epoch.
+    /// What this node can tell of the server's entry of a connection that it owns.
     pub(super) fn known(&self, id: &ConnectionId) -> Known {
         let connection = self.connections.get(id);
+        let presence = if connection.is_some_and(|connection| connection.shut_out) {
+            Presence::ShutOut
+        } else if self.awaits_registration(id) {
+            Presence::Unknown
+        } else {
+            Presence::Known(self.registering.clone())
+        };
         Known {
-            epoch: (!self.awaits_registration(id)).then(|| self.registering.clone()),
+            presence,
             version: connection.and_then(|connection| connection.version),
         }
+    }
+
+    /// The other nodes have removed what this node had. It does not register that again, and does not tell of it.
+    pub(super) fn be_shut_out(&mut self) {
+        let owned = self
+            .connections
+            .values_mut()
+            .filter(|connection| connection.owned);
+        owned.for_each(|connection| connection.shut_out = true);
+        self.unregistered.clear();
+        self.departures.be_shut_out();
     }
 
     pub(super) fn end_registration(&mut self, id: &ConnectionId) {

@@ -208,6 +208,9 @@ impl Inner {
         let was_barred = self.nodes.barred.swap(removing, Ordering::AcqRel);
         if !was_barred && (removing || (forgotten && same_epoch)) {
             warn!("the other nodes took this one for dead and removed its connections");
+            for hub in self.all_hubs() {
+                hub.local.lock().be_shut_out();
+            }
             if let Some(service) = self.service() {
                 service.fenced();
             }

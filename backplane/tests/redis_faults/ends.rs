@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use crate::answers::Cutter;
 use crate::support::RedisServer;
+use crate::support::frozen::Freezer;
 
 /// Records the ends that hub code of several nodes was told, as a gateway tells them.
 type Told = Arc<Mutex<BTreeMap<String, Vec<Bytes>>>>;
@@ -169,39 +170,14 @@ async fn a_node_that_stood_still_tells_nothing_that_others_told() {
     let told = Told::default();
     let survivors = [survivor(&server, "a", &told).await];
     let hub = open(&survivors, telling()).await[0].hub.clone();
-    let (mut options, all) = (server.options("frozen"), Arc::clone(&told));
-    options.lease = Duration::from_millis(600);
-    let (freeze, frozen_until) = std::sync::mpsc::channel::<()>();
-    let (at, mut is_frozen) = tokio::sync::mpsc::channel::<Vec<ConnectionId>>(1);
-    let runs = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let node: Arc<dyn Backplane> = Arc::new(RedisBackplane::connect(options).await.unwrap());
-            Teller::of(&node, &all);
-            let sink = Arc::new(Recorder::default());
-            node.open_hub(hub.clone(), telling(), sink).await.unwrap();
-            let mut ids = Vec::new();
-            for _ in 0..20 {
-                let connection = record(None);
-                node.enter(&hub, &connection, true).await.unwrap();
-                ids.push(connection.id);
-            }
-            // The first ones have left just before: what they are told of may be under way.
-            let leaving = ids.iter().map(|id| end_and_tell(node.as_ref(), &hub, id, &all));
-            let mut leaving: Vec<_> = leaving.map(Box::pin).collect();
-            for left in leaving.iter_mut().take(10) {
-                assert!(left.now_or_never().is_none());
-            }
-            at.send(ids.clone()).await.unwrap();
-            frozen_until.recv().unwrap(); // nothing of this runtime moves
-            join_all(leaving).await;
-            node.shutdown().await;
-        });
-    });
-    let ids = is_frozen.recv().await.unwrap();
+    let (node, freezer, ids) = frozen_node(&server, &hub, &told).await;
+    // The first ones have left just before: what the server is told of them may be under way.
+    let leaving = ids.iter().map(|id| end_and_tell(node.as_ref(), &hub, id, &told));
+    let mut leaving: Vec<_> = leaving.map(Box::pin).collect();
+    for left in leaving.iter_mut().take(10) {
+        assert!(left.now_or_never().is_none());
+    }
+    let thaw = freezer.freeze().await;
     eventually("a survivor removes the node's connections", async || {
         let told = told.lock();
         ids[10..]
@@ -210,16 +186,81 @@ async fn a_node_that_stood_still_tells_nothing_that_others_told() {
             .then_some(())
     })
     .await;
-    freeze.send(()).unwrap();
-    tokio::task::spawn_blocking(|| runs.join().unwrap())
-        .await
-        .unwrap();
+    drop(thaw);
+    join_all(leaving).await;
+    node.shutdown().await;
     nothing_is_noted(&server).await;
+    assert_each_was_told_once(&ids, &told);
+}
+
+/// The server forgets which connections the others removed before the node comes to end them, too.
+#[tokio::test]
+async fn a_node_that_was_taken_for_dead_tells_nothing_though_the_server_forgot() {
+    let server = RedisServer::start().await;
+    let told = Told::default();
+    let survivors = [survivor(&server, "a", &told).await];
+    let members = open(&survivors, telling()).await;
+    let hub = &members[0].hub;
+    let (node, freezer, ids) = frozen_node(&server, hub, &told).await;
+    let witness = Witness::of(node.as_ref());
+    let thaw = freezer.freeze().await;
+    eventually("a survivor removes the node's connections", async || {
+        (told.lock().len() == ids.len()).then_some(())
+    })
+    .await;
+    drop(thaw);
+    eventually("the node is fenced", async || {
+        (witness.fenced() == 1).then_some(())
+    })
+    .await;
+    server.command("FLUSHALL").await;
+    eventually("the node serves in the new epoch", async || {
+        node.enter(hub, &record(None), true).await.ok()
+    })
+    .await;
+    eventually("nothing else is registered again", async || {
+        (listed(&members[0]).await? == 1).then_some(())
+    })
+    .await;
+    join_all(ids.iter().map(|id| end_and_tell(node.as_ref(), hub, id, &told))).await;
+    nothing_is_noted(&server).await;
+    assert_each_was_told_once(&ids, &told);
+    node.shutdown().await;
+}
+
+/// A node that can be frozen, with 20 connections.
+async fn frozen_node(
+    server: &RedisServer,
+    hub: &HubName,
+    told: &Told,
+) -> (Arc<dyn Backplane>, Freezer, Vec<ConnectionId>) {
+    let mut options = server.options("frozen");
+    options.lease = Duration::from_millis(600);
+    let (node, freezer) = Freezer::node(options).await;
+    Teller::of(&node, told);
+    let sink = Arc::new(Recorder::default());
+    node.open_hub(hub.clone(), telling(), sink).await.unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        let connection = record(None);
+        node.enter(hub, &connection, true).await.unwrap();
+        ids.push(connection.id);
+    }
+    (node, freezer, ids)
+}
+
+fn assert_each_was_told_once(ids: &[ConnectionId], told: &Told) {
     let told = told.lock();
+    let times = |id: &ConnectionId| told.get(id.as_str()).map_or(0, Vec::len);
+    let wrong: Vec<_> = ids
+        .iter()
+        .map(times)
+        .enumerate()
+        .filter(|(_, times)| *times != 1)
+        .collect();
     assert!(
-        ids.iter()
-            .all(|id| told.get(id.as_str()).map(Vec::len) == Some(1)),
-        "{told:?}"
+        wrong.is_empty(),
+        "connections and how often they were told: {wrong:?}"
     );
 }
 
@@ -346,15 +387,7 @@ async fn ends_of_connections_that_the_server_has_forgotten_are_told() {
         .map(|id| end_and_tell(node.as_ref(), &members[0].hub, id, &told));
     join_all(ends).await;
     nothing_is_noted(&server).await;
-    let told = told.lock();
-    let untold: Vec<_> = ids.iter().filter(|id| !told.contains_key(id.as_str())).collect();
-    assert!(
-        untold.is_empty(),
-        "{} of {} are not told",
-        untold.len(),
-        ids.len()
-    );
-    assert!(ids.iter().all(|id| told[id.as_str()].len() == 1));
+    assert_each_was_told_once(&ids, &told);
 }
 
 /// How many connections the directory has.
@@ -411,15 +444,5 @@ async fn connections_that_moved_or_ended_after_a_restored_copy_are_told_once() {
     nothing_is_noted(&server).await;
     assert_eq!(listed(present).await, Some(0));
     assert_eq!(present.node.census(&present.hub).await.unwrap().groups, 0);
-    let told = told.lock();
-    let wrong: Vec<_> = ids
-        .iter()
-        .map(|id| told.get(id.as_str()).map_or(0, Vec::len))
-        .enumerate()
-        .filter(|(_, times)| *times != 1)
-        .collect();
-    assert!(
-        wrong.is_empty(),
-        "connections and how often they were told: {wrong:?}"
-    );
+    assert_each_was_told_once(&ids, &told);
 }

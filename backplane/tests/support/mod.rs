@@ -7,6 +7,8 @@
     reason = "each test binary uses a part"
 )]
 
+pub mod frozen;
+
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::Stdio;

@@ -6,7 +6,7 @@
 -- ARGV: 1 node that must own it, or nothing for a parked one, 2 connection id, 3 life of the tombstone (milliseconds),
 --       4 name of this removal, 5 key of a group without its name, 6 key of a user without its id, 7 presence, as `announce`
 --       takes it, 8 most groups, 9 `1` where a parked one's time need not be up, 10 epoch in which the server knows the
---       owner's connections, or nothing, 11 `1` to note who tells of the end, 12 that node or nothing, 13 what it tells,
+--       owner's connections, or nothing, or `*` for all of them, 11 `1` to note who tells of the end, 12 that node or nothing, 13 what it tells,
 --       14 version in which the owner has it, or nothing
 -- Returns 1, user, state and number of groups left where this call, or an earlier one of the same name, removed the
 -- connection; else 0.
@@ -19,8 +19,9 @@ end
 -- As in `register.lua`, the server may have gone back to a state before the owner took it over.
 local refused = closed or (found[1] and found[1] ~= ARGV[1] and not is_older(found[4], ARGV[14]))
 if not refused and not found[1] then
-  -- An owner may remove what the server forgot. In an epoch in which it knew the connection, somebody else removed it.
-  refused = ARGV[1] == '' or ARGV[10] == hub.epoch
+  -- An owner may remove what the server forgot. In an epoch in which it knew the connection, somebody else removed it, as
+  -- others did where they took the owner for dead.
+  refused = ARGV[1] == '' or ARGV[10] == '*' or ARGV[10] == hub.epoch
 end
 if not refused and ARGV[1] == '' then
   -- It may have been taken over and parked again since its time was up.
