@@ -157,7 +157,10 @@ impl Sender {
         }
         match self.exchange(batch.number, &batch.changes, until).await? {
             Some(outcomes) => self.settle(batch, outcomes).map_err(Failed::for_good),
-            None => Ok(()),
+            None => {
+                batch.give_up_unsure();
+                Ok(())
+            }
         }
     }
 
@@ -353,6 +356,21 @@ impl Batch {
         }
         let waiting = self.changes.iter().filter(|change| change.answer.is_some());
         waiting.map(|change| change.limit(sent)).min()
+    }
+
+    /// Another epoch has begun, and the server knows nothing of this batch. Where a former one may have carried it out, its
+    /// messages may have reached clients: they are not sent again, for these would receive them twice.
+    fn give_up_unsure(&mut self) {
+        if !self.sent {
+            return;
+        }
+        for change in self
+            .changes
+            .extract_if(.., |change| change.operation.topic().is_some())
+        {
+            let waited = change.begun.elapsed();
+            change.tell(Err(BackplaneError::Timeout { waited }));
+        }
     }
 
     fn fail_all(&mut self, error: &BackplaneError) {
