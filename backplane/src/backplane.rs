@@ -174,15 +174,6 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
         group: &'a GroupName,
     ) -> BoxFuture<'a, Result<Offset, BackplaneError>>;
 
-    /// Reads up to `limit` messages of one topic that come after `after`, oldest first.
-    fn read<'a>(
-        &'a self,
-        hub: &'a HubName,
-        topic: &'a Topic,
-        after: &'a Position,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<LogRead, BackplaneError>>;
-
     /// The place of the hub's newest entry.
     fn position<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>>;
 
@@ -222,7 +213,7 @@ pub struct HubOptions {
     /// How long a parked connection waits for a node to take it over.
     pub resume_window: Duration,
     /// Whether messages are pushed and not kept: what a node misses is lost, and nothing can be resumed or read. Reading
-    /// from anywhere but the end says [`LogRead::Trimmed`].
+    /// from anywhere but the end says [`Page::Trimmed`](crate::Page::Trimmed).
     pub volatile: bool,
     /// Whether it is told who joins groups and leaves them: see [`presence`](crate::presence). All nodes of a hub are to
     /// say the same.
@@ -357,17 +348,6 @@ pub enum Claim {
     Owned(NodeId),
     /// The connection was closed; it must not come back.
     Closed,
-}
-
-/// What [`Backplane::read`] found.
-#[derive(Clone, Debug)]
-pub enum LogRead {
-    /// These messages, and nothing is missing before or between them.
-    Exact(Vec<Message>),
-    /// Messages after the asked position were trimmed away.
-    Trimmed,
-    /// The position is of another epoch.
-    OtherEpoch(Epoch),
 }
 
 /// How the node stands with its server.

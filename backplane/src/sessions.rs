@@ -3,9 +3,11 @@
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::backplane::{ConnectionRecord, LogRead};
+use crate::backplane::ConnectionRecord;
 use crate::error::BackplaneError;
-use crate::position::{Offset, Position};
+use crate::history::Page;
+use crate::position::Position;
+use crate::replay::Replay;
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, UserId};
 use crate::wire::Envelope;
 
@@ -45,16 +47,13 @@ pub trait Sessions: Send + Sync {
         version: Version,
     ) -> BoxFuture<'a, Result<TakeOver, BackplaneError>>;
 
-    /// What a connection was to receive after `after` and up to `upto`, where it had `groups` at `upto`: by rule from the
-    /// log, with memberships as they were. [`LogRead::Trimmed`] when something may be missing.
+    /// The next page of a replay: about so many bytes, or all that is left. [`Page::Trimmed`] when something may be missing.
     fn replay<'a>(
         &'a self,
         hub: &'a HubName,
-        connection: &'a ConnectionRecord,
-        groups: &'a [GroupName],
-        after: &'a Position,
-        upto: Offset,
-    ) -> BoxFuture<'a, Result<LogRead, BackplaneError>>;
+        replay: &'a mut Replay,
+        most_bytes: usize,
+    ) -> BoxFuture<'a, Result<Page, BackplaneError>>;
 
     /// Notes, before they are applied, that this many of the client's messages were taken, and that this node runs a call.
     /// `false` when this node no longer owns the connection: nothing may be applied.

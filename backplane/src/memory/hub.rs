@@ -13,7 +13,7 @@ use super::lane::Item;
 use super::log::Log;
 use super::roster::Roll;
 use super::sessions::Session;
-use crate::backplane::{Claim, ConnectionRecord, Delivery, HubOptions, LogRead};
+use crate::backplane::{Claim, ConnectionRecord, Delivery, HubOptions};
 use crate::error::BackplaneError;
 use crate::position::{Epoch, Offset, Position};
 use crate::replay::Past;
@@ -207,10 +207,6 @@ impl Hub {
             removed
         })
         .await
-    }
-
-    pub(super) fn read(&self, topic: &Topic, after: Offset, limit: usize) -> LogRead {
-        self.state.lock().log.read(topic, after, limit)
     }
 
     pub(super) fn last(&self) -> Offset {

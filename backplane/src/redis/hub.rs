@@ -60,15 +60,18 @@ struct Registered {
     since: Instant,
     /// The epoch in which the server lists nothing for this node that it does not have.
     tidied: Epoch,
+    /// Keys that the server had deleted by then to make room.
+    evicted: u64,
 }
 
 impl Registered {
     /// Of a node that comes in this epoch and has nothing yet.
-    fn nothing(epoch: &Epoch) -> Self {
+    fn nothing(epoch: &Epoch, evicted: u64) -> Self {
         Self {
             epoch: epoch.clone(),
             since: Instant::now(),
             tidied: epoch.clone(),
+            evicted,
         }
     }
 }
@@ -92,7 +95,7 @@ impl Hub {
             claimed: Notify::new(),
             tend: Notify::new(),
             renewing: AsyncMutex::default(),
-            registered: Mutex::new(Registered::nothing(&extent.epoch)),
+            registered: Mutex::new(Registered::nothing(&extent.epoch, extent.evicted)),
             departing: Notify::new(),
             ends: Mutex::default(),
             tellings: Notify::new(),
@@ -120,6 +123,17 @@ impl Hub {
     pub(super) fn untidied(&self, epoch: &Epoch) -> Option<Duration> {
         let registered = self.registered.lock();
         (registered.epoch == *epoch && registered.tidied != *epoch).then(|| registered.since.elapsed())
+    }
+
+    /// Whether the server has deleted keys since everything was registered, which may be the directory's. Where it goes on
+    /// doing so, that is not looked at all the time.
+    pub(super) fn has_evicted(&self, evicted: u64, pause: Duration) -> bool {
+        let registered = self.registered.lock();
+        registered.evicted != evicted && registered.since.elapsed() > pause
+    }
+
+    pub(super) fn set_evicted(&self, evicted: u64) {
+        self.registered.lock().evicted = evicted;
     }
 
     pub(super) fn set_tidied(&self, epoch: &Epoch) {

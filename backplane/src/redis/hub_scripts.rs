@@ -37,14 +37,25 @@ pub(super) struct Extent {
     pub(super) last: Offset,
     /// No topic without a tail has an entry above this.
     pub(super) forgotten: Offset,
+    /// Keys that the server has deleted to make room, since it was started.
+    pub(super) evicted: u64,
 }
 
-/// One topic's part of the log.
-pub(super) struct TopicRead {
+/// A part of the log, of several topics.
+pub(super) struct TopicsRead {
     pub(super) epoch: Epoch,
     pub(super) last: Offset,
     pub(super) forgotten: Offset,
+    /// Nothing of these topics is missing up to here.
+    pub(super) reached: Offset,
+    pub(super) topics: Vec<TopicRead>,
+}
+
+/// One topic's share of it.
+pub(super) struct TopicRead {
     pub(super) tail: Option<Offset>,
+    /// The predecessor that the topic's first entry names, also where that comes after `reached`.
+    pub(super) first: Option<Offset>,
     pub(super) entries: Vec<Stored>,
 }
 
@@ -156,13 +167,14 @@ impl HubScripts {
 
     pub(super) async fn extent(&self, commands: &Commands) -> Result<Extent, BackplaneError> {
         let call = Invocation::new(Name::Extent, vec![self.keys.log()]).number(self.options.tail_life_ms());
-        let (epoch, start, last, forgotten): (String, _, _, _) =
+        let (epoch, start, last, forgotten, evicted): (String, _, _, _, _) =
             decode(commands.script(&call, Repeat::Safe).await?)?;
         Ok(Extent {
             epoch: Epoch::new(&epoch),
             start,
             last,
             forgotten,
+            evicted,
         })
     }
 
@@ -194,54 +206,50 @@ impl HubScripts {
         decode(self.writer.carry_out(call, Patience::Short).await?)
     }
 
-    /// Reads up to `limit` entries of a topic that come after `after`.
-    pub(super) async fn read(
-        &self,
-        commands: &Commands,
-        topic: &Topic,
-        after: Offset,
-        limit: usize,
-    ) -> Result<TopicRead, BackplaneError> {
-        let key = topic.key();
-        let keys = vec![self.keys.log(), self.keys.tail(&key), self.keys.stream(&key)];
-        let call = Invocation::new(Name::Read, keys)
-            .number(u128::from(after) + 1)
-            .number(limit as u128)
-            .number(self.options.tail_life_ms());
-        let answer = items(commands.script(&call, Repeat::Safe).await?)?;
-        let Ok([epoch, last, forgotten, tail, entries]) = <[Value; 5]>::try_from(answer) else {
-            return Err(malformed("a read of another length"));
+    /// Reads topics, each after the offset beside it, up to one place: about `share` bytes of each.
+    pub(super) fn read_call(&self, topics: &[(Topic, Offset)], upto: Offset, share: usize) -> Invocation {
+        let keys = topics.iter().flat_map(|(topic, _)| {
+            let key = topic.key();
+            [self.keys.tail(&key), self.keys.stream(&key)]
+        });
+        let keys = std::iter::once(self.keys.log()).chain(keys).collect();
+        let upto = if upto == Offset::MAX {
+            "+".to_owned()
+        } else {
+            upto.to_string()
         };
-        Ok(TopicRead {
-            epoch: Epoch::new(&decode::<String>(epoch)?),
-            last: decode(last)?,
-            forgotten: decode(forgotten)?,
-            tail: Some(decode(tail)?).filter(|tail| *tail > 0),
-            entries: Stored::read_all(topic, entries)?,
-        })
+        let call = Invocation::new(Name::Read, keys)
+            .arg(upto)
+            .number(share as u128)
+            .number(self.options.tail_life_ms());
+        topics
+            .iter()
+            .fold(call, |call, (_, after)| call.number((*after).into()))
     }
 
-    /// Reads what `topics` have from `from` to `to`, in the order of offsets, with the epoch that it is of.
-    pub(super) async fn window(
+    /// Reads the answer to [`read_call`](Self::read_call).
+    pub(super) fn read(
         &self,
-        commands: &Commands,
-        topics: &[Topic],
-        from: Offset,
-        to: Offset,
-    ) -> Result<(Epoch, Vec<Stored>), BackplaneError> {
-        let streams = topics.iter().map(|topic| self.keys.stream(&topic.key()));
-        let keys = std::iter::once(self.keys.log()).chain(streams).collect();
-        let call = Invocation::new(Name::Window, keys)
-            .number(from.into())
-            .number(to.into());
-        let mut answer = items(commands.script(&call, Repeat::Safe).await?)?.into_iter();
-        let epoch: String = decode(answer.next().unwrap_or(Value::Nil))?;
-        let mut entries = Vec::new();
-        for (topic, found) in topics.iter().zip(answer) {
-            entries.append(&mut Stored::read_all(topic, found)?);
+        topics: &[(Topic, Offset)],
+        answer: Value,
+    ) -> Result<TopicsRead, BackplaneError> {
+        let mut answer = items(answer)?.into_iter();
+        let mut next = || answer.next().ok_or_else(|| malformed("a read of another length"));
+        let mut read = TopicsRead {
+            epoch: Epoch::new(&decode::<String>(next()?)?),
+            last: decode(next()?)?,
+            forgotten: decode(next()?)?,
+            reached: decode(next()?)?,
+            topics: Vec::with_capacity(topics.len()),
+        };
+        for (topic, _) in topics {
+            read.topics.push(TopicRead {
+                tail: Some(decode(next()?)?).filter(|tail| *tail > 0),
+                first: decode(next()?)?,
+                entries: Stored::read_all(topic, next()?)?,
+            });
         }
-        entries.sort_by_key(|entry| entry.offset);
-        Ok((Epoch::new(&epoch), entries))
+        Ok(read)
     }
 
     pub(super) fn own(&self, name: Name, keys: Vec<String>, id: &ConnectionId) -> Invocation {

@@ -273,9 +273,10 @@ impl Local {
         })
     }
 
-    /// Begins to register in an epoch, or goes on. Returns the connections that are not registered yet.
-    pub(super) fn begin_registration(&mut self, epoch: &Epoch) -> Vec<ConnectionId> {
-        if self.registering != *epoch {
+    /// Begins to register in an epoch, once more where it had ended, or goes on. Returns the connections that are not registered
+    /// yet.
+    pub(super) fn begin_registration(&mut self, epoch: &Epoch, again: bool) -> Vec<ConnectionId> {
+        if self.registering != *epoch || (again && self.unregistered.is_empty()) {
             self.registering = epoch.clone();
             let connections = self.connections.iter();
             let owned = connections.filter(|(_, connection)| connection.owned && !connection.shut_out);

@@ -30,7 +30,6 @@ mod link;
 mod liveness;
 mod local;
 mod location;
-mod log_read;
 mod master;
 mod nodes;
 mod options;
@@ -83,8 +82,7 @@ use self::nodes::Nodes;
 pub use self::options::RedisOptions;
 use self::rpc::Rpc;
 use crate::backplane::{
-    Backplane, Claim, ConnectionRecord, End, HubOptions, HubSink, LogRead, NodeService, Statistics, Status,
-    Unheard,
+    Backplane, Claim, ConnectionRecord, End, HubOptions, HubSink, NodeService, Statistics, Status, Unheard,
 };
 use crate::error::BackplaneError;
 use crate::once::{Once, Published};
@@ -404,16 +402,6 @@ impl Backplane for RedisBackplane {
                 .await
         }
         .boxed()
-    }
-
-    fn read<'a>(
-        &'a self,
-        hub: &'a HubName,
-        topic: &'a Topic,
-        after: &'a Position,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<LogRead, BackplaneError>> {
-        self.read_log(hub, topic, after, limit.max(1)).boxed()
     }
 
     fn position<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>> {

@@ -11,7 +11,7 @@ use tracing::{debug, info};
 
 use super::commands::Repeat;
 use super::hub::Hub;
-use super::hub_scripts::{HubScripts, user_text, version_text};
+use super::hub_scripts::{Extent, HubScripts, user_text, version_text};
 use super::inner::Inner;
 use super::link::{decode, items, malformed};
 use super::local::Registration;
@@ -162,12 +162,13 @@ impl Inner {
     /// then goes on where it was.
     async fn renew(&self, hub: &Hub) -> Result<(), BackplaneError> {
         let _turn = hub.renewing.lock().await;
-        let epoch = hub.scripts.extent(&self.commands).await?.epoch;
+        let Extent { epoch, evicted, .. } = hub.scripts.extent(&self.commands).await?;
         if self.nodes.is_barred() {
             return Ok(());
         }
-        if hub.registered() != epoch {
+        if hub.registered() != epoch || hub.has_evicted(evicted, self.options.lease) {
             self.register_all(hub, &epoch).await?;
+            hub.set_evicted(evicted);
         }
         self.tidy_up(hub, &epoch).await
     }
@@ -178,7 +179,9 @@ impl Inner {
         self.note_options(hub).await?;
         let queue = {
             let _gate = hub.gate.write().await; // no claim is under way
-            hub.local.lock().begin_registration(epoch)
+            hub.local
+                .lock()
+                .begin_registration(epoch, hub.registered() == *epoch)
         };
         let all = queue.len();
         let mut progress = Progress {

@@ -20,11 +20,12 @@ use super::link::{decode, malformed};
 use super::publish::entry_arguments;
 use super::script::{Invocation, Name};
 use super::writer::Patience;
-use crate::backplane::{ConnectionRecord, LogRead};
 use crate::error::BackplaneError;
+use crate::history::Page;
 use crate::position::{Offset, Position};
+use crate::replay::Replay;
 use crate::sessions::{Call, Checkpoint, Listing, Noted, Sessions, State, TakeOver, Version};
-use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic, UserId};
+use crate::topic::{ConnectionId, HubName, NodeId, Topic, UserId};
 use crate::wire::{self, Envelope};
 
 /// Checkpoints that are written in one round trip.
@@ -206,14 +207,12 @@ impl Sessions for RedisBackplane {
     fn replay<'a>(
         &'a self,
         hub: &'a HubName,
-        connection: &'a ConnectionRecord,
-        groups: &'a [GroupName],
-        after: &'a Position,
-        upto: Offset,
-    ) -> BoxFuture<'a, Result<LogRead, BackplaneError>> {
+        replay: &'a mut Replay,
+        most_bytes: usize,
+    ) -> BoxFuture<'a, Result<Page, BackplaneError>> {
         async move {
             let hub = self.inner.hub(hub)?;
-            self.inner.replay(&hub, connection, groups, after, upto).await
+            self.inner.replay(&hub, replay, most_bytes).await
         }
         .boxed()
     }

@@ -446,3 +446,117 @@ async fn connections_that_moved_or_ended_after_a_restored_copy_are_told_once() {
     assert_eq!(present.node.census(&present.hub).await.unwrap().groups, 0);
     assert_each_was_told_once(&ids, &told);
 }
+
+/// A copy is restored that is older than a node's death: its connections are removed once more, and not told again.
+#[tokio::test]
+async fn a_node_whose_death_a_restored_copy_lacks_is_not_told_of_again() {
+    let mut server = RedisServer::start().await;
+    let told = Told::default();
+    let survivors = [survivor(&server, "a", &told).await];
+    let members = open(&survivors, telling()).await;
+    let hub = &members[0].hub;
+    let (node, freezer, ids) = frozen_node(&server, hub, &told).await;
+    server.command("SAVE").await;
+    let thaw = freezer.freeze().await;
+    eventually("the node is removed", async || {
+        (told.lock().len() == ids.len()).then_some(())
+    })
+    .await;
+    nothing_is_noted(&server).await;
+    eventually("the server has nothing of the node", async || {
+        let keys = server.keys().await;
+        (!keys.iter().any(|key| key.ends_with(":dying"))).then_some(())
+    })
+    .await;
+    server.kill().await;
+    assert!(server.restart().await);
+    eventually("what the copy had is removed", async || {
+        let look = survivors[0].look_up(hub, &ids[0]).await;
+        (listed(&members[0]).await? == 0 && matches!(look, Ok(None))).then_some(())
+    })
+    .await;
+    nothing_is_noted(&server).await;
+    assert_each_was_told_once(&ids, &told);
+    drop(thaw);
+    node.shutdown().await;
+}
+
+/// A node that was only taken for dead serves on, and then dies.
+#[tokio::test]
+async fn a_node_that_came_back_and_dies_is_told_of() {
+    let server = RedisServer::start().await;
+    let told = Told::default();
+    let survivors = [survivor(&server, "a", &told).await];
+    let members = open(&survivors, telling()).await;
+    let hub = &members[0].hub;
+    let (node, freezer, ids) = frozen_node(&server, hub, &told).await;
+    for round in 1..=2 {
+        let thaw = freezer.freeze().await;
+        eventually("the node's connections are removed", async || {
+            (told.lock().len() == round * ids.len()).then_some(())
+        })
+        .await;
+        drop(thaw);
+        if round == 1 {
+            for _ in 0..ids.len() {
+                eventually("the node serves on", async || {
+                    node.enter(hub, &record(None), true).await.ok()
+                })
+                .await;
+            }
+        }
+    }
+    node.shutdown().await;
+    assert!(told.lock().values().all(|times| times.len() == 1));
+}
+
+/// The server deletes entries of connections to make room: those that end at once are told of, the others are listed again.
+#[tokio::test]
+async fn connections_whose_entries_were_evicted_are_told_and_listed_again() {
+    let server = RedisServer::start_with(&["--maxmemory-policy volatile-ttl"]).await;
+    let told = Told::default();
+    let nodes = [survivor(&server, "a", &told).await];
+    let members = open(&nodes, telling()).await;
+    let member = &members[0];
+    let mut ids = Vec::new();
+    for _ in 0..40 {
+        let id = member.connect(Some("u")).await;
+        member.join(&id, "g").await;
+        ids.push(id);
+    }
+    let of = |kind: &str, name: &str| format!("hubcast:{{{}}}:{kind}:{name}", member.hub);
+    let mut entries: Vec<_> = ids.iter().map(|id| of("connection", id.as_str())).collect();
+    entries.push(of("group", "g"));
+    for entry in &entries {
+        server.command(&format!("PEXPIRE {entry} 100000")).await; // what has no life is not evicted
+    }
+    server.command("CONFIG SET maxmemory 1").await;
+    eventually("the server evicts", async || {
+        let mut any = redis::cmd("SET");
+        let _ = any
+            .arg("any")
+            .arg("x")
+            .query_async::<()>(&mut server.look().await)
+            .await;
+        let keys = server.keys().await;
+        (!keys.iter().any(|key| entries.contains(key))).then_some(())
+    })
+    .await;
+    server.command("CONFIG SET maxmemory 0").await;
+    let (ended, kept) = ids.split_at(20);
+    let ends = ended
+        .iter()
+        .map(|id| end_and_tell(nodes[0].as_ref(), &member.hub, id, &told));
+    join_all(ends).await;
+    assert_each_was_told_once(ended, &told);
+    let g = group("g");
+    eventually("the others are listed again", async || {
+        let count = member.node.count(&member.hub, Members::Group(&g)).await.ok()?;
+        let mut known = count == kept.len() as u64;
+        for id in kept {
+            known &= matches!(member.node.look_up(&member.hub, id).await, Ok(Some(_)));
+        }
+        known.then_some(())
+    })
+    .await;
+}

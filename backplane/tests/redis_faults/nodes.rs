@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hubcast_backplane::conformance::whole::{self, Whole};
 use hubcast_backplane::conformance::{Recorder, Witness, eventually, group, open, record};
 use hubcast_backplane::redis::RedisBackplane;
 use hubcast_backplane::{
-    Backplane, BackplaneError, Claim, ConnectionRecord, End, GroupName, HubName, HubOptions, LogRead, Status,
-    Topic, Unheard,
+    Backplane, BackplaneError, Claim, ConnectionRecord, End, GroupName, HubName, HubOptions, Status, Topic,
+    Unheard,
 };
 use tokio::time::Instant;
 
@@ -158,8 +159,8 @@ async fn a_survivor_that_does_not_serve_the_hub_tells_who_leaves() {
     let sink = Arc::new(Recorder::default());
     survivor.open_hub(hub.clone(), telling, sink).await.unwrap();
     let topic = Topic::Group(GroupName::presence_of(&group("g")));
-    let read = survivor.read(&hub, &topic, &position, 10).await.unwrap();
-    let LogRead::Exact(messages) = read else {
+    let read = whole::read(&survivor, &hub, &topic, &position).await;
+    let Whole::Exact(messages) = read else {
         panic!("{read:?}")
     };
     let told: Vec<_> = messages

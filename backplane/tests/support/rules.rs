@@ -22,6 +22,7 @@ macro_rules! all_rules {
                 history_and_what_is_received_meet_where_a_connection_enters,
                 groups_that_a_connection_enters_with_are_joined,
                 the_newest_messages_of_each_topic_are_read,
+                a_page_is_bounded_by_bytes,
                 history_that_the_log_can_not_vouch_for_is_refused;
             directory:
                 a_message_to_an_unknown_connection_is_refused,

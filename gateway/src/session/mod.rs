@@ -9,6 +9,7 @@ mod invocations;
 mod membership;
 mod pace;
 mod reader;
+mod replaying;
 mod requests;
 mod restore;
 mod run;

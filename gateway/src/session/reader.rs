@@ -18,8 +18,8 @@ use crate::hub::HubRuntime;
 use crate::protocol::{ClientProtocol, HubMessage, events, plain};
 use crate::queue::{ByteQueue, PushError, Taken};
 
-/// Messages that are read from the log at once.
-const PAGE: usize = 256;
+/// The part of the outbox's bound that is read from the log at once.
+const PAGE: usize = 4;
 /// A browser whose response ended comes back after this time, and up to as much again: a node's clients don't all come
 /// at the same moment.
 const RETRY_MS: u64 = 1_000;
@@ -273,6 +273,7 @@ impl Session {
                 None => Lacks::Unknown(Why::Epoch),
             },
         };
+        let topics: Vec<_> = topics.into_iter().map(|topic| (topic, 0)).collect();
         // Most of it before the connection enters: while it reads this, nothing else waits for it.
         self.catch_up(&topics, &mut lacks, Offset::MAX).await?;
         self.set_groups(joined.clone());
@@ -284,16 +285,19 @@ impl Session {
     }
 
     /// Writes the rest of what the client lacks, and lets what was pushed meanwhile follow.
-    async fn finish(&self, topics: &[Topic], mut lacks: Lacks, entered: &Position) -> Result<(), Failed> {
+    async fn finish(
+        &self,
+        topics: &[(Topic, Offset)],
+        mut lacks: Lacks,
+        entered: &Position,
+    ) -> Result<(), Failed> {
         let hub = &self.hub;
         let id = point(hub, &entered.epoch, entered.offset);
         self.catch_up(topics, &mut lacks, entered.offset).await?;
         match lacks {
             Lacks::Unknown(why) => self.give(self.reset_frame(why, Some(&id))).await?,
             Lacks::Newest(most) => {
-                let backplane = hub.shared().backplane();
-                let newest = backplane.newest(hub.name(), topics, entered.offset, most).await?;
-                self.give_all(newest, &entered.epoch).await?;
+                self.give_newest(topics, entered, most).await?;
             }
             Lacks::Nothing | Lacks::After(_) => {}
         }
@@ -304,14 +308,22 @@ impl Session {
     }
 
     /// Writes what the client lacks up to a place.
-    async fn catch_up(&self, topics: &[Topic], lacks: &mut Lacks, upto: Offset) -> Result<(), Failed> {
+    async fn catch_up(
+        &self,
+        topics: &[(Topic, Offset)],
+        lacks: &mut Lacks,
+        upto: Offset,
+    ) -> Result<(), Failed> {
         let hub = &self.hub;
+        let most_bytes = hub.options().limits.outbox_bytes / PAGE;
         while let Lacks::After(position) = lacks {
-            let page = hub
-                .shared()
-                .backplane()
-                .history(hub.name(), topics, position, upto, PAGE)
-                .await?;
+            let backplane = hub.shared().backplane();
+            let reading = backplane.history(hub.name(), topics, position, upto, most_bytes);
+            let page = tokio::select! {
+                biased;
+                () = self.closing.cancelled() => return Err(Failed::Asked),
+                page = reading => page?,
+            };
             match page {
                 Page::Exact {
                     messages,
@@ -328,6 +340,35 @@ impl Session {
                 Page::Trimmed => *lacks = Lacks::Unknown(Why::Trimmed),
                 Page::OtherEpoch(_) => *lacks = Lacks::Unknown(Why::Epoch),
             }
+        }
+        Ok(())
+    }
+
+    /// Writes the last messages of each topic up to where the connection entered.
+    async fn give_newest(
+        &self,
+        topics: &[(Topic, Offset)],
+        entered: &Position,
+        most: usize,
+    ) -> Result<(), Failed> {
+        let topics: Vec<_> = topics.iter().map(|(topic, _)| topic.clone()).collect();
+        let backplane = self.hub.shared().backplane();
+        let looking = backplane.newest(self.hub.name(), &topics, entered.offset, most);
+        let newest = tokio::select! {
+            biased;
+            () = self.closing.cancelled() => return Err(Failed::Asked),
+            newest = looking => newest?,
+        };
+        let Some(first) = newest.iter().map(|(_, before)| *before).min() else {
+            return Ok(());
+        };
+        let mut lacks = Lacks::After(Position {
+            epoch: entered.epoch.clone(),
+            offset: first,
+        });
+        self.catch_up(&newest, &mut lacks, entered.offset).await?;
+        if let Lacks::Unknown(why) = lacks {
+            self.give(self.reset_frame(why, None)).await?;
         }
         Ok(())
     }

@@ -152,10 +152,11 @@ impl Session {
     }
 
     /// Goes on where another session of the connection ended: `kept` is what the client may lack, with places in the
-    /// log, the first of them with the number after `sequence`. `false` when it is too much.
-    pub(super) fn go_on(&self, sequence: u64, kept: VecDeque<(Bytes, u64)>) -> bool {
+    /// log, the first of them with the number after `sequence`. Where it is not all, `more` follows. `false` where the session
+    /// has ended.
+    pub(super) fn go_on(&self, sequence: u64, kept: VecDeque<(Bytes, u64)>, more: bool) -> bool {
         self.outbox
-            .go_on(sequence.saturating_add(1), kept, |sequence_id| {
+            .go_on(sequence.saturating_add(1), kept, more, |sequence_id| {
                 self.encode(&HubMessage::Sequence { sequence_id })
             })
     }

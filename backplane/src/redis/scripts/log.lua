@@ -29,7 +29,7 @@ local function begin_epoch(log, start)
   local epoch = RUN_ID .. MARK .. '-' .. micros
   local at = now[1] * 1000 + math.floor(now[2] / 1000)
   redis.call('HDEL', log, 'none') -- a script that has freed some memory may write where it is short
-  redis.call('HSET', log, 'run', RUN, 'epoch', epoch, 'start', start or 0, 'began', at, 'evicted', evictions())
+  redis.call('HSET', log, 'run', RUN, 'epoch', epoch, 'start', start or 0, 'began', at, 'evicted', evictions(), 'evicted_before', evictions())
   if tonumber(redis.call('HGET', log, 'version') or 0) < tonumber(micros) then
     redis.call('HSET', log, 'version', micros)
   end

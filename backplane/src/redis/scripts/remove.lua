@@ -22,6 +22,9 @@ if not refused and not found[1] then
   -- An owner may remove what the server forgot. In an epoch in which it knew the connection, somebody else removed it, as
   -- others did where they took the owner for dead.
   refused = ARGV[1] == '' or ARGV[10] == '*' or ARGV[10] == hub.epoch
+  if refused and ARGV[10] == hub.epoch and redis.call('HGET', hub.log, 'evicted_before') ~= evictions() then
+    refused = false -- the server may have deleted it to make room
+  end
 end
 if not refused and ARGV[1] == '' then
   -- It may have been taken over and parked again since its time was up.
