@@ -73,8 +73,7 @@ impl Hub {
         }
         let known = (once.content.clone(), now + self.options.retention);
         state.requests.insert(once.key.clone(), known);
-        self.append(&mut state, room, topic, envelope);
-        Ok(Published::Now)
+        Ok(Published::Now(self.append(&mut state, room, topic, envelope)))
     }
 
     fn append(

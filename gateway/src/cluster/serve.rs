@@ -136,7 +136,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         return Ok(result(&session, invoke).await);
     }
     if let Ask::Close(close) = ask {
-        let closed = session.close_for_good(close.reason);
+        let closed = session.close_for_good(close.reason).await;
         return Ok(Answer::status(if closed { 200 } else { 410 }));
     }
     if session.connection().user().map(AsRef::as_ref) != request.user.as_deref() {

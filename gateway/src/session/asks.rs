@@ -51,7 +51,10 @@ impl Session {
             arguments,
             ..Invocation::default()
         };
-        self.send(&HubMessage::Invocation(invocation)).await;
+        // By the log: it comes after all that was sent to the client before.
+        if !self.send(&HubMessage::Invocation(invocation)).await {
+            return Err(AskError::Disconnected);
+        }
         let outcome = tokio::select! {
             outcome = answer => outcome.map_err(|_| AskError::Disconnected)?,
             () = self.gone().cancelled() => return Err(AskError::Disconnected),

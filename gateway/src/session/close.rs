@@ -98,6 +98,18 @@ impl CloseReason {
         encode_for(protocol, &self.message(detailed)?).ok().flatten()
     }
 
+    /// Whether the client is given what its calls sent before.
+    pub(crate) fn lets_follow(&self) -> bool {
+        matches!(
+            self,
+            Self::Aborted
+                | Self::ConnectFailed { .. }
+                | Self::Expired
+                | Self::Protocol { .. }
+                | Self::NodeStops
+        )
+    }
+
     /// What the hub's hook is told; `None` when hub code never saw the connection.
     pub(crate) fn disconnected(&self) -> Option<Disconnected> {
         Some(match self {

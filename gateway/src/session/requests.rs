@@ -29,6 +29,7 @@ impl Session {
             self.close(CloseReason::LogLost("a message could not be passed on"));
         }
         if let Some(ack_id) = request.ack_id {
+            self.follow().await;
             let outcome = outcome.as_ref().map(drop);
             let refused = outcome.map_err(|(name, text)| (*name, text.as_str()));
             self.push_frame(webpubsub::ack(ack_id, refused));
@@ -66,13 +67,17 @@ impl Session {
             from_user: self.connection.user().map(ToString::to_string),
             data_type: send.data.kind,
         };
+        let caller = Some(self.connection.as_ref());
         let Some((once, ack_id)) = once.zip(ack_id) else {
-            let published = self.hub.publish_message(&[topic], message).await;
+            let published = self.hub.publish_message(caller, &[topic], message).await;
             return published.map_err(|error| self.refusal(&error));
         };
-        match self.hub.publish_once(&topic, message, &once).await {
-            Ok(Published::Now) => Ok(()),
-            Ok(Published::Before | Published::Differs) => {
+        match self.hub.publish_once(caller, &topic, message, &once).await {
+            Ok(Published::Now(_)) => Ok(()),
+            Ok(published @ (Published::Before | Published::Differs)) => {
+                if published == Published::Before {
+                    self.follow_all().await; // it was sent on whatever node, at a place that is not known here
+                }
                 let text = format!("Message with ack-id: {ack_id} has been processed");
                 Err((RefusedAs::Duplicate, text))
             }

@@ -306,7 +306,10 @@ impl Session {
     pub(super) async fn complete(&self, answering: Answering, outcome: Outcome) {
         let outcome = self.result_as_message(&answering, outcome).await;
         match (answering.invocation_id, answering.call) {
-            (Some(invocation_id), None) => self.push(&completion(invocation_id, outcome)),
+            (Some(invocation_id), None) => {
+                self.follow().await;
+                self.push(&completion(invocation_id, outcome));
+            }
             (None, None) => {}
             (invocation_id, Some(call)) => {
                 let host = self.hub.shared().backplane().node();
@@ -331,7 +334,7 @@ impl Session {
         let topics = [Topic::Connection(self.id().clone())];
         let published = self
             .hub
-            .publish(&topics, MESSAGE, vec![result.clone()], Vec::new());
+            .publish(None, &topics, MESSAGE, vec![result.clone()], Vec::new());
         match published.await {
             Ok(()) => Outcome::Void,
             Err(error) => Outcome::Error(error.client_text().unwrap_or_else(|| INTERRUPTED.to_owned())),
@@ -391,6 +394,7 @@ impl Session {
     /// Sends an item of a stream to the client, not before it has read what is before it.
     pub(super) async fn send_item(&self, answering: &Answering, item: &HubMessage) -> Sent {
         let Some(call) = &answering.call else {
+            self.follow().await;
             return Sent::from(self.push_waiting(item).await);
         };
         self.outbox.at_most(self.high_water()).await;
@@ -452,25 +456,27 @@ impl Session {
         self.outbox.at_most(self.high_water()).await;
     }
 
-    /// Sends the client a numbered message that answers nothing.
-    pub(super) async fn send(&self, message: &HubMessage) {
-        if !self.is_stateful() {
-            return self.push(message);
-        }
+    /// Sends the client a message that answers nothing, in its place among the others that it receives. `false` where it
+    /// could not be sent.
+    pub(super) async fn send(&self, message: &HubMessage) -> bool {
         let Some(envelope) = self.envelope(message) else {
-            return;
+            return false;
         };
         let topics = [Topic::Connection(self.id().clone())];
         let backplane = self.hub.shared().backplane();
-        if let Err(error) = backplane.publish(self.hub.name(), &topics, &envelope).await {
-            tracing::warn!(connection_id = %self.id(), %error, "a message could not be written");
+        match backplane.publish(self.hub.name(), &topics, &envelope).await {
+            Ok(receipts) => receipts.iter().any(Option::is_some),
+            Err(error) => {
+                tracing::warn!(connection_id = %self.id(), %error, "a message could not be written");
+                false
+            }
         }
     }
 
     /// A message to this client alone, on its way through the log.
     fn envelope(&self, message: &HubMessage) -> Option<wire::Envelope> {
         Some(wire::Envelope {
-            frame: self.encode(message)?,
+            frame: self.encode_bare(message)?,
             ..wire::Envelope::default()
         })
     }
