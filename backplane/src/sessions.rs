@@ -78,7 +78,7 @@ pub trait Sessions: Send + Sync {
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
     /// Appends a message to the connection's own topic for a call that `host` runs; the `last` one ends the call. Works
-    /// on any node, also for parked connections. `false` when the call was answered before, or the connection is gone.
+    /// on any node, also for parked connections. Nothing when the call was answered before, or the connection is gone.
     fn answer<'a>(
         &'a self,
         hub: &'a HubName,
@@ -86,7 +86,7 @@ pub trait Sessions: Send + Sync {
         call: Call<'a>,
         envelope: &'a Envelope,
         last: bool,
-    ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
+    ) -> BoxFuture<'a, Result<Option<Offset>, BackplaneError>>;
 
     /// Ends a call that is not answered. `false` when it was ended before.
     fn settle<'a>(

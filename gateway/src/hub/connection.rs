@@ -125,7 +125,7 @@ impl Connection {
         }
     }
 
-    /// Notes that a call of it has sent something that it receives itself, which stands at `offset`.
+    /// Notes that a call of it has sent something that it receives itself, which stands at `offset`; nothing stands at 0.
     pub(crate) fn note_sent(&self, offset: Offset) {
         self.sent.fetch_max(offset, Ordering::AcqRel);
     }

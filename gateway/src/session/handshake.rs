@@ -78,6 +78,7 @@ async fn read(
                     detail: "the client left".to_owned(),
                 });
             }
+            Received::Bad(frame) => return Err(CloseReason::BadFrame(frame)),
             Received::Lost(what) => {
                 return Err(CloseReason::Handshake {
                     detail: what.to_owned(),

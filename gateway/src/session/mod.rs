@@ -40,7 +40,7 @@ use reader::Reader;
 use stateful::Stateful;
 
 pub(crate) use asks::AskError;
-pub(crate) use close::CloseReason;
+pub(crate) use close::{BadFrame, CloseReason};
 pub(crate) use guests::read_carried;
 pub(crate) use invocations::Slots;
 pub(crate) use reader::{Begin, Reading};

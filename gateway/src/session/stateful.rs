@@ -372,10 +372,10 @@ impl Session {
             let (hub, id) = (self.hub.name(), self.id());
             let answered = match &envelope {
                 Some(envelope) => backplane.answer(hub, id, call, envelope, true).await,
-                None => backplane.settle(hub, id, call).await,
+                None => backplane.settle(hub, id, call).await.map(|_| None),
             };
             match answered {
-                Ok(_) => return,
+                Ok(place) => return self.connection.note_sent(place.unwrap_or_default()),
                 Err(error) if error.is_transient() => {
                     tracing::debug!(connection_id = %self.id(), %error, "a completion has to wait");
                 }
@@ -413,7 +413,10 @@ impl Session {
             .answer(self.hub.name(), self.id(), call, &envelope, false)
             .await
         {
-            Ok(sent) => Sent::from(sent),
+            Ok(place) => {
+                self.connection.note_sent(place.unwrap_or_default());
+                Sent::from(place.is_some())
+            }
             Err(error) => {
                 tracing::warn!(connection_id = %self.id(), %error, "an item of a stream could not be written");
                 Sent::Unsure
