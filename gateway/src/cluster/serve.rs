@@ -143,7 +143,10 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         return Ok(owned::other_user());
     }
     Ok(match ask {
-        Ask::Poll(poll) => owned::poll(&session, time_left(hub, poll.until)).await,
+        Ask::Poll(poll) => {
+            let newer = Identity::from_json(&poll.identity);
+            owned::poll(&session, time_left(hub, poll.until), newer.as_ref()).await
+        }
         Ask::Receive(receive) => owned::receive(&session, receive.body).await,
         Ask::YieldPoll(_) => owned::yield_poll(&session),
         Ask::Delete(_) => owned::delete(&session),

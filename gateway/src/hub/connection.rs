@@ -236,9 +236,17 @@ impl Connection {
         self.identity.store(Arc::new(identity));
     }
 
+    /// Whether a token ends before the one that was shown last.
+    pub(crate) fn is_stale(&self, identity: &Identity) -> bool {
+        match (identity.expires(), self.identity.load().expires()) {
+            (Some(end), Some(known)) => end < known,
+            (end, _) => end.is_some(),
+        }
+    }
+
     /// As [`renew`](Self::renew), if the token lasts longer than the one that was shown before.
     pub(crate) fn renew_if_longer(&self, identity: &Identity) {
-        let longer = identity.expires() > self.identity.load().expires();
+        let longer = !self.is_stale(identity) && identity.expires() != self.identity.load().expires();
         if longer && identity.user() == self.user() {
             self.renew(identity.clone());
         }

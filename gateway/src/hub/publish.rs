@@ -142,7 +142,7 @@ fn envelope(message: Outgoing, span: &Span) -> Result<wire::Envelope, Error> {
     let encoding = common_encoding(&arguments);
     let mut encoded = Vec::with_capacity(arguments.len());
     for value in arguments {
-        match value.transcode(encoding) {
+        match value.check_told().and_then(|()| value.transcode(encoding)) {
             Ok(value) => encoded.push(value.bytes().clone()),
             Err(source) => return Err(Error::Transcode { target, source }),
         }

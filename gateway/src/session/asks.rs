@@ -69,6 +69,14 @@ impl Session {
     /// The client has answered. An unknown id is ignored.
     pub(super) fn answered(&self, id: &str, outcome: Outcome) {
         if let Some(waiting) = self.asks.end(id) {
+            // Whoever asked may tell others.
+            let outcome = match outcome {
+                Outcome::Result(value) => match value.check_told() {
+                    Ok(()) => Outcome::Result(value),
+                    Err(error) => Outcome::Error(format!("Client's result can't be passed on: {error}.")),
+                },
+                outcome => outcome,
+            };
             let _ = waiting.send(outcome); // who asked may have given up
         }
     }

@@ -54,6 +54,11 @@ impl Session {
         {
             return Err(lacking("send", &send.group));
         }
+        if send.data.json.is_null() {
+            // The official .NET client drops its socket at each message without data.
+            let text = "A message needs data that is not null.".to_owned();
+            return Err((RefusedAs::BadRequest, text));
+        }
         let topic = Topic::Group(parse(&send.group)?);
         let once = ack_id.map(|ack_id| Once {
             key: format!("ack:{}:{ack_id}", self.id()),
@@ -87,7 +92,9 @@ impl Session {
 
     fn refusal(&self, error: &Error) -> Refusal {
         match error {
-            Error::TooManyGroups { .. } | Error::Name(_) => (RefusedAs::BadRequest, error.to_string()),
+            Error::TooManyGroups { .. } | Error::Name(_) | Error::Transcode { .. } => {
+                (RefusedAs::BadRequest, error.to_string())
+            }
             error => {
                 tracing::warn!(connection_id = %self.id(), %error, "a client's request failed");
                 let text = error.client_text();

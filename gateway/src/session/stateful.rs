@@ -289,8 +289,11 @@ impl Session {
     }
 
     /// Takes a newer token of the same user, also for the nodes that the connection may move to. `false` when it has just
-    /// moved.
+    /// moved. One that ends before the present one changes nothing.
     pub(crate) async fn renew(&self, identity: Identity) -> Result<bool, BackplaneError> {
+        if self.connection.is_stale(&identity) {
+            return Ok(true);
+        }
         self.connection.renew(identity);
         let (Some(stateful), Some(protocol)) = (self.stateful.get(), self.connection.protocol()) else {
             return Ok(true);
