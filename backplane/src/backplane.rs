@@ -84,6 +84,13 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
         once: &'a Once,
     ) -> BoxFuture<'a, Result<Published, BackplaneError>>;
 
+    /// Waits until the sink was given everything up to a place that a publish of this node has answered with, for at most as
+    /// long as a command may take. It is at once over where a new epoch has begun since.
+    ///
+    /// # Errors
+    /// [`BackplaneError::Timeout`] where the sink did not come so far in time.
+    fn passed<'a>(&'a self, hub: &'a HubName, offset: Offset) -> BoxFuture<'a, Result<(), BackplaneError>>;
+
     /// Makes this node the owner of a connection that nobody owns and that was never closed. Its id was made up just now.
     /// The connection receives nothing until [`Backplane::enter`].
     fn claim<'a>(

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use crate::backplane::ConnectionRecord;
 use crate::error::BackplaneError;
 use crate::history::Page;
-use crate::position::Position;
+use crate::position::{Offset, Position};
 use crate::replay::Replay;
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, UserId};
 use crate::wire::Envelope;
@@ -87,7 +87,7 @@ pub trait Sessions: Send + Sync {
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
     /// Appends a message to the connection's own topic for a call that `host` runs; the `last` one ends the call. Works
-    /// on any node, also for parked connections. `false` when the call was answered before, or the connection is gone.
+    /// on any node, also for parked connections. Nothing when the call was answered before, or the connection is gone.
     fn answer<'a>(
         &'a self,
         hub: &'a HubName,
@@ -95,7 +95,7 @@ pub trait Sessions: Send + Sync {
         call: Call<'a>,
         envelope: &'a Envelope,
         last: bool,
-    ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
+    ) -> BoxFuture<'a, Result<Option<Offset>, BackplaneError>>;
 
     /// Ends a call that is not answered. `false` when it was ended before.
     fn settle<'a>(

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::auth::Origin;
+
 pub use auth::{AuthOptions, KeyAge, KeyInterval, Leeway};
 pub use limits::Limits;
 pub use server::ServerOptions;
@@ -219,9 +221,9 @@ impl Options {
         let fail = |key, problem: String| Err(OptionError { key, problem });
         self.auth.check()?;
         for origin in &self.cors.allowed_origins {
-            if origin != "*" && !is_origin(origin) {
+            if origin != "*" && Origin::parse(origin).is_none() {
                 let problem = format!(
-                    "{origin:?} is not an origin such as https://app.example.org (no path, no final slash)"
+                    "{origin:?} is not an origin such as https://app.example.org or https://*.example.org (no path, no final slash)"
                 );
                 return fail("cors.allowed_origins", problem);
             }
@@ -295,16 +297,6 @@ fn at_least(key: &'static str, value: usize, least: usize, why: &str) -> Result<
         return Err(OptionError { key, problem });
     }
     Ok(())
-}
-
-fn is_origin(text: &str) -> bool {
-    let Ok(uri) = text.parse::<axum::http::Uri>() else {
-        return false;
-    };
-    uri.scheme().is_some()
-        && uri.authority().is_some()
-        && !text.ends_with('/')
-        && matches!(uri.path(), "" | "/")
 }
 
 /// Seconds with fractions, as configuration files and variables carry them.

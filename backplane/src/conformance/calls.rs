@@ -22,6 +22,7 @@ async fn answer(
         .answer(&member.hub, id, call, &envelope(target), last)
         .await
         .unwrap()
+        .is_some()
 }
 
 async fn settle(member: &Member, id: &ConnectionId, (call, host): (&str, &NodeId)) -> bool {

@@ -92,22 +92,22 @@ impl Hub {
         id: &ConnectionId,
         envelope: &Arc<Envelope>,
         allowed: impl FnOnce(&mut Session) -> bool,
-    ) -> Result<bool, BackplaneError> {
+    ) -> Result<Option<Offset>, BackplaneError> {
         let room = self.room().await?;
         let mut state = self.state.lock();
         let Some(connection) = state.connections.get_mut(id) else {
-            return Ok(false);
+            return Ok(None);
         };
         let owned = connection.parked.is_none();
         if !connection.session.as_mut().is_some_and(allowed) {
-            return Ok(false);
+            return Ok(None);
         }
         let topic = Topic::Connection(id.clone());
         let offset = state.log.append(&topic, Some(Arc::clone(envelope)));
         if owned {
             room.send(Item::message(&topic, offset, envelope));
         }
-        Ok(true)
+        Ok(Some(offset))
     }
 
     pub(super) fn claim(&self, connection: &ConnectionRecord) -> Claim {

@@ -198,6 +198,10 @@ impl Backplane for MemoryBackplane {
         .boxed()
     }
 
+    fn passed<'a>(&'a self, hub: &'a HubName, _offset: Offset) -> BoxFuture<'a, Result<(), BackplaneError>> {
+        async move { self.hub(hub)?.handed_on().await.map(drop) }.boxed()
+    }
+
     fn claim_of<'a>(
         &'a self,
         hub: &'a HubName,

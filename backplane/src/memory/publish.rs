@@ -74,8 +74,7 @@ impl Hub {
         }
         let known = (once.content.clone(), now + self.options.retention);
         state.requests.insert(once.key.clone(), known);
-        self.append(&mut state, room, topic, envelope);
-        Ok(Published::Now)
+        Ok(Published::Now(self.append(&mut state, room, topic, envelope)))
     }
 
     /// Notes a request that nothing is published for; `false` where it is known.

@@ -276,7 +276,7 @@ impl Sessions for MemoryBackplane {
         call: Call<'a>,
         envelope: &'a Envelope,
         last: bool,
-    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+    ) -> BoxFuture<'a, Result<Option<Offset>, BackplaneError>> {
         async move {
             let hub = self.hub(hub)?;
             let envelope = Arc::new(envelope.clone());

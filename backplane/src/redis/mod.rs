@@ -308,6 +308,17 @@ impl Backplane for RedisBackplane {
         .boxed()
     }
 
+    fn passed<'a>(&'a self, hub: &'a HubName, offset: Offset) -> BoxFuture<'a, Result<(), BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let Some(reached) = hub.waiters.come_to(offset) else {
+                return Ok(());
+            };
+            self.inner.passed(&hub, reached).await
+        }
+        .boxed()
+    }
+
     fn claim_of<'a>(
         &'a self,
         hub: &'a HubName,

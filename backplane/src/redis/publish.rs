@@ -50,10 +50,13 @@ impl HubScripts {
             .arg(once.content.clone())
             .number(self.options.retention.as_millis().max(1));
         match decode::<i64>(self.writer.carry_out(call, Patience::Long).await?)? {
-            1 => Ok(Published::Now),
             0 => Ok(Published::Before),
             -1 => Ok(Published::Differs),
-            other => Err(malformed(&format!("publish_once answered {other}"))),
+            -2 => Ok(Published::Now(None)),
+            other => match Offset::try_from(other) {
+                Ok(offset) => Ok(Published::Now(Some(offset))),
+                Err(_) => Err(malformed(&format!("publish_once answered {other}"))),
+            },
         }
     }
 

@@ -280,7 +280,7 @@ impl Sessions for RedisBackplane {
         call: Call<'a>,
         envelope: &'a Envelope,
         last: bool,
-    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+    ) -> BoxFuture<'a, Result<Option<Offset>, BackplaneError>> {
         async move {
             let hub = self.inner.hub(hub)?;
             let entry = wire::Entry {
@@ -289,8 +289,7 @@ impl Sessions for RedisBackplane {
             let script = hub
                 .scripts
                 .answer_call(connection, call, entry.encode_to_vec().into(), last);
-            let offset: Option<Offset> = decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)?;
-            Ok(offset.is_some())
+            decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)
         }
         .boxed()
     }

@@ -18,8 +18,8 @@
 //! | `{"type":"ping"}` | answered by `{"type":"pong"}` |
 //!
 //! `ackId` is a number that the client chooses; without one it is told nothing. `dataType` is `json` (any value; the default),
-//! `text` (a string), `binary` or `protobuf` (base64 text). Data that is absent is null. A message of another form ends the
-//! connection.
+//! `text` (a string), `binary` or `protobuf` (base64 text), in letters of any case. Data that is absent is null, which is not sent to
+//! groups. A message of another form ends the connection.
 //!
 //! # To the client
 //!
@@ -50,8 +50,8 @@
 //!
 //! A message of a Web PubSub client is a call of `message` with the data as its only argument for SignalR clients, and an
 //! event `message` for an `EventSource`. Bytes are base64 text, for MessagePack bytes. The other way round, a call of `message`
-//! with one argument is a message with that as data; any other call is one with
-//! `{"target":"name","arguments":[…]}` as JSON data.
+//! with one argument is a message with that as data, unless it is null: the official .NET client can't bear that. Any other call
+//! is one with `{"target":"name","arguments":[…]}` as JSON data. An `invokeResponse` without a result has no `data`.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -166,7 +166,8 @@ fn read_data(
     default: bool,
 ) -> Result<Option<Data>, DecodeError> {
     let named: Option<String> = kind.optional("a string")?;
-    let kind = match named.as_deref() {
+    // The .NET client begins it with a capital.
+    let kind = match named.as_deref().map(str::to_ascii_lowercase).as_deref() {
         None | Some("json") => DataType::Json,
         Some("text") => DataType::Text,
         Some("binary") => DataType::Binary,
@@ -240,6 +241,7 @@ fn completion(id: &str, outcome: &Outcome) -> Result<Option<Bytes>, EncodeError>
             write_error(&mut out, RefusedAs::InternalServerError, text);
         }
         Outcome::Void => out.extend_from_slice(br#","success":true"#),
+        Outcome::Result(value) if value.is_null() => out.extend_from_slice(br#","success":true"#),
         Outcome::Result(value) => {
             out.extend_from_slice(br#","success":true,"dataType":"json","data":"#);
             out.extend_from_slice(value.transcode(Encoding::Json)?.bytes());
@@ -356,7 +358,7 @@ pub(crate) fn message(published: &Published<'_>, sequence_id: Option<u64>) -> By
     };
     out.extend_from_slice(kind);
     match published.arguments {
-        [data] if published.target == MESSAGE => out.extend_from_slice(data.bytes()),
+        [data] if published.target == MESSAGE && !data.is_null() => out.extend_from_slice(data.bytes()),
         arguments => {
             out.extend_from_slice(br#"{"target":"#);
             json::write_string(&mut out, published.target);

@@ -9,6 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use hubcast_backplane::{Entered, Epoch, Gap, GroupName, Message, Offset, Page, Position, Topic, UserId};
 use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::{CloseReason, Session};
 use crate::auth::{PointSigner, ResumePoint};
@@ -27,6 +30,9 @@ const RETRY_MS: u64 = 1_000;
 /// hour old, whatever its topics are.
 pub(super) const MOVE: Duration = Duration::from_secs(600);
 
+/// How long the answer to a reader waits at most until it receives.
+const ENTERED: Duration = Duration::from_secs(5);
+
 /// What a reader has beside its outbox.
 pub(super) struct Reader {
     /// What comes before the outbox.
@@ -34,6 +40,10 @@ pub(super) struct Reader {
     /// The place of the last message in the outbox; held while one is put there.
     last: Mutex<Offset>,
     reading: Mutex<Option<Reading>>,
+    /// It receives, or never will.
+    entered: CancellationToken,
+    /// Runs where it begins before its socket is there.
+    early: Mutex<Option<JoinHandle<Result<(), CloseReason>>>>,
 }
 
 /// What a reader wants to read.
@@ -49,6 +59,8 @@ impl Reader {
             past: ByteQueue::new(limit_bytes),
             last: Mutex::default(),
             reading: Mutex::new(Some(reading)),
+            entered: CancellationToken::new(),
+            early: Mutex::default(),
         }
     }
 
@@ -67,6 +79,8 @@ pub(crate) enum Begin {
     Now,
     /// After what it has.
     After(ResumePoint),
+    /// After a place that nobody can read: of a log whose secret is lost, too.
+    Unreadable,
     /// With so many of the last messages of each topic.
     Newest(usize),
 }
@@ -221,15 +235,50 @@ impl Session {
         }
     }
 
+    /// Begins to read before the socket is there.
+    pub(crate) fn begin_early(self: &Arc<Self>) {
+        if let Some(reader) = &self.reader {
+            let session = Arc::clone(self);
+            let beginning = async move { session.begin_once().await };
+            *reader.early.lock() = Some(self.hub.shared().tasks().spawn(beginning));
+        }
+    }
+
+    /// Waits until the connection receives, never will, or for a bounded time: a client that was told that it is connected
+    /// misses nothing from then on. One that goes on after a place lacks nothing anyway.
+    pub(crate) async fn entered(&self) {
+        let Some(reader) = &self.reader else { return };
+        if let Some(Reading {
+            begin: Begin::After(_),
+            ..
+        }) = &*reader.reading.lock()
+        {
+            reader.entered.cancel();
+        }
+        tokio::select! {
+            () = reader.entered.cancelled() => {}
+            () = self.closing.cancelled() => {}
+            () = sleep(ENTERED) => {}
+        }
+    }
+
     /// Puts the connection into the cluster and writes what its client lacks.
     pub(super) async fn begin_reading(self: &Arc<Self>) -> Result<(), CloseReason> {
-        let reading = self
-            .reader
-            .as_ref()
-            .and_then(|reader| reader.reading.lock().take());
-        let Some(Reading { groups, begin }) = reading else {
+        let early = self.reader.as_ref().and_then(|reader| reader.early.lock().take());
+        match early {
+            Some(beginning) => beginning.await.unwrap_or(Err(CloseReason::Aborted)),
+            None => self.begin_once().await,
+        }
+    }
+
+    async fn begin_once(self: &Arc<Self>) -> Result<(), CloseReason> {
+        let Some(reader) = &self.reader else {
+            return Err(CloseReason::Aborted);
+        };
+        let Some(Reading { groups, begin }) = reader.reading.lock().take() else {
             return Err(CloseReason::Aborted); // it begins once
         };
+        let _entered = reader.entered.clone().drop_guard(); // however it ends
         match self.begin(groups, begin).await {
             Ok(()) => Ok(()),
             Err(Failed::Asked) => Err(self.asked_to_close()),
@@ -268,6 +317,7 @@ impl Session {
         let mut lacks = match begin {
             Begin::Now => Lacks::Nothing,
             Begin::Newest(most) => Lacks::Newest(most),
+            Begin::Unreadable => Lacks::Unknown(Why::Epoch),
             Begin::After(point) => match point.of(&now.epoch) {
                 Some(position) => Lacks::After(position),
                 None => Lacks::Unknown(Why::Epoch),
@@ -281,6 +331,9 @@ impl Session {
             .enter_with(hub.name(), &self.record(), &joined, true)
             .await?;
         self.settle_groups_of_user(&entered, &groups, of_user).await?;
+        if let Some(reader) = &self.reader {
+            reader.entered.cancel();
+        }
         self.finish(&topics, lacks, &entered.position).await
     }
 

@@ -75,6 +75,7 @@ impl Session {
             self.close(CloseReason::LogLost("a message could not be passed on"));
         }
         if let Some(ack_id) = request.ack_id {
+            self.follow().await;
             let outcome = outcome.as_ref().map(drop);
             let refused = outcome.map_err(|(name, text)| (*name, text.as_str()));
             self.push_frame(webpubsub::ack(ack_id, refused));
@@ -99,6 +100,11 @@ impl Session {
         {
             return Err(lacking("send", &send.group));
         }
+        if send.data.json.is_null() {
+            // The official .NET client drops its socket at each message without data.
+            let text = "A message needs data that is not null.".to_owned();
+            return Err((RefusedAs::BadRequest, text));
+        }
         let topic = Topic::Group(parse(&send.group)?);
         let once = ack_id.map(|ack_id| Once {
             key: self.request_key(ack_id),
@@ -112,13 +118,17 @@ impl Session {
             from_user: self.connection.user().map(ToString::to_string),
             data_type: send.data.kind,
         };
+        let caller = Some(self.connection.as_ref());
         let Some((once, ack_id)) = once.zip(ack_id) else {
-            let published = self.hub.publish_message(&[topic], message).await;
+            let published = self.hub.publish_message(caller, &[topic], message).await;
             return published.map_err(|error| self.refusal(&error));
         };
-        match self.hub.publish_once(&topic, message, &once).await {
-            Ok(Published::Now) => Ok(()),
-            Ok(Published::Before | Published::Differs) => {
+        match self.hub.publish_once(caller, &topic, message, &once).await {
+            Ok(Published::Now(_)) => Ok(()),
+            Ok(published @ (Published::Before | Published::Differs)) => {
+                if published == Published::Before {
+                    self.follow_all().await; // it was sent on whatever node, at a place that is not known here
+                }
                 Err((RefusedAs::Duplicate, webpubsub::duplicate(ack_id)))
             }
             Err(error) => Err(self.refusal(&error)),
@@ -127,7 +137,9 @@ impl Session {
 
     fn refusal(&self, error: &Error) -> Refusal {
         match error {
-            Error::TooManyGroups { .. } | Error::Name(_) => (RefusedAs::BadRequest, error.to_string()),
+            Error::TooManyGroups { .. } | Error::Name(_) | Error::Transcode { .. } => {
+                (RefusedAs::BadRequest, error.to_string())
+            }
             error => {
                 tracing::warn!(connection_id = %self.id(), %error, "a client's request failed");
                 let text = error.client_text();

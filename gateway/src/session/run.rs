@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::ws::close_code;
 use bytes::Bytes;
 use hubcast_backplane::{BackplaneError, NodeId, Noted, Status};
 use tokio::sync::watch;
@@ -16,7 +17,7 @@ use super::pace::Pace;
 use super::reader::MOVE;
 use super::sequence::Counted;
 use super::stateful::{Answering, call_name};
-use super::{CloseReason, Session, handshake};
+use super::{BadFrame, CloseReason, Session, handshake};
 use crate::protocol::{
     ClientDecoder, ClientMessage, ClientProtocol, DecodeError, HubMessage, Outcome, webpubsub,
 };
@@ -45,6 +46,8 @@ pub(crate) enum Received {
     Resumed,
     /// The client ended the connection properly.
     Closed,
+    /// What came is no frame of a WebSocket.
+    Bad(BadFrame),
     /// The connection broke.
     Lost(&'static str),
 }
@@ -312,6 +315,7 @@ impl<'a> Conversation<'a> {
                     Received::Alive => self.heard = Instant::now(),
                     Received::Resumed => self.resumed(),
                     Received::Closed => return Err(CloseReason::ByClient),
+                    Received::Bad(frame) => return Err(CloseReason::BadFrame(frame)),
                     Received::Lost(what) => return Err(CloseReason::TransportLost(what)),
                 }
                 None
@@ -511,6 +515,7 @@ impl<'a> Conversation<'a> {
                     .continue_at(sequence_id)
                     .map_err(|error| CloseReason::Protocol {
                         detail: format!("InvalidOperationException: {error}"),
+                        code: close_code::PROTOCOL,
                     })?;
             }
             HubMessage::Sequence { .. } => {} // counts only in stateful sessions
