@@ -7,6 +7,9 @@
     reason = "each test binary uses a part"
 )]
 
+pub mod teller;
+pub mod way;
+
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::Stdio;
