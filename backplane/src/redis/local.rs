@@ -176,6 +176,18 @@ impl Local {
         self.connections.remove(id).is_some()
     }
 
+    /// Forgets a connection that the server has as another node's, or as closed; one that is being taken over goes on. Returns
+    /// whether it was this node's until now.
+    pub(super) fn lose(&mut self, id: &ConnectionId) -> bool {
+        match self.connections.get_mut(id) {
+            Some(known) if known.taking => {
+                self.unregistered.remove(id);
+                std::mem::take(&mut known.former)
+            }
+            _ => self.remove(id),
+        }
+    }
+
     /// Forgets a connection that this node owns.
     pub(super) fn remove_owned(&mut self, id: &ConnectionId) -> bool {
         self.is_owned(id) && self.remove(id)

@@ -278,7 +278,7 @@ impl Inner {
         let apply = |(step, groups): (&Step, Value)| {
             let groups: i64 = decode(groups)?;
             if groups < 0 {
-                if hub.local.lock().remove(&step.id)
+                if hub.local.lock().lose(&step.id)
                     && let Some(service) = self.service()
                 {
                     service.connection_lost(&hub.name, &step.id);

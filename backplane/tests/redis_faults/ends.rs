@@ -1,62 +1,20 @@
 //! The ends of connections are told once, by whoever removed them or by a survivor; and what a node says of its own
 //! connections wins when the server went back to an earlier state.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::join_all;
 use hubcast_backplane::conformance::{Member, Recorder, Witness, eventually, group, open, owner, record};
 use hubcast_backplane::redis::RedisBackplane;
-use hubcast_backplane::{
-    Backplane, ConnectionId, ConnectionRecord, End, HubName, HubOptions, Members, NodeService, Topic,
-};
-use parking_lot::Mutex;
+use hubcast_backplane::{Backplane, ConnectionId, End, HubName, HubOptions, Members, Topic};
 
-use crate::answers::Cutter;
 use crate::support::RedisServer;
 use crate::support::frozen::Freezer;
-
-/// Records the ends that hub code of several nodes was told, as a gateway tells them.
-type Told = Arc<Mutex<BTreeMap<String, Vec<Bytes>>>>;
-
-struct Teller {
-    node: OnceLock<Weak<dyn Backplane>>,
-    told: Told,
-}
-
-impl Teller {
-    fn of(node: &Arc<dyn Backplane>, told: &Told) {
-        let teller = Self {
-            node: OnceLock::from(Arc::downgrade(node)),
-            told: Arc::clone(told),
-        };
-        node.set_service(Arc::new(teller));
-    }
-}
-
-impl NodeService for Teller {
-    fn serve(&self, _payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
-        std::future::pending().boxed()
-    }
-
-    fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord, tells: Bytes) {
-        note(&self.told, &connection.id, tells);
-        if let Some(node) = self.node.get().and_then(Weak::upgrade) {
-            node.told(hub, &connection.id);
-        }
-    }
-
-    fn connection_lost(&self, _hub: &HubName, _connection: &ConnectionId) {}
-
-    fn fenced(&self) {}
-}
-
-fn note(told: &Told, id: &ConnectionId, tells: Bytes) {
-    told.lock().entry(id.to_string()).or_default().push(tells);
-}
+use crate::support::teller::{Teller, Told, note};
+use crate::support::way::Way;
 
 fn telling() -> HubOptions {
     HubOptions {
@@ -100,21 +58,21 @@ async fn nothing_is_noted(server: &RedisServer) {
 async fn an_end_is_told_once_when_the_answer_to_its_removal_is_lost() {
     let server = RedisServer::start().await;
     let told = Told::default();
-    let cutter = Cutter::before(server.port()).await;
-    let nodes = [cutter.node("cut").await, survivor(&server, "other", &told).await];
+    let way = Way::to(server.port()).await;
+    let nodes = [way.node("cut").await, survivor(&server, "other", &told).await];
     Teller::of(&nodes[0], &told);
     let members = open(&nodes, telling()).await;
     let mut ids = Vec::new();
     for _ in 0..100 {
         ids.push(members[0].connect(Some("u")).await);
     }
-    cutter.lose(":closed:");
+    way.lose(":closed:");
     join_all(
         ids.iter()
             .map(|id| end_and_tell(nodes[0].as_ref(), &members[0].hub, id, &told)),
     )
     .await;
-    assert!(cutter.has_lost());
+    assert!(way.has_lost());
     nothing_is_noted(&server).await;
     let told = told.lock();
     assert!(ids.iter().all(|id| told[id.as_str()] == ["goodbye"]), "{told:?}");

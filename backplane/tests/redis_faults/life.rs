@@ -139,16 +139,16 @@ fn connection(name: &str) -> ConnectionRecord {
 async fn a_life_is_the_same_whichever_answer_is_lost() {
     let expected = {
         let server = RedisServer::start().await;
-        let (_cutter, members) = two_nodes(&server, options()).await;
+        let (_way, members) = two_nodes(&server, options()).await;
         live(&members, &connection("c"), &connection("d")).await.0
     };
     let last = ["remove"];
     for operation in OPERATIONS.iter().chain(&last) {
         let server = RedisServer::start().await;
-        let (cutter, members) = two_nodes(&server, options()).await;
-        cutter.lose(&format!("${}\r\n{operation}\r\n", operation.len()));
+        let (way, members) = two_nodes(&server, options()).await;
+        way.lose(&format!("${}\r\n{operation}\r\n", operation.len()));
         let told = live(&members, &connection("c"), &connection("d")).await.0;
-        assert!(cutter.has_lost(), "{operation} was not met");
+        assert!(way.has_lost(), "{operation} was not met");
         assert_eq!(told, expected, "when the answer to {operation} was lost");
     }
 }

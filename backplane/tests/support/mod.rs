@@ -8,6 +8,8 @@
 )]
 
 pub mod frozen;
+pub mod teller;
+pub mod way;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;

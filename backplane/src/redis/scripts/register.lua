@@ -19,7 +19,8 @@ if owner and owner ~= ARGV[1] then
   redis.call('SREM', ARGV[9] .. owner, ARGV[2])
   redis.call('ZREM', KEYS[7], ARGV[2])
 end
-if owner ~= ARGV[1] then
+-- It may also have gone back to an earlier ownership of this node.
+if owner ~= ARGV[1] or is_older(known[2], ARGV[8]) then
   local version = ARGV[8] ~= '' and ARGV[8] or redis.call('HINCRBY', KEYS[1], 'version', 1)
   redis.call('HSET', KEYS[2], 'node', ARGV[1], 'user', ARGV[3], 'version', version)
 end
