@@ -42,6 +42,8 @@ check "nginx.conf: nothing sticky" bash -c "! sed 's/#.*//' '$repo/deploy/nginx/
 check "docker-compose.yml" "${compose[@]}" -f "$repo/docker-compose.yml" config -q
 check "prometheus.yml" promtool check config --syntax-only "$repo/deploy/prometheus/prometheus.yml"
 check "alerts.yml" promtool check rules "$repo/deploy/prometheus/alerts.yml"
+check "alerts.yml: alerts fire when they should" promtool test rules "$repo/tests/deploy/alerts_test.yml"
+check "nothing hangs on the name of a scrape job" bash -c "! grep -rnE 'job=' '$repo/deploy/prometheus/alerts.yml' '$repo/deploy/grafana'"
 
 # The dashboard's queries, with Grafana's variables filled in, as rules: promtool parses them.
 python3 - "$repo/deploy/grafana/dashboards/hubcast.json" "$work/queries.yml" <<'PY'
