@@ -169,7 +169,7 @@ context() {
     echo "$c"
 }
 
-# What rust:… would be: Debian with a C compiler, this machine's Rust, and the crates, since there is no network.
+# In the place of rust:…: Debian with a C compiler, this machine's Rust, and the crates, since there is no network.
 toolchain() {
     local fs=$HUBCAST_WORK/debian sysroot
     sysroot=$(cd "$repo" && rustc --print sysroot)
