@@ -126,6 +126,24 @@ for target in base:k8s/base dev:k8s/overlays/dev production:k8s/overlays/product
     check "${target#*:} renders" render "${target%%:*}" "${target#*:}"
 done
 [ "$failed" = 0 ] || { echo "$passed passed, $failed failed"; exit 1; }
+
+# The examples that the production overlay has as comments: taken in, they render, and everything is valid.
+commented_examples() {
+    cp -r "$work/tree" "$work/commented"
+    sed -i -E 's/^( *)# (- |  )/\1\2/' "$work/commented/k8s/overlays/production/kustomization.yaml"
+    "$REAL_KUBECTL" kustomize "$work/commented/k8s/overlays/production" >"$work/commented.yaml"
+    PYTHONPATH=$here/k8s python - "$work/commented.yaml" <<'PY'
+import sys, yaml
+from schema import errors
+docs = [d for d in yaml.safe_load_all(open(sys.argv[1])) if d]
+wrong = [f"{d['kind']}: {e}" for d in docs for e in errors(d)]
+text = open(sys.argv[1]).read()
+wrong += [f"no {w} in the rendering" for w in ("HTTPRoute", "PodMonitor", "hubcast_connections", "ingressClassName", "imagePullSecrets", "priorityClassName", "4318", "443") if w not in text]
+print(*wrong, f"{len(docs)} objects", sep="\n")
+sys.exit(1 if wrong else 0)
+PY
+}
+check "k8s/overlays/production with its commented examples" commented_examples
 python "$here/k8s/check.py" "$repo/deploy/prometheus/alerts.yml" "$work"/{base,dev,production,everything}.yaml >"$work/checks" || true
 sed '$d; s/^/     /' "$work/checks"
 [[ $(tail -n 1 "$work/checks") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]] || { echo "k8s.sh: check.py did not end" >&2; exit 1; }
