@@ -222,6 +222,9 @@ pub struct HubOptions {
     /// Whether messages are pushed and not kept: what a node misses is lost, and nothing can be resumed or read. Reading
     /// from anywhere but the end says [`Page::Trimmed`](crate::Page::Trimmed).
     pub volatile: bool,
+    /// Whether messages for a user or group are kept also where nobody could come back for them: no connection receives it,
+    /// nor did lately.
+    pub keeps_unread: bool,
     /// Whether it is told who joins groups and leaves them: see [`presence`](crate::presence). All nodes of a hub are to
     /// say the same.
     pub presence: bool,
@@ -239,6 +242,7 @@ impl Default for HubOptions {
             retention_bytes: 256 << 20,
             resume_window: Duration::from_secs(120),
             volatile: false,
+            keeps_unread: false,
             presence: false,
             tells_ends: false,
         }

@@ -40,6 +40,8 @@ struct Ring {
     bytes: u64,
     tail: Offset,
     touched: Instant,
+    /// Nobody could come back for what it has: it has nothing but its tail.
+    passed_by: bool,
 }
 
 struct Stored {
@@ -83,12 +85,8 @@ impl Log {
             .as_ref()
             .map_or(0, |envelope| envelope.encoded_len() as u64)
             + ENTRY_BYTES;
-        let ring = self.topics.entry(topic.clone()).or_insert_with(|| Ring {
-            entries: VecDeque::new(),
-            bytes: 0,
-            tail: 0,
-            touched: now,
-        });
+        let ring = self.topics.entry(topic.clone()).or_insert_with(|| Ring::new(now));
+        ring.passed_by = false;
         ring.entries.push_back(Stored {
             offset: self.last,
             previous: ring.tail,
@@ -129,13 +127,41 @@ impl Log {
         true
     }
 
-    /// Appends a message. A volatile hub keeps none: it takes an offset only.
-    pub(super) fn publish(&mut self, topic: &Topic, envelope: &Arc<Envelope>) -> Offset {
+    /// Appends a message, of a topic that has members by now or not. A volatile hub keeps none, and nothing is kept that nobody
+    /// could come back for: it takes an offset only.
+    pub(super) fn publish(&mut self, topic: &Topic, envelope: &Arc<Envelope>, attended: bool) -> Offset {
         if self.options.volatile {
             self.last += 1;
             return self.last;
         }
-        self.append(topic, Some(Arc::clone(envelope)))
+        let touched = self
+            .topics
+            .get(topic)
+            .filter(|ring| !ring.passed_by)
+            .map(|ring| ring.touched);
+        if !attended && !self.options.keeps_unread && touched.is_none() {
+            return self.pass_by(topic);
+        }
+        let offset = self.append(topic, Some(Arc::clone(envelope)));
+        if !attended && let (Some(touched), Some(ring)) = (touched, self.topics.get_mut(topic)) {
+            ring.touched = touched; // the time of those who left goes on
+        }
+        offset
+    }
+
+    fn pass_by(&mut self, topic: &Topic) -> Offset {
+        self.last += 1;
+        let (last, now) = (self.last, Instant::now());
+        let ring = self.topics.entry(topic.clone()).or_insert_with(|| Ring::new(now));
+        (ring.tail, ring.touched, ring.passed_by) = (last, now, true);
+        last
+    }
+
+    /// Notes that a topic has no member any more: whoever left may come back for what it has from now on.
+    pub(super) fn note_left(&mut self, topic: &Topic) {
+        let now = Instant::now();
+        let ring = self.topics.entry(topic.clone()).or_insert_with(|| Ring::new(now));
+        (ring.touched, ring.passed_by) = (now, false);
     }
 
     /// Drops a topic that will never be used again.
@@ -167,10 +193,15 @@ impl Log {
             if ring.entries.is_empty() {
                 ring.entries = VecDeque::new(); // gives its memory back
             }
-            if idle > tail_life {
+            let life = if ring.passed_by {
+                options.retention
+            } else {
+                tail_life
+            };
+            if idle > life {
                 *forgotten = ring.tail.max(*forgotten);
             }
-            idle <= tail_life
+            idle <= life
         });
     }
 
@@ -267,6 +298,16 @@ impl Log {
 }
 
 impl Ring {
+    fn new(now: Instant) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            bytes: 0,
+            tail: 0,
+            touched: now,
+            passed_by: false,
+        }
+    }
+
     /// Drops its oldest entry; returns how many bytes that frees.
     fn drop_oldest(&mut self) -> Option<u64> {
         let oldest = self.entries.pop_front()?;

@@ -48,7 +48,8 @@ impl HubScripts {
         let call = Invocation::new(Name::PublishOnce, keys).arg(channel).arg(key);
         let call = entry_arguments(&self.options, call, entry, self.options.kept_messages())
             .arg(once.content.clone())
-            .number(self.options.retention.as_millis().max(1));
+            .number(self.options.retention.as_millis().max(1))
+            .arg(members(&self.keys, &self.options, topic));
         match decode::<i64>(self.writer.carry_out(call, Patience::Long).await?)? {
             0 => Ok(Published::Before),
             -1 => Ok(Published::Differs),
@@ -82,7 +83,8 @@ impl HubScripts {
             self.options.retention.as_millis().max(1),
             self.options.tail_life_ms(),
         );
-        format!("{stream}\n{tail}\n{channel}\n{kept}\n{life}\n{tail_life}")
+        let unread = u8::from(self.options.keeps_unread);
+        format!("{stream}\n{tail}\n{channel}\n{kept}\n{life}\n{tail_life}\n{unread}")
     }
 }
 
@@ -97,6 +99,16 @@ fn publish_call(keys: &HubKeys, options: &HubOptions, topic: &Topic, entry: &Byt
         Invocation::new(Name::Publish, names).arg(keys.topic_channel(&key))
     };
     entry_arguments(options, call.arg(key), entry.clone(), options.kept_messages())
+        .arg(members(keys, options, topic))
+}
+
+/// The key of a topic's members, where messages are kept only if somebody could come back for them.
+fn members(keys: &HubKeys, options: &HubOptions, topic: &Topic) -> String {
+    match topic {
+        Topic::Group(group) if !options.keeps_unread => format!("{}{group}", keys.group_prefix()),
+        Topic::User(user) if !options.keeps_unread => format!("{}{user}", keys.user_prefix()),
+        _ => String::new(),
+    }
 }
 
 /// Appends to a topic that messages of it are lost.

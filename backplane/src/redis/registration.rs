@@ -399,6 +399,9 @@ impl Inner {
         let (log, presence) = (hub.scripts.keys.log(), &hub.scripts.presence);
         command.arg(log).arg("presence").arg(presence);
         command.arg("ends").arg(u8::from(hub.scripts.options.tells_ends));
+        command
+            .arg("tails")
+            .arg(hub.scripts.options.tail_life_ms() as u64);
         self.commands.command(&command, Repeat::Safe).await.map(drop)
     }
 

@@ -87,7 +87,7 @@ async fn a_dead_node_is_removed_once_by_one_survivor() {
                 ":group:",
                 ":user:",
                 ":stream:",
-                ":tail:",
+                ":tail:c:",
                 ":dying",
             ]
             .iter()
@@ -123,6 +123,7 @@ async fn a_survivor_that_does_not_serve_the_hub_tells_who_leaves() {
     let hub = HubName::parse("presence").unwrap();
     let telling = HubOptions {
         presence: true,
+        keeps_unread: true,
         ..HubOptions::default()
     };
     let (served, mut options) = (hub.clone(), server.options("dead"));

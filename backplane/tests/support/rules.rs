@@ -23,6 +23,7 @@ macro_rules! all_rules {
                 groups_that_a_connection_enters_with_are_joined,
                 the_newest_messages_of_each_topic_are_read,
                 a_page_is_bounded_by_bytes,
+                nothing_is_kept_for_nobody,
                 history_that_the_log_can_not_vouch_for_is_refused;
             directory:
                 a_message_to_an_unknown_connection_is_refused,

@@ -42,8 +42,8 @@ if refused then
 end
 local user, state = found[2] or '', found[3] and 's' .. found[3] or ''
 local left = unlist_some(KEYS[9], KEYS[2], ARGV[5], KEYS[1], ARGV[2], ARGV[7], ARGV[8])
-if user ~= '' then
-  redis.call('ZREM', ARGV[6] .. user, ARGV[2])
+if user ~= '' and redis.call('ZREM', ARGV[6] .. user, ARGV[2]) == 1 and redis.call('EXISTS', ARGV[6] .. user) == 0 then
+  note_left('u:' .. user)
 end
 redis.call('SREM', KEYS[3], ARGV[2])
 redis.call('ZREM', KEYS[8], ARGV[2])
