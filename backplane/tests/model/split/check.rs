@@ -137,7 +137,21 @@ impl Split {
                     since,
                     until: until.min(owner.until),
                 };
+                let stays = |topic: &Topic| match topic {
+                    Topic::Group(name) => {
+                        let is_in = |number| {
+                            group(&name_of(number)) == *name && connection.present().is_member(number)
+                        };
+                        (0..GROUPS).any(is_in)
+                    }
+                    _ => true,
+                };
+                let left = until < owner.until || !stays(&due.topic);
                 for lost in checks[owner.node].missing(&due) {
+                    // What only another server took is told to those who receive its topic when that is known.
+                    if left && checks[owner.node].epoch_at(lost.begun) != lost.epoch {
+                        continue;
+                    }
                     let owners = connection.ownerships[number..].iter();
                     let owners: Vec<_> = owners.filter(|owner| owner.until > owner.since).collect();
                     let told = owners.iter().enumerate().any(|(number, owner)| {

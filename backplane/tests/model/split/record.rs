@@ -133,6 +133,16 @@ impl Check<'_> {
         messages
     }
 
+    /// The epoch that the node was in.
+    pub(crate) fn epoch_at(&self, time: u64) -> Option<Epoch> {
+        let before = self.deliveries.iter().take_while(|(at, _)| *at < time);
+        let begun = before.filter_map(|(_, delivery)| match delivery {
+            Delivery::Gap(Gap::NewEpoch(epoch)) => Some(epoch),
+            _ => None,
+        });
+        begun.last().or(Some(&self.first)).cloned()
+    }
+
     /// Within an epoch everything comes in the log's order, once; and each message after the news of its epoch.
     pub(crate) fn order(&self) {
         let of: HashMap<_, _> = self
