@@ -203,7 +203,7 @@ impl Publisher {
             match self.try_to(topic, format!("{name}.{attempt}")).await {
                 Ok(sent) => return sent,
                 Err(error) if is_passing(&error) => {}
-                Err(error) => panic!("{error}"),
+                Err(error) => panic!("{name} can't be published: {error:?}"),
             }
         }
         panic!("{name} can't be published");
@@ -438,13 +438,25 @@ impl Split {
         let connection = &mut self.connections[number];
         let id = connection.id.clone();
         let owner = connection.present_mut();
-        owner.until = self.clock.now();
         let Node { node, hub, .. } = &self.nodes[owner.node];
+        // What its node has not come to by then is not for it any more.
+        persist("its node has handed on what came before", async || {
+            node.handed_on(hub).await
+        })
+        .await;
+        owner.until = self.clock.now();
         let end = End {
             tombstone: Duration::from_secs(60),
             tells: Some(Bytes::from_static(b"end")),
         };
-        assert!(node.remove(hub, &id, end).await.unwrap(), "{id} is the owner's");
+        let removed = node.remove(hub, &id, end).await.unwrap();
+        assert!(
+            removed,
+            "{id} is the owner's: {:?}, {:?}, {:?}",
+            owner.version,
+            owner.node,
+            node.look_up(hub, &id).await
+        );
         note(&self.told, &id, Bytes::from_static(b"end"));
         node.told(hub, &id);
         connection.ended = true;
