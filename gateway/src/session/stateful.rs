@@ -175,6 +175,7 @@ impl Session {
         let Some((sequence, offset)) = acknowledged else {
             return;
         };
+        self.gets_further();
         let position = Position {
             epoch: stateful.epoch.clone(),
             offset,
