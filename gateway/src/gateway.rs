@@ -352,12 +352,8 @@ impl App {
         }
     }
 
+    /// The hub of that name, or else one whose name differs in case alone: SDKs write it in small letters.
     pub(crate) fn hub(&self, name: &str) -> Option<Arc<HubRuntime>> {
-        self.inner.hubs.get(name).cloned()
-    }
-
-    /// The hub of that name, or else one whose name differs in case alone.
-    pub(crate) fn hub_of_any_case(&self, name: &str) -> Option<Arc<HubRuntime>> {
         let alike = || {
             let mut hubs = self.inner.hubs.values();
             hubs.find(|hub| hub.name().as_str().eq_ignore_ascii_case(name))

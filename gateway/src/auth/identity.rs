@@ -115,6 +115,8 @@ impl Identity {
         let user = match user {
             None | Some(Value::Null) => None,
             Some(Value::String(id)) => Some(UserId::parse(id).map_err(|_| AuthError::UserId)?),
+            // Some issuers write numbers; the reference makes text of them.
+            Some(Value::Number(id)) => Some(UserId::parse(id.to_string()).map_err(|_| AuthError::UserId)?),
             Some(_) => return Err(AuthError::UserId),
         };
         let closes = claims.get("asrs.s.coae").is_some_and(is_true);
@@ -359,7 +361,8 @@ mod tests {
             Ok(Some("ann@example.org".to_owned()))
         );
         assert_eq!(user(token, "oid"), Ok(None));
-        assert_eq!(user(json!({ "oid": 7 }), "oid"), Err(AuthError::UserId));
+        assert_eq!(user(json!({ "oid": 7 }), "oid"), Ok(Some("7".to_owned())));
+        assert_eq!(user(json!({ "oid": [7] }), "oid"), Err(AuthError::UserId));
         assert_eq!(user(json!({ "oid": "" }), "oid"), Err(AuthError::UserId));
     }
 

@@ -262,7 +262,7 @@ async fn what_is_not_exactly_right_is_refused() {
             AuthError::NotYet,
         ),
         (json!({ "exp": now() + 60, "nbf": "now" }), AuthError::Invalid),
-        (json!({ "exp": now() + 60, "sub": 5 }), AuthError::UserId),
+        (json!({ "exp": now() + 60, "sub": true }), AuthError::UserId),
     ] {
         let token = token(Algorithm::HS256, KEY, &claims);
         assert_eq!(refused(token).await, Some(error), "{claims}");

@@ -83,8 +83,10 @@ impl HubError {
 
 impl<E: StdError + Send + Sync + 'static> From<E> for HubError {
     fn from(error: E) -> Self {
-        if let Some(UploadError::Client(text)) = (&error as &dyn Any).downcast_ref() {
-            return Self::new(text); // the client's own words
+        match (&error as &dyn Any).downcast_ref() {
+            Some(UploadError::Client(text)) => return Self::new(text), // the client's own words
+            Some(UploadError::Item(_)) => return Self::new("Failed to bind Stream message."), // the reference's
+            _ => {}
         }
         let known = (&error as &dyn Any).downcast_ref::<Error>();
         if let Some((known, text)) = known.and_then(|known| Some((known, known.client_text()?))) {

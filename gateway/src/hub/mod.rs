@@ -17,6 +17,7 @@ mod known;
 mod method;
 mod presence;
 mod publish;
+mod recoveries;
 mod rest;
 mod roster;
 mod runtime;

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::checkpoints::Checkpoints;
 use super::guests::Guests;
 use super::known::Known;
+use super::recoveries::Recoveries;
 use super::{Connected, Context, Disconnected, Hub, HubError, NextHook, Resumed};
 use crate::cluster;
 use crate::error::Error;
@@ -88,6 +89,7 @@ pub(crate) struct HubRuntime {
     checkpoints: Checkpoints,
     guests: Guests,
     known: Known,
+    recoveries: Recoveries,
     /// What the sink is given is of; nothing before somebody wants to know.
     epoch: ArcSwapOption<Epoch>,
     shared: Arc<Shared>,
@@ -108,6 +110,7 @@ impl HubRuntime {
             checkpoints: Checkpoints::default(),
             guests: Guests::default(),
             known: Known::default(),
+            recoveries: Recoveries::default(),
             epoch: ArcSwapOption::empty(),
             shared,
         })
@@ -135,6 +138,10 @@ impl HubRuntime {
 
     pub(crate) fn known(&self) -> &Known {
         &self.known
+    }
+
+    pub(crate) fn recoveries(&self) -> &Recoveries {
+        &self.recoveries
     }
 
     pub(crate) fn guests(&self) -> &Guests {

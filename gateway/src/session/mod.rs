@@ -72,6 +72,8 @@ pub(crate) struct Session {
     stateful: OnceLock<Stateful>,
     /// The requests of a connection that is not one socket.
     http: Option<Box<HttpLink>>,
+    /// It came back, and has not got any further since.
+    came_back: AtomicBool,
     /// What comes before the outbox, for one that speaks no hub protocol and holds its own place in the log.
     reader: Option<Box<Reader>>,
 }
@@ -117,6 +119,7 @@ impl Session {
             seat: Mutex::default(),
             asks: Asks::default(),
             stateful: OnceLock::new(),
+            came_back: AtomicBool::new(false),
             http,
             reader,
         })
@@ -184,6 +187,18 @@ impl Session {
     /// Ends once the session was asked to end.
     pub(crate) fn closing(&self) -> &CancellationToken {
         &self.closing
+    }
+
+    /// Its client has a new socket.
+    pub(crate) fn comes_back(&self) {
+        self.came_back.store(true, Ordering::Release);
+    }
+
+    /// Its client has read something new, or said something.
+    pub(super) fn gets_further(&self) {
+        if self.came_back.load(Ordering::Acquire) && self.came_back.swap(false, Ordering::AcqRel) {
+            self.hub.recoveries().progress(self.id());
+        }
     }
 
     /// Whether requests find nothing of it any more.

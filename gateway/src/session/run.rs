@@ -447,6 +447,7 @@ impl<'a> Conversation<'a> {
             ClientMessage::Hub(message) => message,
             ClientMessage::Request(request) => {
                 self.count_received();
+                self.session.gets_further();
                 self.invocations.begin_request(self.session, request);
                 return Ok(());
             }
@@ -470,6 +471,9 @@ impl<'a> Conversation<'a> {
         }
         self.applied = self.counted.highest();
         self.count_received();
+        if Self::shows_life(&message) {
+            self.session.gets_further();
+        }
         if let Some(carrier) = &self.carrier
             && !self.invocations.know(self.session, &message)
         {
@@ -482,6 +486,14 @@ impl<'a> Conversation<'a> {
     fn count_received(&self) {
         let metrics = self.session.hub.shared().metrics();
         metrics.messages_received.get(self.protocol).inc();
+    }
+
+    /// Whether a message shows that its client reads what it is sent: what comes with each new socket does not.
+    fn shows_life(message: &HubMessage) -> bool {
+        !matches!(
+            message,
+            HubMessage::Sequence { .. } | HubMessage::Ack { .. } | HubMessage::Ping
+        )
     }
 
     fn apply(&mut self, message: HubMessage, call: Option<String>) -> Result<(), CloseReason> {

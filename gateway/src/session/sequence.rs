@@ -20,10 +20,16 @@ pub(super) struct Counted {
     pub(super) ack_due: Option<Instant>,
 }
 
-/// A Sequence that leaves messages out.
+/// A Sequence that can't be continued at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("Sequence ID greater than amount of messages we've received.")]
-pub(super) struct SequenceGap;
+pub(super) enum SequenceError {
+    /// It leaves messages out.
+    #[error("Sequence ID greater than amount of messages we've received.")]
+    Gap,
+    /// Numbers begin with 1.
+    #[error("Sequence ID must be greater than 0.")]
+    Zero,
+}
 
 impl Counted {
     /// Of a client whose messages were taken up to this number, on another node.
@@ -52,9 +58,12 @@ impl Counted {
     }
 
     /// The next message has this number.
-    pub(super) fn continue_at(&mut self, sequence_id: u64) -> Result<(), SequenceGap> {
+    pub(super) fn continue_at(&mut self, sequence_id: u64) -> Result<(), SequenceError> {
+        if sequence_id == 0 {
+            return Err(SequenceError::Zero);
+        }
         if sequence_id > self.highest.saturating_add(1) {
-            return Err(SequenceGap);
+            return Err(SequenceError::Gap);
         }
         self.current = sequence_id.saturating_sub(1);
         // The client may have missed an Ack, and sends again what it does not know to have arrived.
@@ -90,7 +99,8 @@ mod tests {
             (0..4).map(|_| counted.take()).collect::<Vec<_>>(),
             [false, false, false, true]
         );
-        assert_eq!(counted.continue_at(8), Err(SequenceGap));
+        assert_eq!(counted.continue_at(8), Err(SequenceError::Gap));
+        assert_eq!(counted.continue_at(0), Err(SequenceError::Zero));
         assert_eq!(counted.continue_at(7), Ok(()));
         assert!(counted.take());
     }

@@ -175,6 +175,7 @@ impl Session {
         let Some((sequence, offset)) = acknowledged else {
             return;
         };
+        self.gets_further();
         let position = Position {
             epoch: stateful.epoch.clone(),
             offset,
@@ -308,6 +309,9 @@ impl Session {
 
     /// Tells the client how a call ended. Of a stateful session this works also after it moved.
     pub(super) async fn complete(&self, answering: Answering, outcome: Outcome) {
+        if self.reason() == Some(&CloseReason::Aborted) {
+            return; // the call, or another one, has ended the connection: its Close is all that the client is told
+        }
         let outcome = self.result_as_message(&answering, outcome).await;
         match (answering.invocation_id, answering.call) {
             (Some(invocation_id), None) => {

@@ -230,6 +230,18 @@ async fn paths_versions_and_hubs_are_checked() {
         ),
         (
             "POST",
+            "/api/hubs/demo/:send?api-version=2026-13".to_owned(),
+            400,
+            "Error.ApiVersion.Unsupported",
+        ),
+        (
+            "POST",
+            "/api/hubs/other/:send?api-version=2026-07-01".to_owned(), // of an SDK to come
+            404,
+            "Error.Hub.NotExisted",
+        ),
+        (
+            "POST",
             "/api/hubs/other/:send?api-version=2022-06-01".to_owned(),
             404,
             "Error.Hub.NotExisted",

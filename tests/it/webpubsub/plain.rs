@@ -137,7 +137,11 @@ async fn what_may_not_or_can_not_be_read_is_refused() {
     }
     let demo = with_query(DEMO, &format!("access_token={shown}&lastEventId={id}"));
     let answer = upgrade(at(&cluster, 1), &demo, PLAIN).await;
-    assert_eq!(answer.status(), 400, "a place in one hub is none in another");
+    assert_eq!(
+        answer.status(),
+        101,
+        "a place in one hub is in another one that of a lost log"
+    );
 }
 
 async fn open_chat(cluster: &Cluster, target: &str) -> (WebPubSub, String) {

@@ -92,7 +92,6 @@ async fn each_kind_of_data_reaches_each_kind_of_client() {
     for (kind, data, packed) in [
         ("text", json!("hi"), Packed::from("hi")),
         ("json", object.clone(), messagepack::from_json(&object)),
-        ("json", Value::Null, Packed::Nil),
         ("binary", json!("AP/+"), Packed::Binary(vec![0, 255, 254])),
         ("protobuf", json!("CgA="), Packed::Binary(vec![10, 0])),
         ("binary", json!(""), Packed::Binary(Vec::new())),
@@ -125,6 +124,7 @@ async fn calls_and_requests_of_others_reach_each_kind_of_client() {
     .await;
     let rest = Rest::on(&all.cluster.nodes[1]);
     for (target, arguments, expected) in [
+        ("message", json!([null]), None), // the official .NET client can't bear data that is null
         ("Said", json!([1, {}]), None),
         ("Said", json!(["one"]), None),
         ("message", json!([]), None),

@@ -282,3 +282,55 @@ async fn two_ways_back_at_once_don_t_end_a_connection() {
         client.acknowledge(client.last).await;
     }
 }
+
+#[tokio::test]
+async fn what_not_everybody_could_read_is_refused_to_its_sender() {
+    let cluster = Plan::nodes(2).start().await;
+    let mut witness = demo(&cluster, 0, RELIABLE).await;
+    witness.join("g").await;
+    let mut sender = demo(&cluster, 1, JSON).await;
+    let deep = |levels: usize| {
+        let data = (1..levels).fold(json!([]), |inner, _| json!([inner]));
+        json!({ "type": "sendToGroup", "group": "g", "dataType": "json", "data": data })
+    };
+    for (request, told) in [
+        (
+            json!({ "type": "sendToGroup", "group": "g", "data": null }),
+            "not null",
+        ),
+        (json!({ "type": "sendToGroup", "group": "g" }), "not null"),
+        (deep(62), "61 levels"),
+    ] {
+        let (name, text) = sender.refusal(request).await;
+        assert_eq!(name, "BadRequest");
+        assert!(text.contains(told), "{text}");
+    }
+    let half = r#"{"type":"sendToGroup","group":"g","ackId":99,"dataType":"text","data":"\ud83d"}"#;
+    sender.socket().text(half).await;
+    assert_eq!(sender.rest().await.1, End::Closed(1002), "it is no text at all");
+    let mut sender = demo(&cluster, 1, JSON).await;
+    sender.done(deep(61)).await;
+    assert_eq!(witness.message().await["data"], deep(61)["data"]);
+}
+
+#[tokio::test]
+async fn who_comes_back_again_and_again_and_gets_no_further_is_ended() {
+    let cluster = Plan::one_node().start().await;
+    let mut client = demo(&cluster, 0, RELIABLE).await;
+    client.join("g").await;
+    let mut other = demo(&cluster, 0, JSON).await;
+    other.send("g", "what it can't read").await;
+    client.lose();
+    let mut sockets = 0;
+    loop {
+        sockets += 1;
+        match client.recover(at(&cluster, 0)).await {
+            Ok(mut socket) => socket.lose(),
+            Err(Refused::Ended(End::Closed(OVER))) => break,
+            Err(Refused::Ended(End::Cut)) => {} // it is to come back
+            Err(refused) => panic!("it is told by Close, not by {refused:?}"),
+        }
+        assert!(sockets < 20, "it comes back for ever");
+    }
+    assert!(sockets > 3, "{sockets}");
+}

@@ -34,7 +34,11 @@ async fn messages_reach_a_group_byte_for_byte() {
                 r#""json","data":{"b": [1.50,null,"x"],"a":1e400}"#,
             ),
             (r#""data":"json it is""#, r#""json","data":"json it is""#),
-            (r#""dataType":"json","noEcho":false"#, r#""json","data":null"#),
+            (r#""dataType":"Json","data":1"#, r#""json","data":1"#), // as the .NET client writes it
+            (
+                r#""dataType":"BINARY","data":"AA==""#,
+                r#""binary","data":"AA==""#,
+            ),
             (
                 r#""dataType":"binary","data":"AP/+""#,
                 r#""binary","data":"AP/+""#,

@@ -120,7 +120,7 @@ async fn an_aborted_client_may_not_reconnect(cluster: &mut Cluster) {
     for transport in Transport::ALL {
         let mut client = HubClient::connect(&door, transport).await;
         client
-            .say(&json!({ "type": 1, "target": "Abort", "arguments": [] }))
+            .say(&json!({ "type": 1, "invocationId": "1", "target": "Abort", "arguments": [] }))
             .await;
         assert_eq!(client.rest().await, [json!({ "type": 7 })], "{transport:?}");
     }

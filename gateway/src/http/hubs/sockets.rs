@@ -19,7 +19,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use hubcast_backplane::{ConnectionId, GroupName};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Asked, Refusal};
 use crate::auth::{Identity, random_connection_id};
@@ -30,7 +30,7 @@ use crate::http::request::{Query, Wish};
 use crate::http::{expiry, reply};
 use crate::hub::{HubRuntime, Transport};
 use crate::protocol::ClientProtocol;
-use crate::session::{Claimant, Session};
+use crate::session::{Claimant, CloseReason, Session};
 use crate::telemetry::labels::RejectLabel;
 use crate::transport::{Detached, Reservation, run_over_http, serve_resumable, serve_websocket};
 
@@ -163,6 +163,7 @@ async fn recover(
         return Ok(asked.turn_away(upgrade));
     };
     match asked.bring_back(&id, Claimant::Holder, false).await {
+        Ok(Some(session)) if !asked.gets_on(&session).await => Ok(asked.turn_away(upgrade)),
         Ok(Some(session)) => Ok(asked.accept(upgrade, |socket| serve_resumable(session, socket))),
         Ok(None) => Ok(asked.turn_away(upgrade)),
         Err(refusal) if refusal.0.status() == StatusCode::CONFLICT => {
@@ -175,6 +176,22 @@ async fn recover(
 }
 
 impl Asked {
+    /// Lets a connection that comes back wait, where it does so again and again without getting any further, and ends it at last.
+    async fn gets_on(&self, session: &Session) -> bool {
+        session.comes_back();
+        let wait = self.hub.recoveries().arrive(session.id());
+        match wait {
+            Some(wait) => sleep(wait).await,
+            None => {
+                tracing::info!(hub = %self.hub.name(), connection_id = %session.id(), "a connection came back again and again, and got no further");
+                session.close(CloseReason::LogLost(
+                    "it came back again and again, and got no further",
+                ));
+            }
+        }
+        wait.is_some()
+    }
+
     /// Tells a client that its connection is over.
     fn turn_away(&self, upgrade: WebSocketUpgrade) -> Response {
         let rejected = &self.app.metrics().rejected;

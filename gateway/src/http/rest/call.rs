@@ -11,7 +11,7 @@ use hubcast_backplane::{GroupName, HubName, UserId};
 
 use super::error::Refusal;
 use super::path::{Base, Path};
-use super::table::{Api, FIRST, Route, VERSIONS};
+use super::table::{Api, FIRST, LAST, Route, VERSIONS};
 use crate::gateway::App;
 use crate::http::request::{BodyError, Query, read_body};
 use crate::hub::HubHandle;
@@ -157,6 +157,16 @@ impl<'a> Call<'a> {
     }
 }
 
+/// Whether this is the date of a version after the last that is known.
+fn is_later(asked: &str) -> bool {
+    let form = |(index, byte): (usize, u8)| match index {
+        4 | 7 => byte == b'-',
+        _ => byte.is_ascii_digit(),
+    };
+    let date = asked.strip_suffix("-preview").unwrap_or(asked);
+    date.len() == LAST.len() && date.bytes().enumerate().all(form) && date > LAST
+}
+
 /// Whether the request names a version that has this route.
 fn check_version(route: &Route, base: Base, asked: Option<&str>) -> Result<(), Refusal> {
     if base == Base::V1 || route.api == Api::Own {
@@ -169,6 +179,7 @@ fn check_version(route: &Route, base: Base, asked: Option<&str>) -> Result<(), R
     let known = VERSIONS.join(", ");
     let asked = match asked {
         Some(asked) if VERSIONS.contains(&asked) => asked,
+        Some(asked) if is_later(asked) => LAST, // an SDK that is newer than this gateway
         Some(asked) => {
             let text = format!("There is no api-version {asked:?}; known are {known}.");
             return Err(Refusal::version(text));
@@ -197,7 +208,7 @@ fn find_hub(app: &App, hub: &str, application: Option<&str>) -> Result<HubHandle
             "Invalid hub name: {name:?} must begin with a letter, and have letters, digits and _`,.[] only, at most 128."
         )));
     }
-    match app.hub_of_any_case(&name) {
+    match app.hub(&name) {
         Some(hub) => Ok(HubHandle::new(hub)),
         None => Err(Refusal::no_hub(&name)),
     }
