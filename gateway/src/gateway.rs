@@ -463,6 +463,8 @@ impl App {
         metrics
             .tasks
             .set(i64::try_from(shared.tasks().len()).unwrap_or(i64::MAX));
+        let held = i64::try_from(shared.budget().held());
+        metrics.held_bytes.set(held.unwrap_or(i64::MAX));
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let log = shared.backplane().statistics();
         metrics.log_waiting.set(whole(log.waiting as u64));

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::ws::WebSocket;
-use axum::extract::{FromRequestParts, Request, WebSocketUpgrade};
+use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -29,7 +28,9 @@ use crate::gateway::App;
 use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
 use crate::session::{Claimant, CloseReason, Restored, Session, restore};
 use crate::telemetry::labels::{LimitLabel, RejectLabel, ResumeKind, ResumeOutcome};
-use crate::transport::{Detached, Reservation, serve_resumable, serve_websocket, sse_stream, upgrade_limits};
+use crate::transport::{
+    Detached, Messages, Reservation, Upgrade, WebSocket, serve_resumable, serve_websocket, sse_stream,
+};
 
 /// How long a POST or DELETE waits for an owner that can't be reached: it would end its client.
 const SENDING: Duration = Duration::from_secs(30);
@@ -83,12 +84,14 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
 
 impl Asked {
     async fn websocket(mut self) -> Result<Response, Refusal> {
-        let upgrade = WebSocketUpgrade::from_request_parts(&mut self.parts, &()).await?;
+        let upgrade = Upgrade::read(&mut self.parts).await?;
         let token = self.token()?;
         if let Some(token) = token.as_ref().filter(|token| token.stateful) {
             let session = self.resumable(token).await?;
             session.connection().renew_if_longer(&self.identity); // it has come back with what it has now
-            return Ok(self.accept(upgrade, |socket| serve_resumable(session, socket)));
+            return Ok(self.accept(upgrade, Messages::Stream, |socket| {
+                serve_resumable(session, socket)
+            }));
         }
         let (reservation, early) = match token {
             // Without negotiation the socket is the connection; the directory hears of it at the handshake.
@@ -106,20 +109,23 @@ impl Asked {
                 (newcomer.socket.ok_or(StatusCode::CONFLICT)?, early)
             }
         };
-        Ok(self.accept(upgrade, |socket| serve_websocket(reservation, early, socket)))
+        Ok(self.accept(upgrade, Messages::Stream, |socket| {
+            serve_websocket(reservation, early, socket)
+        }))
     }
 
     /// Accepts a socket and serves it in a task that a drain waits for.
     fn accept<F>(
         &self,
-        upgrade: WebSocketUpgrade,
+        upgrade: Upgrade,
+        messages: Messages,
         serve: impl FnOnce(WebSocket) -> F + Send + 'static,
     ) -> Response
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let tracked = self.hub.shared().tasks().token(); // taken before the 101 goes out
-        upgrade_limits(upgrade, &self.hub.options().limits).on_upgrade(async move |socket| {
+        upgrade.accept(messages, self.hub.terms(), async move |socket| {
             serve(socket).await;
             drop(tracked);
         })

@@ -22,6 +22,7 @@ use super::{Connected, Context, Disconnected, Hub, HubError, NextHook, Resumed};
 use crate::cluster;
 use crate::error::Error;
 use crate::fanout::{self, Registry};
+use crate::limits::{Budget, Terms};
 use crate::options::Options;
 use crate::protocol::Value;
 use crate::session::{AskError, Session, connection_of};
@@ -40,16 +41,19 @@ pub(crate) struct Shared {
     options: Options,
     backplane: Arc<dyn Backplane>,
     metrics: Arc<Metrics>,
+    budget: Arc<Budget>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
 
 impl Shared {
     pub(crate) fn new(options: Options, backplane: Arc<dyn Backplane>, metrics: Arc<Metrics>) -> Self {
+        let budget = Budget::new(options.limits.held_bytes);
         Self {
             options,
             backplane,
             metrics,
+            budget,
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         }
@@ -65,6 +69,11 @@ impl Shared {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// What peers make the node hold.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     /// Ends when the node begins to leave: what only waits for something to do stops.
@@ -94,6 +103,15 @@ pub(crate) struct HubRuntime {
 }
 
 impl HubRuntime {
+    /// How slowly its clients may send what they have begun.
+    pub(crate) fn terms(&self) -> Terms {
+        Terms {
+            budget: Arc::clone(self.shared.budget()),
+            grace: self.options.timeouts.receive,
+            least_rate: self.options.limits.least_bytes_per_second,
+        }
+    }
+
     /// # Errors
     /// A name, or a setting of this hub's own, that can't work.
     pub(crate) fn new(hub: Hub, shared: Arc<Shared>) -> Result<Self, Error> {

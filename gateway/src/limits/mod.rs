@@ -3,8 +3,10 @@
 mod bucket;
 mod client;
 mod gate;
+mod held;
 mod places;
 
 pub(crate) use bucket::Bucket;
 pub(crate) use client::TrustedProxies;
 pub(crate) use gate::{Gate, Seat};
+pub(crate) use held::{Budget, Held, Terms};

@@ -6,7 +6,7 @@ use super::{OptionError, at_least};
 
 /// Bounds on sizes, counts and rates that a peer controls. They may differ from hub to hub (see
 /// [`Hub::configure`](crate::Hub::configure)), but for those that count for the whole node: `connections`,
-/// `connections_per_user`, `connections_per_address`, `handshakes_per_second` and `headers`.
+/// `connections_per_user`, `connections_per_address`, `handshakes_per_second`, `held_bytes` and `headers`.
 ///
 /// ```
 /// use hubcast::{Hub, Options};
@@ -52,6 +52,12 @@ pub struct Limits {
     /// Bytes of one client's messages that are handled in a second; 0 for no bound. As with `messages_per_second`, whoever
     /// sends more is read no faster.
     pub bytes_per_second: usize,
+    /// Bytes in a second that a client must reach with a message or a body that it has begun, after
+    /// `timeouts.receive_seconds`, and with an answer that it reads, after `timeouts.send_seconds`; 0: it only has to get on.
+    pub least_bytes_per_second: u64,
+    /// Bytes of unfinished messages and bodies that one node holds for all of its clients together; 0 for no bound. Whoever
+    /// would make it hold more is refused.
+    pub held_bytes: usize,
     /// Headers of a request, where the `hubcast` binary serves; applications set that for their own server.
     pub headers: usize,
 }
@@ -71,6 +77,8 @@ impl Default for Limits {
             handshakes_per_second: 0,
             messages_per_second: 0,
             bytes_per_second: 0,
+            least_bytes_per_second: 1024,
+            held_bytes: 0,
             headers: 100,
         }
     }

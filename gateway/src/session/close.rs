@@ -21,6 +21,8 @@ pub(crate) enum CloseReason {
     Expired,
     /// The client broke the protocol or the size limit.
     Protocol { detail: String },
+    /// The node holds as many bytes of unfinished messages as it may.
+    NoRoom,
     /// The client fell silent.
     ClientTimeout,
     /// There was no whole handshake in time, or it was refused: the client was told in the handshake response.
@@ -41,6 +43,7 @@ pub(crate) enum CloseReason {
 }
 
 const BASE: &str = "Connection closed with an error.";
+const NO_ROOM: &str = "The node holds too much for its clients (limits.held_bytes). Please reconnect.";
 const FENCED: &str = "The other gateway nodes took this one for dead. Please reconnect.";
 
 impl CloseReason {
@@ -74,6 +77,7 @@ impl CloseReason {
             Self::ConnectFailed { detail: Some(detail) } => close(Some(format!("{BASE} {detail}")), false),
             Self::ConnectFailed { detail: None } => close(text(None), false),
             Self::Protocol { detail } => close(text(Some(detail)), true),
+            Self::NoRoom => close(Some(NO_ROOM.to_owned()), true),
             Self::ClientTimeout => close(
                 text(Some(
                     "OperationCanceledException: Client hasn't sent a message/ping within the configured ClientTimeoutInterval.",
@@ -105,6 +109,7 @@ impl CloseReason {
             Self::Aborted | Self::Closed { .. } => Disconnected::ByServer,
             Self::Protocol { detail } => Disconnected::Refused(detail.clone()),
             Self::Expired => Disconnected::Refused("the access token has expired".to_owned()),
+            Self::NoRoom => Disconnected::Refused("the node holds too much for its clients".to_owned()),
             Self::ClientTimeout => Disconnected::Lost("the client fell silent".to_owned()),
             Self::SlowConsumer { .. } => Disconnected::Refused("the client reads too slowly".to_owned()),
             Self::TransportLost(what) => Disconnected::Lost((*what).to_owned()),
@@ -120,7 +125,7 @@ impl CloseReason {
             Self::ByClient => CloseLabel::Client,
             Self::Moved => CloseLabel::Moved,
             Self::Aborted => CloseLabel::Aborted,
-            Self::ConnectFailed { .. } | Self::Closed { .. } => CloseLabel::Server,
+            Self::ConnectFailed { .. } | Self::Closed { .. } | Self::NoRoom => CloseLabel::Server,
             Self::Protocol { .. } => CloseLabel::ProtocolError,
             Self::Expired => CloseLabel::Expired,
             Self::ClientTimeout => CloseLabel::ClientTimeout,

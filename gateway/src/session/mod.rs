@@ -22,6 +22,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use hubcast_backplane::{ConnectionId, ConnectionRecord, GroupName, Topic, UserId};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::TokenSigner;
@@ -35,6 +36,7 @@ use crate::queue::{ByteQueue, PushError, Taken};
 use crate::telemetry::labels::LimitLabel;
 use crate::transport::HttpLink;
 use asks::Asks;
+use pace::Pace;
 use reader::Reader;
 use stateful::Stateful;
 
@@ -66,6 +68,8 @@ pub(crate) struct Session {
     groups: Mutex<Vec<GroupName>>,
     /// What it takes of limits for several connections; `None` where nothing is counted.
     seat: Mutex<Option<Box<Seat>>>,
+    /// How fast its client is read, if that is bounded.
+    pace: Option<Mutex<Pace>>,
     asks: Asks,
     stateful: OnceLock<Stateful>,
     /// The requests of a connection that is not one socket.
@@ -103,6 +107,7 @@ impl Session {
         reader: Option<Box<Reader>>,
     ) -> Arc<Self> {
         let outbox = ByteQueue::held(hub.options().limits.outbox_bytes);
+        let pace = Pace::new(&hub.options().limits).map(Mutex::new);
         Arc::new(Self {
             hub,
             connection: Arc::new(connection),
@@ -113,6 +118,7 @@ impl Session {
             topics: Mutex::new(Some(Vec::new())),
             groups: Mutex::default(),
             seat: Mutex::default(),
+            pace,
             asks: Asks::default(),
             stateful: OnceLock::new(),
             http,
@@ -200,6 +206,24 @@ impl Session {
 
     pub(crate) fn reason(&self) -> Option<&CloseReason> {
         self.reason.get()
+    }
+
+    // --- incoming ---
+
+    /// Takes what the client sent from its rates. `counts`: it is a message, or as much trouble as one.
+    pub(crate) fn measure(&self, counts: bool, bytes: usize) {
+        let reached = self
+            .pace
+            .as_ref()
+            .and_then(|pace| pace.lock().take(counts, bytes));
+        if let Some(limit) = reached {
+            self.hub.shared().metrics().limited.get(limit).inc();
+        }
+    }
+
+    /// When a client is read again that sends too fast.
+    pub(crate) fn pace_resumes(&self) -> Option<Instant> {
+        self.pace.as_ref()?.lock().resumes()
     }
 
     // --- outgoing ---

@@ -127,6 +127,8 @@ labels! {
         MessagesPerSecond = "messages_per_second",
         /// Bytes of one client in a second.
         BytesPerSecond = "bytes_per_second",
+        /// Bytes that the node holds for its clients.
+        HeldBytes = "held_bytes",
         /// Headers of a request.
         Headers = "headers",
         /// Groups of one connection.

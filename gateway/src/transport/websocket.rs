@@ -3,37 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::close_code;
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::link::{Detached, HttpLink};
+use super::upgrade::WebSocket;
 use crate::hub::Transport;
-use crate::options::Limits;
 use crate::protocol::{ClientProtocol, TransferFormat};
 use crate::queue::Taken;
 use crate::session::{CloseReason, Inbound, Received, Session, run};
 
-/// Read buffer of a socket. The library fills it with zeros at each read, so that a larger one costs time and memory
-/// with every connection.
-const READ_BUFFER_BYTES: usize = 2 * 1024;
-/// Written in one system call, if that much waits.
-const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 /// Most bytes that are taken from the outbox between two flushes.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
-
-/// Sets the bounds of a socket before it is accepted.
-pub(crate) fn upgrade_limits<F>(upgrade: WebSocketUpgrade<F>, limits: &Limits) -> WebSocketUpgrade<F> {
-    // A frame may hold several hub messages; the message limit itself is the decoder's, which answers with Close.
-    let frame_bytes = limits.http_body_bytes.max(limits.message_bytes.saturating_mul(2));
-    upgrade
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(WRITE_BUFFER_BYTES)
-        .max_message_size(frame_bytes)
-        .max_frame_size(frame_bytes)
-}
 
 /// A session that waits for its socket. If the upgrade never comes about, the connection is given up.
 pub(crate) struct Reservation {
@@ -134,7 +120,7 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, socket: WebSocket) {
         .then_some(patience);
     let end = tokio::select! {
         () = superseded.cancelled() => SocketEnd::Superseded,
-        end = read_into(link, &mut stream, patience) => end,
+        end = read_into(&session, link, &mut stream, patience) => end,
         written = writer.run() => match written {
             Ok(()) => SocketEnd::SessionOver,
             Err(what) => SocketEnd::Broken(what),
@@ -167,6 +153,7 @@ enum SocketEnd {
 
 /// `patience`: how long the socket may be silent, where it answers pings.
 async fn read_into(
+    session: &Session,
     link: &HttpLink,
     stream: &mut SplitStream<WebSocket>,
     patience: Option<Duration>,
@@ -182,7 +169,14 @@ async fn read_into(
         let bytes = match next {
             Some(Ok(Message::Text(text))) => text.into(),
             Some(Ok(Message::Binary(bytes))) => bytes,
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => {
+                session.measure(true, control_bytes(&payload));
+                if let Some(due) = session.pace_resumes() {
+                    sleep_until(due).await;
+                }
+                continue;
+            }
+            Some(Ok(Message::Frame(_))) => continue, // only ever sent
             Some(Ok(Message::Close(_))) => return SocketEnd::Closed,
             Some(Err(_)) | None => return SocketEnd::Broken("the socket broke"),
         };
@@ -190,6 +184,11 @@ async fn read_into(
             return std::future::pending().await; // the session is over; what it said last is still being written
         }
     }
+}
+
+/// What a control frame weighs, with its header.
+fn control_bytes(payload: &[u8]) -> usize {
+    payload.len() + 6
 }
 
 struct SocketInbound {
@@ -207,8 +206,13 @@ impl Inbound for SocketInbound {
                 // Text and binary frames are both just bytes: a MessagePack client sends its handshake as text.
                 Some(Ok(Message::Text(text))) => return Received::Data(text.into()),
                 Some(Ok(Message::Binary(bytes))) => return Received::Data(bytes),
-                Some(Ok(Message::Ping(_))) => {} // answered by the library
-                Some(Ok(Message::Pong(_))) => return Received::Alive,
+                // A Ping is answered by the library.
+                Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => {
+                    return Received::Alive {
+                        bytes: control_bytes(&payload),
+                    };
+                }
+                Some(Ok(Message::Frame(_))) => {} // only ever sent
                 Some(Ok(Message::Close(_))) => return Received::Closed,
                 Some(Err(_)) | None => return Received::Lost("the socket broke"),
             }
@@ -247,7 +251,7 @@ impl Writer<'_> {
             _ => close_code::NORMAL,
         };
         let frame = Message::Close(Some(CloseFrame {
-            code,
+            code: code.into(),
             reason: Utf8Bytes::from_static(""),
         }));
         let patience = self.session.hub().options().timeouts.close;

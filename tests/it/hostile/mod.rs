@@ -3,6 +3,7 @@
 
 mod access;
 mod handshakes;
+mod held;
 mod invocations;
 mod limits;
 mod malformed;
