@@ -18,7 +18,7 @@ use crate::cluster::ServeNode;
 use crate::error::Error;
 use crate::http;
 use crate::hub::{Hub, HubHandle, HubRuntime, Shared};
-use crate::limits::Gate;
+use crate::limits::{Gate, Terms};
 use crate::options::Options;
 use crate::session::CloseReason;
 #[cfg(feature = "cli")]
@@ -197,7 +197,12 @@ impl Gateway {
 
     /// The paths of all hubs, `/healthz`, `/readyz` and `/metrics`.
     pub fn router(&self) -> Router {
-        http::router(self.app.clone())
+        self.router_with(Router::new())
+    }
+
+    /// The same, and more pages.
+    pub(crate) fn router_with(&self, pages: Router) -> Router {
+        http::router(self.app.clone(), pages)
     }
 
     /// What a request may begin with, for whoever serves the router.
@@ -407,6 +412,11 @@ impl App {
     /// What the gateway is set to.
     pub(crate) fn options(&self) -> &Options {
         self.inner.shared.options()
+    }
+
+    /// How slowly the bodies of requests may come.
+    pub(crate) fn terms(&self) -> Terms {
+        self.inner.shared.terms()
     }
 
     /// Ends when the node no longer waits for clients.

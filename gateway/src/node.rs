@@ -49,7 +49,7 @@ pub(crate) async fn run(config: Config, ready: impl FnOnce(Listening)) -> anyhow
         builder = builder.hub(builtin::hub(&name, settings));
     }
     let gateway = builder.options(options).build().await?;
-    let router = gateway.router().merge(pages);
+    let router = gateway.router_with(pages);
 
     let listener = TcpListener::bind(&config.listen).await.with_context(|| {
         format!(

@@ -144,7 +144,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
     }
     Ok(match ask {
         Ask::Poll(poll) => owned::poll(&session, time_left(hub, poll.until)).await,
-        Ask::Receive(receive) => owned::receive(&session, receive.body).await,
+        Ask::Receive(receive) => owned::receive_part(&session, receive).await,
         Ask::YieldPoll(_) => owned::yield_poll(&session),
         Ask::Delete(_) => owned::delete(&session),
         Ask::HandOver(_) => owned::give_up(&session).await,

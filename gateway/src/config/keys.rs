@@ -127,7 +127,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("limits.message_bytes", Count, |c| count(c.options.limits.message_bytes),
         "largest message of a client"),
     key("limits.http_body_bytes", Count, |c| count(c.options.limits.http_body_bytes),
-        "largest body of a POST"),
+        "largest body of a REST request"),
     key("limits.outbox_bytes", Count, |c| count(c.options.limits.outbox_bytes),
         "bytes that may wait for one client"),
     key("limits.inbox_bytes", Count, |c| count(c.options.limits.inbox_bytes),

@@ -1,6 +1,7 @@
 //! The HTTP surface: which request goes where.
 
 mod admit;
+mod bodies;
 mod events;
 mod expiry;
 mod health;

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, Uri};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 
 use super::request::Query;
-use super::{events, health, hubs, negotiate, refresh, reply, rest};
+use super::{bodies, events, health, hubs, negotiate, refresh, reply, rest};
 use crate::gateway::App;
 use crate::hub::HubRuntime;
 
-/// Every path of the gateway, for an application to mount.
-pub(crate) fn router(app: App) -> Router {
+/// Every path of the gateway and some more pages, for an application to mount.
+pub(crate) fn router(app: App, pages: Router) -> Router {
     let cors = app.origins().layer();
     let hubs = Router::new()
         .route("/hubs/{hub}", any(by_path))
@@ -46,7 +47,9 @@ pub(crate) fn router(app: App) -> Router {
             "/metrics",
             get(async |State(app): State<App>| health::metrics(&app)),
         )
-        .with_state(app)
+        .with_state(app.clone())
+        .merge(pages)
+        .layer(from_fn_with_state(app, bodies::attend))
 }
 
 async fn by_path(State(app): State<App>, Path(hub): Path<String>, request: Request) -> Response {

@@ -76,6 +76,19 @@ impl Shared {
         &self.budget
     }
 
+    /// How slowly peers may send what they have begun, where no hub is concerned.
+    pub(crate) fn terms(&self) -> Terms {
+        self.terms_of(&self.options)
+    }
+
+    fn terms_of(&self, options: &Options) -> Terms {
+        Terms {
+            budget: Arc::clone(&self.budget),
+            grace: options.timeouts.receive,
+            least_rate: options.limits.least_bytes_per_second,
+        }
+    }
+
     /// Ends when the node begins to leave: what only waits for something to do stops.
     pub(crate) fn stopping(&self) -> &CancellationToken {
         &self.stopping
@@ -105,11 +118,7 @@ pub(crate) struct HubRuntime {
 impl HubRuntime {
     /// How slowly its clients may send what they have begun.
     pub(crate) fn terms(&self) -> Terms {
-        Terms {
-            budget: Arc::clone(self.shared.budget()),
-            grace: self.options.timeouts.receive,
-            least_rate: self.options.limits.least_bytes_per_second,
-        }
+        self.shared.terms_of(&self.options)
     }
 
     /// # Errors

@@ -23,9 +23,9 @@ use super::{OptionError, at_least};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Largest hub message from a client, with its separator or length prefix.
+    /// Largest hub message from a client, with its separator or length prefix. Frames and bodies may hold any number of them.
     pub message_bytes: usize,
-    /// Largest body of a POST.
+    /// Largest body of a REST request. What a client posts to a hub is a stream of hub messages, each with its own limit.
     pub http_body_bytes: usize,
     /// Bytes that may wait for one client. Over it the connection is closed as a slow consumer.
     pub outbox_bytes: usize,

@@ -19,8 +19,10 @@ pub(crate) enum CloseReason {
     ConnectFailed { detail: Option<String> },
     /// The token that the client has shown has ended.
     Expired,
-    /// The client broke the protocol or the size limit.
+    /// The client broke the protocol.
     Protocol { detail: String },
+    /// A message of the client is over the limit.
+    TooLarge { limit: usize },
     /// The node holds as many bytes of unfinished messages as it may.
     NoRoom,
     /// The client fell silent.
@@ -46,14 +48,18 @@ const BASE: &str = "Connection closed with an error.";
 const NO_ROOM: &str = "The node holds too much for its clients (limits.held_bytes). Please reconnect.";
 const FENCED: &str = "The other gateway nodes took this one for dead. Please reconnect.";
 
+fn too_large(limit: usize) -> String {
+    let error = DecodeError::TooLarge { limit };
+    format!("InvalidDataException: {error} The message size can be configured with limits.message_bytes.")
+}
+
 impl CloseReason {
     pub(crate) fn from_decode(error: &DecodeError) -> Self {
-        let hint = match error {
-            DecodeError::TooLarge { .. } => " The message size can be configured with limits.message_bytes.",
-            _ => "",
-        };
-        Self::Protocol {
-            detail: format!("InvalidDataException: {error}{hint}"),
+        match error {
+            DecodeError::TooLarge { limit } => Self::TooLarge { limit: *limit },
+            _ => Self::Protocol {
+                detail: format!("InvalidDataException: {error}"),
+            },
         }
     }
 
@@ -77,6 +83,8 @@ impl CloseReason {
             Self::ConnectFailed { detail: Some(detail) } => close(Some(format!("{BASE} {detail}")), false),
             Self::ConnectFailed { detail: None } => close(text(None), false),
             Self::Protocol { detail } => close(text(Some(detail)), true),
+            // Always told: nothing else says why a client can't send what it wants to.
+            Self::TooLarge { limit } => close(Some(format!("{BASE} {}", too_large(*limit))), true),
             Self::NoRoom => close(Some(NO_ROOM.to_owned()), true),
             Self::ClientTimeout => close(
                 text(Some(
@@ -108,6 +116,7 @@ impl CloseReason {
             Self::ByClient => Disconnected::ByClient,
             Self::Aborted | Self::Closed { .. } => Disconnected::ByServer,
             Self::Protocol { detail } => Disconnected::Refused(detail.clone()),
+            Self::TooLarge { limit } => Disconnected::Refused(too_large(*limit)),
             Self::Expired => Disconnected::Refused("the access token has expired".to_owned()),
             Self::NoRoom => Disconnected::Refused("the node holds too much for its clients".to_owned()),
             Self::ClientTimeout => Disconnected::Lost("the client fell silent".to_owned()),
@@ -126,7 +135,7 @@ impl CloseReason {
             Self::Moved => CloseLabel::Moved,
             Self::Aborted => CloseLabel::Aborted,
             Self::ConnectFailed { .. } | Self::Closed { .. } | Self::NoRoom => CloseLabel::Server,
-            Self::Protocol { .. } => CloseLabel::ProtocolError,
+            Self::Protocol { .. } | Self::TooLarge { .. } => CloseLabel::ProtocolError,
             Self::Expired => CloseLabel::Expired,
             Self::ClientTimeout => CloseLabel::ClientTimeout,
             Self::Handshake { .. } => CloseLabel::HandshakeTimeout,

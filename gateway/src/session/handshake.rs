@@ -78,7 +78,11 @@ async fn read(
                 }
                 continue;
             }
-            Received::Resumed => continue, // nothing was agreed on that could go on
+            // Nothing was agreed on that could go on.
+            Received::Resumed => {
+                *reader = HandshakeReader::new(session.hub.options().limits.message_bytes);
+                continue;
+            }
             // A client that leaves before its handshake is whole is told nothing, and hub code never hears of it.
             Received::Closed => {
                 return Err(CloseReason::Handshake {

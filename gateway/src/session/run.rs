@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hubcast_backplane::{BackplaneError, NodeId, Status};
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::end::end;
 use super::guests::Carrier;
@@ -47,7 +47,7 @@ pub(crate) enum Received {
     Data(Bytes),
     /// A control frame of so many bytes: a sign of life without content.
     Alive { bytes: usize },
-    /// A new socket took the place of a lost one: what was cut off there is not continued.
+    /// A socket was lost and a new one took its place, or a body broke off: what was cut off is not continued.
     Resumed,
     /// The client ended the connection properly.
     Closed,
@@ -399,12 +399,29 @@ impl<'a> Conversation<'a> {
                     if matches!(error, DecodeError::TooLarge { .. }) {
                         self.count(LimitLabel::MessageBytes);
                     }
+                    self.finish_calls().await;
                     return Err(CloseReason::from_decode(&error));
                 }
             }
         }
         self.tail.end();
         Ok(())
+    }
+
+    /// What came before a mistake is answered, if that does not take long.
+    async fn finish_calls(&mut self) {
+        let patience = self.session.hub.options().timeouts.close;
+        let finishing = async {
+            while self.invocations.has_calls() {
+                if let Some(ended) = self.invocations.next().await {
+                    self.invocations.settle(ended);
+                }
+            }
+        };
+        tokio::select! {
+            () = self.session.closing.cancelled() => {}
+            _ = timeout(patience, finishing) => {}
+        }
     }
 
     /// Charges the client for a message that has begun.

@@ -8,7 +8,9 @@ mod upgrade;
 mod websocket;
 
 pub(crate) use frames::Messages;
-pub(crate) use link::{Detached, HttpLink, run_over_http, run_reader, run_restored_over_http};
+pub(crate) use link::{
+    Detached, HttpLink, Posting, break_off, receive_part, run_over_http, run_reader, run_restored_over_http,
+};
 pub(crate) use long_polling::{Poll, poll};
 pub(crate) use sse::stream as sse_stream;
 pub(crate) use upgrade::{Upgrade, WebSocket};

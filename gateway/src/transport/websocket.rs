@@ -241,7 +241,11 @@ impl Writer<'_> {
     async fn say_goodbye(&mut self) -> Result<(), &'static str> {
         let failed = matches!(
             self.session.reason(),
-            Some(CloseReason::ConnectFailed { .. } | CloseReason::Protocol { .. })
+            Some(
+                CloseReason::ConnectFailed { .. }
+                    | CloseReason::Protocol { .. }
+                    | CloseReason::TooLarge { .. }
+            )
         );
         let reliable = self.session.connection().protocol() == Some(ClientProtocol::ReliableWebPubSub);
         let code = match self.session.reason() {

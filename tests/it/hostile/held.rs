@@ -8,6 +8,8 @@ use hubcast_tests::cluster::{Cluster, Plan};
 use hubcast_tests::door::Door;
 use hubcast_tests::eventually::{eventually, within};
 use hubcast_tests::http::{Connection, Request};
+use hubcast_tests::hub_client::{HubClient, Transport};
+use serde_json::json;
 use tokio::time::timeout;
 
 pub(super) const MEGABYTE: usize = 1 << 20;
@@ -216,4 +218,162 @@ async fn a_message_that_does_not_get_on_ends_its_connection_however_alive_the_cl
         .await;
     }
     cluster.is_tidy().await;
+}
+
+/// A POST's head and the first bytes of its body.
+async fn begin_post(door: &Door, token: &str, length: usize, first: &[u8]) -> Connection {
+    let mut connection = Connection::open(door.turn()).await.expect("a connection");
+    let target = door.target(&format!("id={token}"));
+    let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+    connection.send(head.as_bytes()).await.expect("it is open");
+    connection.send(first).await.expect("it is open");
+    connection
+}
+
+#[tokio::test]
+async fn bodies_of_one_connection_are_read_one_after_the_other_and_go_with_it() {
+    let mut cluster = plan()
+        .set("timeouts.receive_seconds", 30)
+        .set("timeouts.disconnect_seconds", 3)
+        .start()
+        .await;
+    let door = cluster.door();
+    let token = door.negotiate().await.token;
+    assert_eq!(door.poll(&token).await.status(), 200);
+    let before = resident(&cluster);
+    let mut posts = Vec::new();
+    let part = vec![b'x'; MEGABYTE - 1_000];
+    for _ in 0..40 {
+        let mut post = begin_post(&door, &token, MEGABYTE, b"").await;
+        let _ = timeout(Duration::from_millis(50), post.send(&part)).await;
+        posts.push(post);
+    }
+    let grown = resident(&cluster).saturating_sub(before);
+    assert!(grown < 10 * MEGABYTE, "{grown} bytes");
+    // Nothing of that is a handshake: what came first ends the connection, and all of them with it.
+    for post in &mut posts {
+        let head = within("an answer", post.head("POST")).await.expect("an answer");
+        assert_eq!(head.status, 404);
+    }
+    cluster.is_tidy().await;
+}
+
+#[tokio::test]
+async fn a_body_has_to_get_on_whatever_it_is_for() {
+    let mut cluster = plan().set("timeouts.receive_seconds", 1).start().await;
+    let door = cluster.door();
+    let token = door.negotiate().await.token;
+    assert_eq!(door.poll(&token).await.status(), 200);
+    let hub = door.target(&format!("id={token}"));
+    let paths = [
+        hub.as_str(),
+        "/hubs/demo/negotiate?negotiateVersion=1",
+        "/healthz",
+        "/api/hubs/demo/:send?api-version=2022-06-01",
+        "/nowhere",
+    ];
+    for path in paths {
+        let mut connection = Connection::open(door.turn()).await.expect("a connection");
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx");
+        connection.send(head.as_bytes()).await.expect("it is open");
+        let head = within("an answer", connection.head("POST"))
+            .await
+            .expect("an answer");
+        assert_eq!(
+            head.header("connection"),
+            Some("close"),
+            "{path}: {}",
+            head.status
+        );
+    }
+    // One that goes on, slowly, is fine.
+    let mut slow = begin_post(&door, &token, 40, HANDSHAKE).await;
+    for _ in 0..40 - HANDSHAKE.len() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        slow.send(b" ").await.expect("it is open");
+    }
+    assert_eq!(slow.head("POST").await.expect("an answer").status, 200);
+    cluster.is_tidy().await;
+}
+
+#[tokio::test]
+async fn an_answer_comes_whole_though_the_body_was_not_read() {
+    let mut cluster = plan().start().await;
+    let door = cluster.door();
+    let refusals = [
+        ("POST", "/api/hubs/demo/:send?api-version=2022-06-01", 401),
+        ("POST", "/api/hubs/nosuch/nothing/at/all", 404),
+        ("POST", "/hubs/demo?id=unknown", 404),
+        ("POST", "/hubs/nosuch", 404),
+        ("PUT", "/hubs/demo", 405),
+        ("POST", "/healthz", 405),
+        ("POST", "/nowhere", 404),
+        ("POST", "/client/hubs/demo", 426),
+    ];
+    for (method, path, status) in refusals {
+        let mut connection = Connection::open(door.turn()).await.expect("a connection");
+        for _ in 0..2 {
+            let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+            connection.send(head.as_bytes()).await.expect(path);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let body = format!("{:x}\r\n{}\r\n0\r\n\r\n", 300_000, "x".repeat(300_000));
+            connection.send(body.as_bytes()).await.expect(path);
+            let head = within("an answer", connection.head(method))
+                .await
+                .expect("an answer");
+            assert_eq!(head.status, status, "{method} {path}");
+            while connection.piece().await.expect("a whole answer").is_some() {}
+        }
+        // Who asks first whether to send is told no, and sends nothing.
+        let expecting = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 300000\r\n\r\n"
+        );
+        connection.send(expecting.as_bytes()).await.expect("it is open");
+        let head = within("an answer", connection.head(method))
+            .await
+            .expect("an answer");
+        assert_eq!(head.status, status, "{method} {path}");
+    }
+    cluster.is_tidy().await;
+}
+
+/// A message that is cut off with its body is not the beginning of the next one.
+#[tokio::test]
+async fn a_body_that_breaks_off_takes_its_unfinished_message_along() {
+    for plan in [plan(), Plan::nodes(2)] {
+        let mut cluster = plan.set("timeouts.receive_seconds", 1).start().await;
+        let door = cluster.door_on(cluster.nodes.len() - 1);
+        let mut client = HubClient::connect(&cluster.door_on(0), Transport::LongPolling).await;
+        let call = "{\"type\":1,\"invocationId\":\"0\",\"target\":\"Echo\",\"arguments\":[\"whole\"]}\u{1e}";
+        for length in [1_000, MEGABYTE] {
+            let mut text = call.repeat(length / call.len());
+            let whole = text.matches('\u{1e}').count();
+            text.push_str("{\"type\":1,\"target\":\"Echo\",\"arg");
+            let (door, token) = (std::sync::Arc::clone(&door), client.token().to_owned());
+            let broken = tokio::spawn(async move {
+                let post = begin_post(&door, &token, 2 * MEGABYTE, text.as_bytes()).await;
+                drop(post);
+            });
+            let mut answered = 0;
+            // Of another node the last part is sent when it is whole.
+            let least = if cluster.nodes.len() == 1 {
+                whole
+            } else {
+                whole.saturating_sub(4_000)
+            };
+            while answered < least {
+                assert_eq!(client.next().await.expect("it goes on")["result"], "whole");
+                answered += 1;
+            }
+            broken.await.expect("it does not panic");
+            let after = eventually("the next body is read", async || {
+                let answer = client.result("Echo", json!(["next"])).await;
+                (answer == "next").then_some(answer)
+            })
+            .await;
+            assert_eq!(after, "next");
+        }
+        drop(client);
+        cluster.is_tidy().await;
+    }
 }
