@@ -16,13 +16,13 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{Authenticator, Origins, PointSigner, ServerAuthenticator, TicketBooth, TokenSigner};
 use crate::cluster::ServeNode;
 use crate::error::Error;
-use crate::http;
+use crate::http::{self, Hosts};
 use crate::hub::{Hub, HubHandle, HubRuntime, Shared};
+#[cfg(feature = "cli")]
+use crate::limits::Doors;
 use crate::limits::{Gate, Terms};
 use crate::options::Options;
 use crate::session::CloseReason;
-#[cfg(feature = "cli")]
-use crate::telemetry::labels::LimitLabel;
 use crate::telemetry::metrics::Metrics;
 
 /// Time between two sessions that leave a node which drains, if the deadline allows for it.
@@ -205,13 +205,27 @@ impl Gateway {
         http::router(self.app.clone(), pages)
     }
 
-    /// What a request may begin with, for whoever serves the router.
+    /// What operators ask for, on a listener of its own.
     #[cfg(feature = "cli")]
-    pub(crate) fn heads(&self) -> http::Heads {
+    pub(crate) fn admin_router(&self) -> Router {
+        http::admin_router(self.app.clone())
+    }
+
+    /// How the router is served. Who fetches an answer may take as long as the most patient hub allows for.
+    #[cfg(feature = "cli")]
+    pub(crate) fn rules(&self) -> http::Rules {
         let shared = &self.app.inner.shared;
-        http::Heads {
-            most: shared.options().limits.headers,
-            refused: shared.metrics().limited.get(LimitLabel::Headers).clone(),
+        let options = shared.options();
+        let hubs = self.app.inner.hubs.values();
+        let patience = hubs.map(|hub| hub.options().timeouts.send).max();
+        http::Rules {
+            most_headers: options.limits.headers,
+            terms: Terms {
+                grace: patience.unwrap_or_default().max(options.timeouts.send),
+                ..shared.terms()
+            },
+            doors: Some(Doors::new(options)),
+            metrics: Arc::clone(shared.metrics_handle()),
         }
     }
 
@@ -314,6 +328,7 @@ struct Inner {
     authenticator: Authenticator,
     servers: ServerAuthenticator,
     origins: Origins,
+    hosts: Hosts,
     gate: Gate,
     draining: AtomicBool,
     /// Puts sessions into an order of this process's own.
@@ -339,6 +354,7 @@ impl App {
     ) -> Self {
         let options = shared.options();
         let origins = Origins::new(&options.cors);
+        let hosts = Hosts::new(&options.server);
         let gate = Gate::new(options);
         let draining = AtomicBool::new(false);
         Self {
@@ -348,6 +364,7 @@ impl App {
                 authenticator,
                 servers,
                 origins,
+                hosts,
                 gate,
                 draining,
                 jitter: RandomState::new(),
@@ -380,6 +397,11 @@ impl App {
 
     pub(crate) fn origins(&self) -> &Origins {
         &self.inner.origins
+    }
+
+    /// The hosts that requests may be for.
+    pub(crate) fn hosts(&self) -> &Hosts {
+        &self.inner.hosts
     }
 
     /// Who counts the connections of users and addresses.

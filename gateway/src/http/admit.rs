@@ -1,5 +1,8 @@
 //! Who may ask a hub for what: the same for all of its addresses.
 
+#[cfg(feature = "cli")]
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
@@ -7,13 +10,14 @@ use hubcast_backplane::UserId;
 
 use super::reply;
 use super::request::{Query, Wish};
+#[cfg(feature = "cli")]
+use super::tcp::Traffic;
 use crate::auth::{Credentials, Identity};
 use crate::gateway::App;
 use crate::hub::HubRuntime;
 use crate::limits::Seat;
 use crate::telemetry::labels::{LimitLabel, RejectLabel};
 
-/// Reads a request's query, and decides who asks. The refusal is boxed, because it is large and rare.
 /// Why a node takes no new connection.
 #[derive(Clone, Copy)]
 pub(super) enum Closed {
@@ -41,6 +45,19 @@ pub(super) fn check_origin(app: &App, parts: &Parts) -> Result<(), Box<Response>
     Err(Box::new(reply::foreign_origin()))
 }
 
+/// Whoever asks was admitted: its TCP connection may carry more requests at once.
+#[cfg_attr(
+    not(feature = "cli"),
+    expect(unused_variables, reason = "applications have servers of their own")
+)]
+pub(super) fn trust(parts: &Parts) {
+    #[cfg(feature = "cli")]
+    if let Some(traffic) = parts.extensions.get::<Arc<Traffic>>() {
+        traffic.trust();
+    }
+}
+
+/// Reads a request's query, and decides who asks. The refusal is boxed, because it is large and rare.
 pub(super) async fn admit(
     app: &App,
     hub: &HubRuntime,
@@ -74,5 +91,6 @@ pub(super) async fn admit(
         rejected(RejectLabel::Forbidden);
         return Err(Box::new(reply::not_admitted(&identity)));
     }
+    trust(parts);
     Ok((query, identity))
 }

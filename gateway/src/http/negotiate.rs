@@ -8,6 +8,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::admit::trust;
 use super::reply;
 use super::request::Query;
 use crate::auth::{Carrier, Credentials, Identity, TokenKind};
@@ -124,6 +125,7 @@ pub(super) async fn admitted(app: &App, hub: &HubRuntime, parts: &Parts) -> Resu
         app.metrics().rejected.get(RejectLabel::Forbidden).inc();
         return Err(Box::new(reply::not_admitted(&authenticated.identity)));
     }
+    trust(parts);
     Ok(authenticated.identity)
 }
 

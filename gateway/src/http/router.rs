@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 
 use super::request::Query;
-use super::{bodies, events, health, hubs, negotiate, refresh, reply, rest};
+use super::{bodies, events, health, hosts, hubs, negotiate, refresh, reply, rest};
 use crate::gateway::App;
 use crate::hub::HubRuntime;
 
@@ -35,21 +35,39 @@ pub(crate) fn router(app: App, pages: Router) -> Router {
         .route("/client/hubs/{hub}", any(socket_by_path))
         .route("/client/hubs/{hub}/", any(socket_by_path))
         .layer(cors);
-    Router::new()
-        .merge(hubs)
-        .merge(rest::routes())
-        .route("/healthz", get(health::healthz))
-        .route(
-            "/readyz",
-            get(async |State(app): State<App>| health::readyz(&app)),
-        )
-        .route(
-            "/metrics",
-            get(async |State(app): State<App>| health::metrics(&app)),
-        )
+    let mut public = Router::new().merge(hubs).merge(rest::routes()).merge(probes());
+    if app.options().server.admin_listen.is_none() {
+        public = public.merge(metrics());
+    }
+    public
         .with_state(app.clone())
         .merge(pages)
+        .layer(from_fn_with_state(app.clone(), hosts::check))
         .layer(from_fn_with_state(app, bodies::attend))
+}
+
+/// What operators ask for, on a listener of its own.
+#[cfg(feature = "cli")]
+pub(crate) fn admin_router(app: App) -> Router {
+    probes()
+        .merge(metrics())
+        .route("/api/openapi.json", get(async || rest::document()))
+        .with_state(app.clone())
+        .layer(from_fn_with_state(app, bodies::attend))
+}
+
+fn probes() -> Router<App> {
+    let readyz = get(async |State(app): State<App>| health::readyz(&app));
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", readyz)
+}
+
+fn metrics() -> Router<App> {
+    Router::new().route(
+        "/metrics",
+        get(async |State(app): State<App>| health::metrics(&app)),
+    )
 }
 
 async fn by_path(State(app): State<App>, Path(hub): Path<String>, request: Request) -> Response {

@@ -71,6 +71,11 @@ impl Shared {
         &self.metrics
     }
 
+    #[cfg(feature = "cli")]
+    pub(crate) fn metrics_handle(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     /// What peers make the node hold.
     pub(crate) fn budget(&self) -> &Arc<Budget> {
         &self.budget

@@ -64,7 +64,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_limits_nothing_is_measured() {
-        assert!(Pace::new(&Limits::default()).is_none());
+        let limits = Limits {
+            messages_per_second: 0,
+            bytes_per_second: 0,
+            ..Limits::default()
+        };
+        assert!(Pace::new(&limits).is_none());
     }
 
     #[tokio::test(start_paused = true)]

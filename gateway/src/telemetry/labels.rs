@@ -103,6 +103,8 @@ labels! {
         Forbidden = "forbidden",
         /// A connection token that no node knows.
         UnknownConnection = "unknown_connection",
+        /// For a host that is not in `server.allowed_hosts`.
+        Host = "host",
         /// A body over `limits.http_body_bytes`.
         TooLarge = "too_large",
         /// A page of an origin that is not allowed.
@@ -121,6 +123,10 @@ labels! {
         ConnectionsPerUser = "connections_per_user",
         /// Connections from one address.
         ConnectionsPerAddress = "connections_per_address",
+        /// TCP connections of the node.
+        TcpConnections = "tcp_connections",
+        /// TCP connections from one address.
+        TcpConnectionsPerAddress = "tcp_connections_per_address",
         /// New connections in a second.
         HandshakesPerSecond = "handshakes_per_second",
         /// Messages of one client in a second.

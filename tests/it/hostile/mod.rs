@@ -10,6 +10,7 @@ mod malformed;
 mod noise;
 mod secrets;
 mod slow;
+mod tcp;
 mod tokens;
 
 use std::sync::Arc;
