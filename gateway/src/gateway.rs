@@ -471,10 +471,14 @@ impl App {
         self.inner.shared.backplane().warnings()
     }
 
-    /// Whether `limits.connections` leaves room for one more.
+    /// Whether `limits.connections` leaves room for one more. Who has left and may come back takes no room.
     pub(crate) fn has_room(&self) -> bool {
         let limit = self.inner.shared.options().limits.connections;
-        limit == 0 || self.connections() < limit
+        limit == 0
+            || self
+                .connections()
+                .saturating_sub(self.inner.shared.parked().len())
+                < limit
     }
 
     /// Whether the node takes no new connections because it leaves.

@@ -8,11 +8,12 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use hubcast_backplane::UserId;
 
+use super::expiry;
 use super::reply;
 use super::request::{Query, Wish};
 #[cfg(feature = "cli")]
 use super::tcp::Traffic;
-use crate::auth::{Credentials, Identity};
+use crate::auth::{AuthError, Credentials, Identity};
 use crate::gateway::App;
 use crate::hub::HubRuntime;
 use crate::limits::Seat;
@@ -84,6 +85,10 @@ pub(super) async fn admit(
             return Err(Box::new(reply::unauthorized(error)));
         }
     };
+    if expiry::is_over(&identity, &app.options().auth) {
+        rejected(RejectLabel::Unauthorized);
+        return Err(Box::new(reply::unauthorized(AuthError::Expired)));
+    }
     if let Some(transport) = wish.transport().filter(|one| !identity.may_use(one.index())) {
         return Err(Box::new(reply::no_transport(transport)));
     }

@@ -176,6 +176,7 @@ impl Asked {
                 return Err(reply::answer(owned::other_user()).into());
             }
             if let Some(session) = self.resumed_here(session).await? {
+                session.occupy(self.app.gate().count(session.connection().user(), &self.parts));
                 return Ok(Some(session));
             }
         }

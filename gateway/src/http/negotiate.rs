@@ -78,7 +78,10 @@ pub(crate) async fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -
     };
     let backplane = hub.shared().backplane();
     let (until, epoch) = (backplane.now() + life, backplane.epoch(hub.name()));
-    let Ok((id, token)) = app.tokens().issue(hub.name(), until, epoch.as_ref(), kind) else {
+    let Ok((id, token)) = app
+        .tokens()
+        .issue(hub.name(), until, epoch.as_ref(), identity.user(), kind)
+    else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     app.metrics().negotiations.inc();

@@ -44,6 +44,7 @@ impl HubRuntime {
 
     /// Appends a message to the log of each topic.
     pub(crate) async fn publish_message(&self, topics: &[Topic], message: Outgoing) -> Result<(), Error> {
+        self.check_target(&message)?;
         let span = self.publish_span(&message);
         let envelope = envelope(message, &span)?;
         let backplane = self.shared().backplane();
@@ -61,6 +62,7 @@ impl HubRuntime {
         message: Outgoing,
         once: &Once,
     ) -> Result<Published, Error> {
+        self.check_target(&message)?;
         let span = self.publish_span(&message);
         let envelope = envelope(message, &span)?;
         let backplane = self.shared().backplane();
@@ -72,6 +74,16 @@ impl HubRuntime {
             self.shared().metrics().published.inc();
         }
         Ok(published)
+    }
+
+    /// Nobody but the backplane says who came and went.
+    fn check_target(&self, message: &Outgoing) -> Result<(), Error> {
+        if self.options().hubs.presence && message.target == hubcast_backplane::presence::TARGET {
+            return Err(Error::ReservedTarget {
+                target: message.target.clone(),
+            });
+        }
+        Ok(())
     }
 
     fn publish_span(&self, message: &Outgoing) -> Span {

@@ -25,6 +25,7 @@ use crate::fanout::{self, Registry};
 use crate::limits::{Budget, Terms};
 use crate::options::Options;
 use crate::protocol::Value;
+use crate::session::Parked;
 use crate::session::{AskError, Session, connection_of};
 use crate::telemetry::labels::LimitLabel;
 use crate::telemetry::metrics::Metrics;
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     backplane: Arc<dyn Backplane>,
     metrics: Arc<Metrics>,
     budget: Arc<Budget>,
+    parked: Arc<Parked>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -49,11 +51,13 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(options: Options, backplane: Arc<dyn Backplane>, metrics: Arc<Metrics>) -> Self {
         let budget = Budget::new(options.limits.held_bytes);
+        let parked = Parked::new(options.limits.connections);
         Self {
             options,
             backplane,
             metrics,
             budget,
+            parked,
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         }
@@ -74,6 +78,11 @@ impl Shared {
     #[cfg(feature = "cli")]
     pub(crate) fn metrics_handle(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// Sessions that wait for their clients.
+    pub(crate) fn parked(&self) -> &Arc<Parked> {
+        &self.parked
     }
 
     /// What peers make the node hold.

@@ -31,6 +31,7 @@ pub(super) async fn end(
         .protocol()
         .unwrap_or(handshake::BEFORE_HANDSHAKE);
     let goodbye = running.as_ref().and_then(|_| reason.frame(protocol, detailed));
+    session.wait_no_more();
     hub.registry().retire(session);
     // Before the client notices, and comes back elsewhere.
     let moved = reason == CloseReason::Moved && session.park().await;

@@ -8,6 +8,7 @@ mod handshake;
 mod invocations;
 mod membership;
 mod pace;
+mod parked;
 mod reader;
 mod requests;
 mod restore;
@@ -37,6 +38,7 @@ use crate::telemetry::labels::LimitLabel;
 use crate::transport::HttpLink;
 use asks::Asks;
 use pace::Pace;
+use parked::ParkedPlace;
 use reader::Reader;
 use stateful::Stateful;
 
@@ -44,6 +46,7 @@ pub(crate) use asks::AskError;
 pub(crate) use close::CloseReason;
 pub(crate) use guests::read_carried;
 pub(crate) use invocations::Slots;
+pub(crate) use parked::Parked;
 pub(crate) use reader::{Begin, Reading};
 pub(crate) use restore::{Claimant, Restored, connection_of, restore};
 pub(crate) use run::{Inbound, Past, Received, run, run_restored};
@@ -68,6 +71,8 @@ pub(crate) struct Session {
     groups: Mutex<Vec<GroupName>>,
     /// What it takes of limits for several connections; `None` where nothing is counted.
     seat: Mutex<Option<Box<Seat>>>,
+    /// Set while its client is away and may come back.
+    parked: Mutex<Option<Box<ParkedPlace>>>,
     /// How fast its client is read, if that is bounded.
     pace: Option<Mutex<Pace>>,
     asks: Asks,
@@ -118,6 +123,7 @@ impl Session {
             topics: Mutex::new(Some(Vec::new())),
             groups: Mutex::default(),
             seat: Mutex::default(),
+            parked: Mutex::default(),
             pace,
             asks: Asks::default(),
             stateful: OnceLock::new(),

@@ -100,6 +100,7 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, socket: WebSocket) {
         return;
     }
     let _attached = link.attach();
+    session.wait_no_more();
     if !link.begin() {
         if !session.rewind() {
             session.close(CloseReason::Moved); // it is replayed from the log, for the next socket
@@ -130,7 +131,7 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, socket: WebSocket) {
         SocketEnd::Superseded => {}
         // A Close frame is a goodbye, and without one the client comes back, if the handshake allowed for it.
         SocketEnd::Closed => session.close(CloseReason::ByClient),
-        SocketEnd::Broken(_) if session.is_stateful() => {}
+        SocketEnd::Broken(_) if session.is_stateful() => session.wait_for_client(),
         SocketEnd::Broken(what) => session.transport_ended(what),
         // Without a Close frame the client comes back by itself.
         SocketEnd::SessionOver if session.has_moved() => {}

@@ -177,7 +177,9 @@ impl From<Error> for Refusal {
                 "Error.Connection.TooManyGroups",
                 error.to_string(),
             ),
-            Error::ReasonTooLong { .. } | Error::Transcode { .. } => Self::invalid(error.to_string()),
+            Error::ReasonTooLong { .. } | Error::Transcode { .. } | Error::ReservedTarget { .. } => {
+                Self::invalid(error.to_string())
+            }
             Error::NoSuchConnection(_) | Error::Disconnected(_) => Self::absent(NO_CONNECTION),
             Error::Client(text) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Error.Invocation.Failed", text)
