@@ -415,6 +415,7 @@ async fn who_has_left_and_may_come_back_takes_no_place_and_the_oldest_goes_first
     // The youngest are still here, the others were given up for whoever comes.
     let mut client = gone.pop().expect("five have left");
     client.resume().await;
+    client.continue_at(1).await;
     client
         .say(&json!({ "type": 1, "invocationId": "0", "target": "Echo", "arguments": ["back"] }))
         .await;
