@@ -395,7 +395,7 @@ async fn a_connection_is_in_so_many_groups() {
 
 #[tokio::test]
 async fn who_has_left_and_may_come_back_takes_no_place_and_the_oldest_goes_first() {
-    let mut cluster = Plan::one_node()
+    let cluster = Plan::one_node()
         .set("limits.connections", 2)
         .set("hubs.resume_window_seconds", 20)
         .start()
