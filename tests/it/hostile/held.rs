@@ -359,7 +359,7 @@ async fn a_body_that_breaks_off_takes_its_unfinished_message_along() {
             let least = if cluster.nodes.len() == 1 {
                 whole
             } else {
-                whole.saturating_sub(4_000)
+                whole.saturating_sub(6_000)
             };
             while answered < least {
                 assert_eq!(client.next().await.expect("it goes on")["result"], "whole");

@@ -254,7 +254,7 @@ async fn a_client_that_sends_too_many_messages_is_read_no_faster_and_loses_nothi
             let took = flood(&mut client, 50, "x").await;
             assert!(took >= Duration::from_millis(1_450), "{transport:?}: {took:?}");
             let held = limited(&cluster, last, "messages_per_second").await - before;
-            assert!(held >= 30.0, "{transport:?}: {held}");
+            assert!(held >= 20.0, "{transport:?}: {held}"); // a slow node gives some back meanwhile
             client.close().await;
         }
         cluster.is_tidy().await;
