@@ -84,6 +84,13 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
         once: &'a Once,
     ) -> BoxFuture<'a, Result<Published, BackplaneError>>;
 
+    /// Waits until the sink was given everything up to a place that a publish of this node has answered with, for at most as
+    /// long as a command may take. It is at once over where a new epoch has begun since.
+    ///
+    /// # Errors
+    /// [`BackplaneError::Timeout`] where the sink did not come so far in time.
+    fn passed<'a>(&'a self, hub: &'a HubName, offset: Offset) -> BoxFuture<'a, Result<(), BackplaneError>>;
+
     /// Makes this node the owner of a connection that nobody owns and that was never closed. Its id was made up just now.
     /// The connection receives nothing until [`Backplane::enter`].
     fn claim<'a>(
@@ -174,15 +181,6 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
         group: &'a GroupName,
     ) -> BoxFuture<'a, Result<Offset, BackplaneError>>;
 
-    /// Reads up to `limit` messages of one topic that come after `after`, oldest first.
-    fn read<'a>(
-        &'a self,
-        hub: &'a HubName,
-        topic: &'a Topic,
-        after: &'a Position,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<LogRead, BackplaneError>>;
-
     /// The place of the hub's newest entry.
     fn position<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>>;
 
@@ -222,8 +220,11 @@ pub struct HubOptions {
     /// How long a parked connection waits for a node to take it over.
     pub resume_window: Duration,
     /// Whether messages are pushed and not kept: what a node misses is lost, and nothing can be resumed or read. Reading
-    /// from anywhere but the end says [`LogRead::Trimmed`].
+    /// from anywhere but the end says [`Page::Trimmed`](crate::Page::Trimmed).
     pub volatile: bool,
+    /// Whether messages for a user or group are kept also where nobody could come back for them: no connection receives it,
+    /// nor did lately.
+    pub keeps_unread: bool,
     /// Whether it is told who joins groups and leaves them: see [`presence`](crate::presence). All nodes of a hub are to
     /// say the same.
     pub presence: bool,
@@ -241,6 +242,7 @@ impl Default for HubOptions {
             retention_bytes: 256 << 20,
             resume_window: Duration::from_secs(120),
             volatile: false,
+            keeps_unread: false,
             presence: false,
             tells_ends: false,
         }
@@ -357,17 +359,6 @@ pub enum Claim {
     Owned(NodeId),
     /// The connection was closed; it must not come back.
     Closed,
-}
-
-/// What [`Backplane::read`] found.
-#[derive(Clone, Debug)]
-pub enum LogRead {
-    /// These messages, and nothing is missing before or between them.
-    Exact(Vec<Message>),
-    /// Messages after the asked position were trimmed away.
-    Trimmed,
-    /// The position is of another epoch.
-    OtherEpoch(Epoch),
 }
 
 /// How the node stands with its server.

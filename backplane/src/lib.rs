@@ -32,15 +32,16 @@ mod sessions;
 mod topic;
 
 pub use backplane::{
-    Backplane, Claim, ConnectionRecord, Delivery, End, Gap, HubOptions, HubSink, LogRead, Message,
-    NodeService, Statistics, Status, Unheard,
+    Backplane, Claim, ConnectionRecord, Delivery, End, Gap, HubOptions, HubSink, Message, NodeService,
+    Statistics, Status, Unheard,
 };
 pub use error::BackplaneError;
 pub use history::{History, Page};
 pub use once::{Once, Published};
 pub use position::{Epoch, Offset, Position, Step, step};
+pub use replay::Replay;
 pub use roster::{Census, Members, Parked, ParkedCursor, Present, Roster, USER_GROUP_TTL};
-pub use sessions::{Call, Checkpoint, Entered, Listing, Sessions, State, TakeOver, Taken, Version};
+pub use sessions::{Call, Checkpoint, Entered, Listing, Noted, Sessions, State, TakeOver, Taken, Version};
 pub use topic::{
     ConnectionId, GroupName, HubName, MAX_CONNECTION_ID_BYTES, MAX_GROUP_NAME_BYTES, MAX_HUB_NAME_BYTES,
     MAX_USER_ID_BYTES, NameError, NodeId, Topic, UserId,

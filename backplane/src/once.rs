@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use crate::position::Offset;
+
 /// What tells a repeated request to publish from a new one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Once {
@@ -14,8 +16,8 @@ pub struct Once {
 /// What became of a message that is published once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// It was published by this call.
-    Now,
+    /// It was published by this call, at this place; nowhere where it was for a connection that nobody owns.
+    Now(Option<Offset>),
     /// It was published by an earlier call, on whatever node.
     Before,
     /// The key was used for another content; nothing was published.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::backplane::ConnectionRecord;
-use crate::position::Offset;
+use crate::position::{Offset, Position};
 use crate::topic::{GroupName, Topic};
 
 /// A change of a connection's topics, as its own topic has it.
@@ -12,6 +12,52 @@ pub(crate) struct Past {
     pub(crate) offset: Offset,
     pub(crate) topics: Vec<Topic>,
     pub(crate) joined: bool,
+}
+
+/// What a connection was to receive between two places, read page by page: it goes on with each.
+pub struct Replay {
+    pub(crate) connection: ConnectionRecord,
+    /// As they are at `upto`.
+    groups: Vec<GroupName>,
+    /// How far it is.
+    pub(crate) after: Position,
+    pub(crate) upto: Offset,
+    /// Nothing before the first page.
+    pub(crate) memberships: Option<Memberships>,
+}
+
+impl Replay {
+    /// What comes after `after` and up to `upto`, where the connection is in these groups.
+    #[must_use]
+    pub fn new(connection: ConnectionRecord, groups: Vec<GroupName>, after: Position, upto: Offset) -> Self {
+        Self {
+            connection,
+            groups,
+            after,
+            upto,
+            memberships: None,
+        }
+    }
+
+    /// Takes the changes of the connection's groups in, in order.
+    pub(crate) fn learn(&mut self, changes: &[Past]) {
+        let (after, upto) = (self.after.offset, self.upto);
+        let memberships = Memberships::new(&self.connection, &self.groups, changes, after, upto);
+        self.memberships = Some(memberships);
+    }
+
+    /// All topics that it may have received, with the place from which on each counts.
+    pub(crate) fn topics(&self) -> Vec<(Topic, Offset)> {
+        let own = (Topic::Connection(self.connection.id.clone()), 0);
+        let shared = self.memberships.as_ref().map(Memberships::shared_topics);
+        std::iter::once(own).chain(shared.unwrap_or_default()).collect()
+    }
+
+    /// Whether the connection received a topic's entry of this offset.
+    pub(crate) fn has_received(&self, topic: &Topic, offset: Offset) -> bool {
+        let hold = |memberships: &Memberships| memberships.hold(topic, offset);
+        matches!(topic, Topic::Connection(_)) || self.memberships.as_ref().is_some_and(hold)
+    }
 }
 
 /// The topics of one connection between two places of the log.

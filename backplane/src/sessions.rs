@@ -3,9 +3,11 @@
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::backplane::{ConnectionRecord, LogRead};
+use crate::backplane::ConnectionRecord;
 use crate::error::BackplaneError;
+use crate::history::Page;
 use crate::position::{Offset, Position};
+use crate::replay::Replay;
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, UserId};
 use crate::wire::Envelope;
 
@@ -45,16 +47,13 @@ pub trait Sessions: Send + Sync {
         version: Version,
     ) -> BoxFuture<'a, Result<TakeOver, BackplaneError>>;
 
-    /// What a connection was to receive after `after` and up to `upto`, where it had `groups` at `upto`: by rule from the
-    /// log, with memberships as they were. [`LogRead::Trimmed`] when something may be missing.
+    /// The next page of a replay: about so many bytes, or all that is left. [`Page::Trimmed`] when something may be missing.
     fn replay<'a>(
         &'a self,
         hub: &'a HubName,
-        connection: &'a ConnectionRecord,
-        groups: &'a [GroupName],
-        after: &'a Position,
-        upto: Offset,
-    ) -> BoxFuture<'a, Result<LogRead, BackplaneError>>;
+        replay: &'a mut Replay,
+        most_bytes: usize,
+    ) -> BoxFuture<'a, Result<Page, BackplaneError>>;
 
     /// Notes, before they are applied, that this many of the client's messages were taken, and that this node runs a call.
     /// `false` when this node no longer owns the connection: nothing may be applied.
@@ -67,6 +66,16 @@ pub trait Sessions: Send + Sync {
         call: Option<&'a str>,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
+    /// As [`note`](Self::note) of a call that the client may ask for again under the name `once`, where it heard no answer.
+    fn note_once<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+        call: &'a str,
+        once: &'a str,
+    ) -> BoxFuture<'a, Result<Noted, BackplaneError>>;
+
     /// Takes another state in place of the one that the connection was entered with. `false` when this node no longer owns
     /// it, or it can't be taken over.
     fn restate<'a>(
@@ -78,7 +87,7 @@ pub trait Sessions: Send + Sync {
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
     /// Appends a message to the connection's own topic for a call that `host` runs; the `last` one ends the call. Works
-    /// on any node, also for parked connections. `false` when the call was answered before, or the connection is gone.
+    /// on any node, also for parked connections. Nothing when the call was answered before, or the connection is gone.
     fn answer<'a>(
         &'a self,
         hub: &'a HubName,
@@ -86,7 +95,7 @@ pub trait Sessions: Send + Sync {
         call: Call<'a>,
         envelope: &'a Envelope,
         last: bool,
-    ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
+    ) -> BoxFuture<'a, Result<Option<Offset>, BackplaneError>>;
 
     /// Ends a call that is not answered. `false` when it was ended before.
     fn settle<'a>(
@@ -118,6 +127,20 @@ pub trait Sessions: Send + Sync {
         version: Version,
         checkpoint: Option<&'a Checkpoint>,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
+}
+
+/// What became of a call that is noted once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noted {
+    /// It was noted by this call, and may run.
+    Now,
+    /// It was noted before, on whatever node, and has ended since, unless `running`.
+    Before {
+        /// Its answer is still to come.
+        running: bool,
+    },
+    /// This node no longer owns the connection: nothing may be applied.
+    NotOwner,
 }
 
 /// What the directory has of a connection.

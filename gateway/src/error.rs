@@ -66,8 +66,8 @@ pub enum Error {
         /// What the serializer said.
         source: EncodeValueError,
     },
-    /// An argument can't be written in the encoding of the others.
-    #[error("the arguments of {target:?} can't be written in one encoding: {source}")]
+    /// An argument that not every kind of client can be told, or that can't be written in the encoding of the others.
+    #[error("the arguments of {target:?} can't be sent: {source}")]
     Transcode {
         /// The client method that was to be called.
         target: String,
@@ -152,6 +152,7 @@ impl Error {
             | Self::NoSuchConnection(_)
             | Self::Disconnected(_)
             | Self::Client(_)
+            | Self::Transcode { .. }
             | Self::NoAnswer { .. } => Some(self.to_string()),
             _ => None,
         }

@@ -174,6 +174,7 @@ impl GatewayBuilder {
                 retention_bytes: log.retention_bytes,
                 resume_window: log.resume_window,
                 volatile: log.volatile,
+                keeps_unread: log.keep_unread,
                 presence: log.presence,
                 tells_ends: runtime.hears_of_ends(),
             };

@@ -173,6 +173,7 @@ pub(crate) fn redis_options(config: &Config) -> anyhow::Result<Option<RedisOptio
     let settings = &config.backplane;
     options.prefix.clone_from(&settings.key_prefix);
     options.pool_size = settings.pool_size;
+    options.history_connections = settings.history_connections;
     options.command_timeout = settings.command_timeout;
     options.outage_wait = config.options.timeouts.outage;
     options.heartbeat_interval = settings.heartbeat;

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::auth::Origin;
+
 pub use auth::{AuthOptions, KeyAge, KeyInterval, Leeway};
 pub use limits::Limits;
 pub use server::ServerOptions;
@@ -171,6 +173,10 @@ pub struct HubDefaults {
     /// Whether messages are pushed and not kept: cheaper, but what a node misses is lost, and no session can be resumed on
     /// another node, so that stateful reconnect is not offered.
     pub volatile: bool,
+    /// Whether messages for a user or group are kept also where nobody could come back for them: no connection receives it,
+    /// nor did lately. So a reader that comes first afterwards finds them by `rewind`. `false` by default: anybody who may send
+    /// could fill the log with messages for names of their own.
+    pub keep_unread: bool,
     /// Whether clients may watch groups: each join and leave is then a message to those who do, which costs the backplane
     /// one more entry of its log. See [`Context::watch`](crate::Context::watch). All nodes are to say the same.
     pub presence: bool,
@@ -197,6 +203,7 @@ impl Default for HubDefaults {
             retention_bytes: log.retention_bytes,
             resume_window: log.resume_window,
             volatile: log.volatile,
+            keep_unread: log.keeps_unread,
             presence: log.presence,
         }
     }
@@ -224,9 +231,9 @@ impl Options {
         let fail = |key, problem: String| Err(OptionError { key, problem });
         self.auth.check()?;
         for origin in &self.cors.allowed_origins {
-            if origin != "*" && !is_origin(origin) {
+            if origin != "*" && Origin::parse(origin).is_none() {
                 let problem = format!(
-                    "{origin:?} is not an origin such as https://app.example.org (no path, no final slash)"
+                    "{origin:?} is not an origin such as https://app.example.org or https://*.example.org (no path, no final slash)"
                 );
                 return fail("cors.allowed_origins", problem);
             }
@@ -301,16 +308,6 @@ fn at_least(key: &'static str, value: usize, least: usize, why: &str) -> Result<
         return Err(OptionError { key, problem });
     }
     Ok(())
-}
-
-fn is_origin(text: &str) -> bool {
-    let Ok(uri) = text.parse::<axum::http::Uri>() else {
-        return false;
-    };
-    uri.scheme().is_some()
-        && uri.authority().is_some()
-        && !text.ends_with('/')
-        && matches!(uri.path(), "" | "/")
 }
 
 /// Seconds with fractions, as configuration files and variables carry them.

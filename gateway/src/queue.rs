@@ -6,8 +6,6 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// How many times its bound a queue may begin with.
-const MOST_KEPT: usize = 4;
 /// What a kept chunk weighs at least.
 const KEPT_CHUNK_BYTES: usize = size_of::<(Bytes, u64)>();
 /// Room for this many chunks is kept by an empty queue.
@@ -58,8 +56,17 @@ struct Resend {
     kept_bytes: usize,
     /// Up to this number the bytes of kept chunks were dropped.
     dropped: u64,
+    /// Chunks that come after a past that is still being added.
+    later: Option<Later>,
     /// The number of the first kept chunk, or of the next one when none is kept.
     first: u64,
+}
+
+/// Chunks that wait for what comes before them, with their places in the log.
+#[derive(Debug, Default)]
+struct Later {
+    chunks: VecDeque<(Bytes, Option<u64>)>,
+    bytes: usize,
 }
 
 impl Resend {
@@ -69,10 +76,34 @@ impl Resend {
 }
 
 impl State {
-    /// Bytes that count against the bound.
+    /// Bytes that count against the bound. What comes before the past's end is bounded for itself.
     fn weight(&self) -> usize {
+        if let Some(later) = self.later() {
+            return later.bytes;
+        }
         let kept = self.resend.as_ref().map_or(0, |resend| resend.kept.len());
         self.bytes.saturating_add(kept.saturating_mul(KEPT_CHUNK_BYTES))
+    }
+
+    fn later(&self) -> Option<&Later> {
+        self.resend.as_ref()?.later.as_ref()
+    }
+
+    /// Bytes that may be handed out.
+    fn due_bytes(&self) -> usize {
+        let later = self.later().map_or(0, |later| later.bytes);
+        self.bytes.saturating_sub(later)
+    }
+
+    /// Keeps what waits for the end of a past that is still to be added.
+    fn begin_past(&mut self) {
+        let Some(resend) = &mut self.resend else { return };
+        let chunks = std::mem::take(&mut self.chunks);
+        let places = std::mem::take(&mut resend.places);
+        resend.later = Some(Later {
+            bytes: chunks.iter().map(Bytes::len).sum(),
+            chunks: chunks.into_iter().zip(places).collect(),
+        });
     }
 
     fn push_front(&mut self, chunk: Bytes, place: Option<u64>) {
@@ -85,6 +116,11 @@ impl State {
 
     fn push_back(&mut self, chunk: Bytes, place: Option<u64>) {
         self.bytes = self.bytes.saturating_add(chunk.len());
+        if let Some(later) = self.resend.as_mut().and_then(|resend| resend.later.as_mut()) {
+            later.bytes = later.bytes.saturating_add(chunk.len());
+            later.chunks.push_back((chunk, place));
+            return;
+        }
         self.chunks.push_back(chunk);
         if let Some(resend) = &mut self.resend {
             resend.places.push_back(place);
@@ -201,7 +237,7 @@ impl ByteQueue {
     pub(crate) fn all_acknowledged(&self) -> Option<u64> {
         let state = self.state.lock();
         let resend = state.resend.as_ref()?;
-        let waits = resend.places.iter().any(Option::is_some);
+        let waits = resend.later.is_some() || resend.places.iter().any(Option::is_some);
         (resend.kept.is_empty() && !waits).then(|| resend.first.saturating_sub(1))
     }
 
@@ -257,20 +293,24 @@ impl ByteQueue {
     }
 
     /// Opens a queue that goes on where another one ended: `kept` are chunks that the consumer may have, and that come
-    /// before those that were pushed since [`keep`](Self::keep); the first of them all gets the number `first`. They may be
-    /// several times what the queue holds otherwise; `false` when they are more.
+    /// before those that were pushed since [`keep`](Self::keep); the first of them all gets the number `first`. Where there is
+    /// `more` of them, it follows by [`push_past`](Self::push_past) until [`end_past`](Self::end_past). `false` where the queue
+    /// was closed.
     pub(crate) fn go_on(
         &self,
         first: u64,
         kept: VecDeque<(Bytes, u64)>,
+        more: bool,
         head: impl FnOnce(u64) -> Option<Bytes>,
     ) -> bool {
         let mut state = self.state.lock();
-        let bytes: usize = kept.iter().map(|(chunk, _)| chunk.len()).sum();
-        if state.closed || bytes > self.limit_bytes.saturating_mul(MOST_KEPT) {
+        if state.closed {
             return false;
         }
-        state.allowance = bytes;
+        state.allowance = kept.iter().map(|(chunk, _)| chunk.len()).sum();
+        if more {
+            state.begin_past();
+        }
         if let Some(resend) = &mut state.resend {
             resend.first = first;
         }
@@ -278,6 +318,37 @@ impl ByteQueue {
         drop(state);
         self.filled.notify_one();
         true
+    }
+
+    /// Adds to what comes before those that were pushed since [`keep`](Self::keep), as fast as the consumer takes it.
+    pub(crate) async fn push_past(&self, chunk: Bytes, place: u64) -> Result<(), PushError> {
+        self.at_most(self.limit_bytes.saturating_sub(chunk.len())).await;
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(PushError::Closed);
+        }
+        state.bytes = state.bytes.saturating_add(chunk.len());
+        state.chunks.push_back(chunk);
+        if let Some(resend) = &mut state.resend {
+            resend.places.push_back(Some(place));
+        }
+        drop(state);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Lets what was pushed meanwhile follow.
+    pub(crate) fn end_past(&self) {
+        let mut state = self.state.lock();
+        let later = state.resend.as_mut().and_then(|resend| resend.later.take());
+        let Some(later) = later else { return };
+        state.allowance = state.bytes;
+        state.bytes = state.bytes.saturating_sub(later.bytes);
+        for (chunk, place) in later.chunks {
+            state.push_back(chunk, place);
+        }
+        drop(state);
+        self.filled.notify_one();
     }
 
     /// Adds a chunk without waiting. A chunk that alone is over the bound is taken when nothing else waits, an empty one always.
@@ -322,7 +393,7 @@ impl ByteQueue {
         }
     }
 
-    /// Waits until at most `bytes` wait, or the queue is closed.
+    /// Waits until at most `bytes` wait that may be handed out, or the queue is closed.
     pub(crate) async fn at_most(&self, bytes: usize) {
         loop {
             let drained = self.drained.notified();
@@ -330,7 +401,7 @@ impl ByteQueue {
             drained.as_mut().enable();
             {
                 let state = self.state.lock();
-                if state.closed || state.bytes <= bytes {
+                if state.closed || state.due_bytes() <= bytes {
                     return;
                 }
             }

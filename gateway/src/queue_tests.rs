@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+
 use super::*;
 
 #[tokio::test]
@@ -105,13 +107,48 @@ async fn a_queue_goes_on_where_another_one_ended() {
         (Bytes::from_static(b"eight"), 70),
         (Bytes::from_static(b"nine"), 80),
     ]);
-    assert!(!queue.go_on(8, VecDeque::from([(Bytes::from_static(&[0; 121]), 1)]), |_| None));
-    assert!(queue.go_on(8, kept, |first| Some(Bytes::from(format!("from {first}")))));
+    assert!(queue.go_on(8, kept, false, |first| Some(Bytes::from(format!("from {first}")))));
     let mut batch = Vec::new();
     queue.take(&mut batch, 100).await;
     assert_eq!(batch, ["from 8", "eight", "nine", "live"]);
     assert_eq!(queue.acknowledge(9), Some((9, 80)));
     assert_eq!(queue.acknowledge(10), Some((10, 90)));
+}
+
+/// Longer than the queue's bound: it is added as the consumer takes it, while what is pushed meanwhile waits within the bound.
+#[tokio::test]
+async fn a_long_past_comes_before_what_was_pushed_meanwhile() {
+    let queue = ByteQueue::held(30);
+    queue.keep();
+    queue.try_push_numbered(Bytes::from_static(b"live"), 90).unwrap();
+    let kept = VecDeque::from([(Bytes::from_static(b"eight"), 70)]);
+    assert!(queue.go_on(8, kept, true, |_| None));
+    let mut seen = Vec::new();
+    queue.take(&mut seen, 100).await;
+    assert_eq!(seen, ["eight"]);
+    for number in 0..10_u8 {
+        let chunk = Bytes::from(vec![b'0' + number; 25]);
+        let adding = queue.push_past(chunk, 71 + u64::from(number));
+        tokio::pin!(adding);
+        if number > 0 {
+            assert!((&mut adding).now_or_never().is_none(), "there is no room yet");
+            queue.take(&mut seen, 100).await;
+        }
+        adding.await.unwrap();
+        assert_eq!(queue.all_acknowledged(), None);
+    }
+    queue.try_push_numbered(Bytes::from_static(b"later"), 91).unwrap();
+    let full = queue.try_push_numbered(Bytes::from_static(&[0; 30]), 92);
+    assert_eq!(full, Err(PushError::Full { queued: 9 }));
+    queue.end_past();
+    queue.take(&mut seen, 100).await;
+    assert_eq!(
+        seen[1..11].concat(),
+        (b'0'..=b'9').flat_map(|digit| [digit; 25]).collect::<Vec<_>>()
+    );
+    assert_eq!(seen[11..], ["live", "later"]);
+    assert_eq!(queue.acknowledge(20), Some((20, 91)));
+    assert_eq!(queue.all_acknowledged(), Some(20));
 }
 
 #[tokio::test]

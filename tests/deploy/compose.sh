@@ -12,7 +12,8 @@
 # reached from in there, the images that the files name are made here, from this machine's Debian packages.
 #
 #   COMPOSE=…                 another Compose, e.g. "docker compose"; default: docker-compose, then docker compose
-#   HUBCAST_COMPOSE_SOURCE=1  also compile the image from source (makes a toolchain image; many minutes)
+#   HUBCAST_COMPOSE_SOURCE=1  also compile the image from source as `docker compose build` does (makes a toolchain image; many
+#                             minutes), then again after a change of a source file, and say how long each took
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -34,6 +35,7 @@ outer() {
     [ -n "${COMPOSE:-}" ] || command -v docker-compose >/dev/null || docker compose version >/dev/null 2>&1 || need+=(docker-compose)
     command -v redis-server >/dev/null || need+=(redis-server)
     command -v haproxy >/dev/null || need+=(haproxy)
+    command -v prometheus >/dev/null || need+=(prometheus)
     command -v curl >/dev/null || need+=(curl)
     command -v ip >/dev/null || need+=(iproute2)
     command -v python3 >/dev/null || need+=(python3)
@@ -132,7 +134,7 @@ import() { # directory, image, change…
     for c; do changes+=(--change "$c"); done
     tar -C "$dir" -c . | "$docker" import "${changes[@]}" - "$image" >/dev/null
 }
-named() { sed -n "s/^ *image: \($1:[^ ]*\).*/\1/p" "$repo/docker-compose.yml"; }
+named() { sed -n "s|^ *image: \($1:[^ ]*\).*|\1|p" "$repo/docker-compose.yml"; }
 arg() { sed -n "s/^ARG $1=//p" "$repo/deploy/Dockerfile"; }
 
 images() {
@@ -142,6 +144,9 @@ images() {
     # As the official image does: user, master-worker mode.
     import "$HUBCAST_WORK/fs/haproxy" "$(named haproxy)" 'USER haproxy' \
         'CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]'
+    rootfs "$HUBCAST_WORK/fs/prometheus" "$(command -v prometheus)"
+    install -d -o 65534 -g 65534 "$HUBCAST_WORK/fs/prometheus/prometheus"
+    import "$HUBCAST_WORK/fs/prometheus" "$(named prom/prometheus)" 'USER 65534' 'ENTRYPOINT ["/usr/local/bin/prometheus"]'
     # Every library that the gateway may need is in here (libgcc_s, libstdc++, libm, libc); no shell.
     rootfs "$HUBCAST_WORK/fs/runtime" "$HUBCAST_BINARY" /bin/true
     local lib
@@ -164,7 +169,7 @@ context() {
     echo "$c"
 }
 
-# What rust:… would be: Debian with a C compiler, this machine's Rust, and the crates, since there is no network.
+# In the place of rust:…: Debian with a C compiler, this machine's Rust, and the crates, since there is no network.
 toolchain() {
     local fs=$HUBCAST_WORK/debian sysroot
     sysroot=$(cd "$repo" && rustc --print sysroot)
@@ -174,6 +179,14 @@ toolchain() {
     printf '[source.crates-io]\nreplace-with = "vendored"\n[source.vendored]\ndirectory = "/usr/local/cargo/vendor"\n' >"$fs/usr/local/cargo/config.toml"
     import "$fs" "$(arg RUST_IMAGE)" 'ENV CARGO_HOME=/usr/local/cargo'
     rm -rf "$fs"
+}
+
+# As `docker compose build` does, of the clone; tells how long it took, and that dependencies are a layer of their own.
+from_source() {
+    local since=$SECONDS profile
+    profile=$(sed -n 's/.*HUBCAST_BUILD_PROFILE:-\([a-z]*\)}.*/\1/p' "$repo/docker-compose.yml")
+    "$docker" build -f "$HUBCAST_WORK/clone/deploy/Dockerfile" --build-arg "PROFILE=$profile" -t hubcast:local "$HUBCAST_WORK/clone"
+    echo "image: profile $profile, $((SECONDS - since)) s" >>"$HUBCAST_WORK/times"
 }
 
 compose() { (cd "$repo" && $COMPOSE --project-name hubcast "$@"); }
@@ -286,11 +299,58 @@ only_haproxy_published() {
     [ -z "$(compose ps -q)" ] || bad=0
     for id in $(compose ps -q); do
         name=$("$docker" inspect -f '{{index .Config.Labels "com.docker.compose.service"}}' "$id")
-        ports=$("$docker" inspect -f '{{range $p, $b := .NetworkSettings.Ports}}{{if $b}}{{$p}} {{end}}{{end}}' "$id")
+        ports=$("$docker" inspect -f '{{range $p, $b := .NetworkSettings.Ports}}{{range $b}}{{.HostIp}}:{{.HostPort}} {{end}}{{end}}' "$id")
         echo "$name: $ports"
-        case $name in haproxy) [ "$ports" = '8080/tcp ' ] || bad=1 ;; *) [ -z "$ports" ] || bad=1 ;; esac
+        case $name in haproxy) [ "$ports" = '127.0.0.1:8080 ' ] || bad=1 ;; *) [ -z "$ports" ] || bad=1 ;; esac
     done
     return $bad
+}
+# Gateways and Redis have a memory limit, and a gateway's clients fit into it: 48 KiB each at least.
+memory_limited() {
+    local id name limit clients bad=1
+    [ -z "$(compose ps -q)" ] || bad=0
+    for id in $(compose ps -q gateway) $(compose ps -q redis); do
+        name=$("$docker" inspect -f '{{index .Config.Labels "com.docker.compose.service"}}' "$id")
+        limit=$("$docker" inspect -f '{{.HostConfig.Memory}}' "$id")
+        clients=$("$docker" inspect -f '{{range .Config.Env}}{{println .}}{{end}}' "$id" | sed -n 's/^HUBCAST_LIMITS__CONNECTIONS=//p')
+        echo "$name: $limit bytes, ${clients:-no} clients"
+        [ "$limit" -gt 0 ] || bad=1
+        [ "$name" != gateway ] || [ "$((limit / ${clients:-1000000000}))" -ge 49152 ] || bad=1
+    done
+    return $bad
+}
+# Prometheus sees every gateway, takes every alert, and has data for every panel of the dashboard.
+observed() { # number of gateways
+    python3 - "$1" "$repo/deploy/grafana/dashboards/hubcast.json" <<'PY'
+import json, sys, urllib.parse, urllib.request
+
+def ask(path, **query):
+    with urllib.request.urlopen(f"http://127.0.0.1:9090/api/v1/{path}?{urllib.parse.urlencode(query)}", timeout=5) as r:
+        return json.load(r)["data"]
+
+def value(query):
+    return [float(r["value"][1]) for r in ask("query", query=query)["result"]]
+
+wrong = []
+if value('sum(up{job="hubcast"})') != [float(sys.argv[1])]:
+    wrong.append(f"gateways up: {value('sum(up{job=%r})' % 'hubcast')}, expected {sys.argv[1]}")
+if value('up{job="haproxy"}') != [1.0]:
+    wrong.append("haproxy is not up")
+rules = [r for g in ask("rules")["groups"] for r in g["rules"]]
+wrong += [f"alert {r['name']}: {r['health']} {r.get('lastError', '')}" for r in rules if r["health"] != "ok"]
+if not rules:
+    wrong.append("no alerts")
+with open(sys.argv[2]) as f:
+    board = json.load(f)
+panels = 0
+for panel in board["panels"]:
+    for target in panel["targets"]:
+        panels += 1
+        if not value(target["expr"].replace("$__rate_interval", "1m").replace("$instance", ".*")):
+            wrong.append(f"{panel['title']}: no data for {target['expr']}")
+print(*wrong, f"{len(rules)} alerts, {panels} queries", sep="\n")
+sys.exit(1 if wrong else 0)
+PY
 }
 nothing_sticky() {
     curl -si -m 5 "$url/healthz" | tee "$HUBCAST_WORK/headers"
@@ -316,12 +376,16 @@ inner() {
     done
     if [ -n "${HUBCAST_COMPOSE_SOURCE:-}" ]; then
         toolchain
+        # A clone: what git has, with a source file to change.
+        git clone -q "$repo" "$HUBCAST_WORK/clone"
         for builder in 1 0; do
             export DOCKER_BUILDKIT=$builder
-            check "image: from source, $([ $builder = 1 ] && echo BuildKit || echo classic builder)" \
-                "$docker" build -f "$repo/deploy/Dockerfile" -t hubcast:local "$repo"
+            check "image: from source, $([ $builder = 1 ] && echo BuildKit || echo classic builder)" from_source
+            echo "// changed for builder $builder" >>"$HUBCAST_WORK/clone/gateway/src/lib.rs"
+            check "image: after a change of a source file" from_source
         done
     fi
+    [ ! -e "$HUBCAST_WORK/times" ] || cat "$HUBCAST_WORK/times"
     echo "image size: $("$docker" image inspect -f '{{.Size}}' hubcast:local) bytes; compose: $($COMPOSE version --short 2>/dev/null)"
     export HUBCAST_PORT=8080
 
@@ -332,7 +396,8 @@ inner() {
     if eventually 30 test_ready; then pass "readiness through the load balancer"; else fail "readiness through the load balancer: $(status /readyz)"; fi
     check "every container: read-only, no capabilities, no new privileges" hardened
     check "no container runs as root" nonroot
-    check "only the load balancer is published" only_haproxy_published
+    check "only the load balancer is published, on loopback" only_haproxy_published
+    check "gateways and Redis have memory limits that fit" memory_limited
     sleep 3 # the balancer's view of all three
     check "40 requests reach all three gateways" spread 3
     check "no cookie is set" nothing_sticky
@@ -347,6 +412,9 @@ inner() {
         echo "----"
         if [ $rc = 0 ]; then pass "client"; else fail "client (exit code $rc)"; fi
     fi
+    # Of the observability profile, the part that Debian has as a package.
+    check "observability: Prometheus starts" compose --profile observability up -d --no-build prometheus
+    check "observability: all gateways, alerts and panels have data" eventually 60 observed 5
     undisturbed "a gateway that is stopped drains, exits 0, and loses no request" stopped "$(gateways | tail -n 1)"
     undisturbed "scaling from 5 to 2 loses no request" scaled 2
     check "40 requests reach both gateways" spread 2
@@ -360,7 +428,7 @@ inner() {
     if eventually 30 test_ready; then pass "ready again with Redis"; else fail "not ready with Redis back: $(status /readyz)"; fi
 
     [ "$failed" = 0 ] || diagnose
-    check "compose: down" compose down --volumes --timeout 40
+    check "compose: down" compose --profile observability down --volumes --timeout 40
     check "nothing is left" test -z "$("$docker" ps -aq)"
     kill "$(cat "$HUBCAST_WORK/dockerd.pid")"
     for _ in $(seq 100); do [ -e "$HUBCAST_WORK/dockerd.pid" ] || break; sleep 0.1; done

@@ -7,6 +7,7 @@ use hubcast_tests::cluster::Cluster;
 use hubcast_tests::door::Door;
 use hubcast_tests::eventually::{eventually, within};
 use hubcast_tests::http::Request;
+use hubcast_tests::http2::Http2;
 use hubcast_tests::hub_client::{HubClient, JSON_HANDSHAKE, Transport};
 use hubcast_tests::messagepack::{self, Value as Pack};
 use serde_json::json;
@@ -20,6 +21,7 @@ proves_on_one_node_and_on_two! { |plan| plan.set("timeouts.disconnect_seconds", 
     a_connection_that_breaks_ends_the_clients_on_its_streams,
     a_client_that_closes_is_answered_and_forgotten,
     requests_are_refused_as_over_http_1,
+    pages_of_the_gateway_itself_are_admitted,
     a_connect_for_something_else_than_a_websocket_is_refused,
 }
 
@@ -51,6 +53,26 @@ async fn every_transport_works(cluster: &mut Cluster) {
         }
         let end = json!({ "type": 3, "invocationId": "s" });
         assert_eq!(client.next().await, Some(end), "{transport:?}");
+    }
+}
+
+/// The host is in `:authority`, and there is no `Host`.
+async fn pages_of_the_gateway_itself_are_admitted(cluster: &mut Cluster) {
+    let address = cluster.nodes[0].address();
+    let connection = Http2::open(address).await;
+    let own = format!("http://{address}");
+    for target in ["/hubs/demo", "/client/hubs/demo"] {
+        let socket = connection.websocket(target, &[("Origin", &own)]).await;
+        socket.expect("a page of its own may connect").vanish();
+        let foreign = connection
+            .websocket(target, &[("Origin", "http://evil.example")])
+            .await;
+        assert_eq!(foreign.err(), Some(403), "{target}");
+    }
+    for (origin, status) in [(own.as_str(), 200), ("http://evil.example", 403)] {
+        let request = Request::get("/sse/demo").header("Origin", origin);
+        let (head, _) = connection.start(&request).await.expect("it is answered");
+        assert_eq!(head.status, status, "{origin}");
     }
 }
 

@@ -24,6 +24,7 @@ mod lifecycle;
 mod lost_connections;
 mod matrix;
 mod moves;
+mod own_messages;
 mod presence;
 mod redis_driver;
 mod redis_outage;

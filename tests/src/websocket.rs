@@ -14,6 +14,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use crate::eventually::within;
 
 pub use tokio_tungstenite::tungstenite::Message;
+pub use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 pub use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 /// What a WebSocket runs on.

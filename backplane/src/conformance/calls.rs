@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 use super::sessions::{Received, of_connection};
 use super::{Member, Nodes, envelope, open, record};
 use crate::backplane::HubOptions;
-use crate::sessions::{Call, Taken};
+use crate::sessions::{Call, Noted, Taken, Version};
 use crate::topic::{ConnectionId, NodeId, Topic};
 
 /// Answers a call that `host` runs, on `member`.
@@ -22,6 +22,7 @@ async fn answer(
         .answer(&member.hub, id, call, &envelope(target), last)
         .await
         .unwrap()
+        .is_some()
 }
 
 async fn settle(member: &Member, id: &ConnectionId, (call, host): (&str, &NodeId)) -> bool {
@@ -180,4 +181,36 @@ pub async fn a_call_ends_once(nodes: &Nodes) {
     let mut once = targets(&received);
     once.dedup();
     assert_eq!(once.len(), received.len());
+}
+
+/// A client that heard no answer asks again under the same name, on whatever node its connection is by then.
+pub async fn a_request_is_called_once(nodes: &Nodes) {
+    let members = open(nodes, HubOptions::default()).await;
+    let (home, other) = (&members[0], members.last().unwrap());
+    let (connection, entered) = home.connect_resumable(None).await;
+    let id = &connection.id;
+    let once = async |member: &Member, version: Version, name: &str| {
+        let call = format!("0 {name}");
+        let key = format!("ack:{id}:{name}");
+        let noted = member.node.note_once(&member.hub, id, version, &call, &key);
+        noted.await.unwrap()
+    };
+    assert_eq!(once(home, entered.version, "1").await, Noted::Now);
+    assert_eq!(
+        once(home, entered.version, "1").await,
+        Noted::Before { running: true }
+    );
+    assert_eq!(once(home, entered.version, "2").await, Noted::Now);
+    assert!(answer(home, id, ("0 1", home.node.node()), "answer", true).await);
+    assert!(home.park(id).await);
+    assert_eq!(once(home, entered.version, "3").await, Noted::NotOwner);
+    let taken = other.take_over(id).await;
+    assert_eq!(taken.received, 0);
+    for (name, noted) in [
+        ("1", Noted::Before { running: false }),
+        ("2", Noted::Before { running: true }),
+        ("3", Noted::Now),
+    ] {
+        assert_eq!(once(other, taken.version, name).await, noted, "{name}");
+    }
 }

@@ -1,5 +1,6 @@
 //! What topics had is read in one order, and who enters with its topics lacks nothing after that.
 
+use super::whole::Whole;
 use super::{Member, Nodes, group, open, record};
 use crate::backplane::HubOptions;
 use crate::history::Page;
@@ -24,13 +25,30 @@ async fn publish(member: &Member, count: usize) -> Vec<Offset> {
     published
 }
 
-/// Reads in pages of about `most` until the end.
-async fn read(member: &Member, after: &Position, upto: Offset, most: usize) -> Vec<Offset> {
+fn unread() -> HubOptions {
+    HubOptions {
+        keeps_unread: true,
+        ..HubOptions::default()
+    }
+}
+
+fn whole(topics: &[Topic]) -> Vec<(Topic, Offset)> {
+    topics.iter().map(|topic| (topic.clone(), 0)).collect()
+}
+
+/// Reads in pages of about `most_bytes` until the end.
+async fn read(
+    member: &Member,
+    topics: &[(Topic, Offset)],
+    after: &Position,
+    upto: Offset,
+    most_bytes: usize,
+) -> Vec<Offset> {
     let (mut found, mut after) = (Vec::new(), after.clone());
     loop {
         let page = member
             .node
-            .history(&member.hub, &topics(), &after, upto, most)
+            .history(&member.hub, topics, &after, upto, most_bytes)
             .await;
         let Page::Exact {
             messages,
@@ -80,7 +98,7 @@ pub async fn history_and_what_is_received_meet_where_a_connection_enters(nodes: 
     let mut received = Vec::new();
     for _ in 0..5 {
         let (id, position) = enter(member, &["a", "b", "never"]).await;
-        let history = read(member, &begin, position.offset, 97).await;
+        let history = read(member, &whole(&topics()), &begin, position.offset, 297).await;
         assert!(history.iter().all(|offset| *offset < position.offset));
         received.push((id, history));
     }
@@ -118,16 +136,20 @@ pub async fn groups_that_a_connection_enters_with_are_joined(nodes: &Nodes) {
 
 /// The last messages of each topic, as many as asked for, up to a place.
 pub async fn the_newest_messages_of_each_topic_are_read(nodes: &Nodes) {
-    let members = open(nodes, HubOptions::default()).await;
+    let members = open(nodes, unread()).await;
     let (home, other) = (&members[0], members.last().unwrap());
     let (mut of_a, mut of_b) = (Vec::new(), Vec::new());
     for _ in 0..5 {
         of_a.push(home.publish(Topic::Group(group("a")), "a").await.unwrap());
         of_b.push(home.publish(Topic::Group(group("b")), "b").await.unwrap());
     }
+    let begin = Position {
+        offset: 0,
+        ..other.node.position(&other.hub).await.unwrap()
+    };
     let newest = async |upto, most| -> Vec<Offset> {
         let found = other.node.newest(&other.hub, &topics(), upto, most).await;
-        found.unwrap().iter().map(|message| message.offset).collect()
+        read(other, &found.unwrap(), &begin, upto, 40).await
     };
     assert_eq!(newest(Offset::MAX, 2).await, [of_a[3], of_b[3], of_a[4], of_b[4]]);
     assert_eq!(newest(of_a[1], 1).await, [of_b[0], of_a[1]]);
@@ -149,7 +171,7 @@ pub async fn history_that_the_log_can_not_vouch_for_is_refused(nodes: &Nodes) {
     let page = async |after: &Position| {
         other
             .node
-            .history(&other.hub, &topics(), after, Offset::MAX, 1_000)
+            .history(&other.hub, &whole(&topics()), after, Offset::MAX, 1_000)
             .await
     };
     assert!(matches!(page(&begin).await.unwrap(), Page::Trimmed));
@@ -172,4 +194,74 @@ pub async fn history_that_the_log_can_not_vouch_for_is_refused(nodes: &Nodes) {
         page(&end).await.unwrap(),
         Page::Exact { ends: true, .. }
     ));
+}
+
+/// However large messages are, and however many topics: a page has no more than it was asked for and one message.
+pub async fn a_page_is_bounded_by_bytes(nodes: &Nodes) {
+    let members = open(nodes, unread()).await;
+    let (home, other) = (&members[0], members.last().unwrap());
+    let begin = other.node.position(&other.hub).await.unwrap();
+    let groups: Vec<_> = (0..150)
+        .map(|number| Topic::Group(group(&format!("g{number}"))))
+        .collect();
+    let mut published = Vec::new();
+    for number in 0..300 {
+        let target = "x".repeat(1 + number * number * 7_919 % 3_000);
+        let topic = groups[number * 31 % groups.len()].clone();
+        published.push(home.publish(topic, &target).await.unwrap());
+    }
+    let topics = whole(&groups);
+    for most_bytes in [1, 5_000, 1_000_000] {
+        let (mut found, mut after) = (Vec::new(), begin.clone());
+        loop {
+            let page = other
+                .node
+                .history(&other.hub, &topics, &after, Offset::MAX, most_bytes)
+                .await
+                .unwrap();
+            let Page::Exact {
+                messages,
+                reached,
+                ends,
+            } = page
+            else {
+                panic!("{page:?}");
+            };
+            let sizes = messages.iter().map(|message| message.envelope.target.len());
+            assert!(sizes.sum::<usize>() <= most_bytes + 4_000);
+            found.extend(messages.iter().map(|message| message.offset));
+            after.offset = reached;
+            if ends {
+                break;
+            }
+        }
+        assert_eq!(found, published, "{most_bytes}");
+    }
+}
+
+/// Messages for groups and users that nobody could come back for are pushed and not kept; who left lately could.
+pub async fn nothing_is_kept_for_nobody(nodes: &Nodes) {
+    let members = open(nodes, HubOptions::default()).await;
+    let (home, other) = (&members[0], members.last().unwrap());
+    let begin = other.node.position(&other.hub).await.unwrap();
+    let user = Topic::User(UserId::parse("me").unwrap());
+    let topics = [Topic::Group(group("a")), user];
+    for topic in &topics {
+        home.publish(topic.clone(), "to nobody").await;
+        let read = other.read(topic, &begin).await;
+        assert!(matches!(read, Whole::Trimmed), "that is told: {read:?}");
+    }
+    let newest = other.node.newest(&other.hub, &topics, Offset::MAX, 9).await;
+    assert_eq!(newest.unwrap(), []);
+    let (id, entered) = enter(other, &["a"]).await;
+    let mut expected = Vec::new();
+    for topic in &topics {
+        expected.push(home.publish(topic.clone(), "to a member").await.unwrap());
+    }
+    assert!(other.remove(&id).await);
+    for topic in &topics {
+        expected.push(home.publish(topic.clone(), "to who left").await.unwrap());
+    }
+    let read = read(home, &whole(&topics), &entered, Offset::MAX, 1_000).await;
+    assert_eq!(read, expected);
 }

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::whole::Whole;
 use super::{Member, Nodes, Witness, eventually, group, open, record};
-use crate::backplane::{ConnectionRecord, Delivery, End, HubOptions, LogRead};
+use crate::backplane::{ConnectionRecord, Delivery, End, HubOptions};
 use crate::presence;
 use crate::sessions::TakeOver;
 use crate::topic::{ConnectionId, GroupName, Topic, UserId};
@@ -218,14 +219,8 @@ pub async fn a_watcher_that_moves_misses_nothing(nodes: &Nodes) {
     assert_eq!(taken.groups, [watched]);
     other.leave(&connection, "g").await;
     assert!(joined > entered.position.offset);
-    let replayed = other.node.replay(
-        &other.hub,
-        &taken.record,
-        &taken.groups,
-        &entered.position,
-        taken.position.offset,
-    );
-    let LogRead::Exact(replayed) = replayed.await.unwrap() else {
+    let replayed = other.replay_after(&taken, &entered.position);
+    let Whole::Exact(replayed) = replayed.await else {
         panic!("the log has it all")
     };
     let replayed: Vec<_> = replayed

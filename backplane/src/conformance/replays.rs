@@ -1,8 +1,9 @@
 //! What can't be replayed is told.
 
 use super::sessions::{Ledger, of_connection, of_group};
+use super::whole::Whole;
 use super::{Nodes, open};
-use crate::backplane::{HubOptions, LogRead};
+use crate::backplane::HubOptions;
 use crate::position::{Epoch, Position};
 use crate::topic::{Topic, UserId};
 
@@ -39,7 +40,7 @@ pub async fn a_replay_without_all_of_the_log_is_refused(nodes: &Nodes) {
         }
         let taken = other.take_over(id).await;
         let read = other.replay_after(&taken, &taken.checkpoint.position).await;
-        assert!(matches!(read, LogRead::Trimmed), "{topic}: {read:?}");
+        assert!(matches!(read, Whole::Trimmed), "{topic}: {read:?}");
         assert_eq!(taken.checkpoint.position.offset, entered.position.offset);
         assert!(other.remove(id).await);
     }
@@ -57,7 +58,7 @@ pub async fn a_replay_from_a_place_of_another_log_is_refused(nodes: &Nodes) {
     };
     let read = other.replay_after(&taken, &after).await;
     assert!(
-        matches!(&read, LogRead::OtherEpoch(epoch) if *epoch == taken.position.epoch),
+        matches!(&read, Whole::OtherEpoch(epoch) if *epoch == taken.position.epoch),
         "{read:?}"
     );
     let ahead = Position {
@@ -65,7 +66,7 @@ pub async fn a_replay_from_a_place_of_another_log_is_refused(nodes: &Nodes) {
         ..taken.position.clone()
     };
     let read = other.replay_after(&taken, &ahead).await;
-    assert!(matches!(read, LogRead::Trimmed), "{read:?}");
+    assert!(matches!(read, Whole::Trimmed), "{read:?}");
 }
 
 /// A volatile hub delivers in order to its members and keeps nothing: only who stands at the end has missed nothing.
@@ -95,15 +96,15 @@ pub async fn a_volatile_hub_keeps_nothing(nodes: &Nodes) {
                 offset,
                 ..end.clone()
             };
-            other.node.read(&other.hub, &topic, &after, 10).await.unwrap()
+            other.read(&topic, &after).await
         };
-        assert!(matches!(read(end.offset).await, LogRead::Exact(found) if found.is_empty()));
+        assert!(matches!(read(end.offset).await, Whole::Exact(found) if found.is_empty()));
         for offset in [0, end.offset - 1, end.offset + 1] {
             let found = read(offset).await;
-            assert!(matches!(found, LogRead::Trimmed), "{topic:?}: {found:?}");
+            assert!(matches!(found, Whole::Trimmed), "{topic:?}: {found:?}");
         }
     }
     let taken = other.take_over(id).await;
     let read = other.replay_after(&taken, &taken.checkpoint.position).await;
-    assert!(matches!(read, LogRead::Trimmed), "{read:?}");
+    assert!(matches!(read, Whole::Trimmed), "{read:?}");
 }

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use super::whole::Whole;
 use super::{Nodes, eventually, open};
-use crate::backplane::{HubOptions, LogRead};
+use crate::backplane::HubOptions;
 use crate::position::{Epoch, Offset, Position};
 use crate::topic::Topic;
 
-fn offsets(read: LogRead) -> Vec<Offset> {
+fn offsets(read: Whole) -> Vec<Offset> {
     match read {
-        LogRead::Exact(messages) => messages.iter().map(|message| message.offset).collect(),
+        Whole::Exact(messages) => messages.iter().map(|message| message.offset).collect(),
         other => panic!("{other:?}"),
     }
 }
@@ -27,19 +28,13 @@ pub async fn a_log_is_read_from_a_position(nodes: &Nodes) {
         epoch: begin.epoch.clone(),
         offset,
     };
-    let read = async |after, limit| {
-        last.node
-            .read(&last.hub, &Topic::All, &at(after), limit)
-            .await
-            .unwrap()
-    };
-    assert_eq!(offsets(read(0, 100).await), all);
-    assert_eq!(offsets(read(0, 5).await), all[..5]);
-    assert_eq!(offsets(read(all[9], 100).await), all[10..]);
-    assert_eq!(offsets(read(all[19], 100).await), []);
-    let ahead = read(all[19] + 1, 100).await;
+    let read = async |after| last.read(&Topic::All, &at(after)).await;
+    assert_eq!(offsets(read(0).await), all);
+    assert_eq!(offsets(read(all[9]).await), all[10..]);
+    assert_eq!(offsets(read(all[19]).await), []);
+    let ahead = read(all[19] + 1).await;
     assert!(
-        matches!(ahead, LogRead::Trimmed),
+        matches!(ahead, Whole::Trimmed),
         "nobody was given that position: {ahead:?}"
     );
 }
@@ -56,22 +51,15 @@ pub async fn changes_of_membership_are_not_read(nodes: &Nodes) {
         sent.push(member.publish(topic.clone(), name).await.unwrap());
     }
     let epoch = member.node.position(&member.hub).await.unwrap().epoch;
-    let read = async |offset, limit| {
+    let read = async |offset| {
         let after = Position {
             epoch: epoch.clone(),
             offset,
         };
-        offsets(
-            members[0]
-                .node
-                .read(&member.hub, &topic, &after, limit)
-                .await
-                .unwrap(),
-        )
+        offsets(members[0].read(&topic, &after).await)
     };
-    assert_eq!(read(0, 100).await, sent);
-    assert_eq!(read(0, 1).await, sent[..1]);
-    assert_eq!(read(sent[0], 1).await, sent[1..2]);
+    assert_eq!(read(0).await, sent);
+    assert_eq!(read(sent[0]).await, sent[1..]);
 }
 
 /// What was trimmed by number is told; what is left is read.
@@ -91,17 +79,9 @@ pub async fn a_trimmed_log_is_told(nodes: &Nodes) {
         epoch: begin.epoch.clone(),
         offset,
     };
-    let trimmed = member
-        .node
-        .read(&member.hub, &Topic::All, &at(0), 1_000)
-        .await
-        .unwrap();
-    assert!(matches!(trimmed, LogRead::Trimmed), "{trimmed:?}");
-    let kept = member
-        .node
-        .read(&member.hub, &Topic::All, &at(last - 10), 1_000)
-        .await
-        .unwrap();
+    let trimmed = member.read(&Topic::All, &at(0)).await;
+    assert!(matches!(trimmed, Whole::Trimmed), "{trimmed:?}");
+    let kept = member.read(&Topic::All, &at(last - 10)).await;
     assert_eq!(offsets(kept).len(), 10);
 }
 
@@ -119,20 +99,16 @@ pub async fn an_expired_log_is_told(nodes: &Nodes) {
             epoch: begin.epoch.clone(),
             offset,
         };
-        member
-            .node
-            .read(&member.hub, &Topic::All, &after, 100)
-            .await
-            .unwrap()
+        member.read(&Topic::All, &after).await
     };
     let first = member.publish(Topic::All, "m").await.unwrap();
     eventually("the entry expires", async || {
-        matches!(read(0).await, LogRead::Trimmed).then_some(())
+        matches!(read(0).await, Whole::Trimmed).then_some(())
     })
     .await;
     assert_eq!(offsets(read(first).await), []);
     let second = member.publish(Topic::All, "m").await.unwrap();
-    assert!(matches!(read(0).await, LogRead::Trimmed));
+    assert!(matches!(read(0).await, Whole::Trimmed));
     assert_eq!(offsets(read(first).await), [second]);
 }
 
@@ -146,13 +122,9 @@ pub async fn another_epoch_is_told(nodes: &Nodes) {
         epoch: Epoch::new("another"),
         offset: 0,
     };
-    let read = member
-        .node
-        .read(&member.hub, &Topic::All, &after, 10)
-        .await
-        .unwrap();
+    let read = member.read(&Topic::All, &after).await;
     assert!(
-        matches!(&read, LogRead::OtherEpoch(epoch) if *epoch == current),
+        matches!(&read, Whole::OtherEpoch(epoch) if *epoch == current),
         "{read:?}"
     );
 }

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
+use super::whole::{self, Whole};
 use super::{Member, Nodes, group, open, record};
-use crate::backplane::{ConnectionRecord, HubOptions, LogRead};
+use crate::backplane::{ConnectionRecord, HubOptions};
 use crate::error::BackplaneError;
 use crate::position::{Offset, Position};
 use crate::sessions::{Checkpoint, Entered, TakeOver, Taken, Version};
@@ -78,12 +79,8 @@ impl Member {
     }
 
     /// What a connection that was taken over missed since a place.
-    pub async fn replay_after(&self, taken: &Taken, after: &Position) -> LogRead {
-        let upto = taken.position.offset;
-        self.node
-            .replay(&self.hub, &taken.record, &taken.groups, after, upto)
-            .await
-            .unwrap()
+    pub async fn replay_after(&self, taken: &Taken, after: &Position) -> Whole {
+        whole::replay(self.node.as_ref(), &self.hub, whole::lacks(taken, after)).await
     }
 
     /// What a connection that was taken over received after its checkpoint: the replay, then what came live.
@@ -103,8 +100,8 @@ impl Member {
 
 /// The messages of a read that must be exact, less those that leave the connection out.
 #[must_use]
-pub fn exact(read: LogRead, connection: &ConnectionId) -> Received {
-    let LogRead::Exact(messages) = read else {
+pub fn exact(read: Whole, connection: &ConnectionId) -> Received {
+    let Whole::Exact(messages) = read else {
         panic!("{read:?}")
     };
     let due = messages

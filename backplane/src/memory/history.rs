@@ -5,47 +5,17 @@ use futures_util::future::BoxFuture;
 
 use super::MemoryBackplane;
 use super::hub::Hub;
-use crate::backplane::{LogRead, Message};
 use crate::error::BackplaneError;
 use crate::history::{History, Page};
 use crate::position::{Offset, Position};
 use crate::topic::{HubName, Topic};
 
 impl Hub {
-    fn history(&self, topics: &[Topic], after: &Position, upto: Offset, most: usize) -> Page {
+    fn history(&self, topics: &[(Topic, Offset)], after: &Position, upto: Offset, most_bytes: usize) -> Page {
         if after.epoch != self.epoch {
             return Page::OtherEpoch(self.epoch.clone());
         }
-        let state = self.state.lock();
-        let end = upto.min(state.log.last());
-        let each = (most / topics.len().max(1)).max(1);
-        let (mut messages, mut reached) = (Vec::new(), end);
-        for topic in topics {
-            let found = match state.log.read(topic, after.offset, each) {
-                LogRead::Exact(found) => found,
-                LogRead::Trimmed => return Page::Trimmed,
-                LogRead::OtherEpoch(epoch) => return Page::OtherEpoch(epoch),
-            };
-            if found.len() >= each {
-                reached = found.last().map_or(reached, |last| last.offset.min(reached));
-            }
-            messages.extend(found);
-        }
-        messages.retain(|message| message.offset <= reached);
-        messages.sort_by_key(|message| message.offset);
-        Page::Exact {
-            messages,
-            reached: reached.max(after.offset),
-            ends: reached >= end,
-        }
-    }
-
-    fn newest(&self, topics: &[Topic], upto: Offset, most: usize) -> Vec<Message> {
-        let state = self.state.lock();
-        let newest = |topic| state.log.newest(topic, upto, most);
-        let mut messages: Vec<_> = topics.iter().flat_map(newest).collect();
-        messages.sort_by_key(|message| message.offset);
-        messages
+        self.state.lock().log.page(topics, after.offset, upto, most_bytes)
     }
 }
 
@@ -53,12 +23,12 @@ impl History for MemoryBackplane {
     fn history<'a>(
         &'a self,
         hub: &'a HubName,
-        topics: &'a [Topic],
+        topics: &'a [(Topic, Offset)],
         after: &'a Position,
         upto: Offset,
-        most: usize,
+        most_bytes: usize,
     ) -> BoxFuture<'a, Result<Page, BackplaneError>> {
-        async move { Ok(self.hub(hub)?.history(topics, after, upto, most)) }.boxed()
+        async move { Ok(self.hub(hub)?.history(topics, after, upto, most_bytes)) }.boxed()
     }
 
     fn newest<'a>(
@@ -67,7 +37,13 @@ impl History for MemoryBackplane {
         topics: &'a [Topic],
         upto: Offset,
         most: usize,
-    ) -> BoxFuture<'a, Result<Vec<Message>, BackplaneError>> {
-        async move { Ok(self.hub(hub)?.newest(topics, upto, most)) }.boxed()
+    ) -> BoxFuture<'a, Result<Vec<(Topic, Offset)>, BackplaneError>> {
+        async move {
+            let hub = self.hub(hub)?;
+            let state = hub.state.lock();
+            let newest = |topic: &Topic| Some((topic.clone(), state.log.newest(topic, upto, most)?));
+            Ok(topics.iter().filter_map(newest).collect())
+        }
+        .boxed()
     }
 }

@@ -13,7 +13,7 @@ use super::lane::Item;
 use super::log::Log;
 use super::roster::Roll;
 use super::sessions::Session;
-use crate::backplane::{Claim, ConnectionRecord, Delivery, HubOptions, LogRead};
+use crate::backplane::{Claim, ConnectionRecord, Delivery, HubOptions};
 use crate::error::BackplaneError;
 use crate::position::{Epoch, Offset, Position};
 use crate::replay::Past;
@@ -92,22 +92,22 @@ impl Hub {
         id: &ConnectionId,
         envelope: &Arc<Envelope>,
         allowed: impl FnOnce(&mut Session) -> bool,
-    ) -> Result<bool, BackplaneError> {
+    ) -> Result<Option<Offset>, BackplaneError> {
         let room = self.room().await?;
         let mut state = self.state.lock();
         let Some(connection) = state.connections.get_mut(id) else {
-            return Ok(false);
+            return Ok(None);
         };
         let owned = connection.parked.is_none();
         if !connection.session.as_mut().is_some_and(allowed) {
-            return Ok(false);
+            return Ok(None);
         }
         let topic = Topic::Connection(id.clone());
         let offset = state.log.append(&topic, Some(Arc::clone(envelope)));
         if owned {
             room.send(Item::message(&topic, offset, envelope));
         }
-        Ok(true)
+        Ok(Some(offset))
     }
 
     pub(super) fn claim(&self, connection: &ConnectionRecord) -> Claim {
@@ -207,10 +207,6 @@ impl Hub {
             removed
         })
         .await
-    }
-
-    pub(super) fn read(&self, topic: &Topic, after: Offset, limit: usize) -> LogRead {
-        self.state.lock().log.read(topic, after, limit)
     }
 
     pub(super) fn last(&self) -> Offset {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use prost::Message as _;
 use tokio::time::Instant;
 
-use crate::backplane::{HubOptions, LogRead, Message};
+use crate::backplane::{HubOptions, Message};
+use crate::history::Page;
 use crate::position::Offset;
 use crate::proof::is_complete;
 use crate::topic::Topic;
@@ -39,6 +40,8 @@ struct Ring {
     bytes: u64,
     tail: Offset,
     touched: Instant,
+    /// Nobody could come back for what it has: it has nothing but its tail.
+    passed_by: bool,
 }
 
 struct Stored {
@@ -82,12 +85,8 @@ impl Log {
             .as_ref()
             .map_or(0, |envelope| envelope.encoded_len() as u64)
             + ENTRY_BYTES;
-        let ring = self.topics.entry(topic.clone()).or_insert_with(|| Ring {
-            entries: VecDeque::new(),
-            bytes: 0,
-            tail: 0,
-            touched: now,
-        });
+        let ring = self.topics.entry(topic.clone()).or_insert_with(|| Ring::new(now));
+        ring.passed_by = false;
         ring.entries.push_back(Stored {
             offset: self.last,
             previous: ring.tail,
@@ -128,13 +127,41 @@ impl Log {
         true
     }
 
-    /// Appends a message. A volatile hub keeps none: it takes an offset only.
-    pub(super) fn publish(&mut self, topic: &Topic, envelope: &Arc<Envelope>) -> Offset {
+    /// Appends a message, of a topic that has members by now or not. A volatile hub keeps none, and nothing is kept that nobody
+    /// could come back for: it takes an offset only.
+    pub(super) fn publish(&mut self, topic: &Topic, envelope: &Arc<Envelope>, attended: bool) -> Offset {
         if self.options.volatile {
             self.last += 1;
             return self.last;
         }
-        self.append(topic, Some(Arc::clone(envelope)))
+        let touched = self
+            .topics
+            .get(topic)
+            .filter(|ring| !ring.passed_by)
+            .map(|ring| ring.touched);
+        if !attended && !self.options.keeps_unread && touched.is_none() {
+            return self.pass_by(topic);
+        }
+        let offset = self.append(topic, Some(Arc::clone(envelope)));
+        if !attended && let (Some(touched), Some(ring)) = (touched, self.topics.get_mut(topic)) {
+            ring.touched = touched; // the time of those who left goes on
+        }
+        offset
+    }
+
+    fn pass_by(&mut self, topic: &Topic) -> Offset {
+        self.last += 1;
+        let (last, now) = (self.last, Instant::now());
+        let ring = self.topics.entry(topic.clone()).or_insert_with(|| Ring::new(now));
+        (ring.tail, ring.touched, ring.passed_by) = (last, now, true);
+        last
+    }
+
+    /// Notes that a topic has no member any more: whoever left may come back for what it has from now on.
+    pub(super) fn note_left(&mut self, topic: &Topic) {
+        let now = Instant::now();
+        let ring = self.topics.entry(topic.clone()).or_insert_with(|| Ring::new(now));
+        (ring.touched, ring.passed_by) = (now, false);
     }
 
     /// Drops a topic that will never be used again.
@@ -166,61 +193,121 @@ impl Log {
             if ring.entries.is_empty() {
                 ring.entries = VecDeque::new(); // gives its memory back
             }
-            if idle > tail_life {
+            let life = if ring.passed_by {
+                options.retention
+            } else {
+                tail_life
+            };
+            if idle > life {
                 *forgotten = ring.tail.max(*forgotten);
             }
-            idle <= tail_life
+            idle <= life
         });
     }
 
-    pub(super) fn read(&self, topic: &Topic, after: Offset, limit: usize) -> LogRead {
-        if after > self.last {
-            return LogRead::Trimmed; // nobody was ever given such a position
+    /// What these topics have after `after` and up to `upto`, each after the offset beside it only: about `most_bytes`.
+    pub(super) fn page(
+        &self,
+        topics: &[(Topic, Offset)],
+        after: Offset,
+        upto: Offset,
+        most_bytes: usize,
+    ) -> Page {
+        let end = upto.min(self.last);
+        // Nobody was ever given such a position; or the messages that came since were not kept.
+        if after > self.last || (self.options.volatile && after < end) {
+            return Page::Trimmed;
         }
-        if self.options.volatile && after < self.last {
-            return LogRead::Trimmed; // what came since was not kept
+        let (mut messages, mut reached) = (Vec::new(), end);
+        for (topic, from) in topics {
+            let Some((found, far)) = self.read(topic, after.max(*from), reached, most_bytes) else {
+                return Page::Trimmed;
+            };
+            reached = reached.min(far);
+            messages.extend(found);
+            messages.retain(|message: &Message| message.offset <= reached);
         }
+        messages.sort_by_key(|message| message.offset);
+        let mut bytes = 0;
+        let over = messages.iter().position(|message| {
+            bytes += message.envelope.encoded_len();
+            bytes > most_bytes
+        });
+        if let Some(last) = over
+            && last + 1 < messages.len()
+        {
+            messages.truncate(last + 1);
+            reached = messages.last().map_or(reached, |last| last.offset);
+        }
+        Page::Exact {
+            messages,
+            reached: reached.max(after),
+            ends: reached >= end,
+        }
+    }
+
+    /// A topic's messages after `after`, and how far they reach; nothing where some are missing.
+    fn read(
+        &self,
+        topic: &Topic,
+        after: Offset,
+        upto: Offset,
+        most_bytes: usize,
+    ) -> Option<(Vec<Message>, Offset)> {
         let ring = self.topics.get(topic);
         let entries = ring.map(|ring| {
             let start = ring.entries.partition_point(|stored| stored.offset <= after);
             ring.entries.range(start..)
         });
-        let first = entries
-            .clone()
-            .and_then(|mut entries| entries.next())
-            .map(|stored| stored.previous);
+        let first = entries.clone().and_then(|mut entries| entries.next());
+        let first = first.map(|stored| stored.previous);
         if !is_complete(after, first, ring.map(|ring| ring.tail), self.forgotten) {
-            return LogRead::Trimmed;
+            return None;
         }
-        let messages = entries.into_iter().flatten().filter_map(|stored| {
-            let envelope = Arc::clone(stored.envelope.as_ref()?);
-            Some(Message {
+        let (mut messages, mut bytes) = (Vec::new(), 0);
+        for stored in entries.into_iter().flatten() {
+            if stored.offset > upto {
+                break;
+            }
+            let Some(envelope) = &stored.envelope else {
+                continue;
+            };
+            messages.push(Message {
                 topic: topic.clone(),
                 offset: stored.offset,
-                envelope,
-            })
-        });
-        LogRead::Exact(messages.take(limit).collect())
+                envelope: Arc::clone(envelope),
+            });
+            bytes += envelope.encoded_len();
+            if bytes > most_bytes {
+                return Some((messages, stored.offset));
+            }
+        }
+        Some((messages, upto))
     }
 
-    /// The last messages of a topic up to `upto`, in order.
-    pub(super) fn newest(&self, topic: &Topic, upto: Offset, most: usize) -> Vec<Message> {
-        let entries = self.topics.get(topic).map(|ring| ring.entries.iter());
-        let messages = entries.into_iter().flatten().filter_map(|stored| {
-            let envelope = Arc::clone(stored.envelope.as_ref()?);
-            (stored.offset <= upto).then(|| Message {
-                topic: topic.clone(),
-                offset: stored.offset,
-                envelope,
-            })
-        });
-        let messages: Vec<_> = messages.collect();
-        let from = messages.len().saturating_sub(most);
-        messages.into_iter().skip(from).collect()
+    /// After which offset the last messages of a topic come, up to `upto`.
+    pub(super) fn newest(&self, topic: &Topic, upto: Offset, most: usize) -> Option<Offset> {
+        let entries = &self.topics.get(topic)?.entries;
+        let messages = entries
+            .iter()
+            .rev()
+            .filter(|stored| stored.envelope.is_some() && stored.offset <= upto);
+        let oldest = messages.take(most).last()?;
+        Some(oldest.offset.saturating_sub(1))
     }
 }
 
 impl Ring {
+    fn new(now: Instant) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            bytes: 0,
+            tail: 0,
+            touched: now,
+            passed_by: false,
+        }
+    }
+
     /// Drops its oldest entry; returns how many bytes that frees.
     fn drop_oldest(&mut self) -> Option<u64> {
         let oldest = self.entries.pop_front()?;
@@ -246,9 +333,10 @@ mod tests {
         })
     }
 
-    fn offsets(read: LogRead) -> Option<Vec<Offset>> {
-        match read {
-            LogRead::Exact(messages) => Some(messages.iter().map(|message| message.offset).collect()),
+    /// What a topic has after a place; nothing where something is missing.
+    fn offsets(log: &Log, topic: &Topic, after: Offset) -> Option<Vec<Offset>> {
+        match log.page(&[(topic.clone(), 0)], after, Offset::MAX, 1_000) {
+            Page::Exact { messages, .. } => Some(messages.iter().map(|message| message.offset).collect()),
             _ => None,
         }
     }
@@ -263,10 +351,9 @@ mod tests {
         for _ in 0..3 {
             append(&mut log, &Topic::All);
         }
-        assert_eq!(offsets(log.read(&Topic::All, 1, 9)), Some(vec![2, 3]));
-        assert_eq!(offsets(log.read(&Topic::All, 0, 9)), None);
-        assert_eq!(offsets(log.read(&Topic::All, 1, 1)), Some(vec![2]));
-        assert_eq!(offsets(log.read(&Topic::All, 4, 1)), None, "ahead of the log");
+        assert_eq!(offsets(&log, &Topic::All, 1), Some(vec![2, 3]));
+        assert_eq!(offsets(&log, &Topic::All, 0), None);
+        assert_eq!(offsets(&log, &Topic::All, 4), None, "ahead of the log");
     }
 
     #[tokio::test(start_paused = true)]
@@ -277,8 +364,8 @@ mod tests {
             tokio::time::advance(Duration::from_secs(4)).await;
         }
         log.sweep(Instant::now());
-        assert_eq!(offsets(log.read(&Topic::All, 0, 9)), None, "1 is 12 s old");
-        assert_eq!(offsets(log.read(&Topic::All, 1, 9)), Some(vec![2, 3]));
+        assert_eq!(offsets(&log, &Topic::All, 0), None, "1 is 12 s old");
+        assert_eq!(offsets(&log, &Topic::All, 1), Some(vec![2, 3]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -292,19 +379,15 @@ mod tests {
         for _ in 0..3 {
             append(&mut log, &Topic::All);
         }
-        assert_eq!(offsets(log.read(&Topic::All, 1, 9)), Some(vec![2, 3]));
-        assert_eq!(offsets(log.read(&Topic::All, 0, 9)), None);
+        assert_eq!(offsets(&log, &Topic::All, 1), Some(vec![2, 3]));
+        assert_eq!(offsets(&log, &Topic::All, 0), None);
         let mut log = Log::new(options(0, 2));
         let user = Topic::User(crate::topic::UserId::parse("u").unwrap());
         for topic in [&user, &Topic::All, &Topic::All] {
             append(&mut log, topic);
         }
-        assert_eq!(offsets(log.read(&Topic::All, 0, 9)), Some(vec![2, 3]));
-        assert_eq!(
-            offsets(log.read(&user, 0, 9)),
-            None,
-            "the oldest of all went first"
-        );
+        assert_eq!(offsets(&log, &Topic::All, 0), Some(vec![2, 3]));
+        assert_eq!(offsets(&log, &user, 0), None, "the oldest of all went first");
         assert_eq!(log.bytes, 2 * ENTRY_BYTES);
     }
 
@@ -314,12 +397,12 @@ mod tests {
         append(&mut log, &Topic::All);
         tokio::time::advance(Duration::from_secs(11)).await;
         log.sweep(Instant::now());
-        assert_eq!(offsets(log.read(&Topic::All, 0, 9)), None);
-        assert_eq!(offsets(log.read(&Topic::All, 1, 9)), Some(vec![]));
+        assert_eq!(offsets(&log, &Topic::All, 0), None);
+        assert_eq!(offsets(&log, &Topic::All, 1), Some(vec![]));
         tokio::time::advance(TAIL_LIFE).await;
         log.sweep(Instant::now());
         assert!(log.topics.is_empty());
-        assert_eq!(offsets(log.read(&Topic::All, 0, 9)), None);
-        assert_eq!(offsets(log.read(&Topic::All, 1, 9)), Some(vec![]));
+        assert_eq!(offsets(&log, &Topic::All, 0), None);
+        assert_eq!(offsets(&log, &Topic::All, 1), Some(vec![]));
     }
 }

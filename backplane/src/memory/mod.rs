@@ -26,8 +26,7 @@ use uuid::Uuid;
 use self::hub::Hub;
 use self::lane::run_lane;
 use crate::backplane::{
-    Backplane, Claim, ConnectionRecord, End, HubOptions, HubSink, LogRead, NodeService, Statistics, Status,
-    Unheard,
+    Backplane, Claim, ConnectionRecord, End, HubOptions, HubSink, NodeService, Statistics, Status, Unheard,
 };
 use crate::error::BackplaneError;
 use crate::once::{Once, Published};
@@ -199,6 +198,10 @@ impl Backplane for MemoryBackplane {
         .boxed()
     }
 
+    fn passed<'a>(&'a self, hub: &'a HubName, _offset: Offset) -> BoxFuture<'a, Result<(), BackplaneError>> {
+        async move { self.hub(hub)?.handed_on().await.map(drop) }.boxed()
+    }
+
     fn claim_of<'a>(
         &'a self,
         hub: &'a HubName,
@@ -254,23 +257,6 @@ impl Backplane for MemoryBackplane {
         group: &'a GroupName,
     ) -> BoxFuture<'a, Result<Offset, BackplaneError>> {
         async move { self.hub(hub)?.leave(connection, group).await }.boxed()
-    }
-
-    fn read<'a>(
-        &'a self,
-        hub: &'a HubName,
-        topic: &'a Topic,
-        after: &'a Position,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<LogRead, BackplaneError>> {
-        async move {
-            let hub = self.hub(hub)?;
-            if after.epoch != self.epoch {
-                return Ok(LogRead::OtherEpoch(self.epoch.clone()));
-            }
-            Ok(hub.read(topic, after.offset, limit))
-        }
-        .boxed()
     }
 
     fn position<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -73,8 +74,19 @@ impl Hub {
         }
         let known = (once.content.clone(), now + self.options.retention);
         state.requests.insert(once.key.clone(), known);
-        self.append(&mut state, room, topic, envelope);
-        Ok(Published::Now)
+        Ok(Published::Now(self.append(&mut state, room, topic, envelope)))
+    }
+
+    /// Notes a request that nothing is published for; `false` where it is known.
+    pub(super) fn begin_request(&self, key: &str) -> bool {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        if state.requests.get(key).is_some_and(|(_, end)| *end > now) {
+            return false;
+        }
+        let known = (Bytes::new(), now + self.options.retention);
+        state.requests.insert(key.to_owned(), known);
+        true
     }
 
     fn append(
@@ -91,7 +103,8 @@ impl Hub {
             }
             topic => state.interest.contains_key(topic),
         };
-        let offset = state.log.publish(topic, envelope);
+        let attended = state.is_attended(topic);
+        let offset = state.log.publish(topic, envelope, attended);
         if receivers {
             room.send(Item::message(topic, offset, envelope));
         }
@@ -100,6 +113,14 @@ impl Hub {
 }
 
 impl State {
+    /// Whether somebody receives a topic by now.
+    fn is_attended(&self, topic: &Topic) -> bool {
+        match topic {
+            Topic::Group(_) | Topic::User(_) => self.roll.has(topic),
+            Topic::All | Topic::Connection(_) => true,
+        }
+    }
+
     pub(super) fn list(&mut self, topic: &Topic, id: &ConnectionId) {
         if self.roll.list(topic, id) {
             let user = self.connections.get(id).and_then(|known| known.user.clone());
@@ -109,6 +130,9 @@ impl State {
 
     pub(super) fn unlist(&mut self, topic: &Topic, id: &ConnectionId, user: Option<&UserId>) {
         if self.roll.unlist(topic, id) {
+            if !self.roll.has(topic) {
+                self.log.note_left(topic);
+            }
             self.announce(false, topic, id, user);
         }
     }
@@ -121,7 +145,8 @@ impl State {
         }
         let envelope = Arc::new(presence::message(joined, group, connection, user));
         let topic = Topic::Group(GroupName::presence_of(group));
-        let offset = self.log.publish(&topic, &envelope);
+        let attended = self.is_attended(&topic);
+        let offset = self.log.publish(&topic, &envelope, attended);
         if self.interest.contains_key(&topic) {
             self.told.push(Delivery::Message(Message {
                 topic,

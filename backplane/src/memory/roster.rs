@@ -51,6 +51,11 @@ impl Roll {
         listed
     }
 
+    /// Whether a topic has a member.
+    pub(super) fn has(&self, topic: &Topic) -> bool {
+        self.members.contains_key(topic)
+    }
+
     pub(super) fn user_groups(&self, user: &UserId) -> Vec<GroupName> {
         let now = Instant::now();
         let known = self.user_groups.get(user).into_iter().flatten();

@@ -9,12 +9,12 @@ use tokio::time::Instant;
 
 use super::MemoryBackplane;
 use super::hub::{Change, Hub};
-use crate::backplane::{ConnectionRecord, LogRead};
 use crate::error::BackplaneError;
+use crate::history::Page;
 use crate::position::{Epoch, Offset, Position};
-use crate::replay::{Memberships, Past};
-use crate::sessions::{Call, Checkpoint, Listing, Sessions, State, TakeOver, Taken, Version};
-use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic};
+use crate::replay::{Past, Replay};
+use crate::sessions::{Call, Checkpoint, Listing, Noted, Sessions, State, TakeOver, Taken, Version};
+use crate::topic::{ConnectionId, HubName, NodeId, Topic};
 use crate::wire::Envelope;
 
 /// What is kept of a resumable connection.
@@ -109,39 +109,33 @@ impl Hub {
         }
     }
 
-    fn replay(
-        &self,
-        connection: &ConnectionRecord,
-        groups: &[GroupName],
-        after: &Position,
-        upto: Offset,
-    ) -> LogRead {
-        if after.epoch != self.epoch {
-            return LogRead::OtherEpoch(self.epoch.clone());
+    fn replay(&self, replay: &mut Replay, most_bytes: usize) -> Page {
+        if replay.after.epoch != self.epoch {
+            return Page::OtherEpoch(self.epoch.clone());
         }
         let state = self.state.lock();
-        let known = state
-            .connections
-            .get(&connection.id)
-            .and_then(|known| known.session.as_ref());
-        let Some(session) = known.filter(|session| session.changes_from <= after.offset) else {
-            return LogRead::Trimmed;
-        };
-        let within = |change: &&Past| change.offset > after.offset && change.offset <= upto;
-        let changes: Vec<_> = session.changes.iter().filter(within).cloned().collect();
-        let memberships = Memberships::new(connection, groups, &changes, after.offset, upto);
-        let own = (Topic::Connection(connection.id.clone()), after.offset);
-        let mut messages = Vec::new();
-        for (topic, from) in memberships.shared_topics().into_iter().chain([own]) {
-            let LogRead::Exact(found) = state.log.read(&topic, from, usize::MAX) else {
-                return LogRead::Trimmed;
+        if replay.memberships.is_none() {
+            let known = state.connections.get(&replay.connection.id);
+            let session = known.and_then(|known| known.session.as_ref());
+            let after = replay.after.offset;
+            let Some(session) = session.filter(|session| session.changes_from <= after) else {
+                return Page::Trimmed;
             };
-            let is_own = matches!(topic, Topic::Connection(_));
-            let due = |offset| offset <= upto && (is_own || memberships.hold(&topic, offset));
-            messages.extend(found.into_iter().filter(|message| due(message.offset)));
+            let within = |change: &&Past| change.offset > after && change.offset <= replay.upto;
+            let changes: Vec<_> = session.changes.iter().filter(within).cloned().collect();
+            replay.learn(&changes);
         }
-        messages.sort_by_key(|message| message.offset);
-        LogRead::Exact(messages)
+        let mut page = state
+            .log
+            .page(&replay.topics(), replay.after.offset, replay.upto, most_bytes);
+        if let Page::Exact {
+            messages, reached, ..
+        } = &mut page
+        {
+            replay.after.offset = *reached;
+            messages.retain(|message| replay.has_received(&message.topic, message.offset));
+        }
+        page
     }
 }
 
@@ -208,12 +202,10 @@ impl Sessions for MemoryBackplane {
     fn replay<'a>(
         &'a self,
         hub: &'a HubName,
-        connection: &'a ConnectionRecord,
-        groups: &'a [GroupName],
-        after: &'a Position,
-        upto: Offset,
-    ) -> BoxFuture<'a, Result<LogRead, BackplaneError>> {
-        async move { Ok(self.hub(hub)?.replay(connection, groups, after, upto)) }.boxed()
+        replay: &'a mut Replay,
+        most_bytes: usize,
+    ) -> BoxFuture<'a, Result<Page, BackplaneError>> {
+        async move { Ok(self.hub(hub)?.replay(replay, most_bytes)) }.boxed()
     }
 
     fn note<'a>(
@@ -233,6 +225,31 @@ impl Sessions for MemoryBackplane {
                 }
             });
             Ok(noted.is_some())
+        }
+        .boxed()
+    }
+
+    fn note_once<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+        call: &'a str,
+        once: &'a str,
+    ) -> BoxFuture<'a, Result<Noted, BackplaneError>> {
+        async move {
+            let hub = self.hub(hub)?;
+            let running = hub.with_session(connection, version, |session| session.calls.contains_key(call));
+            let Some(running) = running else {
+                return Ok(Noted::NotOwner);
+            };
+            if !hub.begin_request(once) {
+                return Ok(Noted::Before { running });
+            }
+            let noted = hub.with_session(connection, version, |session| {
+                session.calls.insert(call.to_owned(), hub.node.clone());
+            });
+            Ok(noted.map_or(Noted::NotOwner, |()| Noted::Now))
         }
         .boxed()
     }
@@ -259,7 +276,7 @@ impl Sessions for MemoryBackplane {
         call: Call<'a>,
         envelope: &'a Envelope,
         last: bool,
-    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+    ) -> BoxFuture<'a, Result<Option<Offset>, BackplaneError>> {
         async move {
             let hub = self.hub(hub)?;
             let envelope = Arc::new(envelope.clone());

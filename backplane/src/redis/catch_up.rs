@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use super::commands::Repeat;
+use super::entry::Stored;
+use super::history::STREAMS;
 use super::hub_scripts::Extent;
 use super::lane::{Lane, Source};
 use super::local::Seen;
@@ -10,10 +13,10 @@ use crate::position::Offset;
 use crate::proof::is_complete;
 use crate::topic::Topic;
 
-/// Offsets that are read at once: the most entries that are held in memory.
-const WINDOW: Offset = 2_000;
-/// Streams that one call reads.
-const STREAMS: usize = 100;
+/// About how many bytes are read at once.
+const PAGE_BYTES: usize = 512 * 1_024;
+/// Of each of many topics.
+const LEAST_BYTES: usize = 4 * 1_024;
 /// Topics whose newest offsets one call asks for.
 const TAILS: usize = 500;
 
@@ -34,12 +37,7 @@ impl Lane {
             forgotten: extent.forgotten,
         };
         while self.cursor < extent.last {
-            let to = if topics.is_empty() {
-                extent.last
-            } else {
-                extent.last.min(self.cursor + WINDOW)
-            };
-            self.read_window(&topics, to, source).await?;
+            let to = self.read_page(&topics, extent.last, source).await?;
             self.cursor = self.cursor.max(to);
             self.flush();
         }
@@ -61,29 +59,32 @@ impl Lane {
         Ok((forgotten, found))
     }
 
-    async fn read_window(
+    /// Reads a page, up to `last` at most. Returns how far it reaches.
+    async fn read_page(
         &mut self,
         topics: &[Topic],
-        to: Offset,
+        last: Offset,
         source: Source,
-    ) -> Result<(), BackplaneError> {
-        let mut entries = Vec::new();
+    ) -> Result<Offset, BackplaneError> {
+        let (mut entries, mut reached) = (Vec::new(), last);
+        let share = (PAGE_BYTES / topics.len().max(1)).max(LEAST_BYTES);
         for topics in topics.chunks(STREAMS) {
-            let call = self
-                .hub
-                .scripts
-                .window(&self.inner.commands, topics, self.cursor + 1, to);
-            let (epoch, mut found) = call.await?;
-            if epoch != self.epoch {
+            let topics: Vec<_> = topics.iter().map(|topic| (topic.clone(), self.cursor)).collect();
+            let call = self.hub.scripts.read_call(&topics, reached, share);
+            let answer = self.inner.commands.script(&call, Repeat::Safe).await?;
+            let read = self.hub.scripts.read(&topics, answer)?;
+            if read.epoch != self.epoch {
                 return Err(BackplaneError::Malformed {
                     what: "a new epoch while reading".to_owned(),
                 });
             }
-            entries.append(&mut found);
+            reached = reached.min(read.reached);
+            entries.extend(read.topics.into_iter().flat_map(|topic| topic.entries));
+            entries.retain(|entry: &Stored| entry.offset <= reached);
         }
         entries.sort_by_key(|entry| entry.offset);
         self.take_stored(&entries, source);
-        Ok(())
+        Ok(reached)
     }
 
     /// Tells of topics that had entries which the log no longer has.

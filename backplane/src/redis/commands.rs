@@ -17,6 +17,7 @@ use super::clock::Clock;
 use super::keys::Keys;
 use super::link::{Link, SharedLink, Trouble};
 use super::options::{RedisOptions, config};
+use super::pool::Own;
 use super::script::{Invocation, Scripts};
 use super::topology::{Map, Shard, Topology};
 use super::writer::Bounds;
@@ -50,6 +51,16 @@ pub(super) struct Failed {
     pub(super) sent: Sent,
     /// The connection's error as text, where trying again may help.
     pub(super) why: Result<String, BackplaneError>,
+}
+
+impl Failed {
+    /// Trying again does not help.
+    pub(super) fn for_good(error: BackplaneError) -> Self {
+        Self {
+            sent: Sent::No,
+            why: Err(error),
+        }
+    }
 }
 
 /// Whether a server may have carried out what was tried.
@@ -137,30 +148,62 @@ impl Commands {
         scripts: &[Invocation],
         repeat: Repeat,
     ) -> Result<Vec<Value>, BackplaneError> {
-        self.call(repeat, Call::Scripts(scripts)).await
+        self.call(repeat, Call::Scripts(scripts), Through::Shared).await
     }
 
     /// Sends one command, whose first argument is its key, or the first of its keys. One without arguments goes to
     /// the server that has what belongs to no hub.
     pub(super) async fn command(&self, command: &Cmd, repeat: Repeat) -> Result<Value, BackplaneError> {
-        let mut answers = self.call(repeat, Call::Command(command)).await?;
+        let mut answers = self.call(repeat, Call::Command(command), Through::Shared).await?;
         Ok(answers.pop().unwrap_or(Value::Nil))
     }
 
-    async fn call(&self, repeat: Repeat, call: Call<'_>) -> Result<Vec<Value>, BackplaneError> {
+    /// Calls a script that only reads and whose answer may be large, on a connection that nobody else uses meanwhile. When the
+    /// returned future is dropped, that connection is closed.
+    pub(super) async fn read(&self, script: &Invocation) -> Result<Value, BackplaneError> {
+        let scripts = Call::Scripts(std::slice::from_ref(script));
+        let mut answers = self.call(Repeat::Safe, scripts, Through::Own).await?;
+        Ok(answers.pop().unwrap_or(Value::Nil))
+    }
+
+    async fn call(
+        &self,
+        repeat: Repeat,
+        call: Call<'_>,
+        through: Through,
+    ) -> Result<Vec<Value>, BackplaneError> {
         let begun = Instant::now();
         let deadline = begun + self.bounds.command;
         let key = call.key().unwrap_or(Cow::Borrowed(&self.home));
         let mut answers = vec![None; call.len()];
         let mut refused = None;
         loop {
-            let (shard, link) = self.link(&key, begun, deadline).await?;
+            let (shard, mut link) = self.link(&key, begun, deadline).await?;
+            let own = match through {
+                Through::Shared => None,
+                Through::Own => match self.own(&shard, begun, deadline).await? {
+                    Ok(own) => Some(own),
+                    Err(reason) => {
+                        shard.pool.note_error(reason);
+                        sleep(PAUSE).await;
+                        continue;
+                    }
+                },
+            };
+            if let Some(own) = own.as_ref().and_then(Own::link) {
+                link = own;
+            }
             let outcome = tokio::select! {
                 outcome = timeout_at(deadline, link.unless_broken(call.attempt(&link, &mut answers))) => outcome,
                 () = self.closing.cancelled() => return Err(BackplaneError::Closed),
             };
             let trouble = match outcome {
-                Ok(Ok(())) => return Ok(answers.into_iter().flatten().collect()),
+                Ok(Ok(())) => {
+                    if let Some(own) = own {
+                        own.give_back();
+                    }
+                    return Ok(answers.into_iter().flatten().collect());
+                }
                 Ok(Err(error)) => Trouble::of(&error),
                 Err(_) => {
                     link.broken.cancel(); // it swallows commands
@@ -245,6 +288,22 @@ impl Commands {
         Err(failed)
     }
 
+    /// A connection for one caller alone; the reason where it can't be opened now.
+    async fn own(
+        &self,
+        shard: &Shard,
+        begun: Instant,
+        deadline: Instant,
+    ) -> Result<Result<Own, String>, BackplaneError> {
+        tokio::select! {
+            () = self.closing.cancelled() => Err(BackplaneError::Closed),
+            own = timeout_at(deadline, Box::pin(shard.pool.own())) => own.map_err(|_| BackplaneError::Unavailable {
+                waited: begun.elapsed(),
+                reason: "all connections for history are in use (backplane.history_connections)".to_owned(),
+            }),
+        }
+    }
+
     /// Waits a little for a server that refuses now, or for news of which server has the key. A server that has
     /// refused since long goes on refusing.
     async fn wait(&self, begun: Instant, since: Instant, reason: String) -> Result<String, BackplaneError> {
@@ -325,6 +384,15 @@ pub(super) fn not_a_cluster() -> BackplaneError {
 fn pick(map: &Map, key: &str) -> Option<(Arc<Shard>, SharedLink)> {
     let shard = map.shard(key)?;
     Some((Arc::clone(shard), shard.pool.pick()?))
+}
+
+/// Whose connection a call uses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Through {
+    /// All callers': small answers, one behind the other.
+    Shared,
+    /// One for this call alone: nobody waits behind its answer.
+    Own,
 }
 
 /// What is sent to the server in one round trip.

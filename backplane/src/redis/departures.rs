@@ -21,6 +21,7 @@ use super::writer::Patience;
 use crate::backplane::End;
 use crate::error::BackplaneError;
 use crate::position::Epoch;
+use crate::sessions::Version;
 use crate::topic::ConnectionId;
 
 /// Connections that are told of in one round trip.
@@ -36,9 +37,39 @@ pub(super) enum Departure {
         end: End,
         /// Names this removal, so that it is recognised when it is repeated.
         name: String,
-        /// The epoch in which the server knew it when it departed, as far as this node can tell.
-        known_in: Option<Epoch>,
+        known: Known,
     },
+}
+
+/// Where a connection that is missing in the server was removed by others, and not forgotten.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Presence {
+    /// In no epoch: the server was not told of it, or forgot it.
+    #[default]
+    Unknown,
+    /// In the epoch in which the server knew it, as far as this node can tell.
+    Known(Epoch),
+    /// In any epoch: the other nodes took this one for dead, and removed what it had.
+    ShutOut,
+}
+
+impl Presence {
+    /// As an argument of `remove.lua`.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Unknown => String::new(),
+            Self::Known(epoch) => epoch.as_str().to_owned(),
+            Self::ShutOut => "*".to_owned(),
+        }
+    }
+}
+
+/// What this node knows of the server's entry of a connection that departs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    pub(super) presence: Presence,
+    /// The version in which this node owned it, where it knows that.
+    pub(super) version: Option<Version>,
 }
 
 /// Whether the connection was this node's until now.
@@ -57,9 +88,9 @@ struct Waiting {
 }
 
 impl Departure {
-    pub(super) fn remove(end: End, known_in: Option<Epoch>) -> Self {
+    pub(super) fn remove(end: End, known: Known) -> Self {
         let name = Uuid::new_v4().simple().to_string();
-        Self::Remove { end, name, known_in }
+        Self::Remove { end, name, known }
     }
 }
 
@@ -106,6 +137,15 @@ impl Departures {
             taken.push((id.clone(), waiting.what.clone()));
         }
         taken
+    }
+
+    /// The other nodes have removed what this one had, and tell of the ends.
+    pub(super) fn be_shut_out(&mut self) {
+        for waiting in self.waiting.values_mut() {
+            if let Departure::Remove { known, .. } = &mut waiting.what {
+                known.presence = Presence::ShutOut;
+            }
+        }
     }
 
     /// The server could not be told of them.
@@ -200,13 +240,14 @@ impl Inner {
                 hub.scripts.own(Name::Release, keys, id)
             }
             Departure::Park => hub.scripts.park_call(&self.options.node, id, None, None),
-            Departure::Remove { end, name, known_in } => hub.scripts.remove_call(
+            Departure::Remove { end, name, known } => hub.scripts.remove_call(
                 id,
                 &Removal {
                     owner: Some(&self.options.node),
                     name,
                     tombstone: end.tombstone,
-                    known_in: known_in.clone(),
+                    presence: known.presence.clone(),
+                    version: known.version,
                     teller: Some(&self.options.node),
                     tells: end.tells.as_ref(),
                     ..Removal::default()

@@ -7,7 +7,7 @@ use redis::Value;
 use tokio::sync::{RwLockReadGuard, oneshot};
 use tokio::time::Instant;
 
-use super::departures::Departure;
+use super::departures::{Departure, Known};
 use super::hub::Hub;
 use super::hub_scripts::HubScripts;
 use super::inner::Inner;
@@ -174,7 +174,7 @@ impl Inner {
             if was_here && !matches!(error, BackplaneError::NotOwner { .. }) {
                 // The server may have carried it out; nobody was told the id, so it may be closed for good.
                 let end = End::untold(Duration::from_secs(60));
-                drop(self.depart(&hub, id.clone(), Departure::remove(end, None)));
+                drop(self.depart(&hub, id.clone(), Departure::remove(end, Known::default())));
             }
         }
         hub.claimed.notify_waiters();
@@ -280,7 +280,7 @@ impl Inner {
         end: End,
     ) -> Result<bool, BackplaneError> {
         let noted = hub.scripts.options.tells_ends && end.tells.is_some();
-        let Some(told) = self.give_up(&hub, &id, |known_in| Departure::remove(end, known_in)) else {
+        let Some(told) = self.give_up(&hub, &id, |known| Departure::remove(end, known)) else {
             return Ok(false);
         };
         let told = tokio::select! {
@@ -297,16 +297,16 @@ impl Inner {
         &self,
         hub: &Hub,
         id: &ConnectionId,
-        what: impl FnOnce(Option<Epoch>) -> Departure,
+        what: impl FnOnce(Known) -> Departure,
     ) -> Option<oneshot::Receiver<Result<bool, BackplaneError>>> {
         let told = {
             let mut local = hub.local.lock();
             // From here on it is not registered again, in whatever epoch the server is told.
-            let known_in = local.known_in(id);
+            let known = local.known(id);
             if !local.remove_owned(id) {
                 return None;
             }
-            local.departures.insert(id.clone(), what(known_in))
+            local.departures.insert(id.clone(), what(known))
         };
         hub.departing.notify_one();
         Some(told)

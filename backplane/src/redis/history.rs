@@ -1,20 +1,43 @@
-//! Reads what several topics had between two places.
+//! Reads what several topics had between two places, a page at a time: no more than a page is in memory, here or in an answer
+//! of the server.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::RedisBackplane;
-use super::commands::Repeat;
 use super::entry::{Content, Stored};
 use super::hub::Hub;
 use super::inner::Inner;
 use super::link::decode;
-use super::replay::{Unknown, read_messages};
-use crate::backplane::{LogRead, Message};
+use super::script::{Invocation, Name};
+use crate::backplane::Message;
 use crate::error::BackplaneError;
 use crate::history::{History, Page};
-use crate::position::{Offset, Position};
+use crate::position::{Epoch, Offset, Position};
+use crate::proof::is_complete;
 use crate::topic::{HubName, Topic};
+
+/// Topics that one call reads.
+pub(super) const STREAMS: usize = 100;
+/// Bytes that a call reads of each of many topics.
+const LEAST: usize = 4 * 1_024;
+/// Bytes of entries that one call looks at to find the newest ones.
+const LOOKED_AT: usize = 1 << 20;
+
+/// Entries of several topics, in the order of their offsets.
+pub(super) struct Entries {
+    pub(super) entries: Vec<Stored>,
+    /// All of them up to here.
+    pub(super) reached: Offset,
+    /// There is nothing more, as far as it was asked for.
+    pub(super) ends: bool,
+}
+
+/// Why entries can't be vouched for.
+pub(super) enum Unknown {
+    Trimmed,
+    OtherEpoch(Epoch),
+}
 
 impl From<Unknown> for Page {
     fn from(unknown: Unknown) -> Self {
@@ -25,85 +48,121 @@ impl From<Unknown> for Page {
     }
 }
 
+impl Entries {
+    /// Keeps about so many bytes of them.
+    fn cut(&mut self, most_bytes: usize) {
+        let mut bytes = 0;
+        let over = self.entries.iter().position(|entry| {
+            bytes += entry.entry.len();
+            bytes > most_bytes
+        });
+        if let Some(last) = over
+            && last + 1 < self.entries.len()
+        {
+            self.entries.truncate(last + 1);
+            self.reached = self.entries.last().map_or(self.reached, |last| last.offset);
+            self.ends = false;
+        }
+    }
+
+    /// Their messages.
+    pub(super) fn page(self) -> Page {
+        let mut messages = Vec::with_capacity(self.entries.len());
+        for entry in self.entries {
+            match entry.content() {
+                Some(Content::Message(envelope)) => messages.push(Message {
+                    topic: entry.topic,
+                    offset: entry.offset,
+                    envelope,
+                }),
+                Some(Content::Membership { .. }) => {}
+                Some(Content::Gap) | None => return Page::Trimmed,
+            }
+        }
+        Page::Exact {
+            messages,
+            reached: self.reached,
+            ends: self.ends,
+        }
+    }
+}
+
 impl Inner {
-    async fn history(
+    /// What these topics have after `after`, each after the offset beside it only, as far as the log has it all.
+    pub(super) async fn entries(
         &self,
         hub: &Hub,
-        topics: &[Topic],
+        topics: &[(Topic, Offset)],
         after: &Position,
         upto: Offset,
-        most: usize,
-    ) -> Result<Page, BackplaneError> {
-        let extent = hub.scripts.extent(&self.commands).await?;
-        if extent.epoch != after.epoch {
-            return Ok(Page::OtherEpoch(extent.epoch));
-        }
-        // What is published from here on is another call's: topics are read one after the other.
-        let end = upto.min(extent.last);
-        let unkept = hub.scripts.options.volatile && after.offset < end;
-        if unkept || after.offset > extent.last {
-            return Ok(Page::Trimmed);
-        }
-        let topics = topics.iter().map(|topic| (topic.clone(), after.offset));
-        let fresh = self.fresh(hub, topics.collect()).await?;
-        let each = (most / fresh.len().max(1)).max(1);
-        let (mut entries, mut reached) = (Vec::new(), end);
-        for (topic, from) in fresh {
-            let found = match self.range(hub, &topic, after, from, reached, each).await? {
-                Ok(found) => found,
-                Err(unknown) => return Ok(unknown.into()),
-            };
-            if found.len() >= each {
-                reached = found.last().map_or(reached, |last| last.offset);
+        most_bytes: usize,
+    ) -> Result<Result<Entries, Unknown>, BackplaneError> {
+        let share = (most_bytes / topics.len().max(1)).max(LEAST);
+        let (mut entries, mut reached, mut end) = (Vec::new(), upto, upto);
+        let mut rest = topics;
+        loop {
+            let (some, others) = rest.split_at(rest.len().min(STREAMS));
+            let some: Vec<_> = some
+                .iter()
+                .map(|(topic, from)| (topic.clone(), (*from).max(after.offset)))
+                .collect();
+            let call = hub.scripts.read_call(&some, reached, share);
+            let read = hub.scripts.read(&some, self.commands.read(&call).await?)?;
+            if read.epoch != after.epoch {
+                return Ok(Err(Unknown::OtherEpoch(read.epoch)));
             }
-            entries.extend(found);
+            // What is published from here on is another call's: topics are read one after the other.
+            end = end.min(read.last);
+            let unkept = hub.scripts.options.volatile && after.offset < end;
+            if unkept || after.offset > read.last {
+                return Ok(Err(Unknown::Trimmed));
+            }
+            for ((_, from), topic) in some.iter().zip(read.topics) {
+                if !is_complete(*from, topic.first, topic.tail, read.forgotten) {
+                    return Ok(Err(Unknown::Trimmed));
+                }
+                entries.extend(topic.entries);
+            }
+            reached = reached.min(read.reached);
+            rest = others;
+            if rest.is_empty() {
+                break;
+            }
         }
-        entries.retain(|entry| entry.offset <= reached);
+        entries.retain(|entry: &Stored| entry.offset <= reached);
         entries.sort_by_key(|entry| entry.offset);
-        Ok(match read_messages(&entries) {
-            LogRead::Exact(messages) => Page::Exact {
-                messages,
-                reached: reached.max(after.offset),
-                ends: reached >= end,
-            },
-            LogRead::Trimmed => Page::Trimmed,
-            LogRead::OtherEpoch(epoch) => Page::OtherEpoch(epoch),
-        })
+        let mut found = Entries {
+            entries,
+            reached: reached.max(after.offset),
+            ends: reached >= end,
+        };
+        found.cut(most_bytes);
+        Ok(Ok(found))
     }
 
     async fn newest(
         &self,
         hub: &Hub,
-        topics: &[Topic],
+        topic: &Topic,
         upto: Offset,
         most: usize,
-    ) -> Result<Vec<Message>, BackplaneError> {
-        let mut messages = Vec::new();
-        for topic in topics {
-            let mut command = redis::cmd("XREVRANGE");
-            command
-                .arg(hub.scripts.keys.stream(&topic.key()))
-                .arg(upto)
-                .arg("-")
-                .arg("COUNT")
-                .arg(most);
-            let found: redis::Value = decode(self.commands.command(&command, Repeat::Safe).await?)?;
-            let found = Stored::read_all(topic, found)?;
-            messages.extend(found.into_iter().filter_map(message));
+    ) -> Result<Option<Offset>, BackplaneError> {
+        let (mut oldest, mut wanted) = (None, most);
+        while wanted > 0 {
+            let before = oldest.map_or(upto, |oldest: Offset| oldest.saturating_sub(1));
+            let keys = vec![hub.scripts.keys.log(), hub.scripts.keys.stream(&topic.key())];
+            let call = Invocation::new(Name::Newest, keys)
+                .number(before.into())
+                .number(wanted as u128)
+                .number(LOOKED_AT as u128);
+            let (_, found, count): (String, Offset, usize) = decode(self.commands.read(&call).await?)?;
+            if count == 0 {
+                break;
+            }
+            oldest = Some(found);
+            wanted = wanted.saturating_sub(count);
         }
-        messages.sort_by_key(|message| message.offset);
-        Ok(messages)
-    }
-}
-
-fn message(entry: Stored) -> Option<Message> {
-    match entry.content()? {
-        Content::Message(envelope) => Some(Message {
-            topic: entry.topic,
-            offset: entry.offset,
-            envelope,
-        }),
-        Content::Membership { .. } | Content::Gap => None,
+        Ok(oldest.map(|oldest| oldest.saturating_sub(1)))
     }
 }
 
@@ -111,14 +170,15 @@ impl History for RedisBackplane {
     fn history<'a>(
         &'a self,
         hub: &'a HubName,
-        topics: &'a [Topic],
+        topics: &'a [(Topic, Offset)],
         after: &'a Position,
         upto: Offset,
-        most: usize,
+        most_bytes: usize,
     ) -> BoxFuture<'a, Result<Page, BackplaneError>> {
         async move {
             let hub = self.inner.hub(hub)?;
-            self.inner.history(&hub, topics, after, upto, most).await
+            let found = self.inner.entries(&hub, topics, after, upto, most_bytes).await?;
+            Ok(found.map_or_else(Page::from, Entries::page))
         }
         .boxed()
     }
@@ -129,10 +189,16 @@ impl History for RedisBackplane {
         topics: &'a [Topic],
         upto: Offset,
         most: usize,
-    ) -> BoxFuture<'a, Result<Vec<Message>, BackplaneError>> {
+    ) -> BoxFuture<'a, Result<Vec<(Topic, Offset)>, BackplaneError>> {
         async move {
             let hub = self.inner.hub(hub)?;
-            self.inner.newest(&hub, topics, upto, most).await
+            let mut newest = Vec::new();
+            for topic in topics {
+                if let Some(before) = self.inner.newest(&hub, topic, upto, most).await? {
+                    newest.push((topic.clone(), before));
+                }
+            }
+            Ok(newest)
         }
         .boxed()
     }

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, RwLock, mpsc};
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::ends::Ends;
@@ -37,8 +39,7 @@ pub(super) struct Hub {
     pub(super) tend: Notify,
     /// Held while it is told again.
     pub(super) renewing: AsyncMutex<()>,
-    /// The epoch in which everything of this node is registered.
-    registered: Mutex<Epoch>,
+    registered: Mutex<Registered>,
     /// Connections have departed.
     pub(super) departing: Notify,
     pub(super) ends: Mutex<Ends>,
@@ -50,6 +51,29 @@ pub(super) struct Hub {
     woken: Notify,
     repairs: AtomicU64,
     repaired: AtomicU64,
+}
+
+/// How far the server was told what it may have forgotten.
+struct Registered {
+    /// The epoch in which everything of this node is registered.
+    epoch: Epoch,
+    since: Instant,
+    /// The epoch in which the server lists nothing for this node that it does not have.
+    tidied: Epoch,
+    /// Keys that the server had deleted by then to make room.
+    evicted: u64,
+}
+
+impl Registered {
+    /// Of a node that comes in this epoch and has nothing yet.
+    fn nothing(epoch: &Epoch, evicted: u64) -> Self {
+        Self {
+            epoch: epoch.clone(),
+            since: Instant::now(),
+            tidied: epoch.clone(),
+            evicted,
+        }
+    }
 }
 
 impl Hub {
@@ -71,7 +95,7 @@ impl Hub {
             claimed: Notify::new(),
             tend: Notify::new(),
             renewing: AsyncMutex::default(),
-            registered: Mutex::new(extent.epoch.clone()),
+            registered: Mutex::new(Registered::nothing(&extent.epoch, extent.evicted)),
             departing: Notify::new(),
             ends: Mutex::default(),
             tellings: Notify::new(),
@@ -86,11 +110,34 @@ impl Hub {
 
     /// The epoch in which everything of this node is registered.
     pub(super) fn registered(&self) -> Epoch {
-        self.registered.lock().clone()
+        self.registered.lock().epoch.clone()
     }
 
     pub(super) fn set_registered(&self, epoch: &Epoch) {
-        *self.registered.lock() = epoch.clone();
+        let mut registered = self.registered.lock();
+        (registered.epoch, registered.since) = (epoch.clone(), Instant::now());
+    }
+
+    /// How long ago everything of this node was registered in an epoch, where connections that the node does not have are still to
+    /// be removed.
+    pub(super) fn untidied(&self, epoch: &Epoch) -> Option<Duration> {
+        let registered = self.registered.lock();
+        (registered.epoch == *epoch && registered.tidied != *epoch).then(|| registered.since.elapsed())
+    }
+
+    /// Whether the server has deleted keys since everything was registered, which may be the directory's. Where it goes on
+    /// doing so, that is not looked at all the time.
+    pub(super) fn has_evicted(&self, evicted: u64, pause: Duration) -> bool {
+        let registered = self.registered.lock();
+        registered.evicted != evicted && registered.since.elapsed() > pause
+    }
+
+    pub(super) fn set_evicted(&self, evicted: u64) {
+        self.registered.lock().evicted = evicted;
+    }
+
+    pub(super) fn set_tidied(&self, epoch: &Epoch) {
+        self.registered.lock().tidied = epoch.clone();
     }
 
     /// Notes that the lane read the log, and handed on what it had missed.

@@ -8,6 +8,7 @@ use super::commands::{Commands, Repeat};
 use super::entry::Stored;
 use super::keys::HubKeys;
 use super::link::{decode, items, malformed};
+use super::publish::entry_arguments;
 use super::script::{Invocation, Name};
 use super::writer::{Patience, Writer};
 use crate::backplane::{ConnectionRecord, HubOptions};
@@ -36,14 +37,25 @@ pub(super) struct Extent {
     pub(super) last: Offset,
     /// No topic without a tail has an entry above this.
     pub(super) forgotten: Offset,
+    /// Keys that the server has deleted to make room, since it was started.
+    pub(super) evicted: u64,
 }
 
-/// One topic's part of the log.
-pub(super) struct TopicRead {
+/// A part of the log, of several topics.
+pub(super) struct TopicsRead {
     pub(super) epoch: Epoch,
     pub(super) last: Offset,
     pub(super) forgotten: Offset,
+    /// Nothing of these topics is missing up to here.
+    pub(super) reached: Offset,
+    pub(super) topics: Vec<TopicRead>,
+}
+
+/// One topic's share of it.
+pub(super) struct TopicRead {
     pub(super) tail: Option<Offset>,
+    /// The predecessor that the topic's first entry names, also where that comes after `reached`.
+    pub(super) first: Option<Offset>,
     pub(super) entries: Vec<Stored>,
 }
 
@@ -154,14 +166,15 @@ impl HubScripts {
     }
 
     pub(super) async fn extent(&self, commands: &Commands) -> Result<Extent, BackplaneError> {
-        let call = Invocation::new(Name::Extent, vec![self.keys.log()]).number(self.tail_life_ms());
-        let (epoch, start, last, forgotten): (String, _, _, _) =
+        let call = Invocation::new(Name::Extent, vec![self.keys.log()]).number(self.options.tail_life_ms());
+        let (epoch, start, last, forgotten, evicted): (String, _, _, _, _) =
             decode(commands.script(&call, Repeat::Safe).await?)?;
         Ok(Extent {
             epoch: Epoch::new(&epoch),
             start,
             last,
             forgotten,
+            evicted,
         })
     }
 
@@ -173,7 +186,7 @@ impl HubScripts {
     ) -> Result<(Offset, Vec<Option<Offset>>), BackplaneError> {
         let tails = topics.iter().map(|topic| self.keys.tail(&topic.key()));
         let keys = std::iter::once(self.keys.log()).chain(tails).collect();
-        let call = Invocation::new(Name::Tails, keys).number(self.tail_life_ms());
+        let call = Invocation::new(Name::Tails, keys).number(self.options.tail_life_ms());
         let mut answer = items(commands.script(&call, Repeat::Safe).await?)?.into_iter();
         let forgotten = decode(answer.next().unwrap_or(Value::Nil))?;
         let tails: Vec<Option<Offset>> = answer.map(decode).collect::<Result<_, _>>()?;
@@ -189,58 +202,54 @@ impl HubScripts {
         let call = Invocation::new(Name::Sweep, vec![self.keys.log()])
             .number(self.options.retention.as_millis().max(1))
             .number(SWEPT)
-            .number(self.tail_life_ms());
+            .number(self.options.tail_life_ms());
         decode(self.writer.carry_out(call, Patience::Short).await?)
     }
 
-    /// Reads up to `limit` entries of a topic that come after `after`.
-    pub(super) async fn read(
-        &self,
-        commands: &Commands,
-        topic: &Topic,
-        after: Offset,
-        limit: usize,
-    ) -> Result<TopicRead, BackplaneError> {
-        let key = topic.key();
-        let keys = vec![self.keys.log(), self.keys.tail(&key), self.keys.stream(&key)];
-        let call = Invocation::new(Name::Read, keys)
-            .number(u128::from(after) + 1)
-            .number(limit as u128)
-            .number(self.tail_life_ms());
-        let answer = items(commands.script(&call, Repeat::Safe).await?)?;
-        let Ok([epoch, last, forgotten, tail, entries]) = <[Value; 5]>::try_from(answer) else {
-            return Err(malformed("a read of another length"));
+    /// Reads topics, each after the offset beside it, up to one place: about `share` bytes of each.
+    pub(super) fn read_call(&self, topics: &[(Topic, Offset)], upto: Offset, share: usize) -> Invocation {
+        let keys = topics.iter().flat_map(|(topic, _)| {
+            let key = topic.key();
+            [self.keys.tail(&key), self.keys.stream(&key)]
+        });
+        let keys = std::iter::once(self.keys.log()).chain(keys).collect();
+        let upto = if upto == Offset::MAX {
+            "+".to_owned()
+        } else {
+            upto.to_string()
         };
-        Ok(TopicRead {
-            epoch: Epoch::new(&decode::<String>(epoch)?),
-            last: decode(last)?,
-            forgotten: decode(forgotten)?,
-            tail: Some(decode(tail)?).filter(|tail| *tail > 0),
-            entries: Stored::read_all(topic, entries)?,
-        })
+        let call = Invocation::new(Name::Read, keys)
+            .arg(upto)
+            .number(share as u128)
+            .number(self.options.tail_life_ms());
+        topics
+            .iter()
+            .fold(call, |call, (_, after)| call.number((*after).into()))
     }
 
-    /// Reads what `topics` have from `from` to `to`, in the order of offsets, with the epoch that it is of.
-    pub(super) async fn window(
+    /// Reads the answer to [`read_call`](Self::read_call).
+    pub(super) fn read(
         &self,
-        commands: &Commands,
-        topics: &[Topic],
-        from: Offset,
-        to: Offset,
-    ) -> Result<(Epoch, Vec<Stored>), BackplaneError> {
-        let streams = topics.iter().map(|topic| self.keys.stream(&topic.key()));
-        let keys = std::iter::once(self.keys.log()).chain(streams).collect();
-        let call = Invocation::new(Name::Window, keys)
-            .number(from.into())
-            .number(to.into());
-        let mut answer = items(commands.script(&call, Repeat::Safe).await?)?.into_iter();
-        let epoch: String = decode(answer.next().unwrap_or(Value::Nil))?;
-        let mut entries = Vec::new();
-        for (topic, found) in topics.iter().zip(answer) {
-            entries.append(&mut Stored::read_all(topic, found)?);
+        topics: &[(Topic, Offset)],
+        answer: Value,
+    ) -> Result<TopicsRead, BackplaneError> {
+        let mut answer = items(answer)?.into_iter();
+        let mut next = || answer.next().ok_or_else(|| malformed("a read of another length"));
+        let mut read = TopicsRead {
+            epoch: Epoch::new(&decode::<String>(next()?)?),
+            last: decode(next()?)?,
+            forgotten: decode(next()?)?,
+            reached: decode(next()?)?,
+            topics: Vec::with_capacity(topics.len()),
+        };
+        for (topic, _) in topics {
+            read.topics.push(TopicRead {
+                tail: Some(decode(next()?)?).filter(|tail| *tail > 0),
+                first: decode(next()?)?,
+                entries: Stored::read_all(topic, next()?)?,
+            });
         }
-        entries.sort_by_key(|entry| entry.offset);
-        Ok((Epoch::new(&epoch), entries))
+        Ok(read)
     }
 
     pub(super) fn own(&self, name: Name, keys: Vec<String>, id: &ConnectionId) -> Invocation {
@@ -250,7 +259,7 @@ impl HubScripts {
     }
 
     pub(super) fn log_keys(&self, topic: &str) -> Vec<String> {
-        vec![self.keys.log(), self.keys.stream(topic), self.keys.tail(topic)]
+        self.keys.of_log(topic)
     }
 
     pub(super) fn membership_arguments(
@@ -263,7 +272,8 @@ impl HubScripts {
         let call = call
             .arg(self.keys.lane_channel(&self.node))
             .arg(Topic::Connection(id.clone()).key());
-        self.entry_arguments(call, self.membership(id, change, topics, false), self.kept())
+        let entry = self.membership(id, change, topics, false);
+        entry_arguments(&self.options, call, entry, self.options.kept())
     }
 
     fn membership(&self, id: &ConnectionId, change: Change, topics: &[Topic], redundant: bool) -> Bytes {
@@ -278,23 +288,6 @@ impl HubScripts {
             body: Some(wire::entry::Body::Membership(membership)),
         };
         entry.encode_to_vec().into()
-    }
-
-    /// Most entries that are kept of a topic.
-    pub(super) fn kept(&self) -> u128 {
-        self.options.retention_messages.max(1) as u128
-    }
-
-    pub(super) fn entry_arguments(&self, call: Invocation, entry: Bytes, kept: u128) -> Invocation {
-        call.arg(entry)
-            .number(kept)
-            .number(self.options.retention.as_millis().max(1))
-            .number(self.tail_life_ms())
-    }
-
-    /// A topic's newest offset is remembered for an hour at least, so that late readers are refused for a reason.
-    pub(super) fn tail_life_ms(&self) -> u128 {
-        (self.options.retention.as_millis() * 4).max(3_600_000)
     }
 }
 
@@ -313,6 +306,11 @@ pub(super) fn group_names(names: &[String]) -> Vec<GroupName> {
 
 pub(super) fn user_text(user: Option<&UserId>) -> String {
     user.map(ToString::to_string).unwrap_or_default()
+}
+
+/// A version as an argument; nothing where the node does not know it.
+pub(super) fn version_text(version: Option<Version>) -> String {
+    version.map(|version| version.0.to_string()).unwrap_or_default()
 }
 
 pub(super) fn place(epoch: &str, offset: Offset) -> Place {

@@ -28,6 +28,9 @@ use crate::backplane::{NodeService, Status};
 use crate::error::BackplaneError;
 use crate::topic::HubName;
 
+/// How long a push takes at most, as a rule.
+const UNPUSHED: Duration = Duration::from_secs(1);
+
 pub(super) struct Inner {
     pub(super) options: RedisOptions,
     pub(super) keys: Keys,
@@ -186,6 +189,22 @@ impl Inner {
                 waited: begun.elapsed(),
             }),
         }
+    }
+
+    /// Waits for the lane to come to a place of its epoch. Where it does not by itself, because this node has no receiver of
+    /// what stands there any more, it reads the log.
+    pub(super) async fn passed(
+        &self,
+        hub: &Hub,
+        mut place: oneshot::Receiver<()>,
+    ) -> Result<(), BackplaneError> {
+        let begun = Instant::now();
+        let deadline = self.deadline();
+        if self.until(begun + UNPUSHED, &mut place).await?.is_none() {
+            hub.set_behind();
+            self.reached(place, begun, deadline).await?;
+        }
+        Ok(())
     }
 
     /// When a call that begins now has to end.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::departures::Departures;
+use super::departures::{Departures, Known, Presence};
 use super::interest::{Interests, Subject};
 use crate::backplane::ConnectionRecord;
 use crate::position::{Epoch, Offset};
@@ -27,6 +27,8 @@ struct Connection {
     owned: bool,
     /// In which version, once it is known.
     version: Option<Version>,
+    /// Other nodes have removed it.
+    shut_out: bool,
     /// It is being taken over, and the lane has not come to that place yet.
     taking: bool,
     /// While it is being taken over: what is live is of an earlier ownership of this node.
@@ -50,6 +52,8 @@ struct Membership {
 pub(super) struct Registration {
     pub(super) id: ConnectionId,
     pub(super) user: Option<UserId>,
+    /// In which the node owns it, where it knows that.
+    pub(super) version: Option<Version>,
     pub(super) entered: bool,
     pub(super) groups: Vec<GroupName>,
 }
@@ -172,6 +176,18 @@ impl Local {
         self.connections.remove(id).is_some()
     }
 
+    /// Forgets a connection that the server has as another node's, or as closed; one that is being taken over goes on. Returns
+    /// whether it was this node's until now.
+    pub(super) fn lose(&mut self, id: &ConnectionId) -> bool {
+        match self.connections.get_mut(id) {
+            Some(known) if known.taking => {
+                self.unregistered.remove(id);
+                std::mem::take(&mut known.former)
+            }
+            _ => self.remove(id),
+        }
+    }
+
     /// Forgets a connection that this node owns.
     pub(super) fn remove_owned(&mut self, id: &ConnectionId) -> bool {
         self.is_owned(id) && self.remove(id)
@@ -263,16 +279,19 @@ impl Local {
         Some(Registration {
             id: id.clone(),
             user: connection.user.clone(),
+            version: connection.version,
             entered: connection.entered.registered,
             groups: registered.map(|(group, _)| group.clone()).collect(),
         })
     }
 
-    /// Begins to register in an epoch, or goes on. Returns the connections that are not registered yet.
-    pub(super) fn begin_registration(&mut self, epoch: &Epoch) -> Vec<ConnectionId> {
-        if self.registering != *epoch {
+    /// Begins to register in an epoch, once more where it had ended, or goes on. Returns the connections that are not registered
+    /// yet.
+    pub(super) fn begin_registration(&mut self, epoch: &Epoch, again: bool) -> Vec<ConnectionId> {
+        if self.registering != *epoch || (again && self.unregistered.is_empty()) {
             self.registering = epoch.clone();
-            let owned = self.connections.iter().filter(|(_, connection)| connection.owned);
+            let connections = self.connections.iter();
+            let owned = connections.filter(|(_, connection)| connection.owned && !connection.shut_out);
             self.unregistered = owned.map(|(id, _)| id.clone()).collect();
         }
         self.unregistered.iter().cloned().collect()
@@ -282,10 +301,31 @@ impl Local {
         self.unregistered.contains(id)
     }
 
-    /// The epoch in which the server knows a connection that this node owns, as far as this node can tell; nothing where it is
-    /// to be told of it again.
-    pub(super) fn known_in(&self, id: &ConnectionId) -> Option<Epoch> {
-        (!self.awaits_registration(id)).then(|| self.registering.clone())
+    /// What this node can tell of the server's entry of a connection that it owns.
+    pub(super) fn known(&self, id: &ConnectionId) -> Known {
+        let connection = self.connections.get(id);
+        let presence = if connection.is_some_and(|connection| connection.shut_out) {
+            Presence::ShutOut
+        } else if self.awaits_registration(id) {
+            Presence::Unknown
+        } else {
+            Presence::Known(self.registering.clone())
+        };
+        Known {
+            presence,
+            version: connection.and_then(|connection| connection.version),
+        }
+    }
+
+    /// The other nodes have removed what this node had. It does not register that again, and does not tell of it.
+    pub(super) fn be_shut_out(&mut self) {
+        let owned = self
+            .connections
+            .values_mut()
+            .filter(|connection| connection.owned);
+        owned.for_each(|connection| connection.shut_out = true);
+        self.unregistered.clear();
+        self.departures.be_shut_out();
     }
 
     pub(super) fn end_registration(&mut self, id: &ConnectionId) {

@@ -30,7 +30,6 @@ mod link;
 mod liveness;
 mod local;
 mod location;
-mod log_read;
 mod master;
 mod nodes;
 mod options;
@@ -44,6 +43,7 @@ mod roster;
 mod rpc;
 mod run;
 mod script;
+mod sender;
 mod sentinel;
 mod serving;
 mod sessions;
@@ -81,10 +81,8 @@ use self::lane::Lane;
 use self::nodes::Nodes;
 pub use self::options::RedisOptions;
 use self::rpc::Rpc;
-use self::script::KeptBytes;
 use crate::backplane::{
-    Backplane, Claim, ConnectionRecord, End, HubOptions, HubSink, LogRead, NodeService, Statistics, Status,
-    Unheard,
+    Backplane, Claim, ConnectionRecord, End, HubOptions, HubSink, NodeService, Statistics, Status, Unheard,
 };
 use crate::error::BackplaneError;
 use crate::once::{Once, Published};
@@ -184,10 +182,7 @@ impl RedisBackplane {
         let inner = &self.inner;
         let (keys, node) = (inner.keys.hub(&name), inner.options.node.clone());
         let writer = inner.writer(&name);
-        writer.keep(KeptBytes {
-            topic: options.retention_topic_bytes,
-            hub: options.retention_bytes,
-        });
+        writer.serve(&options);
         let scripts = HubScripts::new(keys, node, options, writer);
         let extent = scripts.extent(&inner.commands).await?;
         let (hub, pushes) = Hub::new(name.clone(), scripts, &extent, inner.options.lane_capacity);
@@ -313,6 +308,17 @@ impl Backplane for RedisBackplane {
         .boxed()
     }
 
+    fn passed<'a>(&'a self, hub: &'a HubName, offset: Offset) -> BoxFuture<'a, Result<(), BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let Some(reached) = hub.waiters.come_to(offset) else {
+                return Ok(());
+            };
+            self.inner.passed(&hub, reached).await
+        }
+        .boxed()
+    }
+
     fn claim_of<'a>(
         &'a self,
         hub: &'a HubName,
@@ -407,16 +413,6 @@ impl Backplane for RedisBackplane {
                 .await
         }
         .boxed()
-    }
-
-    fn read<'a>(
-        &'a self,
-        hub: &'a HubName,
-        topic: &'a Topic,
-        after: &'a Position,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<LogRead, BackplaneError>> {
-        self.read_log(hub, topic, after, limit.max(1)).boxed()
     }
 
     fn position<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>> {

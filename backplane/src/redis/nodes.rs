@@ -1,11 +1,12 @@
 //! Signs of life: this node's own, what they tell of the others, and leaving.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex as SyncMutex;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, warn};
@@ -23,6 +24,9 @@ use crate::error::BackplaneError;
 use crate::random;
 use crate::topic::NodeId;
 
+/// Nodes that are remembered after they went.
+const MOST_GONE: usize = 10_000;
+
 pub(super) struct Nodes {
     state: Mutex<State>,
     /// Others are removing this node's connections.
@@ -32,6 +36,8 @@ pub(super) struct Nodes {
     silent: ArcSwap<HashSet<NodeId>>,
     /// The cluster's epoch.
     epoch: watch::Sender<Option<String>>,
+    /// Nodes whose connections were removed, and the counts that they had come to.
+    gone: SyncMutex<HashMap<NodeId, i64>>,
     /// Nodes whose connections are to be removed, as far as this node knows.
     lost: watch::Sender<Vec<Lost>>,
     /// Signs of life that were answered, and when the last of them was sent.
@@ -43,6 +49,8 @@ pub(super) struct Nodes {
 struct State {
     link: BeatLink,
     liveness: Liveness,
+    /// Nodes that are listed, dead ones too, and their counts.
+    listed: HashMap<NodeId, i64>,
     /// This node's count as it was told last, and how often it was asked to go on since.
     count: Option<i64>,
     tries: i64,
@@ -55,6 +63,7 @@ impl Nodes {
         let state = State {
             link: BeatLink::default(),
             liveness: Liveness::new(options.heartbeat_interval, options.lease),
+            listed: HashMap::new(),
             count: None,
             tries: 0,
             left: false,
@@ -65,6 +74,7 @@ impl Nodes {
             living: watch::Sender::default(),
             silent: ArcSwap::default(),
             epoch: watch::Sender::default(),
+            gone: SyncMutex::default(),
             lost: watch::Sender::default(),
             beats: AtomicU64::new(0),
             sent: ArcSwap::default(),
@@ -100,6 +110,41 @@ impl Nodes {
 
     pub(super) fn is_barred(&self) -> bool {
         self.barred.load(Ordering::Acquire)
+    }
+
+    /// Remembers that a node's connections were removed when it had come to this count.
+    pub(super) fn note_gone(&self, nodes: impl IntoIterator<Item = (NodeId, i64)>) {
+        let mut gone = self.gone.lock();
+        if gone.len() > MOST_GONE {
+            gone.clear();
+        }
+        gone.extend(nodes);
+    }
+
+    /// A node that is not listed any more in the same epoch was removed; in another one, the server may have forgotten it. One
+    /// that has counted on since was only taken for dead.
+    fn note_listed(&self, state: &mut State, beat: &Beat, same_epoch: bool) {
+        let mut listed: HashMap<_, _> = beat.observation.counts.iter().cloned().collect();
+        for (node, count) in &listed {
+            let mut gone = self.gone.lock();
+            if gone.get(node).is_some_and(|gone| gone < count) {
+                gone.remove(node);
+            }
+        }
+        for node in beat.dying.keys() {
+            if let Ok(node) = NodeId::parse(node) {
+                let known = state.listed.get(&node).copied();
+                listed.entry(node).or_insert(known.unwrap_or(i64::MIN));
+            }
+        }
+        if same_epoch {
+            let removed = state
+                .listed
+                .iter()
+                .filter(|(node, _)| !listed.contains_key(*node));
+            self.note_gone(removed.map(|(node, count)| (node.clone(), *count)));
+        }
+        state.listed = listed;
     }
 
     fn tell_living(&self, liveness: &Liveness, beat: &Beat) {
@@ -187,10 +232,16 @@ impl Inner {
                 .send_replace(Some(beat.observation.epoch.clone()));
             self.all_hubs().iter().for_each(|hub| hub.tend.notify_one());
         }
+        self.nodes.note_listed(state, &beat, same_epoch);
         let dead = state.liveness.dead(self.options.orphan_grace);
-        self.nodes
-            .lost
-            .send_replace(lost(&self.options.node, &beat, dead, &state.liveness.living()));
+        let lost = lost(
+            &self.options.node,
+            &beat,
+            dead,
+            &state.liveness.living(),
+            &self.nodes.gone.lock(),
+        );
+        self.nodes.lost.send_replace(lost);
         Ok(())
     }
 
@@ -208,6 +259,9 @@ impl Inner {
         let was_barred = self.nodes.barred.swap(removing, Ordering::AcqRel);
         if !was_barred && (removing || (forgotten && same_epoch)) {
             warn!("the other nodes took this one for dead and removed its connections");
+            for hub in self.all_hubs() {
+                hub.local.lock().be_shut_out();
+            }
             if let Some(service) = self.service() {
                 service.fenced();
             }

@@ -30,6 +30,9 @@ pub struct RedisOptions {
     pub min_replicas: usize,
     /// Connections for commands, to each master of a cluster. Each carries many commands at a time.
     pub pool_size: usize,
+    /// Most connections to each master on which history is read, each by one reader at a time. They are opened when they are
+    /// needed.
+    pub history_connections: usize,
     /// Time between two signs of life of this node.
     pub heartbeat_interval: Duration,
     /// How long a sign of life counts.
@@ -84,6 +87,7 @@ impl RedisOptions {
             outage_wait: Duration::from_secs(60),
             min_replicas: 0,
             pool_size: 2,
+            history_connections: 4,
             heartbeat_interval: Duration::from_secs(1),
             lease: Duration::from_secs(5),
             orphan_grace: Duration::ZERO,

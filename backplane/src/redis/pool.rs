@@ -1,8 +1,9 @@
 //! A few connections to one master, that come back by themselves.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
+use deadpool::managed::{self, Manager, Metrics, Object, PoolError, RecycleError, RecycleResult};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -15,10 +16,35 @@ use super::endpoint::Endpoint;
 use super::link::{Link, SharedLink, Trouble};
 use super::master::{Master, Watching};
 
+/// Opens connections for large answers, which one caller has at a time.
+pub(super) struct Opener(Weak<Pool>);
+
+/// A connection that its caller alone uses. One that is not given back is closed: the server sends no more of its answer.
+pub(super) struct Own(Option<Object<Opener>>);
+
+impl Own {
+    pub(super) fn link(&self) -> Option<SharedLink> {
+        self.0.as_deref().map(Arc::clone)
+    }
+
+    /// Lets the next caller have it.
+    pub(super) fn give_back(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        drop(self.0.take().map(Object::take));
+    }
+}
+
 pub(super) struct Pool {
     pub(super) endpoint: Endpoint,
     pub(super) master: Master,
     links: watch::Sender<Vec<SharedLink>>,
+    /// Connections for large answers. It can't be built only where it has time-outs, and this one has none.
+    own: Option<managed::Pool<Opener>>,
     next: AtomicUsize,
     last_error: Mutex<String>,
     /// Told when a connection is lost or can't be made: the server may not be the master any more.
@@ -32,11 +58,16 @@ impl Pool {
         watching: Watching,
         trouble: Arc<Notify>,
         closing: CancellationToken,
+        own_connections: usize,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|pool| Self {
             endpoint,
             master: Master::new(watching),
             links: watch::Sender::new(Vec::new()),
+            own: managed::Pool::builder(Opener(Weak::clone(pool)))
+                .max_size(own_connections.max(1))
+                .build()
+                .ok(),
             next: AtomicUsize::new(0),
             last_error: Mutex::new("not connected yet".to_owned()),
             trouble,
@@ -61,6 +92,21 @@ impl Pool {
     /// Closes its connections.
     pub(super) fn close(&self) {
         self.closing.cancel();
+        self.own.iter().for_each(managed::Pool::close);
+    }
+
+    /// A connection for this caller alone, as soon as one is free.
+    pub(super) async fn own(&self) -> Result<Own, String> {
+        let Some(own) = &self.own else {
+            return Err("no connections for history".to_owned());
+        };
+        own.get()
+            .await
+            .map(|own| Own(Some(own)))
+            .map_err(|error| match error {
+                PoolError::Backend(reason) => reason,
+                other => other.to_string(),
+            })
     }
 
     /// The next connection in turn that works.
@@ -126,8 +172,8 @@ impl Pool {
         }
     }
 
-    /// Opens a connection to the master that the watch knows, for callers to use.
-    async fn open_link(&self) -> Result<SharedLink, String> {
+    /// Opens a connection to the master that the watch knows.
+    async fn open(&self) -> Result<SharedLink, String> {
         let opened = tokio::select! {
             opened = Link::open(&self.endpoint) => opened,
             () = self.master.is_replaced() => return Err("the master was replaced".to_owned()),
@@ -144,6 +190,12 @@ impl Pool {
         if !self.master.confirms(&open.run).await {
             return Err("the server is not the master, or not in the run that is known".to_owned());
         }
+        Ok(open)
+    }
+
+    /// Opens a connection for all callers to use.
+    async fn open_link(&self) -> Result<SharedLink, String> {
+        let open = self.open().await?;
         self.links.send_modify(|links| links.push(Arc::clone(&open)));
         if !self.master.is_known(&open.run) {
             open.broken.cancel(); // the watch learned of another one just before this could be given up with the others
@@ -161,5 +213,25 @@ impl Pool {
     fn forget(&self, gone: &SharedLink) {
         self.links
             .send_modify(|links| links.retain(|link| !Arc::ptr_eq(link, gone)));
+    }
+}
+
+impl Manager for Opener {
+    type Type = SharedLink;
+    type Error = String;
+
+    async fn create(&self) -> Result<SharedLink, String> {
+        match self.0.upgrade() {
+            Some(pool) => Box::pin(pool.open()).await,
+            None => Err("the backplane was closed".to_owned()),
+        }
+    }
+
+    async fn recycle(&self, link: &mut SharedLink, _: &Metrics) -> RecycleResult<String> {
+        let is_known = |pool: Arc<Pool>| pool.master.is_known(&link.run);
+        if link.broken.is_cancelled() || !self.0.upgrade().is_some_and(is_known) {
+            return Err(RecycleError::message("it leads to no master any more"));
+        }
+        Ok(())
     }
 }

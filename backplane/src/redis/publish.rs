@@ -22,18 +22,11 @@ impl HubScripts {
         topics: &[Topic],
         entry: &Bytes,
     ) -> Result<Vec<Option<Offset>>, BackplaneError> {
-        let calls = topics.iter().map(|topic| self.publish_call(topic, entry));
+        let calls = topics
+            .iter()
+            .map(|topic| publish_call(&self.keys, &self.options, topic, entry));
         let answers = self.writer.carry_out_all(calls.collect(), Patience::Long).await?;
         answers.into_iter().map(decode).collect()
-    }
-
-    /// Appends to each topic that messages of it are lost.
-    pub(super) async fn publish_gaps(&self, topics: &[Topic]) -> Result<(), BackplaneError> {
-        let gap = wire::Entry {
-            body: Some(wire::entry::Body::Gap(wire::Gap {})),
-        };
-        let entry = gap.encode_to_vec().into();
-        self.publish(topics, &entry).await.map(drop)
     }
 
     /// Publishes to a topic, unless a request of that name has done so.
@@ -52,36 +45,20 @@ impl HubScripts {
         } else {
             self.keys.topic_channel(&key)
         };
-        let kept = self.kept_messages();
         let call = Invocation::new(Name::PublishOnce, keys).arg(channel).arg(key);
-        let call = self
-            .entry_arguments(call, entry, kept)
+        let call = entry_arguments(&self.options, call, entry, self.options.kept_messages())
             .arg(once.content.clone())
-            .number(self.options.retention.as_millis().max(1));
+            .number(self.options.retention.as_millis().max(1))
+            .arg(members(&self.keys, &self.options, topic));
         match decode::<i64>(self.writer.carry_out(call, Patience::Long).await?)? {
-            1 => Ok(Published::Now),
             0 => Ok(Published::Before),
             -1 => Ok(Published::Differs),
-            other => Err(malformed(&format!("publish_once answered {other}"))),
+            -2 => Ok(Published::Now(None)),
+            other => match Offset::try_from(other) {
+                Ok(offset) => Ok(Published::Now(Some(offset))),
+                Err(_) => Err(malformed(&format!("publish_once answered {other}"))),
+            },
         }
-    }
-
-    fn publish_call(&self, topic: &Topic, entry: &Bytes) -> Invocation {
-        let key = topic.key();
-        let mut keys = self.log_keys(&key);
-        let call = if let Topic::Connection(id) = topic {
-            keys.push(self.keys.connection(id));
-            Invocation::new(Name::PublishDirect, keys).arg(self.keys.lane_prefix())
-        } else {
-            Invocation::new(Name::Publish, keys).arg(self.keys.topic_channel(&key))
-        };
-        let kept = self.kept_messages();
-        self.entry_arguments(call.arg(key), entry.clone(), kept)
-    }
-
-    /// As [`HubScripts::kept`] of messages, which a volatile hub does not keep.
-    fn kept_messages(&self) -> u128 {
-        if self.options.volatile { 0 } else { self.kept() }
     }
 
     pub(super) fn new(keys: HubKeys, node: NodeId, options: HubOptions, writer: Writer) -> Self {
@@ -101,8 +78,73 @@ impl HubScripts {
     fn presence_argument(&self) -> String {
         let keys = &self.keys;
         let (stream, tail) = (keys.stream(""), keys.tail(""));
-        let (channel, kept) = (keys.topic_channel(""), self.kept_messages());
-        let (life, tail_life) = (self.options.retention.as_millis().max(1), self.tail_life_ms());
-        format!("{stream}\n{tail}\n{channel}\n{kept}\n{life}\n{tail_life}")
+        let (channel, kept) = (keys.topic_channel(""), self.options.kept_messages());
+        let (life, tail_life) = (
+            self.options.retention.as_millis().max(1),
+            self.options.tail_life_ms(),
+        );
+        let unread = u8::from(self.options.keeps_unread);
+        format!("{stream}\n{tail}\n{channel}\n{kept}\n{life}\n{tail_life}\n{unread}")
+    }
+}
+
+/// Appends an entry to a topic and pushes it.
+fn publish_call(keys: &HubKeys, options: &HubOptions, topic: &Topic, entry: &Bytes) -> Invocation {
+    let key = topic.key();
+    let mut names = keys.of_log(&key);
+    let call = if let Topic::Connection(id) = topic {
+        names.push(keys.connection(id));
+        Invocation::new(Name::PublishDirect, names).arg(keys.lane_prefix())
+    } else {
+        Invocation::new(Name::Publish, names).arg(keys.topic_channel(&key))
+    };
+    entry_arguments(options, call.arg(key), entry.clone(), options.kept_messages())
+        .arg(members(keys, options, topic))
+}
+
+/// The key of a topic's members, where messages are kept only if somebody could come back for them.
+fn members(keys: &HubKeys, options: &HubOptions, topic: &Topic) -> String {
+    match topic {
+        Topic::Group(group) if !options.keeps_unread => format!("{}{group}", keys.group_prefix()),
+        Topic::User(user) if !options.keeps_unread => format!("{}{user}", keys.user_prefix()),
+        _ => String::new(),
+    }
+}
+
+/// Appends to a topic that messages of it are lost.
+pub(super) fn gap_call(keys: &HubKeys, options: &HubOptions, topic: &Topic) -> Invocation {
+    let gap = wire::Entry {
+        body: Some(wire::entry::Body::Gap(wire::Gap {})),
+    };
+    publish_call(keys, options, topic, &gap.encode_to_vec().into())
+}
+
+/// The arguments of an entry of the log that end most calls.
+pub(super) fn entry_arguments(
+    options: &HubOptions,
+    call: Invocation,
+    entry: Bytes,
+    kept: u128,
+) -> Invocation {
+    call.arg(entry)
+        .number(kept)
+        .number(options.retention.as_millis().max(1))
+        .number(options.tail_life_ms())
+}
+
+impl HubOptions {
+    /// Most entries that are kept of a topic.
+    pub(super) fn kept(&self) -> u128 {
+        self.retention_messages.max(1) as u128
+    }
+
+    /// Most messages that are kept of a topic.
+    pub(super) fn kept_messages(&self) -> u128 {
+        if self.volatile { 0 } else { self.kept() }
+    }
+
+    /// A topic's newest offset is remembered for an hour at least, so that late readers are refused for a reason.
+    pub(super) fn tail_life_ms(&self) -> u128 {
+        (self.retention.as_millis() * 4).max(3_600_000)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use redis::Value;
@@ -33,6 +34,18 @@ pub(super) struct Lost {
     count: Option<i64>,
     /// The entry of the node that removes them: this one, or one that can't go on.
     taken: Option<String>,
+    /// They were removed before, and told of: the server went back to an earlier state.
+    again: bool,
+}
+
+/// Connections that nobody runs.
+struct Orphaned<'a> {
+    /// The dead node that has them; `None` for parked ones.
+    owner: Option<&'a NodeId>,
+    /// The name of their removal.
+    name: &'a str,
+    /// They were removed before, and told of.
+    again: bool,
 }
 
 /// The nodes whose connections `node` may remove, where `dead` have stood still.
@@ -41,6 +54,7 @@ pub(super) fn lost(
     beat: &Beat,
     dead: HashMap<NodeId, i64>,
     living: &HashSet<NodeId>,
+    gone: &HashMap<NodeId, i64>,
 ) -> Vec<Lost> {
     let epoch = beat.observation.epoch.as_str();
     let listed: HashSet<_> = beat.observation.counts.iter().map(|(node, _)| node).collect();
@@ -59,11 +73,13 @@ pub(super) fn lost(
             node: id.clone(),
             count: None,
             taken: Some(entry.clone()),
+            again: gone.contains_key(&id),
         };
         lost.insert(id, entry);
     }
     for (id, count) in dead {
         let entry = lost.entry(id.clone()).or_insert(Lost {
+            again: gone.contains_key(&id),
             node: id,
             count: None,
             taken: None,
@@ -102,12 +118,16 @@ impl Inner {
         let begun = Instant::now();
         match self.try_reap(lost).await {
             Ok(None) => {}
-            Ok(Some(connections)) => info!(
-                node = %lost.node,
-                connections,
-                took_ms = begun.elapsed().as_millis() as u64,
-                "dead node removed"
-            ),
+            Ok(Some(connections)) => {
+                self.nodes
+                    .note_gone([(lost.node.clone(), lost.count.unwrap_or(i64::MIN))]);
+                info!(
+                    node = %lost.node,
+                    connections,
+                    took_ms = begun.elapsed().as_millis() as u64,
+                    "dead node removed"
+                );
+            }
             Err(error) => debug!(node = %lost.node, %error, "dead node could not be removed yet"),
         }
     }
@@ -127,7 +147,7 @@ impl Inner {
         let hubs: Vec<String> = decode(self.commands.command(&command, Repeat::Safe).await?)?;
         let mut connections = 0;
         for hub in hubs.iter().filter_map(|hub| HubName::parse(hub).ok()) {
-            connections += self.reap_hub(&hub, &lost.node).await?;
+            connections += self.reap_hub(&hub, &lost.node, lost.again).await?;
             self.forget_registered(&self.keys.hub(&hub), &lost.node).await?;
         }
         let mut command = redis::cmd("HDEL");
@@ -158,9 +178,14 @@ impl Inner {
     }
 
     /// Parks a dead node's resumable connections and removes the others, until none is listed.
-    async fn reap_hub(&self, hub: &HubName, dead: &NodeId) -> Result<usize, BackplaneError> {
+    async fn reap_hub(&self, hub: &HubName, dead: &NodeId, again: bool) -> Result<usize, BackplaneError> {
         let scripts = self.scripts_of(hub, dead).await?;
         let name = Uuid::new_v4().simple().to_string();
+        let orphaned = Orphaned {
+            owner: Some(dead),
+            name: &name,
+            again,
+        };
         let (mut count, mut cursor) = (0, 0_u64);
         let mut told = Instant::now();
         loop {
@@ -174,7 +199,7 @@ impl Inner {
             let ids: HashSet<String> = decode(ids)?; // a page may name one twice
             let ids: Vec<_> = ids.iter().filter_map(|id| ConnectionId::parse(id).ok()).collect();
             for ids in ids.chunks(BATCH) {
-                count += self.reap_some(&scripts, hub, dead, ids, &name).await?;
+                count += self.reap_some(&scripts, hub, &orphaned, ids).await?;
             }
             if told.elapsed().as_secs() >= 1 {
                 told = Instant::now();
@@ -191,11 +216,14 @@ impl Inner {
         &self,
         scripts: &HubScripts,
         hub: &HubName,
-        dead: &NodeId,
+        orphaned: &Orphaned<'_>,
         ids: &[ConnectionId],
-        name: &str,
     ) -> Result<usize, BackplaneError> {
         let begun = Instant::now();
+        let dead = orphaned.owner.filter(|_| !orphaned.again);
+        let Some(dead) = dead else {
+            return self.remove_orphans(scripts, hub, orphaned, ids).await;
+        };
         let park = |id| scripts.park_call(dead, id, None, None);
         let calls = ids.iter().map(park).collect();
         let parked = scripts.writer.carry_out_all(calls, Patience::Short).await?;
@@ -206,19 +234,22 @@ impl Inner {
             }
         }
         self.rest(begun).await;
-        let removed = self
-            .remove_orphans(scripts, hub, Some(dead), &others, name)
-            .await?;
+        let removed = self.remove_orphans(scripts, hub, orphaned, &others).await?;
         Ok(ids.len() - others.len() + removed)
     }
 
     /// Removes parked connections of a hub whose time is up.
     pub(super) async fn remove_expired(&self, hub: &Hub) -> Result<(), BackplaneError> {
         let name = Uuid::new_v4().simple().to_string();
+        let parked = Orphaned {
+            owner: None,
+            name: &name,
+            again: false,
+        };
         loop {
             let ids = self.overdue(hub.scripts.keys.parked()).await?;
             let removed = self
-                .remove_orphans(&hub.scripts, &hub.name, None, &ids, &name)
+                .remove_orphans(&hub.scripts, &hub.name, &parked, &ids)
                 .await?;
             if removed > 0 {
                 debug!(hub = %hub.name, removed, "parked connections were not resumed in time");
@@ -249,21 +280,26 @@ impl Inner {
         &self,
         scripts: &HubScripts,
         hub: &HubName,
-        owner: Option<&NodeId>,
+        orphaned: &Orphaned<'_>,
         ids: &[ConnectionId],
-        name: &str,
     ) -> Result<usize, BackplaneError> {
         if ids.is_empty() {
             return Ok(0);
         }
         let begun = Instant::now();
-        let served = self.find_hub(hub.as_str());
+        let nothing = Bytes::new();
+        let served = self.find_hub(hub.as_str()).filter(|_| !orphaned.again);
         let removal = Removal {
-            owner,
-            name,
-            tombstone: self.options.orphan_tombstone,
+            owner: orphaned.owner,
+            name: orphaned.name,
+            // No tombstone for one that may have moved since: its owner is yet to register it.
+            tombstone: if orphaned.again {
+                Duration::ZERO
+            } else {
+                self.options.orphan_tombstone
+            },
             teller: served.as_ref().map(|_| &self.options.node),
-            tells: Some(&Bytes::new()),
+            tells: (!orphaned.again).then_some(&nothing),
             ..Removal::default()
         };
         let calls = ids.iter().map(|id| scripts.remove_call(id, &removal)).collect();

@@ -11,7 +11,7 @@ use tracing::{debug, info};
 
 use super::commands::Repeat;
 use super::hub::Hub;
-use super::hub_scripts::{HubScripts, user_text};
+use super::hub_scripts::{Extent, HubScripts, user_text, version_text};
 use super::inner::Inner;
 use super::link::{decode, items, malformed};
 use super::local::Registration;
@@ -19,6 +19,7 @@ use super::removal::{Removal, removed};
 use super::script::{Invocation, Name};
 use super::writer::Patience;
 use crate::error::BackplaneError;
+use crate::position::Epoch;
 use crate::topic::{ConnectionId, GroupName};
 use crate::wire::membership::Change;
 use redis::Value;
@@ -64,6 +65,7 @@ impl HubScripts {
             self.keys.node(&self.node),
             self.keys.closed(id),
             self.keys.group_names(),
+            self.keys.parked(),
         ];
         let call = self
             .own(Name::Register, keys, id)
@@ -72,7 +74,9 @@ impl HubScripts {
             .arg(if registration.entered { "1" } else { "0" })
             .arg(self.keys.group_prefix())
             .arg(self.keys.user_prefix())
-            .arg(self.presence.clone());
+            .arg(self.presence.clone())
+            .arg(version_text(registration.version))
+            .arg(self.keys.node_prefix());
         groups
             .iter()
             .fold(call, |call, group| call.arg(group.to_string()))
@@ -158,16 +162,26 @@ impl Inner {
     /// then goes on where it was.
     async fn renew(&self, hub: &Hub) -> Result<(), BackplaneError> {
         let _turn = hub.renewing.lock().await;
-        let epoch = hub.scripts.extent(&self.commands).await?.epoch;
-        if hub.registered() == epoch || self.nodes.is_barred() {
+        let Extent { epoch, evicted, .. } = hub.scripts.extent(&self.commands).await?;
+        if self.nodes.is_barred() {
             return Ok(());
         }
+        if hub.registered() != epoch || hub.has_evicted(evicted, self.options.lease) {
+            self.register_all(hub, &epoch).await?;
+            hub.set_evicted(evicted);
+        }
+        self.tidy_up(hub, &epoch).await
+    }
+
+    async fn register_all(&self, hub: &Hub, epoch: &Epoch) -> Result<(), BackplaneError> {
         let begun = Instant::now();
         hub.set_behind(); // the lane is to hear of the epoch also where nothing is published
         self.note_options(hub).await?;
         let queue = {
             let _gate = hub.gate.write().await; // no claim is under way
-            hub.local.lock().begin_registration(&epoch)
+            hub.local
+                .lock()
+                .begin_registration(epoch, hub.registered() == *epoch)
         };
         let all = queue.len();
         let mut progress = Progress {
@@ -184,17 +198,32 @@ impl Inner {
                 info!(hub = %hub.name, registered, of = all, "registering again");
             }
         }
-        let removed = self.remove_unknown(hub).await?;
         self.note_registered(hub, epoch.as_str()).await?;
-        hub.set_registered(&epoch);
+        hub.set_registered(epoch);
         info!(
             hub = %hub.name,
             connections = progress.registered,
             lost = progress.lost,
-            removed,
             took_ms = begun.elapsed().as_millis() as u64,
             "registered in the hub's new epoch"
         );
+        Ok(())
+    }
+
+    /// Removes what a server that went back to an earlier state lists for this node and the node does not have, once every
+    /// node has registered: until then it may be a connection that another one took over since.
+    async fn tidy_up(&self, hub: &Hub, epoch: &Epoch) -> Result<(), BackplaneError> {
+        let Some(age) = hub.untidied(epoch) else {
+            return Ok(());
+        };
+        if age < self.options.settled(false) && !self.is_settled(hub, epoch.as_str(), age).await? {
+            return Ok(()); // the next round looks again
+        }
+        let removed = self.remove_unknown(hub).await?;
+        hub.set_tidied(epoch);
+        if removed > 0 {
+            info!(hub = %hub.name, removed, "removed connections that had ended before the server went back");
+        }
         Ok(())
     }
 
@@ -249,7 +278,7 @@ impl Inner {
         let apply = |(step, groups): (&Step, Value)| {
             let groups: i64 = decode(groups)?;
             if groups < 0 {
-                if hub.local.lock().remove(&step.id)
+                if hub.local.lock().lose(&step.id)
                     && let Some(service) = self.service()
                 {
                     service.connection_lost(&hub.name, &step.id);
@@ -370,6 +399,9 @@ impl Inner {
         let (log, presence) = (hub.scripts.keys.log(), &hub.scripts.presence);
         command.arg(log).arg("presence").arg(presence);
         command.arg("ends").arg(u8::from(hub.scripts.options.tells_ends));
+        command
+            .arg("tails")
+            .arg(hub.scripts.options.tail_life_ms() as u64);
         self.commands.command(&command, Repeat::Safe).await.map(drop)
     }
 

@@ -9,14 +9,14 @@ use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::backoff::Backoff;
-use super::hub_scripts::HubScripts;
+use super::departures::Presence;
+use super::hub_scripts::{HubScripts, version_text};
 use super::inner::Inner;
 use super::link::{decode, items, malformed};
 use super::script::{Invocation, Name};
 use super::writer::Patience;
 use crate::error::BackplaneError;
-use crate::position::Epoch;
-use crate::sessions::State;
+use crate::sessions::{State, Version};
 use crate::topic::{ConnectionId, NodeId, Topic, UserId};
 
 /// Groups that a connection is taken out of in one step: a few milliseconds where each is told.
@@ -38,8 +38,9 @@ pub(super) struct Removal<'a> {
     pub(super) tombstone: Duration,
     /// Whether the time of a parked one need not be up.
     pub(super) early: bool,
-    /// The epoch in which the server knows the owner's connections: what is missing was removed, not forgotten.
-    pub(super) known_in: Option<Epoch>,
+    pub(super) presence: Presence,
+    /// The version in which the owner has it, where that is known.
+    pub(super) version: Option<Version>,
     /// The node that tells of the end; `None` where any node may that serves the hub.
     pub(super) teller: Option<&'a NodeId>,
     /// The text that it tells; `None` where nobody is to be told.
@@ -73,7 +74,6 @@ impl HubScripts {
         let tells = removal.tells.filter(|_| self.options.tells_ends);
         let flag = |set: bool| if set { "1" } else { "0" };
         let name = |node: Option<&NodeId>| node.map(ToString::to_string).unwrap_or_default();
-        let known_in = removal.known_in.as_ref().map(|epoch| epoch.as_str().to_owned());
         Invocation::new(Name::Remove, keys)
             .costing(2 + FIRST)
             .arg(name(removal.owner))
@@ -85,10 +85,11 @@ impl HubScripts {
             .arg(self.presence.clone())
             .number(FIRST as u128)
             .arg(flag(removal.early))
-            .arg(known_in.unwrap_or_default())
+            .arg(removal.presence.text())
             .arg(flag(tells.is_some()))
             .arg(name(removal.teller))
             .arg(tells.cloned().unwrap_or_default())
+            .arg(version_text(removal.version))
     }
 
     fn unlist_call(&self, id: &ConnectionId) -> Invocation {

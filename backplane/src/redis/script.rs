@@ -43,7 +43,7 @@ pub(super) enum Name {
     Renew,
     Extent,
     Read,
-    Window,
+    Newest,
     Tails,
     Heartbeat,
     Reap,
@@ -104,7 +104,7 @@ const SINGLE: [(Name, &str); 13] = [
     (Name::Renew, include_str!("scripts/renew.lua")),
     (Name::Extent, include_str!("scripts/extent.lua")),
     (Name::Read, include_str!("scripts/read.lua")),
-    (Name::Window, include_str!("scripts/window.lua")),
+    (Name::Newest, include_str!("scripts/newest.lua")),
     (Name::Tails, include_str!("scripts/tails.lua")),
     (Name::Heartbeat, include_str!("scripts/heartbeat.lua")),
     (Name::Reap, include_str!("scripts/reap.lua")),
@@ -178,11 +178,18 @@ impl Scripts {
     }
 }
 
-/// How many bytes of the log are kept; 0: no bound.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct KeptBytes {
-    pub(super) topic: u64,
-    pub(super) hub: u64,
+/// What a batch says beside its operations.
+pub(super) struct BatchHead<'a> {
+    /// The key of the hub's log.
+    pub(super) log: &'a str,
+    /// The key of what the server keeps of the node's last batch.
+    pub(super) record: &'a str,
+    pub(super) node: &'a NodeId,
+    pub(super) number: u64,
+    /// How many bytes are kept of a topic, and of the hub; 0: no bound.
+    pub(super) kept: (u64, u64),
+    /// The log's epoch; empty where the node has not heard of it yet.
+    pub(super) epoch: &'a str,
 }
 
 /// A call of a script, before it is known which run of the server will carry it out.
@@ -262,10 +269,7 @@ impl Invocation {
     /// The call of a batch, as `batch.lua` has it: operations with their deadlines in the server's time, in milliseconds.
     pub(super) fn batch<'a>(
         scripts: &Scripts,
-        (log, record): (&str, &str),
-        node: &NodeId,
-        number: u64,
-        kept: KeptBytes,
+        head: &BatchHead<'_>,
         operations: impl Iterator<Item = (&'a Self, u64)> + Clone,
     ) -> Cmd {
         let messages = operations
@@ -280,16 +284,17 @@ impl Invocation {
         command
             .arg(scripts.hash(script))
             .arg(keys + 2)
-            .arg(log)
-            .arg(record);
+            .arg(head.log)
+            .arg(head.record);
         for (operation, _) in operations.clone() {
             command.arg(&operation.keys);
         }
         command
-            .arg(node.as_str())
-            .arg(number)
-            .arg(kept.topic)
-            .arg(kept.hub);
+            .arg(head.node.as_str())
+            .arg(head.number)
+            .arg(head.kept.0)
+            .arg(head.kept.1)
+            .arg(head.epoch);
         for (operation, deadline) in operations {
             command
                 .arg(operation.name.operation())

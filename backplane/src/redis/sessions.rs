@@ -17,13 +17,15 @@ use super::hub::Hub;
 use super::hub_scripts::{HubScripts, place};
 use super::inner::Inner;
 use super::link::{decode, malformed};
+use super::publish::entry_arguments;
 use super::script::{Invocation, Name};
 use super::writer::Patience;
-use crate::backplane::{ConnectionRecord, LogRead};
 use crate::error::BackplaneError;
+use crate::history::Page;
 use crate::position::{Offset, Position};
-use crate::sessions::{Call, Checkpoint, Listing, Sessions, State, TakeOver, Version};
-use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic, UserId};
+use crate::replay::Replay;
+use crate::sessions::{Call, Checkpoint, Listing, Noted, Sessions, State, TakeOver, Version};
+use crate::topic::{ConnectionId, HubName, NodeId, Topic, UserId};
 use crate::wire::{self, Envelope};
 
 /// Checkpoints that are written in one round trip.
@@ -73,6 +75,20 @@ impl HubScripts {
             .arg(call.unwrap_or_default().to_owned())
     }
 
+    fn note_once_call(&self, id: &ConnectionId, version: Version, call: &str, once: &str) -> Invocation {
+        let keys = vec![
+            self.keys.connection(id),
+            self.keys.calls(id),
+            self.keys.once(once),
+        ];
+        Invocation::new(Name::Note, keys)
+            .arg(self.node.to_string())
+            .number(version.0.into())
+            .arg("")
+            .arg(call.to_owned())
+            .number(self.options.retention.as_millis().max(1))
+    }
+
     fn answer_call(&self, id: &ConnectionId, call: Call<'_>, entry: Bytes, last: bool) -> Invocation {
         let topic = Topic::Connection(id.clone()).key();
         let mut keys = self.log_keys(&topic);
@@ -83,7 +99,7 @@ impl HubScripts {
             .arg(if last { "1" } else { "0" })
             .arg(self.keys.lane_prefix())
             .arg(topic);
-        self.entry_arguments(script, entry, self.kept())
+        entry_arguments(&self.options, script, entry, self.options.kept())
     }
 
     fn settle_call(&self, id: &ConnectionId, call: Call<'_>) -> Invocation {
@@ -191,14 +207,12 @@ impl Sessions for RedisBackplane {
     fn replay<'a>(
         &'a self,
         hub: &'a HubName,
-        connection: &'a ConnectionRecord,
-        groups: &'a [GroupName],
-        after: &'a Position,
-        upto: Offset,
-    ) -> BoxFuture<'a, Result<LogRead, BackplaneError>> {
+        replay: &'a mut Replay,
+        most_bytes: usize,
+    ) -> BoxFuture<'a, Result<Page, BackplaneError>> {
         async move {
             let hub = self.inner.hub(hub)?;
-            self.inner.replay(&hub, connection, groups, after, upto).await
+            self.inner.replay(&hub, replay, most_bytes).await
         }
         .boxed()
     }
@@ -215,6 +229,28 @@ impl Sessions for RedisBackplane {
             let hub = self.inner.hub(hub)?;
             let script = hub.scripts.note_call(connection, version, received, call);
             decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)
+        }
+        .boxed()
+    }
+
+    fn note_once<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+        call: &'a str,
+        once: &'a str,
+    ) -> BoxFuture<'a, Result<Noted, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let script = hub.scripts.note_once_call(connection, version, call, once);
+            match decode::<i64>(hub.scripts.writer.carry_out(script, Patience::Long).await?)? {
+                0 => Ok(Noted::NotOwner),
+                1 => Ok(Noted::Now),
+                2 => Ok(Noted::Before { running: false }),
+                3 => Ok(Noted::Before { running: true }),
+                other => Err(malformed(&format!("note answered {other}"))),
+            }
         }
         .boxed()
     }
@@ -244,7 +280,7 @@ impl Sessions for RedisBackplane {
         call: Call<'a>,
         envelope: &'a Envelope,
         last: bool,
-    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+    ) -> BoxFuture<'a, Result<Option<Offset>, BackplaneError>> {
         async move {
             let hub = self.inner.hub(hub)?;
             let entry = wire::Entry {
@@ -253,8 +289,7 @@ impl Sessions for RedisBackplane {
             let script = hub
                 .scripts
                 .answer_call(connection, call, entry.encode_to_vec().into(), last);
-            let offset: Option<Offset> = decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)?;
-            Ok(offset.is_some())
+            decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)
         }
         .boxed()
     }

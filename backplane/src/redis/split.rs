@@ -4,11 +4,8 @@
 //! master's epoch, and told their clients of that, before such a message was published: nothing tells them that it is missing.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::topic::Topic;
@@ -18,27 +15,12 @@ const LIFE: Duration = Duration::from_secs(60);
 /// Most topics that are told apart. With more of them, everybody is told: each connection receives [`Topic::All`].
 const MOST: usize = 1_000;
 
-/// Topics that are to be told of a loss.
-#[derive(Default)]
-pub(super) struct Split {
-    pub(super) topics: Mutex<Vec<Topic>>,
-    pub(super) news: Arc<Notify>,
-}
-
-/// Topics of messages that the server has acknowledged, with the time of the last one.
+/// Topics of messages that the server has acknowledged in one epoch, with the time of the last one.
 #[derive(Default)]
 pub(super) struct Acknowledged {
-    epoch: String,
+    /// The log's epoch in the last answer; empty before the first.
+    pub(super) epoch: String,
     topics: HashMap<String, Instant>,
-}
-
-impl Split {
-    pub(super) fn tell(&self, topics: Vec<Topic>) {
-        if !topics.is_empty() {
-            self.topics.lock().extend(topics);
-            self.news.notify_one();
-        }
-    }
 }
 
 impl Acknowledged {

@@ -53,6 +53,7 @@ pub(super) struct Topology {
     pools: Mutex<HashMap<Address, Arc<Pool>>>,
     connector: Connector,
     pool_size: usize,
+    history_connections: usize,
     watching: Watching,
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -108,6 +109,7 @@ impl Topology {
             pools: Mutex::default(),
             connector,
             pool_size: options.pool_size,
+            history_connections: options.history_connections,
             watching: Watching {
                 interval: options.heartbeat_interval,
                 min_replicas: options.min_replicas,
@@ -202,6 +204,7 @@ impl Topology {
             self.watching,
             Arc::clone(&self.trouble),
             self.closing.child_token(),
+            self.history_connections,
         );
         let shard = Shard {
             endpoint,
@@ -312,7 +315,8 @@ impl Topology {
             let pool = pools.entry(address).or_insert_with(|| {
                 let closing = self.closing.child_token();
                 let trouble = Arc::clone(&self.trouble);
-                let pool = Pool::new(endpoint.clone(), self.watching, trouble, closing);
+                let own = self.history_connections;
+                let pool = Pool::new(endpoint.clone(), self.watching, trouble, closing, own);
                 new.push((Arc::clone(&pool), self.pool_size));
                 pool
             });

@@ -52,6 +52,17 @@ impl Waiters {
         wait
     }
 
+    /// As [`wait`](Self::wait) for an offset of the present epoch; nothing where the lane has come there already.
+    pub(super) fn come_to(&self, offset: Offset) -> Option<oneshot::Receiver<()>> {
+        let mut state = self.state.lock();
+        if offset <= state.done {
+            return None;
+        }
+        let (reached, wait) = oneshot::channel();
+        state.waiting.entry(offset).or_default().push(reached);
+        Some(wait)
+    }
+
     /// The sink was given everything up to `offset`.
     pub(super) fn done(&self, offset: Offset) {
         let mut state = self.state.lock();
@@ -98,10 +109,14 @@ mod tests {
     fn a_place_is_waited_for_in_its_own_epoch() {
         let waiters = Waiters::new(Epoch::new("a"), 5);
         let past = waiters.wait(place("a", 5)).try_recv();
+        assert!(waiters.come_to(5).is_none());
+        let mut same = waiters.come_to(6).unwrap();
         let mut next = waiters.wait(place("a", 7));
         let mut later = waiters.wait(place("b", 6));
         assert_eq!(past, Ok(()));
+        assert!(same.try_recv().is_err());
         waiters.done(6);
+        assert_eq!(same.try_recv(), Ok(()));
         assert!(next.try_recv().is_err());
         waiters.restart(&Epoch::new("b"), 2);
         assert_eq!(next.try_recv(), Err(oneshot::error::TryRecvError::Closed));

@@ -62,6 +62,10 @@ pub(crate) struct Connection {
     pub(crate) answered: Vec<Answered>,
 }
 
+fn is_answer(target: &str) -> bool {
+    target.starts_with("answer")
+}
+
 impl Connection {
     /// The client takes what its session has for it, at most so many, and drops by number what it has already.
     pub(crate) fn receive(&mut self, most: usize) {
@@ -138,9 +142,20 @@ impl Connection {
 
     /// Compares what the client has with what it must have.
     pub(crate) fn check(&self, published: &[Published]) {
+        self.check_until(Offset::MAX, published, &self.answered);
+    }
+
+    /// The same for a client that is gone: it had what came up to some place.
+    pub(crate) fn check_gone(&self, published: &[Published]) {
+        let last = self.has.last().map_or(0, |(offset, _)| *offset);
+        let answers = self.has.iter().filter(|(_, target)| is_answer(target)).count();
+        self.check_until(last, published, &self.answered[..answers]);
+    }
+
+    fn check_until(&self, last: Offset, published: &[Published], answered: &[Answered]) {
         let mut due: Received = published
             .iter()
-            .filter(|message| self.is_due(message))
+            .filter(|message| message.offset <= last && self.is_due(message))
             .map(|message| (message.offset, message.target.clone()))
             .collect();
         due.sort();
@@ -148,7 +163,7 @@ impl Connection {
             .has
             .iter()
             .cloned()
-            .partition(|(_, target)| target.starts_with("answer"));
+            .partition(|(_, target)| is_answer(target));
         assert!(self.has.is_sorted_by(|(a, _), (b, _)| a < b), "{:?}", self.has);
         let number = self.number;
         assert_eq!(messages, due, "what connection {number} has, and must have");
@@ -158,9 +173,9 @@ impl Connection {
                 .map(|(_, target)| target.clone())
                 .collect::<Vec<_>>()
         };
-        let expected: Vec<_> = self.answered.iter().map(|answer| answer.target.clone()).collect();
+        let expected: Vec<_> = answered.iter().map(|answer| answer.target.clone()).collect();
         assert_eq!(targets(&answers), expected, "answers of connection {number}");
-        for ((offset, _), answer) in answers.iter().zip(&self.answered) {
+        for ((offset, _), answer) in answers.iter().zip(answered) {
             assert!(
                 answer.after < *offset && *offset <= answer.upto,
                 "{answer:?} came at {offset}"

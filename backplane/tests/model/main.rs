@@ -1,11 +1,16 @@
 //! Random schedules of what may happen to resumable connections, against a model that knows nothing of moving.
 //!
-//! Whatever happens, a client has in the end exactly the messages of its topics, in order, once. `HUBCAST_MODEL_SEED` runs
+//! Whatever happens, answers of the server that are lost included, a client has in the end exactly the messages of its topics, in
+//! order, once; the directory has what there is; and ends are told once. Where nodes see different masters for a while, what was lost
+//! is told (`split`). `HUBCAST_MODEL_SEED` runs
 //! the schedule of one seed, `HUBCAST_MODEL_SCHEDULES` another number of them.
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+mod check;
 mod client;
 mod schedule;
+#[cfg(feature = "redis")]
+mod split;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;
@@ -31,6 +36,9 @@ trait Cluster: Send + Sync + 'static {
 
     /// Whether nodes can die; else their connections are only taken from them.
     fn mortal(&self) -> bool;
+
+    /// Loses the answer to a script that the node calls, after so many others, where answers can be lost.
+    fn lose_answer(&self, node: &NodeId, after: usize);
 }
 
 struct Memory;
@@ -48,6 +56,8 @@ impl Cluster for Memory {
     fn mortal(&self) -> bool {
         false
     }
+
+    fn lose_answer(&self, _node: &NodeId, _after: usize) {}
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -63,11 +73,16 @@ fn seeds(default: u64) -> Vec<u64> {
     }
 }
 
-/// Runs one seed's schedule, and tells which it was where it fails.
+/// Runs one seed's schedule.
 async fn run(seed: u64, cluster: Arc<dyn Cluster>) {
     let schedule = Schedule::of(seed, cluster.size());
     let steps = schedule.steps.clone();
     let running = async { World::new(cluster).await.run(schedule).await };
+    telling(seed, steps, running).await;
+}
+
+/// Tells which schedule it was where it fails.
+async fn telling(seed: u64, steps: Vec<impl std::fmt::Debug>, running: impl Future<Output = ()>) {
     if let Err(failed) = AssertUnwindSafe(running).catch_unwind().await {
         eprintln!("HUBCAST_MODEL_SEED={seed}");
         for (number, step) in steps.iter().enumerate() {
@@ -86,27 +101,44 @@ async fn a_node_that_is_alone_loses_nothing() {
 
 #[cfg(feature = "redis")]
 mod redis_server {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use futures_util::StreamExt;
     use hubcast_backplane::redis::RedisBackplane;
+    use parking_lot::Mutex;
 
     use super::*;
+    use crate::split::{self, Split};
     use crate::support::RedisServer;
+    use crate::support::way::Way;
+
+    /// Schedules that run at a time, on one server.
+    const AT_ONCE: usize = 4;
+
+    /// Schedules that run at a time, each on servers of its own.
+    const SPLITS_AT_ONCE: usize = 3;
 
     struct Nodes {
         server: Arc<RedisServer>,
-        size: usize,
-        /// Pushes that may wait: where there is no room, the log is read.
-        lane_capacity: usize,
+        seed: u64,
+        ways: Mutex<HashMap<NodeId, Way>>,
     }
 
     impl Cluster for Nodes {
         fn size(&self) -> usize {
-            self.size
+            2 + usize::from(!self.seed.is_multiple_of(3))
         }
 
         fn node(&self, name: String) -> BoxFuture<'_, Arc<dyn Backplane>> {
             async move {
-                let mut options = self.server.options(&name);
-                options.lane_capacity = self.lane_capacity;
+                let way = Way::to(self.server.port()).await;
+                let mut options = way.options(&name);
+                options.prefix = format!("schedule-{}", self.seed);
+                options.lease = Duration::from_secs(1);
+                // Where there is no room for pushes, the log is read.
+                options.lane_capacity = if self.seed.is_multiple_of(2) { 1_000 } else { 3 };
+                self.ways.lock().insert(options.node.clone(), way);
                 let node: Arc<dyn Backplane> = Arc::new(RedisBackplane::connect(options).await.unwrap());
                 node
             }
@@ -116,18 +148,38 @@ mod redis_server {
         fn mortal(&self) -> bool {
             true
         }
+
+        fn lose_answer(&self, node: &NodeId, after: usize) {
+            self.ways.lock()[node].lose_after(after);
+        }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_cluster_loses_nothing() {
+    async fn a_cluster_loses_nothing_with_lost_answers_and_dead_nodes() {
         let server = Arc::new(RedisServer::start().await);
-        for seed in seeds(60) {
+        let schedules = seeds(60).into_iter().map(|seed| {
             let nodes = Nodes {
                 server: Arc::clone(&server),
-                size: 2 + usize::from(seed % 3 != 0),
-                lane_capacity: if seed % 2 == 0 { 1_000 } else { 3 },
+                seed,
+                ways: Mutex::default(),
             };
-            run(seed, Arc::new(nodes)).await;
-        }
+            run(seed, Arc::new(nodes))
+        });
+        let running = futures_util::stream::iter(schedules).buffer_unordered(AT_ONCE);
+        running.collect::<()>().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nodes_that_see_different_masters_agree_in_the_end_and_tell_what_is_lost() {
+        let schedules = seeds(30).into_iter().map(|seed| {
+            let steps = split::steps(seed);
+            let running = {
+                let steps = steps.clone();
+                async move { Split::new().await.run(steps).await }
+            };
+            telling(seed, steps, running)
+        });
+        let running = futures_util::stream::iter(schedules).buffer_unordered(SPLITS_AT_ONCE);
+        running.collect::<()>().await;
     }
 }

@@ -2,6 +2,7 @@
 
 /// Connections of a schedule. The first two are one user's.
 pub(crate) const CONNECTIONS: usize = 3;
+pub(crate) const USERS: usize = 2;
 pub(crate) const GROUPS: usize = 3;
 const STEPS: u64 = 60;
 
@@ -63,6 +64,15 @@ pub(crate) enum Step {
     },
     /// A node dies. Its connections wait until they are taken over.
     Crash { node: usize },
+    /// A connection ends, by its owner or, where it is parked, by `on` and another node at a time. Who ended it tells of that,
+    /// or dies before it does. Another connection comes in its place.
+    End {
+        connection: usize,
+        on: usize,
+        dies: bool,
+    },
+    /// The server carries a script of a node out, after so many others, and the answer is lost.
+    LoseAnswer { on: usize, after: usize },
 }
 
 pub(crate) struct Schedule {
@@ -71,10 +81,7 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     pub(crate) fn of(seed: u64, nodes: usize) -> Self {
-        let mut source = Source {
-            state: seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x9e37_79b9_7f4a_7c15,
-            nodes,
-        };
+        let mut source = Source::of(seed, nodes);
         let count = STEPS / 2 + source.below(STEPS);
         Self {
             steps: (0..count).map(|_| source.step()).collect(),
@@ -83,12 +90,19 @@ impl Schedule {
 }
 
 /// Numbers that look random (splitmix64).
-struct Source {
+pub(crate) struct Source {
     state: u64,
     nodes: usize,
 }
 
 impl Source {
+    pub(crate) fn of(seed: u64, nodes: usize) -> Self {
+        Self {
+            state: seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x9e37_79b9_7f4a_7c15,
+            nodes,
+        }
+    }
+
     fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
@@ -97,28 +111,32 @@ impl Source {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    fn index(&mut self, bound: usize) -> usize {
+    pub(crate) fn index(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
-    fn one_in(&mut self, bound: u64) -> bool {
+    pub(crate) fn one_in(&mut self, bound: u64) -> bool {
         self.below(bound) == 0
     }
 
-    fn to(&mut self) -> To {
+    pub(crate) fn connection(&mut self) -> usize {
+        self.index(CONNECTIONS)
+    }
+
+    pub(crate) fn to(&mut self) -> To {
         match self.below(8) {
             0 | 1 => To::All,
-            2 => To::User(self.index(2)),
+            2 => To::User(self.index(USERS)),
             3..=5 => To::Group(self.index(GROUPS)),
             _ => To::Connection(self.index(CONNECTIONS)),
         }
     }
 
-    fn change(&mut self) -> Change {
+    pub(crate) fn change(&mut self) -> Change {
         Change {
             group: self.index(GROUPS),
             join: !self.one_in(2),
@@ -132,7 +150,7 @@ impl Source {
 
     fn step(&mut self) -> Step {
         let (on, connection) = (self.index(self.nodes), self.index(CONNECTIONS));
-        match self.below(26) {
+        match self.below(34) {
             0..=6 => Step::Publish {
                 on,
                 to: self.to(),
@@ -174,7 +192,16 @@ impl Source {
                 on,
                 meanwhile: self.changes(),
             },
-            _ => Step::Crash { node: on },
+            25 => Step::Crash { node: on },
+            26 => Step::End {
+                connection,
+                on,
+                dies: self.one_in(4),
+            },
+            _ => Step::LoseAnswer {
+                on,
+                after: self.index(6),
+            },
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Carries a schedule out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use hubcast_backplane::conformance::sessions::{change_wherever, exact};
 use hubcast_backplane::conformance::{Member, Recorder, envelope, eventually, group};
 use hubcast_backplane::{
-    Call, Checkpoint, ConnectionId, Epoch, HubName, HubOptions, HubSink, TakeOver, Taken, Topic, UserId,
+    Call, Checkpoint, ConnectionId, End, Epoch, HubName, HubOptions, HubSink, TakeOver, Taken, Topic, UserId,
     Version,
 };
 use tokio::task::JoinSet;
@@ -13,13 +15,16 @@ use tokio::task::JoinSet;
 use crate::Cluster;
 use crate::client::{Answered, Connection, Place, Published, Session};
 use crate::schedule::{CONNECTIONS, Change, GROUPS, Schedule, Step, To};
+use crate::support::teller::{Teller, Told, note};
 
 pub(crate) struct World {
     cluster: Arc<dyn Cluster>,
-    hub: HubName,
+    pub(crate) hub: HubName,
     epoch: Epoch,
-    nodes: Vec<Member>,
-    connections: Vec<Connection>,
+    pub(crate) nodes: Vec<Member>,
+    pub(crate) connections: Vec<Connection>,
+    pub(crate) ended: Vec<Connection>,
+    pub(crate) told: Told,
     published: Vec<Published>,
     /// What is being published meanwhile.
     bursts: JoinSet<Vec<Published>>,
@@ -27,11 +32,11 @@ pub(crate) struct World {
     count: usize,
 }
 
-fn name_of(group: usize) -> String {
+pub(crate) fn name_of(group: usize) -> String {
     format!("g{group}")
 }
 
-fn user_of(number: usize) -> usize {
+pub(crate) fn user_of(number: usize) -> usize {
     number / 2
 }
 
@@ -43,6 +48,8 @@ impl World {
             epoch: Epoch::new(""),
             nodes: Vec::new(),
             connections: Vec::new(),
+            ended: Vec::new(),
+            told: Told::default(),
             published: Vec::new(),
             bursts: JoinSet::new(),
             count: 0,
@@ -55,7 +62,7 @@ impl World {
         let position = world.nodes[0].node.position(&world.hub).await.unwrap();
         world.epoch = position.epoch;
         for number in 0..CONNECTIONS {
-            let connection = world.connect(number).await;
+            let connection = world.connect(number, number % world.nodes.len()).await;
             world.connections.push(connection);
         }
         world
@@ -72,8 +79,10 @@ impl World {
         let sink = Arc::new(Recorder::default());
         let options = HubOptions {
             retention_messages: 100_000,
+            tells_ends: true,
             ..HubOptions::default()
         };
+        Teller::of(&node, &self.told);
         let opened = node.open_hub(self.hub.clone(), options, Arc::clone(&sink) as Arc<dyn HubSink>);
         opened.await.unwrap();
         Member {
@@ -83,8 +92,7 @@ impl World {
         }
     }
 
-    async fn connect(&self, number: usize) -> Connection {
-        let on = number % self.nodes.len();
+    async fn connect(&self, number: usize, on: usize) -> Connection {
         let user = user_of(number);
         let (record, entered) = self.nodes[on].connect_resumable(Some(&format!("u{user}"))).await;
         Connection {
@@ -134,6 +142,11 @@ impl World {
             .await;
             connection.check(&self.published);
         }
+        for connection in &self.ended {
+            connection.check_gone(&self.published);
+        }
+        self.check_ends().await;
+        self.check_directory().await;
         for member in &self.nodes {
             assert_eq!(member.sink.gaps(), 0);
             member.node.shutdown().await;
@@ -168,6 +181,8 @@ impl World {
                 meanwhile,
             } => self.take_over(connection, on, meanwhile).await,
             Step::Crash { node } => self.crash(node).await,
+            Step::End { connection, on, dies } => self.end(connection, on, dies).await,
+            Step::LoseAnswer { on, after } => self.cluster.lose_answer(self.nodes[on].node.node(), after),
         }
     }
 
@@ -284,13 +299,13 @@ impl World {
             },
         );
         let answered = node.answer(&self.hub, id, named, &envelope(&target), last).await;
-        assert!(answered.unwrap());
+        assert!(answered.unwrap().is_some());
         let upto = node.position(&self.hub).await.unwrap().offset;
         connection.answered.push(Answered { target, after, upto });
         if last {
             connection.calls.remove(0);
             let again = node.answer(&self.hub, id, named, &envelope("late"), last).await;
-            assert!(!again.unwrap());
+            assert_eq!(again.unwrap(), None);
         }
     }
 
@@ -363,6 +378,52 @@ impl World {
         let members = (0..GROUPS).filter(|group| connection.is_member_at(*group, at));
         let expected: Vec<_> = members.map(|number| group(&name_of(number))).collect();
         assert_eq!(groups, expected, "groups at {at}");
+    }
+
+    /// A connection ends, and another one comes in its place.
+    async fn end(&mut self, number: usize, on: usize, dies: bool) {
+        self.end_bursts().await; // for whom its messages are is known
+        let connection = &mut self.connections[number];
+        let id = connection.record.id.clone();
+        let end = || End {
+            tombstone: Duration::from_secs(60),
+            tells: Some(Bytes::from_static(b"end")),
+        };
+        let ender = match connection.place {
+            Place::Lost => return,
+            Place::On(owner) => {
+                connection.receive(usize::MAX / 2);
+                let ended = self.nodes[owner].node.remove(&self.hub, &id, end()).await;
+                assert!(ended.unwrap());
+                owner
+            }
+            Place::Parked => {
+                let other = (on + 1) % self.nodes.len();
+                let remove = |on: usize| self.nodes[on].node.remove_parked(&self.hub, &id, end());
+                let (ended, by_other) = tokio::join!(remove(on), remove(other));
+                let record = connection.record.clone();
+                match (ended.unwrap(), by_other.unwrap()) {
+                    (Some(ended), None) => {
+                        assert_eq!(ended, record);
+                        on
+                    }
+                    (None, Some(ended)) => {
+                        assert_eq!(ended, record);
+                        other
+                    }
+                    ended => panic!("{ended:?}"),
+                }
+            }
+        };
+        if dies && self.cluster.mortal() {
+            self.crash(ender).await;
+        } else {
+            note(&self.told, &id, Bytes::from_static(b"end"));
+            self.nodes[ender].node.told(&self.hub, &id);
+        }
+        let next = self.connect(number, on).await;
+        self.ended
+            .push(std::mem::replace(&mut self.connections[number], next));
     }
 
     /// A node is no more. Nobody tells the others.

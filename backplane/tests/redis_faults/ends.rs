@@ -1,61 +1,20 @@
 //! The ends of connections are told once, by whoever removed them or by a survivor; and what a node says of its own
 //! connections wins when the server went back to an earlier state.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join_all};
-use hubcast_backplane::conformance::{Member, Recorder, Witness, eventually, group, open, record};
+use futures_util::future::join_all;
+use hubcast_backplane::conformance::{Member, Recorder, Witness, eventually, group, open, owner, record};
 use hubcast_backplane::redis::RedisBackplane;
-use hubcast_backplane::{
-    Backplane, ConnectionId, ConnectionRecord, End, HubName, HubOptions, Members, NodeService, Topic,
-};
-use parking_lot::Mutex;
+use hubcast_backplane::{Backplane, ConnectionId, End, HubName, HubOptions, Members, Topic};
 
-use crate::answers::Cutter;
 use crate::support::RedisServer;
-
-/// Records the ends that hub code of several nodes was told, as a gateway tells them.
-type Told = Arc<Mutex<BTreeMap<String, Vec<Bytes>>>>;
-
-struct Teller {
-    node: OnceLock<Weak<dyn Backplane>>,
-    told: Told,
-}
-
-impl Teller {
-    fn of(node: &Arc<dyn Backplane>, told: &Told) {
-        let teller = Self {
-            node: OnceLock::from(Arc::downgrade(node)),
-            told: Arc::clone(told),
-        };
-        node.set_service(Arc::new(teller));
-    }
-}
-
-impl NodeService for Teller {
-    fn serve(&self, _payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
-        std::future::pending().boxed()
-    }
-
-    fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord, tells: Bytes) {
-        note(&self.told, &connection.id, tells);
-        if let Some(node) = self.node.get().and_then(Weak::upgrade) {
-            node.told(hub, &connection.id);
-        }
-    }
-
-    fn connection_lost(&self, _hub: &HubName, _connection: &ConnectionId) {}
-
-    fn fenced(&self) {}
-}
-
-fn note(told: &Told, id: &ConnectionId, tells: Bytes) {
-    told.lock().entry(id.to_string()).or_default().push(tells);
-}
+use crate::support::frozen::Freezer;
+use crate::support::teller::{Teller, Told, note};
+use crate::support::way::Way;
 
 fn telling() -> HubOptions {
     HubOptions {
@@ -99,21 +58,21 @@ async fn nothing_is_noted(server: &RedisServer) {
 async fn an_end_is_told_once_when_the_answer_to_its_removal_is_lost() {
     let server = RedisServer::start().await;
     let told = Told::default();
-    let cutter = Cutter::before(server.port()).await;
-    let nodes = [cutter.node("cut").await, survivor(&server, "other", &told).await];
+    let way = Way::to(server.port()).await;
+    let nodes = [way.node("cut").await, survivor(&server, "other", &told).await];
     Teller::of(&nodes[0], &told);
     let members = open(&nodes, telling()).await;
     let mut ids = Vec::new();
     for _ in 0..100 {
         ids.push(members[0].connect(Some("u")).await);
     }
-    cutter.lose(":closed:");
+    way.lose(":closed:");
     join_all(
         ids.iter()
             .map(|id| end_and_tell(nodes[0].as_ref(), &members[0].hub, id, &told)),
     )
     .await;
-    assert!(cutter.has_lost());
+    assert!(way.has_lost());
     nothing_is_noted(&server).await;
     let told = told.lock();
     assert!(ids.iter().all(|id| told[id.as_str()] == ["goodbye"]), "{told:?}");
@@ -169,39 +128,14 @@ async fn a_node_that_stood_still_tells_nothing_that_others_told() {
     let told = Told::default();
     let survivors = [survivor(&server, "a", &told).await];
     let hub = open(&survivors, telling()).await[0].hub.clone();
-    let (mut options, all) = (server.options("frozen"), Arc::clone(&told));
-    options.lease = Duration::from_millis(600);
-    let (freeze, frozen_until) = std::sync::mpsc::channel::<()>();
-    let (at, mut is_frozen) = tokio::sync::mpsc::channel::<Vec<ConnectionId>>(1);
-    let runs = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let node: Arc<dyn Backplane> = Arc::new(RedisBackplane::connect(options).await.unwrap());
-            Teller::of(&node, &all);
-            let sink = Arc::new(Recorder::default());
-            node.open_hub(hub.clone(), telling(), sink).await.unwrap();
-            let mut ids = Vec::new();
-            for _ in 0..20 {
-                let connection = record(None);
-                node.enter(&hub, &connection, true).await.unwrap();
-                ids.push(connection.id);
-            }
-            // The first ones have left just before: what they are told of may be under way.
-            let leaving = ids.iter().map(|id| end_and_tell(node.as_ref(), &hub, id, &all));
-            let mut leaving: Vec<_> = leaving.map(Box::pin).collect();
-            for left in leaving.iter_mut().take(10) {
-                assert!(left.now_or_never().is_none());
-            }
-            at.send(ids.clone()).await.unwrap();
-            frozen_until.recv().unwrap(); // nothing of this runtime moves
-            join_all(leaving).await;
-            node.shutdown().await;
-        });
-    });
-    let ids = is_frozen.recv().await.unwrap();
+    let (node, freezer, ids) = frozen_node(&server, &hub, &told).await;
+    // The first ones have left just before: what the server is told of them may be under way.
+    let leaving = ids.iter().map(|id| end_and_tell(node.as_ref(), &hub, id, &told));
+    let mut leaving: Vec<_> = leaving.map(Box::pin).collect();
+    for left in leaving.iter_mut().take(10) {
+        assert!(left.now_or_never().is_none());
+    }
+    let thaw = freezer.freeze().await;
     eventually("a survivor removes the node's connections", async || {
         let told = told.lock();
         ids[10..]
@@ -210,16 +144,81 @@ async fn a_node_that_stood_still_tells_nothing_that_others_told() {
             .then_some(())
     })
     .await;
-    freeze.send(()).unwrap();
-    tokio::task::spawn_blocking(|| runs.join().unwrap())
-        .await
-        .unwrap();
+    drop(thaw);
+    join_all(leaving).await;
+    node.shutdown().await;
     nothing_is_noted(&server).await;
+    assert_each_was_told_once(&ids, &told);
+}
+
+/// The server forgets which connections the others removed before the node comes to end them, too.
+#[tokio::test]
+async fn a_node_that_was_taken_for_dead_tells_nothing_though_the_server_forgot() {
+    let server = RedisServer::start().await;
+    let told = Told::default();
+    let survivors = [survivor(&server, "a", &told).await];
+    let members = open(&survivors, telling()).await;
+    let hub = &members[0].hub;
+    let (node, freezer, ids) = frozen_node(&server, hub, &told).await;
+    let witness = Witness::of(node.as_ref());
+    let thaw = freezer.freeze().await;
+    eventually("a survivor removes the node's connections", async || {
+        (told.lock().len() == ids.len()).then_some(())
+    })
+    .await;
+    drop(thaw);
+    eventually("the node is fenced", async || {
+        (witness.fenced() == 1).then_some(())
+    })
+    .await;
+    server.command("FLUSHALL").await;
+    eventually("the node serves in the new epoch", async || {
+        node.enter(hub, &record(None), true).await.ok()
+    })
+    .await;
+    eventually("nothing else is registered again", async || {
+        (listed(&members[0]).await? == 1).then_some(())
+    })
+    .await;
+    join_all(ids.iter().map(|id| end_and_tell(node.as_ref(), hub, id, &told))).await;
+    nothing_is_noted(&server).await;
+    assert_each_was_told_once(&ids, &told);
+    node.shutdown().await;
+}
+
+/// A node that can be frozen, with 20 connections.
+async fn frozen_node(
+    server: &RedisServer,
+    hub: &HubName,
+    told: &Told,
+) -> (Arc<dyn Backplane>, Freezer, Vec<ConnectionId>) {
+    let mut options = server.options("frozen");
+    options.lease = Duration::from_millis(600);
+    let (node, freezer) = Freezer::node(options).await;
+    Teller::of(&node, told);
+    let sink = Arc::new(Recorder::default());
+    node.open_hub(hub.clone(), telling(), sink).await.unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        let connection = record(None);
+        node.enter(hub, &connection, true).await.unwrap();
+        ids.push(connection.id);
+    }
+    (node, freezer, ids)
+}
+
+fn assert_each_was_told_once(ids: &[ConnectionId], told: &Told) {
     let told = told.lock();
+    let times = |id: &ConnectionId| told.get(id.as_str()).map_or(0, Vec::len);
+    let wrong: Vec<_> = ids
+        .iter()
+        .map(times)
+        .enumerate()
+        .filter(|(_, times)| *times != 1)
+        .collect();
     assert!(
-        ids.iter()
-            .all(|id| told.get(id.as_str()).map(Vec::len) == Some(1)),
-        "{told:?}"
+        wrong.is_empty(),
+        "connections and how often they were told: {wrong:?}"
     );
 }
 
@@ -346,13 +345,176 @@ async fn ends_of_connections_that_the_server_has_forgotten_are_told() {
         .map(|id| end_and_tell(node.as_ref(), &members[0].hub, id, &told));
     join_all(ends).await;
     nothing_is_noted(&server).await;
-    let told = told.lock();
-    let untold: Vec<_> = ids.iter().filter(|id| !told.contains_key(id.as_str())).collect();
-    assert!(
-        untold.is_empty(),
-        "{} of {} are not told",
-        untold.len(),
-        ids.len()
-    );
-    assert!(ids.iter().all(|id| told[id.as_str()].len() == 1));
+    assert_each_was_told_once(&ids, &told);
+}
+
+/// How many connections the directory has.
+async fn listed(member: &Member) -> Option<u64> {
+    let census = member.node.census(&member.hub).await.ok()?;
+    let owned: u64 = census.nodes.iter().map(|(_, count)| count).sum();
+    Some(owned + census.parked)
+}
+
+/// A copy of the server's data is restored that is older than moves and ends of connections. Who took a connection over last
+/// owns it and tells of its end; what had ended before is not listed and not told again.
+#[tokio::test]
+async fn connections_that_moved_or_ended_after_a_restored_copy_are_told_once() {
+    let mut server = RedisServer::start().await;
+    let told = Told::default();
+    let nodes = [
+        survivor(&server, "former", &told).await,
+        survivor(&server, "present", &told).await,
+    ];
+    let members = open(&nodes, telling()).await;
+    let [former, present] = [&members[0], &members[1]];
+    let mut ids = Vec::new();
+    for number in 0..60 {
+        let (connection, _) = former.connect_resumable(Some("u")).await;
+        for name in 0..number % 12 {
+            former.join(&connection.id, &format!("g{name}")).await;
+        }
+        ids.push(connection.id);
+    }
+    server.command("SAVE").await;
+    let (moved, ended) = ids.split_at(40);
+    for id in moved {
+        present.take_over(id).await;
+    }
+    for id in ended {
+        end_and_tell(nodes[0].as_ref(), &former.hub, id, &told).await;
+    }
+    nothing_is_noted(&server).await;
+    server.kill().await;
+    assert!(server.restart().await);
+    let (at_once, later) = moved.split_at(20);
+    let ends = at_once
+        .iter()
+        .map(|id| end_and_tell(nodes[1].as_ref(), &present.hub, id, &told));
+    join_all(ends).await;
+    eventually("the directory has only what the nodes have", async || {
+        (listed(present).await? == later.len() as u64).then_some(())
+    })
+    .await;
+    for id in later {
+        assert_eq!(owner(former, id).await, Some(nodes[1].node().clone()));
+        end_and_tell(nodes[1].as_ref(), &present.hub, id, &told).await;
+    }
+    nothing_is_noted(&server).await;
+    assert_eq!(listed(present).await, Some(0));
+    assert_eq!(present.node.census(&present.hub).await.unwrap().groups, 0);
+    assert_each_was_told_once(&ids, &told);
+}
+
+/// A copy is restored that is older than a node's death: its connections are removed once more, and not told again.
+#[tokio::test]
+async fn a_node_whose_death_a_restored_copy_lacks_is_not_told_of_again() {
+    let mut server = RedisServer::start().await;
+    let told = Told::default();
+    let survivors = [survivor(&server, "a", &told).await];
+    let members = open(&survivors, telling()).await;
+    let hub = &members[0].hub;
+    let (node, freezer, ids) = frozen_node(&server, hub, &told).await;
+    server.command("SAVE").await;
+    let thaw = freezer.freeze().await;
+    eventually("the node is removed", async || {
+        (told.lock().len() == ids.len()).then_some(())
+    })
+    .await;
+    nothing_is_noted(&server).await;
+    eventually("the server has nothing of the node", async || {
+        let keys = server.keys().await;
+        (!keys.iter().any(|key| key.ends_with(":dying"))).then_some(())
+    })
+    .await;
+    server.kill().await;
+    assert!(server.restart().await);
+    eventually("what the copy had is removed", async || {
+        let look = survivors[0].look_up(hub, &ids[0]).await;
+        (listed(&members[0]).await? == 0 && matches!(look, Ok(None))).then_some(())
+    })
+    .await;
+    nothing_is_noted(&server).await;
+    assert_each_was_told_once(&ids, &told);
+    drop(thaw);
+    node.shutdown().await;
+}
+
+/// A node that was only taken for dead serves on, and then dies.
+#[tokio::test]
+async fn a_node_that_came_back_and_dies_is_told_of() {
+    let server = RedisServer::start().await;
+    let told = Told::default();
+    let survivors = [survivor(&server, "a", &told).await];
+    let members = open(&survivors, telling()).await;
+    let hub = &members[0].hub;
+    let (node, freezer, ids) = frozen_node(&server, hub, &told).await;
+    for round in 1..=2 {
+        let thaw = freezer.freeze().await;
+        eventually("the node's connections are removed", async || {
+            (told.lock().len() == round * ids.len()).then_some(())
+        })
+        .await;
+        drop(thaw);
+        if round == 1 {
+            for _ in 0..ids.len() {
+                eventually("the node serves on", async || {
+                    node.enter(hub, &record(None), true).await.ok()
+                })
+                .await;
+            }
+        }
+    }
+    node.shutdown().await;
+    assert!(told.lock().values().all(|times| times.len() == 1));
+}
+
+/// The server deletes entries of connections to make room: those that end at once are told of, the others are listed again.
+#[tokio::test]
+async fn connections_whose_entries_were_evicted_are_told_and_listed_again() {
+    let server = RedisServer::start_with(&["--maxmemory-policy volatile-ttl"]).await;
+    let told = Told::default();
+    let nodes = [survivor(&server, "a", &told).await];
+    let members = open(&nodes, telling()).await;
+    let member = &members[0];
+    let mut ids = Vec::new();
+    for _ in 0..40 {
+        let id = member.connect(Some("u")).await;
+        member.join(&id, "g").await;
+        ids.push(id);
+    }
+    let of = |kind: &str, name: &str| format!("hubcast:{{{}}}:{kind}:{name}", member.hub);
+    let mut entries: Vec<_> = ids.iter().map(|id| of("connection", id.as_str())).collect();
+    entries.push(of("group", "g"));
+    for entry in &entries {
+        server.command(&format!("PEXPIRE {entry} 100000")).await; // what has no life is not evicted
+    }
+    server.command("CONFIG SET maxmemory 1").await;
+    eventually("the server evicts", async || {
+        let mut any = redis::cmd("SET");
+        let _ = any
+            .arg("any")
+            .arg("x")
+            .query_async::<()>(&mut server.look().await)
+            .await;
+        let keys = server.keys().await;
+        (!keys.iter().any(|key| entries.contains(key))).then_some(())
+    })
+    .await;
+    server.command("CONFIG SET maxmemory 0").await;
+    let (ended, kept) = ids.split_at(20);
+    let ends = ended
+        .iter()
+        .map(|id| end_and_tell(nodes[0].as_ref(), &member.hub, id, &told));
+    join_all(ends).await;
+    assert_each_was_told_once(ended, &told);
+    let g = group("g");
+    eventually("the others are listed again", async || {
+        let count = member.node.count(&member.hub, Members::Group(&g)).await.ok()?;
+        let mut known = count == kept.len() as u64;
+        for id in kept {
+            known &= matches!(member.node.look_up(&member.hub, id).await, Ok(Some(_)));
+        }
+        known.then_some(())
+    })
+    .await;
 }

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hubcast_backplane::conformance::whole::{self, Whole};
 use hubcast_backplane::conformance::{Recorder, Witness, eventually, group, open, record};
 use hubcast_backplane::redis::RedisBackplane;
 use hubcast_backplane::{
-    Backplane, BackplaneError, Claim, ConnectionRecord, End, GroupName, HubName, HubOptions, LogRead,
-    NodeService, Status, Topic, Unheard,
+    Backplane, BackplaneError, Claim, ConnectionRecord, End, GroupName, HubName, HubOptions, Status, Topic,
+    Unheard,
 };
 use tokio::time::Instant;
 
 use crate::support::RedisServer;
+use crate::support::frozen::Freezer;
 use crate::{many, status};
 
 /// Two survivors and a third node, with short leases.
@@ -85,7 +87,7 @@ async fn a_dead_node_is_removed_once_by_one_survivor() {
                 ":group:",
                 ":user:",
                 ":stream:",
-                ":tail:",
+                ":tail:c:",
                 ":dying",
             ]
             .iter()
@@ -121,6 +123,7 @@ async fn a_survivor_that_does_not_serve_the_hub_tells_who_leaves() {
     let hub = HubName::parse("presence").unwrap();
     let telling = HubOptions {
         presence: true,
+        keeps_unread: true,
         ..HubOptions::default()
     };
     let (served, mut options) = (hub.clone(), server.options("dead"));
@@ -157,8 +160,8 @@ async fn a_survivor_that_does_not_serve_the_hub_tells_who_leaves() {
     let sink = Arc::new(Recorder::default());
     survivor.open_hub(hub.clone(), telling, sink).await.unwrap();
     let topic = Topic::Group(GroupName::presence_of(&group("g")));
-    let read = survivor.read(&hub, &topic, &position, 10).await.unwrap();
-    let LogRead::Exact(messages) = read else {
+    let read = whole::read(&survivor, &hub, &topic, &position).await;
+    let Whole::Exact(messages) = read else {
         panic!("{read:?}")
     };
     let told: Vec<_> = messages
@@ -176,52 +179,33 @@ async fn a_node_that_was_away_too_long_is_told() {
     let survivors = short_leases(&server).await;
     let nodes: Vec<_> = survivors.iter().map(|(node, _)| Arc::clone(node)).collect();
     let hub = open(&nodes, many()).await[0].hub.clone();
-    let connection = record(None);
-    let witness = Arc::new(Witness::default());
-    let (frozen, told) = (connection.clone(), Arc::clone(&witness));
     let mut options = server.options("frozen");
     options.lease = Duration::from_millis(600);
-    let (freeze, frozen_until) = std::sync::mpsc::channel::<()>();
-    let (at, mut is_frozen) = tokio::sync::mpsc::channel::<()>(1);
-    let runs = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let node = RedisBackplane::connect(options).await.unwrap();
-            node.set_service(Arc::clone(&told) as Arc<dyn NodeService>);
-            node.open_hub(hub.clone(), many(), Arc::new(Recorder::default()))
-                .await
-                .unwrap();
-            node.enter(&hub, &frozen, true).await.unwrap();
-            at.send(()).await.unwrap();
-            frozen_until.recv().unwrap(); // nothing of this runtime moves
-            eventually("the node is fenced", async || (told.fenced() == 1).then_some(())).await;
-            assert!(
-                !node
-                    .remove(&hub, &frozen.id, End::untold(Duration::from_secs(9)))
-                    .await
-                    .unwrap()
-            );
-            // It serves on as a node without connections.
-            eventually("the node is admitted again", async || {
-                node.enter(&hub, &record(None), true).await.ok()
-            })
-            .await;
-            node.shutdown().await;
-        });
-    });
-    is_frozen.recv().await.unwrap();
+    let (node, freezer) = Freezer::node(options).await;
+    let witness = Witness::of(node.as_ref());
+    let sink = Arc::new(Recorder::default());
+    node.open_hub(hub.clone(), many(), sink).await.unwrap();
+    let connection = record(None);
+    node.enter(&hub, &connection, true).await.unwrap();
+    let thaw = freezer.freeze().await;
     eventually("a survivor removes the connection", async || {
         let orphans: usize = survivors.iter().map(|(_, witness)| witness.orphans().len()).sum();
         (orphans == 1).then_some(())
     })
     .await;
-    freeze.send(()).unwrap();
-    tokio::task::spawn_blocking(|| runs.join().unwrap())
-        .await
-        .unwrap();
+    drop(thaw);
+    eventually("the node is fenced", async || {
+        (witness.fenced() == 1).then_some(())
+    })
+    .await;
+    let end = End::untold(Duration::from_secs(9));
+    assert!(!node.remove(&hub, &connection.id, end).await.unwrap());
+    // It serves on as a node without connections.
+    eventually("the node is admitted again", async || {
+        node.enter(&hub, &record(None), true).await.ok()
+    })
+    .await;
+    node.shutdown().await;
     assert_eq!(witness.fenced(), 1);
 }
 

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hubcast_backplane::conformance::eventually;
-use hubcast_backplane::redis::RedisBackplane;
 use hubcast_backplane::{
     Backplane, BackplaneError, ConnectionId, ConnectionRecord, HubName, NodeId, NodeService, Unheard,
 };
@@ -19,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::support::RedisServer;
+use crate::support::frozen::Freezer;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -223,46 +223,24 @@ async fn a_request_of_a_node_that_was_wrongly_taken_for_dead_ends_with_an_error(
     let server = RedisServer::start().await;
     let serving = server.node("serving").await;
     let shop = Shop::on(serving.as_ref());
-    let options = server.options("asking");
-    let (thaw, thawed) = std::sync::mpsc::channel::<()>();
-    let (has_asked, mut asked) = tokio::sync::mpsc::channel::<()>(1);
-    let asks = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let asking = RedisBackplane::connect(options).await.unwrap();
-            let node = NodeId::parse("serving").unwrap();
-            let asking = async {
-                asking
-                    .request(&node, Bytes::from_static(b"next"), LONG, Unheard::Wait)
-                    .await
-            };
-            let freezing = async {
-                asked.recv().await.unwrap();
-                thawed.recv().unwrap(); // nothing of this runtime moves
-                std::future::pending::<()>().await;
-            };
-            tokio::select! {
-                answer = asking => answer,
-                () = freezing => unreachable!(),
-            }
-        })
+    let (asking, freezer) = Freezer::node(server.options("asking")).await;
+    let asked = tokio::spawn(async move {
+        let node = NodeId::parse("serving").unwrap();
+        asking
+            .request(&node, Bytes::from_static(b"next"), LONG, Unheard::Wait)
+            .await
     });
     eventually("the request is served", async || {
         (shop.waiting() == 1).then_some(())
     })
     .await;
-    has_asked.send(()).await.unwrap();
+    let thaw = freezer.freeze().await;
     eventually("the request is given up", async || {
         (shop.waiting() == 0).then_some(())
     })
     .await;
-    thaw.send(()).unwrap();
-    let answer = tokio::task::spawn_blocking(|| asks.join().unwrap())
-        .await
-        .unwrap();
+    drop(thaw);
+    let answer = asked.await.unwrap();
     assert!(
         matches!(&answer, Err(BackplaneError::Unavailable { reason, .. }) if reason.contains("for dead")),
         "{answer:?}"

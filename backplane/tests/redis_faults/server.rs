@@ -44,7 +44,8 @@ async fn nothing_stays_of_connections_that_ended() {
     ];
     eventually("the keys are gone", async || {
         let keys = server.keys().await;
-        let ends = ["log:slice", "batch:"].map(|name| format!("hubcast:{{{hub}}}:{name}")); // by themselves
+        let ends =
+            ["log:slice", "batch:", "tail:g:", "tail:u:"].map(|name| format!("hubcast:{{{hub}}}:{name}")); // by themselves
         let stays = |key: &String| allowed.contains(key) || ends.iter().any(|end| key.starts_with(end));
         keys.iter().all(stays).then_some(())
     })

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hubcast_backplane::conformance::sessions::{exact, of_connection, of_group, resumable};
+use hubcast_backplane::conformance::whole::{self, Whole};
 use hubcast_backplane::conformance::{Member, Recorder, Witness, eventually, group, open, owner, record};
 use hubcast_backplane::redis::RedisBackplane;
 use hubcast_backplane::{
     Backplane, BackplaneError, Claim, ConnectionId, ConnectionRecord, Delivery, HubName, HubOptions, HubSink,
-    LogRead, TakeOver, Taken, Topic, Version,
+    TakeOver, Taken, Topic, Version,
 };
 
 use crate::connection::Publisher;
@@ -134,7 +135,7 @@ async fn nothing_is_replayed_across_a_restart() {
         let taken = persistently(&members[1], id).await;
         let read = members[1].replay_after(&taken, &taken.checkpoint.position).await;
         assert!(
-            matches!(&read, LogRead::OtherEpoch(epoch) if *epoch == taken.position.epoch),
+            matches!(&read, Whole::OtherEpoch(epoch) if *epoch == taken.position.epoch),
             "{read:?}"
         );
         assert_ne!(taken.checkpoint.position.epoch, taken.position.epoch);
@@ -286,15 +287,8 @@ async fn come_back_to_a_late_lane(lane_capacity: usize) {
         .into_iter()
         .filter(|(offset, _)| *offset > taken.position.offset)
         .collect();
-    let upto = taken.position.offset;
-    let read = slow.replay(
-        hub,
-        &taken.record,
-        &taken.groups,
-        &taken.checkpoint.position,
-        upto,
-    );
-    let mut whole = exact(read.await.unwrap(), id);
+    let lacks = whole::lacks(&taken, &taken.checkpoint.position);
+    let mut whole = exact(whole::replay(slow.as_ref(), hub, lacks).await, id);
     whole.extend(live);
     let targets: Vec<_> = whole.iter().map(|(_, target)| target.as_str()).collect();
     let (h, own) = (format!("g:h-{id}"), format!("c:{id}-{id}"));
@@ -313,7 +307,7 @@ async fn come_back_to_a_late_lane(lane_capacity: usize) {
             Delivery::Left { offset, .. } => Some((offset, "left")),
             _ => None,
         });
-    let expected = [(away.position.offset, "taken"), (upto, "joined")];
+    let expected = [(away.position.offset, "taken"), (taken.position.offset, "joined")];
     assert_eq!(told.collect::<Vec<_>>(), expected);
 }
 

@@ -1,63 +1,12 @@
 //! A node that goes on with the former master after a failover, because it has not heard of it.
 
-use std::net::Ipv4Addr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
-
 use hubcast_backplane::conformance::sessions::of_group;
 use hubcast_backplane::conformance::{eventually, open};
-use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
-use hubcast_backplane::{Backplane, Delivery, Gap, NodeId, Topic};
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use hubcast_backplane::{Delivery, Gap};
 
 use crate::support::RedisServer;
+use crate::support::way::Way;
 use crate::{many, publish_until_it_works};
-
-/// The way to whatever server is the master, as one node sees it: a name whose address changes.
-struct Way {
-    port: u16,
-    server: Arc<AtomicU16>,
-    moved: watch::Sender<()>,
-}
-
-impl Way {
-    async fn to(server: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (server, moved) = (Arc::new(AtomicU16::new(server)), watch::Sender::new(()));
-        let (to, moves) = (Arc::clone(&server), moved.clone());
-        tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let (to, mut moved) = (to.load(Ordering::Acquire), moves.subscribe());
-                tokio::spawn(async move {
-                    let Ok(mut upstream) = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).await else {
-                        return;
-                    };
-                    tokio::select! {
-                        _ = copy_bidirectional(&mut client, &mut upstream) => {}
-                        _ = moved.changed() => {}
-                    }
-                });
-            }
-        });
-        Self { port, server, moved }
-    }
-
-    fn lead_to(&self, server: u16) {
-        self.server.store(server, Ordering::Release);
-        self.moved.send_replace(());
-    }
-
-    async fn node(&self, name: &str) -> Arc<dyn Backplane> {
-        let mut options = RedisOptions::parse(&format!("redis://127.0.0.1:{}", self.port)).unwrap();
-        options.node = NodeId::parse(name).unwrap();
-        options.heartbeat_interval = Duration::from_millis(100);
-        Arc::new(RedisBackplane::connect(options).await.unwrap())
-    }
-}
 
 #[tokio::test]
 async fn messages_that_only_the_former_master_has_are_told() {
@@ -85,19 +34,15 @@ async fn messages_that_only_the_former_master_has_are_told() {
         "it was acknowledged"
     );
     late.lead_to(replica.port());
-    publish_until_it_works(&members[1], Topic::All, "any").await;
-    let told = eventually("its loss is told", async || {
-        members[0]
-            .sink
-            .deliveries()
-            .into_iter()
-            .rev()
-            .find_map(|delivery| match delivery {
-                Delivery::Gap(Gap::Trimmed(topic)) => Some(topic),
-                _ => None,
-            })
-    })
-    .await;
-    assert_eq!(told, of_group("g"));
+    publish_until_it_works(&members[1], of_group("g"), "next").await;
+    members[0].sink.received_until(&connection, "next").await;
+    let deliveries = members[0].sink.deliveries();
+    let place = |found: fn(&Delivery) -> bool| deliveries.iter().position(found);
+    let loss =
+        place(|delivery| matches!(delivery, Delivery::Gap(Gap::Trimmed(topic)) if *topic == of_group("g")));
+    let next =
+        place(|delivery| matches!(delivery, Delivery::Message(message) if message.envelope.target == "next"));
+    assert!(loss.is_some(), "the loss is told");
+    assert!(loss < next, "before what the same node published after it");
     assert_eq!(members[0].sink.gaps(), 2, "the epoch and the loss");
 }

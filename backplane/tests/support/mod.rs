@@ -7,6 +7,10 @@
     reason = "each test binary uses a part"
 )]
 
+pub mod frozen;
+pub mod teller;
+pub mod way;
+
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::Stdio;

@@ -22,6 +22,8 @@ macro_rules! all_rules {
                 history_and_what_is_received_meet_where_a_connection_enters,
                 groups_that_a_connection_enters_with_are_joined,
                 the_newest_messages_of_each_topic_are_read,
+                a_page_is_bounded_by_bytes,
+                nothing_is_kept_for_nobody,
                 history_that_the_log_can_not_vouch_for_is_refused;
             directory:
                 a_message_to_an_unknown_connection_is_refused,
@@ -92,6 +94,7 @@ macro_rules! all_rules {
                 what_was_noted_goes_with_the_connection,
                 a_call_is_answered_from_anywhere_until_it_ends,
                 a_call_is_answered_for_its_host_only,
+                a_request_is_called_once,
                 a_call_ends_once;
         }
     };

@@ -2,6 +2,7 @@
 
 mod audience;
 mod connection_token;
+mod host;
 mod identity;
 mod jwks;
 mod jwt;
@@ -20,12 +21,13 @@ use crate::options::{AuthOptions, OptionError};
 pub(crate) use connection_token::{
     ConnectionToken, TokenError, TokenKind, TokenSigner, random_connection_id,
 };
+pub(crate) use host::{Origin, requested_authority};
 pub use identity::Identity;
 pub(crate) use jwt::JwtVerifier;
 pub(crate) use origin::Origins;
 pub use permissions::Permissions;
 pub(crate) use resume_point::{PointSigner, ResumePoint};
-pub(crate) use server::{ServerAuthError, ServerAuthenticator, requested_host};
+pub(crate) use server::{ServerAuthError, ServerAuthenticator};
 pub(crate) use ticket::TicketBooth;
 
 /// Why a request was refused before anything was done for it. The texts are safe to show.

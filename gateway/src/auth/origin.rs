@@ -1,15 +1,17 @@
 //! Which web pages may connect.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, header};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
+use super::host::{Origin, requested_authority};
 use crate::options::CorsOptions;
 
 /// The admitted origins.
 #[derive(Clone, Debug)]
 pub(crate) struct Origins {
     any: bool,
-    listed: Vec<HeaderValue>,
+    listed: Vec<Origin>,
 }
 
 impl Origins {
@@ -18,71 +20,59 @@ impl Origins {
         let listed = options
             .allowed_origins
             .iter()
-            .filter_map(|origin| HeaderValue::from_str(origin).ok())
+            .filter_map(|origin| Origin::parse(origin))
             .collect();
         Self { any, listed }
     }
 
     /// Whether a request may come from where it says. Requests without `Origin` are not from a page; pages of the
     /// gateway itself are always admitted. Browsers do not ask before they open a WebSocket, so the server has to look.
-    pub(crate) fn admit(&self, headers: &HeaderMap) -> bool {
-        let Some(origin) = headers.get(header::ORIGIN) else {
+    pub(crate) fn admit(&self, request: &Parts) -> bool {
+        let Some(origin) = request.headers.get(header::ORIGIN) else {
             return true;
         };
-        self.listed(origin) || same_origin(origin, headers)
+        self.listed(origin) || is_own(origin, request)
     }
 
     fn listed(&self, origin: &HeaderValue) -> bool {
-        self.any
-            || self
-                .listed
-                .iter()
-                .any(|listed| listed.as_bytes().eq_ignore_ascii_case(origin.as_bytes()))
+        self.any || read(origin).is_some_and(|page| self.listed.iter().any(|listed| listed.lists(&page)))
     }
 
-    /// Answers preflights and adds the response headers that browsers need. Credentials need the exact origin, never `*`.
+    /// Answers preflights and adds the response headers that browsers need. Credentials need the exact origin, never `*`. A page
+    /// that may send credentials may send any other header, such as those that its libraries add for traces.
     pub(crate) fn layer(&self) -> CorsLayer {
         let origins = self.clone();
         CorsLayer::new()
             .allow_origin(AllowOrigin::predicate(move |origin, _| origins.listed(origin)))
             .allow_credentials(true)
             .allow_methods([Method::GET, Method::POST, Method::DELETE])
-            .allow_headers([
-                header::AUTHORIZATION,
-                header::CONTENT_TYPE,
-                header::CACHE_CONTROL, // scripts that do what EventSource does
-                HeaderName::from_static("last-event-id"),
-                HeaderName::from_static("x-requested-with"),
-                HeaderName::from_static("x-signalr-user-agent"),
-            ])
+            .allow_headers(AllowHeaders::mirror_request())
             .max_age(std::time::Duration::from_secs(600))
     }
 }
 
-/// The scheme is left out: behind a proxy that ends TLS the gateway does not know it.
-fn same_origin(origin: &HeaderValue, headers: &HeaderMap) -> bool {
-    let (Ok(origin), Some(Ok(host))) = (
-        origin.to_str(),
-        headers.get(header::HOST).map(HeaderValue::to_str),
-    ) else {
-        return false;
-    };
-    origin
-        .split_once("://")
-        .is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
+fn read(origin: &HeaderValue) -> Option<Origin> {
+    Origin::parse(origin.to_str().ok()?)
+}
+
+fn is_own(origin: &HeaderValue, request: &Parts) -> bool {
+    let (page, requested) = (read(origin), requested_authority(request));
+    page.zip(requested)
+        .is_some_and(|(page, requested)| page.is_of(&requested))
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::Request;
+
     use super::*;
 
-    fn headers(origin: Option<&str>, host: &str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, host.parse().unwrap());
+    fn headers(origin: Option<&str>, host: &str) -> Parts {
+        let mut request = Request::get("/").header(header::HOST, host);
         if let Some(origin) = origin {
-            headers.insert(header::ORIGIN, origin.parse().unwrap());
+            request = request.header(header::ORIGIN, origin);
         }
-        headers
+        request.body(()).unwrap().into_parts().0
     }
 
     #[test]

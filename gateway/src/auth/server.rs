@@ -3,12 +3,14 @@
 //! Clients' tokens are signed with the same keys. Only the audience separates them: no token opens both.
 
 use axum::http::request::Parts;
+use axum::http::uri::Authority;
 use axum::http::{Uri, header};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
+use super::host::requested_authority;
 use super::jwt::read_header;
 use super::{AuthError, bearer};
 use crate::options::AuthOptions;
@@ -138,7 +140,8 @@ impl ServerAuthenticator {
         match &self.audiences {
             Audiences::Lax => audiences.is_empty() || audiences.iter().any(|aud| !is_for_others(aud)),
             Audiences::Requested => {
-                let own = requested_host(request);
+                let own = requested_authority(request);
+                let own = own.as_ref().map(Authority::host);
                 let accepted = |host: &str| own.is_some_and(|own| host.eq_ignore_ascii_case(own));
                 audiences.iter().any(|aud| is_url_of(aud, request, accepted))
             }
@@ -195,18 +198,6 @@ fn same_path(one: &str, other: &str) -> bool {
 
 fn segments(path: &str) -> std::str::Split<'_, char> {
     path.strip_suffix('/').unwrap_or(path).split('/')
-}
-
-/// The host that a request was sent to, without its port.
-pub(crate) fn requested_host(request: &Parts) -> Option<&str> {
-    if let Some(host) = request.uri.host() {
-        return Some(host); // HTTP/2
-    }
-    let authority = request.headers.get(header::HOST)?.to_str().ok()?;
-    match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => Some(host),
-        _ => Some(authority),
-    }
 }
 
 #[cfg(test)]

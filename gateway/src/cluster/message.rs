@@ -53,6 +53,9 @@ pub(crate) mod ask {
         /// When it is to be answered, in the cluster's time (milliseconds since 1970).
         #[prost(uint64, tag = "1")]
         pub(crate) until: u64,
+        /// What the poll's token says, as JSON, where a newer one is taken.
+        #[prost(bytes = "bytes", tag = "2")]
+        pub(crate) identity: Bytes,
     }
 
     /// Give a stateful session up: its client has come back elsewhere.

@@ -63,11 +63,17 @@ impl<'a> Forward<'a> {
     }
 
     /// A GET of a long-polling client, which the owner is to answer in time.
-    pub(crate) async fn poll(&self, patience: Duration) -> Result<Answer, BackplaneError> {
+    /// `newer` is what its token says, where a newer one is taken.
+    pub(crate) async fn poll(
+        &self,
+        patience: Duration,
+        newer: Option<&Identity>,
+    ) -> Result<Answer, BackplaneError> {
         let until = self.hub.shared().backplane().now() + patience;
         let until = until.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let poll = Ask::Poll(ask::Poll {
             until: u64::try_from(until).unwrap_or(u64::MAX),
+            identity: newer.and_then(Identity::to_json).unwrap_or_default().into(),
         });
         self.ask(poll, ForwardLabel::Poll, patience.saturating_add(POLL_GRACE))
             .await

@@ -136,14 +136,17 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         return Ok(result(&session, invoke).await);
     }
     if let Ask::Close(close) = ask {
-        let closed = session.close_for_good(close.reason);
+        let closed = session.close_for_good(close.reason).await;
         return Ok(Answer::status(if closed { 200 } else { 410 }));
     }
     if session.connection().user().map(AsRef::as_ref) != request.user.as_deref() {
         return Ok(owned::other_user());
     }
     Ok(match ask {
-        Ask::Poll(poll) => owned::poll(&session, time_left(hub, poll.until)).await,
+        Ask::Poll(poll) => {
+            let newer = Identity::from_json(&poll.identity);
+            owned::poll(&session, time_left(hub, poll.until), newer.as_ref()).await
+        }
         Ask::Receive(receive) => owned::receive_part(&session, receive).await,
         Ask::YieldPoll(_) => owned::yield_poll(&session),
         Ask::Delete(_) => owned::delete(&session),

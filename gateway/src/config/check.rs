@@ -95,6 +95,9 @@ impl Config {
         if backplane.pool_size == 0 {
             return fail("backplane.pool_size", "must be at least 1");
         }
+        if backplane.history_connections == 0 {
+            return fail("backplane.history_connections", "must be at least 1");
+        }
         let times = [
             ("backplane.command_timeout_seconds", backplane.command_timeout),
             ("backplane.heartbeat_seconds", backplane.heartbeat),

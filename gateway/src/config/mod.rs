@@ -75,6 +75,8 @@ pub(crate) struct BackplaneConfig {
     pub(crate) key_prefix: String,
     /// Connections for commands, to each master of a Redis Cluster; subscriptions have their own.
     pub(crate) pool_size: usize,
+    /// Most connections to each master on which history is read for clients, one reader at a time.
+    pub(crate) history_connections: usize,
     /// How long one command may take.
     #[serde(rename = "command_timeout_seconds", deserialize_with = "seconds")]
     pub(crate) command_timeout: Duration,
@@ -95,6 +97,7 @@ impl Default for BackplaneConfig {
         Self {
             key_prefix: "hubcast".to_owned(),
             pool_size: 4,
+            history_connections: 4,
             command_timeout: Duration::from_secs(5),
             heartbeat: Duration::from_secs(1),
             lease: Duration::from_secs(5),

@@ -39,7 +39,7 @@ pub(super) fn let_in(app: &App, user: Option<&UserId>, parts: &Parts) -> Result<
 
 /// Refuses pages of foreign origins.
 pub(super) fn check_origin(app: &App, parts: &Parts) -> Result<(), Box<Response>> {
-    if app.origins().admit(&parts.headers) {
+    if app.origins().admit(parts) {
         return Ok(());
     }
     app.metrics().rejected.get(RejectLabel::Origin).inc();

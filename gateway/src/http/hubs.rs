@@ -246,9 +246,13 @@ impl Asked {
             let until = if self.exists(&token) { end } else { as_newcomer };
             let found = persist(until, || self.find(&token, Wanted::Any).boxed()).await;
             let missed = match found {
-                Ok(Found::Here(session)) => return Ok(reply::answer(owned::poll(&session, left()).await)),
+                Ok(Found::Here(session)) => {
+                    return Ok(reply::answer(owned::poll(&session, left(), self.newer()).await));
+                }
                 Ok(Found::New(newcomer)) => {
-                    return Ok(reply::answer(owned::poll(&newcomer.session, left()).await));
+                    return Ok(reply::answer(
+                        owned::poll(&newcomer.session, left(), self.newer()).await,
+                    ));
                 }
                 Ok(Found::Elsewhere(owner)) => match self.poll_elsewhere(&owner, &token.id, left()).await {
                     Ok(answer) => return Ok(reply::answer(answer)),
@@ -269,6 +273,11 @@ impl Asked {
         }
     }
 
+    /// What the request's token says, where a newer one is taken for the connection's.
+    fn newer(&self) -> Option<&Identity> {
+        Some(&self.identity).filter(|_| self.app.options().auth.refresh)
+    }
+
     /// A node that leaves does not cut off the polls of connections that stay: it has their owners answer.
     async fn poll_elsewhere(
         &self,
@@ -277,7 +286,7 @@ impl Asked {
         patience: Duration,
     ) -> Result<Answer, BackplaneError> {
         let forward = self.forward(owner, connection);
-        let polling = forward.poll(patience);
+        let polling = forward.poll(patience, self.newer());
         tokio::pin!(polling);
         tokio::select! {
             answer = &mut polling => return answer,

@@ -17,6 +17,8 @@ use crate::hub::{HubRuntime, Transport};
 use crate::protocol::TransferFormat;
 use crate::telemetry::labels::RejectLabel;
 
+/// Clients read lifetimes as signed numbers of 32 bits, and refuse to start with a larger one.
+const LONGEST_LIFETIME: u64 = i32::MAX as u64;
 /// Highest version that the server speaks.
 const HIGHEST_VERSION: i64 = 1;
 
@@ -120,7 +122,7 @@ pub(super) async fn admitted(app: &App, hub: &HubRuntime, parts: &Parts) -> Resu
             return Err(Box::new(reply::unauthorized(error)));
         }
     };
-    if authenticated.carrier == Carrier::Cookie && !app.origins().admit(&parts.headers) {
+    if authenticated.carrier == Carrier::Cookie && !app.origins().admit(parts) {
         app.metrics().rejected.get(RejectLabel::Origin).inc();
         return Err(Box::new(reply::foreign_origin()));
     }
@@ -135,12 +137,8 @@ pub(super) async fn admitted(app: &App, hub: &HubRuntime, parts: &Parts) -> Resu
 /// How long the client's token still lasts, where it may be refreshed.
 pub(super) fn lifetime(app: &App, identity: &Identity) -> Option<u64> {
     let expires = identity.expires().filter(|_| app.options().auth.refresh)?;
-    Some(
-        expires
-            .duration_since(SystemTime::now())
-            .unwrap_or_default()
-            .as_secs(),
-    )
+    let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
+    Some(left.as_secs().min(LONGEST_LIFETIME))
 }
 
 fn available(transport: Transport) -> AvailableTransport {

@@ -26,7 +26,11 @@ fn other_transport() -> Answer {
     Answer::refused(400, "Cannot change transports mid-connection")
 }
 
-pub(crate) async fn poll(session: &Arc<Session>, patience: Duration) -> Answer {
+/// `newer` is what the poll's token says, where a newer one is taken.
+pub(crate) async fn poll(session: &Arc<Session>, patience: Duration, newer: Option<&Identity>) -> Answer {
+    if let Some(identity) = newer {
+        session.connection().renew_if_longer(identity);
+    }
     match transport::poll(session, patience).await {
         Poll::Data { body, taking } => Answer {
             status: 200,

@@ -1,4 +1,5 @@
-//! A newer token for a living connection: `POST {hub}/refresh?id=…`, as ASP.NET Core 11 has it.
+//! A newer token for a living connection: `POST {hub}/refresh`, as ASP.NET Core 11 has it. The connection token comes in the header
+//! `X-SignalR-Connection-Token`, or as `?id=…`.
 
 use std::sync::Arc;
 
@@ -17,11 +18,16 @@ use crate::gateway::App;
 use crate::hub::HubRuntime;
 use crate::telemetry::labels::RejectLabel;
 
+const CONNECTION_TOKEN: &str = "x-signalr-connection-token";
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Refreshed {
     #[serde(skip_serializing_if = "Option::is_none")]
     token_lifetime_seconds: Option<u64>,
+    /// A newer ticket, which clients show from then on instead of the one before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_token: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -41,33 +47,46 @@ pub(super) async fn refresh(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -> 
     if parts.method != Method::POST {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
-    if !app.origins().admit(&parts.headers) {
+    if !app.origins().admit(parts) {
         app.metrics().rejected.get(RejectLabel::Origin).inc();
         return reply::foreign_origin();
     }
     let identity = match negotiate::admitted(app, hub, parts).await {
         Ok(identity) => identity,
+        Err(refusal) if refusal.status() == StatusCode::FORBIDDEN => {
+            return refused(StatusCode::FORBIDDEN, "permission_change_rejected");
+        }
         Err(refusal) => return *refusal,
     };
     if identity.is_anonymous() {
         return refused(StatusCode::UNAUTHORIZED, "invalid_token");
     }
     let query = Query::of(&parts.uri);
-    let Some(id) = query.as_ref().and_then(|query| query.get("id")) else {
+    let header = parts
+        .headers
+        .get(CONNECTION_TOKEN)
+        .and_then(|value| value.to_str().ok());
+    let Some(id) = header.or_else(|| query.as_ref()?.get("id")) else {
         return refused(StatusCode::BAD_REQUEST, "missing_connection_token");
     };
     let Ok(token) = app.tokens().read(hub.name(), id, hub.shared().backplane().now()) else {
         app.metrics().rejected.get(RejectLabel::UnknownConnection).inc();
         return refused(StatusCode::NOT_FOUND, "connection_not_found");
     };
+    if token.id.as_str() == id {
+        return refused(StatusCode::BAD_REQUEST, "unsupported_negotiate_version");
+    }
     match at_the_owner(hub, &token.id, &identity).await {
         Ok(200) => axum::Json(Refreshed {
             token_lifetime_seconds: negotiate::lifetime(app, &identity),
+            access_token: app
+                .tickets()
+                .and_then(|booth| booth.issue(hub.name(), id, &identity)),
         })
         .into_response(),
         Ok(403) => {
             app.metrics().rejected.get(RejectLabel::Forbidden).inc();
-            refused(StatusCode::FORBIDDEN, "refresh_rejected")
+            refused(StatusCode::FORBIDDEN, "user_changed")
         }
         Ok(503) => reply::unavailable(),
         Ok(_) => refused(StatusCode::NOT_FOUND, "connection_not_found"),

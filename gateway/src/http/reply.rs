@@ -74,7 +74,7 @@ pub(crate) fn event_stream(body: Body) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-cache,no-store"),
+        (header::CACHE_CONTROL, "no-cache,no-store,no-transform"), // a proxy that compresses holds events back
         (header::PRAGMA, "no-cache"),
         (header::CONTENT_ENCODING, "identity"),
         (HeaderName::from_static("x-accel-buffering"), "no"), // for proxies that would gather events

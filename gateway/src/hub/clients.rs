@@ -228,7 +228,8 @@ impl Recipients {
     }
 
     /// Calls `target` on the chosen clients with the arguments of a tuple. Returns when the message has its place in
-    /// the hub's log; clients that can't be reached are not an error.
+    /// the hub's log; clients that can't be reached are not an error. A caller that is among the chosen clients receives
+    /// the message before the result of its call.
     ///
     /// # Errors
     /// [`Error`] for a group name that can't be used, arguments that can't be encoded, or a backplane that can't be
@@ -252,7 +253,7 @@ impl Recipients {
         }
         self.hub
             .runtime()
-            .publish(&topics, target, arguments, self.except)
+            .publish(self.hub.caller(), &topics, target, arguments, self.except)
             .await
     }
 }

@@ -1,11 +1,12 @@
 //! What is known of a client, whatever its transport.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use axum::http::{HeaderMap, HeaderName, header};
-use hubcast_backplane::{ConnectionId, UserId};
+use hubcast_backplane::{ConnectionId, Offset, UserId};
 
 use super::ConnectionData;
 use crate::auth::{Identity, without_cookie};
@@ -106,6 +107,8 @@ pub struct Connection {
     transport: OnceLock<Transport>,
     protocol: OnceLock<ClientProtocol>,
     data: ConnectionData,
+    /// The newest place of what its calls have sent and it receives itself; 0 where it was delivered that.
+    sent: AtomicU64,
 }
 
 impl Connection {
@@ -118,7 +121,25 @@ impl Connection {
             transport: OnceLock::new(),
             protocol: OnceLock::new(),
             data: ConnectionData::default(),
+            sent: AtomicU64::new(0),
         }
+    }
+
+    /// Notes that a call of it has sent something that it receives itself, which stands at `offset`; nothing stands at 0.
+    pub(crate) fn note_sent(&self, offset: Offset) {
+        self.sent.fetch_max(offset, Ordering::AcqRel);
+    }
+
+    /// Up to where it is to be delivered what its own calls have sent; 0 where it was.
+    pub(crate) fn sent(&self) -> Offset {
+        self.sent.load(Ordering::Acquire)
+    }
+
+    /// Notes that it was delivered what its calls have sent up to `offset`.
+    pub(crate) fn settle_sent(&self, offset: Offset) {
+        let _ = self
+            .sent
+            .compare_exchange(offset, 0, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// The public id.
@@ -215,9 +236,17 @@ impl Connection {
         self.identity.store(Arc::new(identity));
     }
 
+    /// Whether a token ends before the one that was shown last.
+    pub(crate) fn is_stale(&self, identity: &Identity) -> bool {
+        match (identity.expires(), self.identity.load().expires()) {
+            (Some(end), Some(known)) => end < known,
+            (end, _) => end.is_some(),
+        }
+    }
+
     /// As [`renew`](Self::renew), if the token lasts longer than the one that was shown before.
     pub(crate) fn renew_if_longer(&self, identity: &Identity) {
-        let longer = identity.expires() > self.identity.load().expires();
+        let longer = !self.is_stale(identity) && identity.expires() != self.identity.load().expires();
         if longer && identity.user() == self.user() {
             self.renew(identity.clone());
         }

@@ -133,7 +133,7 @@ impl Context {
     /// The hub, also for use after the call.
     #[must_use]
     pub fn hub(&self) -> HubHandle {
-        HubHandle::new(Arc::clone(&self.hub))
+        HubHandle::of_caller(Arc::clone(&self.hub), Arc::clone(&self.connection))
     }
 
     /// The id of the node that serves the call.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hubcast_backplane::{ConnectionId, GroupName};
 
-use super::{Clients, HubRuntime};
+use super::{Clients, Connection, HubRuntime};
 use crate::error::Error;
 
 /// A hub of a running gateway, for background tasks and other parts of an application. Cheap to clone.
@@ -32,11 +32,23 @@ use crate::error::Error;
 #[derive(Clone)]
 pub struct HubHandle {
     hub: Arc<HubRuntime>,
+    /// The connection for whose call it speaks.
+    caller: Option<Arc<Connection>>,
 }
 
 impl HubHandle {
     pub(crate) fn new(hub: Arc<HubRuntime>) -> Self {
-        Self { hub }
+        Self { hub, caller: None }
+    }
+
+    /// For a call of this connection: its result comes after what is sent with this.
+    pub(crate) fn of_caller(hub: Arc<HubRuntime>, caller: Arc<Connection>) -> Self {
+        let caller = Some(caller);
+        Self { hub, caller }
+    }
+
+    pub(crate) fn caller(&self) -> Option<&Connection> {
+        self.caller.as_deref()
     }
 
     pub(crate) fn runtime(&self) -> &Arc<HubRuntime> {

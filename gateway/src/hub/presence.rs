@@ -9,7 +9,7 @@ use hubcast_backplane::{
     BackplaneError, ConnectionId, ConnectionRecord, GroupName, Listing, Members, ParkedCursor, Topic, UserId,
     wire,
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::roster::{MAX_PAGE, MAX_REASON_BYTES};
 use super::{Disconnected, HubRuntime};
@@ -21,6 +21,9 @@ use crate::session::{CloseReason, Session};
 const AT_ONCE: usize = 16;
 /// How often, and how long apart, a connection is looked for that is on its way to another node.
 const ATTEMPTS: (usize, Duration) = (5, Duration::from_millis(50));
+
+/// How long a connection takes at most to be closed by its log, as a rule.
+const CLOSED: Duration = Duration::from_secs(1);
 
 impl HubRuntime {
     /// Ends a connection. Answers whether there was one.
@@ -66,7 +69,10 @@ impl HubRuntime {
         };
         if owner == self.shared().backplane().node() {
             let session = self.find_settled(connection).await;
-            return Ok(session.is_some_and(|session| session.close_for_good(reason)));
+            return Ok(match session {
+                Some(session) => session.close_for_good(reason).await,
+                None => false,
+            });
         }
         Ok(cluster::close(self, owner, connection, reason).await?)
     }
@@ -255,9 +261,19 @@ impl HubRuntime {
 }
 
 impl Session {
-    /// Ends the connection with a reason for its client. `false` when it goes on on another node.
-    pub(crate) fn close_for_good(&self, reason: Option<String>) -> bool {
-        self.close(CloseReason::Closed { reason });
+    /// Ends the connection with a reason for its client, after what was sent to it before. `false` when it goes on on another
+    /// node.
+    pub(crate) async fn close_for_good(&self, reason: Option<String>) -> bool {
+        if self.receives() {
+            let topic = Topic::Connection(self.id().clone());
+            let closing = self.hub().publish_close(topic, reason.clone(), Vec::new());
+            if let Err(error) = closing.await {
+                tracing::debug!(connection_id = %self.id(), %error, "a connection is closed before what was sent to it");
+            } else {
+                let _ = timeout(CLOSED, self.closing().cancelled()).await;
+            }
+        }
+        self.close(CloseReason::Closed { reason }); // where its log did not
         !self.has_moved()
     }
 

@@ -1,11 +1,11 @@
 //! The one way for hub messages into the backplane.
 
-use hubcast_backplane::{BackplaneError, Once, Published, Topic, wire};
+use hubcast_backplane::{BackplaneError, Offset, Once, Published, Topic, wire};
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
-use super::HubRuntime;
 use super::clients::common_encoding;
+use super::{Connection, HubRuntime};
 use crate::error::Error;
 use crate::protocol::{DataType, Encoding, Value};
 use crate::telemetry::trace;
@@ -25,9 +25,10 @@ pub(crate) struct Outgoing {
 }
 
 impl HubRuntime {
-    /// Appends a call of `target` to the log of each topic.
+    /// Appends a call of `target` to the log of each topic, on behalf of a call of `caller`.
     pub(crate) async fn publish(
         &self,
+        caller: Option<&Connection>,
         topics: &[Topic],
         target: &str,
         arguments: Vec<Value>,
@@ -39,39 +40,71 @@ impl HubRuntime {
             except,
             ..Outgoing::default()
         };
-        self.publish_message(topics, message).await
+        self.publish_message(caller, topics, message).await
     }
 
-    /// Appends a message to the log of each topic.
-    pub(crate) async fn publish_message(&self, topics: &[Topic], message: Outgoing) -> Result<(), Error> {
+    /// Appends a message to the log of each topic, on behalf of a call of `caller`.
+    pub(crate) async fn publish_message(
+        &self,
+        caller: Option<&Connection>,
+        topics: &[Topic],
+        message: Outgoing,
+    ) -> Result<(), Error> {
         self.check_target(&message)?;
         let span = self.publish_span(&message);
+        let caller = caller.filter(|caller| !is_spared(caller, &message));
         let envelope = envelope(message, &span)?;
         let backplane = self.shared().backplane();
         let publishing = backplane.publish(self.name(), topics, &envelope).instrument(span);
         let receipts = self.timed(publishing).await?;
         let appended = receipts.iter().flatten().count() as u64;
         self.shared().metrics().published.inc_by(appended);
+        if let Some(caller) = caller {
+            for (topic, offset) in topics.iter().zip(receipts) {
+                self.note_sent(caller, topic, offset);
+            }
+        }
         Ok(())
+    }
+
+    /// Notes what a call of `caller` has sent, if the caller receives it itself.
+    fn note_sent(&self, caller: &Connection, topic: &Topic, offset: Option<Offset>) {
+        let receives = match topic {
+            Topic::All => true,
+            Topic::Connection(id) => id == caller.id(),
+            Topic::User(user) => caller.user() == Some(user),
+            Topic::Group(_) => {
+                let session = self.registry().find(caller.id());
+                session.is_some_and(|session| session.receives_topic(topic))
+            }
+        };
+        if let Some(offset) = offset.filter(|_| receives) {
+            caller.note_sent(offset);
+        }
     }
 
     /// Appends a message to the log of a topic, unless the same request has done so before, on whatever node.
     pub(crate) async fn publish_once(
         &self,
+        caller: Option<&Connection>,
         topic: &Topic,
         message: Outgoing,
         once: &Once,
     ) -> Result<Published, Error> {
         self.check_target(&message)?;
         let span = self.publish_span(&message);
+        let caller = caller.filter(|caller| !is_spared(caller, &message));
         let envelope = envelope(message, &span)?;
         let backplane = self.shared().backplane();
         let publishing = backplane
             .publish_once(self.name(), topic, &envelope, once)
             .instrument(span);
         let published = self.timed(publishing).await?;
-        if published == Published::Now {
+        if let Published::Now(offset) = published {
             self.shared().metrics().published.inc();
+            if let Some(caller) = caller {
+                self.note_sent(caller, topic, offset);
+            }
         }
         Ok(published)
     }
@@ -105,6 +138,10 @@ impl HubRuntime {
     }
 }
 
+fn is_spared(caller: &Connection, message: &Outgoing) -> bool {
+    message.except.iter().any(|id| id == caller.id().as_str())
+}
+
 fn envelope(message: Outgoing, span: &Span) -> Result<wire::Envelope, Error> {
     let Outgoing {
         target,
@@ -117,7 +154,7 @@ fn envelope(message: Outgoing, span: &Span) -> Result<wire::Envelope, Error> {
     let encoding = common_encoding(&arguments);
     let mut encoded = Vec::with_capacity(arguments.len());
     for value in arguments {
-        match value.transcode(encoding) {
+        match value.check_told().and_then(|()| value.transcode(encoding)) {
             Ok(value) => encoded.push(value.bytes().clone()),
             Err(source) => return Err(Error::Transcode { target, source }),
         }

@@ -233,6 +233,10 @@ impl HubRuntime {
         arguments: Vec<Value>,
         patience: Duration,
     ) -> Result<Value, Error> {
+        if let Err(source) = arguments.iter().try_for_each(Value::check_told) {
+            let target = target.to_owned();
+            return Err(Error::Transcode { target, source });
+        }
         let no_answer = || Error::NoAnswer {
             connection: connection.to_string(),
             waited: patience,

@@ -109,8 +109,13 @@ pub(super) struct TooDeep;
 
 /// Counts brackets outside of strings. The text need not be JSON.
 pub(super) fn check_depth(text: &[u8]) -> Result<(), TooDeep> {
+    check_depth_within(text, MAX_DEPTH)
+}
+
+/// As [`check_depth`], for so many levels.
+pub(super) fn check_depth_within(text: &[u8], levels: usize) -> Result<(), TooDeep> {
     // Text with few brackets can't be deep, whatever they are. Most messages end here.
-    if text.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() <= MAX_DEPTH {
+    if text.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() <= levels {
         return Ok(());
     }
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
@@ -122,7 +127,7 @@ pub(super) fn check_depth(text: &[u8]) -> Result<(), TooDeep> {
             _ if in_string => {}
             b'[' | b'{' => {
                 depth = depth.saturating_add(1);
-                if depth > MAX_DEPTH {
+                if depth > levels {
                     return Err(TooDeep);
                 }
             }

@@ -23,6 +23,7 @@ mod messagepack;
 mod pack;
 pub mod plain;
 mod timestamp;
+mod told;
 mod transcode;
 mod value;
 pub mod webpubsub;

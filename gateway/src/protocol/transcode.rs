@@ -31,6 +31,15 @@ pub enum TranscodeError {
     /// JSON has no way to write it.
     #[error("an array or map is the key of a map")]
     UnsupportedKey,
+    /// What is sent is wrapped for some of its readers, and must not be deeper than they can read then.
+    #[error("the value is nested deeper than {} levels", super::told::MOST_SENT)]
+    TooDeepToSend,
+    /// Not every client can read it.
+    #[error("a timestamp is malformed, or not of the years 0001 to 9999")]
+    InvalidTimestamp,
+    /// Not every client can read it.
+    #[error("a text has half of a surrogate pair")]
+    LoneSurrogate,
 }
 
 /// The same values in `encoding`, borrowed if all of them are written so already.

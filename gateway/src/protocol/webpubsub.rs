@@ -18,8 +18,8 @@
 //! | `{"type":"ping"}` | answered by `{"type":"pong"}` |
 //!
 //! `ackId` is a number that the client chooses; without one it is told nothing. `dataType` is `json` (any value; the default),
-//! `text` (a string), `binary` or `protobuf` (base64 text). Data that is absent is null. A message of another form ends the
-//! connection.
+//! `text` (a string), `binary` or `protobuf` (base64 text), in letters of any case. Data that is absent is null, which is not sent to
+//! groups. A message of another form ends the connection.
 //!
 //! # To the client
 //!
@@ -27,7 +27,7 @@
 //! | --- | --- |
 //! | `{"type":"system","event":"connected","userId":"u","connectionId":"c","reconnectionToken":"t"}` | first, and first again on each new socket of a reliable connection; the token is for those only |
 //! | `{"type":"ack","ackId":3,"success":true}` | a request was done |
-//! | `{"type":"ack","ackId":3,"success":false,"error":{"name":"Forbidden","message":"…"}}` | it was not. Names: `Forbidden`, `BadRequest`, `InternalServerError`, and `Duplicate` where a connection repeats the `ackId` of a `sendToGroup` that was done, on whatever node |
+//! | `{"type":"ack","ackId":3,"success":false,"error":{"name":"Forbidden","message":"…"}}` | it was not. Names: `Forbidden`, `BadRequest`, `InternalServerError`, and `Duplicate` where a connection repeats the `ackId` of a `sendToGroup` or, of a reliable connection, an `event` that was done, on whatever node |
 //! | `{"type":"message","from":"group","group":"g","fromUserId":"u","dataType":"json","data":…,"sequenceId":17}` | a message for a group |
 //! | `{"type":"message","from":"server","dataType":"json","data":…,"sequenceId":18}` | a message for the user, the connection or all |
 //! | `{"type":"invokeResponse","invocationId":"1","success":true,"dataType":"json","data":…}` | the result of an `invoke`; failed ones have `success: false` and `error` |
@@ -43,16 +43,15 @@
 //! hub's log: they are the same for all receivers, so a message is written once for all of them, they need not be kept
 //! for anybody, and a client's last `sequenceAck` says exactly from where on the log is replayed, on whatever node.
 //!
-//! What a client has not acknowledged is kept for it in the log as long as the hub keeps messages; a client that lacks more
-//! than four times `limits.outbox_bytes` begins anew. Joining and leaving may be repeated without harm. An event whose
-//! answer was lost with its node is called again when the client asks again.
+//! What a client has not acknowledged is kept for it in the log as long as the hub keeps messages. Joining and leaving may be repeated without harm. An event with an `ackId`
+//! is called once: its answer comes with what is replayed, or says that its node has died.
 //!
 //! # Among other clients
 //!
 //! A message of a Web PubSub client is a call of `message` with the data as its only argument for SignalR clients, and an
 //! event `message` for an `EventSource`. Bytes are base64 text, for MessagePack bytes. The other way round, a call of `message`
-//! with one argument is a message with that as data; any other call is one with
-//! `{"target":"name","arguments":[…]}` as JSON data.
+//! with one argument is a message with that as data, unless it is null: the official .NET client can't bear that. Any other call
+//! is one with `{"target":"name","arguments":[…]}` as JSON data. An `invokeResponse` without a result has no `data`.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -82,6 +81,11 @@ const BY_INVOKE: char = 'i';
 /// Whether a call's result is asked for, and no message besides.
 pub(crate) fn is_invoke(invocation_id: &str) -> bool {
     invocation_id.starts_with(BY_INVOKE)
+}
+
+/// The `ackId` of a call that is an event.
+pub(crate) fn event_ack_id(invocation_id: &str) -> Option<u64> {
+    invocation_id.strip_prefix(BY_EVENT)?.parse().ok()
 }
 
 /// Reads one frame.
@@ -162,7 +166,8 @@ fn read_data(
     default: bool,
 ) -> Result<Option<Data>, DecodeError> {
     let named: Option<String> = kind.optional("a string")?;
-    let kind = match named.as_deref() {
+    // The .NET client begins it with a capital.
+    let kind = match named.as_deref().map(str::to_ascii_lowercase).as_deref() {
         None | Some("json") => DataType::Json,
         Some("text") => DataType::Text,
         Some("binary") => DataType::Binary,
@@ -218,7 +223,7 @@ pub(super) fn encode(message: &HubMessage) -> Result<Option<Bytes>, EncodeError>
 }
 
 fn completion(id: &str, outcome: &Outcome) -> Result<Option<Bytes>, EncodeError> {
-    if let Some(ack_id) = id.strip_prefix(BY_EVENT).and_then(|id| id.parse().ok()) {
+    if let Some(ack_id) = event_ack_id(id) {
         let refused = match outcome {
             Outcome::Error(text) => Err((RefusedAs::InternalServerError, text.as_str())),
             Outcome::Void | Outcome::Result(_) => Ok(()),
@@ -236,6 +241,7 @@ fn completion(id: &str, outcome: &Outcome) -> Result<Option<Bytes>, EncodeError>
             write_error(&mut out, RefusedAs::InternalServerError, text);
         }
         Outcome::Void => out.extend_from_slice(br#","success":true"#),
+        Outcome::Result(value) if value.is_null() => out.extend_from_slice(br#","success":true"#),
         Outcome::Result(value) => {
             out.extend_from_slice(br#","success":true,"dataType":"json","data":"#);
             out.extend_from_slice(value.transcode(Encoding::Json)?.bytes());
@@ -264,6 +270,11 @@ impl RefusedAs {
             Self::Duplicate => "Duplicate",
         }
     }
+}
+
+/// The text of an answer with the name [`RefusedAs::Duplicate`].
+pub(crate) fn duplicate(ack_id: u64) -> String {
+    format!("Message with ack-id: {ack_id} has been processed")
 }
 
 /// Tells what became of a request. The clients expect name and text of an error.
@@ -347,7 +358,7 @@ pub(crate) fn message(published: &Published<'_>, sequence_id: Option<u64>) -> By
     };
     out.extend_from_slice(kind);
     match published.arguments {
-        [data] if published.target == MESSAGE => out.extend_from_slice(data.bytes()),
+        [data] if published.target == MESSAGE && !data.is_null() => out.extend_from_slice(data.bytes()),
         arguments => {
             out.extend_from_slice(br#"{"target":"#);
             json::write_string(&mut out, published.target);

@@ -51,7 +51,10 @@ impl Session {
             arguments,
             ..Invocation::default()
         };
-        self.send(&HubMessage::Invocation(invocation)).await;
+        // By the log: it comes after all that was sent to the client before.
+        if !self.send(&HubMessage::Invocation(invocation)).await {
+            return Err(AskError::Disconnected);
+        }
         let outcome = tokio::select! {
             outcome = answer => outcome.map_err(|_| AskError::Disconnected)?,
             () = self.gone().cancelled() => return Err(AskError::Disconnected),
@@ -66,6 +69,14 @@ impl Session {
     /// The client has answered. An unknown id is ignored.
     pub(super) fn answered(&self, id: &str, outcome: Outcome) {
         if let Some(waiting) = self.asks.end(id) {
+            // Whoever asked may tell others.
+            let outcome = match outcome {
+                Outcome::Result(value) => match value.check_told() {
+                    Ok(()) => Outcome::Result(value),
+                    Err(error) => Outcome::Error(format!("Client's result can't be passed on: {error}.")),
+                },
+                outcome => outcome,
+            };
             let _ = waiting.send(outcome); // who asked may have given up
         }
     }

@@ -1,5 +1,6 @@
 //! Why a connection ends, and what each side is told about it. The only table of its kind.
 
+use axum::extract::ws::close_code;
 use bytes::Bytes;
 
 use crate::hub::Disconnected;
@@ -19,10 +20,10 @@ pub(crate) enum CloseReason {
     ConnectFailed { detail: Option<String> },
     /// The token that the client has shown has ended.
     Expired,
-    /// The client broke the protocol.
-    Protocol { detail: String },
-    /// A message of the client is over the limit.
-    TooLarge { limit: usize },
+    /// The client broke the protocol or the size limit. `code` is that of a Close frame.
+    Protocol { detail: String, code: u16 },
+    /// The client sent what is no frame of a WebSocket.
+    BadFrame(BadFrame),
     /// The node holds as many bytes of unfinished messages as it may.
     NoRoom,
     /// The client fell silent.
@@ -44,23 +45,61 @@ pub(crate) enum CloseReason {
     LogLost(&'static str),
 }
 
+/// What a client sent that is no frame of a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BadFrame {
+    /// The code of the Close frame, by section 7.4.1 of RFC 6455.
+    pub(crate) code: u16,
+    pub(crate) what: &'static str,
+}
+
+/// Most bytes of the words of a Close frame, by section 5.5 of RFC 6455.
+const CLOSE_WORDS: usize = 123;
+
 const BASE: &str = "Connection closed with an error.";
 const NO_ROOM: &str = "The node holds too much for its clients (limits.held_bytes). Please reconnect.";
 const FENCED: &str = "The other gateway nodes took this one for dead. Please reconnect.";
 
-fn too_large(limit: usize) -> String {
-    let error = DecodeError::TooLarge { limit };
-    format!("InvalidDataException: {error} The message size can be configured with limits.message_bytes.")
-}
-
 impl CloseReason {
     pub(crate) fn from_decode(error: &DecodeError) -> Self {
-        match error {
-            DecodeError::TooLarge { limit } => Self::TooLarge { limit: *limit },
-            _ => Self::Protocol {
-                detail: format!("InvalidDataException: {error}"),
-            },
+        let hint = match error {
+            DecodeError::TooLarge { .. } => " The message size can be configured with limits.message_bytes.",
+            _ => "",
+        };
+        let code = match error {
+            DecodeError::TooLarge { .. } => close_code::SIZE,
+            DecodeError::InvalidUtf8 => close_code::INVALID,
+            _ => close_code::PROTOCOL,
+        };
+        Self::Protocol {
+            detail: format!("InvalidDataException: {error}{hint}"),
+            code,
         }
+    }
+
+    /// Code and words of the Close frame that ends a WebSocket. Clients of the hub protocol were told all by its Close message:
+    /// any other code than 1000 makes some of them drop what they have received. Those of Web PubSub with recovery begin anew
+    /// after 1008 alone. For others, 1000 says that there is nothing to come back for.
+    pub(crate) fn close_frame(&self, protocol: Option<ClientProtocol>) -> (u16, &str) {
+        let words = match self {
+            Self::BadFrame(bad) => return (bad.code, bad.what),
+            Self::Protocol { detail, .. } => detail.as_str(),
+            _ => "",
+        };
+        let code = match (protocol, self) {
+            (None | Some(ClientProtocol::Hub(_)), _) => return (close_code::NORMAL, ""),
+            (_, Self::ByClient) => close_code::NORMAL,
+            (Some(ClientProtocol::ReliableWebPubSub), _) => close_code::POLICY,
+            (_, Self::Protocol { code, .. }) => *code,
+            (_, Self::ConnectFailed { .. }) => close_code::ERROR,
+            (_, Self::Expired) => close_code::POLICY,
+            (_, Self::NodeStops | Self::Fenced | Self::LogLost(_)) => close_code::RESTART,
+            (_, Self::SlowConsumer { .. } | Self::ClientTimeout | Self::NoRoom | Self::Handshake { .. }) => {
+                close_code::AGAIN
+            }
+            _ => close_code::NORMAL,
+        };
+        (code, up_to(words, CLOSE_WORDS))
     }
 
     /// The Close message that the client gets, if any.
@@ -82,9 +121,11 @@ impl CloseReason {
             // There is a detail only if the client may see it.
             Self::ConnectFailed { detail: Some(detail) } => close(Some(format!("{BASE} {detail}")), false),
             Self::ConnectFailed { detail: None } => close(text(None), false),
-            Self::Protocol { detail } => close(text(Some(detail)), true),
             // Always told: nothing else says why a client can't send what it wants to.
-            Self::TooLarge { limit } => close(Some(format!("{BASE} {}", too_large(*limit))), true),
+            Self::Protocol { detail, code } if *code == close_code::SIZE => {
+                close(Some(format!("{BASE} {detail}")), true)
+            }
+            Self::Protocol { detail, .. } => close(text(Some(detail)), true),
             Self::NoRoom => close(Some(NO_ROOM.to_owned()), true),
             Self::ClientTimeout => close(
                 text(Some(
@@ -93,21 +134,35 @@ impl CloseReason {
                 true,
             ),
             Self::SlowConsumer { queued } => close(
-                text(Some(&format!(
-                    "Slow consumer: {queued} bytes were waiting (limits.outbox_bytes)."
-                ))),
+                Some(format!(
+                    "{BASE} Slow consumer: {queued} bytes were waiting (limits.outbox_bytes)."
+                )),
                 true,
             ),
             Self::LogLost(what) => close(text(Some(&format!("Messages may be missing: {what}."))), true),
             Self::Fenced => close(Some(FENCED.to_owned()), true),
             Self::TransportLost(_) | Self::NodeStops => close(None, true),
-            Self::Handshake { .. } | Self::Moved => None,
+            Self::Handshake { .. } | Self::Moved | Self::BadFrame(_) => None,
         }
     }
 
-    /// The Close message as bytes.
+    /// The Close message as bytes. Who speaks no hub protocol is told what was wrong with its own messages.
     pub(crate) fn frame(&self, protocol: ClientProtocol, detailed: bool) -> Option<Bytes> {
+        let own = matches!(self, Self::Protocol { .. }) && !matches!(protocol, ClientProtocol::Hub(_));
+        let detailed = detailed || own;
         encode_for(protocol, &self.message(detailed)?).ok().flatten()
+    }
+
+    /// Whether the client is given what its calls sent before.
+    pub(crate) fn lets_follow(&self) -> bool {
+        matches!(
+            self,
+            Self::Aborted
+                | Self::ConnectFailed { .. }
+                | Self::Expired
+                | Self::Protocol { .. }
+                | Self::NodeStops
+        )
     }
 
     /// What the hub's hook is told; `None` when hub code never saw the connection.
@@ -115,10 +170,10 @@ impl CloseReason {
         Some(match self {
             Self::ByClient => Disconnected::ByClient,
             Self::Aborted | Self::Closed { .. } => Disconnected::ByServer,
-            Self::Protocol { detail } => Disconnected::Refused(detail.clone()),
-            Self::TooLarge { limit } => Disconnected::Refused(too_large(*limit)),
-            Self::Expired => Disconnected::Refused("the access token has expired".to_owned()),
+            Self::Protocol { detail, .. } => Disconnected::Refused(detail.clone()),
+            Self::BadFrame(bad) => Disconnected::Refused(bad.what.to_owned()),
             Self::NoRoom => Disconnected::Refused("the node holds too much for its clients".to_owned()),
+            Self::Expired => Disconnected::Refused("the access token has expired".to_owned()),
             Self::ClientTimeout => Disconnected::Lost("the client fell silent".to_owned()),
             Self::SlowConsumer { .. } => Disconnected::Refused("the client reads too slowly".to_owned()),
             Self::TransportLost(what) => Disconnected::Lost((*what).to_owned()),
@@ -135,7 +190,7 @@ impl CloseReason {
             Self::Moved => CloseLabel::Moved,
             Self::Aborted => CloseLabel::Aborted,
             Self::ConnectFailed { .. } | Self::Closed { .. } | Self::NoRoom => CloseLabel::Server,
-            Self::Protocol { .. } | Self::TooLarge { .. } => CloseLabel::ProtocolError,
+            Self::Protocol { .. } | Self::BadFrame(_) => CloseLabel::ProtocolError,
             Self::Expired => CloseLabel::Expired,
             Self::ClientTimeout => CloseLabel::ClientTimeout,
             Self::Handshake { .. } => CloseLabel::HandshakeTimeout,
@@ -146,6 +201,11 @@ impl CloseReason {
             Self::Fenced => CloseLabel::Fenced,
         }
     }
+}
+
+/// The beginning of a text, cut between two characters.
+fn up_to(text: &str, bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes)).unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -178,6 +238,7 @@ mod tests {
         );
         let protocol = CloseReason::Protocol {
             detail: "X: y".to_owned(),
+            code: close_code::PROTOCOL,
         };
         assert_eq!(
             json(&protocol, false),

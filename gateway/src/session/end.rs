@@ -32,6 +32,9 @@ pub(super) async fn end(
         .unwrap_or(handshake::BEFORE_HANDSHAKE);
     let goodbye = running.as_ref().and_then(|_| reason.frame(protocol, detailed));
     session.wait_no_more();
+    if reason.lets_follow() {
+        session.follow().await;
+    }
     hub.registry().retire(session);
     // Before the client notices, and comes back elsewhere.
     let moved = reason == CloseReason::Moved && session.park().await;

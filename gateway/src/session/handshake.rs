@@ -45,12 +45,13 @@ async fn begin(
     claim: bool,
     protocol: ClientProtocol,
 ) -> Result<ClientDecoder, CloseReason> {
+    if protocol.holds_place() {
+        session.begin_reading().await?; // also where it is to end: what has begun early comes to its end first
+    }
     if session.closing.is_cancelled() {
         return Err(session.reason().cloned().unwrap_or(CloseReason::Aborted));
     }
-    if protocol.holds_place() {
-        session.begin_reading().await?;
-    } else {
+    if !protocol.holds_place() {
         enter(session, claim, protocol, session.becomes_stateful(i32::MAX)).await?;
         session.open();
     }
@@ -89,6 +90,7 @@ async fn read(
                     detail: "the client left".to_owned(),
                 });
             }
+            Received::Bad(frame) => return Err(CloseReason::BadFrame(frame)),
             Received::Lost(what) => {
                 return Err(CloseReason::Handshake {
                     detail: what.to_owned(),

@@ -36,11 +36,19 @@ impl Session {
     }
 
     /// Whether it receives anything.
-    pub(super) fn receives(&self) -> bool {
+    pub(crate) fn receives(&self) -> bool {
         self.topics
             .lock()
             .as_ref()
             .is_some_and(|topics| !topics.is_empty())
+    }
+
+    /// Whether it receives this.
+    pub(crate) fn receives_topic(&self, topic: &Topic) -> bool {
+        self.topics
+            .lock()
+            .as_ref()
+            .is_some_and(|topics| topics.contains(topic))
     }
 
     /// Whether [`take_topics`](Self::take_topics) was called.

@@ -3,6 +3,7 @@
 mod asks;
 mod close;
 mod end;
+mod follow;
 mod guests;
 mod handshake;
 mod invocations;
@@ -10,6 +11,7 @@ mod membership;
 mod pace;
 mod parked;
 mod reader;
+mod replaying;
 mod requests;
 mod restore;
 mod run;
@@ -43,7 +45,7 @@ use reader::Reader;
 use stateful::Stateful;
 
 pub(crate) use asks::AskError;
-pub(crate) use close::CloseReason;
+pub(crate) use close::{BadFrame, CloseReason};
 pub(crate) use guests::read_carried;
 pub(crate) use invocations::Slots;
 pub(crate) use parked::Parked;
@@ -320,9 +322,11 @@ impl Session {
     }
 
     /// Pushes a message of the log. Returns whether the outbox took it; one that is full ends the session. A session that was
-    /// asked to end takes nothing: what comes after the place of its end is not for its client.
+    /// asked to end takes only what its calls had sent before: what comes after the place of its end is not for its client.
     pub(crate) fn deliver(&self, frames: &Frames<'_>, place: u64) -> bool {
-        if self.reason().is_some() {
+        if let Some(reason) = self.reason()
+            && (!reason.lets_follow() || place > self.connection.sent())
+        {
             return false;
         }
         let Some(frame) = self
@@ -381,8 +385,14 @@ impl Session {
         self.outbox.push(frame).await.is_ok()
     }
 
-    /// `None` also for what the client's protocol has no message for.
+    /// As the transport carries it; `None` also for what the client's protocol has no message for.
     fn encode(&self, message: &HubMessage) -> Option<Bytes> {
+        self.encode_bare(message)
+            .map(|frame| self.carriage().carry(frame))
+    }
+
+    /// `None` also for what the client's protocol has no message for.
+    fn encode_bare(&self, message: &HubMessage) -> Option<Bytes> {
         let protocol = self.connection.protocol()?;
         if let (ClientProtocol::ReliableWebPubSub, HubMessage::Sequence { .. }) = (protocol, message) {
             return Some(self.greeting());
@@ -393,7 +403,6 @@ impl Session {
             )
             .ok()
             .flatten()
-            .map(|frame| self.carriage().carry(frame))
     }
 
     /// Queued bytes above which this client is asked to wait: no more of its messages are read.

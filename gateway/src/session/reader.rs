@@ -9,6 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use hubcast_backplane::{Entered, Epoch, Gap, GroupName, Message, Offset, Page, Position, Topic, UserId};
 use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::{CloseReason, Session};
 use crate::auth::{PointSigner, ResumePoint};
@@ -18,14 +21,17 @@ use crate::hub::HubRuntime;
 use crate::protocol::{ClientProtocol, HubMessage, events, plain};
 use crate::queue::{ByteQueue, PushError, Taken};
 
-/// Messages that are read from the log at once.
-const PAGE: usize = 256;
+/// The part of the outbox's bound that is read from the log at once.
+const PAGE: usize = 4;
 /// A browser whose response ended comes back after this time, and up to as much again: a node's clients don't all come
 /// at the same moment.
 const RETRY_MS: u64 = 1_000;
 /// How often the place of a client that receives nothing is moved. The log can vouch for places that are less than an
 /// hour old, whatever its topics are.
 pub(super) const MOVE: Duration = Duration::from_secs(600);
+
+/// How long the answer to a reader waits at most until it receives.
+const ENTERED: Duration = Duration::from_secs(5);
 
 /// What a reader has beside its outbox.
 pub(super) struct Reader {
@@ -34,6 +40,10 @@ pub(super) struct Reader {
     /// The place of the last message in the outbox; held while one is put there.
     last: Mutex<Offset>,
     reading: Mutex<Option<Reading>>,
+    /// It receives, or never will.
+    entered: CancellationToken,
+    /// Runs where it begins before its socket is there.
+    early: Mutex<Option<JoinHandle<Result<(), CloseReason>>>>,
 }
 
 /// What a reader wants to read.
@@ -49,6 +59,8 @@ impl Reader {
             past: ByteQueue::new(limit_bytes),
             last: Mutex::default(),
             reading: Mutex::new(Some(reading)),
+            entered: CancellationToken::new(),
+            early: Mutex::default(),
         }
     }
 
@@ -67,6 +79,8 @@ pub(crate) enum Begin {
     Now,
     /// After what it has.
     After(ResumePoint),
+    /// After a place that nobody can read: of a log whose secret is lost, too.
+    Unreadable,
     /// With so many of the last messages of each topic.
     Newest(usize),
 }
@@ -221,15 +235,50 @@ impl Session {
         }
     }
 
+    /// Begins to read before the socket is there.
+    pub(crate) fn begin_early(self: &Arc<Self>) {
+        if let Some(reader) = &self.reader {
+            let session = Arc::clone(self);
+            let beginning = async move { session.begin_once().await };
+            *reader.early.lock() = Some(self.hub.shared().tasks().spawn(beginning));
+        }
+    }
+
+    /// Waits until the connection receives, never will, or for a bounded time: a client that was told that it is connected
+    /// misses nothing from then on. One that goes on after a place lacks nothing anyway.
+    pub(crate) async fn entered(&self) {
+        let Some(reader) = &self.reader else { return };
+        if let Some(Reading {
+            begin: Begin::After(_),
+            ..
+        }) = &*reader.reading.lock()
+        {
+            reader.entered.cancel();
+        }
+        tokio::select! {
+            () = reader.entered.cancelled() => {}
+            () = self.closing.cancelled() => {}
+            () = sleep(ENTERED) => {}
+        }
+    }
+
     /// Puts the connection into the cluster and writes what its client lacks.
     pub(super) async fn begin_reading(self: &Arc<Self>) -> Result<(), CloseReason> {
-        let reading = self
-            .reader
-            .as_ref()
-            .and_then(|reader| reader.reading.lock().take());
-        let Some(Reading { groups, begin }) = reading else {
+        let early = self.reader.as_ref().and_then(|reader| reader.early.lock().take());
+        match early {
+            Some(beginning) => beginning.await.unwrap_or(Err(CloseReason::Aborted)),
+            None => self.begin_once().await,
+        }
+    }
+
+    async fn begin_once(self: &Arc<Self>) -> Result<(), CloseReason> {
+        let Some(reader) = &self.reader else {
+            return Err(CloseReason::Aborted);
+        };
+        let Some(Reading { groups, begin }) = reader.reading.lock().take() else {
             return Err(CloseReason::Aborted); // it begins once
         };
+        let _entered = reader.entered.clone().drop_guard(); // however it ends
         match self.begin(groups, begin).await {
             Ok(()) => Ok(()),
             Err(Failed::Asked) => Err(self.asked_to_close()),
@@ -268,11 +317,13 @@ impl Session {
         let mut lacks = match begin {
             Begin::Now => Lacks::Nothing,
             Begin::Newest(most) => Lacks::Newest(most),
+            Begin::Unreadable => Lacks::Unknown(Why::Epoch),
             Begin::After(point) => match point.of(&now.epoch) {
                 Some(position) => Lacks::After(position),
                 None => Lacks::Unknown(Why::Epoch),
             },
         };
+        let topics: Vec<_> = topics.into_iter().map(|topic| (topic, 0)).collect();
         // Most of it before the connection enters: while it reads this, nothing else waits for it.
         self.catch_up(&topics, &mut lacks, Offset::MAX).await?;
         self.set_groups(joined.clone());
@@ -280,20 +331,26 @@ impl Session {
             .enter_with(hub.name(), &self.record(), &joined, true)
             .await?;
         self.settle_groups_of_user(&entered, &groups, of_user).await?;
+        if let Some(reader) = &self.reader {
+            reader.entered.cancel();
+        }
         self.finish(&topics, lacks, &entered.position).await
     }
 
     /// Writes the rest of what the client lacks, and lets what was pushed meanwhile follow.
-    async fn finish(&self, topics: &[Topic], mut lacks: Lacks, entered: &Position) -> Result<(), Failed> {
+    async fn finish(
+        &self,
+        topics: &[(Topic, Offset)],
+        mut lacks: Lacks,
+        entered: &Position,
+    ) -> Result<(), Failed> {
         let hub = &self.hub;
         let id = point(hub, &entered.epoch, entered.offset);
         self.catch_up(topics, &mut lacks, entered.offset).await?;
         match lacks {
             Lacks::Unknown(why) => self.give(self.reset_frame(why, Some(&id))).await?,
             Lacks::Newest(most) => {
-                let backplane = hub.shared().backplane();
-                let newest = backplane.newest(hub.name(), topics, entered.offset, most).await?;
-                self.give_all(newest, &entered.epoch).await?;
+                self.give_newest(topics, entered, most).await?;
             }
             Lacks::Nothing | Lacks::After(_) => {}
         }
@@ -304,14 +361,22 @@ impl Session {
     }
 
     /// Writes what the client lacks up to a place.
-    async fn catch_up(&self, topics: &[Topic], lacks: &mut Lacks, upto: Offset) -> Result<(), Failed> {
+    async fn catch_up(
+        &self,
+        topics: &[(Topic, Offset)],
+        lacks: &mut Lacks,
+        upto: Offset,
+    ) -> Result<(), Failed> {
         let hub = &self.hub;
+        let most_bytes = hub.options().limits.outbox_bytes / PAGE;
         while let Lacks::After(position) = lacks {
-            let page = hub
-                .shared()
-                .backplane()
-                .history(hub.name(), topics, position, upto, PAGE)
-                .await?;
+            let backplane = hub.shared().backplane();
+            let reading = backplane.history(hub.name(), topics, position, upto, most_bytes);
+            let page = tokio::select! {
+                biased;
+                () = self.closing.cancelled() => return Err(Failed::Asked),
+                page = reading => page?,
+            };
             match page {
                 Page::Exact {
                     messages,
@@ -328,6 +393,35 @@ impl Session {
                 Page::Trimmed => *lacks = Lacks::Unknown(Why::Trimmed),
                 Page::OtherEpoch(_) => *lacks = Lacks::Unknown(Why::Epoch),
             }
+        }
+        Ok(())
+    }
+
+    /// Writes the last messages of each topic up to where the connection entered.
+    async fn give_newest(
+        &self,
+        topics: &[(Topic, Offset)],
+        entered: &Position,
+        most: usize,
+    ) -> Result<(), Failed> {
+        let topics: Vec<_> = topics.iter().map(|(topic, _)| topic.clone()).collect();
+        let backplane = self.hub.shared().backplane();
+        let looking = backplane.newest(self.hub.name(), &topics, entered.offset, most);
+        let newest = tokio::select! {
+            biased;
+            () = self.closing.cancelled() => return Err(Failed::Asked),
+            newest = looking => newest?,
+        };
+        let Some(first) = newest.iter().map(|(_, before)| *before).min() else {
+            return Ok(());
+        };
+        let mut lacks = Lacks::After(Position {
+            epoch: entered.epoch.clone(),
+            offset: first,
+        });
+        self.catch_up(&newest, &mut lacks, entered.offset).await?;
+        if let Lacks::Unknown(why) = lacks {
+            self.give(self.reset_frame(why, None)).await?;
         }
         Ok(())
     }

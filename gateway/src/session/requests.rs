@@ -3,18 +3,64 @@
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use hubcast_backplane::{GroupName, Once, Published, Topic};
+use hubcast_backplane::{BackplaneError, GroupName, Noted, Once, Published, Topic};
 
+use super::stateful::{call_name, invocation_of};
 use super::{CloseReason, Session};
 use crate::error::Error;
 use crate::hub::Outgoing;
 use crate::protocol::webpubsub::{self, RefusedAs};
-use crate::protocol::{ClientProtocol, GroupSend, MESSAGE, Request, RequestWish};
+use crate::protocol::{ClientProtocol, GroupSend, HubMessage, MESSAGE, Request, RequestWish};
 
 /// Why a request was not done, for the client.
 type Refusal = (RefusedAs, String);
 
+fn ack_id_of(call: &str) -> Option<u64> {
+    webpubsub::event_ack_id(invocation_of(call)?)
+}
+
 impl Session {
+    /// The name of a call that a client whose messages have no numbers may ask for again: one with an `ackId`.
+    pub(super) fn request_name(&self, message: &HubMessage) -> Option<String> {
+        let HubMessage::Invocation(invocation) = message else {
+            return None;
+        };
+        let id = invocation.invocation_id.as_deref()?;
+        let protocol = self.connection.protocol()?;
+        let repeats = self.is_stateful() && protocol == ClientProtocol::ReliableWebPubSub;
+        (repeats && webpubsub::event_ack_id(id).is_some()).then(|| call_name(0, Some(id)))
+    }
+
+    /// Notes such a call in the backplane, unless it was noted before.
+    pub(super) async fn note_once(&self, call: &str) -> Result<Noted, BackplaneError> {
+        let (Some(version), Some(ack_id)) = (self.version(), ack_id_of(call)) else {
+            return Ok(Noted::Now);
+        };
+        let backplane = self.hub.shared().backplane();
+        backplane
+            .note_once(
+                self.hub.name(),
+                self.id(),
+                version,
+                call,
+                &self.request_key(ack_id),
+            )
+            .await
+    }
+
+    /// The name under which the backplane knows what the client asks for with an `ackId`.
+    fn request_key(&self, ack_id: u64) -> String {
+        format!("ack:{}:{ack_id}", self.id())
+    }
+
+    /// Tells the client that such a call has ended before.
+    pub(super) fn tell_duplicate(&self, call: &str) {
+        if let Some(ack_id) = ack_id_of(call) {
+            let text = webpubsub::duplicate(ack_id);
+            self.push_frame(webpubsub::ack(ack_id, Err((RefusedAs::Duplicate, &text))));
+        }
+    }
+
     /// Does what a client asks for, and tells it what became of that if it wants to know.
     pub(super) async fn carry_out(&self, request: Request) {
         let outcome = match request.wish {
@@ -29,6 +75,7 @@ impl Session {
             self.close(CloseReason::LogLost("a message could not be passed on"));
         }
         if let Some(ack_id) = request.ack_id {
+            self.follow().await;
             let outcome = outcome.as_ref().map(drop);
             let refused = outcome.map_err(|(name, text)| (*name, text.as_str()));
             self.push_frame(webpubsub::ack(ack_id, refused));
@@ -53,9 +100,14 @@ impl Session {
         {
             return Err(lacking("send", &send.group));
         }
+        if send.data.json.is_null() {
+            // The official .NET client drops its socket at each message without data.
+            let text = "A message needs data that is not null.".to_owned();
+            return Err((RefusedAs::BadRequest, text));
+        }
         let topic = Topic::Group(parse(&send.group)?);
         let once = ack_id.map(|ack_id| Once {
-            key: format!("ack:{}:{ack_id}", self.id()),
+            key: self.request_key(ack_id),
             content: content_of(&send),
         });
         let message = Outgoing {
@@ -66,15 +118,18 @@ impl Session {
             from_user: self.connection.user().map(ToString::to_string),
             data_type: send.data.kind,
         };
+        let caller = Some(self.connection.as_ref());
         let Some((once, ack_id)) = once.zip(ack_id) else {
-            let published = self.hub.publish_message(&[topic], message).await;
+            let published = self.hub.publish_message(caller, &[topic], message).await;
             return published.map_err(|error| self.refusal(&error));
         };
-        match self.hub.publish_once(&topic, message, &once).await {
-            Ok(Published::Now) => Ok(()),
-            Ok(Published::Before | Published::Differs) => {
-                let text = format!("Message with ack-id: {ack_id} has been processed");
-                Err((RefusedAs::Duplicate, text))
+        match self.hub.publish_once(caller, &topic, message, &once).await {
+            Ok(Published::Now(_)) => Ok(()),
+            Ok(published @ (Published::Before | Published::Differs)) => {
+                if published == Published::Before {
+                    self.follow_all().await; // it was sent on whatever node, at a place that is not known here
+                }
+                Err((RefusedAs::Duplicate, webpubsub::duplicate(ack_id)))
             }
             Err(error) => Err(self.refusal(&error)),
         }
@@ -82,7 +137,9 @@ impl Session {
 
     fn refusal(&self, error: &Error) -> Refusal {
         match error {
-            Error::TooManyGroups { .. } | Error::Name(_) => (RefusedAs::BadRequest, error.to_string()),
+            Error::TooManyGroups { .. } | Error::Name(_) | Error::Transcode { .. } => {
+                (RefusedAs::BadRequest, error.to_string())
+            }
             error => {
                 tracing::warn!(connection_id = %self.id(), %error, "a client's request failed");
                 let text = error.client_text();

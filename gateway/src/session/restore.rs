@@ -1,24 +1,22 @@
 //! Goes on with a stateful session of another node: takes the connection over and replays from the log what its client
 //! may lack, with the same numbers.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use hubcast_backplane::{
-    BackplaneError, ConnectionId, ConnectionRecord, Listing, LogRead, Message, NodeId, State, TakeOver,
-    Taken, UserId,
+    BackplaneError, ConnectionId, ConnectionRecord, Listing, NodeId, State, TakeOver, Taken, UserId,
 };
 use prost::Message as _;
 use tokio::time::sleep;
 
+use super::replaying::Replaying;
 use super::run::Past;
 use super::stateful::{Stateful, invocation_of};
 use super::{CloseReason, Session};
 use crate::auth::Identity;
 use crate::cluster::{self, HandedOver};
-use crate::fanout::{Carriage, Except, Frames, cut_at_close};
 use crate::hub::{Connection, Disconnected, HubRuntime, RequestInfo, Transport};
 use crate::protocol::ClientProtocol;
 use crate::telemetry::labels::{ResumeKind, ResumeOutcome};
@@ -303,18 +301,12 @@ impl Restoring {
         if lost.iter().any(|(call, _)| invocation_of(call).is_none()) {
             return Ok(false); // nobody waits for its completion, so nobody could be told that it failed
         }
-        let (after, upto) = (&taken.checkpoint.position, taken.position.offset);
-        let replayed = backplane
-            .replay(hub.name(), &taken.record, &taken.groups, after, upto)
-            .await?;
-        let LogRead::Exact(mut messages) = replayed else {
+        let mut replaying = Replaying::of(session, taken);
+        let Some((kept, ends)) = replaying.next_page().await? else {
             return Ok(false);
         };
-        let closed = cut_at_close(&mut messages, session);
-        let kept = self.encode(&messages);
-        hub.shared().metrics().replayed.inc_by(kept.len() as u64);
         session.set_groups(taken.groups.clone());
-        if !session.go_on(taken.checkpoint.sequence, kept) {
+        if !session.go_on(taken.checkpoint.sequence, kept, !ends) {
             return Ok(false);
         }
         // Not before the outbox has its numbers: from here on there are checkpoints.
@@ -330,25 +322,12 @@ impl Restoring {
         if !elsewhere.is_empty() {
             hub.shared().tasks().spawn(watch(Arc::clone(session), elsewhere));
         }
-        if let Some(reason) = closed {
-            session.close(reason);
+        if ends {
+            replaying.end();
+        } else {
+            hub.shared().tasks().spawn(replaying.run());
         }
         Ok(true)
-    }
-
-    /// What the client was sent, or was to be sent, in its protocol.
-    fn encode(&self, messages: &[Message]) -> VecDeque<(Bytes, u64)> {
-        let Some(protocol) = self.session.connection.protocol() else {
-            return VecDeque::new();
-        };
-        let metrics = self.session.hub.shared().metrics();
-        let frame = |message: &Message| {
-            let receives = !Except::new(&message.envelope.except).holds(&self.session);
-            let frames = Frames::new(message, metrics);
-            let frame = receives.then(|| frames.get(protocol, Carriage::Plain))??;
-            Some((frame, message.offset))
-        };
-        messages.iter().filter_map(frame).collect()
     }
 }
 

@@ -4,8 +4,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::ws::close_code;
 use bytes::Bytes;
-use hubcast_backplane::{BackplaneError, NodeId, Status};
+use hubcast_backplane::{BackplaneError, NodeId, Noted, Status};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
@@ -15,7 +16,7 @@ use super::invocations::Invocations;
 use super::reader::MOVE;
 use super::sequence::Counted;
 use super::stateful::{Answering, call_name};
-use super::{CloseReason, Session, handshake};
+use super::{BadFrame, CloseReason, Session, handshake};
 use crate::limits::Held;
 use crate::protocol::{
     ClientDecoder, ClientMessage, ClientProtocol, DecodeError, HubMessage, Outcome, webpubsub,
@@ -51,6 +52,8 @@ pub(crate) enum Received {
     Resumed,
     /// The client ended the connection properly.
     Closed,
+    /// What came is no frame of a WebSocket.
+    Bad(BadFrame),
     /// The connection broke.
     Lost(&'static str),
 }
@@ -222,6 +225,22 @@ impl<'a> Conversation<'a> {
         Ok(call)
     }
 
+    /// Notes a call that the client asks for again where it heard no answer. Returns its name; nothing where it was called before,
+    /// and its client is told, or will be. Never cancelled, as [`note`](Self::note).
+    async fn note_once(&mut self, name: String) -> Result<Option<String>, CloseReason> {
+        match self.session.note_once(&name).await {
+            Ok(Noted::Now) => Ok(Some(name)),
+            Ok(Noted::Before { running }) => {
+                if !running {
+                    self.session.tell_duplicate(&name);
+                }
+                Ok(None)
+            }
+            Ok(Noted::NotOwner) => Err(CloseReason::Moved),
+            Err(error) => Err(self.not_noted(&error, Some(name))),
+        }
+    }
+
     /// A message whose record is not known to stand counts as not received.
     fn not_noted(&mut self, error: &BackplaneError, call: Option<String>) -> CloseReason {
         tracing::warn!(connection_id = %self.session.id(), %error, "a message could not be noted");
@@ -304,6 +323,7 @@ impl<'a> Conversation<'a> {
                     }
                     Received::Resumed => self.resumed(),
                     Received::Closed => return Err(CloseReason::ByClient),
+                    Received::Bad(frame) => return Err(CloseReason::BadFrame(frame)),
                     Received::Lost(what) => return Err(CloseReason::TransportLost(what)),
                 }
                 None
@@ -352,6 +372,7 @@ impl<'a> Conversation<'a> {
         if reading && self.tail.is_late() {
             return Err(CloseReason::Protocol {
                 detail: UNFINISHED.to_owned(),
+                code: close_code::POLICY,
             });
         }
         if self.ping_due <= now {
@@ -477,6 +498,12 @@ impl<'a> Conversation<'a> {
             }
         };
         let mut call = None;
+        if let Some(name) = self.session.request_name(&message) {
+            match self.note_once(name).await? {
+                None => return Ok(()),
+                noted => call = noted,
+            }
+        }
         if self.session.is_stateful() && self.protocol.numbers_messages() && message.is_counted() {
             if self.awaits_sequence || !self.counted.take() {
                 return Ok(()); // it came before the socket was lost, or comes again
@@ -534,6 +561,7 @@ impl<'a> Conversation<'a> {
                     .continue_at(sequence_id)
                     .map_err(|error| CloseReason::Protocol {
                         detail: format!("InvalidOperationException: {error}"),
+                        code: close_code::PROTOCOL,
                     })?;
             }
             HubMessage::Sequence { .. } => {} // counts only in stateful sessions

@@ -152,10 +152,11 @@ impl Session {
     }
 
     /// Goes on where another session of the connection ended: `kept` is what the client may lack, with places in the
-    /// log, the first of them with the number after `sequence`. `false` when it is too much.
-    pub(super) fn go_on(&self, sequence: u64, kept: VecDeque<(Bytes, u64)>) -> bool {
+    /// log, the first of them with the number after `sequence`. Where it is not all, `more` follows. `false` where the session
+    /// has ended.
+    pub(super) fn go_on(&self, sequence: u64, kept: VecDeque<(Bytes, u64)>, more: bool) -> bool {
         self.outbox
-            .go_on(sequence.saturating_add(1), kept, |sequence_id| {
+            .go_on(sequence.saturating_add(1), kept, more, |sequence_id| {
                 self.encode(&HubMessage::Sequence { sequence_id })
             })
     }
@@ -289,8 +290,11 @@ impl Session {
     }
 
     /// Takes a newer token of the same user, also for the nodes that the connection may move to. `false` when it has just
-    /// moved.
+    /// moved. One that ends before the present one changes nothing.
     pub(crate) async fn renew(&self, identity: Identity) -> Result<bool, BackplaneError> {
+        if self.connection.is_stale(&identity) {
+            return Ok(true);
+        }
         self.connection.renew(identity);
         let (Some(stateful), Some(protocol)) = (self.stateful.get(), self.connection.protocol()) else {
             return Ok(true);
@@ -306,7 +310,10 @@ impl Session {
     pub(super) async fn complete(&self, answering: Answering, outcome: Outcome) {
         let outcome = self.result_as_message(&answering, outcome).await;
         match (answering.invocation_id, answering.call) {
-            (Some(invocation_id), None) => self.push(&completion(invocation_id, outcome)),
+            (Some(invocation_id), None) => {
+                self.follow().await;
+                self.push(&completion(invocation_id, outcome));
+            }
             (None, None) => {}
             (invocation_id, Some(call)) => {
                 let host = self.hub.shared().backplane().node();
@@ -331,7 +338,7 @@ impl Session {
         let topics = [Topic::Connection(self.id().clone())];
         let published = self
             .hub
-            .publish(&topics, MESSAGE, vec![result.clone()], Vec::new());
+            .publish(None, &topics, MESSAGE, vec![result.clone()], Vec::new());
         match published.await {
             Ok(()) => Outcome::Void,
             Err(error) => Outcome::Error(error.client_text().unwrap_or_else(|| INTERRUPTED.to_owned())),
@@ -369,10 +376,10 @@ impl Session {
             let (hub, id) = (self.hub.name(), self.id());
             let answered = match &envelope {
                 Some(envelope) => backplane.answer(hub, id, call, envelope, true).await,
-                None => backplane.settle(hub, id, call).await,
+                None => backplane.settle(hub, id, call).await.map(|_| None),
             };
             match answered {
-                Ok(_) => return,
+                Ok(place) => return self.connection.note_sent(place.unwrap_or_default()),
                 Err(error) if error.is_transient() => {
                     tracing::debug!(connection_id = %self.id(), %error, "a completion has to wait");
                 }
@@ -391,6 +398,7 @@ impl Session {
     /// Sends an item of a stream to the client, not before it has read what is before it.
     pub(super) async fn send_item(&self, answering: &Answering, item: &HubMessage) -> Sent {
         let Some(call) = &answering.call else {
+            self.follow().await;
             return Sent::from(self.push_waiting(item).await);
         };
         self.outbox.at_most(self.high_water()).await;
@@ -409,7 +417,10 @@ impl Session {
             .answer(self.hub.name(), self.id(), call, &envelope, false)
             .await
         {
-            Ok(sent) => Sent::from(sent),
+            Ok(place) => {
+                self.connection.note_sent(place.unwrap_or_default());
+                Sent::from(place.is_some())
+            }
             Err(error) => {
                 tracing::warn!(connection_id = %self.id(), %error, "an item of a stream could not be written");
                 Sent::Unsure
@@ -452,25 +463,27 @@ impl Session {
         self.outbox.at_most(self.high_water()).await;
     }
 
-    /// Sends the client a numbered message that answers nothing.
-    pub(super) async fn send(&self, message: &HubMessage) {
-        if !self.is_stateful() {
-            return self.push(message);
-        }
+    /// Sends the client a message that answers nothing, in its place among the others that it receives. `false` where it
+    /// could not be sent.
+    pub(super) async fn send(&self, message: &HubMessage) -> bool {
         let Some(envelope) = self.envelope(message) else {
-            return;
+            return false;
         };
         let topics = [Topic::Connection(self.id().clone())];
         let backplane = self.hub.shared().backplane();
-        if let Err(error) = backplane.publish(self.hub.name(), &topics, &envelope).await {
-            tracing::warn!(connection_id = %self.id(), %error, "a message could not be written");
+        match backplane.publish(self.hub.name(), &topics, &envelope).await {
+            Ok(receipts) => receipts.iter().any(Option::is_some),
+            Err(error) => {
+                tracing::warn!(connection_id = %self.id(), %error, "a message could not be written");
+                false
+            }
         }
     }
 
     /// A message to this client alone, on its way through the log.
     fn envelope(&self, message: &HubMessage) -> Option<wire::Envelope> {
         Some(wire::Envelope {
-            frame: self.encode(message)?,
+            frame: self.encode_bare(message)?,
             ..wire::Envelope::default()
         })
     }

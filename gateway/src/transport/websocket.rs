@@ -8,18 +8,22 @@ use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::{sleep_until, timeout};
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
 use super::link::{Detached, HttpLink};
 use super::upgrade::WebSocket;
 use crate::hub::Transport;
 use crate::protocol::{ClientProtocol, TransferFormat};
 use crate::queue::Taken;
-use crate::session::{CloseReason, Inbound, Received, Session, run};
+use crate::session::{BadFrame, CloseReason, Inbound, Received, Session, run};
 
 /// Most bytes that are taken from the outbox between two flushes.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
+
+const STALLED: &str = "a write stalled";
+const BROKE: Received = Received::Lost("the socket broke");
 
 /// A session that waits for its socket. If the upgrade never comes about, the connection is given up.
 pub(crate) struct Reservation {
@@ -74,14 +78,13 @@ pub(crate) async fn serve(mut reservation: Reservation, early: Detached, socket:
         sink,
     };
     let writing = async {
-        writer
-            .run()
-            .await
-            .inspect_err(|what| session.transport_ended(what))?;
-        writer.say_goodbye().await
+        // Also where nothing can be written because the client said goodbye: it is owed an answer.
+        let written = writer.run().await;
+        let written = written.inspect_err(|what| session.transport_ended(what));
+        written != Err(STALLED) && writer.say_goodbye().await
     };
     let (ended, ()) = tokio::join!(writing, run(&session, &mut inbound, !reservation.claimed));
-    if ended.is_ok() {
+    if ended {
         // What was written last would be lost in a reset if this side closed the socket first.
         let patience = session.hub().options().timeouts.close;
         let _ = timeout(patience, async {
@@ -130,14 +133,21 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, socket: WebSocket) {
     match end {
         SocketEnd::Superseded => {}
         // A Close frame is a goodbye, and without one the client comes back, if the handshake allowed for it.
-        SocketEnd::Closed => session.close(CloseReason::ByClient),
+        SocketEnd::Closed => {
+            session.close(CloseReason::ByClient);
+            writer.say_goodbye().await;
+        }
+        SocketEnd::Bad(frame) => {
+            session.close(CloseReason::BadFrame(frame));
+            writer.say_goodbye().await;
+        }
         SocketEnd::Broken(_) if session.is_stateful() => session.wait_for_client(),
         SocketEnd::Broken(what) => session.transport_ended(what),
         // Without a Close frame the client comes back by itself.
         SocketEnd::SessionOver if session.has_moved() => {}
         SocketEnd::SessionOver => {
             let patience = session.hub().options().timeouts.close;
-            if writer.say_goodbye().await.is_ok() {
+            if writer.say_goodbye().await {
                 let _ = timeout(patience, async { while let Some(Ok(_)) = stream.next().await {} }).await;
             }
         }
@@ -148,6 +158,7 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, socket: WebSocket) {
 enum SocketEnd {
     Superseded,
     Closed,
+    Bad(BadFrame),
     Broken(&'static str),
     SessionOver,
 }
@@ -179,7 +190,10 @@ async fn read_into(
             }
             Some(Ok(Message::Frame(_))) => continue, // only ever sent
             Some(Ok(Message::Close(_))) => return SocketEnd::Closed,
-            Some(Err(_)) | None => return SocketEnd::Broken("the socket broke"),
+            Some(Err(error)) => {
+                return bad_frame(&error).map_or(SocketEnd::Broken("the socket broke"), SocketEnd::Bad);
+            }
+            None => return SocketEnd::Broken("the socket broke"),
         };
         if !link.receive(bytes).await {
             return std::future::pending().await; // the session is over; what it said last is still being written
@@ -215,7 +229,8 @@ impl Inbound for SocketInbound {
                 }
                 Some(Ok(Message::Frame(_))) => {} // only ever sent
                 Some(Ok(Message::Close(_))) => return Received::Closed,
-                Some(Err(_)) | None => return Received::Lost("the socket broke"),
+                Some(Err(error)) => return bad_frame(&error).map_or(BROKE, Received::Bad),
+                None => return BROKE,
             }
         }
     }
@@ -239,31 +254,24 @@ impl Writer<'_> {
         Ok(())
     }
 
-    async fn say_goodbye(&mut self) -> Result<(), &'static str> {
-        let failed = matches!(
-            self.session.reason(),
-            Some(
-                CloseReason::ConnectFailed { .. }
-                    | CloseReason::Protocol { .. }
-                    | CloseReason::TooLarge { .. }
-            )
-        );
-        let reliable = self.session.connection().protocol() == Some(ClientProtocol::ReliableWebPubSub);
-        let code = match self.session.reason() {
-            // Any other code makes its client try to go on.
-            reason if reliable && reason != Some(&CloseReason::ByClient) => close_code::POLICY,
-            _ if failed => close_code::ERROR,
-            _ => close_code::NORMAL,
-        };
+    /// Says that this side ends the socket, or answers the client that said so first. `false` where it could not be written.
+    async fn say_goodbye(&mut self) -> bool {
+        let protocol = self.session.connection().protocol();
+        let reason = self.session.reason();
+        let (code, words) = reason.map_or((close_code::NORMAL, ""), |reason| reason.close_frame(protocol));
         let frame = Message::Close(Some(CloseFrame {
             code: code.into(),
-            reason: Utf8Bytes::from_static(""),
+            reason: words.into(),
         }));
         let patience = self.session.hub().options().timeouts.close;
-        match timeout(patience, self.sink.send(frame)).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err("the socket broke"),
-        }
+        let saying = async {
+            match self.sink.send(frame).await {
+                Ok(()) => Ok(()),
+                // Refused, where the client's Close came first: the library has the answer to that ready.
+                Err(_) => self.sink.flush().await,
+            }
+        };
+        matches!(timeout(patience, saying).await, Ok(Ok(())))
     }
 
     async fn write(&mut self, frames: &mut Vec<Bytes>) -> Result<(), &'static str> {
@@ -281,8 +289,24 @@ impl Writer<'_> {
             }
             self.sink.flush().await.map_err(|_| "the socket broke")
         };
-        timeout(patience, sending).await.unwrap_or(Err("a write stalled"))
+        timeout(patience, sending).await.unwrap_or(Err(STALLED))
     }
+}
+
+/// What is wrong with what came in, if it is the client's fault; else the socket broke.
+fn bad_frame(error: &tungstenite::Error) -> Option<BadFrame> {
+    let (code, what) = match error {
+        tungstenite::Error::Utf8(_) => (close_code::INVALID, "A text is not UTF-8."),
+        tungstenite::Error::Capacity(_) => (close_code::SIZE, "A frame is too large."),
+        tungstenite::Error::Protocol(
+            ProtocolError::ResetWithoutClosingHandshake
+            | ProtocolError::SendAfterClosing
+            | ProtocolError::ReceivedAfterClosing,
+        ) => return None,
+        tungstenite::Error::Protocol(_) => (close_code::PROTOCOL, "A frame breaks the WebSocket protocol."),
+        _ => return None,
+    };
+    Some(BadFrame { code, what })
 }
 
 fn message(frame: Bytes, text: bool) -> Result<Message, &'static str> {

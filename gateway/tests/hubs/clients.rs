@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::stream::{self, TryStreamExt};
+use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 use hubcast::protocol::{Binary, HubProtocol};
 use hubcast::{Context, Hub, HubError, HubTester, Upload};
 use serde_json::json;
@@ -193,4 +193,66 @@ async fn clients_speak_either_protocol() {
     let bytes = Binary((0..=255).collect());
     assert_eq!(client.invoke::<Binary>("Echo", (&bytes,)).await, Ok(bytes));
     assert_eq!(client.upload::<i64, i64>("Sum", (1,), [2, 3]).await, Ok(6));
+}
+
+/// Before each item it sends to its caller, with whatever handle.
+async fn countdown(context: Context, from: u32) -> impl Stream<Item = Result<u32, HubError>> {
+    stream::iter((0..from).rev()).then(move |number| {
+        let context = context.clone();
+        async move {
+            let hub = context.hub();
+            let sending = tokio::spawn(async move { hub.clients().all().send("Before", (number,)).await });
+            context.clients().caller().send("Before", (number,)).await?;
+            sending
+                .await
+                .map_err(|error| HubError::new(error.to_string()))??;
+            Ok(number)
+        }
+    })
+}
+
+#[tokio::test]
+async fn items_of_a_stream_come_after_what_was_sent_before_them() {
+    let tester = HubTester::new(Hub::new("h").stream("Countdown", countdown))
+        .await
+        .unwrap();
+    let mut client = tester.connect().await;
+    let call = client.begin_stream("Countdown", (100,), &[]).await.unwrap();
+    let mut received = 0;
+    while let Some(number) = client.item::<usize>(&call).await.unwrap() {
+        received += client.received().len();
+        assert!(
+            received >= 2 * (100 - number),
+            "item {number} came after {received} messages"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_sent_before_a_connection_is_closed_arrives() {
+    let kick = async |context: Context, whom: String| -> Result<bool, HubError> {
+        context.clients().client(&whom).send("Kicked", ()).await?;
+        Ok(context.hub().of_connection(&whom).close(Some("out")).await?)
+    };
+    let refuse = async |context: Context| -> Result<(), HubError> {
+        context.clients().caller().send("Sorry", ()).await?;
+        Err(HubError::new("full"))
+    };
+    let tester = HubTester::new(Hub::new("h").method("Kick", kick)).await.unwrap();
+    for _ in 0..20 {
+        let (mut ann, mut bob) = (tester.connect().await, tester.connect().await);
+        assert_eq!(ann.invoke::<bool>("Kick", (bob.id(),)).await, Ok(true));
+        bob.closed().await;
+        assert_eq!(bob.received().len(), 1, "it is told before it is closed");
+        let id = ann.id().to_owned();
+        let _ends = ann.invoke::<bool>("Kick", (id,)).await;
+        ann.closed().await;
+        assert_eq!(ann.received().len(), 1, "so is who kicks itself");
+    }
+    let tester = HubTester::new(Hub::new("full").on_connected(refuse))
+        .await
+        .unwrap();
+    let mut refused = tester.connect().await;
+    refused.closed().await;
+    assert_eq!(refused.received().len(), 1);
 }

@@ -159,7 +159,7 @@ async fn a_connection_is_refreshed_by_its_user_alone() {
         (answer.status(), answer.text().to_owned())
     };
     for _ in 0..door.nodes() {
-        let rejected = (403, "{\"error\":\"refresh_rejected\"}".to_owned());
+        let rejected = (403, "{\"error\":\"user_changed\"}".to_owned());
         assert_eq!(outcome(refresh(client.token()), Some(&mallory)).await, rejected);
         let unknown = (404, "{\"error\":\"connection_not_found\"}".to_owned());
         let public_id = client.id();
@@ -182,6 +182,13 @@ async fn a_connection_is_refreshed_by_its_user_alone() {
         assert_eq!(outcome(get, Some(&alice)).await.0, 405);
         let foreign = refresh(client.token()).header("Origin", "https://evil.example");
         assert_eq!(outcome(foreign, Some(&alice)).await.0, 403);
+        let by_header =
+            Request::post("/hubs/demo/refresh", "").header("X-SignalR-Connection-Token", client.token());
+        assert_eq!(outcome(by_header, Some(&alice)).await.0, 200);
+        let same = door.with_bearer(&alice).negotiate_with("").await.json()["connectionId"].clone();
+        let unsupported = (400, "{\"error\":\"unsupported_negotiate_version\"}".to_owned());
+        let same = refresh(same.as_str().expect("an id"));
+        assert_eq!(outcome(same, Some(&alice)).await, unsupported);
         let (status, body) = outcome(refresh(client.token()), Some(&alice)).await;
         let lifetime = serde_json::from_str::<Value>(&body).expect("JSON")["tokenLifetimeSeconds"].as_u64();
         assert!(

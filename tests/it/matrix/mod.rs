@@ -3,6 +3,7 @@
 
 mod calls;
 mod ends;
+mod order;
 mod reconnects;
 mod sends;
 
@@ -80,6 +81,16 @@ macro_rules! combination {
             #[tokio::test]
             async fn clients_that_stop_or_vanish_are_forgotten() {
                 ends::clients_that_stop_or_vanish_are_forgotten(party().await).await;
+            }
+
+            #[tokio::test]
+            async fn what_a_call_sends_comes_before_its_result() {
+                order::what_a_call_sends_comes_before_its_result(&party().await).await;
+            }
+
+            #[tokio::test]
+            async fn what_was_sent_before_an_abort_arrives() {
+                order::what_was_sent_before_an_abort_arrives(&party().await).await;
             }
 
             $($more)*

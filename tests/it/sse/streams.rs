@@ -9,6 +9,7 @@ use hubcast_tests::http::Request;
 use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::jwt::token_for;
 use hubcast_tests::messagepack;
+use hubcast_tests::webpubsub::{PLAIN, WebPubSub};
 use serde_json::json;
 
 use super::{open, resume, send, send_all, sender, texts, three_nodes};
@@ -20,7 +21,10 @@ async fn messages_of_other_nodes_arrive_as_named_events_with_ids() {
     let (head, source) = EventSource::start(cluster.nodes[0].address(), &request).await;
     assert_eq!(head.status, 200);
     assert_eq!(head.header("content-type"), Some("text/event-stream"));
-    assert_eq!(head.list("cache-control"), ["no-cache", "no-store"]);
+    assert_eq!(
+        head.list("cache-control"),
+        ["no-cache", "no-store", "no-transform"]
+    );
     assert_eq!(head.header("x-accel-buffering"), Some("no"));
     assert_eq!(head.header("content-encoding"), Some("identity"));
     let mut source = source.begun().await;
@@ -195,4 +199,33 @@ async fn only_get_opens_a_stream_and_only_of_hubs_that_there_are() {
     let _source = open(&cluster, 0, "").await;
     let who = asking.result("WhoAmI", json!([])).await;
     assert!(who["connectionId"].is_string());
+}
+
+#[tokio::test]
+async fn who_was_told_that_it_is_connected_misses_nothing_from_then_on() {
+    for plan in [Plan::one_node(), Plan::nodes(2)] {
+        let cluster = plan.start().await;
+        let mut other = sender(&cluster, cluster.nodes.len() - 1).await;
+        for round in 0..12 {
+            let group = format!("g{round}");
+            let query = format!("group={group}");
+            let (head, mut source) =
+                EventSource::start(cluster.nodes[0].address(), &events(&query, "")).await;
+            send_all(&mut other, &group, 0..10).await;
+            assert_eq!(head.status, 200);
+            assert_eq!(source.texts(10).await, texts(0..10), "round {round}");
+            let target = format!("/client/hubs/demo?{query}");
+            let socket = WebPubSub::open(cluster.nodes[0].address(), &target, PLAIN).await;
+            send_all(&mut other, &group, 10..20).await;
+            let mut socket = socket.expect("it opens");
+            let mut seen = Vec::new();
+            while seen.len() < 10 {
+                let message = socket.next().await.expect("it goes on");
+                if message["type"] == "message" {
+                    seen.push(message["arguments"][1].clone());
+                }
+            }
+            assert_eq!(seen, texts(10..20), "round {round}");
+        }
+    }
 }

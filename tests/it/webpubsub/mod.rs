@@ -1,6 +1,7 @@
 //! Plain WebSockets and Web PubSub clients: what they can do, and how they come back.
 
 mod bad;
+mod frames;
 mod official;
 mod opening;
 mod order;

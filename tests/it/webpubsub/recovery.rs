@@ -211,6 +211,59 @@ async fn what_was_sent_before_is_not_sent_again() {
     assert_eq!(client.fresh_data(2).await, ["once", "end"]);
 }
 
+/// It lacks many times what its outbox may hold, and gets it page by page while more is sent.
+#[tokio::test]
+async fn a_client_that_lacks_much_gets_all_of_it() {
+    let cluster = Plan::nodes(3).set("limits.outbox_bytes", 50_000).start().await;
+    let (mut client, mut sender) = two_clients(&cluster).await;
+    send_all(&mut sender, "g", 0..1).await;
+    assert_eq!(client.fresh_data(1).await, texts(0..1));
+    client.acknowledge(client.last).await;
+    client.lose();
+    let large = |number: usize| format!("{number} {}", "x".repeat(5_000));
+    for number in 0..200 {
+        sender.send("g", &large(number)).await;
+    }
+    client.come_back(at(&cluster, 1)).await;
+    sender.send("g", &large(200)).await;
+    let mut seen = client.fresh_data(120).await;
+    client.acknowledge(client.last).await;
+    client.come_back(at(&cluster, 0)).await;
+    seen.extend(client.fresh_data(81).await);
+    let expected: Vec<_> = (0..=200).map(|number| Value::from(large(number))).collect();
+    assert!(seen == expected, "each of them, once and in order");
+}
+
+/// Of an event whose ack was lost, as far as the client knows.
+#[tokio::test]
+async fn an_event_is_not_called_again() {
+    let mut cluster = Plan::nodes(3).start().await;
+    let mut client = demo(&cluster, 0, RELIABLE).await;
+    let event = json!({ "type": "event", "event": "Echo", "data": "once" });
+    let id = client.ask(event.clone()).await;
+    for node in [0, 1, 2] {
+        if node == 2 {
+            cluster.nodes[1].kill();
+        }
+        client.come_back(at(&cluster, node)).await;
+        let mut again = event.clone();
+        again["ackId"] = json!(id);
+        client.say(&again).await;
+        let mut ack = client.ack(id).await;
+        if ack["success"] == json!(true) {
+            ack = client.ack(id).await; // the first answer came again, with what is replayed
+        }
+        assert_eq!(
+            (&ack["success"], &ack["error"]["name"]),
+            (&json!(false), &json!("Duplicate")),
+            "{node}"
+        );
+    }
+    let other = json!({ "type": "event", "event": "Echo", "data": "end" });
+    client.done(other).await;
+    assert_eq!(client.fresh_data(2).await, ["once", "end"]);
+}
+
 #[tokio::test]
 async fn a_result_that_was_not_received_comes_again() {
     let mut cluster = Plan::nodes(3).start().await;

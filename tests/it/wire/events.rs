@@ -31,7 +31,10 @@ async fn the_stream_begins_with_the_bytes_that_every_client_understands(cluster:
     let (head, mut connection) = door.events(&token).await;
     assert_eq!(head.status, 200);
     assert_eq!(head.header("content-type"), Some("text/event-stream"));
-    assert_eq!(head.list("cache-control"), ["no-cache", "no-store"]);
+    assert_eq!(
+        head.list("cache-control"),
+        ["no-cache", "no-store", "no-transform"]
+    );
     assert_eq!(head.header("pragma"), Some("no-cache"));
     assert_eq!(head.header("content-encoding"), Some("identity"));
     assert_eq!(head.header("content-length"), None);

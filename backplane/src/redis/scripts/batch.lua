@@ -1,10 +1,12 @@
 -- Carries out changes of a hub, in order. Each is a function of `operations`, which stands before this text: a script file with
 -- its own KEYS and ARGV.
 -- KEYS: 1 log, 2 what is kept of the node's last batch, 3… the keys of each operation in turn
--- ARGV: 1 node, 2 number of the batch, 3 bytes that are kept of a topic, 4 of the hub; for each operation: name, deadline
---       in the server's time (milliseconds), number of keys, number of arguments, arguments
+-- ARGV: 1 node, 2 number of the batch, 3 bytes that are kept of a topic, 4 of the hub, 5 the log's epoch as the node knows it,
+--       or nothing; for each operation: name, deadline in the server's time (milliseconds), number of keys, number of
+--       arguments, arguments
 -- Returns the server's time, the log's epoch, for how long it has lasted (milliseconds), then for each operation its outcome
--- and its answer or the text of its error.
+-- and its answer or the text of its error. Where the epoch is another one, nothing is carried out and there are no outcomes:
+-- the node may have to tell of a loss first.
 -- The number and the answers of each node's last batch are kept. So a batch whose answer was lost can be sent again:
 -- it is carried out once. One that arrives late, after a newer one or past its deadlines, is not carried out at all.
 local DONE, FAILED, EXPIRED, FULL = 0, 1, 2, 3
@@ -27,6 +29,8 @@ if last == number then
   return {now, log.epoch, now - log.began, unpack(cmsgpack.unpack(answers))}
 elseif last > number then
   return redis.error_reply('OLDBATCH a newer batch of this node was carried out')
+elseif ARGV[5] ~= '' and ARGV[5] ~= log.epoch then
+  return {now, log.epoch, now - log.began}
 end
 
 -- The first write of a script decides whether it may write when memory is short: only one that frees memory may.
@@ -51,7 +55,7 @@ local function carry_out(name, deadline, keys, arguments)
 end
 
 local outcomes = {}
-local key, argument = 3, 5
+local key, argument = 3, 6
 while argument <= #ARGV do
   local name, deadline = ARGV[argument], tonumber(ARGV[argument + 1])
   local last_key = key + ARGV[argument + 2] - 1

@@ -22,13 +22,17 @@ local function evictions()
 end
 
 -- Begins another epoch of a log: offsets up to `start` belong to older ones, which may have given out more than the server
--- remembers.
+-- remembers. So versions of connections go on from the time in microseconds: they are higher than all of older epochs.
 local function begin_epoch(log, start)
   local now = redis.call('TIME')
-  local epoch = RUN_ID .. MARK .. '-' .. now[1] .. string.format('%06d', now[2])
+  local micros = now[1] .. string.format('%06d', now[2])
+  local epoch = RUN_ID .. MARK .. '-' .. micros
   local at = now[1] * 1000 + math.floor(now[2] / 1000)
   redis.call('HDEL', log, 'none') -- a script that has freed some memory may write where it is short
-  redis.call('HSET', log, 'run', RUN, 'epoch', epoch, 'start', start or 0, 'began', at, 'evicted', evictions())
+  redis.call('HSET', log, 'run', RUN, 'epoch', epoch, 'start', start or 0, 'began', at, 'evicted', evictions(), 'evicted_before', evictions())
+  if tonumber(redis.call('HGET', log, 'version') or 0) < tonumber(micros) then
+    redis.call('HSET', log, 'version', micros)
+  end
   if not start then
     redis.call('HSET', log, 'offset', 0, 'mark', 0, 'mark_at', at, 'next', 0, 'next_at', at)
   end
@@ -131,20 +135,31 @@ local function bound_stream(stream, before, bytes)
   end
 end
 
+-- Bytes that a stream takes at first, whatever is in it.
+local STREAM = 4096
+
 -- Keeps an entry in its topic's stream. The topic's newest offset, and how many bytes it had by then, are kept in a key of
 -- their own that outlives the stream, so that an entry can name its predecessor after that was forgotten. Returns it.
-local function keep(stream, tail, offset, entry, most, life, tail_life)
+-- `attended`: whether somebody receives the topic by now; else the tail's life goes on as it is.
+local function keep(stream, tail, offset, entry, most, life, tail_life, attended)
   local now = hub.now or clock()
   hub.now = now
   if hub.slice == 0 or now >= hub.slice_ends or hub.bytes >= hub.slice_full then
     begin_slice(now, life)
     forget_slices(now, life)
   end
-  local size = #entry + #stream + 64
-  hub.bytes = hub.bytes + size
   local previous, before = string.match(redis.call('GET', tail) or '0 0', '^(%d+) ?(%d*)')
+  local size = #entry + #stream + 64
+  if (tonumber(before) or 0) == 0 then
+    size = math.max(size, STREAM)
+  end
+  hub.bytes = hub.bytes + size
   local bytes = (tonumber(before) or 0) + size
-  redis.call('SET', tail, offset .. ' ' .. bytes, 'PX', tail_life)
+  if attended then
+    redis.call('SET', tail, offset .. ' ' .. bytes, 'PX', tail_life)
+  else
+    redis.call('SET', tail, offset .. ' ' .. bytes, 'KEEPTTL')
+  end
   local id = offset .. '-0'
   local added = redis.pcall('XADD', stream, 'MAXLEN', '~', most, id, 'p', previous, 'e', entry)
   if type(added) == 'table' and added.err then
@@ -174,14 +189,34 @@ local function epoch_age(log)
   return now - began
 end
 
+-- Notes that an entry of a topic was not kept, for as long as nodes may not have heard of it. Returns its predecessor.
+local function pass_by(tail, offset, life)
+  local previous = string.match(redis.call('GET', tail) or '0', '^%d+')
+  redis.call('SET', tail, offset .. ' 0 -', 'PX', life)
+  return previous
+end
+
+-- Whether somebody could come back for what a topic has: it has members now, or had some lately, which its tail shows (`note_left`).
+local function is_wanted(members, tail)
+  local attended = members == nil or members == '' or redis.call('EXISTS', members) == 1
+  local known = not attended and redis.call('GET', tail)
+  return attended or (known and string.sub(known, -1) ~= '-'), attended
+end
+
 -- Appends an entry to a topic and pushes it: one offset, one place in the stream, one place on the channel.
--- With no entries to keep it is pushed only. `also`: a second channel.
-local function append(stream, tail, channel, topic, entry, most, life, tail_life, also)
+-- With no entries to keep it is pushed only. `also`: a second channel. `members`: the key of the topic's members, where an
+-- entry is kept only if somebody could come back for it.
+local function append(stream, tail, channel, topic, entry, most, life, tail_life, also, members)
   local offset = hub.offset + 1
   hub.offset = offset
   local previous = 0
   if most ~= '0' then
-    previous = keep(stream, tail, offset, entry, most, tonumber(life), tail_life)
+    local wanted, attended = is_wanted(members, tail)
+    if wanted then
+      previous = keep(stream, tail, offset, entry, most, tonumber(life), tail_life, attended)
+    else
+      previous = pass_by(tail, offset, life)
+    end
   end
   local push = hub.epoch .. ' ' .. offset .. ' ' .. previous .. ' ' .. topic .. '\n' .. entry
   redis.call(PUBLISH, channel, push)
@@ -240,13 +275,13 @@ end
 
 -- Tells those who watch a group that a connection came or went: `presence.rs` has the rules and the same message.
 -- `presence`: nothing where the hub does not tell; else what the keys of streams and tails and channels of
--- topics begin with, most entries, life of the stream, life of the tail, in lines.
-local function announce(presence, event, group, connection, id)
+-- topics begin with, most entries, life of the stream, life of the tail, `1` where messages are kept for nobody, in lines.
+local function announce(presence, event, group, connection, id, of_group)
   if presence == '' or is_reserved(group) then
     return
   end
-  local stream, tail, channel, most, life, tail_life =
-    string.match(presence, '^(.-)\n(.-)\n(.-)\n(.-)\n(.-)\n(.*)$')
+  local stream, tail, channel, most, life, tail_life, keeps_unread =
+    string.match(presence, '^(.-)\n(.-)\n(.-)\n(.-)\n(.-)\n(.-)\n(.*)$')
   local object = '{"event":"' .. event .. '","group":' .. quoted(group) .. ',"connectionId":' .. quoted(id)
   local user = redis.call('HGET', connection, 'user')
   if user and user ~= '' then
@@ -254,7 +289,20 @@ local function announce(presence, event, group, connection, id)
   end
   local topic = 'g:\1' .. group
   local entry = field(1, field(1, 'presence') .. field(2, object .. '}'))
-  append(stream .. topic, tail .. topic, channel .. topic, topic, entry, most, life, tail_life)
+  local watchers = keeps_unread ~= '1' and string.sub(of_group, 1, #of_group - #group) .. '\1' .. group or ''
+  append(stream .. topic, tail .. topic, channel .. topic, topic, entry, most, life, tail_life, nil, watchers)
+end
+
+-- Notes that a topic has no member any more: whoever left may come back for what it has from now on.
+local function note_left(topic)
+  local life = redis.call('HGET', hub.log, 'tails') or 3600000
+  local tail = string.sub(hub.log, 1, -4) .. 'tail:' .. topic
+  local known = redis.call('GET', tail)
+  if known and string.sub(known, -1) ~= '-' then
+    redis.call('PEXPIRE', tail, life)
+  else
+    redis.call('SET', tail, string.match(known or '0', '^%d+') .. ' 0', 'PX', life)
+  end
 end
 
 -- Lists a connection as one of a group, and the group as one that has connections. The members of groups and users are
@@ -266,7 +314,7 @@ local function list_member(groups, of_group, group, connection, id, presence)
   if not is_reserved(group) then
     redis.call('SADD', groups, group)
   end
-  announce(presence, 'join', group, connection, id)
+  announce(presence, 'join', group, connection, id, of_group)
 end
 
 -- The reverse.
@@ -276,8 +324,9 @@ local function unlist_member(groups, of_group, group, connection, id, presence)
   end
   if redis.call('EXISTS', of_group) == 0 then
     redis.call('SREM', groups, group)
+    note_left('g:' .. group)
   end
-  announce(presence, 'leave', group, connection, id)
+  announce(presence, 'leave', group, connection, id, of_group)
 end
 
 -- Takes a connection out of some of the groups that it is in. Returns how many are left.
@@ -286,6 +335,12 @@ local function unlist_some(groups, of_connection, of_group, connection, id, pres
     unlist_member(groups, of_group .. group, group, connection, id, presence)
   end
   return redis.call('SCARD', of_connection)
+end
+
+-- Whether a connection's version in the directory is older than the one in which a node owns it: of two nodes that both take
+-- themselves for the owner, the one with the higher version took it over later. A node need not know its version.
+local function is_older(known, version)
+  return version ~= '' and tonumber(known or 0) < tonumber(version)
 end
 
 -- Writes down what a client has. That only grows: where checkpoints overtake each other, the furthest counts.

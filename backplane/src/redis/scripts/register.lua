@@ -1,26 +1,34 @@
 -- Writes down again what the owner of a connection knows about it, after the server may have forgotten it: all of it or, of
 -- the groups, a part.
 -- KEYS: 1 log, 2 connection, 3 groups of the connection, 4 connections of the node, 5 tombstone,
---       6 groups that have connections
+--       6 groups that have connections, 7 parked connections
 -- ARGV: 1 node, 2 connection id, 3 user or nothing, 4 `1` where it was entered, 5 key of a group without its name,
---       6 key of a user without its id, 7 presence, as `announce` takes it, 8… groups
+--       6 key of a user without its id, 7 presence, as `announce` takes it, 8 version in which the node owns it, or nothing,
+--       9 key of a node's connections without the node, 10… groups
 -- Returns how many groups it has now; -1 where the node does not own the connection.
 if redis.call('EXISTS', KEYS[5]) == 1 then
   return -1
 end
-local owner = redis.call('HGET', KEYS[2], 'node')
+local known = redis.call('HMGET', KEYS[2], 'node', 'version')
+local owner = known[1]
 if owner and owner ~= ARGV[1] then
-  return -1
+  if not is_older(known[2], ARGV[8]) then
+    return -1
+  end
+  -- The server went back to a state before the node took it over.
+  redis.call('SREM', ARGV[9] .. owner, ARGV[2])
+  redis.call('ZREM', KEYS[7], ARGV[2])
 end
-if not owner then
-  local version = redis.call('HINCRBY', KEYS[1], 'version', 1)
+-- It may also have gone back to an earlier ownership of this node.
+if owner ~= ARGV[1] or is_older(known[2], ARGV[8]) then
+  local version = ARGV[8] ~= '' and ARGV[8] or redis.call('HINCRBY', KEYS[1], 'version', 1)
   redis.call('HSET', KEYS[2], 'node', ARGV[1], 'user', ARGV[3], 'version', version)
 end
 redis.call('SADD', KEYS[4], ARGV[2])
 if ARGV[4] == '1' and ARGV[3] ~= '' then
   redis.call('ZADD', ARGV[6] .. ARGV[3], 0, ARGV[2])
 end
-for index = 8, #ARGV do
+for index = 10, #ARGV do
   redis.call('SADD', KEYS[3], ARGV[index])
   list_member(KEYS[6], ARGV[5] .. ARGV[index], ARGV[index], KEYS[2], ARGV[2], ARGV[7])
 end

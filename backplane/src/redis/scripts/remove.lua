@@ -6,19 +6,25 @@
 -- ARGV: 1 node that must own it, or nothing for a parked one, 2 connection id, 3 life of the tombstone (milliseconds),
 --       4 name of this removal, 5 key of a group without its name, 6 key of a user without its id, 7 presence, as `announce`
 --       takes it, 8 most groups, 9 `1` where a parked one's time need not be up, 10 epoch in which the server knows the
---       owner's connections, or nothing, 11 `1` to note who tells of the end, 12 that node or nothing, 13 what it tells
+--       owner's connections, or nothing, or `*` for all of them, 11 `1` to note who tells of the end, 12 that node or nothing, 13 what it tells,
+--       14 version in which the owner has it, or nothing
 -- Returns 1, user, state and number of groups left where this call, or an earlier one of the same name, removed the
 -- connection; else 0.
-local found = redis.call('HMGET', KEYS[1], 'node', 'user', 'state')
+local found = redis.call('HMGET', KEYS[1], 'node', 'user', 'state', 'version')
 local closed = redis.call('GET', KEYS[4])
 if closed and string.sub(closed, 1, #ARGV[4]) == ARGV[4] then
   local user, marked = string.match(string.sub(closed, #ARGV[4] + 1), '^([^\n]*)\n(.*)$')
   return {1, user or '', marked and marked ~= '' and string.sub(marked, 2) or false, redis.call('SCARD', KEYS[2])}
 end
-local refused = closed or (found[1] and found[1] ~= ARGV[1])
+-- As in `register.lua`, the server may have gone back to a state before the owner took it over.
+local refused = closed or (found[1] and found[1] ~= ARGV[1] and not is_older(found[4], ARGV[14]))
 if not refused and not found[1] then
-  -- An owner may remove what the server forgot. In an epoch in which it knew the connection, somebody else removed it.
-  refused = ARGV[1] == '' or ARGV[10] == hub.epoch
+  -- An owner may remove what the server forgot. In an epoch in which it knew the connection, somebody else removed it, as
+  -- others did where they took the owner for dead.
+  refused = ARGV[1] == '' or ARGV[10] == '*' or ARGV[10] == hub.epoch
+  if refused and ARGV[10] == hub.epoch and redis.call('HGET', hub.log, 'evicted_before') ~= evictions() then
+    refused = false -- the server may have deleted it to make room
+  end
 end
 if not refused and ARGV[1] == '' then
   -- It may have been taken over and parked again since its time was up.
@@ -36,8 +42,8 @@ if refused then
 end
 local user, state = found[2] or '', found[3] and 's' .. found[3] or ''
 local left = unlist_some(KEYS[9], KEYS[2], ARGV[5], KEYS[1], ARGV[2], ARGV[7], ARGV[8])
-if user ~= '' then
-  redis.call('ZREM', ARGV[6] .. user, ARGV[2])
+if user ~= '' and redis.call('ZREM', ARGV[6] .. user, ARGV[2]) == 1 and redis.call('EXISTS', ARGV[6] .. user) == 0 then
+  note_left('u:' .. user)
 end
 redis.call('SREM', KEYS[3], ARGV[2])
 redis.call('ZREM', KEYS[8], ARGV[2])

@@ -133,7 +133,9 @@ async fn begin(
         asked.hub.shared().tasks().spawn(running);
         return Ok(asked.accept(upgrade, asked.units(), |socket| serve_resumable(session, socket)));
     }
-    let reservation = Reservation::new(session, false);
+    session.begin_early();
+    let reservation = Reservation::new(Arc::clone(&session), false); // ends the session, should the client go away meanwhile
+    session.entered().await;
     Ok(asked.accept(upgrade, asked.units(), |socket| {
         serve_websocket(reservation, Detached::new(), socket)
     }))

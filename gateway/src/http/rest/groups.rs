@@ -1,7 +1,7 @@
 //! Groups and their connections.
 
 use axum::Json;
-use axum::http::header;
+use axum::http::uri::Authority;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::try_join_all;
 use serde::Serialize;
@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::call::Call;
 use super::error::{NO_CONNECTION_TO_CHANGE, NO_GROUP, Refusal};
 use super::table::LAST;
+use crate::auth::requested_authority;
 
 /// Most connections of one page.
 pub(super) const MAX_PAGE: u64 = 200;
@@ -97,16 +98,8 @@ fn next_link(call: &Call<'_>, after: &str, page: u64, top: Option<u64>) -> Strin
         Some(b"https") => "https",
         _ => "http",
     };
-    let host = request
-        .headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    let host = request
-        .uri
-        .authority()
-        .map(|authority| authority.as_str())
-        .or(host)
-        .unwrap_or("localhost");
+    let host = requested_authority(request);
+    let host = host.as_ref().map_or("localhost", Authority::as_str);
     let path = request.uri.path();
     // Ids of connections and numbers need no encoding in a query.
     let mut link =

@@ -70,10 +70,10 @@ async fn publish(
 ) -> Result<(), Refusal> {
     let hub = call.hub().runtime();
     let Some(once) = once else {
-        return Ok(hub.publish_message(&[topic], message).await?);
+        return Ok(hub.publish_message(None, &[topic], message).await?);
     };
-    match hub.publish_once(&topic, message, once).await? {
-        Published::Now | Published::Before => Ok(()),
+    match hub.publish_once(None, &topic, message, once).await? {
+        Published::Now(_) | Published::Before => Ok(()),
         Published::Differs => Err(Refusal::key_reused()),
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::http::StatusCode;
+use axum::http::uri::Authority;
 use axum::response::{IntoResponse, Response};
 use hubcast_backplane::UserId;
 use jsonwebtoken::{EncodingKey, Header, encode};
@@ -13,7 +14,7 @@ use serde_json::json;
 
 use super::call::Call;
 use super::error::Refusal;
-use crate::auth::requested_host;
+use crate::auth::requested_authority;
 
 /// Longest life of a token, in minutes: a year.
 const LONGEST: u64 = 365 * 24 * 60;
@@ -39,8 +40,9 @@ pub(super) fn generate(call: &Call<'_>) -> Result<Response, Refusal> {
     let roles: Vec<_> = call.all("role").collect();
     let auth = &call.app().options().auth;
     let host = auth.audience_hosts.first().map(String::as_str);
+    let requested = requested_authority(call.request());
     let host = host
-        .or_else(|| requested_host(call.request()))
+        .or_else(|| requested.as_ref().map(Authority::host))
         .unwrap_or("localhost");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let claims = Claims {

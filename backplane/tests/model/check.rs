@@ -1,0 +1,58 @@
+//! What is told of ends, and what the directory has, once a schedule is through.
+
+use hubcast_backplane::conformance::{eventually, group};
+use hubcast_backplane::{Members, UserId};
+
+use crate::client::Connection;
+use crate::schedule::{CONNECTIONS, GROUPS, USERS};
+use crate::world::{World, name_of};
+
+impl World {
+    /// Every connection that has ended was told of once, and no other one.
+    pub(crate) async fn check_ends(&self) {
+        let mut ended: Vec<_> = self
+            .ended
+            .iter()
+            .map(|connection| connection.record.id.to_string())
+            .collect();
+        ended.sort();
+        eventually("all ends are told", async || {
+            (self.told.lock().len() >= ended.len()).then_some(())
+        })
+        .await;
+        let told = self.told.lock();
+        assert!(told.keys().eq(&ended), "{told:?} {ended:?}");
+        assert!(told.values().all(|told| told == &["end"]), "{told:?}");
+    }
+
+    /// The directory has the connections that there are, in the groups that they are in.
+    pub(crate) async fn check_directory(&self) {
+        let node = &self.nodes[0].node;
+        let listed = async |of: Members<'_>, is_one: &dyn Fn(&Connection) -> bool| {
+            let connections = self.connections.iter().filter(|connection| is_one(connection));
+            let mut expected: Vec<_> = connections
+                .map(|connection| connection.record.id.clone())
+                .collect();
+            expected.sort();
+            let page = node.page(&self.hub, of, None, 100).await;
+            assert_eq!(page.unwrap(), expected, "{of:?}");
+        };
+        for number in 0..GROUPS {
+            let name = group(&name_of(number));
+            listed(Members::Group(&name), &|connection| connection.is_member(number)).await;
+        }
+        for number in 0..USERS {
+            let user = UserId::parse(format!("u{number}")).unwrap();
+            listed(Members::User(&user), &|connection| connection.user == number).await;
+        }
+        for connection in &self.connections {
+            let found = node.groups(&self.hub, &connection.record.id).await;
+            let groups = (0..GROUPS).filter(|number| connection.is_member(*number));
+            let expected: Vec<_> = groups.map(|number| group(&name_of(number))).collect();
+            assert_eq!(found.unwrap(), expected);
+        }
+        let census = node.census(&self.hub).await.unwrap();
+        let owned: u64 = census.nodes.iter().map(|(_, count)| count).sum();
+        assert_eq!((owned, census.parked), (CONNECTIONS as u64, 0), "{census:?}");
+    }
+}

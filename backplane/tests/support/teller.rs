@@ -1,0 +1,51 @@
+//! Hub code of several nodes that is told of ends, as a gateway tells it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock, Weak};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use hubcast_backplane::{Backplane, ConnectionId, ConnectionRecord, HubName, NodeService};
+use parking_lot::Mutex;
+
+/// The ends that hub code was told, by connection, with what it was told of each.
+pub type Told = Arc<Mutex<BTreeMap<String, Vec<Bytes>>>>;
+
+/// One node's service.
+pub struct Teller {
+    node: OnceLock<Weak<dyn Backplane>>,
+    told: Told,
+}
+
+impl Teller {
+    pub fn of(node: &Arc<dyn Backplane>, told: &Told) {
+        let teller = Self {
+            node: OnceLock::from(Arc::downgrade(node)),
+            told: Arc::clone(told),
+        };
+        node.set_service(Arc::new(teller));
+    }
+}
+
+impl NodeService for Teller {
+    fn serve(&self, _payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+        std::future::pending().boxed()
+    }
+
+    fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord, tells: Bytes) {
+        note(&self.told, &connection.id, tells);
+        if let Some(node) = self.node.get().and_then(Weak::upgrade) {
+            node.told(hub, &connection.id);
+        }
+    }
+
+    fn connection_lost(&self, _hub: &HubName, _connection: &ConnectionId) {}
+
+    fn fenced(&self) {}
+}
+
+/// Hub code is told of an end.
+pub fn note(told: &Told, id: &ConnectionId, tells: Bytes) {
+    told.lock().entry(id.to_string()).or_default().push(tells);
+}

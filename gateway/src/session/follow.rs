@@ -1,0 +1,30 @@
+//! What a client's own calls have sent comes to it before what it is told of them.
+//!
+//! Both take different ways: what was sent goes through the log, results come straight from here. The place of what was
+//! sent is known (`Connection::note_sent`), and the lane tells when it has come there.
+
+use super::Session;
+
+impl Session {
+    /// Waits until the client was given all that its calls have sent and it receives itself. Costs nothing where there is
+    /// nothing of the kind; with a backplane that is away, it waits no longer than a command may take.
+    pub(super) async fn follow(&self) {
+        let sent = self.connection.sent();
+        if sent == 0 {
+            return;
+        }
+        let backplane = self.hub.shared().backplane();
+        if let Err(error) = backplane.passed(self.hub.name(), sent).await {
+            tracing::debug!(connection_id = %self.id(), %error, "a result does not wait for what its call has sent");
+        }
+        self.connection.settle_sent(sent);
+    }
+
+    /// As [`follow`](Self::follow), for all that was sent by now, on whatever node.
+    pub(super) async fn follow_all(&self) {
+        let backplane = self.hub.shared().backplane();
+        if let Err(error) = backplane.handed_on(self.hub.name()).await {
+            tracing::debug!(connection_id = %self.id(), %error, "an answer does not wait for what was sent before");
+        }
+    }
+}
