@@ -80,6 +80,14 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// A message was to have the target that only the backplane's own messages have, on a hub that tells who comes and goes.
+    #[error(
+        "the target {target:?} is reserved on a hub that tells who joins groups and leaves them (hubs.presence)"
+    )]
+    ReservedTarget {
+        /// The target.
+        target: String,
+    },
     /// A group was to be watched on a hub that does not tell who comes and goes.
     #[error("the hub does not tell who joins groups and leaves them (hubs.presence)")]
     NoPresence,

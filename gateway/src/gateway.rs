@@ -16,13 +16,13 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{Authenticator, Origins, PointSigner, ServerAuthenticator, TicketBooth, TokenSigner};
 use crate::cluster::ServeNode;
 use crate::error::Error;
-use crate::http;
+use crate::http::{self, Hosts};
 use crate::hub::{Hub, HubHandle, HubRuntime, Shared};
-use crate::limits::Gate;
+#[cfg(feature = "cli")]
+use crate::limits::Doors;
+use crate::limits::{Gate, Terms};
 use crate::options::Options;
 use crate::session::CloseReason;
-#[cfg(feature = "cli")]
-use crate::telemetry::labels::LimitLabel;
 use crate::telemetry::metrics::Metrics;
 
 /// Time between two sessions that leave a node which drains, if the deadline allows for it.
@@ -198,16 +198,35 @@ impl Gateway {
 
     /// The paths of all hubs, `/healthz`, `/readyz` and `/metrics`.
     pub fn router(&self) -> Router {
-        http::router(self.app.clone())
+        self.router_with(Router::new())
     }
 
-    /// What a request may begin with, for whoever serves the router.
+    /// The same, and more pages.
+    pub(crate) fn router_with(&self, pages: Router) -> Router {
+        http::router(self.app.clone(), pages)
+    }
+
+    /// What operators ask for, on a listener of its own.
     #[cfg(feature = "cli")]
-    pub(crate) fn heads(&self) -> http::Heads {
+    pub(crate) fn admin_router(&self) -> Router {
+        http::admin_router(self.app.clone())
+    }
+
+    /// How the router is served. Who fetches an answer may take as long as the most patient hub allows for.
+    #[cfg(feature = "cli")]
+    pub(crate) fn rules(&self) -> http::Rules {
         let shared = &self.app.inner.shared;
-        http::Heads {
-            most: shared.options().limits.headers,
-            refused: shared.metrics().limited.get(LimitLabel::Headers).clone(),
+        let options = shared.options();
+        let hubs = self.app.inner.hubs.values();
+        let patience = hubs.map(|hub| hub.options().timeouts.send).max();
+        http::Rules {
+            most_headers: options.limits.headers,
+            terms: Terms {
+                grace: patience.unwrap_or_default().max(options.timeouts.send),
+                ..shared.terms()
+            },
+            doors: Some(Doors::new(options)),
+            metrics: Arc::clone(shared.metrics_handle()),
         }
     }
 
@@ -310,6 +329,7 @@ struct Inner {
     authenticator: Authenticator,
     servers: ServerAuthenticator,
     origins: Origins,
+    hosts: Hosts,
     gate: Gate,
     draining: AtomicBool,
     /// Puts sessions into an order of this process's own.
@@ -335,6 +355,7 @@ impl App {
     ) -> Self {
         let options = shared.options();
         let origins = Origins::new(&options.cors);
+        let hosts = Hosts::new(&options.server);
         let gate = Gate::new(options);
         let draining = AtomicBool::new(false);
         Self {
@@ -344,6 +365,7 @@ impl App {
                 authenticator,
                 servers,
                 origins,
+                hosts,
                 gate,
                 draining,
                 jitter: RandomState::new(),
@@ -372,6 +394,11 @@ impl App {
 
     pub(crate) fn origins(&self) -> &Origins {
         &self.inner.origins
+    }
+
+    /// The hosts that requests may be for.
+    pub(crate) fn hosts(&self) -> &Hosts {
+        &self.inner.hosts
     }
 
     /// Who counts the connections of users and addresses.
@@ -406,6 +433,11 @@ impl App {
         self.inner.shared.options()
     }
 
+    /// How slowly the bodies of requests may come.
+    pub(crate) fn terms(&self) -> Terms {
+        self.inner.shared.terms()
+    }
+
     /// Ends when the node no longer waits for clients.
     pub(crate) fn leaving(&self) -> &CancellationToken {
         &self.inner.leaving
@@ -436,10 +468,14 @@ impl App {
         self.inner.shared.backplane().warnings()
     }
 
-    /// Whether `limits.connections` leaves room for one more.
+    /// Whether `limits.connections` leaves room for one more. Who has left and may come back takes no room.
     pub(crate) fn has_room(&self) -> bool {
         let limit = self.inner.shared.options().limits.connections;
-        limit == 0 || self.connections() < limit
+        limit == 0
+            || self
+                .connections()
+                .saturating_sub(self.inner.shared.parked().len())
+                < limit
     }
 
     /// Whether the node takes no new connections because it leaves.
@@ -460,6 +496,8 @@ impl App {
         metrics
             .tasks
             .set(i64::try_from(shared.tasks().len()).unwrap_or(i64::MAX));
+        let held = i64::try_from(shared.budget().held());
+        metrics.held_bytes.set(held.unwrap_or(i64::MAX));
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let log = shared.backplane().statistics();
         metrics.log_waiting.set(whole(log.waiting as u64));

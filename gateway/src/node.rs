@@ -23,6 +23,8 @@ use crate::{builtin, demo, http};
 /// What is known of a node as soon as it listens.
 pub(crate) struct Listening {
     pub(crate) address: SocketAddr,
+    /// Where operators ask, if that is another one.
+    pub(crate) admin: Option<SocketAddr>,
     /// The key that the demo has where none is configured.
     pub(crate) demo_key: Option<SecretString>,
 }
@@ -49,7 +51,7 @@ pub(crate) async fn run(config: Config, ready: impl FnOnce(Listening)) -> anyhow
         builder = builder.hub(builtin::hub(&name, settings));
     }
     let gateway = builder.options(options).build().await?;
-    let router = gateway.router().merge(pages);
+    let router = gateway.router_with(pages);
 
     let listener = TcpListener::bind(&config.listen).await.with_context(|| {
         format!(
@@ -60,20 +62,66 @@ pub(crate) async fn run(config: Config, ready: impl FnOnce(Listening)) -> anyhow
     let address = listener
         .local_addr()
         .context("listen: the bound address is unknown")?;
-    ready(Listening { address, demo_key });
+    let admin = Admin::open(&config, &gateway).await?;
+    ready(Listening {
+        address,
+        admin: admin.as_ref().map(|admin| admin.address),
+        demo_key,
+    });
 
     let stop = CancellationToken::new();
     let serving = tokio::spawn(http::serve(
         listener,
         router,
-        gateway.heads(),
+        gateway.rules(),
         stop.clone(),
         config.drain.deadline,
     ));
     stopped.wait().await;
+    // Probes and metrics are answered to the end.
+    let _admin = admin;
     tokio::select! {
         outcome = drain(&config, &gateway, &stop, serving) => outcome,
         () = stopped.wait() => anyhow::bail!("stopped by a second signal before the drain was done"),
+    }
+}
+
+/// The listener of `server.admin_listen`. Ends when dropped.
+struct Admin {
+    address: SocketAddr,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Admin {
+    async fn open(config: &Config, gateway: &Gateway) -> anyhow::Result<Option<Self>> {
+        let Some(listen) = &config.options.server.admin_listen else {
+            return Ok(None);
+        };
+        let listener = TcpListener::bind(listen).await.with_context(|| {
+            format!("server.admin_listen: can't bind {listen}; is another process using it?")
+        })?;
+        let address = listener
+            .local_addr()
+            .context("server.admin_listen: the bound address is unknown")?;
+        let rules = http::Rules {
+            doors: None,
+            ..gateway.rules()
+        };
+        let (stop, deadline) = (CancellationToken::new(), config.drain.deadline);
+        let serving = tokio::spawn(http::serve(
+            listener,
+            gateway.admin_router(),
+            rules,
+            stop,
+            deadline,
+        ));
+        Ok(Some(Self { address, serving }))
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        self.serving.abort();
     }
 }
 

@@ -102,6 +102,10 @@ pub struct Timeouts {
     /// calls fail.
     #[serde(rename = "outage_seconds", deserialize_with = "seconds")]
     pub outage: Duration,
+    /// How long a message or a body that has begun may take, besides what its bytes take at
+    /// `limits.least_bytes_per_second`.
+    #[serde(rename = "receive_seconds", deserialize_with = "seconds")]
+    pub receive: Duration,
     /// How long one write to a client may stall.
     #[serde(rename = "send_seconds", deserialize_with = "seconds")]
     pub send: Duration,
@@ -122,6 +126,7 @@ impl Default for Timeouts {
             disconnect: Duration::from_secs(15),
             long_poll: Duration::from_secs(90),
             outage: Duration::from_secs(60),
+            receive: Duration::from_secs(10),
             send: Duration::from_secs(10),
             client_result: Duration::from_secs(60),
             close: Duration::from_secs(5),
@@ -270,6 +275,7 @@ impl Options {
             ("timeouts.disconnect_seconds", times.disconnect),
             ("timeouts.long_poll_seconds", times.long_poll),
             ("timeouts.outage_seconds", times.outage),
+            ("timeouts.receive_seconds", times.receive),
             ("timeouts.send_seconds", times.send),
             ("timeouts.client_result_seconds", times.client_result),
             ("timeouts.close_seconds", times.close),

@@ -351,7 +351,7 @@ impl ByteQueue {
         self.filled.notify_one();
     }
 
-    /// Adds a chunk without waiting. A chunk that alone is over the bound is taken when nothing else waits.
+    /// Adds a chunk without waiting. A chunk that alone is over the bound is taken when nothing else waits, an empty one always.
     pub(crate) fn try_push(&self, chunk: Bytes) -> Result<(), PushError> {
         self.add(chunk, None)
     }
@@ -368,7 +368,7 @@ impl ByteQueue {
         }
         let weight = state.weight();
         let limit_bytes = self.limit_bytes.saturating_add(state.allowance);
-        if weight > 0 && weight.saturating_add(chunk.len()) > limit_bytes {
+        if weight > 0 && !chunk.is_empty() && weight.saturating_add(chunk.len()) > limit_bytes {
             return Err(PushError::Full { queued: weight });
         }
         state.push_back(chunk, place);

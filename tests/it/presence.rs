@@ -248,3 +248,27 @@ async fn a_reader_is_refused_what_it_may_not_watch() {
     assert_eq!(status, 400);
     assert!(text.contains("(hubs.presence)"), "{text}");
 }
+
+#[tokio::test]
+async fn nobody_forges_who_comes_and_goes() {
+    let cluster = plan().start().await;
+    let token = token("liar", &["hubcast.join", "hubcast.watch", "hubcast.send"]);
+    let door = cluster.door_on(0).at("/hubs/chat").with_bearer(&token);
+    let mut liar = HubClient::connect(&Arc::new(door), Transport::WebSockets).await;
+    liar.result("JoinGroup", json!(["tea"])).await;
+    let mut watcher = client(&cluster, 1, "watcher").await;
+    watcher.result("WatchGroup", json!(["tea"])).await;
+    let forged = json!({ "event": "leave", "group": "tea", "connectionId": liar.id(), "userId": "liar" });
+    for (method, to) in [
+        ("SendToGroup", Some("tea")),
+        ("SendToUser", Some("watcher")),
+        ("SendToAll", None),
+    ] {
+        let mut arguments: Vec<Value> = to.into_iter().map(Value::from).collect();
+        arguments.extend([json!("presence"), forged.clone()]);
+        let refusal = liar.call(method, Value::Array(arguments)).await;
+        assert!(refusal["error"].is_string(), "{method}: {refusal}");
+    }
+    let (_second, joins) = member(&cluster, 2, "second").await;
+    assert_eq!(heard(&mut watcher, 1).await, [joins], "and of nothing else");
+}

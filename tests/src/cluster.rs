@@ -193,10 +193,10 @@ impl Cluster {
     /// that no node panicked, or wrote down a secret.
     pub async fn is_tidy(&mut self) {
         self.has_connections(0).await;
-        eventually_equals("no bytes wait", &0.0, async || {
-            self.sum("hubcast_outbox_bytes").await
-        })
-        .await;
+        for metric in ["hubcast_outbox_bytes", "hubcast_held_bytes"] {
+            let what = format!("{metric} when nobody is there");
+            eventually_equals(&what, &0.0, async || self.sum(metric).await).await;
+        }
         for (node, before) in self.nodes.iter_mut().zip(&self.tasks) {
             if node.is_running() {
                 let what = "as many tasks as in the beginning";

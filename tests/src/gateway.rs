@@ -199,6 +199,14 @@ impl Gateway {
         self.process.id()
     }
 
+    /// Bytes of memory that it has.
+    pub fn resident_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<usize>().ok());
+        kilobytes.expect("Linux tells") * 1024
+    }
+
     /// Sends one request on a connection of its own.
     pub async fn fetch(&self, request: &Request) -> Response {
         fetch(self.address, request).await

@@ -10,13 +10,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_lc_rs::{constant_time, hmac, rand};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hubcast_backplane::{ConnectionId, Epoch, HubName};
+use hubcast_backplane::{ConnectionId, Epoch, HubName, UserId};
 
 use super::resume_point::{PART_BYTES, hash};
 
 const ID_BYTES: usize = 16;
 const TIME_BYTES: usize = 8;
-const BODY_BYTES: usize = 1 + ID_BYTES + TIME_BYTES + PART_BYTES;
+const BODY_BYTES: usize = 1 + ID_BYTES + TIME_BYTES + PART_BYTES + PART_BYTES;
 const MAC_BYTES: usize = 16;
 
 /// The connection id is separate from the token (negotiate version 1).
@@ -27,6 +27,8 @@ const KIND_SAME: u8 = 0;
 const KIND_STATEFUL: u8 = 2;
 /// A Web PubSub client's reconnection token: it creates nothing, and is as good as its connection is alive.
 const KIND_RECOVERY: u8 = 3;
+/// Not a token: what stands for a user in one.
+const KIND_USER: u8 = 4;
 
 /// What negotiate agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub(crate) struct ConnectionToken {
     pub(crate) stateful: bool,
     /// The beginning of a hash of the epoch in which it was issued.
     epoch: [u8; PART_BYTES],
+    /// The beginning of a MAC of the user who negotiated.
+    user: [u8; PART_BYTES],
 }
 
 impl ConnectionToken {
@@ -95,13 +99,14 @@ impl TokenSigner {
         }
     }
 
-    /// A fresh connection id and its token, which may create the connection until a time of the cluster. `epoch`: the hub's
-    /// present one.
+    /// A fresh connection id and its token, which may create the connection for this user until a time of the cluster.
+    /// `epoch`: the hub's present one.
     pub(crate) fn issue(
         &self,
         hub: &HubName,
         until: SystemTime,
         epoch: Option<&Epoch>,
+        user: Option<&UserId>,
         kind: TokenKind,
     ) -> Result<(ConnectionId, String), TokenError> {
         let random = random_bytes()?;
@@ -115,6 +120,7 @@ impl TokenSigner {
         body.extend_from_slice(&random);
         body.extend_from_slice(&expires.to_be_bytes());
         body.extend_from_slice(&epoch.map(hash).unwrap_or_default());
+        body.extend_from_slice(&self.mark(hub, user));
         let mac = self.mac(hub, &body);
         body.extend_from_slice(&mac);
         let token = URL_SAFE_NO_PAD.encode(&body);
@@ -137,7 +143,8 @@ impl TokenSigner {
         constant_time::verify_slices_are_equal(mac, &self.mac(hub, body)).map_err(|_| TokenError::Forged)?;
         let (kind, rest) = body.split_first().ok_or(TokenError::Forged)?;
         let (random, rest) = rest.split_at_checked(ID_BYTES).ok_or(TokenError::Forged)?;
-        let (expires, epoch) = rest.split_at_checked(TIME_BYTES).ok_or(TokenError::Forged)?;
+        let (expires, rest) = rest.split_at_checked(TIME_BYTES).ok_or(TokenError::Forged)?;
+        let (epoch, user) = rest.split_at_checked(PART_BYTES).ok_or(TokenError::Forged)?;
         let expires = u64::from_be_bytes(expires.try_into().map_err(|_| TokenError::Forged)?);
         let id = match *kind {
             KIND_SEPARATE | KIND_STATEFUL => id_from(random)?,
@@ -150,7 +157,26 @@ impl TokenSigner {
             creates_within,
             stateful: *kind == KIND_STATEFUL,
             epoch: epoch.try_into().map_err(|_| TokenError::Forged)?,
+            user: user.try_into().map_err(|_| TokenError::Forged)?,
         })
+    }
+
+    /// Whether that user negotiated, or nobody did as nobody asks: only then may the token create its connection.
+    pub(crate) fn is_for(&self, hub: &HubName, token: &ConnectionToken, user: Option<&UserId>) -> bool {
+        token.user == self.mark(hub, user)
+    }
+
+    fn mark(&self, hub: &HubName, user: Option<&UserId>) -> [u8; PART_BYTES] {
+        let mut body = vec![KIND_USER];
+        if let Some(user) = user {
+            body.push(b':');
+            body.extend_from_slice(user.as_str().as_bytes());
+        }
+        let mut mark = [0; PART_BYTES];
+        for (to, from) in mark.iter_mut().zip(self.mac(hub, &body)) {
+            *to = from;
+        }
+        mark
     }
 
     /// The token by which the client of a connection that outlives its sockets comes back.
@@ -195,13 +221,23 @@ mod tests {
         HubName::parse(name).unwrap()
     }
 
+    fn user(name: &str) -> Option<UserId> {
+        UserId::parse(name).ok()
+    }
+
     #[test]
     fn a_token_is_read_by_every_node_with_the_secret_and_by_nobody_else() {
         let signer = TokenSigner::new(b"secret");
         let (now, epoch) = (SystemTime::now(), Epoch::new("first"));
         let until = now + Duration::from_secs(15);
         let (id, token) = signer
-            .issue(&hub("chat"), until, Some(&epoch), TokenKind::Separate)
+            .issue(
+                &hub("chat"),
+                until,
+                Some(&epoch),
+                user("ann").as_ref(),
+                TokenKind::Separate,
+            )
             .unwrap();
         assert_eq!(id.as_str().len(), 22);
         assert_ne!(id.as_str(), token);
@@ -211,6 +247,9 @@ mod tests {
         assert_eq!(read.id, id);
         assert_eq!(read.creates_within, Some(Duration::from_secs(15)));
         assert!(read.is_of(&epoch) && !read.is_of(&Epoch::new("second")));
+        let is_for = |name: Option<&str>| signer.is_for(&hub("chat"), &read, name.and_then(user).as_ref());
+        assert!(is_for(Some("ann")));
+        assert!(!is_for(Some("bob")) && !is_for(None));
         assert_eq!(
             TokenSigner::new(b"other").read(&hub("chat"), &token, now),
             Err(TokenError::Forged)
@@ -238,7 +277,9 @@ mod tests {
     fn an_old_token_creates_nothing_and_version_0_has_one_name() {
         let signer = TokenSigner::new(b"secret");
         let now = SystemTime::now();
-        let (id, token) = signer.issue(&hub("chat"), now, None, TokenKind::Same).unwrap();
+        let (id, token) = signer
+            .issue(&hub("chat"), now, None, None, TokenKind::Same)
+            .unwrap();
         assert_eq!(id.as_str(), token);
         let later = now + Duration::from_millis(5);
         let read = signer.read(&hub("chat"), &token, later).unwrap();

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Header, decode, decode_header};
 use serde_json::{Map, Value};
@@ -49,8 +51,7 @@ impl JwtVerifier {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(AuthError::Invalid);
         }
-        // An algorithm that nobody knows, `none` for one, is no header.
-        let header = decode_header(token).map_err(|_| AuthError::Invalid)?;
+        let header = read_header(token)?;
         let mut refusal = AuthError::Invalid;
         for key in &self.fixed {
             match self.check(key, &header, hub, token) {
@@ -101,6 +102,19 @@ impl JwtVerifier {
         }
         Identity::from_claims_with(claims, self.user_claim.as_deref())
     }
+}
+
+/// Reads a token's header. An algorithm that nobody knows, `none` for one, is no header, and a token that asks for what
+/// nobody here understands is refused (RFC 7515 §4.1.11): `b64` is such an extension (RFC 7797), and changes what is signed.
+pub(super) fn read_header(token: &str) -> Result<Header, AuthError> {
+    let (header, _) = token.split_once('.').ok_or(AuthError::Invalid)?;
+    let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| AuthError::Invalid)?;
+    let members = serde_json::from_slice::<Map<String, Value>>(&header);
+    let members = members.map_err(|_| AuthError::Invalid)?;
+    if members.contains_key("crit") || members.contains_key("b64") {
+        return Err(AuthError::Invalid);
+    }
+    decode_header(token).map_err(|_| AuthError::Invalid)
 }
 
 fn read_key(path: &Path, leeway: u64) -> Result<Key, OptionError> {

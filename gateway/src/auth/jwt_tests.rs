@@ -411,3 +411,28 @@ fn a_key_that_can_not_be_used_is_named() {
     );
     assert_eq!(key(&options()), None);
 }
+
+#[tokio::test]
+async fn a_token_that_wants_more_than_is_understood_is_refused() {
+    let key = EncodingKey::from_secret(KEY.as_bytes());
+    let claims = json!({ "sub": "ann", "exp": now() + 60 });
+    let mut header = Header::new(Algorithm::HS256);
+    let plain = encode(&header, &claims, &key).unwrap();
+    assert!(verifier().verify(None, &plain).await.is_ok());
+    header.crit = Some(vec!["exp".to_owned()]);
+    let critical = encode(&header, &claims, &key).unwrap();
+    assert_eq!(
+        verifier().verify(None, &critical).await.unwrap_err(),
+        AuthError::Invalid
+    );
+    for (header, readable) in [
+        (json!({ "alg": "HS256" }), true),
+        (json!({ "alg": "HS256", "b64": false }), false),
+        (json!({ "alg": "HS256", "b64": true }), false),
+        (json!({ "alg": "HS256", "crit": [] }), false),
+        (json!({ "alg": "none" }), false),
+    ] {
+        let token = format!("{}.e30.AA", URL_SAFE_NO_PAD.encode(header.to_string()));
+        assert_eq!(read_header(&token).is_ok(), readable, "{header}");
+    }
+}

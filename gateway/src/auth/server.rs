@@ -11,6 +11,7 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 use super::host::requested_authority;
+use super::jwt::read_header;
 use super::{AuthError, bearer};
 use crate::options::AuthOptions;
 
@@ -117,6 +118,7 @@ impl ServerAuthenticator {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(AuthError::Invalid);
         }
+        read_header(token)?;
         let mut refusal = AuthError::Invalid;
         for key in &self.keys {
             match decode::<Claims>(token, key, &self.validation) {

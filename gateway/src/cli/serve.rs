@@ -37,6 +37,9 @@ pub(super) fn run(args: ConfigArgs) -> Result<(), Failure> {
 /// give to an SDK. A key that was configured is never told.
 fn announce(listening: &Listening) {
     let mut text = format!("listening on http://{}\n", listening.address);
+    if let Some(admin) = listening.admin {
+        text.push_str(&format!("admin: http://{admin}\n"));
+    }
     if let Some(key) = &listening.demo_key {
         let string = connection_string(reachable(listening.address), key);
         text.push_str(&format!("connection string: {string}\n"));

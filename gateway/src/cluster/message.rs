@@ -45,7 +45,7 @@ pub(super) enum Ask {
     Refresh(ask::Refresh),
 }
 
-pub(super) mod ask {
+pub(crate) mod ask {
     use bytes::Bytes;
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -101,6 +101,15 @@ pub(super) mod ask {
     pub(crate) struct Receive {
         #[prost(bytes = "bytes", tag = "1")]
         pub(crate) body: Bytes,
+        /// Names the body, if this is one of several parts of it.
+        #[prost(uint64, optional, tag = "2")]
+        pub(crate) number: Option<u64>,
+        /// Another part follows.
+        #[prost(bool, tag = "3")]
+        pub(crate) more: bool,
+        /// The body broke off behind the parts before.
+        #[prost(bool, tag = "4")]
+        pub(crate) broken: bool,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]

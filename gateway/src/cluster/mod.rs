@@ -18,7 +18,7 @@ use crate::session::{AskError, Session};
 use crate::telemetry::labels::ForwardLabel;
 use message::{Ask, NodeReply, NodeRequest, ask};
 
-pub(crate) use message::Answer;
+pub(crate) use message::{Answer, ask::Receive};
 pub(crate) use serve::ServeNode;
 
 /// How long the owner may take for what it can answer at once.
@@ -40,6 +40,15 @@ pub(crate) struct Forward<'a> {
     pub(crate) connection: &'a ConnectionId,
     /// Who the client said it is on this node.
     pub(crate) user: Option<&'a UserId>,
+}
+
+/// Some bytes of a POST's body.
+pub(crate) struct Part {
+    pub(crate) bytes: Bytes,
+    /// Names the body, if it has several parts.
+    pub(crate) number: Option<u64>,
+    /// Another part follows.
+    pub(crate) more: bool,
 }
 
 impl<'a> Forward<'a> {
@@ -76,10 +85,27 @@ impl<'a> Forward<'a> {
             .await
     }
 
-    /// A POST, which waits for room in the session's inbox.
-    pub(crate) async fn receive(&self, body: Bytes, patience: Duration) -> Result<Answer, BackplaneError> {
-        self.ask(Ask::Receive(ask::Receive { body }), ForwardLabel::Post, patience)
+    /// A part of a POST, which waits for room in the session's inbox.
+    pub(crate) async fn receive(&self, part: Part, patience: Duration) -> Result<Answer, BackplaneError> {
+        let receive = ask::Receive {
+            body: part.bytes,
+            number: part.number,
+            more: part.more,
+            broken: false,
+        };
+        self.ask(Ask::Receive(receive), ForwardLabel::Post, patience)
             .await
+    }
+
+    /// The body broke off of which parts were sent.
+    pub(crate) async fn break_off(&self, number: u64) {
+        let receive = ask::Receive {
+            number: Some(number),
+            broken: true,
+            ..ask::Receive::default()
+        };
+        // When it does not arrive, the owner gives up by itself.
+        let _ = self.ask(Ask::Receive(receive), ForwardLabel::Post, PROMPT).await;
     }
 
     /// A DELETE.

@@ -147,7 +147,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
             let newer = Identity::from_json(&poll.identity);
             owned::poll(&session, time_left(hub, poll.until), newer.as_ref()).await
         }
-        Ask::Receive(receive) => owned::receive(&session, receive.body).await,
+        Ask::Receive(receive) => owned::receive_part(&session, receive).await,
         Ask::YieldPoll(_) => owned::yield_poll(&session),
         Ask::Delete(_) => owned::delete(&session),
         Ask::HandOver(_) => owned::give_up(&session).await,

@@ -27,16 +27,21 @@ impl Config {
     }
 
     fn check_listen(&self) -> Result<(), OptionError> {
-        let valid = self.listen.rsplit_once(':').is_some_and(|(host, port)| {
-            let host_is_clear = !host.contains(':') || host.starts_with('[') && host.ends_with(']');
-            !host.is_empty() && host_is_clear && port.parse::<u16>().is_ok()
-        });
-        if !valid {
-            let problem = format!(
-                "{:?} is not a host and a port, such as 0.0.0.0:8080 or [::]:8080",
-                self.listen
-            );
-            return fail("listen", problem);
+        let admin = self.options.server.admin_listen.as_deref();
+        let admin = admin.map(|address| ("server.admin_listen", address));
+        for (key, address) in [Some(("listen", self.listen.as_str())), admin]
+            .into_iter()
+            .flatten()
+        {
+            let valid = address.rsplit_once(':').is_some_and(|(host, port)| {
+                let host_is_clear = !host.contains(':') || host.starts_with('[') && host.ends_with(']');
+                !host.is_empty() && host_is_clear && port.parse::<u16>().is_ok()
+            });
+            if !valid {
+                let problem =
+                    format!("{address:?} is not a host and a port, such as 0.0.0.0:8080 or [::]:8080");
+                return fail(key, problem);
+            }
         }
         Ok(())
     }

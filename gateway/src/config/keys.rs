@@ -24,6 +24,14 @@ pub(crate) struct Key {
     pub(crate) value: fn(&Config) -> Option<Value>,
 }
 
+#[cfg(test)]
+impl Key {
+    /// Whether its default is derived from the memory of the process.
+    fn is_derived(&self) -> bool {
+        super::derived::KEYS.contains(&self.name)
+    }
+}
+
 /// What a value may be.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Kind {
@@ -90,7 +98,7 @@ pub(crate) const KEYS: &[Key] = &[
         "public keys (PEM) of tokens: RSA, P-256, P-384, Ed25519"),
     key("auth.jwks_file", Text, |c| path(c.options.auth.jwks_file.as_deref()),
         "a JSON Web Key Set; read again when a token names a new key"),
-    key("auth.jwks_url", Text, |c| maybe(c.options.auth.jwks_url.as_deref()),
+    key("auth.jwks_url", Text, |c| address(c.options.auth.jwks_url.as_deref()),
         "https URL of a JSON Web Key Set; fetched again when a token names a new key"),
     key("auth.jwks_ca_file", Text, |c| path(c.options.auth.jwks_ca_file.as_deref()),
         "certificates (PEM) to trust for that URL instead of the system's"),
@@ -124,10 +132,14 @@ pub(crate) const KEYS: &[Key] = &[
         "origins whose pages may connect, or *"),
     key("server.trusted_proxies", List, |c| list(&c.options.server.trusted_proxies),
         "addresses and networks of proxies whose X-Forwarded-For counts"),
+    key("server.allowed_hosts", List, |c| list(&c.options.server.allowed_hosts),
+        "hosts that requests may be for, against DNS rebinding; localhost where the node listens on loopback"),
+    key("server.admin_listen", Text, |c| maybe(c.options.server.admin_listen.as_deref()),
+        "host and port for /metrics, /api/openapi.json, /healthz and /readyz"),
     key("limits.message_bytes", Count, |c| count(c.options.limits.message_bytes),
         "largest message of a client"),
     key("limits.http_body_bytes", Count, |c| count(c.options.limits.http_body_bytes),
-        "largest body of a POST"),
+        "largest body of a REST request"),
     key("limits.outbox_bytes", Count, |c| count(c.options.limits.outbox_bytes),
         "bytes that may wait for one client"),
     key("limits.inbox_bytes", Count, |c| count(c.options.limits.inbox_bytes),
@@ -142,12 +154,20 @@ pub(crate) const KEYS: &[Key] = &[
         "connections that this node accepts of one user; 0: no bound"),
     key("limits.connections_per_address", Count, |c| count(c.options.limits.connections_per_address),
         "connections that this node accepts from one address; 0: no bound"),
+    key("limits.tcp_connections", Count, |c| count(c.options.limits.tcp_connections),
+        "TCP connections to this node, whatever is asked on them; 0: no bound"),
+    key("limits.tcp_connections_per_address", Count, |c| count(c.options.limits.tcp_connections_per_address),
+        "TCP connections from one address that is no trusted proxy; 0: no bound"),
     key("limits.handshakes_per_second", Count, |c| count(c.options.limits.handshakes_per_second),
         "new connections that this node accepts in a second; 0: no bound"),
     key("limits.messages_per_second", Count, |c| count(c.options.limits.messages_per_second),
         "messages of one client in a second, then it is read no faster; 0: no bound"),
     key("limits.bytes_per_second", Count, |c| count(c.options.limits.bytes_per_second),
         "bytes of one client in a second, then it is read no faster; 0: no bound"),
+    key("limits.least_bytes_per_second", Count, |c| count(c.options.limits.least_bytes_per_second),
+        "how fast a client must send and read what has begun; 0: it only has to get on"),
+    key("limits.held_bytes", Count, |c| count(c.options.limits.held_bytes),
+        "bytes of unfinished messages and bodies of all clients; 0: no bound"),
     key("limits.headers", Count, |c| count(c.options.limits.headers),
         "headers of a request"),
     key("timeouts.handshake_seconds", Seconds, |c| time(c.options.timeouts.handshake),
@@ -162,6 +182,8 @@ pub(crate) const KEYS: &[Key] = &[
         "how long a poll waits for data"),
     key("timeouts.outage_seconds", Seconds, |c| time(c.options.timeouts.outage),
         "how long calls of clients wait for a backplane that is away"),
+    key("timeouts.receive_seconds", Seconds, |c| time(c.options.timeouts.receive),
+        "how long an unfinished message or body may take, besides the time of its bytes"),
     key("timeouts.send_seconds", Seconds, |c| time(c.options.timeouts.send),
         "how long one write to a client may stall"),
     key("timeouts.client_result_seconds", Seconds, |c| time(c.options.timeouts.client_result),
@@ -218,7 +240,7 @@ pub(crate) const KEYS: &[Key] = &[
         "off, error, warn, info, debug, trace, or directives"),
     key("log.format", OneOf(&["text", "json"]), |c| text(c.log.format.name()),
         "text or json"),
-    key("telemetry.otlp_endpoint", Text, |c| maybe(c.telemetry.otlp_endpoint.as_deref()),
+    key("telemetry.otlp_endpoint", Text, |c| address(c.telemetry.otlp_endpoint.as_deref()),
         "send traces there, such as http://collector:4318"),
     key("telemetry.service_name", Text, |c| text(&c.telemetry.service_name),
         "the service that traces are shown under"),
@@ -232,6 +254,28 @@ fn text(value: &str) -> Option<Value> {
 
 fn maybe(value: Option<&str>) -> Option<Value> {
     value.and_then(text)
+}
+
+/// A URL without what may be a secret in it.
+fn address(value: Option<&str>) -> Option<Value> {
+    value.and_then(|url| text(&without_credentials(url)))
+}
+
+/// A URL whose user, password and query are `***`.
+pub(crate) fn without_credentials(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let (rest, query) = match rest.split_once(['?', '#']) {
+        Some((rest, _)) => (rest, "?***"),
+        None => (rest, ""),
+    };
+    let end = rest.find('/').unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = match authority.rsplit_once('@') {
+        Some((_, host)) => format!("***@{host}"),
+        None => authority.to_owned(),
+    };
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    format!("{scheme}{separator}{host}{path}{query}")
 }
 
 fn path(value: Option<&Path>) -> Option<Value> {
@@ -343,8 +387,9 @@ mod tests {
             let holds = match (key.value)(&config) {
                 None if key.kind == Kind::Flag => *default == "false",
                 None => matches!(*default, "none" | "random"),
+                Some(Value::Integer(0)) if key.is_derived() => *default == "by memory",
                 Some(Value::Array(list)) => {
-                    list.is_empty() && matches!(*default, "none" | "any" | "own origin")
+                    list.is_empty() && matches!(*default, "none" | "any" | "own origin" | "see below")
                 }
                 Some(Value::String(text)) => *default == text,
                 Some(value) => *default == value.to_string(),
@@ -354,6 +399,25 @@ mod tests {
         for (name, _) in written {
             let per_hub = name == "[hubs.NAME]"; // a section that says which keys it may have
             assert!(per_hub || Key::find(name).is_some(), "{name} is no key");
+        }
+    }
+
+    #[test]
+    fn urls_are_shown_without_credentials() {
+        for (url, shown) in [
+            (
+                "https://user:p%40ss@idp.example:8443/keys",
+                "https://***@idp.example:8443/keys",
+            ),
+            ("http://token@collector:4318", "http://***@collector:4318"),
+            (
+                "https://idp.example/keys?code=secret#x",
+                "https://idp.example/keys?***",
+            ),
+            ("https://idp.example/a@b", "https://idp.example/a@b"),
+            ("http://collector:4318", "http://collector:4318"),
+        ] {
+            assert_eq!(without_credentials(url), shown);
         }
     }
 

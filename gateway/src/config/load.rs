@@ -14,6 +14,7 @@ use toml::{Table, Value};
 
 use super::{
     Config, HubTables,
+    derived::Means,
     keys::{KEYS, Key, Kind},
 };
 
@@ -53,6 +54,8 @@ pub(crate) enum Origin {
     Default,
     /// Demo mode, which changes defaults.
     DemoMode,
+    /// What the process has, or where it listens.
+    Derived(String),
     /// A file.
     File(PathBuf),
     /// An environment variable.
@@ -66,6 +69,7 @@ impl fmt::Display for Origin {
         match self {
             Origin::Default => f.write_str("default"),
             Origin::DemoMode => f.write_str("demo mode"),
+            Origin::Derived(from) => write!(f, "by {from}"),
             Origin::File(path) => write!(f, "file {}", path.display()),
             Origin::Variable(name) => write!(f, "variable {name}"),
             Origin::Flag(name) => write!(f, "flag {name}"),
@@ -125,6 +129,8 @@ pub(crate) fn load(
         settings.set(key, Value::String(flag.value.clone()), origin)?;
     }
     settings.fill_in_demo(file.is_some());
+    settings.fill_in_hosts();
+    settings.fill_in_limits(&Means::of_this_process());
     settings.build()
 }
 
@@ -273,6 +279,28 @@ impl Settings {
         }
     }
 
+    /// A node on loopback is for programs of its machine, and for browsers, whose pages may be anybody's. A proxy before it
+    /// passes on the names that it has.
+    fn fill_in_hosts(&mut self) {
+        let text = |key| self.values.get(key).and_then(|(value, _)| value.as_str());
+        let default = Config::default().listen;
+        let listen = text("listen").unwrap_or(&default);
+        if is_loopback(listen) && !self.values.contains_key("server.trusted_proxies") {
+            let own = Value::Array(vec![Value::String("localhost".to_owned())]);
+            let origin = Origin::Derived("listen, which is on loopback".to_owned());
+            self.values.entry("server.allowed_hosts").or_insert((own, origin));
+        }
+    }
+
+    /// How many connections there may be depends on what the process has.
+    fn fill_in_limits(&mut self, means: &Means) {
+        for (key, value) in means.limits() {
+            let value = Value::Integer(i64::try_from(value).unwrap_or(i64::MAX));
+            let origin = Origin::Derived(means.to_string());
+            self.values.entry(key).or_insert((value, origin));
+        }
+    }
+
     fn build(self) -> Result<Loaded, ConfigError> {
         let mut table = Table::new();
         let mut origins = BTreeMap::new();
@@ -294,6 +322,13 @@ impl Settings {
         config.check().map_err(|error| fail(error.key, error.problem))?;
         Ok(Loaded { config, origins })
     }
+}
+
+fn is_loopback(listen: &str) -> bool {
+    let host = listen.rsplit_once(':').map_or(listen, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let address = host.parse::<std::net::IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Makes of a value what its key wants; `name` is what an error calls it.

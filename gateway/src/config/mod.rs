@@ -2,6 +2,7 @@
 //! and flags, and checked before anything is bound.
 
 mod check;
+mod derived;
 mod hubs;
 mod keys;
 mod load;
@@ -15,7 +16,7 @@ use crate::options::{Options, seconds};
 
 pub(crate) use self::{
     hubs::HubTables,
-    keys::{KEYS, Key},
+    keys::{KEYS, Key, without_credentials},
     load::{ConfigError, Flag, Loaded, Origin, Sources, load},
 };
 

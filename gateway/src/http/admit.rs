@@ -1,19 +1,24 @@
 //! Who may ask a hub for what: the same for all of its addresses.
 
+#[cfg(feature = "cli")]
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 use hubcast_backplane::UserId;
 
+use super::expiry;
 use super::reply;
 use super::request::{Query, Wish};
-use crate::auth::{Credentials, Identity};
+#[cfg(feature = "cli")]
+use super::tcp::Traffic;
+use crate::auth::{AuthError, Credentials, Identity};
 use crate::gateway::App;
 use crate::hub::HubRuntime;
 use crate::limits::Seat;
 use crate::telemetry::labels::{LimitLabel, RejectLabel};
 
-/// Reads a request's query, and decides who asks. The refusal is boxed, because it is large and rare.
 /// Why a node takes no new connection.
 #[derive(Clone, Copy)]
 pub(super) enum Closed {
@@ -41,6 +46,19 @@ pub(super) fn check_origin(app: &App, parts: &Parts) -> Result<(), Box<Response>
     Err(Box::new(reply::foreign_origin()))
 }
 
+/// Whoever asks was admitted: its TCP connection may carry more requests at once.
+#[cfg_attr(
+    not(feature = "cli"),
+    expect(unused_variables, reason = "applications have servers of their own")
+)]
+pub(super) fn trust(parts: &Parts) {
+    #[cfg(feature = "cli")]
+    if let Some(traffic) = parts.extensions.get::<Arc<Traffic>>() {
+        traffic.trust();
+    }
+}
+
+/// Reads a request's query, and decides who asks. The refusal is boxed, because it is large and rare.
 pub(super) async fn admit(
     app: &App,
     hub: &HubRuntime,
@@ -67,6 +85,10 @@ pub(super) async fn admit(
             return Err(Box::new(reply::unauthorized(error)));
         }
     };
+    if expiry::is_over(&identity, &app.options().auth) {
+        rejected(RejectLabel::Unauthorized);
+        return Err(Box::new(reply::unauthorized(AuthError::Expired)));
+    }
     if let Some(transport) = wish.transport().filter(|one| !identity.may_use(one.index())) {
         return Err(Box::new(reply::no_transport(transport)));
     }
@@ -74,5 +96,6 @@ pub(super) async fn admit(
         rejected(RejectLabel::Forbidden);
         return Err(Box::new(reply::not_admitted(&identity)));
     }
+    trust(parts);
     Ok((query, identity))
 }

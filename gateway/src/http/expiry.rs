@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::sleep;
 
+use crate::auth::Identity;
+use crate::options::AuthOptions;
 use crate::session::{CloseReason, Session};
 
 /// Wall clocks are set now and then, so they are looked at again after this time.
@@ -39,9 +41,18 @@ pub(super) fn watch(session: &Arc<Session>) {
     });
 }
 
+/// Whether a connection with that identity would be closed at once: it is not to be opened.
+pub(super) fn is_over(identity: &Identity, auth: &AuthOptions) -> bool {
+    let end = end_of_identity(identity, auth.close_on_expiry);
+    end.is_some_and(|end| end + auth.leeway.0 <= SystemTime::now())
+}
+
 /// When the session is to be closed, as of now.
 fn end_of(session: &Session, by_setting: bool) -> Option<SystemTime> {
-    let identity = session.connection().identity();
+    end_of_identity(&session.connection().identity(), by_setting)
+}
+
+fn end_of_identity(identity: &Identity, by_setting: bool) -> Option<SystemTime> {
     let by_setting = identity.expires().filter(|_| by_setting);
     [by_setting, identity.close_at()].into_iter().flatten().min()
 }

@@ -2,26 +2,27 @@
 //! another node goes there.
 
 mod find;
+mod sending;
 mod sockets;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::ws::WebSocket;
-use axum::extract::{FromRequestParts, Request, WebSocketUpgrade};
+use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use futures_util::FutureExt;
 use hubcast_backplane::{BackplaneError, ConnectionId, NodeId};
 use tokio::time::{Instant, sleep};
 
 use self::find::{Found, Missed, Wanted, persist};
+use self::sending::Sending;
 pub(crate) use self::sockets::endpoint as socket_endpoint;
 use super::admit::admit;
-use super::request::{BodyError, Query, Wish, read_body};
+use super::bodies::BodyError;
+use super::request::{Query, Wish};
 use super::{expiry, owned, reply};
 use crate::auth::{ConnectionToken, Identity, random_connection_id};
 use crate::cluster::{Answer, Forward};
@@ -29,7 +30,9 @@ use crate::gateway::App;
 use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
 use crate::session::{Claimant, CloseReason, Restored, Session, restore};
 use crate::telemetry::labels::{LimitLabel, RejectLabel, ResumeKind, ResumeOutcome};
-use crate::transport::{Detached, Reservation, serve_resumable, serve_websocket, sse_stream, upgrade_limits};
+use crate::transport::{
+    Detached, Messages, Reservation, Upgrade, WebSocket, serve_resumable, serve_websocket, sse_stream,
+};
 
 /// How long a POST or DELETE waits for an owner that can't be reached: it would end its client.
 const SENDING: Duration = Duration::from_secs(30);
@@ -83,12 +86,14 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
 
 impl Asked {
     async fn websocket(mut self) -> Result<Response, Refusal> {
-        let upgrade = WebSocketUpgrade::from_request_parts(&mut self.parts, &()).await?;
+        let upgrade = Upgrade::read(&mut self.parts).await?;
         let token = self.token()?;
         if let Some(token) = token.as_ref().filter(|token| token.stateful) {
             let session = self.resumable(token).await?;
             session.connection().renew_if_longer(&self.identity); // it has come back with what it has now
-            return Ok(self.accept(upgrade, |socket| serve_resumable(session, socket)));
+            return Ok(self.accept(upgrade, Messages::Stream, |socket| {
+                serve_resumable(session, socket)
+            }));
         }
         let (reservation, early) = match token {
             // Without negotiation the socket is the connection; the directory hears of it at the handshake.
@@ -106,20 +111,23 @@ impl Asked {
                 (newcomer.socket.ok_or(StatusCode::CONFLICT)?, early)
             }
         };
-        Ok(self.accept(upgrade, |socket| serve_websocket(reservation, early, socket)))
+        Ok(self.accept(upgrade, Messages::Stream, |socket| {
+            serve_websocket(reservation, early, socket)
+        }))
     }
 
     /// Accepts a socket and serves it in a task that a drain waits for.
     fn accept<F>(
         &self,
-        upgrade: WebSocketUpgrade,
+        upgrade: Upgrade,
+        messages: Messages,
         serve: impl FnOnce(WebSocket) -> F + Send + 'static,
     ) -> Response
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let tracked = self.hub.shared().tasks().token(); // taken before the 101 goes out
-        upgrade_limits(upgrade, &self.hub.options().limits).on_upgrade(async move |socket| {
+        upgrade.accept(messages, self.hub.terms(), async move |socket| {
             serve(socket).await;
             drop(tracked);
         })
@@ -168,6 +176,7 @@ impl Asked {
                 return Err(reply::answer(owned::other_user()).into());
             }
             if let Some(session) = self.resumed_here(session).await? {
+                session.occupy(self.app.gate().count(session.connection().user(), &self.parts));
                 return Ok(Some(session));
             }
         }
@@ -293,33 +302,46 @@ impl Asked {
         // Looked up before the body is read: nothing is allocated for strangers.
         let until = self.until(&token, SENDING);
         let found = persist(until, || self.find(&token, Wanted::Any).boxed()).await?;
-        let body = self.read(body).await?;
-        let answer = match found {
+        let received = match found {
             Found::Here(session) => owned::receive(&session, body).await,
             Found::New(newcomer) => owned::receive(&newcomer.session, body).await,
             Found::Elsewhere(owner) => self.send_elsewhere(&owner, &token, body, end).await?,
         };
+        let answer = received.map_err(|error| self.no_body(error))?;
         if answer.status == 200 {
             return Ok(StatusCode::OK.into_response());
         }
         Ok(reply::answer(answer))
     }
 
-    /// Hands a POST to the owner of its connection: once, for the owner may have taken it. When that is dead, the directory
-    /// has the last word.
+    /// Hands a POST to the owner of its connection, one part after the other, each once, for the owner may have taken it. When
+    /// that is dead, the directory has the last word.
     async fn send_elsewhere(
         &self,
         owner: &NodeId,
         token: &ConnectionToken,
-        body: Bytes,
+        body: Body,
         end: Instant,
-    ) -> Result<Answer, Missed> {
-        let left = end.saturating_duration_since(Instant::now());
-        match self.forward(owner, &token.id).receive(body, left).await {
-            Err(BackplaneError::NodeUnreachable { .. }) => {}
-            answer => return Ok(answer?),
+    ) -> Result<Result<Answer, BodyError>, Missed> {
+        let mut sending = Sending::new(self, owner, token, body);
+        loop {
+            let part = match sending.next_part().await {
+                Ok(part) => part,
+                Err(error) => return Ok(Err(error)),
+            };
+            let more = part.more;
+            match sending.forward().receive(part, SENDING).await {
+                Ok(answer) if more && answer.status == 200 => sending.begun = true,
+                Err(BackplaneError::NodeUnreachable { .. }) => break,
+                answer => {
+                    sending.begun = false;
+                    return Ok(Ok(answer?));
+                }
+            }
         }
-        persist(end, || self.removed(token).boxed()).await
+        sending.begun = false;
+        let end = end.max(Instant::now() + LOOK_AGAIN);
+        Ok(Ok(persist(end, || self.removed(token).boxed()).await?))
     }
 
     /// The answer to a request for a connection whose owner is dead, as soon as the directory knows.
@@ -349,19 +371,20 @@ impl Asked {
         })
     }
 
-    async fn read(&self, body: Body) -> Result<Bytes, Refusal> {
-        let limit = self.hub.options().limits.http_body_bytes;
-        read_body(&self.parts.headers, body, limit)
-            .await
-            .map_err(|error| match error {
-                BodyError::TooLarge => {
-                    self.app.metrics().rejected.get(RejectLabel::TooLarge).inc();
-                    self.app.metrics().limited.get(LimitLabel::HttpBodyBytes).inc();
-                    let text = "The body is over limits.http_body_bytes";
-                    reply::text(StatusCode::PAYLOAD_TOO_LARGE, text).into()
-                }
-                BodyError::Broken => StatusCode::BAD_REQUEST.into(),
-            })
+    /// The answer to a POST whose body did not come.
+    fn no_body(&self, error: BodyError) -> Refusal {
+        match error {
+            BodyError::Late => {
+                let text =
+                    "The body came too slowly (timeouts.receive_seconds, limits.least_bytes_per_second)";
+                reply::text(StatusCode::REQUEST_TIMEOUT, text).into()
+            }
+            BodyError::NoRoom => {
+                self.app.metrics().limited.get(LimitLabel::HeldBytes).inc();
+                reply::limited(LimitLabel::HeldBytes).into()
+            }
+            BodyError::TooLarge | BodyError::Broken => StatusCode::BAD_REQUEST.into(),
+        }
     }
 
     /// The connection token, if there is one, checked.

@@ -1,9 +1,11 @@
 //! The HTTP surface: which request goes where.
 
 mod admit;
+mod bodies;
 mod events;
 mod expiry;
 mod health;
+mod hosts;
 mod hubs;
 mod negotiate;
 pub(crate) mod owned;
@@ -14,7 +16,12 @@ mod rest;
 mod router;
 #[cfg(feature = "cli")]
 mod serve;
+#[cfg(feature = "cli")]
+mod tcp;
 
+pub(crate) use hosts::Hosts;
+#[cfg(feature = "cli")]
+pub(crate) use router::admin_router;
 pub(crate) use router::router;
 #[cfg(feature = "cli")]
-pub(crate) use serve::{Heads, serve};
+pub(crate) use serve::{Rules, serve};

@@ -8,6 +8,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::admit::trust;
 use super::reply;
 use super::request::Query;
 use crate::auth::{Carrier, Credentials, Identity, TokenKind};
@@ -79,7 +80,10 @@ pub(crate) async fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -
     };
     let backplane = hub.shared().backplane();
     let (until, epoch) = (backplane.now() + life, backplane.epoch(hub.name()));
-    let Ok((id, token)) = app.tokens().issue(hub.name(), until, epoch.as_ref(), kind) else {
+    let Ok((id, token)) = app
+        .tokens()
+        .issue(hub.name(), until, epoch.as_ref(), identity.user(), kind)
+    else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     app.metrics().negotiations.inc();
@@ -126,6 +130,7 @@ pub(super) async fn admitted(app: &App, hub: &HubRuntime, parts: &Parts) -> Resu
         app.metrics().rejected.get(RejectLabel::Forbidden).inc();
         return Err(Box::new(reply::not_admitted(&authenticated.identity)));
     }
+    trust(parts);
     Ok(authenticated.identity)
 }
 

@@ -112,6 +112,10 @@ pub(crate) fn limited(limit: LimitLabel) -> Response {
             StatusCode::SERVICE_UNAVAILABLE,
             "This node accepts no more connections in this second",
         ),
+        LimitLabel::HeldBytes => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "This node holds too much for its clients; try again later",
+        ),
         _ => (
             StatusCode::SERVICE_UNAVAILABLE,
             "This node accepts no more connections",

@@ -1,11 +1,9 @@
 //! What the endpoints read from a request.
 
-use axum::body::{Body, to_bytes};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri, header};
 
 use crate::hub::Transport;
-use bytes::Bytes;
 
 /// Query pairs in order, decoded. Keys are compared without case, as the reference does.
 #[derive(Debug, Default)]
@@ -40,33 +38,6 @@ impl Query {
     pub(crate) fn pairs(&self) -> &[(String, String)] {
         &self.pairs
     }
-}
-
-/// Why there is no body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BodyError {
-    /// It is over the limit.
-    TooLarge,
-    /// The client gave up.
-    Broken,
-}
-
-/// Reads a whole body of at most `limit` bytes. One that is declared larger is not waited for.
-pub(crate) async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, BodyError> {
-    let declared = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse().ok());
-    if declared.is_some_and(|bytes: usize| bytes > limit) {
-        return Err(BodyError::TooLarge);
-    }
-    to_bytes(body, limit).await.map_err(|error| {
-        let source = std::error::Error::source(&error);
-        if source.is_some_and(|source| source.is::<http_body_util::LengthLimitError>()) {
-            BodyError::TooLarge
-        } else {
-            BodyError::Broken
-        }
-    })
 }
 
 /// What a request to a hub's address wants.

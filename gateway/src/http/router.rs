@@ -5,16 +5,17 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, Uri};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 
 use super::request::Query;
-use super::{events, health, hubs, negotiate, refresh, reply, rest};
+use super::{bodies, events, health, hosts, hubs, negotiate, refresh, reply, rest};
 use crate::gateway::App;
 use crate::hub::HubRuntime;
 
-/// Every path of the gateway, for an application to mount.
-pub(crate) fn router(app: App) -> Router {
+/// Every path of the gateway and some more pages, for an application to mount.
+pub(crate) fn router(app: App, pages: Router) -> Router {
     let cors = app.origins().layer();
     let hubs = Router::new()
         .route("/hubs/{hub}", any(by_path))
@@ -34,19 +35,39 @@ pub(crate) fn router(app: App) -> Router {
         .route("/client/hubs/{hub}", any(socket_by_path))
         .route("/client/hubs/{hub}/", any(socket_by_path))
         .layer(cors);
+    let mut public = Router::new().merge(hubs).merge(rest::routes()).merge(probes());
+    if app.options().server.admin_listen.is_none() {
+        public = public.merge(metrics());
+    }
+    public
+        .with_state(app.clone())
+        .merge(pages)
+        .layer(from_fn_with_state(app.clone(), hosts::check))
+        .layer(from_fn_with_state(app, bodies::attend))
+}
+
+/// What operators ask for, on a listener of its own.
+#[cfg(feature = "cli")]
+pub(crate) fn admin_router(app: App) -> Router {
+    probes()
+        .merge(metrics())
+        .route("/api/openapi.json", get(async || rest::document()))
+        .with_state(app.clone())
+        .layer(from_fn_with_state(app, bodies::attend))
+}
+
+fn probes() -> Router<App> {
+    let readyz = get(async |State(app): State<App>| health::readyz(&app));
     Router::new()
-        .merge(hubs)
-        .merge(rest::routes())
         .route("/healthz", get(health::healthz))
-        .route(
-            "/readyz",
-            get(async |State(app): State<App>| health::readyz(&app)),
-        )
-        .route(
-            "/metrics",
-            get(async |State(app): State<App>| health::metrics(&app)),
-        )
-        .with_state(app)
+        .route("/readyz", readyz)
+}
+
+fn metrics() -> Router<App> {
+    Router::new().route(
+        "/metrics",
+        get(async |State(app): State<App>| health::metrics(&app)),
+    )
 }
 
 async fn by_path(State(app): State<App>, Path(hub): Path<String>, request: Request) -> Response {

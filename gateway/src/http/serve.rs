@@ -1,7 +1,9 @@
 //! The listener's loop: bounds what a connection may cost before it has said anything, and ends them all on request.
 
+use std::convert::Infallible;
 use std::error::Error;
-use std::future::{Ready, ready};
+use std::future::ready;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +11,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
-use futures_util::future::Either;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -17,18 +22,22 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use prometheus_client::metrics::counter::Counter;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::reply;
+use super::tcp::{Socket, Traffic};
+use crate::limits::{Doors, Terms};
 use crate::telemetry::labels::LimitLabel;
+use crate::telemetry::metrics::Metrics;
 
 /// How long a client may take for the headers of a request. The time between two requests counts too, so it is longer
 /// than load balancers keep idle connections (mostly 60 s): they must be the ones to close them.
 const HEADER_PATIENCE: Duration = Duration::from_secs(75);
+/// Time between two lines that say that connections can't be accepted.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// Largest head of a request. A token of 16 KiB must fit.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 
@@ -37,43 +46,62 @@ const MAX_HEAD_BYTES: usize = 32 * 1024;
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
-    heads: Heads,
+    rules: Rules,
     stop: CancellationToken,
     deadline: Duration,
 ) {
-    let server = server(heads.most);
+    let server = server(rules.most_headers);
+    let mut failures = Failures::default();
     let graceful = GracefulShutdown::new();
     let connections = TaskTracker::new();
     loop {
         let (stream, peer) = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            stream = accept(&listener) => stream,
+            stream = accept(&listener, &mut failures) => stream,
+        };
+        let place = match rules
+            .doors
+            .as_ref()
+            .map(|doors| doors.enter(peer.ip()))
+            .transpose()
+        {
+            Ok(place) => place,
+            Err(limit) => {
+                rules.metrics.limited.get(limit).inc();
+                continue; // closed without a word: it has asked for nothing yet
+            }
         };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a socket could not be set up");
             continue;
         }
         let begun = Arc::new(AtomicBool::new(false));
+        let traffic = Traffic::new(rules.terms.clone());
         let service = Noting {
             begun: Arc::clone(&begun),
             peer,
-            heads: heads.clone(),
+            traffic: Arc::clone(&traffic),
+            rules: rules.clone(),
             router: TowerToHyperService::new(router.clone()),
         };
         let connection = server
-            .serve_connection_with_upgrades(TokioIo::new(stream), service)
+            .serve_connection_with_upgrades(
+                TokioIo::new(Socket::new(stream, rules.terms.clone(), place)),
+                service,
+            )
             .into_owned();
         let connection = graceful.watch(connection);
-        let refused = heads.refused.clone();
+        let metrics = Arc::clone(&rules.metrics);
         connections.spawn(async move {
             tokio::select! {
                 outcome = connection => if let Err(error) = outcome {
                     if is_large_head(&*error) {
-                        refused.inc();
+                        metrics.limited.get(LimitLabel::Headers).inc();
                     }
                     tracing::trace!(%error, "an HTTP connection broke"); // peers do that all the time
                 },
+                () = traffic.overdue() => tracing::debug!("a client did not fetch its answers"),
                 () = asks_for_nothing(&begun) => tracing::trace!("an HTTP connection asked for nothing"),
             }
         });
@@ -87,13 +115,16 @@ pub(crate) async fn serve(
     .await;
 }
 
-/// `limits.headers`.
+/// How a listener is served.
 #[derive(Clone)]
-pub(crate) struct Heads {
-    /// Most headers of a request.
-    pub(crate) most: usize,
-    /// Requests that had more.
-    pub(crate) refused: Counter,
+pub(crate) struct Rules {
+    /// Most headers of a request: `limits.headers`.
+    pub(crate) most_headers: usize,
+    /// How slowly answers may be fetched.
+    pub(crate) terms: Terms,
+    /// How many TCP connections there may be, if that is bounded.
+    pub(crate) doors: Option<Arc<Doors>>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Whether a request was refused by the HTTP library, which then has answered with 431 and no text.
@@ -108,26 +139,30 @@ fn is_large_head(error: &(dyn Error + Send + Sync + 'static)) -> bool {
 struct Noting {
     begun: Arc<AtomicBool>,
     peer: SocketAddr,
-    heads: Heads,
+    traffic: Arc<Traffic>,
+    rules: Rules,
     router: TowerToHyperService<Router>,
 }
 
-type Routed = TowerToHyperService<Router>;
-
 impl Service<Request<Incoming>> for Noting {
-    type Response = <Routed as Service<Request<Incoming>>>::Response;
-    type Error = <Routed as Service<Request<Incoming>>>::Error;
-    type Future =
-        Either<<Routed as Service<Request<Incoming>>>::Future, Ready<Result<Self::Response, Self::Error>>>;
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         self.begun.store(true, Ordering::Relaxed);
-        if request.headers().len() > self.heads.most {
-            self.heads.refused.inc();
-            return Either::Right(ready(Ok(reply::limited(LimitLabel::Headers))));
+        if request.headers().len() > self.rules.most_headers {
+            self.rules.metrics.limited.get(LimitLabel::Headers).inc();
+            return ready(Ok(reply::limited(LimitLabel::Headers))).boxed();
         }
+        let Some(open) = self.traffic.open() else {
+            return ready(Ok(StatusCode::SERVICE_UNAVAILABLE.into_response())).boxed(); // without a body
+        };
+        let method = request.method().clone();
         request.extensions_mut().insert(ConnectInfo(self.peer));
-        Either::Left(self.router.call(request))
+        request.extensions_mut().insert(Arc::clone(&self.traffic));
+        let answering = self.router.call(request);
+        async move { Ok(open.answer(&method, answering.await?)) }.boxed()
     }
 }
 
@@ -159,14 +194,34 @@ fn server(most_headers: usize) -> Builder<TokioExecutor> {
 }
 
 /// Accepts, however long it takes: running out of file descriptors must not end the server.
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+async fn accept(listener: &TcpListener, failures: &mut Failures) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                failures.note(&error);
                 sleep(Duration::from_millis(100)).await;
             }
+        }
+    }
+}
+
+/// Says seldom that connections can't be accepted: it may go on for long.
+#[derive(Default)]
+struct Failures {
+    count: u64,
+    said: Option<Instant>,
+}
+
+impl Failures {
+    fn note(&mut self, error: &io::Error) {
+        self.count = self.count.saturating_add(1);
+        if self.said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+            tracing::warn!(%error, times = self.count, "connections can't be accepted; are there enough file descriptors (ulimit -n)?");
+            *self = Self {
+                count: 0,
+                said: Some(Instant::now()),
+            };
         }
     }
 }
@@ -177,6 +232,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::limits::Budget;
 
     /// Whatever begins like a request and is none.
     const BEGINNINGS: [&str; 5] = [
@@ -193,14 +249,20 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let router = Router::new().route("/", get(async || "fine"));
-        let heads = Heads {
-            most: 100,
-            refused: Counter::default(),
+        let rules = Rules {
+            most_headers: 100,
+            terms: Terms {
+                budget: Budget::new(0),
+                grace: Duration::from_secs(10),
+                least_rate: 1_000,
+            },
+            doors: None,
+            metrics: Arc::new(Metrics::new()),
         };
         let serving = tokio::spawn(serve(
             listener,
             router,
-            heads,
+            rules,
             stop.clone(),
             Duration::from_secs(1),
         ));

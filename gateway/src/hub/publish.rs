@@ -50,6 +50,7 @@ impl HubRuntime {
         topics: &[Topic],
         message: Outgoing,
     ) -> Result<(), Error> {
+        self.check_target(&message)?;
         let span = self.publish_span(&message);
         let caller = caller.filter(|caller| !is_spared(caller, &message));
         let envelope = envelope(message, &span)?;
@@ -90,6 +91,7 @@ impl HubRuntime {
         message: Outgoing,
         once: &Once,
     ) -> Result<Published, Error> {
+        self.check_target(&message)?;
         let span = self.publish_span(&message);
         let caller = caller.filter(|caller| !is_spared(caller, &message));
         let envelope = envelope(message, &span)?;
@@ -105,6 +107,16 @@ impl HubRuntime {
             }
         }
         Ok(published)
+    }
+
+    /// Nobody but the backplane says who came and went.
+    fn check_target(&self, message: &Outgoing) -> Result<(), Error> {
+        if self.options().hubs.presence && message.target == hubcast_backplane::presence::TARGET {
+            return Err(Error::ReservedTarget {
+                target: message.target.clone(),
+            });
+        }
+        Ok(())
     }
 
     fn publish_span(&self, message: &Outgoing) -> Span {

@@ -23,8 +23,10 @@ use super::{Connected, Context, Disconnected, Hub, HubError, NextHook, Resumed};
 use crate::cluster;
 use crate::error::Error;
 use crate::fanout::{self, Registry};
+use crate::limits::{Budget, Terms};
 use crate::options::Options;
 use crate::protocol::Value;
+use crate::session::Parked;
 use crate::session::{AskError, Session, connection_of};
 use crate::telemetry::labels::LimitLabel;
 use crate::telemetry::metrics::Metrics;
@@ -41,16 +43,22 @@ pub(crate) struct Shared {
     options: Options,
     backplane: Arc<dyn Backplane>,
     metrics: Arc<Metrics>,
+    budget: Arc<Budget>,
+    parked: Arc<Parked>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
 
 impl Shared {
     pub(crate) fn new(options: Options, backplane: Arc<dyn Backplane>, metrics: Arc<Metrics>) -> Self {
+        let budget = Budget::new(options.limits.held_bytes);
+        let parked = Parked::new(options.limits.connections);
         Self {
             options,
             backplane,
             metrics,
+            budget,
+            parked,
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         }
@@ -66,6 +74,34 @@ impl Shared {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    #[cfg(feature = "cli")]
+    pub(crate) fn metrics_handle(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Sessions that wait for their clients.
+    pub(crate) fn parked(&self) -> &Arc<Parked> {
+        &self.parked
+    }
+
+    /// What peers make the node hold.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// How slowly peers may send what they have begun, where no hub is concerned.
+    pub(crate) fn terms(&self) -> Terms {
+        self.terms_of(&self.options)
+    }
+
+    fn terms_of(&self, options: &Options) -> Terms {
+        Terms {
+            budget: Arc::clone(&self.budget),
+            grace: options.timeouts.receive,
+            least_rate: options.limits.least_bytes_per_second,
+        }
     }
 
     /// Ends when the node begins to leave: what only waits for something to do stops.
@@ -96,6 +132,11 @@ pub(crate) struct HubRuntime {
 }
 
 impl HubRuntime {
+    /// How slowly its clients may send what they have begun.
+    pub(crate) fn terms(&self) -> Terms {
+        self.shared.terms_of(&self.options)
+    }
+
     /// # Errors
     /// A name, or a setting of this hub's own, that can't work.
     pub(crate) fn new(hub: Hub, shared: Arc<Shared>) -> Result<Self, Error> {

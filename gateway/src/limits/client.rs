@@ -52,7 +52,7 @@ impl TrustedProxies {
         origin
     }
 
-    fn holds(&self, address: IpAddr) -> bool {
+    pub(super) fn holds(&self, address: IpAddr) -> bool {
         self.networks.iter().any(|network| network.holds(address))
     }
 }
@@ -92,7 +92,7 @@ fn read_hop(text: &str) -> Option<IpAddr> {
     address.or_else(with_port).map(|address| address.to_canonical())
 }
 
-fn network_of(address: IpAddr) -> IpAddr {
+pub(super) fn network_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => {

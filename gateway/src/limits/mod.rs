@@ -2,9 +2,15 @@
 
 mod bucket;
 mod client;
+#[cfg(feature = "cli")]
+mod doors;
 mod gate;
+mod held;
 mod places;
 
 pub(crate) use bucket::Bucket;
 pub(crate) use client::TrustedProxies;
+#[cfg(feature = "cli")]
+pub(crate) use doors::{Doors, Entered};
 pub(crate) use gate::{Gate, Seat};
+pub(crate) use held::{Budget, Held, Terms};

@@ -6,7 +6,7 @@ use super::{OptionError, at_least};
 
 /// Bounds on sizes, counts and rates that a peer controls. They may differ from hub to hub (see
 /// [`Hub::configure`](crate::Hub::configure)), but for those that count for the whole node: `connections`,
-/// `connections_per_user`, `connections_per_address`, `handshakes_per_second` and `headers`.
+/// `connections_per_user`, `connections_per_address`, `handshakes_per_second`, `held_bytes` and `headers`.
 ///
 /// ```
 /// use hubcast::{Hub, Options};
@@ -23,9 +23,9 @@ use super::{OptionError, at_least};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Largest hub message from a client, with its separator or length prefix.
+    /// Largest hub message from a client, with its separator or length prefix. Frames and bodies may hold any number of them.
     pub message_bytes: usize,
-    /// Largest body of a POST.
+    /// Largest body of a REST request. What a client posts to a hub is a stream of hub messages, each with its own limit.
     pub http_body_bytes: usize,
     /// Bytes that may wait for one client. Over it the connection is closed as a slow consumer.
     pub outbox_bytes: usize,
@@ -43,15 +43,27 @@ pub struct Limits {
     /// Connections that one node accepts from one address, over all hubs; 0 for no bound. An IPv6 network of 64 bits counts
     /// as one address. Whose address counts behind a proxy: see [`ServerOptions`](crate::ServerOptions).
     pub connections_per_address: usize,
+    /// TCP connections that the `hubcast` binary accepts, whatever is asked on them; 0 for no bound. Others are closed at once.
+    pub tcp_connections: usize,
+    /// TCP connections that the `hubcast` binary accepts from one address (IPv6: one network of 64 bits) that is no trusted
+    /// proxy; 0 for no bound.
+    pub tcp_connections_per_address: usize,
     /// New connections that one node accepts in a second; 0 for no bound. Others are told to try again later.
     pub handshakes_per_second: usize,
     /// Messages of one client that are handled in a second: invocations, items of streams, results, cancellations, but not
     /// Pings; 0 for no bound. One second's worth may come at once. Whoever sends more is not closed but read no faster: its
     /// messages wait on the way, and so does it, once the buffers on the way are full.
     pub messages_per_second: usize,
-    /// Bytes of one client's messages that are handled in a second; 0 for no bound. As with `messages_per_second`, whoever
+    /// Bytes of one client's messages that are handled in a second; 0 for no bound. A message that is larger is paid back
+    /// in the seconds after it. As with `messages_per_second`, whoever
     /// sends more is read no faster.
     pub bytes_per_second: usize,
+    /// Bytes in a second that a client must reach with a message or a body that it has begun, after
+    /// `timeouts.receive_seconds`, and with an answer that it reads, after `timeouts.send_seconds`; 0: it only has to get on.
+    pub least_bytes_per_second: u64,
+    /// Bytes of unfinished messages and bodies that one node holds for all of its clients together; 0 for no bound. Whoever
+    /// would make it hold more is refused.
+    pub held_bytes: usize,
     /// Headers of a request, where the `hubcast` binary serves; applications set that for their own server.
     pub headers: usize,
 }
@@ -68,9 +80,13 @@ impl Default for Limits {
             connections: 0,
             connections_per_user: 0,
             connections_per_address: 0,
+            tcp_connections: 0,
+            tcp_connections_per_address: 0,
             handshakes_per_second: 0,
-            messages_per_second: 0,
-            bytes_per_second: 0,
+            messages_per_second: 5_000,
+            bytes_per_second: 8 * 1024 * 1024,
+            least_bytes_per_second: 1024,
+            held_bytes: 0,
             headers: 100,
         }
     }
@@ -109,14 +125,6 @@ impl Limits {
             1,
             "groups would be useless",
         )?;
-        if self.bytes_per_second > 0 {
-            at_least(
-                "limits.bytes_per_second",
-                self.bytes_per_second,
-                self.message_bytes,
-                "limits.message_bytes; or 0 for no bound",
-            )?;
-        }
         at_least(
             "limits.headers",
             self.headers,
@@ -134,19 +142,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_and_headers_that_would_shut_everybody_out_are_refused() {
+    fn limits_that_would_shut_everybody_out_are_refused() {
         let key = |change: fn(&mut Limits)| {
             let mut limits = Limits::default();
             change(&mut limits);
             limits.check().map_err(|error| error.key)
         };
         assert_eq!(key(|_| {}), Ok(()));
-        let slow = key(|limits| limits.bytes_per_second = limits.message_bytes - 1);
-        assert_eq!(slow, Err("limits.bytes_per_second"));
-        assert_eq!(
-            key(|limits| limits.bytes_per_second = limits.message_bytes),
-            Ok(())
-        );
         assert_eq!(key(|limits| limits.headers = 0), Err("limits.headers"));
     }
 }

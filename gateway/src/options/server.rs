@@ -26,10 +26,26 @@ pub struct ServerOptions {
     /// An application that mounts the router tells who the peer is by
     /// `into_make_service_with_connect_info::<SocketAddr>()`; without it, nobody has an address.
     pub trusted_proxies: Vec<String>,
+    /// Hosts that requests may be for: names (`app.example.org`), `*.example.org` for every name below, or `*`. Requests for
+    /// others are refused with 421, so that a page whose name was made to lead here (DNS rebinding) finds nothing. Addresses,
+    /// names without a dot and names below `localhost` are always accepted, for no page of others has such a name. Empty: any
+    /// host; the `hubcast` binary takes `localhost` where it listens on loopback and has no trusted proxy.
+    pub allowed_hosts: Vec<String>,
+    /// Where the `hubcast` binary serves `/metrics`, `/api/openapi.json`, `/healthz` and `/readyz` besides, with no limit on
+    /// connections; the first two are then served there alone.
+    pub admin_listen: Option<String>,
 }
 
 impl ServerOptions {
     pub(super) fn check(&self) -> Result<(), OptionError> {
+        if let Some(host) = self.allowed_hosts.iter().find(|host| !is_host_pattern(host)) {
+            return Err(OptionError {
+                key: "server.allowed_hosts",
+                problem: format!(
+                    "{host:?} is not a host such as app.example.org (no scheme, no port), *.example.org or *"
+                ),
+            });
+        }
         match TrustedProxies::parse(&self.trusted_proxies) {
             Ok(_) => Ok(()),
             Err(text) => Err(OptionError {
@@ -38,4 +54,10 @@ impl ServerOptions {
             }),
         }
     }
+}
+
+fn is_host_pattern(text: &str) -> bool {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    text == "*" || !name.is_empty() && name.chars().all(allowed)
 }

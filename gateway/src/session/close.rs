@@ -24,6 +24,8 @@ pub(crate) enum CloseReason {
     Protocol { detail: String, code: u16 },
     /// The client sent what is no frame of a WebSocket.
     BadFrame(BadFrame),
+    /// The node holds as many bytes of unfinished messages as it may.
+    NoRoom,
     /// The client fell silent.
     ClientTimeout,
     /// There was no whole handshake in time, or it was refused: the client was told in the handshake response.
@@ -55,6 +57,7 @@ pub(crate) struct BadFrame {
 const CLOSE_WORDS: usize = 123;
 
 const BASE: &str = "Connection closed with an error.";
+const NO_ROOM: &str = "The node holds too much for its clients (limits.held_bytes). Please reconnect.";
 const FENCED: &str = "The other gateway nodes took this one for dead. Please reconnect.";
 
 impl CloseReason {
@@ -91,7 +94,7 @@ impl CloseReason {
             (_, Self::ConnectFailed { .. }) => close_code::ERROR,
             (_, Self::Expired) => close_code::POLICY,
             (_, Self::NodeStops | Self::Fenced | Self::LogLost(_)) => close_code::RESTART,
-            (_, Self::SlowConsumer { .. } | Self::ClientTimeout | Self::Handshake { .. }) => {
+            (_, Self::SlowConsumer { .. } | Self::ClientTimeout | Self::NoRoom | Self::Handshake { .. }) => {
                 close_code::AGAIN
             }
             _ => close_code::NORMAL,
@@ -118,7 +121,12 @@ impl CloseReason {
             // There is a detail only if the client may see it.
             Self::ConnectFailed { detail: Some(detail) } => close(Some(format!("{BASE} {detail}")), false),
             Self::ConnectFailed { detail: None } => close(text(None), false),
+            // Always told: nothing else says why a client can't send what it wants to.
+            Self::Protocol { detail, code } if *code == close_code::SIZE => {
+                close(Some(format!("{BASE} {detail}")), true)
+            }
             Self::Protocol { detail, .. } => close(text(Some(detail)), true),
+            Self::NoRoom => close(Some(NO_ROOM.to_owned()), true),
             Self::ClientTimeout => close(
                 text(Some(
                     "OperationCanceledException: Client hasn't sent a message/ping within the configured ClientTimeoutInterval.",
@@ -164,6 +172,7 @@ impl CloseReason {
             Self::Aborted | Self::Closed { .. } => Disconnected::ByServer,
             Self::Protocol { detail, .. } => Disconnected::Refused(detail.clone()),
             Self::BadFrame(bad) => Disconnected::Refused(bad.what.to_owned()),
+            Self::NoRoom => Disconnected::Refused("the node holds too much for its clients".to_owned()),
             Self::Expired => Disconnected::Refused("the access token has expired".to_owned()),
             Self::ClientTimeout => Disconnected::Lost("the client fell silent".to_owned()),
             Self::SlowConsumer { .. } => Disconnected::Refused("the client reads too slowly".to_owned()),
@@ -180,7 +189,7 @@ impl CloseReason {
             Self::ByClient => CloseLabel::Client,
             Self::Moved => CloseLabel::Moved,
             Self::Aborted => CloseLabel::Aborted,
-            Self::ConnectFailed { .. } | Self::Closed { .. } => CloseLabel::Server,
+            Self::ConnectFailed { .. } | Self::Closed { .. } | Self::NoRoom => CloseLabel::Server,
             Self::Protocol { .. } | Self::BadFrame(_) => CloseLabel::ProtocolError,
             Self::Expired => CloseLabel::Expired,
             Self::ClientTimeout => CloseLabel::ClientTimeout,

@@ -31,6 +31,7 @@ pub(super) async fn end(
         .protocol()
         .unwrap_or(handshake::BEFORE_HANDSHAKE);
     let goodbye = running.as_ref().and_then(|_| reason.frame(protocol, detailed));
+    session.wait_no_more();
     if reason.lets_follow() {
         session.follow().await;
     }

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::sync::Arc;
 
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
 use super::restore::state_of;
 use super::stateful::Stateful;
@@ -72,7 +72,18 @@ async fn read(
         };
         match received {
             Received::Data(bytes) => reader.push(&bytes),
-            Received::Alive | Received::Resumed => continue, // nothing was agreed on that could go on
+            Received::Alive { bytes } => {
+                session.measure(true, bytes);
+                if let Some(due) = session.pace_resumes() {
+                    sleep_until(due).await;
+                }
+                continue;
+            }
+            // Nothing was agreed on that could go on.
+            Received::Resumed => {
+                *reader = HandshakeReader::new(session.hub.options().limits.message_bytes);
+                continue;
+            }
             // A client that leaves before its handshake is whole is told nothing, and hub code never hears of it.
             Received::Closed => {
                 return Err(CloseReason::Handshake {

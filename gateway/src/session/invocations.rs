@@ -42,6 +42,7 @@ struct Named {
 /// The slots of a connection's plain methods.
 #[derive(Debug)]
 pub(crate) struct Slots {
+    all: isize,
     /// Below zero after a method came back from a wait and found its slot taken.
     free: AtomicIsize,
     changed: Notify,
@@ -97,10 +98,12 @@ enum Kind {
 
 impl Invocations {
     pub(super) fn new(slots: usize, stream_buffer: usize) -> Self {
+        let all = isize::try_from(slots).unwrap_or(isize::MAX);
         Self {
             running: FuturesUnordered::new(),
             slots: Arc::new(Slots {
-                free: AtomicIsize::new(isize::try_from(slots).unwrap_or(isize::MAX)),
+                all,
+                free: AtomicIsize::new(all),
                 changed: Notify::new(),
             }),
             requesting: false,
@@ -112,6 +115,11 @@ impl Invocations {
     /// Whether the client's next message can be taken.
     pub(super) fn may_read(&self) -> bool {
         self.slots.free.load(Ordering::Acquire) > 0 && !self.requesting && !self.uploads.is_blocked()
+    }
+
+    /// Whether a plain method or a request runs.
+    pub(super) fn has_calls(&self) -> bool {
+        self.requesting || self.slots.free.load(Ordering::Acquire) < self.slots.all
     }
 
     /// The next one that ends, or `None` when the connection may be read again. Cancel-safe.

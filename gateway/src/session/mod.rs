@@ -9,6 +9,7 @@ mod handshake;
 mod invocations;
 mod membership;
 mod pace;
+mod parked;
 mod reader;
 mod replaying;
 mod requests;
@@ -24,6 +25,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use hubcast_backplane::{ConnectionId, ConnectionRecord, GroupName, Topic, UserId};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::TokenSigner;
@@ -37,6 +39,8 @@ use crate::queue::{ByteQueue, PushError, Taken};
 use crate::telemetry::labels::LimitLabel;
 use crate::transport::HttpLink;
 use asks::Asks;
+use pace::Pace;
+use parked::ParkedPlace;
 use reader::Reader;
 use stateful::Stateful;
 
@@ -44,6 +48,7 @@ pub(crate) use asks::AskError;
 pub(crate) use close::{BadFrame, CloseReason};
 pub(crate) use guests::read_carried;
 pub(crate) use invocations::Slots;
+pub(crate) use parked::Parked;
 pub(crate) use reader::{Begin, Reading};
 pub(crate) use restore::{Claimant, Restored, connection_of, restore};
 pub(crate) use run::{Inbound, Past, Received, run, run_restored};
@@ -68,6 +73,10 @@ pub(crate) struct Session {
     groups: Mutex<Vec<GroupName>>,
     /// What it takes of limits for several connections; `None` where nothing is counted.
     seat: Mutex<Option<Box<Seat>>>,
+    /// Set while its client is away and may come back.
+    parked: Mutex<Option<Box<ParkedPlace>>>,
+    /// How fast its client is read, if that is bounded.
+    pace: Option<Mutex<Pace>>,
     asks: Asks,
     stateful: OnceLock<Stateful>,
     /// The requests of a connection that is not one socket.
@@ -107,6 +116,7 @@ impl Session {
         reader: Option<Box<Reader>>,
     ) -> Arc<Self> {
         let outbox = ByteQueue::held(hub.options().limits.outbox_bytes);
+        let pace = Pace::new(&hub.options().limits).map(Mutex::new);
         Arc::new(Self {
             hub,
             connection: Arc::new(connection),
@@ -117,6 +127,8 @@ impl Session {
             topics: Mutex::new(Some(Vec::new())),
             groups: Mutex::default(),
             seat: Mutex::default(),
+            parked: Mutex::default(),
+            pace,
             asks: Asks::default(),
             stateful: OnceLock::new(),
             came_back: AtomicBool::new(false),
@@ -217,6 +229,24 @@ impl Session {
 
     pub(crate) fn reason(&self) -> Option<&CloseReason> {
         self.reason.get()
+    }
+
+    // --- incoming ---
+
+    /// Takes what the client sent from its rates. `counts`: it is a message, or as much trouble as one.
+    pub(crate) fn measure(&self, counts: bool, bytes: usize) {
+        let reached = self
+            .pace
+            .as_ref()
+            .and_then(|pace| pace.lock().take(counts, bytes));
+        if let Some(limit) = reached {
+            self.hub.shared().metrics().limited.get(limit).inc();
+        }
+    }
+
+    /// When a client is read again that sends too fast.
+    pub(crate) fn pace_resumes(&self) -> Option<Instant> {
+        self.pace.as_ref()?.lock().resumes()
     }
 
     // --- outgoing ---

@@ -14,10 +14,10 @@ pub(super) struct Pace {
 
 impl Pace {
     /// `None` without a bound: then nothing is measured.
-    pub(super) fn new(limits: &Limits) -> Option<Box<Self>> {
+    pub(super) fn new(limits: &Limits) -> Option<Self> {
         let messages = Bucket::new(limits.messages_per_second);
         let bytes = Bucket::new(limits.bytes_per_second);
-        (messages.is_some() || bytes.is_some()).then(|| Box::new(Self { messages, bytes }))
+        (messages.is_some() || bytes.is_some()).then_some(Self { messages, bytes })
     }
 
     /// Takes a message that was read. The limit that it reaches, if there is one: what follows has to wait.
@@ -59,12 +59,17 @@ mod tests {
             bytes_per_second,
             ..Limits::default()
         };
-        *Pace::new(&limits).unwrap()
+        Pace::new(&limits).unwrap()
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_limits_nothing_is_measured() {
-        assert!(Pace::new(&Limits::default()).is_none());
+        let limits = Limits {
+            messages_per_second: 0,
+            bytes_per_second: 0,
+            ..Limits::default()
+        };
+        assert!(Pace::new(&limits).is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -87,7 +92,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pings_are_no_messages_but_have_bytes() {
+    async fn pings_of_the_protocol_are_no_messages_but_have_bytes() {
         let mut pace = pace(1, 100);
         for _ in 0..9 {
             assert_eq!(pace.take(false, 11), None);

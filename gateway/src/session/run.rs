@@ -8,16 +8,16 @@ use axum::extract::ws::close_code;
 use bytes::Bytes;
 use hubcast_backplane::{BackplaneError, NodeId, Noted, Status};
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::end::end;
 use super::guests::Carrier;
 use super::invocations::Invocations;
-use super::pace::Pace;
 use super::reader::MOVE;
 use super::sequence::Counted;
 use super::stateful::{Answering, call_name};
 use super::{BadFrame, CloseReason, Session, handshake};
+use crate::limits::Held;
 use crate::protocol::{
     ClientDecoder, ClientMessage, ClientProtocol, DecodeError, HubMessage, Outcome, webpubsub,
 };
@@ -28,6 +28,12 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A record of a message that took longer is doubted: a node is taken for dead after a few seconds.
 const LATE: Duration = Duration::from_secs(2);
+
+/// What a frame weighs at least.
+const FRAME_BYTES: usize = 16;
+
+const UNFINISHED: &str = "OperationCanceledException: A message did not get on (timeouts.receive_seconds, \
+     limits.least_bytes_per_second).";
 
 /// Where a session's bytes come from. `receive` is cancel-safe.
 pub(crate) trait Inbound: Send {
@@ -40,9 +46,9 @@ pub(crate) trait Inbound: Send {
 pub(crate) enum Received {
     /// Bytes, cut anywhere.
     Data(Bytes),
-    /// A sign of life without content.
-    Alive,
-    /// A new socket took the place of a lost one: what was cut off there is not continued.
+    /// A control frame of so many bytes: a sign of life without content.
+    Alive { bytes: usize },
+    /// A socket was lost and a new one took its place, or a body broke off: what was cut off is not continued.
     Resumed,
     /// The client ended the connection properly.
     Closed,
@@ -120,8 +126,8 @@ struct Conversation<'a> {
     carrier: Option<Carrier>,
     /// When the place of a client that holds its own is moved next.
     move_due: Option<Instant>,
-    /// How fast the client is read, if that is bounded.
-    pace: Option<Box<Pace>>,
+    /// A message of which only the beginning has come.
+    tail: Held,
     /// When held-back messages are sent even if the client stays silent.
     release_due: Option<Instant>,
     /// Armed for the next deadline or an earlier time: messages push deadlines back, and re-arming at each would cost.
@@ -150,7 +156,7 @@ impl<'a> Conversation<'a> {
             awaits_sequence: false,
             carrier: None,
             move_due: session.is_reader().then(|| now + MOVE),
-            pace: Pace::new(&options.limits),
+            tail: Held::new(session.hub.terms()),
             release_due: session.is_stateful().then(|| now + RELEASE_PATIENCE),
             timer: Box::pin(sleep_until(now + options.timeouts.keep_alive)),
         }
@@ -273,13 +279,8 @@ impl<'a> Conversation<'a> {
     fn may_read(&mut self) -> bool {
         self.invocations.may_read()
             && !self.is_backed_up()
-            && self.pace_resumes().is_none()
+            && self.session.pace_resumes().is_none()
             && !self.is_held()
-    }
-
-    /// When a client is read again that sends too fast.
-    fn pace_resumes(&self) -> Option<Instant> {
-        self.pace.as_ref()?.resumes()
     }
 
     fn is_backed_up(&self) -> bool {
@@ -310,9 +311,16 @@ impl<'a> Conversation<'a> {
                 match received {
                     Received::Data(bytes) => {
                         session.hub.shared().metrics().received_bytes.inc_by(bytes.len() as u64);
+                        self.tail.pass(bytes.len());
+                        if bytes.len() < FRAME_BYTES {
+                            session.measure(false, FRAME_BYTES); // else empty frames would cost nothing
+                        }
                         self.decoder.push(bytes);
                     }
-                    Received::Alive => self.heard = Instant::now(),
+                    Received::Alive { bytes } => {
+                        session.measure(true, bytes);
+                        self.heard = Instant::now();
+                    }
                     Received::Resumed => self.resumed(),
                     Received::Closed => return Err(CloseReason::ByClient),
                     Received::Bad(frame) => return Err(CloseReason::BadFrame(frame)),
@@ -343,7 +351,8 @@ impl<'a> Conversation<'a> {
             self.release_due,
             self.counted.ack_due,
             self.move_due,
-            self.pace_resumes(),
+            self.tail.late_at(),
+            self.session.pace_resumes(),
             self.hold_until.filter(|until| *until > Instant::now()),
         ]
         .into_iter()
@@ -359,6 +368,12 @@ impl<'a> Conversation<'a> {
         }
         if self.pings && self.heard + timeouts.client_timeout <= now {
             return Err(CloseReason::ClientTimeout);
+        }
+        if reading && self.tail.is_late() {
+            return Err(CloseReason::Protocol {
+                detail: UNFINISHED.to_owned(),
+                code: close_code::POLICY,
+            });
         }
         if self.ping_due <= now {
             self.ping_due = now + timeouts.keep_alive;
@@ -395,7 +410,7 @@ impl<'a> Conversation<'a> {
         while self.may_read() && !self.session.closing.is_cancelled() {
             let before = self.decoder.buffered_bytes();
             match self.decoder.next_message() {
-                Ok(None) => return Ok(()),
+                Ok(None) => return self.keep_tail(),
                 Ok(Some(message)) => {
                     self.heard = Instant::now();
                     self.measure(&message, before.saturating_sub(self.decoder.buffered_bytes()));
@@ -405,22 +420,52 @@ impl<'a> Conversation<'a> {
                     if matches!(error, DecodeError::TooLarge { .. }) {
                         self.count(LimitLabel::MessageBytes);
                     }
+                    self.finish_calls().await;
                     return Err(CloseReason::from_decode(&error));
                 }
+            }
+        }
+        self.tail.end();
+        Ok(())
+    }
+
+    /// What came before a mistake is answered, if that does not take long.
+    async fn finish_calls(&mut self) {
+        let patience = self.session.hub.options().timeouts.close;
+        let finishing = async {
+            while self.invocations.has_calls() {
+                if let Some(ended) = self.invocations.next().await {
+                    self.invocations.settle(ended);
+                }
+            }
+        };
+        tokio::select! {
+            () = self.session.closing.cancelled() => {}
+            _ = timeout(patience, finishing) => {}
+        }
+    }
+
+    /// Charges the client for a message that has begun.
+    fn keep_tail(&mut self) -> Result<(), CloseReason> {
+        match self.decoder.buffered_bytes() {
+            0 => self.tail.end(),
+            bytes => {
+                self.tail.begin();
+                self.tail.keep(bytes).map_err(|_| {
+                    self.count(LimitLabel::HeldBytes);
+                    CloseReason::NoRoom
+                })?;
             }
         }
         Ok(())
     }
 
-    fn measure(&mut self, message: &ClientMessage, bytes: usize) {
+    fn measure(&self, message: &ClientMessage, bytes: usize) {
         let counted = match message {
             ClientMessage::Hub(message) => message.is_counted(),
             ClientMessage::Request(_) => true,
         };
-        let pace = self.pace.as_mut();
-        if let Some(limit) = pace.and_then(|pace| pace.take(counted, bytes)) {
-            self.count(limit);
-        }
+        self.session.measure(counted, bytes);
     }
 
     fn count(&self, reached: LimitLabel) {
@@ -431,6 +476,7 @@ impl<'a> Conversation<'a> {
     fn resumed(&mut self) {
         let limit = self.session.hub.options().limits.message_bytes;
         self.decoder = ClientDecoder::new(self.protocol, limit);
+        self.tail.end();
         self.awaits_sequence = self.protocol.numbers_messages();
         self.heard = Instant::now();
     }

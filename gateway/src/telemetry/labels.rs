@@ -103,6 +103,8 @@ labels! {
         Forbidden = "forbidden",
         /// A connection token that no node knows.
         UnknownConnection = "unknown_connection",
+        /// For a host that is not in `server.allowed_hosts`.
+        Host = "host",
         /// A body over `limits.http_body_bytes`.
         TooLarge = "too_large",
         /// A page of an origin that is not allowed.
@@ -121,12 +123,18 @@ labels! {
         ConnectionsPerUser = "connections_per_user",
         /// Connections from one address.
         ConnectionsPerAddress = "connections_per_address",
+        /// TCP connections of the node.
+        TcpConnections = "tcp_connections",
+        /// TCP connections from one address.
+        TcpConnectionsPerAddress = "tcp_connections_per_address",
         /// New connections in a second.
         HandshakesPerSecond = "handshakes_per_second",
         /// Messages of one client in a second.
         MessagesPerSecond = "messages_per_second",
         /// Bytes of one client in a second.
         BytesPerSecond = "bytes_per_second",
+        /// Bytes that the node holds for its clients.
+        HeldBytes = "held_bytes",
         /// Headers of a request.
         Headers = "headers",
         /// Groups of one connection.

@@ -21,7 +21,7 @@ use tracing_subscriber::{
 };
 
 use super::trace;
-use crate::config::{LogConfig, LogFormat, TelemetryConfig};
+use crate::config::{LogConfig, LogFormat, TelemetryConfig, without_credentials};
 
 /// Sends what is left when it is dropped.
 pub(crate) struct Guard {
@@ -79,11 +79,10 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let level = parse_level(&log.level).map_err(anyhow::Error::msg)?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let colored = log.format == LogFormat::Text && io::IsTerminal::is_terminal(&io::stderr());
+    let lines = tracing_subscriber::fmt::layer().with_writer(OneLine { writer, colored });
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match log.format {
-        LogFormat::Text => lines
-            .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-            .boxed(),
+        LogFormat::Text => lines.with_ansi(colored).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     let no_traces = filter_fn(|metadata: &Metadata<'_>| metadata.target() != trace::TARGET);
@@ -108,13 +107,72 @@ where
     Ok((Registry::default().with(layers), Guard { spans }))
 }
 
+/// Writes each event as one line, whatever texts of clients are in it: nobody can forge a line of their own.
+struct OneLine<W> {
+    writer: W,
+    /// The escape character is the subscriber's own; in texts it escapes that itself.
+    colored: bool,
+}
+
+impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for OneLine<W> {
+    type Writer = Line<W::Writer>;
+
+    fn make_writer(&'w self) -> Self::Writer {
+        Line {
+            writer: self.writer.make_writer(),
+            colored: self.colored,
+        }
+    }
+}
+
+struct Line<W> {
+    writer: W,
+    colored: bool,
+}
+
+impl<W: io::Write> io::Write for Line<W> {
+    /// Gets a whole event at once, with the line feed at its end.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let (line, end) = match event.split_last() {
+            Some((b'\n', line)) => (line, "\n"),
+            _ => (event, ""),
+        };
+        let forged =
+            |byte: &u8| byte.is_ascii_control() && !(self.colored && *byte == 0x1b) && *byte != b'\t';
+        if !line.iter().any(forged) {
+            self.writer.write_all(event)?;
+            return Ok(event.len());
+        }
+        let mut clean = Vec::with_capacity(event.len().saturating_add(16));
+        for byte in line {
+            if forged(byte) {
+                clean.extend(byte.escape_ascii());
+            } else {
+                clean.push(*byte);
+            }
+        }
+        clean.extend_from_slice(end.as_bytes());
+        self.writer.write_all(&clean)?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
 fn exporter(endpoint: &str, telemetry: &TelemetryConfig) -> anyhow::Result<SdkTracerProvider> {
     let exporter = SpanExporter::builder()
         .with_http()
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(traces_url(endpoint))
         .build()
-        .with_context(|| format!("telemetry.otlp_endpoint {endpoint:?} can't be used"))?;
+        .with_context(|| {
+            format!(
+                "telemetry.otlp_endpoint {:?} can't be used",
+                without_credentials(endpoint)
+            )
+        })?;
     let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(telemetry.sample_ratio)));
     let resource = Resource::builder()
         .with_service_name(telemetry.service_name.clone())

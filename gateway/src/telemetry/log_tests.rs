@@ -243,6 +243,20 @@ fn json_lines_have_fields() {
 }
 
 #[test]
+fn nobody_forges_a_line() {
+    let text = lines_of(&log("info", LogFormat::Text), &TelemetryConfig::default(), || {
+        let error = "x\n2026-11-28T00:00:00Z ERROR hubcast: forged \u{1b}[31m\r";
+        info!(target: "hubcast::session", %error, "a call failed: {error}");
+    });
+    assert_eq!(text.lines().count(), 1, "{text:?}");
+    assert!(
+        !text.trim_end().contains(|c: char| c.is_ascii_control()),
+        "{text:?}"
+    );
+    assert!(text.contains("x\\n2026"), "{text:?}");
+}
+
+#[test]
 fn a_misspelt_level_is_an_error() {
     for level in ["infoo", "hubcast=loud"] {
         assert!(parse_level(level).is_err(), "{level:?}");

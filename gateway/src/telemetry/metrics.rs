@@ -72,6 +72,7 @@ pub(crate) struct Metrics {
 
     /// Bytes that wait for clients.
     pub(crate) outbox_bytes: Gauge,
+    pub(crate) held_bytes: Gauge,
     /// Connections that were closed because their client reads too slowly.
     pub(crate) slow_consumers: Counter,
     /// Requests that another node, the owner of the connection, was asked to serve.
@@ -150,6 +151,7 @@ impl Metrics {
             ),
             log_repaired: single(r, "log_repaired", "Entries read from the log instead of pushed"),
             outbox_bytes: single(r, "outbox_bytes", "Bytes that wait for clients"),
+            held_bytes: single(r, "held_bytes", "Bytes of unfinished messages and bodies"),
             slow_consumers: single(
                 r,
                 "slow_consumers",
@@ -303,6 +305,7 @@ mod tests {
             "hubcast_backplane_up 0",
             "hubcast_backplane_warnings 0",
             "hubcast_outbox_bytes 0",
+            "hubcast_held_bytes 0",
             "hubcast_slow_consumers_total 0",
             "hubcast_log_gaps_total 0",
             "hubcast_forwarded_requests_total{kind=\"attach\"} 0",

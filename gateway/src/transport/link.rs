@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::{Notify, OwnedMutexGuard};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::Transport;
@@ -16,10 +16,17 @@ use crate::session::{CloseReason, Inbound, Past, Received, Session, run, run_res
 /// How long a node that leaves waits for the poll that would only be told that the connection is over.
 const LAST_POLL: Duration = Duration::from_secs(1);
 
+/// How long the next part of a body from another node is waited for.
+const NEXT_PART: Duration = Duration::from_secs(30);
+
 /// The requests of one connection.
 pub(crate) struct HttpLink {
     /// Bodies of POSTs on their way to the session.
     inbox: ByteQueue,
+    /// Held by the POST whose body is being read: the next one begins when that is over.
+    posting: Arc<tokio::sync::Mutex<()>>,
+    /// A body of which other nodes send one part after the other.
+    in_parts: Mutex<Option<InParts>>,
     state: Mutex<State>,
     /// A response or poll was attached or detached, or the state moved on.
     changed: Notify,
@@ -57,6 +64,8 @@ impl HttpLink {
     pub(crate) fn new(inbox_bytes: usize) -> Self {
         Self {
             inbox: ByteQueue::new(inbox_bytes),
+            posting: Arc::default(),
+            in_parts: Mutex::default(),
             state: Mutex::new(State {
                 stage: Stage::Waiting,
                 idle_since: Some(Instant::now()),
@@ -69,9 +78,15 @@ impl HttpLink {
         }
     }
 
-    /// Hands a POST's body to the session, waiting for room. `false` when the connection has ended.
-    pub(crate) async fn receive(&self, body: Bytes) -> bool {
-        body.is_empty() || self.inbox.push(body).await.is_ok()
+    /// Hands bytes to the session, waiting for room. `false` when the connection has ended.
+    pub(crate) async fn receive(&self, bytes: Bytes) -> bool {
+        bytes.is_empty() || self.inbox.push(bytes).await.is_ok()
+    }
+
+    fn take_parts(&self, which: impl FnOnce(&InParts) -> bool) -> Option<InParts> {
+        let mut in_parts = self.in_parts.lock();
+        let found = in_parts.as_ref().is_some_and(which);
+        found.then(|| in_parts.take()).flatten()
     }
 
     /// Tells the session that what follows comes from a new socket. `false` when the connection has ended.
@@ -162,6 +177,7 @@ impl HttpLink {
     /// Called when the session ends: refuses further bytes, and keeps what a long-polling client has yet to fetch.
     pub(crate) async fn end(&self, session: &Session, reason: &CloseReason) {
         self.inbox.discard();
+        drop(self.in_parts.lock().take());
         let timeouts = &session.hub().options().timeouts;
         let patience = match session.connection().transport() {
             _ if matches!(reason, CloseReason::TransportLost(_) | CloseReason::Moved) => return,
@@ -220,6 +236,156 @@ impl HttpLink {
 
     fn idle_since(&self) -> Option<Instant> {
         self.state.lock().idle_since
+    }
+}
+
+/// One POST's turn: its body is handed on while it comes. If it ends before the body does, what the session has of an
+/// unfinished message is forgotten.
+pub(crate) struct Posting {
+    session: Arc<Session>,
+    _turn: OwnedMutexGuard<()>,
+    begun: bool,
+}
+
+/// A body that comes by another node, in parts.
+struct InParts {
+    /// What that node calls it.
+    body: u64,
+    /// Absent while a part is handed on.
+    posting: Option<Posting>,
+    /// Counts the parts.
+    parts: u64,
+    /// No more parts will come.
+    broken: bool,
+}
+
+impl Posting {
+    /// Waits for the turn. `None` when the connection has ended.
+    pub(crate) async fn begin(session: &Arc<Session>) -> Option<Self> {
+        let link = session.http()?;
+        tokio::select! {
+            biased;
+            () = session.closing().cancelled() => None,
+            turn = Arc::clone(&link.posting).lock_owned() => Some(Self {
+                session: Arc::clone(session),
+                _turn: turn,
+                begun: false,
+            }),
+        }
+    }
+
+    /// Hands on some bytes, waiting for room. `false` when the connection has ended.
+    pub(crate) async fn receive(&mut self, bytes: Bytes) -> bool {
+        let Some(link) = self.session.http() else {
+            return false;
+        };
+        self.begun = true;
+        link.receive(bytes).await
+    }
+
+    /// The body came whole.
+    pub(crate) fn end(mut self) {
+        self.begun = false;
+    }
+}
+
+impl Drop for Posting {
+    fn drop(&mut self) {
+        if self.begun
+            && let Some(link) = self.session.http()
+        {
+            // An empty chunk is refused only when nobody needs it any more.
+            let _ = link.inbox.try_push(Bytes::new());
+        }
+    }
+}
+
+/// Takes a part of a body that comes by another node, which gave it a number if there are several. `false` when the
+/// connection has ended, or this body was given up.
+pub(crate) async fn receive_part(session: &Arc<Session>, part: Bytes, body: Option<u64>, more: bool) -> bool {
+    let Some(link) = session.http() else {
+        return false;
+    };
+    let going_on = {
+        let mut in_parts = link.in_parts.lock();
+        let same = in_parts.as_mut().filter(|parts| Some(parts.body) == body);
+        same.and_then(|parts| parts.posting.take())
+    };
+    let posting = match going_on {
+        Some(posting) => Some(posting),
+        None => Posting::begin(session).await,
+    };
+    let Some(mut posting) = posting else {
+        return false;
+    };
+    if !posting.receive(part).await {
+        return false;
+    }
+    let Some(body) = body.filter(|_| more) else {
+        if let Some(body) = body {
+            drop(link.take_parts(|parts| parts.body == body));
+        }
+        posting.end();
+        return true;
+    };
+    let begun = {
+        let mut in_parts = link.in_parts.lock();
+        let before = in_parts.as_ref().filter(|parts| parts.body == body);
+        if before.is_some_and(|parts| parts.broken) {
+            *in_parts = None;
+            return true; // what it began goes with `posting`
+        }
+        let parts = before.map_or(1, |parts| parts.parts.saturating_add(1));
+        *in_parts = Some(InParts {
+            body,
+            posting: Some(posting),
+            parts,
+            broken: false,
+        });
+        parts == 1
+    };
+    if session.closing().is_cancelled() {
+        drop(link.in_parts.lock().take()); // the session has looked for it, perhaps
+    } else if begun {
+        let session = Arc::clone(session);
+        tokio::spawn(async move { give_up(&session, body).await });
+    }
+    true
+}
+
+/// A body that came by another node in parts will not come whole.
+pub(crate) fn break_off(session: &Session, body: u64) {
+    let Some(link) = session.http() else { return };
+    let mut in_parts = link.in_parts.lock();
+    let taken = match in_parts.as_mut().filter(|parts| parts.body == body) {
+        // The last part is being handed on.
+        Some(parts) if parts.posting.is_none() => {
+            parts.broken = true;
+            None
+        }
+        Some(_) => in_parts.take(),
+        None => None,
+    };
+    drop(in_parts);
+    drop(taken);
+}
+
+/// Ends a body whose next part does not come: its node has died.
+async fn give_up(session: &Session, body: u64) {
+    let Some(link) = session.http() else { return };
+    let parts = || {
+        let in_parts = link.in_parts.lock();
+        in_parts.as_ref().filter(|at| at.body == body).map(|at| at.parts)
+    };
+    while let Some(seen) = parts() {
+        tokio::select! {
+            () = session.closing().cancelled() => return,
+            () = sleep(NEXT_PART) => {}
+        }
+        if parts() == Some(seen) {
+            drop(link.take_parts(|at| at.body == body && at.parts == seen));
+            return;
+        }
     }
 }
 

@@ -3,41 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::close_code;
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use tokio::time::timeout;
-use tungstenite::error::ProtocolError;
+use tokio::time::{sleep_until, timeout};
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
 use super::link::{Detached, HttpLink};
+use super::upgrade::WebSocket;
 use crate::hub::Transport;
-use crate::options::Limits;
 use crate::protocol::{ClientProtocol, TransferFormat};
 use crate::queue::Taken;
 use crate::session::{BadFrame, CloseReason, Inbound, Received, Session, run};
 
-/// Read buffer of a socket. The library fills it with zeros at each read, so that a larger one costs time and memory
-/// with every connection.
-const READ_BUFFER_BYTES: usize = 2 * 1024;
-/// Written in one system call, if that much waits.
-const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 /// Most bytes that are taken from the outbox between two flushes.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
 
 const STALLED: &str = "a write stalled";
 const BROKE: Received = Received::Lost("the socket broke");
-
-/// Sets the bounds of a socket before it is accepted.
-pub(crate) fn upgrade_limits<F>(upgrade: WebSocketUpgrade<F>, limits: &Limits) -> WebSocketUpgrade<F> {
-    // A frame may hold several hub messages; the message limit itself is the decoder's, which answers with Close.
-    let frame_bytes = limits.http_body_bytes.max(limits.message_bytes.saturating_mul(2));
-    upgrade
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(WRITE_BUFFER_BYTES)
-        .max_message_size(frame_bytes)
-        .max_frame_size(frame_bytes)
-}
 
 /// A session that waits for its socket. If the upgrade never comes about, the connection is given up.
 pub(crate) struct Reservation {
@@ -117,6 +103,7 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, socket: WebSocket) {
         return;
     }
     let _attached = link.attach();
+    session.wait_no_more();
     if !link.begin() {
         if !session.rewind() {
             session.close(CloseReason::Moved); // it is replayed from the log, for the next socket
@@ -137,7 +124,7 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, socket: WebSocket) {
         .then_some(patience);
     let end = tokio::select! {
         () = superseded.cancelled() => SocketEnd::Superseded,
-        end = read_into(link, &mut stream, patience) => end,
+        end = read_into(&session, link, &mut stream, patience) => end,
         written = writer.run() => match written {
             Ok(()) => SocketEnd::SessionOver,
             Err(what) => SocketEnd::Broken(what),
@@ -154,7 +141,7 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, socket: WebSocket) {
             session.close(CloseReason::BadFrame(frame));
             writer.say_goodbye().await;
         }
-        SocketEnd::Broken(_) if session.is_stateful() => {}
+        SocketEnd::Broken(_) if session.is_stateful() => session.wait_for_client(),
         SocketEnd::Broken(what) => session.transport_ended(what),
         // Without a Close frame the client comes back by itself.
         SocketEnd::SessionOver if session.has_moved() => {}
@@ -178,6 +165,7 @@ enum SocketEnd {
 
 /// `patience`: how long the socket may be silent, where it answers pings.
 async fn read_into(
+    session: &Session,
     link: &HttpLink,
     stream: &mut SplitStream<WebSocket>,
     patience: Option<Duration>,
@@ -193,10 +181,17 @@ async fn read_into(
         let bytes = match next {
             Some(Ok(Message::Text(text))) => text.into(),
             Some(Ok(Message::Binary(bytes))) => bytes,
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => {
+                session.measure(true, control_bytes(&payload));
+                if let Some(due) = session.pace_resumes() {
+                    sleep_until(due).await;
+                }
+                continue;
+            }
+            Some(Ok(Message::Frame(_))) => continue, // only ever sent
             Some(Ok(Message::Close(_))) => return SocketEnd::Closed,
             Some(Err(error)) => {
-                return bad_frame(error).map_or(SocketEnd::Broken("the socket broke"), SocketEnd::Bad);
+                return bad_frame(&error).map_or(SocketEnd::Broken("the socket broke"), SocketEnd::Bad);
             }
             None => return SocketEnd::Broken("the socket broke"),
         };
@@ -204,6 +199,11 @@ async fn read_into(
             return std::future::pending().await; // the session is over; what it said last is still being written
         }
     }
+}
+
+/// What a control frame weighs, with its header.
+fn control_bytes(payload: &[u8]) -> usize {
+    payload.len() + 6
 }
 
 struct SocketInbound {
@@ -221,10 +221,15 @@ impl Inbound for SocketInbound {
                 // Text and binary frames are both just bytes: a MessagePack client sends its handshake as text.
                 Some(Ok(Message::Text(text))) => return Received::Data(text.into()),
                 Some(Ok(Message::Binary(bytes))) => return Received::Data(bytes),
-                Some(Ok(Message::Ping(_))) => {} // answered by the library
-                Some(Ok(Message::Pong(_))) => return Received::Alive,
+                // A Ping is answered by the library.
+                Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => {
+                    return Received::Alive {
+                        bytes: control_bytes(&payload),
+                    };
+                }
+                Some(Ok(Message::Frame(_))) => {} // only ever sent
                 Some(Ok(Message::Close(_))) => return Received::Closed,
-                Some(Err(error)) => return bad_frame(error).map_or(BROKE, Received::Bad),
+                Some(Err(error)) => return bad_frame(&error).map_or(BROKE, Received::Bad),
                 None => return BROKE,
             }
         }
@@ -255,7 +260,7 @@ impl Writer<'_> {
         let reason = self.session.reason();
         let (code, words) = reason.map_or((close_code::NORMAL, ""), |reason| reason.close_frame(protocol));
         let frame = Message::Close(Some(CloseFrame {
-            code,
+            code: code.into(),
             reason: words.into(),
         }));
         let patience = self.session.hub().options().timeouts.close;
@@ -289,9 +294,8 @@ impl Writer<'_> {
 }
 
 /// What is wrong with what came in, if it is the client's fault; else the socket broke.
-fn bad_frame(error: axum::Error) -> Option<BadFrame> {
-    let error = error.into_inner().downcast::<tungstenite::Error>().ok()?;
-    let (code, what) = match *error {
+fn bad_frame(error: &tungstenite::Error) -> Option<BadFrame> {
+    let (code, what) = match error {
         tungstenite::Error::Utf8(_) => (close_code::INVALID, "A text is not UTF-8."),
         tungstenite::Error::Capacity(_) => (close_code::SIZE, "A frame is too large."),
         tungstenite::Error::Protocol(

@@ -2,7 +2,7 @@
 
 use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::messagepack::{self, Value as Pack};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Target, mistake};
 
@@ -30,7 +30,7 @@ async fn a_message_over_the_limit_ends_the_connection() {
             "{transport:?}"
         );
         client.send(padded_call(LIMIT + 1)).await;
-        assert_eq!(client.rest().await, [mistake()], "{transport:?}");
+        assert_eq!(client.rest().await, [too_large()], "{transport:?}");
     }
     target.ends_unharmed().await;
 }
@@ -43,7 +43,7 @@ async fn a_message_that_never_ends_ends_the_connection() {
         for _ in 0..9 {
             client.send("x".repeat(LIMIT / 8)).await;
         }
-        assert_eq!(client.rest().await, [mistake()], "{transport:?}");
+        assert_eq!(client.rest().await, [too_large()], "{transport:?}");
     }
     target.ends_unharmed().await;
 }
@@ -74,7 +74,7 @@ async fn a_messagepack_message_over_the_limit_ends_the_connection() {
         client.send(call(LIMIT - overhead + 1)).await;
         assert_eq!(
             client.next_messagepack().await,
-            Some(packed_mistake()),
+            Some(packed_too_large()),
             "{transport:?}"
         );
         assert_eq!(client.next_messagepack().await, None, "{transport:?}");
@@ -83,7 +83,7 @@ async fn a_messagepack_message_over_the_limit_ends_the_connection() {
         client.send([0xFF, 0xFF, 0xFF, 0xFF, 0x07]).await; // announces 2 GiB - 1
         assert_eq!(
             client.next_messagepack().await,
-            Some(packed_mistake()),
+            Some(packed_too_large()),
             "{transport:?}"
         );
     }
@@ -153,11 +153,22 @@ async fn bytes_that_are_not_text_end_a_json_connection() {
 }
 
 fn packed_mistake() -> Pack {
-    Pack::Array(vec![
-        7.into(),
-        "Connection closed with an error.".into(),
-        true.into(),
-    ])
+    packed_close("Connection closed with an error.")
+}
+
+fn packed_close(error: &str) -> Pack {
+    Pack::Array(vec![7.into(), error.into(), true.into()])
+}
+
+const TOO_LARGE: &str = "Connection closed with an error. InvalidDataException: The maximum message size of 32768B was \
+     exceeded. The message size can be configured with limits.message_bytes.";
+
+fn too_large() -> Value {
+    json!({ "type": 7, "error": TOO_LARGE, "allowReconnect": true })
+}
+
+fn packed_too_large() -> Pack {
+    packed_close(TOO_LARGE)
 }
 
 #[tokio::test]

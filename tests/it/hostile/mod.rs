@@ -3,12 +3,14 @@
 
 mod access;
 mod handshakes;
+mod held;
 mod invocations;
 mod limits;
 mod malformed;
 mod noise;
 mod secrets;
 mod slow;
+mod tcp;
 mod tokens;
 
 use std::sync::Arc;

@@ -281,6 +281,9 @@ impl Asked {
         seat: Seat,
     ) -> Result<Result<Newcomer, Claim>, Missed> {
         let hub = Arc::clone(&self.hub);
+        if !self.app.tokens().is_for(hub.name(), token, self.identity.user()) {
+            return Err(reply::answer(owned::other_user()).into());
+        }
         let connection = self.connection(token.id.clone());
         let epoch = hub.shared().backplane().epoch(hub.name());
         let epoch = epoch.filter(|epoch| token.is_of(epoch));

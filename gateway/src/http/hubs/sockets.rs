@@ -10,16 +10,19 @@
 //! decides, because the access token beside it may have expired meanwhile. A connection that can't go on is refused with
 //! a Close frame of code 1008, by which clients know to begin anew: an HTTP error they would take for an outage.
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, Request, WebSocketUpgrade};
+use axum::extract::Request;
+use axum::extract::ws::close_code;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use futures_util::{SinkExt, StreamExt};
 use hubcast_backplane::{ConnectionId, GroupName};
 use tokio::time::{sleep, timeout};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::{Asked, Refusal};
 use crate::auth::{Identity, random_connection_id};
@@ -32,7 +35,9 @@ use crate::hub::{HubRuntime, Transport};
 use crate::protocol::ClientProtocol;
 use crate::session::{Claimant, CloseReason, Session};
 use crate::telemetry::labels::RejectLabel;
-use crate::transport::{Detached, Reservation, run_over_http, serve_resumable, serve_websocket};
+use crate::transport::{
+    Detached, Messages, Reservation, Upgrade, WebSocket, run_over_http, serve_resumable, serve_websocket,
+};
 
 const SUBPROTOCOLS: [ClientProtocol; 2] = [ClientProtocol::WebPubSub, ClientProtocol::ReliableWebPubSub];
 
@@ -97,7 +102,7 @@ async fn begin(
         query,
         parts,
     };
-    let upgrade = WebSocketUpgrade::from_request_parts(&mut asked.parts, &()).await?;
+    let upgrade = Upgrade::read(&mut asked.parts).await?;
     let id = random_connection_id().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     let seat = asked.admit().map_err(|full| asked.refuse(full))?;
     let connection = asked.connection(id);
@@ -122,16 +127,16 @@ async fn begin(
     session.occupy(seat);
     asked.hub.registry().insert(&session);
     expiry::watch(&session);
-    let upgrade = upgrade.protocols([protocol.name()]);
+    let upgrade = upgrade.protocol(protocol.name());
     if outlives {
         let running = run_over_http(Arc::clone(&session), true);
         asked.hub.shared().tasks().spawn(running);
-        return Ok(asked.accept(upgrade, |socket| serve_resumable(session, socket)));
+        return Ok(asked.accept(upgrade, asked.units(), |socket| serve_resumable(session, socket)));
     }
     session.begin_early();
     let reservation = Reservation::new(Arc::clone(&session), false); // ends the session, should the client go away meanwhile
     session.entered().await;
-    Ok(asked.accept(upgrade, |socket| {
+    Ok(asked.accept(upgrade, asked.units(), |socket| {
         serve_websocket(reservation, Detached::new(), socket)
     }))
 }
@@ -155,8 +160,8 @@ async fn recover(
         hub,
         parts,
     };
-    let upgrade = WebSocketUpgrade::from_request_parts(&mut asked.parts, &()).await?;
-    let upgrade = upgrade.protocols([ClientProtocol::ReliableWebPubSub.name()]);
+    let upgrade = Upgrade::read(&mut asked.parts).await?;
+    let upgrade = upgrade.protocol(ClientProtocol::ReliableWebPubSub.name());
     let id = ConnectionId::parse(id).ok();
     let id = id.filter(|id| asked.app.tokens().may_recover(asked.hub.name(), id, token));
     let Some(id) = id else {
@@ -164,7 +169,9 @@ async fn recover(
     };
     match asked.bring_back(&id, Claimant::Holder, false).await {
         Ok(Some(session)) if !asked.gets_on(&session).await => Ok(asked.turn_away(upgrade)),
-        Ok(Some(session)) => Ok(asked.accept(upgrade, |socket| serve_resumable(session, socket))),
+        Ok(Some(session)) => {
+            Ok(asked.accept(upgrade, asked.units(), |socket| serve_resumable(session, socket)))
+        }
         Ok(None) => Ok(asked.turn_away(upgrade)),
         Err(refusal) if refusal.0.status() == StatusCode::CONFLICT => {
             let text = "Another request brings this connection back. Try again later.";
@@ -192,23 +199,32 @@ impl Asked {
         wait.is_some()
     }
 
+    /// Each WebSocket message of these clients is one message.
+    fn units(&self) -> Messages {
+        Messages::Units {
+            limit: self.hub.options().limits.message_bytes,
+        }
+    }
+
     /// Tells a client that its connection is over.
-    fn turn_away(&self, upgrade: WebSocketUpgrade) -> Response {
+    fn turn_away(&self, upgrade: Upgrade) -> Response {
         let rejected = &self.app.metrics().rejected;
         rejected.get(RejectLabel::UnknownConnection).inc();
         let patience = self.hub.options().timeouts.close;
-        self.accept(upgrade, async move |socket| say_over(socket, patience).await)
+        self.accept(upgrade, self.units(), async move |socket| {
+            say_over(socket, patience).await;
+        })
     }
 }
 
 async fn say_over(mut socket: WebSocket, patience: Duration) {
     let close = CloseFrame {
-        code: close_code::POLICY,
+        code: close_code::POLICY.into(),
         reason: Utf8Bytes::from_static("The connection can't be continued"),
     };
     let saying = async {
         if socket.send(Message::Close(Some(close))).await.is_ok() {
-            while let Some(Ok(_)) = socket.recv().await {}
+            while let Some(Ok(_)) = socket.next().await {}
         }
     };
     let _ = timeout(patience, saying).await; // who does not listen need not know

@@ -13,7 +13,8 @@ use super::error::Refusal;
 use super::path::{Base, Path};
 use super::table::{Api, FIRST, LAST, Route, VERSIONS};
 use crate::gateway::App;
-use crate::http::request::{BodyError, Query, read_body};
+use crate::http::bodies::{BodyError, read_body};
+use crate::http::request::Query;
 use crate::hub::HubHandle;
 
 /// A year, in seconds.
@@ -148,10 +149,13 @@ impl<'a> Call<'a> {
 
     /// The whole body.
     pub(super) async fn read(&self, body: Body) -> Result<Bytes, Refusal> {
-        let limit = self.hub.runtime().options().limits.http_body_bytes;
-        match read_body(self.headers(), body, limit).await {
+        let hub = self.hub.runtime();
+        let limit = hub.options().limits.http_body_bytes;
+        match read_body(self.headers(), body, limit, hub.terms()).await {
             Ok(body) => Ok(body),
             Err(BodyError::TooLarge) => Err(Refusal::too_large(limit)),
+            Err(BodyError::Late) => Err(Refusal::late()),
+            Err(BodyError::NoRoom) => Err(Refusal::no_room()),
             Err(BodyError::Broken) => Err(Refusal::invalid("The body has no end.")),
         }
     }

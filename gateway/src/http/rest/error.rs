@@ -98,6 +98,17 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "Error.Request.TooLarge", text)
     }
 
+    pub(super) fn late() -> Self {
+        let text = "The body came too slowly (timeouts.receive_seconds, limits.least_bytes_per_second).";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "Error.Request.TimedOut", text)
+    }
+
+    pub(super) fn no_room() -> Self {
+        let text = "The node holds too much for its clients (limits.held_bytes). Try again later.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Full", text)
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
     pub(super) fn media_type(allowed: &str) -> Self {
         let text = format!("The Content-Type must be {allowed}.");
         let code = "Error.Request.UnsupportedMediaType";
@@ -166,7 +177,9 @@ impl From<Error> for Refusal {
                 "Error.Connection.TooManyGroups",
                 error.to_string(),
             ),
-            Error::ReasonTooLong { .. } | Error::Transcode { .. } => Self::invalid(error.to_string()),
+            Error::ReasonTooLong { .. } | Error::Transcode { .. } | Error::ReservedTarget { .. } => {
+                Self::invalid(error.to_string())
+            }
             Error::NoSuchConnection(_) | Error::Disconnected(_) => Self::absent(NO_CONNECTION),
             Error::Client(text) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Error.Invocation.Failed", text)

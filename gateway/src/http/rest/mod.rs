@@ -30,6 +30,7 @@ use self::error::Refusal;
 use self::path::Path;
 use self::table::{Action, Found, Route};
 use crate::gateway::App;
+use crate::http::admit::trust;
 use crate::telemetry::labels::RejectLabel;
 
 /// What is below `/api`.
@@ -69,10 +70,12 @@ async fn answer(app: &App, parts: &Parts, body: Body) -> Result<Response, Refusa
     };
     match route.action {
         Action::Health => return Ok(StatusCode::OK.into_response()),
-        Action::Document => return Ok(document()),
+        Action::Document if app.options().server.admin_listen.is_none() => return Ok(document()),
+        Action::Document => return Err(Refusal::no_route()),
         _ => {}
     }
     app.servers().authenticate(parts).map_err(Refusal::unauthorized)?;
+    trust(parts);
     // Clients' calls wait for a backplane that is away; a back end is told at once, and knows how long it can wait.
     if let Err(error) = app.check_backplane() {
         return Err(Refusal::unavailable(&error));
@@ -110,6 +113,6 @@ async fn carry_out(call: &Call<'_>, body: Body) -> Result<Response, Refusal> {
     }
 }
 
-fn document() -> Response {
+pub(crate) fn document() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], openapi::document()).into_response()
 }

@@ -1,0 +1,258 @@
+//! One TCP connection, and how a peer is noticed that does not fetch its answers.
+//!
+//! It can leave them in two ways: it stops reading, or, over HTTP/2, it reads and keeps its windows closed. In the first case
+//! writing makes no progress, in the second an answer does not end. Both end the connection after a while.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use crate::limits::{Entered, Held, Terms};
+
+/// Requests that may be open on a connection before one of them was admitted: enough for the files of a page.
+const MOST_UNKNOWN: usize = 16;
+/// An answer is given to the HTTP library in pieces of so many bytes, or it would be held there and seem to have ended.
+const PIECE_BYTES: usize = 4 * 1024;
+
+/// What is known of a TCP connection. In the extensions of its requests.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    terms: Terms,
+    /// When the answers that are being fetched are to have ended.
+    due: Mutex<BTreeSet<(Instant, u64)>>,
+    answers: AtomicU64,
+    changed: Notify,
+    /// Requests that are not answered to the end.
+    open: AtomicUsize,
+    /// Somebody was admitted who asked here.
+    known: AtomicBool,
+}
+
+impl Traffic {
+    pub(super) fn new(terms: Terms) -> Arc<Self> {
+        Arc::new(Self {
+            terms,
+            due: Mutex::default(),
+            answers: AtomicU64::new(0),
+            changed: Notify::new(),
+            open: AtomicUsize::new(0),
+            known: AtomicBool::new(false),
+        })
+    }
+
+    /// A request on it was admitted: its peer may have as many requests open as HTTP/2 allows for.
+    pub(crate) fn trust(&self) {
+        self.known.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes a request until its answer has ended; `None` where it is one too many.
+    pub(super) fn open(self: &Arc<Self>) -> Option<Open> {
+        let open = Open {
+            traffic: Arc::clone(self),
+            due: None,
+        };
+        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        (before < MOST_UNKNOWN || self.known.load(Ordering::Relaxed)).then_some(open)
+    }
+
+    /// Ends when an answer is being fetched for too long.
+    pub(super) async fn overdue(&self) {
+        loop {
+            let first = self.due.lock().first().copied();
+            match first {
+                None => self.changed.notified().await,
+                Some((due, _)) if due <= Instant::now() => return,
+                Some((due, _)) => tokio::select! {
+                    () = sleep_until(due) => {}
+                    () = self.changed.notified() => {}
+                },
+            }
+        }
+    }
+}
+
+/// A request that is not answered to the end.
+#[derive(Debug)]
+pub(super) struct Open {
+    traffic: Arc<Traffic>,
+    due: Option<(Instant, u64)>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.traffic.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(due) = &self.due {
+            self.traffic.due.lock().remove(due);
+        }
+    }
+}
+
+impl Open {
+    /// Gives an answer its time, and notes when it ends. Event streams and the like, whose length is not known, have none:
+    /// their sessions look after themselves.
+    pub(super) fn answer(mut self, method: &Method, response: Response) -> Response {
+        let bodiless = *method == Method::HEAD || response.status() == StatusCode::NOT_MODIFIED;
+        response.map(|body| {
+            let length = body.size_hint().exact().filter(|length| *length > 0 && !bodiless);
+            if let Some(length) = length {
+                self.give_time(length);
+            }
+            Body::new(Answer {
+                body,
+                rest: Bytes::new(),
+                open: Some(self),
+            })
+        })
+    }
+
+    fn give_time(&mut self, length: u64) {
+        let terms = &self.traffic.terms;
+        let own = match terms.least_rate {
+            0 => Duration::ZERO,
+            rate => Duration::from_secs(length / rate),
+        };
+        let number = self.traffic.answers.fetch_add(1, Ordering::Relaxed);
+        let due = (Instant::now() + terms.grace + own, number);
+        self.due = Some(due);
+        self.traffic.due.lock().insert(due);
+        self.traffic.changed.notify_one();
+    }
+}
+
+struct Answer {
+    body: Body,
+    rest: Bytes,
+    open: Option<Open>,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = self.get_mut();
+        if this.rest.is_empty() {
+            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) => this.rest = bytes,
+                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                },
+                end => {
+                    this.open = None;
+                    return Poll::Ready(end);
+                }
+            }
+        }
+        let piece = this.rest.split_to(this.rest.len().min(PIECE_BYTES));
+        if this.is_end_stream() {
+            this.open = None;
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (body, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower().saturating_add(rest));
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint
+    }
+}
+
+/// The socket. Writing fails when it made no progress for too long.
+pub(super) struct Socket {
+    stream: TcpStream,
+    stuck: Held,
+    _place: Option<Entered>,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream, terms: Terms, place: Option<Entered>) -> Self {
+        let terms = Terms {
+            least_rate: 0, // what the kernel takes at once is large enough
+            ..terms
+        };
+        Self {
+            stream,
+            stuck: Held::new(terms),
+            _place: place,
+        }
+    }
+
+    fn note(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Pending => {
+                self.stuck.begin();
+                if self.stuck.poll_late(cx).is_ready() {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+            }
+            Poll::Ready(_) => self.stuck.end(),
+        }
+        written
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.note(cx, written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bytes);
+        this.note(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
