@@ -204,7 +204,7 @@ impl Lane {
                 owner,
                 ..
             }) if owner != here => {
-                if local.taken(&connection) {
+                if local.taken(&connection, &self.epoch, offset) {
                     self.out.push(Delivery::Taken { connection, offset });
                 }
             }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::departures::{Departures, Known, Presence};
 use super::interest::{Interests, Subject};
 use crate::backplane::ConnectionRecord;
-use crate::position::{Epoch, Offset};
+use crate::position::{Epoch, Offset, Position};
 use crate::sessions::Version;
 use crate::topic::{ConnectionId, GroupName, Topic, UserId};
 
@@ -29,6 +29,8 @@ struct Connection {
     version: Option<Version>,
     /// Other nodes have removed it.
     shut_out: bool,
+    /// Where this node took it over, if it did.
+    took_at: Option<Box<Position>>,
     /// It is being taken over, and the lane has not come to that place yet.
     taking: bool,
     /// While it is being taken over: what is live is of an earlier ownership of this node.
@@ -128,9 +130,19 @@ impl Local {
             .is_some_and(|connection| connection.taking && !connection.former)
     }
 
-    /// Applies that another node has taken a connection over. Returns whether it was this node's until then.
-    pub(super) fn taken(&mut self, id: &ConnectionId) -> bool {
+    /// Applies that another node has taken a connection over, at a place that the lane has come to. Returns whether it was this
+    /// node's until then. A lane that begins an epoch once more comes to places that are older than this node's ownership.
+    pub(super) fn taken(&mut self, id: &ConnectionId, epoch: &Epoch, offset: Offset) -> bool {
         match self.connections.get_mut(id) {
+            Some(known)
+                if !known.taking
+                    && known
+                        .took_at
+                        .as_ref()
+                        .is_some_and(|took| took.is_after(epoch, offset)) =>
+            {
+                false
+            }
             Some(known) if known.taking => {
                 let former = std::mem::take(&mut known.former);
                 self.silence(id);
@@ -239,11 +251,18 @@ impl Local {
     }
 
     /// Notes that the server has the connection as taken over by this node, with these groups.
-    pub(super) fn set_taken(&mut self, id: &ConnectionId, version: Version, groups: &[GroupName]) {
+    pub(super) fn set_taken(
+        &mut self,
+        id: &ConnectionId,
+        version: Version,
+        place: Position,
+        groups: &[GroupName],
+    ) {
         self.set_entered(id, version);
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
+        connection.took_at = Some(Box::new(place));
         for membership in connection.groups.values_mut() {
             membership.registered = false;
         }

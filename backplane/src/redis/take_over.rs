@@ -224,7 +224,9 @@ impl Inner {
             let Some((place, taken)) = read_taken(answer, candidate)? else {
                 return Ok(None);
             };
-            hub.local.lock().set_taken(id, taken.version, &candidate.groups);
+            hub.local
+                .lock()
+                .set_taken(id, taken.version, taken.position.clone(), &candidate.groups);
             (place, taken)
         };
         if !self.reached(hub.waiters.wait(place), begun, deadline).await? {
