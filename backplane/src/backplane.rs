@@ -222,8 +222,8 @@ pub struct HubOptions {
     /// Whether messages are pushed and not kept: what a node misses is lost, and nothing can be resumed or read. Reading
     /// from anywhere but the end says [`Page::Trimmed`](crate::Page::Trimmed).
     pub volatile: bool,
-    /// Whether messages for a user or group are kept also where nobody could come back for them: no connection receives it,
-    /// nor did lately.
+    /// Whether messages that clients cause (`Envelope::by_client`) are kept also for users and groups that nobody could come
+    /// back for: no connection receives it, nor did lately.
     pub keeps_unread: bool,
     /// Whether it is told who joins groups and leaves them: see [`presence`](crate::presence). All nodes of a hub are to
     /// say the same.

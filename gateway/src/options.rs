@@ -173,9 +173,10 @@ pub struct HubDefaults {
     /// Whether messages are pushed and not kept: cheaper, but what a node misses is lost, and no session can be resumed on
     /// another node, so that stateful reconnect is not offered.
     pub volatile: bool,
-    /// Whether messages for a user or group are kept also where nobody could come back for them: no connection receives it,
-    /// nor did lately. So a reader that comes first afterwards finds them by `rewind`. `false` by default: anybody who may send
-    /// could fill the log with messages for names of their own.
+    /// Whether messages that clients' calls send to a user or group are kept also where nobody could come back for them: no
+    /// connection receives it, nor did lately. `false` by default: anybody who may send could fill the log with messages for
+    /// names that they make up. Messages of back ends, and of hub code that runs for no call, are kept in any case, so that a
+    /// reader that comes afterwards finds them by `rewind`.
     pub keep_unread: bool,
     /// Whether clients may watch groups: each join and leave is then a message to those who do, which costs the backplane
     /// one more entry of its log. See [`Context::watch`](crate::Context::watch). All nodes are to say the same.

@@ -1,11 +1,12 @@
 //! What topics had is read in one order, and who enters with its topics lacks nothing after that.
 
 use super::whole::Whole;
-use super::{Member, Nodes, group, open, record};
+use super::{Member, Nodes, envelope, group, open, record};
 use crate::backplane::HubOptions;
 use crate::history::Page;
 use crate::position::{Epoch, Offset, Position};
 use crate::topic::{ConnectionId, Topic, UserId};
+use crate::wire::Envelope;
 
 fn topics() -> Vec<Topic> {
     let user = Topic::User(UserId::parse("me").unwrap());
@@ -23,13 +24,6 @@ async fn publish(member: &Member, count: usize) -> Vec<Offset> {
         published.push(member.publish(topic, "m").await.unwrap());
     }
     published
-}
-
-fn unread() -> HubOptions {
-    HubOptions {
-        keeps_unread: true,
-        ..HubOptions::default()
-    }
 }
 
 fn whole(topics: &[Topic]) -> Vec<(Topic, Offset)> {
@@ -136,7 +130,7 @@ pub async fn groups_that_a_connection_enters_with_are_joined(nodes: &Nodes) {
 
 /// The last messages of each topic, as many as asked for, up to a place.
 pub async fn the_newest_messages_of_each_topic_are_read(nodes: &Nodes) {
-    let members = open(nodes, unread()).await;
+    let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
     let (mut of_a, mut of_b) = (Vec::new(), Vec::new());
     for _ in 0..5 {
@@ -198,7 +192,7 @@ pub async fn history_that_the_log_can_not_vouch_for_is_refused(nodes: &Nodes) {
 
 /// However large messages are, and however many topics: a page has no more than it was asked for and one message.
 pub async fn a_page_is_bounded_by_bytes(nodes: &Nodes) {
-    let members = open(nodes, unread()).await;
+    let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
     let begin = other.node.position(&other.hub).await.unwrap();
     let groups: Vec<_> = (0..150)
@@ -239,7 +233,7 @@ pub async fn a_page_is_bounded_by_bytes(nodes: &Nodes) {
     }
 }
 
-/// Messages for groups and users that nobody could come back for are pushed and not kept; who left lately could.
+/// Messages of clients for groups and users that nobody could come back for are pushed and not kept; who left lately could.
 pub async fn nothing_is_kept_for_nobody(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
@@ -247,7 +241,7 @@ pub async fn nothing_is_kept_for_nobody(nodes: &Nodes) {
     let user = Topic::User(UserId::parse("me").unwrap());
     let topics = [Topic::Group(group("a")), user];
     for topic in &topics {
-        home.publish(topic.clone(), "to nobody").await;
+        by_client(home, topic, "to nobody").await;
         let read = other.read(topic, &begin).await;
         assert!(matches!(read, Whole::Trimmed), "that is told: {read:?}");
     }
@@ -256,12 +250,22 @@ pub async fn nothing_is_kept_for_nobody(nodes: &Nodes) {
     let (id, entered) = enter(other, &["a"]).await;
     let mut expected = Vec::new();
     for topic in &topics {
-        expected.push(home.publish(topic.clone(), "to a member").await.unwrap());
+        expected.push(by_client(home, topic, "to a member").await);
     }
     assert!(other.remove(&id).await);
     for topic in &topics {
-        expected.push(home.publish(topic.clone(), "to who left").await.unwrap());
+        expected.push(by_client(home, topic, "to who left").await);
     }
     let read = read(home, &whole(&topics), &entered, Offset::MAX, 1_000).await;
     assert_eq!(read, expected);
+}
+
+async fn by_client(member: &Member, topic: &Topic, target: &str) -> Offset {
+    let envelope = Envelope {
+        by_client: true,
+        ..envelope(target)
+    };
+    let topics = std::slice::from_ref(topic);
+    let receipts = member.node.publish(&member.hub, topics, &envelope).await;
+    receipts.unwrap()[0].unwrap()
 }

@@ -103,7 +103,7 @@ impl Hub {
             }
             topic => state.interest.contains_key(topic),
         };
-        let attended = state.is_attended(topic);
+        let attended = !envelope.by_client || state.is_attended(topic);
         let offset = state.log.publish(topic, envelope, attended);
         if receivers {
             room.send(Item::message(topic, offset, envelope));

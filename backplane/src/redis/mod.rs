@@ -66,7 +66,6 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
-use prost::Message as _;
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -89,7 +88,7 @@ use crate::once::{Once, Published};
 use crate::position::{Epoch, Offset, Position};
 use crate::sessions::Entered;
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic};
-use crate::wire::{self, Envelope, membership::Change};
+use crate::wire::{Envelope, membership::Change};
 
 /// The [`Backplane`] of a node of a cluster.
 pub struct RedisBackplane {
@@ -280,10 +279,7 @@ impl Backplane for RedisBackplane {
                 return Ok(Vec::new());
             }
             self.inner.commands.check_publishing(&hub.scripts.keys.log())?;
-            let entry = wire::Entry {
-                body: Some(wire::entry::Body::Message(envelope.clone())),
-            };
-            hub.scripts.publish(topics, &entry.encode_to_vec().into()).await
+            hub.scripts.publish(topics, envelope).await
         }
         .boxed()
     }
@@ -298,12 +294,7 @@ impl Backplane for RedisBackplane {
         async move {
             let hub = self.inner.hub(hub)?;
             self.inner.commands.check_publishing(&hub.scripts.keys.log())?;
-            let entry = wire::Entry {
-                body: Some(wire::entry::Body::Message(envelope.clone())),
-            };
-            hub.scripts
-                .publish_once(topic, entry.encode_to_vec().into(), once)
-                .await
+            hub.scripts.publish_once(topic, envelope, once).await
         }
         .boxed()
     }

@@ -13,18 +13,19 @@ use crate::error::BackplaneError;
 use crate::once::{Once, Published};
 use crate::position::Offset;
 use crate::topic::{NodeId, Topic};
-use crate::wire;
+use crate::wire::{self, Envelope};
 
 impl HubScripts {
     /// Publishes to each topic; nothing for a connection that nobody owns.
     pub(super) async fn publish(
         &self,
         topics: &[Topic],
-        entry: &Bytes,
+        envelope: &Envelope,
     ) -> Result<Vec<Option<Offset>>, BackplaneError> {
+        let entry = entry_of(envelope);
         let calls = topics
             .iter()
-            .map(|topic| publish_call(&self.keys, &self.options, topic, entry));
+            .map(|topic| publish_call(&self.keys, &self.options, topic, &entry, envelope.by_client));
         let answers = self.writer.carry_out_all(calls.collect(), Patience::Long).await?;
         answers.into_iter().map(decode).collect()
     }
@@ -33,9 +34,10 @@ impl HubScripts {
     pub(super) async fn publish_once(
         &self,
         topic: &Topic,
-        entry: Bytes,
+        envelope: &Envelope,
         once: &Once,
     ) -> Result<Published, BackplaneError> {
+        let entry = entry_of(envelope);
         let key = topic.key();
         let mut keys = self.log_keys(&key);
         keys.push(self.keys.once(&once.key));
@@ -49,7 +51,7 @@ impl HubScripts {
         let call = entry_arguments(&self.options, call, entry, self.options.kept_messages())
             .arg(once.content.clone())
             .number(self.options.retention.as_millis().max(1))
-            .arg(members(&self.keys, &self.options, topic));
+            .arg(members(&self.keys, &self.options, topic, envelope.by_client));
         match decode::<i64>(self.writer.carry_out(call, Patience::Long).await?)? {
             0 => Ok(Published::Before),
             -1 => Ok(Published::Differs),
@@ -89,7 +91,13 @@ impl HubScripts {
 }
 
 /// Appends an entry to a topic and pushes it.
-fn publish_call(keys: &HubKeys, options: &HubOptions, topic: &Topic, entry: &Bytes) -> Invocation {
+fn publish_call(
+    keys: &HubKeys,
+    options: &HubOptions,
+    topic: &Topic,
+    entry: &Bytes,
+    by_client: bool,
+) -> Invocation {
     let key = topic.key();
     let mut names = keys.of_log(&key);
     let call = if let Topic::Connection(id) = topic {
@@ -99,16 +107,26 @@ fn publish_call(keys: &HubKeys, options: &HubOptions, topic: &Topic, entry: &Byt
         Invocation::new(Name::Publish, names).arg(keys.topic_channel(&key))
     };
     entry_arguments(options, call.arg(key), entry.clone(), options.kept_messages())
-        .arg(members(keys, options, topic))
+        .arg(members(keys, options, topic, by_client))
 }
 
 /// The key of a topic's members, where messages are kept only if somebody could come back for them.
-fn members(keys: &HubKeys, options: &HubOptions, topic: &Topic) -> String {
-    match topic {
-        Topic::Group(group) if !options.keeps_unread => format!("{}{group}", keys.group_prefix()),
-        Topic::User(user) if !options.keeps_unread => format!("{}{user}", keys.user_prefix()),
-        _ => String::new(),
+fn members(keys: &HubKeys, options: &HubOptions, topic: &Topic, by_client: bool) -> String {
+    if !by_client || options.keeps_unread {
+        return String::new();
     }
+    match topic {
+        Topic::Group(group) => format!("{}{group}", keys.group_prefix()),
+        Topic::User(user) => format!("{}{user}", keys.user_prefix()),
+        Topic::All | Topic::Connection(_) => String::new(),
+    }
+}
+
+fn entry_of(envelope: &Envelope) -> Bytes {
+    let entry = wire::Entry {
+        body: Some(wire::entry::Body::Message(envelope.clone())),
+    };
+    entry.encode_to_vec().into()
 }
 
 /// Appends to a topic that messages of it are lost.
@@ -116,7 +134,7 @@ pub(super) fn gap_call(keys: &HubKeys, options: &HubOptions, topic: &Topic) -> I
     let gap = wire::Entry {
         body: Some(wire::entry::Body::Gap(wire::Gap {})),
     };
-    publish_call(keys, options, topic, &gap.encode_to_vec().into())
+    publish_call(keys, options, topic, &gap.encode_to_vec().into(), true)
 }
 
 /// The arguments of an entry of the log that end most calls.

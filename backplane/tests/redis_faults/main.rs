@@ -28,7 +28,6 @@ use hubcast_backplane::{Backplane, HubOptions, Status, Topic};
 fn many() -> HubOptions {
     HubOptions {
         retention_messages: 1_000_000,
-        keeps_unread: true,
         ..HubOptions::default()
     }
 }

@@ -213,7 +213,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("hubs.volatile", Flag, |c| flag(c.options.hubs.volatile),
         "push messages without keeping them: no resume"),
     key("hubs.keep_unread", Flag, |c| flag(c.options.hubs.keep_unread),
-        "keep messages also for users and groups that nobody receives"),
+        "keep what clients send also for users and groups that nobody receives"),
     key("hubs.presence", Flag, |c| flag(c.options.hubs.presence),
         "let clients watch who joins groups and leaves them"),
     key("backplane.key_prefix", Text, |c| text(&c.backplane.key_prefix),

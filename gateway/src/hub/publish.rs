@@ -52,8 +52,12 @@ impl HubRuntime {
     ) -> Result<(), Error> {
         self.check_target(&message)?;
         let span = self.publish_span(&message);
+        let by_client = caller.is_some();
         let caller = caller.filter(|caller| !is_spared(caller, &message));
-        let envelope = envelope(message, &span)?;
+        let envelope = wire::Envelope {
+            by_client,
+            ..envelope(message, &span)?
+        };
         let backplane = self.shared().backplane();
         let publishing = backplane.publish(self.name(), topics, &envelope).instrument(span);
         let receipts = self.timed(publishing).await?;
@@ -93,8 +97,12 @@ impl HubRuntime {
     ) -> Result<Published, Error> {
         self.check_target(&message)?;
         let span = self.publish_span(&message);
+        let by_client = caller.is_some();
         let caller = caller.filter(|caller| !is_spared(caller, &message));
-        let envelope = envelope(message, &span)?;
+        let envelope = wire::Envelope {
+            by_client,
+            ..envelope(message, &span)?
+        };
         let backplane = self.shared().backplane();
         let publishing = backplane
             .publish_once(self.name(), topic, &envelope, once)
