@@ -6,11 +6,14 @@
 use std::net::Ipv6Addr;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, Uri, Version, header, uri::Authority};
+use axum::http::request::Parts;
+use axum::http::uri::Authority;
+use axum::http::{StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
 use super::reply;
+use crate::auth::requested_authority;
 use crate::gateway::App;
 use crate::options::ServerOptions;
 use crate::telemetry::labels::RejectLabel;
@@ -49,7 +52,8 @@ impl Hosts {
 
 /// Refuses requests that don't say for which host they are, that say it twice, or that are for another one.
 pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
-    let host = host_of(request.version(), request.uri(), request.headers());
+    let (parts, body) = request.into_parts();
+    let host = host_of(&parts);
     let Ok(host) = host else {
         let text = "A request must have one Host header, and it must be a host";
         return reply::text(StatusCode::BAD_REQUEST, text);
@@ -59,35 +63,26 @@ pub(super) async fn check(State(app): State<App>, request: Request, next: Next) 
         let text = "This host is not served here (server.allowed_hosts)";
         return reply::text(StatusCode::MISDIRECTED_REQUEST, text);
     }
-    next.run(request).await
+    next.run(Request::from_parts(parts, body)).await
 }
 
 /// A request names no host, or several.
 struct Unclear;
 
-/// The host that a request is for. HTTP/1.0 need not say it.
-fn host_of(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<Authority>, Unclear> {
-    let mut lines = headers.get_all(header::HOST).into_iter();
-    let line = match (lines.next(), lines.next()) {
-        (_, Some(_)) => return Err(Unclear),
-        (line, None) => line,
-    };
-    if let Some(authority) = uri.authority() {
-        return Ok(Some(authority.clone())); // it counts, whatever Host says (RFC 9112 §3.2.2)
-    }
-    match line {
-        Some(line) => Authority::try_from(line.as_bytes())
-            .map(Some)
-            .map_err(|_| Unclear),
-        None if version == Version::HTTP_11 => Err(Unclear),
-        None => Ok(None),
+/// The host that a request is for. HTTP/1.0 need not say it; `:authority` counts, whatever Host says (RFC 9112 §3.2.2).
+fn host_of(request: &Parts) -> Result<Option<Authority>, Unclear> {
+    let lines = request.headers.get_all(header::HOST).iter().count();
+    match (requested_authority(request), lines) {
+        (_, 2..) => Err(Unclear),
+        (Some(host), _) => Ok(Some(host)),
+        (None, 1) => Err(Unclear),
+        (None, _) if request.version == Version::HTTP_11 => Err(Unclear),
+        (None, _) => Ok(None),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     fn hosts(listed: &[&str]) -> Hosts {
@@ -136,11 +131,12 @@ mod tests {
     #[test]
     fn a_request_says_once_for_which_host_it_is() {
         let of = |version, uri: &str, hosts: &[&str]| {
-            let mut headers = HeaderMap::new();
+            let mut request = axum::http::Request::builder().version(version).uri(uri);
             for host in hosts {
-                headers.append(header::HOST, HeaderValue::from_str(host).unwrap());
+                request = request.header(header::HOST, *host);
             }
-            let host = host_of(version, &uri.parse().unwrap(), &headers);
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            let host = host_of(&parts);
             host.map(|host| host.map(|host| host.host().to_owned())).ok()
         };
         assert_eq!(

@@ -11,6 +11,7 @@ mod membership;
 mod pace;
 mod parked;
 mod reader;
+mod record;
 mod replaying;
 mod requests;
 mod restore;

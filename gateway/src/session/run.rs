@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::ws::close_code;
 use bytes::Bytes;
-use hubcast_backplane::{BackplaneError, NodeId, Noted, Status};
+use hubcast_backplane::{NodeId, Status};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
@@ -25,9 +25,6 @@ use crate::telemetry::labels::LimitLabel;
 
 /// How long numbered messages are held back for a client that does not speak after its handshake.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
-
-/// A record of a message that took longer is doubted: a node is taken for dead after a few seconds.
-const LATE: Duration = Duration::from_secs(2);
 
 /// What a frame weighs at least.
 const FRAME_BYTES: usize = 16;
@@ -101,22 +98,22 @@ pub(crate) async fn run_restored(session: &Arc<Session>, inbound: &mut impl Inbo
 }
 
 /// Between handshake and end.
-struct Conversation<'a> {
-    session: &'a Arc<Session>,
+pub(super) struct Conversation<'a> {
+    pub(super) session: &'a Arc<Session>,
     decoder: ClientDecoder,
     protocol: ClientProtocol,
-    invocations: Invocations,
+    pub(super) invocations: Invocations,
     /// The client's silence counts from its first Ping on.
     pings: bool,
     heard: Instant,
     ping_due: Instant,
     counted: Counted,
     /// How many of them were applied.
-    applied: u64,
+    pub(super) applied: u64,
     /// How many of them the backplane knows of.
-    noted: u64,
+    pub(super) noted: u64,
     /// A call that may have been noted, and was not begun.
-    unsure: Option<String>,
+    pub(super) unsure: Option<String>,
     /// Whether the backplane is away, and until when the client is not read for that.
     backplane: watch::Receiver<Status>,
     hold_until: Option<Instant>,
@@ -202,62 +199,6 @@ impl<'a> Conversation<'a> {
         };
         self.session.complete(done, Outcome::Void).await;
         Ok(())
-    }
-
-    /// Notes a message before it is applied, so that no other node applies it again. Returns the name of its call. Never
-    /// cancelled: what was noted must be applied, or the client would wait in vain.
-    async fn note(&mut self, received: u64, call: Option<String>) -> Result<Option<String>, CloseReason> {
-        if !self.session.is_stateful() {
-            return Ok(None);
-        }
-        let begun = Instant::now();
-        match self.session.note(received, call.as_deref()).await {
-            Ok(true) => {}
-            Ok(false) => return Err(CloseReason::Moved),
-            Err(error) => return Err(self.not_noted(&error, call)),
-        }
-        self.noted = received;
-        // A node that did not run for a while may have been shut out since. Then the call does not begin, and its client is told.
-        if begun.elapsed() > LATE && !self.session.is_still_owned().await.unwrap_or(false) {
-            self.unsure = call;
-            return Err(CloseReason::Moved);
-        }
-        Ok(call)
-    }
-
-    /// Notes a call that the client asks for again where it heard no answer. Returns its name; nothing where it was called before,
-    /// and its client is told, or will be. Never cancelled, as [`note`](Self::note).
-    async fn note_once(&mut self, name: String) -> Result<Option<String>, CloseReason> {
-        match self.session.note_once(&name).await {
-            Ok(Noted::Now) => Ok(Some(name)),
-            Ok(Noted::Before { running }) => {
-                if !running {
-                    self.session.tell_duplicate(&name);
-                }
-                Ok(None)
-            }
-            Ok(Noted::NotOwner) => Err(CloseReason::Moved),
-            Err(error) => Err(self.not_noted(&error, Some(name))),
-        }
-    }
-
-    /// A message whose record is not known to stand counts as not received.
-    fn not_noted(&mut self, error: &BackplaneError, call: Option<String>) -> CloseReason {
-        tracing::warn!(connection_id = %self.session.id(), %error, "a message could not be noted");
-        if !matches!(error, BackplaneError::Unavailable { .. }) {
-            self.unsure = call; // it may have been noted all the same
-        }
-        CloseReason::LogLost("a message could not be noted in the backplane")
-    }
-
-    /// A node that goes on with the session must know which messages were applied: items of uploads, too, whose calls go on here.
-    async fn note_all(&mut self) {
-        if let Some(call) = self.unsure.take() {
-            self.invocations.interrupt(self.session, call);
-        }
-        if self.noted < self.applied && self.note(self.applied, None).await.is_err() {
-            self.session.keep_here(); // whoever went on would take messages twice
-        }
     }
 
     /// Whether the client is not read because the backplane is away: its calls wait, in order, instead of failing one by one.
