@@ -252,7 +252,13 @@ def rendering(name: str, docs: list[dict]) -> None:
     # The network: in by the port, out to names and Redis.
     policy = hubcast("NetworkPolicy")["spec"]
     check(sorted(policy["policyTypes"]) == ["Egress", "Ingress"], f"{name}: policyTypes")
-    check([p["port"] for r in policy["ingress"] for p in r["ports"]] == [ports["http"]], f"{name}: ingress ports")
+    check(settings["HUBCAST_SERVER__ADMIN_LISTEN"] == f"0.0.0.0:{ports['admin']}", f"{name}: HUBCAST_SERVER__ADMIN_LISTEN")
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        check(container[probe]["httpGet"]["port"] == "admin", f"{name}: {probe} at the clients' port")
+    annotations = deployment["template"]["metadata"]["annotations"]
+    check(annotations["prometheus.io/port"] == str(ports["admin"]), f"{name}: prometheus.io/port")
+    check([p["port"] for r in policy["ingress"] for p in r["ports"]] == [ports["http"], ports["admin"]], f"{name}: ingress ports")
+    check("from" not in policy["ingress"][0] and bool(policy["ingress"][1].get("from")), f"{name}: metrics for everybody")
     out = sorted({p["port"] for rule in policy["egress"] for p in rule["ports"]})
     more = {"base": [], "dev": [6379], "production": [6379], "everything": [443, 4318, 6379]}[name]
     check(out == [53, *more], f"{name}: egress ports {out}")
@@ -290,7 +296,7 @@ def rendering(name: str, docs: list[dict]) -> None:
             check(backends == [("hubcast", hubcast("Service")["spec"]["ports"][0]["port"])], f"{name}: {backends}")
         monitor = hubcast("PodMonitor")["spec"]
         check(monitor["selector"]["matchLabels"].items() <= labels.items(), f"{name}: PodMonitor selects {monitor['selector']}")
-        check(monitor["podMetricsEndpoints"][0]["port"] in ports, f"{name}: PodMonitor's port")
+        check(monitor["podMetricsEndpoints"][0]["port"] == "admin", f"{name}: PodMonitor's port")
         check(hubcast("PrometheusRule")["spec"] == yaml.safe_load(Path(sys.argv[1]).read_text()), f"{name}: alerts differ from {sys.argv[1]}")
 
 
