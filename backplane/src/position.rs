@@ -18,12 +18,6 @@ impl Epoch {
         Self(Arc::from(name))
     }
 
-    /// When it began, in the server's time (microseconds): its name ends with that.
-    pub(crate) fn began(&self) -> u64 {
-        let began = self.0.rsplit('-').next();
-        began.and_then(|began| began.parse().ok()).unwrap_or(0)
-    }
-
     /// The epoch's name.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -50,16 +44,6 @@ pub struct Position {
     pub epoch: Epoch,
     /// The place in it.
     pub offset: Offset,
-}
-
-impl Position {
-    /// Whether this place is later than another one, also of another epoch of the same hub.
-    pub(crate) fn is_after(&self, epoch: &Epoch, offset: Offset) -> bool {
-        if self.epoch == *epoch {
-            return self.offset > offset;
-        }
-        self.epoch.began() > epoch.began()
-    }
 }
 
 /// What a reader that has seen a topic up to `seen` does with an entry that names its predecessor.

@@ -25,6 +25,9 @@ use crate::options::Options;
 use crate::session::CloseReason;
 use crate::telemetry::metrics::Metrics;
 
+/// A warning for operators.
+pub(crate) const NO_HUB: &str = "no hub is served, so every negotiate is answered with 404; name one in the configuration, such as [hubs.chat]";
+
 /// Time between two sessions that leave a node which drains, if the deadline allows for it.
 const DEPARTURE: Duration = Duration::from_millis(1);
 
@@ -210,6 +213,12 @@ impl Gateway {
     #[cfg(feature = "cli")]
     pub(crate) fn admin_router(&self) -> Router {
         http::admin_router(self.app.clone())
+    }
+
+    /// A warning for operators that is not about the backplane.
+    #[cfg(feature = "cli")]
+    pub(crate) fn own_warning(&self) -> Option<String> {
+        self.app.own_warning()
     }
 
     /// How the router is served. Who fetches an answer may take as long as the most patient hub allows for.
@@ -465,7 +474,14 @@ impl App {
 
     /// Warnings for operators, in sentences.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        self.inner.shared.backplane().warnings()
+        let mut warnings = self.inner.shared.backplane().warnings();
+        warnings.extend(self.own_warning());
+        warnings
+    }
+
+    /// The one that is not about the backplane.
+    pub(crate) fn own_warning(&self) -> Option<String> {
+        self.inner.hubs.is_empty().then(|| NO_HUB.to_owned())
     }
 
     /// Whether `limits.connections` leaves room for one more. Who has left and may come back takes no room.
@@ -489,7 +505,7 @@ impl App {
         let metrics = shared.metrics();
         let connected = *shared.backplane().status().borrow() == Status::Connected;
         metrics.backplane_up.set(i64::from(connected));
-        let warnings = self.warnings().len();
+        let warnings = shared.backplane().warnings().len();
         metrics
             .backplane_warnings
             .set(i64::try_from(warnings).unwrap_or(i64::MAX));

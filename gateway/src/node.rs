@@ -51,6 +51,9 @@ pub(crate) async fn run(config: Config, ready: impl FnOnce(Listening)) -> anyhow
         builder = builder.hub(builtin::hub(&name, settings));
     }
     let gateway = builder.options(options).build().await?;
+    if let Some(warning) = gateway.own_warning() {
+        tracing::warn!("{warning}");
+    }
     let router = gateway.router_with(pages);
 
     let listener = TcpListener::bind(&config.listen).await.with_context(|| {

@@ -128,6 +128,27 @@ async fn a_node_that_leaves_says_that_it_is_not_ready() {
     assert_eq!(cluster.nodes[0].exit().await.code(), Some(0));
 }
 
+/// A request that is sent while such a connection closes would be lost.
+#[tokio::test]
+async fn connections_that_are_not_to_be_used_again_are_told_to_close() {
+    let mut cluster = Plan::one_node().set("drain.notice_seconds", 3).start().await;
+    let address = cluster.nodes[0].address();
+    let mut stream = Connection::open(address).await.unwrap();
+    let begun = stream.start(&Request::get("/sse/demo")).await.unwrap();
+    assert_eq!(begun.header("connection"), Some("close"), "{begun:?}");
+    let mut kept = Connection::open(address).await.unwrap();
+    let healthy = kept.fetch(&Request::get("/healthz")).await.unwrap();
+    assert_eq!(healthy.head.header("connection"), None);
+    cluster.nodes[0].terminate();
+    let leaving = eventually("the node is not ready", async || {
+        let answer = kept.fetch(&Request::get("/readyz")).await.unwrap();
+        (answer.status() == 503).then_some(answer)
+    })
+    .await;
+    assert_eq!(leaving.head.header("connection"), Some("close"), "{leaving:?}");
+    assert_eq!(cluster.nodes[0].exit().await.code(), Some(0));
+}
+
 #[tokio::test]
 async fn clients_that_do_not_leave_delay_the_end_by_no_more_than_the_deadline() {
     let mut cluster = Plan::nodes(2)

@@ -139,7 +139,7 @@ impl Local {
                     && known
                         .took_at
                         .as_ref()
-                        .is_some_and(|took| took.is_after(epoch, offset)) =>
+                        .is_some_and(|took| is_after(took, epoch, offset)) =>
             {
                 false
             }
@@ -438,4 +438,18 @@ impl Local {
             .filter_map(|connection| connection.seen.as_mut());
         own.for_each(|seen| *seen = start);
     }
+}
+
+/// Whether a place is later than another one, also of another epoch of the same hub.
+fn is_after(place: &Position, epoch: &Epoch, offset: Offset) -> bool {
+    if place.epoch == *epoch {
+        return place.offset > offset;
+    }
+    began(&place.epoch) > began(epoch)
+}
+
+/// When an epoch began, in the server's time (microseconds): its name ends with that (`begin_epoch` in `log.lua`).
+fn began(epoch: &Epoch) -> u64 {
+    let began = epoch.as_str().rsplit('-').next();
+    began.and_then(|began| began.parse().ok()).unwrap_or(0)
 }

@@ -9,6 +9,7 @@ mod hosts;
 mod hubs;
 mod negotiate;
 pub(crate) mod owned;
+mod persistence;
 mod refresh;
 mod reply;
 mod request;

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 
 use super::request::Query;
-use super::{bodies, events, health, hosts, hubs, negotiate, refresh, reply, rest};
+use super::{bodies, events, health, hosts, hubs, negotiate, persistence, refresh, reply, rest};
 use crate::gateway::App;
 use crate::hub::HubRuntime;
 
@@ -43,7 +43,8 @@ pub(crate) fn router(app: App, pages: Router) -> Router {
         .with_state(app.clone())
         .merge(pages)
         .layer(from_fn_with_state(app.clone(), hosts::check))
-        .layer(from_fn_with_state(app, bodies::attend))
+        .layer(from_fn_with_state(app.clone(), bodies::attend))
+        .layer(from_fn_with_state(app, persistence::limit))
 }
 
 /// What operators ask for, on a listener of its own.

@@ -1,0 +1,23 @@
+//! Which HTTP/1.1 connections clients may use again.
+
+use axum::extract::{Request, State};
+use axum::http::header::{self, HeaderValue};
+use axum::http::{Method, StatusCode, Version};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::reply;
+use crate::gateway::App;
+
+/// Tells clients not to use a connection again that carried an event stream, which ends when the node wants, or that leads to
+/// a node which leaves: a request that is sent just as the connection closes would be lost.
+pub(super) async fn limit(State(app): State<App>, request: Request, next: Next) -> Response {
+    let persistent = request.version() < Version::HTTP_2 && request.method() != Method::CONNECT;
+    let mut response = next.run(request).await;
+    let over = app.is_draining() || reply::is_event_stream(&response);
+    if persistent && over && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
