@@ -181,6 +181,8 @@ impl World {
             let value = HeaderValue::from_bytes(&secrets.fill(value.trim_ascii())).ok()?;
             request.headers_mut().append(name, value);
         }
+        let host = HeaderValue::from_static("localhost");
+        request.headers_mut().entry(header::HOST).or_insert(host); // steps need not name one
         let answering = self.router.clone().oneshot(request);
         let answered = Arc::new(AtomicBool::new(false));
         let done = Arc::clone(&answered);
@@ -205,7 +207,9 @@ impl World {
         Some(Running { task, answered })
     }
 
-    async fn send(&self, request: Request<Body>) -> Response {
+    async fn send(&self, mut request: Request<Body>) -> Response {
+        let host = HeaderValue::from_static("localhost");
+        request.headers_mut().entry(header::HOST).or_insert(host); // HTTP/1.1 wants one
         let Ok(response) = self.router.clone().oneshot(request).await;
         response
     }
