@@ -119,6 +119,8 @@ pub(super) struct Conversation<'a> {
     hold_until: Option<Instant>,
     /// A new socket's first numbered message has no number before the client's Sequence.
     awaits_sequence: bool,
+    /// A body broke off: its unfinished message is forgotten once the whole ones before it were handled.
+    broke_off: bool,
     /// Takes what is for calls of an earlier session.
     carrier: Option<Carrier>,
     /// When the place of a client that holds its own is moved next.
@@ -151,6 +153,7 @@ impl<'a> Conversation<'a> {
             backplane: session.hub.shared().backplane().status(),
             hold_until: None,
             awaits_sequence: false,
+            broke_off: false,
             carrier: None,
             move_due: session.is_reader().then(|| now + MOVE),
             tail: Held::new(session.hub.terms()),
@@ -231,7 +234,7 @@ impl<'a> Conversation<'a> {
     /// Waits for one thing to happen.
     async fn step(&mut self, inbound: &mut impl Inbound) -> Result<(), CloseReason> {
         let session = self.session;
-        let reading = self.may_read();
+        let reading = self.may_read() && !self.broke_off;
         let backed_up = self.is_backed_up();
         let held = self.hold_until.is_some();
         let deadline = self.deadline();
@@ -262,7 +265,8 @@ impl<'a> Conversation<'a> {
                         session.measure(true, bytes);
                         self.heard = Instant::now();
                     }
-                    Received::Resumed => self.resumed(),
+                    Received::Resumed if self.session.is_stateful() => self.resumed(),
+                    Received::Resumed => self.broke_off = true,
                     Received::Closed => return Err(CloseReason::ByClient),
                     Received::Bad(frame) => return Err(CloseReason::BadFrame(frame)),
                     Received::Lost(what) => return Err(CloseReason::TransportLost(what)),
@@ -351,6 +355,7 @@ impl<'a> Conversation<'a> {
         while self.may_read() && !self.session.closing.is_cancelled() {
             let before = self.decoder.buffered_bytes();
             match self.decoder.next_message() {
+                Ok(None) if std::mem::take(&mut self.broke_off) => self.resumed(),
                 Ok(None) => return self.keep_tail(),
                 Ok(Some(message)) => {
                     self.heard = Instant::now();
