@@ -347,8 +347,8 @@ pub(crate) async fn receive_part(session: &Arc<Session>, part: Bytes, body: Opti
     if session.closing().is_cancelled() {
         drop(link.in_parts.lock().take()); // the session has looked for it, perhaps
     } else if begun {
-        let session = Arc::clone(session);
-        tokio::spawn(async move { give_up(&session, body).await });
+        let (session, tasks) = (Arc::clone(session), session.hub().shared().tasks());
+        tasks.spawn(async move { give_up(&session, body).await });
     }
     true
 }
