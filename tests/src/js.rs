@@ -262,7 +262,7 @@ impl JsClient {
             .write_all(line.as_bytes())
             .await
             .expect("node is running");
-        within(&format!("the official client's {op}"), answered)
+        within(&format!("the official client's {command}"), answered)
             .await
             .expect("node is running")
     }
