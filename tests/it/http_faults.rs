@@ -110,7 +110,6 @@ async fn clients_outlive_a_redis_that_comes_back_empty_at_once() {
 }
 
 #[tokio::test]
-#[ignore = "one call of an official client hangs now and then when this runs beside others: a fault that is not understood yet"]
 async fn requests_wait_for_a_redis_that_is_away() {
     let mut cluster = cluster().await;
     let js = Js::start().await;

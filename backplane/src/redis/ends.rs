@@ -14,6 +14,7 @@ use super::commands::Repeat;
 use super::hub::Hub;
 use super::inner::Inner;
 use super::link::{decode, items, malformed};
+use super::nodes::ABSENCES;
 use super::script::{Invocation, Name};
 use super::writer::Patience;
 use crate::backplane::ConnectionRecord;
@@ -23,8 +24,6 @@ use crate::topic::{ConnectionId, NodeId, UserId};
 
 /// Notes that are looked at in one round trip.
 const PAGE: usize = 100;
-/// Signs of life of this node in which a node must have been missing before its notes are adopted.
-const BEATS: u64 = 2;
 
 /// Ends that this node tells of.
 #[derive(Default)]
@@ -171,8 +170,8 @@ impl Inner {
                 false
             }
             teller => {
-                let beats = self.nodes.beats();
-                beats >= *missing.entry(teller.cloned()).or_insert(beats) + BEATS
+                let beats = *self.nodes.beats().borrow();
+                beats >= *missing.entry(teller.cloned()).or_insert(beats) + ABSENCES
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -24,6 +24,9 @@ use crate::error::BackplaneError;
 use crate::random;
 use crate::topic::NodeId;
 
+/// After how many answered signs of life that do not name a node it is not alive.
+pub(super) const ABSENCES: u64 = 2;
+
 /// Nodes that are remembered after they went.
 const MOST_GONE: usize = 10_000;
 
@@ -41,7 +44,7 @@ pub(super) struct Nodes {
     /// Nodes whose connections are to be removed, as far as this node knows.
     lost: watch::Sender<Vec<Lost>>,
     /// Signs of life that were answered, and when the last of them was sent.
-    beats: AtomicU64,
+    beats: watch::Sender<u64>,
     sent: ArcSwap<Option<Instant>>,
     secret: ArcSwap<Arc<[u8]>>,
 }
@@ -76,7 +79,7 @@ impl Nodes {
             epoch: watch::Sender::default(),
             gone: SyncMutex::default(),
             lost: watch::Sender::default(),
-            beats: AtomicU64::new(0),
+            beats: watch::Sender::default(),
             sent: ArcSwap::default(),
             secret: ArcSwap::from_pointee(secret),
         }
@@ -98,9 +101,37 @@ impl Nodes {
         self.lost.subscribe()
     }
 
-    /// How many signs of life were answered.
-    pub(super) fn beats(&self) -> u64 {
-        self.beats.load(Ordering::Acquire)
+    /// How many signs of life were answered. Each of them has told who is alive.
+    pub(super) fn beats(&self) -> watch::Receiver<u64> {
+        self.beats.subscribe()
+    }
+
+    /// Resolves when a node is not alive, as far as this one can tell: [`ABSENCES`] answered signs of life in a row did not
+    /// name it. It may have started just before the first of them, or be about to tell a server that forgot.
+    pub(super) async fn missing(&self, node: &NodeId) {
+        let (mut living, mut beats) = (self.living(), self.beats());
+        let counting = async {
+            loop {
+                living.wait_for(|living| !living.contains(node)).await?;
+                let long_enough = beats.borrow().saturating_add(ABSENCES);
+                tokio::select! {
+                    biased;
+                    back = living.wait_for(|living| living.contains(node)) => drop(back?),
+                    missing = beats.wait_for(|beats| *beats >= long_enough) => return missing.map(drop),
+                }
+            }
+        };
+        if counting.await.is_err() {
+            std::future::pending::<()>().await; // this node ends: there is no more news
+        }
+    }
+
+    /// Resolves when a node is alive.
+    pub(super) async fn alive(&self, node: &NodeId) {
+        let mut living = self.living();
+        if living.wait_for(|living| living.contains(node)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Whether nobody can have taken this node for dead, because a sign of life went out within `time`.
@@ -223,8 +254,10 @@ impl Inner {
         let same_epoch = self.nodes.epoch.borrow().as_ref() == Some(&beat.observation.epoch);
         state.liveness.observe(&beat.observation);
         self.nodes.sent.store(Arc::new(Some(sent)));
-        self.nodes.beats.fetch_add(1, Ordering::AcqRel);
         self.nodes.tell_living(&state.liveness, &beat);
+        self.nodes
+            .beats
+            .send_modify(|beats| *beats = beats.wrapping_add(1));
         self.check_fence(state, &beat, same_epoch);
         if !same_epoch {
             self.nodes

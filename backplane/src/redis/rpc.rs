@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
@@ -31,7 +31,7 @@ use crate::wire::{Cancel, NodeMessage, Reply, Request, node_message::Body};
 const REPEAT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
 /// The same, where nobody listened.
 const SEEK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// How long a node is told that nobody waits for its reply any more.
+/// How long beyond a request's end a node is told that nobody waits for its reply any more.
 const CANCELLING: Duration = Duration::from_secs(120);
 
 pub(super) struct Rpc {
@@ -118,22 +118,6 @@ impl Inner {
         }
     }
 
-    /// Resolves when a node is not alive any more. It must have been missing for a while: it may have started between two
-    /// heartbeats, or be about to tell a server that forgot.
-    pub(super) async fn gone(&self, node: &NodeId) {
-        let mut living = self.nodes.living();
-        let patience = self.options.heartbeat_interval.saturating_mul(2);
-        loop {
-            let back = timeout(patience, living.wait_for(|living| living.contains(node))).await;
-            let Ok(news) = back.map(|back| back.is_ok()) else {
-                return;
-            };
-            if !news || living.wait_for(|living| !living.contains(node)).await.is_err() {
-                std::future::pending::<()>().await; // no more news: the timeout decides
-            }
-        }
-    }
-
     /// Publishes to a node. Returns how many listened.
     pub(super) async fn send(
         &self,
@@ -178,7 +162,7 @@ impl Inner {
             biased;
             answer = answered => Ok(answer),
             error = repeating => Err(error),
-            () = self.gone(node) => Err(unreachable()),
+            () = self.nodes.missing(node) => Err(unreachable()),
         }
     }
 
@@ -198,17 +182,32 @@ impl Inner {
 
     /// Tells a node that nobody waits for its reply any more, until it has heard. What it took for the reply must not be
     /// lost with it.
-    async fn cancel(self: Arc<Self>, node: NodeId, id: u64, heard: oneshot::Receiver<()>) {
+    async fn cancel(
+        self: Arc<Self>,
+        node: NodeId,
+        id: u64,
+        until: Instant,
+        mut heard: oneshot::Receiver<()>,
+    ) {
         let cancel = || {
             Body::Cancel(Cancel {
                 id,
                 reply_to: self.options.node.to_string(),
             })
         };
-        let telling = self.send_until(&node, cancel, Unheard::Wait, heard);
+        let telling = async {
+            loop {
+                // A node that was taken for dead may serve the request still when it comes back.
+                self.nodes.alive(&node).await;
+                match self.send_until(&node, cancel, Unheard::Wait, &mut heard).await {
+                    Err(BackplaneError::NodeUnreachable { .. }) => {}
+                    told => return told.is_ok(),
+                }
+            }
+        };
         tokio::select! {
             () = self.closing.cancelled() => {}
-            told = timeout(CANCELLING, telling) => if !matches!(told, Ok(Ok(_))) {
+            told = timeout_at(until, telling) => if !told.unwrap_or(false) {
                 debug!(%node, "a cancellation was not heard");
             }
         }
@@ -259,8 +258,7 @@ impl Asked {
         let replied = inner
             .send_until(&self.node, request, unheard, &mut self.reply)
             .await;
-        // Nobody is left to be told: it was answered, or the node is dead.
-        self.sent = !matches!(replied, Ok(_) | Err(BackplaneError::NodeUnreachable { .. }));
+        self.sent = replied.is_err();
         let reply = replied?.map_err(|_| BackplaneError::Closed)?;
         if reply.cancelled {
             let reason = format!(
@@ -292,8 +290,9 @@ impl Drop for Asked {
         waiting.insert(self.id, Waiting::Cancelled(cancelled));
         drop(waiting);
         let inner = Arc::clone(&self.inner);
+        let until = self.deadline.max(Instant::now()) + CANCELLING;
         self.inner
             .tasks
-            .spawn(inner.cancel(self.node.clone(), self.id, heard));
+            .spawn(inner.cancel(self.node.clone(), self.id, until, heard));
     }
 }

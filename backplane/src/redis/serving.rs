@@ -325,7 +325,7 @@ impl Inner {
         let outcome = tokio::select! {
             () = self.closing.cancelled() => return,
             () = cancelled.cancelled() => return,
-            () = self.gone(&asking) => {
+            () = self.nodes.missing(&asking) => {
                 self.rpc.serving.table.lock().cancel(&key);
                 return;
             }

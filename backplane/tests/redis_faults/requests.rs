@@ -15,10 +15,11 @@ use hubcast_backplane::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::RedisServer;
 use crate::support::frozen::Freezer;
+use crate::support::way::Way;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -245,4 +246,53 @@ async fn a_request_of_a_node_that_was_wrongly_taken_for_dead_ends_with_an_error(
         matches!(&answer, Err(BackplaneError::Unavailable { reason, .. }) if reason.contains("for dead")),
         "{answer:?}"
     );
+}
+
+/// A node that has just started is alive, also where no sign of life has told the asking one since.
+#[tokio::test]
+async fn a_node_that_started_just_before_an_outage_is_not_taken_for_dead() {
+    let server = RedisServer::start().await;
+    let way = Way::to(server.port()).await;
+    let asking = way.node("asking").await;
+    way.lead_to(1); // nobody listens there
+    let serving = server.node("serving").await;
+    let _shop = Shop::on(serving.as_ref());
+    let back = async {
+        sleep(Duration::from_secs(1)).await; // the outage itself
+        way.lead_new_to(server.port());
+    };
+    let (reply, ()) = tokio::join!(ask(asking.as_ref(), serving.node(), "served".to_owned()), back);
+    assert_eq!(reply, "served 1");
+}
+
+#[tokio::test]
+async fn what_a_node_took_for_a_request_while_it_counted_as_dead_is_given_back() {
+    let server = RedisServer::start().await;
+    let (serving, freezer) = Freezer::node(server.options("serving")).await;
+    let shop = Shop::on(serving.as_ref());
+    let asking = server.node("asking").await;
+    let next = async || {
+        let next = Bytes::from_static(b"next");
+        asking.request(serving.node(), next, LONG, Unheard::Wait).await
+    };
+    let frozen = async {
+        eventually("the request is served", async || {
+            (shop.waiting() == 1).then_some(())
+        })
+        .await;
+        freezer.freeze().await
+    };
+    let (given_up, thaw) = tokio::join!(next(), frozen);
+    assert!(
+        matches!(given_up, Err(BackplaneError::NodeUnreachable { .. })),
+        "{given_up:?}"
+    );
+    shop.put(Bytes::from_static(b"thing")); // the earlier request may take it
+    drop(thaw);
+    let given = eventually("the node is alive again", async || match next().await {
+        Err(BackplaneError::NodeUnreachable { .. }) => None,
+        given => Some(given),
+    })
+    .await;
+    assert_eq!(given.unwrap(), "thing");
 }
