@@ -483,6 +483,19 @@ impl ByteQueue {
         self.close();
     }
 
+    /// Forgets what waits, and goes on.
+    pub(crate) fn drop_waiting(&self) {
+        let mut state = self.state.lock();
+        state.chunks = VecDeque::new();
+        state.bytes = 0;
+        if let Some(resend) = &mut state.resend {
+            resend.places = VecDeque::new();
+            resend.later = None;
+        }
+        drop(state);
+        self.drained.notify_waiters();
+    }
+
     /// Ends the queue and forgets what waits: the consumer is gone.
     pub(crate) fn discard(&self) {
         let mut state = self.state.lock();

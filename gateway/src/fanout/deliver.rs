@@ -60,7 +60,7 @@ fn deliver_message(hub: &HubRuntime, message: &Message) {
         span
     };
     let _entered = span.enter();
-    let frames = Frames::new(message, metrics).at(hub, hub.epoch());
+    let frames = Frames::new(message, hub.shared()).at(hub, hub.epoch());
     let except = Except::new(&envelope.except);
     let mut delivered = 0_u64;
     for receivers in hub.registry().receivers(&message.topic) {
@@ -344,9 +344,8 @@ mod tests {
             Some(CloseReason::Closed { .. })
         ));
         assert_eq!(messages.len(), whole);
-        let metrics = hub.shared().metrics();
         let spoken = messages.iter().filter_map(|message| {
-            Frames::new(message, metrics).get(HubProtocol::Json.into(), Carriage::Plain)
+            Frames::new(message, hub.shared()).get(HubProtocol::Json.into(), Carriage::Plain)
         });
         assert_eq!(spoken.count(), 2);
     }

@@ -8,7 +8,8 @@ use hubcast_backplane::wire::{self, Envelope};
 use hubcast_backplane::{Epoch, Message, Topic};
 
 use crate::auth::PointSigner;
-use crate::hub::HubRuntime;
+use crate::hub::{HubRuntime, Shared};
+use crate::limits::Budget;
 use crate::protocol::{
     ClientProtocol, DataType, EncodeError, Encoding, HubProtocol, TranscodeError, Value, encode_invocation,
     events, plain, webpubsub,
@@ -47,6 +48,7 @@ impl Carriage {
 pub(crate) struct Frames<'a> {
     message: &'a Message,
     metrics: &'a Metrics,
+    budget: &'a Arc<Budget>,
     frames: [[OnceCell<Option<Bytes>>; Carriage::COUNT]; ClientProtocol::COUNT],
     place: Option<Place<'a>>,
 }
@@ -58,10 +60,11 @@ struct Place<'a> {
 }
 
 impl<'a> Frames<'a> {
-    pub(crate) fn new(message: &'a Message, metrics: &'a Metrics) -> Self {
+    pub(crate) fn new(message: &'a Message, shared: &'a Shared) -> Self {
         Self {
             message,
-            metrics,
+            metrics: shared.metrics(),
+            budget: shared.budget(),
             frames: Default::default(),
             place: None,
         }
@@ -77,9 +80,12 @@ impl<'a> Frames<'a> {
     /// can't be written in that protocol, which is logged once, or is nothing for those who speak it.
     pub(crate) fn get(&self, protocol: ClientProtocol, carriage: Carriage) -> Option<Bytes> {
         let cell = self.frames.get(protocol.index())?.get(carriage.index())?;
-        let make = || match carriage {
-            Carriage::Plain => self.encode(protocol),
-            Carriage::Event => Some(carriage.carry(self.get(protocol, Carriage::Plain)?)),
+        let make = || {
+            let frame = match carriage {
+                Carriage::Plain => self.encode(protocol)?,
+                Carriage::Event => carriage.carry(self.get(protocol, Carriage::Plain)?),
+            };
+            Some(self.budget.charge(frame))
         };
         cell.get_or_init(make).clone()
     }

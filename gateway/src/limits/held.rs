@@ -3,6 +3,9 @@
 //! An unfinished message, a body that is being read, or an answer that nobody fetches has a [`Held`]. It is charged for
 //! every byte that is kept, and it is late when the peer is slower than [`Terms`] allow for. Time during which the node
 //! itself does not want to go on (back-pressure) does not count against the peer.
+//!
+//! A frame on its way to clients is charged once, for as long as one of them has yet to fetch it ([`Budget::charge`]). It is
+//! never refused: while the node holds as much as it may, receivers that keep more than their share waiting are let go.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,10 +13,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A look at the clock that comes later than this after the deadline was not waited for: the node did not want to go on.
 const ABSENCE: Duration = Duration::from_secs(1);
+
+/// Memory that a frame takes beside its bytes: the allocation, its count of references, its places in queues.
+const FRAME_BYTES: usize = 128;
+/// A receiver with no more than this waiting is no trouble, however many there are.
+const LEAST_SHARE: usize = 4 * 1024;
 
 /// Bytes that all peers together make the node hold.
 #[derive(Debug)]
@@ -52,6 +61,47 @@ impl Budget {
 
     pub(crate) fn give_back(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Charges a frame until its last clone is dropped.
+    pub(crate) fn charge(self: &Arc<Self>, frame: Bytes) -> Bytes {
+        if frame.is_empty() {
+            return frame;
+        }
+        self.held
+            .fetch_add(frame.len().saturating_add(FRAME_BYTES), Ordering::Relaxed);
+        Bytes::from_owner(Charged {
+            frame,
+            budget: Arc::clone(self),
+        })
+    }
+
+    /// How many bytes may wait for one of so many receivers: as many as its outbox takes, unless the node holds as much as
+    /// it may.
+    pub(crate) fn share(&self, receivers: impl FnOnce() -> usize) -> usize {
+        if self.limit == 0 || self.held() < self.limit {
+            return usize::MAX;
+        }
+        (self.limit / receivers().max(1)).max(LEAST_SHARE)
+    }
+}
+
+/// A frame that is charged to the budget.
+struct Charged {
+    frame: Bytes,
+    budget: Arc<Budget>,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.frame
+    }
+}
+
+impl Drop for Charged {
+    fn drop(&mut self) {
+        self.budget
+            .give_back(self.frame.len().saturating_add(FRAME_BYTES));
     }
 }
 
@@ -224,6 +274,24 @@ mod tests {
         assert_eq!(terms.budget.held(), 60);
         drop(two);
         one.end();
+        assert_eq!(terms.budget.held(), 0);
+    }
+
+    #[test]
+    fn a_frame_is_charged_once_until_nobody_has_it() {
+        let terms = terms(10_000, 0);
+        let frame = terms.budget.charge(Bytes::from(vec![b'x'; 9_000]));
+        let clones = [frame.clone(), frame.slice(10..20)];
+        assert_eq!(frame, vec![b'x'; 9_000]);
+        assert_eq!(terms.budget.held(), 9_000 + FRAME_BYTES);
+        assert_eq!(terms.budget.share(|| 2), usize::MAX);
+        assert_eq!(Held::new(terms.clone()).keep(5_000), Err(Full));
+        let more = terms.budget.charge(Bytes::from(vec![b'y'; 5_000]));
+        assert_eq!(terms.budget.share(|| 2), 5_000);
+        assert_eq!(terms.budget.share(|| 1_000), LEAST_SHARE);
+        drop((frame, more));
+        assert_eq!(terms.budget.held(), 9_000 + FRAME_BYTES);
+        drop(clones);
         assert_eq!(terms.budget.held(), 0);
     }
 

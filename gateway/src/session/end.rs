@@ -44,9 +44,15 @@ pub(super) async fn end(
     session.close_outbox(goodbye);
     let metrics = hub.shared().metrics();
     metrics.connections_closed.get(reason.label()).inc();
-    if let CloseReason::SlowConsumer { .. } = reason {
-        metrics.slow_consumers.inc();
-        metrics.limited.get(LimitLabel::OutboxBytes).inc();
+    match reason {
+        CloseReason::SlowConsumer { .. } => {
+            metrics.slow_consumers.inc();
+            metrics.limited.get(LimitLabel::OutboxBytes).inc();
+        }
+        CloseReason::NoRoom => {
+            metrics.limited.get(LimitLabel::HeldBytes).inc();
+        }
+        _ => {}
     }
     tracing::debug!(hub = %hub.name(), connection_id = %session.id(), ?reason, "session ended");
     let mut disconnected = None;

@@ -303,8 +303,12 @@ impl Session {
         self.outbox.open(refusal.unwrap_or_default());
     }
 
-    /// Ends the outbox, with a last message if there is one.
+    /// Ends the outbox, with a last message if there is one. A node without room keeps nothing else.
     fn close_outbox(&self, last: Option<Bytes>) {
+        if self.reason() == Some(&CloseReason::NoRoom) {
+            self.discard_past();
+            self.outbox.drop_waiting();
+        }
         self.end_past();
         match last {
             Some(frame) => self.outbox.close_with(self.carriage().carry(frame)),
@@ -352,11 +356,31 @@ impl Session {
         else {
             return false;
         };
+        if !self.has_room() {
+            return false;
+        }
         let pushed = match &self.reader {
             Some(reader) => reader.push(&self.outbox, frame, place),
             None => self.outbox.try_push_numbered(frame, place),
         };
         self.was_pushed(pushed)
+    }
+
+    /// Whether no more than its share waits for this client. Otherwise the session ends.
+    fn has_room(&self) -> bool {
+        let share = self.share();
+        if share == usize::MAX || self.outbox.queued_bytes() <= share {
+            return true;
+        }
+        if self.is_stateful() {
+            let metrics = self.hub.shared().metrics();
+            metrics.limited.get(LimitLabel::HeldBytes).inc();
+            self.close(CloseReason::Moved); // the log keeps what its client lacks
+        } else {
+            self.close(CloseReason::NoRoom);
+            self.outbox.drop_waiting(); // at once: the next client need not go as well
+        }
+        false
     }
 
     /// Whether the outbox took something; one that is full ends the session.
@@ -376,7 +400,7 @@ impl Session {
 
     /// Pushes what stands in no log. Returns whether the outbox took it.
     fn push_frame(&self, frame: Bytes) -> bool {
-        self.was_pushed(self.outbox.try_push(frame))
+        self.has_room() && self.was_pushed(self.outbox.try_push(frame))
     }
 
     /// The client reads too slowly, or not at all. The log keeps what a stateful one lacks.
@@ -403,8 +427,11 @@ impl Session {
 
     /// As the transport carries it; `None` also for what the client's protocol has no message for.
     fn encode(&self, message: &HubMessage) -> Option<Bytes> {
-        self.encode_bare(message)
-            .map(|frame| self.carriage().carry(frame))
+        let frame = self.carriage().carry(self.encode_bare(message)?);
+        Some(match message {
+            HubMessage::Ping => frame, // all clients have the same one
+            _ => self.hub.shared().budget().charge(frame),
+        })
     }
 
     /// `None` also for what the client's protocol has no message for.
@@ -423,7 +450,13 @@ impl Session {
 
     /// Queued bytes above which this client is asked to wait: no more of its messages are read.
     fn high_water(&self) -> usize {
-        self.hub.options().limits.outbox_bytes / 4
+        (self.hub.options().limits.outbox_bytes / 4).min(self.share())
+    }
+
+    /// Bytes that may wait for this client while the node holds as much as it may for all of them.
+    fn share(&self) -> usize {
+        let budget = self.hub.shared().budget();
+        budget.share(|| self.hub.registry().len())
     }
 
     /// Moves frames, whole hub messages in order, to `into`: at least one, up to about `max_bytes`.

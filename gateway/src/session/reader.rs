@@ -435,7 +435,7 @@ impl Session {
         let epoch = Arc::new(epoch.clone());
         for message in messages {
             let frame = {
-                let frames = Frames::new(&message, metrics).at(hub, Some(Arc::clone(&epoch)));
+                let frames = Frames::new(&message, hub.shared()).at(hub, Some(Arc::clone(&epoch)));
                 frames.get(protocol, Carriage::Plain)
             };
             if let Some(event) = frame {

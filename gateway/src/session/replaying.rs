@@ -102,10 +102,10 @@ impl Replaying {
         let Some(protocol) = self.session.connection.protocol() else {
             return Kept::new();
         };
-        let metrics = self.session.hub.shared().metrics();
+        let shared = self.session.hub.shared();
         let frame = |message: &Message| {
             let receives = !Except::new(&message.envelope.except).holds(&self.session);
-            let frames = Frames::new(message, metrics);
+            let frames = Frames::new(message, shared);
             let frame = receives.then(|| frames.get(protocol, Carriage::Plain))??;
             Some((frame, message.offset))
         };

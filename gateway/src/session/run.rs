@@ -397,10 +397,7 @@ impl<'a> Conversation<'a> {
             0 => self.tail.end(),
             bytes => {
                 self.tail.begin();
-                self.tail.keep(bytes).map_err(|_| {
-                    self.count(LimitLabel::HeldBytes);
-                    CloseReason::NoRoom
-                })?;
+                self.tail.keep(bytes).map_err(|_| CloseReason::NoRoom)?;
             }
         }
         Ok(())

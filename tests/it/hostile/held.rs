@@ -296,6 +296,61 @@ async fn a_body_has_to_get_on_whatever_it_is_for() {
     cluster.is_tidy().await;
 }
 
+/// A client that does not fetch the answers to its calls: its token.
+async fn deaf_client(door: &Door, calls: usize) -> String {
+    let token = door.negotiate().await.token;
+    assert_eq!(door.post(&token, HANDSHAKE).await.status(), 200);
+    assert_eq!(door.poll(&token).await.status(), 200);
+    let text = "x".repeat(30_000);
+    let call = |id| json!({ "type": 1, "invocationId": id, "target": "Echo", "arguments": [text] });
+    let body: String = (0..calls)
+        .map(|id| call(id.to_string()).to_string() + "\u{1e}")
+        .collect();
+    let answer = door.post(&token, body).await;
+    assert!([200, 404].contains(&answer.status()), "{answer:?}"); // it may be gone by now
+    token
+}
+
+/// Answers that nobody fetches are charged as well. While the node holds as much as it may, clients for whom more than their
+/// share waits are not read, and are let go when more comes for them. The others notice nothing.
+#[tokio::test]
+async fn answers_that_are_not_fetched_are_bounded_for_all_clients_together() {
+    let limit = 2 * MEGABYTE as u32;
+    let mut cluster = plan()
+        .set("limits.held_bytes", limit)
+        .set("limits.bytes_per_second", 0)
+        .set("timeouts.disconnect_seconds", 60)
+        .start()
+        .await;
+    let door = cluster.door();
+    let mut bystander = HubClient::connect(&door, Transport::WebSockets).await;
+    let mut tokens = Vec::new();
+    for _ in 0..16 {
+        tokens.push(deaf_client(&door, 8).await); // 240 kB, of the 1 MiB that one may have waiting
+        assert_eq!(bystander.result("Echo", json!(["fine"])).await, "fine");
+        let waiting = cluster.nodes[0].metrics().await.sum("hubcast_outbox_bytes");
+        assert!(waiting < 1.5 * f64::from(limit), "{waiting} bytes wait");
+    }
+    // More comes for those who have their share waiting.
+    eventually("some are let go", async || {
+        bystander.result("SendMessage", json!(["news", "for all"])).await;
+        let metrics = cluster.nodes[0].metrics().await;
+        let limited = metrics.sum_where("hubcast_limited_total", &[("limit", "held_bytes")]);
+        let held = metrics.sum("hubcast_held_bytes");
+        (limited > 0.0 && held < f64::from(limit)).then_some(())
+    })
+    .await;
+    let mut told = 0;
+    for token in &tokens {
+        let answer = door.poll(token).await;
+        told += usize::from(answer.text().contains("limits.held_bytes"));
+        door.delete(token).await;
+    }
+    assert!(told > 0 && told < tokens.len(), "{told}");
+    bystander.close().await;
+    cluster.is_tidy().await;
+}
+
 #[tokio::test]
 async fn an_answer_comes_whole_though_the_body_was_not_read() {
     let mut cluster = plan().start().await;
