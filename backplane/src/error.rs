@@ -43,6 +43,11 @@ pub enum BackplaneError {
     /// it had, and nodes are telling it their connections again.
     #[error("connections are being registered again")]
     Unsettled,
+    /// The server may have deleted what is needed to make room for something else. Nothing was changed.
+    #[error(
+        "the Redis server deletes keys to make room (maxmemory-policy; set it to noeviction), and a call's with them"
+    )]
+    Evicted,
     /// The hub was not opened on this node.
     #[error("hub {hub:?} is not open on this node")]
     HubNotOpen {

@@ -88,6 +88,9 @@ pub trait Sessions: Send + Sync {
 
     /// Appends a message to the connection's own topic for a call that `host` runs; the `last` one ends the call. Works
     /// on any node, also for parked connections. Nothing when the call was answered before, or the connection is gone.
+    ///
+    /// # Errors
+    /// [`BackplaneError::Evicted`] where that can't be told, because the server has deleted keys.
     fn answer<'a>(
         &'a self,
         hub: &'a HubName,

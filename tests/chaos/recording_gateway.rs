@@ -1,4 +1,5 @@
-//! A gateway whose hub writes down in a file whose connection began and ended: `+ id` and `- id reason`, one line each.
+//! A gateway whose hub writes down in a file whose connection began and ended: `+ id (node)` and `- id reason (node)`, one line
+//! each.
 //! The file is no part of the cluster, so it knows what really happened. Settings are the variables of `hubcast serve`,
 //! as far as the chaos run sets them.
 
@@ -34,7 +35,7 @@ impl Record {
 }
 
 async fn came(context: Context, record: State<Record>) {
-    record.note(&format!("+ {}\n", context.connection_id()));
+    record.note(&format!("+ {} ({})\n", context.connection_id(), context.node()));
 }
 
 async fn left(context: Context, reason: Disconnected, record: State<Record>) {

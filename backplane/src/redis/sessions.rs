@@ -289,7 +289,10 @@ impl Sessions for RedisBackplane {
             let script = hub
                 .scripts
                 .answer_call(connection, call, entry.encode_to_vec().into(), last);
-            decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)
+            let place: Option<i64> = decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)?;
+            place
+                .map(|place| Offset::try_from(place).map_err(|_| BackplaneError::Evicted))
+                .transpose()
         }
         .boxed()
     }

@@ -471,7 +471,7 @@ async fn a_node_that_came_back_and_dies_is_told_of() {
 /// The server deletes entries of connections to make room: those that end at once are told of, the others are listed again.
 #[tokio::test]
 async fn connections_whose_entries_were_evicted_are_told_and_listed_again() {
-    let server = RedisServer::start_with(&["--maxmemory-policy volatile-ttl"]).await;
+    let server = RedisServer::start().await;
     let told = Told::default();
     let nodes = [survivor(&server, "a", &told).await];
     let members = open(&nodes, telling()).await;
@@ -485,22 +485,7 @@ async fn connections_whose_entries_were_evicted_are_told_and_listed_again() {
     let of = |kind: &str, name: &str| format!("hubcast:{{{}}}:{kind}:{name}", member.hub);
     let mut entries: Vec<_> = ids.iter().map(|id| of("connection", id.as_str())).collect();
     entries.push(of("group", "g"));
-    for entry in &entries {
-        server.command(&format!("PEXPIRE {entry} 100000")).await; // what has no life is not evicted
-    }
-    server.command("CONFIG SET maxmemory 1").await;
-    eventually("the server evicts", async || {
-        let mut any = redis::cmd("SET");
-        let _ = any
-            .arg("any")
-            .arg("x")
-            .query_async::<()>(&mut server.look().await)
-            .await;
-        let keys = server.keys().await;
-        (!keys.iter().any(|key| entries.contains(key))).then_some(())
-    })
-    .await;
-    server.command("CONFIG SET maxmemory 0").await;
+    server.evict(&entries).await;
     let (ended, kept) = ids.split_at(20);
     let ends = ended
         .iter()

@@ -276,3 +276,49 @@ async fn a_request_ends_when_the_asked_node_dies() {
         .await
         .unwrap();
 }
+
+/// A server that makes room may delete what nodes say of themselves. None of them was removed by that.
+#[tokio::test]
+async fn no_node_is_shut_out_because_keys_were_evicted() {
+    let server = RedisServer::start().await;
+    let survivors = short_leases(&server).await;
+    let nodes: Vec<_> = survivors.iter().map(|(node, _)| Arc::clone(node)).collect();
+    let members = open(&nodes, many()).await;
+    let hub = &members[0].hub;
+    let keys = [
+        "hubcast:{*}:beats".to_owned(),
+        "hubcast:{*}:dying".to_owned(),
+        "hubcast:{*}:cluster".to_owned(),
+        "hubcast:{*}:hubs".to_owned(),
+        format!("hubcast:{{{hub}}}:registered"),
+    ];
+    for key in &keys {
+        server.command(&format!("DEL {key}")).await;
+        eventually("every node has given another sign of life", async || {
+            let counts = redis::cmd("HLEN").arg("hubcast:{*}:beats").clone();
+            let counted: usize = counts.query_async(&mut server.look().await).await.unwrap();
+            (counted == nodes.len()).then_some(())
+        })
+        .await;
+        for node in &nodes {
+            status(node.as_ref(), Status::Connected).await;
+        }
+        for (node, member) in nodes.iter().zip(&members) {
+            let connection = eventually("connections come in", async || {
+                let connection = record(None);
+                let entered = node.enter(hub, &connection, true).await;
+                entered.is_ok().then_some(connection.id)
+            })
+            .await;
+            member
+                .publish(Topic::Connection(connection.clone()), key)
+                .await
+                .unwrap();
+            member.sink.received_until(&connection, key).await;
+        }
+        for (_, witness) in &survivors {
+            assert_eq!(witness.fenced(), 0, "{key}");
+            assert!(witness.orphans().is_empty(), "{key}");
+        }
+    }
+}

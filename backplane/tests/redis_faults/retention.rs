@@ -7,7 +7,7 @@ use hubcast_backplane::conformance::sessions::of_group;
 use hubcast_backplane::conformance::whole::Whole;
 use hubcast_backplane::conformance::{Member, envelope, eventually};
 use hubcast_backplane::wire::Envelope;
-use hubcast_backplane::{BackplaneError, HubOptions, Position, Status, Topic};
+use hubcast_backplane::{BackplaneError, Call, HubOptions, Position, Status, Topic};
 
 use crate::support::RedisServer;
 use crate::{many, one, publish_until_it_works, status};
@@ -182,4 +182,50 @@ async fn evicted_entries_are_a_gap() {
     let now = member.node.position(&member.hub).await.unwrap();
     member.publish(topic.clone(), "after").await;
     assert!(matches!(read(&member, &topic, &now).await, Whole::Exact(found) if found.len() == 1));
+}
+
+/// Of a log that the server has deleted, streams may be left. What is in them is of an older epoch.
+#[tokio::test]
+async fn entries_of_a_log_that_was_evicted_are_not_taken_for_newer_ones() {
+    let server = RedisServer::start().await;
+    let member = one(server.node("a").await, many()).await;
+    let (old, new) = (of_group("old"), of_group("new"));
+    for number in 0..20 {
+        member.publish(old.clone(), &format!("old {number}")).await;
+    }
+    let before = member.node.position(&member.hub).await.unwrap();
+    server
+        .command(&format!("DEL hubcast:{{{}}}:log", member.hub))
+        .await;
+    let begin = member.node.position(&member.hub).await.unwrap();
+    assert_ne!(begin.epoch, before.epoch);
+    for number in 0..30 {
+        member.publish(new.clone(), &format!("new {number}")).await;
+    }
+    assert!(matches!(read(&member, &old, &begin).await, Whole::Exact(found) if found.is_empty()));
+    assert!(matches!(read(&member, &new, &begin).await, Whole::Exact(found) if found.len() == 30));
+    member.publish(old.clone(), "newest").await;
+    assert!(matches!(read(&member, &old, &begin).await, Whole::Exact(found) if found.len() == 1));
+}
+
+/// Nobody can say whether a call was answered of which the server knows nothing any more.
+#[tokio::test]
+async fn a_call_that_was_evicted_can_not_be_answered_and_that_is_told() {
+    let server = RedisServer::start().await;
+    let member = one(server.node("a").await, many()).await;
+    let (connection, entered) = member.connect_resumable(None).await;
+    let (node, hub, id) = (&member.node, &member.hub, &connection.id);
+    let answer = async |call| {
+        let host = node.node();
+        let call = Call { id: call, host };
+        node.answer(hub, id, call, &envelope("answer"), true).await
+    };
+    for call in ["1 a", "2 b"] {
+        let noted = node.note(hub, id, entered.version, 1, Some(call)).await;
+        assert!(noted.unwrap());
+    }
+    assert!(answer("1 a").await.unwrap().is_some());
+    assert_eq!(answer("1 a").await.unwrap(), None);
+    server.evict(&[format!("hubcast:{{{hub}}}:calls:{id}")]).await;
+    assert!(matches!(answer("2 b").await, Err(BackplaneError::Evicted)));
 }

@@ -17,6 +17,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hubcast_backplane::conformance::eventually;
 use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
 use hubcast_backplane::{Backplane, NodeId};
 use tempfile::TempDir;
@@ -205,6 +206,24 @@ impl RedisServer {
     }
 
     /// Sends a command whose answer does not matter.
+    /// Has the server delete keys to make room, as it does where not all of them are to stay.
+    pub async fn evict(&self, keys: &[String]) {
+        for key in keys {
+            self.command(&format!("PEXPIRE {key} 100000")).await; // what has no life stays
+        }
+        self.command("CONFIG SET maxmemory-policy volatile-ttl").await;
+        self.command("CONFIG SET maxmemory 1").await;
+        eventually("the server evicts", async || {
+            let mut any = redis::cmd("SET");
+            let _full = any.arg("any").arg("x");
+            let _ = any.query_async::<()>(&mut self.look().await).await;
+            let left = self.keys().await;
+            (!left.iter().any(|key| keys.contains(key))).then_some(())
+        })
+        .await;
+        self.command("CONFIG SET maxmemory 0").await;
+    }
+
     pub async fn command(&self, words: &str) {
         let mut words = words.split(' ');
         let mut command = redis::cmd(words.next().unwrap());

@@ -394,9 +394,24 @@ impl Session {
             }
             sleep(ANSWER_ATTEMPTS.1).await;
         }
+        if self.has_moved() {
+            self.end_elsewhere().await;
+        }
         self.close(CloseReason::LogLost(
             "an answer could not be written to the backplane",
         ));
+    }
+
+    /// Has the node that the connection moved to tell its client that something is lost.
+    async fn end_elsewhere(&self) {
+        let topics = [Topic::Connection(self.id().clone())];
+        let backplane = self.hub.shared().backplane();
+        let told = backplane
+            .publish(self.hub.name(), &topics, &lost_envelope())
+            .await;
+        if let Err(error) = told {
+            tracing::warn!(connection_id = %self.id(), %error, "a client can't be told that an answer is lost");
+        }
     }
 
     /// Sends an item of a stream to the client, not before it has read what is before it.

@@ -337,6 +337,12 @@ impl Run {
             let what = format!("{id} lives and had a hook");
             self.ledger.wrong_state(&what, |row| row.twice += 1);
         }
+        if hooks.unknowable > 0 {
+            let count = hooks.unknowable;
+            self.ledger.say(&format!(
+                "{count} connections had no hook: their node died, and Redis forgot them at once"
+            ));
+        }
         for id in hooks.never {
             let what = format!("{id} ended without a hook");
             self.ledger.wrong_state(&what, |row| row.never += 1);

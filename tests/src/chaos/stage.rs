@@ -1,16 +1,19 @@
 //! The processes: Redis, the nodes behind a balancer, and one more node that is never hurt by itself.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::Options;
 use super::fault::Fault;
+use super::record;
 use super::servers::Servers;
 use crate::balancer::{Balancer, Rules};
 use crate::clock::Clock;
@@ -29,6 +32,7 @@ pub(crate) struct Stage {
     /// How many times each node said by now that it was shut out.
     shut_out: Vec<usize>,
     directory: TempDir,
+    begun: Instant,
 }
 
 /// The record's name.
@@ -83,6 +87,7 @@ impl Stage {
             servers,
             clocks,
             directory,
+            begun: Instant::now(),
         }
     }
 
@@ -96,12 +101,22 @@ impl Stage {
         self.control.address()
     }
 
+    fn note(&self, line: &str) {
+        let file = File::options().create(true).append(true).open(self.record());
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .expect("the record can be written");
+    }
+
     /// Does what a fault does to processes, and undoes it. Cuts are the clients' matter, except where the kernel can break
     /// a node's sockets.
     pub(crate) async fn suffer(&mut self, fault: &Fault) {
+        if fault.kind().forgets() {
+            self.note(&record::forgot(self.begun.elapsed()));
+        }
         match fault {
             Fault::Kill { node, down } => {
                 self.nodes[*node].kill();
+                self.note(&record::killed(*node, self.begun.elapsed()));
                 sleep(*down).await;
                 self.nodes[*node].restart().await;
             }

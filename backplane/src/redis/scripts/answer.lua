@@ -2,9 +2,9 @@
 -- KEYS: 1 log, 2 stream, 3 tail of the connection's topic, 4 connection, 5 calls of the connection
 -- ARGV: 1 call, 2 node that runs it, 3 `1` for its last message, 4 channel without the node, 5 topic, 6 entry,
 --       7 most entries, 8 life of the stream, 9 life of the tail
--- Returns the offset, or nothing where the call was answered.
+-- Returns the offset; nothing where the call was answered; -1 where the server may have deleted the calls to make room.
 if redis.call('HGET', KEYS[5], ARGV[1]) ~= ARGV[2] then
-  return false
+  return evictions() ~= '0' and redis.call('EXISTS', KEYS[5]) == 0 and -1 or false
 end
 local node = redis.call('HGET', KEYS[4], 'node')
 if not node then

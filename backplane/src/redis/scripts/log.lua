@@ -21,6 +21,16 @@ local function evictions()
   return string.match(redis.call('INFO', 'stats'), 'evicted_keys:(%d+)') or '0'
 end
 
+-- Where the offsets of a log begin that is new here. Of one that was deleted, to make room, there may be streams left: what
+-- they have must not be taken for entries of this one. So its offsets go on from the time, in units of 0.1 ms: that is more
+-- than the old one can have given out, and has the 14 digits that Lua writes exactly.
+local function first_offset(log, at)
+  if redis.call('DEL', log .. ':slices') == 0 and evictions() == '0' then
+    return 0
+  end
+  return at * 10
+end
+
 -- Begins another epoch of a log: offsets up to `start` belong to older ones, which may have given out more than the server
 -- remembers. So versions of connections go on from the time in microseconds: they are higher than all of older epochs.
 local function begin_epoch(log, start)
@@ -34,9 +44,10 @@ local function begin_epoch(log, start)
     redis.call('HSET', log, 'version', micros)
   end
   if not start then
-    redis.call('HSET', log, 'offset', 0, 'mark', 0, 'mark_at', at, 'next', 0, 'next_at', at)
+    start = first_offset(log, at)
+    redis.call('HSET', log, 'start', start, 'offset', start, 'mark', start, 'mark_at', at, 'next', start, 'next_at', at)
   end
-  return epoch, at
+  return epoch, at, start
 end
 
 -- The hub's log as this call has it. A batch moves its state here and writes it down at its end.
@@ -63,7 +74,8 @@ local function open_log(log, field)
     hub[name] = tonumber(known[index + 3] or 0)
   end
   if not known[1] then
-    hub.epoch, hub.began = begin_epoch(log, known[4])
+    local epoch, began, start = begin_epoch(log, known[4])
+    hub.epoch, hub.began, hub.offset = epoch, began, tonumber(start)
   end
   return hub
 end
