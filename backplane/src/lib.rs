@@ -43,8 +43,8 @@ pub use replay::Replay;
 pub use roster::{Census, Members, Parked, ParkedCursor, Present, Roster, USER_GROUP_TTL};
 pub use sessions::{Call, Checkpoint, Entered, Listing, Noted, Sessions, State, TakeOver, Taken, Version};
 pub use topic::{
-    ConnectionId, GroupName, HubName, MAX_CONNECTION_ID_BYTES, MAX_GROUP_NAME_BYTES, MAX_HUB_NAME_BYTES,
-    MAX_USER_ID_BYTES, NameError, NodeId, Topic, UserId,
+    ConnectionId, GroupName, HubName, MAX_CONNECTION_ID_CHARS, MAX_GROUP_NAME_CHARS, MAX_HUB_NAME_CHARS,
+    MAX_USER_ID_CHARS, NameError, NodeId, Topic, UserId,
 };
 
 /// What nodes store in Redis and send to each other, generated from `proto/hubcast.proto`.

@@ -4,14 +4,14 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-/// Longest hub name, in bytes.
-pub const MAX_HUB_NAME_BYTES: usize = 128;
-/// Longest group name, in bytes.
-pub const MAX_GROUP_NAME_BYTES: usize = 1024;
-/// Longest user id, in bytes.
-pub const MAX_USER_ID_BYTES: usize = 1024;
-/// Longest connection id, in bytes.
-pub const MAX_CONNECTION_ID_BYTES: usize = 128;
+/// Longest hub name, in characters.
+pub const MAX_HUB_NAME_CHARS: usize = 128;
+/// Longest group name, in characters.
+pub const MAX_GROUP_NAME_CHARS: usize = 1024;
+/// Longest user id, in characters.
+pub const MAX_USER_ID_CHARS: usize = 1024;
+/// Longest connection id, in characters.
+pub const MAX_CONNECTION_ID_CHARS: usize = 128;
 
 /// Why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,14 +22,14 @@ pub enum NameError {
         /// What was named.
         kind: &'static str,
     },
-    /// The name has more bytes than allowed.
-    #[error("{kind} of {length} bytes is over the limit of {limit}")]
+    /// The name has more characters than allowed.
+    #[error("{kind} of {length} characters is over the limit of {limit}")]
     TooLong {
         /// What was named.
         kind: &'static str,
-        /// Its length in bytes.
+        /// Its length in characters.
         length: usize,
-        /// The most bytes it may have.
+        /// The most characters it may have.
         limit: usize,
     },
     /// The name holds a character that its kind does not allow.
@@ -61,7 +61,10 @@ macro_rules! name {
                     return Err(NameError::Empty { kind: $kind });
                 }
                 if name.len() > $limit {
-                    return Err(NameError::TooLong { kind: $kind, length: name.len(), limit: $limit });
+                    let length = name.chars().count();
+                    if length > $limit {
+                        return Err(NameError::TooLong { kind: $kind, length, limit: $limit });
+                    }
                 }
                 let allowed: fn(char) -> bool = $allowed;
                 if let Some(character) = name.chars().find(|c| !allowed(*c)) {
@@ -104,21 +107,21 @@ macro_rules! name {
 }
 
 name!(
-    /// A hub: letters, digits, `_`, `-` and `.`, at most [`MAX_HUB_NAME_BYTES`].
-    HubName, "hub name", MAX_HUB_NAME_BYTES,
+    /// A hub: letters, digits, `_`, `-` and `.`, at most [`MAX_HUB_NAME_CHARS`].
+    HubName, "hub name", MAX_HUB_NAME_CHARS,
     |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'), "ASCII letters, digits, '_', '-' and '.'"
 );
 name!(
-    /// A group of a hub, compared exactly: any text without control characters, at most [`MAX_GROUP_NAME_BYTES`].
-    GroupName, "group name", MAX_GROUP_NAME_BYTES, |c| !c.is_control(), "all but control characters"
+    /// A group of a hub, compared exactly: any text without control characters, at most [`MAX_GROUP_NAME_CHARS`].
+    GroupName, "group name", MAX_GROUP_NAME_CHARS, |c| !c.is_control(), "all but control characters"
 );
 name!(
-    /// A user, compared exactly: any text without control characters, at most [`MAX_USER_ID_BYTES`].
-    UserId, "user id", MAX_USER_ID_BYTES, |c| !c.is_control(), "all but control characters"
+    /// A user, compared exactly: any text without control characters, at most [`MAX_USER_ID_CHARS`].
+    UserId, "user id", MAX_USER_ID_CHARS, |c| !c.is_control(), "all but control characters"
 );
 name!(
-    /// A connection's public id: URL-safe base64 characters, at most [`MAX_CONNECTION_ID_BYTES`].
-    ConnectionId, "connection id", MAX_CONNECTION_ID_BYTES,
+    /// A connection's public id: URL-safe base64 characters, at most [`MAX_CONNECTION_ID_CHARS`].
+    ConnectionId, "connection id", MAX_CONNECTION_ID_CHARS,
     |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'), "ASCII letters, digits, '_' and '-'"
 );
 name!(
@@ -223,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_reserved_group_is_no_name_of_a_clients() {
-        let longest = GroupName::parse("ü".repeat(MAX_GROUP_NAME_BYTES / 2)).unwrap();
+        let longest = GroupName::parse("ü".repeat(MAX_GROUP_NAME_CHARS)).unwrap();
         let reserved = GroupName::presence_of(&longest);
         assert!(reserved.is_reserved() && !longest.is_reserved() && reserved != longest);
         assert!(GroupName::parse(&reserved).is_err());
@@ -242,6 +245,14 @@ mod tests {
             GroupName::parse("x".repeat(2000)),
             Err(NameError::TooLong { length: 2000, .. })
         ));
+        for longest in ["ü".repeat(1024), "漢".repeat(1024), "🙂".repeat(1024)] {
+            assert!(GroupName::parse(&longest).is_ok() && UserId::parse(&longest).is_ok());
+            let longer = format!("{longest}x");
+            assert!(matches!(
+                UserId::parse(longer),
+                Err(NameError::TooLong { length: 1025, .. })
+            ));
+        }
         assert!(matches!(
             UserId::parse("a\u{1e}b"),
             Err(NameError::Character { .. })

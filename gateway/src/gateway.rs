@@ -230,6 +230,7 @@ impl Gateway {
         let patience = hubs.map(|hub| hub.options().timeouts.send).max();
         http::Rules {
             most_headers: options.limits.headers,
+            idle: options.timeouts.idle,
             terms: Terms {
                 grace: patience.unwrap_or_default().max(options.timeouts.send),
                 ..shared.terms()

@@ -19,6 +19,7 @@
 //! ```
 
 mod auth;
+mod bom;
 #[cfg(feature = "cli")]
 mod builtin;
 #[cfg(feature = "cli")]

@@ -112,6 +112,11 @@ pub struct Timeouts {
     /// How long a client may take to answer what the server asks it, unless the call says otherwise.
     #[serde(rename = "client_result_seconds", deserialize_with = "seconds")]
     pub client_result: Duration,
+    /// How long the `hubcast` binary keeps an HTTP/1.1 connection on which nothing is asked, and how long the head of a request
+    /// may take. Longer than load balancers keep idle connections: they must be the ones to close them. Counts for the whole
+    /// node.
+    #[serde(rename = "idle_seconds", deserialize_with = "seconds")]
+    pub idle: Duration,
     /// How long the peer's WebSocket Close frame is waited for.
     #[serde(rename = "close_seconds", deserialize_with = "seconds")]
     pub close: Duration,
@@ -129,6 +134,7 @@ impl Default for Timeouts {
             receive: Duration::from_secs(10),
             send: Duration::from_secs(10),
             client_result: Duration::from_secs(60),
+            idle: Duration::from_secs(75),
             close: Duration::from_secs(5),
         }
     }
@@ -279,6 +285,7 @@ impl Options {
             ("timeouts.receive_seconds", times.receive),
             ("timeouts.send_seconds", times.send),
             ("timeouts.client_result_seconds", times.client_result),
+            ("timeouts.idle_seconds", times.idle),
             ("timeouts.close_seconds", times.close),
             ("hubs.retention_seconds", self.hubs.retention),
             ("hubs.resume_window_seconds", self.hubs.resume_window),

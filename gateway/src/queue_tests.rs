@@ -1,8 +1,25 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::time::advance;
 
 use super::*;
+use crate::limits::Budget;
+
+/// Bears nothing over the bound.
+fn strict() -> Leniency {
+    let strict = leniency(Duration::ZERO, 1);
+    strict.budget.take(1).unwrap();
+    strict
+}
+
+fn leniency(patience: Duration, most: usize) -> Leniency {
+    Leniency {
+        patience,
+        budget: Budget::new(most),
+    }
+}
 
 #[tokio::test]
 async fn chunks_come_out_in_order_and_within_the_batch_bound() {
@@ -43,7 +60,7 @@ async fn over_the_bound_a_push_is_refused_and_a_waiting_push_goes_on_after_a_tak
 
 #[tokio::test]
 async fn what_was_not_acknowledged_comes_again_behind_its_number() {
-    let queue = ByteQueue::held(100);
+    let queue = ByteQueue::held(100, strict());
     queue.keep();
     queue.try_push_numbered(Bytes::from_static(b"one"), 10).unwrap();
     queue.open_one(Bytes::from_static(b"hello"));
@@ -74,7 +91,7 @@ async fn what_was_not_acknowledged_comes_again_behind_its_number() {
 
 #[tokio::test]
 async fn kept_chunks_beyond_the_bound_are_dropped_and_that_is_known() {
-    let queue = ByteQueue::held(200);
+    let queue = ByteQueue::held(200, strict());
     queue.keep();
     queue.open_one(Bytes::new());
     queue.release();
@@ -100,7 +117,7 @@ async fn kept_chunks_beyond_the_bound_are_dropped_and_that_is_known() {
 
 #[tokio::test]
 async fn a_queue_goes_on_where_another_one_ended() {
-    let queue = ByteQueue::held(30);
+    let queue = ByteQueue::held(30, strict());
     queue.keep();
     queue.try_push_numbered(Bytes::from_static(b"live"), 90).unwrap();
     let kept = VecDeque::from([
@@ -118,7 +135,7 @@ async fn a_queue_goes_on_where_another_one_ended() {
 /// Longer than the queue's bound: it is added as the consumer takes it, while what is pushed meanwhile waits within the bound.
 #[tokio::test]
 async fn a_long_past_comes_before_what_was_pushed_meanwhile() {
-    let queue = ByteQueue::held(30);
+    let queue = ByteQueue::held(30, strict());
     queue.keep();
     queue.try_push_numbered(Bytes::from_static(b"live"), 90).unwrap();
     let kept = VecDeque::from([(Bytes::from_static(b"eight"), 70)]);
@@ -153,10 +170,83 @@ async fn a_long_past_comes_before_what_was_pushed_meanwhile() {
 
 #[tokio::test]
 async fn a_held_queue_begins_with_the_opening_chunk() {
-    let queue = ByteQueue::held(100);
+    let queue = ByteQueue::held(100, strict());
     queue.try_push(Bytes::from_static(b"early")).unwrap();
     queue.open(Bytes::from_static(b"first"));
     let mut batch = Vec::new();
     assert_eq!(queue.take(&mut batch, 100).await, Taken::Some);
     assert_eq!(batch, ["first", "early"]);
+}
+
+fn tens(count: usize) -> impl Iterator<Item = Bytes> {
+    std::iter::repeat_n(Bytes::from_static(b"0123456789"), count)
+}
+
+/// Pushes until one is refused.
+fn fill(queue: &ByteQueue) -> usize {
+    tens(1_000)
+        .take_while(|chunk| queue.try_push(chunk.clone()).is_ok())
+        .count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_is_borne_while_the_consumer_gets_on() {
+    let budget = Budget::new(0);
+    let queue = ByteQueue::held(
+        100,
+        Leniency {
+            patience: Duration::from_secs(10),
+            budget: Arc::clone(&budget),
+        },
+    );
+    queue.open(Bytes::new());
+    assert_eq!(fill(&queue), 40, "four times the bound, and no more");
+    assert_eq!(budget.held(), 300);
+    let mut batch = Vec::new();
+    for _ in 0..5 {
+        advance(Duration::from_secs(9)).await;
+        queue.take(&mut batch, 30).await;
+        assert!(fill(&queue) > 0, "it gets on, however slowly");
+    }
+    advance(Duration::from_secs(10)).await;
+    queue.take(&mut batch, 100).await;
+    advance(Duration::from_secs(10)).await;
+    assert_eq!(fill(&queue), 0, "it has taken nothing for so long");
+    while queue.queued_bytes() > 0 {
+        queue.take(&mut batch, 100).await;
+    }
+    assert_eq!(budget.held(), 0);
+    advance(Duration::from_secs(100)).await;
+    assert_eq!(fill(&queue), 40, "nothing waited meanwhile");
+    drop(queue);
+    assert_eq!(budget.held(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_bursts_together_are_bounded() {
+    let budget = Budget::new(250);
+    let queue = || {
+        let patience = Duration::from_secs(10);
+        ByteQueue::held(
+            100,
+            Leniency {
+                patience,
+                budget: Arc::clone(&budget),
+            },
+        )
+    };
+    let queues = [queue(), queue(), queue()];
+    let filled = queues.each_ref().map(fill);
+    assert_eq!(filled, [35, 10, 10]);
+    queues[0].discard();
+    assert_eq!(queues.each_ref().map(fill), [0, 25, 0]);
+}
+
+#[tokio::test]
+async fn who_may_wait_waits_at_the_bound() {
+    let queue = ByteQueue::held(10, leniency(Duration::from_secs(10), 0));
+    for chunk in tens(2) {
+        queue.try_push(chunk).unwrap();
+    }
+    assert!(queue.push(Bytes::from_static(b"x")).now_or_never().is_none());
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use hubcast_tests::cluster::{Cluster, Plan};
-use hubcast_tests::eventually::eventually;
+use hubcast_tests::eventually::{eventually, within};
+use hubcast_tests::http::{Connection, Request};
 use hubcast_tests::hub_client::{HubClient, JSON_HANDSHAKE, Transport};
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -21,6 +22,25 @@ proves_on_one_node_and_on_two! { super::short;
     a_token_that_nobody_uses_expires,
     pings_keep_streams_alive_and_polls_need_none,
     a_client_that_falls_silent_is_told_so,
+}
+
+/// The balancer before a node must be the one that closes connections: its time is longer than any default of ours.
+#[tokio::test]
+async fn a_connection_that_asks_for_nothing_is_kept_as_long_as_is_set() {
+    let cluster = Plan::one_node().set("timeouts.idle_seconds", 1).start().await;
+    let other = Plan::one_node().set("timeouts.idle_seconds", 600).start().await;
+    let ask = Request::get("/healthz");
+    let mut kept = Connection::open(other.nodes[0].address()).await.unwrap();
+    kept.fetch(&ask).await.unwrap();
+    for asked in [false, true] {
+        let mut idle = Connection::open(cluster.nodes[0].address()).await.unwrap();
+        if asked {
+            assert_eq!(idle.fetch(&ask).await.unwrap().status(), 200);
+        }
+        let closed = within("it is closed", idle.head("GET")).await;
+        assert!(closed.is_err(), "nothing was asked");
+    }
+    assert_eq!(kept.fetch(&ask).await.unwrap().status(), 200);
 }
 
 const UNKNOWN: (u16, &str) = (404, "No Connection with that ID");

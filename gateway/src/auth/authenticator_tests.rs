@@ -113,10 +113,43 @@ async fn strangers_are_let_in_with_the_roles_of_strangers() {
     assert_eq!(stranger.carrier, Carrier::Nothing);
     assert!(stranger.identity.is_anonymous() && stranger.identity.has_role("hubcast.join"));
     // A bad token is not no token.
+    let bad = headers(&[("authorization", "Bearer x".to_owned())]);
+    assert_eq!(shown(&gate, &bad, None).await, Err(AuthError::Invalid));
     assert_eq!(
-        shown(&gate, &HeaderMap::new(), Some("")).await,
+        shown(&gate, &HeaderMap::new(), Some("x")).await,
         Err(AuthError::Invalid)
     );
+}
+
+/// Browsers send a proxy's basic authentication along, and token factories that have none yet give an empty text.
+#[tokio::test]
+async fn a_foreign_or_empty_authorization_is_none() {
+    let gate = authenticator(|options| options.allow_anonymous = Some(true));
+    let closed = authenticator(|_| {});
+    for value in [
+        "Basic dXNlcjpwYXNz",
+        "Negotiate TlRMTVNTUAAB",
+        "Bearer ",
+        "Bearer",
+        "",
+    ] {
+        let shows = headers(&[("authorization", value.to_owned())]);
+        assert_eq!(
+            shown(&gate, &shows, None).await,
+            Ok((None, Carrier::Nothing)),
+            "{value}"
+        );
+        assert_eq!(shown(&gate, &shows, Some("")).await, Ok((None, Carrier::Nothing)));
+        assert_eq!(
+            shown(&gate, &shows, Some(&token("ann"))).await,
+            Ok((Some("ann".to_owned()), Carrier::Query))
+        );
+        assert_eq!(
+            shown(&closed, &shows, None).await,
+            Err(AuthError::Scheme),
+            "{value}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, P
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation};
 use serde_json::Value;
 
+use crate::bom;
+
 /// Most keys that are taken from one place.
 const MAX_KEYS: usize = 64;
 /// Shortest shared key, in bytes.
@@ -139,7 +141,7 @@ fn curve(point: &[u8]) -> Option<Algorithm> {
 
 /// Reads a JSON Web Key Set. Keys that are of no use here are passed over; `secrets` says whether shared ones are of use.
 pub(super) fn read_set(json: &[u8], secrets: bool, leeway: u64) -> Result<Vec<Key>, KeyError> {
-    let set: Value = serde_json::from_slice(json).map_err(|_| KeyError::NotASet)?;
+    let set: Value = serde_json::from_slice(bom::skip(json)).map_err(|_| KeyError::NotASet)?;
     let entries = set
         .get("keys")
         .and_then(Value::as_array)

@@ -65,7 +65,8 @@ pub(crate) struct Credentials<'a> {
     /// The hub that it is for.
     pub(crate) hub: &'a HubName,
     pub(crate) headers: &'a HeaderMap,
-    /// The `access_token` of the query, where browsers can't send headers (WebSocket and SSE).
+    /// The `access_token` of the query: browsers can't send headers with WebSockets and event streams, and some clients have it
+    /// in the hub's URL, which goes with every request.
     pub(crate) query_token: Option<&'a str>,
     /// What tickets are read with, and the connection token that this one must be for.
     pub(crate) connection: Option<(&'a TicketBooth, &'a str)>,
@@ -116,16 +117,21 @@ impl Authenticator {
         self.tickets
     }
 
-    /// Reads the credentials of a request: an `Authorization` header before the query's token before the cookie.
+    /// Reads the credentials of a request: an `Authorization` header before the query's token before the cookie. A header of
+    /// another scheme, such as a proxy's basic authentication, and one without a token are none.
     pub(crate) async fn authenticate(&self, shown: &Credentials<'_>) -> Result<Authenticated, AuthError> {
-        let (token, carrier) = match shown.headers.get(header::AUTHORIZATION) {
-            Some(value) => (Some(bearer(value.as_bytes())?), Carrier::Header),
-            None if shown.query_token.is_some() => (shown.query_token, Carrier::Query),
-            None => (self.cookie(shown.headers), Carrier::Cookie),
+        let authorization = shown.headers.get(header::AUTHORIZATION);
+        let header = authorization.and_then(|value| bearer(value.as_bytes()));
+        let query = shown.query_token.filter(|token| !token.is_empty());
+        let (token, carrier) = match (header, query) {
+            (Some(token), _) => (Some(token), Carrier::Header),
+            (None, Some(token)) => (Some(token), Carrier::Query),
+            (None, None) => (self.cookie(shown.headers), Carrier::Cookie),
         };
         let Some(token) = token else {
+            let missing = authorization.map_or(AuthError::Missing, |_| AuthError::Scheme);
             return Ok(Authenticated {
-                identity: self.stranger.clone().ok_or(AuthError::Missing)?,
+                identity: self.stranger.clone().ok_or(missing)?,
                 carrier: Carrier::Nothing,
             });
         };
@@ -167,14 +173,12 @@ pub(crate) fn without_cookie(line: &str, name: &str) -> String {
     kept.map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
-fn bearer(value: &[u8]) -> Result<&str, AuthError> {
-    let text = std::str::from_utf8(value).map_err(|_| AuthError::Scheme)?;
-    let (scheme, token) = text.split_once(' ').ok_or(AuthError::Scheme)?;
-    if scheme.eq_ignore_ascii_case("bearer") {
-        Ok(token.trim())
-    } else {
-        Err(AuthError::Scheme)
-    }
+/// The token of an `Authorization` header, if it holds one.
+fn bearer(value: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(value).ok()?;
+    let (scheme, token) = text.split_once(' ')?;
+    let token = Some(token.trim()).filter(|token| !token.is_empty())?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
 #[cfg(test)]

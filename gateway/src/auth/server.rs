@@ -106,7 +106,7 @@ impl ServerAuthenticator {
         let Some(value) = request.headers.get(header::AUTHORIZATION) else {
             return Err(AuthError::Missing.into());
         };
-        let claims = self.verify(bearer(value.as_bytes())?)?;
+        let claims = self.verify(bearer(value.as_bytes()).ok_or(AuthError::Scheme)?)?;
         if self.is_meant(&claims, request) {
             Ok(())
         } else {

@@ -1,5 +1,6 @@
 //! `hubcast check`: is the configuration right, and what is in effect?
 
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 
 use anyhow::Context;
@@ -40,15 +41,22 @@ pub(super) fn run(args: CheckArgs) -> Result<(), Failure> {
         };
         return print(args.json, &json!({ "connectionString": string }), &string);
     }
-    let warning = (!loaded.config.admits_anyone()).then_some(serve::NOBODY_CAN_CONNECT);
+    let warnings = loaded.config.warnings();
     let mut text = loaded.config.to_toml(&loaded.origins);
     if args.connect {
         inspect(&loaded.config)?;
         text.push_str("# Redis can be reached, and there is nothing to say against how it is set up.\n");
     }
-    print(args.json, &object(&loaded, &text, warning)?, &text)?;
-    if let Some(warning) = warning.filter(|_| !args.json) {
-        eprintln!("hubcast: {warning}");
+    let object = object(&loaded, &text, &warnings)?;
+    for warning in &warnings {
+        text.push_str(&format!("# warning: {warning}\n"));
+    }
+    print(args.json, &object, &text)?;
+    if !args.json && !io::stdout().is_terminal() {
+        // The text went to a file, or nowhere.
+        warnings
+            .iter()
+            .for_each(|warning| eprintln!("hubcast: warning: {warning}"));
     }
     Ok(())
 }
@@ -72,7 +80,7 @@ fn inspect(config: &Config) -> Result<(), Failure> {
 }
 
 /// The same for scripts: what is in effect, where it comes from when it is no default, and what is doubtful.
-fn object(loaded: &Loaded, text: &str, warning: Option<&str>) -> Result<Value, Failure> {
+fn object(loaded: &Loaded, text: &str, warnings: &[String]) -> Result<Value, Failure> {
     let config: toml::Table = text
         .parse()
         .map_err(|_| Failure::Runtime("the configuration can't be written down".to_owned()))?;
@@ -81,7 +89,7 @@ fn object(loaded: &Loaded, text: &str, warning: Option<&str>) -> Result<Value, F
         .iter()
         .map(|(key, origin)| ((*key).to_owned(), origin.to_string().into()))
         .collect();
-    Ok(json!({ "config": config, "origins": origins, "warnings": Vec::from_iter(warning) }))
+    Ok(json!({ "config": config, "origins": origins, "warnings": warnings }))
 }
 
 const NO_KEY: &str = "access_key is not set (HUBCAST_ACCESS_KEY); a demo without one makes its own and prints the \

@@ -53,7 +53,7 @@ pub(super) struct GatewayArgs {
 }
 
 fn secret(text: &str) -> Result<SecretString, Infallible> {
-    Ok(text.into())
+    Ok(text.trim().into()) // as the gateway reads its own
 }
 
 /// A gateway, and a key of it.
@@ -71,7 +71,10 @@ impl GatewayArgs {
     }
 
     fn resolve(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Target, Failure> {
-        let variable = |name| variable(name).filter(|value: &String| !value.is_empty());
+        let variable = |name| {
+            let value = variable(name).map(|value| value.trim().to_owned());
+            value.filter(|value| !value.is_empty())
+        };
         if let Some(text) = &self.connection_string {
             return parse_connection_string("--connection-string", text.expose_secret());
         }

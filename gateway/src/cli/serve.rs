@@ -59,7 +59,7 @@ pub(super) fn connection_string(endpoint: impl fmt::Display, key: &SecretString)
 struct Hints {
     demo: bool,
     alone: bool,
-    admits_anyone: bool,
+    warnings: Vec<String>,
 }
 
 impl Hints {
@@ -67,7 +67,7 @@ impl Hints {
         Self {
             demo: config.demo,
             alone: config.redis.is_none(),
-            admits_anyone: config.admits_anyone(),
+            warnings: config.warnings(),
         }
     }
 
@@ -79,8 +79,8 @@ impl Hints {
         if self.alone {
             info!("no Redis is set: this node is alone; give every node the same --redis to make a cluster");
         }
-        if !self.admits_anyone {
-            warn!("{NOBODY_CAN_CONNECT}");
+        for warning in &self.warnings {
+            warn!("{warning}");
         }
     }
 }
@@ -94,9 +94,6 @@ pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
     }
     address
 }
-
-pub(super) const NOBODY_CAN_CONNECT: &str = "no client can connect: set access_key (HUBCAST_ACCESS_KEY, \
-     such as from `openssl rand -base64 48`), or auth.allow_anonymous = true";
 
 /// The examples and keys at the end of `hubcast help serve`.
 pub(super) fn help() -> String {

@@ -1,5 +1,7 @@
 //! Rules that one value alone can't show.
 
+use std::time::Duration;
+
 use hubcast_backplane::BackplaneError;
 use hubcast_backplane::redis::RedisOptions;
 use secrecy::{ExposeSecret, SecretString};
@@ -8,7 +10,42 @@ use super::Config;
 use crate::auth::JwtVerifier;
 use crate::{options::OptionError, telemetry::log};
 
+/// What the official clients have by default: how long they wait for a sign of life, and how often they give one.
+const CLIENTS_WAIT: Duration = Duration::from_secs(30);
+const CLIENTS_PING: Duration = Duration::from_secs(15);
+
 impl Config {
+    /// What works, and is hardly meant. Each says what to do.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !self.admits_anyone() {
+            warnings.push(NOBODY_CAN_CONNECT.to_owned());
+        }
+        let times = &self.options.timeouts;
+        if times.keep_alive * 2 > CLIENTS_WAIT {
+            warnings.push(format!(
+                "timeouts.keep_alive_seconds is {}: clients with default settings give up after {} s without a message; set their \
+                 server timeout to at least {} s (serverTimeoutInMilliseconds, WithServerTimeout), or the key to at most {}",
+                times.keep_alive.as_secs_f64(),
+                CLIENTS_WAIT.as_secs(),
+                (times.keep_alive * 2).as_secs_f64(),
+                (CLIENTS_WAIT / 2).as_secs(),
+            ));
+        }
+        if times.client_timeout < CLIENTS_PING * 2 {
+            warnings.push(format!(
+                "timeouts.client_timeout_seconds is {}: clients with default settings send a Ping every {} s and may be closed as \
+                 silent; set their keep-alive interval to at most {} s (keepAliveIntervalInMilliseconds, WithKeepAliveInterval), or \
+                 the key to at least {}",
+                times.client_timeout.as_secs_f64(),
+                CLIENTS_PING.as_secs(),
+                (times.client_timeout / 2).as_secs_f64(),
+                (CLIENTS_PING * 2).as_secs(),
+            ));
+        }
+        warnings
+    }
+
     /// Checks the configuration as a whole.
     ///
     /// # Errors
@@ -130,6 +167,9 @@ impl Config {
         }
     }
 }
+
+const NOBODY_CAN_CONNECT: &str = "no client can connect: set access_key (HUBCAST_ACCESS_KEY, \
+     such as from `openssl rand -base64 48`), or auth.allow_anonymous = true";
 
 /// The access keys have no section in the configuration.
 fn with_configuration_key(error: &OptionError) -> OptionError {

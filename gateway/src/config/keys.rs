@@ -186,6 +186,8 @@ pub(crate) const KEYS: &[Key] = &[
         "how long an unfinished message or body may take, besides the time of its bytes"),
     key("timeouts.send_seconds", Seconds, |c| time(c.options.timeouts.send),
         "how long one write to a client may stall"),
+    key("timeouts.idle_seconds", Seconds, |c| time(c.options.timeouts.idle),
+        "how long an HTTP/1.1 connection is kept on which nothing is asked"),
     key("timeouts.client_result_seconds", Seconds, |c| time(c.options.timeouts.client_result),
         "how long a client may take to give a result"),
     key("timeouts.close_seconds", Seconds, |c| time(c.options.timeouts.close),

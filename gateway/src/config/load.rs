@@ -195,6 +195,7 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
         path: path.to_owned(),
         source,
     })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     text.parse::<Table>().map_err(|error| {
         let before = error
             .span()
@@ -333,6 +334,7 @@ fn is_loopback(listen: &str) -> bool {
 
 /// Makes of a value what its key wants; `name` is what an error calls it.
 fn typed(key: &Key, name: &str, value: Value, origin: &Origin) -> Result<Value, ConfigError> {
+    let value = trimmed(key.kind, value);
     let typed = match origin {
         Origin::Variable(_) | Origin::Flag(_) => from_text(key.kind, value),
         _ => Ok(value),
@@ -344,6 +346,17 @@ fn typed(key: &Key, name: &str, value: Value, origin: &Origin) -> Result<Value, 
             origin: origin.clone(),
             problem,
         })
+}
+
+/// A text without space around it: secrets that were made with `--from-file` or `echo` end in a line feed, and nobody means
+/// that to be a part of a key, a URL or a name.
+fn trimmed(kind: Kind, value: Value) -> Value {
+    match (kind, value) {
+        (Kind::Text | Kind::Secret | Kind::OneOf(_), Value::String(text)) => {
+            Value::String(text.trim().to_owned())
+        }
+        (_, value) => value,
+    }
 }
 
 /// Where a key's value is in [`Config`].

@@ -75,7 +75,7 @@ pub(super) async fn admit(
     let credentials = Credentials {
         hub: hub.name(),
         headers: &parts.headers,
-        query_token: query.get("access_token").filter(|_| wish.takes_query_token()),
+        query_token: query.get("access_token"),
         connection: tickets.as_ref().zip(query.get("id")),
     };
     let identity = match app.authenticator().authenticate(&credentials).await {

@@ -37,8 +37,8 @@ const NO_ROOM: &str = ": this node accepts no more connections\nretry: 3000\n\n"
 
 /// Serves a request for a hub's events.
 pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> Response {
-    if parts.method != Method::GET {
-        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET")]).into_response();
+    if ![Method::GET, Method::HEAD].contains(&parts.method) {
+        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")]).into_response();
     }
     let (query, identity) = match admit(app, &hub, parts, Wish::EventStream).await {
         Ok(admitted) => admitted,
@@ -48,6 +48,9 @@ pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> 
         Ok(reading) => reading,
         Err(refused) => return refused.into_response(),
     };
+    if parts.method == Method::HEAD {
+        return reply::event_stream(Body::empty()); // section 9.3.2 of RFC 9110: as GET, and nothing is opened
+    }
     let seat = match let_in(app, identity.user(), parts) {
         Ok(seat) => seat,
         Err(closed) => {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use hubcast_backplane::{BackplaneError, ConnectionId, NodeId};
@@ -61,7 +61,8 @@ impl<R: IntoResponse> From<R> for Refusal {
 pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let Some(wish) = Wish::of(&parts) else {
-        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+        let methods = [(header::ALLOW, "GET, POST, DELETE")];
+        return (StatusCode::METHOD_NOT_ALLOWED, methods).into_response();
     };
     let (query, identity) = match admit(&app, &hub, &parts, wish).await {
         Ok(admitted) => admitted,

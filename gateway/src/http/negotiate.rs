@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -56,7 +56,7 @@ struct NegotiateError {
 /// Answers `POST {hub}/negotiate`. Errors of negotiation itself are answered with 200, as the clients expect.
 pub(crate) async fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -> Response {
     if parts.method != Method::POST {
-        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response();
     }
     let identity = match admitted(app, hub, parts).await {
         Ok(identity) => identity,
@@ -109,10 +109,11 @@ pub(crate) async fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -
 
 /// Who asks, if the hub admits it.
 pub(super) async fn admitted(app: &App, hub: &HubRuntime, parts: &Parts) -> Result<Identity, Box<Response>> {
+    let query = Query::of(&parts.uri);
     let credentials = Credentials {
         hub: hub.name(),
         headers: &parts.headers,
-        query_token: None,
+        query_token: query.as_ref().and_then(|query| query.get("access_token")),
         connection: None, // a ticket gives no further ones
     };
     let authenticated = match app.authenticator().authenticate(&credentials).await {

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use axum::http::Method;
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode, header};
+
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use hubcast_backplane::BackplaneError;
@@ -45,7 +45,7 @@ pub(super) async fn refresh(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -> 
         return refused(StatusCode::NOT_FOUND, "refresh_disabled");
     }
     if parts.method != Method::POST {
-        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response();
     }
     if !app.origins().admit(parts) {
         app.metrics().rejected.get(RejectLabel::Origin).inc();

@@ -90,6 +90,25 @@ pub(crate) fn is_event_stream(response: &Response) -> bool {
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
 }
 
+/// Keeps what the gateway says out of caches, where it has not said otherwise.
+pub(crate) async fn not_stored(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
+}
+
+/// The same for refusals alone: pages of the application are its own affair.
+pub(crate) async fn refusals_not_stored(response: Response) -> Response {
+    let refused = response.status().is_client_error() || response.status().is_server_error();
+    if refused {
+        not_stored(response).await
+    } else {
+        response
+    }
+}
+
 /// The node takes no new connections.
 pub(crate) fn leaving() -> Response {
     text(

@@ -73,11 +73,6 @@ impl Wish {
             Self::Send | Self::Delete => None,
         }
     }
-
-    /// Browsers can't set headers for these two, so their token may stand in the query.
-    pub(crate) fn takes_query_token(self) -> bool {
-        matches!(self, Self::EventStream | Self::WebSocket)
-    }
 }
 
 fn accepts_event_stream(headers: &HeaderMap) -> bool {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, Uri};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 
@@ -41,10 +41,12 @@ pub(crate) fn router(app: App, pages: Router) -> Router {
     }
     public
         .with_state(app.clone())
+        .layer(map_response(reply::not_stored))
         .merge(pages)
         .layer(from_fn_with_state(app.clone(), hosts::check))
         .layer(from_fn_with_state(app.clone(), bodies::attend))
         .layer(from_fn_with_state(app, persistence::limit))
+        .layer(map_response(reply::refusals_not_stored))
 }
 
 /// What operators ask for, on a listener of its own.
@@ -55,6 +57,7 @@ pub(crate) fn admin_router(app: App) -> Router {
         .route("/api/openapi.json", get(async || rest::document()))
         .with_state(app.clone())
         .layer(from_fn_with_state(app, bodies::attend))
+        .layer(map_response(reply::not_stored))
 }
 
 fn probes() -> Router<App> {

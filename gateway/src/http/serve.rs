@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,9 +32,6 @@ use crate::limits::{Doors, Terms};
 use crate::telemetry::labels::LimitLabel;
 use crate::telemetry::metrics::Metrics;
 
-/// How long a client may take for the headers of a request. The time between two requests counts too, so it is longer
-/// than load balancers keep idle connections (mostly 60 s): they must be the ones to close them.
-const HEADER_PATIENCE: Duration = Duration::from_secs(75);
 /// Time between two lines that say that connections can't be accepted.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// Largest head of a request. A token of 16 KiB must fit.
@@ -50,7 +46,7 @@ pub(crate) async fn serve(
     stop: CancellationToken,
     deadline: Duration,
 ) {
-    let server = server(rules.most_headers);
+    let server = server(rules.most_headers, rules.idle);
     let mut failures = Failures::default();
     let graceful = GracefulShutdown::new();
     let connections = TaskTracker::new();
@@ -92,7 +88,7 @@ pub(crate) async fn serve(
             )
             .into_owned();
         let connection = graceful.watch(connection);
-        let metrics = Arc::clone(&rules.metrics);
+        let (metrics, idle) = (Arc::clone(&rules.metrics), rules.idle);
         connections.spawn(async move {
             tokio::select! {
                 outcome = connection => if let Err(error) = outcome {
@@ -102,7 +98,7 @@ pub(crate) async fn serve(
                     tracing::trace!(%error, "an HTTP connection broke"); // peers do that all the time
                 },
                 () = traffic.overdue() => tracing::debug!("a client did not fetch its answers"),
-                () = asks_for_nothing(&begun) => tracing::trace!("an HTTP connection asked for nothing"),
+                () = asks_for_nothing(&begun, idle) => tracing::trace!("an HTTP connection asked for nothing"),
             }
         });
     }
@@ -120,6 +116,8 @@ pub(crate) async fn serve(
 pub(crate) struct Rules {
     /// Most headers of a request: `limits.headers`.
     pub(crate) most_headers: usize,
+    /// How long an HTTP/1.1 connection is kept on which nothing is asked: `timeouts.idle_seconds`.
+    pub(crate) idle: Duration,
     /// How slowly answers may be fetched.
     pub(crate) terms: Terms,
     /// How many TCP connections there may be, if that is bounded.
@@ -153,10 +151,10 @@ impl Service<Request<Incoming>> for Noting {
         self.begun.store(true, Ordering::Relaxed);
         if request.headers().len() > self.rules.most_headers {
             self.rules.metrics.limited.get(LimitLabel::Headers).inc();
-            return ready(Ok(reply::limited(LimitLabel::Headers))).boxed();
+            return refuse(reply::limited(LimitLabel::Headers));
         }
         let Some(open) = self.traffic.open() else {
-            return ready(Ok(StatusCode::SERVICE_UNAVAILABLE.into_response())).boxed(); // without a body
+            return refuse(StatusCode::SERVICE_UNAVAILABLE.into_response()); // without a body
         };
         let method = request.method().clone();
         request.extensions_mut().insert(ConnectInfo(self.peer));
@@ -166,20 +164,24 @@ impl Service<Request<Incoming>> for Noting {
     }
 }
 
+fn refuse(response: Response) -> BoxFuture<'static, Result<Response, Infallible>> {
+    reply::not_stored(response).map(Ok).boxed()
+}
+
 /// Ends when no request has come in time.
-async fn asks_for_nothing(begun: &AtomicBool) {
-    sleep(HEADER_PATIENCE).await;
+async fn asks_for_nothing(begun: &AtomicBool, patience: Duration) {
+    sleep(patience).await;
     if begun.load(Ordering::Relaxed) {
         std::future::pending::<()>().await;
     }
 }
 
-fn server(most_headers: usize) -> Builder<TokioExecutor> {
+fn server(most_headers: usize, idle: Duration) -> Builder<TokioExecutor> {
     let mut server = Builder::new(TokioExecutor::new());
     server
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_PATIENCE)
+        .header_read_timeout(idle) // the time between two requests counts, too
         // Some more than allowed are read, to say which limit it is.
         .max_headers(most_headers.saturating_mul(2).min(MAX_HEAD_BYTES))
         .max_buf_size(MAX_HEAD_BYTES);
@@ -251,6 +253,7 @@ mod tests {
         let router = Router::new().route("/", get(async || "fine"));
         let rules = Rules {
             most_headers: 100,
+            idle: Duration::from_secs(75),
             terms: Terms {
                 budget: Budget::new(0),
                 grace: Duration::from_secs(10),
@@ -270,7 +273,7 @@ mod tests {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(beginning.as_bytes()).await.unwrap();
             let mut answer = Vec::new();
-            let read = timeout(2 * HEADER_PATIENCE, stream.read_to_end(&mut answer)).await;
+            let read = timeout(Duration::from_secs(150), stream.read_to_end(&mut answer)).await;
             assert!(read.is_ok(), "{beginning:?} is waited for");
         }
         let mut stream = TcpStream::connect(address).await.unwrap();

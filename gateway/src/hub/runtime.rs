@@ -26,6 +26,7 @@ use crate::fanout::{self, Registry};
 use crate::limits::{Budget, Terms};
 use crate::options::Options;
 use crate::protocol::Value;
+use crate::queue::Leniency;
 use crate::session::Parked;
 use crate::session::{AskError, Session, connection_of};
 use crate::telemetry::labels::LimitLabel;
@@ -44,6 +45,8 @@ pub(crate) struct Shared {
     backplane: Arc<dyn Backplane>,
     metrics: Arc<Metrics>,
     budget: Arc<Budget>,
+    /// What waits for clients over `limits.outbox_bytes`, until they have fetched it.
+    bursts: Arc<Budget>,
     parked: Arc<Parked>,
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -52,12 +55,14 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(options: Options, backplane: Arc<dyn Backplane>, metrics: Arc<Metrics>) -> Self {
         let budget = Budget::new(options.limits.held_bytes);
+        let bursts = Budget::new(options.limits.held_bytes);
         let parked = Parked::new(options.limits.connections);
         Self {
             options,
             backplane,
             metrics,
             budget,
+            bursts,
             parked,
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
@@ -132,6 +137,14 @@ pub(crate) struct HubRuntime {
 }
 
 impl HubRuntime {
+    /// When more may wait for one of its clients than `limits.outbox_bytes`.
+    pub(crate) fn leniency(&self) -> Leniency {
+        Leniency {
+            patience: self.options.timeouts.send,
+            budget: Arc::clone(&self.shared.bursts),
+        }
+    }
+
     /// How slowly its clients may send what they have begun.
     pub(crate) fn terms(&self) -> Terms {
         self.shared.terms_of(&self.options)

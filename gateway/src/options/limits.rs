@@ -27,7 +27,9 @@ pub struct Limits {
     pub message_bytes: usize,
     /// Largest body of a REST request. What a client posts to a hub is a stream of hub messages, each with its own limit.
     pub http_body_bytes: usize,
-    /// Bytes that may wait for one client. Over it the connection is closed as a slow consumer.
+    /// Bytes that may wait for one client. Over it the connection is closed as a slow consumer, if its client has taken nothing
+    /// for `timeouts.send_seconds` (for half of that bound or more), if four times as much waits, or if the node holds
+    /// `held_bytes` over the bounds of all clients together: a burst is no fault of a client that reads.
     pub outbox_bytes: usize,
     /// Bytes of a client that may wait for its hub before its POST has to wait.
     pub inbox_bytes: usize,

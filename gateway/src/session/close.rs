@@ -1,5 +1,7 @@
 //! Why a connection ends, and what each side is told about it. The only table of its kind.
 
+use std::borrow::Cow;
+
 use axum::extract::ws::close_code;
 use bytes::Bytes;
 
@@ -57,6 +59,8 @@ pub(crate) struct BadFrame {
 const CLOSE_WORDS: usize = 123;
 
 const BASE: &str = "Connection closed with an error.";
+const EXPIRED: &str = "The access token has expired.";
+const SILENT: &str = "The client was silent for too long (timeouts.client_timeout_seconds).";
 const NO_ROOM: &str = "The node holds too much for its clients (limits.held_bytes). Please reconnect.";
 const FENCED: &str = "The other gateway nodes took this one for dead. Please reconnect.";
 
@@ -80,14 +84,10 @@ impl CloseReason {
     /// Code and words of the Close frame that ends a WebSocket. Clients of the hub protocol were told all by its Close message:
     /// any other code than 1000 makes some of them drop what they have received. Those of Web PubSub with recovery begin anew
     /// after 1008 alone. For others, 1000 says that there is nothing to come back for.
-    pub(crate) fn close_frame(&self, protocol: Option<ClientProtocol>) -> (u16, &str) {
-        let words = match self {
-            Self::BadFrame(bad) => return (bad.code, bad.what),
-            Self::Protocol { detail, .. } => detail.as_str(),
-            _ => "",
-        };
+    pub(crate) fn close_frame(&self, protocol: Option<ClientProtocol>) -> (u16, String) {
         let code = match (protocol, self) {
-            (None | Some(ClientProtocol::Hub(_)), _) => return (close_code::NORMAL, ""),
+            (_, Self::BadFrame(bad)) => bad.code,
+            (None | Some(ClientProtocol::Hub(_)), _) => return (close_code::NORMAL, String::new()),
             (_, Self::ByClient) => close_code::NORMAL,
             (Some(ClientProtocol::ReliableWebPubSub), _) => close_code::POLICY,
             (_, Self::Protocol { code, .. }) => *code,
@@ -99,7 +99,24 @@ impl CloseReason {
             }
             _ => close_code::NORMAL,
         };
-        (code, up_to(words, CLOSE_WORDS))
+        (code, up_to(&self.words(), CLOSE_WORDS).to_owned())
+    }
+
+    /// Why, as clients without a hub protocol are told in words.
+    fn words(&self) -> Cow<'_, str> {
+        match self {
+            Self::BadFrame(bad) => bad.what.into(),
+            Self::Protocol { detail, .. } => detail.into(),
+            Self::Closed { reason: Some(reason) } => reason.into(),
+            Self::SlowConsumer { queued } => slow(*queued).into(),
+            Self::Expired => EXPIRED.into(),
+            Self::ClientTimeout => SILENT.into(),
+            Self::NoRoom => NO_ROOM.into(),
+            Self::Fenced => FENCED.into(),
+            Self::LogLost(_) => "Messages may be missing.".into(),
+            Self::NodeStops => "The node stops. Please reconnect.".into(),
+            _ => "".into(),
+        }
     }
 
     /// The Close message that the client gets, if any.
@@ -117,7 +134,7 @@ impl CloseReason {
         match self {
             Self::ByClient | Self::Aborted => close(None, false),
             Self::Closed { reason } => close(reason.clone(), false),
-            Self::Expired => close(Some("The access token has expired.".to_owned()), true),
+            Self::Expired => close(Some(EXPIRED.to_owned()), true),
             // There is a detail only if the client may see it.
             Self::ConnectFailed { detail: Some(detail) } => close(Some(format!("{BASE} {detail}")), false),
             Self::ConnectFailed { detail: None } => close(text(None), false),
@@ -133,12 +150,7 @@ impl CloseReason {
                 )),
                 true,
             ),
-            Self::SlowConsumer { queued } => close(
-                Some(format!(
-                    "{BASE} Slow consumer: {queued} bytes were waiting (limits.outbox_bytes)."
-                )),
-                true,
-            ),
+            Self::SlowConsumer { queued } => close(Some(format!("{BASE} {}", slow(*queued))), true),
             Self::LogLost(what) => close(text(Some(&format!("Messages may be missing: {what}."))), true),
             Self::Fenced => close(Some(FENCED.to_owned()), true),
             Self::TransportLost(_) | Self::NodeStops => close(None, true),
@@ -203,6 +215,10 @@ impl CloseReason {
     }
 }
 
+fn slow(queued: usize) -> String {
+    format!("Slow consumer: {queued} bytes were waiting (limits.outbox_bytes, timeouts.send_seconds).")
+}
+
 /// The beginning of a text, cut between two characters.
 fn up_to(text: &str, bytes: usize) -> &str {
     text.get(..text.floor_char_boundary(bytes)).unwrap_or(text)
@@ -218,6 +234,23 @@ mod tests {
             .frame(HubProtocol::Json.into(), detailed)
             .unwrap_or_default();
         String::from_utf8(frame.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn who_speaks_no_hub_protocol_is_told_in_words() {
+        let plain = |reason: &CloseReason| reason.close_frame(Some(ClientProtocol::Plain));
+        let closed = CloseReason::Closed {
+            reason: Some("ä".repeat(100)),
+        };
+        assert_eq!(plain(&closed), (close_code::NORMAL, "ä".repeat(61)));
+        let (code, words) = plain(&CloseReason::SlowConsumer { queued: 5 });
+        assert_eq!(code, close_code::AGAIN);
+        assert!(words.starts_with("Slow consumer: 5 bytes"), "{words}");
+        assert!(words.len() <= CLOSE_WORDS);
+        assert_eq!(
+            closed.close_frame(Some(HubProtocol::Json.into())),
+            (close_code::NORMAL, String::new())
+        );
     }
 
     #[test]

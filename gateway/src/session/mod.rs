@@ -116,7 +116,7 @@ impl Session {
         http: Option<Box<HttpLink>>,
         reader: Option<Box<Reader>>,
     ) -> Arc<Self> {
-        let outbox = ByteQueue::held(hub.options().limits.outbox_bytes);
+        let outbox = ByteQueue::held(hub.options().limits.outbox_bytes, hub.leniency());
         let pace = Pace::new(&hub.options().limits).map(Mutex::new);
         Arc::new(Self {
             hub,

@@ -5,7 +5,7 @@ use axum::extract::FromRequestParts;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -38,10 +38,13 @@ pub(crate) struct Upgrade {
 }
 
 impl Upgrade {
-    /// Checks a request for a socket.
-    pub(crate) async fn read(parts: &mut Parts) -> Result<Self, WebSocketUpgradeRejection> {
+    /// Checks a request for a socket. The refusal is a response.
+    pub(crate) async fn read(parts: &mut Parts) -> Result<Self, Response> {
         let on_upgrade = parts.extensions.get::<OnUpgrade>().cloned();
-        let request = WebSocketUpgrade::from_request_parts(parts, &()).await?;
+        join_lines(&mut parts.headers, header::CONNECTION);
+        let request = WebSocketUpgrade::from_request_parts(parts, &())
+            .await
+            .map_err(refusal)?;
         let key = parts.headers.get(header::SEC_WEBSOCKET_KEY).cloned();
         let key = key.filter(|_| parts.method != Method::CONNECT);
         Ok(Self {
@@ -87,6 +90,31 @@ impl Upgrade {
         });
         response
     }
+}
+
+/// Makes one line of several of a list header (section 5.3 of RFC 9110): proxies add lines of their own, and the checks look
+/// at the first one alone.
+fn join_lines(headers: &mut HeaderMap, name: HeaderName) {
+    let lines: Vec<_> = headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
+    if lines.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b", "[..]))
+    {
+        headers.insert(name, joined);
+    }
+}
+
+/// Section 4.4 of RFC 6455: who asks for another version is told which one there is.
+fn refusal(rejection: WebSocketUpgradeRejection) -> Response {
+    let other_version = matches!(
+        rejection,
+        WebSocketUpgradeRejection::InvalidWebSocketVersionHeader(_)
+    );
+    let mut response = rejection.into_response();
+    if other_version {
+        let headers = response.headers_mut();
+        headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    }
+    response
 }
 
 fn switching(key: &HeaderValue) -> Response {

@@ -258,7 +258,9 @@ impl Writer<'_> {
     async fn say_goodbye(&mut self) -> bool {
         let protocol = self.session.connection().protocol();
         let reason = self.session.reason();
-        let (code, words) = reason.map_or((close_code::NORMAL, ""), |reason| reason.close_frame(protocol));
+        let (code, words) = reason.map_or((close_code::NORMAL, String::new()), |reason| {
+            reason.close_frame(protocol)
+        });
         let frame = Message::Close(Some(CloseFrame {
             code: code.into(),
             reason: words.into(),

@@ -84,6 +84,48 @@ async fn tokens_and_configurations_are_printed_for_scripts() {
     );
 }
 
+/// Secrets that were made with `--from-file` or `echo` end in a line feed, files of some editors begin with a mark, and
+/// times that throw out clients with default settings are told.
+#[tokio::test]
+async fn what_operators_overlook_is_borne_or_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("marked.toml");
+    std::fs::write(&file, "\u{feff}[hubs.chat]\r\nvolatile = true\r\n").expect("a file");
+    let config = ["check", "--json", "--config", file.to_str().expect("a path")];
+    let (key, redis) = (format!("{ACCESS_KEY}\r\n"), "redis://127.0.0.1:6379\n");
+    let variables = [("HUBCAST_ACCESS_KEY", key.as_str()), ("HUBCAST_REDIS", redis)];
+    let checked = hubcast(&config, &variables).await.json();
+    assert_eq!(checked["warnings"], json!([]));
+    let printed = output(&["check", "--connection-string"], &variables).await;
+    let printed = String::from_utf8(printed.stdout).expect("text");
+    assert!(printed.contains(&format!("AccessKey={ACCESS_KEY};")), "{printed}");
+
+    let times = [
+        "--set=timeouts.keep_alive_seconds=60",
+        "--set=timeouts.client_timeout_seconds=10",
+    ];
+    let args = [&["check", "--json"], &times[..]].concat();
+    let checked = hubcast(&args, &variables).await.json();
+    let warnings = checked["warnings"].as_array().expect("a list");
+    for (warning, names) in warnings.iter().zip([
+        ["timeouts.keep_alive_seconds is 60", "at least 120 s"],
+        ["timeouts.client_timeout_seconds is 10", "at most 5 s"],
+    ]) {
+        let text = warning.as_str().expect("a text");
+        assert!(names.iter().all(|name| text.contains(name)), "{text}");
+    }
+    assert_eq!(warnings.len(), 2);
+    let mut node = Plan::one_node()
+        .set("timeouts.keep_alive_seconds", 60)
+        .start()
+        .await;
+    let log = node.nodes.remove(0).log();
+    assert!(
+        log.contains("set their server timeout to at least 120 s"),
+        "{log}"
+    );
+}
+
 #[tokio::test]
 async fn a_redis_that_deletes_what_is_needed_is_told_everywhere() {
     let mut cluster = Plan::nodes(1)

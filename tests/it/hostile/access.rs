@@ -109,12 +109,8 @@ async fn nobody_comes_in_without_a_token_where_one_is_needed() {
         assert_eq!(door.upgrade(&format!("id={token}")).await.status(), 401);
         assert_eq!(door.poll(&token).await.status(), 401);
         assert_eq!(door.post(&token, JSON_HANDSHAKE).await.status(), 401);
-        let query = Request::get(&door.target(&format!("id={token}&access_token={}", token_for("alice"))));
-        assert_eq!(
-            door.fetch(&query).await.status(),
-            401,
-            "a poll doesn't look at the query"
-        );
+        let query = Request::get(&door.target(&format!("id={token}&access_token={}", token_for("mallory"))));
+        assert_eq!(door.fetch(&query).await.status(), 403, "another user's");
     }
     assert_eq!(alice.poll(&token).await.outcome(), (200, ""));
     assert_eq!(alice.delete(&token).await.status(), 202);

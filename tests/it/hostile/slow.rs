@@ -5,7 +5,8 @@ use std::sync::Arc;
 use hubcast_tests::cluster::Plan;
 use hubcast_tests::eventually::eventually;
 use hubcast_tests::hub_client::{HubClient, Transport};
-use serde_json::json;
+use hubcast_tests::rest::{Rest, latest};
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_closed_and_the_others_get_everything() {
@@ -45,5 +46,52 @@ async fn a_client_that_does_not_read_is_closed_and_the_others_get_everything() {
         "what the sender did not read meanwhile was kept for it"
     );
     drop((eager, sender));
+    cluster.is_tidy().await;
+}
+
+/// Three bodies of about 900 KB that meet are more than waits for one client, but no fault of one that reads.
+#[tokio::test]
+async fn a_client_that_reads_gets_bodies_that_meet() {
+    const ROUNDS: usize = 3;
+    let mut cluster = Plan::nodes(2).start().await;
+    let text = "x".repeat(90_000);
+    let message = json!({ "to": "all", "target": "T", "arguments": [text] });
+    let batch = json!({ "messages": vec![message; 10] });
+    for transport in Transport::ALL {
+        let mut client = HubClient::connect(&cluster.door_on(0), transport).await;
+        for _ in 0..ROUNDS {
+            let rest = Rest::on(&cluster.nodes[1]);
+            let sending = async || rest.post(&latest("/:batch"), &batch).await.status();
+            let (one, two, three) = tokio::join!(sending(), sending(), sending());
+            assert_eq!([one, two, three], [202; 3]);
+            for _ in 0..30 {
+                assert_eq!(client.expect("T").await, json!([text]), "{transport:?}");
+            }
+        }
+        client.close().await;
+    }
+    cluster.is_tidy().await;
+}
+
+#[tokio::test]
+async fn who_reads_too_slowly_is_told_so() {
+    let mut cluster = Plan::one_node()
+        .set("limits.message_bytes", 1024)
+        .set("limits.outbox_bytes", 1024)
+        .start()
+        .await;
+    let mut client = HubClient::connect(&cluster.door_on(0), Transport::LongPolling).await;
+    let rest = Rest::on(&cluster.nodes[0]);
+    let message = json!({ "to": "all", "target": "T", "arguments": ["x".repeat(500)] });
+    let batch = json!({ "messages": vec![message; 100] });
+    assert_eq!(rest.post(&latest("/:batch"), &batch).await.status(), 202);
+    let told: Vec<Value> = client.rest().await;
+    let end = told.last().expect("it is told");
+    assert!(
+        end["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("Slow consumer")),
+        "{end}"
+    );
     cluster.is_tidy().await;
 }

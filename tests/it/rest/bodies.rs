@@ -46,6 +46,35 @@ async fn a_body_may_be_messagepack() {
     world.ends().await;
 }
 
+/// PowerShell and .NET put a mark before a text; some agents compress what they send.
+#[tokio::test]
+async fn a_mark_before_json_is_skipped_and_compressed_bodies_are_refused_in_words() {
+    let mut world = World::start().await;
+    let body = format!("\u{feff}{}", say("marked"));
+    let (status, text) = send(&world.rest, "application/json", body.into_bytes()).await;
+    assert_eq!((status, text.as_str()), (202, ""));
+    let expected = vec![said("marked")];
+    assert_eq!(world.received().await, [expected.clone(), expected]);
+    for coding in ["gzip", "br", "identity, gzip"] {
+        let request = world.rest.message(&dated("/:send"), &say("packed"));
+        let response = world
+            .rest
+            .fetch(&request.header("Content-Encoding", coding))
+            .await;
+        assert_eq!(response.status(), 415);
+        assert_eq!(response.head.header("accept-encoding"), Some("identity"));
+        let told = response.json()["message"].as_str().unwrap_or_default().to_owned();
+        assert!(told.contains(&format!("Content-Encoding: {coding}")), "{told}");
+    }
+    let request = world.rest.message(&dated("/:send"), &say("plain"));
+    let response = world
+        .rest
+        .fetch(&request.header("Content-Encoding", "identity"))
+        .await;
+    assert_eq!(response.status(), 202);
+    world.ends().await;
+}
+
 #[tokio::test]
 async fn each_protocol_gets_what_was_written_for_it() {
     let mut world = World::start().await;
@@ -132,7 +161,7 @@ async fn what_is_no_message_is_refused_with_the_reason() {
         ("{\"target\":7}", "target"),
         ("{\"target\":\"t\",\"arguments\":{}}", "arguments"),
         ("{\"target\":\"t\"} x", "trailing"),
-        ("\u{FEFF}{\"target\":\"t\"}", "can't be read"),
+        ("\u{FEFF}\u{FEFF}{\"target\":\"t\"}", "can't be read"),
     ] {
         let (status, answer) = send(&world.rest, "application/json", body.as_bytes().to_vec()).await;
         assert_eq!(status, 400, "{body}");

@@ -85,7 +85,6 @@ async fn names_may_hold_any_character() {
         assert_eq!(world.received().await, [vec![said(name)], nothing()], "{name}");
     }
     for (path, text) in [
-        ("/groups/%20/:send", "group name"),
         ("/groups//:send", "group name"),
         ("/users//:send", "user id"),
         ("/groups/a%0Ab/:send", "group name"),
@@ -95,6 +94,15 @@ async fn names_may_hold_any_character() {
         assert_eq!(response.status(), 400, "{path}");
         assert!(response.text().contains(text), "{}", response.text());
     }
+    for longest in ["ü".repeat(1_024), "%E6%BC%A2".repeat(1_024), " ".repeat(3)] {
+        let path = format!(
+            "/groups/{}/:send",
+            longest.replace('ü', "%C3%BC").replace(' ', "%20")
+        );
+        assert_eq!(world.rest.send(&path, &say("x")).await.status(), 202);
+    }
+    let path = format!("/groups/{}/connections/{ann}", "%C3%BC".repeat(1_024));
+    assert_eq!(world.status("PUT", &path).await, 200);
     let long = "x".repeat(1_025);
     assert_eq!(
         world

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hubcast_tests::cluster::Plan;
 use hubcast_tests::event_source::{EventSource, events};
 use hubcast_tests::eventually::eventually;
-use hubcast_tests::http::Request;
+use hubcast_tests::http::{Connection, Request};
 use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::jwt::token_for;
 use hubcast_tests::messagepack;
@@ -185,9 +185,9 @@ async fn a_slow_reader_harms_only_itself_and_goes_on_where_it_was() {
 
 #[tokio::test]
 async fn only_get_opens_a_stream_and_only_of_hubs_that_there_are() {
-    let cluster = Plan::one_node().start().await;
+    let mut cluster = Plan::one_node().start().await;
     let node = cluster.nodes[0].address();
-    for method in ["POST", "HEAD", "DELETE"] {
+    for method in ["POST", "PUT", "DELETE"] {
         let (status, _) = EventSource::refusal(node, &Request::new(method, "/sse/demo")).await;
         assert_eq!(status, 405, "{method}");
     }
@@ -195,6 +195,14 @@ async fn only_get_opens_a_stream_and_only_of_hubs_that_there_are() {
         EventSource::refusal(node, &Request::get("/sse/none")).await.0,
         404
     );
+    let mut connection = Connection::open(node).await.expect("it connects");
+    let head = connection.fetch(&Request::new("HEAD", "/sse/demo")).await;
+    let head = head.expect("HEAD is answered at once").head;
+    assert_eq!(
+        (head.status, head.header("content-type")),
+        (200, Some("text/event-stream"))
+    );
+    cluster.has_connections(0).await;
     let mut asking = HubClient::connect(&Arc::new(cluster.door_on(0).on(0)), Transport::WebSockets).await;
     let _source = open(&cluster, 0, "").await;
     let who = asking.result("WhoAmI", json!([])).await;

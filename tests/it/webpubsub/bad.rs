@@ -172,7 +172,10 @@ async fn a_client_that_does_not_read_is_closed_and_the_others_get_everything() {
 /// holds some megabytes that nobody has acknowledged.
 #[tokio::test]
 async fn a_reliable_client_that_does_not_read_gets_everything_when_it_comes_back() {
-    let mut cluster = patient(4_000_000).start().await;
+    let mut cluster = patient(4_000_000)
+        .set("hubs.retention_topic_bytes", 64_000_000)
+        .start()
+        .await;
     let mut lazy = demo(&cluster, 0, RELIABLE).await;
     lazy.join("g").await;
     let sent = flood(&mut cluster, "g").await;

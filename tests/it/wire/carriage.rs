@@ -2,6 +2,7 @@
 
 use hubcast_tests::cluster::Cluster;
 use hubcast_tests::http::Request;
+use hubcast_tests::rest::{Rest, dated};
 
 use super::UNKNOWN;
 
@@ -9,6 +10,7 @@ proves_on_one_node_and_on_two! { |plan| plan;
     a_request_without_an_id_is_refused,
     a_request_with_an_unknown_id_is_refused,
     refusals_are_plain_text,
+    no_answer_may_be_stored,
     health_and_metrics_are_there,
 }
 
@@ -67,6 +69,35 @@ async fn refusals_are_plain_text(cluster: &mut Cluster) {
             let kind = response.head.header("content-type").unwrap_or_default();
             assert!(kind.starts_with("text/plain"), "{what}: {kind}");
         }
+    }
+}
+
+async fn no_answer_may_be_stored(cluster: &mut Cluster) {
+    let rest = Rest::on(&cluster.nodes[0]);
+    let mut requests: Vec<_> = ["", "?id=x"].into_iter().flat_map(requests).collect();
+    requests.extend(
+        [
+            "/hubs/none",
+            "/sse/none",
+            "/client/",
+            "/client/hubs/none",
+            "/none",
+            "/healthz",
+            "/readyz",
+            "/metrics",
+            "/api/health",
+            "/api/openapi.json",
+            "/api/hubs/demo/users/x",
+        ]
+        .map(|path| ("GET", Request::get(path))),
+    );
+    requests.push(("REST", rest.request("HEAD", &dated("/users/x"))));
+    requests.push(("negotiate", Request::post("/hubs/demo/negotiate", "")));
+    requests.push(("421", Request::get("/healthz").header("Host", "evil.example.org")));
+    for (what, request) in requests {
+        let response = cluster.nodes[0].fetch(&request).await;
+        let caches = response.head.header("cache-control").unwrap_or_default();
+        assert!(caches.contains("no-store"), "{what} {request:?}: {caches:?}");
     }
 }
 

@@ -3,6 +3,7 @@
 use hubcast_tests::cluster::Cluster;
 use hubcast_tests::door::Door;
 use hubcast_tests::eventually::eventually;
+use hubcast_tests::http::{Connection, Request};
 use hubcast_tests::hub_client::{HubClient, JSON_HANDSHAKE, MESSAGEPACK_HANDSHAKE, Transport};
 use hubcast_tests::websocket::Message;
 use serde_json::json;
@@ -11,6 +12,7 @@ use super::UNKNOWN;
 
 proves_on_one_node_and_on_two! { |plan| plan.set("limits.http_body_bytes", 100_000); // of REST alone
     a_websocket_needs_no_id,
+    an_upgrade_is_read_as_proxies_write_it,
     a_second_websocket_on_a_connection_is_refused,
     a_connection_keeps_its_transport,
     a_websocket_connection_takes_no_post,
@@ -21,6 +23,30 @@ proves_on_one_node_and_on_two! { |plan| plan.set("limits.http_body_bytes", 100_0
     what_follows_the_handshake_in_one_frame_is_read,
     binary_over_an_event_stream_is_refused,
     bodies_that_arrive_together_are_read_one_after_the_other,
+}
+
+async fn an_upgrade_is_read_as_proxies_write_it(cluster: &mut Cluster) {
+    let node = cluster.nodes[0].address();
+    let ask = |lines: [&str; 2], version: &str| {
+        Request::get("/hubs/demo")
+            .header("Connection", lines[0])
+            .header("Connection", lines[1])
+            .header("Upgrade", "websocket")
+            .header("Sec-WebSocket-Version", version)
+            .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+    };
+    for lines in [["keep-alive", "Upgrade"], ["Upgrade", "keep-alive"]] {
+        let mut connection = Connection::open(node).await.expect("it connects");
+        let head = connection.start(&ask(lines, "13")).await.expect("an answer");
+        assert_eq!(head.status, 101, "{lines:?}");
+    }
+    let mut connection = Connection::open(node).await.expect("it connects");
+    let refused = connection.start(&ask(["keep-alive", "Upgrade"], "8")).await;
+    let refused = refused.expect("an answer");
+    assert_eq!(
+        (refused.status, refused.header("sec-websocket-version")),
+        (400, Some("13"))
+    );
 }
 
 async fn a_websocket_needs_no_id(cluster: &mut Cluster) {

@@ -1,9 +1,11 @@
 //! Messages in the bodies of requests.
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 
 use super::error::Refusal;
+
+use crate::bom;
 use crate::hub::Outgoing;
 use crate::protocol::{
     Binary, DecodeValueError, Decoder, Encoding, HubMessage, HubProtocol, Invocation, Value,
@@ -33,6 +35,10 @@ impl Media {
 
     /// What a request says that its body is, if that is one of these.
     pub(super) fn of(headers: &HeaderMap, allowed: &[Self]) -> Result<Self, Refusal> {
+        let coded = |value: &&HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
+        if let Some(coding) = headers.get_all(header::CONTENT_ENCODING).iter().find(coded) {
+            return Err(Refusal::compressed(&String::from_utf8_lossy(coding.as_bytes())));
+        }
         let value = headers.get(header::CONTENT_TYPE);
         let text = value.and_then(|value| value.to_str().ok()).unwrap_or_default();
         let essence = text.split(';').next().unwrap_or_default().trim();
@@ -60,7 +66,10 @@ pub(super) fn value(media: Media, body: Bytes) -> Result<Value, Refusal> {
         return Err(Refusal::invalid("Message in request body is required."));
     }
     match media {
-        Media::Json => Value::from_json_text(body),
+        Media::Json => {
+            let text = bom::skip(&body);
+            Value::from_json_text(body.slice_ref(text))
+        }
         Media::MessagePack | Media::Framed => Value::from_messagepack(body),
     }
     .map_err(|error| unreadable("The body", &error))

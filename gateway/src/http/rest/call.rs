@@ -86,11 +86,7 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn group(&self) -> Result<GroupName, Refusal> {
-        let name = self.path.name(self.route.path, "{group}");
-        if name.trim().is_empty() {
-            return Err(Refusal::invalid("Invalid group name: it is empty."));
-        }
-        Ok(GroupName::parse(name)?)
+        Ok(GroupName::parse(self.path.name(self.route.path, "{group}"))?)
     }
 
     pub(super) fn user(&self) -> Result<UserId, Refusal> {

@@ -115,6 +115,14 @@ impl Refusal {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, text)
     }
 
+    /// Section 12.5.3 of RFC 9110: the answer says which codings are taken.
+    pub(super) fn compressed(coding: &str) -> Self {
+        let text = format!("The body may not be compressed (Content-Encoding: {coding}); send it as it is.");
+        let code = "Error.Request.UnsupportedContentEncoding";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, text)
+            .with_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))
+    }
+
     pub(super) fn key_reused() -> Self {
         let text = "This Idempotency-Key was used for another message; use a new key for a new message.";
         Self::new(

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// Literal segments that say what to do. A name at the end of a path can't be one of them.
+/// Literal segments that say what to do. A name at the end of a path can be one of them only if its colon is encoded.
 const ACTIONS: [&str; 6] = [
     ":send",
     ":closeConnections",
@@ -37,6 +37,8 @@ impl Base {
 pub(super) struct Path<'a> {
     pub(super) base: Base,
     segments: Vec<Cow<'a, str>>,
+    /// The last segment as it was sent.
+    last: &'a str,
 }
 
 impl<'a> Path<'a> {
@@ -52,6 +54,7 @@ impl<'a> Path<'a> {
         let decoded = segments.map(|segment| percent_decode_str(segment).decode_utf8().ok());
         Some(Self {
             base,
+            last: rest.rsplit('/').next().unwrap_or_default(),
             segments: decoded.collect::<Option<_>>()?,
         })
     }
@@ -66,7 +69,7 @@ impl<'a> Path<'a> {
                 .enumerate()
                 .all(|(index, (part, segment))| {
                     if part.starts_with('{') {
-                        index != last || !ACTIONS.contains(&segment.as_ref())
+                        index != last || !ACTIONS.contains(&self.last)
                     } else {
                         part == segment
                     }
@@ -95,6 +98,11 @@ mod tests {
         assert_eq!(path.name(template, "{group}"), "a/b ü");
         assert_eq!(path.name(template, "{hub}"), "chat");
         assert_eq!(path.name(template, "{user}"), "");
+        let user = "/hubs/{hub}/users/{user}";
+        let path = Path::read("/api/hubs/chat/users/%3Asend").unwrap();
+        assert_eq!(path.name(user, "{user}"), ":send");
+        assert!(path.matches(user));
+        assert!(!Path::read("/api/hubs/chat/users/:send").unwrap().matches(user));
         assert!(Path::read("/api/hubs/%FF").is_none());
         assert!(Path::read("/apis/hubs").is_none());
         assert_eq!(Path::read("/api/v1/hubs/a").unwrap().base, Base::V1);

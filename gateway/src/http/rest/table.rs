@@ -229,6 +229,7 @@ mod tests {
             ("POST", "/api/hubs/chat/groups/a%2Fb/:send", Action::SendToGroup),
             ("POST", "/api/hubs/chat/groups/:send/:send", Action::SendToGroup),
             ("GET", "/api/hubs/chat/users/u/groups/g", Action::UserIsIn),
+            ("GET", "/api/hubs/chat/users/u/groups/%3Asend", Action::UserIsIn),
             ("HEAD", "/api/hubs/chat/groups/g/users/u", Action::UserIsIn),
             (
                 "DELETE",
@@ -247,7 +248,7 @@ mod tests {
         }
         for (method, path) in [
             ("POST", "/api/hubs/chat/groups/:send"),
-            ("POST", "/api/hubs/chat/users/%3AcloseConnections"),
+            ("GET", "/api/hubs/chat/users/:closeConnections"),
             ("POST", "/api/hubs"),
             ("POST", "/api/hubs/chat/groups"),
             ("PATCH", "/api/hubs/chat/:send"),
