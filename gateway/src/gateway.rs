@@ -98,6 +98,7 @@ pub struct GatewayBuilder {
     backplane: Option<Arc<dyn Backplane>>,
     /// Whether tokens of back ends may be for any URL of REST, or none.
     lax: bool,
+    metrics: Option<Arc<Metrics>>,
 }
 
 /// How a shutdown went.
@@ -141,6 +142,13 @@ impl GatewayBuilder {
         self
     }
 
+    /// Counts on in these.
+    #[cfg(feature = "cli")]
+    pub(crate) fn metrics(mut self, metrics: &Arc<Metrics>) -> Self {
+        self.metrics = Some(Arc::clone(metrics));
+        self
+    }
+
     /// Checks the settings and opens the hubs. Must be called in a tokio runtime.
     ///
     /// # Errors
@@ -153,7 +161,8 @@ impl GatewayBuilder {
             Some(backplane) => backplane,
             None => Arc::new(MemoryBackplane::new(NodeId::parse("local")?)),
         };
-        let shared = Arc::new(Shared::new(self.options, backplane, Arc::new(Metrics::new())));
+        let metrics = self.metrics.unwrap_or_else(|| Arc::new(Metrics::new()));
+        let shared = Arc::new(Shared::new(self.options, backplane, metrics));
         let mut hubs = HashMap::with_capacity(self.hubs.len());
         for hub in self.hubs {
             let runtime = Arc::new(HubRuntime::new(hub, Arc::clone(&shared))?);
@@ -185,6 +194,12 @@ impl GatewayBuilder {
                 .backplane()
                 .open_hub(name.clone(), log, Arc::clone(runtime) as _)
                 .await?;
+        }
+        for fetching in authenticator.fetch_keys() {
+            let stopping = shared.stopping().clone();
+            shared
+                .tasks()
+                .spawn(async move { stopping.run_until_cancelled(fetching).await });
         }
         Ok(Gateway {
             app: App::new(shared, hubs, authenticator, servers),
@@ -223,7 +238,7 @@ impl Gateway {
 
     /// How the router is served. Who fetches an answer may take as long as the most patient hub allows for.
     #[cfg(feature = "cli")]
-    pub(crate) fn rules(&self) -> http::Rules {
+    pub(crate) fn rules(&self, doors: Option<Arc<Doors>>) -> http::Rules {
         let shared = &self.app.inner.shared;
         let options = shared.options();
         let hubs = self.app.inner.hubs.values();
@@ -234,7 +249,7 @@ impl Gateway {
                 grace: patience.unwrap_or_default().max(options.timeouts.send),
                 ..shared.terms()
             },
-            doors: Some(Doors::new(options)),
+            doors,
             metrics: Arc::clone(shared.metrics_handle()),
         }
     }
@@ -348,11 +363,14 @@ struct Inner {
 }
 
 /// Whether the node may get traffic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Readiness {
     Ready,
     Draining,
+    /// From the backplane.
     CutOff,
+    /// Keys of tokens were never had yet; which and why.
+    NoKeys(String),
 }
 
 impl App {
@@ -456,7 +474,10 @@ impl App {
         let status = *self.inner.shared.backplane().status().borrow();
         match (self.is_draining(), status) {
             (true, _) => Readiness::Draining,
-            (false, Status::Connected) => Readiness::Ready,
+            (false, Status::Connected) => match self.authenticator().missing_keys() {
+                Some(missing) => Readiness::NoKeys(missing),
+                None => Readiness::Ready,
+            },
             (false, Status::Disconnected) => Readiness::CutOff,
         }
     }

@@ -32,6 +32,7 @@ mod rest;
 mod rolling;
 mod roster;
 mod sse;
+mod start;
 mod stateful;
 mod telemetry;
 mod timeouts;
