@@ -13,6 +13,7 @@ mod carried;
 mod chaos;
 mod cli;
 mod clients;
+mod drains;
 mod examples;
 mod fanout;
 mod fault_proxy;

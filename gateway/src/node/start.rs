@@ -95,6 +95,7 @@ async fn build(
     let mut options = config.options.clone();
     let mut builder = Gateway::builder()
         .backplane(Arc::clone(backplane))
+        .drain_rate(config.drain.rate_per_second)
         .metrics(metrics);
     let mut pages = Router::new();
     let mut demo_key = None;
