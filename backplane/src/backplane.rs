@@ -15,6 +15,7 @@ use crate::position::{Epoch, Offset, Position};
 use crate::roster::Roster;
 use crate::sessions::{Entered, Sessions, State};
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic, UserId};
+use crate::turns::{Turns, TurnsWanted};
 use crate::wire::Envelope;
 
 /// The log, the topics, the groups and the directory of one cluster, as one node sees them.
@@ -198,6 +199,10 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
         timeout: Duration,
         unheard: Unheard,
     ) -> BoxFuture<'a, Result<Bytes, BackplaneError>>;
+
+    /// Takes turns to let connections go, after those that this node and others have taken: see [`TurnsWanted`]. Turns that are not
+    /// used are lost.
+    fn take_turns<'a>(&'a self, wanted: &'a TurnsWanted) -> BoxFuture<'a, Result<Turns, BackplaneError>>;
 
     /// The nodes that are alive, this one included.
     fn nodes(&self) -> BoxFuture<'_, Result<Vec<NodeId>, BackplaneError>>;

@@ -30,6 +30,7 @@ mod replay;
 mod roster;
 mod sessions;
 mod topic;
+mod turns;
 
 pub use backplane::{
     Backplane, Claim, ConnectionRecord, Delivery, End, Gap, HubOptions, HubSink, Message, NodeService,
@@ -46,6 +47,7 @@ pub use topic::{
     ConnectionId, GroupName, HubName, MAX_CONNECTION_ID_CHARS, MAX_GROUP_NAME_CHARS, MAX_HUB_NAME_CHARS,
     MAX_USER_ID_CHARS, NameError, NodeId, Topic, UserId,
 };
+pub use turns::{Turns, TurnsWanted};
 
 /// What nodes store in Redis and send to each other, generated from `proto/hubcast.proto`.
 pub mod wire {

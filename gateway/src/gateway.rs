@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,11 +9,12 @@ use std::time::Duration;
 use axum::Router;
 use hubcast_backplane::memory::MemoryBackplane;
 use hubcast_backplane::{Backplane, BackplaneError, HubName, HubOptions, NodeId, Status};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Authenticator, Origins, PointSigner, ServerAuthenticator, TicketBooth, TokenSigner};
 use crate::cluster::ServeNode;
+use crate::departures::{DEFAULT_RATE, Pace, let_go};
 use crate::error::Error;
 use crate::http::{self, Hosts};
 use crate::hub::{Hub, HubHandle, HubRuntime, Shared};
@@ -22,14 +22,14 @@ use crate::hub::{Hub, HubHandle, HubRuntime, Shared};
 use crate::limits::Doors;
 use crate::limits::{Gate, Terms};
 use crate::options::Options;
-use crate::session::CloseReason;
+use crate::session::{CloseReason, Session};
 use crate::telemetry::metrics::Metrics;
 
 /// A warning for operators.
 pub(crate) const NO_HUB: &str = "no hub is served, so every negotiate is answered with 404; name one in the configuration, such as [hubs.chat]";
 
-/// Time between two sessions that leave a node which drains, if the deadline allows for it.
-const DEPARTURE: Duration = Duration::from_millis(1);
+/// Time that the last connections of a drain have to end; half of the deadline where that is less.
+const LAST: Duration = Duration::from_secs(5);
 
 /// A running gateway node, to be mounted in an axum application.
 ///
@@ -91,13 +91,27 @@ pub struct Gateway {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Default)]
 pub struct GatewayBuilder {
     hubs: Vec<Hub>,
     options: Options,
     backplane: Option<Arc<dyn Backplane>>,
     /// Whether tokens of back ends may be for any URL of REST, or none.
     lax: bool,
+    metrics: Option<Arc<Metrics>>,
+    drain_rate: u32,
+}
+
+impl Default for GatewayBuilder {
+    fn default() -> Self {
+        Self {
+            hubs: Vec::new(),
+            options: Options::default(),
+            backplane: None,
+            lax: false,
+            metrics: None,
+            drain_rate: DEFAULT_RATE,
+        }
+    }
 }
 
 /// How a shutdown went.
@@ -134,10 +148,25 @@ impl GatewayBuilder {
         self
     }
 
+    /// Sets how many connections leave in a second, of all nodes of the cluster together, where nodes stop: 500 by default, 0 for
+    /// as many as they can. A deadline that needs more goes before it.
+    #[must_use]
+    pub fn drain_rate(mut self, per_second: u32) -> Self {
+        self.drain_rate = per_second;
+        self
+    }
+
     /// Believes tokens of back ends whatever REST URL they are for: for trying things out.
     #[cfg(feature = "cli")]
     pub(crate) fn lax(mut self) -> Self {
         self.lax = true;
+        self
+    }
+
+    /// Counts on in these.
+    #[cfg(feature = "cli")]
+    pub(crate) fn metrics(mut self, metrics: &Arc<Metrics>) -> Self {
+        self.metrics = Some(Arc::clone(metrics));
         self
     }
 
@@ -153,7 +182,8 @@ impl GatewayBuilder {
             Some(backplane) => backplane,
             None => Arc::new(MemoryBackplane::new(NodeId::parse("local")?)),
         };
-        let shared = Arc::new(Shared::new(self.options, backplane, Arc::new(Metrics::new())));
+        let metrics = self.metrics.unwrap_or_else(|| Arc::new(Metrics::new()));
+        let shared = Arc::new(Shared::new(self.options, backplane, metrics));
         let mut hubs = HashMap::with_capacity(self.hubs.len());
         for hub in self.hubs {
             let runtime = Arc::new(HubRuntime::new(hub, Arc::clone(&shared))?);
@@ -186,8 +216,14 @@ impl GatewayBuilder {
                 .open_hub(name.clone(), log, Arc::clone(runtime) as _)
                 .await?;
         }
+        for fetching in authenticator.fetch_keys() {
+            let stopping = shared.stopping().clone();
+            shared
+                .tasks()
+                .spawn(async move { stopping.run_until_cancelled(fetching).await });
+        }
         Ok(Gateway {
-            app: App::new(shared, hubs, authenticator, servers),
+            app: App::new(shared, hubs, authenticator, servers, self.drain_rate),
         })
     }
 }
@@ -223,7 +259,7 @@ impl Gateway {
 
     /// How the router is served. Who fetches an answer may take as long as the most patient hub allows for.
     #[cfg(feature = "cli")]
-    pub(crate) fn rules(&self) -> http::Rules {
+    pub(crate) fn rules(&self, doors: Option<Arc<Doors>>) -> http::Rules {
         let shared = &self.app.inner.shared;
         let options = shared.options();
         let hubs = self.app.inner.hubs.values();
@@ -235,7 +271,7 @@ impl Gateway {
                 grace: patience.unwrap_or_default().max(options.timeouts.send),
                 ..shared.terms()
             },
-            doors: Some(Doors::new(options)),
+            doors,
             metrics: Arc::clone(shared.metrics_handle()),
         }
     }
@@ -258,14 +294,24 @@ impl Gateway {
     }
 
     /// Ends every connection, telling clients that they may reconnect, and waits for all tasks, but no longer than
-    /// `deadline`.
+    /// `deadline`. Connections leave at the [rate](GatewayBuilder::drain_rate) that all nodes share, or at the one that the
+    /// deadline needs.
     pub async fn shutdown(&self, deadline: Duration) -> Drained {
         self.begin_drain();
         self.app.inner.leaving.cancel();
         let shared = &self.app.inner.shared;
         shared.stopping().cancel();
+        let within = deadline - LAST.min(deadline / 2);
+        let pace = Pace {
+            rate: self.app.inner.drain_rate,
+            deadline: Some(Instant::now() + within),
+        };
         let finished = timeout(deadline, async {
-            self.send_away(deadline / 2).await;
+            let sessions = self.app.sessions();
+            let_go(shared.backplane(), pace, sessions, &CloseReason::NodeStops).await;
+            // Those that came after the list was made.
+            let late = self.app.sessions().into_iter();
+            late.for_each(|session| session.leave(CloseReason::NodeStops));
             shared.tasks().close();
             shared.tasks().wait().await;
         })
@@ -279,34 +325,6 @@ impl Gateway {
         // Short even when the server can't be reached: the node's lease ends by itself.
         let _ = timeout(Duration::from_secs(2), shared.backplane().shutdown()).await;
         drained
-    }
-}
-
-impl Gateway {
-    /// Has every session leave: stateful ones go on elsewhere, the clients of others are told that they may reconnect. One
-    /// after the other and in no order, so that they don't all arrive at the remaining nodes at the same moment.
-    async fn send_away(&self, within: Duration) {
-        let hubs = self.app.inner.hubs.values();
-        let mut sessions: Vec<_> = hubs.flat_map(|hub| hub.registry().all()).collect();
-        sessions.sort_by_cached_key(|session| self.app.inner.jitter.hash_one(session.id()));
-        let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
-        let pace = (within / count).min(DEPARTURE);
-        let begun = Instant::now();
-        for (index, session) in sessions.iter().enumerate() {
-            let due = pace.saturating_mul(u32::try_from(index).unwrap_or(u32::MAX));
-            // Sleeping is not exact to less than a millisecond, so that several leave at once.
-            if due.saturating_sub(begun.elapsed()) >= Duration::from_millis(1) {
-                sleep_until(begun + due).await;
-            }
-            session.leave(CloseReason::NodeStops);
-        }
-        // Those that came after the list was made.
-        for hub in self.app.inner.hubs.values() {
-            hub.registry()
-                .all()
-                .iter()
-                .for_each(|session| session.leave(CloseReason::NodeStops));
-        }
     }
 }
 
@@ -342,18 +360,21 @@ struct Inner {
     hosts: Hosts,
     gate: Gate,
     draining: AtomicBool,
-    /// Puts sessions into an order of this process's own.
-    jitter: RandomState,
+    /// Most connections that all nodes let go in a second; 0 for any number.
+    drain_rate: u32,
     /// Ends when the node no longer waits for clients.
     leaving: CancellationToken,
 }
 
 /// Whether the node may get traffic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Readiness {
     Ready,
     Draining,
+    /// From the backplane.
     CutOff,
+    /// Keys of tokens were never had yet; which and why.
+    NoKeys(String),
 }
 
 impl App {
@@ -362,6 +383,7 @@ impl App {
         hubs: HashMap<HubName, Arc<HubRuntime>>,
         authenticator: Authenticator,
         servers: ServerAuthenticator,
+        drain_rate: u32,
     ) -> Self {
         let options = shared.options();
         let origins = Origins::new(&options.cors);
@@ -378,7 +400,7 @@ impl App {
                 hosts,
                 gate,
                 draining,
-                jitter: RandomState::new(),
+                drain_rate,
                 leaving: CancellationToken::new(),
             }),
         }
@@ -457,7 +479,10 @@ impl App {
         let status = *self.inner.shared.backplane().status().borrow();
         match (self.is_draining(), status) {
             (true, _) => Readiness::Draining,
-            (false, Status::Connected) => Readiness::Ready,
+            (false, Status::Connected) => match self.authenticator().missing_keys() {
+                Some(missing) => Readiness::NoKeys(missing),
+                None => Readiness::Ready,
+            },
             (false, Status::Disconnected) => Readiness::CutOff,
         }
     }
@@ -534,6 +559,12 @@ impl App {
             .outbox_bytes
             .set(i64::try_from(queued).unwrap_or(i64::MAX));
         metrics.encode()
+    }
+
+    /// The sessions of all hubs.
+    fn sessions(&self) -> Vec<Arc<Session>> {
+        let hubs = self.inner.hubs.values();
+        hubs.flat_map(|hub| hub.registry().all()).collect()
     }
 
     fn connections(&self) -> usize {

@@ -29,6 +29,7 @@ mod cluster;
 mod config;
 #[cfg(feature = "cli")]
 mod demo;
+mod departures;
 mod error;
 mod fanout;
 mod gateway;

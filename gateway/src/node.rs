@@ -1,197 +1,94 @@
 //! A node of the `hubcast` binary: from its configuration to the end of its drain.
 
+mod listeners;
+mod start;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
-use hubcast_backplane::memory::MemoryBackplane;
-use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
-use hubcast_backplane::{Backplane, NodeId};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use secrecy::{ExposeSecret, SecretString};
-use tokio::net::TcpListener;
+use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep;
 
+use self::listeners::{Listeners, Serving};
+pub(crate) use self::start::redis_options;
 use crate::config::Config;
 use crate::gateway::{Drained, Gateway};
-use crate::{builtin, demo, http};
+use crate::http::starting::Starting;
+use crate::telemetry::metrics::Metrics;
 
-/// What is known of a node as soon as it listens.
-pub(crate) struct Listening {
-    pub(crate) address: SocketAddr,
-    /// Where operators ask, if that is another one.
-    pub(crate) admin: Option<SocketAddr>,
-    /// The key that the demo has where none is configured.
-    pub(crate) demo_key: Option<SecretString>,
+/// What scripts and people should know of a node.
+pub(crate) enum News {
+    /// It listens. Unless something that it needs is away, it serves in the same moment.
+    Listening {
+        address: SocketAddr,
+        /// Where operators ask, if that is another one.
+        admin: Option<SocketAddr>,
+    },
+    /// It serves.
+    Serving {
+        address: SocketAddr,
+        /// The key that the demo has where none is configured.
+        demo_key: Option<SecretString>,
+    },
 }
 
-/// Runs until SIGTERM or SIGINT, then drains. `ready` is told the bound address.
-pub(crate) async fn run(config: Config, ready: impl FnOnce(Listening)) -> anyhow::Result<()> {
+/// Runs until SIGTERM or SIGINT, then drains.
+pub(crate) async fn run(config: Config, tell: impl Fn(News)) -> anyhow::Result<()> {
     raise_file_limit();
     let mut stopped = Stopped::new().context("signals can't be handled")?;
-    let backplane = backplane(&config).await?;
-    let mut options = config.options.clone();
-    let mut builder = Gateway::builder().backplane(Arc::clone(&backplane));
-    let mut pages = Router::new();
-    let mut demo_key = None;
-    if config.demo {
-        if options.auth.access_key.is_none() {
-            demo_key = Some(demo::derived_key(&backplane.cluster_secret()));
-            options.auth.access_key.clone_from(&demo_key);
-            builder = builder.lax(); // whoever tries things out has no secret to keep
+    let listeners = Listeners::bind(&config).await?;
+    let (address, admin) = (listeners.address(), listeners.admin());
+    let metrics = Arc::new(Metrics::new());
+    let starting = Starting::new(&metrics);
+    let waiting = listeners.serve_starting(&config, &starting, &metrics);
+    let mut untold = Some(News::Listening { address, admin });
+    let mut listens = || untold.take().into_iter().for_each(&tell);
+    let started = tokio::select! {
+        started = start::start(&config, &metrics, &starting, &mut listens) => started?,
+        () = stopped.wait() => {
+            tracing::info!("stopped before the node had started");
+            waiting.iter().for_each(Serving::stop);
+            for serving in waiting {
+                serving.ended().await;
+            }
+            return Ok(());
         }
-        pages = options.auth.access_key.clone().map_or(pages, demo::routes);
-        builder = builder.hub(demo::hub());
-    }
-    for (name, settings) in config.builtin_hubs().map_err(anyhow::Error::msg)? {
-        builder = builder.hub(builtin::hub(&name, settings));
-    }
-    let gateway = builder.options(options).build().await?;
+    };
+    let gateway = started.gateway;
     if let Some(warning) = gateway.own_warning() {
         tracing::warn!("{warning}");
     }
-    let router = gateway.router_with(pages);
-
-    let listener = TcpListener::bind(&config.listen).await.with_context(|| {
-        format!(
-            "listen: can't bind {}; is another process using it?",
-            config.listen
-        )
-    })?;
-    let address = listener
-        .local_addr()
-        .context("listen: the bound address is unknown")?;
-    let admin = Admin::open(&config, &gateway).await?;
-    ready(Listening {
+    let (clients, _operators) = listeners.serve(&gateway, started.pages, config.drain.deadline); // those are answered to the end
+    waiting.iter().for_each(Serving::stop);
+    listens();
+    tell(News::Serving {
         address,
-        admin: admin.as_ref().map(|admin| admin.address),
-        demo_key,
+        demo_key: started.demo_key,
     });
-
-    let stop = CancellationToken::new();
-    let serving = tokio::spawn(http::serve(
-        listener,
-        router,
-        gateway.rules(),
-        stop.clone(),
-        config.drain.deadline,
-    ));
     stopped.wait().await;
-    // Probes and metrics are answered to the end.
-    let _admin = admin;
     tokio::select! {
-        outcome = drain(&config, &gateway, &stop, serving) => outcome,
+        () = drain(&config, &gateway, clients) => Ok(()),
         () = stopped.wait() => anyhow::bail!("stopped by a second signal before the drain was done"),
     }
 }
 
-/// The listener of `server.admin_listen`. Ends when dropped.
-struct Admin {
-    address: SocketAddr,
-    serving: tokio::task::JoinHandle<()>,
-}
-
-impl Admin {
-    async fn open(config: &Config, gateway: &Gateway) -> anyhow::Result<Option<Self>> {
-        let Some(listen) = &config.options.server.admin_listen else {
-            return Ok(None);
-        };
-        let listener = TcpListener::bind(listen).await.with_context(|| {
-            format!("server.admin_listen: can't bind {listen}; is another process using it?")
-        })?;
-        let address = listener
-            .local_addr()
-            .context("server.admin_listen: the bound address is unknown")?;
-        let rules = http::Rules {
-            doors: None,
-            ..gateway.rules()
-        };
-        let (stop, deadline) = (CancellationToken::new(), config.drain.deadline);
-        let serving = tokio::spawn(http::serve(
-            listener,
-            gateway.admin_router(),
-            rules,
-            stop,
-            deadline,
-        ));
-        Ok(Some(Self { address, serving }))
-    }
-}
-
-impl Drop for Admin {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
-
 /// Leaves in stages, with a deadline: load balancers first, then clients, then requests that are being answered.
-async fn drain(
-    config: &Config,
-    gateway: &Gateway,
-    stop: &CancellationToken,
-    serving: tokio::task::JoinHandle<()>,
-) -> anyhow::Result<()> {
+async fn drain(config: &Config, gateway: &Gateway, clients: Serving) {
     tracing::info!(notice = ?config.drain.notice, deadline = ?config.drain.deadline, "draining");
     gateway.begin_drain();
     sleep(config.drain.notice).await;
-    stop.cancel();
+    clients.stop();
     let drained = gateway.shutdown(config.drain.deadline).await;
-    let _ = timeout(Duration::from_secs(2), serving).await;
+    clients.ended().await;
     match drained {
         Drained::Clean => tracing::info!("drained"),
         Drained::Abandoned { tasks } => {
             tracing::warn!(tasks, "the drain's deadline came before every client had left");
         }
     }
-    Ok(())
-}
-
-async fn backplane(config: &Config) -> anyhow::Result<Arc<dyn Backplane>> {
-    let Some(options) = redis_options(config)? else {
-        let node = node_id(config)?.map_or_else(|| NodeId::parse("local"), Ok)?;
-        return Ok(Arc::new(MemoryBackplane::new(node)));
-    };
-    let backplane = RedisBackplane::connect(options).await.context("redis")?;
-    Ok(Arc::new(backplane))
-}
-
-fn node_id(config: &Config) -> anyhow::Result<Option<NodeId>> {
-    let node = config.node_id.as_deref().map(NodeId::parse);
-    node.transpose().context("node_id")
-}
-
-/// How Redis is used; nothing where none is set.
-pub(crate) fn redis_options(config: &Config) -> anyhow::Result<Option<RedisOptions>> {
-    let Some(url) = &config.redis else {
-        return Ok(None);
-    };
-    let mut options = RedisOptions::parse(url.expose_secret()).context("redis")?;
-    if let Some(node) = node_id(config)? {
-        options.node = of_this_process(&node)?;
-    }
-    let settings = &config.backplane;
-    options.prefix.clone_from(&settings.key_prefix);
-    options.pool_size = settings.pool_size;
-    options.history_connections = settings.history_connections;
-    options.command_timeout = settings.command_timeout;
-    options.outage_wait = config.options.timeouts.outage;
-    options.heartbeat_interval = settings.heartbeat;
-    options.lease = settings.lease;
-    options.min_replicas = settings.min_replicas;
-    options.ca_file.clone_from(&settings.ca_file);
-    Ok(Some(options))
-}
-
-/// A name of its own for each process: one that is started again must not be taken for the owner of what it had before.
-fn of_this_process(node: &NodeId) -> anyhow::Result<NodeId> {
-    let life = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    NodeId::parse(format!("{node}-{:x}", life.as_millis())).context("node_id")
 }
 
 /// Every connection is a file, and the soft limit that processes start with is often 1,024.

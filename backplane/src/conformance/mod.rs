@@ -17,6 +17,7 @@ pub mod requests;
 pub mod resume;
 pub mod roster;
 pub mod sessions;
+pub mod turns;
 pub mod whole;
 
 use std::collections::HashSet;

@@ -16,9 +16,9 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -34,6 +34,7 @@ use crate::position::{Epoch, Offset, Position};
 use crate::random;
 use crate::sessions::Entered;
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic};
+use crate::turns::{Turns, TurnsWanted};
 use crate::wire::Envelope;
 
 /// How often expired entries and tombstones are dropped, at most.
@@ -54,6 +55,8 @@ pub struct MemoryBackplane {
     status: watch::Sender<Status>,
     hubs: RwLock<HashMap<HubName, Arc<Hub>>>,
     service: Arc<Service>,
+    /// When the next turn to let a connection go is free.
+    next_turn: Mutex<Option<Instant>>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -69,6 +72,7 @@ impl MemoryBackplane {
             status: watch::Sender::new(Status::Connected),
             hubs: RwLock::default(),
             service: Arc::default(),
+            next_turn: Mutex::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         }
@@ -277,6 +281,19 @@ impl Backplane for MemoryBackplane {
         _unheard: Unheard,
     ) -> BoxFuture<'a, Result<Bytes, BackplaneError>> {
         self.ask(node, payload, timeout).boxed()
+    }
+
+    fn take_turns<'a>(&'a self, wanted: &'a TurnsWanted) -> BoxFuture<'a, Result<Turns, BackplaneError>> {
+        async move {
+            let (mut next, now) = (self.next_turn.lock(), Instant::now());
+            let (first, apart) = (next.map_or(now, |next| next.max(now)), wanted.apart(wanted.need));
+            *next = Some(first + apart * wanted.count);
+            Ok(Turns {
+                wait: first - now,
+                apart,
+            })
+        }
+        .boxed()
     }
 
     fn nodes(&self) -> BoxFuture<'_, Result<Vec<NodeId>, BackplaneError>> {

@@ -65,6 +65,11 @@ impl Keys {
         format!("{}:{{*}}:hubs", self.prefix)
     }
 
+    /// Hash with a life: when the next turn to let a connection go is free, and how many a second nodes need.
+    pub(super) fn turns(&self) -> String {
+        format!("{}:{{*}}:turns", self.prefix)
+    }
+
     /// Channel: what other nodes ask this one, and its own probes.
     pub(super) fn node_channel(&self, node: &NodeId) -> String {
         format!("{}:node:{node}", self.prefix)

@@ -156,6 +156,11 @@ impl Trouble {
         if matches!(error.code(), Some("WRONGPASS" | "NOAUTH")) {
             return Self::refused_user(error);
         }
+        if error.code() == Some("NOPERM") {
+            return Self::Final(config(format!(
+                "the Redis server does not permit this user all that is needed: {error}"
+            )));
+        }
         if error.code() == Some("STALERUN") {
             return Self::StaleRun(error.detail().unwrap_or_default().to_owned());
         }
@@ -176,6 +181,14 @@ impl Trouble {
                 Self::Moved(error.to_string())
             }
             ErrorKind::AuthenticationFailed => Self::refused_user(error),
+            // A name without addresses may have some later, and a certificate may be renewed.
+            ErrorKind::InvalidClientConfig if says(error, NO_ADDRESS) => Self::Lost(error.to_string()),
+            ErrorKind::Io if is_distrusted(error) => Self::Final(config(format!(
+                "the certificate of the Redis server is not trusted (backplane.ca_file): {error}"
+            ))),
+            ErrorKind::Server(_) if says(error, NO_DATABASE) => Self::Final(config(format!(
+                "the Redis server does not have the database of the URL: {error}"
+            ))),
             ErrorKind::InvalidClientConfig => Self::Final(config(error.to_string())),
             ErrorKind::RESP3NotSupported => {
                 Self::Final(config("the server is older than Redis 6.2".to_owned()))
@@ -204,6 +217,27 @@ impl Trouble {
             "the Redis server refused the user name or password: {reason}"
         )))
     }
+}
+
+/// Words of the `redis` crate and its TLS library, for what has no kind of its own.
+const NO_ADDRESS: &str = "No address found for host";
+const DISTRUSTED: &str = "invalid peer certificate";
+const NO_DATABASE: &str = "Redis server refused to switch database";
+
+/// Whether a server's certificate was refused for what another configuration alone can change: who signed it, or for which
+/// name. The crate hides the error of the TLS library, but for its text.
+fn is_distrusted(error: &RedisError) -> bool {
+    let passes = [
+        "Expired",
+        "NotValidYet",
+        "certificate expired",
+        "certificate not valid yet",
+    ];
+    says(error, DISTRUSTED) && !passes.iter().any(|passes| says(error, passes))
+}
+
+fn says(error: &RedisError, words: &str) -> bool {
+    error.to_string().contains(words)
 }
 
 pub(super) fn malformed(what: &str) -> BackplaneError {

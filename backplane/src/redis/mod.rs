@@ -55,6 +55,7 @@ mod subscription;
 mod take_over;
 mod tend;
 mod topology;
+mod turns;
 mod waiters;
 mod writer;
 
@@ -88,6 +89,7 @@ use crate::once::{Once, Published};
 use crate::position::{Epoch, Offset, Position};
 use crate::sessions::Entered;
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic};
+use crate::turns::{Turns, TurnsWanted};
 use crate::wire::{Envelope, membership::Change};
 
 /// The [`Backplane`] of a node of a cluster.
@@ -425,6 +427,10 @@ impl Backplane for RedisBackplane {
         unheard: Unheard,
     ) -> BoxFuture<'a, Result<Bytes, BackplaneError>> {
         self.inner.request(node, payload, timeout, unheard).boxed()
+    }
+
+    fn take_turns<'a>(&'a self, wanted: &'a TurnsWanted) -> BoxFuture<'a, Result<Turns, BackplaneError>> {
+        self.inner.take_turns(wanted).boxed()
     }
 
     fn nodes(&self) -> BoxFuture<'_, Result<Vec<NodeId>, BackplaneError>> {

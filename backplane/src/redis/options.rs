@@ -21,6 +21,9 @@ pub struct RedisOptions {
     pub prefix: String,
     /// How long a call waits for the server at most, repetitions included.
     pub command_timeout: Duration,
+    /// How long [`connect`](super::RedisBackplane::connect) tries to reach a server, at least once; as long as a call may take,
+    /// unless set.
+    pub connect_wait: Option<Duration>,
     /// How long a call waits for a lost connection to come back, within `command_timeout`.
     pub reconnect_wait: Duration,
     /// How long changes wait for the server whose failure nobody could be told, or that would be overtaken: what clients
@@ -83,6 +86,7 @@ impl RedisOptions {
             node: NodeId::parse(node).map_err(|error| config(error.to_string()))?,
             prefix: "hubcast".to_owned(),
             command_timeout: Duration::from_secs(5),
+            connect_wait: None,
             reconnect_wait: Duration::from_secs(2),
             outage_wait: Duration::from_secs(60),
             min_replicas: 0,
@@ -156,6 +160,10 @@ impl RedisOptions {
     pub(super) fn settled(&self, came_in_it: bool) -> Duration {
         let noticed = self.heartbeat_interval * 2;
         if came_in_it { noticed } else { self.lease + noticed }
+    }
+
+    pub(super) fn connect_wait(&self) -> Duration {
+        self.connect_wait.unwrap_or(self.command_timeout)
     }
 
     pub(super) fn location(&self) -> &Location {

@@ -53,6 +53,7 @@ pub(super) enum Name {
     Present,
     LookUp,
     Overdue,
+    Turns,
 }
 
 const LOG: &str = include_str!("scripts/log.lua");
@@ -100,7 +101,7 @@ const OPERATIONS: [(Name, &str, &str); 23] = [
 const MESSAGES: usize = 7;
 
 /// Scripts that are called by themselves.
-const SINGLE: [(Name, &str); 13] = [
+const SINGLE: [(Name, &str); 14] = [
     (Name::Renew, include_str!("scripts/renew.lua")),
     (Name::Extent, include_str!("scripts/extent.lua")),
     (Name::Read, include_str!("scripts/read.lua")),
@@ -114,6 +115,7 @@ const SINGLE: [(Name, &str); 13] = [
     (Name::Census, include_str!("scripts/census.lua")),
     (Name::Present, include_str!("scripts/present.lua")),
     (Name::LookUp, include_str!("scripts/lookup.lua")),
+    (Name::Turns, include_str!("scripts/turns.lua")),
 ];
 
 impl Name {

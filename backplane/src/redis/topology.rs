@@ -120,7 +120,7 @@ impl Topology {
         if topology.cluster.is_none() {
             topology.set_master(options);
         }
-        let (home, first) = topology.open_first(home, options.command_timeout).await?;
+        let (home, first) = topology.open_first(home, options.connect_wait()).await?;
         let map = topology.current();
         for shard in &map.shards {
             let link = Arc::ptr_eq(&home, shard).then(|| Arc::clone(&first));
@@ -229,7 +229,7 @@ impl Topology {
                 Err(Trouble::Final(error)) => return Err(error),
                 Err(trouble) => trouble.reason(),
             };
-            if begun.elapsed() > bound {
+            if begun.elapsed() >= bound {
                 return Err(BackplaneError::Unavailable {
                     waited: begun.elapsed(),
                     reason,

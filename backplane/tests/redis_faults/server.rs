@@ -123,13 +123,10 @@ async fn a_server_is_reached_by_tls_with_its_own_authority() {
     .await;
     let url = format!("rediss://localhost:{}", server.port());
     let mut options = RedisOptions::parse(&url).unwrap();
-    options.command_timeout = Duration::from_millis(500);
-    assert!(
-        RedisBackplane::connect(options.clone()).await.is_err(),
-        "the authority is unknown"
-    );
+    let error = RedisBackplane::connect(options.clone()).await.err().unwrap();
+    assert!(matches!(error, BackplaneError::Config { .. }), "{error:?}");
+    assert!(error.to_string().contains("backplane.ca_file"), "{error}");
     options.ca_file = Some(cert);
-    options.command_timeout = Duration::from_secs(5);
     let member = one(Arc::new(RedisBackplane::connect(options).await.unwrap()), many()).await;
     let connection = member.connect(None).await;
     member.publish(Topic::All, "end").await;
@@ -144,4 +141,45 @@ async fn a_server_that_is_not_there_is_told_within_the_bound() {
     options.command_timeout = Duration::from_millis(300);
     let error = RedisBackplane::connect(options).await.err().unwrap();
     assert!(matches!(error, BackplaneError::Unavailable { .. }), "{error:?}");
+}
+
+/// A node tries on while a server is away; it ends where only another configuration helps.
+#[tokio::test]
+async fn what_trying_can_not_mend_is_told_from_what_it_can() {
+    let server = RedisServer::start().await;
+    let port = server.port();
+    server
+        .command("ACL SETUSER reader on >word ~* &* +@read +hello +info")
+        .await;
+    for (url, told) in [
+        (
+            format!("redis://127.0.0.1:{port}/99"),
+            "does not have the database",
+        ),
+        (format!("redis://reader:word@127.0.0.1:{port}"), "does not permit"),
+        (
+            format!("redis://nobody:word@127.0.0.1:{port}"),
+            "user name or password",
+        ),
+    ] {
+        let error = RedisBackplane::connect(RedisOptions::parse(&url).unwrap())
+            .await
+            .err()
+            .unwrap();
+        assert!(matches!(error, BackplaneError::Config { .. }), "{url}: {error:?}");
+        assert!(error.to_string().contains(told), "{url}: {error}");
+    }
+    for url in [
+        "redis://no-such-host.invalid",
+        "redis://127.0.0.1:1",
+        "redis+sentinel://no-such-host.invalid/m",
+    ] {
+        let mut options = RedisOptions::parse(url).unwrap();
+        options.connect_wait = Some(Duration::ZERO);
+        let error = RedisBackplane::connect(options).await.err().unwrap();
+        assert!(
+            matches!(error, BackplaneError::Unavailable { .. }),
+            "{url}: {error:?}"
+        );
+    }
 }

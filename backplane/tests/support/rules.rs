@@ -25,6 +25,9 @@ macro_rules! all_rules {
                 a_page_is_bounded_by_bytes,
                 nothing_is_kept_for_nobody,
                 history_that_the_log_can_not_vouch_for_is_refused;
+            turns:
+                turns_of_all_nodes_are_apart,
+                a_deadline_goes_before_the_rate;
             directory:
                 a_message_to_an_unknown_connection_is_refused,
                 a_direct_message_reaches_the_owner_only,

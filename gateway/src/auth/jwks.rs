@@ -2,19 +2,22 @@
 //!
 //! The keys are kept. They are loaded again when a token names one that is not among them, and when they are old; at most
 //! once in [`Pace::interval`], by one task, within bounds of time and size. When that fails, the keys stay as they are.
+//! A node that has never had them tries on by itself, more often in the beginning: see [`KeySet::fetch`].
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::keys::{Key, KeyError, read_set};
 
 /// How long loading may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Time between the first two attempts to have keys at all.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Largest set, in bytes.
 const MAX_BYTES: usize = 256 * 1024;
 
@@ -45,6 +48,8 @@ pub(super) struct KeySet {
     keys: ArcSwap<Vec<Key>>,
     /// The last attempt and the last success.
     attempts: Mutex<Attempts>,
+    /// Why there are no keys; nothing once they were had.
+    missing: ArcSwapOption<String>,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -150,6 +155,7 @@ impl KeySet {
             leeway,
             keys: ArcSwap::default(),
             attempts: Mutex::default(),
+            missing: ArcSwapOption::from_pointee("they were not asked for yet".to_owned()),
         })
     }
 
@@ -157,8 +163,32 @@ impl KeySet {
     pub(super) fn of_file(path: PathBuf, pace: Pace, leeway: u64) -> Result<Arc<Self>, LoadError> {
         let keys = read_set(&read_file(&path)?, true, leeway)?;
         let set = Self::new(Source::File(path), pace, leeway);
-        set.keys.store(Arc::new(keys));
+        set.have(keys);
         Ok(set)
+    }
+
+    fn have(&self, keys: Vec<Key>) {
+        self.keys.store(Arc::new(keys));
+        self.missing.store(None);
+    }
+
+    /// Where the keys come from, and why there are none, unless they were had once.
+    pub(super) fn missing(&self) -> Option<String> {
+        let reason = self.missing.load_full()?;
+        Some(format!("the key set of {}: {reason}", self.source.name()))
+    }
+
+    /// Loads the keys for the first time, with as many attempts as it takes.
+    pub(super) async fn fetch(self: Arc<Self>) {
+        let mut pause = FIRST_PAUSE.min(self.pace.interval);
+        while self.missing.load().is_some() {
+            let _ = self.load_after(Duration::ZERO).await; // a panic there is a failed attempt
+            if self.missing.load().is_none() {
+                return;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(self.pace.interval);
+        }
     }
 
     /// The keys as far as they are known now.
@@ -180,20 +210,20 @@ impl KeySet {
                 .try_lock()
                 .is_ok_and(|attempts| attempts.loaded.is_none_or(|at| at.elapsed() >= self.pace.max_age));
             if is_old {
-                drop(self.reload());
+                drop(self.load_after(self.pace.interval));
             }
             return;
         }
-        let _ = self.reload().await; // a panic there is a failed attempt
+        let _ = self.load_after(self.pace.interval).await; // a panic there is a failed attempt
     }
 
-    /// Loads the keys, unless that was tried a moment ago. In a task of its own: clients that go away in between must not
+    /// Loads the keys, unless that was tried within a time. In a task of its own: clients that go away in between must not
     /// keep others from their keys. It ends within [`PATIENCE`].
-    fn reload(self: &Arc<Self>) -> tokio::task::JoinHandle<()> {
+    fn load_after(self: &Arc<Self>, interval: Duration) -> tokio::task::JoinHandle<()> {
         let set = Arc::clone(self);
         tokio::spawn(async move {
             let mut attempts = set.attempts.lock().await;
-            if attempts.last.is_some_and(|at| at.elapsed() < set.pace.interval) {
+            if attempts.last.is_some_and(|at| at.elapsed() < interval) {
                 return;
             }
             attempts.last = Some(Instant::now());
@@ -201,12 +231,20 @@ impl KeySet {
             match loading.unwrap_or(Err(LoadError::TooSlow)) {
                 Ok(keys) => {
                     tracing::debug!(source = set.source.name(), keys = keys.len(), "keys loaded");
-                    set.keys.store(Arc::new(keys));
+                    set.have(keys);
                     attempts.loaded = Some(Instant::now());
                 }
                 Err(error) => {
                     let kept = set.keys().len();
-                    tracing::warn!(source = set.source.name(), kept, error = %with_causes(&error), "the key set can't be loaded; the keys stay as they are");
+                    let error = with_causes(&error);
+                    tracing::warn!(
+                        source = set.source.name(),
+                        kept,
+                        error,
+                        "the key set can't be loaded; the keys stay as they are"
+                    );
+                    set.missing
+                        .rcu(|missing| missing.as_ref().map(|_| Arc::new(error.clone())));
                 }
             }
         })

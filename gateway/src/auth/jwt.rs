@@ -68,7 +68,21 @@ impl JwtVerifier {
                 }
             }
         }
+        if refusal == AuthError::Invalid && self.missing_keys().is_some() {
+            return Err(AuthError::NoKeys); // it may well be valid
+        }
         Err(refusal)
+    }
+
+    /// Which keys were never had yet, and why, in words.
+    pub(crate) fn missing_keys(&self) -> Option<String> {
+        self.sets.iter().find_map(|set| set.missing())
+    }
+
+    /// Loads keys that were never had yet, until they are there.
+    pub(crate) fn fetch_keys(&self) -> impl Iterator<Item = impl Future<Output = ()> + Send + 'static> {
+        let missing = self.sets.iter().filter(|set| set.missing().is_some());
+        missing.map(|set| Arc::clone(set).fetch())
     }
 
     fn check(

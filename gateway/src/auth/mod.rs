@@ -49,6 +49,8 @@ pub(crate) enum AuthError {
     Audience,
     #[error("the token's user id can't be used: it is empty, too long or holds control characters")]
     UserId,
+    #[error("the keys of this node are not there yet")]
+    NoKeys,
     #[error("a token in the query must be a ticket of negotiate (auth.tickets)")]
     NoTicket,
 }
@@ -110,6 +112,16 @@ impl Authenticator {
             cookie: options.cookie.clone(),
             tickets: options.tickets,
         })
+    }
+
+    /// Which keys were never had yet, and why, in words.
+    pub(crate) fn missing_keys(&self) -> Option<String> {
+        self.jwt.missing_keys()
+    }
+
+    /// Loads keys that were never had yet, until they are there.
+    pub(crate) fn fetch_keys(&self) -> impl Iterator<Item = impl Future<Output = ()> + Send + 'static> {
+        self.jwt.fetch_keys()
     }
 
     /// Whether negotiate gives tickets.

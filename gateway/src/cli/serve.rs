@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::{ConfigArgs, Failure, keys_help};
 use crate::{
     config::Config,
-    node::{self, Listening},
+    node::{self, News},
     telemetry::log,
 };
 
@@ -26,24 +26,34 @@ pub(super) fn run(args: ConfigArgs) -> Result<(), Failure> {
         .build()
         .context("the runtime can't be started")?;
     let hints = Hints::new(&config);
-    let outcome = runtime.block_on(node::run(config, move |listening| {
-        announce(&listening);
-        hints.log(listening.address);
+    let outcome = runtime.block_on(node::run(config, move |news| {
+        announce(&news);
+        if let News::Serving { address, .. } = news {
+            hints.log(address);
+        }
     }));
     Ok(outcome?)
 }
 
 /// Tells scripts and tests, which may have asked for any free port, where the node is, and whoever tries the demo what to
 /// give to an SDK. A key that was configured is never told.
-fn announce(listening: &Listening) {
-    let mut text = format!("listening on http://{}\n", listening.address);
-    if let Some(admin) = listening.admin {
-        text.push_str(&format!("admin: http://{admin}\n"));
-    }
-    if let Some(key) = &listening.demo_key {
-        let string = connection_string(reachable(listening.address), key);
-        text.push_str(&format!("connection string: {string}\n"));
-    }
+fn announce(news: &News) {
+    let text = match news {
+        News::Listening { address, admin } => {
+            let admin = admin.map(|admin| format!("admin: http://{admin}\n"));
+            format!("listening on http://{address}\n{}", admin.unwrap_or_default())
+        }
+        News::Serving {
+            address,
+            demo_key: Some(key),
+        } => {
+            format!(
+                "connection string: {}\n",
+                connection_string(reachable(*address), key)
+            )
+        }
+        News::Serving { demo_key: None, .. } => return,
+    };
     let mut stdout = io::stdout().lock();
     // Nobody has to listen: a closed standard output is no reason to stop serving.
     _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());

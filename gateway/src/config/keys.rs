@@ -238,6 +238,8 @@ pub(crate) const KEYS: &[Key] = &[
         "how long /readyz says no before clients are moved"),
     key("drain.deadline_seconds", Seconds, |c| time(c.drain.deadline),
         "how long connections then have to move or end"),
+    key("drain.rate_per_second", Count, |c| count(c.drain.rate_per_second),
+        "most connections that leave in a second, all nodes together; 0: no bound"),
     key("log.level", Text, |c| text(&c.log.level),
         "off, error, warn, info, debug, trace, or directives"),
     key("log.format", OneOf(&["text", "json"]), |c| text(c.log.format.name()),

@@ -12,6 +12,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::departures::DEFAULT_RATE;
 use crate::options::{Options, seconds};
 
 pub(crate) use self::{
@@ -117,6 +118,8 @@ pub(crate) struct DrainConfig {
     /// How long connections have to move or end after that.
     #[serde(rename = "deadline_seconds", deserialize_with = "seconds")]
     pub(crate) deadline: Duration,
+    /// Most connections that leave in a second, of all nodes of the cluster together; 0: as many as can.
+    pub(crate) rate_per_second: u32,
 }
 
 impl Default for DrainConfig {
@@ -124,6 +127,7 @@ impl Default for DrainConfig {
         Self {
             notice: Duration::ZERO,
             deadline: Duration::from_secs(25),
+            rate_per_second: DEFAULT_RATE,
         }
     }
 }

@@ -35,6 +35,11 @@ const MOST_REWOUND: usize = 10_000;
 /// ends at once: it comes back, where a balancer may have a better node for it.
 const NO_ROOM: &str = ": this node accepts no more connections\nretry: 3000\n\n";
 
+/// Has an `EventSource` come back.
+pub(super) fn come_back() -> Response {
+    reply::event_stream(Body::from(NO_ROOM))
+}
+
 /// Serves a request for a hub's events.
 pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> Response {
     if ![Method::GET, Method::HEAD].contains(&parts.method) {
@@ -42,6 +47,7 @@ pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> 
     }
     let (query, identity) = match admit(app, &hub, parts, Wish::EventStream).await {
         Ok(admitted) => admitted,
+        Err(refusal) if refusal.status() == StatusCode::SERVICE_UNAVAILABLE => return come_back(),
         Err(refusal) => return *refusal,
     };
     let reading = match reading(app, &hub, parts, &query, &identity) {
@@ -58,7 +64,7 @@ pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> 
                 app.metrics().limited.get(limit).inc();
             }
             app.metrics().rejected.get(RejectLabel::Capacity).inc();
-            return reply::event_stream(Body::from(NO_ROOM));
+            return come_back();
         }
     };
     let Ok(id) = random_connection_id() else {

@@ -18,6 +18,8 @@ mod router;
 #[cfg(feature = "cli")]
 mod serve;
 #[cfg(feature = "cli")]
+pub(crate) mod starting;
+#[cfg(feature = "cli")]
 mod tcp;
 
 pub(crate) use hosts::Hosts;

@@ -12,10 +12,22 @@ use crate::gateway::App;
 /// Tells clients not to use a connection again that carried an event stream, which ends when the node wants, or that leads to
 /// a node which leaves: a request that is sent just as the connection closes would be lost.
 pub(super) async fn limit(State(app): State<App>, request: Request, next: Next) -> Response {
+    close_where(request, next, |response| {
+        app.is_draining() || reply::is_event_stream(response)
+    })
+    .await
+}
+
+/// The same, of every connection.
+#[cfg(feature = "cli")]
+pub(super) async fn never(request: Request, next: Next) -> Response {
+    close_where(request, next, |_| true).await
+}
+
+async fn close_where(request: Request, next: Next, over: impl FnOnce(&Response) -> bool) -> Response {
     let persistent = request.version() < Version::HTTP_2 && request.method() != Method::CONNECT;
     let mut response = next.run(request).await;
-    let over = app.is_draining() || reply::is_event_stream(&response);
-    if persistent && over && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if persistent && response.status() != StatusCode::SWITCHING_PROTOCOLS && over(&response) {
         let headers = response.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

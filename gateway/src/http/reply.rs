@@ -25,8 +25,11 @@ pub(crate) fn text(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Re
         .into_response()
 }
 
-/// Who asks is not known, or not allowed to.
+/// Who asks is not known, or not allowed to; or can't be known yet, and may try again.
 pub(crate) fn unauthorized(error: AuthError) -> Response {
+    if error == AuthError::NoKeys {
+        return later("The keys of tokens can't be had. Try again later.");
+    }
     let mut response = (StatusCode::UNAUTHORIZED, error.to_string()).into_response();
     response
         .headers_mut()
@@ -58,10 +61,12 @@ pub(crate) fn no_transport(transport: Transport) -> Response {
 
 /// The backplane can't be reached: the client may try again.
 pub(crate) fn unavailable() -> Response {
-    let mut response = text(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "The backplane can't be reached. Try again later.",
-    );
+    later("The backplane can't be reached. Try again later.")
+}
+
+/// What is asked for works in a while.
+pub(crate) fn later(what: &'static str) -> Response {
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, what);
     response
         .headers_mut()
         .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -70,7 +70,7 @@ fn probes() -> Router<App> {
 fn metrics() -> Router<App> {
     Router::new().route(
         "/metrics",
-        get(async |State(app): State<App>| health::metrics(&app)),
+        get(async |State(app): State<App>| health::metrics(app.encode_metrics())),
     )
 }
 

@@ -28,7 +28,8 @@ use tokio_util::task::TaskTracker;
 
 use super::reply;
 use super::tcp::{Socket, Traffic};
-use crate::limits::{Doors, Terms};
+use crate::limits::{Budget, Doors, Terms};
+use crate::options::Options;
 use crate::telemetry::labels::LimitLabel;
 use crate::telemetry::metrics::Metrics;
 
@@ -40,7 +41,7 @@ const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// Serves connections until `stop` ends, then waits for requests that are being answered, but not longer than
 /// `deadline`.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     router: Router,
     rules: Rules,
     stop: CancellationToken,
@@ -123,6 +124,22 @@ pub(crate) struct Rules {
     /// How many TCP connections there may be, if that is bounded.
     pub(crate) doors: Option<Arc<Doors>>,
     pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Rules {
+    /// The rules before there is a node.
+    pub(crate) fn starting(options: &Options, doors: Option<Arc<Doors>>, metrics: &Arc<Metrics>) -> Self {
+        Self {
+            most_headers: options.limits.headers,
+            terms: Terms {
+                budget: Budget::new(options.limits.held_bytes),
+                grace: options.timeouts.send,
+                least_rate: options.limits.least_bytes_per_second,
+            },
+            doors,
+            metrics: Arc::clone(metrics),
+        }
+    }
 }
 
 /// Whether a request was refused by the HTTP library, which then has answered with 431 and no text.
@@ -234,7 +251,6 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::limits::Budget;
 
     /// Whatever begins like a request and is none.
     const BEGINNINGS: [&str; 5] = [
@@ -263,7 +279,7 @@ mod tests {
             metrics: Arc::new(Metrics::new()),
         };
         let serving = tokio::spawn(serve(
-            listener,
+            Arc::new(listener),
             router,
             rules,
             stop.clone(),

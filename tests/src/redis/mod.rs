@@ -75,7 +75,8 @@ impl Redis {
         Self::start_at(free_port(), setup).await
     }
 
-    async fn start_at(port: u16, setup: Setup) -> Self {
+    /// Starts one on this port.
+    pub async fn start_at(port: u16, setup: Setup) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let process = setup.spawn(port, directory.path());
         let mut redis = Self {

@@ -1,0 +1,116 @@
+//! Lets sessions leave this node, one after the other, at the pace of the whole cluster.
+//!
+//! Clients that leave one node arrive at the others, so what counts is how many of all nodes leave in a second. Nodes take turns
+//! through the backplane ([`TurnsWanted`]); where that is away, each keeps to the rate by itself.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hubcast_backplane::{Backplane, Turns, TurnsWanted};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::session::{CloseReason, Session};
+
+/// Connections that leave in a second unless somebody says otherwise, of all nodes together.
+pub(crate) const DEFAULT_RATE: u32 = 500;
+/// How much of what a node needs, and of the rate, it takes at once: the more it needs, the greater its share.
+const SHARES: (f64, f64) = (0.2, 0.02);
+/// How long the backplane may take to give turns, and how long it is not asked after it gave none.
+const PATIENCE: Duration = Duration::from_secs(1);
+const ALONE: Duration = Duration::from_secs(5);
+
+/// At which pace sessions leave.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Most of all nodes in a second; 0 for as fast as they can.
+    pub(crate) rate: u32,
+    /// When the last one is to have left, whatever the rate says.
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Pace {
+    /// How many a second have to leave for all to leave in time; 0 without a deadline.
+    fn need(&self, left: usize) -> f64 {
+        let Some(deadline) = self.deadline else { return 0.0 };
+        let time = deadline.saturating_duration_since(Instant::now());
+        let left = u32::try_from(left).unwrap_or(u32::MAX);
+        f64::from(left) / time.as_secs_f64().max(0.001)
+    }
+}
+
+/// Has every session leave: stateful ones go on elsewhere, others end for this reason, and their clients are told that they
+/// may reconnect. In no order, and not in step.
+pub(crate) async fn let_go(
+    backplane: &dyn Backplane,
+    pace: Pace,
+    mut sessions: Vec<Arc<Session>>,
+    reason: &CloseReason,
+) {
+    let random = RandomState::new();
+    sessions.sort_by_cached_key(|session| random.hash_one(session.id()));
+    let mut queue = Queue {
+        backplane,
+        next: Instant::now(),
+        alone: None,
+    };
+    while !sessions.is_empty() {
+        if pace.rate == 0 || pace.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            sessions
+                .drain(..)
+                .for_each(|session| session.leave(reason.clone()));
+            return;
+        }
+        let need = pace.need(sessions.len());
+        let count = SHARES.0 * need + SHARES.1 * f64::from(pace.rate);
+        let wanted = TurnsWanted {
+            count: (count.ceil() as u32).clamp(1, u32::try_from(sessions.len()).unwrap_or(u32::MAX)),
+            rate: pace.rate,
+            need,
+        };
+        let (first, apart) = queue.take(&wanted).await;
+        let leaving = sessions.split_off(sessions.len().saturating_sub(wanted.count as usize));
+        for (turn, session) in (0..).zip(leaving) {
+            let within = (random.hash_one(session.id()) % 1024) as u32;
+            let due = first + apart * turn + apart * within / 1024;
+            let due = pace.deadline.map_or(due, |deadline| due.min(deadline));
+            // Sleeping is not exact to less than a millisecond, so that several leave at once.
+            if due.saturating_duration_since(Instant::now()) >= Duration::from_millis(1) {
+                sleep_until(due).await;
+            }
+            session.leave(reason.clone());
+        }
+    }
+}
+
+/// Where this node has its turns from.
+struct Queue<'a> {
+    backplane: &'a dyn Backplane,
+    /// When the next turn is, by this node alone.
+    next: Instant,
+    /// Until when the backplane is not asked, because it did not answer.
+    alone: Option<Instant>,
+}
+
+impl Queue<'_> {
+    async fn take(&mut self, wanted: &TurnsWanted) -> (Instant, Duration) {
+        let turns = self.shared(wanted).await.unwrap_or_else(|| Turns {
+            wait: self.next.saturating_duration_since(Instant::now()),
+            apart: wanted.apart(wanted.need),
+        });
+        let first = Instant::now() + turns.wait;
+        self.next = first + turns.apart * wanted.count;
+        (first, turns.apart)
+    }
+
+    /// Turns among those of all nodes.
+    async fn shared(&mut self, wanted: &TurnsWanted) -> Option<Turns> {
+        if self.alone.is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        let asked = timeout(PATIENCE, self.backplane.take_turns(wanted)).await;
+        let turns = asked.ok().and_then(Result::ok);
+        self.alone = turns.is_none().then(|| Instant::now() + ALONE);
+        turns
+    }
+}

@@ -1,0 +1,93 @@
+//! What a node answers while it waits for what it can't do without.
+//!
+//! It is alive and not ready. Whoever wants a hub may try again, here or elsewhere; connections are not used again, since the
+//! node proper serves on others.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::get;
+use parking_lot::Mutex;
+
+use super::{events, health, persistence, reply, rest};
+use crate::auth::Origins;
+use crate::options::Options;
+use crate::telemetry::metrics::Metrics;
+
+/// What a starting node waits for.
+pub(crate) struct Starting {
+    reason: Mutex<String>,
+    metrics: Arc<Metrics>,
+}
+
+impl Starting {
+    pub(crate) fn new(metrics: &Arc<Metrics>) -> Arc<Self> {
+        metrics.backplane_up.set(0);
+        Arc::new(Self {
+            reason: Mutex::new("not everything is there yet".to_owned()),
+            metrics: Arc::clone(metrics),
+        })
+    }
+
+    /// Notes what is in the way. Returns whether that is news.
+    pub(crate) fn waits(&self, reason: &str) -> bool {
+        let mut known = self.reason.lock();
+        let changed = *known != reason;
+        reason.clone_into(&mut known);
+        changed
+    }
+
+    fn line(&self) -> String {
+        format!("starting: {}", self.reason.lock())
+    }
+}
+
+/// For clients, and for operators where they have no listener of their own.
+pub(crate) fn router(starting: &Arc<Starting>, options: &Options) -> Router {
+    let mut router = probes()
+        .route("/sse/{hub}", get(async || events::come_back()))
+        .route("/sse/{hub}/", get(async || events::come_back()));
+    if options.server.admin_listen.is_none() {
+        router = router.merge(metrics());
+    }
+    finish(router.layer(Origins::new(&options.cors).layer()), starting)
+}
+
+/// For operators.
+pub(crate) fn admin_router(starting: &Arc<Starting>) -> Router {
+    let document = get(async || rest::document());
+    finish(
+        probes().merge(metrics()).route("/api/openapi.json", document),
+        starting,
+    )
+}
+
+fn probes() -> Router<Arc<Starting>> {
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(readyz))
+        .fallback(refuse)
+}
+
+fn metrics() -> Router<Arc<Starting>> {
+    let page = async |State(starting): State<Arc<Starting>>| health::metrics(starting.metrics.encode());
+    Router::new().route("/metrics", get(page))
+}
+
+fn finish(router: Router<Arc<Starting>>, starting: &Arc<Starting>) -> Router {
+    router
+        .with_state(Arc::clone(starting))
+        .layer(axum::middleware::from_fn(persistence::never))
+}
+
+async fn readyz(State(starting): State<Arc<Starting>>) -> Response {
+    reply::text(StatusCode::SERVICE_UNAVAILABLE, starting.line() + "\n")
+}
+
+/// Says nothing of the reason, which is for operators.
+async fn refuse() -> Response {
+    reply::later("This node is starting. Try again later.")
+}

@@ -1,0 +1,202 @@
+//! From a configuration to a node that serves, however long what it needs is away.
+//!
+//! Only what another configuration mends ends the process. Everything else passes: the node says what it waits for, and tries on.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use hubcast_backplane::memory::MemoryBackplane;
+use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
+use hubcast_backplane::{Backplane, BackplaneError, NodeId};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::gateway::Gateway;
+use crate::http::starting::Starting;
+use crate::telemetry::metrics::Metrics;
+use crate::{builtin, demo};
+
+/// Time between two attempts, at first and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// Time between two lines of the log that say the same.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// A node that can serve.
+pub(super) struct Started {
+    pub(super) gateway: Gateway,
+    /// Pages besides the gateway's own.
+    pub(super) pages: Router,
+    /// The key that the demo has where none is configured.
+    pub(super) demo_key: Option<SecretString>,
+}
+
+/// Why an attempt to start failed.
+enum Failed {
+    /// Something is away, in words.
+    Away(String),
+    /// No other attempt would go better.
+    ForGood(anyhow::Error),
+}
+
+/// Starts a node, with as many attempts as it takes. `waits` is told of each that failed.
+pub(super) async fn start(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    starting: &Starting,
+    mut waits: impl FnMut(),
+) -> anyhow::Result<Started> {
+    let (begun, mut said) = (Instant::now(), None);
+    let mut pause = PAUSES.0;
+    loop {
+        let reason = match attempt(config, metrics).await {
+            Ok(started) => {
+                if said.is_some() {
+                    info!(waited = ?begun.elapsed(), "the node has what it waited for");
+                }
+                return Ok(started);
+            }
+            Err(Failed::ForGood(error)) => return Err(error),
+            Err(Failed::Away(reason)) => reason,
+        };
+        if starting.waits(&reason) || said.is_none_or(|said: Instant| said.elapsed() >= SAY_AGAIN) {
+            warn!(
+                reason,
+                "the node can't start yet; it tries on, and /readyz says no"
+            );
+            said = Some(Instant::now());
+        }
+        waits();
+        sleep(jittered(pause)).await;
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+async fn attempt(config: &Config, metrics: &Arc<Metrics>) -> Result<Started, Failed> {
+    let backplane = backplane(config).await?;
+    let built = build(config, metrics, &backplane).await;
+    if built.is_err() {
+        // The next attempt is another node.
+        let _ = timeout(Duration::from_secs(2), backplane.shutdown()).await;
+    }
+    built
+}
+
+async fn build(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    backplane: &Arc<dyn Backplane>,
+) -> Result<Started, Failed> {
+    let mut options = config.options.clone();
+    let mut builder = Gateway::builder()
+        .backplane(Arc::clone(backplane))
+        .drain_rate(config.drain.rate_per_second)
+        .metrics(metrics);
+    let mut pages = Router::new();
+    let mut demo_key = None;
+    if config.demo {
+        if options.auth.access_key.is_none() {
+            demo_key = Some(demo::derived_key(&backplane.cluster_secret()));
+            options.auth.access_key.clone_from(&demo_key);
+            builder = builder.lax(); // whoever tries things out has no secret to keep
+        }
+        pages = options.auth.access_key.clone().map_or(pages, demo::routes);
+        builder = builder.hub(demo::hub());
+    }
+    let hubs = config
+        .builtin_hubs()
+        .map_err(|error| Failed::ForGood(anyhow::Error::msg(error)))?;
+    for (name, settings) in hubs {
+        builder = builder.hub(builtin::hub(&name, settings));
+    }
+    let gateway = builder
+        .options(options)
+        .build()
+        .await
+        .map_err(|error| match error {
+            Error::Backplane(error) => Failed::of(config, error),
+            other => Failed::ForGood(other.into()),
+        })?;
+    Ok(Started {
+        gateway,
+        pages,
+        demo_key,
+    })
+}
+
+async fn backplane(config: &Config) -> Result<Arc<dyn Backplane>, Failed> {
+    let Some(mut options) = redis_options(config).map_err(Failed::ForGood)? else {
+        let node = node_id(config).map_err(Failed::ForGood)?;
+        let node = node.map_or_else(|| NodeId::parse("local"), Ok);
+        let node = node.map_err(|error| Failed::ForGood(error.into()))?;
+        return Ok(Arc::new(MemoryBackplane::new(node)));
+    };
+    options.connect_wait = Some(Duration::ZERO); // this is tried again and again anyway
+    let connected = RedisBackplane::connect(options).await;
+    Ok(Arc::new(connected.map_err(|error| Failed::of(config, error))?))
+}
+
+impl Failed {
+    fn of(config: &Config, error: BackplaneError) -> Self {
+        let redis = redis_options(config)
+            .ok()
+            .flatten()
+            .map(|options| options.address());
+        let redis = redis.unwrap_or_default();
+        match error {
+            BackplaneError::Config { .. } => {
+                Self::ForGood(anyhow::Error::new(error).context(format!("redis ({redis})")))
+            }
+            BackplaneError::Unavailable { reason, .. } => {
+                Self::Away(format!("redis ({redis}) can't be reached: {reason}"))
+            }
+            other => Self::Away(format!("redis ({redis}): {other}")),
+        }
+    }
+}
+
+fn node_id(config: &Config) -> anyhow::Result<Option<NodeId>> {
+    let node = config.node_id.as_deref().map(NodeId::parse);
+    node.transpose().context("node_id")
+}
+
+/// How Redis is used; nothing where none is set.
+pub(crate) fn redis_options(config: &Config) -> anyhow::Result<Option<RedisOptions>> {
+    let Some(url) = &config.redis else {
+        return Ok(None);
+    };
+    let mut options = RedisOptions::parse(url.expose_secret()).context("redis")?;
+    if let Some(node) = node_id(config)? {
+        options.node = of_this_process(&node)?;
+    }
+    let settings = &config.backplane;
+    options.prefix.clone_from(&settings.key_prefix);
+    options.pool_size = settings.pool_size;
+    options.history_connections = settings.history_connections;
+    options.command_timeout = settings.command_timeout;
+    options.outage_wait = config.options.timeouts.outage;
+    options.heartbeat_interval = settings.heartbeat;
+    options.lease = settings.lease;
+    options.min_replicas = settings.min_replicas;
+    options.ca_file.clone_from(&settings.ca_file);
+    Ok(Some(options))
+}
+
+/// A name of its own for each attempt: one that is started again must not be taken for the owner of what it had before.
+fn of_this_process(node: &NodeId) -> anyhow::Result<NodeId> {
+    let life = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    NodeId::parse(format!("{node}-{:x}", life.as_millis())).context("node_id")
+}
+
+/// Between half of a time and all of it, so that nodes don't try in step.
+fn jittered(time: Duration) -> Duration {
+    let random = RandomState::new().hash_one(0_u8) % 512;
+    time.mul_f64(0.5 + f64::from(u16::try_from(random).unwrap_or_default()) / 1024.0)
+}
