@@ -208,6 +208,23 @@ async fn entries_of_a_log_that_was_evicted_are_not_taken_for_newer_ones() {
     assert!(matches!(read(&member, &old, &begin).await, Whole::Exact(found) if found.len() == 1));
 }
 
+/// A clock that is set back lets nothing end early.
+#[tokio::test]
+async fn nothing_is_missing_because_the_servers_clock_was_set_back() {
+    let server = RedisServer::start().await;
+    let member = one(server.node("a").await, many()).await;
+    let topic = of_group("g");
+    let begin = member.node.position(&member.hub).await.unwrap();
+    member.publish(topic.clone(), "before").await;
+    // As the log is where the marks were made by the former clock.
+    let log = format!("hubcast:{{{}}}:log", member.hub);
+    for field in ["mark_at", "next_at"] {
+        server.command(&format!("HINCRBY {log} {field} 3600000")).await;
+    }
+    member.publish(of_group("other"), "after").await;
+    assert!(matches!(read(&member, &topic, &begin).await, Whole::Exact(found) if found.len() == 1));
+}
+
 /// Nobody can say whether a call was answered of which the server knows nothing any more.
 #[tokio::test]
 async fn a_call_that_was_evicted_can_not_be_answered_and_that_is_told() {

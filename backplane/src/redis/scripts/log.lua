@@ -240,7 +240,7 @@ end
 
 -- No topic whose tail is not known has an entry above the returned offset. A tail is forgotten `life` after the
 -- topic's last entry, so any offset of at most `life` ago is such a bound. Two are kept, to have one that is not
--- too young when the older one ends. Where the server has deleted keys to make room, or its clock was set, any tail may be
+-- too young when the older one ends. Where the server has deleted keys to make room, any tail may be
 -- missing: then nothing is known of what came before.
 local function forgotten(log, life)
   life = tonumber(life)
@@ -249,8 +249,11 @@ local function forgotten(log, life)
   local mark, mark_at = tonumber(marks[1] or offset), tonumber(marks[2] or now)
   local next, next_at = tonumber(marks[3] or offset), tonumber(marks[4] or now)
   local evicted = evictions()
-  if evicted ~= marks[5] or mark_at > now or next_at > now then
+  if evicted ~= marks[5] then
     mark, mark_at, next_at = offset, now, now
+  elseif mark_at > now or next_at > now then
+    -- The clock was set back: tails live the longer for it, but those that are made from now on only `life` from now.
+    mark_at, next_at = math.min(mark_at, now), math.min(next_at, now)
   elseif now - mark_at <= life and now - next_at <= life / 2 then
     return mark
   end
