@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Authenticator, Origins, PointSigner, ServerAuthenticator, TicketBooth, TokenSigner};
-use crate::cluster::ServeNode;
+use crate::cluster::{Cluster, ServeNode};
 use crate::departures::{DEFAULT_RATE, Pace, let_go};
 use crate::error::Error;
 use crate::http::{self, Hosts};
@@ -183,7 +183,7 @@ impl GatewayBuilder {
             None => Arc::new(MemoryBackplane::new(NodeId::parse("local")?)),
         };
         let metrics = self.metrics.unwrap_or_else(|| Arc::new(Metrics::new()));
-        let shared = Arc::new(Shared::new(self.options, backplane, metrics));
+        let shared = Arc::new(Shared::new(self.options, backplane, Arc::new(Cluster), metrics));
         let mut hubs = HashMap::with_capacity(self.hubs.len());
         for hub in self.hubs {
             let runtime = Arc::new(HubRuntime::new(hub, Arc::clone(&shared))?);

@@ -40,7 +40,6 @@ mod limits;
 mod node;
 mod options;
 pub mod protocol;
-mod queue;
 mod session;
 mod telemetry;
 mod tester;
@@ -54,11 +53,12 @@ pub use hub::{
     Context, Disconnected, Event, Filter, FromHook, FromInvocation, Groups, Hook, HookOutcome, Hub, HubError,
     HubHandle, HubSettings, InGroup, IntoOutcome, IntoStream, Invoked, MAX_PAGE, MAX_REASON_BYTES, Member,
     MemberPage, Method, Needed, Next, NextHook, OfConnection, OfUser, Page, Question, Recipient, Recipients,
-    Reply, Rest, Resumed, State, StreamMethod, Transport, Upload, UploadError, marker,
+    Reply, Rest, Resumed, State, StreamMethod, Upload, UploadError, marker,
 };
 pub use hubcast_backplane as backplane;
 pub use options::{
     AuthOptions, CorsOptions, HubDefaults, KeyAge, KeyInterval, Leeway, Limits, OptionError, Options,
     ServerOptions, Timeouts,
 };
+pub use protocol::Transport;
 pub use tester::{Called, Closed, HubTester, TestCall, TestClient, TestClientBuilder, TestUpload};

@@ -2,16 +2,20 @@
 
 mod auth;
 mod limits;
+mod origin;
+mod proxies;
 mod server;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::auth::Origin;
-
 pub use auth::{AuthOptions, KeyAge, KeyInterval, Leeway};
 pub use limits::Limits;
+pub(crate) use origin::{Origin, requested_authority};
+pub(crate) use proxies::TrustedProxies;
+#[cfg(feature = "cli")]
+pub(crate) use proxies::network_of;
 pub use server::ServerOptions;
 
 /// Settings of a [`Gateway`](crate::Gateway). Every field has a default that suits production, but that nobody can connect

@@ -2,7 +2,6 @@
 
 mod audience;
 mod connection_token;
-mod host;
 mod identity;
 mod jwks;
 mod jwt;
@@ -21,7 +20,6 @@ use crate::options::{AuthOptions, OptionError};
 pub(crate) use connection_token::{
     ConnectionToken, TokenError, TokenKind, TokenSigner, random_connection_id,
 };
-pub(crate) use host::{Origin, requested_authority};
 pub use identity::Identity;
 pub(crate) use jwt::JwtVerifier;
 pub(crate) use origin::Origins;

@@ -4,8 +4,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, header};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use super::host::{Origin, requested_authority};
 use crate::options::CorsOptions;
+use crate::options::{Origin, requested_authority};
 
 /// The admitted origins.
 #[derive(Clone, Debug)]

@@ -10,10 +10,10 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
-use super::host::requested_authority;
 use super::jwt::read_header;
 use super::{AuthError, bearer};
 use crate::options::AuthOptions;
+use crate::options::requested_authority;
 
 /// Longest accepted token, in bytes: what fits into request headers anyway.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;

@@ -12,16 +12,16 @@ use opentelemetry_sdk::{
     Resource,
     trace::{Sampler, SdkTracerProvider},
 };
-use tracing::{Level, Metadata, Subscriber, level_filters::LevelFilter};
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
+    Layer, Registry,
     filter::{FilterExt, Targets, filter_fn},
     fmt::MakeWriter,
     layer::SubscriberExt,
 };
 
-use super::trace;
-use crate::config::{LogConfig, LogFormat, TelemetryConfig, without_credentials};
+use crate::config::{LogConfig, LogFormat, TelemetryConfig, parse_level, without_credentials};
+use crate::telemetry::trace;
 
 /// Sends what is left when it is dropped.
 pub(crate) struct Guard {
@@ -47,27 +47,6 @@ pub(crate) fn init(log: &LogConfig, telemetry: &TelemetryConfig) -> anyhow::Resu
     let (subscriber, guard) = build(log, telemetry, io::stderr)?;
     tracing::subscriber::set_global_default(subscriber).context("logging is set up already")?;
     Ok(guard)
-}
-
-/// Reads `log.level`: one level for Hubcast's own lines, with other crates from `warn` on, or directives.
-///
-/// # Errors
-/// What is wrong with it.
-pub(crate) fn parse_level(level: &str) -> Result<EnvFilter, String> {
-    let directives = match level.parse::<LevelFilter>() {
-        Ok(own) => format!(
-            "{},hubcast={own},hubcast_backplane={own}",
-            own.min(LevelFilter::WARN)
-        ),
-        // A lone word that is no level would be taken for a target's name, and silence everything else.
-        Err(_) if !level.contains(['=', ',']) => {
-            return Err(format!(
-                "{level:?} is not off, error, warn, info, debug or trace, nor directives"
-            ));
-        }
-        Err(_) => level.to_owned(),
-    };
-    EnvFilter::try_new(directives).map_err(|error| format!("{level:?}: {error}"))
 }
 
 fn build<W>(

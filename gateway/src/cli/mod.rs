@@ -8,6 +8,7 @@ mod examples;
 mod gateway;
 mod groups;
 mod health;
+mod log;
 mod output;
 mod send;
 mod serve;

@@ -10,11 +10,10 @@ use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
 use tracing::{info, warn};
 
-use super::{ConfigArgs, Failure, keys_help};
+use super::{ConfigArgs, Failure, keys_help, log};
 use crate::{
     config::Config,
     node::{self, News},
-    telemetry::log,
 };
 
 pub(super) fn run(args: ConfigArgs) -> Result<(), Failure> {

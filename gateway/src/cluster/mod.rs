@@ -1,24 +1,27 @@
 //! Requests that arrive at a node which does not own their connection go to the node that does.
 
 mod message;
+pub(crate) mod owner;
+mod peers;
 mod serve;
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use hubcast_backplane::{BackplaneError, ConnectionId, GroupName, NodeId, Unheard, UserId};
+use hubcast_backplane::{BackplaneError, ConnectionId, NodeId, Unheard, UserId};
 use prost::Message as _;
 
 use crate::auth::Identity;
-use crate::error::Error;
-use crate::hub::{HubRuntime, Transport};
-use crate::protocol::{Encoding, HubProtocol, Value};
-use crate::session::{AskError, Session};
+use crate::hub::HubRuntime;
+use crate::protocol::Encoding;
+use crate::protocol::Transport;
+use crate::session::Session;
 use crate::telemetry::labels::ForwardLabel;
 use message::{Ask, NodeReply, NodeRequest, ask};
 
 pub(crate) use message::{Answer, ask::Receive};
+pub(crate) use peers::Cluster;
 pub(crate) use serve::ServeNode;
 
 /// How long the owner may take for what it can answer at once.
@@ -26,12 +29,6 @@ const PROMPT: Duration = Duration::from_secs(15);
 
 /// How much later than a poll's own end its answer may come.
 const POLL_GRACE: Duration = Duration::from_secs(3);
-
-/// How long an owner may take to give a session up before it is shut out. Clients try to resume once, and wait.
-const HAND_OVER: Duration = Duration::from_secs(2);
-
-/// How long a client may keep calls waiting that stream to it from another node, before they ask again.
-const DRAINED: Duration = Duration::from_secs(60);
 
 /// One request of a client, on its way to the owner of its connection.
 pub(crate) struct Forward<'a> {
@@ -53,12 +50,22 @@ pub(crate) struct Part {
 
 impl<'a> Forward<'a> {
     /// On behalf of a session's client.
-    fn of(hub: &'a Arc<HubRuntime>, owner: &'a NodeId, session: &'a Session) -> Self {
+    fn of(owner: &'a NodeId, session: &'a Session) -> Self {
         Self {
-            hub,
+            hub: session.hub(),
             owner,
             connection: session.id(),
             user: session.connection().user(),
+        }
+    }
+
+    /// On behalf of this node itself.
+    fn of_node(hub: &'a Arc<HubRuntime>, owner: &'a NodeId, connection: &'a ConnectionId) -> Self {
+        Self {
+            hub,
+            owner,
+            connection,
+            user: None,
         }
     }
 
@@ -163,155 +170,10 @@ impl<'a> Forward<'a> {
     }
 }
 
-/// Has the owner ask a client for a result.
-pub(crate) async fn ask(
-    hub: &Arc<HubRuntime>,
-    owner: &NodeId,
-    connection: &ConnectionId,
-    target: &str,
-    arguments: &[Value],
-    patience: Duration,
-) -> Result<Result<Value, AskError>, BackplaneError> {
-    let forward = Forward {
-        hub,
-        owner,
-        connection,
-        user: None,
-    };
-    let invoke = Ask::Invoke(ask::Invoke {
-        target: target.to_owned(),
-        arguments: arguments.iter().map(|value| value.bytes().clone()).collect(),
-        packed: arguments
-            .iter()
-            .map(|value| value.encoding() == Encoding::MessagePack)
-            .collect(),
-    });
-    let answer = forward.ask(invoke, ForwardLabel::Invoke, patience).await?;
-    Ok(match answer.status {
-        200 => Ok(Value::from_raw(encoding(answer.packed), answer.body)),
-        204 => Err(AskError::NoResult),
-        422 => Err(AskError::Client(answer.text())),
-        _ => Err(AskError::Disconnected),
-    })
-}
-
 fn encoding(packed: bool) -> Encoding {
     if packed {
         Encoding::MessagePack
     } else {
         Encoding::Json
-    }
-}
-
-/// What became of the wish for a stateful session of another node.
-pub(crate) enum HandedOver {
-    /// It was given up.
-    Given,
-    /// It has ended for good.
-    Ended,
-    /// The node does not answer, or does not know it.
-    Silent,
-}
-
-/// Has the owner give a stateful session up.
-pub(crate) async fn hand_over(
-    hub: &Arc<HubRuntime>,
-    owner: &NodeId,
-    connection: &ConnectionId,
-    user: Option<&UserId>,
-) -> Result<HandedOver, BackplaneError> {
-    let forward = Forward {
-        hub,
-        owner,
-        connection,
-        user,
-    };
-    let asked = forward.ask(Ask::HandOver(ask::HandOver {}), ForwardLabel::HandOver, HAND_OVER);
-    match asked.await {
-        Ok(answer) => Ok(match answer.status {
-            200 => HandedOver::Given,
-            404 => HandedOver::Ended,
-            _ => HandedOver::Silent,
-        }),
-        Err(
-            BackplaneError::NodeUnreachable { .. }
-            | BackplaneError::NodeFailed { .. }
-            | BackplaneError::Timeout { .. },
-        ) => Ok(HandedOver::Silent),
-        Err(error) => Err(error),
-    }
-}
-
-/// Hands a client's messages to a node where its earlier calls run.
-pub(crate) async fn carry(
-    hub: &Arc<HubRuntime>,
-    host: &NodeId,
-    session: &Session,
-    protocol: HubProtocol,
-    frames: Bytes,
-) -> Result<(), BackplaneError> {
-    let protocol = u32::try_from(protocol.index()).unwrap_or(u32::MAX);
-    let carry = Ask::Carry(ask::Carry { frames, protocol });
-    let forward = Forward::of(hub, host, session);
-    forward.ask(carry, ForwardLabel::Carry, DRAINED).await.map(drop)
-}
-
-/// Waits until the client of a connection of another node has read most of what was sent to it. `false` when that node
-/// can't tell.
-pub(crate) async fn drained(hub: &Arc<HubRuntime>, owner: &NodeId, session: &Session) -> bool {
-    let forward = Forward::of(hub, owner, session);
-    let drained = forward
-        .ask(Ask::Drained(ask::Drained {}), ForwardLabel::Carry, DRAINED)
-        .await;
-    drained.is_ok_and(|answer| answer.status == 200)
-}
-
-/// Has the owner end a connection. `false` when it does not have it, or is about to give it up.
-pub(crate) async fn close(
-    hub: &Arc<HubRuntime>,
-    owner: &NodeId,
-    connection: &ConnectionId,
-    reason: Option<String>,
-) -> Result<bool, BackplaneError> {
-    let forward = Forward {
-        hub,
-        owner,
-        connection,
-        user: None,
-    };
-    let close = Ask::Close(ask::Close { reason });
-    let answer = forward.ask(close, ForwardLabel::Close, PROMPT).await?;
-    Ok(answer.status == 200)
-}
-
-/// Has the owner change a membership. A connection that has ended meanwhile is ignored.
-pub(crate) async fn change_group(
-    hub: &Arc<HubRuntime>,
-    owner: &NodeId,
-    connection: &ConnectionId,
-    group: &GroupName,
-    join: bool,
-) -> Result<(), Error> {
-    let forward = Forward {
-        hub,
-        owner,
-        connection,
-        user: None,
-    };
-    let change = Ask::Group(ask::Group {
-        group: group.to_string(),
-        join,
-    });
-    let answer = forward.ask(change, ForwardLabel::Group, PROMPT).await?;
-    match answer.status {
-        200 | 404 => Ok(()),
-        409 => Err(Error::TooManyGroups {
-            limit: hub.options().limits.groups_per_connection,
-        }),
-        _ => Err(BackplaneError::NodeFailed {
-            node: owner.clone(),
-            reason: answer.text(),
-        }
-        .into()),
     }
 }

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use bytes::Bytes;
 
-use super::bodies::{BodyError, next_bytes};
+use super::{Answer, Receive};
 use crate::auth::Identity;
-use crate::cluster::{Answer, Receive};
-use crate::hub::Transport;
+use crate::protocol::Transport;
+use crate::session;
 use crate::session::{CloseReason, Session};
-use crate::transport::{self, Poll, Posting};
+use crate::transport::{self, Poll};
 
 pub(crate) fn unknown_connection() -> Answer {
     Answer::refused(404, "No Connection with that ID")
@@ -52,48 +51,23 @@ pub(crate) fn yield_poll(session: &Session) -> Answer {
     Answer::status(200)
 }
 
-/// A POST: its body is a stream of hub messages, worked off while it is read.
-pub(crate) async fn receive(session: &Arc<Session>, mut body: Body) -> Result<Answer, BodyError> {
-    if session.http().is_none() {
-        return Ok(no_posts());
-    }
-    let receiving = async {
-        let Some(mut posting) = Posting::begin(session).await else {
-            return Ok(unknown_connection());
-        };
-        while let Some(bytes) = next_bytes(&mut body).await? {
-            if !posting.receive(bytes).await {
-                return Ok(unknown_connection());
-            }
-        }
-        posting.end();
-        Ok(Answer::status(200))
-    };
-    tokio::select! {
-        biased;
-        answer = receiving => answer,
-        // The body goes with its session; what is left of it is dropped.
-        () = session.closing().cancelled() => Ok(unknown_connection()),
-    }
-}
-
-/// The same, by another node.
+/// A part of a POST that came to another node.
 pub(crate) async fn receive_part(session: &Arc<Session>, part: Receive) -> Answer {
     if session.http().is_none() {
         return no_posts();
     }
     if let (true, Some(number)) = (part.broken, part.number) {
-        transport::break_off(session, number);
+        session::break_off(session, number);
         return Answer::status(200);
     }
-    if transport::receive_part(session, part.body, part.number, part.more).await {
+    if session::receive_part(session, part.body, part.number, part.more).await {
         Answer::status(200)
     } else {
         unknown_connection()
     }
 }
 
-fn no_posts() -> Answer {
+pub(crate) fn no_posts() -> Answer {
     Answer::refused(405, "POST requests are not allowed for WebSocket connections.")
 }
 

@@ -10,12 +10,12 @@ use futures_util::future::BoxFuture;
 use hubcast_backplane::{ConnectionId, ConnectionRecord, GroupName, HubName, NodeService};
 use prost::Message as _;
 
-use super::encoding;
 use super::message::{Answer, Ask, NodeReply, NodeRequest, ask};
+use super::{encoding, owner};
 use crate::auth::Identity;
 use crate::error::Error;
-use crate::http::owned;
-use crate::hub::{Disconnected, HubRuntime, Transport};
+use crate::hub::{Disconnected, HubRuntime};
+use crate::protocol::Transport;
 use crate::protocol::{Encoding, HubProtocol, Value};
 use crate::session::{AskError, CloseReason, Session, read_carried};
 
@@ -130,7 +130,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         _ => hub.find_settled(&connection).await,
     };
     let Some(session) = found else {
-        return Ok(owned::unknown_connection());
+        return Ok(owner::unknown_connection());
     };
     if let Ask::Invoke(invoke) = ask {
         return Ok(result(&session, invoke).await);
@@ -140,19 +140,19 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         return Ok(Answer::status(if closed { 200 } else { 410 }));
     }
     if session.connection().user().map(AsRef::as_ref) != request.user.as_deref() {
-        return Ok(owned::other_user());
+        return Ok(owner::other_user());
     }
     Ok(match ask {
         Ask::Poll(poll) => {
             let newer = Identity::from_json(&poll.identity);
-            owned::poll(&session, time_left(hub, poll.until), newer.as_ref()).await
+            owner::poll(&session, time_left(hub, poll.until), newer.as_ref()).await
         }
-        Ask::Receive(receive) => owned::receive_part(&session, receive).await,
-        Ask::YieldPoll(_) => owned::yield_poll(&session),
-        Ask::Delete(_) => owned::delete(&session),
-        Ask::HandOver(_) => owned::give_up(&session).await,
+        Ask::Receive(receive) => owner::receive_part(&session, receive).await,
+        Ask::YieldPoll(_) => owner::yield_poll(&session),
+        Ask::Delete(_) => owner::delete(&session),
+        Ask::HandOver(_) => owner::give_up(&session).await,
         Ask::Refresh(refresh) => match Identity::from_json(&refresh.identity) {
-            Some(identity) => owned::refresh(&session, identity).await,
+            Some(identity) => owner::refresh(&session, identity).await,
             None => return Err("unreadable identity".to_owned()),
         },
         Ask::Drained(_) => {
@@ -164,7 +164,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
                 .ok()
                 .and_then(|index| Transport::ALL.get(index));
             let transport = transport.ok_or("unknown transport")?;
-            owned::hand_over(&session, *transport).await
+            owner::hand_over(&session, *transport).await
         }
         Ask::Group(_) | Ask::Invoke(_) | Ask::Carry(_) | Ask::Close(_) => Answer::status(200), // served above
     })

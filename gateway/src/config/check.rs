@@ -7,8 +7,11 @@ use hubcast_backplane::redis::RedisOptions;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Config;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
 use crate::auth::JwtVerifier;
-use crate::{options::OptionError, telemetry::log};
+use crate::options::OptionError;
 
 /// What the official clients have by default: how long they wait for a sign of life, and how often they give one.
 const CLIENTS_WAIT: Duration = Duration::from_secs(30);
@@ -153,7 +156,7 @@ impl Config {
     }
 
     fn check_telemetry(&self) -> Result<(), OptionError> {
-        log::parse_level(&self.log.level).map_err(|problem| OptionError {
+        parse_level(&self.log.level).map_err(|problem| OptionError {
             key: "log.level",
             problem,
         })?;
@@ -189,4 +192,25 @@ fn fail(key: &'static str, problem: impl Into<String>) -> Result<(), OptionError
         key,
         problem: problem.into(),
     })
+}
+
+/// Reads `log.level`: one level for Hubcast's own lines, with other crates from `warn` on, or directives.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn parse_level(level: &str) -> Result<EnvFilter, String> {
+    let directives = match level.parse::<LevelFilter>() {
+        Ok(own) => format!(
+            "{},hubcast={own},hubcast_backplane={own}",
+            own.min(LevelFilter::WARN)
+        ),
+        // A lone word that is no level would be taken for a target's name, and silence everything else.
+        Err(_) if !level.contains(['=', ',']) => {
+            return Err(format!(
+                "{level:?} is not off, error, warn, info, debug or trace, nor directives"
+            ));
+        }
+        Err(_) => level.to_owned(),
+    };
+    EnvFilter::try_new(directives).map_err(|error| format!("{level:?}: {error}"))
 }

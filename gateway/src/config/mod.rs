@@ -16,6 +16,7 @@ use crate::departures::DEFAULT_RATE;
 use crate::options::{Options, seconds};
 
 pub(crate) use self::{
+    check::parse_level,
     hubs::HubTables,
     keys::{KEYS, Key, without_credentials},
     load::{ConfigError, Flag, Loaded, Origin, Sources, load},

@@ -172,16 +172,22 @@ mod tests {
 
     use super::*;
     use crate::auth::Identity;
+    use crate::cluster::Cluster;
     use crate::fanout::Carriage;
     use crate::hub::{Connection, Hub, RequestInfo, Shared};
     use crate::options::Options;
     use crate::protocol::HubProtocol;
-    use crate::queue::Taken;
+    use crate::session::Taken;
     use crate::telemetry::metrics::Metrics;
 
     fn hub(options: Options) -> Arc<HubRuntime> {
         let backplane = Arc::new(MemoryBackplane::new(NodeId::parse("n").unwrap()));
-        let shared = Arc::new(Shared::new(options, backplane, Arc::new(Metrics::new())));
+        let shared = Arc::new(Shared::new(
+            options,
+            backplane,
+            Arc::new(Cluster),
+            Arc::new(Metrics::new()),
+        ));
         Arc::new(HubRuntime::new(Hub::new("h"), shared).unwrap())
     }
 

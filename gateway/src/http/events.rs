@@ -23,11 +23,13 @@ use super::{expiry, reply};
 use crate::auth::{Identity, random_connection_id};
 use crate::error::Error;
 use crate::gateway::App;
-use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
+use crate::hub::{Connection, HubRuntime, RequestInfo};
 use crate::protocol::ClientProtocol;
+use crate::protocol::Transport;
+use crate::session::run_reader;
 use crate::session::{Begin, Reading, Session};
 use crate::telemetry::labels::RejectLabel;
-use crate::transport::{run_reader, sse_stream};
+use crate::transport::sse_stream;
 
 /// Most messages that a reader may begin with, of all its topics together.
 const MOST_REWOUND: usize = 10_000;

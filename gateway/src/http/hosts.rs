@@ -13,9 +13,9 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::reply;
-use crate::auth::requested_authority;
 use crate::gateway::App;
 use crate::options::ServerOptions;
+use crate::options::requested_authority;
 use crate::telemetry::labels::RejectLabel;
 
 /// The hosts of `server.allowed_hosts`.

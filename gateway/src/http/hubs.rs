@@ -2,6 +2,7 @@
 //! another node goes there.
 
 mod find;
+mod receiving;
 mod sending;
 mod sockets;
 
@@ -18,20 +19,23 @@ use hubcast_backplane::{BackplaneError, ConnectionId, NodeId};
 use tokio::time::{Instant, sleep};
 
 use self::find::{Found, Missed, Wanted, persist};
+use self::receiving::receive;
 use self::sending::Sending;
 pub(crate) use self::sockets::endpoint as socket_endpoint;
 use super::admit::admit;
 use super::bodies::BodyError;
 use super::request::{Query, Wish};
-use super::{expiry, owned, reply};
+use super::{expiry, reply};
 use crate::auth::{ConnectionToken, Identity, random_connection_id};
+use crate::cluster::owner;
 use crate::cluster::{Answer, Forward};
 use crate::gateway::App;
-use crate::hub::{Connection, HubRuntime, RequestInfo, Transport};
-use crate::session::{Claimant, CloseReason, Restored, Session, restore};
+use crate::hub::{Connection, HubRuntime, RequestInfo};
+use crate::protocol::Transport;
+use crate::session::{Claimant, CloseReason, Detached, Restored, Session, restore};
 use crate::telemetry::labels::{LimitLabel, RejectLabel, ResumeKind, ResumeOutcome};
 use crate::transport::{
-    Detached, Messages, Reservation, Upgrade, WebSocket, serve_resumable, serve_websocket, sse_stream,
+    Messages, Reservation, Upgrade, WebSocket, serve_resumable, serve_websocket, sse_stream,
 };
 
 /// How long a POST or DELETE waits for an owner that can't be reached: it would end its client.
@@ -174,7 +178,7 @@ impl Asked {
             if let Claimant::User(user) = &claimant
                 && session.connection().user() != user.as_ref()
             {
-                return Err(reply::answer(owned::other_user()).into());
+                return Err(reply::answer(owner::other_user()).into());
             }
             if let Some(session) = self.resumed_here(session).await? {
                 session.occupy(self.app.gate().count(session.connection().user(), &self.parts));
@@ -197,7 +201,7 @@ impl Asked {
                 expiry::watch(&session);
                 Ok(Some(session))
             }
-            Restored::OtherUser => Err(reply::answer(owned::other_user()).into()),
+            Restored::OtherUser => Err(reply::answer(owner::other_user()).into()),
             Restored::Unknown => Err(self.unknown("it has ended, or can't be continued exactly").into()),
             Restored::Busy => Err(StatusCode::CONFLICT.into()),
             Restored::Absent => Ok(None),
@@ -248,11 +252,11 @@ impl Asked {
             let found = persist(until, || self.find(&token, Wanted::Any).boxed()).await;
             let missed = match found {
                 Ok(Found::Here(session)) => {
-                    return Ok(reply::answer(owned::poll(&session, left(), self.newer()).await));
+                    return Ok(reply::answer(owner::poll(&session, left(), self.newer()).await));
                 }
                 Ok(Found::New(newcomer)) => {
                     return Ok(reply::answer(
-                        owned::poll(&newcomer.session, left(), self.newer()).await,
+                        owner::poll(&newcomer.session, left(), self.newer()).await,
                     ));
                 }
                 Ok(Found::Elsewhere(owner)) => match self.poll_elsewhere(&owner, &token.id, left()).await {
@@ -304,8 +308,8 @@ impl Asked {
         let until = self.until(&token, SENDING);
         let found = persist(until, || self.find(&token, Wanted::Any).boxed()).await?;
         let received = match found {
-            Found::Here(session) => owned::receive(&session, body).await,
-            Found::New(newcomer) => owned::receive(&newcomer.session, body).await,
+            Found::Here(session) => receive(&session, body).await,
+            Found::New(newcomer) => receive(&newcomer.session, body).await,
             Found::Elsewhere(owner) => self.send_elsewhere(&owner, &token, body, end).await?,
         };
         let answer = received.map_err(|error| self.no_body(error))?;
@@ -363,8 +367,8 @@ impl Asked {
 
     async fn try_to_delete(&self, token: &ConnectionToken, end: Instant) -> Result<Answer, Missed> {
         Ok(match self.find(token, Wanted::Existing).await? {
-            Found::Here(session) => owned::delete(&session),
-            Found::New(newcomer) => owned::delete(&newcomer.session),
+            Found::Here(session) => owner::delete(&session),
+            Found::New(newcomer) => owner::delete(&newcomer.session),
             Found::Elsewhere(owner) => {
                 let left = end.saturating_duration_since(Instant::now());
                 self.forward(&owner, &token.id).delete(left).await?
@@ -413,7 +417,7 @@ impl Asked {
             .rejected
             .get(RejectLabel::UnknownConnection)
             .inc();
-        reply::answer(owned::unknown_connection())
+        reply::answer(owner::unknown_connection())
     }
 
     fn connection(&self, id: ConnectionId) -> Connection {
@@ -438,7 +442,7 @@ impl Asked {
 /// Hands on what came in before the connection was this node's.
 fn receive_early(session: &Session, early: Detached) -> Result<(), Refusal> {
     match session.http().map(|link| link.receive_early(early)) {
-        Some(Err(_)) => Err(reply::answer(owned::unknown_connection()).into()),
+        Some(Err(_)) => Err(reply::answer(owner::unknown_connection()).into()),
         _ => Ok(()),
     }
 }

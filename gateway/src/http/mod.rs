@@ -8,7 +8,6 @@ mod health;
 mod hosts;
 mod hubs;
 mod negotiate;
-pub(crate) mod owned;
 mod persistence;
 mod refresh;
 mod reply;

@@ -13,8 +13,9 @@ use super::reply;
 use super::request::Query;
 use crate::auth::{Carrier, Credentials, Identity, TokenKind};
 use crate::gateway::App;
-use crate::hub::{HubRuntime, Transport};
+use crate::hub::HubRuntime;
 use crate::protocol::TransferFormat;
+use crate::protocol::Transport;
 use crate::telemetry::labels::RejectLabel;
 
 /// Clients read lifetimes as signed numbers of 32 bits, and refuse to start with a larger one.

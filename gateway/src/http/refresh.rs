@@ -11,8 +11,9 @@ use hubcast_backplane::BackplaneError;
 use serde::Serialize;
 
 use super::request::Query;
-use super::{negotiate, owned, reply};
+use super::{negotiate, reply};
 use crate::auth::Identity;
+use crate::cluster::owner;
 use crate::cluster::{Answer, Forward};
 use crate::gateway::App;
 use crate::hub::HubRuntime;
@@ -104,16 +105,16 @@ async fn at_the_owner(
     identity: &Identity,
 ) -> Result<u16, BackplaneError> {
     if let Some(session) = hub.registry().find(connection) {
-        return Ok(owned::refresh(&session, identity.clone()).await.status);
+        return Ok(owner::refresh(&session, identity.clone()).await.status);
     }
     let listing = hub.look_up(connection).await?;
     let Some(owner) = listing.and_then(|listing| listing.owner) else {
-        return Ok(owned::unknown_connection().status);
+        return Ok(owner::unknown_connection().status);
     };
     if owner == *hub.shared().backplane().node() {
         return Ok(match hub.find_settled(connection).await {
-            Some(session) => owned::refresh(&session, identity.clone()).await.status,
-            None => owned::unknown_connection().status,
+            Some(session) => owner::refresh(&session, identity.clone()).await.status,
+            None => owner::unknown_connection().status,
         });
     }
     let forward = Forward {

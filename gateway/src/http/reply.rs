@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::auth::{AuthError, Identity};
 use crate::cluster::Answer;
-use crate::hub::Transport;
+use crate::protocol::Transport;
 use crate::telemetry::labels::{Label, LimitLabel};
 
 /// A response with a line of text, or none.

@@ -3,7 +3,7 @@
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri, header};
 
-use crate::hub::Transport;
+use crate::protocol::Transport;
 
 /// Query pairs in order, decoded. Keys are compared without case, as the reference does.
 #[derive(Debug, Default)]

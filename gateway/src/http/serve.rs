@@ -131,6 +131,7 @@ impl Rules {
     pub(crate) fn starting(options: &Options, doors: Option<Arc<Doors>>, metrics: &Arc<Metrics>) -> Self {
         Self {
             most_headers: options.limits.headers,
+            idle: options.timeouts.idle,
             terms: Terms {
                 budget: Budget::new(options.limits.held_bytes),
                 grace: options.timeouts.send,

@@ -13,7 +13,6 @@ use tokio::time::{sleep, timeout};
 
 use super::roster::{MAX_PAGE, MAX_REASON_BYTES};
 use super::{Disconnected, HubRuntime};
-use crate::cluster;
 use crate::error::Error;
 use crate::session::{CloseReason, Session};
 
@@ -74,7 +73,11 @@ impl HubRuntime {
                 None => false,
             });
         }
-        Ok(cluster::close(self, owner, connection, reason).await?)
+        Ok(self
+            .shared()
+            .peers()
+            .close(self, owner, connection, reason)
+            .await?)
     }
 
     /// Ends it by its log: whichever node has it when it comes to that place, or goes on with it later, ends it.

@@ -19,14 +19,13 @@ use super::checkpoints::Checkpoints;
 use super::guests::Guests;
 use super::known::Known;
 use super::recoveries::Recoveries;
-use super::{Connected, Context, Disconnected, Hub, HubError, NextHook, Resumed};
-use crate::cluster;
+use super::{Connected, Context, Disconnected, Hub, HubError, NextHook, PeerQuestion, Peers, Resumed};
 use crate::error::Error;
 use crate::fanout::{self, Registry};
 use crate::limits::{Budget, Terms};
 use crate::options::Options;
 use crate::protocol::Value;
-use crate::queue::Leniency;
+use crate::session::BurstPolicy;
 use crate::session::Parked;
 use crate::session::{AskError, Session, connection_of};
 use crate::telemetry::labels::LimitLabel;
@@ -43,26 +42,30 @@ const VIEWS: Duration = Duration::from_secs(30);
 pub(crate) struct Shared {
     options: Options,
     backplane: Arc<dyn Backplane>,
+    peers: Arc<dyn Peers>,
     metrics: Arc<Metrics>,
     budget: Arc<Budget>,
     /// What waits for clients over `limits.outbox_bytes`, until they have fetched it.
-    bursts: Arc<Budget>,
     parked: Arc<Parked>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
 
 impl Shared {
-    pub(crate) fn new(options: Options, backplane: Arc<dyn Backplane>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        options: Options,
+        backplane: Arc<dyn Backplane>,
+        peers: Arc<dyn Peers>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let budget = Budget::new(options.limits.held_bytes);
-        let bursts = Budget::new(options.limits.held_bytes);
         let parked = Parked::new(options.limits.connections);
         Self {
             options,
             backplane,
+            peers,
             metrics,
             budget,
-            bursts,
             parked,
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
@@ -75,6 +78,11 @@ impl Shared {
 
     pub(crate) fn backplane(&self) -> &dyn Backplane {
         &*self.backplane
+    }
+
+    /// The other nodes.
+    pub(crate) fn peers(&self) -> &dyn Peers {
+        &*self.peers
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -138,10 +146,10 @@ pub(crate) struct HubRuntime {
 
 impl HubRuntime {
     /// When more may wait for one of its clients than `limits.outbox_bytes`.
-    pub(crate) fn leniency(&self) -> Leniency {
-        Leniency {
+    pub(crate) fn bursts(&self) -> BurstPolicy {
+        BurstPolicy {
             patience: self.options.timeouts.send,
-            budget: Arc::clone(&self.shared.bursts),
+            budget: Arc::clone(&self.shared.budget),
         }
     }
 
@@ -274,7 +282,12 @@ impl HubRuntime {
         let Some(owner) = listing.owner else {
             return Err(ask_error(connection, &AskError::Disconnected)); // it may come back
         };
-        match cluster::ask(self, &owner, connection, target, &arguments, patience).await {
+        let question = PeerQuestion {
+            target,
+            arguments: &arguments,
+            patience,
+        };
+        match self.shared.peers.ask(self, &owner, connection, question).await {
             Ok(answer) => answer.map_err(|error| ask_error(connection, &error)),
             Err(BackplaneError::Timeout { .. }) => Err(no_answer()),
             Err(BackplaneError::NodeUnreachable { .. }) => {
@@ -303,7 +316,10 @@ impl HubRuntime {
         let Some(owner) = listing.owner else {
             return self.change_parked_group(connection, group, join).await;
         };
-        cluster::change_group(self, &owner, connection, group, join).await
+        self.shared
+            .peers
+            .change_group(self, &owner, connection, group, join)
+            .await
     }
 
     /// Joins or leaves for a connection that no node owns at this moment.

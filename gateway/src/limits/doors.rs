@@ -4,10 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::TrustedProxies;
-use super::client::network_of;
 use super::places::{Place, Places};
 use crate::options::Options;
+use crate::options::{TrustedProxies, network_of};
 use crate::telemetry::labels::LimitLabel;
 
 /// Counts the TCP connections of a listener.

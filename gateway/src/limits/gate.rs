@@ -8,9 +8,10 @@ use hubcast_backplane::UserId;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::Bucket;
 use super::places::{Place, Places};
-use super::{Bucket, TrustedProxies};
 use crate::options::Options;
+use crate::options::TrustedProxies;
 use crate::telemetry::labels::LimitLabel;
 
 /// Counts the connections of this node. Nothing of it is touched for a message.

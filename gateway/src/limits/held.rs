@@ -76,10 +76,15 @@ impl Budget {
         })
     }
 
+    /// Whether the node holds as much as it may.
+    pub(crate) fn is_full(&self) -> bool {
+        self.limit > 0 && self.held() >= self.limit
+    }
+
     /// How many bytes may wait for one of so many receivers: as many as its outbox takes, unless the node holds as much as
     /// it may.
     pub(crate) fn share(&self, receivers: impl FnOnce() -> usize) -> usize {
-        if self.limit == 0 || self.held() < self.limit {
+        if !self.is_full() {
             return usize::MAX;
         }
         (self.limit / receivers().max(1)).max(LEAST_SHARE)

@@ -1,7 +1,6 @@
 //! What keeps one client, user or address from taking everything: who may come in, and how fast clients are read.
 
 mod bucket;
-mod client;
 #[cfg(feature = "cli")]
 mod doors;
 mod gate;
@@ -9,7 +8,6 @@ mod held;
 mod places;
 
 pub(crate) use bucket::Bucket;
-pub(crate) use client::TrustedProxies;
 #[cfg(feature = "cli")]
 pub(crate) use doors::{Doors, Entered};
 pub(crate) use gate::{Gate, Seat};

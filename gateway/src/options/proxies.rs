@@ -31,7 +31,7 @@ impl TrustedProxies {
     }
 
     /// Who is counted for a request; `None` if the server does not tell who the peer is.
-    pub(super) fn client_of(&self, parts: &Parts) -> Option<IpAddr> {
+    pub(crate) fn client_of(&self, parts: &Parts) -> Option<IpAddr> {
         let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
         let peer = peer.ip().to_canonical();
         Some(network_of(self.origin(peer, &parts.headers)))
@@ -52,7 +52,7 @@ impl TrustedProxies {
         origin
     }
 
-    pub(super) fn holds(&self, address: IpAddr) -> bool {
+    pub(crate) fn holds(&self, address: IpAddr) -> bool {
         self.networks.iter().any(|network| network.holds(address))
     }
 }
@@ -69,7 +69,7 @@ impl Network {
         (bits <= most).then_some(Self { address, bits })
     }
 
-    fn holds(&self, address: IpAddr) -> bool {
+    pub(crate) fn holds(&self, address: IpAddr) -> bool {
         match (self.address, address) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
                 let differing = u32::from(network) ^ u32::from(address);
@@ -92,7 +92,7 @@ fn read_hop(text: &str) -> Option<IpAddr> {
     address.or_else(with_port).map(|address| address.to_canonical())
 }
 
-pub(super) fn network_of(address: IpAddr) -> IpAddr {
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => {

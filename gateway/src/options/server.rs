@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::OptionError;
-use crate::limits::TrustedProxies;
+use super::proxies::TrustedProxies;
 
 /// What stands before the gateway.
 ///

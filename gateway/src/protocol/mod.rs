@@ -25,6 +25,7 @@ pub mod plain;
 mod timestamp;
 mod told;
 mod transcode;
+mod transport;
 mod value;
 pub mod webpubsub;
 
@@ -49,6 +50,7 @@ pub use self::{
 pub(crate) use self::client::{
     ClientDecoder, ClientMessage, DataType, GroupSend, MESSAGE, Request, RequestWish, encode_for,
 };
+pub use self::transport::Transport;
 
 /// How deep arrays and objects may nest, in levels. For a message its own object or array counts too, so
 /// one argument may use 62 of them. Both protocols share the limit: what one client may send, every other

@@ -14,7 +14,6 @@ use tokio::time::sleep;
 
 use super::Session;
 use super::invocations::Invocations;
-use crate::cluster;
 use crate::protocol::{ClientProtocol, Decoder, HubMessage, HubProtocol, encode};
 
 /// Batches that wait for the calls of one connection.
@@ -112,7 +111,8 @@ async fn carry(
 
 async fn carry_to(session: &Session, hosts: &[NodeId], protocol: HubProtocol, frames: &Bytes) {
     for host in hosts {
-        if let Err(error) = cluster::carry(&session.hub, host, session, protocol, frames.clone()).await {
+        let peers = session.hub.shared().peers();
+        if let Err(error) = peers.carry(session, host, protocol, frames.clone()).await {
             // The calls of a node that died are answered by whoever looks after them.
             tracing::debug!(connection_id = %session.id(), %host, %error, "messages for an earlier call were not taken");
         }

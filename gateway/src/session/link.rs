@@ -9,9 +9,8 @@ use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::hub::Transport;
-use crate::queue::{ByteQueue, PushError, Taken};
-use crate::session::{CloseReason, Inbound, Past, Received, Session, run, run_restored};
+use super::{ByteQueue, CloseReason, Inbound, Past, PushError, Received, Session, Taken, run, run_restored};
+use crate::protocol::Transport;
 
 /// How long a node that leaves waits for the poll that would only be told that the connection is over.
 const LAST_POLL: Duration = Duration::from_secs(1);
@@ -31,9 +30,9 @@ pub(crate) struct HttpLink {
     /// A response or poll was attached or detached, or the state moved on.
     changed: Notify,
     /// Has the waiting poll answer with nothing, so that the client polls again, elsewhere.
-    pub(super) yielding: Notify,
+    pub(crate) yielding: Notify,
     /// Held by the poll that waits for data: the next one begins when it has answered.
-    pub(super) polling: tokio::sync::Mutex<()>,
+    pub(crate) polling: tokio::sync::Mutex<()>,
 }
 
 struct State {
@@ -90,7 +89,7 @@ impl HttpLink {
     }
 
     /// Tells the session that what follows comes from a new socket. `false` when the connection has ended.
-    pub(super) async fn resume(&self) -> bool {
+    pub(crate) async fn resume(&self) -> bool {
         self.inbox.push(Bytes::new()).await.is_ok() // POSTs never hand on an empty chunk
     }
 
@@ -133,7 +132,7 @@ impl HttpLink {
     }
 
     /// Notes that a response or poll is attached until the guard is dropped.
-    pub(super) fn attach(self: &HttpLink) -> Attached<'_> {
+    pub(crate) fn attach(self: &HttpLink) -> Attached<'_> {
         self.state.lock().idle_since = None;
         Attached { link: self }
     }
@@ -143,7 +142,7 @@ impl HttpLink {
     }
 
     /// Ends the poll that waits, if any, and puts the caller in its place.
-    pub(super) fn supersede(&self) -> CancellationToken {
+    pub(crate) fn supersede(&self) -> CancellationToken {
         let token = CancellationToken::new();
         if let Some(older) = self.state.lock().poll.replace(token.clone()) {
             older.cancel();
@@ -152,7 +151,7 @@ impl HttpLink {
     }
 
     /// Counts a poll that has taken something from the session, and names it.
-    pub(super) fn count_taking(&self) -> u64 {
+    pub(crate) fn count_taking(&self) -> u64 {
         let mut state = self.state.lock();
         state.takings += 1;
         state.takings
@@ -390,7 +389,7 @@ async fn give_up(session: &Session, body: u64) {
 }
 
 /// Ends the attachment when dropped.
-pub(super) struct Attached<'a> {
+pub(crate) struct Attached<'a> {
     link: &'a HttpLink,
 }
 

@@ -7,7 +7,9 @@ mod follow;
 mod guests;
 mod handshake;
 mod invocations;
+mod link;
 mod membership;
+mod outbox;
 mod pace;
 mod parked;
 mod reader;
@@ -31,14 +33,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::TokenSigner;
 use crate::fanout::{Carriage, Frames};
-use crate::hub::{Connection, Context, Disconnected, HubError, HubRuntime, Transport};
+use crate::hub::{Connection, Context, Disconnected, HubError, HubRuntime};
 use crate::limits::Seat;
+use crate::protocol::Transport;
 use crate::protocol::{
     ClientProtocol, HubMessage, encode_for, handshake_response_error, handshake_response_ok, webpubsub,
 };
-use crate::queue::{ByteQueue, PushError, Taken};
 use crate::telemetry::labels::LimitLabel;
-use crate::transport::HttpLink;
 use asks::Asks;
 use pace::Pace;
 use parked::ParkedPlace;
@@ -49,6 +50,10 @@ pub(crate) use asks::AskError;
 pub(crate) use close::{BadFrame, CloseReason};
 pub(crate) use guests::read_carried;
 pub(crate) use invocations::Slots;
+pub(crate) use link::{
+    Detached, HttpLink, Posting, break_off, receive_part, run_over_http, run_reader, run_restored_over_http,
+};
+pub(crate) use outbox::{BurstPolicy, ByteQueue, PushError, Taken};
 pub(crate) use parked::Parked;
 pub(crate) use reader::{Begin, Reading};
 pub(crate) use restore::{Claimant, Restored, connection_of, restore};
@@ -116,7 +121,7 @@ impl Session {
         http: Option<Box<HttpLink>>,
         reader: Option<Box<Reader>>,
     ) -> Arc<Self> {
-        let outbox = ByteQueue::held(hub.options().limits.outbox_bytes, hub.leniency());
+        let outbox = ByteQueue::held(hub.options().limits.outbox_bytes, hub.bursts());
         let pace = Pace::new(&hub.options().limits).map(Mutex::new);
         Arc::new(Self {
             hub,

@@ -1,6 +1,6 @@
 //! A queue of byte chunks between two tasks, bounded by bytes.
 
-mod leniency;
+mod burst;
 
 use std::collections::VecDeque;
 
@@ -8,8 +8,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use leniency::Excess;
-pub(crate) use leniency::Leniency;
+pub(crate) use burst::BurstPolicy;
+use burst::Stall;
 
 /// What a kept chunk weighs at least.
 const KEPT_CHUNK_BYTES: usize = size_of::<(Bytes, u64)>();
@@ -24,7 +24,7 @@ const IDLE_CHUNKS: usize = 16;
 pub(crate) struct ByteQueue {
     state: Mutex<State>,
     limit_bytes: usize,
-    leniency: Option<Leniency>,
+    bursts: Option<BurstPolicy>,
     /// There is something to take, or the queue was closed.
     filled: Notify,
     /// Something was taken, or the queue was closed.
@@ -39,7 +39,7 @@ struct State {
     closed: bool,
     /// Bytes by which the bound may be passed: what a queue began with when it went on for another one.
     allowance: usize,
-    excess: Excess,
+    stall: Stall,
     resend: Option<Box<Resend>>,
 }
 
@@ -193,17 +193,17 @@ impl ByteQueue {
         Self {
             state: Mutex::default(),
             limit_bytes,
-            leniency: None,
+            bursts: None,
             filled: Notify::new(),
             drained: Notify::new(),
         }
     }
 
     /// A queue that hands out nothing before [`open`](Self::open), and may be pushed over its bound while its consumer gets
-    /// on, as the leniency says.
-    pub(crate) fn held(limit_bytes: usize, leniency: Leniency) -> Self {
+    /// on, as the policy for bursts says.
+    pub(crate) fn held(limit_bytes: usize, bursts: BurstPolicy) -> Self {
         let mut queue = Self::new(limit_bytes);
-        queue.leniency = Some(leniency);
+        queue.bursts = Some(bursts);
         queue.state.get_mut().hold = Hold::Everything;
         queue
     }
@@ -271,7 +271,7 @@ impl ByteQueue {
             resend.kept_bytes = resend.kept_bytes.saturating_sub(chunk.len());
         }
         if last.is_some() {
-            self.gets_on(&mut state);
+            self.goes_on(&mut state);
         }
         drop(state);
         self.drained.notify_waiters();
@@ -366,15 +366,15 @@ impl ByteQueue {
 
     /// Adds a chunk without waiting. A chunk that alone is over the bound is taken when nothing else waits, an empty one always.
     pub(crate) fn try_push(&self, chunk: Bytes) -> Result<(), PushError> {
-        self.add(chunk, None, self.leniency.as_ref())
+        self.add(chunk, None, self.bursts.as_ref())
     }
 
     /// Like [`try_push`](Self::try_push), for a chunk with a place in the log. After [`keep`](Self::keep) it is numbered.
     pub(crate) fn try_push_numbered(&self, chunk: Bytes, place: u64) -> Result<(), PushError> {
-        self.add(chunk, Some(place), self.leniency.as_ref())
+        self.add(chunk, Some(place), self.bursts.as_ref())
     }
 
-    fn add(&self, chunk: Bytes, place: Option<u64>, leniency: Option<&Leniency>) -> Result<(), PushError> {
+    fn add(&self, chunk: Bytes, place: Option<u64>, bursts: Option<&BurstPolicy>) -> Result<(), PushError> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(PushError::Closed);
@@ -383,13 +383,13 @@ impl ByteQueue {
         let then = weight.saturating_add(chunk.len());
         let over = then.saturating_sub(self.limit_bytes.saturating_add(state.allowance));
         if weight > 0 && !chunk.is_empty() && over > 0 {
-            let bears = |leniency| state.excess.bears(leniency, self.limit_bytes, over);
-            if !leniency.is_some_and(bears) {
+            let allows = |bursts| state.stall.allows(bursts, self.limit_bytes, over);
+            if !bursts.is_some_and(allows) {
                 return Err(PushError::Full { queued: weight });
             }
         }
-        if then > self.limit_bytes / 2 && self.leniency.is_some() {
-            state.excess.begin();
+        if then > self.limit_bytes / 2 && self.bursts.is_some() {
+            state.stall.begin();
         }
         state.push_back(chunk, place);
         let wake = state.chunks.len() == 1;
@@ -401,13 +401,11 @@ impl ByteQueue {
     }
 
     /// The consumer has taken or acknowledged something.
-    fn gets_on(&self, state: &mut State) {
-        let Some(leniency) = &self.leniency else { return };
-        let weight = state.weight();
-        let over = weight.saturating_sub(self.limit_bytes.saturating_add(state.allowance));
-        state
-            .excess
-            .gets_on(leniency, weight > self.limit_bytes / 2, over);
+    fn goes_on(&self, state: &mut State) {
+        if self.bursts.is_some() {
+            let waits = state.weight() > self.limit_bytes / 2;
+            state.stall.goes_on(waits);
+        }
     }
 
     /// Adds a chunk, waiting for room.
@@ -478,7 +476,7 @@ impl ByteQueue {
         if state.bytes <= self.limit_bytes / 2 {
             state.allowance = 0;
         }
-        self.gets_on(&mut state);
+        self.goes_on(&mut state);
         if state.chunks.is_empty() {
             if state.chunks.capacity() > IDLE_CHUNKS {
                 state.chunks = VecDeque::new(); // an idle connection keeps no large buffer
@@ -534,21 +532,13 @@ impl ByteQueue {
         state.chunks = VecDeque::new();
         state.bytes = 0;
         state.resend = None;
-        self.gets_on(&mut state);
+        self.goes_on(&mut state);
         drop(state);
         self.filled.notify_one();
         self.drained.notify_waiters();
     }
 }
 
-impl Drop for ByteQueue {
-    fn drop(&mut self) {
-        if let Some(leniency) = &self.leniency {
-            self.state.get_mut().excess.end(leniency);
-        }
-    }
-}
-
 #[cfg(test)]
-#[path = "queue_tests.rs"]
+#[path = "outbox_tests.rs"]
 mod tests;

@@ -13,13 +13,12 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{CloseReason, Session};
+use super::{ByteQueue, CloseReason, PushError, Session, Taken};
 use crate::auth::{PointSigner, ResumePoint};
 use crate::error::Error;
 use crate::fanout::{Carriage, Frames};
 use crate::hub::HubRuntime;
 use crate::protocol::{ClientProtocol, HubMessage, events, plain};
-use crate::queue::{ByteQueue, PushError, Taken};
 
 /// The part of the outbox's bound that is read from the log at once.
 const PAGE: usize = 4;

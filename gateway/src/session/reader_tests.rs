@@ -5,9 +5,10 @@ use hubcast_backplane::ConnectionId;
 
 use super::*;
 use crate::auth::Identity;
-use crate::hub::{Connection, Hub, RequestInfo, Transport};
+use crate::hub::{Connection, Hub, RequestInfo};
+use crate::protocol::Transport;
+use crate::session::run_reader;
 use crate::tester::HubTester;
-use crate::transport::run_reader;
 
 /// The next chunks that are no signs of life.
 async fn next(session: &Session) -> Vec<String> {

@@ -13,14 +13,14 @@ use tokio::time::sleep;
 
 use super::replaying::Replaying;
 use super::run::Past;
+use super::run_restored_over_http;
 use super::stateful::{Stateful, invocation_of};
 use super::{CloseReason, Session};
 use crate::auth::Identity;
-use crate::cluster::{self, HandedOver};
-use crate::hub::{Connection, Disconnected, HubRuntime, RequestInfo, Transport};
+use crate::hub::{Connection, Disconnected, HandedOver, HubRuntime, RequestInfo};
 use crate::protocol::ClientProtocol;
+use crate::protocol::Transport;
 use crate::telemetry::labels::{ResumeKind, ResumeOutcome};
-use crate::transport::run_restored_over_http;
 
 /// How often a take-over begins anew because others change the connection at the same time.
 const ATTEMPTS: usize = 4;
@@ -192,7 +192,12 @@ async fn release(
         return Ok(Release::ShutOut(owner.clone())); // it is not here, or the caller would have found it
     }
     Ok(
-        match cluster::hand_over(hub, owner, id, listing.user.as_ref()).await? {
+        match hub
+            .shared()
+            .peers()
+            .hand_over(hub, owner, id, listing.user.as_ref())
+            .await?
+        {
             HandedOver::Given => Release::Given(owner.clone()),
             HandedOver::Ended => Release::Ended,
             HandedOver::Silent => Release::ShutOut(owner.clone()),

@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use super::restore::state_of;
 use super::{CloseReason, Session};
 use crate::auth::Identity;
-use crate::cluster;
 use crate::protocol::{ClientProtocol, HubMessage, MESSAGE, Outcome, webpubsub};
 
 /// How often, and how long apart, an answer is tried to be written to a backplane that can't be reached.
@@ -466,7 +465,7 @@ impl Session {
                 Ok(Some(Listing {
                     owner: Some(owner), ..
                 })) => {
-                    if cluster::drained(&self.hub, &owner, self).await {
+                    if self.hub.shared().peers().drained(self, &owner).await {
                         return true;
                     }
                 }

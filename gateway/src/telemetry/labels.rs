@@ -1,7 +1,7 @@
 //! The values that labels of metrics can have. Closed sets: never an id, a hub, or a group.
 
-use crate::hub::Transport;
 use crate::protocol::ClientProtocol;
+use crate::protocol::Transport;
 
 /// A label with a fixed set of values.
 pub(crate) trait Label: Copy + 'static {

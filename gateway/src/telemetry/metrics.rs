@@ -16,8 +16,8 @@ use prometheus_client::{
 use super::labels::{
     CloseLabel, ForwardLabel, InvocationLabel, Label, LimitLabel, RejectLabel, ResumeKind, ResumeOutcome,
 };
-use crate::hub::Transport;
 use crate::protocol::ClientProtocol;
+use crate::protocol::Transport;
 
 /// The content type of [`Metrics::encode`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -14,9 +14,10 @@ use tokio::sync::mpsc;
 use crate::auth::{Identity, random_connection_id};
 use crate::error::Error;
 use crate::gateway::Gateway;
-use crate::hub::{Connection, Hub, HubHandle, RequestInfo, Transport};
+use crate::hub::{Connection, Hub, HubHandle, RequestInfo};
 use crate::options::Options;
 use crate::protocol::HubProtocol;
+use crate::protocol::Transport;
 use crate::session::{Inbound, Received, Session, run};
 
 pub use calls::{TestCall, TestUpload};

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::client::{Called, Closed};
 use crate::protocol::{Decoder, HubMessage, HubProtocol, Invocation, Outcome, Value, encode};
-use crate::queue::Taken;
+use crate::session::Taken;
 use crate::session::{CloseReason, Received, Session};
 
 /// How long a client waits for what the server is to do, unless it was told otherwise.

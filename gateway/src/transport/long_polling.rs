@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::sleep;
 
-use crate::hub::Transport;
-use crate::queue::Taken;
+use crate::protocol::Transport;
 use crate::session::Session;
+use crate::session::Taken;
 
 /// Most bytes in one answer, if no single message is larger.
 const MAX_POLL_BYTES: usize = 256 * 1024;

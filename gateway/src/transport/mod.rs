@@ -1,16 +1,12 @@
 //! Bytes in, bytes out. Nothing in here knows hubs or protocols beyond text or binary.
 
 mod frames;
-mod link;
 mod long_polling;
 mod sse;
 mod upgrade;
 mod websocket;
 
 pub(crate) use frames::Messages;
-pub(crate) use link::{
-    Detached, HttpLink, Posting, break_off, receive_part, run_over_http, run_reader, run_restored_over_http,
-};
 pub(crate) use long_polling::{Poll, poll};
 pub(crate) use sse::stream as sse_stream;
 pub(crate) use upgrade::{Upgrade, WebSocket};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 
-use crate::queue::Taken;
 use crate::session::Session;
+use crate::session::Taken;
 
 /// Most bytes that are taken from the outbox at once.
 const MAX_BATCH_BYTES: usize = 64 * 1024;

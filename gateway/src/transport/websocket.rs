@@ -12,12 +12,12 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
-use super::link::{Detached, HttpLink};
 use super::upgrade::WebSocket;
-use crate::hub::Transport;
+use crate::protocol::Transport;
 use crate::protocol::{ClientProtocol, TransferFormat};
-use crate::queue::Taken;
+use crate::session::Taken;
 use crate::session::{BadFrame, CloseReason, Inbound, Received, Session, run};
+use crate::session::{Detached, HttpLink};
 
 /// Most bytes that are taken from the outbox between two flushes.
 const MAX_BATCH_BYTES: usize = 64 * 1024;

@@ -13,13 +13,15 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{Asked, Refusal};
 use crate::auth::ConnectionToken;
 use crate::cluster::Answer;
+use crate::cluster::owner;
 use crate::http::admit::{Closed, let_in};
-use crate::http::{expiry, owned, reply};
-use crate::hub::Transport;
+use crate::http::{expiry, reply};
 use crate::limits::Seat;
+use crate::protocol::Transport;
 use crate::session::Session;
+use crate::session::{Detached, run_over_http};
 use crate::telemetry::labels::{LimitLabel, RejectLabel};
-use crate::transport::{Detached, Reservation, run_over_http};
+use crate::transport::Reservation;
 
 /// Where a connection is.
 pub(super) enum Found {
@@ -176,7 +178,7 @@ impl Asked {
     ) -> Result<Result<Answer, Box<Newcomer>>, Missed> {
         Ok(match self.find(token, Wanted::Here { over_http }).await? {
             Found::New(newcomer) => Err(newcomer),
-            Found::Here(session) => Ok(owned::hand_over(&session, transport).await),
+            Found::Here(session) => Ok(owner::hand_over(&session, transport).await),
             Found::Elsewhere(owner) => match self.forward(&owner, &token.id).attach(transport).await {
                 // Its owner may have given it up, with what came in before: it is not asked for anew.
                 Err(BackplaneError::Timeout { .. }) => {
@@ -269,7 +271,7 @@ impl Asked {
             return Ok(Found::Here(session));
         }
         self.app.metrics().rejected.get(RejectLabel::Forbidden).inc();
-        Err(reply::answer(owned::other_user()).into())
+        Err(reply::answer(owner::other_user()).into())
     }
 
     /// Claims a connection and registers its session. In a task of its own, so that a client that goes away in between
@@ -282,7 +284,7 @@ impl Asked {
     ) -> Result<Result<Newcomer, Claim>, Missed> {
         let hub = Arc::clone(&self.hub);
         if !self.app.tokens().is_for(hub.name(), token, self.identity.user()) {
-            return Err(reply::answer(owned::other_user()).into());
+            return Err(reply::answer(owner::other_user()).into());
         }
         let connection = self.connection(token.id.clone());
         let epoch = hub.shared().backplane().epoch(hub.name());

@@ -31,13 +31,12 @@ use crate::http::admit::{admit, check_origin};
 use crate::http::events::reading;
 use crate::http::request::{Query, Wish};
 use crate::http::{expiry, reply};
-use crate::hub::{HubRuntime, Transport};
+use crate::hub::HubRuntime;
 use crate::protocol::ClientProtocol;
-use crate::session::{Claimant, CloseReason, Session};
+use crate::protocol::Transport;
+use crate::session::{Claimant, CloseReason, Detached, Session, run_over_http};
 use crate::telemetry::labels::RejectLabel;
-use crate::transport::{
-    Detached, Messages, Reservation, Upgrade, WebSocket, run_over_http, serve_resumable, serve_websocket,
-};
+use crate::transport::{Messages, Reservation, Upgrade, WebSocket, serve_resumable, serve_websocket};
 
 const SUBPROTOCOLS: [ClientProtocol; 2] = [ClientProtocol::WebPubSub, ClientProtocol::ReliableWebPubSub];
 

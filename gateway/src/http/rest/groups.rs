@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::call::Call;
 use super::error::{NO_CONNECTION_TO_CHANGE, NO_GROUP, Refusal};
 use super::table::LAST;
-use crate::auth::requested_authority;
+use crate::options::requested_authority;
 
 /// Most connections of one page.
 pub(super) const MAX_PAGE: u64 = 200;

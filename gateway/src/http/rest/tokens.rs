@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::call::Call;
 use super::error::Refusal;
-use crate::auth::requested_authority;
+use crate::options::requested_authority;
 
 /// Longest life of a token, in minutes: a year.
 const LONGEST: u64 = 365 * 24 * 60;

@@ -1,0 +1,167 @@
+//! What sessions and hubs of this node ask the other nodes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use hubcast_backplane::{BackplaneError, ConnectionId, GroupName, NodeId, UserId};
+
+use super::message::{Ask, ask};
+use super::{Forward, PROMPT, encoding};
+use crate::error::Error;
+use crate::hub::{HandedOver, HubRuntime, PeerQuestion, Peers};
+use crate::protocol::{Encoding, HubProtocol, Value};
+use crate::session::{AskError, Session};
+use crate::telemetry::labels::ForwardLabel;
+
+/// How long an owner may take to give a session up before it is shut out. Clients try to resume once, and wait.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
+/// How long a client may keep calls waiting that stream to it from another node, before they ask again.
+const DRAINED: Duration = Duration::from_secs(60);
+
+/// The nodes that the backplane reaches.
+pub(crate) struct Cluster;
+
+impl Peers for Cluster {
+    fn ask<'a>(
+        &'a self,
+        hub: &'a Arc<HubRuntime>,
+        owner: &'a NodeId,
+        connection: &'a ConnectionId,
+        question: PeerQuestion<'a>,
+    ) -> BoxFuture<'a, Result<Result<Value, AskError>, BackplaneError>> {
+        let invoke = Ask::Invoke(ask::Invoke {
+            target: question.target.to_owned(),
+            arguments: question
+                .arguments
+                .iter()
+                .map(|value| value.bytes().clone())
+                .collect(),
+            packed: question
+                .arguments
+                .iter()
+                .map(|value| value.encoding() == Encoding::MessagePack)
+                .collect(),
+        });
+        async move {
+            let forward = Forward::of_node(hub, owner, connection);
+            let answer = forward
+                .ask(invoke, ForwardLabel::Invoke, question.patience)
+                .await?;
+            Ok(match answer.status {
+                200 => Ok(Value::from_raw(encoding(answer.packed), answer.body)),
+                204 => Err(AskError::NoResult),
+                422 => Err(AskError::Client(answer.text())),
+                _ => Err(AskError::Disconnected),
+            })
+        }
+        .boxed()
+    }
+
+    fn change_group<'a>(
+        &'a self,
+        hub: &'a Arc<HubRuntime>,
+        owner: &'a NodeId,
+        connection: &'a ConnectionId,
+        group: &'a GroupName,
+        join: bool,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        let change = Ask::Group(ask::Group {
+            group: group.to_string(),
+            join,
+        });
+        async move {
+            let forward = Forward::of_node(hub, owner, connection);
+            let answer = forward.ask(change, ForwardLabel::Group, PROMPT).await?;
+            match answer.status {
+                200 | 404 => Ok(()),
+                409 => Err(Error::TooManyGroups {
+                    limit: hub.options().limits.groups_per_connection,
+                }),
+                _ => Err(BackplaneError::NodeFailed {
+                    node: owner.clone(),
+                    reason: answer.text(),
+                }
+                .into()),
+            }
+        }
+        .boxed()
+    }
+
+    fn close<'a>(
+        &'a self,
+        hub: &'a Arc<HubRuntime>,
+        owner: &'a NodeId,
+        connection: &'a ConnectionId,
+        reason: Option<String>,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move {
+            let forward = Forward::of_node(hub, owner, connection);
+            let close = Ask::Close(ask::Close { reason });
+            let answer = forward.ask(close, ForwardLabel::Close, PROMPT).await?;
+            Ok(answer.status == 200)
+        }
+        .boxed()
+    }
+
+    fn hand_over<'a>(
+        &'a self,
+        hub: &'a Arc<HubRuntime>,
+        owner: &'a NodeId,
+        connection: &'a ConnectionId,
+        user: Option<&'a UserId>,
+    ) -> BoxFuture<'a, Result<HandedOver, BackplaneError>> {
+        async move {
+            let forward = Forward {
+                hub,
+                owner,
+                connection,
+                user,
+            };
+            let asked = forward.ask(Ask::HandOver(ask::HandOver {}), ForwardLabel::HandOver, HAND_OVER);
+            match asked.await {
+                Ok(answer) => Ok(match answer.status {
+                    200 => HandedOver::Given,
+                    404 => HandedOver::Ended,
+                    _ => HandedOver::Silent,
+                }),
+                Err(
+                    BackplaneError::NodeUnreachable { .. }
+                    | BackplaneError::NodeFailed { .. }
+                    | BackplaneError::Timeout { .. },
+                ) => Ok(HandedOver::Silent),
+                Err(error) => Err(error),
+            }
+        }
+        .boxed()
+    }
+
+    fn carry<'a>(
+        &'a self,
+        session: &'a Session,
+        host: &'a NodeId,
+        protocol: HubProtocol,
+        frames: Bytes,
+    ) -> BoxFuture<'a, Result<(), BackplaneError>> {
+        let protocol = u32::try_from(protocol.index()).unwrap_or(u32::MAX);
+        let carry = Ask::Carry(ask::Carry { frames, protocol });
+        async move {
+            let forward = Forward::of(host, session);
+            forward.ask(carry, ForwardLabel::Carry, DRAINED).await.map(drop)
+        }
+        .boxed()
+    }
+
+    fn drained<'a>(&'a self, session: &'a Session, owner: &'a NodeId) -> BoxFuture<'a, bool> {
+        async move {
+            let forward = Forward::of(owner, session);
+            let drained = Ask::Drained(ask::Drained {});
+            let drained = forward.ask(drained, ForwardLabel::Carry, DRAINED).await;
+            drained.is_ok_and(|answer| answer.status == 200)
+        }
+        .boxed()
+    }
+}

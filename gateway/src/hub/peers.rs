@@ -1,0 +1,85 @@
+//! The other nodes of the cluster, as sessions and hubs need them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use hubcast_backplane::{BackplaneError, ConnectionId, GroupName, NodeId, UserId};
+
+use super::HubRuntime;
+use crate::error::Error;
+use crate::protocol::{HubProtocol, Value};
+use crate::session::{AskError, Session};
+
+/// What nodes ask of those that own a connection.
+pub(crate) trait Peers: Send + Sync {
+    /// Has the owner ask a client for a result.
+    fn ask<'a>(
+        &'a self,
+        hub: &'a Arc<HubRuntime>,
+        owner: &'a NodeId,
+        connection: &'a ConnectionId,
+        question: Question<'a>,
+    ) -> BoxFuture<'a, Result<Result<Value, AskError>, BackplaneError>>;
+
+    /// Has the owner change a membership. A connection that has ended meanwhile is ignored.
+    fn change_group<'a>(
+        &'a self,
+        hub: &'a Arc<HubRuntime>,
+        owner: &'a NodeId,
+        connection: &'a ConnectionId,
+        group: &'a GroupName,
+        join: bool,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Has the owner end a connection. `false` when it does not have it, or is about to give it up.
+    fn close<'a>(
+        &'a self,
+        hub: &'a Arc<HubRuntime>,
+        owner: &'a NodeId,
+        connection: &'a ConnectionId,
+        reason: Option<String>,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
+
+    /// Has the owner give a stateful session up.
+    fn hand_over<'a>(
+        &'a self,
+        hub: &'a Arc<HubRuntime>,
+        owner: &'a NodeId,
+        connection: &'a ConnectionId,
+        user: Option<&'a UserId>,
+    ) -> BoxFuture<'a, Result<HandedOver, BackplaneError>>;
+
+    /// Hands a client's messages to a node where its earlier calls run.
+    fn carry<'a>(
+        &'a self,
+        session: &'a Session,
+        host: &'a NodeId,
+        protocol: HubProtocol,
+        frames: Bytes,
+    ) -> BoxFuture<'a, Result<(), BackplaneError>>;
+
+    /// Waits until the client of a connection of another node has read most of what was sent to it. `false` when that node
+    /// can't tell.
+    fn drained<'a>(&'a self, session: &'a Session, owner: &'a NodeId) -> BoxFuture<'a, bool>;
+}
+
+/// A call of a client's method.
+#[derive(Clone, Copy)]
+pub(crate) struct Question<'a> {
+    pub(crate) target: &'a str,
+    pub(crate) arguments: &'a [Value],
+    /// How long the answer is waited for.
+    pub(crate) patience: Duration,
+}
+
+/// What became of the wish for a stateful session of another node.
+pub(crate) enum HandedOver {
+    /// It was given up.
+    Given,
+    /// It has ended for good.
+    Ended,
+    /// The node does not answer, or does not know it.
+    Silent,
+}
