@@ -47,8 +47,7 @@ pub(crate) async fn let_go(
     mut sessions: Vec<Arc<Session>>,
     reason: &CloseReason,
 ) {
-    let random = RandomState::new();
-    sessions.sort_by_cached_key(|session| random.hash_one(session.id()));
+    let random = shuffle(&mut sessions);
     let mut queue = Queue {
         backplane,
         next: Instant::now(),
@@ -81,6 +80,13 @@ pub(crate) async fn let_go(
             session.leave(reason.clone());
         }
     }
+}
+
+/// Puts sessions into an order of chance. Returns where that came from.
+pub(crate) fn shuffle(sessions: &mut [Arc<Session>]) -> RandomState {
+    let random = RandomState::new();
+    sessions.sort_by_cached_key(|session| random.hash_one(session.id()));
+    random
 }
 
 /// Where this node has its turns from.

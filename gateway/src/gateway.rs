@@ -183,7 +183,8 @@ impl GatewayBuilder {
             None => Arc::new(MemoryBackplane::new(NodeId::parse("local")?)),
         };
         let metrics = self.metrics.unwrap_or_else(|| Arc::new(Metrics::new()));
-        let shared = Arc::new(Shared::new(self.options, backplane, metrics));
+        let shared = Shared::new(self.options, backplane, metrics).with_drain_rate(self.drain_rate);
+        let shared = Arc::new(shared);
         let mut hubs = HashMap::with_capacity(self.hubs.len());
         for hub in self.hubs {
             let runtime = Arc::new(HubRuntime::new(hub, Arc::clone(&shared))?);
@@ -223,7 +224,7 @@ impl GatewayBuilder {
                 .spawn(async move { stopping.run_until_cancelled(fetching).await });
         }
         Ok(Gateway {
-            app: App::new(shared, hubs, authenticator, servers, self.drain_rate),
+            app: App::new(shared, hubs, authenticator, servers),
         })
     }
 }
@@ -303,7 +304,7 @@ impl Gateway {
         shared.stopping().cancel();
         let within = deadline - LAST.min(deadline / 2);
         let pace = Pace {
-            rate: self.app.inner.drain_rate,
+            rate: shared.drain_rate(),
             deadline: Some(Instant::now() + within),
         };
         let finished = timeout(deadline, async {
@@ -360,8 +361,6 @@ struct Inner {
     hosts: Hosts,
     gate: Gate,
     draining: AtomicBool,
-    /// Most connections that all nodes let go in a second; 0 for any number.
-    drain_rate: u32,
     /// Ends when the node no longer waits for clients.
     leaving: CancellationToken,
 }
@@ -383,7 +382,6 @@ impl App {
         hubs: HashMap<HubName, Arc<HubRuntime>>,
         authenticator: Authenticator,
         servers: ServerAuthenticator,
-        drain_rate: u32,
     ) -> Self {
         let options = shared.options();
         let origins = Origins::new(&options.cors);
@@ -400,7 +398,6 @@ impl App {
                 hosts,
                 gate,
                 draining,
-                drain_rate,
                 leaving: CancellationToken::new(),
             }),
         }

@@ -53,8 +53,9 @@ pub use hub::{
     Arguments, BindError, Call, CallerClients, Census, Clients, Connected, Connection, ConnectionData,
     Context, Disconnected, Event, Filter, FromHook, FromInvocation, Groups, Hook, HookOutcome, Hub, HubError,
     HubHandle, HubSettings, InGroup, IntoOutcome, IntoStream, Invoked, MAX_PAGE, MAX_REASON_BYTES, Member,
-    MemberPage, Method, Needed, Next, NextHook, OfConnection, OfUser, Page, Question, Recipient, Recipients,
-    Reply, Rest, Resumed, State, StreamMethod, Transport, Upload, UploadError, marker,
+    MemberPage, Method, Needed, Next, NextHook, OfConnection, OfUser, Page, Question, Rebalance, Recipient,
+    Recipients, Reply, Rest, Resumed, SETTLED, Share, State, StreamMethod, Transport, Upload, UploadError,
+    marker,
 };
 pub use hubcast_backplane as backplane;
 pub use options::{

@@ -1,11 +1,12 @@
 //! The pace at which nodes let their clients go.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hubcast_tests::cluster::{Cluster, Plan};
 use hubcast_tests::hub_client::{HubClient, Transport};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 fn goodbye() -> Value {
     json!({ "type": 7, "allowReconnect": true })

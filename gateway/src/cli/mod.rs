@@ -9,6 +9,7 @@ mod gateway;
 mod groups;
 mod health;
 mod output;
+mod rebalance;
 mod send;
 mod serve;
 mod token;
@@ -44,6 +45,7 @@ pub fn main() -> ExitCode {
         Command::Send(args) => send::run(&args),
         Command::Connections(args) => connections::run(&args),
         Command::Groups(args) => groups::run(&args),
+        Command::Rebalance(args) => rebalance::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -85,6 +87,8 @@ enum Command {
     Connections(connections::ConnectionsArgs),
     /// Count groups of a running gateway, list and change who is in them
     Groups(groups::GroupsArgs),
+    /// Have nodes of a running gateway that have many connections let some go to those that have few
+    Rebalance(rebalance::RebalanceArgs),
 }
 
 const EXAMPLES: &str = r#"Examples:

@@ -11,6 +11,7 @@ use hubcast_backplane::{
     Backplane, BackplaneError, ConnectionId, ConnectionRecord, Delivery, End, Epoch, GroupName, HubName,
     HubSink, Listing,
 };
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,6 +22,7 @@ use super::known::Known;
 use super::recoveries::Recoveries;
 use super::{Connected, Context, Disconnected, Hub, HubError, NextHook, Resumed};
 use crate::cluster;
+use crate::departures::DEFAULT_RATE;
 use crate::error::Error;
 use crate::fanout::{self, Registry};
 use crate::limits::{Budget, Terms};
@@ -48,6 +50,8 @@ pub(crate) struct Shared {
     /// What waits for clients over `limits.outbox_bytes`, until they have fetched it.
     bursts: Arc<Budget>,
     parked: Arc<Parked>,
+    /// Most connections that all nodes let go in a second; 0 for any number.
+    drain_rate: u32,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -64,9 +68,20 @@ impl Shared {
             budget,
             bursts,
             parked,
+            drain_rate: DEFAULT_RATE,
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         }
+    }
+
+    /// The same with another pace at which connections leave.
+    pub(crate) fn with_drain_rate(self, drain_rate: u32) -> Self {
+        Self { drain_rate, ..self }
+    }
+
+    /// Most connections that all nodes let go in a second; 0 for any number.
+    pub(crate) fn drain_rate(&self) -> u32 {
+        self.drain_rate
     }
 
     pub(crate) fn options(&self) -> &Options {
@@ -131,6 +146,8 @@ pub(crate) struct HubRuntime {
     guests: Guests,
     known: Known,
     recoveries: Recoveries,
+    /// Held while connections leave for nodes that have fewer.
+    rebalancing: Arc<Mutex<()>>,
     /// What the sink is given is of; nothing before somebody wants to know.
     epoch: ArcSwapOption<Epoch>,
     shared: Arc<Shared>,
@@ -143,6 +160,11 @@ impl HubRuntime {
             patience: self.options.timeouts.send,
             budget: Arc::clone(&self.shared.bursts),
         }
+    }
+
+    /// Held while connections leave for nodes that have fewer.
+    pub(super) fn rebalancing(&self) -> &Arc<Mutex<()>> {
+        &self.rebalancing
     }
 
     /// How slowly its clients may send what they have begun.
@@ -162,6 +184,7 @@ impl HubRuntime {
             options,
             registry: Registry::new(),
             checkpoints: Checkpoints::default(),
+            rebalancing: Arc::default(),
             guests: Guests::default(),
             known: Known::default(),
             recoveries: Recoveries::default(),
