@@ -14,13 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Authenticator, Origins, PointSigner, ServerAuthenticator, TicketBooth, TokenSigner};
 use crate::cluster::{Cluster, ServeNode};
-use crate::departures::{DEFAULT_RATE, Pace, let_go};
+use crate::drain::{Pace, let_go};
 use crate::error::Error;
 use crate::http::{self, Hosts};
 use crate::hub::{Hub, HubHandle, HubRuntime, Shared};
 #[cfg(feature = "cli")]
 use crate::limits::Doors;
 use crate::limits::{Gate, Terms};
+use crate::options::DRAIN_RATE;
 use crate::options::Options;
 use crate::session::{CloseReason, Session};
 use crate::telemetry::metrics::Metrics;
@@ -109,7 +110,7 @@ impl Default for GatewayBuilder {
             backplane: None,
             lax: false,
             metrics: None,
-            drain_rate: DEFAULT_RATE,
+            drain_rate: DRAIN_RATE,
         }
     }
 }
@@ -183,7 +184,8 @@ impl GatewayBuilder {
             None => Arc::new(MemoryBackplane::new(NodeId::parse("local")?)),
         };
         let metrics = self.metrics.unwrap_or_else(|| Arc::new(Metrics::new()));
-        let shared = Arc::new(Shared::new(self.options, backplane, Arc::new(Cluster), metrics));
+        let shared = Shared::new(self.options, backplane, Arc::new(Cluster), metrics);
+        let shared = Arc::new(shared.with_drain_rate(self.drain_rate));
         let mut hubs = HashMap::with_capacity(self.hubs.len());
         for hub in self.hubs {
             let runtime = Arc::new(HubRuntime::new(hub, Arc::clone(&shared))?);
@@ -223,7 +225,7 @@ impl GatewayBuilder {
                 .spawn(async move { stopping.run_until_cancelled(fetching).await });
         }
         Ok(Gateway {
-            app: App::new(shared, hubs, authenticator, servers, self.drain_rate),
+            app: App::new(shared, hubs, authenticator, servers),
         })
     }
 }
@@ -303,7 +305,7 @@ impl Gateway {
         shared.stopping().cancel();
         let within = deadline - LAST.min(deadline / 2);
         let pace = Pace {
-            rate: self.app.inner.drain_rate,
+            rate: shared.drain_rate(),
             deadline: Some(Instant::now() + within),
         };
         let finished = timeout(deadline, async {
@@ -360,8 +362,6 @@ struct Inner {
     hosts: Hosts,
     gate: Gate,
     draining: AtomicBool,
-    /// Most connections that all nodes let go in a second; 0 for any number.
-    drain_rate: u32,
     /// Ends when the node no longer waits for clients.
     leaving: CancellationToken,
 }
@@ -383,7 +383,6 @@ impl App {
         hubs: HashMap<HubName, Arc<HubRuntime>>,
         authenticator: Authenticator,
         servers: ServerAuthenticator,
-        drain_rate: u32,
     ) -> Self {
         let options = shared.options();
         let origins = Origins::new(&options.cors);
@@ -400,7 +399,6 @@ impl App {
                 hosts,
                 gate,
                 draining,
-                drain_rate,
                 leaving: CancellationToken::new(),
             }),
         }

@@ -29,7 +29,7 @@ mod cluster;
 mod config;
 #[cfg(feature = "cli")]
 mod demo;
-mod departures;
+mod drain;
 mod error;
 mod fanout;
 mod gateway;
@@ -46,6 +46,7 @@ mod tester;
 mod transport;
 
 pub use auth::{Identity, Permissions};
+pub use drain::{Rebalance, SETTLED, Share};
 pub use error::Error;
 pub use gateway::{Drained, Gateway, GatewayBuilder};
 pub use hub::{

@@ -18,6 +18,9 @@ pub(crate) use proxies::TrustedProxies;
 pub(crate) use proxies::network_of;
 pub use server::ServerOptions;
 
+/// Connections that leave in a second while nodes drain, of all nodes together, unless somebody says otherwise.
+pub(crate) const DRAIN_RATE: u32 = 500;
+
 /// Settings of a [`Gateway`](crate::Gateway). Every field has a default that suits production, but that nobody can connect
 /// before `auth` says who may.
 ///

@@ -27,6 +27,7 @@ mod matrix;
 mod moves;
 mod own_messages;
 mod presence;
+mod rebalance;
 mod redis_driver;
 mod redis_outage;
 mod rest;

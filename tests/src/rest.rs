@@ -27,6 +27,11 @@ impl Rest {
         }
     }
 
+    /// Calls whatever answers there.
+    pub fn at(address: SocketAddr) -> Self {
+        Self { address }
+    }
+
     /// Where it calls.
     pub fn address(&self) -> SocketAddr {
         self.address

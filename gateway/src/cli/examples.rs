@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, Parser};
 
-use super::{Cli, EXAMPLES, check, connections, groups, health, send, serve, token};
+use super::{Cli, EXAMPLES, check, connections, groups, health, rebalance, send, serve, token};
 
 /// Splits a command as a shell does, up to where another command or an explanation begins.
 fn words(line: &str) -> Vec<String> {
@@ -63,6 +63,7 @@ fn every_example_is_a_command() {
         ("send", send::EXAMPLES, 4),
         ("connections", connections::EXAMPLES, 5),
         ("groups", groups::EXAMPLES, 7),
+        ("rebalance", rebalance::EXAMPLES, 2),
     ] {
         let commands = commands(help);
         assert_eq!(commands.len(), least, "{name}: {commands:?}");

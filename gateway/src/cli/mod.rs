@@ -10,6 +10,7 @@ mod groups;
 mod health;
 mod log;
 mod output;
+mod rebalance;
 mod send;
 mod serve;
 mod token;
@@ -45,6 +46,7 @@ pub fn main() -> ExitCode {
         Command::Send(args) => send::run(&args),
         Command::Connections(args) => connections::run(&args),
         Command::Groups(args) => groups::run(&args),
+        Command::Rebalance(args) => rebalance::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -86,6 +88,8 @@ enum Command {
     Connections(connections::ConnectionsArgs),
     /// Count groups of a running gateway, list and change who is in them
     Groups(groups::GroupsArgs),
+    /// Have nodes of a running gateway that have many connections let some go to those that have few
+    Rebalance(rebalance::RebalanceArgs),
 }
 
 const EXAMPLES: &str = r#"Examples:

@@ -13,7 +13,7 @@ pub(super) struct NodeRequest {
     /// Who the client said it is on the asking node.
     #[prost(string, optional, tag = "3")]
     pub(super) user: Option<String>,
-    #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
+    #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
     pub(super) ask: Option<Ask>,
 }
 
@@ -43,6 +43,9 @@ pub(super) enum Ask {
     Close(ask::Close),
     #[prost(message, tag = "15")]
     Refresh(ask::Refresh),
+    /// Of the hub, not of a connection.
+    #[prost(message, tag = "16")]
+    LetGo(ask::LetGo),
 }
 
 pub(crate) mod ask {
@@ -91,6 +94,17 @@ pub(crate) mod ask {
         /// What it says, as JSON.
         #[prost(bytes = "bytes", tag = "1")]
         pub(crate) identity: Bytes,
+    }
+
+    /// Have connections leave for nodes that have fewer. Answered with how many will.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct LetGo {
+        /// Most of them.
+        #[prost(uint64, tag = "1")]
+        pub(crate) most: u64,
+        /// How long they must have been here, in milliseconds.
+        #[prost(uint64, tag = "2")]
+        pub(crate) settled: u64,
     }
 
     /// Answer the waiting poll with nothing.
@@ -159,6 +173,9 @@ pub(super) struct NodeReply {
     /// For `Poll`: what the body was taken from.
     #[prost(message, optional, tag = "5")]
     pub(super) source: Option<Source>,
+    /// For `LetGo`: how many connections will leave.
+    #[prost(uint64, tag = "6")]
+    pub(super) leaving: u64,
 }
 
 /// Where what a poll took goes back to when nobody gets it.
@@ -235,6 +252,7 @@ impl NodeReply {
             early: answer.early,
             packed: answer.packed,
             source: answer.taking.map(source),
+            leaving: 0,
         }
     }
 }

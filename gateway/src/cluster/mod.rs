@@ -144,30 +144,36 @@ impl<'a> Forward<'a> {
     }
 
     async fn ask(&self, ask: Ask, label: ForwardLabel, patience: Duration) -> Result<Answer, BackplaneError> {
-        self.hub.shared().metrics().forwarded_requests.get(label).inc();
-        let _tracked = self.hub.shared().tasks().token(); // a node that leaves lets it come to its end
         let request = NodeRequest {
             hub: self.hub.name().to_string(),
             connection: self.connection.to_string(),
             user: self.user.map(ToString::to_string),
             ask: Some(ask),
         };
-        let unheard = match &request.ask {
-            Some(Ask::HandOver(_)) => Unheard::GiveUp, // an owner that does not hear is shut out
-            _ => Unheard::Wait,
-        };
-        let payload = Bytes::from(request.encode_to_vec());
-        let reply = self
-            .hub
-            .shared()
-            .backplane()
-            .request(self.owner, payload, patience, unheard)
-            .await?;
-        let reply = NodeReply::decode(reply).map_err(|error| BackplaneError::Malformed {
-            what: error.to_string(),
-        })?;
+        let reply = send(self.hub, self.owner, &request, label, patience).await?;
         Ok(reply.into())
     }
+}
+
+async fn send(
+    hub: &HubRuntime,
+    node: &NodeId,
+    request: &NodeRequest,
+    label: ForwardLabel,
+    patience: Duration,
+) -> Result<NodeReply, BackplaneError> {
+    hub.shared().metrics().forwarded_requests.get(label).inc();
+    let _tracked = hub.shared().tasks().token(); // a node that leaves lets it come to its end
+    let unheard = match &request.ask {
+        Some(Ask::HandOver(_)) => Unheard::GiveUp, // an owner that does not hear is shut out
+        _ => Unheard::Wait,
+    };
+    let payload = Bytes::from(request.encode_to_vec());
+    let backplane = hub.shared().backplane();
+    let reply = backplane.request(node, payload, patience, unheard).await?;
+    NodeReply::decode(reply).map_err(|error| BackplaneError::Malformed {
+        what: error.to_string(),
+    })
 }
 
 fn encoding(packed: bool) -> Encoding {

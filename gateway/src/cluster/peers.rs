@@ -8,8 +8,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hubcast_backplane::{BackplaneError, ConnectionId, GroupName, NodeId, UserId};
 
-use super::message::{Ask, ask};
-use super::{Forward, PROMPT, encoding};
+use super::message::{Ask, NodeRequest, ask};
+use super::{Forward, PROMPT, encoding, send};
 use crate::error::Error;
 use crate::hub::{HandedOver, HubRuntime, PeerQuestion, Peers};
 use crate::protocol::{Encoding, HubProtocol, Value};
@@ -135,6 +135,27 @@ impl Peers for Cluster {
                 ) => Ok(HandedOver::Silent),
                 Err(error) => Err(error),
             }
+        }
+        .boxed()
+    }
+
+    fn let_go<'a>(
+        &'a self,
+        hub: &'a HubRuntime,
+        node: &'a NodeId,
+        most: u64,
+        settled: Duration,
+    ) -> BoxFuture<'a, Result<u64, BackplaneError>> {
+        let settled = u64::try_from(settled.as_millis()).unwrap_or(u64::MAX);
+        let request = NodeRequest {
+            hub: hub.name().to_string(),
+            connection: String::new(),
+            user: None,
+            ask: Some(Ask::LetGo(ask::LetGo { most, settled })),
+        };
+        async move {
+            let reply = send(hub, node, &request, ForwardLabel::LetGo, PROMPT).await?;
+            Ok(reply.leaving)
         }
         .boxed()
     }

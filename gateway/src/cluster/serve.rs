@@ -47,6 +47,15 @@ impl NodeService for ServeNode {
         let Some(hub) = self.hub(&request.hub) else {
             return std::future::ready(Err(format!("hub {:?} is not served here", request.hub))).boxed();
         };
+        if let Some(Ask::LetGo(wish)) = request.ask {
+            let settled = Duration::from_millis(wish.settled);
+            let reply = NodeReply {
+                status: 200,
+                leaving: hub.let_go(wish.most, settled),
+                ..NodeReply::default()
+            };
+            return std::future::ready(Ok(Bytes::from(reply.encode_to_vec()))).boxed();
+        }
         async move {
             let connection = request.connection.clone();
             let answer = answer(&hub, request).await?;
@@ -166,7 +175,9 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
             let transport = transport.ok_or("unknown transport")?;
             owner::hand_over(&session, *transport).await
         }
-        Ask::Group(_) | Ask::Invoke(_) | Ask::Carry(_) | Ask::Close(_) => Answer::status(200), // served above
+        Ask::Group(_) | Ask::Invoke(_) | Ask::Carry(_) | Ask::Close(_) | Ask::LetGo(_) => {
+            Answer::status(200) // served above
+        }
     })
 }
 

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::departures::DEFAULT_RATE;
+use crate::options::DRAIN_RATE;
 use crate::options::{Options, seconds};
 
 pub(crate) use self::{
@@ -128,7 +128,7 @@ impl Default for DrainConfig {
         Self {
             notice: Duration::ZERO,
             deadline: Duration::from_secs(25),
-            rate_per_second: DEFAULT_RATE,
+            rate_per_second: DRAIN_RATE,
         }
     }
 }

@@ -51,6 +51,15 @@ pub(crate) trait Peers: Send + Sync {
         user: Option<&'a UserId>,
     ) -> BoxFuture<'a, Result<HandedOver, BackplaneError>>;
 
+    /// Has a node let at most so many connections of a hub go that have been there for so long. Returns how many will leave.
+    fn let_go<'a>(
+        &'a self,
+        hub: &'a HubRuntime,
+        node: &'a NodeId,
+        most: u64,
+        settled: Duration,
+    ) -> BoxFuture<'a, Result<u64, BackplaneError>>;
+
     /// Hands a client's messages to a node where its earlier calls run.
     fn carry<'a>(
         &'a self,

@@ -9,6 +9,7 @@
 //! | `hub.of_connection(c)` | [`OfConnection`]: `exists`, `user`, `groups`, `leave_all`, `close(reason)` |
 //! | `hub.close_all(reason, except)` | ends every connection of the hub |
 //! | `hub.census()` | [`Census`]: connections, on which node, groups |
+//! | `hub.rebalance(settled)` | [`Rebalance`](crate::Rebalance): nodes with many connections let some go |
 //!
 //! Each is async and answers `Result<_, Error>`. Questions cost the backplane the same however many connections there
 //! are, and no node is asked. Ids that nobody has are no error: nobody is connected under them. What can't be a group's

@@ -11,6 +11,7 @@ use hubcast_backplane::{
     Backplane, BackplaneError, ConnectionId, ConnectionRecord, Delivery, End, Epoch, GroupName, HubName,
     HubSink, Listing,
 };
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,6 +24,7 @@ use super::{Connected, Context, Disconnected, Hub, HubError, NextHook, PeerQuest
 use crate::error::Error;
 use crate::fanout::{self, Registry};
 use crate::limits::{Budget, Terms};
+use crate::options::DRAIN_RATE;
 use crate::options::Options;
 use crate::protocol::Value;
 use crate::session::BurstPolicy;
@@ -45,8 +47,9 @@ pub(crate) struct Shared {
     peers: Arc<dyn Peers>,
     metrics: Arc<Metrics>,
     budget: Arc<Budget>,
-    /// What waits for clients over `limits.outbox_bytes`, until they have fetched it.
     parked: Arc<Parked>,
+    /// Most connections that all nodes let go in a second; 0 for any number.
+    drain_rate: u32,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -67,9 +70,20 @@ impl Shared {
             metrics,
             budget,
             parked,
+            drain_rate: DRAIN_RATE,
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         }
+    }
+
+    /// The same with another pace at which connections leave.
+    pub(crate) fn with_drain_rate(self, drain_rate: u32) -> Self {
+        Self { drain_rate, ..self }
+    }
+
+    /// Most connections that all nodes let go in a second; 0 for any number.
+    pub(crate) fn drain_rate(&self) -> u32 {
+        self.drain_rate
     }
 
     pub(crate) fn options(&self) -> &Options {
@@ -139,6 +153,8 @@ pub(crate) struct HubRuntime {
     guests: Guests,
     known: Known,
     recoveries: Recoveries,
+    /// Held while connections leave for nodes that have fewer.
+    rebalancing: Arc<Mutex<()>>,
     /// What the sink is given is of; nothing before somebody wants to know.
     epoch: ArcSwapOption<Epoch>,
     shared: Arc<Shared>,
@@ -151,6 +167,11 @@ impl HubRuntime {
             patience: self.options.timeouts.send,
             budget: Arc::clone(&self.shared.budget),
         }
+    }
+
+    /// Held while connections leave for nodes that have fewer.
+    pub(crate) fn rebalancing(&self) -> &Arc<Mutex<()>> {
+        &self.rebalancing
     }
 
     /// How slowly its clients may send what they have begun.
@@ -170,6 +191,7 @@ impl HubRuntime {
             options,
             registry: Registry::new(),
             checkpoints: Checkpoints::default(),
+            rebalancing: Arc::default(),
             guests: Guests::default(),
             known: Known::default(),
             recoveries: Recoveries::default(),

@@ -38,6 +38,8 @@ pub(crate) enum CloseReason {
     TransportLost(&'static str),
     /// The node stops.
     NodeStops,
+    /// The node has more connections than others.
+    Rebalanced,
     /// Others took the node for dead and removed its connections, or this one is another's after the server forgot it.
     Fenced,
     /// Another transport of the same client took over before the handshake, or a stateful session goes on on another
@@ -93,7 +95,7 @@ impl CloseReason {
             (_, Self::Protocol { code, .. }) => *code,
             (_, Self::ConnectFailed { .. }) => close_code::ERROR,
             (_, Self::Expired) => close_code::POLICY,
-            (_, Self::NodeStops | Self::Fenced | Self::LogLost(_)) => close_code::RESTART,
+            (_, Self::NodeStops | Self::Rebalanced | Self::Fenced | Self::LogLost(_)) => close_code::RESTART,
             (_, Self::SlowConsumer { .. } | Self::ClientTimeout | Self::NoRoom | Self::Handshake { .. }) => {
                 close_code::AGAIN
             }
@@ -153,7 +155,7 @@ impl CloseReason {
             Self::SlowConsumer { queued } => close(Some(format!("{BASE} {}", slow(*queued))), true),
             Self::LogLost(what) => close(text(Some(&format!("Messages may be missing: {what}."))), true),
             Self::Fenced => close(Some(FENCED.to_owned()), true),
-            Self::TransportLost(_) | Self::NodeStops => close(None, true),
+            Self::TransportLost(_) | Self::NodeStops | Self::Rebalanced => close(None, true),
             Self::Handshake { .. } | Self::Moved | Self::BadFrame(_) => None,
         }
     }
@@ -174,6 +176,7 @@ impl CloseReason {
                 | Self::Expired
                 | Self::Protocol { .. }
                 | Self::NodeStops
+                | Self::Rebalanced
         )
     }
 
@@ -191,6 +194,7 @@ impl CloseReason {
             Self::TransportLost(what) => Disconnected::Lost((*what).to_owned()),
             Self::LogLost(what) => Disconnected::Lost((*what).to_owned()),
             Self::NodeStops | Self::Fenced => Disconnected::NodeStopped,
+            Self::Rebalanced => Disconnected::Lost("the node has more connections than others".to_owned()),
             Self::ConnectFailed { .. } => Disconnected::Refused("on_connected failed".to_owned()),
             Self::Handshake { .. } | Self::Moved => return None,
         })
@@ -210,6 +214,7 @@ impl CloseReason {
             Self::TransportLost(_) => CloseLabel::TransportLost,
             Self::LogLost(_) => CloseLabel::LogLost,
             Self::NodeStops => CloseLabel::Shutdown,
+            Self::Rebalanced => CloseLabel::Rebalanced,
             Self::Fenced => CloseLabel::Fenced,
         }
     }

@@ -24,6 +24,7 @@ mod uploads;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hubcast_backplane::{ConnectionId, ConnectionRecord, GroupName, Topic, UserId};
@@ -74,6 +75,8 @@ pub(crate) struct Session {
     /// Nothing of it can be fetched any more; it is only about to leave the directory.
     over: AtomicBool,
     reason: OnceLock<CloseReason>,
+    /// When it came to this node.
+    begun: Instant,
     /// What it receives; `None` once it was taken out of the registry.
     topics: Mutex<Option<Vec<Topic>>>,
     groups: Mutex<Vec<GroupName>>,
@@ -130,6 +133,7 @@ impl Session {
             closing: CancellationToken::new(),
             over: AtomicBool::new(false),
             reason: OnceLock::new(),
+            begun: Instant::now(),
             topics: Mutex::new(Some(Vec::new())),
             groups: Mutex::default(),
             seat: Mutex::default(),
@@ -182,6 +186,11 @@ impl Session {
         CloseReason::ConnectFailed {
             detail: detail.map(|text| text.trim_start().to_owned()),
         }
+    }
+
+    /// Whether it has been here for so long, and its client is.
+    pub(crate) fn has_settled(&self, time: Duration) -> bool {
+        self.begun.elapsed() >= time && !self.closing.is_cancelled() && self.parked.lock().is_none()
     }
 
     /// Asks the session to end. The first reason counts.

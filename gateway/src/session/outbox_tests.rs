@@ -9,7 +9,9 @@ use crate::limits::Budget;
 
 /// Allows for nothing over the bound.
 fn strict() -> BurstPolicy {
-    bursts(Duration::ZERO, &Budget::new(0))
+    let full = Budget::new(1);
+    full.take(1).unwrap();
+    bursts(Duration::ZERO, &full)
 }
 
 fn bursts(patience: Duration, budget: &Arc<Budget>) -> BurstPolicy {

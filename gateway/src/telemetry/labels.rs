@@ -93,6 +93,8 @@ labels! {
         Close = "close",
         /// A newer token of a client.
         Refresh = "refresh",
+        /// Let connections go.
+        LetGo = "let_go",
     }
 
     /// Why a request was turned away.
@@ -165,6 +167,8 @@ labels! {
         SlowConsumer = "slow_consumer",
         /// The node is leaving.
         Shutdown = "shutdown",
+        /// The node had more connections than others.
+        Rebalanced = "rebalanced",
         /// The socket broke, or no request came, and the client did not come back.
         TransportLost = "transport_lost",
         /// Another node owns the connection.

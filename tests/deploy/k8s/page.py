@@ -142,6 +142,11 @@ def kubectl(cluster: Cluster, args: list[str]):
             cluster.take(documents(real("kubectl", *args, "--dry-run=client", "-o", "yaml")), namespace)
         case ["rollout", "status" | "restart", reference] | ["logs", reference]:
             cluster.one(namespace, reference)
+        case ["exec", reference, "--", *command]:
+            # The image's program is this repository's, whose help examples are checked where it is built.
+            cluster.one(namespace, reference)
+            if command[0] != "hubcast":
+                raise Refused(f"the image has no program {command[0]}")
         case ["port-forward", reference, ports]:
             wanted = int(ports.split(":")[1])
             if wanted not in [p["port"] for p in cluster.one(namespace, reference)["spec"]["ports"]]:

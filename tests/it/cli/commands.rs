@@ -292,3 +292,28 @@ async fn groups_are_counted_listed_and_changed_on_any_node() {
 async fn groups_are_counted_listed_and_changed_on_a_node_in_memory() {
     groups_are_changed(Plan::one_node()).await;
 }
+
+#[tokio::test]
+async fn rebalancing_tells_what_leaves() {
+    let world = World::start(Plan::nodes(3)).await;
+    let told = world
+        .run(&["rebalance", "--settled", "1s", "--json"])
+        .await
+        .json();
+    assert_eq!(
+        (&told["hub"], &told["connections"], &told["mean"]),
+        (&json!("demo"), &json!(2), &json!(1))
+    );
+    let nodes = told["nodes"].as_array().expect("a list");
+    assert!(
+        nodes.len() == 3 && nodes.iter().all(|node| node["leaving"] == 0),
+        "{told}"
+    );
+    let done = world.run(&["rebalance"]).await;
+    let text = done.ok();
+    assert!(
+        text.starts_with("connections  2\nmean         1\nnode ") && text.contains("no node has so many"),
+        "{text}"
+    );
+    world.ends().await;
+}

@@ -76,4 +76,9 @@ async fn on(address: SocketAddr, args: &[&str]) -> Done {
 }
 
 /// One of each command that talks to a gateway.
-const COMMANDS: [&[&str]; 3] = [&["send", "Say", "1"], &["connections"], &["groups"]];
+const COMMANDS: [&[&str]; 4] = [
+    &["send", "Say", "1"],
+    &["connections"],
+    &["groups"],
+    &["rebalance"],
+];

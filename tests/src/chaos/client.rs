@@ -33,6 +33,10 @@ pub(crate) trait Role: Send + Sync {
     fn begins(&self, id: Option<&str>);
     /// The connection has this id by now: what holds its own place gets another with each socket.
     fn is(&self, _id: &str) {}
+    /// It has a socket, an event stream or a first poll, for the first time or again.
+    fn connects(&self) {}
+    /// An attempt to get one failed.
+    fn refused(&self, _why: &str) {}
     /// All groups are joined.
     fn joined(&self);
     /// A message to a group has come.
@@ -199,9 +203,14 @@ impl Actor {
     async fn start(&self) -> Session {
         loop {
             match timeout(self.client.server_timeout, self.try_start()).await {
-                Ok(Ok(session)) => return session,
-                Ok(Err(_)) | Err(_) => sleep(RETRY).await,
+                Ok(Ok(session)) => {
+                    self.client.role.connects();
+                    return session;
+                }
+                Ok(Err(why)) => self.client.role.refused(&why),
+                Err(_) => self.client.role.refused("no answer in time"),
             }
+            sleep(RETRY).await;
         }
     }
 
@@ -238,8 +247,11 @@ impl Actor {
                 End::Broken => {
                     let bound = self.client.server_timeout;
                     match timeout(bound, self.resume(session)).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(why)) => return why,
+                        Ok(Ok(())) => self.client.role.connects(),
+                        Ok(Err(why)) => {
+                            self.client.role.refused(&why);
+                            return why;
+                        }
                         Err(_) => return "resume: no answer in time".to_owned(),
                     }
                 }

@@ -14,6 +14,7 @@ mod pubsub;
 mod readers;
 mod record;
 mod report;
+mod rollout;
 mod run;
 mod schedule;
 mod servers;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use clap::Parser;
 
 pub use report::Report;
+pub use rollout::{RolloutOptions, rollout};
 pub use servers::Topology;
 
 use fault::Kind;

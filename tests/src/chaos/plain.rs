@@ -72,9 +72,14 @@ impl Actor {
     async fn start(&self) -> (String, Session) {
         loop {
             match timeout(self.client.server_timeout, self.try_start()).await {
-                Ok(Ok(started)) => return started,
-                Ok(Err(_)) | Err(_) => sleep(RETRY).await,
+                Ok(Ok(started)) => {
+                    self.client.role.connects();
+                    return started;
+                }
+                Ok(Err(why)) => self.client.role.refused(&why),
+                Err(_) => self.client.role.refused("no answer in time"),
             }
+            sleep(RETRY).await;
         }
     }
 

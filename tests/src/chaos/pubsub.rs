@@ -66,7 +66,12 @@ impl Actor {
     async fn start(&self) -> Session {
         loop {
             let opening = self.connect(TARGET);
-            if let Ok(Ok((link, connected))) = timeout(self.client.server_timeout, opening).await {
+            let opened = timeout(self.client.server_timeout, opening).await;
+            if let Ok(Err((_, why))) = &opened {
+                self.client.role.refused(why);
+            }
+            if let Ok(Ok((link, connected))) = opened {
+                self.client.role.connects();
                 let text = |name: &str| connected[name].as_str().unwrap_or_default().to_owned();
                 let mut session = Session {
                     link,
@@ -128,12 +133,17 @@ impl Actor {
                     session.link = link;
                     session.heard = Instant::now();
                     session.next_tick = Instant::now();
+                    self.client.role.connects();
                     return Ok(());
                 }
-                Ok(Err((true, why))) => return Err(why),
+                Ok(Err((true, why))) => {
+                    self.client.role.refused(&why);
+                    return Err(why);
+                }
                 Ok(Err((false, why))) => why,
                 Err(_) => "no answer".to_owned(),
             };
+            self.client.role.refused(&refused);
             if Instant::now() > deadline {
                 return Err(format!("given up after {refused}"));
             }

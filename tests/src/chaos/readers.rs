@@ -62,9 +62,15 @@ impl Reader {
     async fn run(mut self) {
         loop {
             match self.open().await {
-                Ok(mut source) => self.read(&mut source).await,
-                Err(Some(refused)) => self.starts_anew(&refused),
-                Err(None) => {}
+                Ok(mut source) => {
+                    self.client.role.connects();
+                    self.read(&mut source).await;
+                }
+                Err(Some(refused)) => {
+                    self.client.role.refused(&refused);
+                    self.starts_anew(&refused);
+                }
+                Err(None) => self.client.role.refused("there is no node"),
             }
             sleep(RETRY).await;
         }

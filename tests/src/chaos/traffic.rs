@@ -38,13 +38,13 @@ impl Published {
     }
 
     /// Takes the next number of a group, from 1.
-    fn issue(&self, group: usize) -> u64 {
+    pub(crate) fn issue(&self, group: usize) -> u64 {
         let mut groups = lock(&self.0);
         groups[group].push(None);
         groups[group].len() as u64
     }
 
-    fn ended(&self, group: usize, outcome: Outcome) {
+    pub(crate) fn ended(&self, group: usize, outcome: Outcome) {
         if let Some(last) = lock(&self.0)[group].last_mut() {
             *last = Some(outcome);
         }
@@ -234,6 +234,11 @@ impl User {
         let calls = lock(&self.calls);
         let count = |wanted| calls.iter().filter(|call| call.outcome == Some(wanted)).count();
         [Outcome::Done, Outcome::Failed, Outcome::Reset].map(count)
+    }
+
+    /// Everything that was wrong with what it received.
+    pub(crate) fn missed(&self) -> Vec<Finding> {
+        lock(&self.member).findings()
     }
 
     /// Everything that was wrong, in both directions.

@@ -110,6 +110,7 @@ async fn carry_out(call: &Call<'_>, body: Body) -> Result<Response, Refusal> {
         Action::Invoke => invoke::invoke(call, body).await,
         Action::GenerateToken => tokens::generate(call),
         Action::Statistics => statistics::count(call).await,
+        Action::Rebalance => statistics::rebalance(call).await,
     }
 }
 

@@ -9,6 +9,7 @@ use super::body::Media;
 use super::groups::MAX_PAGE;
 use super::path::Base;
 use super::send::{MAX_BATCH, MAX_KEY_BYTES};
+use super::statistics::MOST_SETTLED;
 use super::table::{Action, Api, ROUTES, Route, VERSIONS};
 use crate::hub::MAX_REASON_BYTES;
 
@@ -179,6 +180,11 @@ fn own_parameters(action: Action) -> Vec<Value> {
             whole(0, 31_536_000),
             "Seconds; 0 for present connections alone",
         )],
+        Action::Rebalance => vec![query(
+            "settled",
+            whole(0, MOST_SETTLED),
+            "Seconds that a connection has been on its node before it may leave it; 300 unless given",
+        )],
         Action::ListGroup => vec![
             query("maxpagesize", whole(1, MAX_PAGE), "Most connections of a page"),
             query(
@@ -258,6 +264,7 @@ fn answer(action: Action) -> Option<Value> {
         Action::Invoke => reference("Result"),
         Action::GenerateToken => reference("Token"),
         Action::Statistics => reference("Statistics"),
+        Action::Rebalance => reference("Rebalance"),
         Action::Document => json!({ "type": "object" }),
         _ => return None,
     })
@@ -326,6 +333,10 @@ fn schemas() -> Value {
         })),
         "Result": object(&["result"], json!({ "result": {} })),
         "Token": object(&["token"], json!({ "token": text })),
+        "Rebalance": object(&["hub", "connections", "mean", "nodes"], json!({
+            "hub": text, "connections": count, "mean": count,
+            "nodes": { "type": "array", "items": object(&["node", "connections", "leaving"], json!({ "node": text, "connections": count, "leaving": count })) },
+        })),
         "Statistics": object(&["hub", "connections", "parked", "groups", "nodes"], json!({
             "hub": text, "connections": count, "parked": count, "groups": count,
             "nodes": { "type": "array", "items": object(&["node", "connections"], json!({ "node": text, "connections": count })) },

@@ -1,4 +1,6 @@
-//! How many connections and groups a hub has, over the whole cluster.
+//! How many connections and groups a hub has, over the whole cluster, and spreading them anew.
+
+use std::time::Duration;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -6,6 +8,10 @@ use serde_json::{Value, json};
 
 use super::call::Call;
 use super::error::Refusal;
+use crate::drain::{SETTLED, Share};
+
+/// Longest time in seconds that connections may be asked to have been on their node: a year.
+pub(super) const MOST_SETTLED: u64 = 31_536_000;
 
 pub(super) async fn count(call: &Call<'_>) -> Result<Response, Refusal> {
     let census = call.hub().census().await?;
@@ -19,6 +25,21 @@ pub(super) async fn count(call: &Call<'_>) -> Result<Response, Refusal> {
         "connections": census.connections,
         "parked": census.parked,
         "groups": census.groups,
+        "nodes": nodes,
+    });
+    Ok(Json(answer).into_response())
+}
+
+pub(super) async fn rebalance(call: &Call<'_>) -> Result<Response, Refusal> {
+    let settled = call.number("settled", 0, MOST_SETTLED)?;
+    let settled = settled.map_or(SETTLED, Duration::from_secs);
+    let told = call.hub().rebalance(settled).await?;
+    let share = |share: Share| json!({ "node": share.node, "connections": share.connections, "leaving": share.leaving });
+    let nodes: Vec<Value> = told.nodes.into_iter().map(share).collect();
+    let answer = json!({
+        "hub": call.hub().name(),
+        "connections": told.connections,
+        "mean": told.mean,
         "nodes": nodes,
     });
     Ok(Json(answer).into_response())

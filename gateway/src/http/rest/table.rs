@@ -32,6 +32,7 @@ pub(super) enum Action {
     Invoke,
     GenerateToken,
     Statistics,
+    Rebalance,
 }
 
 /// A method of a route. What has HEAD has GET too.
@@ -149,6 +150,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Verb::Post, "/hubs/{hub}/:generateToken", Action::GenerateToken, Api::Dated(TOKENS), (200, 200), "Make a token for a client"),
     route(Verb::Post, "/hubs/{hub}/:batch", Action::SendBatch, Api::Own, (202, 202), "Send several messages, in order"),
     route(Verb::Get, "/hubs/{hub}/:statistics", Action::Statistics, Api::Own, (200, 200), "Count connections and groups"),
+    route(Verb::Post, "/hubs/{hub}/:rebalance", Action::Rebalance, Api::Own, (200, 200), "Have nodes with more connections than the mean let some go, which come back to any node"),
 
     route(Verb::Post, "/hubs/{hub}/connections/{connection}/:send", Action::SendToConnection, DATED, (202, 202), "Send to a connection"),
     route(Verb::Post, "/hubs/{hub}/connections/{connection}", Action::SendToConnection, Api::V1, (202, 202), "Send to a connection"),

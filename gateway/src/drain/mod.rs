@@ -3,6 +3,8 @@
 //! Clients that leave one node arrive at the others, so what counts is how many of all nodes leave in a second. Nodes take turns
 //! through the backplane ([`TurnsWanted`]); where that is away, each keeps to the rate by itself.
 
+mod rebalance;
+
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +14,14 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::session::{CloseReason, Session};
 
-/// Connections that leave in a second unless somebody says otherwise, of all nodes together.
-pub(crate) const DEFAULT_RATE: u32 = 500;
+pub use rebalance::{Rebalance, SETTLED, Share};
+
 /// How much of what a node needs, and of the rate, it takes at once: the more it needs, the greater its share.
 const SHARES: (f64, f64) = (0.2, 0.02);
+/// How late a connection may leave for the next one to leave as if it were not.
+const LATE: Duration = Duration::from_millis(50);
+/// The part of the rate that is left for what jitter and slow clients push together.
+const ROOM: u32 = 20;
 /// How long the backplane may take to give turns, and how long it is not asked after it gave none.
 const PATIENCE: Duration = Duration::from_secs(1);
 const ALONE: Duration = Duration::from_secs(5);
@@ -47,8 +53,7 @@ pub(crate) async fn let_go(
     mut sessions: Vec<Arc<Session>>,
     reason: &CloseReason,
 ) {
-    let random = RandomState::new();
-    sessions.sort_by_cached_key(|session| random.hash_one(session.id()));
+    let random = shuffle(&mut sessions);
     let mut queue = Queue {
         backplane,
         next: Instant::now(),
@@ -65,15 +70,18 @@ pub(crate) async fn let_go(
         let count = SHARES.0 * need + SHARES.1 * f64::from(pace.rate);
         let wanted = TurnsWanted {
             count: (count.ceil() as u32).clamp(1, u32::try_from(sessions.len()).unwrap_or(u32::MAX)),
-            rate: pace.rate,
+            rate: (pace.rate - pace.rate / ROOM).max(1),
             need,
         };
-        let (first, apart) = queue.take(&wanted).await;
+        let (mut at, apart) = queue.take(&wanted).await;
         let leaving = sessions.split_off(sessions.len().saturating_sub(wanted.count as usize));
-        for (turn, session) in (0..).zip(leaving) {
+        for session in leaving {
+            // A node that was held up does not catch up at once.
+            at = Instant::now().checked_sub(LATE).map_or(at, |late| at.max(late));
             let within = (random.hash_one(session.id()) % 1024) as u32;
-            let due = first + apart * turn + apart * within / 1024;
+            let due = at + apart * within / 1024;
             let due = pace.deadline.map_or(due, |deadline| due.min(deadline));
+            at += apart;
             // Sleeping is not exact to less than a millisecond, so that several leave at once.
             if due.saturating_duration_since(Instant::now()) >= Duration::from_millis(1) {
                 sleep_until(due).await;
@@ -81,6 +89,13 @@ pub(crate) async fn let_go(
             session.leave(reason.clone());
         }
     }
+}
+
+/// Puts sessions into an order of chance. Returns where that came from.
+pub(crate) fn shuffle(sessions: &mut [Arc<Session>]) -> RandomState {
+    let random = RandomState::new();
+    sessions.sort_by_cached_key(|session| random.hash_one(session.id()));
+    random
 }
 
 /// Where this node has its turns from.
