@@ -11,6 +11,7 @@ use hubcast_backplane::{
     Backplane, BackplaneError, ConnectionId, ConnectionRecord, Delivery, End, Epoch, GroupName, HubName,
     HubSink, Listing,
 };
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,6 +37,8 @@ use crate::telemetry::metrics::Metrics;
 const SETTLE: (usize, Duration) = (20, Duration::from_millis(5));
 /// How long, and how long apart, the directory is asked that can't be trusted yet.
 const UNSETTLED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_millis(200));
+/// Time between two lines of the log about mistakes of clients.
+const MISTAKE_PAUSE: Duration = Duration::from_secs(1);
 /// How far nodes' views of the cluster's time may be apart, and more.
 const VIEWS: Duration = Duration::from_secs(30);
 
@@ -48,6 +51,8 @@ pub(crate) struct Shared {
     /// What waits for clients over `limits.outbox_bytes`, until they have fetched it.
     bursts: Arc<Budget>,
     parked: Arc<Parked>,
+    /// When a client's mistake was last told in the log.
+    told_mistake: Mutex<Option<Instant>>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -64,6 +69,7 @@ impl Shared {
             budget,
             bursts,
             parked,
+            told_mistake: Mutex::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         }
@@ -89,6 +95,16 @@ impl Shared {
     /// Sessions that wait for their clients.
     pub(crate) fn parked(&self) -> &Arc<Parked> {
         &self.parked
+    }
+
+    /// Whether the log has room for one more mistake of a client: peers could fill it.
+    pub(crate) fn may_tell_mistake(&self) -> bool {
+        let mut told = self.told_mistake.lock();
+        let may = told.is_none_or(|at| at.elapsed() >= MISTAKE_PAUSE);
+        if may {
+            *told = Some(Instant::now());
+        }
+        may
     }
 
     /// What peers make the node hold.
