@@ -159,6 +159,9 @@ pub(super) struct NodeReply {
     /// For `Poll`: what the body was taken from.
     #[prost(message, optional, tag = "5")]
     pub(super) source: Option<Source>,
+    /// For `HandOver`: how often the connection came back without getting any further.
+    #[prost(uint32, tag = "6")]
+    pub(super) recoveries: u32,
 }
 
 /// Where what a poll took goes back to when nobody gets it.
@@ -186,6 +189,8 @@ pub(crate) struct Answer {
     pub(crate) packed: bool,
     /// For data of a poll: which taking from the session it was.
     pub(crate) taking: Option<u64>,
+    /// How often a connection that is handed over came back without getting any further.
+    pub(crate) recoveries: u32,
 }
 
 impl Answer {
@@ -217,6 +222,7 @@ impl From<NodeReply> for Answer {
             early: reply.early,
             packed: reply.packed,
             taking: None, // it is here
+            recoveries: reply.recoveries,
         }
     }
 }
@@ -235,6 +241,7 @@ impl NodeReply {
             early: answer.early,
             packed: answer.packed,
             source: answer.taking.map(source),
+            recoveries: answer.recoveries,
         }
     }
 }

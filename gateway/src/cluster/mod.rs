@@ -205,8 +205,8 @@ fn encoding(packed: bool) -> Encoding {
 
 /// What became of the wish for a stateful session of another node.
 pub(crate) enum HandedOver {
-    /// It was given up.
-    Given,
+    /// It was given up. Its client came back so often without getting any further.
+    Given { recoveries: u32 },
     /// It has ended for good.
     Ended,
     /// The node does not answer, or does not know it.
@@ -229,7 +229,9 @@ pub(crate) async fn hand_over(
     let asked = forward.ask(Ask::HandOver(ask::HandOver {}), ForwardLabel::HandOver, HAND_OVER);
     match asked.await {
         Ok(answer) => Ok(match answer.status {
-            200 => HandedOver::Given,
+            200 => HandedOver::Given {
+                recoveries: answer.recoveries,
+            },
             404 => HandedOver::Ended,
             _ => HandedOver::Silent,
         }),

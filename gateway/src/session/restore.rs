@@ -193,7 +193,10 @@ async fn release(
     }
     Ok(
         match cluster::hand_over(hub, owner, id, listing.user.as_ref()).await? {
-            HandedOver::Given => Release::Given(owner.clone()),
+            HandedOver::Given { recoveries } => {
+                hub.recoveries().take_over(id, recoveries);
+                Release::Given(owner.clone())
+            }
             HandedOver::Ended => Release::Ended,
             HandedOver::Silent => Release::ShutOut(owner.clone()),
         },
