@@ -265,10 +265,12 @@ impl Gateway {
         let shared = &self.app.inner.shared;
         let options = shared.options();
         let hubs = self.app.inner.hubs.values();
-        let patience = hubs.map(|hub| hub.options().timeouts.send).max();
+        let patience = hubs.clone().map(|hub| hub.options().timeouts.send).max();
+        let silence = hubs.map(|hub| hub.options().timeouts.client_timeout).max();
         http::Rules {
             most_headers: options.limits.headers,
             idle: options.timeouts.idle,
+            silence: silence.unwrap_or_default().max(options.timeouts.client_timeout),
             terms: Terms {
                 grace: patience.unwrap_or_default().max(options.timeouts.send),
                 ..shared.terms()

@@ -88,7 +88,7 @@ async fn a_resumable_connection_of_a_dead_node_is_there_until_it_is_closed() {
     let (first, second) = (&clients[0].1, &clients[1].1);
     let path = format!("/connections/{first}");
     assert_eq!(rest.call("HEAD", &path).await.status(), 200);
-    assert_eq!(rest.call("DELETE", &path).await.status(), 200);
+    assert_eq!(rest.call("DELETE", &path).await.status(), 204);
     assert_eq!(rest.call("HEAD", &path).await.status(), 404);
     let path = format!("/groups/g/:closeConnections?excluded={second}");
     assert_eq!(rest.send(&path, &Value::Null).await.status(), 204);

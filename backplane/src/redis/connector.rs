@@ -117,7 +117,7 @@ impl Connector {
         }
         let client = self.client(address)?;
         let opening = client.get_multiplexed_async_connection_with_config(&settings);
-        within(self.bound, opening).await
+        within(self.bound, opening).await.map_err(closed_at_once)
     }
 
     fn client(&self, address: &Address) -> RedisResult<Client> {
@@ -137,6 +137,16 @@ impl Connector {
             Some(certificates) => Client::build_with_tls(connection, certificates.clone()),
         }
     }
+}
+
+/// A server with too many clients says so and closes, but what it says is mostly lost in the reset.
+fn closed_at_once(error: RedisError) -> RedisError {
+    if !error.is_connection_dropped() {
+        return error;
+    }
+    let text =
+        "the server closed the new connection at once; has it as many clients as its maxclients allows?";
+    RedisError::from(std::io::Error::new(std::io::ErrorKind::ConnectionReset, text))
 }
 
 /// Waits a bounded time.

@@ -63,6 +63,13 @@ const CLUSTER_PORT: u16 = 6_379;
 impl Location {
     /// No error holds anything of the URL: where it is misread, any part may be a password.
     pub(super) fn parse(url: &str) -> Result<(Self, Login), BackplaneError> {
+        Self::read(url).map_err(|error| match error {
+            BackplaneError::Config { what } if has_bare_login(url) => config(what + ENCODE),
+            error => error,
+        })
+    }
+
+    fn read(url: &str) -> Result<(Self, Login), BackplaneError> {
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
         match scheme {
             "redis" | "rediss" => Ok((Self::of_server(url, rest)?, Login::default())),
@@ -248,6 +255,16 @@ fn reason(error: &RedisError) -> &str {
     error.category()
 }
 
+/// Whether user and password hold characters that end this part of a URL.
+fn has_bare_login(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.rsplit_once('@')
+        .is_some_and(|(login, _)| login.contains(['/', '?', '#', '[', ']', '@', ' ', '\\']))
+}
+
+const ENCODE: &str =
+    "; in user and password, characters such as / ? # [ ] @ must be percent-encoded: %2F %3F %23 %5B %5D %40";
+
 fn unreadable(what: &str) -> BackplaneError {
     config(format!("the Redis URL can't be read: {what}"))
 }
@@ -263,6 +280,23 @@ mod tests {
     fn addresses(location: &Location) -> String {
         let texts: Vec<_> = location.addresses.iter().map(ToString::to_string).collect();
         texts.join(" ")
+    }
+
+    #[test]
+    fn a_password_that_is_not_encoded_gets_a_hint() {
+        let told = |url: &str| Location::parse(url).err().map(|error| error.to_string());
+        for url in [
+            "redis://:p@ss/wo#rd@127.0.0.1:6379",
+            "rediss://u:pa/ss@127.0.0.1",
+            "redis://:a?b@h:1",
+            "redis+cluster://:a/b@h:1",
+        ] {
+            let told = told(url).unwrap_or_default();
+            assert!(told.contains("%2F"), "{url}: {told}");
+            assert!(!told.contains("ss@") && !told.contains("a/b"), "{told}");
+        }
+        assert!(!told("redis://h:x").unwrap_or_default().contains("%2F"));
+        assert_eq!(told("redis://u:p%2Fss@127.0.0.1"), None);
     }
 
     #[test]

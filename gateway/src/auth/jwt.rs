@@ -48,9 +48,6 @@ impl JwtVerifier {
 
     /// Reads a token that is shown to a hub. Without a hub the token may be for any.
     pub(crate) async fn verify(&self, hub: Option<&str>, token: &str) -> Result<Identity, AuthError> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(AuthError::Invalid);
-        }
         let header = read_header(token)?;
         let mut refusal = AuthError::Invalid;
         for key in &self.fixed {
@@ -121,6 +118,9 @@ impl JwtVerifier {
 /// Reads a token's header. An algorithm that nobody knows, `none` for one, is no header, and a token that asks for what
 /// nobody here understands is refused (RFC 7515 §4.1.11): `b64` is such an extension (RFC 7797), and changes what is signed.
 pub(super) fn read_header(token: &str) -> Result<Header, AuthError> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(AuthError::TooLong);
+    }
     let (header, _) = token.split_once('.').ok_or(AuthError::Invalid)?;
     let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| AuthError::Invalid)?;
     let members = serde_json::from_slice::<Map<String, Value>>(&header);

@@ -292,7 +292,7 @@ async fn what_is_not_exactly_right_is_refused() {
     let long = json!({ "exp": now() + 60, "x": "x".repeat(MAX_TOKEN_BYTES) });
     assert_eq!(
         refused(token(Algorithm::HS256, KEY, &long)).await,
-        Some(AuthError::Invalid)
+        Some(AuthError::TooLong)
     );
 }
 

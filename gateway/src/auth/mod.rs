@@ -37,6 +37,8 @@ pub(crate) enum AuthError {
     Scheme,
     #[error("the token is not valid")]
     Invalid,
+    #[error("the token is too long: tokens may have 16 KiB")]
+    TooLong,
     #[error("the token has expired")]
     Expired,
     #[error("the token is not valid yet")]

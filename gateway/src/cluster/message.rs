@@ -176,6 +176,9 @@ pub(super) struct NodeReply {
     /// For `LetGo`: how many connections will leave.
     #[prost(uint64, tag = "6")]
     pub(super) leaving: u64,
+    /// For `HandOver`: how often the connection came back without getting any further.
+    #[prost(uint32, tag = "7")]
+    pub(super) recoveries: u32,
 }
 
 /// Where what a poll took goes back to when nobody gets it.
@@ -203,6 +206,8 @@ pub(crate) struct Answer {
     pub(crate) packed: bool,
     /// For data of a poll: which taking from the session it was.
     pub(crate) taking: Option<u64>,
+    /// How often a connection that is handed over came back without getting any further.
+    pub(crate) recoveries: u32,
 }
 
 impl Answer {
@@ -234,6 +239,7 @@ impl From<NodeReply> for Answer {
             early: reply.early,
             packed: reply.packed,
             taking: None, // it is here
+            recoveries: reply.recoveries,
         }
     }
 }
@@ -253,6 +259,7 @@ impl NodeReply {
             packed: answer.packed,
             source: answer.taking.map(source),
             leaving: 0,
+            recoveries: answer.recoveries,
         }
     }
 }

@@ -110,7 +110,10 @@ pub(crate) async fn give_up(session: &Session) -> Answer {
         return unknown_connection(); // it is ending for good
     }
     session.ended().await;
-    Answer::status(200)
+    Answer {
+        recoveries: session.hub().recoveries().hand_over(session.id()),
+        ..Answer::status(200)
+    }
 }
 
 /// Gives a connection whose transport is not chosen yet to a socket or event stream elsewhere.

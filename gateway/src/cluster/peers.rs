@@ -124,7 +124,9 @@ impl Peers for Cluster {
             let asked = forward.ask(Ask::HandOver(ask::HandOver {}), ForwardLabel::HandOver, HAND_OVER);
             match asked.await {
                 Ok(answer) => Ok(match answer.status {
-                    200 => HandedOver::Given,
+                    200 => HandedOver::Given {
+                        recoveries: answer.recoveries,
+                    },
                     404 => HandedOver::Ended,
                     _ => HandedOver::Silent,
                 }),

@@ -25,7 +25,7 @@ pub(crate) use self::sockets::endpoint as socket_endpoint;
 use super::admit::admit;
 use super::bodies::BodyError;
 use super::request::{Query, Wish};
-use super::{expiry, reply};
+use super::{expiry, refresh, reply};
 use crate::auth::{ConnectionToken, Identity, random_connection_id};
 use crate::cluster::owner;
 use crate::cluster::{Answer, Forward};
@@ -72,6 +72,7 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
         Ok(admitted) => admitted,
         Err(refusal) => return *refusal,
     };
+    let refreshes = app.options().auth.refresh;
     let asked = Asked {
         app,
         hub,
@@ -86,7 +87,12 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
         Wish::Send => asked.send(body).await,
         Wish::Delete => asked.delete().await,
     };
-    outcome.unwrap_or_else(|refusal| *refusal.0)
+    let response = outcome.unwrap_or_else(|refusal| *refusal.0);
+    // Of the refusals of a poll only that of another user is this one.
+    if refreshes && wish == Wish::Poll && response.status() == StatusCode::FORBIDDEN {
+        return refresh::required();
+    }
+    response
 }
 
 impl Asked {

@@ -40,6 +40,12 @@ fn refused(status: StatusCode, error: &'static str) -> Response {
     (status, axum::Json(Refused { error })).into_response()
 }
 
+/// What a poll is told that shows credentials of another user: its client refreshes once, where it is told that this is not
+/// its connection.
+pub(super) fn required() -> Response {
+    refused(StatusCode::CONFLICT, "authentication_refresh_required")
+}
+
 /// Answers a request for a refresh. Where `auth.refresh` is off there is no such path.
 pub(super) async fn refresh(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -> Response {
     if !app.options().auth.refresh {

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::reply;
-use super::tcp::{Socket, Traffic};
+use super::tcp::{self, Socket, Traffic};
 use crate::limits::{Budget, Doors, Terms};
 use crate::options::Options;
 use crate::telemetry::labels::LimitLabel;
@@ -69,7 +69,7 @@ pub(crate) async fn serve(
                 continue; // closed without a word: it has asked for nothing yet
             }
         };
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Err(error) = tcp::set_up(&stream, rules.silence) {
             tracing::debug!(%error, "a socket could not be set up");
             continue;
         }
@@ -119,6 +119,8 @@ pub(crate) struct Rules {
     pub(crate) most_headers: usize,
     /// How long an HTTP/1.1 connection is kept on which nothing is asked: `timeouts.idle_seconds`.
     pub(crate) idle: Duration,
+    /// After how long a peer is given up that acknowledges nothing.
+    pub(crate) silence: Duration,
     /// How slowly answers may be fetched.
     pub(crate) terms: Terms,
     /// How many TCP connections there may be, if that is bounded.
@@ -132,6 +134,7 @@ impl Rules {
         Self {
             most_headers: options.limits.headers,
             idle: options.timeouts.idle,
+            silence: options.timeouts.client_timeout,
             terms: Terms {
                 budget: Budget::new(options.limits.held_bytes),
                 grace: options.timeouts.send,
@@ -271,6 +274,7 @@ mod tests {
         let rules = Rules {
             most_headers: 100,
             idle: Duration::from_secs(75),
+            silence: Duration::from_secs(30),
             terms: Terms {
                 budget: Budget::new(0),
                 grace: Duration::from_secs(10),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::middleware::{from_fn, map_response};
 use axum::response::Response;
 use axum::routing::get;
 use parking_lot::Mutex;
@@ -80,7 +81,8 @@ fn metrics() -> Router<Arc<Starting>> {
 fn finish(router: Router<Arc<Starting>>, starting: &Arc<Starting>) -> Router {
     router
         .with_state(Arc::clone(starting))
-        .layer(axum::middleware::from_fn(persistence::never))
+        .layer(from_fn(persistence::never))
+        .layer(map_response(reply::not_stored))
 }
 
 async fn readyz(State(starting): State<Arc<Starting>>) -> Response {

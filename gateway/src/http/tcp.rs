@@ -17,6 +17,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -28,6 +29,24 @@ use crate::limits::{Entered, Held, Terms};
 const MOST_UNKNOWN: usize = 16;
 /// An answer is given to the HTTP library in pieces of so many bytes, or it would be held there and seem to have ended.
 const PIECE_BYTES: usize = 4 * 1024;
+
+/// Probes of a connection on which nothing is sent, until it is given up.
+const PROBES: u32 = 3;
+
+/// Sets up an accepted socket. A peer that has vanished says nothing more, and the kernel would send to it again for a quarter
+/// of an hour: it is given up when it acknowledges nothing for `silence`, whatever runs on the connection.
+pub(super) fn set_up(stream: &TcpStream, silence: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    socket.set_tcp_user_timeout(Some(silence))?;
+    let pause = (silence / (PROBES + 1)).max(Duration::from_secs(1)); // the kernel counts seconds
+    let probing = TcpKeepalive::new()
+        .with_time(pause)
+        .with_interval(pause)
+        .with_retries(PROBES);
+    socket.set_tcp_keepalive(&probing)
+}
 
 /// What is known of a TCP connection. In the extensions of its requests.
 #[derive(Debug)]
@@ -254,5 +273,29 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_gives_up_a_peer_that_acknowledges_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (connected, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (stream, _) = accepted.unwrap();
+        let silence = Duration::from_secs(30);
+        set_up(&stream, silence).unwrap();
+        let socket = SockRef::from(&stream);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(silence));
+        assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+        let probing = socket.tcp_keepalive_time().unwrap()
+            + socket.tcp_keepalive_interval().unwrap() * socket.tcp_keepalive_retries().unwrap();
+        assert!(probing <= silence, "{probing:?}");
+        drop(connected);
     }
 }

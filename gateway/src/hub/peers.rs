@@ -85,8 +85,8 @@ pub(crate) struct Question<'a> {
 
 /// What became of the wish for a stateful session of another node.
 pub(crate) enum HandedOver {
-    /// It was given up.
-    Given,
+    /// It was given up. Its client came back so often without getting any further.
+    Given { recoveries: u32 },
     /// It has ended for good.
     Ended,
     /// The node does not answer, or does not know it.

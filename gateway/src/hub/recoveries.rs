@@ -1,5 +1,5 @@
 //! Connections that come back again and again without getting any further: a client that can't read what it is sent drops
-//! its socket, comes back at once, and is sent the same. Each time it is let in later, in the end not any more.
+//! its socket, comes back at once, and is sent the same. Each time it is let in later, in the end not any more. What was counted goes along to the node that it comes back to.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -60,6 +60,25 @@ impl Recoveries {
         Some(wait)
     }
 
+    /// Forgets a connection that goes to another node. How often it came back without getting any further.
+    pub(crate) fn hand_over(&self, id: &ConnectionId) -> u32 {
+        let now = Instant::now();
+        let seen = self.seen.lock().remove(id);
+        seen.filter(|seen| now < seen.last + FORGOTTEN)
+            .map_or(0, |seen| seen.times)
+    }
+
+    /// Goes on counting where the node counted that a connection comes from.
+    pub(crate) fn take_over(&self, id: &ConnectionId, times: u32) {
+        let mut seen = self.seen.lock();
+        if times == 0 {
+            seen.remove(id);
+        } else if seen.len() < KEPT || seen.contains_key(id) {
+            let last = Instant::now();
+            seen.insert(id.clone(), Seen { times, last });
+        }
+    }
+
     /// Notes that a connection that came back has got further.
     pub(crate) fn progress(&self, id: &ConnectionId) {
         self.seen.lock().remove(id);
@@ -69,6 +88,37 @@ impl Recoveries {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_counted_goes_along_to_other_nodes() {
+        let nodes = [
+            Recoveries::default(),
+            Recoveries::default(),
+            Recoveries::default(),
+        ];
+        let id = ConnectionId::parse("a").unwrap();
+        let mut times = 0;
+        for place in 0.. {
+            let [node, next] = [place, place + 1].map(|place| &nodes[place % nodes.len()]);
+            let Some(wait) = node.arrive(&id) else { break };
+            tokio::time::advance(wait).await;
+            times += 1;
+            next.take_over(&id, node.hand_over(&id));
+        }
+        assert_eq!(times, MOST);
+        let (one, two) = (&nodes[0], &nodes[1]);
+        for _ in 0..=AT_ONCE {
+            one.arrive(&id);
+        }
+        two.take_over(&id, one.hand_over(&id));
+        two.progress(&id);
+        one.take_over(&id, two.hand_over(&id));
+        assert_eq!(
+            one.arrive(&id),
+            Some(Duration::ZERO),
+            "it has got further meanwhile"
+        );
+    }
 
     #[tokio::test(start_paused = true)]
     async fn who_gets_no_further_waits_longer_and_is_ended_at_last() {

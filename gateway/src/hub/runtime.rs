@@ -37,6 +37,8 @@ use crate::telemetry::metrics::Metrics;
 const SETTLE: (usize, Duration) = (20, Duration::from_millis(5));
 /// How long, and how long apart, the directory is asked that can't be trusted yet.
 const UNSETTLED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_millis(200));
+/// Time between two lines of the log about mistakes of clients.
+const MISTAKE_PAUSE: Duration = Duration::from_secs(1);
 /// How far nodes' views of the cluster's time may be apart, and more.
 const VIEWS: Duration = Duration::from_secs(30);
 
@@ -50,6 +52,8 @@ pub(crate) struct Shared {
     parked: Arc<Parked>,
     /// Most connections that all nodes let go in a second; 0 for any number.
     drain_rate: u32,
+    /// When a client's mistake was last told in the log.
+    told_mistake: parking_lot::Mutex<Option<Instant>>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -71,6 +75,7 @@ impl Shared {
             budget,
             parked,
             drain_rate: DRAIN_RATE,
+            told_mistake: parking_lot::Mutex::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         }
@@ -111,6 +116,16 @@ impl Shared {
     /// Sessions that wait for their clients.
     pub(crate) fn parked(&self) -> &Arc<Parked> {
         &self.parked
+    }
+
+    /// Whether the log has room for one more mistake of a client: peers could fill it.
+    pub(crate) fn may_tell_mistake(&self) -> bool {
+        let mut told = self.told_mistake.lock();
+        let may = told.is_none_or(|at| at.elapsed() >= MISTAKE_PAUSE);
+        if may {
+            *told = Some(Instant::now());
+        }
+        may
     }
 
     /// What peers make the node hold.

@@ -167,6 +167,15 @@ impl CloseReason {
         encode_for(protocol, &self.message(detailed)?).ok().flatten()
     }
 
+    /// What the client did wrong, where that ends it.
+    pub(crate) fn mistake(&self) -> Option<&str> {
+        match self {
+            Self::Protocol { detail, .. } | Self::Handshake { detail } => Some(detail),
+            Self::BadFrame(bad) => Some(bad.what),
+            _ => None,
+        }
+    }
+
     /// Whether the client is given what its calls sent before.
     pub(crate) fn lets_follow(&self) -> bool {
         matches!(

@@ -55,6 +55,9 @@ pub(super) async fn end(
         _ => {}
     }
     tracing::debug!(hub = %hub.name(), connection_id = %session.id(), ?reason, "session ended");
+    if let Some(mistake) = reason.mistake().filter(|_| hub.shared().may_tell_mistake()) {
+        tracing::info!(hub = %hub.name(), connection_id = %session.id(), mistake, "a client was closed for what it sent; further ones within a second are told at the level debug");
+    }
     let mut disconnected = None;
     if let Some(running) = running {
         if let (Some(transport), Some(protocol)) =

@@ -198,7 +198,10 @@ async fn release(
             .hand_over(hub, owner, id, listing.user.as_ref())
             .await?
         {
-            HandedOver::Given => Release::Given(owner.clone()),
+            HandedOver::Given { recoveries } => {
+                hub.recoveries().take_over(id, recoveries);
+                Release::Given(owner.clone())
+            }
             HandedOver::Ended => Release::Ended,
             HandedOver::Silent => Release::ShutOut(owner.clone()),
         },

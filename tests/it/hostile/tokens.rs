@@ -148,6 +148,24 @@ fn refresh(id: &str) -> Request {
     Request::post(&format!("/hubs/demo/refresh?id={id}"), "")
 }
 
+/// Its client refreshes once, and is told there that the user has changed.
+#[tokio::test]
+async fn a_poll_with_the_credentials_of_another_user_is_told_to_refresh() {
+    let (mut cluster, _key) = start(|plan| plan).await;
+    let door = cluster.door();
+    let alice = Arc::new(door.with_bearer(&token_for("alice")));
+    let client = HubClient::connect(&alice, Transport::LongPolling).await;
+    let mallory = door.with_bearer(&token_for("mallory"));
+    for _ in 0..door.nodes() {
+        let answer = mallory.poll(client.token()).await;
+        let told = "{\"error\":\"authentication_refresh_required\"}";
+        assert_eq!((answer.status(), answer.text()), (409, told));
+        assert_eq!(mallory.post(client.token(), "x").await.status(), 403);
+    }
+    client.close().await;
+    cluster.is_tidy().await;
+}
+
 #[tokio::test]
 async fn a_connection_is_refreshed_by_its_user_alone() {
     let (mut cluster, _key) = start(|plan| plan).await;

@@ -33,21 +33,21 @@ async fn a_connection_joins_and_leaves() {
         world
             .status("DELETE", &format!("/groups/g/connections/{ann}"))
             .await,
-        200
+        204
     );
     assert_eq!(in_group(&mut world, "g").await, [false, true]);
     assert_eq!(
         world
             .status("DELETE", &format!("/connections/{bob}/groups/g"))
             .await,
-        200
+        204
     );
     assert_eq!(in_group(&mut world, "g").await, [false, false]);
     for path in [
         format!("/groups/g/connections/{ann}"),
         "/groups/g/connections/nobody".to_owned(),
     ] {
-        assert_eq!(world.status("DELETE", &path).await, 200, "it is out already");
+        assert_eq!(world.status("DELETE", &path).await, 204, "it is out already");
     }
     let unknown = world.rest.call("PUT", "/groups/g/connections/nobody").await;
     assert_eq!(unknown.status(), 404);
@@ -68,9 +68,9 @@ async fn a_connection_joins_and_leaves() {
         world
             .status("DELETE", &format!("/connections/{ann}/groups"))
             .await,
-        200
+        204
     );
-    assert_eq!(world.status("DELETE", "/connections/nobody/groups").await, 200);
+    assert_eq!(world.status("DELETE", "/connections/nobody/groups").await, 204);
     assert_eq!(in_group(&mut world, "g").await, [false, false]);
     assert_eq!(in_group(&mut world, "h").await, [false, false]);
     world.ends().await;

@@ -52,14 +52,30 @@ async fn it_is_known_on_every_node_who_is_there() {
     world.ends().await;
 }
 
+/// Web PubSub's SDKs take 404 for "no permission" and any other refusal for an error, which this is.
+#[tokio::test]
+async fn permissions_are_refused_in_words() {
+    let world = World::start().await;
+    let path = format!("/permissions/joinLeaveGroup/connections/{}", world.ann.id());
+    for method in ["HEAD", "GET", "PUT", "DELETE"] {
+        let answer = world.rest.call(method, &path).await;
+        assert_eq!(answer.status(), 501, "{method}");
+        assert_eq!(
+            answer.head.header("x-ms-error-code"),
+            Some("Error.Permissions.NotImplemented")
+        );
+    }
+    world.ends().await;
+}
+
 #[tokio::test]
 async fn a_connection_is_closed_with_a_reason() {
     let mut world = World::start().await;
     let path = format!("/connections/{}?reason=be%20polite", world.ann.id());
-    assert_eq!(world.status("DELETE", &path).await, 200);
+    assert_eq!(world.status("DELETE", &path).await, 204);
     assert_eq!(world.ann.closed().await, "be polite");
     world.cluster.has_connections(1).await;
-    assert_eq!(world.status("DELETE", &path).await, 200, "it is closed already");
+    assert_eq!(world.status("DELETE", &path).await, 204, "it is closed already");
     let path = format!("/api/v1/hubs/demo/connections/{}", world.bob.id());
     let request = world.rest.request("DELETE", &path);
     assert_eq!(world.rest.fetch(&request).await.outcome(), (202, ""));

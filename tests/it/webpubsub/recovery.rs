@@ -4,7 +4,7 @@ use hubcast_tests::cluster::{Cluster, Plan};
 use hubcast_tests::eventually::eventually;
 use hubcast_tests::jwt::{ACCESS_KEY, now, token_with};
 use hubcast_tests::rest::{Rest, dated};
-use hubcast_tests::webpubsub::{End, to_group, upgrade};
+use hubcast_tests::webpubsub::{End, OVER, Refused, to_group, upgrade};
 use hubcast_tests::websocket::Message;
 use serde_json::{Value, json};
 
@@ -123,6 +123,25 @@ async fn a_killed_node_loses_nothing() {
 #[tokio::test]
 async fn a_paused_node_is_shut_out() {
     goes_on(Fate::IsPaused).await;
+}
+
+/// It counts on whatever node it comes back.
+#[tokio::test]
+async fn who_comes_back_again_and_again_and_gets_no_further_begins_anew() {
+    let cluster = Plan::nodes(3).start().await;
+    let mut client = demo(&cluster, 0, RELIABLE).await;
+    let mut times = 0;
+    let refused = loop {
+        client.lose();
+        match client.recover(at(&cluster, times % 3)).await {
+            Ok(back) => client = back,
+            Err(refused) => break refused,
+        }
+        times += 1;
+        assert!(times < 20, "nobody ends it");
+    };
+    assert_eq!(times, 12);
+    assert_eq!(refused, Refused::Ended(End::Closed(OVER)));
 }
 
 /// Breaks off again and again while messages come, on whichever node is next, with whatever was acknowledged.

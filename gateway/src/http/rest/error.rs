@@ -61,6 +61,16 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, "Error.Route.NotExisted", text)
     }
 
+    pub(super) fn no_permissions() -> Self {
+        let text =
+            "Permissions can't be asked for or changed here: they follow from the roles in a client's token.";
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "Error.Permissions.NotImplemented",
+            text,
+        )
+    }
+
     pub(super) fn other_methods(methods: &[&str]) -> Self {
         let text = "This path has other methods; see the Allow header.";
         let code = "Error.Request.MethodNotAllowed";

@@ -33,6 +33,9 @@ use crate::gateway::App;
 use crate::http::admit::trust;
 use crate::telemetry::labels::RejectLabel;
 
+/// Permissions of Web PubSub, which nobody can ask for here: its SDKs read 404 as "no", and any other refusal as an error.
+const PERMISSIONS: &str = "/hubs/{hub}/permissions/{permission}/connections/{connection}";
+
 /// What is below `/api`.
 pub(crate) fn routes() -> Router<App> {
     Router::new()
@@ -66,6 +69,7 @@ async fn answer(app: &App, parts: &Parts, body: Body) -> Result<Response, Refusa
     let route = match table::find(&path, &parts.method) {
         Found::Route(route) => route,
         Found::OtherMethods(methods) => return Err(Refusal::other_methods(&methods)),
+        Found::Nothing if path.matches(PERMISSIONS) => return Err(Refusal::no_permissions()),
         Found::Nothing => return Err(Refusal::no_route()),
     };
     match route.action {

@@ -156,8 +156,8 @@ pub(super) const ROUTES: &[Route] = &[
     route(Verb::Post, "/hubs/{hub}/connections/{connection}", Action::SendToConnection, Api::V1, (202, 202), "Send to a connection"),
     route(Verb::Post, "/hubs/{hub}/connections/{connection}/:invoke", Action::Invoke, Api::Dated(LAST), (200, 200), "Call a method of a connection's client and wait for its result"),
     route(Verb::Head, "/hubs/{hub}/connections/{connection}", Action::ConnectionExists, Api::Both, (200, 200), "Whether a connection exists"),
-    route(Verb::Delete, "/hubs/{hub}/connections/{connection}", Action::CloseConnection, Api::Both, (200, 202), "Close a connection"),
-    route(Verb::Delete, "/hubs/{hub}/connections/{connection}/groups", Action::ConnectionLeavesAll, DATED, (200, 200), "Take a connection out of all groups"),
+    route(Verb::Delete, "/hubs/{hub}/connections/{connection}", Action::CloseConnection, Api::Both, (204, 202), "Close a connection"),
+    route(Verb::Delete, "/hubs/{hub}/connections/{connection}/groups", Action::ConnectionLeavesAll, DATED, (204, 204), "Take a connection out of all groups"),
 
     route(Verb::Post, "/hubs/{hub}/groups/{group}/:send", Action::SendToGroup, DATED, (202, 202), "Send to a group"),
     route(Verb::Post, "/hubs/{hub}/groups/{group}", Action::SendToGroup, Api::V1, (202, 202), "Send to a group"),
@@ -165,9 +165,9 @@ pub(super) const ROUTES: &[Route] = &[
     route(Verb::Post, "/hubs/{hub}/groups/{group}/:closeConnections", Action::CloseGroup, DATED, (204, 204), "Close the connections of a group"),
     route(Verb::Get, "/hubs/{hub}/groups/{group}/connections", Action::ListGroup, Api::Dated(LAST), (200, 200), "List the connections of a group"),
     route(Verb::Put, "/hubs/{hub}/groups/{group}/connections/{connection}", Action::ConnectionJoins, Api::Both, (200, 200), "Put a connection into a group"),
-    route(Verb::Delete, "/hubs/{hub}/groups/{group}/connections/{connection}", Action::ConnectionLeaves, Api::Both, (200, 200), "Take a connection out of a group"),
+    route(Verb::Delete, "/hubs/{hub}/groups/{group}/connections/{connection}", Action::ConnectionLeaves, Api::Both, (204, 200), "Take a connection out of a group"),
     route(Verb::Put, "/hubs/{hub}/connections/{connection}/groups/{group}", Action::ConnectionJoins, Api::Tolerated, (200, 200), "Put a connection into a group"),
-    route(Verb::Delete, "/hubs/{hub}/connections/{connection}/groups/{group}", Action::ConnectionLeaves, Api::Tolerated, (200, 200), "Take a connection out of a group"),
+    route(Verb::Delete, "/hubs/{hub}/connections/{connection}/groups/{group}", Action::ConnectionLeaves, Api::Tolerated, (204, 200), "Take a connection out of a group"),
 
     route(Verb::Post, "/hubs/{hub}/users/{user}/:send", Action::SendToUser, DATED, (202, 202), "Send to a user"),
     route(Verb::Post, "/hubs/{hub}/users/{user}", Action::SendToUser, Api::V1, (202, 202), "Send to a user"),
