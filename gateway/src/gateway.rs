@@ -3,34 +3,25 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use hubcast_backplane::memory::MemoryBackplane;
-use hubcast_backplane::{Backplane, BackplaneError, HubName, HubOptions, NodeId, Status};
-use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
+use hubcast_backplane::{Backplane, HubOptions, NodeId};
 
-use crate::auth::{Authenticator, Origins, PointSigner, ServerAuthenticator, TicketBooth, TokenSigner};
+use crate::auth::{Authenticator, ServerAuthenticator};
 use crate::cluster::{Cluster, ServeNode};
-use crate::drain::{Pace, let_go};
+use crate::drain::{self, Drained};
 use crate::error::Error;
-use crate::http::{self, Hosts};
+use crate::http::{self, App};
 use crate::hub::{Hub, HubHandle, HubRuntime, Shared};
 #[cfg(feature = "cli")]
 use crate::limits::Doors;
-use crate::limits::{Gate, Terms};
+#[cfg(feature = "cli")]
+use crate::limits::Terms;
 use crate::options::DRAIN_RATE;
 use crate::options::Options;
-use crate::session::{CloseReason, Session};
 use crate::telemetry::metrics::Metrics;
-
-/// A warning for operators.
-pub(crate) const NO_HUB: &str = "no hub is served, so every negotiate is answered with 404; name one in the configuration, such as [hubs.chat]";
-
-/// Time that the last connections of a drain have to end; half of the deadline where that is less.
-const LAST: Duration = Duration::from_secs(5);
 
 /// A running gateway node, to be mounted in an axum application.
 ///
@@ -113,18 +104,6 @@ impl Default for GatewayBuilder {
             drain_rate: DRAIN_RATE,
         }
     }
-}
-
-/// How a shutdown went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Drained {
-    /// Every connection and task has ended.
-    Clean,
-    /// The deadline came first; this many tasks were left behind.
-    Abandoned {
-        /// Tasks that had not ended.
-        tasks: usize,
-    },
 }
 
 impl GatewayBuilder {
@@ -262,9 +241,9 @@ impl Gateway {
     /// How the router is served. Who fetches an answer may take as long as the most patient hub allows for.
     #[cfg(feature = "cli")]
     pub(crate) fn rules(&self, doors: Option<Arc<Doors>>) -> http::Rules {
-        let shared = &self.app.inner.shared;
+        let shared = self.app.shared();
         let options = shared.options();
-        let hubs = self.app.inner.hubs.values();
+        let hubs = self.app.hubs();
         let patience = hubs.clone().map(|hub| hub.options().timeouts.send).max();
         let silence = hubs.map(|hub| hub.options().timeouts.client_timeout).max();
         http::Rules {
@@ -294,7 +273,7 @@ impl Gateway {
 
     /// Makes `/readyz` fail, so that load balancers look elsewhere. Connections go on.
     pub fn begin_drain(&self) {
-        self.app.inner.draining.store(true, Ordering::Release);
+        self.app.begin_drain();
     }
 
     /// Ends every connection, telling clients that they may reconnect, and waits for all tasks, but no longer than
@@ -302,40 +281,15 @@ impl Gateway {
     /// deadline needs.
     pub async fn shutdown(&self, deadline: Duration) -> Drained {
         self.begin_drain();
-        self.app.inner.leaving.cancel();
-        let shared = &self.app.inner.shared;
-        shared.stopping().cancel();
-        let within = deadline - LAST.min(deadline / 2);
-        let pace = Pace {
-            rate: shared.drain_rate(),
-            deadline: Some(Instant::now() + within),
-        };
-        let finished = timeout(deadline, async {
-            let sessions = self.app.sessions();
-            let_go(shared.backplane(), pace, sessions, &CloseReason::NodeStops).await;
-            // Those that came after the list was made.
-            let late = self.app.sessions().into_iter();
-            late.for_each(|session| session.leave(CloseReason::NodeStops));
-            shared.tasks().close();
-            shared.tasks().wait().await;
-        })
-        .await;
-        let drained = match finished {
-            Ok(()) => Drained::Clean,
-            Err(_) => Drained::Abandoned {
-                tasks: shared.tasks().len(),
-            },
-        };
-        // Short even when the server can't be reached: the node's lease ends by itself.
-        let _ = timeout(Duration::from_secs(2), shared.backplane().shutdown()).await;
-        drained
+        self.app.leaving().cancel();
+        drain::leave(self.app.shared(), || self.app.sessions(), deadline).await
     }
 }
 
 impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gateway")
-            .field("hubs", &self.app.inner.hubs.len())
+            .field("hubs", &self.app.hubs().count())
             .finish_non_exhaustive()
     }
 }
@@ -346,228 +300,5 @@ impl fmt::Debug for GatewayBuilder {
             .field("hubs", &self.hubs)
             .field("options", &self.options)
             .finish_non_exhaustive()
-    }
-}
-
-/// What the HTTP endpoints need. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct App {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    shared: Arc<Shared>,
-    hubs: HashMap<HubName, Arc<HubRuntime>>,
-    authenticator: Authenticator,
-    servers: ServerAuthenticator,
-    origins: Origins,
-    hosts: Hosts,
-    gate: Gate,
-    draining: AtomicBool,
-    /// Ends when the node no longer waits for clients.
-    leaving: CancellationToken,
-}
-
-/// Whether the node may get traffic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Readiness {
-    Ready,
-    Draining,
-    /// From the backplane.
-    CutOff,
-    /// Keys of tokens were never had yet; which and why.
-    NoKeys(String),
-}
-
-impl App {
-    fn new(
-        shared: Arc<Shared>,
-        hubs: HashMap<HubName, Arc<HubRuntime>>,
-        authenticator: Authenticator,
-        servers: ServerAuthenticator,
-    ) -> Self {
-        let options = shared.options();
-        let origins = Origins::new(&options.cors);
-        let hosts = Hosts::new(&options.server);
-        let gate = Gate::new(options);
-        let draining = AtomicBool::new(false);
-        Self {
-            inner: Arc::new(Inner {
-                shared,
-                hubs,
-                authenticator,
-                servers,
-                origins,
-                hosts,
-                gate,
-                draining,
-                leaving: CancellationToken::new(),
-            }),
-        }
-    }
-
-    /// The hub of that name, or else one whose name differs in case alone: SDKs write it in small letters.
-    pub(crate) fn hub(&self, name: &str) -> Option<Arc<HubRuntime>> {
-        let alike = || {
-            let mut hubs = self.inner.hubs.values();
-            hubs.find(|hub| hub.name().as_str().eq_ignore_ascii_case(name))
-        };
-        self.inner.hubs.get(name).or_else(alike).cloned()
-    }
-
-    pub(crate) fn authenticator(&self) -> &Authenticator {
-        &self.inner.authenticator
-    }
-
-    /// Who checks the tokens of back ends.
-    pub(crate) fn servers(&self) -> &ServerAuthenticator {
-        &self.inner.servers
-    }
-
-    pub(crate) fn origins(&self) -> &Origins {
-        &self.inner.origins
-    }
-
-    /// The hosts that requests may be for.
-    pub(crate) fn hosts(&self) -> &Hosts {
-        &self.inner.hosts
-    }
-
-    /// Who counts the connections of users and addresses.
-    pub(crate) fn gate(&self) -> &Gate {
-        &self.inner.gate
-    }
-
-    pub(crate) fn metrics(&self) -> &Metrics {
-        self.inner.shared.metrics()
-    }
-
-    /// The signer of connection tokens, keyed by the secret that the cluster has now.
-    pub(crate) fn tokens(&self) -> TokenSigner {
-        TokenSigner::new(&self.inner.shared.backplane().cluster_secret())
-    }
-
-    /// The signer of places in logs, keyed alike.
-    pub(crate) fn points(&self) -> PointSigner {
-        PointSigner::new(&self.inner.shared.backplane().cluster_secret())
-    }
-
-    /// Who gives tickets and reads them, if negotiate does.
-    pub(crate) fn tickets(&self) -> Option<TicketBooth> {
-        if !self.authenticator().gives_tickets() {
-            return None;
-        }
-        TicketBooth::new(&self.inner.shared.backplane().cluster_secret())
-    }
-
-    /// What the gateway is set to.
-    pub(crate) fn options(&self) -> &Options {
-        self.inner.shared.options()
-    }
-
-    /// How slowly the bodies of requests may come.
-    pub(crate) fn terms(&self) -> Terms {
-        self.inner.shared.terms()
-    }
-
-    /// Ends when the node no longer waits for clients.
-    pub(crate) fn leaving(&self) -> &CancellationToken {
-        &self.inner.leaving
-    }
-
-    pub(crate) fn readiness(&self) -> Readiness {
-        let status = *self.inner.shared.backplane().status().borrow();
-        match (self.is_draining(), status) {
-            (true, _) => Readiness::Draining,
-            (false, Status::Connected) => match self.authenticator().missing_keys() {
-                Some(missing) => Readiness::NoKeys(missing),
-                None => Readiness::Ready,
-            },
-            (false, Status::Disconnected) => Readiness::CutOff,
-        }
-    }
-
-    /// Fails while the backplane is known to be away.
-    pub(crate) fn check_backplane(&self) -> Result<(), BackplaneError> {
-        match *self.inner.shared.backplane().status().borrow() {
-            Status::Connected => Ok(()),
-            Status::Disconnected => Err(BackplaneError::Unavailable {
-                waited: Duration::ZERO,
-                reason: "the node is cut off from its backplane".to_owned(),
-            }),
-        }
-    }
-
-    /// Warnings for operators, in sentences.
-    pub(crate) fn warnings(&self) -> Vec<String> {
-        let mut warnings = self.inner.shared.backplane().warnings();
-        warnings.extend(self.own_warning());
-        warnings
-    }
-
-    /// The one that is not about the backplane.
-    pub(crate) fn own_warning(&self) -> Option<String> {
-        self.inner.hubs.is_empty().then(|| NO_HUB.to_owned())
-    }
-
-    /// Whether `limits.connections` leaves room for one more. Who has left and may come back takes no room.
-    pub(crate) fn has_room(&self) -> bool {
-        let limit = self.inner.shared.options().limits.connections;
-        limit == 0
-            || self
-                .connections()
-                .saturating_sub(self.inner.shared.parked().len())
-                < limit
-    }
-
-    /// Whether the node takes no new connections because it leaves.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.inner.draining.load(Ordering::Acquire)
-    }
-
-    /// The metrics page, with what is only known by looking.
-    pub(crate) fn encode_metrics(&self) -> String {
-        let shared = &self.inner.shared;
-        let metrics = shared.metrics();
-        let connected = *shared.backplane().status().borrow() == Status::Connected;
-        metrics.backplane_up.set(i64::from(connected));
-        let warnings = shared.backplane().warnings().len();
-        metrics
-            .backplane_warnings
-            .set(i64::try_from(warnings).unwrap_or(i64::MAX));
-        metrics
-            .tasks
-            .set(i64::try_from(shared.tasks().len()).unwrap_or(i64::MAX));
-        let held = i64::try_from(shared.budget().held());
-        metrics.held_bytes.set(held.unwrap_or(i64::MAX));
-        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        let log = shared.backplane().statistics();
-        metrics.log_waiting.set(whole(log.waiting as u64));
-        metrics.log_repairs.set(whole(log.repairs));
-        metrics.log_repaired.set(whole(log.repaired));
-        let ages = self.inner.hubs.values().map(|hub| hub.checkpoints().age());
-        metrics
-            .checkpoint_age
-            .set(ages.max().unwrap_or_default().as_secs_f64());
-        let queued: usize = self
-            .inner
-            .hubs
-            .values()
-            .map(|hub| hub.registry().queued_bytes())
-            .sum();
-        metrics
-            .outbox_bytes
-            .set(i64::try_from(queued).unwrap_or(i64::MAX));
-        metrics.encode()
-    }
-
-    /// The sessions of all hubs.
-    fn sessions(&self) -> Vec<Arc<Session>> {
-        let hubs = self.inner.hubs.values();
-        hubs.flat_map(|hub| hub.registry().all()).collect()
-    }
-
-    fn connections(&self) -> usize {
-        self.inner.hubs.values().map(|hub| hub.registry().len()).sum()
     }
 }

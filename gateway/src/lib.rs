@@ -46,9 +46,9 @@ mod tester;
 mod transport;
 
 pub use auth::{Identity, Permissions};
-pub use drain::{Rebalance, SETTLED, Share};
+pub use drain::{Drained, Rebalance, SETTLED, Share};
 pub use error::Error;
-pub use gateway::{Drained, Gateway, GatewayBuilder};
+pub use gateway::{Gateway, GatewayBuilder};
 pub use hub::{
     Arguments, BindError, Call, CallerClients, Census, Clients, Connected, Connection, ConnectionData,
     Context, Disconnected, Event, Filter, FromHook, FromInvocation, Groups, Hook, HookOutcome, Hub, HubError,

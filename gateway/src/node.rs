@@ -15,7 +15,8 @@ use tokio::time::sleep;
 use self::listeners::{Listeners, Serving};
 pub(crate) use self::start::redis_options;
 use crate::config::Config;
-use crate::gateway::{Drained, Gateway};
+use crate::drain::Drained;
+use crate::gateway::Gateway;
 use crate::http::starting::Starting;
 use crate::telemetry::metrics::Metrics;
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use hubcast_backplane::{Backplane, Turns, TurnsWanted};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::hub::Shared;
 use crate::session::{CloseReason, Session};
 
 pub use rebalance::{Rebalance, SETTLED, Share};
@@ -25,6 +26,21 @@ const ROOM: u32 = 20;
 /// How long the backplane may take to give turns, and how long it is not asked after it gave none.
 const PATIENCE: Duration = Duration::from_secs(1);
 const ALONE: Duration = Duration::from_secs(5);
+
+/// Time that the last connections of a drain have to end; half of the deadline where that is less.
+const LAST: Duration = Duration::from_secs(5);
+
+/// How a shutdown went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Every connection and task has ended.
+    Clean,
+    /// The deadline came first; this many tasks were left behind.
+    Abandoned {
+        /// Tasks that had not ended.
+        tasks: usize,
+    },
+}
 
 /// At which pace sessions leave.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +59,39 @@ impl Pace {
         let left = u32::try_from(left).unwrap_or(u32::MAX);
         f64::from(left) / time.as_secs_f64().max(0.001)
     }
+}
+
+/// Has every session of the node leave, and waits for all tasks, but no longer than `deadline`.
+pub(crate) async fn leave(
+    shared: &Shared,
+    sessions: impl Fn() -> Vec<Arc<Session>>,
+    deadline: Duration,
+) -> Drained {
+    shared.stopping().cancel();
+    let within = deadline - LAST.min(deadline / 2);
+    let pace = Pace {
+        rate: shared.drain_rate(),
+        deadline: Some(Instant::now() + within),
+    };
+    let finished = timeout(deadline, async {
+        let_go(shared.backplane(), pace, sessions(), &CloseReason::NodeStops).await;
+        // Those that came after the list was made.
+        for late in sessions() {
+            late.leave(CloseReason::NodeStops);
+        }
+        shared.tasks().close();
+        shared.tasks().wait().await;
+    })
+    .await;
+    let drained = match finished {
+        Ok(()) => Drained::Clean,
+        Err(_) => Drained::Abandoned {
+            tasks: shared.tasks().len(),
+        },
+    };
+    // Short even when the server can't be reached: the node's lease ends by itself.
+    let _ = timeout(Duration::from_secs(2), shared.backplane().shutdown()).await;
+    drained
 }
 
 /// Has every session leave: stateful ones go on elsewhere, others end for this reason, and their clients are told that they

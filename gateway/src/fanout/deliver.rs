@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use hubcast_backplane::wire::Envelope;
 use hubcast_backplane::{Delivery, Gap, Message};
 
-use super::encode::Frames;
 use crate::hub::HubRuntime;
+use crate::session::Frames;
 use crate::session::{CloseReason, Session};
 use crate::telemetry::trace;
 
@@ -173,10 +173,10 @@ mod tests {
     use super::*;
     use crate::auth::Identity;
     use crate::cluster::Cluster;
-    use crate::fanout::Carriage;
     use crate::hub::{Connection, Hub, RequestInfo, Shared};
     use crate::options::Options;
     use crate::protocol::HubProtocol;
+    use crate::session::Carriage;
     use crate::session::Taken;
     use crate::telemetry::metrics::Metrics;
 

@@ -14,7 +14,7 @@ use super::request::{Query, Wish};
 #[cfg(feature = "cli")]
 use super::tcp::Traffic;
 use crate::auth::{AuthError, Credentials, Identity};
-use crate::gateway::App;
+use crate::http::App;
 use crate::hub::HubRuntime;
 use crate::limits::Seat;
 use crate::telemetry::labels::{LimitLabel, RejectLabel};

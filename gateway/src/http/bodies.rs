@@ -22,7 +22,7 @@ use hyper::body::Frame;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-use crate::gateway::App;
+use crate::http::App;
 use crate::limits::{Held, Terms};
 
 /// Most bytes that are dropped for a client that has its answer already.

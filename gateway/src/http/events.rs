@@ -22,7 +22,7 @@ use super::request::{Query, Wish};
 use super::{expiry, reply};
 use crate::auth::{Identity, random_connection_id};
 use crate::error::Error;
-use crate::gateway::App;
+use crate::http::App;
 use crate::hub::{Connection, HubRuntime, RequestInfo};
 use crate::protocol::ClientProtocol;
 use crate::protocol::Transport;

@@ -3,8 +3,8 @@
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::app::{App, Readiness};
 use super::reply;
-use crate::gateway::{App, Readiness};
 
 /// The process works.
 pub(crate) async fn healthz() -> Response {

@@ -13,7 +13,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::reply;
-use crate::gateway::App;
+use crate::http::App;
 use crate::options::ServerOptions;
 use crate::options::requested_authority;
 use crate::telemetry::labels::RejectLabel;

@@ -29,7 +29,7 @@ use super::{expiry, refresh, reply};
 use crate::auth::{ConnectionToken, Identity, random_connection_id};
 use crate::cluster::owner;
 use crate::cluster::{Answer, Forward};
-use crate::gateway::App;
+use crate::http::App;
 use crate::hub::{Connection, HubRuntime, RequestInfo};
 use crate::protocol::Transport;
 use crate::session::{Claimant, CloseReason, Detached, Restored, Session, restore};

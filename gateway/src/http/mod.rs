@@ -1,6 +1,7 @@
 //! The HTTP surface: which request goes where.
 
 mod admit;
+mod app;
 mod bodies;
 mod events;
 mod expiry;
@@ -21,6 +22,7 @@ pub(crate) mod starting;
 #[cfg(feature = "cli")]
 mod tcp;
 
+pub(crate) use app::App;
 pub(crate) use hosts::Hosts;
 #[cfg(feature = "cli")]
 pub(crate) use router::admin_router;

@@ -12,7 +12,7 @@ use super::admit::trust;
 use super::reply;
 use super::request::Query;
 use crate::auth::{Carrier, Credentials, Identity, TokenKind};
-use crate::gateway::App;
+use crate::http::App;
 use crate::hub::HubRuntime;
 use crate::protocol::TransferFormat;
 use crate::protocol::Transport;

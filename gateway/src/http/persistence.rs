@@ -7,7 +7,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::reply;
-use crate::gateway::App;
+use crate::http::App;
 
 /// Tells clients not to use a connection again that carried an event stream, which ends when the node wants, or that leads to
 /// a node which leaves: a request that is sent just as the connection closes would be lost.

@@ -15,7 +15,7 @@ use super::{negotiate, reply};
 use crate::auth::Identity;
 use crate::cluster::owner;
 use crate::cluster::{Answer, Forward};
-use crate::gateway::App;
+use crate::http::App;
 use crate::hub::HubRuntime;
 use crate::telemetry::labels::RejectLabel;
 

@@ -11,7 +11,7 @@ use axum::routing::{any, get};
 
 use super::request::Query;
 use super::{bodies, events, health, hosts, hubs, negotiate, persistence, refresh, reply, rest};
-use crate::gateway::App;
+use crate::http::App;
 use crate::hub::HubRuntime;
 
 /// Every path of the gateway and some more pages, for an application to mount.

@@ -4,6 +4,7 @@ mod asks;
 mod close;
 mod end;
 mod follow;
+mod frames;
 mod guests;
 mod handshake;
 mod invocations;
@@ -33,7 +34,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::TokenSigner;
-use crate::fanout::{Carriage, Frames};
 use crate::hub::{Connection, Context, Disconnected, HubError, HubRuntime};
 use crate::limits::Seat;
 use crate::protocol::Transport;
@@ -49,6 +49,7 @@ use stateful::Stateful;
 
 pub(crate) use asks::AskError;
 pub(crate) use close::{BadFrame, CloseReason};
+pub(crate) use frames::{Carriage, Frames};
 pub(crate) use guests::read_carried;
 pub(crate) use invocations::Slots;
 pub(crate) use link::{

@@ -14,9 +14,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{ByteQueue, CloseReason, PushError, Session, Taken};
+use super::{Carriage, Frames};
 use crate::auth::{PointSigner, ResumePoint};
 use crate::error::Error;
-use crate::fanout::{Carriage, Frames};
 use crate::hub::HubRuntime;
 use crate::protocol::{ClientProtocol, HubMessage, events, plain};
 

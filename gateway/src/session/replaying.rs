@@ -8,8 +8,9 @@ use bytes::Bytes;
 use hubcast_backplane::{BackplaneError, Message, Page, Replay, Taken};
 use tokio::time::sleep;
 
+use super::{Carriage, Frames};
 use super::{CloseReason, Session};
-use crate::fanout::{Carriage, Except, Frames, cut_at_close};
+use crate::fanout::{Except, cut_at_close};
 
 /// Frames with their places in the log.
 type Kept = VecDeque<(Bytes, u64)>;

@@ -26,7 +26,7 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::{Asked, Refusal};
 use crate::auth::{Identity, random_connection_id};
-use crate::gateway::App;
+use crate::http::App;
 use crate::http::admit::{admit, check_origin};
 use crate::http::events::reading;
 use crate::http::request::{Query, Wish};

@@ -12,7 +12,7 @@ use hubcast_backplane::{GroupName, HubName, UserId};
 use super::error::Refusal;
 use super::path::{Base, Path};
 use super::table::{Api, FIRST, LAST, Route, VERSIONS};
-use crate::gateway::App;
+use crate::http::App;
 use crate::http::bodies::{BodyError, read_body};
 use crate::http::request::Query;
 use crate::hub::HubHandle;

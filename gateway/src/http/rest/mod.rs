@@ -29,7 +29,7 @@ use self::call::Call;
 use self::error::Refusal;
 use self::path::Path;
 use self::table::{Action, Found, Route};
-use crate::gateway::App;
+use crate::http::App;
 use crate::http::admit::trust;
 use crate::telemetry::labels::RejectLabel;
 
