@@ -34,11 +34,13 @@ fn read(folder: &Path, top: Option<&str>, graph: &mut Graph) {
 fn imported(text: &str) -> impl Iterator<Item = String> {
     let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-    lines.flat_map(|line| line.split("crate::").skip(1)).filter_map(|after| {
-        let end = after.find(|c: char| !c.is_ascii_lowercase() && c != '_')?;
-        let name = &after[..end];
-        (!name.is_empty()).then(|| name.to_owned())
-    })
+    lines
+        .flat_map(|line| line.split("crate::").skip(1))
+        .filter_map(|after| {
+            let end = after.find(|c: char| !c.is_ascii_lowercase() && c != '_')?;
+            let name = &after[..end];
+            (!name.is_empty()).then(|| name.to_owned())
+        })
 }
 
 fn reachable(graph: &Graph, from: &str) -> BTreeSet<String> {
@@ -70,5 +72,8 @@ fn modules_import_each_other_in_one_direction() {
         .keys()
         .filter(|module| reachable(&graph, module).contains(*module))
         .collect();
-    assert_eq!(in_circles, KNOT, "see the order of the modules in ARCHITECTURE.md");
+    assert_eq!(
+        in_circles, KNOT,
+        "see the order of the modules in ARCHITECTURE.md"
+    );
 }

@@ -1,6 +1,7 @@
 //! A queue of byte chunks between two tasks, bounded by bytes.
 
 mod burst;
+mod state;
 
 use std::collections::VecDeque;
 
@@ -9,10 +10,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub(crate) use burst::BurstPolicy;
-use burst::Stall;
+use state::{Hold, Resend, State};
 
-/// What a kept chunk weighs at least.
-const KEPT_CHUNK_BYTES: usize = size_of::<(Bytes, u64)>();
 /// Room for this many chunks is kept by an empty queue.
 const IDLE_CHUNKS: usize = 16;
 
@@ -29,145 +28,6 @@ pub(crate) struct ByteQueue {
     filled: Notify,
     /// Something was taken, or the queue was closed.
     drained: Notify,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    chunks: VecDeque<Bytes>,
-    bytes: usize,
-    hold: Hold,
-    closed: bool,
-    /// Bytes by which the bound may be passed: what a queue began with when it went on for another one.
-    allowance: usize,
-    stall: Stall,
-    resend: Option<Box<Resend>>,
-}
-
-/// Whether chunks are handed out.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Hold {
-    #[default]
-    Nothing,
-    /// All but the first.
-    AfterFirst,
-    Everything,
-}
-
-/// Chunks that the consumer may ask for again, until it has acknowledged them.
-#[derive(Debug, Default)]
-struct Resend {
-    /// One for each waiting chunk: the place in the log of one that is numbered.
-    places: VecDeque<Option<u64>>,
-    /// Handed out and not acknowledged, with their places. Their bytes may have been dropped: the log has them.
-    kept: VecDeque<(Bytes, u64)>,
-    kept_bytes: usize,
-    /// Up to this number the bytes of kept chunks were dropped.
-    dropped: u64,
-    /// Chunks that come after a past that is still being added.
-    later: Option<Later>,
-    /// The number of the first kept chunk, or of the next one when none is kept.
-    first: u64,
-}
-
-/// Chunks that wait for what comes before them, with their places in the log.
-#[derive(Debug, Default)]
-struct Later {
-    chunks: VecDeque<(Bytes, Option<u64>)>,
-    bytes: usize,
-}
-
-impl Resend {
-    fn is_whole(&self) -> bool {
-        self.kept.is_empty() || self.first > self.dropped
-    }
-}
-
-impl State {
-    /// Bytes that count against the bound. What comes before the past's end is bounded for itself.
-    fn weight(&self) -> usize {
-        if let Some(later) = self.later() {
-            return later.bytes;
-        }
-        let kept = self.resend.as_ref().map_or(0, |resend| resend.kept.len());
-        self.bytes.saturating_add(kept.saturating_mul(KEPT_CHUNK_BYTES))
-    }
-
-    fn later(&self) -> Option<&Later> {
-        self.resend.as_ref()?.later.as_ref()
-    }
-
-    /// Bytes that may be handed out.
-    fn due_bytes(&self) -> usize {
-        let later = self.later().map_or(0, |later| later.bytes);
-        self.bytes.saturating_sub(later)
-    }
-
-    /// Keeps what waits for the end of a past that is still to be added.
-    fn begin_past(&mut self) {
-        let Some(resend) = &mut self.resend else { return };
-        let chunks = std::mem::take(&mut self.chunks);
-        let places = std::mem::take(&mut resend.places);
-        resend.later = Some(Later {
-            bytes: chunks.iter().map(Bytes::len).sum(),
-            chunks: chunks.into_iter().zip(places).collect(),
-        });
-    }
-
-    fn push_front(&mut self, chunk: Bytes, place: Option<u64>) {
-        self.bytes = self.bytes.saturating_add(chunk.len());
-        self.chunks.push_front(chunk);
-        if let Some(resend) = &mut self.resend {
-            resend.places.push_front(place);
-        }
-    }
-
-    fn push_back(&mut self, chunk: Bytes, place: Option<u64>) {
-        self.bytes = self.bytes.saturating_add(chunk.len());
-        if let Some(later) = self.resend.as_mut().and_then(|resend| resend.later.as_mut()) {
-            later.bytes = later.bytes.saturating_add(chunk.len());
-            later.chunks.push_back((chunk, place));
-            return;
-        }
-        self.chunks.push_back(chunk);
-        if let Some(resend) = &mut self.resend {
-            resend.places.push_back(place);
-        }
-    }
-
-    /// Puts numbered chunks before what waits, and a head before them.
-    fn begin_with(&mut self, kept: VecDeque<(Bytes, u64)>, head: impl FnOnce(u64) -> Option<Bytes>) {
-        let first = self.resend.as_ref().map_or(1, |resend| resend.first);
-        for (chunk, place) in kept.into_iter().rev() {
-            self.push_front(chunk, Some(place));
-        }
-        if let Some(head) = head(first) {
-            self.push_front(head, None);
-        }
-        self.hold = Hold::Nothing;
-    }
-
-    fn pop_front(&mut self, limit_bytes: usize) -> Option<Bytes> {
-        let chunk = self.chunks.pop_front()?;
-        self.bytes = self.bytes.saturating_sub(chunk.len());
-        if let Some(resend) = &mut self.resend
-            && let Some(Some(place)) = resend.places.pop_front()
-        {
-            resend.kept_bytes = resend.kept_bytes.saturating_add(chunk.len());
-            resend.kept.push_back((chunk.clone(), place));
-            if resend.kept_bytes > limit_bytes {
-                resend
-                    .kept
-                    .iter_mut()
-                    .for_each(|(chunk, _)| *chunk = Bytes::new());
-                resend.kept_bytes = 0;
-                resend.dropped = resend
-                    .first
-                    .saturating_add(resend.kept.len() as u64)
-                    .saturating_sub(1);
-            }
-        }
-        Some(chunk)
-    }
 }
 
 /// Why a chunk was not taken.

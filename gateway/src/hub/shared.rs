@@ -1,0 +1,133 @@
+//! What all hubs and endpoints of a node share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hubcast_backplane::Backplane;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Peers;
+use crate::limits::{Budget, Terms};
+use crate::options::{DRAIN_RATE, Options};
+use crate::session::Parked;
+use crate::telemetry::metrics::Metrics;
+
+/// Time between two lines of the log about mistakes of clients.
+const MISTAKE_PAUSE: Duration = Duration::from_secs(1);
+/// What every part of a node needs.
+pub(crate) struct Shared {
+    options: Options,
+    backplane: Arc<dyn Backplane>,
+    peers: Arc<dyn Peers>,
+    metrics: Arc<Metrics>,
+    budget: Arc<Budget>,
+    parked: Arc<Parked>,
+    /// Most connections that all nodes let go in a second; 0 for any number.
+    drain_rate: u32,
+    /// When a client's mistake was last told in the log.
+    told_mistake: Mutex<Option<Instant>>,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        options: Options,
+        backplane: Arc<dyn Backplane>,
+        peers: Arc<dyn Peers>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let budget = Budget::new(options.limits.held_bytes);
+        let parked = Parked::new(options.limits.connections);
+        Self {
+            options,
+            backplane,
+            peers,
+            metrics,
+            budget,
+            parked,
+            drain_rate: DRAIN_RATE,
+            told_mistake: Mutex::default(),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+        }
+    }
+
+    /// The same with another pace at which connections leave.
+    pub(crate) fn with_drain_rate(self, drain_rate: u32) -> Self {
+        Self { drain_rate, ..self }
+    }
+
+    /// Most connections that all nodes let go in a second; 0 for any number.
+    pub(crate) fn drain_rate(&self) -> u32 {
+        self.drain_rate
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(crate) fn backplane(&self) -> &dyn Backplane {
+        &*self.backplane
+    }
+
+    /// The other nodes.
+    pub(crate) fn peers(&self) -> &dyn Peers {
+        &*self.peers
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    #[cfg(feature = "cli")]
+    pub(crate) fn metrics_handle(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Sessions that wait for their clients.
+    pub(crate) fn parked(&self) -> &Arc<Parked> {
+        &self.parked
+    }
+
+    /// Whether the log has room for one more mistake of a client: peers could fill it.
+    pub(crate) fn may_tell_mistake(&self) -> bool {
+        let mut told = self.told_mistake.lock();
+        let may = told.is_none_or(|at| at.elapsed() >= MISTAKE_PAUSE);
+        if may {
+            *told = Some(Instant::now());
+        }
+        may
+    }
+
+    /// What peers make the node hold.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// How slowly peers may send what they have begun, where no hub is concerned.
+    pub(crate) fn terms(&self) -> Terms {
+        self.terms_of(&self.options)
+    }
+
+    pub(super) fn terms_of(&self, options: &Options) -> Terms {
+        Terms {
+            budget: Arc::clone(&self.budget),
+            grace: options.timeouts.receive,
+            least_rate: options.limits.least_bytes_per_second,
+        }
+    }
+
+    /// Ends when the node begins to leave: what only waits for something to do stops.
+    pub(crate) fn stopping(&self) -> &CancellationToken {
+        &self.stopping
+    }
+
+    /// Owns every task of the node, so that a drain can wait for them.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+}

@@ -1,0 +1,283 @@
+//! What a session sends: its outbox, from the answer to the handshake to the last message.
+
+use bytes::Bytes;
+use hubcast_backplane::UserId;
+
+use super::{Carriage, CloseReason, Frames, PushError, STATEFUL_VERSION, Session, Taken};
+use crate::auth::TokenSigner;
+use crate::protocol::{
+    ClientProtocol, HubMessage, Transport, encode_for, handshake_response_error, handshake_response_ok,
+    webpubsub,
+};
+use crate::telemetry::labels::LimitLabel;
+
+impl Session {
+    /// Answers the handshake. Of a stateful session, numbered messages are held back until the client was heard once
+    /// more: the official JavaScript client begins to count only some time after the answer.
+    pub(super) fn open(&self) {
+        if !self.speaks_hub_protocol() {
+            self.outbox.open(self.greeting());
+        } else if self.is_stateful() {
+            self.outbox.open_one(handshake_response_ok());
+        } else {
+            self.outbox.open(self.carriage().carry(handshake_response_ok()));
+        }
+    }
+
+    /// Whether a handshake of this version makes the session stateful: it must be one that outlives its sockets.
+    pub(super) fn becomes_stateful(&self, version: i32) -> bool {
+        let agreed = self.http.is_some() && self.connection.transport() == Some(Transport::WebSockets);
+        agreed && version >= STATEFUL_VERSION
+    }
+
+    pub(super) fn speaks_hub_protocol(&self) -> bool {
+        matches!(self.connection.protocol(), None | Some(ClientProtocol::Hub(_)))
+    }
+
+    /// What a Web PubSub client is told first, on each of its sockets.
+    pub(super) fn greeting(&self) -> Bytes {
+        let (id, user) = (self.id().as_str(), self.connection.user().map(UserId::as_str));
+        let reliable = self.connection.protocol() == Some(ClientProtocol::ReliableWebPubSub);
+        let token = (reliable && self.http.is_some()).then(|| {
+            let secret = self.hub.shared().backplane().cluster_secret();
+            TokenSigner::new(&secret).recovery(self.hub.name(), self.id())
+        });
+        webpubsub::connected(id, user, token.as_deref())
+    }
+
+    /// Numbers what is sent from now on.
+    pub(super) fn keep(&self) {
+        self.outbox.keep();
+    }
+
+    /// Answers the handshake with an error.
+    pub(super) fn refuse(&self, text: &str) {
+        let refusal = if self.speaks_hub_protocol() {
+            Some(self.carriage().carry(handshake_response_error(text)))
+        } else {
+            self.encode(&HubMessage::Close {
+                error: Some(text.to_owned()),
+                allow_reconnect: true,
+            })
+        };
+        self.outbox.open(refusal.unwrap_or_default());
+    }
+
+    /// Ends the outbox, with a last message if there is one. A node without room keeps nothing else.
+    pub(super) fn close_outbox(&self, last: Option<Bytes>) {
+        if self.reason() == Some(&CloseReason::NoRoom) {
+            self.discard_past();
+            self.outbox.drop_waiting();
+        }
+        self.end_past();
+        match last {
+            Some(frame) => self.outbox.close_with(self.carriage().carry(frame)),
+            None => self.outbox.close(),
+        }
+    }
+
+    /// How the transport wraps hub messages.
+    pub(super) fn carriage(&self) -> Carriage {
+        match self.connection.transport() {
+            Some(Transport::ServerSentEvents) if self.speaks_hub_protocol() => Carriage::Event,
+            _ => Carriage::Plain,
+        }
+    }
+
+    /// Sends what was held back.
+    pub(super) fn release(&self) {
+        self.outbox.release();
+    }
+
+    /// A new socket took the place of a lost one: everything that the client may lack is sent again, behind the number
+    /// of the first. `false` when that is only in the log.
+    pub(crate) fn rewind(&self) -> bool {
+        self.outbox
+            .rewind(|sequence_id| self.encode(&HubMessage::Sequence { sequence_id }))
+    }
+
+    /// Whether what the client may lack is here, and not only in the log.
+    pub(crate) fn can_rewind(&self) -> bool {
+        self.outbox.can_rewind()
+    }
+
+    /// Pushes a message of the log. Returns whether the outbox took it; one that is full ends the session. A session that was
+    /// asked to end takes only what its calls had sent before: what comes after the place of its end is not for its client.
+    pub(crate) fn deliver(&self, frames: &Frames<'_>, place: u64) -> bool {
+        if let Some(reason) = self.reason()
+            && (!reason.lets_follow() || place > self.connection.sent())
+        {
+            return false;
+        }
+        let Some(frame) = self
+            .connection
+            .protocol()
+            .and_then(|protocol| frames.get(protocol, self.carriage()))
+        else {
+            return false;
+        };
+        if !self.has_room() {
+            return false;
+        }
+        let pushed = match &self.reader {
+            Some(reader) => reader.push(&self.outbox, frame, place),
+            None => self.outbox.try_push_numbered(frame, place),
+        };
+        self.was_pushed(pushed)
+    }
+
+    /// Whether no more than its share waits for this client. Otherwise the session ends.
+    pub(super) fn has_room(&self) -> bool {
+        let share = self.share();
+        if share == usize::MAX || self.outbox.queued_bytes() <= share {
+            return true;
+        }
+        if self.is_stateful() {
+            let metrics = self.hub.shared().metrics();
+            metrics.limited.get(LimitLabel::HeldBytes).inc();
+            self.close(CloseReason::Moved); // the log keeps what its client lacks
+        } else {
+            self.close(CloseReason::NoRoom);
+            self.outbox.drop_waiting(); // at once: the next client need not go as well
+        }
+        false
+    }
+
+    /// Whether the outbox took something; one that is full ends the session.
+    pub(super) fn was_pushed(&self, pushed: Result<(), PushError>) -> bool {
+        if let Err(PushError::Full { queued }) = pushed {
+            self.fall_behind(queued);
+        }
+        pushed.is_ok()
+    }
+
+    /// Pushes one message to this client alone. In a stateful session only messages without a number.
+    pub(crate) fn push(&self, message: &HubMessage) {
+        if let Some(frame) = self.encode(message) {
+            self.push_frame(frame);
+        }
+    }
+
+    /// Pushes what stands in no log. Returns whether the outbox took it.
+    pub(super) fn push_frame(&self, frame: Bytes) -> bool {
+        self.has_room() && self.was_pushed(self.outbox.try_push(frame))
+    }
+
+    /// The client reads too slowly, or not at all. The log keeps what a stateful one lacks.
+    pub(super) fn fall_behind(&self, queued: usize) {
+        if self.is_stateful() {
+            let metrics = self.hub.shared().metrics();
+            metrics.slow_consumers.inc();
+            metrics.limited.get(LimitLabel::OutboxBytes).inc();
+            self.close(CloseReason::Moved);
+        } else {
+            self.close(CloseReason::SlowConsumer { queued });
+        }
+    }
+
+    /// Pushes one message to this client alone, waiting until the client has read what is before it. `false` when the
+    /// connection has ended.
+    pub(crate) async fn push_waiting(&self, message: &HubMessage) -> bool {
+        self.outbox.at_most(self.high_water()).await;
+        let Some(frame) = self.encode(message) else {
+            return true;
+        };
+        self.outbox.push(frame).await.is_ok()
+    }
+
+    /// As the transport carries it; `None` also for what the client's protocol has no message for.
+    pub(super) fn encode(&self, message: &HubMessage) -> Option<Bytes> {
+        let frame = self.carriage().carry(self.encode_bare(message)?);
+        Some(match message {
+            HubMessage::Ping => frame, // all clients have the same one
+            _ => self.hub.shared().budget().charge(frame),
+        })
+    }
+
+    /// `None` also for what the client's protocol has no message for.
+    pub(super) fn encode_bare(&self, message: &HubMessage) -> Option<Bytes> {
+        let protocol = self.connection.protocol()?;
+        if let (ClientProtocol::ReliableWebPubSub, HubMessage::Sequence { .. }) = (protocol, message) {
+            return Some(self.greeting());
+        }
+        encode_for(protocol, message)
+            .inspect_err(
+                |error| tracing::error!(connection_id = %self.id(), %error, "a message can't be encoded"),
+            )
+            .ok()
+            .flatten()
+    }
+
+    /// Queued bytes above which this client is asked to wait: no more of its messages are read.
+    pub(super) fn high_water(&self) -> usize {
+        (self.hub.options().limits.outbox_bytes / 4).min(self.share())
+    }
+
+    /// Bytes that may wait for this client while the node holds as much as it may for all of them.
+    pub(super) fn share(&self) -> usize {
+        let budget = self.hub.shared().budget();
+        budget.share(|| self.hub.registry().len())
+    }
+
+    /// Moves frames, whole hub messages in order, to `into`: at least one, up to about `max_bytes`.
+    pub(crate) async fn take_frames(&self, into: &mut Vec<Bytes>, max_bytes: usize) -> Taken {
+        if self.take_past(into, max_bytes).await == Taken::Some {
+            return Taken::Some;
+        }
+        let already = into.len();
+        let taken = self.outbox.take(into, max_bytes).await;
+        if let (Taken::Some, Some(protocol)) = (taken, self.connection.protocol()) {
+            let metrics = self.hub.shared().metrics();
+            let new = into.iter().skip(already);
+            metrics.messages_sent.get(protocol).inc_by(new.len() as u64);
+            metrics
+                .sent_bytes
+                .inc_by(new.map(Bytes::len).sum::<usize>() as u64);
+        }
+        taken
+    }
+
+    /// Puts what a poll took, and did not bring to the client, before everything else. Where a later one has taken more,
+    /// order would be lost: the session ends.
+    pub(crate) fn give_back(&self, frames: Bytes, taking: u64) {
+        match &self.http {
+            Some(link) if link.is_last_taking(taking) => self.outbox.put_back(frames),
+            _ => self.close(CloseReason::LogLost("the answer to a poll was lost")),
+        }
+    }
+
+    /// The transport is gone: nothing will be written any more.
+    pub(crate) fn transport_ended(&self, what: &'static str) {
+        self.discard_outbox();
+        self.close(CloseReason::TransportLost(what));
+    }
+
+    /// Ends when no request has been attached for too long; never for a session that is one socket.
+    pub(crate) async fn lost(&self) {
+        match &self.http {
+            Some(link) if self.is_stateful() => link.lost(self.hub.options().hubs.resume_window).await,
+            Some(link) => link.lost(self.hub.options().timeouts.disconnect).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn open_for_test(&self) {
+        self.outbox.open(crate::protocol::handshake_response_ok());
+    }
+
+    /// Forgets what the client has not fetched.
+    pub(crate) fn discard_outbox(&self) {
+        self.discard_past();
+        self.outbox.discard();
+    }
+
+    /// Bytes that wait for the client.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        let past = self
+            .reader
+            .as_ref()
+            .map_or(0, |reader| reader.past.queued_bytes());
+        self.outbox.queued_bytes().saturating_add(past)
+    }
+}
