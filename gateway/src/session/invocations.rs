@@ -12,7 +12,7 @@ use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::stateful::{Answering, INTERRUPTED, Sent};
+use super::completions::{Answering, INTERRUPTED, Sent};
 use super::uploads::Uploads;
 use super::{CloseReason, Session};
 use crate::hub::{Dispatched, Failed, RawUpload, UploadEvent, ValueStream, dispatch, guarded, stream_error};

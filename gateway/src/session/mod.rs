@@ -2,6 +2,7 @@
 
 mod asks;
 mod close;
+mod completions;
 mod end;
 mod follow;
 mod frames;

@@ -5,7 +5,7 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use hubcast_backplane::{BackplaneError, GroupName, Noted, Once, Published, Topic};
 
-use super::stateful::{call_name, invocation_of};
+use super::completions::{call_name, invocation_of};
 use super::{CloseReason, Session};
 use crate::error::Error;
 use crate::hub::Outgoing;

@@ -11,10 +11,11 @@ use hubcast_backplane::{
 use prost::Message as _;
 use tokio::time::sleep;
 
+use super::completions::invocation_of;
 use super::replaying::Replaying;
 use super::run::Past;
 use super::run_restored_over_http;
-use super::stateful::{Stateful, invocation_of};
+use super::stateful::Stateful;
 use super::{CloseReason, Session};
 use crate::auth::Identity;
 use crate::hub::{Connection, Disconnected, HandedOver, HubRuntime, RequestInfo};

@@ -10,12 +10,12 @@ use hubcast_backplane::{NodeId, Status};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use super::completions::{Answering, call_name};
 use super::end::end;
 use super::guests::Carrier;
 use super::invocations::Invocations;
 use super::reader::MOVE;
 use super::sequence::Counted;
-use super::stateful::{Answering, call_name};
 use super::{BadFrame, CloseReason, Session, handshake};
 use crate::limits::Held;
 use crate::protocol::{
