@@ -111,9 +111,10 @@ pub struct Rolled {
     options: RolloutOptions,
     /// How many clients of each kind moved how often.
     moves: BTreeMap<(&'static str, usize), u64>,
-    /// Clients that came back, and most of them in any second.
+    /// Clients that came back, and most of them in any second and in any ten.
     came_back: usize,
     most_in_a_second: usize,
+    most_in_ten: usize,
     /// From the first SIGTERM to the last exit of the old nodes.
     took: Duration,
     /// Attempts of clients that failed, by reason.
@@ -402,6 +403,7 @@ impl Rolled {
             moves,
             came_back: times.len(),
             most_in_a_second: most_within(&times, Duration::from_secs(1)),
+            most_in_ten: most_within(&times, Duration::from_secs(10)),
             took,
             refused: lock(seen.refused).clone(),
             http_errors,
@@ -455,8 +457,8 @@ impl Rolled {
         let mean = self.came_back as f64 / seconds.max(0.001);
         let _ = writeln!(
             text,
-            "reconnects: {} in {seconds:.1} s of drain, {mean:.0} a second, at most {} within any second",
-            self.came_back, self.most_in_a_second
+            "reconnects: {} in {seconds:.1} s of drain, {mean:.0} a second; at most {} within any second, {} within any ten",
+            self.came_back, self.most_in_a_second, self.most_in_ten
         );
         let _ = writeln!(
             text,
