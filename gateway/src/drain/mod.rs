@@ -22,7 +22,7 @@ const SHARES: (f64, f64) = (0.2, 0.02);
 /// How late a connection may leave for the next one to leave as if it were not.
 const LATE: Duration = Duration::from_millis(50);
 /// The part of the rate that is left for what jitter and slow clients push together.
-const ROOM: u32 = 20;
+const ROOM: u32 = 10;
 /// How long the backplane may take to give turns, and how long it is not asked after it gave none.
 const PATIENCE: Duration = Duration::from_secs(1);
 const ALONE: Duration = Duration::from_secs(5);
