@@ -141,7 +141,8 @@ impl Connector {
 
 /// A server with too many clients says so and closes, but what it says is mostly lost in the reset.
 fn closed_at_once(error: RedisError) -> RedisError {
-    if !error.is_connection_dropped() {
+    // Where nobody listens, there was no connection.
+    if !error.is_connection_dropped() || error.is_connection_refusal() {
         return error;
     }
     let text =

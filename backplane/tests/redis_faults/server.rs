@@ -141,6 +141,7 @@ async fn a_server_that_is_not_there_is_told_within_the_bound() {
     options.command_timeout = Duration::from_millis(300);
     let error = RedisBackplane::connect(options).await.err().unwrap();
     assert!(matches!(error, BackplaneError::Unavailable { .. }), "{error:?}");
+    assert!(error.to_string().contains("refused"), "{error}");
 }
 
 /// A node tries on while a server is away; it ends where only another configuration helps.
