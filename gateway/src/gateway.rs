@@ -19,8 +19,8 @@ use crate::hub::{Hub, HubHandle, HubRuntime, Shared};
 use crate::limits::Doors;
 #[cfg(feature = "cli")]
 use crate::limits::Terms;
-use crate::options::DRAIN_RATE;
 use crate::options::Options;
+use crate::options::{DRAIN_CALLS, DRAIN_RATE};
 use crate::telemetry::metrics::Metrics;
 
 /// A running gateway node, to be mounted in an axum application.
@@ -91,6 +91,7 @@ pub struct GatewayBuilder {
     lax: bool,
     metrics: Option<Arc<Metrics>>,
     drain_rate: u32,
+    drain_calls: Duration,
 }
 
 impl Default for GatewayBuilder {
@@ -102,6 +103,7 @@ impl Default for GatewayBuilder {
             lax: false,
             metrics: None,
             drain_rate: DRAIN_RATE,
+            drain_calls: DRAIN_CALLS,
         }
     }
 }
@@ -136,6 +138,14 @@ impl GatewayBuilder {
         self
     }
 
+    /// Sets how long calls of clients with stateful reconnect may go on here after their clients have moved to other nodes: 25 s
+    /// by default, and never longer than up to 5 s before the deadline of [`shutdown`](Gateway::shutdown). Then they end with an error.
+    #[must_use]
+    pub fn drain_calls(mut self, patience: Duration) -> Self {
+        self.drain_calls = patience;
+        self
+    }
+
     /// Believes tokens of back ends whatever REST URL they are for: for trying things out.
     #[cfg(feature = "cli")]
     pub(crate) fn lax(mut self) -> Self {
@@ -164,7 +174,7 @@ impl GatewayBuilder {
         };
         let metrics = self.metrics.unwrap_or_else(|| Arc::new(Metrics::new()));
         let shared = Shared::new(self.options, backplane, Arc::new(Cluster), metrics);
-        let shared = Arc::new(shared.with_drain_rate(self.drain_rate));
+        let shared = Arc::new(shared.with_drain(self.drain_rate, self.drain_calls));
         let mut hubs = HashMap::with_capacity(self.hubs.len());
         for hub in self.hubs {
             let runtime = Arc::new(HubRuntime::new(hub, Arc::clone(&shared))?);

@@ -20,6 +20,8 @@ pub use server::ServerOptions;
 
 /// Connections that leave in a second while nodes drain, of all nodes together, unless somebody says otherwise.
 pub(crate) const DRAIN_RATE: u32 = 500;
+/// How long calls whose clients have moved may go on on a node that leaves, unless somebody says otherwise.
+pub(crate) const DRAIN_CALLS: Duration = Duration::from_secs(25);
 
 /// Settings of a [`Gateway`](crate::Gateway). Every field has a default that suits production, but that nobody can connect
 /// before `auth` says who may.

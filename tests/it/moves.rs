@@ -111,6 +111,43 @@ async fn a_session_goes_on_on_another_node_with_the_same_numbers() {
     }
 }
 
+/// They would keep a node that leaves until the drain's deadline.
+#[tokio::test]
+async fn calls_that_go_on_end_with_an_error_when_the_node_waits_no_longer() {
+    let mut cluster = Plan::nodes(2)
+        .set("drain.deadline_seconds", 600)
+        .set("drain.calls_seconds", 1)
+        .start()
+        .await;
+    let mut client = Resumable::connect(&cluster.door_on(0)).await;
+    let stream = json!({ "type": 4, "invocationId": "s", "target": "Counter", "arguments": [1_000_000, 20] });
+    client.say(&stream).await;
+    assert_eq!(client.numbered().await["type"], 2);
+    client.is_acknowledged(1).await;
+    cluster.nodes[0].terminate();
+    while client.next().await.is_some() {}
+    client.turn_to(&cluster.door_on(1));
+    client.resume().await;
+    client.continue_at(2).await;
+    let end = loop {
+        let message = client.numbered().await;
+        if message["type"] == 3 {
+            break message;
+        }
+    };
+    assert_eq!(end["invocationId"], "s");
+    assert!(
+        end["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("interrupted")),
+        "{end}"
+    );
+    assert_eq!(cluster.nodes[0].exit().await.code(), Some(0));
+    assert!(cluster.nodes[0].log().contains("drained"), "before the deadline");
+    client.invoke("x", "Echo", json!([1])).await;
+    assert_eq!(client.result("x").await, 1);
+}
+
 #[tokio::test]
 async fn streams_and_uploads_go_on_where_they_began() {
     let cluster = Plan::nodes(2).start().await;

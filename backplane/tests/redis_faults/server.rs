@@ -184,3 +184,19 @@ async fn what_trying_can_not_mend_is_told_from_what_it_can() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_server_with_as_many_clients_as_it_takes_is_told_as_that() {
+    let server = RedisServer::start().await;
+    let mut look = server.look().await;
+    let _: () = redis::cmd("CONFIG")
+        .arg("SET")
+        .arg("maxclients")
+        .arg(1)
+        .query_async(&mut look)
+        .await
+        .unwrap();
+    let options = RedisOptions::parse(&server.url()).unwrap();
+    let told = RedisBackplane::inspect(options).await.unwrap_err().to_string();
+    assert!(told.contains("maxclients"), "{told}");
+}

@@ -238,6 +238,8 @@ pub(crate) const KEYS: &[Key] = &[
         "how long /readyz says no before clients are moved"),
     key("drain.deadline_seconds", Seconds, |c| time(c.drain.deadline),
         "how long connections then have to move or end"),
+    key("drain.calls_seconds", Seconds, |c| time(c.drain.calls),
+        "how long calls of stateful clients may go on after these have moved"),
     key("drain.rate_per_second", Count, |c| count(c.drain.rate_per_second),
         "most connections that leave in a second, all nodes together; 0: no bound"),
     key("log.level", Text, |c| text(&c.log.level),

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::options::DRAIN_RATE;
+use crate::options::{DRAIN_CALLS, DRAIN_RATE};
 use crate::options::{Options, seconds};
 
 pub(crate) use self::{
@@ -119,6 +119,9 @@ pub(crate) struct DrainConfig {
     /// How long connections have to move or end after that.
     #[serde(rename = "deadline_seconds", deserialize_with = "seconds")]
     pub(crate) deadline: Duration,
+    /// How long calls of stateful clients may go on after these have moved.
+    #[serde(rename = "calls_seconds", deserialize_with = "seconds")]
+    pub(crate) calls: Duration,
     /// Most connections that leave in a second, of all nodes of the cluster together; 0: as many as can.
     pub(crate) rate_per_second: u32,
 }
@@ -128,6 +131,7 @@ impl Default for DrainConfig {
         Self {
             notice: Duration::ZERO,
             deadline: Duration::from_secs(25),
+            calls: DRAIN_CALLS,
             rate_per_second: DRAIN_RATE,
         }
     }

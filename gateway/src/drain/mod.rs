@@ -5,12 +5,13 @@
 
 mod rebalance;
 
+use std::future::pending;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hubcast_backplane::{Backplane, Turns, TurnsWanted};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::hub::Shared;
 use crate::session::{CloseReason, Session};
@@ -73,14 +74,31 @@ pub(crate) async fn leave(
         rate: shared.drain_rate(),
         deadline: Some(Instant::now() + within),
     };
-    let finished = timeout(deadline, async {
+    let ending_calls = async {
+        sleep(shared.drain_calls().min(within)).await;
+        shared.calls_over().cancel();
+        pending::<()>().await;
+    };
+    let leaving = async {
         let_go(shared.backplane(), pace, sessions(), &CloseReason::NodeStops).await;
         // Those that came after the list was made.
         for late in sessions() {
             late.leave(CloseReason::NodeStops);
         }
         shared.tasks().close();
+        if !shared.tasks().is_empty() {
+            tracing::info!(
+                tasks = shared.tasks().len(),
+                "waiting for the last connections and calls"
+            );
+        }
         shared.tasks().wait().await;
+    };
+    let finished = timeout(deadline, async {
+        tokio::select! {
+            () = leaving => {}
+            () = ending_calls => {}
+        }
     })
     .await;
     let drained = match finished {

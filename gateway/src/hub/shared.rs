@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Peers;
 use crate::limits::{Budget, Terms};
-use crate::options::{DRAIN_RATE, Options};
+use crate::options::{DRAIN_CALLS, DRAIN_RATE, Options};
 use crate::session::Parked;
 use crate::telemetry::metrics::Metrics;
 
@@ -27,10 +27,13 @@ pub(crate) struct Shared {
     parked: Arc<Parked>,
     /// Most connections that all nodes let go in a second; 0 for any number.
     drain_rate: u32,
+    /// How long calls whose clients have moved may go on while the node leaves.
+    drain_calls: Duration,
     /// When a client's mistake was last told in the log.
     told_mistake: Mutex<Option<Instant>>,
     tasks: TaskTracker,
     stopping: CancellationToken,
+    calls_over: CancellationToken,
 }
 
 impl Shared {
@@ -50,15 +53,31 @@ impl Shared {
             budget,
             parked,
             drain_rate: DRAIN_RATE,
+            drain_calls: DRAIN_CALLS,
             told_mistake: Mutex::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
+            calls_over: CancellationToken::new(),
         }
     }
 
-    /// The same with another pace at which connections leave.
-    pub(crate) fn with_drain_rate(self, drain_rate: u32) -> Self {
-        Self { drain_rate, ..self }
+    /// The same with another pace at which connections leave, and another time for their calls.
+    pub(crate) fn with_drain(self, drain_rate: u32, drain_calls: Duration) -> Self {
+        Self {
+            drain_rate,
+            drain_calls,
+            ..self
+        }
+    }
+
+    /// How long calls whose clients have moved may go on while the node leaves.
+    pub(crate) fn drain_calls(&self) -> Duration {
+        self.drain_calls
+    }
+
+    /// Ends when a node that leaves waits no longer for calls of clients that have moved.
+    pub(crate) fn calls_over(&self) -> &CancellationToken {
+        &self.calls_over
     }
 
     /// Most connections that all nodes let go in a second; 0 for any number.

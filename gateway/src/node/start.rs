@@ -96,6 +96,7 @@ async fn build(
     let mut builder = Gateway::builder()
         .backplane(Arc::clone(backplane))
         .drain_rate(config.drain.rate_per_second)
+        .drain_calls(config.drain.calls)
         .metrics(metrics);
     let mut pages = Router::new();
     let mut demo_key = None;

@@ -25,7 +25,7 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// How often it is looked whether somebody still waits for a client's result.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Runs what a session left behind when it moved, until nothing of it runs any more.
+/// Runs what a session left behind when it moved, until nothing of it runs any more, or the node leaves and waits no longer.
 pub(super) async fn host(session: Arc<Session>, mut invocations: Invocations) {
     let (sender, mut carried) = mpsc::channel(WAITING);
     let here = session.hub.guests().arrive(session.id(), sender);
@@ -38,12 +38,31 @@ pub(super) async fn host(session: Arc<Session>, mut invocations: Invocations) {
         }
         tokio::select! {
             biased;
+            () = session.hub.shared().calls_over().cancelled() => {
+                drop(here);
+                return break_off(&session, invocations).await;
+            }
             ended = invocations.next() => if let Some(ended) = ended { invocations.settle(ended) },
             batch = carried.recv(), if waiting.is_empty() => waiting.extend(batch.into_iter().flatten()),
             () = sleep(LOOK), if !invocations.any_runs() => {}
         }
     }
     drop(here);
+}
+
+/// Tells the clients of calls that this node can't bring to their end.
+async fn break_off(session: &Session, invocations: Invocations) {
+    let calls = invocations.break_off();
+    tracing::info!(
+        hub = %session.hub.name(),
+        connection_id = %session.id(),
+        calls = calls.len(),
+        "calls that went on here end with an error: the node leaves"
+    );
+    let node = session.hub.shared().backplane().node();
+    for call in calls {
+        session.interrupt(&call, node).await;
+    }
 }
 
 /// Reads what another node carried here.

@@ -1,6 +1,6 @@
 //! The invocations of one connection that are running.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, Ordering};
 
@@ -30,6 +30,8 @@ pub(super) struct Invocations {
     requesting: bool,
     /// Those of `running` that have an invocation id, by it.
     named: HashMap<String, Named>,
+    /// Names by which those of `running` were noted, in a stateful session.
+    calls: HashSet<String>,
     pub(super) uploads: Uploads,
 }
 
@@ -80,6 +82,8 @@ impl Drop for Lent {
 #[derive(Default)]
 pub(super) struct Ended {
     invocation_id: Option<String>,
+    /// The name by which it was noted.
+    call: Option<String>,
     kind: Kind,
     uploads: Vec<String>,
 }
@@ -108,6 +112,7 @@ impl Invocations {
             }),
             requesting: false,
             named: HashMap::new(),
+            calls: HashSet::new(),
             uploads: Uploads::new(stream_buffer),
         }
     }
@@ -215,12 +220,15 @@ impl Invocations {
         if slot {
             self.slots.take();
         }
+        self.calls.extend(answering.call.clone());
         let session = Arc::clone(session);
         let running = async move {
             let outcome = outcome.await;
+            let call = answering.call.clone();
             session.complete(answering, outcome).await;
             Ended {
                 invocation_id,
+                call,
                 kind: if slot { Kind::Slot } else { Kind::Beside },
                 uploads,
             }
@@ -314,6 +322,9 @@ impl Invocations {
         if let Some(id) = ended.invocation_id {
             self.named.remove(&id);
         }
+        if let Some(call) = ended.call {
+            self.calls.remove(&call);
+        }
     }
 
     /// Takes what the client says to a call that runs: a cancellation, an item or the end of an upload, or a result that
@@ -347,6 +358,11 @@ impl Invocations {
     /// Whether something runs.
     pub(super) fn any_runs(&self) -> bool {
         !self.running.is_empty()
+    }
+
+    /// Breaks off what runs. Returns the names of the calls whose clients have to be told.
+    pub(super) fn break_off(self) -> HashSet<String> {
+        self.calls
     }
 
     /// Whether an item of an upload can be taken.

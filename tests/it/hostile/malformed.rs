@@ -1,5 +1,7 @@
 //! Messages that are not what the protocol says.
 
+use hubcast_tests::cluster::Plan;
+use hubcast_tests::eventually::eventually;
 use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::messagepack::{self, Value as Pack};
 use serde_json::{Value, json};
@@ -277,4 +279,21 @@ async fn what_future_clients_may_say_is_skipped() {
     }
     drop(client);
     target.ends_unharmed().await;
+}
+
+/// An operator who looks for clients that are thrown out finds them at the level that is the default.
+#[tokio::test]
+async fn what_ends_a_client_is_in_the_log() {
+    let cluster = Plan::one_node().start().await;
+    let mut client = HubClient::connect(&cluster.door(), Transport::WebSockets).await;
+    client.send("nonsense\u{1e}").await;
+    client.rest().await;
+    let line = eventually("it is told", async || {
+        let log = cluster.nodes[0].log();
+        log.lines()
+            .find(|line| line.contains("closed for what it sent"))
+            .map(str::to_owned)
+    });
+    let line = line.await;
+    assert!(line.contains("INFO") && line.contains(client.id()), "{line}");
 }
