@@ -93,7 +93,7 @@ async fn frames_are_json_and_say_who_and_what() {
         assert!(frame.ends_with(ends) && !frame.contains("fromUserId"), "{frame}");
     }
     let path = dated(&format!("/connections/{id}?reason=that%27s%20all"));
-    assert_eq!(rest.fetch(&rest.request("DELETE", &path)).await.status(), 200);
+    assert_eq!(rest.fetch(&rest.request("DELETE", &path)).await.status(), 204);
     let close = "{\"type\":\"close\",\"error\":\"that's all\",\"allowReconnect\":false}";
     assert_eq!(client.frame().await.as_deref(), Some(close));
     assert_eq!(client.rest().await, (vec![], End::Closed(1000)));

@@ -77,7 +77,7 @@ async fn what_has_ended_does_not_come_back() {
     let end = async |id: &str| {
         let path = dated(&format!("/connections/{id}?reason=enough"));
         let answer = rest.fetch(&rest.request("DELETE", &path)).await;
-        assert_eq!(answer.status(), 200, "{}", answer.text());
+        assert_eq!(answer.status(), 204, "{}", answer.text());
     };
     let mut left = demo(&cluster, 0, RELIABLE).await;
     left.socket().send(Message::Close(None)).await;
@@ -225,7 +225,7 @@ async fn who_was_ended_while_it_was_away_hears_it_when_it_comes_back() {
     let rest = Rest::on(&cluster.nodes[2]);
     let path = dated(&format!("/connections/{}?reason=enough", client.id()));
     let ended = rest.fetch(&rest.request("DELETE", &path)).await;
-    assert_eq!(ended.status(), 200, "{}", ended.text());
+    assert_eq!(ended.status(), 204, "{}", ended.text());
     sender.send("g", "after").await;
     let mut socket = WebPubSub::open(at(&cluster, 1), &client.way_back(), RELIABLE)
         .await
