@@ -67,7 +67,7 @@ impl Event for Drawn {
 
 /// What the hub keeps for one connection.
 #[derive(Clone)]
-struct Seat {
+struct ConnectionPermit {
     board: String,
     colour: &'static str,
 }
@@ -110,9 +110,9 @@ async fn join(context: Context, boards: State<Boards>, board: String) -> Result<
     context.join(&board).await?;
     // After joining: what is drawn meanwhile may come twice, which nobody can see, but is not missed.
     let drawn = drawn.lock().clone();
-    let seat = Seat { board, colour };
-    if let Some(earlier) = context.connection().data().insert(seat.clone())
-        && earlier.board != seat.board
+    let permit = ConnectionPermit { board, colour };
+    if let Some(earlier) = context.connection().data().insert(permit.clone())
+        && earlier.board != permit.board
     {
         context.leave(&earlier.board).await?;
     }
@@ -120,7 +120,7 @@ async fn join(context: Context, boards: State<Boards>, board: String) -> Result<
 }
 
 async fn publish(context: &Context, boards: &Boards, strokes: Vec<Stroke>) -> Result<(), HubError> {
-    let Some(Seat { board, colour }) = context.connection().data().get() else {
+    let Some(ConnectionPermit { board, colour }) = context.connection().data().get() else {
         return Err(HubError::new("join a board first"));
     };
     let drawn = Drawn { colour, strokes };

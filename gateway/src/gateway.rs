@@ -88,7 +88,7 @@ pub struct GatewayBuilder {
     options: Options,
     backplane: Option<Arc<dyn Backplane>>,
     /// Whether tokens of back ends may be for any URL of REST, or none.
-    lax: bool,
+    any_audience: bool,
     metrics: Option<Arc<Metrics>>,
     drain_rate: u32,
     drain_calls: Duration,
@@ -100,7 +100,7 @@ impl Default for GatewayBuilder {
             hubs: Vec::new(),
             options: Options::default(),
             backplane: None,
-            lax: false,
+            any_audience: false,
             metrics: None,
             drain_rate: DRAIN_RATE,
             drain_calls: DRAIN_CALLS,
@@ -148,8 +148,8 @@ impl GatewayBuilder {
 
     /// Believes tokens of back ends whatever REST URL they are for: for trying things out.
     #[cfg(feature = "cli")]
-    pub(crate) fn lax(mut self) -> Self {
-        self.lax = true;
+    pub(crate) fn any_audience(mut self) -> Self {
+        self.any_audience = true;
         self
     }
 
@@ -167,7 +167,7 @@ impl GatewayBuilder {
     pub async fn build(self) -> Result<Gateway, Error> {
         self.options.check()?;
         let authenticator = Authenticator::new(&self.options.auth)?;
-        let servers = ServerAuthenticator::new(&self.options.auth, self.lax);
+        let servers = ServerAuthenticator::new(&self.options.auth, self.any_audience);
         let backplane = match self.backplane {
             Some(backplane) => backplane,
             None => Arc::new(MemoryBackplane::new(NodeId::parse("local")?)),

@@ -183,7 +183,7 @@ fn reads_connection(hub: Hub) -> Hub {
     .method("Abort", async |context: Context| context.abort())
 }
 
-/// Asks the connection `id`, or the caller. The client's error, or none, is the error of the call.
+/// ClientResults the connection `id`, or the caller. The client's error, or none, is the error of the call.
 async fn ask(context: Context, id: Option<String>, patience_ms: u64) -> Result<Json, HubError> {
     let client = match id {
         Some(id) => context.clients().client(id),

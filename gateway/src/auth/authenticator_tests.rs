@@ -156,7 +156,7 @@ async fn a_foreign_or_empty_authorization_is_none() {
 async fn with_tickets_no_other_token_stands_in_the_query() {
     let gate = authenticator(|options| options.tickets = true);
     let hub = HubName::parse("chat").unwrap();
-    let booth = TicketBooth::new(b"secret").unwrap();
+    let booth = TicketCipher::new(b"secret").unwrap();
     let claims = json!({ "sub": "ann" }).as_object().cloned().unwrap();
     let ann = Identity::from_claims(claims).unwrap();
     let ticket = booth.issue(&hub, "token", &ann).unwrap();

@@ -26,7 +26,7 @@ pub(crate) use origin::Origins;
 pub use permissions::Permissions;
 pub(crate) use resume_point::{PointSigner, ResumePoint};
 pub(crate) use server::{ServerAuthError, ServerAuthenticator};
-pub(crate) use ticket::TicketBooth;
+pub(crate) use ticket::TicketCipher;
 
 /// Why a request was refused before anything was done for it. The texts are safe to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -71,7 +71,7 @@ pub(crate) struct Credentials<'a> {
     /// in the hub's URL, which goes with every request.
     pub(crate) query_token: Option<&'a str>,
     /// What tickets are read with, and the connection token that this one must be for.
-    pub(crate) connection: Option<(&'a TicketBooth, &'a str)>,
+    pub(crate) connection: Option<(&'a TicketCipher, &'a str)>,
 }
 
 /// Where a token was found.

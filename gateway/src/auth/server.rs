@@ -75,15 +75,15 @@ impl OneOrMany {
 }
 
 impl ServerAuthenticator {
-    /// With `lax`, tokens are believed that are for another REST URL or for none: for trying things out.
-    pub(crate) fn new(options: &AuthOptions, lax: bool) -> Self {
+    /// With `any_audience`, tokens are believed that are for another REST URL or for none: for trying things out.
+    pub(crate) fn new(options: &AuthOptions, any_audience: bool) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.algorithms = vec![Algorithm::HS256, Algorithm::HS512];
         validation.leeway = options.leeway.0.as_secs();
         validation.validate_nbf = true;
         validation.validate_aud = false; // a URL is not compared as a text: see below
         validation.set_required_spec_claims(&["exp"]);
-        let audiences = match (lax, options.audience_hosts.as_slice()) {
+        let audiences = match (any_audience, options.audience_hosts.as_slice()) {
             (true, _) => Audiences::Lax,
             (false, []) => Audiences::Requested,
             (false, hosts) => Audiences::Listed(hosts.to_vec()),

@@ -23,11 +23,11 @@ pub(super) fn is_ticket(token: &str) -> bool {
 }
 
 /// Issues and reads tickets of all hubs.
-pub(crate) struct TicketBooth {
+pub(crate) struct TicketCipher {
     key: RandomizedNonceKey,
 }
 
-impl TicketBooth {
+impl TicketCipher {
     /// `None` when the system has no such cipher.
     pub(crate) fn new(cluster_secret: &[u8]) -> Option<Self> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, cluster_secret);
@@ -80,16 +80,16 @@ mod tests {
     fn a_ticket_is_for_one_connection_of_one_hub_of_one_cluster() {
         let claims = json!({ "sub": "ann", "role": "admin", "exp": 4_102_444_800_u64 });
         let ann = Identity::from_claims(claims.as_object().cloned().unwrap()).unwrap();
-        let booth = TicketBooth::new(b"secret").unwrap();
+        let booth = TicketCipher::new(b"secret").unwrap();
         let ticket = booth.issue(&hub("chat"), "token", &ann).unwrap();
         assert!(is_ticket(&ticket) && !ticket.contains("ann"));
-        let elsewhere = TicketBooth::new(b"secret").unwrap();
+        let elsewhere = TicketCipher::new(b"secret").unwrap();
         let read = elsewhere.read(&hub("chat"), "token", &ticket).unwrap();
         assert_eq!(read.user().unwrap().as_str(), "ann");
         assert!(read.has_role("admin"));
         assert!(booth.read(&hub("chat"), "other", &ticket).is_none());
         assert!(booth.read(&hub("news"), "token", &ticket).is_none());
-        let other = TicketBooth::new(b"other").unwrap();
+        let other = TicketCipher::new(b"other").unwrap();
         assert!(other.read(&hub("chat"), "token", &ticket).is_none());
         assert_ne!(
             booth.issue(&hub("chat"), "token", &ann).unwrap(),
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_changed_ticket_is_none() {
         let ann = Identity::from_claims(serde_json::Map::new()).unwrap();
-        let booth = TicketBooth::new(b"secret").unwrap();
+        let booth = TicketCipher::new(b"secret").unwrap();
         let ticket = booth.issue(&hub("chat"), "token", &ann).unwrap();
         for i in PREFIX.len()..ticket.len() {
             let other = if ticket.as_bytes()[i] == b'A' { "B" } else { "A" };

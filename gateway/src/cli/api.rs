@@ -90,7 +90,7 @@ impl Api {
         })
     }
 
-    /// Asks for something to be done.
+    /// ClientResults for something to be done.
     pub(super) async fn act(&self, request: Request<'_>) -> Result<(), Failure> {
         let (status, answer) = self.send(&request).await?;
         if status.is_success() {
@@ -100,7 +100,7 @@ impl Api {
         }
     }
 
-    /// Asks whether something is there.
+    /// ClientResults whether something is there.
     pub(super) async fn ask(&self, path: &[&str]) -> Result<bool, Failure> {
         let (status, answer) = self.send(&Request::new(Method::GET, path)).await?;
         match status {
@@ -110,7 +110,7 @@ impl Api {
         }
     }
 
-    /// Asks for a JSON document.
+    /// ClientResults for a JSON document.
     pub(super) async fn read<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T, Failure> {
         let (status, answer) = self.send(&request).await?;
         if status != StatusCode::OK {

@@ -13,7 +13,7 @@ use super::{Forward, PROMPT, encoding, send};
 use crate::error::Error;
 use crate::hub::{HandedOver, HubRuntime, PeerQuestion, Peers};
 use crate::protocol::{Encoding, HubProtocol, Value};
-use crate::session::{AskError, Session};
+use crate::session::{ClientResultError, Session};
 use crate::telemetry::labels::ForwardLabel;
 
 /// How long an owner may take to give a session up before it is shut out. Clients try to resume once, and wait.
@@ -32,7 +32,7 @@ impl Peers for Cluster {
         owner: &'a NodeId,
         connection: &'a ConnectionId,
         question: PeerQuestion<'a>,
-    ) -> BoxFuture<'a, Result<Result<Value, AskError>, BackplaneError>> {
+    ) -> BoxFuture<'a, Result<Result<Value, ClientResultError>, BackplaneError>> {
         let invoke = Ask::Invoke(ask::Invoke {
             target: question.target.to_owned(),
             arguments: question
@@ -53,9 +53,9 @@ impl Peers for Cluster {
                 .await?;
             Ok(match answer.status {
                 200 => Ok(Value::from_raw(encoding(answer.packed), answer.body)),
-                204 => Err(AskError::NoResult),
-                422 => Err(AskError::Client(answer.text())),
-                _ => Err(AskError::Disconnected),
+                204 => Err(ClientResultError::NoResult),
+                422 => Err(ClientResultError::Client(answer.text())),
+                _ => Err(ClientResultError::Disconnected),
             })
         }
         .boxed()

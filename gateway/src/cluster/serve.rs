@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::hub::{Disconnected, HubRuntime};
 use crate::protocol::Transport;
 use crate::protocol::{Encoding, HubProtocol, Value};
-use crate::session::{AskError, CloseReason, Session, read_carried};
+use crate::session::{ClientResultError, CloseReason, Session, read_carried};
 
 /// The hubs of this node, as other nodes reach them. Weak, because the backplane that holds this is held by the hubs.
 pub(crate) struct ServeNode {
@@ -127,7 +127,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
             .and_then(|index| HubProtocol::ALL.get(index))
             .ok_or("unknown protocol")?;
         let messages = read_carried(*protocol, &carry.frames);
-        let taken = hub.guests().take(&connection, messages).await;
+        let taken = hub.handed_off_calls().take(&connection, messages).await;
         return Ok(Answer::status(if taken { 200 } else { 410 }));
     }
     let found = match ask {
@@ -189,7 +189,7 @@ fn time_left(hub: &HubRuntime, until: u64) -> Duration {
     left.unwrap_or_default().min(most)
 }
 
-/// Asks a client of this node. The asking node's patience bounds it: it drops the request.
+/// ClientResults a client of this node. The asking node's patience bounds it: it drops the request.
 async fn result(session: &Session, invoke: ask::Invoke) -> Answer {
     let arguments = invoke.arguments.into_iter().zip(invoke.packed);
     let arguments = arguments
@@ -202,12 +202,12 @@ async fn result(session: &Session, invoke: ask::Invoke) -> Answer {
             body: value.bytes().clone(),
             ..Answer::default()
         },
-        Err(AskError::NoResult) => Answer::status(204),
-        Err(AskError::Client(text)) => Answer {
+        Err(ClientResultError::NoResult) => Answer::status(204),
+        Err(ClientResultError::Client(text)) => Answer {
             status: 422,
             body: text.into(),
             ..Answer::default()
         },
-        Err(AskError::Disconnected) => Answer::status(410),
+        Err(ClientResultError::Disconnected) => Answer::status(410),
     }
 }

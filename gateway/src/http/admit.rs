@@ -10,13 +10,13 @@ use hubcast_backplane::UserId;
 
 use super::expiry;
 use super::reply;
-use super::request::{Query, Wish};
+use super::request::{Query, RequestKind};
 #[cfg(feature = "cli")]
 use super::tcp::Traffic;
 use crate::auth::{AuthError, Credentials, Identity};
 use crate::http::App;
 use crate::hub::HubRuntime;
-use crate::limits::Seat;
+use crate::limits::ConnectionPermit;
 use crate::telemetry::labels::{LimitLabel, RejectLabel};
 
 /// Why a node takes no new connection.
@@ -27,7 +27,7 @@ pub(super) enum Closed {
 }
 
 /// Lets a new connection in, before anything is made for it.
-pub(super) fn let_in(app: &App, user: Option<&UserId>, parts: &Parts) -> Result<Seat, Closed> {
+pub(super) fn let_in(app: &App, user: Option<&UserId>, parts: &Parts) -> Result<ConnectionPermit, Closed> {
     if app.is_draining() {
         return Err(Closed::Leaving);
     }
@@ -63,7 +63,7 @@ pub(super) async fn admit(
     app: &App,
     hub: &HubRuntime,
     parts: &Parts,
-    wish: Wish,
+    kind: RequestKind,
 ) -> Result<(Query, Identity), Box<Response>> {
     let rejected = |label| app.metrics().rejected.get(label).inc();
     check_origin(app, parts)?;
@@ -89,7 +89,7 @@ pub(super) async fn admit(
         rejected(RejectLabel::Unauthorized);
         return Err(Box::new(reply::unauthorized(AuthError::Expired)));
     }
-    if let Some(transport) = wish.transport().filter(|one| !identity.may_use(one.index())) {
+    if let Some(transport) = kind.transport().filter(|one| !identity.may_use(one.index())) {
         return Err(Box::new(reply::no_transport(transport)));
     }
     if !hub.hub().admits(&identity) {

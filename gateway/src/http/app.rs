@@ -10,7 +10,7 @@ use hubcast_backplane::{BackplaneError, HubName, Status};
 use tokio_util::sync::CancellationToken;
 
 use super::Hosts;
-use crate::auth::{Authenticator, Origins, PointSigner, ServerAuthenticator, TicketBooth, TokenSigner};
+use crate::auth::{Authenticator, Origins, PointSigner, ServerAuthenticator, TicketCipher, TokenSigner};
 use crate::hub::{HubRuntime, Shared};
 use crate::limits::{Gate, Terms};
 use crate::options::Options;
@@ -138,11 +138,11 @@ impl App {
     }
 
     /// Who gives tickets and reads them, if negotiate does.
-    pub(crate) fn tickets(&self) -> Option<TicketBooth> {
+    pub(crate) fn tickets(&self) -> Option<TicketCipher> {
         if !self.authenticator().gives_tickets() {
             return None;
         }
-        TicketBooth::new(&self.inner.shared.backplane().cluster_secret())
+        TicketCipher::new(&self.inner.shared.backplane().cluster_secret())
     }
 
     /// What the gateway is set to.

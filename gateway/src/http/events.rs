@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use hubcast_backplane::GroupName;
 
 use super::admit::{Closed, admit, let_in};
-use super::request::{Query, Wish};
+use super::request::{Query, RequestKind};
 use super::{expiry, reply};
 use crate::auth::{Identity, random_connection_id};
 use crate::error::Error;
@@ -47,7 +47,7 @@ pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> 
     if ![Method::GET, Method::HEAD].contains(&parts.method) {
         return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")]).into_response();
     }
-    let (query, identity) = match admit(app, &hub, parts, Wish::EventStream).await {
+    let (query, identity) = match admit(app, &hub, parts, RequestKind::EventStream).await {
         Ok(admitted) => admitted,
         Err(refusal) if refusal.status() == StatusCode::SERVICE_UNAVAILABLE => return come_back(),
         Err(refusal) => return *refusal,
@@ -59,8 +59,8 @@ pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> 
     if parts.method == Method::HEAD {
         return reply::event_stream(Body::empty()); // section 9.3.2 of RFC 9110: as GET, and nothing is opened
     }
-    let seat = match let_in(app, identity.user(), parts) {
-        Ok(seat) => seat,
+    let permit = match let_in(app, identity.user(), parts) {
+        Ok(permit) => permit,
         Err(closed) => {
             if let Closed::Limit(limit) = closed {
                 app.metrics().limited.get(limit).inc();
@@ -78,7 +78,7 @@ pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> 
     connection.set_transport(Transport::ServerSentEvents);
     connection.set_protocol(ClientProtocol::Events);
     let session = Session::reader(Arc::clone(&hub), connection, reading);
-    session.occupy(seat);
+    session.occupy(permit);
     hub.registry().insert(&session);
     expiry::watch(&session);
     hub.shared().tasks().spawn(run_reader(Arc::clone(&session)));

@@ -24,7 +24,7 @@ use self::sending::Sending;
 pub(crate) use self::sockets::endpoint as socket_endpoint;
 use super::admit::admit;
 use super::bodies::BodyError;
-use super::request::{Query, Wish};
+use super::request::{Query, RequestKind};
 use super::{expiry, refresh, reply};
 use crate::auth::{ConnectionToken, Identity, random_connection_id};
 use crate::cluster::owner;
@@ -44,7 +44,7 @@ const SENDING: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// One request to a hub, authenticated.
-struct Asked {
+struct HubRequest {
     app: App,
     hub: Arc<HubRuntime>,
     identity: Identity,
@@ -64,38 +64,38 @@ impl<R: IntoResponse> From<R> for Refusal {
 /// Serves a request to a hub's address.
 pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let Some(wish) = Wish::of(&parts) else {
+    let Some(kind) = RequestKind::of(&parts) else {
         let methods = [(header::ALLOW, "GET, POST, DELETE")];
         return (StatusCode::METHOD_NOT_ALLOWED, methods).into_response();
     };
-    let (query, identity) = match admit(&app, &hub, &parts, wish).await {
+    let (query, identity) = match admit(&app, &hub, &parts, kind).await {
         Ok(admitted) => admitted,
         Err(refusal) => return *refusal,
     };
     let refreshes = app.options().auth.refresh;
-    let asked = Asked {
+    let asked = HubRequest {
         app,
         hub,
         identity,
         query,
         parts,
     };
-    let outcome = match wish {
-        Wish::WebSocket => asked.websocket().await,
-        Wish::EventStream => asked.event_stream().await,
-        Wish::Poll => asked.poll().await,
-        Wish::Send => asked.send(body).await,
-        Wish::Delete => asked.delete().await,
+    let outcome = match kind {
+        RequestKind::WebSocket => asked.websocket().await,
+        RequestKind::EventStream => asked.event_stream().await,
+        RequestKind::Poll => asked.poll().await,
+        RequestKind::Send => asked.send(body).await,
+        RequestKind::Delete => asked.delete().await,
     };
     let response = outcome.unwrap_or_else(|refusal| *refusal.0);
     // Of the refusals of a poll only that of another user is this one.
-    if refreshes && wish == Wish::Poll && response.status() == StatusCode::FORBIDDEN {
+    if refreshes && kind == RequestKind::Poll && response.status() == StatusCode::FORBIDDEN {
         return refresh::required();
     }
     response
 }
 
-impl Asked {
+impl HubRequest {
     async fn websocket(mut self) -> Result<Response, Refusal> {
         let upgrade = Upgrade::read(&mut self.parts).await?;
         let token = self.token()?;
@@ -110,9 +110,9 @@ impl Asked {
             // Without negotiation the socket is the connection; the directory hears of it at the handshake.
             None => {
                 let id = random_connection_id().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-                let seat = self.admit().map_err(|full| self.refuse(full))?;
+                let permit = self.admit().map_err(|full| self.refuse(full))?;
                 let session = Session::new(Arc::clone(&self.hub), self.connection(id));
-                session.occupy(seat);
+                session.occupy(permit);
                 self.hub.registry().insert(&session);
                 expiry::watch(&session);
                 (Reservation::new(session, false), Detached::new())

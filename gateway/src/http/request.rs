@@ -42,7 +42,7 @@ impl Query {
 
 /// What a request to a hub's address wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum RequestKind {
     EventStream,
     WebSocket,
     Poll,
@@ -50,7 +50,7 @@ pub(crate) enum Wish {
     Delete,
 }
 
-impl Wish {
+impl RequestKind {
     /// In the order of the reference: an event stream first, then a socket, else a poll. `None` is 405.
     pub(crate) fn of(parts: &Parts) -> Option<Self> {
         match parts.method {
@@ -98,25 +98,28 @@ mod tests {
 
     use super::*;
 
-    fn wish(method: &str, headers: &[(&str, &str)]) -> Option<Wish> {
+    fn kind(method: &str, headers: &[(&str, &str)]) -> Option<RequestKind> {
         let mut request = Request::builder().method(method).uri("/hubs/a");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Wish::of(&request.body(()).unwrap().into_parts().0)
+        RequestKind::of(&request.body(()).unwrap().into_parts().0)
     }
 
     #[test]
     fn a_get_is_an_event_stream_before_a_socket_before_a_poll() {
-        assert_eq!(wish("GET", &[]), Some(Wish::Poll));
-        assert_eq!(wish("GET", &[("accept", "*/*")]), Some(Wish::Poll));
-        assert_eq!(wish("GET", &[("upgrade", "WebSocket")]), Some(Wish::WebSocket));
+        assert_eq!(kind("GET", &[]), Some(RequestKind::Poll));
+        assert_eq!(kind("GET", &[("accept", "*/*")]), Some(RequestKind::Poll));
+        assert_eq!(
+            kind("GET", &[("upgrade", "WebSocket")]),
+            Some(RequestKind::WebSocket)
+        );
         let both = [
             ("upgrade", "websocket"),
             ("accept", "text/html, Text/Event-Stream;q=0.9"),
         ];
-        assert_eq!(wish("GET", &both), Some(Wish::EventStream));
-        assert_eq!(wish("PUT", &[]), None);
+        assert_eq!(kind("GET", &both), Some(RequestKind::EventStream));
+        assert_eq!(kind("PUT", &[]), None);
     }
 
     #[test]

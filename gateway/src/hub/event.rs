@@ -135,7 +135,7 @@ impl Recipient {
         self.send(E::TARGET, Declared(|| event.arguments())).await
     }
 
-    /// Asks a question, as [`invoke`](Self::invoke).
+    /// ClientResults a question, as [`invoke`](Self::invoke).
     ///
     /// # Errors
     /// As for [`invoke`](Self::invoke).

@@ -10,7 +10,7 @@ mod dispatch;
 mod error;
 mod event;
 mod filter;
-mod guests;
+mod handed_off_calls;
 mod handle;
 mod hook;
 mod known;

@@ -10,7 +10,7 @@ use hubcast_backplane::{BackplaneError, ConnectionId, GroupName, NodeId, UserId}
 use super::HubRuntime;
 use crate::error::Error;
 use crate::protocol::{HubProtocol, Value};
-use crate::session::{AskError, Session};
+use crate::session::{ClientResultError, Session};
 
 /// What nodes ask of those that own a connection.
 pub(crate) trait Peers: Send + Sync {
@@ -21,7 +21,7 @@ pub(crate) trait Peers: Send + Sync {
         owner: &'a NodeId,
         connection: &'a ConnectionId,
         question: Question<'a>,
-    ) -> BoxFuture<'a, Result<Result<Value, AskError>, BackplaneError>>;
+    ) -> BoxFuture<'a, Result<Result<Value, ClientResultError>, BackplaneError>>;
 
     /// Has the owner change a membership. A connection that has ended meanwhile is ignored.
     fn change_group<'a>(

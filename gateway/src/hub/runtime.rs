@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::checkpoints::Checkpoints;
-use super::guests::Guests;
+use super::handed_off_calls::HandedOffCalls;
 use super::known::Known;
 use super::recoveries::Recoveries;
 use super::{Connected, Context, Disconnected, Hub, HubError, NextHook, PeerQuestion, Resumed, Shared};
@@ -26,7 +26,7 @@ use crate::limits::Terms;
 use crate::options::Options;
 use crate::protocol::Value;
 use crate::session::BurstPolicy;
-use crate::session::{AskError, Session, connection_of};
+use crate::session::{ClientResultError, Session, connection_of};
 use crate::telemetry::labels::LimitLabel;
 
 /// How often, and how long apart, a connection is looked for that the directory says is here.
@@ -44,7 +44,7 @@ pub(crate) struct HubRuntime {
     options: Options,
     registry: Registry,
     checkpoints: Checkpoints,
-    guests: Guests,
+    handed_off_calls: HandedOffCalls,
     known: Known,
     recoveries: Recoveries,
     /// Held while connections leave for nodes that have fewer.
@@ -86,7 +86,7 @@ impl HubRuntime {
             registry: Registry::new(),
             checkpoints: Checkpoints::default(),
             rebalancing: Arc::default(),
-            guests: Guests::default(),
+            handed_off_calls: HandedOffCalls::default(),
             known: Known::default(),
             recoveries: Recoveries::default(),
             epoch: ArcSwapOption::empty(),
@@ -122,8 +122,8 @@ impl HubRuntime {
         &self.recoveries
     }
 
-    pub(crate) fn guests(&self) -> &Guests {
-        &self.guests
+    pub(crate) fn handed_off_calls(&self) -> &HandedOffCalls {
+        &self.handed_off_calls
     }
 
     /// The epoch of what the sink is given, for those whose connection has called [`learn_epoch`](Self::learn_epoch).
@@ -190,13 +190,13 @@ impl HubRuntime {
             return asking
                 .await
                 .map_err(|_| no_answer())?
-                .map_err(|error| ask_error(connection, &error));
+                .map_err(|error| client_result_error(connection, &error));
         }
         let Some(listing) = self.look_up(connection).await? else {
             return Err(Error::NoSuchConnection(connection.to_string()));
         };
         let Some(owner) = listing.owner else {
-            return Err(ask_error(connection, &AskError::Disconnected)); // it may come back
+            return Err(client_result_error(connection, &ClientResultError::Disconnected)); // it may come back
         };
         let question = PeerQuestion {
             target,
@@ -204,10 +204,10 @@ impl HubRuntime {
             patience,
         };
         match self.shared.peers().ask(self, &owner, connection, question).await {
-            Ok(answer) => answer.map_err(|error| ask_error(connection, &error)),
+            Ok(answer) => answer.map_err(|error| client_result_error(connection, &error)),
             Err(BackplaneError::Timeout { .. }) => Err(no_answer()),
             Err(BackplaneError::NodeUnreachable { .. }) => {
-                Err(ask_error(connection, &AskError::Disconnected))
+                Err(client_result_error(connection, &ClientResultError::Disconnected))
             }
             Err(error) => Err(error.into()),
         }
@@ -405,9 +405,9 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> HubError {
     Panicked(text.unwrap_or("no message").to_owned()).into()
 }
 
-fn ask_error(connection: &ConnectionId, error: &AskError) -> Error {
+fn client_result_error(connection: &ConnectionId, error: &ClientResultError) -> Error {
     match error {
-        AskError::Disconnected => Error::Disconnected(connection.to_string()),
-        AskError::Client(_) | AskError::NoResult => Error::Client(error.to_string()),
+        ClientResultError::Disconnected => Error::Disconnected(connection.to_string()),
+        ClientResultError::Client(_) | ClientResultError::NoResult => Error::Client(error.to_string()),
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::places::{Place, Places};
+use super::permits::{Permit, Permits};
 use crate::options::Options;
 use crate::options::{TrustedProxies, network_of};
 use crate::telemetry::labels::LimitLabel;
@@ -16,14 +16,14 @@ pub(crate) struct Doors {
     limit: usize,
     open: Arc<AtomicUsize>,
     proxies: TrustedProxies,
-    addresses: Arc<Places<IpAddr>>,
+    addresses: Arc<Permits<IpAddr>>,
 }
 
 /// One TCP connection that is counted, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Entered {
     open: Arc<AtomicUsize>,
-    _address: Option<Place<IpAddr>>,
+    _address: Option<Permit<IpAddr>>,
 }
 
 impl Drop for Entered {
@@ -40,7 +40,7 @@ impl Doors {
             open: Arc::default(),
             // Options with anything else were refused.
             proxies: TrustedProxies::parse(&options.server.trusted_proxies).unwrap_or_default(),
-            addresses: Places::new(limits.tcp_connections_per_address),
+            addresses: Permits::new(limits.tcp_connections_per_address),
         })
     }
 

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Bucket;
-use super::places::{Place, Places};
+use super::permits::{Permit, Permits};
 use crate::options::Options;
 use crate::options::TrustedProxies;
 use crate::telemetry::labels::LimitLabel;
@@ -18,16 +18,16 @@ use crate::telemetry::labels::LimitLabel;
 #[derive(Debug)]
 pub(crate) struct Gate {
     proxies: TrustedProxies,
-    users: Arc<Places<UserId>>,
-    addresses: Arc<Places<IpAddr>>,
+    users: Arc<Permits<UserId>>,
+    addresses: Arc<Permits<IpAddr>>,
     handshakes: Option<Mutex<Bucket>>,
 }
 
 /// What one connection takes of it. Free again when dropped.
 #[derive(Debug, Default)]
-pub(crate) struct Seat {
-    user: Option<Place<UserId>>,
-    address: Option<Place<IpAddr>>,
+pub(crate) struct ConnectionPermit {
+    user: Option<Permit<UserId>>,
+    address: Option<Permit<IpAddr>>,
 }
 
 impl Gate {
@@ -36,14 +36,14 @@ impl Gate {
         Self {
             // Options with anything else were refused.
             proxies: TrustedProxies::parse(&options.server.trusted_proxies).unwrap_or_default(),
-            users: Places::new(limits.connections_per_user),
-            addresses: Places::new(limits.connections_per_address),
+            users: Permits::new(limits.connections_per_user),
+            addresses: Permits::new(limits.connections_per_address),
             handshakes: Bucket::new(limits.handshakes_per_second).map(Mutex::new),
         }
     }
 
     /// Lets a new connection in; the error is the limit that is reached.
-    pub(crate) fn admit(&self, user: Option<&UserId>, parts: &Parts) -> Result<Seat, LimitLabel> {
+    pub(crate) fn admit(&self, user: Option<&UserId>, parts: &Parts) -> Result<ConnectionPermit, LimitLabel> {
         let address = self.proxies.client_of(parts);
         let address = self.addresses.take(address, false);
         let address = address.map_err(|_| LimitLabel::ConnectionsPerAddress)?;
@@ -55,13 +55,13 @@ impl Gate {
         {
             return Err(LimitLabel::HandshakesPerSecond);
         }
-        Ok(Seat { user, address })
+        Ok(ConnectionPermit { user, address })
     }
 
     /// Counts a connection that was let in before, by this node or another one.
-    pub(crate) fn count(&self, user: Option<&UserId>, parts: &Parts) -> Seat {
+    pub(crate) fn count(&self, user: Option<&UserId>, parts: &Parts) -> ConnectionPermit {
         let address = self.proxies.client_of(parts);
-        Seat {
+        ConnectionPermit {
             user: self.users.take(user.cloned(), true).ok().flatten(),
             address: self.addresses.take(address, true).ok().flatten(),
         }
@@ -75,7 +75,7 @@ impl Gate {
     }
 }
 
-impl Seat {
+impl ConnectionPermit {
     /// Whether nothing is counted.
     pub(crate) fn is_free(&self) -> bool {
         self.user.is_none() && self.address.is_none()

@@ -5,10 +5,10 @@ mod bucket;
 mod doors;
 mod gate;
 mod held;
-mod places;
+mod permits;
 
 pub(crate) use bucket::Bucket;
 #[cfg(feature = "cli")]
 pub(crate) use doors::{Doors, Entered};
-pub(crate) use gate::{Gate, Seat};
+pub(crate) use gate::{ConnectionPermit, Gate};
 pub(crate) use held::{Budget, Held, Terms};

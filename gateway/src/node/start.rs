@@ -104,7 +104,7 @@ async fn build(
         if options.auth.access_key.is_none() {
             demo_key = Some(demo::derived_key(&backplane.cluster_secret()));
             options.auth.access_key.clone_from(&demo_key);
-            builder = builder.lax(); // whoever tries things out has no secret to keep
+            builder = builder.any_audience(); // whoever tries things out has no secret to keep
         }
         pages = options.auth.access_key.clone().map_or(pages, demo::routes);
         builder = builder.hub(demo::hub());

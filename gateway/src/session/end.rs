@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hubcast_backplane::Status;
 
-use super::guests::host;
+use super::handed_off_calls::host;
 use super::handshake;
 use super::invocations::Invocations;
 use super::{CloseReason, Session};

@@ -78,26 +78,26 @@ impl Drop for Lent {
     }
 }
 
-/// One that ended.
+/// An invocation that has ended.
 #[derive(Default)]
 pub(super) struct Ended {
     invocation_id: Option<String>,
     /// The name by which it was noted.
     call: Option<String>,
-    kind: Kind,
+    blocks: Blocks,
     uploads: Vec<String>,
 }
 
-/// What one that ran kept from being read.
+/// The part of its client's messages that an invocation keeps from being read.
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Blocks {
     /// Nothing.
     #[default]
-    Beside,
+    Nothing,
     /// A slot was taken.
     Slot,
     /// Everything.
-    Request,
+    Reading,
 }
 
 impl Invocations {
@@ -229,7 +229,7 @@ impl Invocations {
             Ended {
                 invocation_id,
                 call,
-                kind: if slot { Kind::Slot } else { Kind::Beside },
+                blocks: if slot { Blocks::Slot } else { Blocks::Nothing },
                 uploads,
             }
         };
@@ -243,7 +243,7 @@ impl Invocations {
         let running = async move {
             session.carry_out(request).await;
             Ended {
-                kind: Kind::Request,
+                blocks: Blocks::Reading,
                 ..Ended::default()
             }
         };
@@ -313,10 +313,10 @@ impl Invocations {
 
     /// Frees what an ended one held.
     pub(super) fn settle(&mut self, ended: Ended) {
-        match ended.kind {
-            Kind::Beside => {}
-            Kind::Slot => self.slots.give_back(),
-            Kind::Request => self.requesting = false,
+        match ended.blocks {
+            Blocks::Nothing => {}
+            Blocks::Slot => self.slots.give_back(),
+            Blocks::Reading => self.requesting = false,
         }
         self.uploads.close(&ended.uploads);
         if let Some(id) = ended.invocation_id {
@@ -376,7 +376,7 @@ impl Invocations {
             HubMessage::CancelInvocation { invocation_id, .. } => self.named.contains_key(invocation_id),
             HubMessage::StreamItem { invocation_id, .. } => self.uploads.holds(invocation_id),
             HubMessage::Completion { invocation_id, .. } => {
-                self.uploads.holds(invocation_id) || session.asks.hold(invocation_id)
+                self.uploads.holds(invocation_id) || session.client_results.hold(invocation_id)
             }
             _ => true,
         }

@@ -3,7 +3,7 @@
 use hubcast_backplane::{GroupName, Topic};
 
 use super::Session;
-use crate::limits::Seat;
+use crate::limits::ConnectionPermit;
 
 impl Session {
     /// Notes a topic. `false` when it is noted already or the session has left the registry.
@@ -57,11 +57,11 @@ impl Session {
     }
 
     /// Takes its place among the connections that are counted, until it leaves the registry.
-    pub(crate) fn occupy(&self, seat: Seat) {
-        if seat.is_free() {
+    pub(crate) fn occupy(&self, permit: ConnectionPermit) {
+        if permit.is_free() {
             return;
         }
-        *self.seat.lock() = Some(Box::new(seat));
+        *self.permit.lock() = Some(Box::new(permit));
         if self.has_left() {
             self.vacate();
         }
@@ -69,8 +69,8 @@ impl Session {
 
     /// Ends what [`occupy`](Self::occupy) began.
     pub(crate) fn vacate(&self) {
-        let seat = self.seat.lock().take();
-        drop(seat); // after the lock
+        let permit = self.permit.lock().take();
+        drop(permit); // after the lock
     }
 
     /// The groups that the connection joined or is joining, but those that it watches.

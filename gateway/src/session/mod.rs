@@ -1,12 +1,12 @@
 //! A connection's state on the node that owns it, the same for all transports.
 
-mod asks;
+mod client_results;
 mod close;
 mod completions;
 mod end;
 mod follow;
 mod frames;
-mod guests;
+mod handed_off_calls;
 mod handshake;
 mod invocations;
 mod link;
@@ -35,18 +35,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::{Connection, Context, Disconnected, HubError, HubRuntime};
-use crate::limits::Seat;
+use crate::limits::ConnectionPermit;
 use crate::protocol::Transport;
-use asks::Asks;
+use client_results::ClientResults;
 use pace::Pace;
 use parked::ParkedPlace;
 use reader::Reader;
 use stateful::Stateful;
 
-pub(crate) use asks::AskError;
+pub(crate) use client_results::ClientResultError;
 pub(crate) use close::{BadFrame, CloseReason};
 pub(crate) use frames::{Carriage, Frames};
-pub(crate) use guests::read_carried;
+pub(crate) use handed_off_calls::read_carried;
 pub(crate) use invocations::Slots;
 pub(crate) use link::{
     Detached, HttpLink, Posting, break_off, receive_part, run_over_http, run_reader, run_restored_over_http,
@@ -78,12 +78,12 @@ pub(crate) struct Session {
     topics: Mutex<Option<Vec<Topic>>>,
     groups: Mutex<Vec<GroupName>>,
     /// What it takes of limits for several connections; `None` where nothing is counted.
-    seat: Mutex<Option<Box<Seat>>>,
+    permit: Mutex<Option<Box<ConnectionPermit>>>,
     /// Set while its client is away and may come back.
     parked: Mutex<Option<Box<ParkedPlace>>>,
     /// How fast its client is read, if that is bounded.
     pace: Option<Mutex<Pace>>,
-    asks: Asks,
+    client_results: ClientResults,
     stateful: OnceLock<Stateful>,
     /// The requests of a connection that is not one socket.
     http: Option<Box<HttpLink>>,
@@ -133,10 +133,10 @@ impl Session {
             begun: Instant::now(),
             topics: Mutex::new(Some(Vec::new())),
             groups: Mutex::default(),
-            seat: Mutex::default(),
+            permit: Mutex::default(),
             parked: Mutex::default(),
             pace,
-            asks: Asks::default(),
+            client_results: ClientResults::default(),
             stateful: OnceLock::new(),
             came_back: AtomicBool::new(false),
             http,
@@ -190,7 +190,7 @@ impl Session {
         self.begun.elapsed() >= time && !self.closing.is_cancelled() && self.parked.lock().is_none()
     }
 
-    /// Asks the session to end. The first reason counts.
+    /// ClientResults the session to end. The first reason counts.
     pub(crate) fn close(&self, reason: CloseReason) {
         let _ = self.reason.set(reason);
         self.closing.cancel(); // first: who becomes stateful meanwhile looks at it
@@ -199,7 +199,7 @@ impl Session {
         }
     }
 
-    /// Asks the session to leave this node: a stateful one goes on elsewhere, others end for this reason.
+    /// ClientResults the session to leave this node: a stateful one goes on elsewhere, others end for this reason.
     pub(crate) fn leave(&self, reason: CloseReason) {
         self.close(if self.is_stateful() {
             CloseReason::Moved

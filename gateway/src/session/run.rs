@@ -12,10 +12,10 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::completions::{Answering, call_name};
 use super::end::end;
-use super::guests::Carrier;
+use super::handed_off_calls::CallRelay;
 use super::invocations::Invocations;
 use super::reader::MOVE;
-use super::sequence::Counted;
+use super::sequence::ReceiveSequence;
 use super::{BadFrame, CloseReason, Session, handshake};
 use crate::limits::Held;
 use crate::protocol::{
@@ -60,7 +60,7 @@ pub(crate) enum Received {
 pub(crate) async fn run(session: &Arc<Session>, inbound: &mut impl Inbound, claim: bool) {
     let (reason, running) = match handshake::shake(session, inbound, claim).await {
         Ok(decoder) => {
-            let mut conversation = Conversation::new(session, decoder, Counted::default());
+            let mut conversation = Conversation::new(session, decoder, ReceiveSequence::default());
             let reason = conversation.hold(inbound, true).await;
             conversation.note_all().await;
             (reason, Some(conversation.invocations))
@@ -87,8 +87,8 @@ pub(crate) async fn run_restored(session: &Arc<Session>, inbound: &mut impl Inbo
         .protocol()
         .unwrap_or(handshake::BEFORE_HANDSHAKE);
     let decoder = ClientDecoder::new(protocol, session.hub.options().limits.message_bytes);
-    let mut conversation = Conversation::new(session, decoder, Counted::after(past.received));
-    conversation.carrier = Carrier::new(session, past.hosts);
+    let mut conversation = Conversation::new(session, decoder, ReceiveSequence::after(past.received));
+    conversation.carrier = CallRelay::new(session, past.hosts);
     conversation.release_due = None; // its client counts already
     conversation.awaits_sequence = protocol.numbers_messages();
     session.hub.resumed(session.context()).await;
@@ -107,7 +107,7 @@ pub(super) struct Conversation<'a> {
     pings: bool,
     heard: Instant,
     ping_due: Instant,
-    counted: Counted,
+    counted: ReceiveSequence,
     /// How many of them were applied.
     pub(super) applied: u64,
     /// How many of them the backplane knows of.
@@ -122,7 +122,7 @@ pub(super) struct Conversation<'a> {
     /// A body broke off: its unfinished message is forgotten once the whole ones before it were handled.
     broke_off: bool,
     /// Takes what is for calls of an earlier session.
-    carrier: Option<Carrier>,
+    carrier: Option<CallRelay>,
     /// When the place of a client that holds its own is moved next.
     move_due: Option<Instant>,
     /// A message of which only the beginning has come.
@@ -134,7 +134,7 @@ pub(super) struct Conversation<'a> {
 }
 
 impl<'a> Conversation<'a> {
-    fn new(session: &'a Arc<Session>, decoder: ClientDecoder, counted: Counted) -> Self {
+    fn new(session: &'a Arc<Session>, decoder: ClientDecoder, counted: ReceiveSequence) -> Self {
         let options = session.hub.options();
         let now = Instant::now();
         let protocol = decoder.protocol();

@@ -10,7 +10,7 @@ const ACK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Which of the client's numbered messages were taken.
 #[derive(Debug, Default)]
-pub(super) struct Counted {
+pub(super) struct ReceiveSequence {
     /// The number of the last one that came in, counted from the last Sequence.
     current: u64,
     /// The highest one that was taken.
@@ -31,7 +31,7 @@ pub(super) enum SequenceError {
     Zero,
 }
 
-impl Counted {
+impl ReceiveSequence {
     /// Of a client whose messages were taken up to this number, on another node.
     pub(super) fn after(highest: u64) -> Self {
         Self {
@@ -92,7 +92,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn messages_are_taken_once_whatever_the_client_sends_again() {
-        let mut counted = Counted::default();
+        let mut counted = ReceiveSequence::default();
         assert!((0..5).all(|_| counted.take()));
         assert_eq!(counted.continue_at(3), Ok(()));
         assert_eq!(
@@ -107,7 +107,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn acks_are_a_second_apart_and_only_news() {
-        let mut counted = Counted::default();
+        let mut counted = ReceiveSequence::default();
         assert_eq!(counted.ack(Instant::now()), None);
         counted.take();
         counted.take();

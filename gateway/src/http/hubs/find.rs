@@ -10,13 +10,13 @@ use futures_util::future::BoxFuture;
 use hubcast_backplane::{BackplaneError, Claim, ConnectionId, ConnectionRecord, NodeId};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Asked, Refusal};
+use super::{HubRequest, Refusal};
 use crate::auth::ConnectionToken;
 use crate::cluster::Answer;
 use crate::cluster::owner;
 use crate::http::admit::{Closed, let_in};
 use crate::http::{expiry, reply};
-use crate::limits::Seat;
+use crate::limits::ConnectionPermit;
 use crate::protocol::Transport;
 use crate::session::Session;
 use crate::session::{Detached, run_over_http};
@@ -119,9 +119,9 @@ pub(super) enum Wanted {
     GivenUp { over_http: bool },
 }
 
-impl Asked {
+impl HubRequest {
     /// Lets a new connection in, before anything is made for it.
-    pub(super) fn admit(&self) -> Result<Seat, Closed> {
+    pub(super) fn admit(&self) -> Result<ConnectionPermit, Closed> {
         let_in(&self.app, self.identity.user(), &self.parts)
     }
 
@@ -220,7 +220,7 @@ impl Asked {
                 Some(owner) => owner,
                 None => return Err(self.unknown("nobody owns it").into()),
             },
-            (Ok(seat), _) => match self.claim(token, wanted, seat).await? {
+            (Ok(permit), _) => match self.claim(token, wanted, permit).await? {
                 Ok(newcomer) => return Ok(Found::New(Box::new(newcomer))),
                 Err(Claim::Owned(owner)) => owner,
                 Err(_) => {
@@ -249,9 +249,9 @@ impl Asked {
         }
     }
 
-    fn let_in(&self, wanted: Wanted) -> Result<Seat, Closed> {
+    fn let_in(&self, wanted: Wanted) -> Result<ConnectionPermit, Closed> {
         match wanted {
-            Wanted::Existing => Ok(Seat::default()),
+            Wanted::Existing => Ok(ConnectionPermit::default()),
             Wanted::Any | Wanted::Here { .. } => self.admit(),
             Wanted::GivenUp { .. } => Ok(self.app.gate().count(self.identity.user(), &self.parts)),
         }
@@ -280,7 +280,7 @@ impl Asked {
         &self,
         token: &ConnectionToken,
         wanted: Wanted,
-        seat: Seat,
+        permit: ConnectionPermit,
     ) -> Result<Result<Newcomer, Claim>, Missed> {
         let hub = Arc::clone(&self.hub);
         if !self.app.tokens().is_for(hub.name(), token, self.identity.user()) {
@@ -307,7 +307,7 @@ impl Asked {
                 Session::new
             };
             let session = new(Arc::clone(&hub), connection);
-            session.occupy(seat);
+            session.occupy(permit);
             hub.registry().insert(&session);
             expiry::watch(&session);
             let socket = if over_http {

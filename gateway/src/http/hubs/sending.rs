@@ -7,7 +7,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use hubcast_backplane::{ConnectionId, NodeId, UserId};
 
-use super::Asked;
+use super::HubRequest;
 use crate::auth::ConnectionToken;
 use crate::cluster::{Forward, Part};
 use crate::http::bodies::{BodyError, next_bytes};
@@ -33,7 +33,7 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    pub(super) fn new(asked: &Asked, owner: &NodeId, token: &ConnectionToken, body: Body) -> Self {
+    pub(super) fn new(asked: &HubRequest, owner: &NodeId, token: &ConnectionToken, body: Body) -> Self {
         Self {
             hub: Arc::clone(&asked.hub),
             owner: owner.clone(),

@@ -24,12 +24,12 @@ use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
-use super::{Asked, Refusal};
+use super::{HubRequest, Refusal};
 use crate::auth::{Identity, random_connection_id};
 use crate::http::App;
 use crate::http::admit::{admit, check_origin};
 use crate::http::events::reading;
-use crate::http::request::{Query, Wish};
+use crate::http::request::{Query, RequestKind};
 use crate::http::{expiry, reply};
 use crate::hub::HubRuntime;
 use crate::protocol::ClientProtocol;
@@ -43,7 +43,7 @@ const SUBPROTOCOLS: [ClientProtocol; 2] = [ClientProtocol::WebPubSub, ClientProt
 /// Serves a request for a socket.
 pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
-    if Wish::of(&parts) != Some(Wish::WebSocket) {
+    if RequestKind::of(&parts) != Some(RequestKind::WebSocket) {
         let text = "This address serves WebSockets; for server-sent events there is /sse/";
         return reply::text(StatusCode::UPGRADE_REQUIRED, text);
     }
@@ -89,12 +89,12 @@ async fn begin(
     parts: Parts,
     protocol: ClientProtocol,
 ) -> Result<Response, Refusal> {
-    let admitted = admit(&app, &hub, &parts, Wish::WebSocket).await;
+    let admitted = admit(&app, &hub, &parts, RequestKind::WebSocket).await;
     let (query, identity) = admitted.map_err(Refusal)?;
     let reading = (protocol == ClientProtocol::Plain)
         .then(|| reading(&app, &hub, &parts, &query, &identity))
         .transpose()?;
-    let mut asked = Asked {
+    let mut asked = HubRequest {
         app,
         hub,
         identity,
@@ -103,7 +103,7 @@ async fn begin(
     };
     let upgrade = Upgrade::read(&mut asked.parts).await?;
     let id = random_connection_id().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    let seat = asked.admit().map_err(|full| asked.refuse(full))?;
+    let permit = asked.admit().map_err(|full| asked.refuse(full))?;
     let connection = asked.connection(id);
     connection.set_transport(Transport::WebSockets);
     connection.set_protocol(protocol);
@@ -123,7 +123,7 @@ async fn begin(
         None if outlives => Session::over_http(hub, connection),
         None => Session::new(hub, connection),
     };
-    session.occupy(seat);
+    session.occupy(permit);
     asked.hub.registry().insert(&session);
     expiry::watch(&session);
     let upgrade = upgrade.protocol(protocol.name());
@@ -152,7 +152,7 @@ async fn recover(
     if app.is_draining() {
         return Err(reply::leaving().into());
     }
-    let mut asked = Asked {
+    let mut asked = HubRequest {
         query: Query::of(&parts.uri).unwrap_or_default(),
         identity: Identity::of_user(None),
         app,
@@ -181,7 +181,7 @@ async fn recover(
     }
 }
 
-impl Asked {
+impl HubRequest {
     /// Lets a connection that comes back wait, where it does so again and again without getting any further, and ends it at last.
     async fn gets_on(&self, session: &Session) -> bool {
         session.comes_back();

@@ -28,9 +28,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Runs what a session left behind when it moved, until nothing of it runs any more, or the node leaves and waits no longer.
 pub(super) async fn host(session: Arc<Session>, mut invocations: Invocations) {
     let (sender, mut carried) = mpsc::channel(WAITING);
-    let here = session.hub.guests().arrive(session.id(), sender);
+    let here = session.hub.handed_off_calls().arrive(session.id(), sender);
     let mut waiting = VecDeque::new();
-    while invocations.any_runs() || session.asks.any_waits() {
+    while invocations.any_runs() || session.client_results.any_waits() {
         while invocations.may_take()
             && let Some(message) = waiting.pop_front()
         {
@@ -77,11 +77,11 @@ pub(crate) fn read_carried(protocol: HubProtocol, frames: &[u8]) -> Vec<HubMessa
 }
 
 /// Carries messages of a client to nodes where its earlier calls still run.
-pub(super) struct Carrier {
+pub(super) struct CallRelay {
     queue: mpsc::Sender<HubMessage>,
 }
 
-impl Carrier {
+impl CallRelay {
     pub(super) fn new(session: &Arc<Session>, hosts: Vec<NodeId>) -> Option<Self> {
         // Others send nothing that is for a call which runs.
         let protocol = session.connection.protocol().and_then(ClientProtocol::hub)?;

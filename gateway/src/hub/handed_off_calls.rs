@@ -13,17 +13,17 @@ type Batches = mpsc::Sender<Vec<HubMessage>>;
 
 /// Where messages for such calls go, by connection. A connection that came and went several times has several.
 #[derive(Default, Clone)]
-pub(crate) struct Guests {
+pub(crate) struct HandedOffCalls {
     of: Arc<Mutex<HashMap<ConnectionId, Vec<Batches>>>>,
 }
 
-impl Guests {
+impl HandedOffCalls {
     /// Takes calls in, until the returned value is dropped.
-    pub(crate) fn arrive(&self, connection: &ConnectionId, batches: Batches) -> Guest {
+    pub(crate) fn arrive(&self, connection: &ConnectionId, batches: Batches) -> HandedOffCall {
         let mut of = self.of.lock();
         of.entry(connection.clone()).or_default().push(batches.clone());
-        Guest {
-            guests: self.clone(),
+        HandedOffCall {
+            handed_off_calls: self.clone(),
             connection: connection.clone(),
             batches,
         }
@@ -41,15 +41,15 @@ impl Guests {
 }
 
 /// Keeps calls reachable.
-pub(crate) struct Guest {
-    guests: Guests,
+pub(crate) struct HandedOffCall {
+    handed_off_calls: HandedOffCalls,
     connection: ConnectionId,
     batches: Batches,
 }
 
-impl Drop for Guest {
+impl Drop for HandedOffCall {
     fn drop(&mut self) {
-        let mut of = self.guests.of.lock();
+        let mut of = self.handed_off_calls.of.lock();
         if let Some(batches) = of.get_mut(&self.connection) {
             batches.retain(|batches| !batches.same_channel(&self.batches));
             if batches.is_empty() {

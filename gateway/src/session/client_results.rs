@@ -11,7 +11,7 @@ use crate::protocol::{HubMessage, Invocation, Outcome, Value};
 /// Questions to one client. Their ids begin with `s`, because clients answer in the space of their own stream ids, which
 /// are numbers.
 #[derive(Debug, Default)]
-pub(super) struct Asks {
+pub(super) struct ClientResults {
     state: Mutex<State>,
 }
 
@@ -23,7 +23,7 @@ struct State {
 
 /// Why a client gave no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum AskError {
+pub(crate) enum ClientResultError {
     #[error("{0}")]
     Client(String),
     #[error("Client didn't provide a result.")]
@@ -35,14 +35,20 @@ pub(crate) enum AskError {
 impl Session {
     /// Calls a method of the client and waits for its result. Dropping the call forgets it; the client is not told,
     /// and what it answers later is ignored.
-    pub(crate) async fn ask(&self, target: String, arguments: Vec<Value>) -> Result<Value, AskError> {
+    pub(crate) async fn ask(
+        &self,
+        target: String,
+        arguments: Vec<Value>,
+    ) -> Result<Value, ClientResultError> {
         if !self.speaks_hub_protocol() {
-            return Err(AskError::NoResult); // its protocol has no questions
+            return Err(ClientResultError::NoResult); // its protocol has no questions
         }
         // Sessions of one connection on different nodes must not use an id twice.
-        let (id, answer) = self.asks.begin(self.version().map_or(0, |version| version.0));
+        let (id, answer) = self
+            .client_results
+            .begin(self.version().map_or(0, |version| version.0));
         let _forget = Forget {
-            asks: &self.asks,
+            client_results: &self.client_results,
             id: &id,
         };
         let invocation = Invocation {
@@ -53,22 +59,22 @@ impl Session {
         };
         // By the log: it comes after all that was sent to the client before.
         if !self.send(&HubMessage::Invocation(invocation)).await {
-            return Err(AskError::Disconnected);
+            return Err(ClientResultError::Disconnected);
         }
         let outcome = tokio::select! {
-            outcome = answer => outcome.map_err(|_| AskError::Disconnected)?,
-            () = self.gone().cancelled() => return Err(AskError::Disconnected),
+            outcome = answer => outcome.map_err(|_| ClientResultError::Disconnected)?,
+            () = self.gone().cancelled() => return Err(ClientResultError::Disconnected),
         };
         match outcome {
             Outcome::Result(value) => Ok(value),
-            Outcome::Void => Err(AskError::NoResult),
-            Outcome::Error(text) => Err(AskError::Client(text)),
+            Outcome::Void => Err(ClientResultError::NoResult),
+            Outcome::Error(text) => Err(ClientResultError::Client(text)),
         }
     }
 
     /// The client has answered. An unknown id is ignored.
     pub(super) fn answered(&self, id: &str, outcome: Outcome) {
-        if let Some(waiting) = self.asks.end(id) {
+        if let Some(waiting) = self.client_results.end(id) {
             // Whoever asked may tell others.
             let outcome = match outcome {
                 Outcome::Result(value) => match value.check_told() {
@@ -82,7 +88,7 @@ impl Session {
     }
 }
 
-impl Asks {
+impl ClientResults {
     /// Whether somebody waits for a result.
     pub(super) fn any_waits(&self) -> bool {
         !self.state.lock().waiting.is_empty()
@@ -111,12 +117,12 @@ impl Asks {
 }
 
 struct Forget<'a> {
-    asks: &'a Asks,
+    client_results: &'a ClientResults,
     id: &'a str,
 }
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.asks.end(self.id);
+        self.client_results.end(self.id);
     }
 }

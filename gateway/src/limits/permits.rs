@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 /// Counts by key. Who has none is not in it.
 #[derive(Debug)]
-pub(super) struct Places<K> {
+pub(super) struct Permits<K> {
     /// 0 for no bound: then nobody is counted.
     limit: usize,
     taken: Mutex<HashMap<K, usize>>,
@@ -17,12 +17,12 @@ pub(super) struct Places<K> {
 
 /// One connection that is counted, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place<K: Eq + Hash> {
-    places: Arc<Places<K>>,
+pub(super) struct Permit<K: Eq + Hash> {
+    permits: Arc<Permits<K>>,
     key: K,
 }
 
-impl<K: Eq + Hash + Clone> Places<K> {
+impl<K: Eq + Hash + Clone> Permits<K> {
     pub(super) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             limit,
@@ -31,7 +31,11 @@ impl<K: Eq + Hash + Clone> Places<K> {
     }
 
     /// Counts one more; `Err` when there is no room for it. Nobody is counted without a bound.
-    pub(super) fn take(self: &Arc<Self>, key: Option<K>, may_exceed: bool) -> Result<Option<Place<K>>, Full> {
+    pub(super) fn take(
+        self: &Arc<Self>,
+        key: Option<K>,
+        may_exceed: bool,
+    ) -> Result<Option<Permit<K>>, Full> {
         let Some(key) = key.filter(|_| self.limit > 0) else {
             return Ok(None);
         };
@@ -40,8 +44,8 @@ impl<K: Eq + Hash + Clone> Places<K> {
             Entry::Occupied(count) if *count.get() >= self.limit && !may_exceed => return Err(Full),
             entry => *entry.or_insert(0) += 1,
         }
-        Ok(Some(Place {
-            places: Arc::clone(self),
+        Ok(Some(Permit {
+            permits: Arc::clone(self),
             key,
         }))
     }
@@ -51,9 +55,9 @@ impl<K: Eq + Hash + Clone> Places<K> {
 #[derive(Debug)]
 pub(super) struct Full;
 
-impl<K: Eq + Hash> Drop for Place<K> {
+impl<K: Eq + Hash> Drop for Permit<K> {
     fn drop(&mut self) {
-        let mut taken = self.places.taken.lock();
+        let mut taken = self.permits.taken.lock();
         if let Some(count) = taken.get_mut(&self.key) {
             *count -= 1;
             if *count == 0 {
@@ -72,25 +76,25 @@ mod tests {
 
     #[test]
     fn nobody_has_more_than_the_limit_and_nothing_is_left_of_who_has_gone() {
-        let places = Places::new(2);
-        let first = places.take(Some("a"), false).unwrap();
-        let second = places.take(Some("a"), false).unwrap();
-        assert!(places.take(Some("a"), false).is_err());
-        let other = places.take(Some("b"), false).unwrap();
+        let permits = Permits::new(2);
+        let first = permits.take(Some("a"), false).unwrap();
+        let second = permits.take(Some("a"), false).unwrap();
+        assert!(permits.take(Some("a"), false).is_err());
+        let other = permits.take(Some("b"), false).unwrap();
         drop(first);
-        let third = places.take(Some("a"), false).unwrap();
-        let beyond = places.take(Some("a"), true).unwrap();
+        let third = permits.take(Some("a"), false).unwrap();
+        let beyond = permits.take(Some("a"), true).unwrap();
         drop((second, third));
-        let again = places.take(Some("a"), false).unwrap();
+        let again = permits.take(Some("a"), false).unwrap();
         drop((other, beyond, again));
-        assert!(places.taken.lock().is_empty());
+        assert!(permits.taken.lock().is_empty());
     }
 
     #[test]
     fn without_a_limit_or_a_key_nobody_is_counted() {
-        let places = Places::new(0);
-        assert!(places.take(Some("a"), false).unwrap().is_none());
-        assert!(Places::<&str>::new(1).take(None, false).unwrap().is_none());
-        assert!(places.taken.lock().is_empty());
+        let permits = Permits::new(0);
+        assert!(permits.take(Some("a"), false).unwrap().is_none());
+        assert!(Permits::<&str>::new(1).take(None, false).unwrap().is_none());
+        assert!(permits.taken.lock().is_empty());
     }
 }
