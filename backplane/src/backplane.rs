@@ -211,6 +211,13 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 }
 
+/// A topic's newest offset is remembered for so long at least.
+const LEAST_TAIL_LIFE: Duration = Duration::from_secs(15);
+
+/// Topics of a hub in a second whose last member leaves, and for which is kept what they have from then on. Others may come and
+/// go as fast as they like: their members are told that something is missing.
+pub(crate) const AWAITED_PER_SECOND: u32 = 2_000;
+
 /// How a hub's log is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubOptions {
@@ -236,6 +243,14 @@ pub struct HubOptions {
     /// Whether code of the hub is told of connections that end: who tells is noted with each removal. All nodes of a hub are
     /// to say the same.
     pub tells_ends: bool,
+}
+
+impl HubOptions {
+    /// How long a topic's newest offset is remembered after its last entry: a reader that stays away for longer can't be told
+    /// that it missed nothing.
+    pub(crate) fn tail_life(&self) -> Duration {
+        self.retention.saturating_mul(4).max(LEAST_TAIL_LIFE)
+    }
 }
 
 impl Default for HubOptions {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use prost::Message as _;
 use tokio::time::Instant;
 
-use crate::backplane::{HubOptions, Message};
+use crate::backplane::{AWAITED_PER_SECOND, HubOptions, Message};
 use crate::history::Page;
 use crate::position::Offset;
 use crate::proof::is_complete;
@@ -25,6 +25,25 @@ pub(super) struct Log {
     bytes: u64,
     /// No topic that was dropped from `topics` had an entry above this.
     forgotten: Offset,
+    awaited: Awaited,
+}
+
+/// How many topics came to be awaited within this second: their last member left.
+#[derive(Default)]
+struct Awaited {
+    second: Option<Instant>,
+    count: u32,
+}
+
+impl Awaited {
+    fn may_add(&mut self, now: Instant) -> bool {
+        let new = |since: Instant| now.saturating_duration_since(since) >= Duration::from_secs(1);
+        if self.second.is_none_or(new) {
+            (self.second, self.count) = (Some(now), 0);
+        }
+        self.count = self.count.saturating_add(1);
+        self.count <= AWAITED_PER_SECOND
+    }
 }
 
 /// An entry's place among all.
@@ -54,8 +73,6 @@ struct Stored {
 
 /// Bytes that an entry takes beside its message.
 const ENTRY_BYTES: u64 = 128;
-/// A topic's newest offset is known for so long at least, so that a late reader is refused for a reason.
-const TAIL_LIFE: Duration = Duration::from_secs(3600);
 
 impl Log {
     pub(super) fn new(options: HubOptions) -> Self {
@@ -66,6 +83,7 @@ impl Log {
             order: VecDeque::new(),
             bytes: 0,
             forgotten: 0,
+            awaited: Awaited::default(),
         }
     }
 
@@ -160,6 +178,10 @@ impl Log {
     /// Notes that a topic has no member any more: whoever left may come back for what it has from now on.
     pub(super) fn note_left(&mut self, topic: &Topic) {
         let now = Instant::now();
+        let awaited = self.topics.get(topic).is_some_and(|ring| !ring.passed_by);
+        if !awaited && !self.awaited.may_add(now) {
+            return;
+        }
         let ring = self.topics.entry(topic.clone()).or_insert_with(|| Ring::new(now));
         (ring.touched, ring.passed_by) = (now, false);
     }
@@ -187,21 +209,16 @@ impl Log {
             forgotten,
             ..
         } = self;
-        let tail_life = TAIL_LIFE.max(options.retention * 4);
+        let tail_life = options.tail_life();
         topics.retain(|_, ring| {
             let idle = now.saturating_duration_since(ring.touched);
             if ring.entries.is_empty() {
                 ring.entries = VecDeque::new(); // gives its memory back
             }
-            let life = if ring.passed_by {
-                options.retention
-            } else {
-                tail_life
-            };
-            if idle > life {
+            if idle > tail_life {
                 *forgotten = ring.tail.max(*forgotten);
             }
-            idle <= life
+            idle <= tail_life
         });
     }
 
@@ -399,7 +416,7 @@ mod tests {
         log.sweep(Instant::now());
         assert_eq!(offsets(&log, &Topic::All, 0), None);
         assert_eq!(offsets(&log, &Topic::All, 1), Some(vec![]));
-        tokio::time::advance(TAIL_LIFE).await;
+        tokio::time::advance(log.options.tail_life()).await;
         log.sweep(Instant::now());
         assert!(log.topics.is_empty());
         assert_eq!(offsets(&log, &Topic::All, 0), None);

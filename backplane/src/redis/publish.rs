@@ -161,8 +161,8 @@ impl HubOptions {
         if self.volatile { 0 } else { self.kept() }
     }
 
-    /// A topic's newest offset is remembered for an hour at least, so that late readers are refused for a reason.
+    /// How long a topic's newest offset is remembered, in milliseconds.
     pub(super) fn tail_life_ms(&self) -> u128 {
-        (self.retention.as_millis() * 4).max(3_600_000)
+        self.tail_life().as_millis()
     }
 }

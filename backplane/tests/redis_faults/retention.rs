@@ -9,6 +9,8 @@ use hubcast_backplane::conformance::{Member, envelope, eventually};
 use hubcast_backplane::wire::Envelope;
 use hubcast_backplane::{BackplaneError, Call, HubOptions, Position, Status, Topic};
 
+use tokio::time::Instant;
+
 use crate::support::RedisServer;
 use crate::{many, one, publish_until_it_works, status};
 
@@ -245,4 +247,71 @@ async fn a_call_that_was_evicted_can_not_be_answered_and_that_is_told() {
     assert_eq!(answer("1 a").await.unwrap(), None);
     server.evict(&[format!("hubcast:{{{hub}}}:calls:{id}")]).await;
     assert!(matches!(answer("2 b").await, Err(BackplaneError::Evicted)));
+}
+
+/// Groups that come and go as fast as a client likes don't fill the server: of only so many in a second is kept what they have
+/// after their last member left, and members of the others are told that something is missing.
+#[tokio::test]
+async fn groups_that_come_and_go_leave_little_behind() {
+    const GROUPS: u32 = 12_000;
+    let server = RedisServer::start().await;
+    let options = HubOptions {
+        retention: Duration::from_secs(30),
+        ..many()
+    };
+    let member = one(server.node("a").await, options).await;
+    let begin = member.node.position(&member.hub).await.unwrap();
+    let begun = Instant::now();
+    for connection in 0..GROUPS / 1_000 {
+        let id = member.connect(None).await;
+        let joins = (0..1_000).map(|number| {
+            let member = &member;
+            let id = &id;
+            async move { member.join(id, &format!("g{connection}-{number}")).await }
+        });
+        futures_util::future::join_all(joins).await;
+        assert!(member.remove(&id).await);
+    }
+    eventually("nobody is in a group", async || {
+        let keys = server.keys().await;
+        (!keys.iter().any(|key| key.contains(":group:"))).then_some(())
+    })
+    .await;
+    let seconds = u32::try_from(begun.elapsed().as_secs()).unwrap() + 2;
+    let left: Vec<_> = server.keys().await;
+    let left: Vec<_> = left.iter().filter(|key| key.contains(":tail:g:")).collect();
+    assert!(!left.is_empty());
+    assert!(
+        left.len() <= 2_000 * seconds as usize,
+        "{} in {seconds} s",
+        left.len()
+    );
+    let mut look = server.look().await;
+    let life: u64 = redis::cmd("PTTL")
+        .arg(left[0])
+        .query_async(&mut look)
+        .await
+        .unwrap();
+    assert!(life <= 120_000, "{life} ms for a retention of 30 s");
+    // A group that was not awaited any more: its message passed by, and that is told.
+    let awaited = |number: u32| {
+        let key = format!(
+            "hubcast:{{{}}}:tail:g:g{}-{}",
+            member.hub,
+            number / 1_000,
+            number % 1_000
+        );
+        left.iter().any(|left| **left == key)
+    };
+    let Some(passed) = (0..GROUPS).find(|number| !awaited(*number)) else {
+        return; // this machine is so slow that all of them were
+    };
+    let topic = of_group(&format!("g{}-{}", passed / 1_000, passed % 1_000));
+    let passing = Envelope {
+        by_client: true,
+        ..envelope("passing by")
+    };
+    let topics = [topic];
+    member.node.publish(&member.hub, &topics, &passing).await.unwrap();
+    assert!(matches!(read(&member, &topics[0], &begin).await, Whole::Trimmed));
 }

@@ -201,7 +201,7 @@ local function epoch_age(log)
   return now - began
 end
 
--- Notes that an entry of a topic was not kept, for as long as nodes may not have heard of it. Returns its predecessor.
+-- Notes that an entry of a topic was not kept, for as long as any other topic's newest offset. Returns its predecessor.
 local function pass_by(tail, offset, life)
   local previous = string.match(redis.call('GET', tail) or '0', '^%d+')
   redis.call('SET', tail, offset .. ' 0 -', 'PX', life)
@@ -227,7 +227,7 @@ local function append(stream, tail, channel, topic, entry, most, life, tail_life
     if wanted then
       previous = keep(stream, tail, offset, entry, most, tonumber(life), tail_life, attended)
     else
-      previous = pass_by(tail, offset, life)
+      previous = pass_by(tail, offset, tail_life)
     end
   end
   local push = hub.epoch .. ' ' .. offset .. ' ' .. previous .. ' ' .. topic .. '\n' .. entry
@@ -308,14 +308,27 @@ local function announce(presence, event, group, connection, id, of_group)
   append(stream .. topic, tail .. topic, channel .. topic, topic, entry, most, life, tail_life, nil, watchers)
 end
 
+-- Topics in a second whose last member leaves, and for which is kept what they have from then on: `AWAITED_PER_SECOND`.
+local AWAITED = 2000
+
+-- Whether there are not too many such topics by now. Who comes and goes as fast as it can must not fill the server.
+local function may_await()
+  local key = hub.log .. ':awaited:' .. redis.call('TIME')[1]
+  local count = redis.call('INCR', key)
+  if count == 1 then
+    redis.call('PEXPIRE', key, 5000)
+  end
+  return count <= AWAITED
+end
+
 -- Notes that a topic has no member any more: whoever left may come back for what it has from now on.
 local function note_left(topic)
-  local life = redis.call('HGET', hub.log, 'tails') or 3600000
+  local life = redis.call('HGET', hub.log, 'tails') or 600000
   local tail = string.sub(hub.log, 1, -4) .. 'tail:' .. topic
   local known = redis.call('GET', tail)
   if known and string.sub(known, -1) ~= '-' then
     redis.call('PEXPIRE', tail, life)
-  else
+  elseif may_await() then
     redis.call('SET', tail, string.match(known or '0', '^%d+') .. ' 0', 'PX', life)
   end
 end
