@@ -1,5 +1,5 @@
-//! A live dashboard: a background task samples some figures each second and sends them to everybody as a typed event.
-//! Who connects is sent the last minute first.
+//! A live dashboard: a background task samples some figures each second and sends them to all clients as a typed
+//! event. A new client is first sent the samples of the last minute.
 //!
 //! ```sh
 //! cargo run -p hubcast --example dashboard
@@ -51,7 +51,7 @@ impl Event for Sampled {
     const TARGET: &'static str = "Sampled";
 }
 
-/// What a new connection is sent.
+/// The message that a new connection is sent.
 #[derive(Serialize)]
 struct Snapshot {
     samples: VecDeque<Sampled>,

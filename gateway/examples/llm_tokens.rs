@@ -127,7 +127,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let hub = Hub::new("model")
         .state(Model { places })
         .stream("Ask", ask)
-        // What one client may ask at once.
+        // The number of streams that one client may have at once.
         .configure(|options| options.limits.streams_per_connection = 4);
     let mut options = Options::default();
     options.auth.allow_anonymous = Some(true);

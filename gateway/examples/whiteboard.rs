@@ -54,7 +54,7 @@ impl Stroke {
     }
 }
 
-/// What the others on a board are sent.
+/// The message that the other members of a board are sent.
 #[derive(Clone, Serialize)]
 struct Drawn {
     colour: &'static str,
@@ -65,14 +65,14 @@ impl Event for Drawn {
     const TARGET: &'static str = "Drawn";
 }
 
-/// What the hub keeps for one connection.
+/// The hub's data for one connection.
 #[derive(Clone)]
 struct ConnectionPermit {
     board: String,
     colour: &'static str,
 }
 
-/// What was drawn, for those who come later.
+/// The past strokes of each board, for members who come later.
 struct Boards(HashMap<&'static str, Mutex<VecDeque<Drawn>>>);
 
 impl Boards {
@@ -253,7 +253,7 @@ const PAGE: &str = r##"<!doctype html>
     status(`On the board ${board}`);
   }
 
-  /// What was drawn since the last frame goes out as one stroke.
+  /// The points drawn since the last frame go out as one stroke.
   function flush() {
     if (points.length < 2 || !strokes) return;
     const stroke = { points: points.slice(0, 200), width: 3 };

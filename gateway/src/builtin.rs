@@ -43,7 +43,7 @@ async fn unwatch_group(context: Context, group: String) -> Result<(), HubError> 
     Ok(context.unwatch(group).await?)
 }
 
-/// Who is in a group.
+/// The members of a group.
 #[derive(Serialize)]
 struct Presence {
     /// All its connections.

@@ -63,7 +63,7 @@ pub enum Error {
     Encode {
         /// The client method that was to be called.
         target: String,
-        /// What the serializer said.
+        /// The serializer's error.
         source: EncodeValueError,
     },
     /// An argument that not every kind of client can be told, or that can't be written in the encoding of the others.
@@ -71,7 +71,7 @@ pub enum Error {
     Transcode {
         /// The client method that was to be called.
         target: String,
-        /// What is in the way.
+        /// The reason why the arguments can't be written.
         source: TranscodeError,
     },
     /// A connection is in as many groups as it may be.
@@ -121,7 +121,7 @@ pub enum Error {
     Result {
         /// The client method that was called.
         target: String,
-        /// What the deserializer said.
+        /// The deserializer's error.
         source: DecodeValueError,
     },
     /// A client can't be asked before it is read.
@@ -139,7 +139,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What a client may be told about it, if anything.
+    /// The text about it that a client may see, if any.
     pub(crate) fn client_text(&self) -> Option<String> {
         match self {
             Self::Backplane(error) if error.is_transient() => Some(format!(

@@ -55,7 +55,7 @@ pub struct Gateway {
     app: App,
 }
 
-/// What a gateway is made of.
+/// Builds a gateway from hubs, options and a backplane.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -236,7 +236,7 @@ impl Gateway {
         http::router(self.app.clone(), pages)
     }
 
-    /// What operators ask for, on a listener of its own.
+    /// The endpoints for operators, on a listener of its own.
     #[cfg(feature = "cli")]
     pub(crate) fn admin_router(&self) -> Router {
         http::admin_router(self.app.clone())

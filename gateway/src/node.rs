@@ -20,7 +20,7 @@ use crate::gateway::Gateway;
 use crate::http::starting::Starting;
 use crate::telemetry::metrics::Metrics;
 
-/// What scripts and people should know of a node.
+/// Events of a node that scripts and people should know.
 pub(crate) enum News {
     /// It listens. Unless something that it needs is away, it serves in the same moment.
     Listening {

@@ -1,4 +1,4 @@
-//! What a gateway is set to: limits, times, origins, keys. The binary reads the same structures from its configuration.
+//! The options of a gateway: limits, times, origins, keys. The binary reads the same structures from its configuration.
 
 mod auth;
 mod limits;
@@ -44,11 +44,11 @@ pub(crate) const DRAIN_CALLS: Duration = Duration::from_secs(25);
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Who may connect.
+    /// Authentication of clients.
     pub auth: AuthOptions,
     /// Which web pages may connect.
     pub cors: CorsOptions,
-    /// What stands before the gateway.
+    /// Proxies in front of the gateway.
     pub server: ServerOptions,
     /// Bounds on sizes and counts.
     pub limits: Limits,
@@ -231,7 +231,7 @@ impl Default for HubDefaults {
 pub struct OptionError {
     /// The setting's key.
     pub key: &'static str,
-    /// What is wrong and what to do.
+    /// The problem, and how to fix it.
     pub problem: String,
 }
 

@@ -1,4 +1,4 @@
-//! What the examples share: when they end.
+//! Code that the examples share: waiting for the signal to end.
 
 use std::io;
 

@@ -38,7 +38,7 @@ fn sample() -> ComplexObject {
     }
 }
 
-/// What tests want to know of earlier calls.
+/// Counts of earlier calls, for tests to read.
 #[derive(Default)]
 struct Seen {
     cancelled: AtomicUsize,
@@ -239,7 +239,7 @@ fn everything(hub: Hub) -> Hub {
         .method("InvokeWithString", async |context: Context, text: String| {
             context.clients().caller().send("Message", (text,)).await
         })
-        // What plain WebSockets send comes here.
+        // The messages of plain WebSockets come here.
         .method("Message", async |frame: Value| frame)
         .method("ThrowException", throw_exception)
         .method("ThrowHidden", throw_hidden)

@@ -264,7 +264,7 @@ fn split_once<'a>(bytes: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u
     Some((&bytes[..at], &bytes[at + separator.len()..]))
 }
 
-/// What a client may have got from the gateway or its application.
+/// Secrets that a client may have got from the gateway or its application.
 #[derive(Default)]
 struct Secrets {
     /// `$T`: a connection token.

@@ -27,7 +27,7 @@ pub fn check(protocol: HubProtocol, input: &[u8]) {
     check_raw(stream.bytes);
 }
 
-/// What was read can be written and read again, in its own protocol and in the other one.
+/// A decoded message can be written and read again, in its own protocol and in the other one.
 fn check_message(protocol: HubProtocol, message: &HubMessage) {
     let written = encode(protocol, message).expect("a message that was read can be written");
     assert_eq!(read(protocol, &written), *message);
@@ -155,7 +155,7 @@ fn check_raw(bytes: &[u8]) {
     }
 }
 
-/// What hub code does with a value.
+/// Uses a value as hub code does.
 fn use_value(value: &Value) {
     let _ = value.is_null();
     let _ = value.elements();

@@ -6,7 +6,7 @@
 use axum::http::Uri;
 use serde_json::Value;
 
-/// What tokens of clients may be for.
+/// The audiences that clients' tokens may have.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ClientAudience {
     /// Audiences that are accepted whatever the hub.

@@ -30,7 +30,7 @@ const KIND_RECOVERY: u8 = 3;
 /// Not a token: what stands for a user in one.
 const KIND_USER: u8 = 4;
 
-/// What negotiate agreed on.
+/// The kind of connection token, by the version that negotiate agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TokenKind {
     /// Version 0: the token is the connection id.
@@ -41,7 +41,7 @@ pub(crate) enum TokenKind {
     Stateful,
 }
 
-/// What a valid token says.
+/// The content of a valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ConnectionToken {
     /// The connection that it stands for.

@@ -1,4 +1,4 @@
-//! Who is behind a connection.
+//! The identity of a connection's client.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -27,7 +27,7 @@ const SERVICE_PREFIX: &str = "asrs.s.";
 /// Stands before claims of applications whose names the service needs for itself.
 const CUSTOM_PREFIX: &str = "asrs.u.";
 
-/// Who is behind a connection: what the token says that the client has shown, once it was found valid.
+/// The identity of a connection's client: the claims of its token, once that was found valid.
 ///
 /// ```
 /// use hubcast::{Context, Hub, HubError};
@@ -51,7 +51,7 @@ pub struct Identity {
     shown: Option<Arc<Shown>>,
 }
 
-/// What a token says, or what is said of clients without one.
+/// The claims of a token, or the ones given to clients without a token.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Shown {
@@ -98,7 +98,7 @@ impl Identity {
         }
     }
 
-    /// Who shows these claims. The user id is the name identifier: `asrs.s.uid`, `nameid`, or else `sub`.
+    /// The identity with these claims. The user id is the name identifier: `asrs.s.uid`, `nameid`, or else `sub`.
     pub(crate) fn from_claims(claims: Map<String, Value>) -> Result<Self, AuthError> {
         Self::from_claims_with(claims, None)
     }
@@ -181,7 +181,7 @@ impl Identity {
         serde_json::to_string(&carried).ok()
     }
 
-    /// What [`to_json`](Self::to_json) wrote.
+    /// Reads the output of [`to_json`](Self::to_json).
     pub(crate) fn from_json(json: &[u8]) -> Option<Self> {
         let carried: Carried = serde_json::from_slice(json).ok()?;
         let user = carried.user.map(UserId::parse).transpose().ok()?;
@@ -233,7 +233,7 @@ impl Identity {
             .filter_map(Value::as_str)
     }
 
-    /// What the roles permit where no hub code decides.
+    /// The permissions that the roles give where no hub code decides.
     #[must_use]
     pub fn permissions(&self) -> Permissions<'_> {
         Permissions::of(self.roles())

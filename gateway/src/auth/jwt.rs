@@ -99,7 +99,7 @@ impl JwtVerifier {
             _ => AuthError::Invalid,
         })?;
         let claims = claims.claims;
-        // Who has an access key speaks for this gateway, and may leave out issuer and audience. What is there must fit.
+        // The holder of an access key may leave out issuer and audience. If present, they must fit.
         match claims.get("iss") {
             None if key.is_own() || self.issuers.is_empty() => {}
             Some(_) if self.issuers.is_empty() => {}

@@ -1,4 +1,4 @@
-//! Who a request is from: tokens in, [`Identity`] out. The only place that reads credentials.
+//! Authentication: tokens in, [`Identity`] out. The only place that reads credentials.
 
 mod audience;
 mod connection_token;
@@ -62,7 +62,7 @@ impl AuthError {
     }
 }
 
-/// What a request shows.
+/// The credentials of a request.
 pub(crate) struct Credentials<'a> {
     /// The hub that it is for.
     pub(crate) hub: &'a HubName,
@@ -70,7 +70,7 @@ pub(crate) struct Credentials<'a> {
     /// The `access_token` of the query: browsers can't send headers with WebSockets and event streams, and some clients have it
     /// in the hub's URL, which goes with every request.
     pub(crate) query_token: Option<&'a str>,
-    /// What tickets are read with, and the connection token that this one must be for.
+    /// The cipher that reads tickets, and the connection token that this ticket must be for.
     pub(crate) connection: Option<(&'a TicketCipher, &'a str)>,
 }
 
@@ -85,7 +85,7 @@ pub(crate) enum Carrier {
     Cookie,
 }
 
-/// Who a request is from.
+/// The result of authentication: the identity, and where its token was found.
 #[derive(Debug)]
 pub(crate) struct Authenticated {
     pub(crate) identity: Identity,
@@ -95,7 +95,7 @@ pub(crate) struct Authenticated {
 /// Decides who a request is from.
 pub(crate) struct Authenticator {
     jwt: JwtVerifier,
-    /// Who comes without a token, if anybody may.
+    /// The identity of clients without a token; `None` if a token is required.
     stranger: Option<Identity>,
     cookie: Option<String>,
     tickets: bool,

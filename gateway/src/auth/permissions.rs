@@ -1,6 +1,6 @@
-//! What a client may do by itself: join groups, watch them and send, where no hub code decides.
+//! Permissions of a client to join, watch and send to groups by itself, where no hub code decides.
 
-/// What the roles of a client permit in hubs without code of their own.
+/// The permissions that a client's roles give in hubs without code of their own.
 ///
 /// | role | permits |
 /// | --- | --- |
@@ -39,7 +39,7 @@ pub struct Permissions<'a> {
 }
 
 impl<'a> Permissions<'a> {
-    /// What these roles permit together.
+    /// The permissions that these roles give together.
     pub fn of(roles: impl IntoIterator<Item = &'a str>) -> Self {
         let mut permissions = Self::default();
         for role in roles {
@@ -308,7 +308,7 @@ mod tests {
                 );
             }
         }
-        // What would take a search by trial for ever.
+        // A pattern that would keep a backtracking search busy for ever.
         let long = "a".repeat(1_000);
         assert!(!Permissions::of(["webpubsub.joinLeaveGroups.*a*a*a*a*b"]).may_join(&long));
     }

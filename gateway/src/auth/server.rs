@@ -48,7 +48,7 @@ enum Audiences {
     Lax,
 }
 
-/// What is read of a token.
+/// The claims of a token that are read.
 #[derive(Deserialize)]
 struct Claims {
     #[serde(default)]

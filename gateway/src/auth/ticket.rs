@@ -1,4 +1,4 @@
-//! What a client shows in the URL of a socket or event stream instead of its token.
+//! Tickets: clients show them in the URL of a socket or event stream instead of their token.
 //!
 //! A ticket comes with a connection token and is good for that connection alone: whoever has both may create the
 //! connection once, within the few seconds that the connection token allows for it, and speak for it until it ends. It
@@ -48,7 +48,7 @@ impl TicketCipher {
         Some(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
     }
 
-    /// Who shows a ticket with that connection token.
+    /// Returns the identity in a ticket for that connection token; `None` if the ticket is not valid for it.
     pub(crate) fn read(&self, hub: &HubName, connection_token: &str, ticket: &str) -> Option<Identity> {
         let bytes = URL_SAFE_NO_PAD.decode(ticket.strip_prefix(PREFIX)?).ok()?;
         let (nonce, sealed) = bytes.split_at_checked(NONCE_BYTES)?;

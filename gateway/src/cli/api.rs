@@ -21,7 +21,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
 /// No answer of a gateway comes near it.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
-/// What stays as it is in a segment of a path.
+/// The characters that are not escaped in a segment of a path.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -227,7 +227,7 @@ const UNREACHABLE: &str = "is the gateway running there? Say where it is with --
 const UNKNOWN_OUTCOME: &str = "whether it was carried out is not known; a message with an --idempotency-key can be sent \
      again under the same key";
 
-/// What a gateway said.
+/// The response of a gateway.
 struct Answer {
     code: Option<String>,
     body: Vec<u8>,

@@ -29,7 +29,7 @@ pub(super) struct ConnectionsArgs {
     /// Close this connection
     #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     close: Option<String>,
-    /// What its client is told
+    /// The reason that closed clients are given
     #[arg(long, value_name = "TEXT", requires = "close", conflicts_with_all = ["group", "user", "connection"])]
     reason: Option<String>,
     /// Most connections that are listed
@@ -106,7 +106,7 @@ async fn close(api: &Api, args: &ConnectionsArgs, id: &str) -> Result<(), Failur
     print(args.gateway.json, &object, &text)
 }
 
-/// What of the statistics is printed for people.
+/// The part of the statistics that is printed for people.
 #[derive(Deserialize)]
 struct Statistics {
     connections: u64,

@@ -96,7 +96,7 @@ pub(super) fn run(args: &GroupsArgs) -> Result<(), Failure> {
     })
 }
 
-/// Who is added, removed or looked for.
+/// The user or connection that is added, removed or looked for.
 struct Member<'a> {
     kind: &'static str,
     resource: &'static str,

@@ -12,7 +12,7 @@ use super::{ConfigArgs, Failure, serve::reachable};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct HealthArgs {
-    /// What to ask [default: /readyz on the address that the configuration listens on]
+    /// The URL to ask [default: /readyz on the address that the configuration listens on]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     #[command(flatten)]
@@ -47,7 +47,7 @@ pub(super) fn run(args: HealthArgs) -> Result<(), Failure> {
     }
 }
 
-/// What is asked, over plain HTTP.
+/// The URL that is asked, over plain HTTP.
 #[derive(Debug, PartialEq, Eq)]
 struct Target {
     authority: String,

@@ -1,4 +1,4 @@
-//! What commands print: lines for people, or one JSON object for scripts.
+//! The output of commands: lines for people, or one JSON object for scripts.
 
 use std::io::{self, Write};
 

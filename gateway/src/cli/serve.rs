@@ -58,13 +58,13 @@ fn announce(news: &News) {
     _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// What the SDKs of Azure SignalR are given to find a gateway and to sign tokens for it.
+/// The connection string with which the SDKs of Azure SignalR find a gateway and sign tokens for it.
 pub(super) fn connection_string(endpoint: impl fmt::Display, key: &SecretString) -> String {
     let key = key.expose_secret();
     format!("Endpoint=http://{endpoint};AccessKey={key};Version=1.0;")
 }
 
-/// What a person should know who has just started a node.
+/// The hints for a person who has just started a node.
 struct Hints {
     demo: bool,
     alone: bool,

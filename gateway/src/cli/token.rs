@@ -68,7 +68,7 @@ pub(super) fn run(args: TokenArgs) -> Result<(), Failure> {
 const NO_KEY: &str = "access_key is not set; set HUBCAST_ACCESS_KEY, or access_key in the file that --config \
      names, to the key of the nodes that the token is for";
 
-/// What the token says.
+/// The claims of the token.
 #[derive(Serialize)]
 struct Claims<'a> {
     /// Where ASP.NET Core and Azure SignalR look for the user.

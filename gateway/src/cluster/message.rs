@@ -1,4 +1,4 @@
-//! What nodes say to each other about their connections. Readers ignore unknown fields, writers only add.
+//! Messages between nodes about their connections. Readers ignore unknown fields, writers only add.
 
 use bytes::Bytes;
 use hubcast_backplane::HubName;
@@ -10,7 +10,7 @@ pub(super) struct NodeRequest {
     pub(super) hub: String,
     #[prost(string, tag = "2")]
     pub(super) connection: String,
-    /// Who the client said it is on the asking node.
+    /// The client's user, as authenticated on the asking node.
     #[prost(string, optional, tag = "3")]
     pub(super) user: Option<String>,
     #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
@@ -56,7 +56,7 @@ pub(crate) mod ask {
         /// When it is to be answered, in the cluster's time (milliseconds since 1970).
         #[prost(uint64, tag = "1")]
         pub(crate) until: u64,
-        /// What the poll's token says, as JSON, where a newer one is taken.
+        /// The identity of the poll's token, as JSON, where a newer one is taken.
         #[prost(bytes = "bytes", tag = "2")]
         pub(crate) identity: Bytes,
     }
@@ -83,7 +83,7 @@ pub(crate) mod ask {
     /// End the connection.
     #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct Close {
-        /// What its client is told.
+        /// The reason that the client is given.
         #[prost(string, optional, tag = "1")]
         pub(crate) reason: Option<String>,
     }
@@ -91,7 +91,7 @@ pub(crate) mod ask {
     /// The client has shown a newer token.
     #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct Refresh {
-        /// What it says, as JSON.
+        /// The identity of the new token, as JSON.
         #[prost(bytes = "bytes", tag = "1")]
         pub(crate) identity: Bytes,
     }
@@ -157,7 +157,7 @@ pub(crate) mod ask {
     }
 }
 
-/// What the owner answers.
+/// The owner's reply.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct NodeReply {
     #[prost(uint32, tag = "1")]
@@ -200,7 +200,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     /// Data of a poll, or the text of a refusal.
     pub(crate) body: Bytes,
-    /// What came in before the connection moved.
+    /// The bytes that came in before the connection moved.
     pub(crate) early: Vec<Bytes>,
     /// Whether a client's result is MessagePack instead of JSON.
     pub(crate) packed: bool,

@@ -35,7 +35,7 @@ pub(crate) struct Forward<'a> {
     pub(crate) hub: &'a Arc<HubRuntime>,
     pub(crate) owner: &'a NodeId,
     pub(crate) connection: &'a ConnectionId,
-    /// Who the client said it is on this node.
+    /// The client's user, as authenticated on this node.
     pub(crate) user: Option<&'a UserId>,
 }
 

@@ -1,4 +1,4 @@
-//! What the node that owns a connection answers, whoever received the request.
+//! Answers requests of other nodes on the node that owns the connection.
 
 use std::sync::Arc;
 use std::time::Duration;

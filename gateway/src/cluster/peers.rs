@@ -1,4 +1,4 @@
-//! What sessions and hubs of this node ask the other nodes.
+//! Requests of this node's sessions and hubs to other nodes.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -20,10 +20,10 @@ const CONNECTION_BYTES: u64 = 24 * 1024;
 /// File descriptors that are not for clients: Redis, listeners, the log.
 const OWN_FILES: u64 = 128;
 const MEBIBYTE: u64 = 1024 * 1024;
-/// What version 1 of control groups says where there is no limit is beyond all memory.
+/// The smallest limit that means "no limit": control groups of version 1 report a number beyond all memory.
 const NO_LIMIT: u64 = 1 << 60;
 
-/// What a process has.
+/// The resources of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Means {
     memory: Memory,

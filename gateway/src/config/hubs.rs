@@ -11,7 +11,7 @@ use crate::options::{HubDefaults, OptionError, Options};
 /// Values by the names of their shared keys, such as `hubs.retention_messages`.
 type Own = BTreeMap<&'static str, (Value, Origin)>;
 
-/// What `[hubs.NAME]` says, by name.
+/// The tables `[hubs.NAME]`, by name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HubTables(BTreeMap<String, Own>);
 

@@ -16,9 +16,9 @@ use super::Config;
 pub(crate) struct Key {
     /// Its name in a file, with its section: `limits.message_bytes`.
     pub(crate) name: &'static str,
-    /// What its value may be.
+    /// The kind of value that it takes.
     pub(crate) kind: Kind,
-    /// What it is for, as a line of help.
+    /// Its purpose, as a line of help.
     pub(crate) about: &'static str,
     /// The value in a configuration; `None` where it is not set and has no default.
     pub(crate) value: fn(&Config) -> Option<Value>,
@@ -32,7 +32,7 @@ impl Key {
     }
 }
 
-/// What a value may be.
+/// The kind of a value.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Kind {
     /// Any text.

@@ -54,7 +54,7 @@ pub(crate) enum Origin {
     Default,
     /// Demo mode, which changes defaults.
     DemoMode,
-    /// What the process has, or where it listens.
+    /// The process's resources, or the address where it listens.
     Derived(String),
     /// A file.
     File(PathBuf),
@@ -134,7 +134,7 @@ pub(crate) fn load(
     settings.build()
 }
 
-/// What the environment says.
+/// The settings in the environment.
 #[derive(Default)]
 struct Variables {
     file: Option<PathBuf>,
@@ -214,7 +214,7 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
 #[derive(Default)]
 struct Settings {
     values: BTreeMap<&'static str, (Value, Origin)>,
-    /// What `[hubs.NAME]` says, by name and key.
+    /// The settings of `[hubs.NAME]`, by name and key.
     hubs: BTreeMap<String, BTreeMap<&'static str, (Value, Origin)>>,
 }
 
@@ -260,7 +260,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Who starts the binary without a word gets the demo; who configures anything says what is wanted.
+    /// Without any settings the binary serves the demo; with any, only the hubs that they name.
     fn fill_in_demo(&mut self, has_file: bool) {
         let says_nothing = |(key, (_, origin)): (&&str, &(Value, Origin))| {
             matches!(origin, Origin::Flag(_)) && (*key == "listen" || key.starts_with("log."))

@@ -1,4 +1,4 @@
-//! What the `hubcast` binary is set to: one type, filled from defaults, a TOML file, `HUBCAST_…` variables
+//! The configuration of the `hubcast` binary: one type, filled from defaults, a TOML file, `HUBCAST_…` variables
 //! and flags, and checked before anything is bound.
 
 mod check;
@@ -36,10 +36,10 @@ pub(crate) struct Config {
     pub(crate) demo: bool,
     /// Hubs that are served with built-in methods.
     pub(crate) hub_names: Vec<String>,
-    /// What such hubs are set to, as far as they differ from `options.hubs`. Each of them is served.
+    /// The settings of such hubs, as far as they differ from `options.hubs`. Each of them is served.
     #[serde(skip)]
     pub(crate) hub_tables: HubTables,
-    /// What the library is set to.
+    /// The options of the library.
     pub(crate) options: Options,
     /// How Redis is used.
     pub(crate) backplane: BackplaneConfig,

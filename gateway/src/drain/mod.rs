@@ -81,7 +81,7 @@ pub(crate) async fn leave(
     };
     let leaving = async {
         let_go(shared.backplane(), pace, sessions(), &CloseReason::NodeStops).await;
-        // Those that came after the list was made.
+        // Sessions that came after the list was made.
         for late in sessions() {
             late.leave(CloseReason::NodeStops);
         }

@@ -18,7 +18,7 @@ pub const SETTLED: Duration = Duration::from_secs(300);
 /// How many connections more than the mean a node may have: the larger of a tenth and this.
 const SLACK: u64 = 20;
 
-/// What became of [`HubHandle::rebalance`].
+/// The outcome of [`HubHandle::rebalance`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rebalance {

@@ -218,7 +218,7 @@ mod tests {
         })
     }
 
-    /// What waits for a session, behind the answer to its handshake.
+    /// The frames that wait for a session, after the handshake response.
     async fn received(session: &Session) -> Vec<Bytes> {
         session.open_for_test();
         let mut frames = Vec::new();

@@ -1,4 +1,4 @@
-//! Who may ask a hub for what: the same for all of its addresses.
+//! Admission of requests to a hub: the same for all of its addresses.
 
 #[cfg(feature = "cli")]
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What the HTTP endpoints need of the node.
+//! The node's state that the HTTP endpoints use.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Values;
@@ -20,7 +20,7 @@ use crate::telemetry::metrics::Metrics;
 /// A warning for operators.
 pub(crate) const NO_HUB: &str = "no hub is served, so every negotiate is answered with 404; name one in the configuration, such as [hubs.chat]";
 
-/// What the HTTP endpoints need. Cheap to clone.
+/// The state that the HTTP endpoints use. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct App {
     inner: Arc<Inner>,
@@ -104,7 +104,7 @@ impl App {
         &self.inner.authenticator
     }
 
-    /// Who checks the tokens of back ends.
+    /// The authenticator of back ends.
     pub(crate) fn servers(&self) -> &ServerAuthenticator {
         &self.inner.servers
     }
@@ -118,7 +118,7 @@ impl App {
         &self.inner.hosts
     }
 
-    /// Who counts the connections of users and addresses.
+    /// The gate that counts the connections of users and addresses.
     pub(crate) fn gate(&self) -> &Gate {
         &self.inner.gate
     }
@@ -137,7 +137,7 @@ impl App {
         PointSigner::new(&self.inner.shared.backplane().cluster_secret())
     }
 
-    /// Who gives tickets and reads them, if negotiate does.
+    /// The cipher that writes and reads tickets; `None` where negotiate gives none.
     pub(crate) fn tickets(&self) -> Option<TicketCipher> {
         if !self.authenticator().gives_tickets() {
             return None;
@@ -145,7 +145,7 @@ impl App {
         TicketCipher::new(&self.inner.shared.backplane().cluster_secret())
     }
 
-    /// What the gateway is set to.
+    /// The options of the gateway.
     pub(crate) fn options(&self) -> &Options {
         self.inner.shared.options()
     }
@@ -190,7 +190,7 @@ impl App {
         warnings
     }
 
-    /// The one that is not about the backplane.
+    /// The warning that is not about the backplane.
     pub(crate) fn own_warning(&self) -> Option<String> {
         self.inner.hubs.is_empty().then(|| NO_HUB.to_owned())
     }

@@ -87,7 +87,7 @@ pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> 
     reply::event_stream(Body::from_stream(stream))
 }
 
-/// What a client wants to read, if it may.
+/// The subscription that a client requests, if it is permitted.
 pub(super) fn reading(
     app: &App,
     hub: &HubRuntime,

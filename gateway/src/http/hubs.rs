@@ -284,7 +284,7 @@ impl HubRequest {
         }
     }
 
-    /// What the request's token says, where a newer one is taken for the connection's.
+    /// The identity of the request's token, where a newer one is taken for the connection's.
     fn newer(&self) -> Option<&Identity> {
         Some(&self.identity).filter(|_| self.app.options().auth.refresh)
     }

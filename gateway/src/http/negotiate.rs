@@ -108,7 +108,7 @@ pub(crate) async fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -
     axum::Json(negotiated).into_response()
 }
 
-/// Who asks, if the hub admits it.
+/// The identity of the request's client, if the hub admits it.
 pub(super) async fn admitted(app: &App, hub: &HubRuntime, parts: &Parts) -> Result<Identity, Box<Response>> {
     let query = Query::of(&parts.uri);
     let credentials = Credentials {

@@ -25,7 +25,7 @@ pub(crate) fn text(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Re
         .into_response()
 }
 
-/// Who asks is not known, or not allowed to; or can't be known yet, and may try again.
+/// The caller is unknown or not allowed; or its token can't be checked yet, and it may try again.
 pub(crate) fn unauthorized(error: AuthError) -> Response {
     if error == AuthError::NoKeys {
         return later("The keys of tokens can't be had. Try again later.");
@@ -64,7 +64,7 @@ pub(crate) fn unavailable() -> Response {
     later("The backplane can't be reached. Try again later.")
 }
 
-/// What is asked for works in a while.
+/// The request can be served later.
 pub(crate) fn later(what: &'static str) -> Response {
     let mut response = text(StatusCode::SERVICE_UNAVAILABLE, what);
     response
@@ -161,7 +161,7 @@ pub(crate) fn limited(limit: LimitLabel) -> Response {
     response
 }
 
-/// What the owner of a connection said. Data of polls is binary; caches must not keep it.
+/// The response of the connection's owner. Data of polls is binary; caches must not keep it.
 pub(crate) fn answer(answer: Answer) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let refused = status.is_client_error() || status.is_server_error();

@@ -1,4 +1,4 @@
-//! What the endpoints read from a request.
+//! The parts of a request that the endpoints read.
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri, header};
@@ -40,7 +40,7 @@ impl Query {
     }
 }
 
-/// What a request to a hub's address wants.
+/// The kind of a request to a hub's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequestKind {
     EventStream,

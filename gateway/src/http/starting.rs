@@ -1,7 +1,7 @@
-//! What a node answers while it waits for what it can't do without.
+//! The responses of a node that waits for something that it needs to start.
 //!
-//! It is alive and not ready. Whoever wants a hub may try again, here or elsewhere; connections are not used again, since the
-//! node proper serves on others.
+//! It is alive and not ready. Clients of a hub may try again, here or elsewhere; connections are not used again, since
+//! the node proper serves on others.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::auth::Origins;
 use crate::options::Options;
 use crate::telemetry::metrics::Metrics;
 
-/// What a starting node waits for.
+/// A starting node, with the reason why it waits.
 pub(crate) struct Starting {
     reason: Mutex<String>,
     metrics: Arc<Metrics>,

@@ -48,7 +48,7 @@ pub(super) fn set_up(stream: &TcpStream, silence: Duration) -> io::Result<()> {
     socket.set_tcp_keepalive(&probing)
 }
 
-/// What is known of a TCP connection. In the extensions of its requests.
+/// The state of a TCP connection. In the extensions of its requests.
 #[derive(Debug)]
 pub(crate) struct Traffic {
     terms: Terms,

@@ -1,4 +1,4 @@
-//! Who may connect to a hub and call its methods.
+//! Admission to a hub and to its methods.
 
 use super::{Entry, Hub, Problem};
 use crate::auth::Identity;

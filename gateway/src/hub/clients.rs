@@ -362,7 +362,7 @@ pub trait Arguments: Send {
     /// Encodes each: as JSON, or as MessagePack when there are byte strings, which JSON lacks.
     ///
     /// # Errors
-    /// What the serializer said.
+    /// The serializer's error.
     fn into_values(self) -> Result<Vec<Value>, EncodeValueError>;
 }
 

@@ -1,4 +1,4 @@
-//! What is known of a client, whatever its transport.
+//! The data of a connection, whatever its transport.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,7 +81,7 @@ impl Connection {
         &self.id
     }
 
-    /// Who it is, as of now: with `auth.refresh` the client may have shown a newer token of the same user.
+    /// The current identity: with `auth.refresh` the client may have shown a newer token of the same user.
     #[must_use]
     pub fn identity(&self) -> Arc<Identity> {
         self.identity.load_full()
@@ -99,13 +99,13 @@ impl Connection {
         self.transport.get().copied()
     }
 
-    /// What the client speaks; `None` before the handshake.
+    /// The client's protocol; `None` before the handshake.
     #[must_use]
     pub fn protocol(&self) -> Option<ClientProtocol> {
         self.protocol.get().copied()
     }
 
-    /// What hub code keeps for this connection.
+    /// Data that hub code keeps for this connection.
     #[must_use]
     pub fn data(&self) -> &ConnectionData {
         &self.data
@@ -142,7 +142,7 @@ impl Connection {
     }
 
     /// The cookies of the request that created the connection, names and values, in the order of its `Cookie` headers.
-    /// What is no cookie (no name, no `=`) is passed over.
+    /// Parts that are no cookie (no name, no `=`) are passed over.
     pub fn cookies(&self) -> impl Iterator<Item = (&str, &str)> {
         let headers = self
             .headers()

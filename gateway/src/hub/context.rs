@@ -1,4 +1,4 @@
-//! What a hub method knows of its call.
+//! The context of a call, for the hub method.
 
 use std::fmt;
 use std::sync::Arc;
@@ -205,7 +205,7 @@ impl Context {
     }
 }
 
-/// What a call must know to ask a client for a result.
+/// The data that a call needs to request a client result.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Calls {
     /// The slot of the method that asks, which is lent while it waits.

@@ -27,7 +27,7 @@ pub(crate) struct Failed {
     pub(crate) unreachable: bool,
 }
 
-/// What became of an invocation.
+/// The outcome of dispatching an invocation.
 pub(crate) enum Dispatched {
     /// A method runs; it takes one of the connection's slots.
     Plain(BoxFuture<'static, InvocationOutcome>),

@@ -57,7 +57,7 @@ impl HubError {
         }
     }
 
-    /// What is added to a base text for the client: the reference names the exception's class and its message when the
+    /// The text added to a base text for the client: the reference names the exception's class and its message when the
     /// exception is a `HubException` or detailed errors are on.
     pub(crate) fn client_suffix(&self, detailed: bool) -> Option<String> {
         match &self.inner {

@@ -1,4 +1,4 @@
-//! What clients can be called with, declared once.
+//! Typed calls of clients' methods, declared once.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -66,7 +66,7 @@ pub trait Event: Serialize + Sync + Sized {
     /// Encodes the arguments.
     ///
     /// # Errors
-    /// What the serializer said.
+    /// The serializer's error.
     fn arguments(&self) -> Result<Vec<Value>, EncodeValueError> {
         (self,).into_values()
     }
@@ -95,13 +95,13 @@ pub trait Event: Serialize + Sync + Sized {
 pub trait Question: Serialize + Sync + Sized {
     /// The client's method.
     const TARGET: &'static str;
-    /// What it returns.
+    /// The type of its client result.
     type Answer: DeserializeOwned + Send;
 
     /// Encodes the arguments, as [`Event::arguments`].
     ///
     /// # Errors
-    /// What the serializer said.
+    /// The serializer's error.
     fn arguments(&self) -> Result<Vec<Value>, EncodeValueError> {
         (self,).into_values()
     }

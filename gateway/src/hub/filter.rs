@@ -100,7 +100,7 @@ impl Invoked {
         &self.method
     }
 
-    /// Who calls.
+    /// The context of the call.
     #[must_use]
     pub fn context(&self) -> &Context {
         &self.context
@@ -132,7 +132,7 @@ impl fmt::Debug for Invoked {
     }
 }
 
-/// What a method answers, on its way through the filters: a result, or a stream that has begun.
+/// The answer of a method, on its way through the filters: a result, or a stream that has begun.
 ///
 /// ```
 /// use futures_util::future::BoxFuture;

@@ -4,11 +4,11 @@ use futures_util::future::{BoxFuture, FutureExt};
 
 use super::{BindError, Context, Disconnected, HubError, Needed, State};
 
-/// What [`Hub::on_connected`](crate::Hub::on_connected) hooks are run for: a client has connected.
+/// The event of [`Hub::on_connected`](crate::Hub::on_connected) hooks: a client has connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connected;
 
-/// What [`Hub::on_resumed`](crate::Hub::on_resumed) hooks are run for: a connection goes on on this node.
+/// The event of [`Hub::on_resumed`](crate::Hub::on_resumed) hooks: a connection goes on on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resumed;
 
@@ -72,7 +72,7 @@ impl FromHook<Disconnected> for Disconnected {
     }
 }
 
-/// What a hook of a hub returns: nothing, or a `Result` of nothing and [`HubError`].
+/// The return type of a hub's hook: nothing, or a `Result` of nothing and [`HubError`].
 pub trait HookOutcome: Send {
     /// The outcome.
     ///

@@ -252,7 +252,7 @@ impl<T: Send + Sync + 'static> FromInvocation<marker::State> for State<T> {
     }
 }
 
-/// What a hub method returns, and an item of what a streaming one returns: a value that serde serializes, a [`Value`]
+/// The return type of a hub method, and the item type of a streaming one: a value that serde serializes, a [`Value`]
 /// that is encoded already, or a `Result` of one and what becomes a [`HubError`].
 ///
 /// ```
@@ -299,7 +299,7 @@ where
 /// The items of a stream, encoded for the caller.
 pub(crate) type ValueStream = BoxStream<'static, Result<Value, HubError>>;
 
-/// What a streaming hub method returns: a stream of [`IntoOutcome`] items, or a `Result` of such a stream.
+/// The return type of a streaming hub method: a stream of [`IntoOutcome`] items, or a `Result` of such a stream.
 ///
 /// ```
 /// use futures_util::stream::{self, Stream};

@@ -107,7 +107,7 @@ pub(crate) struct Entry {
     /// The name as defined.
     pub(crate) name: String,
     pub(crate) target: Target,
-    /// What must hold of who calls it.
+    /// The permits that its callers must have.
     required: Vec<Permit>,
     needed: Vec<Needed>,
 }
@@ -154,10 +154,10 @@ pub struct Hub {
     connected: Option<ErasedHook<Connected>>,
     resumed: Option<ErasedHook<Resumed>>,
     disconnected: Option<ErasedHook<Disconnected>>,
-    /// What the hooks take from the states, by the hook's name.
+    /// The states that the hooks take, by the hook's name.
     hooks_need: HashMap<&'static str, Vec<Needed>>,
     configure: Vec<Change>,
-    /// What must hold of who connects.
+    /// The permits that clients must have to connect.
     required: Vec<Permit>,
     states: States,
 }

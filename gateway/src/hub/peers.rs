@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::protocol::{HubProtocol, Value};
 use crate::session::{ClientResultError, Session};
 
-/// What nodes ask of those that own a connection.
+/// Requests of a node to the nodes that own a connection.
 pub(crate) trait Peers: Send + Sync {
     /// Has the owner ask a client for a result.
     fn ask<'a>(
@@ -83,7 +83,7 @@ pub(crate) struct Question<'a> {
     pub(crate) patience: Duration,
 }
 
-/// What became of the wish for a stateful session of another node.
+/// The outcome of requesting a stateful session from another node.
 pub(crate) enum HandedOver {
     /// It was given up. Its client came back so often without getting any further.
     Given { recoveries: u32 },

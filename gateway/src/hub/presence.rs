@@ -111,7 +111,7 @@ impl HubRuntime {
         };
         self.publish_close(topic, checked(reason)?, except.clone())
             .await?;
-        // Those that nobody owns would hear of it when they are taken over, and count until then.
+        // Connections that no node owns would hear of it when they are taken over, and count until then.
         let spared: HashSet<&str> = except.iter().map(String::as_str).collect();
         let mut next = Some(ParkedCursor::default());
         while let Some(from) = next {
@@ -234,7 +234,7 @@ impl HubRuntime {
             }
         })
         .await?;
-        // Who took the user out of a group meanwhile may have been faster than this connection joined it.
+        // Another node may have taken the user out of a group before this connection joined it.
         let current = self.shared().backplane().user_groups(self.name(), user).await?;
         let left = groups.into_iter().filter(|group| !current.contains(group));
         for_each(left.collect(), |group| async move {

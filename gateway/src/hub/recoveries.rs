@@ -16,7 +16,7 @@ const MOST: u32 = 12;
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
-/// One that stayed away, or kept its socket, for so long begins to count anew.
+/// The count of a connection begins anew after it stayed away, or kept its socket, for this long.
 const FORGOTTEN: Duration = Duration::from_secs(15);
 /// Most connections that are kept in mind.
 const KEPT: usize = 16_384;

@@ -1,4 +1,4 @@
-//! Who is connected, anywhere in the cluster, and ending connections wherever they are.
+//! The connections of the whole cluster: listing, counting and ending them, wherever they are.
 //!
 //! Everything begins at a [`HubHandle`]; choosing costs nothing and can't fail:
 //!
@@ -35,7 +35,7 @@ pub const MAX_REASON_BYTES: usize = 4_096;
 pub struct Page {
     /// Their ids.
     pub connections: Vec<String>,
-    /// What to give as `after` for the next page; `None` on the last one.
+    /// The value of `after` for the next page; `None` on the last one.
     pub next: Option<String>,
 }
 
@@ -47,7 +47,7 @@ pub struct Census {
     pub connections: u64,
     /// How many each node has, in the order of the nodes' ids. A node that died has its own until they are removed.
     pub nodes: Vec<(String, u64)>,
-    /// Those of them with stateful reconnect that no node has: their clients may come back.
+    /// Connections among them with stateful reconnect that no node has: their clients may come back.
     pub parked: u64,
     /// Groups that have a connection.
     pub groups: u64,

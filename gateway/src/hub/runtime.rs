@@ -49,7 +49,7 @@ pub(crate) struct HubRuntime {
     recoveries: Recoveries,
     /// Held while connections leave for nodes that have fewer.
     rebalancing: Arc<Mutex<()>>,
-    /// What the sink is given is of; nothing before somebody wants to know.
+    /// The epoch of the log that the sink's messages are from; empty until a session first needs it.
     epoch: ArcSwapOption<Epoch>,
     shared: Arc<Shared>,
 }

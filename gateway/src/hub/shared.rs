@@ -1,4 +1,4 @@
-//! What all hubs and endpoints of a node share.
+//! The state that all hubs and endpoints of a node share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::telemetry::metrics::Metrics;
 
 /// Time between two lines of the log about mistakes of clients.
 const MISTAKE_PAUSE: Duration = Duration::from_secs(1);
-/// What every part of a node needs.
+/// The state that every part of a node needs.
 pub(crate) struct Shared {
     options: Options,
     backplane: Arc<dyn Backplane>,
@@ -122,7 +122,7 @@ impl Shared {
         may
     }
 
-    /// What peers make the node hold.
+    /// The budget for memory that clients make the node hold.
     pub(crate) fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }

@@ -73,7 +73,7 @@ pub enum UploadError {
     ConnectionClosed,
 }
 
-/// What comes in for an upload.
+/// An event of an upload: an item, or its end.
 #[derive(Debug)]
 pub(crate) enum UploadEvent {
     Item(Value),

@@ -151,7 +151,7 @@ impl InGroup {
 pub struct MemberPage {
     /// The connections.
     pub members: Vec<Member>,
-    /// What to give as `after` for the next page; `None` on the last one.
+    /// The value of `after` for the next page; `None` on the last one.
     pub next: Option<String>,
 }
 

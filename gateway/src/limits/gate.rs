@@ -1,4 +1,4 @@
-//! Who may come in: so many of one user, so many from one address, so many a second.
+//! Limits on connections: so many of one user, so many from one address, so many a second.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(crate) struct Gate {
     handshakes: Option<Mutex<Bucket>>,
 }
 
-/// What one connection takes of it. Free again when dropped.
+/// The permits that one connection holds. Free again when dropped.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionPermit {
     user: Option<Permit<UserId>>,

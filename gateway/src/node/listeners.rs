@@ -21,7 +21,7 @@ use crate::telemetry::metrics::Metrics;
 /// How long requests that came before the node had started may take to be answered.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a node listens on.
+/// The listeners of a node.
 pub(super) struct Listeners {
     clients: Bound,
     /// The one of `server.admin_listen`.
@@ -35,7 +35,7 @@ struct Bound {
     address: SocketAddr,
 }
 
-/// What is served on one listener. Ends when dropped.
+/// The server task of one listener. Ends when dropped.
 pub(super) struct Serving {
     stop: CancellationToken,
     task: JoinHandle<()>,

@@ -1,4 +1,4 @@
-//! Who may connect.
+//! Authentication of clients.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use serde::Deserialize;
 
 use super::{OptionError, seconds};
 
-/// Who may connect: those who show a JSON Web Token that one of the keys has signed, and, if so set, everybody.
-/// Which of them a hub admits is the hub's to say: [`Hub::admit`](crate::Hub::admit).
+/// Authentication of clients: by a JSON Web Token that one of the keys has signed; if so set, no token is required.
+/// Which authenticated clients a hub admits is the hub's to say: [`Hub::admit`](crate::Hub::admit).
 ///
 /// Access keys are shared with the applications that make tokens (HS256, HS384, HS512). Keys of identity providers are
 /// public ones (RS…, PS…, ES256, ES384, EdDSA), in files or in a JSON Web Key Set; which algorithms a key may be used with
 /// is fixed by the key. A token must have an end (`exp`), and may have a beginning (`nbf`).
 ///
-/// What a token is for, its audience (`aud`), is either one of [`audiences`](Self::audiences) or where clients of the hub
-/// connect: `/hubs/chat`, `https://host/hubs/chat`, `https://host/client/?hub=chat`. A token for anything else, such as
-/// Azure SignalR's for REST or app servers, opens nothing here.
+/// A token's audience (`aud`) must be either one of [`audiences`](Self::audiences) or the address where clients of the
+/// hub connect: `/hubs/chat`, `https://host/hubs/chat`, `https://host/client/?hub=chat`. A token for anything else,
+/// such as Azure SignalR's for REST or app servers, opens nothing here.
 ///
 /// ```
 /// use std::time::Duration;

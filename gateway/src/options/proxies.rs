@@ -30,7 +30,7 @@ impl TrustedProxies {
         Ok(Self { networks })
     }
 
-    /// Who is counted for a request; `None` if the server does not tell who the peer is.
+    /// The client's address that a request is counted for; `None` if the server does not know the peer's address.
     pub(crate) fn client_of(&self, parts: &Parts) -> Option<IpAddr> {
         let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
         let peer = peer.ip().to_canonical();

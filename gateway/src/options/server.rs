@@ -1,11 +1,11 @@
-//! What stands before the gateway.
+//! Options about proxies in front of the gateway.
 
 use serde::Deserialize;
 
 use super::OptionError;
 use super::proxies::TrustedProxies;
 
-/// What stands before the gateway.
+/// Options about proxies in front of the gateway.
 ///
 /// ```
 /// use hubcast::Options;

@@ -1,4 +1,4 @@
-//! What a client speaks: the hub protocol, or one of the smaller ones for those who have no SignalR client.
+//! The protocols of clients: the hub protocol, and smaller ones for clients without a SignalR library.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::collections::VecDeque;
@@ -11,12 +11,12 @@ use super::{
     events, plain, webpubsub,
 };
 
-/// What the client of a connection speaks.
+/// The protocol of a connection's client.
 ///
 /// ```
 /// use hubcast::{Context, Hub, protocol::ClientProtocol};
 ///
-/// /// Who has no SignalR client can't be asked anything.
+/// /// Clients without a SignalR library can't give client results.
 /// async fn can_answer(context: Context) -> bool {
 ///     matches!(context.connection().protocol(), Some(ClientProtocol::Hub(_)))
 /// }
@@ -91,7 +91,7 @@ impl ClientProtocol {
         self.hub().map_or(Encoding::Json, HubProtocol::encoding)
     }
 
-    /// What a transport has to carry for this protocol.
+    /// The format that a transport must carry for this protocol.
     #[must_use]
     pub fn transfer_format(self) -> TransferFormat {
         self.hub()
@@ -144,19 +144,19 @@ pub(crate) fn encode_for(
     }
 }
 
-/// What a client sent.
+/// A message of a client.
 #[derive(Debug, PartialEq)]
 pub(crate) enum ClientMessage {
     /// A message of the hub protocol, or one that means the same.
     Hub(HubMessage),
-    /// What the hub protocol has no message for.
+    /// A request that the hub protocol has no message for.
     Request(Request),
 }
 
-/// What the gateway itself does for a client, with its permission.
+/// A request that the gateway itself serves, if the client is permitted.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Request {
-    /// The client's number for it; without one it is not told what became of it.
+    /// The client's number for it; without one the outcome is not reported to the client.
     pub(crate) ack_id: Option<u64>,
     pub(crate) wish: RequestWish,
 }
@@ -177,7 +177,7 @@ pub(crate) struct GroupSend {
     pub(crate) data: Data,
 }
 
-/// What a message carries, as its sender wrote it.
+/// The data of a message, as its sender wrote it.
 #[derive(Debug, PartialEq, Clone)]
 pub(crate) struct Data {
     pub(crate) kind: DataType,
@@ -187,7 +187,7 @@ pub(crate) struct Data {
     pub(crate) packed: Option<Value>,
 }
 
-/// What kind of data a message carries.
+/// The kind of a message's data.
 #[derive(Debug, PartialEq, Eq, Clone, Copy, Default)]
 pub(crate) enum DataType {
     #[default]

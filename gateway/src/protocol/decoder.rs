@@ -133,7 +133,7 @@ pub enum DecodeError {
     WrongType {
         /// Its name.
         property: &'static str,
-        /// What it has to be.
+        /// The type that it has to have.
         expected: &'static str,
     },
     /// A completion can't have both.
@@ -148,7 +148,7 @@ pub enum DecodeError {
     /// A MessagePack completion is neither an error nor void nor a result.
     #[error("Invalid invocation result kind {kind}.")]
     UnknownResultKind {
-        /// What was there instead.
+        /// The kind that was found instead.
         kind: u64,
     },
 }

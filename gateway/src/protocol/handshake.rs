@@ -12,7 +12,7 @@ use super::{
 /// The highest version of both protocols. Version 2 adds stateful reconnect; every lower number is accepted.
 pub const MAX_PROTOCOL_VERSION: i32 = 2;
 
-/// What the client asks for.
+/// The client's request of a protocol.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HandshakeRequest {
     /// Name of the hub protocol, as the client wrote it.

@@ -217,7 +217,7 @@ impl<'a> Property<'a> {
             .ok_or(DecodeError::Missing { property: self.name })
     }
 
-    /// What may be absent; null is as good as that.
+    /// Reads a field that may be absent; null means the same.
     pub(super) fn optional<T: Deserialize<'a>>(
         self,
         expected: &'static str,

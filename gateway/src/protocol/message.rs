@@ -110,7 +110,7 @@ impl HubMessage {
     }
 }
 
-/// What types 1 and 4 carry.
+/// The content of messages of types 1 and 4.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Invocation {
     /// See [`Headers`].

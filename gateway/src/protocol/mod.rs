@@ -96,7 +96,7 @@ impl HubProtocol {
             .find(|protocol| protocol.name().eq_ignore_ascii_case(name))
     }
 
-    /// What a transport has to carry for this protocol.
+    /// The format that a transport must carry for this protocol.
     pub fn transfer_format(self) -> TransferFormat {
         match self {
             HubProtocol::Json => TransferFormat::Text,
@@ -119,7 +119,7 @@ impl fmt::Display for HubProtocol {
     }
 }
 
-/// What a transport carries. Server-sent events carry text only.
+/// The format that a transport carries. Server-sent events carry text only.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TransferFormat {
     /// UTF-8 text.

@@ -31,7 +31,7 @@ pub enum TranscodeError {
     /// JSON has no way to write it.
     #[error("an array or map is the key of a map")]
     UnsupportedKey,
-    /// What is sent is wrapped for some of its readers, and must not be deeper than they can read then.
+    /// A value sent to clients is wrapped for some of them, and must not be deeper than they can read then.
     #[error("the value is nested deeper than {} levels", super::told::MOST_SENT)]
     TooDeepToSend,
     /// Not every client can read it.
@@ -133,7 +133,7 @@ fn write_base64(bytes: &[u8], out: &mut Vec<u8>) {
     json::write_string(out, &BASE64.encode(bytes));
 }
 
-/// What stands before each item: nothing, then commas.
+/// The separators before the items: nothing, then commas.
 fn commas() -> impl Iterator<Item = &'static [u8]> {
     iter::once(b"".as_slice()).chain(iter::repeat(b",".as_slice()))
 }
@@ -263,7 +263,7 @@ impl JsonCursor<'_> {
         Ok(())
     }
 
-    /// What follows a backslash.
+    /// Reads the escape that follows a backslash.
     fn escape(&mut self) -> Result<(), TranscodeError> {
         let plain = match self.next().ok_or(TranscodeError::InvalidJson)? {
             b'u' => return self.unicode_escape(),

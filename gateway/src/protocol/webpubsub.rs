@@ -43,8 +43,9 @@
 //! hub's log: they are the same for all receivers, so a message is written once for all of them, they need not be kept
 //! for anybody, and a client's last `sequenceAck` says exactly from where on the log is replayed, on whatever node.
 //!
-//! What a client has not acknowledged is kept for it in the log as long as the hub keeps messages. Joining and leaving may be repeated without harm. An event with an `ackId`
-//! is called once: its answer comes with what is replayed, or says that its node has died.
+//! Messages that a client has not acknowledged are kept for it in the log as long as the hub keeps messages. Joining
+//! and leaving may be repeated without harm. An event with an `ackId` is called once: its answer comes with the
+//! replayed messages, or says that its node has died.
 //!
 //! # Among other clients
 //!

@@ -1,4 +1,4 @@
-//! What the server has asked of a client and waits for.
+//! Client results that the server has requested and waits for.
 
 use std::collections::HashMap;
 

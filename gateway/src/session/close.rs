@@ -49,7 +49,7 @@ pub(crate) enum CloseReason {
     LogLost(&'static str),
 }
 
-/// What a client sent that is no frame of a WebSocket.
+/// A WebSocket error of a client: a frame that breaks the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BadFrame {
     /// The code of the Close frame, by section 7.4.1 of RFC 6455.
@@ -167,7 +167,7 @@ impl CloseReason {
         encode_for(protocol, &self.message(detailed)?).ok().flatten()
     }
 
-    /// What the client did wrong, where that ends it.
+    /// The client's mistake, where that ends the session.
     pub(crate) fn mistake(&self) -> Option<&str> {
         match self {
             Self::Protocol { detail, .. } | Self::Handshake { detail } => Some(detail),
@@ -189,7 +189,7 @@ impl CloseReason {
         )
     }
 
-    /// What the hub's hook is told; `None` when hub code never saw the connection.
+    /// The reason that the hub's hook is given; `None` when hub code never saw the connection.
     pub(crate) fn disconnected(&self) -> Option<Disconnected> {
         Some(match self {
             Self::ByClient => Disconnected::ByClient,

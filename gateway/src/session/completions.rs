@@ -12,7 +12,7 @@ use crate::protocol::{ClientProtocol, HubMessage, MESSAGE, Outcome, webpubsub};
 /// How often, and how long apart, an answer is tried to be written to a backplane that can't be reached.
 const ANSWER_ATTEMPTS: (usize, Duration) = (10, Duration::from_secs(1));
 
-/// What the client is told of a call that was lost.
+/// The error that the client is sent for a call that was lost.
 pub(super) const INTERRUPTED: &str =
     "The invocation was interrupted: the node that ran it has stopped, or lost its backplane.";
 /// Items that a call sends to a connection elsewhere before it asks how far the client is.
@@ -29,7 +29,7 @@ pub(super) struct Answering {
     pub(super) call: Option<String>,
 }
 
-/// What became of an item of a stream.
+/// The outcome of sending an item of a stream.
 pub(super) enum Sent {
     /// It is on its way.
     Yes,

@@ -165,7 +165,7 @@ fn arguments_for(envelope: &Envelope, wanted: Encoding) -> Vec<Value> {
         wire::Encoding::Json => Encoding::Json,
         wire::Encoding::MessagePack => Encoding::MessagePack,
     };
-    // Who wrote both encodings is taken at its word.
+    // Senders that wrote both encodings are trusted.
     let (encoding, arguments) = if encoding == wanted || envelope.translated.is_empty() {
         (encoding, &envelope.arguments)
     } else {

@@ -1,7 +1,7 @@
 //! Calls that go on on the node where they began after their connection moved to another one.
 //!
-//! What they answer goes through the log, wherever the connection is. What the client sends them comes to its new node,
-//! which carries it here: items and ends of uploads, cancellations, and results that they asked for.
+//! Their answers go through the log, wherever the connection is. The client's messages to them come to its new node,
+//! which carries them here: items and ends of uploads, cancellations, and client results that they requested.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -28,9 +28,9 @@ pub(super) struct Invocations {
     slots: Arc<Slots>,
     /// A request of the client is being done: nothing behind it is read, so that requests are done in their order.
     requesting: bool,
-    /// Those of `running` that have an invocation id, by it.
+    /// The calls of `running` that have an invocation id, by it.
     named: HashMap<String, Named>,
-    /// Names by which those of `running` were noted, in a stateful session.
+    /// Names by which calls of `running` were recorded, in a stateful session.
     calls: HashSet<String>,
     pub(super) uploads: Uploads,
 }

@@ -56,7 +56,7 @@ enum Stage {
     Drained,
 }
 
-/// What came in for a connection that is taken over.
+/// The bytes that came in for a connection that is taken over.
 pub(crate) type Detached = Vec<Bytes>;
 
 impl HttpLink {
@@ -248,7 +248,7 @@ pub(crate) struct Posting {
 
 /// A body that comes by another node, in parts.
 struct InParts {
-    /// What that node calls it.
+    /// The other node's number for the body.
     body: u64,
     /// Absent while a part is handed on.
     posting: Option<Posting>,
@@ -440,7 +440,7 @@ impl Inbound for Silent {
 
 struct HttpInbound<'a> {
     link: &'a HttpLink,
-    /// What came together with the news of a new socket.
+    /// The bytes that came together with the news of a new socket.
     behind: Option<Bytes>,
 }
 

@@ -1,4 +1,4 @@
-//! What a session receives and where it counts: kept by the registry and the hub.
+//! Topics and memberships of a session: kept by the registry and the hub.
 
 use hubcast_backplane::{GroupName, Topic};
 

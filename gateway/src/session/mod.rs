@@ -74,10 +74,10 @@ pub(crate) struct Session {
     reason: OnceLock<CloseReason>,
     /// When it came to this node.
     begun: Instant,
-    /// What it receives; `None` once it was taken out of the registry.
+    /// The topics that it receives; `None` once it was taken out of the registry.
     topics: Mutex<Option<Vec<Topic>>>,
     groups: Mutex<Vec<GroupName>>,
-    /// What it takes of limits for several connections; `None` where nothing is counted.
+    /// The permits that it holds of limits for several connections; `None` where nothing is counted.
     permit: Mutex<Option<Box<ConnectionPermit>>>,
     /// Set while its client is away and may come back.
     parked: Mutex<Option<Box<ParkedPlace>>>,
@@ -89,7 +89,7 @@ pub(crate) struct Session {
     http: Option<Box<HttpLink>>,
     /// It came back, and has not got any further since.
     came_back: AtomicBool,
-    /// What comes before the outbox, for one that speaks no hub protocol and holds its own place in the log.
+    /// The reader, for a connection that speaks no hub protocol and holds its own offset in the log.
     reader: Option<Box<Reader>>,
 }
 

@@ -39,7 +39,7 @@ pub(crate) enum PushError {
     Full { queued: usize },
 }
 
-/// What a consumer found.
+/// The outcome of taking from the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {
     /// At least one chunk.

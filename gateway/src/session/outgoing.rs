@@ -1,4 +1,4 @@
-//! What a session sends: its outbox, from the answer to the handshake to the last message.
+//! The outgoing messages of a session: its outbox, from the handshake response to the last message.
 
 use bytes::Bytes;
 use hubcast_backplane::UserId;
@@ -34,7 +34,7 @@ impl Session {
         matches!(self.connection.protocol(), None | Some(ClientProtocol::Hub(_)))
     }
 
-    /// What a Web PubSub client is told first, on each of its sockets.
+    /// The first message to a Web PubSub client, on each of its sockets.
     pub(super) fn greeting(&self) -> Bytes {
         let (id, user) = (self.id().as_str(), self.connection.user().map(UserId::as_str));
         let reliable = self.connection.protocol() == Some(ClientProtocol::ReliableWebPubSub);

@@ -6,7 +6,7 @@ use crate::limits::Bucket;
 use crate::options::Limits;
 use crate::telemetry::labels::LimitLabel;
 
-/// What a client may still send in this second. Whoever sent more is not read until the rest of it is due.
+/// The amount that a client may still send in this second. A client over it is not read until the rest is due.
 pub(super) struct Pace {
     messages: Option<Bucket>,
     bytes: Option<Bucket>,

@@ -32,9 +32,9 @@ pub(super) const MOVE: Duration = Duration::from_secs(600);
 /// How long the answer to a reader waits at most until it receives.
 const ENTERED: Duration = Duration::from_secs(5);
 
-/// What a reader has beside its outbox.
+/// The state of a reader beside its outbox.
 pub(super) struct Reader {
-    /// What comes before the outbox.
+    /// The replayed frames, sent before the outbox.
     pub(super) past: ByteQueue,
     /// The place of the last message in the outbox; held while one is put there.
     last: Mutex<Offset>,
@@ -45,7 +45,7 @@ pub(super) struct Reader {
     early: Mutex<Option<JoinHandle<Result<(), CloseReason>>>>,
 }
 
-/// What a reader wants to read.
+/// The subscription that a reader requests.
 pub(crate) struct Reading {
     /// Groups that it joins, beside those of its user.
     pub(crate) groups: Vec<GroupName>,
@@ -84,7 +84,7 @@ pub(crate) enum Begin {
     Newest(usize),
 }
 
-/// What a reader lacks.
+/// The messages that a reader lacks.
 enum Lacks {
     Nothing,
     After(Position),
@@ -199,7 +199,7 @@ impl Session {
         }
     }
 
-    /// What comes before the outbox, until there is no more of it.
+    /// Takes the replayed frames, which come before the outbox, until there are no more of them.
     pub(super) async fn take_past(&self, into: &mut Vec<Bytes>, max_bytes: usize) -> Taken {
         match &self.reader {
             Some(reader) => reader.past.take(into, max_bytes).await,
@@ -354,7 +354,7 @@ impl Session {
             Lacks::Nothing | Lacks::After(_) => {}
         }
         self.end_past();
-        // Who receives nothing is to know, too, from where on it lacks something.
+        // A reader that receives nothing must also know from where on it lacks messages.
         self.outbox.open(self.place_frame(&id));
         Ok(())
     }

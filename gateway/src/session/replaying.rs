@@ -98,7 +98,7 @@ impl Replaying {
         }
     }
 
-    /// What the client was sent, or was to be sent, in its protocol.
+    /// The frames that the client was sent, or was to be sent, in its protocol.
     fn encode(&self, messages: &[Message]) -> Kept {
         let Some(protocol) = self.session.connection.protocol() else {
             return Kept::new();

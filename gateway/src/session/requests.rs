@@ -1,5 +1,5 @@
-//! What the gateway itself does for clients whose protocol has requests for it: joining, leaving, and sending to groups, as
-//! far as their roles permit.
+//! Requests that the gateway itself serves, for clients whose protocol has them: joining, leaving, and sending to
+//! groups, as far as their roles permit.
 
 use aws_lc_rs::digest;
 use bytes::Bytes;

@@ -28,12 +28,12 @@ const ATTEMPTS: usize = 4;
 /// How often nodes that still run calls of a moved connection are looked after.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// Who wants a connection back.
+/// The client that wants a connection back.
 #[derive(Clone)]
 pub(crate) enum Claimant {
-    /// Somebody who has shown who they are: it must be the connection's user.
+    /// An authenticated client: it must be the connection's user.
     User(Option<UserId>),
-    /// Who holds a secret that the connection's client alone was given.
+    /// The holder of a secret that the connection's client alone was given.
     Holder,
 }
 
@@ -51,7 +51,7 @@ pub(crate) enum Restored {
     Absent,
 }
 
-/// What another node needs to go on with a connection.
+/// The data that another node needs to go on with a connection.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Kept {
     /// Place in `ClientProtocol::ALL`.
@@ -83,7 +83,7 @@ impl Pair {
     }
 }
 
-/// What is kept of a connection for other nodes.
+/// The state that is kept of a connection for other nodes.
 pub(super) fn state_of(connection: &Connection, protocol: ClientProtocol) -> State {
     let kept = Kept {
         protocol: u32::try_from(protocol.index()).unwrap_or(u32::MAX),
@@ -224,7 +224,7 @@ impl Restoring {
         }
     }
 
-    /// What the former node left for the session here.
+    /// The messages and calls that the former node left for the session here.
     fn past(&self, taken: &Taken) -> Past {
         let hosts: BTreeSet<_> = match &self.release {
             Release::ShutOut(_) => BTreeSet::new(), // what it ran was answered with errors

@@ -26,7 +26,7 @@ use crate::telemetry::labels::LimitLabel;
 /// How long numbered messages are held back for a client that does not speak after its handshake.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a frame weighs at least.
+/// The least weight of a frame, in bytes.
 const FRAME_BYTES: usize = 16;
 
 const UNFINISHED: &str = "OperationCanceledException: A message did not get on (timeouts.receive_seconds, \
@@ -38,7 +38,7 @@ pub(crate) trait Inbound: Send {
     fn receive(&mut self) -> impl Future<Output = Received> + Send;
 }
 
-/// What came in.
+/// Input of a session.
 #[derive(Debug)]
 pub(crate) enum Received {
     /// Bytes, cut anywhere.
@@ -49,7 +49,7 @@ pub(crate) enum Received {
     Resumed,
     /// The client ended the connection properly.
     Closed,
-    /// What came is no frame of a WebSocket.
+    /// Bytes came that are no frame of a WebSocket.
     Bad(BadFrame),
     /// The connection broke.
     Lost(&'static str),
@@ -375,7 +375,7 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    /// What came before a mistake is answered, if that does not take long.
+    /// Calls that came before a mistake are finished first, if that does not take long.
     async fn finish_calls(&mut self) {
         let patience = self.session.hub.options().timeouts.close;
         let finishing = async {

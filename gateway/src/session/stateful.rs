@@ -1,5 +1,5 @@
-//! What a session has that outlives its socket: its ownership, and how far its client is, so that another node can go on
-//! with it.
+//! The part of a session that outlives its socket: its ownership, and the client's offset, so that another node can go
+//! on with it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

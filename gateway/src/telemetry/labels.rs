@@ -71,7 +71,7 @@ macro_rules! labels {
 }
 
 labels! {
-    /// What one node asks another to do.
+    /// The request of one node to another.
     ForwardLabel = "kind" {
         /// Answer a poll.
         Poll = "poll",
@@ -193,7 +193,7 @@ labels! {
         ShutOut = "shut_out",
     }
 
-    /// What became of a session whose client came back.
+    /// The outcome for a session whose client came back.
     ResumeOutcome = "outcome" {
         /// It goes on, and nothing is missing.
         Exact = "exact",

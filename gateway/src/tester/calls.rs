@@ -1,4 +1,4 @@
-//! What test clients ask of a hub: calls, streams and uploads.
+//! Requests of test clients to a hub: calls, streams and uploads.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

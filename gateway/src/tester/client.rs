@@ -53,14 +53,14 @@ pub struct Closed {
     pub error: Option<String>,
     /// Whether an official client would reconnect by itself, if it is set to.
     pub allow_reconnect: bool,
-    /// What `on_disconnected` is told; `None` when hub code never saw the connection.
+    /// The reason that `on_disconnected` is given; `None` when hub code never saw the connection.
     pub reason: Option<Disconnected>,
 }
 
 /// A client of a hub under test. Dropped, it is a client whose connection broke.
 ///
-/// What waits for the server gives up after 30 seconds, or as [`set_patience`](Self::set_patience) says. The client
-/// reads, and [answers](Self::answer), only while one of its methods waits.
+/// Methods that wait for the server give up after 30 seconds, or as [`set_patience`](Self::set_patience) says. The
+/// client reads, and [answers](Self::answer), only while one of its methods waits.
 ///
 /// ```
 /// use futures_util::stream::{self, Stream, TryStreamExt};

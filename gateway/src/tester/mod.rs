@@ -254,7 +254,7 @@ impl TestClientBuilder<'_> {
         TestClient::new(Wire::open(session, to_session, self.protocol).await)
     }
 
-    /// What HTTP does before there is a connection; the error is what it would answer.
+    /// The checks of HTTP before there is a connection; the error is the text that HTTP would answer.
     fn accept(&self) -> Result<(Identity, HeaderMap), String> {
         let identity = if self.claims.is_empty() {
             Identity::anonymous()

@@ -1,4 +1,4 @@
-//! What a test client has instead of a socket.
+//! The link of a test client, in place of a socket.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) type Answer = Box<dyn FnMut(&[Value]) -> Result<Value, String> + Send>;
 
-/// What came for a call.
+/// The items and the end that came for a call.
 #[derive(Default)]
 pub(super) struct Begun {
     pub(super) items: VecDeque<Value>,
@@ -31,7 +31,7 @@ pub(super) struct Wire {
     pub(super) to_session: mpsc::Sender<Received>,
     pub(super) protocol: HubProtocol,
     decoder: Decoder,
-    /// What waits for room in `to_session`.
+    /// Messages that wait for room in `to_session`.
     unsent: VecDeque<Received>,
     pub(super) received: VecDeque<Called>,
     pub(super) calls: HashMap<String, Begun>,

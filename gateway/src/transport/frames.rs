@@ -1,4 +1,4 @@
-//! What stands between a socket and the WebSocket library: it keeps small what a client can make the library hold.
+//! A filter between a socket and the WebSocket library: it keeps small what a client can make the library hold.
 //!
 //! The library gives out whole messages, and answers every Ping. Left alone it would hold as much of an unfinished message
 //! as a message may have, and one Pong for every Ping of a client that does not read. Here
@@ -34,7 +34,7 @@ const BINARY: u8 = 2;
 const UNKNOWN: u8 = 3;
 const PING: u8 = 9;
 
-/// What a WebSocket message means to whoever reads it.
+/// The meaning of a WebSocket message for the session that reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Messages {
     /// Some bytes of a stream.
@@ -54,7 +54,7 @@ pub(crate) struct Frames<S> {
     header: Header,
     /// A message that has begun and whose last frame has not: what it has so far.
     message: Option<usize>,
-    /// What follows breaks the rules: it goes through.
+    /// The bytes from here on break the rules: they go through.
     broken: bool,
     held: Held,
     write: Write,

@@ -76,7 +76,7 @@ async fn a_cancelled_method_ends_when_it_wants_to_and_its_completion_follows() {
     assert_eq!(client.result::<String>(&second).await, Ok("finished".to_owned()));
     client.cancel(&first).await.unwrap();
     assert_eq!(client.result::<()>(&first).await, cancelled("Wait"));
-    // What has ended can't be cancelled any more, and nobody minds.
+    // A call that has ended can't be cancelled any more, which is no error.
     client.cancel(&first).await.unwrap();
     client.invoke::<()>("Nothing", ()).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! What test clients can do.
+//! Tests of the test client.
 
 use std::time::Duration;
 

@@ -96,7 +96,7 @@ async fn client_timeout() {
         "{closed:?}"
     );
     assert_eq!(began.elapsed().as_secs(), 5);
-    // Who has never pinged may be silent.
+    // A client that has never pinged may be silent.
     silent.during(sleep(Duration::from_secs(600))).await;
     assert!(silent.invoke::<String>("Echo", ("",)).await.is_ok());
 }

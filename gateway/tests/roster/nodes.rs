@@ -27,7 +27,7 @@ pub(crate) type Ends = Mutex<Vec<(String, Disconnected, String)>>;
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     ends: Arc<Ends>,
-    /// What the method `Hold` waits for.
+    /// The semaphore that the method `Hold` waits for.
     pub(crate) gate: Arc<Semaphore>,
     _redis: Redis,
 }

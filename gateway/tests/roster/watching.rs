@@ -11,7 +11,7 @@ fn telling() -> Options {
     options
 }
 
-/// What a client was told next.
+/// The next presence message of a client.
 async fn told(watcher: &mut TestClient) -> Value {
     let told = watcher.expect("presence").await.unwrap();
     assert_eq!(told.arguments.len(), 1);

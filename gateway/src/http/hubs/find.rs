@@ -109,13 +109,13 @@ pub(super) struct Newcomer {
 /// Which connections a request can be for.
 #[derive(Clone, Copy)]
 pub(super) enum Wanted {
-    /// One that exists.
+    /// A connection that exists on this node.
     Existing,
-    /// One that exists anywhere, or a new one.
+    /// A connection that exists on any node, or a new one.
     Any,
-    /// One that is to be here: a new one, or one that has no transport yet.
+    /// A connection that is to be on this node: a new one, or one that has no transport yet.
     Here { over_http: bool },
-    /// One that its owner has just given up for this node.
+    /// A connection that its owner has just given up for this node.
     GivenUp { over_http: bool },
 }
 
@@ -229,7 +229,7 @@ impl HubRequest {
                         .into());
                 }
             },
-            // What needs no place here is served, wherever the connection is.
+            // A request that needs no connection permit here is served, wherever the connection is.
             (Err(closed), Wanted::Any) => {
                 let owner = self.owner(&token.id).await?;
                 owner.ok_or_else(|| self.refuse(closed))?

@@ -58,7 +58,7 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
     outcome.unwrap_or_else(|refusal| *refusal.0)
 }
 
-/// What the client speaks: the first of its subprotocols that is known. `None` where it offers only others.
+/// The client's protocol: the first of its subprotocols that is known. `None` where it offers only others.
 fn chosen(headers: &HeaderMap) -> Option<ClientProtocol> {
     let mut offers = headers
         .get_all("sec-websocket-protocol")

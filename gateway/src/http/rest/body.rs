@@ -33,7 +33,7 @@ impl Media {
         }
     }
 
-    /// What a request says that its body is, if that is one of these.
+    /// The media type that a request names for its body, if that is one of these.
     pub(super) fn of(headers: &HeaderMap, allowed: &[Self]) -> Result<Self, Refusal> {
         let coded = |value: &&HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
         if let Some(coding) = headers.get_all(header::CONTENT_ENCODING).iter().find(coded) {

@@ -106,7 +106,7 @@ impl<'a> Call<'a> {
         self.all("excluded").map(str::to_owned).collect()
     }
 
-    /// What clients that are closed are told.
+    /// The reason that closed clients are given.
     pub(super) fn reason(&self) -> Option<&str> {
         self.query.get("reason").filter(|reason| !reason.is_empty())
     }

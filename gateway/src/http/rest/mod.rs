@@ -36,7 +36,7 @@ use crate::telemetry::labels::RejectLabel;
 /// Permissions of Web PubSub, which nobody can ask for here: its SDKs read 404 as "no", and any other refusal as an error.
 const PERMISSIONS: &str = "/hubs/{hub}/permissions/{permission}/connections/{connection}";
 
-/// What is below `/api`.
+/// The routes below `/api`.
 pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/api", any(serve))

@@ -88,7 +88,7 @@ fn is_open(action: Action) -> bool {
     matches!(action, Action::Health | Action::Document)
 }
 
-/// What the body of a request may be, if it has one.
+/// The media types of a request's body, if it has one.
 fn media(action: Action) -> Option<&'static [Media]> {
     match action {
         Action::SendToAll | Action::SendToConnection | Action::SendToGroup | Action::SendToUser => {
@@ -256,7 +256,7 @@ fn responses(route: &Route, method: &str, base: Base) -> Value {
     responses.into()
 }
 
-/// What a successful answer holds, if anything.
+/// The schema of a successful response's body, if it has one.
 fn answer(action: Action) -> Option<Value> {
     Some(match action {
         Action::SendBatch => reference("Accepted"),

@@ -76,7 +76,7 @@ impl<'a> Path<'a> {
                 })
     }
 
-    /// What stands in the path for a name of its template, such as `{group}`.
+    /// The part of the path that stands for a name of its template, such as `{group}`.
     pub(super) fn name(&self, template: &str, name: &str) -> &str {
         let parts = template.split('/').skip(1);
         parts

@@ -179,7 +179,7 @@ fn addressed(item: &Value) -> Result<Option<(Topic, Outgoing)>, Refusal> {
     Ok(to.topic()?.map(|topic| (topic, message)))
 }
 
-/// What tells one content of a request from another.
+/// The digest that tells one content of a request from another.
 fn digest(messages: &[(Topic, &Outgoing)]) -> Bytes {
     let mut context = Context::new(&SHA256);
     let mut add = |part: &[u8]| {

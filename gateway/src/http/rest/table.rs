@@ -4,7 +4,7 @@ use axum::http::Method;
 
 use super::path::{Base, Path};
 
-/// What a route does.
+/// The action of a route.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Action {
     Health,
@@ -89,7 +89,7 @@ pub(super) struct Route {
     pub(super) api: Api,
     /// The status of success, below `/api` and below `/api/v1`.
     pub(super) success: (u16, u16),
-    /// What it is for.
+    /// Its purpose, for the OpenAPI document.
     pub(super) about: &'static str,
 }
 
@@ -182,7 +182,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Verb::Delete, "/hubs/{hub}/users/{user}/groups", Action::UserLeavesAll, Api::Both, (204, 200), "Take a user out of all groups"),
 ];
 
-/// What became of looking for a route.
+/// The outcome of looking for a route.
 #[derive(Debug)]
 pub(super) enum Found {
     Route(&'static Route),

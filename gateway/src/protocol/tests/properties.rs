@@ -1,4 +1,4 @@
-//! What holds for any message and any bytes.
+//! Properties that hold for any message and any bytes.
 
 use proptest::{collection::vec, option, prelude::*, sample::Index};
 

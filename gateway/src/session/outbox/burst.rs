@@ -15,7 +15,7 @@ const BURST: usize = 4;
 pub(crate) struct BurstPolicy {
     /// How long the consumer may take nothing while more than half of the bound waits.
     pub(crate) patience: Duration,
-    /// What the node holds for all its clients: while that is full, there are no bursts.
+    /// The budget of the node's memory for all its clients: while that is full, there are no bursts.
     pub(crate) budget: Arc<Budget>,
 }
 

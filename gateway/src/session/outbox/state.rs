@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::burst::Stall;
 
-/// What a kept chunk weighs at least.
+/// The least weight of a kept chunk, in bytes.
 const KEPT_CHUNK_BYTES: usize = size_of::<(Bytes, u64)>();
 #[derive(Debug, Default)]
 pub(super) struct State {
