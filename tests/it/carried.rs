@@ -1,5 +1,5 @@
-//! What lies between the official client and the gateways, and what it brings along: proxies that refuse transports,
-//! access tokens, cookies.
+//! Proxies between the official client and the gateways that refuse transports, and the credentials that it brings
+//! along: access tokens, cookies.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,8 @@
 //! Clients in other languages, and the official one in a real browser: each is a program in `tests/clients` that prints
 //! a line for each of its checks.
 //!
-//! What a program needs is prepared once, below `target/clients`. A toolchain that this machine lacks skips its test;
-//! that, and every check that a library can't pass, is said on standard error.
+//! The needs of a program are prepared once, below `target/clients`. A toolchain that this machine lacks skips its
+//! test; that, and every check that a library can't pass, is said on standard error.
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -133,7 +133,7 @@ fn java() -> Program {
             maven.arg("process-classes").current_dir(source("java"));
             maven
         };
-        // What was loaded once is enough. Only then is the network asked.
+        // Packages that were loaded once are enough. Only otherwise is the network asked.
         let mut offline = maven(&["--offline"]);
         let offline = offline.stdout(Stdio::null()).stderr(Stdio::null()).status();
         if !offline.is_ok_and(|status| status.success()) {

@@ -38,7 +38,7 @@ async fn a_client_on_two_hubs_hears_each_on_its_own() {
             let value = format!("to {whom} {name}");
             open.call("SendTo", json!([whom, name, value])).await;
         }
-        // What a hub sends comes in order: behind the last message nothing of the ones before is missing.
+        // The messages of a hub come in order: once the last one is there, none of the earlier ones is missing.
         open.receives("Received", json!([format!("to connection {}", ids.0)]))
             .await;
         let expected = ["to all ", "to group g", "to user ann"].map(|text| json!([text]));

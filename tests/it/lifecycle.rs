@@ -31,7 +31,7 @@ async fn listen(cluster: &Cluster, clients: Vec<HubClient>) -> Vec<JoinHandle<Ve
     let listen = |mut client: HubClient| tokio::spawn(async move { client.rest().await });
     let listening = clients.into_iter().map(listen).collect();
     for _ in 0..3 {
-        // What was sent before these requests has arrived when they are answered.
+        // Bytes that were sent before these requests have arrived when the requests are answered.
         assert_eq!(
             cluster.nodes[0].fetch(&Request::get("/healthz")).await.status(),
             200

@@ -12,7 +12,7 @@ use hubcast_tests::redis::Redis;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-/// What one publisher was told about its messages, by number: accepted or not.
+/// The outcomes reported to one publisher for its messages, by number: accepted or not.
 type Told = (String, Vec<bool>);
 
 /// How often a connection is killed.

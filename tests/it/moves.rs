@@ -6,7 +6,7 @@ use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::resumable::Resumable;
 use serde_json::{Value, json};
 
-/// What becomes of the node on which a client is.
+/// The fate of the node on which a client is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     Lives,
@@ -80,7 +80,7 @@ async fn a_session_goes_on_on_another_node_with_the_same_numbers() {
         }
         client.turn_to(&cluster.door_on(1));
         let first = client.resume().await;
-        // What was acknowledged in the last second may be sent again: the client drops it by its number.
+        // Messages that were acknowledged in the last second may be sent again: the client drops them by their number.
         assert!((1..=4).contains(&first), "{fate:?}: {first}");
         let mut sent = vec![json!({ "type": 3, "invocationId": "join", "result": null })];
         let message = |number| json!({ "type": 1, "target": "GroupMessage", "arguments": text(number) });

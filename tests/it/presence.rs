@@ -1,4 +1,4 @@
-//! Who is in a group, who comes and who goes: told once each and in order, on any node, whatever happens to nodes.
+//! Presence of groups: each change is reported once and in order, on any node, whatever happens to nodes.
 
 use std::sync::Arc;
 

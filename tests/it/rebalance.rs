@@ -61,7 +61,7 @@ async fn a_node_with_many_connections_lets_those_above_the_mean_go() {
         let told = plain.join_next().await.unwrap().unwrap();
         assert_eq!(told, [json!({ "type": 7, "allowReconnect": true })]);
     }
-    // Who is promised exactness misses nothing.
+    // A client that is promised exactness misses nothing.
     let news = json!({ "target": "News", "arguments": [1] });
     let rest = Rest::on(&cluster.nodes[1]);
     assert_eq!(rest.send("/:send", &news).await.status(), 202);

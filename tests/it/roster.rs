@@ -1,4 +1,4 @@
-//! What a back end learns of connections whose node has died, and what it may do to them.
+//! Questions of a back end about connections whose node has died, and its actions on them.
 
 use std::sync::Arc;
 

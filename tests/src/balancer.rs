@@ -18,7 +18,7 @@ pub struct Balancer {
     _directory: TempDir,
 }
 
-/// What a balancer does besides.
+/// Faults and refusals that a balancer adds.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rules {
     /// Refuses WebSockets, as some proxies do.

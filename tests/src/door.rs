@@ -38,7 +38,7 @@ impl Secrets {
     }
 }
 
-/// What negotiate gave.
+/// The response of negotiate.
 #[derive(Debug, Clone)]
 pub struct Negotiated {
     /// The public connection id.

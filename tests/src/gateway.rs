@@ -16,7 +16,7 @@ use crate::jwt::ACCESS_KEY;
 use crate::metrics::Metrics;
 use crate::process::{Process, Signal};
 
-/// What a gateway is started with.
+/// The settings that a gateway is started with.
 #[derive(Debug, Clone)]
 pub struct Settings {
     port: u16,
@@ -212,7 +212,7 @@ impl Gateway {
         fetch(self.address, request).await
     }
 
-    /// What it counts.
+    /// Its metrics.
     pub async fn metrics(&self) -> Metrics {
         Metrics::parse(self.fetch(&Request::get("/metrics")).await.text())
     }

@@ -74,7 +74,7 @@ impl Request {
         self
     }
 
-    /// What is sent.
+    /// The bytes of the request.
     pub fn bytes(&self, host: SocketAddr) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n", self.method, self.target);
         for (name, value) in &self.headers {

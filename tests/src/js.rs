@@ -23,7 +23,7 @@ pub struct Js {
 struct Shared {
     input: AsyncMutex<ChildStdin>,
     next_id: AtomicU64,
-    /// Who waits for the answers of commands; `None` once Node has ended.
+    /// The senders for the answers of commands; `None` once Node has ended.
     waiting: Mutex<Option<HashMap<u64, oneshot::Sender<Answer>>>>,
     events: Mutex<Vec<Value>>,
 }
@@ -203,7 +203,7 @@ impl JsClient {
             .to_owned()
     }
 
-    /// What the hub says about this client.
+    /// The hub's data about this client.
     pub async fn who_am_i(&self) -> Value {
         self.call("WhoAmI", json!([])).await
     }

@@ -1,4 +1,4 @@
-//! What the black-box tests and the benchmarks stand on: real processes (redis-server, gateways, HAProxy, Node with
+//! The base of the black-box tests and the benchmarks: real processes (redis-server, gateways, HAProxy, Node with
 //! the official client), small raw clients that can say anything on the wire, and waiting for conditions.
 //!
 //! Nothing here knows the gateway's code: only its command line, its environment and what it says on its sockets.

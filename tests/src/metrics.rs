@@ -1,4 +1,4 @@
-//! What a gateway says on `/metrics`.
+//! The metrics of a gateway, from `/metrics`.
 
 use std::collections::BTreeMap;
 

@@ -59,12 +59,12 @@ impl Process {
         self.child.id()
     }
 
-    /// What it wrote to its standard output so far.
+    /// The text on its standard output so far.
     pub fn output(&self) -> String {
         read(&self.output)
     }
 
-    /// What it wrote to its standard error so far.
+    /// The text on its standard error so far.
     pub fn errors(&self) -> String {
         read(&self.errors)
     }

@@ -47,7 +47,7 @@ impl Rest {
         token_with(&self.claims(target), ACCESS_KEY)
     }
 
-    /// What a token for a path says.
+    /// The claims of a token for a path.
     pub fn claims(&self, target: &str) -> Value {
         json!({ "aud": self.audience(target), "exp": now() + 600, "nameid": "machine_1" })
     }

@@ -96,7 +96,7 @@ impl Receiver {
                 tally.record(self.index, number, now.saturating_sub(intended) / 1_000);
                 done = start + STAMP;
             }
-            // What is left may be the beginning of a mark or stamp.
+            // The remaining bytes may be the beginning of a mark or stamp.
             let keep = finder
                 .find(&self.buffer[done..])
                 .map_or_else(|| MARK.len() - 1, |at| self.buffer.len() - done - at);

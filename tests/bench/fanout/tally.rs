@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 const SHARDS: usize = 16;
 
-/// What all receivers have seen.
+/// The messages that all receivers have seen.
 pub(crate) struct Tally {
     shards: Vec<Mutex<Shard>>,
     delivered: AtomicU64,
@@ -22,7 +22,7 @@ struct Shard {
     last: Instant,
 }
 
-/// What one connection has seen of its group's numbers.
+/// The numbers of its group that one connection has seen.
 #[derive(Default)]
 struct Received {
     next: u32,

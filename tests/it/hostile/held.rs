@@ -286,7 +286,7 @@ async fn a_body_has_to_get_on_whatever_it_is_for() {
             head.status
         );
     }
-    // One that goes on, slowly, is fine.
+    // A body that goes on, slowly, is fine.
     let mut slow = begin_post(&door, &token, 40, HANDSHAKE).await;
     for _ in 0..40 - HANDSHAKE.len() {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -379,7 +379,7 @@ async fn an_answer_comes_whole_though_the_body_was_not_read() {
             assert_eq!(head.status, status, "{method} {path}");
             while connection.piece().await.expect("a whole answer").is_some() {}
         }
-        // Who asks first whether to send is told no, and sends nothing.
+        // A client that asks first whether to send is answered no, and sends nothing.
         let expecting = format!(
             "{method} {path} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 300000\r\n\r\n"
         );

@@ -55,7 +55,7 @@ fn claims(more: &Value) -> Value {
     claims
 }
 
-/// What an attacker may try, with names.
+/// Tokens that an attacker may try, with names.
 fn bad_tokens() -> Vec<(String, String)> {
     let mut tokens = vec![
         ("unsigned".to_owned(), unsigned_token(&claims(&json!({})))),
@@ -365,7 +365,7 @@ fn half_open() -> usize {
     wanted.min(usize::try_from(most).unwrap_or(usize::MAX)).max(400)
 }
 
-/// What a client may have said when it stops; the last one has a WebSocket then.
+/// The bytes that a client may have sent when it stops; the last client has a WebSocket then.
 fn beginnings(address: SocketAddr) -> [Vec<u8>; 4] {
     [
         Vec::new(),
@@ -384,7 +384,7 @@ async fn half_open_connections_cost_little_and_keep_nobody_out() {
     let (address, process) = (cluster.nodes[0].address(), cluster.nodes[0].id());
     let beginnings = beginnings(address);
     let (count, mut open) = (half_open(), Vec::new());
-    // What the first ones cost is the node's own: threads, pages of the allocator.
+    // The cost of the first connections is the node's own: threads, pages of the allocator.
     let (warm, mut before) = (count / 4, 0);
     for i in 0..count {
         if i == warm {
@@ -401,7 +401,7 @@ async fn half_open_connections_cost_little_and_keep_nobody_out() {
     let each = growth as f64 / (count - warm) as f64;
     assert!(each < 20.0, "{each:.1} KiB for each");
     let mut client = HubClient::connect(&cluster.door(), Transport::WebSockets).await;
-    // Those with a WebSocket and no handshake are ended soon, the others within the patience for a request.
+    // Connections with a WebSocket and no handshake are ended soon, the others within the patience for a request.
     for stream in open
         .iter_mut()
         .skip(beginnings.len() - 1)

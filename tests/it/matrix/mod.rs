@@ -10,7 +10,7 @@ mod sends;
 use hubcast_tests::cluster::{Cluster, Plan};
 use hubcast_tests::js::{Connect, Js, JsClient};
 
-/// What a combination's tests have: a running deployment, and clients of one kind.
+/// The parties of a combination's tests: a running deployment, and clients of one kind.
 struct Party {
     cluster: Cluster,
     js: Js,

@@ -1,4 +1,4 @@
-//! Who is there, and closing.
+//! Presence, and closing of connections.
 
 use hubcast_tests::rest::latest;
 use serde_json::{Value, json};

@@ -197,7 +197,7 @@ impl Drop for Cutter {
     }
 }
 
-/// What a receiver saw: its messages by their sequence ids.
+/// The messages that a receiver saw, by their sequence ids.
 #[derive(Default)]
 struct Received {
     numbers: BTreeMap<u64, u64>,

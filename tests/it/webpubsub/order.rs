@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::{DEMO, JSON, PLAIN, RELIABLE, WebPubSub, at, connect, demo, with_query};
 
-/// What each publisher sends.
+/// The number of messages that each publisher sends.
 const EACH: usize = 60;
 /// SignalR with JSON and with MessagePack, Web PubSub with and without recovery, REST.
 const PUBLISHERS: usize = 5;
@@ -24,7 +24,7 @@ fn said(target: &Value, arguments: &Value) -> Said {
     (target.to_owned(), arguments.clone())
 }
 
-/// What a Web PubSub client is told, as a call.
+/// A message to a Web PubSub client, as a call.
 fn said_as_data(message: &Value) -> Said {
     assert_eq!(
         (&message["from"], &message["group"]),

@@ -1,4 +1,4 @@
-//! Who receives what from whom: Web PubSub's clients among SignalR's, event streams, plain WebSockets and back ends.
+//! Messages between Web PubSub's clients, SignalR's, event streams, plain WebSockets and back ends.
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ use super::{
     CHAT, JSON, RELIABLE, WebPubSub, at, chat, connect, demo, send_all, texts, token, with_chat, with_query,
 };
 
-/// What becomes of the node on which a client is, and where the client comes back.
+/// The fate of the node on which a client is, and where the client comes back.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     TakesItBack,
@@ -58,7 +58,7 @@ async fn goes_on(fate: Fate) {
     let again = ids.iter().position(|id| first["sequenceId"] == *id);
     let again = again.unwrap_or_else(|| panic!("{fate:?}: {first} came after more than the last ack"));
     if matches!(fate, Fate::IsKilled | Fate::IsPaused) {
-        // What was acknowledged in the last second may come again.
+        // Messages that were acknowledged in the last second may come again.
         assert!(again <= 7, "{fate:?}: {again}");
     } else {
         assert_eq!(again, 7, "{fate:?}: it begins right after the last ack");
@@ -305,7 +305,7 @@ async fn a_result_that_was_not_received_comes_again() {
     assert_eq!(seen, [client.id(), RELIABLE, "WebSockets"], "{known}");
 }
 
-/// What is acknowledged is forgotten, but only what was sent.
+/// Acknowledged messages are forgotten, but only messages that were sent.
 #[tokio::test]
 async fn an_ack_of_what_was_not_sent_skips_nothing() {
     let cluster = Plan::nodes(3).start().await;
@@ -408,7 +408,7 @@ async fn one_node_without_redis_takes_its_clients_back() {
     cluster.is_tidy().await;
 }
 
-/// What a client said on a socket that it gave up must not be done after what it said on the next one.
+/// Messages on a socket that the client gave up must not be handled after its messages on the next one.
 #[tokio::test]
 async fn who_was_shut_out_does_nothing_that_it_reads_late() {
     let mut cluster = Plan::nodes(3).start().await;

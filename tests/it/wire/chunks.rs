@@ -70,7 +70,7 @@ fn said() -> Vec<Value> {
     ]
 }
 
-/// What is easily cut in a wrong place.
+/// Arguments that are easily cut in a wrong place.
 fn strange() -> Value {
     json!({ "ä€😀": ["\u{1e}", "\\", "\"", -1.5, [], {}, null, true], "": "x".repeat(130) })
 }

@@ -25,7 +25,7 @@ pub(crate) const PING_AFTER: Duration = Duration::from_secs(15);
 /// Between two attempts to start anew, or to join.
 pub(crate) const RETRY: Duration = Duration::from_millis(200);
 
-/// What the user of a client does with it.
+/// The user of a client: it decides what the client does.
 pub(crate) trait Role: Send + Sync {
     /// The groups to join at each start.
     fn groups(&self) -> Vec<String>;
@@ -97,7 +97,7 @@ impl Handle {
     }
 }
 
-/// Who a client is and where it connects.
+/// A client's name, address and times.
 pub(crate) struct Client {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
@@ -113,7 +113,7 @@ enum Pending {
     Call(oneshot::Sender<Answer>),
 }
 
-/// What a connection is, whatever socket it has.
+/// The state of a connection, whatever socket it has.
 struct Session {
     id: String,
     token: String,

@@ -1,4 +1,4 @@
-//! What happened, after which fault.
+//! The events of a run, by the fault that came before them.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};

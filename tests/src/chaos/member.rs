@@ -1,5 +1,5 @@
-//! What a member of a group may receive of the group's numbers, and what it did receive. Pure: fed with numbers, it says
-//! what was wrong with them.
+//! Checks the numbers that a member of a group received against the ones that it may receive. Pure: fed with numbers,
+//! it says what was wrong with them.
 //!
 //! Within one logical session (from a start to an explicit reset) the numbers come without gap, repeat or change of order.
 //! A session must get every number that was issued after its join was answered; what was issued before may come or not. A
@@ -17,7 +17,7 @@ pub(crate) enum Trouble {
     Silent,
 }
 
-/// What was wrong, after which fault, in words.
+/// A broken rule, after which fault, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) trouble: Trouble,

@@ -96,7 +96,7 @@ pub struct Options {
     /// Seconds within which the clients must have moved on after a fault.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub bound: u32,
-    /// What nodes log.
+    /// The nodes' log level.
     #[arg(long, default_value = "warn")]
     pub log: String,
     /// Folder that the nodes' logs are written to at the end.

@@ -8,7 +8,7 @@ use serde_json::json;
 /// The official client's bound on what it keeps.
 const BUFFER_BYTES: usize = 100_000;
 
-/// What to do with a message.
+/// The action for a received message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Receipt {
     /// Show it. It isn't counted.
@@ -111,7 +111,7 @@ impl Numbers {
         self.awaits_sequence
     }
 
-    /// What goes first over a new socket.
+    /// The first text over a new socket.
     pub(crate) fn resend(&self) -> String {
         let oldest = self.unacknowledged.front();
         let first = oldest.map_or(self.sent + 1, |(number, _)| *number);
@@ -122,7 +122,7 @@ impl Numbers {
         text
     }
 
-    /// What an Ack says.
+    /// The number to send in an Ack.
     pub(crate) fn newest(&self) -> u64 {
         self.newest
     }

@@ -3,7 +3,7 @@
 use super::fault::Kind;
 use super::ledger::{Row, Summary};
 
-/// What the run showed.
+/// The result of a run.
 #[derive(Debug, Clone)]
 pub struct Report {
     pub(super) title: String,

@@ -105,7 +105,7 @@ impl Role for Rider {
     }
 }
 
-/// What came of it.
+/// The result of a rollout.
 #[derive(Debug)]
 pub struct Rolled {
     options: RolloutOptions,

@@ -37,14 +37,14 @@ pub(super) struct Run {
     publisher: Arc<Publisher>,
     users: Vec<Arc<User>>,
     handles: Vec<Handle>,
-    /// Who is to be cut is another matter than what the schedule is.
+    /// Chooses the connections to cut; the schedule has its own random numbers.
     random: Random,
     stop: Arc<AtomicBool>,
-    /// Wrong members, and connections that had more than one disconnect hook: each is told once.
+    /// Wrong members, and connections that had more than one disconnect hook: each is reported once.
     told: BTreeSet<String>,
     /// The clients.
     connected: JoinSet<()>,
-    /// Who makes them talk. They end when they are told to stop and their last call was answered.
+    /// Tasks that make clients talk. They end when they are asked to stop and their last call was answered.
     talking: JoinSet<()>,
 }
 
@@ -384,7 +384,7 @@ impl Run {
         self.report(unknown)
     }
 
-    /// What was accepted may still be on its way to the watcher.
+    /// Accepted messages may still be on their way to the watcher.
     async fn wait_for_uploads(&self) {
         let finds_nothing = |run: &Self| {
             run.users

@@ -1,4 +1,4 @@
-//! Who sends and who receives: a publisher and a watcher that are never hurt, and the clients that are.
+//! Senders and receivers: a publisher and a watcher that are never hurt, and the clients that are.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +28,7 @@ pub(crate) fn group_name(group: usize) -> String {
     format!("g{group}")
 }
 
-/// What was published to each group: for each number, how that ended.
+/// The outcome of each number that was published to each group.
 #[derive(Default)]
 pub(crate) struct Published(Mutex<Vec<Vec<Option<Outcome>>>>);
 
