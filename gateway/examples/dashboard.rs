@@ -29,12 +29,12 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// Samples that are kept for those who come later.
+/// Samples that are kept for clients who come later.
 const KEPT: usize = 60;
 /// Most orders that one call may place.
 const MAX_ORDERS: u64 = 1_000;
 
-/// One sample, sent to everybody each second.
+/// One sample, sent to all clients each second.
 #[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Sampled {
@@ -136,7 +136,7 @@ async fn sample(hub: HubHandle, figures: Arc<Figures>) {
             orders_per_second: orders - orders_before,
         };
         orders_before = orders;
-        // Kept before it is sent: who connects in between gets it twice rather than never.
+        // Kept before it is sent: a client that connects in between gets it twice rather than never.
         figures.keep(sampled.clone());
         if let Err(error) = hub.clients().all().emit(&sampled).await {
             eprintln!("not sent: {error}"); // the next second is another try

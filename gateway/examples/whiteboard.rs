@@ -108,7 +108,7 @@ async fn join(context: Context, boards: State<Boards>, board: String) -> Result<
     let sum: usize = context.connection_id().as_str().bytes().map(usize::from).sum();
     let colour = COLOURS[sum % COLOURS.len()];
     context.join(&board).await?;
-    // After joining: what is drawn meanwhile may come twice, which nobody can see, but is not missed.
+    // After joining: what is drawn meanwhile may come twice, which shows no difference, but is not missed.
     let drawn = drawn.lock().clone();
     let permit = ConnectionPermit { board, colour };
     if let Some(earlier) = context.connection().data().insert(permit.clone())

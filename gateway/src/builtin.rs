@@ -64,7 +64,7 @@ async fn get_presence(context: Context, group: String, rest: Rest) -> Result<Pre
     })
 }
 
-/// Where a page begins and how many connections it is to have, as far as a client says so.
+/// The beginning of a page and its size in connections, as far as a client gives them.
 fn page_of(rest: &Rest) -> Option<(Option<String>, Option<usize>)> {
     match rest.0.as_slice() {
         [] => Some((None, None)),

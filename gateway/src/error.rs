@@ -16,7 +16,7 @@ use crate::protocol::{DecodeValueError, EncodeValueError, TranscodeError};
 ///     match context.join(group).await {
 ///         Ok(()) => Ok(true),
 ///         Err(Error::TooManyGroups { .. }) => Ok(false),
-///         Err(error) => Err(error), // as the error of a method it tells clients what they may know
+///         Err(error) => Err(error), // as a method's error it shows clients only permitted text
 ///     }
 /// }
 ///
@@ -66,7 +66,7 @@ pub enum Error {
         /// The serializer's error.
         source: EncodeValueError,
     },
-    /// An argument that not every kind of client can be told, or that can't be written in the encoding of the others.
+    /// An argument that not every kind of client can read, or that can't be written in the encoding of the others.
     #[error("the arguments of {target:?} can't be sent: {source}")]
     Transcode {
         /// The client method that was to be called.
@@ -80,7 +80,7 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
-    /// A message was to have the target that only the backplane's own messages have, on a hub that tells who comes and goes.
+    /// A message was to have the target that only the backplane's own messages have, on a hub that reports presence.
     #[error(
         "the target {target:?} is reserved on a hub that tells who joins groups and leaves them (hubs.presence)"
     )]
@@ -88,7 +88,7 @@ pub enum Error {
         /// The target.
         target: String,
     },
-    /// A group was to be watched on a hub that does not tell who comes and goes.
+    /// A group was to be watched on a hub that does not report presence.
     #[error("the hub does not tell who joins groups and leaves them (hubs.presence)")]
     NoPresence,
     /// The reason for closing connections is longer than [`MAX_REASON_BYTES`](crate::MAX_REASON_BYTES).
@@ -99,7 +99,7 @@ pub enum Error {
         /// The most bytes it may have.
         limit: usize,
     },
-    /// A client that was asked for a result is not connected, on any node.
+    /// The client of a client result is not connected, on any node.
     #[error("Connection '{0}' does not exist.")]
     NoSuchConnection(String),
     /// A client left before it gave its result.
@@ -124,7 +124,7 @@ pub enum Error {
         /// The deserializer's error.
         source: DecodeValueError,
     },
-    /// A client can't be asked before it is read.
+    /// A client result was requested before the client is read.
     #[error("Client results inside OnConnectedAsync Hub methods are not allowed.")]
     NotWhileConnecting,
     /// A setting can't work.

@@ -248,7 +248,7 @@ impl Gateway {
         self.app.own_warning()
     }
 
-    /// How the router is served. Who fetches an answer may take as long as the most patient hub allows for.
+    /// The settings of the server. A client may take as long to fetch an answer as the most patient hub allows for.
     #[cfg(feature = "cli")]
     pub(crate) fn rules(&self, doors: Option<Arc<Doors>>) -> http::Rules {
         let shared = self.app.shared();

@@ -18,13 +18,13 @@ pub(crate) use proxies::TrustedProxies;
 pub(crate) use proxies::network_of;
 pub use server::ServerOptions;
 
-/// Connections that leave in a second while nodes drain, of all nodes together, unless somebody says otherwise.
+/// Connections that leave in a second while nodes drain, of all nodes together, unless an option says otherwise.
 pub(crate) const DRAIN_RATE: u32 = 500;
-/// How long calls whose clients have moved may go on on a node that leaves, unless somebody says otherwise.
+/// How long calls whose clients have moved may go on on a node that leaves, unless an option says otherwise.
 pub(crate) const DRAIN_CALLS: Duration = Duration::from_secs(25);
 
-/// Settings of a [`Gateway`](crate::Gateway). Every field has a default that suits production, but that nobody can connect
-/// before `auth` says who may.
+/// Settings of a [`Gateway`](crate::Gateway). Every field has a default that suits production, except that no client
+/// can connect before `auth` is set.
 ///
 /// ```
 /// use std::time::Duration;
@@ -46,7 +46,7 @@ pub(crate) const DRAIN_CALLS: Duration = Duration::from_secs(25);
 pub struct Options {
     /// Authentication of clients.
     pub auth: AuthOptions,
-    /// Which web pages may connect.
+    /// The web pages that may connect.
     pub cors: CorsOptions,
     /// Proxies in front of the gateway.
     pub server: ServerOptions,
@@ -58,7 +58,7 @@ pub struct Options {
     pub hubs: HubDefaults,
 }
 
-/// Which web pages may connect.
+/// The web pages that may connect.
 ///
 /// ```
 /// use hubcast::Options;
@@ -118,10 +118,10 @@ pub struct Timeouts {
     /// How long one write to a client may stall.
     #[serde(rename = "send_seconds", deserialize_with = "seconds")]
     pub send: Duration,
-    /// How long a client may take to answer what the server asks it, unless the call says otherwise.
+    /// How long a client may take for a client result, unless the call says otherwise.
     #[serde(rename = "client_result_seconds", deserialize_with = "seconds")]
     pub client_result: Duration,
-    /// How long the `hubcast` binary keeps an HTTP/1.1 connection on which nothing is asked, and how long the head of a request
+    /// How long the `hubcast` binary keeps an HTTP/1.1 connection without a request, and how long the head of a request
     /// may take. Longer than load balancers keep idle connections: they must be the ones to close them. Counts for the whole
     /// node.
     #[serde(rename = "idle_seconds", deserialize_with = "seconds")]
@@ -164,11 +164,11 @@ impl Default for Timeouts {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HubDefaults {
-    /// Whether clients are told the text of errors that hub code did not mean for them.
+    /// Whether clients are sent the text of errors that hub code did not mean for them.
     pub detailed_errors: bool,
     /// Invocations of one connection that run at the same time.
     pub parallel_invocations: usize,
-    /// Whether clients that ask for stateful reconnect get it.
+    /// Whether clients that request stateful reconnect get it.
     pub stateful_reconnect: bool,
     /// Items of one upload that wait for their method before the connection is no longer read.
     pub stream_buffer: usize,
@@ -188,13 +188,14 @@ pub struct HubDefaults {
     /// Whether messages are pushed and not kept: cheaper, but what a node misses is lost, and no session can be resumed on
     /// another node, so that stateful reconnect is not offered.
     pub volatile: bool,
-    /// Whether messages that clients' calls send to a user or group are kept also where nobody could come back for them: no
-    /// connection receives it, nor did lately. `false` by default: anybody who may send could fill the log with messages for
-    /// names that they make up. Messages of back ends, and of hub code that runs for no call, are kept in any case, so that a
-    /// reader that comes afterwards finds them by `rewind`.
+    /// Whether messages that clients' calls send to a user or group are kept also where no client could come back for
+    /// them: no connection receives it, nor did lately. `false` by default: any client that may send could fill the log
+    /// with messages for names that they make up. Messages of back ends, and of hub code that runs for no call, are
+    /// kept in any case, so that a reader that comes afterwards finds them by `rewind`.
     pub keep_unread: bool,
-    /// Whether clients may watch groups: each join and leave is then a message to those who do, which costs the backplane
-    /// one more entry of its log. See [`Context::watch`](crate::Context::watch). All nodes are to say the same.
+    /// Whether clients may watch groups: each join and leave is then a message to the watching clients, which costs the
+    /// backplane one more entry of its log. See [`Context::watch`](crate::Context::watch). All nodes are to say the
+    /// same.
     pub presence: bool,
 }
 

@@ -140,7 +140,7 @@ async fn upload_report(seen: State<Seen>, mut source: Upload<String>) -> UploadR
     }
     let report = UploadReport { items, ended };
     if report.ended == "lost" {
-        *seen.lost_upload.lock() = Some(report.clone()); // the answer reaches nobody
+        *seen.lost_upload.lock() = Some(report.clone()); // the answer reaches no client
     }
     report
 }
@@ -183,7 +183,8 @@ fn reads_connection(hub: Hub) -> Hub {
     .method("Abort", async |context: Context| context.abort())
 }
 
-/// ClientResults the connection `id`, or the caller. The client's error, or none, is the error of the call.
+/// Requests a client result from the connection `id`, or the caller. The client's error, or none, is the error of the
+/// call.
 async fn ask(context: Context, id: Option<String>, patience_ms: u64) -> Result<Json, HubError> {
     let client = match id {
         Some(id) => context.clients().client(id),
@@ -228,7 +229,7 @@ pub(crate) fn authorized_hub() -> Hub {
     reads_connection(values(Hub::new("authorizedhub"))).admit(is_admin)
 }
 
-/// For nobody: its hook for new clients fails.
+/// A hub that accepts no client: its hook for new clients fails.
 pub(crate) fn uncreatable_hub() -> Hub {
     values(Hub::new("uncreatable")).on_connected(async || Err::<(), _>(HubError::new("nobody may connect")))
 }

@@ -1,4 +1,4 @@
-//! Any requests to a gateway: every one is answered in time with a documented status, nobody gets at a connection
+//! Any requests to a gateway: every one is answered in time with a documented status, no client gets at a connection
 //! without its token, and nothing is left of a connection when its client is gone.
 //!
 //! An input is a script. Its steps are separated by the byte 0x1D; a step is one of
@@ -109,7 +109,7 @@ impl World {
         self.check_rest().await;
     }
 
-    /// Nothing is left of any connection.
+    /// Checks that nothing is left of any connection.
     async fn check_rest(&self) {
         for hub in ["h", "o"] {
             let left = self.gateway.hub(hub).expect("a hub").local_connections();

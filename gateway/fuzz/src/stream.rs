@@ -139,7 +139,7 @@ fn check_fan_out(arguments: &[Value]) {
     }
 }
 
-/// Bytes that nobody checked: errors are fine, panics are not, and what comes out is well formed.
+/// Unchecked bytes: errors are fine, panics are not, and what comes out is well formed.
 fn check_raw(bytes: &[u8]) {
     for encoding in [Encoding::Json, Encoding::MessagePack] {
         let value = Value::from_raw(encoding, bytes.to_vec().into());

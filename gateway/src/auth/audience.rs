@@ -1,4 +1,4 @@
-//! Which tokens are for clients of a hub, by their audience.
+//! Audiences of tokens: they decide which tokens are for clients of a hub.
 //!
 //! One key signs tokens for clients (`https://host/client/?hub=chat`), for app servers (`https://host/server/?hub=chat`)
 //! and for REST (the URL that is called). Only the audience tells them apart.

@@ -161,7 +161,7 @@ impl TokenSigner {
         })
     }
 
-    /// Whether that user negotiated, or nobody did as nobody client_results: only then may the token create its connection.
+    /// Whether the token was negotiated by that user, or without one: only then may the token create its connection.
     pub(crate) fn is_for(&self, hub: &HubName, token: &ConnectionToken, user: Option<&UserId>) -> bool {
         token.user == self.mark(hub, user)
     }

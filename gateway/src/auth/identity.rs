@@ -58,9 +58,9 @@ struct Shown {
     claims: Map<String, Value>,
     /// Another claim that names roles.
     role_claim: Option<String>,
-    /// When the token ends, in seconds since 1970.
+    /// The token's end, in seconds since 1970.
     expires: Option<u64>,
-    /// When the connection is to be closed whatever the gateway is set to.
+    /// The time when the connection is to be closed, whatever the gateway's options are, in seconds since 1970.
     close_at: Option<u64>,
     /// Bits of the transports that the client may use, if it may not use all.
     transports: Option<u64>,
@@ -155,13 +155,13 @@ impl Identity {
         self.user.is_none() && self.shown.as_ref().is_none_or(|shown| shown.anonymous)
     }
 
-    /// When the token ends that the client has shown.
+    /// The end of the token that the client has shown.
     #[must_use]
     pub fn expires(&self) -> Option<SystemTime> {
         self.shown.as_ref()?.expires.and_then(after_1970)
     }
 
-    /// When the connection is to be closed by what the token itself says.
+    /// The time when the token itself says that the connection is to be closed.
     pub(crate) fn close_at(&self) -> Option<SystemTime> {
         self.shown.as_ref()?.close_at.and_then(after_1970)
     }

@@ -21,7 +21,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Largest set, in bytes.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// Where a set comes from.
+/// The source of a key set.
 #[derive(Debug)]
 pub(super) enum Source {
     File(PathBuf),
@@ -103,7 +103,7 @@ impl Source {
                 let bytes = read.await.map_err(std::io::Error::other)??;
                 Ok(read_set(&bytes, true, leeway)?)
             }
-            // A shared key that anybody can fetch is none.
+            // A shared key that can be fetched is no secret.
             Self::Url { url, client } => Ok(read_set(&fetch(client, url).await?, false, leeway)?),
         }
     }
@@ -172,7 +172,7 @@ impl KeySet {
         self.missing.store(None);
     }
 
-    /// Where the keys come from, and why there are none, unless they were had once.
+    /// The source of the keys and the reason why there are none; `None` once they were loaded.
     pub(super) fn missing(&self) -> Option<String> {
         let reason = self.missing.load_full()?;
         Some(format!("the key set of {}: {reason}", self.source.name()))
@@ -204,7 +204,7 @@ impl KeySet {
             None => !keys.is_empty(),
         };
         if is_known {
-            // Held by whoever loads the keys already.
+            // The lock is held by the task that loads the keys already.
             let is_old = self
                 .attempts
                 .try_lock()

@@ -71,7 +71,7 @@ impl JwtVerifier {
         Err(refusal)
     }
 
-    /// Which keys were never had yet, and why, in words.
+    /// A key set that was never loaded yet and the reason, in words.
     pub(crate) fn missing_keys(&self) -> Option<String> {
         self.sets.iter().find_map(|set| set.missing())
     }
@@ -115,8 +115,9 @@ impl JwtVerifier {
     }
 }
 
-/// Reads a token's header. An algorithm that nobody knows, `none` for one, is no header, and a token that asks for what
-/// nobody here understands is refused (RFC 7515 §4.1.11): `b64` is such an extension (RFC 7797), and changes what is signed.
+/// Reads a token's header. A header with an unknown algorithm, such as `none`, is refused, and a token that asks for
+/// what this reader does not know is refused, too (RFC 7515 §4.1.11): `b64` is such an extension (RFC 7797), and
+/// changes what is signed.
 pub(super) fn read_header(token: &str) -> Result<Header, AuthError> {
     if token.len() > MAX_TOKEN_BYTES {
         return Err(AuthError::TooLong);

@@ -74,7 +74,7 @@ pub(crate) struct Credentials<'a> {
     pub(crate) connection: Option<(&'a TicketCipher, &'a str)>,
 }
 
-/// Where a token was found.
+/// The part of a request where its token was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Carrier {
     /// There was none.
@@ -92,7 +92,7 @@ pub(crate) struct Authenticated {
     pub(crate) carrier: Carrier,
 }
 
-/// Decides who a request is from.
+/// Decides which identity a request has.
 pub(crate) struct Authenticator {
     jwt: JwtVerifier,
     /// The identity of clients without a token; `None` if a token is required.
@@ -114,7 +114,7 @@ impl Authenticator {
         })
     }
 
-    /// Which keys were never had yet, and why, in words.
+    /// A key set that was never loaded yet and the reason, in words.
     pub(crate) fn missing_keys(&self) -> Option<String> {
         self.jwt.missing_keys()
     }

@@ -83,8 +83,8 @@ impl<'a> Permissions<'a> {
         self.join.hold(group)
     }
 
-    /// Whether the client may watch a group: be told who is in it, and who comes and goes. It need not be in it, and may
-    /// not join it for that.
+    /// Whether the client may watch a group: get the list of its members, and each join and leave. It need not be in
+    /// it, and may not join it for that.
     #[must_use]
     pub fn may_watch(&self, group: &str) -> bool {
         self.watch.hold(group)
@@ -102,7 +102,7 @@ impl<'a> Permissions<'a> {
         self.everybody
     }
 
-    /// Whether the client may send to everybody.
+    /// Whether the client may send to all clients.
     #[must_use]
     pub fn may_send_to_all(&self) -> bool {
         self.everybody
@@ -156,7 +156,7 @@ fn matches(pattern: &str, group: &str) -> bool {
     let Some(parts) = parts(pattern) else {
         return false;
     };
-    // Which parts may be the next one, after each character: never worse than the product of the lengths.
+    // The parts that may be the next one, after each character: never worse than the product of the lengths.
     let mut next = vec![false; parts.len().saturating_add(1)];
     reach(&parts, &mut next, 0);
     for character in group.chars() {

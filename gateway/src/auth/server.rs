@@ -15,7 +15,7 @@ use super::{AuthError, bearer};
 use crate::options::AuthOptions;
 use crate::options::requested_authority;
 
-/// Where hubs' clients connect, and where application servers would: tokens for these are not for REST.
+/// Paths of hubs' clients, and of application servers: tokens for these are not for REST.
 const OTHER_PATHS: [&str; 3] = ["client", "hubs", "server"];
 
 /// Why a back end was refused. The texts are safe to show.
@@ -38,7 +38,7 @@ pub(crate) struct ServerAuthenticator {
     audiences: Audiences,
 }
 
-/// Which audiences a token may have.
+/// The audiences that a token may have.
 enum Audiences {
     /// The URL of the request, on the host that the request names.
     Requested,

@@ -1,6 +1,6 @@
 //! Tickets: clients show them in the URL of a socket or event stream instead of their token.
 //!
-//! A ticket comes with a connection token and is good for that connection alone: whoever has both may create the
+//! A ticket comes with a connection token and is good for that connection alone: the holder of both may create the
 //! connection once, within the few seconds that the connection token allows for it, and speak for it until it ends. It
 //! holds the identity that negotiate saw, encrypted under a key that all nodes derive from the cluster's secret, so
 //! nothing is stored. That the connection is created once, on whatever node, is the directory's claim.
@@ -36,7 +36,7 @@ impl TicketCipher {
         Some(Self { key })
     }
 
-    /// A ticket for whoever gets this connection token. `None` for clients that showed nothing.
+    /// Makes a ticket for the holder of this connection token. `None` for clients that showed nothing.
     pub(crate) fn issue(&self, hub: &HubName, connection_token: &str, identity: &Identity) -> Option<String> {
         let mut sealed = identity.to_json()?.into_bytes();
         let nonce = self

@@ -63,7 +63,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Runs what a command asks of a hub.
+/// Runs a command's request to a hub.
 pub(super) fn run<T>(
     args: &GatewayArgs,
     command: impl AsyncFnOnce(Api) -> Result<T, Failure>,
@@ -90,7 +90,7 @@ impl Api {
         })
     }
 
-    /// ClientResults for something to be done.
+    /// Sends a request that changes something.
     pub(super) async fn act(&self, request: Request<'_>) -> Result<(), Failure> {
         let (status, answer) = self.send(&request).await?;
         if status.is_success() {
@@ -100,7 +100,7 @@ impl Api {
         }
     }
 
-    /// ClientResults whether something is there.
+    /// Sends a request whether something exists.
     pub(super) async fn ask(&self, path: &[&str]) -> Result<bool, Failure> {
         let (status, answer) = self.send(&Request::new(Method::GET, path)).await?;
         match status {
@@ -110,7 +110,7 @@ impl Api {
         }
     }
 
-    /// ClientResults for a JSON document.
+    /// Sends a request for a JSON document.
     pub(super) async fn read<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T, Failure> {
         let (status, answer) = self.send(&request).await?;
         if status != StatusCode::OK {
@@ -155,7 +155,7 @@ impl Api {
     fn url(&self, path: &[&str]) -> Result<Url, Failure> {
         let mut encoded = String::from("/api/hubs");
         for segment in [self.hub.as_str()].iter().chain(path) {
-            // URLs can't hold these: what is behind would be taken for another path.
+            // URLs can't hold these: the rest would be taken for another path.
             if matches!(*segment, "" | "." | "..") {
                 return Err(Failure::Usage(format!(
                     "{segment:?} is not a name that REST requests can hold"
@@ -240,14 +240,14 @@ impl Answer {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                break; // a part is no JSON, which is then told
+                break; // a part is no JSON, which is then reported
             }
             body.extend_from_slice(&chunk);
         }
         Ok(Self { code, body })
     }
 
-    /// Whether what was asked for is not there, while the question was right.
+    /// Whether the requested item does not exist, while the request was valid.
     fn says_no(&self) -> bool {
         let code = self.code.as_deref().unwrap_or_default();
         code.starts_with("Warning.") || code.starts_with("Info.")

@@ -1,4 +1,4 @@
-//! `hubcast connections`: who is connected to a running gateway, and ending it.
+//! `hubcast connections`: lists the connections of a running gateway, and ends them.
 
 use clap::{ArgGroup, Args};
 use reqwest::Method;
@@ -35,7 +35,7 @@ pub(super) struct ConnectionsArgs {
     /// Most connections that are listed
     #[arg(long, value_name = "N", default_value = "100", requires = "group", value_parser = parse_limit)]
     limit: usize,
-    /// List those behind this one, the last of the page before
+    /// List the connections after this one, the last of the previous page
     #[arg(long, value_name = "ID", allow_hyphen_values = true, requires = "group")]
     after: Option<String>,
     #[command(flatten)]
@@ -90,7 +90,7 @@ async fn is_there(
     print(args.gateway.json, &object, &text)
 }
 
-/// Closes a connection, and tells whether there was one: closing none is no failure.
+/// Closes a connection, and prints whether there was one: closing none is no failure.
 async fn close(api: &Api, args: &ConnectionsArgs, id: &str) -> Result<(), Failure> {
     let path = ["connections", id];
     let there = api.ask(&path).await?;

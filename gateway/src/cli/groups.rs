@@ -1,4 +1,4 @@
-//! `hubcast groups`: who is in a group of a running gateway, and changing it.
+//! `hubcast groups`: lists and changes the members of a group of a running gateway.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ pub(super) struct GroupsArgs {
     /// Most connections that are listed
     #[arg(long, value_name = "N", default_value = "100", requires = "group", value_parser = parse_limit)]
     limit: usize,
-    /// List those behind this one, the last of the page before
+    /// List the connections after this one, the last of the previous page
     #[arg(long, value_name = "ID", allow_hyphen_values = true, requires = "group")]
     after: Option<String>,
     #[command(flatten)]

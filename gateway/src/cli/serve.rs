@@ -34,8 +34,8 @@ pub(super) fn run(args: ConfigArgs) -> Result<(), Failure> {
     Ok(outcome?)
 }
 
-/// Tells scripts and tests, which may have asked for any free port, where the node is, and whoever tries the demo what to
-/// give to an SDK. A key that was configured is never told.
+/// Prints the node's address for scripts and tests, which may have requested any free port, and, for the demo, the
+/// connection string for an SDK. A key that was configured is never printed.
 fn announce(news: &News) {
     let text = match news {
         News::Listening { address, admin } => {
@@ -54,7 +54,7 @@ fn announce(news: &News) {
         News::Serving { demo_key: None, .. } => return,
     };
     let mut stdout = io::stdout().lock();
-    // Nobody has to listen: a closed standard output is no reason to stop serving.
+    // The output is optional: a closed standard output is no reason to stop serving.
     _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
@@ -94,7 +94,7 @@ impl Hints {
     }
 }
 
-/// Where this machine reaches a node that listens on that address.
+/// The address by which this machine reaches a node that listens on that address.
 pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),

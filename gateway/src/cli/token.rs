@@ -71,10 +71,10 @@ const NO_KEY: &str = "access_key is not set; set HUBCAST_ACCESS_KEY, or access_k
 /// The claims of the token.
 #[derive(Serialize)]
 struct Claims<'a> {
-    /// Where ASP.NET Core and Azure SignalR look for the user.
+    /// The claim in which ASP.NET Core and Azure SignalR look for the user.
     #[serde(skip_serializing_if = "Option::is_none")]
     nameid: Option<&'a str>,
-    /// Where everybody else does.
+    /// The claim in which all others look for the user.
     #[serde(skip_serializing_if = "Option::is_none")]
     sub: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -53,7 +53,7 @@ pub(crate) mod ask {
 
     #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct Poll {
-        /// When it is to be answered, in the cluster's time (milliseconds since 1970).
+        /// The deadline of the answer, in the cluster's time (milliseconds since 1970).
         #[prost(uint64, tag = "1")]
         pub(crate) until: u64,
         /// The identity of the poll's token, as JSON, where a newer one is taken.
@@ -121,7 +121,7 @@ pub(crate) mod ask {
         /// Another part follows.
         #[prost(bool, tag = "3")]
         pub(crate) more: bool,
-        /// The body broke off behind the parts before.
+        /// The body broke off after the parts before.
         #[prost(bool, tag = "4")]
         pub(crate) broken: bool,
     }
@@ -181,7 +181,7 @@ pub(super) struct NodeReply {
     pub(super) recoveries: u32,
 }
 
-/// Where what a poll took goes back to when nobody gets it.
+/// The session that a poll's data returns to when no client gets it.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Source {
     #[prost(string, tag = "1")]

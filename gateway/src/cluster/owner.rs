@@ -16,7 +16,7 @@ pub(crate) fn unknown_connection() -> Answer {
     Answer::refused(404, "No Connection with that ID")
 }
 
-/// The reference adopts whoever comes last; here a connection stays with the user who opened it.
+/// The reference adopts the user that comes last; here a connection stays with the user who opened it.
 pub(crate) fn other_user() -> Answer {
     Answer::refused(403, "The connection belongs to another user")
 }
@@ -94,7 +94,7 @@ pub(crate) fn delete(session: &Session) -> Answer {
         return Answer::refused(400, "Cannot terminate this connection using the DELETE endpoint.");
     }
     if let Some(link) = session.http() {
-        link.drained(); // nobody will fetch what is left
+        link.drained(); // no poll will fetch the rest
     }
     session.close(CloseReason::ByClient);
     Answer::status(202)

@@ -50,7 +50,7 @@ impl Means {
     /// The limits, by their keys. An ordinary application meets none of them.
     pub(super) fn limits(&self) -> Vec<(&'static str, u64)> {
         let (Memory::Group(memory) | Memory::Machine(memory)) = self.memory else {
-            return Vec::new(); // no bound, as far as anybody knows
+            return Vec::new(); // no bound, as far as is known
         };
         let files = self.files.unwrap_or(u64::MAX);
         let most = files.saturating_sub(OWN_FILES.min(files / 4)).max(1);

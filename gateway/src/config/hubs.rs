@@ -20,7 +20,7 @@ impl HubTables {
         Self(tables)
     }
 
-    /// Writes the tables behind all other sections.
+    /// Writes the tables after all other sections.
     pub(super) fn write_toml(&self, text: &mut String) {
         for (hub, own) in &self.0 {
             text.push_str(&format!("\n[hubs.{}]\n", Value::String(hub.clone())));

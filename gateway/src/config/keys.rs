@@ -326,7 +326,7 @@ mod tests {
         options::{AuthOptions, CorsOptions, HubDefaults, Limits, ServerOptions, Timeouts},
     };
 
-    /// The fields of a section, as serde lists them for who misspells one.
+    /// The fields of a section, as serde lists them for a misspelt one.
     fn fields<T: DeserializeOwned>() -> Vec<String> {
         let table = toml::Table::from_iter([("?".to_owned(), Value::Boolean(true))]);
         let error = table.try_into::<T>().err().unwrap().to_string();

@@ -18,7 +18,7 @@ use super::{
     keys::{KEYS, Key, Kind},
 };
 
-/// Where the configuration comes from, besides the environment.
+/// The sources of the configuration, besides the environment.
 #[derive(Default, Debug)]
 pub(crate) struct Sources {
     /// The file that `--config` names; it must exist.
@@ -47,7 +47,7 @@ pub(crate) struct Loaded {
     pub(crate) origins: BTreeMap<&'static str, Origin>,
 }
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Origin {
     /// The built-in default.
@@ -280,8 +280,8 @@ impl Settings {
         }
     }
 
-    /// A node on loopback is for programs of its machine, and for browsers, whose pages may be anybody's. A proxy before it
-    /// passes on the names that it has.
+    /// A node on loopback is for programs of its machine, and for browsers, whose pages may be from any site. A proxy
+    /// before it passes on the names that it has.
     fn fill_in_hosts(&mut self) {
         let text = |key| self.values.get(key).and_then(|(value, _)| value.as_str());
         let default = Config::default().listen;
@@ -348,8 +348,8 @@ fn typed(key: &Key, name: &str, value: Value, origin: &Origin) -> Result<Value, 
         })
 }
 
-/// A text without space around it: secrets that were made with `--from-file` or `echo` end in a line feed, and nobody means
-/// that to be a part of a key, a URL or a name.
+/// A text without space around it: secrets that were made with `--from-file` or `echo` end in a line feed, and that is
+/// not meant to be a part of a key, a URL or a name.
 fn trimmed(kind: Kind, value: Value) -> Value {
     match (kind, value) {
         (Kind::Text | Kind::Secret | Kind::OneOf(_), Value::String(text)) => {
@@ -359,7 +359,7 @@ fn trimmed(kind: Kind, value: Value) -> Value {
     }
 }
 
-/// Where a key's value is in [`Config`].
+/// The path of a key's value in [`Config`].
 fn path_of(key: &str) -> String {
     match key.split_once('.') {
         Some(("hubs", "names")) => "hub_names".to_owned(),

@@ -22,7 +22,7 @@ pub(crate) use self::{
     load::{ConfigError, Flag, Loaded, Origin, Sources, load},
 };
 
-/// Everything that the binary can be told. `Display` and `Debug` print it as TOML, with secrets as `***`.
+/// All settings of the binary. `Display` and `Debug` print them as TOML, with secrets as `***`.
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
@@ -180,7 +180,8 @@ impl LogFormat {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct TelemetryConfig {
-    /// Where spans are sent by OTLP over HTTP, such as `http://collector:4318`. Without it there are none.
+    /// The collector to which spans are sent by OTLP over HTTP, such as `http://collector:4318`. Without it there are
+    /// none.
     pub(crate) otlp_endpoint: Option<String>,
     /// The service that spans are shown under.
     pub(crate) service_name: String,

@@ -48,7 +48,7 @@ pub enum Drained {
 pub(crate) struct Pace {
     /// Most of all nodes in a second; 0 for as fast as they can.
     pub(crate) rate: u32,
-    /// When the last one is to have left, whatever the rate says.
+    /// The latest time at which the last session leaves, whatever the rate says.
     pub(crate) deadline: Option<Instant>,
 }
 
@@ -112,8 +112,8 @@ pub(crate) async fn leave(
     drained
 }
 
-/// Has every session leave: stateful ones go on elsewhere, others end for this reason, and their clients are told that they
-/// may reconnect. In no order, and not in step.
+/// Has every session leave: stateful ones go on elsewhere, others end for this reason, and their clients may
+/// reconnect. In no order, and not in step.
 pub(crate) async fn let_go(
     backplane: &dyn Backplane,
     pace: Pace,
@@ -165,12 +165,12 @@ pub(crate) fn shuffle(sessions: &mut [Arc<Session>]) -> RandomState {
     random
 }
 
-/// Where this node has its turns from.
+/// The source of this node's turns.
 struct Queue<'a> {
     backplane: &'a dyn Backplane,
-    /// When the next turn is, by this node alone.
+    /// The time of the next turn, by this node alone.
     next: Instant,
-    /// Until when the backplane is not asked, because it did not answer.
+    /// The time until which the backplane is not asked, because it did not answer.
     alone: Option<Instant>,
 }
 

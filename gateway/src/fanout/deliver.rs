@@ -72,7 +72,7 @@ fn deliver_message(hub: &HubRuntime, message: &Message) {
     metrics.deliveries.inc_by(delivered);
 }
 
-/// Why an envelope ends those who receive it, if it does.
+/// The reason why an envelope ends its receivers, if it does.
 fn closing(envelope: &Envelope) -> Option<CloseReason> {
     let close = envelope.close.as_ref()?;
     Some(if close.lost {
@@ -108,7 +108,7 @@ pub(crate) fn cut_at_close(messages: &mut Vec<Message>, session: &Session) -> Op
 }
 
 /// Ordinary clients were promised nothing about a lost backplane: they stay connected, and operators see it. Stateful
-/// sessions were promised to be exact, so they end; readers are told.
+/// sessions were promised to be exact, so they end; readers are notified.
 fn note_gap(hub: &HubRuntime, gap: &Gap) {
     let lost = CloseReason::LogLost("the backplane lost messages");
     let end = |session: &Session| {

@@ -44,7 +44,7 @@ struct Inner {
 pub(crate) enum Readiness {
     Ready,
     Draining,
-    /// From the backplane.
+    /// The node is cut off from the backplane.
     CutOff,
     /// Keys of tokens were never had yet; which and why.
     NoKeys(String),
@@ -195,7 +195,7 @@ impl App {
         self.inner.hubs.is_empty().then(|| NO_HUB.to_owned())
     }
 
-    /// Whether `limits.connections` leaves room for one more. Who has left and may come back takes no room.
+    /// Whether `limits.connections` leaves room for one more. A parked session takes no room.
     pub(crate) fn has_room(&self) -> bool {
         let limit = self.inner.shared.options().limits.connections;
         limit == 0

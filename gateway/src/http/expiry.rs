@@ -47,7 +47,7 @@ pub(super) fn is_over(identity: &Identity, auth: &AuthOptions) -> bool {
     end.is_some_and(|end| end + auth.leeway.0 <= SystemTime::now())
 }
 
-/// When the session is to be closed, as of now.
+/// The time when the session is to be closed, as of now.
 fn end_of(session: &Session, by_setting: bool) -> Option<SystemTime> {
     end_of_identity(&session.connection().identity(), by_setting)
 }

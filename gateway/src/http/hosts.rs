@@ -1,4 +1,4 @@
-//! Which hosts requests may be for.
+//! The hosts that requests may be for.
 //!
 //! A page whose name was made to lead to a gateway's address (DNS rebinding) is of the gateway's own origin for its browser.
 //! Only the name gives it away: see [`ServerOptions::allowed_hosts`](crate::ServerOptions).

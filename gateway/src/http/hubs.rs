@@ -160,7 +160,7 @@ impl HubRequest {
     }
 
     /// The session of a connection that lost its socket, wherever it was. `None` where there is no such connection. Clients
-    /// try this once: while it can't be told, they wait.
+    /// try this once: while the directory can't answer, they wait.
     async fn bring_back(
         &self,
         id: &ConnectionId,
@@ -366,7 +366,7 @@ impl HubRequest {
     async fn delete(self) -> Result<Response, Refusal> {
         let token = self.required_token()?;
         let end = Instant::now() + SENDING;
-        // It may come twice to an owner, which ends a connection once.
+        // The request may come twice to an owner, which ends a connection once.
         let answer = persist(end, || self.try_to_delete(&token, end).boxed()).await?;
         Ok(reply::answer(answer))
     }
@@ -415,7 +415,7 @@ impl HubRequest {
             .ok_or_else(|| reply::text(StatusCode::BAD_REQUEST, "Connection ID required").into())
     }
 
-    /// Says that there is no such connection; the log says why, for whoever looks for a client that was turned away.
+    /// Says that there is no such connection; the log says why, for operators who look for a client that was refused.
     fn unknown(&self, why: &str) -> Response {
         tracing::debug!(hub = %self.hub.name(), why, "a request for a connection that is not known");
         self.app

@@ -1,4 +1,4 @@
-//! Which HTTP/1.1 connections clients may use again.
+//! HTTP/1.1 connections that clients may use again.
 
 use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderValue};

@@ -37,7 +37,7 @@ pub(crate) fn unauthorized(error: AuthError) -> Response {
     response
 }
 
-/// The hub does not admit the caller; one who has not said who it is may do so.
+/// The hub does not admit the caller; an anonymous one may authenticate.
 pub(crate) fn not_admitted(identity: &Identity) -> Response {
     if identity.is_anonymous() {
         return unauthorized(AuthError::Missing);
@@ -45,7 +45,7 @@ pub(crate) fn not_admitted(identity: &Identity) -> Response {
     text(StatusCode::FORBIDDEN, "This hub does not admit the caller")
 }
 
-/// The page that asks may not.
+/// The page's origin is not permitted.
 pub(crate) fn foreign_origin() -> Response {
     text(
         StatusCode::FORBIDDEN,
@@ -73,7 +73,7 @@ pub(crate) fn later(what: &'static str) -> Response {
     response
 }
 
-/// A response that never ends of itself, and that nobody on its way is to gather or keep.
+/// A response that never ends of itself, and that no proxy is to buffer or keep.
 pub(crate) fn event_stream(body: Body) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
@@ -89,7 +89,7 @@ pub(crate) fn event_stream(body: Body) -> Response {
     response
 }
 
-/// Whether a response is such a stream, whoever made it.
+/// Whether a response is such a stream, whatever made it.
 pub(crate) fn is_event_stream(response: &Response) -> bool {
     let content_type = response.headers().get(header::CONTENT_TYPE);
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))

@@ -66,7 +66,7 @@ pub(crate) async fn serve(
             Ok(place) => place,
             Err(limit) => {
                 rules.metrics.limited.get(limit).inc();
-                continue; // closed without a word: it has asked for nothing yet
+                continue; // closed without a response: no request has come yet
             }
         };
         if let Err(error) = tcp::set_up(&stream, rules.silence) {
@@ -117,7 +117,7 @@ pub(crate) async fn serve(
 pub(crate) struct Rules {
     /// Most headers of a request: `limits.headers`.
     pub(crate) most_headers: usize,
-    /// How long an HTTP/1.1 connection is kept on which nothing is asked: `timeouts.idle_seconds`.
+    /// How long an HTTP/1.1 connection is kept without a request: `timeouts.idle_seconds`.
     pub(crate) idle: Duration,
     /// After how long a peer is given up that acknowledges nothing.
     pub(crate) silence: Duration,
@@ -153,8 +153,8 @@ fn is_large_head(error: &(dyn Error + Send + Sync + 'static)) -> bool {
         .is_some_and(hyper::Error::is_parse_too_large)
 }
 
-/// Notes that a request has come, and from whom. `header_read_timeout` alone does not count the time before the first bytes, which tell
-/// HTTP/1 from HTTP/2, nor anything of HTTP/2.
+/// Records a request and its client. `header_read_timeout` alone does not count the time before the first bytes, which
+/// tell HTTP/1 from HTTP/2, nor anything of HTTP/2.
 struct Noting {
     begun: Arc<AtomicBool>,
     peer: SocketAddr,

@@ -52,13 +52,13 @@ pub(super) fn set_up(stream: &TcpStream, silence: Duration) -> io::Result<()> {
 #[derive(Debug)]
 pub(crate) struct Traffic {
     terms: Terms,
-    /// When the answers that are being fetched are to have ended.
+    /// The deadlines of the answers that are being fetched.
     due: Mutex<BTreeSet<(Instant, u64)>>,
     answers: AtomicU64,
     changed: Notify,
     /// Requests that are not answered to the end.
     open: AtomicUsize,
-    /// Somebody was admitted who asked here.
+    /// A request on this connection was admitted.
     known: AtomicBool,
 }
 
@@ -122,8 +122,8 @@ impl Drop for Open {
 }
 
 impl Open {
-    /// Gives an answer its time, and notes when it ends. Event streams and the like, whose length is not known, have none:
-    /// their sessions look after themselves.
+    /// Gives an answer its deadline, and records its end. Event streams and the like, whose length is not known, have
+    /// none: their sessions look after themselves.
     pub(super) fn answer(mut self, method: &Method, response: Response) -> Response {
         let bodiless = *method == Method::HEAD || response.status() == StatusCode::NOT_MODIFIED;
         response.map(|body| {

@@ -43,8 +43,8 @@ impl Hub {
         self.admit(move |identity| identity.has_role(&role))
     }
 
-    /// Lets only callers invoke a method of whom this holds; others are told that they are unauthorized. The method must
-    /// have been added before. Said several times, all of it must hold.
+    /// Lets only callers invoke a method for whose identity `holds` is true; others get the error that they are
+    /// unauthorized. The method must have been added before. Called several times, all conditions must hold.
     ///
     /// ```
     /// use hubcast::{Context, Hub, HubError};

@@ -31,7 +31,7 @@ pub(crate) struct Checkpoints {
 #[derive(Default)]
 struct Waiting {
     sessions: Vec<Weak<Session>>,
-    /// When the first of them came.
+    /// The time when the first of them came.
     since: Option<Instant>,
 }
 

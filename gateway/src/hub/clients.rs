@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::protocol::{EncodeValueError, Encoding, Value};
 use crate::session::Slots;
 
-/// The clients of a hub, on whatever node they are. Choosing costs nothing and can't fail: ids that nobody has choose
-/// nobody.
+/// The clients of a hub, on whatever node they are. Choosing costs nothing and can't fail: an unknown id chooses
+/// no client.
 ///
 /// ```
 /// use hubcast::{Hub, HubTester};
@@ -103,7 +103,7 @@ impl Clients {
         self.group(group).except(connections)
     }
 
-    /// The connections of several groups. Who is in two of them receives the message twice, as with SignalR.
+    /// The connections of several groups. A member of two of them receives the message twice, as with SignalR.
     pub fn groups<I>(&self, groups: I) -> Recipients
     where
         I: IntoIterator,
@@ -258,7 +258,7 @@ impl Recipients {
     }
 }
 
-/// One chosen client, which can be asked for a result.
+/// One chosen client, which can return a client result.
 ///
 /// ```
 /// use std::time::Duration;
@@ -310,7 +310,7 @@ impl Recipient {
     }
 
     /// Calls `target` on the client, wherever it is connected, and waits for its result. A method that waits leaves its
-    /// slot to the connection's next invocation. Dropping the call forgets it; the client is not told.
+    /// slot to the connection's next invocation. Dropping the call forgets it; the client is not notified.
     ///
     /// # Errors
     /// [`Error::NoSuchConnection`], [`Error::Disconnected`], [`Error::Client`] with the client's own error,

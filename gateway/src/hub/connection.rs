@@ -12,7 +12,7 @@ use super::ConnectionData;
 use crate::auth::{Identity, without_cookie};
 use crate::protocol::{ClientProtocol, Transport};
 
-/// A client's connection: its id, who it is, and the request that it came with.
+/// A client's connection: its id, its identity, and the request that it came with.
 ///
 /// ```
 /// use hubcast::{Context, Hub, HubTester};

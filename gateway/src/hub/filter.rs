@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use super::{Context, Disconnected, HubError, ValueStream};
 use crate::protocol::Value;
 
-/// Runs around the methods and hooks of a hub: logs, measures, checks, changes answers and errors. Filters are asked in
+/// Runs around the methods and hooks of a hub: logs, measures, checks, changes answers and errors. Filters run in
 /// the order in which they were added; each decides whether `next` runs. What a filter returns is what the filter before
 /// it sees, and in the end the client.
 ///

@@ -67,7 +67,7 @@ impl HubHandle {
         Clients::new(self.clone())
     }
 
-    /// Changes who is in which group.
+    /// Changes the members of groups.
     #[must_use]
     pub fn groups(&self) -> Groups {
         Groups { hub: self.clone() }

@@ -21,7 +21,7 @@ pub struct Resumed;
 /// ```
 /// use hubcast::{Connected, Context, FromHook, Hub, HubError};
 ///
-/// /// What the client has written behind `?room=`.
+/// /// The client's value of `?room=`.
 /// struct Room(String);
 ///
 /// impl FromHook<Connected> for Room {

@@ -1,5 +1,5 @@
 //! Connections of other nodes that this one has passed requests on for. A token that is young says nothing about whether its
-//! connection exists; while the directory can't be asked, this does.
+//! connection exists; while the directory can't answer, this list does.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! From async functions to methods: each parameter is taken from the invocation by its type.
+//! Turns async functions into methods: each parameter is taken from the invocation by its type.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use super::upload::RawUpload;
 use super::{Context, HubError, Needed, State, Upload};
 use crate::protocol::{DecodeValueError, EncodeValueError, Encoding, Value};
 
-/// Tells implementations apart that Rust would otherwise take for overlapping. Named only by who implements
+/// Tells implementations apart that Rust would otherwise take for overlapping. Named only by code that implements
 /// [`FromInvocation`] for a type of their own.
 pub mod marker {
     /// Taken from the next argument by serde.
@@ -171,7 +171,7 @@ pub enum BindError {
 /// ```
 /// use hubcast::{BindError, Call, FromInvocation, Hub, HubTester, marker};
 ///
-/// /// Who calls, or `guest`.
+/// /// The caller's user id, or `guest`.
 /// struct Caller(String);
 ///
 /// impl FromInvocation<marker::Context> for Caller {

@@ -148,7 +148,7 @@ pub(crate) enum Target {
 pub struct Hub {
     name: String,
     targets: HashMap<String, Entry>,
-    /// The first thing that can't work, told when the gateway is built.
+    /// The first problem of the hub, reported when the gateway is built.
     problem: Option<Problem>,
     filters: Vec<Box<dyn Filter>>,
     connected: Option<ErasedHook<Connected>>,
@@ -226,7 +226,7 @@ impl Hub {
     /// does not reconnect by itself. A second hook takes the place of the first.
     ///
     /// `hook` is an async function of up to eight parameters, in any order: [`Context`], [`State`], and what implements
-    /// [`FromHook`]. No client can be asked for a result while it runs.
+    /// [`FromHook`]. It can't request client results.
     ///
     /// ```
     /// use std::sync::atomic::{AtomicUsize, Ordering};
@@ -254,7 +254,7 @@ impl Hub {
 
     /// Runs on a node that goes on with a connection of another one, before it handles messages: a client with stateful
     /// reconnect came back here, because its socket broke or its node stopped. Id, user, claims, groups and the first
-    /// request's headers and query are as they were. [`ConnectionData`] is not: it stays behind, and this is the place to
+    /// request's headers and query are as they were. [`ConnectionData`] is not: it is lost, and this is the place to
     /// fill it anew. Neither [`on_connected`](Self::on_connected) nor [`on_disconnected`](Self::on_disconnected) runs for
     /// a move. An error is logged. A second hook takes the place of the first.
     ///

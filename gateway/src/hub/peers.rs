@@ -14,7 +14,7 @@ use crate::session::{ClientResultError, Session};
 
 /// Requests of a node to the nodes that own a connection.
 pub(crate) trait Peers: Send + Sync {
-    /// Has the owner ask a client for a result.
+    /// Has the owner request a client result.
     fn ask<'a>(
         &'a self,
         hub: &'a Arc<HubRuntime>,
@@ -70,7 +70,7 @@ pub(crate) trait Peers: Send + Sync {
     ) -> BoxFuture<'a, Result<(), BackplaneError>>;
 
     /// Waits until the client of a connection of another node has read most of what was sent to it. `false` when that node
-    /// can't tell.
+    /// does not know.
     fn drained<'a>(&'a self, session: &'a Session, owner: &'a NodeId) -> BoxFuture<'a, bool>;
 }
 
@@ -85,9 +85,9 @@ pub(crate) struct Question<'a> {
 
 /// The outcome of requesting a stateful session from another node.
 pub(crate) enum HandedOver {
-    /// It was given up. Its client came back so often without getting any further.
+    /// The connection was given up. Its client came back so often without getting any further.
     Given { recoveries: u32 },
-    /// It has ended for good.
+    /// The connection has ended for good.
     Ended,
     /// The node does not answer, or does not know it.
     Silent,

@@ -144,7 +144,7 @@ impl HubRuntime {
         Ok(receipts.iter().any(Option::is_some))
     }
 
-    /// Removes a connection that no node owns, if it is one, and tells the hub.
+    /// Removes a connection that no node owns, if it is one, and runs the hub's hook.
     pub(crate) async fn remove_parked(
         self: &Arc<Self>,
         connection: &ConnectionId,
@@ -174,7 +174,7 @@ impl HubRuntime {
         ttl: Option<Duration>,
     ) -> Result<(), Error> {
         if ttl != Some(Duration::ZERO) {
-            // First, so that whoever comes meanwhile is listed below or finds this.
+            // First, so that a connection that comes meanwhile is listed below or finds this.
             let most = self.options().limits.groups_per_connection;
             let backplane = self.shared().backplane();
             backplane.join_user(self.name(), user, group, ttl, most).await?;

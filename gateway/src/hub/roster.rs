@@ -12,7 +12,7 @@
 //! | `hub.rebalance(settled)` | [`Rebalance`](crate::Rebalance): nodes with many connections let some go |
 //!
 //! Each is async and answers `Result<_, Error>`. Questions cost the backplane the same however many connections there
-//! are, and no node is asked. Ids that nobody has are no error: nobody is connected under them. What can't be a group's
+//! are, and no node is asked. Unknown ids are no error: no connection has them. What can't be a group's
 //! name or a user's id where one is needed is [`Error::Name`]; a backplane or node that can't be reached is
 //! [`Error::Backplane`], transient, and the call may be tried again.
 
@@ -29,8 +29,8 @@ pub const MAX_PAGE: usize = 1_000;
 /// Longest reason for closing connections, in bytes.
 pub const MAX_REASON_BYTES: usize = 4_096;
 
-/// A part of a list of connections, in the order of their ids. Whoever is in the list all the time while its pages are
-/// read is on exactly one of them.
+/// A part of a list of connections, in the order of their ids. A connection that is in the list all the time while its
+/// pages are read is on exactly one of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Page {
     /// Their ids.
@@ -202,10 +202,10 @@ impl InGroup {
         page(&self.hub, Members::Group(self.group()?), after, limit).await
     }
 
-    /// Ends the connections of the group but those of `except`. Their clients are told `reason` as the error of their
+    /// Ends the connections of the group but those of `except`. Their clients get `reason` as the error of their
     /// end, and don't reconnect by themselves.
     ///
-    /// It has a place in the hub's log, like a message: who is in the group at that place is closed, behind what was
+    /// It has a place in the hub's log, like a message: the members at that place are closed, after what was
     /// sent before, also while it moves to another node. When this returns, the place is certain, and connections end
     /// soon after.
     ///
@@ -273,7 +273,7 @@ impl OfUser {
     pub async fn count(&self) -> Result<u64, Error> {
         match &self.user {
             Ok(user) => count(&self.hub, Members::User(user)).await,
-            Err(_) => Ok(0), // nobody has such an id
+            Err(_) => Ok(0), // no user has such an id
         }
     }
 
@@ -316,9 +316,9 @@ impl OfUser {
         Ok(backplane.is_user_in(hub.name(), user, &group).await?)
     }
 
-    /// Puts the user into a group: the connections that it has, and those that come within `ttl`, before they are told
-    /// that they are connected. When this returns, messages to the group reach the present ones. Whoever joined stays
-    /// when the time is over.
+    /// Puts the user into a group: the connections that it has, and those that come within `ttl`, before they are
+    /// notified that they are connected. When this returns, messages to the group reach the present ones. A connection
+    /// that joined stays when the time is over.
     ///
     /// Without `ttl` it is a year from the last such call, the most; a `ttl` of zero is for present connections only. A
     /// user is in at most `limits.groups_per_connection` groups: one more takes the place of the one whose time
@@ -367,7 +367,7 @@ impl OfUser {
                 hub.close_all(Some(Members::User(user)), reason, collect(except))
                     .await
             }
-            Err(_) => Ok(()), // nobody has such an id
+            Err(_) => Ok(()), // no user has such an id
         }
     }
 
@@ -454,8 +454,8 @@ impl OfConnection {
         }
     }
 
-    /// Ends the connection. Its client is told `reason` as the error of the end, and does not reconnect by itself;
-    /// [`Hub::on_disconnected`](crate::Hub::on_disconnected) is told
+    /// Ends the connection. Its client gets `reason` as the error of the end, and does not reconnect by itself;
+    /// [`Hub::on_disconnected`](crate::Hub::on_disconnected) is given
     /// [`Disconnected::ByServer`](crate::Disconnected::ByServer). Answers whether there was such a connection.
     ///
     /// # Errors

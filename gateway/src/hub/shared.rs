@@ -29,7 +29,7 @@ pub(crate) struct Shared {
     drain_rate: u32,
     /// How long calls whose clients have moved may go on while the node leaves.
     drain_calls: Duration,
-    /// When a client's mistake was last told in the log.
+    /// The time when a client's mistake was last logged.
     told_mistake: Mutex<Option<Instant>>,
     tasks: TaskTracker,
     stopping: CancellationToken,

@@ -1,4 +1,4 @@
-//! Watching groups: who is in them, and who comes and goes.
+//! Watching groups: their members, and each join and leave.
 
 use std::collections::BTreeSet;
 
@@ -21,9 +21,9 @@ impl Context {
     /// `event` is `join` or `leave`; `userId` is missing where there is no user. A connection leaves with its end, also
     /// by the death of its node. One with stateful reconnect stays as long as its client may come back.
     ///
-    /// Watch first, then ask for [`InGroup::members`]: every change since the list was read comes as a message, perhaps
-    /// besides some that the list has already. A join of whoever is in the list, or a leave of whoever is not, changes
-    /// nothing. After Redis has lost its data connections join anew: ask again.
+    /// Watch first, then read [`InGroup::members`]: every change since the list was read comes as a message, perhaps
+    /// besides some that the list has already. A join of a listed member, or a leave of another one, changes
+    /// nothing. After Redis has lost its data connections join anew: read it again.
     ///
     /// It counts as one of `limits.groups_per_connection`, and ends with the connection or [`unwatch`](Self::unwatch).
     ///
@@ -144,9 +144,9 @@ impl InGroup {
     }
 }
 
-/// A part of a list of a group's connections, in the order of their ids. Whoever is in the group all the time while its
-/// pages are read is on exactly one of them. As an answer to clients it is
-/// `{"members": [{"connectionId": …, "userId": …}], "next": …}`.
+/// A part of a list of a group's connections, in the order of their ids. A connection that is in the group all the time
+/// while its pages are read is on exactly one of them. As an answer to clients it is `{"members": [{"connectionId": …,
+/// "userId": …}], "next": …}`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct MemberPage {
     /// The connections.
@@ -176,7 +176,7 @@ pub struct Member {
     pub user: Option<String>,
 }
 
-/// How many a page has, and how many are asked for: one more tells whether there is another page.
+/// The sizes of a page and of its query: one more shows whether there is another page.
 pub(super) fn limited(limit: usize) -> (usize, usize) {
     let limit = limit.clamp(1, MAX_PAGE);
     (limit, limit.saturating_add(1))

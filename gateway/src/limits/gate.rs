@@ -49,7 +49,7 @@ impl Gate {
         let address = address.map_err(|_| LimitLabel::ConnectionsPerAddress)?;
         let user = self.users.take(user.cloned(), false);
         let user = user.map_err(|_| LimitLabel::ConnectionsPerUser)?;
-        // Last: who is refused for another reason takes nothing from others.
+        // Last: a connection that is refused for another reason takes no permit of others.
         if let Some(handshakes) = &self.handshakes
             && !handshakes.lock().try_take(Instant::now())
         {
@@ -67,7 +67,7 @@ impl Gate {
         }
     }
 
-    /// Whoever was let in just now is no new connection.
+    /// Takes back the count of a handshake whose connection turned out not to be new.
     pub(crate) fn was_not_new(&self) {
         if let Some(handshakes) = &self.handshakes {
             handshakes.lock().give_back();

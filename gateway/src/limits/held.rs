@@ -1,6 +1,6 @@
 //! The one account of what peers make this node hold: how many bytes in all, and how long each of them may take.
 //!
-//! An unfinished message, a body that is being read, or an answer that nobody fetches has a [`Held`]. It is charged for
+//! An unfinished message, a body that is being read, or an answer that is not fetched has a [`Held`]. It is charged for
 //! every byte that is kept, and it is late when the peer is slower than [`Terms`] allow for. Time during which the node
 //! itself does not want to go on (back-pressure) does not count against the peer.
 //!
@@ -178,7 +178,7 @@ impl Held {
         Ok(())
     }
 
-    /// Nothing is unfinished.
+    /// Ends the charge: nothing is unfinished.
     pub(crate) fn end(&mut self) {
         self.since = None;
         if self.bytes > 0 {
@@ -186,7 +186,7 @@ impl Held {
         }
     }
 
-    /// When the peer is late, if it does nothing more.
+    /// The time when the peer is late, if it does nothing more.
     pub(crate) fn late_at(&self) -> Option<Instant> {
         let since = self.since?;
         let paid = match self.terms.least_rate {
@@ -196,7 +196,7 @@ impl Held {
         since.begun.checked_add(self.terms.grace.saturating_add(paid))
     }
 
-    /// Whether the peer is late now. To be asked only while the peer is waited for.
+    /// Whether the peer is late now. Call it only while the peer is waited for.
     pub(crate) fn is_late(&mut self) -> bool {
         let now = Instant::now();
         match self.late_at() {

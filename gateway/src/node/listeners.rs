@@ -55,17 +55,17 @@ impl Listeners {
         })
     }
 
-    /// Where clients connect.
+    /// The address for clients.
     pub(super) fn address(&self) -> SocketAddr {
         self.clients.address
     }
 
-    /// Where operators ask, if that is another one.
+    /// The address for operators, if that is another one.
     pub(super) fn admin(&self) -> Option<SocketAddr> {
         Some(self.operators.as_ref()?.address)
     }
 
-    /// Says to everybody that the node is starting.
+    /// Answers all requests that the node is starting.
     pub(super) fn serve_starting(
         &self,
         config: &Config,

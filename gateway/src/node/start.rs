@@ -1,4 +1,4 @@
-//! From a configuration to a node that serves, however long what it needs is away.
+//! Starts a node from a configuration, however long the services that it needs are away.
 //!
 //! Only what another configuration mends ends the process. Everything else passes: the node says what it waits for, and tries on.
 
@@ -44,7 +44,7 @@ enum Failed {
     ForGood(anyhow::Error),
 }
 
-/// Starts a node, with as many attempts as it takes. `waits` is told of each that failed.
+/// Starts a node, with as many attempts as it takes. `waits` is called for each that failed.
 pub(super) async fn start(
     config: &Config,
     metrics: &Arc<Metrics>,
@@ -104,7 +104,7 @@ async fn build(
         if options.auth.access_key.is_none() {
             demo_key = Some(demo::derived_key(&backplane.cluster_secret()));
             options.auth.access_key.clone_from(&demo_key);
-            builder = builder.any_audience(); // whoever tries things out has no secret to keep
+            builder = builder.any_audience(); // a demo has no secret to keep
         }
         pages = options.auth.access_key.clone().map_or(pages, demo::routes);
         builder = builder.hub(demo::hub());

@@ -47,7 +47,7 @@ pub struct AuthOptions {
     pub key_files: Vec<PathBuf>,
     /// A JSON Web Key Set in a file. It is read again when a token names a key that is not in it.
     pub jwks_file: Option<PathBuf>,
-    /// A JSON Web Key Set behind an `https` URL. It is fetched when the first token comes, and again when a token names a
+    /// A JSON Web Key Set at an `https` URL. It is fetched when the first token comes, and again when a token names a
     /// key that is not in it; when that fails, the keys stay as they are.
     pub jwks_url: Option<String>,
     /// Certificates (PEM) to trust for the URL instead of the system's.
@@ -79,7 +79,7 @@ pub struct AuthOptions {
     /// Whether negotiate gives tickets, so that no token stands in a URL. A ticket is good for the negotiated connection
     /// alone; other tokens in a query are refused then.
     pub tickets: bool,
-    /// Clock difference that is tolerated between who signs a token and this node.
+    /// Clock difference that is tolerated between the signer of a token and this node.
     #[serde(rename = "leeway_seconds", deserialize_with = "seconds")]
     pub leeway: Leeway,
 }
@@ -178,7 +178,7 @@ impl AuthOptions {
     }
 }
 
-/// Whether nobody on the way can change what is fetched there.
+/// Whether the connection is protected against changes on the way.
 fn is_trustworthy(url: &str) -> bool {
     let Ok(uri) = url.parse::<axum::http::Uri>() else {
         return false;

@@ -1,4 +1,4 @@
-//! Which host a request is for. HTTP/2 says it in `:authority`, HTTP/1.1 in `Host`; everybody who wants to know asks here.
+//! The host that a request is for: `:authority` in HTTP/2, `Host` in HTTP/1.1. The only place that reads it.
 
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
@@ -56,8 +56,8 @@ impl Origin {
         host && self.scheme == page.scheme && self.port == page.port
     }
 
-    /// Whether this is the origin of what was requested. The scheme is left out, and a default port with it: behind a proxy
-    /// that ends TLS the gateway does not know them.
+    /// Whether this is the origin of the requested resource. The scheme is left out, and a default port with it: behind
+    /// a proxy that ends TLS the gateway does not know them.
     pub(crate) fn is_of(&self, requested: &Authority) -> bool {
         let named = |port: Option<u16>| port.filter(|port| !matches!(port, 80 | 443));
         self.host.eq_ignore_ascii_case(requested.host()) && named(self.port) == named(requested.port_u16())

@@ -11,7 +11,7 @@ use super::{
     json, messagepack, transcode,
 };
 
-/// Writes one whole message: JSON with its record separator, or MessagePack behind its length. Values in the
+/// Writes one whole message: JSON with its record separator, or MessagePack after its length. Values in the
 /// other encoding are transcoded. The result has exactly the size of the message.
 ///
 /// # Errors
@@ -22,7 +22,7 @@ pub fn encode(protocol: HubProtocol, message: &HubMessage) -> Result<Bytes, Enco
     frame(protocol, &*message)
 }
 
-/// Writes an invocation that nobody waits for, for a fan-out: like [`encode`] for such a message, but from
+/// Writes an invocation without a completion, for a fan-out: like [`encode`] for such a message, but from
 /// borrowed parts.
 ///
 /// # Errors

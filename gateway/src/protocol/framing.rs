@@ -1,4 +1,4 @@
-//! Where one message ends and the next begins, in a byte stream that is cut anywhere.
+//! Finds the boundaries of messages in a byte stream that is cut anywhere.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::{mem, ops::Range};
@@ -158,7 +158,7 @@ fn low_byte(number: usize) -> u8 {
     number.to_le_bytes().first().copied().unwrap_or_default()
 }
 
-/// Where encoders write to: first into a [`Count`], then into a buffer of exactly that size.
+/// The target of encoders: first a [`Count`], then a buffer of exactly that size.
 pub(super) trait Sink {
     fn put(&mut self, bytes: &[u8]);
 }

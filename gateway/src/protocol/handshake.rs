@@ -36,7 +36,7 @@ impl HandshakeReader {
         }
     }
 
-    /// Adds bytes that have arrived. Bytes behind the handshake are kept for the decoder.
+    /// Adds bytes that have arrived. Bytes after the handshake are kept for the decoder.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.push(bytes);
     }
@@ -61,7 +61,7 @@ impl HandshakeReader {
         self.buffer.len()
     }
 
-    /// The decoder of the bytes behind the handshake, those that have arrived already included.
+    /// The decoder of the bytes after the handshake, those that have arrived already included.
     pub fn into_decoder(self, protocol: HubProtocol) -> Decoder {
         Decoder::with_buffer(protocol, self.buffer)
     }
@@ -109,7 +109,7 @@ pub fn handshake_response_error(error: &str) -> Bytes {
     out.into()
 }
 
-/// Why there is no connection. The text is what the reference server tells the client; what it says only
+/// The reason why the handshake failed. The text is the reference server's for the client; what it says only
 /// with detailed errors is the [source](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -115,7 +115,7 @@ impl HubMessage {
 pub struct Invocation {
     /// See [`Headers`].
     pub headers: Headers,
-    /// Chosen by the caller. `None`, not an empty string, means that nobody waits for a completion.
+    /// Chosen by the caller. `None`, not an empty string, means that the caller wants no completion.
     pub invocation_id: Option<String>,
     /// The name of the method.
     pub target: String,
@@ -128,7 +128,7 @@ pub struct Invocation {
 /// How an invocation or a stream ended.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Outcome {
-    /// Nothing to say: the end of a stream, or of a call without result.
+    /// No value: the end of a stream, or of a call without result.
     Void,
     /// The result, which may be null.
     Result(Value),

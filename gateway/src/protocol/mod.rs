@@ -1,13 +1,14 @@
 //! The SignalR hub protocol, and those for clients that do not speak it, as pure code: bytes in, messages out, and back.
 //!
-//! Nothing in here reads a socket or a clock. Everything that parses what a peer sent returns an error
+//! This module reads no socket and no clock. Everything that parses what a peer sent returns an error
 //! instead of panicking, and allocates in proportion to what has arrived, not to what a length announces.
 //!
 //! * [`HandshakeReader`] takes the first record of a connection and becomes a [`Decoder`].
 //! * [`Decoder`] turns a byte stream, cut anywhere, into [`HubMessage`]s.
 //! * [`encode`] and [`encode_invocation`] write one whole framed message.
-//! * [`ClientProtocol`] names what a client speaks; [`webpubsub`] and [`plain`] tell of those that are not the hub protocol.
-//! * [`Value`] is one argument, item or result that stays encoded until somebody wants to look inside.
+//! * [`ClientProtocol`] names a client's protocol; [`webpubsub`] and [`plain`] describe those that are not the hub
+//!   protocol.
+//! * [`Value`] is one argument, item or result that stays encoded until code reads it.
 
 mod binary;
 mod client;
@@ -62,7 +63,7 @@ pub const MAX_DEPTH: usize = 64;
 pub enum HubProtocol {
     /// JSON objects, each followed by the record separator.
     Json,
-    /// MessagePack arrays, each behind its length.
+    /// MessagePack arrays, each after its length.
     MessagePack,
 }
 

@@ -340,7 +340,7 @@ fn write_marker(out: &mut impl Sink, marker: Marker) {
     out.put(&[marker.to_u8()]);
 }
 
-/// Nothing that fits in a message has more than `u32::MAX` bytes or items; the encoder checks its size.
+/// No value that fits in a message has more than `u32::MAX` bytes or items; the encoder checks its size.
 fn length32(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }

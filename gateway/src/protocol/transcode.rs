@@ -281,7 +281,7 @@ impl JsonCursor<'_> {
 
     fn unicode_escape(&mut self) -> Result<(), TranscodeError> {
         let mut unit = self.code_unit()?;
-        // A high surrogate needs a low one behind it. Whatever is not a pair is no text.
+        // A high surrogate needs a low one after it. Others are no text.
         while (0xD800..0xDC00).contains(&unit) {
             let Some(after) = self.rest.strip_prefix(b"\\u") else {
                 break;

@@ -57,7 +57,7 @@ impl Transport {
         self != Self::ServerSentEvents
     }
 
-    /// Whether requests themselves are signs of life, so that nobody pings.
+    /// Whether requests themselves are signs of life, so that no Pings are sent.
     pub(crate) fn keeps_itself_alive(self) -> bool {
         self == Self::LongPolling
     }

@@ -17,9 +17,9 @@
 //! | `{"type":"sequenceAck","sequenceId":17}` | reliable only: everything up to there has arrived |
 //! | `{"type":"ping"}` | answered by `{"type":"pong"}` |
 //!
-//! `ackId` is a number that the client chooses; without one it is told nothing. `dataType` is `json` (any value; the default),
-//! `text` (a string), `binary` or `protobuf` (base64 text), in letters of any case. Data that is absent is null, which is not sent to
-//! groups. A message of another form ends the connection.
+//! `ackId` is a number that the client chooses; without one it gets no ack. `dataType` is `json` (any value; the
+//! default), `text` (a string), `binary` or `protobuf` (base64 text), in letters of any case. Data that is absent is
+//! null, which is not sent to groups. A message of another form ends the connection.
 //!
 //! # To the client
 //!
@@ -41,7 +41,7 @@
 //!
 //! The protocol asks for numbers that grow with each message of a connection. Here they are the messages' offsets in the
 //! hub's log: they are the same for all receivers, so a message is written once for all of them, they need not be kept
-//! for anybody, and a client's last `sequenceAck` says exactly from where on the log is replayed, on whatever node.
+//! for each client, and a client's last `sequenceAck` says exactly from where on the log is replayed, on whatever node.
 //!
 //! Messages that a client has not acknowledged are kept for it in the log as long as the hub keeps messages. Joining
 //! and leaving may be repeated without harm. An event with an `ackId` is called once: its answer comes with the
@@ -75,11 +75,11 @@ const NAMES: [&str; 10] = [
     "target",
 ];
 
-/// Calls of methods have ids of their own: by their first letter it is known how the client asked.
+/// Calls of methods have ids of their own: their first letter shows the client's kind of request.
 const BY_EVENT: char = 'a';
 const BY_INVOKE: char = 'i';
 
-/// Whether a call's result is asked for, and no message besides.
+/// Whether the client wants a call's result, and no message besides.
 pub(crate) fn is_invoke(invocation_id: &str) -> bool {
     invocation_id.starts_with(BY_INVOKE)
 }
@@ -258,7 +258,7 @@ pub(crate) enum RefusedAs {
     Forbidden,
     BadRequest,
     InternalServerError,
-    /// It was done before. The clients take that for success.
+    /// The request was done before. The clients take that for success.
     Duplicate,
 }
 
@@ -324,7 +324,7 @@ fn disconnected(error: Option<&str>) -> Bytes {
     out.into()
 }
 
-/// A published message, as it is told to clients without a hub protocol.
+/// A published message, for clients without a hub protocol.
 pub(crate) struct Published<'a> {
     /// The group that it is for; `None` where it is for a user, a connection or all.
     pub(crate) group: Option<&'a str>,

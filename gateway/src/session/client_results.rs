@@ -33,7 +33,7 @@ pub(crate) enum ClientResultError {
 }
 
 impl Session {
-    /// Calls a method of the client and waits for its result. Dropping the call forgets it; the client is not told,
+    /// Calls a method of the client and waits for its result. Dropping the call forgets it; the client is not notified,
     /// and what it answers later is ignored.
     pub(crate) async fn ask(
         &self,
@@ -75,7 +75,7 @@ impl Session {
     /// The client has answered. An unknown id is ignored.
     pub(super) fn answered(&self, id: &str, outcome: Outcome) {
         if let Some(waiting) = self.client_results.end(id) {
-            // Whoever asked may tell others.
+            // The requester may show the error to other clients.
             let outcome = match outcome {
                 Outcome::Result(value) => match value.check_told() {
                     Ok(()) => Outcome::Result(value),
@@ -83,18 +83,18 @@ impl Session {
                 },
                 outcome => outcome,
             };
-            let _ = waiting.send(outcome); // who asked may have given up
+            let _ = waiting.send(outcome); // the requester may have given up
         }
     }
 }
 
 impl ClientResults {
-    /// Whether somebody waits for a result.
+    /// Whether a call waits for a client result.
     pub(super) fn any_waits(&self) -> bool {
         !self.state.lock().waiting.is_empty()
     }
 
-    /// Whether somebody waits for this result.
+    /// Whether a call waits for this client result.
     pub(super) fn hold(&self, id: &str) -> bool {
         self.state.lock().waiting.contains_key(id)
     }

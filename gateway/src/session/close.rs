@@ -1,4 +1,4 @@
-//! Why a connection ends, and what each side is told about it. The only table of its kind.
+//! The reasons why a connection ends, and the messages about it to each side. The only table of its kind.
 
 use std::borrow::Cow;
 
@@ -30,7 +30,7 @@ pub(crate) enum CloseReason {
     NoRoom,
     /// The client fell silent.
     ClientTimeout,
-    /// There was no whole handshake in time, or it was refused: the client was told in the handshake response.
+    /// There was no whole handshake in time, or it was refused: the handshake response says so.
     Handshake { detail: String },
     /// The client reads too slowly.
     SlowConsumer { queued: usize },
@@ -83,9 +83,9 @@ impl CloseReason {
         }
     }
 
-    /// Code and words of the Close frame that ends a WebSocket. Clients of the hub protocol were told all by its Close message:
-    /// any other code than 1000 makes some of them drop what they have received. Those of Web PubSub with recovery begin anew
-    /// after 1008 alone. For others, 1000 says that there is nothing to come back for.
+    /// Code and words of the Close frame that ends a WebSocket. In the hub protocol its Close message says all: any
+    /// other code than 1000 makes some clients drop the messages that they have received. Web PubSub clients with
+    /// recovery begin anew after 1008 alone. For others, 1000 says that there is nothing to come back for.
     pub(crate) fn close_frame(&self, protocol: Option<ClientProtocol>) -> (u16, String) {
         let code = match (protocol, self) {
             (_, Self::BadFrame(bad)) => bad.code,
@@ -104,7 +104,7 @@ impl CloseReason {
         (code, up_to(&self.words(), CLOSE_WORDS).to_owned())
     }
 
-    /// Why, as clients without a hub protocol are told in words.
+    /// The reason, in words for clients without a hub protocol.
     fn words(&self) -> Cow<'_, str> {
         match self {
             Self::BadFrame(bad) => bad.what.into(),
@@ -140,7 +140,7 @@ impl CloseReason {
             // There is a detail only if the client may see it.
             Self::ConnectFailed { detail: Some(detail) } => close(Some(format!("{BASE} {detail}")), false),
             Self::ConnectFailed { detail: None } => close(text(None), false),
-            // Always told: nothing else says why a client can't send what it wants to.
+            // Always sent: nothing else says why a client can't send what it wants to.
             Self::Protocol { detail, code } if *code == close_code::SIZE => {
                 close(Some(format!("{BASE} {detail}")), true)
             }
@@ -160,7 +160,7 @@ impl CloseReason {
         }
     }
 
-    /// The Close message as bytes. Who speaks no hub protocol is told what was wrong with its own messages.
+    /// The Close message as bytes. Clients without a hub protocol get the error of their own messages.
     pub(crate) fn frame(&self, protocol: ClientProtocol, detailed: bool) -> Option<Bytes> {
         let own = matches!(self, Self::Protocol { .. }) && !matches!(protocol, ClientProtocol::Hub(_));
         let detailed = detailed || own;

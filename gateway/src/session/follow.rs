@@ -1,7 +1,7 @@
 //! Messages that a client's own calls have sent come to it before the results of these calls.
 //!
 //! Both take different ways: messages go through the log, results come straight from here. The offset of the last
-//! message sent is known (`Connection::note_sent`), and the lane tells when it has come there.
+//! message sent is known (`Connection::note_sent`), and the lane reports when it has come there.
 
 use super::Session;
 

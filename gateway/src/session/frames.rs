@@ -70,14 +70,14 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// Says where the message stands: clients that hold their own place are told. Without an epoch there are none.
+    /// Says where the message stands: clients that hold their own place get it. Without an epoch there are none.
     pub(crate) fn at(mut self, hub: &'a HubRuntime, epoch: Option<Arc<Epoch>>) -> Self {
         self.place = epoch.map(|epoch| Place { hub, epoch });
         self
     }
 
     /// The frame for one protocol and transport; a clone is a reference count, not a copy. `None` when the message
-    /// can't be written in that protocol, which is logged once, or is nothing for those who speak it.
+    /// can't be written in that protocol, which is logged once, or is not for its clients.
     pub(crate) fn get(&self, protocol: ClientProtocol, carriage: Carriage) -> Option<Bytes> {
         let cell = self.frames.get(protocol.index())?.get(carriage.index())?;
         let make = || {
@@ -96,7 +96,7 @@ impl<'a> Frames<'a> {
             return None; // it says nothing to those whom it spares
         }
         if !envelope.frame.is_empty() {
-            // For one connection, and in its protocol. Who holds its own place is sent nothing of the kind.
+            // For one connection, and in its protocol. A client that holds its own place is sent nothing of the kind.
             return (!protocol.holds_place()).then(|| envelope.frame.clone());
         }
         self.metrics.encodes.get(protocol).inc();
@@ -125,7 +125,7 @@ impl<'a> Frames<'a> {
         self.publish(|published| write(published, &id))
     }
 
-    /// Writes it for those who speak no hub protocol.
+    /// Writes it for clients without a hub protocol.
     fn publish(
         &self,
         write: impl FnOnce(&webpubsub::Published<'_>) -> Bytes,

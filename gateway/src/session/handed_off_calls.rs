@@ -22,10 +22,11 @@ const WAITING: usize = 4;
 const CARRIED: usize = 64;
 /// Bytes of messages that are carried at once.
 const BATCH_BYTES: usize = 64 * 1024;
-/// How often it is looked whether somebody still waits for a client's result.
+/// How often it is checked whether a call still waits for a client result.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Runs what a session left behind when it moved, until nothing of it runs any more, or the node leaves and waits no longer.
+/// Runs the calls that a session left here when it moved, until nothing of it runs any more, or the node leaves and
+/// waits no longer.
 pub(super) async fn host(session: Arc<Session>, mut invocations: Invocations) {
     let (sender, mut carried) = mpsc::channel(WAITING);
     let here = session.hub.handed_off_calls().arrive(session.id(), sender);
@@ -96,7 +97,7 @@ impl CallRelay {
 
     /// Waits for room.
     pub(super) async fn take(&self, message: HubMessage) {
-        let _ = self.queue.send(message).await; // nobody carries when the session ends
+        let _ = self.queue.send(message).await; // the carrier ends with the session
     }
 }
 
@@ -132,7 +133,7 @@ async fn carry_to(session: &Session, hosts: &[NodeId], protocol: HubProtocol, fr
     for host in hosts {
         let peers = session.hub.shared().peers();
         if let Err(error) = peers.carry(session, host, protocol, frames.clone()).await {
-            // The calls of a node that died are answered by whoever looks after them.
+            // The calls of a node that died are answered by the node that looks after them.
             tracing::debug!(connection_id = %session.id(), %host, %error, "messages for an earlier call were not taken");
         }
     }

@@ -26,7 +26,7 @@ const YIELD_AFTER: usize = 32;
 pub(super) struct Invocations {
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
     slots: Arc<Slots>,
-    /// A request of the client is being done: nothing behind it is read, so that requests are done in their order.
+    /// A request of the client is being done: nothing after it is read, so that requests are done in their order.
     requesting: bool,
     /// The calls of `running` that have an invocation id, by it.
     named: HashMap<String, Named>,
@@ -62,7 +62,7 @@ impl Slots {
         self.changed.notify_one();
     }
 
-    /// Taken without asking: who comes back from a wait goes on at once, even if that makes one too many.
+    /// Taken without a check: a call that comes back from a wait goes on at once, even if that makes one too many.
     fn take(&self) {
         self.free.fetch_sub(1, Ordering::AcqRel);
     }
@@ -82,7 +82,7 @@ impl Drop for Lent {
 #[derive(Default)]
 pub(super) struct Ended {
     invocation_id: Option<String>,
-    /// The name by which it was noted.
+    /// The name by which it was recorded.
     call: Option<String>,
     blocks: Blocks,
     uploads: Vec<String>,
@@ -91,12 +91,12 @@ pub(super) struct Ended {
 /// The part of its client's messages that an invocation keeps from being read.
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
 enum Blocks {
-    /// Nothing.
+    /// None of them.
     #[default]
     Nothing,
     /// A slot was taken.
     Slot,
-    /// Everything.
+    /// All of them.
     Reading,
 }
 
@@ -148,7 +148,7 @@ impl Invocations {
         self.start(session, invocation, call, encoding, false);
     }
 
-    /// Starts a streaming method. Without an invocation id there would be nobody to stream to.
+    /// Starts a streaming method. Without an invocation id there would be no call to stream to.
     pub(super) fn begin_stream(
         &mut self,
         session: &Arc<Session>,
@@ -327,8 +327,8 @@ impl Invocations {
         }
     }
 
-    /// Takes what the client says to a call that runs: a cancellation, an item or the end of an upload, or a result that
-    /// the server asked for. Uploads and results share one space of ids; an unknown one is ignored.
+    /// Takes what the client says to a call that runs: a cancellation, an item or the end of an upload, or a client
+    /// result that the server requested. Uploads and results share one space of ids; an unknown one is ignored.
     pub(super) fn hear(&mut self, session: &Session, message: HubMessage) {
         match message {
             HubMessage::CancelInvocation { invocation_id, .. } => self.cancel(&invocation_id),
@@ -360,7 +360,7 @@ impl Invocations {
         !self.running.is_empty()
     }
 
-    /// Breaks off what runs. Returns the names of the calls whose clients have to be told.
+    /// Breaks off what runs. Returns the names of the calls whose clients have to be notified.
     pub(super) fn break_off(self) -> HashSet<String> {
         self.calls
     }
@@ -370,7 +370,7 @@ impl Invocations {
         !self.uploads.is_blocked()
     }
 
-    /// Whether a message of the client is for one of these, or for nobody in particular.
+    /// Whether a message of the client is for one of these, or for no call in particular.
     pub(super) fn know(&self, session: &Session, message: &HubMessage) -> bool {
         match message {
             HubMessage::CancelInvocation { invocation_id, .. } => self.named.contains_key(invocation_id),

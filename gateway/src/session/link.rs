@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ByteQueue, CloseReason, Inbound, Past, PushError, Received, Session, Taken, run, run_restored};
 use crate::protocol::Transport;
 
-/// How long a node that leaves waits for the poll that would only be told that the connection is over.
+/// How long a node that leaves waits for the poll that would only learn that the connection is over.
 const LAST_POLL: Duration = Duration::from_secs(1);
 
 /// How long the next part of a body from another node is waited for.
@@ -187,7 +187,8 @@ impl HttpLink {
         let leaving = matches!(reason, CloseReason::NodeStops | CloseReason::Fenced);
         let fetched = timeout(patience, async {
             if leaving {
-                // A client that was told need not send the poll after the last one: a node that leaves waits less for it.
+                // A client that was notified need not send the poll after the last one: a node that leaves waits less
+                // for it.
                 self.until(|stage| stage == Stage::Drained || session.queued_bytes() == 0)
                     .await;
                 let _ = timeout(LAST_POLL, self.until(|stage| stage == Stage::Drained)).await;
@@ -293,7 +294,7 @@ impl Drop for Posting {
         if self.begun
             && let Some(link) = self.session.http()
         {
-            // An empty chunk is refused only when nobody needs it any more.
+            // An empty chunk is refused only when the session needs it no more.
             let _ = link.inbox.try_push(Bytes::new());
         }
     }

@@ -6,7 +6,7 @@ use super::Session;
 use crate::limits::ConnectionPermit;
 
 impl Session {
-    /// Notes a topic. `false` when it is noted already or the session has left the registry.
+    /// Records a topic. `false` when it is recorded already or the session has left the registry.
     pub(crate) fn note_topic(&self, topic: &Topic) -> bool {
         match &mut *self.topics.lock() {
             Some(topics) if !topics.contains(topic) => {
@@ -17,7 +17,7 @@ impl Session {
         }
     }
 
-    /// Forgets a topic. `false` when it was not noted.
+    /// Forgets a topic. `false` when it was not recorded.
     pub(crate) fn forget_topic(&self, topic: &Topic) -> bool {
         let mut topics = self.topics.lock();
         let Some(topics) = topics.as_mut() else {

@@ -17,7 +17,7 @@ const IDLE_CHUNKS: usize = 16;
 
 /// Chunks on their way from many producers to one consumer.
 ///
-/// Whoever must not wait uses [`try_push`](Self::try_push), which refuses over the bound; whoever may wait uses
+/// Callers that must not wait use [`try_push`](Self::try_push), which refuses over the bound; callers that may wait use
 /// [`push`](Self::push). Nothing is ever removed from the middle.
 #[derive(Debug)]
 pub(crate) struct ByteQueue {
@@ -138,7 +138,7 @@ impl ByteQueue {
         last
     }
 
-    /// Puts everything that was not acknowledged before what waits, behind a chunk that is made from the number of the
+    /// Puts everything that was not acknowledged before what waits, after a chunk that is made from the number of the
     /// first: for a consumer that has lost its connection. `false` when not all of it is here any more.
     pub(crate) fn rewind(&self, head: impl FnOnce(u64) -> Option<Bytes>) -> bool {
         let mut state = self.state.lock();

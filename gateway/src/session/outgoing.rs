@@ -89,7 +89,7 @@ impl Session {
         self.outbox.release();
     }
 
-    /// A new socket took the place of a lost one: everything that the client may lack is sent again, behind the number
+    /// A new socket took the place of a lost one: everything that the client may lack is sent again, after the number
     /// of the first. `false` when that is only in the log.
     pub(crate) fn rewind(&self) -> bool {
         self.outbox
@@ -102,7 +102,7 @@ impl Session {
     }
 
     /// Pushes a message of the log. Returns whether the outbox took it; one that is full ends the session. A session that was
-    /// asked to end takes only what its calls had sent before: what comes after the place of its end is not for its client.
+    /// closed takes only what its calls had sent before: what comes after the place of its end is not for its client.
     pub(crate) fn deliver(&self, frames: &Frames<'_>, place: u64) -> bool {
         if let Some(reason) = self.reason()
             && (!reason.lets_follow() || place > self.connection.sent())

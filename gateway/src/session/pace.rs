@@ -35,7 +35,7 @@ impl Pace {
         reached
     }
 
-    /// When the client is read again; `None` if it is read now.
+    /// The time when the client is read again; `None` if it is read now.
     pub(super) fn resumes(&self) -> Option<Instant> {
         let now = Instant::now();
         let held = |bucket: &&Bucket| !bucket.has_one(now);

@@ -1,4 +1,4 @@
-//! Sessions that wait for their clients to come back: they cost memory, and no places of those who are here.
+//! Sessions that wait for their clients to come back: they cost memory, and no connection permits.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};

@@ -1,4 +1,4 @@
-//! Clients that hold their own place in the log: they are told it with each message.
+//! Clients that hold their own place in the log: each message carries it.
 //!
 //! A reader enters with all its topics at one place of the log. What it lacks up to there comes from the log and is
 //! written first; what comes after waits in the outbox. So nothing is lost between the two, and nothing comes twice.
@@ -39,7 +39,7 @@ pub(super) struct Reader {
     /// The place of the last message in the outbox; held while one is put there.
     last: Mutex<Offset>,
     reading: Mutex<Option<Reading>>,
-    /// It receives, or never will.
+    /// Ends when the reader receives, or never will.
     entered: CancellationToken,
     /// Runs where it begins before its socket is there.
     early: Mutex<Option<JoinHandle<Result<(), CloseReason>>>>,
@@ -71,14 +71,14 @@ impl Reader {
     }
 }
 
-/// From where on a reader wants to read.
+/// The position from which a reader reads.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Begin {
-    /// From now on.
+    /// From the present on.
     Now,
     /// After what it has.
     After(ResumePoint),
-    /// After a place that nobody can read: of a log whose secret is lost, too.
+    /// After a place that can't be read: of a log whose secret is lost, too.
     Unreadable,
     /// With so many of the last messages of each topic.
     Newest(usize),
@@ -89,7 +89,7 @@ enum Lacks {
     Nothing,
     After(Position),
     Newest(usize),
-    /// Nobody knows.
+    /// It is unknown.
     Unknown(Why),
 }
 
@@ -207,7 +207,7 @@ impl Session {
         }
     }
 
-    /// Nothing more comes before the outbox.
+    /// Ends the replay: the outbox follows.
     pub(super) fn end_past(&self) {
         if let Some(reader) = &self.reader {
             reader.past.close();
@@ -243,8 +243,8 @@ impl Session {
         }
     }
 
-    /// Waits until the connection receives, never will, or for a bounded time: a client that was told that it is connected
-    /// misses nothing from then on. One that goes on after a place lacks nothing anyway.
+    /// Waits until the connection receives, never will, or for a bounded time: a client that was notified that it is
+    /// connected misses nothing from then on. One that goes on after a place lacks nothing anyway.
     pub(crate) async fn entered(&self) {
         let Some(reader) = &self.reader else { return };
         if let Some(Reading {
@@ -289,7 +289,7 @@ impl Session {
                     allow_reconnect: true,
                 };
                 if let Some(frame) = self.encode(&close) {
-                    let _ = self.give(frame).await; // who is gone need not know
+                    let _ = self.give(frame).await; // a client that is gone need not know
                 }
                 let detail = error.to_string();
                 Err(CloseReason::Handshake { detail })
@@ -445,7 +445,7 @@ impl Session {
         Ok(())
     }
 
-    /// The groups that the connection enters with: those that its client asked for, and those of its user.
+    /// The groups that the connection enters with: those that its client requested, and those of its user.
     fn all_groups(&self, asked: &[GroupName], of_user: &[GroupName]) -> Vec<GroupName> {
         let mut groups = asked.to_vec();
         let limit = self.hub.options().limits.groups_per_connection;

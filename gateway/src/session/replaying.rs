@@ -15,7 +15,7 @@ use crate::fanout::{Except, cut_at_close};
 /// Frames with their places in the log.
 type Kept = VecDeque<(Bytes, u64)>;
 
-/// How long is waited for a backplane that can't be reached, before a page is asked for again.
+/// How long is waited for a backplane that can't be reached, before a page is requested again.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A replay under way.

@@ -39,11 +39,11 @@ pub(crate) enum Claimant {
 
 /// The outcome of [`restore`].
 pub(crate) enum Restored {
-    /// It goes on here.
+    /// The session goes on here.
     Session(Arc<Session>),
-    /// It belongs to somebody else.
+    /// The connection belongs to another user.
     OtherUser,
-    /// It has ended, or can't be continued exactly.
+    /// The connection has ended, or can't be continued exactly.
     Unknown,
     /// Another request of the same client brings it back, here or on another node.
     Busy,
@@ -117,7 +117,7 @@ pub(crate) fn connection_of(record: &ConnectionRecord) -> Connection {
 }
 
 /// Takes a connection over that is on another node, was given up, or whose node died. Must run in a task of its own: a
-/// client that goes away in between leaves nothing behind.
+/// client that goes away in between leaves no trace.
 pub(crate) async fn restore(
     hub: Arc<HubRuntime>,
     id: ConnectionId,
@@ -257,7 +257,7 @@ impl Restoring {
                 hub.shared().tasks().spawn(running);
                 Ok(Restored::Session(self.session))
             }
-            // It was shut out, or asked to give the connection up, before it had gone on.
+            // It was shut out, or has to give the connection up, before it had gone on.
             Ok(false) if self.session.has_moved() => {
                 self.session.park().await;
                 self.abandon();
@@ -308,7 +308,7 @@ impl Restoring {
         let (lost, elsewhere): (Vec<_>, Vec<_>) =
             taken.calls.iter().cloned().partition(|(_, host)| died(host));
         if lost.iter().any(|(call, _)| invocation_of(call).is_none()) {
-            return Ok(false); // nobody waits for its completion, so nobody could be told that it failed
+            return Ok(false); // no completion is wanted, so its failure could not be reported
         }
         let mut replaying = Replaying::of(session, taken);
         let Some((kept, ends)) = replaying.next_page().await? else {
@@ -321,7 +321,7 @@ impl Restoring {
         // Not before the outbox has its numbers: from here on there are checkpoints.
         let stateful = Stateful::new(taken.version, taken.position.epoch.clone());
         session.set_stateful(stateful);
-        // Where it was closed meanwhile for its client to know, it goes on until it has said so.
+        // Where it was closed meanwhile so that its client knows, it goes on until it has said so.
         if session.closing.is_cancelled() && !session.is_closed() {
             return Ok(false);
         }
@@ -341,7 +341,7 @@ impl Restoring {
 }
 
 /// Looks after calls that run on nodes where the connection was before. Those of a node that dies are answered; the
-/// session ends if one of them has nobody to be answered.
+/// session ends if one of them has no client to be answered.
 async fn watch(session: Arc<Session>, mut calls: Vec<(String, NodeId)>) {
     while !calls.is_empty() {
         tokio::select! {

@@ -32,7 +32,7 @@ const FRAME_BYTES: usize = 16;
 const UNFINISHED: &str = "OperationCanceledException: A message did not get on (timeouts.receive_seconds, \
      limits.least_bytes_per_second).";
 
-/// Where a session's bytes come from. `receive` is cancel-safe.
+/// The source of a session's bytes. `receive` is cancel-safe.
 pub(crate) trait Inbound: Send {
     /// The next bytes of the client, or the end.
     fn receive(&mut self) -> impl Future<Output = Received> + Send;
@@ -72,7 +72,7 @@ pub(crate) async fn run(session: &Arc<Session>, inbound: &mut impl Inbound, clai
     end(session, reason, running, registered).await;
 }
 
-/// Where another node's session ended.
+/// The state in which a session left another node.
 pub(crate) struct Past {
     /// How many of the client's messages were taken.
     pub(crate) received: u64,
@@ -112,7 +112,7 @@ pub(super) struct Conversation<'a> {
     pub(super) applied: u64,
     /// How many of them the backplane knows of.
     pub(super) noted: u64,
-    /// A call that may have been noted, and was not begun.
+    /// A call that may have been recorded, and was not begun.
     pub(super) unsure: Option<String>,
     /// Whether the backplane is away, and until when the client is not read for that.
     backplane: watch::Receiver<Status>,
@@ -123,11 +123,11 @@ pub(super) struct Conversation<'a> {
     broke_off: bool,
     /// Takes what is for calls of an earlier session.
     carrier: Option<CallRelay>,
-    /// When the place of a client that holds its own is moved next.
+    /// The time when the place of a client that holds its own is moved next.
     move_due: Option<Instant>,
     /// A message of which only the beginning has come.
     tail: Held,
-    /// When held-back messages are sent even if the client stays silent.
+    /// The time when held-back messages are sent even if the client stays silent.
     release_due: Option<Instant>,
     /// Armed for the next deadline or an earlier time: messages push deadlines back, and re-arming at each would cost.
     timer: Pin<Box<Sleep>>,
@@ -286,7 +286,7 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    /// When to look at the clock next.
+    /// The time of the next look at the clock.
     fn deadline(&self) -> Instant {
         let silence = self
             .pings
@@ -339,7 +339,7 @@ impl<'a> Conversation<'a> {
             self.session.move_place().await;
         }
         if let Some(sequence_id) = self.counted.ack(now) {
-            // The client forgets what is acknowledged: whoever goes on must know that it was taken.
+            // The client forgets what is acknowledged: the next node must know that it was taken.
             if self.noted < sequence_id {
                 self.note(sequence_id, None).await?;
             }

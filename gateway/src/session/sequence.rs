@@ -8,7 +8,7 @@ use tokio::time::Instant;
 /// Least time between two Acks.
 const ACK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Which of the client's numbered messages were taken.
+/// The client's numbered messages that were taken.
 #[derive(Debug, Default)]
 pub(super) struct ReceiveSequence {
     /// The number of the last one that came in, counted from the last Sequence.
@@ -16,14 +16,14 @@ pub(super) struct ReceiveSequence {
     /// The highest one that was taken.
     highest: u64,
     acknowledged: u64,
-    /// When the client is told, if there is news.
+    /// The time of the next Ack to the client, if there is news.
     pub(super) ack_due: Option<Instant>,
 }
 
 /// A Sequence that can't be continued at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SequenceError {
-    /// It leaves messages out.
+    /// The sequence id leaves messages out.
     #[error("Sequence ID greater than amount of messages we've received.")]
     Gap,
     /// Numbers begin with 1.

@@ -26,7 +26,7 @@ pub(super) struct Stateful {
     ended: CancellationToken,
     /// Items that calls sent after the connection moved.
     pub(super) paced: AtomicU64,
-    /// It must not be given up.
+    /// Set when the session must not be given up.
     stays: AtomicBool,
 }
 

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::hub::{RawUpload, UploadEvent};
 
-/// Where items go, by the stream id that the client chose.
+/// The targets of items, by the stream id that the client chose.
 pub(super) struct Uploads {
     open: HashMap<String, mpsc::Sender<UploadEvent>>,
     buffer: usize,
@@ -77,7 +77,7 @@ impl Uploads {
             return pending().await;
         };
         let room = sender.clone().reserve_owned().await;
-        // Without room there is no receiver either, and the event is nobody's.
+        // Without room there is no receiver either, and the event is dropped.
         if let (Some((_, event)), Ok(room)) = (self.blocked.take(), room) {
             room.send(event);
         }

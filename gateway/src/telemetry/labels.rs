@@ -117,7 +117,7 @@ labels! {
         Limited = "limited",
     }
 
-    /// The limit that somebody has reached: the last part of its key.
+    /// The limit that was reached: the last part of its key.
     LimitLabel = "limit" {
         /// Connections of the node.
         Connections = "connections",
@@ -173,7 +173,7 @@ labels! {
         TransportLost = "transport_lost",
         /// Another node owns the connection.
         Fenced = "fenced",
-        /// It goes on on another node, or with another transport.
+        /// The connection goes on on another node, or with another transport.
         Moved = "moved",
         /// A stateful session could not be continued exactly.
         LogLost = "log_lost",
@@ -181,7 +181,7 @@ labels! {
         Expired = "expired",
     }
 
-    /// Where a stateful session was before its client came back.
+    /// The node where a stateful session was before its client came back.
     ResumeKind = "kind" {
         /// On this node.
         Local = "local",
@@ -195,9 +195,9 @@ labels! {
 
     /// The outcome for a session whose client came back.
     ResumeOutcome = "outcome" {
-        /// It goes on, and nothing is missing.
+        /// The session goes on, and nothing is missing.
         Exact = "exact",
-        /// It could not be continued exactly: the client starts anew.
+        /// The session could not be continued exactly: the client starts anew.
         Lost = "lost",
     }
 

@@ -81,7 +81,7 @@ pub(crate) struct Metrics {
     pub(crate) negotiations: Counter,
     /// Requests that were turned away.
     pub(crate) rejected: ByLabel<RejectLabel>,
-    /// Times that a limit was reached: somebody was refused, closed, or made to wait.
+    /// Times that a limit was reached: a client was refused, closed, or made to wait.
     pub(crate) limited: ByLabel<LimitLabel>,
     /// Connections that ended.
     pub(crate) connections_closed: ByLabel<CloseLabel>,

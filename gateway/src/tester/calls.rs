@@ -197,7 +197,7 @@ impl TestClient {
         TestUpload { id: self.next_id() }
     }
 
-    /// Streams one item to a method. Waits while the method is behind.
+    /// Streams one item to a method. Waits while the method is slow.
     ///
     /// # Errors
     /// An item that can't be encoded, the end of the connection, or that the time is over.

@@ -49,7 +49,7 @@ impl Called {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Closed {
-    /// The error that the client was told, if any.
+    /// The error that the client was sent, if any.
     pub error: Option<String>,
     /// Whether an official client would reconnect by itself, if it is set to.
     pub allow_reconnect: bool,
@@ -129,7 +129,7 @@ impl TestClient {
         self.wire.patience = patience;
     }
 
-    /// Sets what the client answers when the server asks it. Questions without an answer of their own are answered as
+    /// Sets what the client answers for a client result. Targets without an answer of their own are answered as
     /// official clients do: with the error that there is no result.
     pub fn answer<R: Serialize>(
         &mut self,
@@ -144,7 +144,7 @@ impl TestClient {
         self.wire.answers.insert(target.into(), Some(Box::new(encoded)));
     }
 
-    /// Has the client never answer when the server asks this.
+    /// Has the client never give a client result for this target.
     pub fn ignore(&mut self, target: impl Into<String>) {
         self.wire.answers.insert(target.into(), None);
     }
@@ -177,13 +177,13 @@ impl TestClient {
         }
     }
 
-    /// The calls that have come in and were not asked for yet. Does not wait: what a method has sent to its caller
+    /// The calls that have come in and were not taken yet. Does not wait: what a method has sent to its caller
     /// before it returned is there when its result is.
     pub fn received(&mut self) -> Vec<Called> {
         self.wire.received.drain(..).collect()
     }
 
-    /// Reads, and answers what the server asks, while something else runs, such as a question from outside of the hub's
+    /// Reads, and gives client results, while something else runs, such as a question from outside of the hub's
     /// methods:
     ///
     /// ```

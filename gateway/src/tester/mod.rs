@@ -136,7 +136,7 @@ impl HubTester {
     }
 }
 
-/// A client that is to connect to a hub under test: who it is, and the request that it comes with.
+/// A client that is to connect to a hub under test: its identity, and the request that it comes with.
 ///
 /// ```
 /// use hubcast::{Context, Hub, HubTester};

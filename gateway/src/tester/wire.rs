@@ -13,7 +13,7 @@ use crate::protocol::{Decoder, HubMessage, HubProtocol, Invocation, Outcome, Val
 use crate::session::Taken;
 use crate::session::{CloseReason, Received, Session};
 
-/// How long a client waits for what the server is to do, unless it was told otherwise.
+/// How long a client waits for the server, unless its patience was set.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) type Answer = Box<dyn FnMut(&[Value]) -> Result<Value, String> + Send>;
@@ -95,7 +95,7 @@ impl Wire {
         }
     }
 
-    /// When the wait that begins now is over.
+    /// The time when the wait that begins now is over.
     pub(super) fn until(&self) -> Instant {
         Instant::now() + self.patience
     }
@@ -128,7 +128,7 @@ impl Wire {
             room = self.to_session.reserve(), if !self.unsent.is_empty() => {
                 match (room, self.unsent.pop_front()) {
                     (Ok(room), Some(next)) => room.send(next),
-                    _ => self.unsent.clear(), // nobody reads any more
+                    _ => self.unsent.clear(), // the session reads no more
                 }
                 return Ok(());
             }

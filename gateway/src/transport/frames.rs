@@ -7,7 +7,7 @@
 //!   anywhere, each piece is a message of its own;
 //! * for others, whose messages are units, a message goes on only up to its limit, and the rest of it is dropped: its reader
 //!   sees that it is over the limit;
-//! * nothing is read behind a Ping as long as what was written last is stuck;
+//! * nothing is read after a Ping as long as what was written last is stuck;
 //! * an unfinished message has to get on ([`Held`]).
 //!
 //! Frames that break the rules of RFC 6455 go through as they are: the library knows them.
@@ -64,9 +64,9 @@ pub(crate) struct Frames<S> {
 struct Frame {
     /// Payload that is still to be given out under the header that was given out last.
     left: u64,
-    /// Payload behind that, for which a header has to be made.
+    /// Payload after that, for which a header has to be made.
     behind: u64,
-    /// Payload behind that, which is dropped.
+    /// Payload after that, which is dropped.
     dropped: u64,
     mask: [u8; 4],
 }
@@ -75,7 +75,7 @@ struct Frame {
 struct Header {
     bytes: [u8; HEADER_BYTES],
     length: usize,
-    /// It was made here and only has to be given out.
+    /// Set when it was made here and only has to be given out.
     is_made: bool,
 }
 
@@ -351,7 +351,7 @@ struct Head {
     mask: [u8; 4],
     /// Its bytes as they came.
     size: usize,
-    /// It is not given out.
+    /// Set when it is not given out.
     is_hidden: bool,
 }
 

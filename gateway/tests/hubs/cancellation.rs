@@ -108,7 +108,7 @@ async fn methods_with_uploads_and_methods_that_ask_can_be_cancelled_with_one_slo
     client.cancel(&call).await.unwrap();
     assert_eq!(client.result::<usize>(&call).await, Ok(2));
 
-    // A method that asks its client lends its slot: the connection is read meanwhile.
+    // A method that requests a client result lends its slot: the connection is read meanwhile.
     client.ignore("Never");
     let call = client.begin("AskAndWait", (), &[]).await.unwrap();
     client.cancel(&call).await.unwrap();

@@ -23,7 +23,7 @@ pub(super) struct Sending {
     connection: ConnectionId,
     user: Option<UserId>,
     body: Body,
-    /// Came behind the last part.
+    /// Bytes that came after the last part.
     next: Option<Bytes>,
     held: Held,
     /// Of this body among those of its connection, of which one is read at a time.

@@ -226,5 +226,5 @@ async fn say_over(mut socket: WebSocket, patience: Duration) {
             while let Some(Ok(_)) = socket.next().await {}
         }
     };
-    let _ = timeout(patience, saying).await; // who does not listen need not know
+    let _ = timeout(patience, saying).await; // a client may not listen
 }

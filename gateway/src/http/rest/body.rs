@@ -113,14 +113,14 @@ pub(super) fn elements(what: &str, value: &Value) -> Result<Vec<Value>, Refusal>
     value.elements().map_err(not_an_array)
 }
 
-/// Reads hub messages in the form of each protocol. Who speaks one of them gets its arguments as they are written.
+/// Reads hub messages in the form of each protocol. A client of that protocol gets the arguments as they are written.
 fn framed(body: Bytes) -> Result<Outgoing, Refusal> {
     let frames = value(Media::Framed, body)?;
     let frames = frames.fields().map_err(|error| unreadable("The body", &error))?;
     let mut calls: Vec<(Encoding, Invocation)> = Vec::new();
     for (name, frame) in frames {
         let Some(protocol) = HubProtocol::parse(&name) else {
-            continue; // nobody speaks it here
+            continue; // no client speaks it here
         };
         let Binary(frame) = frame
             .decode()

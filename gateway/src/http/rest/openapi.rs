@@ -236,7 +236,7 @@ fn responses(route: &Route, method: &str, base: Base) -> Value {
         done["content"] = json!({ "application/json": { "schema": schema } });
     }
     responses.insert(success.to_string(), done);
-    // The HTTP server's own, before anybody knows what is asked for.
+    // The HTTP server's own responses, before the route is known.
     for (status, about) in [
         (414, "The URI is too long"),
         (431, "The head of the request is over 32 KiB"),

@@ -159,7 +159,7 @@ fn items(body: &Value) -> Result<Vec<Value>, Refusal> {
     Ok(messages)
 }
 
-/// One message of a batch, and whom it is for; `None` if that is nobody.
+/// One message of a batch, and its topic; `None` if no client can have it.
 fn addressed(item: &Value) -> Result<Option<(Topic, Outgoing)>, Refusal> {
     let mut message = body::outgoing(item)?;
     let mut to = None;

@@ -64,7 +64,7 @@ impl Verb {
     }
 }
 
-/// Which API a route is of. But for its own ones, the gateway answers each below `/api` and `/api/v1`.
+/// The API of a route. But for its own ones, the gateway answers each below `/api` and `/api/v1`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Api {
     /// Below `/api`, with `api-version` at least this.

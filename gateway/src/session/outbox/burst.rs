@@ -1,4 +1,4 @@
-//! When a queue takes chunks over its bound: a burst is no fault of a consumer that goes on taking them.
+//! Bursts: a queue may take chunks over its bound while its consumer goes on taking them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::limits::Budget;
 /// A queue whose consumer goes on may hold so many times its bound.
 const BURST: usize = 4;
 
-/// When a queue may be pushed over its bound.
+/// The policy for pushing a queue over its bound.
 #[derive(Debug)]
 pub(crate) struct BurstPolicy {
     /// How long the consumer may take nothing while more than half of the bound waits.
@@ -19,7 +19,7 @@ pub(crate) struct BurstPolicy {
     pub(crate) budget: Arc<Budget>,
 }
 
-/// Since when a consumer has taken nothing, while more than half of the bound waits.
+/// The time since which a consumer has taken nothing, while more than half of the bound waits.
 #[derive(Debug, Default)]
 pub(super) struct Stall(Option<Instant>);
 

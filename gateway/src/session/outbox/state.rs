@@ -1,4 +1,4 @@
-//! The state of a queue: what waits, and what a consumer may ask for again.
+//! The state of a queue: the waiting chunks, and the ones that a consumer may request again.
 
 use std::collections::VecDeque;
 
@@ -30,7 +30,7 @@ pub(super) enum Hold {
     Everything,
 }
 
-/// Chunks that the consumer may ask for again, until it has acknowledged them.
+/// Chunks that the consumer may request again, until it has acknowledged them.
 #[derive(Debug, Default)]
 pub(super) struct Resend {
     /// One for each waiting chunk: the place in the log of one that is numbered.
