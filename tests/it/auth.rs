@@ -21,7 +21,7 @@ fn with_roles(cluster: &Cluster, user: &str, roles: &[&str]) -> String {
     token
 }
 
-/// The hub `chat` of a configuration, for whoever shows this token.
+/// The hub `chat` of a configuration, for the bearer of this token.
 fn chat(cluster: &Cluster, token: &str) -> Arc<Door> {
     Arc::new(cluster.door().at("/hubs/chat").with_bearer(token))
 }
@@ -306,7 +306,7 @@ async fn the_official_client_uses_tickets() {
     cluster.is_tidy().await;
 }
 
-/// A stateful client comes back with the ticket that it has, to whatever node, and is who it was.
+/// A stateful client comes back with the ticket that it has, to whatever node, and has its identity again.
 #[tokio::test]
 async fn a_ticket_is_good_until_its_connection_ends_for_good() {
     let plan = Plan::nodes(3)

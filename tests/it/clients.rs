@@ -38,7 +38,7 @@ macro_rules! clients {
 
 clients!(browser, go, java, javascript, pysignalr, signalrcore);
 
-/// Runs a program against one node with memory, or against several behind a balancer that keeps nobody with one node: most
+/// Runs a program against one node with memory, or against several behind a balancer without sticky sessions: most
 /// requests of a client then reach another node than the one that negotiated.
 async fn check(name: &str, program: Program, nodes: usize) {
     let program = match program {
@@ -74,7 +74,7 @@ async fn check(name: &str, program: Program, nodes: usize) {
     cluster.is_tidy().await;
 }
 
-/// Says that a test can't be run here, and why. Whoever counts the tests looks for such lines.
+/// Says that a test can't be run here, and why. A count of the tests looks for such lines.
 pub(crate) fn skipped(name: &str, reason: &str) {
     say(&format!("{name} skipped: {reason}"));
 }
@@ -133,7 +133,7 @@ fn java() -> Program {
             maven.arg("process-classes").current_dir(source("java"));
             maven
         };
-        // Packages that were loaded once are enough. Only otherwise is the network asked.
+        // Packages that were loaded once are enough. Only otherwise is the network used.
         let mut offline = maven(&["--offline"]);
         let offline = offline.stdout(Stdio::null()).stderr(Stdio::null()).status();
         if !offline.is_ok_and(|status| status.success()) {
@@ -243,7 +243,7 @@ fn source(client: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(client)
 }
 
-/// Where a client is prepared.
+/// The folder where a client is prepared.
 fn target(client: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../target/clients")

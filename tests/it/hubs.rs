@@ -1,4 +1,4 @@
-//! Several hubs of one application, one of which admits not everybody.
+//! Several hubs of one application, one of which admits only some clients.
 
 use std::sync::Arc;
 
@@ -114,7 +114,7 @@ async fn every_request_to_a_hub_needs_its_admission() {
         Transport::LongPolling,
     )
     .await;
-    let guest = application.token("ann", "guest").await; // the same user, who is no admin by this token
+    let guest = application.token("ann", "guest").await; // the same user, no admin by this token
     for (door, status) in [
         (application.door(ADMINS), 401),
         (application.door(ADMINS).with_bearer(&guest), 403),

@@ -87,7 +87,7 @@ async fn the_goodbye_to_a_polling_client_may_be_fetched_through_another_node() {
     let mut cluster = Plan::nodes(2).set("drain.deadline_seconds", 20).start().await;
     let client = HubClient::connect(&cluster.door_on(0), Transport::LongPolling).await;
     cluster.nodes[0].terminate();
-    // The balancer sends the next poll, which comes between two others, to who is ready.
+    // The balancer sends the next poll, which comes between two others, to a ready node.
     let elsewhere = cluster.door_on(1);
     assert_eq!(
         elsewhere.poll(client.token()).await.outcome(),

@@ -228,7 +228,7 @@ async fn streams_and_uploads_go_on_where_they_began() {
 async fn a_call_that_died_with_its_node_ends_with_an_error_and_is_not_run_again() {
     let mut cluster = Plan::nodes(3).start().await;
     let (mut client, mut watcher) = two_clients(&cluster).await;
-    // It waits for its client, which never answers.
+    // The call waits for its client, which never answers.
     client.invoke("q", "AskCaller", json!([])).await;
     let question = client.numbered().await;
     assert_eq!(question["target"], "GetAnswer");

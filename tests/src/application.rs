@@ -47,12 +47,12 @@ impl Application {
         }
     }
 
-    /// Where it listens.
+    /// The address where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where a hub is.
+    /// The URL of a hub.
     pub fn url(&self, hub: &str) -> String {
         format!("http://{}/hubs/{hub}", self.address)
     }

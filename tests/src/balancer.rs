@@ -81,7 +81,7 @@ impl Balancer {
         balancer
     }
 
-    /// Where it listens.
+    /// The address where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -1,4 +1,4 @@
-//! Where a client's requests go in: one node, or several in turn, so that no two requests that follow each other reach
+//! The entry of a client's requests: one node, or several in turn, so that no two requests that follow each other reach
 //! the same one.
 
 use std::io;
@@ -209,7 +209,7 @@ impl Door {
         self.fetch(&self.request("GET", token)).await
     }
 
-    /// One poll; `None` if nobody answers.
+    /// One poll; `None` if no node answers.
     pub async fn try_poll(&self, token: &str) -> Option<Response> {
         self.try_fetch(&self.request("GET", token)).await.ok()
     }

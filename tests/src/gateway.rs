@@ -174,22 +174,22 @@ impl Gateway {
         .await;
     }
 
-    /// The status of `/readyz`; `None` if nobody answers.
+    /// The status of `/readyz`; `None` if no node answers.
     pub async fn readiness(&self) -> Option<u16> {
         self.readyz().await.map(|response| response.status())
     }
 
-    /// The answer of `/readyz`; `None` if nobody answers.
+    /// The answer of `/readyz`; `None` if no node answers.
     pub async fn readyz(&self) -> Option<Response> {
         try_fetch(self.address, &Request::get("/readyz")).await.ok()
     }
 
-    /// Where it listens.
+    /// The address where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where its demo hub is.
+    /// The URL of its demo hub.
     pub fn hub_url(&self) -> String {
         format!("http://{}/hubs/demo", self.address)
     }

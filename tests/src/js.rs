@@ -342,7 +342,7 @@ async fn listen(mut output: Lines<BufReader<ChildStdout>>, shared: Arc<Shared>) 
             let _nobody_waits_any_more = waiting.send(answer);
         }
     }
-    // Whoever still waits sees that node is gone.
+    // Callers that still wait see that node is gone.
     *shared.waiting.lock().expect("nobody panics while holding it") = None;
 }
 

@@ -50,7 +50,7 @@ impl WebSocket {
         Self { stream }
     }
 
-    /// Sends one message. That the peer has gone is not an error here: reading tells.
+    /// Sends one message. That the peer has gone is not an error here: reading shows it.
     pub async fn send(&mut self, message: Message) {
         let _gone = within("a WebSocket message is sent", self.stream.send(message)).await;
     }

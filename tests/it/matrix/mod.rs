@@ -1,5 +1,5 @@
-//! The official client by every transport, in every protocol, on one node and on three behind a balancer that keeps
-//! nobody with one node.
+//! The official client by every transport, in every protocol, on one node and on three behind a balancer without sticky
+//! sessions.
 
 mod calls;
 mod ends;

@@ -93,7 +93,7 @@ async fn two_groups_keep_one_order_across_resumes() {
 #[tokio::test]
 async fn a_reader_may_begin_with_the_last_messages_of_each_topic() {
     let cluster = three_nodes().await;
-    drop(open(&cluster, 0, "group=a&group=b").await); // what clients send to groups that nobody ever was in is not kept
+    drop(open(&cluster, 0, "group=a&group=b").await); // clients' messages to groups that never had a member are not kept
     let mut other = sender(&cluster, 1).await;
     for number in 0..5 {
         send(&mut other, "a", format!("a{number}")).await;

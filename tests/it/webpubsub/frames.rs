@@ -1,6 +1,6 @@
 //! WebSockets frame by frame: the cases of the Autobahn test suite (numbers as there), but those of compression, which is not
 //! offered, and of speed. No method of the demo hub is called `message`, so that each message is answered by an error: one that was
-//! read whole is told from one that was not.
+//! read whole differs from one that was not.
 
 use std::net::SocketAddr;
 

@@ -244,7 +244,7 @@ async fn five_kinds_of_clients_on_three_nodes_see_one_order() {
     assert!(cluster.sum("hubcast_log_gaps_total").await == 0.0);
 }
 
-/// Two nodes are killed while everybody publishes; those who were there come back elsewhere, twice.
+/// Two nodes are killed while all publish; their clients come back elsewhere, twice.
 #[tokio::test]
 async fn killed_nodes_change_nothing_about_the_order() {
     let mut cluster = Plan::nodes(3).start().await;

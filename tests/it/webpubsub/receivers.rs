@@ -50,7 +50,7 @@ impl Everybody {
         }
     }
 
-    /// Checks what each of them receives next: target and arguments for those who are called, the message for the others.
+    /// Checks what each of them receives next: target and arguments for SignalR clients, the message for the others.
     async fn receive(&mut self, target: &str, arguments: &Value, packed: &[Packed], data: &Value) {
         let call = self.json.next().await.expect("a call");
         assert_eq!(

@@ -74,7 +74,7 @@ async fn goes_on(fate: Fate) {
         assert!(id > last, "{fate:?}: numbers grow");
         last = id;
     }
-    // It is in its group, and itself.
+    // The client is in its group, and has its identity.
     sender.send("g", "live").await;
     let mut quiet = to_group("g", "not for its sender");
     quiet["noEcho"] = json!(true);
@@ -125,7 +125,7 @@ async fn a_paused_node_is_shut_out() {
     goes_on(Fate::IsPaused).await;
 }
 
-/// It counts on whatever node it comes back.
+/// The recovery counts on whatever node the client comes back.
 #[tokio::test]
 async fn who_comes_back_again_and_again_and_gets_no_further_begins_anew() {
     let cluster = Plan::nodes(3).start().await;
@@ -230,7 +230,7 @@ async fn what_was_sent_before_is_not_sent_again() {
     assert_eq!(client.fresh_data(2).await, ["once", "end"]);
 }
 
-/// It lacks many times what its outbox may hold, and gets it page by page while more is sent.
+/// The client lacks many times what its outbox may hold, and gets it page by page while more is sent.
 #[tokio::test]
 async fn a_client_that_lacks_much_gets_all_of_it() {
     let cluster = Plan::nodes(3).set("limits.outbox_bytes", 50_000).start().await;

@@ -1,4 +1,4 @@
-//! Where the bytes of a conversation are cut changes nothing, in no protocol, on no transport.
+//! The cuts in the bytes of a conversation make no difference, in any protocol, on any transport.
 
 use std::collections::BTreeMap;
 

@@ -33,7 +33,7 @@ pub(crate) trait Role: Send + Sync {
     fn begins(&self, id: Option<&str>);
     /// The connection has this id by now: what holds its own place gets another with each socket.
     fn is(&self, _id: &str) {}
-    /// It has a socket, an event stream or a first poll, for the first time or again.
+    /// The client has a socket, an event stream or a first poll, for the first time or again.
     fn connects(&self) {}
     /// An attempt to get one failed.
     fn refused(&self, _why: &str) {}

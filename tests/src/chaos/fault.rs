@@ -9,7 +9,7 @@ use super::kinds::ClientKind;
 pub(crate) enum Fault {
     /// A node is killed; after a while it is started again.
     Kill { node: usize, down: Duration },
-    /// A node is asked to leave, and started again when it has left.
+    /// A node is drained, and started again when it has left.
     Drain { node: usize },
     /// A node doesn't run for a while, with its sockets open.
     Pause { node: usize, stopped: Duration },
@@ -61,7 +61,7 @@ pub(crate) enum Fault {
     CutScripts { node: usize, times: u64 },
     /// Pushes to a node end in their midst, with their links.
     Truncate { node: usize, times: u64 },
-    /// Nothing passes between a node and Redis for a while; then its links are cut, or everything passes that waited.
+    /// A node's link to Redis is held for a while; then its links are cut, or everything passes that waited.
     Hold { node: usize, held: Duration, cut: bool },
 }
 
@@ -175,7 +175,7 @@ impl Kind {
         }
     }
 
-    /// Whether Redis may have forgotten something: exactness ends, and whoever was promised it is told.
+    /// Whether Redis may have forgotten something: exactness ends, and clients that were promised it are notified.
     pub(crate) fn forgets(self) -> bool {
         matches!(
             self,

@@ -42,7 +42,7 @@ impl ClientKind {
         }
     }
 
-    /// Whether it goes on after a lost socket, with nothing missing, or is told.
+    /// Whether it goes on after a lost socket, with nothing missing, or is notified.
     pub(crate) fn is_resumable(self) -> bool {
         matches!(
             self,

@@ -16,7 +16,7 @@ use crate::http::{Connection, Request};
 /// One open WebSocket.
 pub(crate) struct Link {
     stream: WebSocketStream<TcpStream>,
-    /// That of the peer's Close frame.
+    /// The code of the peer's Close frame.
     pub(crate) code: Option<u16>,
 }
 

@@ -13,7 +13,7 @@ pub(crate) enum Trouble {
     Lost,
     Duplicated,
     Reordered,
-    /// A client stands still, or lacks the last messages, and nobody told it.
+    /// A client stands still, or lacks the last messages, and was not notified.
     Silent,
 }
 
@@ -41,7 +41,7 @@ struct Session {
     joined: Option<u64>,
     first: u64,
     last: Option<u64>,
-    /// Numbers that were passed over because nobody promised them.
+    /// Numbers that were passed over because they were not promised.
     doubtful: BTreeSet<u64>,
 }
 
@@ -59,7 +59,7 @@ impl Member {
         }
     }
 
-    /// The client was told that its session is over.
+    /// The client was notified that its session is over.
     pub(crate) fn ends(&mut self) {
         if let Some(session) = self.session.take() {
             self.before = self.before.max(session.last.unwrap_or(0));
@@ -122,7 +122,7 @@ impl Member {
         })
     }
 
-    /// It should have moved on, and didn't.
+    /// The member should have moved on, and didn't.
     pub(crate) fn is_silent(&mut self, fault: usize, target: u64) {
         let what = match &self.session {
             None => format!("it never came back; {target} is the newest"),

@@ -1,5 +1,5 @@
 //! The chaos run: stateful clients behind a balancer, steady traffic both ways, and one fault after the other. It shows
-//! whether every message came once and in order, or the client was told that it had to start anew.
+//! whether every message came once and in order, or the client was notified that it had to start anew.
 
 mod client;
 mod fault;
@@ -75,7 +75,7 @@ pub struct Options {
     /// Nodes that are killed.
     #[arg(long, default_value_t = 3)]
     pub kills: u32,
-    /// Nodes that are asked to leave.
+    /// Nodes that are drained.
     #[arg(long, default_value_t = 3)]
     pub drains: u32,
     /// Nodes that are stopped for a while.

@@ -224,7 +224,7 @@ impl Actor {
     fn acknowledged(&self, session: &mut Session, ack: &Value) {
         let is_done = ack["success"] == true || ack["error"]["name"] == "Duplicate";
         let Some(at) = session.joining.iter().position(|(id, _)| ack["ackId"] == *id) else {
-            return; // asked twice, answered twice
+            return; // requested twice, answered twice
         };
         if is_done {
             session.joining.remove(at);

@@ -28,12 +28,12 @@ impl Report {
         self.summary.total.reordered
     }
 
-    /// Clients that stood still without being told.
+    /// Clients that stood still without being notified.
     pub fn silent(&self) -> u64 {
         self.summary.total.silent
     }
 
-    /// Connections that had to start anew, and were told so.
+    /// Connections that had to start anew, and were notified.
     pub fn resets(&self) -> u64 {
         self.summary.total.resets
     }

@@ -22,7 +22,7 @@ use super::{Options, plain, pubsub, readers, record};
 use crate::random::Random;
 
 const PROBE: Duration = Duration::from_millis(50);
-/// For nodes to notice that somebody's time is over.
+/// Time for nodes to notice that a client's time is over.
 const MARGIN: Duration = Duration::from_secs(20);
 /// How many faults are between two looks at lists of members.
 const QUIET_POINT: usize = 12;
@@ -44,7 +44,7 @@ pub(super) struct Run {
     told: BTreeSet<String>,
     /// The clients.
     connected: JoinSet<()>,
-    /// Tasks that make clients talk. They end when they are asked to stop and their last call was answered.
+    /// Tasks that make clients talk. They end when they are stopped and their last call was answered.
     talking: JoinSet<()>,
 }
 
@@ -277,8 +277,8 @@ impl Run {
         living
     }
 
-    /// Compares lists of members with who lives, when nothing has gone wrong for a while: whoever has ended is gone when
-    /// its node's lease, or its time to come back, is over.
+    /// Compares lists of members with the living clients, when nothing has gone wrong for a while: an ended client is
+    /// gone when its node's lease, or its time to come back, is over.
     async fn check_members(&mut self) {
         let rest = self.stage.rest();
         let deadline = Instant::now() + RESUME_WINDOW + MARGIN;

@@ -81,7 +81,7 @@ impl Published {
     }
 }
 
-/// Publishes to each group in turn, each time after the last one was answered, until told to stop.
+/// Publishes to each group in turn, each time after the last one was answered, until stopped.
 pub(crate) async fn publish(
     publisher: Handle,
     published: Arc<Published>,
@@ -205,7 +205,7 @@ impl User {
             .count()
     }
 
-    /// It should have moved on, and didn't.
+    /// The client should have moved on, and didn't.
     pub(crate) fn is_silent(&self, target: u64) {
         lock(&self.member).is_silent(self.ledger.current(), target);
     }
@@ -245,7 +245,7 @@ impl User {
     pub(crate) fn findings(&self, watcher: &Watcher) -> Vec<Finding> {
         let mut findings = lock(&self.member).findings();
         if !self.kind.is_resumable() {
-            // Nobody tells it of what Redis forgot.
+            // The client is not notified of messages that Redis forgot.
             findings
                 .retain(|finding| finding.trouble != Trouble::Lost || !self.ledger.forgets(finding.fault));
         }
@@ -302,7 +302,7 @@ impl Role for User {
     }
 }
 
-/// Calls one method after the other, until told to stop.
+/// Calls one method after the other, until stopped.
 pub(crate) async fn upload(
     user: Arc<User>,
     handle: Handle,
@@ -338,7 +338,7 @@ pub(crate) async fn upload(
 }
 
 /// A member of all upload groups, on a node that is never hurt. It is stateful too: after a Redis that forgot something,
-/// it is told, where an ordinary client would just lack messages.
+/// it is notified, where an ordinary client would just lack messages.
 pub(crate) struct Watcher(Mutex<Seen>, usize, Arc<Ledger>);
 
 #[derive(Default)]

@@ -1,4 +1,4 @@
-//! The Redis protocol, as far as somebody in the middle needs it: where a frame ends, and the words of a command.
+//! The Redis protocol, as far as a proxy needs it: where a frame ends, and the words of a command.
 
 use bytes::Bytes;
 
