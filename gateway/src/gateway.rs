@@ -87,7 +87,7 @@ pub struct GatewayBuilder {
     hubs: Vec<Hub>,
     options: Options,
     backplane: Option<Arc<dyn Backplane>>,
-    /// Whether tokens of back ends may be for any URL of REST, or none.
+    /// True if tokens of back ends may be for any URL of REST, or none.
     any_audience: bool,
     metrics: Option<Arc<Metrics>>,
     drain_rate: u32,

@@ -164,11 +164,11 @@ impl Default for Timeouts {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HubDefaults {
-    /// Whether clients are sent the text of errors that hub code did not mean for them.
+    /// True if clients are sent the text of errors that hub code did not mean for them.
     pub detailed_errors: bool,
     /// Invocations of one connection that run at the same time.
     pub parallel_invocations: usize,
-    /// Whether clients that request stateful reconnect get it.
+    /// True if clients that request stateful reconnect get it.
     pub stateful_reconnect: bool,
     /// Items of one upload that wait for their method before the connection is no longer read.
     pub stream_buffer: usize,
@@ -185,22 +185,22 @@ pub struct HubDefaults {
     /// further.
     #[serde(rename = "resume_window_seconds", deserialize_with = "seconds")]
     pub resume_window: Duration,
-    /// Whether messages are pushed and not kept: cheaper, but what a node misses is lost, and no session can be resumed on
-    /// another node, so that stateful reconnect is not offered.
+    /// True if messages are pushed and not kept: cheaper, but messages that a node misses are lost, and no session can
+    /// be resumed on another node, so that stateful reconnect is not offered.
     pub volatile: bool,
-    /// Whether messages that clients' calls send to a user or group are kept also where no client could come back for
+    /// True if messages that clients' calls send to a user or group are kept also where no client could come back for
     /// them: no connection receives it, nor did lately. `false` by default: any client that may send could fill the log
     /// with messages for names that they make up. Messages of back ends, and of hub code that runs for no call, are
     /// kept in any case, so that a reader that comes afterwards finds them by `rewind`.
     pub keep_unread: bool,
-    /// Whether clients may watch groups: each join and leave is then a message to the watching clients, which costs the
+    /// True if clients may watch groups: each join and leave is then a message to the watching clients, which costs the
     /// backplane one more entry of its log. See [`Context::watch`](crate::Context::watch). All nodes are to say the
     /// same.
     pub presence: bool,
 }
 
 impl HubDefaults {
-    /// Whether clients may have a session that outlives its socket.
+    /// Returns whether clients may have a session that outlives its socket.
     pub(crate) fn resumes(&self) -> bool {
         self.stateful_reconnect && !self.volatile
     }

@@ -202,7 +202,7 @@ pub(crate) fn browser_program(script: &str) -> Program {
     Ok(program)
 }
 
-/// Whether a tool is there; the error says that it isn't.
+/// Checks whether a tool is there; the error says that it isn't.
 fn has(tool: &str, version: &str) -> Result<(), String> {
     match Command::new(tool).arg(version).output() {
         Err(error) if error.kind() == ErrorKind::NotFound => Err(format!("there is no {tool}")),

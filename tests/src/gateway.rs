@@ -237,7 +237,7 @@ impl Gateway {
         self.process.exit().await
     }
 
-    /// Whether it is running.
+    /// Returns whether it is running.
     pub fn is_running(&mut self) -> bool {
         self.process.exited().is_none()
     }

@@ -46,7 +46,7 @@ impl Metrics {
             .sum()
     }
 
-    /// Whether there is a sample of that name.
+    /// Returns whether there is a sample of that name.
     pub fn has(&self, name: &str) -> bool {
         self.samples.iter().any(|sample| sample.name == name)
     }

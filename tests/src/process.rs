@@ -121,7 +121,7 @@ impl Drop for Process {
     }
 }
 
-/// Whether all threads of a process are stopped. One that has ended counts as well.
+/// Returns whether all threads of a process are stopped. One that has ended counts as well.
 fn is_stopped(process: u32) -> bool {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else {
         return true;

@@ -23,12 +23,12 @@ impl ClientAudience {
         }
     }
 
-    /// Whether tokens must say whom they are for.
+    /// Returns whether tokens must say whom they are for.
     pub(super) fn is_required(&self) -> bool {
         !self.listed.is_empty()
     }
 
-    /// Whether an `aud` claim, a text or an array of texts, names the clients of a hub. Without a hub: of any.
+    /// Returns whether an `aud` claim, a text or an array of texts, names the clients of a hub. Without a hub: of any.
     pub(super) fn holds(&self, claim: &Value, hub: Option<&str>) -> bool {
         match claim {
             Value::String(audience) => self.is_one(audience, hub),

@@ -48,7 +48,7 @@ pub(crate) struct ConnectionToken {
     pub(crate) id: ConnectionId,
     /// How much longer it may create that connection; `None` when it no longer may.
     pub(crate) creates_within: Option<Duration>,
-    /// Whether stateful reconnect was agreed on.
+    /// True if stateful reconnect was agreed on.
     pub(crate) stateful: bool,
     /// The beginning of a hash of the epoch in which it was issued.
     epoch: [u8; PART_BYTES],
@@ -57,7 +57,7 @@ pub(crate) struct ConnectionToken {
 }
 
 impl ConnectionToken {
-    /// Whether it was issued in this epoch of its hub: then no other one has seen its connection.
+    /// Returns whether it was issued in this epoch of its hub: then no other one has seen its connection.
     pub(crate) fn is_of(&self, epoch: &Epoch) -> bool {
         self.epoch == hash(epoch)
     }
@@ -161,7 +161,8 @@ impl TokenSigner {
         })
     }
 
-    /// Whether the token was negotiated by that user, or without one: only then may the token create its connection.
+    /// Returns whether the token was negotiated by that user, or without one: only then may the token create its
+    /// connection.
     pub(crate) fn is_for(&self, hub: &HubName, token: &ConnectionToken, user: Option<&UserId>) -> bool {
         token.user == self.mark(hub, user)
     }
@@ -187,7 +188,7 @@ impl TokenSigner {
         URL_SAFE_NO_PAD.encode(mac)
     }
 
-    /// Whether a client has shown the [`recovery`](Self::recovery) token of a connection.
+    /// Returns whether a client has shown the [`recovery`](Self::recovery) token of a connection.
     pub(crate) fn may_recover(&self, hub: &HubName, id: &ConnectionId, token: &str) -> bool {
         let expected = self.recovery(hub, id);
         constant_time::verify_slices_are_equal(expected.as_bytes(), token.as_bytes()).is_ok()

@@ -149,7 +149,7 @@ impl Identity {
         self.user.as_ref()
     }
 
-    /// Whether the client has shown no token.
+    /// Returns whether the client has shown no token.
     #[must_use]
     pub fn is_anonymous(&self) -> bool {
         self.user.is_none() && self.shown.as_ref().is_none_or(|shown| shown.anonymous)
@@ -166,7 +166,7 @@ impl Identity {
         self.shown.as_ref()?.close_at.and_then(after_1970)
     }
 
-    /// Whether the token lets the client use a transport, by its place in `Transport::ALL`.
+    /// Returns whether the token lets the client use a transport, by its place in `Transport::ALL`.
     pub(crate) fn may_use(&self, transport: usize) -> bool {
         let bits = self.shown.as_ref().and_then(|shown| shown.transports);
         bits.is_none_or(|bits| bits & (1 << transport) != 0)
@@ -198,7 +198,7 @@ impl Identity {
         self.shown.as_ref()?.claims.get(name)
     }
 
-    /// Whether the token gives this role. Case counts.
+    /// Returns whether the token gives this role. Case counts.
     #[must_use]
     pub fn has_role(&self, role: &str) -> bool {
         self.roles().any(|given| given == role)

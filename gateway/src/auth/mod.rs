@@ -124,7 +124,7 @@ impl Authenticator {
         self.jwt.fetch_keys()
     }
 
-    /// Whether negotiate gives tickets.
+    /// Returns whether negotiate gives tickets.
     pub(crate) fn gives_tickets(&self) -> bool {
         self.tickets
     }

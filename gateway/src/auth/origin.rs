@@ -25,7 +25,7 @@ impl Origins {
         Self { any, listed }
     }
 
-    /// Whether a request may come from where it says. Requests without `Origin` are not from a page; pages of the
+    /// Returns whether the request's `Origin` is permitted. Requests without `Origin` are not from a page; pages of the
     /// gateway itself are always admitted. Browsers send no preflight before a WebSocket, so the server has to check.
     pub(crate) fn admit(&self, request: &Parts) -> bool {
         let Some(origin) = request.headers.get(header::ORIGIN) else {

@@ -77,32 +77,32 @@ impl<'a> Permissions<'a> {
         }
     }
 
-    /// Whether the client may join and leave a group by itself.
+    /// Returns whether the client may join and leave a group by itself.
     #[must_use]
     pub fn may_join(&self, group: &str) -> bool {
         self.join.hold(group)
     }
 
-    /// Whether the client may watch a group: get the list of its members, and each join and leave. It need not be in
-    /// it, and may not join it for that.
+    /// Returns whether the client may watch a group: get the list of its members, and each join and leave. It need not
+    /// be in it, and may not join it for that.
     #[must_use]
     pub fn may_watch(&self, group: &str) -> bool {
         self.watch.hold(group)
     }
 
-    /// Whether the client may send to a group.
+    /// Returns whether the client may send to a group.
     #[must_use]
     pub fn may_send_to_group(&self, group: &str) -> bool {
         self.send.hold(group)
     }
 
-    /// Whether the client may send to users.
+    /// Returns whether the client may send to users.
     #[must_use]
     pub fn may_send_to_users(&self) -> bool {
         self.everybody
     }
 
-    /// Whether the client may send to all clients.
+    /// Returns whether the client may send to all clients.
     #[must_use]
     pub fn may_send_to_all(&self) -> bool {
         self.everybody
@@ -151,7 +151,7 @@ enum Part {
     },
 }
 
-/// Whether a group's name is what one of Web PubSub's patterns describes.
+/// Returns whether a group's name is what one of Web PubSub's patterns describes.
 fn matches(pattern: &str, group: &str) -> bool {
     let Some(parts) = parts(pattern) else {
         return false;

@@ -95,7 +95,7 @@ impl ServerAuthenticator {
         }
     }
 
-    /// Whether a back end may make this request.
+    /// Checks whether a back end may make this request.
     pub(crate) fn authenticate(&self, request: &Parts) -> Result<(), ServerAuthError> {
         if self.keys.is_empty() {
             return Err(ServerAuthError::NoKey);
@@ -147,7 +147,7 @@ impl ServerAuthenticator {
     }
 }
 
-/// Whether an audience is one of clients or application servers.
+/// Returns whether an audience is one of clients or application servers.
 fn is_for_others(aud: &str) -> bool {
     aud.parse::<Uri>()
         .is_ok_and(|url| OTHER_PATHS.contains(&first_segment(url.path())))
@@ -158,8 +158,8 @@ fn first_segment(path: &str) -> &str {
     path.split('/').next().unwrap_or_default()
 }
 
-/// Whether an audience is the URL of the request. Scheme, port and query don't count, case only in the path, percent
-/// encoding and one slash at the end don't.
+/// Returns whether an audience is the URL of the request. Scheme, port and query don't count, case only in the path,
+/// percent encoding and one slash at the end don't.
 fn is_url_of(aud: &str, request: &Parts, accepted: impl Fn(&str) -> bool) -> bool {
     let Ok(url) = aud.parse::<Uri>() else { return false };
     let http = matches!(url.scheme_str(), Some("http" | "https"));

@@ -17,7 +17,7 @@ use super::Identity;
 const PREFIX: &str = "ticket_";
 const NONCE_BYTES: usize = 12;
 
-/// Whether a token is a ticket.
+/// Returns whether a token is a ticket.
 pub(super) fn is_ticket(token: &str) -> bool {
     token.starts_with(PREFIX)
 }

@@ -247,7 +247,7 @@ impl Answer {
         Ok(Self { code, body })
     }
 
-    /// Whether the requested item does not exist, while the request was valid.
+    /// Returns whether the requested item does not exist, while the request was valid.
     fn says_no(&self) -> bool {
         let code = self.code.as_deref().unwrap_or_default();
         code.starts_with("Warning.") || code.starts_with("Info.")

@@ -202,7 +202,7 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
     /// The bytes that came in before the connection moved.
     pub(crate) early: Vec<Bytes>,
-    /// Whether a client's result is MessagePack instead of JSON.
+    /// True if a client's result is MessagePack instead of JSON.
     pub(crate) packed: bool,
     /// For data of a poll: which taking from the session it was.
     pub(crate) taking: Option<u64>,

@@ -26,7 +26,7 @@ pub(crate) struct Key {
 
 #[cfg(test)]
 impl Key {
-    /// Whether its default is derived from the memory of the process.
+    /// Returns whether its default is derived from the memory of the process.
     fn is_derived(&self) -> bool {
         super::derived::KEYS.contains(&self.name)
     }

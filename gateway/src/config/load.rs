@@ -174,7 +174,7 @@ impl Variables {
     }
 }
 
-/// Whether Kubernetes made that variable. It describes every Service to the pods of its namespace, and for
+/// Returns whether Kubernetes made that variable. It describes every Service to the pods of its namespace, and for
 /// one that is called `hubcast` or `hubcast-…` these look like ours: `HUBCAST_SERVICE_HOST`,
 /// `HUBCAST_PORT=tcp://…`, `HUBCAST_PORT_80_TCP_ADDR`.
 fn is_service_link(name: &str, value: &OsString) -> bool {

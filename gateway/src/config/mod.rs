@@ -32,7 +32,7 @@ pub(crate) struct Config {
     pub(crate) redis: Option<SecretString>,
     /// This node's name in the cluster; random unless set.
     pub(crate) node_id: Option<String>,
-    /// Whether the demo hub and its page are served. Unless set: only when nothing else is configured.
+    /// True if the demo hub and its page are served. Unless set: only when nothing else is configured.
     pub(crate) demo: bool,
     /// Hubs that are served with built-in methods.
     pub(crate) hub_names: Vec<String>,
@@ -200,7 +200,7 @@ impl Default for TelemetryConfig {
 }
 
 impl Config {
-    /// Whether some client could connect: with a token, or without one.
+    /// Returns whether some client could connect: with a token, or without one.
     pub(crate) fn admits_anyone(&self) -> bool {
         self.options.auth.has_keys() || self.options.auth.allow_anonymous == Some(true)
     }

@@ -39,7 +39,7 @@ struct Inner {
     leaving: CancellationToken,
 }
 
-/// Whether the node may get traffic.
+/// The readiness of the node for traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Readiness {
     Ready,
@@ -195,7 +195,7 @@ impl App {
         self.inner.hubs.is_empty().then(|| NO_HUB.to_owned())
     }
 
-    /// Whether `limits.connections` leaves room for one more. A parked session takes no room.
+    /// Returns whether `limits.connections` leaves room for one more. A parked session takes no room.
     pub(crate) fn has_room(&self) -> bool {
         let limit = self.inner.shared.options().limits.connections;
         limit == 0
@@ -205,7 +205,7 @@ impl App {
                 < limit
     }
 
-    /// Whether the node takes no new connections because it leaves.
+    /// Returns whether the node takes no new connections because it leaves.
     pub(crate) fn is_draining(&self) -> bool {
         self.inner.draining.load(Ordering::Acquire)
     }

@@ -57,7 +57,7 @@ pub(super) async fn attend(State(app): State<App>, request: Request, next: Next)
     response
 }
 
-/// Whether the rest of a body came, and was dropped, within bounds.
+/// Returns whether the rest of a body came, and was dropped, within bounds.
 async fn drop_rest(incoming: Arc<Mutex<Incoming>>) -> bool {
     if let Some(end) = incoming.lock().end {
         return end == End::Whole;

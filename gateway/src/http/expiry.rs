@@ -41,7 +41,7 @@ pub(super) fn watch(session: &Arc<Session>) {
     });
 }
 
-/// Whether a connection with that identity would be closed at once: it is not to be opened.
+/// Returns whether a connection with that identity would be closed at once: it is not to be opened.
 pub(super) fn is_over(identity: &Identity, auth: &AuthOptions) -> bool {
     let end = end_of_identity(identity, auth.close_on_expiry);
     end.is_some_and(|end| end + auth.leeway.0 <= SystemTime::now())

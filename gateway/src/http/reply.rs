@@ -89,7 +89,7 @@ pub(crate) fn event_stream(body: Body) -> Response {
     response
 }
 
-/// Whether a response is such a stream, whatever made it.
+/// Returns whether a response is such a stream, whatever made it.
 pub(crate) fn is_event_stream(response: &Response) -> bool {
     let content_type = response.headers().get(header::CONTENT_TYPE);
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))

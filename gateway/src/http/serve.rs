@@ -146,7 +146,7 @@ impl Rules {
     }
 }
 
-/// Whether a request was refused by the HTTP library, which then has answered with 431 and no text.
+/// Returns whether a request was refused by the HTTP library, which then has answered with 431 and no text.
 fn is_large_head(error: &(dyn Error + Send + Sync + 'static)) -> bool {
     error
         .downcast_ref::<hyper::Error>()

@@ -89,14 +89,14 @@ impl Hub {
         self.restrict(method, move |identity| identity.has_role(&role))
     }
 
-    /// Whether a client may connect.
+    /// Returns whether a client may connect.
     pub(crate) fn admits(&self, identity: &Identity) -> bool {
         self.required.iter().all(|holds| holds(identity))
     }
 }
 
 impl Entry {
-    /// Whether a client may call it.
+    /// Returns whether a client may call it.
     pub(crate) fn permits(&self, identity: &Identity) -> bool {
         self.required.iter().all(|holds| holds(identity))
     }

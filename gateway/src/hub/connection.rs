@@ -169,7 +169,7 @@ impl Connection {
         self.identity.store(Arc::new(identity));
     }
 
-    /// Whether a token ends before the one that was shown last.
+    /// Returns whether a token ends before the one that was shown last.
     pub(crate) fn is_stale(&self, identity: &Identity) -> bool {
         match (identity.expires(), self.identity.load().expires()) {
             (Some(end), Some(known)) => end < known,

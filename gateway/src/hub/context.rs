@@ -98,7 +98,7 @@ impl Context {
     /// Ends when no client waits for this call any more: its client has cancelled the invocation or the stream, or the
     /// connection has ended. A method that works for long should check it. In a hook it ends with the connection.
     ///
-    /// Nothing is interrupted by itself but a stream, which is dropped at once. A plain method runs on, and the client
+    /// Only a stream is interrupted by itself: it is dropped at once. A plain method runs on, and the client
     /// gets its completion when it returns, whatever it returns.
     ///
     /// A client's wish is read like its other messages, in their order: while all of the connection's
@@ -211,7 +211,7 @@ impl Context {
 pub(crate) struct Calls {
     /// The slot of the method that requests it, which is lent while it waits.
     pub(crate) slots: Option<Arc<Slots>>,
-    /// Whether the caller's messages are not read yet.
+    /// True if the caller's messages are not read yet.
     pub(crate) connecting: bool,
 }
 

@@ -66,12 +66,12 @@ impl HubError {
         }
     }
 
-    /// Whether the method failed because the backplane could not be reached.
+    /// Returns whether the method failed because the backplane could not be reached.
     pub(crate) fn is_unreachable(&self) -> bool {
         matches!(self.inner, Inner::Unreachable(_))
     }
 
-    /// Whether it is the client's doing, or meant for it: nothing that operators should look at.
+    /// Returns whether the error is the client's fault, or meant for it: operators need not look at it.
     pub(crate) fn is_theirs(&self) -> bool {
         match &self.inner {
             Inner::Visible(_) => true,

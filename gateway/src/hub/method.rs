@@ -198,7 +198,7 @@ pub enum BindError {
 pub trait FromInvocation<M>: Sized + Send {
     /// How many arguments it takes from the invocation.
     const ARGUMENTS: usize;
-    /// Whether it takes all arguments that are left, too. It must be the last parameter that takes any.
+    /// True if it takes all arguments that are left, too. It must be the last parameter that takes any.
     const REST: bool = false;
     /// How many uploads it takes.
     const STREAMS: usize = 0;

@@ -280,7 +280,7 @@ impl Session {
         !self.has_moved()
     }
 
-    /// Whether the application has ended it.
+    /// Returns whether the application has closed the connection.
     pub(crate) fn is_closed(&self) -> bool {
         matches!(self.reason(), Some(CloseReason::Closed { .. }))
     }

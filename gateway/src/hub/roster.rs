@@ -162,7 +162,7 @@ pub struct InGroup {
 }
 
 impl InGroup {
-    /// Whether a connection is in the group.
+    /// Returns whether a connection is in the group.
     ///
     /// # Errors
     /// [`Error::Name`], or a backplane that can't be reached.
@@ -178,7 +178,7 @@ impl InGroup {
         count(&self.hub, Members::Group(self.group()?)).await
     }
 
-    /// Whether a connection is in the group.
+    /// Returns whether a connection is in the group.
     ///
     /// # Errors
     /// As for [`exists`](Self::exists).
@@ -258,7 +258,7 @@ pub struct OfUser {
 }
 
 impl OfUser {
-    /// Whether the user has a connection.
+    /// Returns whether the user has a connection.
     ///
     /// # Errors
     /// A backplane that can't be reached.
@@ -302,7 +302,7 @@ impl OfUser {
         Ok(groups.iter().map(ToString::to_string).collect())
     }
 
-    /// Whether the user was put into a group with [`join`](Self::join), and is still.
+    /// Returns whether the user was put into a group with [`join`](Self::join), and is still.
     ///
     /// # Errors
     /// [`Error::Name`] for the group, or a backplane that can't be reached.
@@ -403,7 +403,7 @@ pub struct OfConnection {
 }
 
 impl OfConnection {
-    /// Whether there is such a connection. One with stateful reconnect whose client may come back counts.
+    /// Returns whether there is such a connection. One with stateful reconnect whose client may come back counts.
     ///
     /// # Errors
     /// A backplane that can't be reached.

@@ -297,7 +297,7 @@ impl HubRuntime {
         }
     }
 
-    /// Whether code of the hub runs for a new connection.
+    /// Returns whether code of the hub runs for a new connection.
     pub(crate) fn greets(&self) -> bool {
         self.hub.connected().is_some() || !self.hub.filters().is_empty()
     }
@@ -343,7 +343,7 @@ impl HubRuntime {
         }
     }
 
-    /// Whether code of the hub runs for a connection that has ended.
+    /// Returns whether code of the hub runs for a connection that has ended.
     pub(crate) fn hears_of_ends(&self) -> bool {
         self.hub.disconnected().is_some() || !self.hub.filters().is_empty()
     }

@@ -112,7 +112,7 @@ impl Shared {
         &self.parked
     }
 
-    /// Whether the log has room for one more mistake of a client: peers could fill it.
+    /// Returns whether the log has room for one more mistake of a client: peers could fill it.
     pub(crate) fn may_tell_mistake(&self) -> bool {
         let mut told = self.told_mistake.lock();
         let may = told.is_none_or(|at| at.elapsed() >= MISTAKE_PAUSE);

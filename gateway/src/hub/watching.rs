@@ -90,7 +90,7 @@ impl Groups {
 }
 
 impl HubHandle {
-    /// Whether groups of this hub can be watched (`hubs.presence`).
+    /// Returns whether groups of this hub can be watched (`hubs.presence`).
     #[must_use]
     pub fn tells_presence(&self) -> bool {
         self.runtime().options().hubs.presence

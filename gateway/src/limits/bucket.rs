@@ -25,7 +25,7 @@ impl Bucket {
         })
     }
 
-    /// Whether one is left.
+    /// Returns whether one is left.
     pub(crate) fn has_one(&self, now: Instant) -> bool {
         self.full_at.saturating_duration_since(now) <= self.all_but_one()
     }

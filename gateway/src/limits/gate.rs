@@ -76,7 +76,7 @@ impl Gate {
 }
 
 impl ConnectionPermit {
-    /// Whether nothing is counted.
+    /// Returns whether nothing is counted.
     pub(crate) fn is_free(&self) -> bool {
         self.user.is_none() && self.address.is_none()
     }

@@ -76,7 +76,7 @@ impl Budget {
         })
     }
 
-    /// Whether the node holds as much as it may.
+    /// Returns whether the node holds as much as it may.
     pub(crate) fn is_full(&self) -> bool {
         self.limit > 0 && self.held() >= self.limit
     }
@@ -196,7 +196,7 @@ impl Held {
         since.begun.checked_add(self.terms.grace.saturating_add(paid))
     }
 
-    /// Whether the peer is late now. Call it only while the peer is waited for.
+    /// Returns whether the peer is late now. Call it only while the peer is waited for.
     pub(crate) fn is_late(&mut self) -> bool {
         let now = Instant::now();
         match self.late_at() {

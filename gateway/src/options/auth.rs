@@ -68,16 +68,16 @@ pub struct AuthOptions {
     pub user_claim: Option<String>,
     /// A cookie that may hold the token, for clients that show none otherwise.
     pub cookie: Option<String>,
-    /// Whether clients without a token may connect. Off unless set; the binary sets it in demo mode.
+    /// True if clients without a token may connect. Off unless set; the binary sets it in demo mode.
     pub allow_anonymous: Option<bool>,
     /// Roles of clients without a token.
     pub anonymous_roles: Vec<String>,
-    /// Whether a connection is closed when its token ends. The client may reconnect at once.
+    /// True if a connection is closed when its token ends. The client may reconnect at once.
     pub close_on_expiry: bool,
-    /// Whether clients may show a new token for a living connection: `POST {hub}/refresh?id=…`.
+    /// True if clients may show a new token for a living connection: `POST {hub}/refresh?id=…`.
     pub refresh: bool,
-    /// Whether negotiate gives tickets, so that no token stands in a URL. A ticket is good for the negotiated connection
-    /// alone; other tokens in a query are refused then.
+    /// True if negotiate gives tickets, so that no token stands in a URL. A ticket is good for the negotiated
+    /// connection alone; other tokens in a query are refused then.
     pub tickets: bool,
     /// Clock difference that is tolerated between the signer of a token and this node.
     #[serde(rename = "leeway_seconds", deserialize_with = "seconds")]
@@ -125,7 +125,7 @@ impl AuthOptions {
             .map(|key| key.expose_secret().as_bytes())
     }
 
-    /// Whether some token could be valid.
+    /// Returns whether some token could be valid.
     #[cfg(feature = "cli")]
     pub(crate) fn has_keys(&self) -> bool {
         self.access_key.is_some()
@@ -178,7 +178,7 @@ impl AuthOptions {
     }
 }
 
-/// Whether the connection is protected against changes on the way.
+/// Returns whether the connection is protected against changes on the way.
 fn is_trustworthy(url: &str) -> bool {
     let Ok(uri) = url.parse::<axum::http::Uri>() else {
         return false;

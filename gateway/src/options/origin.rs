@@ -45,7 +45,8 @@ impl Origin {
         })
     }
 
-    /// Whether a page of `page` may connect where this is listed. `*.` before the host stands for one or more names.
+    /// Returns whether a page of `page` may connect where this is listed. `*.` before the host stands for one or more
+    /// names.
     pub(crate) fn lists(&self, page: &Self) -> bool {
         let host = match self.host.strip_prefix('*') {
             Some(parent) if parent.starts_with('.') => {
@@ -56,8 +57,8 @@ impl Origin {
         host && self.scheme == page.scheme && self.port == page.port
     }
 
-    /// Whether this is the origin of the requested resource. The scheme is left out, and a default port with it: behind
-    /// a proxy that ends TLS the gateway does not know them.
+    /// Returns whether this is the origin of the requested resource. The scheme is left out, and a default port with
+    /// it: behind a proxy that ends TLS the gateway does not know them.
     pub(crate) fn is_of(&self, requested: &Authority) -> bool {
         let named = |port: Option<u16>| port.filter(|port| !matches!(port, 80 | 443));
         self.host.eq_ignore_ascii_case(requested.host()) && named(self.port) == named(requested.port_u16())

@@ -98,22 +98,22 @@ impl ClientProtocol {
             .map_or(TransferFormat::Text, HubProtocol::transfer_format)
     }
 
-    /// Whether its messages name the place in the log where they stand, so that the client can hold its own.
+    /// Returns whether its messages name the place in the log where they stand, so that the client can hold its own.
     pub(crate) fn holds_place(self) -> bool {
         matches!(self, Self::Plain | Self::Events)
     }
 
-    /// Whether what the client sends is numbered when its session is stateful.
+    /// Returns whether the client's messages are numbered when its session is stateful.
     pub(crate) fn numbers_messages(self) -> bool {
         matches!(self, Self::Hub(_))
     }
 
-    /// Whether the result of a method comes to the client as a message: there is nothing else that could carry it.
+    /// Returns whether a method's result comes to the client as a message: the protocol has no other carrier.
     pub(crate) fn results_are_messages(self) -> bool {
         matches!(self, Self::WebPubSub | Self::ReliableWebPubSub | Self::Plain)
     }
 
-    /// Whether a client that is silent is gone: it need not send anything, but its WebSocket answers pings.
+    /// Returns whether a client that is silent is gone: it need not send anything, but its WebSocket answers pings.
     pub(crate) fn answers_pings(self) -> bool {
         matches!(self, Self::WebPubSub | Self::ReliableWebPubSub | Self::Plain)
     }

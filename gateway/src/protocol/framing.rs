@@ -21,7 +21,7 @@ pub(super) struct FrameBuffer {
     bytes: BytesMut,
     /// How many bytes at the front are known to hold no record separator.
     searched: usize,
-    /// Whether messages have been taken off the front of this allocation.
+    /// True if messages have been taken off the front of this allocation.
     advanced: bool,
     /// Limit of one message with its separator or length prefix.
     max_bytes: usize,

@@ -48,7 +48,7 @@ pub enum HubMessage {
     Close {
         /// Why, if it is an error.
         error: Option<String>,
-        /// Whether the client may reconnect by itself.
+        /// True if the client may reconnect by itself.
         allow_reconnect: bool,
     },
     /// Type 8: every counted message up to this one has arrived.
@@ -79,7 +79,7 @@ impl HubMessage {
         }
     }
 
-    /// Whether stateful reconnect numbers this message: types 1 to 5 are counted, the rest is not.
+    /// Returns whether stateful reconnect numbers this message: types 1 to 5 are counted, the rest is not.
     pub fn is_counted(&self) -> bool {
         self.type_id() <= 5
     }

@@ -73,7 +73,7 @@ impl Value {
         &self.bytes
     }
 
-    /// Whether the value is null.
+    /// Returns whether the value is null.
     pub fn is_null(&self) -> bool {
         match self.encoding {
             Encoding::Json => self.bytes.as_ref() == b"null",

@@ -79,7 +79,7 @@ const NAMES: [&str; 10] = [
 const BY_EVENT: char = 'a';
 const BY_INVOKE: char = 'i';
 
-/// Whether the client wants a call's result, and no message besides.
+/// Returns whether the client wants a call's result, and no message besides.
 pub(crate) fn is_invoke(invocation_id: &str) -> bool {
     invocation_id.starts_with(BY_INVOKE)
 }

@@ -89,12 +89,12 @@ impl Session {
 }
 
 impl ClientResults {
-    /// Whether a call waits for a client result.
+    /// Returns whether a call waits for a client result.
     pub(super) fn any_waits(&self) -> bool {
         !self.state.lock().waiting.is_empty()
     }
 
-    /// Whether a call waits for this client result.
+    /// Returns whether a call waits for this client result.
     pub(super) fn hold(&self, id: &str) -> bool {
         self.state.lock().waiting.contains_key(id)
     }

@@ -176,7 +176,7 @@ impl CloseReason {
         }
     }
 
-    /// Whether the client is given what its calls sent before.
+    /// Returns whether the client is given what its calls sent before.
     pub(crate) fn lets_follow(&self) -> bool {
         matches!(
             self,

@@ -117,12 +117,12 @@ impl Invocations {
         }
     }
 
-    /// Whether the client's next message can be taken.
+    /// Returns whether the client's next message can be taken.
     pub(super) fn may_read(&self) -> bool {
         self.slots.free.load(Ordering::Acquire) > 0 && !self.requesting && !self.uploads.is_blocked()
     }
 
-    /// Whether a plain method or a request runs.
+    /// Returns whether a plain method or a request runs.
     pub(super) fn has_calls(&self) -> bool {
         self.requesting || self.slots.free.load(Ordering::Acquire) < self.slots.all
     }
@@ -355,7 +355,7 @@ impl Invocations {
         }
     }
 
-    /// Whether something runs.
+    /// Returns whether something runs.
     pub(super) fn any_runs(&self) -> bool {
         !self.running.is_empty()
     }
@@ -365,12 +365,12 @@ impl Invocations {
         self.calls
     }
 
-    /// Whether an item of an upload can be taken.
+    /// Returns whether an item of an upload can be taken.
     pub(super) fn may_take(&self) -> bool {
         !self.uploads.is_blocked()
     }
 
-    /// Whether a message of the client is for one of these, or for no call in particular.
+    /// Returns whether a message of the client is for one of these, or for no call in particular.
     pub(super) fn know(&self, session: &Session, message: &HubMessage) -> bool {
         match message {
             HubMessage::CancelInvocation { invocation_id, .. } => self.named.contains_key(invocation_id),

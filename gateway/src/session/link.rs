@@ -37,7 +37,7 @@ pub(crate) struct HttpLink {
 
 struct State {
     stage: Stage,
-    /// Whether a response or a poll is attached at this moment, and if not, since when.
+    /// The time since which no response or poll is attached; `None` while one is.
     idle_since: Option<Instant>,
     poll: Option<CancellationToken>,
     /// How many polls have taken something from the session.
@@ -157,7 +157,7 @@ impl HttpLink {
         state.takings
     }
 
-    /// Whether no poll has taken anything since that one.
+    /// Returns whether no poll has taken anything since that one.
     pub(crate) fn is_last_taking(&self, taking: u64) -> bool {
         self.state.lock().takings == taking
     }

@@ -35,7 +35,7 @@ impl Session {
         self.topics.lock().take().unwrap_or_default()
     }
 
-    /// Whether it receives anything.
+    /// Returns whether it receives anything.
     pub(crate) fn receives(&self) -> bool {
         self.topics
             .lock()
@@ -43,7 +43,7 @@ impl Session {
             .is_some_and(|topics| !topics.is_empty())
     }
 
-    /// Whether it receives this.
+    /// Returns whether it receives this.
     pub(crate) fn receives_topic(&self, topic: &Topic) -> bool {
         self.topics
             .lock()
@@ -51,7 +51,7 @@ impl Session {
             .is_some_and(|topics| topics.contains(topic))
     }
 
-    /// Whether [`take_topics`](Self::take_topics) was called.
+    /// Returns whether [`take_topics`](Self::take_topics) was called.
     pub(crate) fn has_left(&self) -> bool {
         self.topics.lock().is_none()
     }

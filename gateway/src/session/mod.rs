@@ -185,7 +185,7 @@ impl Session {
         }
     }
 
-    /// Whether it has been here for so long, and its client is.
+    /// Returns whether the session has been here for so long, and its client is here.
     pub(crate) fn has_settled(&self, time: Duration) -> bool {
         self.begun.elapsed() >= time && !self.closing.is_cancelled() && self.parked.lock().is_none()
     }
@@ -225,7 +225,7 @@ impl Session {
         }
     }
 
-    /// Whether requests find nothing of it any more.
+    /// Returns whether requests no longer find the session.
     pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
@@ -234,7 +234,7 @@ impl Session {
         self.over.store(true, Ordering::Release);
     }
 
-    /// Whether the connection goes on on another node, or will.
+    /// Returns whether the connection goes on on another node, or will.
     pub(crate) fn has_moved(&self) -> bool {
         self.reason() == Some(&CloseReason::Moved)
     }

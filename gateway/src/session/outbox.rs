@@ -156,7 +156,7 @@ impl ByteQueue {
         true
     }
 
-    /// Whether everything that was not acknowledged is still here.
+    /// Returns whether everything that was not acknowledged is still here.
     pub(crate) fn can_rewind(&self) -> bool {
         self.state
             .lock()

@@ -24,7 +24,8 @@ impl Session {
         }
     }
 
-    /// Whether a handshake of this version makes the session stateful: it must be one that outlives its sockets.
+    /// Returns whether a handshake of this version makes the session stateful: it must be one that outlives its
+    /// sockets.
     pub(super) fn becomes_stateful(&self, version: i32) -> bool {
         let agreed = self.http.is_some() && self.connection.transport() == Some(Transport::WebSockets);
         agreed && version >= STATEFUL_VERSION
@@ -96,7 +97,7 @@ impl Session {
             .rewind(|sequence_id| self.encode(&HubMessage::Sequence { sequence_id }))
     }
 
-    /// Whether what the client may lack is here, and not only in the log.
+    /// Returns whether the messages that the client may lack are here, and not only in the log.
     pub(crate) fn can_rewind(&self) -> bool {
         self.outbox.can_rewind()
     }
@@ -126,7 +127,7 @@ impl Session {
         self.was_pushed(pushed)
     }
 
-    /// Whether no more than its share waits for this client. Otherwise the session ends.
+    /// Returns whether no more than the client's share waits for it. Otherwise the session ends.
     pub(super) fn has_room(&self) -> bool {
         let share = self.share();
         if share == usize::MAX || self.outbox.queued_bytes() <= share {
@@ -143,7 +144,7 @@ impl Session {
         false
     }
 
-    /// Whether the outbox took something; one that is full ends the session.
+    /// Returns whether the outbox took the chunk; one that is full ends the session.
     pub(super) fn was_pushed(&self, pushed: Result<(), PushError>) -> bool {
         if let Err(PushError::Full { queued }) = pushed {
             self.fall_behind(queued);

@@ -124,7 +124,7 @@ impl<E: Into<Error>> From<E> for Failed {
 }
 
 impl Session {
-    /// Whether the client holds its own place in the log.
+    /// Returns whether the client holds its own place in the log.
     pub(super) fn is_reader(&self) -> bool {
         self.reader.is_some()
     }

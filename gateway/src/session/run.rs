@@ -114,7 +114,7 @@ pub(super) struct Conversation<'a> {
     pub(super) noted: u64,
     /// A call that may have been recorded, and was not begun.
     pub(super) unsure: Option<String>,
-    /// Whether the backplane is away, and until when the client is not read for that.
+    /// The backplane's state: while it is away, the client is not read for a time.
     backplane: watch::Receiver<Status>,
     hold_until: Option<Instant>,
     /// A new socket's first numbered message has no number before the client's Sequence.
@@ -204,7 +204,8 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    /// Whether the client is not read because the backplane is away: its calls wait, in order, instead of failing one by one.
+    /// Returns whether the client is not read because the backplane is away: its calls wait, in order, instead of
+    /// failing one by one.
     fn is_held(&mut self) -> bool {
         if *self.backplane.borrow_and_update() == Status::Connected {
             self.hold_until = None;
@@ -477,7 +478,7 @@ impl<'a> Conversation<'a> {
         metrics.messages_received.get(self.protocol).inc();
     }
 
-    /// Whether a message shows that its client reads what it is sent: what comes with each new socket does not.
+    /// Returns whether a message shows that its client reads: messages that come with each new socket do not.
     fn shows_life(message: &HubMessage) -> bool {
         !matches!(
             message,

@@ -34,7 +34,7 @@ pub(super) struct Stateful {
 struct Progress {
     /// Up to where the client is known to have everything.
     checkpoint: Option<Checkpoint>,
-    /// Whether it waits to be written down.
+    /// True if it waits to be written down.
     waiting: bool,
 }
 
@@ -53,7 +53,7 @@ impl Stateful {
 }
 
 impl Session {
-    /// Whether the connection outlives its socket.
+    /// Returns whether the connection outlives its socket.
     pub(crate) fn is_stateful(&self) -> bool {
         self.stateful.get().is_some()
     }
@@ -179,7 +179,7 @@ impl Session {
             .await
     }
 
-    /// Whether the backplane still has this node as the owner of a stateful session, in its version.
+    /// Returns whether the backplane still has this node as the owner of a stateful session, in its version.
     pub(super) async fn is_still_owned(&self) -> Result<bool, BackplaneError> {
         let Some(version) = self.version() else {
             return Ok(true);
@@ -218,7 +218,7 @@ impl Session {
         }
     }
 
-    /// Whether the directory has the connection in a newer ownership than this session's.
+    /// Returns whether the directory has the connection in a newer ownership than this session's.
     async fn is_elsewhere(&self, version: Version) -> bool {
         let backplane = self.hub.shared().backplane();
         match backplane.look_up(self.hub.name(), self.id()).await {

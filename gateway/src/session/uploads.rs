@@ -42,7 +42,7 @@ impl Uploads {
         self.open.len()
     }
 
-    /// Whether an upload of that id is open.
+    /// Returns whether an upload of that id is open.
     pub(super) fn holds(&self, id: &str) -> bool {
         self.open.contains_key(id)
     }

@@ -51,7 +51,7 @@ impl Called {
 pub struct Closed {
     /// The error that the client was sent, if any.
     pub error: Option<String>,
-    /// Whether an official client would reconnect by itself, if it is set to.
+    /// True if an official client would reconnect by itself, if it is set to.
     pub allow_reconnect: bool,
     /// The reason that `on_disconnected` is given; `None` when hub code never saw the connection.
     pub reason: Option<Disconnected>,

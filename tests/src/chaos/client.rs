@@ -102,7 +102,7 @@ pub(crate) struct Client {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     pub(crate) server_timeout: Duration,
-    /// Whether its resets are counted: it may be hurt.
+    /// True if its resets are counted: it may be hurt.
     pub(crate) is_hurt: bool,
     pub(crate) role: Arc<dyn Role>,
     pub(crate) ledger: Arc<Ledger>,

@@ -175,7 +175,8 @@ impl Kind {
         }
     }
 
-    /// Whether Redis may have forgotten something: exactness ends, and clients that were promised it are notified.
+    /// Returns whether Redis may have forgotten something: exactness ends, and clients that were promised it are
+    /// notified.
     pub(crate) fn forgets(self) -> bool {
         matches!(
             self,
@@ -191,7 +192,7 @@ impl Kind {
         )
     }
 
-    /// Whether a client of this kind may have to start anew because of it.
+    /// Returns whether a client of this kind may have to start anew because of it.
     pub(crate) fn justifies_reset_of(self, client: ClientKind) -> bool {
         if client.is_resumable() {
             return self.forgets();
@@ -272,7 +273,7 @@ impl Fault {
         }
     }
 
-    /// Whether others may rightly take a node for dead because of it.
+    /// Returns whether others may rightly take a node for dead because of it.
     pub(crate) fn may_shut_out(&self, node: usize) -> bool {
         let away = match self {
             Self::Pause { stopped, .. } => *stopped,

@@ -180,7 +180,7 @@ impl Ledger {
         self.count(|row| row.silence = row.silence.max(time));
     }
 
-    /// Whether Redis may have forgotten something in a fault.
+    /// Returns whether Redis may have forgotten something in a fault.
     pub(crate) fn forgets(&self, fault: usize) -> bool {
         self.book().kinds[fault].forgets()
     }

@@ -113,7 +113,7 @@ impl Member {
         }
     }
 
-    /// Whether it has joined, and has all up to `target` that it was promised.
+    /// Returns whether it has joined, and has all up to `target` that it was promised.
     pub(crate) fn has(&self, target: u64) -> bool {
         self.session.as_ref().is_some_and(|session| {
             session

@@ -57,7 +57,7 @@ impl Numbers {
         self.unacknowledged.push_back((self.sent, text.to_owned()));
     }
 
-    /// Whether the official client would hold messages back by now.
+    /// Returns whether the official client would hold messages back by now.
     pub(crate) fn is_full(&self) -> bool {
         self.bytes >= BUFFER_BYTES
     }
@@ -106,7 +106,7 @@ impl Numbers {
         self.awaits_sequence = true;
     }
 
-    /// Whether nothing counts before a Sequence.
+    /// Returns whether nothing counts before a Sequence.
     pub(crate) fn awaits_sequence(&self) -> bool {
         self.awaits_sequence
     }

@@ -55,7 +55,7 @@ impl Report {
         ]
     }
 
-    /// Whether everything was exact or explicit, and no node panicked.
+    /// Returns whether everything was exact or explicit, and no node panicked.
     pub fn is_exact(&self) -> bool {
         self.summary.total.wrong() == 0 && self.panics.is_empty()
     }

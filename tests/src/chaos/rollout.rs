@@ -415,7 +415,7 @@ impl Rolled {
         }
     }
 
-    /// Whether each client that was promised every message got it once and in order, and none stands still.
+    /// Returns whether each client that was promised every message got it once and in order, and none stands still.
     pub fn is_exact(&self) -> bool {
         self.promised == [0; 4] && self.others[3] == 0
     }

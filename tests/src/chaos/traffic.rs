@@ -191,7 +191,7 @@ impl User {
         self.group
     }
 
-    /// Whether it is there and has all up to `target`.
+    /// Returns whether it is there and has all up to `target`.
     pub(crate) fn has(&self, target: u64) -> bool {
         lock(&self.member).has(target)
     }

@@ -93,7 +93,8 @@ pub(crate) fn judge(invocations: &[Invocation], arrivals: &[Arrival], session: u
     findings
 }
 
-/// Whether a missing message should have been seen: the watcher's session goes on, or a later message came in it.
+/// Returns whether a missing message should have been seen: the watcher's session goes on, or a later message came in
+/// it.
 fn was_watched(call: &Invocation, arrivals: &[Arrival], session: u64) -> bool {
     let later = |watched| {
         let mut arrivals = arrivals.iter();

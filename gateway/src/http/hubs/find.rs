@@ -201,7 +201,7 @@ impl HubRequest {
         Instant::now() + most
     }
 
-    /// Whether there is, or was, a connection with this token, as far as this node knows by itself.
+    /// Returns whether there is, or was, a connection with this token, as far as this node knows by itself.
     pub(super) fn exists(&self, token: &ConnectionToken) -> bool {
         token.creates_within.is_none() || self.hub.known().contains(&token.id)
     }
@@ -333,7 +333,7 @@ impl HubRequest {
 }
 
 impl Wanted {
-    /// Whether a session of it is many requests.
+    /// Returns whether a session of this kind is many requests.
     fn over_http(self) -> bool {
         match self {
             Self::Here { over_http } | Self::GivenUp { over_http } => over_http,

@@ -83,7 +83,7 @@ fn operation(route: &Route, method: &str, base: Base) -> Value {
     operation
 }
 
-/// Whether a route is answered without a token.
+/// Returns whether a route is answered without a token.
 fn is_open(action: Action) -> bool {
     matches!(action, Action::Health | Action::Document)
 }

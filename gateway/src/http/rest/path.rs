@@ -59,7 +59,7 @@ impl<'a> Path<'a> {
         })
     }
 
-    /// Whether a template stands for this path.
+    /// Returns whether a template stands for this path.
     pub(super) fn matches(&self, template: &str) -> bool {
         let parts = template.split('/').skip(1);
         let last = self.segments.len().saturating_sub(1);

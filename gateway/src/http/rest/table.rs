@@ -94,12 +94,13 @@ pub(super) struct Route {
 }
 
 impl Route {
-    /// Whether it is answered below this base.
+    /// Returns whether it is answered below this base.
     pub(super) fn is_answered(&self, base: Base) -> bool {
         base == Base::Dated || self.api != Api::Own
     }
 
-    /// Whether it is a route of the API below this base, not one that is answered for the sake of other callers.
+    /// Returns whether it is a route of the API below this base, not one that is answered for the sake of other
+    /// callers.
     pub(super) fn is_official(&self, base: Base) -> bool {
         match self.api {
             Api::Dated(_) | Api::Own => base == Base::Dated,

@@ -24,7 +24,7 @@ pub(crate) struct BurstPolicy {
 pub(super) struct Stall(Option<Instant>);
 
 impl Stall {
-    /// Whether a queue may hold so many bytes over its bound.
+    /// Returns whether a queue may hold so many bytes over its bound.
     pub(super) fn allows(&self, policy: &BurstPolicy, limit_bytes: usize, over: usize) -> bool {
         let goes_on = self.0.is_none_or(|since| since.elapsed() < policy.patience);
         goes_on && over <= limit_bytes.saturating_mul(BURST - 1) && !policy.budget.is_full()

@@ -20,7 +20,7 @@ pub(super) struct State {
     pub(super) resend: Option<Box<Resend>>,
 }
 
-/// Whether chunks are handed out.
+/// The hold on the chunks: decides whether they are handed out.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hold {
     #[default]
