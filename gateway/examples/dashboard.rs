@@ -38,7 +38,7 @@ const MAX_ORDERS: u64 = 1_000;
 #[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Sampled {
-    /// Counts samples, so that a page can tell one that it has already.
+    /// Counts samples, so that a page recognises one that it has already.
     number: u64,
     uptime_seconds: u64,
     connections: usize,
@@ -87,7 +87,7 @@ impl Figures {
     }
 }
 
-/// Hooks take a context alone; what the hub was given is found there.
+/// Hooks take a context alone; the hub's state is found there.
 async fn welcome(context: Context) -> Result<(), HubError> {
     let Some(figures) = context.state::<Figures>() else {
         return Ok(());

@@ -1,9 +1,10 @@
 //! Tokens of a language model as plain server-sent events: the page needs no library, and an answer goes on without a
 //! missing token when its connection is lost, on any node.
 //!
-//! `POST /ask` begins an answer and says which group it is sent to. Each token is a message to that group, so it is in the
-//! log: a page that comes late gets it with `rewind`, and one that comes back gets what it missed by the id of its last
-//! event, which browsers send by themselves. The work belongs to no connection: it goes on when no page listens.
+//! `POST /ask` begins an answer and says which group it is sent to. Each token is a message to that group, so it is in
+//! the log: a page that comes late gets it with `rewind`, and one that comes back gets the missed tokens by the id of
+//! its last event, which browsers send by themselves. The work belongs to no connection: it goes on when no page
+//! listens.
 //!
 //! ```sh
 //! cargo run -p hubcast --example llm_sse

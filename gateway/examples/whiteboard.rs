@@ -108,7 +108,7 @@ async fn join(context: Context, boards: State<Boards>, board: String) -> Result<
     let sum: usize = context.connection_id().as_str().bytes().map(usize::from).sum();
     let colour = COLOURS[sum % COLOURS.len()];
     context.join(&board).await?;
-    // After joining: what is drawn meanwhile may come twice, which shows no difference, but is not missed.
+    // After joining: a stroke drawn meanwhile may come twice, which shows no difference, but is not missed.
     let drawn = drawn.lock().clone();
     let permit = ConnectionPermit { board, colour };
     if let Some(earlier) = context.connection().data().insert(permit.clone())
@@ -162,7 +162,7 @@ async fn stamp(context: Context, boards: State<Boards>, stroke: Stroke) -> Resul
     publish(&context, &boards, vec![stroke]).await
 }
 
-/// Refuses what is too large before anything is decoded.
+/// Refuses a drawing that is too large before anything is decoded.
 struct SmallArguments;
 
 impl Filter for SmallArguments {

@@ -1,4 +1,4 @@
-//! Hubs without code: what clients may do is what their roles permit. Written with the public library alone.
+//! Hubs without code: clients may do what their roles permit. Written with the public library alone.
 
 use serde::Serialize;
 

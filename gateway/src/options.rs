@@ -111,7 +111,7 @@ pub struct Timeouts {
     /// calls fail.
     #[serde(rename = "outage_seconds", deserialize_with = "seconds")]
     pub outage: Duration,
-    /// How long a message or a body that has begun may take, besides what its bytes take at
+    /// How long a message or a body that has begun may take, besides the time for its bytes at
     /// `limits.least_bytes_per_second`.
     #[serde(rename = "receive_seconds", deserialize_with = "seconds")]
     pub receive: Duration,
@@ -240,7 +240,7 @@ pub struct OptionError {
 const MAX_LONG_POLL: Duration = Duration::from_secs(95);
 
 impl Options {
-    /// Checks what can't be seen from one field alone.
+    /// Checks conditions on several fields together.
     ///
     /// # Errors
     /// The first setting that can't work, by its key.

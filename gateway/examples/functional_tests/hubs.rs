@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-/// Any JSON: what hub code need not know.
+/// Any JSON, which hub code need not know.
 type Json = serde_json::Value;
 
 /// Several types in one value.
@@ -47,7 +47,7 @@ struct Seen {
 }
 
 fn values(hub: Hub) -> Hub {
-    // Passed on as it was written: MessagePack timestamps and other extensions stay what they are.
+    // Passed on as it was written: MessagePack timestamps and other extensions stay unchanged.
     hub.method("Echo", async |value: Value| value)
         .method("EchoString", async |text: String| text)
         .method("EchoInteger", async |number: i64| number)
@@ -55,7 +55,7 @@ fn values(hub: Hub) -> Hub {
         .method("EchoFloat", async |number: f64| number)
         .method("EchoBoolean", async |flag: bool| flag)
         .method("EchoBinary", async |bytes: Binary| bytes)
-        // A MessagePack timestamp becomes RFC 3339 text; what clients write as text stays text.
+        // A MessagePack timestamp becomes RFC 3339 text; a client's text stays text.
         .method("EchoDate", async |date: Value| date.transcode(Encoding::Json))
         .method("EchoComplexObject", async |object: ComplexObject| object)
         .method("SendComplexObject", async || sample())
@@ -149,7 +149,7 @@ async fn uploading_stream(source: Upload<String>) -> Result<String, HubError> {
     Ok(source.try_collect::<Vec<_>>().await?.concat())
 }
 
-/// Answers after the first item; what still comes is ignored.
+/// Answers after the first item; later items are ignored.
 async fn first_of(mut source: Upload<Json>) -> Result<Json, HubError> {
     Ok(source.next().await.transpose()?.unwrap_or(Json::Null))
 }

@@ -1,4 +1,4 @@
-//! Any bytes as the messages of a connection: what comes out does not depend on how they were cut, and can be written
+//! Any bytes as the messages of a connection: the output does not depend on how they were cut, and can be written
 //! again in both protocols.
 
 use hubcast::protocol::{
@@ -139,7 +139,7 @@ fn check_fan_out(arguments: &[Value]) {
     }
 }
 
-/// Unchecked bytes: errors are fine, panics are not, and what comes out is well formed.
+/// Unchecked bytes: errors are fine, panics are not, and the output is well formed.
 fn check_raw(bytes: &[u8]) {
     for encoding in [Encoding::Json, Encoding::MessagePack] {
         let value = Value::from_raw(encoding, bytes.to_vec().into());

@@ -23,7 +23,7 @@ impl ClientAudience {
         }
     }
 
-    /// Returns whether tokens must say whom they are for.
+    /// Returns whether tokens must have an audience.
     pub(super) fn is_required(&self) -> bool {
         !self.listed.is_empty()
     }

@@ -27,7 +27,7 @@ const KIND_SAME: u8 = 0;
 const KIND_STATEFUL: u8 = 2;
 /// A Web PubSub client's reconnection token: it creates nothing, and is as good as its connection is alive.
 const KIND_RECOVERY: u8 = 3;
-/// Not a token: what stands for a user in one.
+/// Not a token: the user's part of one.
 const KIND_USER: u8 = 4;
 
 /// The kind of connection token, by the version that negotiate agreed on.

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use super::{AuthError, Permissions};
 
-/// The claims that name the user, the first counts: Azure SignalR's, and what .NET maps to the name identifier.
+/// The claims that name the user, the first counts: Azure SignalR's, and the ones that .NET maps to the name
+/// identifier.
 const USER_CLAIMS: [&str; 4] = [
     "asrs.s.uid",
     "nameid",
@@ -191,7 +192,7 @@ impl Identity {
         })
     }
 
-    /// One claim of the token, by its exact name. Claims of Azure SignalR itself (`asrs.s.…`) are not shown; what it calls
+    /// One claim of the token, by its exact name. Claims of Azure SignalR itself (`asrs.s.…`) are not shown; its claim
     /// `asrs.u.NAME` is `NAME`.
     #[must_use]
     pub fn claim(&self, name: &str) -> Option<&Value> {
@@ -206,7 +207,7 @@ impl Identity {
 
     /// The roles that the token gives, in its claims `role`, `roles`,
     /// `http://schemas.microsoft.com/ws/2008/06/identity/claims/role`, and the one that `asrs.s.rt` names: each is one text
-    /// or an array of texts; what is neither is passed over. A role that several claims give comes as often. Clients
+    /// or an array of texts; other values are passed over. A role that several claims give comes as often. Clients
     /// without a token have those of `auth.anonymous_roles`.
     pub fn roles(&self) -> impl Iterator<Item = &str> {
         let other = self.shown.as_ref().and_then(|shown| shown.role_claim.as_deref());

@@ -251,7 +251,7 @@ impl KeySet {
     }
 }
 
-/// An error with what caused it: what an HTTP client says first is rarely the reason.
+/// An error with its causes: the first text of an HTTP client's error is rarely the reason.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -15,7 +15,7 @@ use super::keys::Key;
 use super::{AuthError, Identity};
 use crate::options::{AuthOptions, OptionError};
 
-/// Longest accepted token, in bytes: what fits into request headers anyway.
+/// Longest accepted token, in bytes: longer ones do not fit into request headers anyway.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 /// Checks tokens against all keys. Without a key no token is valid.
@@ -115,9 +115,9 @@ impl JwtVerifier {
     }
 }
 
-/// Reads a token's header. A header with an unknown algorithm, such as `none`, is refused, and a token that asks for
-/// what this reader does not know is refused, too (RFC 7515 §4.1.11): `b64` is such an extension (RFC 7797), and
-/// changes what is signed.
+/// Reads a token's header. A header with an unknown algorithm, such as `none`, is refused, and a token that asks for an
+/// extension that this reader does not know is refused, too (RFC 7515 §4.1.11): `b64` is such an extension (RFC 7797),
+/// and changes the signed bytes.
 pub(super) fn read_header(token: &str) -> Result<Header, AuthError> {
     if token.len() > MAX_TOKEN_BYTES {
         return Err(AuthError::TooLong);

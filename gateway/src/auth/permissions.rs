@@ -17,10 +17,10 @@
 /// | `webpubsub.joinLeaveGroups.PATTERN` | joining and leaving the groups that match |
 /// | `webpubsub.sendToGroups.PATTERN` | sending to the groups that match |
 ///
-/// A `GROUP` of Hubcast's roles that ends in `*` means every group whose name begins with what is before it; a `*`
-/// elsewhere is a letter like others, and so it is in Web PubSub's `GROUP`. In a `PATTERN`, `?` is one character but a dot,
-/// `*` any number of those, `**` any number of any characters, and `\` makes a letter of what follows; a role with more
-/// than five stars permits nothing. Case counts. Without a role nothing is permitted.
+/// A `GROUP` of Hubcast's roles that ends in `*` means every group whose name begins with the text before it; a `*`
+/// elsewhere is a letter like others, and so it is in Web PubSub's `GROUP`. In a `PATTERN`, `?` is one character but a
+/// dot, `*` any number of those, `**` any number of any characters, and `\` makes a letter of the next character; a
+/// role with more than five stars permits nothing. Case counts. Without a role nothing is permitted.
 ///
 /// ```
 /// use hubcast::Permissions;
@@ -151,7 +151,7 @@ enum Part {
     },
 }
 
-/// Returns whether a group's name is what one of Web PubSub's patterns describes.
+/// Returns whether a group's name matches one of Web PubSub's patterns.
 fn matches(pattern: &str, group: &str) -> bool {
     let Some(parts) = parts(pattern) else {
         return false;
@@ -177,7 +177,7 @@ fn matches(pattern: &str, group: &str) -> bool {
     next.last() == Some(&true)
 }
 
-/// Notes that a part may be the next one, and what follows it where it may be nothing.
+/// Marks a part as a possible next one, and the part after it where it may be empty.
 fn reach(parts: &[Part], next: &mut [bool], index: usize) {
     if let Some(place) = next.get_mut(index) {
         *place = true;

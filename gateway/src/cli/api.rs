@@ -259,7 +259,7 @@ impl Answer {
     }
 }
 
-/// The end of an error's chain says what happened; what is before it says where, and has the URL.
+/// The end of an error's chain says what happened; the text before it says where, and has the URL.
 fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {

@@ -10,8 +10,8 @@ use super::api::{self, Api, Request, printable};
 use super::gateway::{GatewayArgs, about_gateway};
 use super::output::{self, print};
 
-/// Flags of `hubcast connections`. clap does not require what is in conflict with what is there, so these conflicts are
-/// said too.
+/// Flags of `hubcast connections`. clap does not require a flag that is in conflict with a given one, so these
+/// conflicts are said too.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 #[command(group = ArgGroup::new("one").args(["user", "connection", "close"]))]

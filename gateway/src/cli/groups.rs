@@ -12,7 +12,8 @@ use super::gateway::{GatewayArgs, about_gateway};
 use super::output::{self, print};
 use super::{Failure, token::parse_lifetime};
 
-/// Flags of `hubcast groups`. clap does not require what is in conflict with what is there, so these conflicts are said too.
+/// Flags of `hubcast groups`. clap does not require a flag that is in conflict with a given one, so these conflicts are
+/// said too.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 #[command(group = ArgGroup::new("place").args(["group", "all_groups"]))]

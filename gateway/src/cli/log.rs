@@ -23,7 +23,7 @@ use tracing_subscriber::{
 use crate::config::{LogConfig, LogFormat, TelemetryConfig, parse_level, without_credentials};
 use crate::telemetry::trace;
 
-/// Sends what is left when it is dropped.
+/// Sends the remaining spans when it is dropped.
 pub(crate) struct Guard {
     spans: Option<SdkTracerProvider>,
 }
@@ -31,7 +31,7 @@ pub(crate) struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(Err(error)) = self.spans.take().map(|provider| provider.shutdown()) {
-            // Not logged: log lines may be what has just been taken down.
+            // Not logged: the log may be down already.
             eprintln!("hubcast: the last spans were not exported: {error}");
         }
     }

@@ -1,4 +1,4 @@
-//! `hubcast token`: signs what a client shows when it connects.
+//! `hubcast token`: signs the token that a client shows when it connects.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -76,7 +76,7 @@ pub(crate) mod ask {
         pub(crate) protocol: u32,
     }
 
-    /// Answer when the client has read most of what was sent to it.
+    /// Answer when the client has read most of the bytes sent to it.
     #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct Drained {}
 
@@ -164,13 +164,13 @@ pub(super) struct NodeReply {
     pub(super) status: u32,
     #[prost(bytes = "bytes", tag = "2")]
     pub(super) body: Bytes,
-    /// For `Attach`: what came in before.
+    /// For `Attach`: the bytes that came in before.
     #[prost(bytes = "bytes", repeated, tag = "3")]
     pub(super) early: Vec<Bytes>,
     /// For `Invoke`: whether the body, the result, is MessagePack instead of JSON.
     #[prost(bool, tag = "4")]
     pub(super) packed: bool,
-    /// For `Poll`: what the body was taken from.
+    /// For `Poll`: the source of the body.
     #[prost(message, optional, tag = "5")]
     pub(super) source: Option<Source>,
     /// For `LetGo`: how many connections will leave.

@@ -25,7 +25,7 @@ fn other_transport() -> Answer {
     Answer::refused(400, "Cannot change transports mid-connection")
 }
 
-/// `newer` is what the poll's token says, where a newer one is taken.
+/// `newer` is the identity of the poll's token, where a newer one is taken.
 pub(crate) async fn poll(session: &Arc<Session>, patience: Duration, newer: Option<&Identity>) -> Answer {
     if let Some(identity) = newer {
         session.connection().renew_if_longer(identity);

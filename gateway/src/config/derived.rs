@@ -1,4 +1,4 @@
-//! Limits that depend on what the process has: its memory and its file descriptors.
+//! Limits that depend on the resources of the process: its memory and its file descriptors.
 
 use std::fmt;
 use std::fs;

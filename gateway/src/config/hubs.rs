@@ -33,7 +33,7 @@ impl HubTables {
 }
 
 impl Config {
-    /// The hubs to serve with built-in methods, and what each is set to.
+    /// The hubs to serve with built-in methods, and the options of each.
     pub(crate) fn builtin_hubs(&self) -> Result<Vec<(String, HubDefaults)>, OptionError> {
         let named: BTreeSet<_> = self.hub_names.iter().chain(self.hub_tables.0.keys()).collect();
         named

@@ -262,7 +262,7 @@ fn maybe(value: Option<&str>) -> Option<Value> {
     value.and_then(text)
 }
 
-/// A URL without what may be a secret in it.
+/// A URL without the parts that may be secrets.
 fn address(value: Option<&str>) -> Option<Value> {
     value.and_then(|url| text(&without_credentials(url)))
 }

@@ -106,7 +106,7 @@ pub(crate) enum ConfigError {
     },
 }
 
-/// Reads all layers, fills in what depends on other keys, and checks the result.
+/// Reads all layers, fills in values that depend on other keys, and checks the result.
 ///
 /// # Errors
 /// The first thing that is wrong, by key and layer.
@@ -239,7 +239,7 @@ impl Settings {
         Ok(())
     }
 
-    /// `[hubs.NAME]`: a hub with built-in methods, and what it has of its own.
+    /// `[hubs.NAME]`: a hub with built-in methods, and its own options.
     fn add_hub(&mut self, section: &str, table: Table, path: &Path) -> Result<(), ConfigError> {
         let hub = section.trim_start_matches(HUBS).trim_start_matches('.');
         let mut own = BTreeMap::new();
@@ -260,7 +260,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Without any settings the binary serves the demo; with any, only the hubs that they name.
+    /// Without any setting but flags for the address and the log the binary serves the demo.
     fn fill_in_demo(&mut self, has_file: bool) {
         let says_nothing = |(key, (_, origin)): (&&str, &(Value, Origin))| {
             matches!(origin, Origin::Flag(_)) && (*key == "listen" || key.starts_with("log."))
@@ -293,7 +293,7 @@ impl Settings {
         }
     }
 
-    /// How many connections there may be depends on what the process has.
+    /// Derives the limit on connections from the resources of the process.
     fn fill_in_limits(&mut self, means: &Means) {
         for (key, value) in means.limits() {
             let value = Value::Integer(i64::try_from(value).unwrap_or(i64::MAX));
@@ -332,7 +332,7 @@ fn is_loopback(listen: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// Makes of a value what its key wants; `name` is what an error calls it.
+/// Converts a value to its key's kind; `name` is its name in errors.
 fn typed(key: &Key, name: &str, value: Value, origin: &Origin) -> Result<Value, ConfigError> {
     let value = trimmed(key.kind, value);
     let typed = match origin {
@@ -381,7 +381,7 @@ fn insert(table: &mut Table, path: &str, value: Value) {
     }
 }
 
-/// Makes of a variable's or flag's text what a file would have held.
+/// Converts a variable's or flag's text to the value that a file would hold.
 fn from_text(kind: Kind, value: Value) -> Result<Value, String> {
     let Value::String(text) = value else {
         return Ok(value);
@@ -412,7 +412,7 @@ fn from_text(kind: Kind, value: Value) -> Result<Value, String> {
     }
 }
 
-/// Checks what one value alone shows.
+/// Checks one value alone.
 fn check(kind: Kind, value: Value) -> Result<Value, String> {
     let found = value.type_str();
     let wrong = |expected: &str| Err(format!("must be {expected}, not of type {found}"));

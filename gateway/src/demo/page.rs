@@ -13,7 +13,7 @@ use rust_embed::{Embed, EmbeddedFile};
 #[folder = "src/demo/page/"]
 struct Assets;
 
-/// The page at `/` and what it loads below `/demo/`.
+/// The page at `/` and its files below `/demo/`.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/", get(async |headers: HeaderMap| asset("index.html", &headers)))

@@ -1,7 +1,7 @@
 //! Lets sessions leave this node, one after the other, at the pace of the whole cluster.
 //!
-//! Clients that leave one node arrive at the others, so what counts is how many of all nodes leave in a second. Nodes take turns
-//! through the backplane ([`TurnsWanted`]); where that is away, each keeps to the rate by itself.
+//! Clients that leave one node arrive at the others, so the number that leaves all nodes in a second counts. Nodes take
+//! turns through the backplane ([`TurnsWanted`]); where that is away, each keeps to the rate by itself.
 
 mod rebalance;
 
@@ -18,11 +18,11 @@ use crate::session::{CloseReason, Session};
 
 pub use rebalance::{Rebalance, SETTLED, Share};
 
-/// How much of what a node needs, and of the rate, it takes at once: the more it needs, the greater its share.
+/// The parts of a node's need, and of the rate, that it takes at once: the more it needs, the greater its share.
 const SHARES: (f64, f64) = (0.2, 0.02);
 /// How late a connection may leave for the next one to leave as if it were not.
 const LATE: Duration = Duration::from_millis(50);
-/// The part of the rate that is left for what jitter and slow clients push together.
+/// The part of the rate that is left for clients that jitter and slowness push together.
 const ROOM: u32 = 10;
 /// How long the backplane may take to give turns, and how long it is not asked after it gave none.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -210,7 +210,7 @@ impl App {
         self.inner.draining.load(Ordering::Acquire)
     }
 
-    /// The metrics page, with what is only known by looking.
+    /// The metrics page, with the figures that are only known by looking.
     pub(crate) fn encode_metrics(&self) -> String {
         let shared = &self.inner.shared;
         let metrics = shared.metrics();

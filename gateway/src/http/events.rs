@@ -2,7 +2,7 @@
 //!
 //! | parameter | says |
 //! | --- | --- |
-//! | `group=NAME`, any number of times | groups to receive, beside what is for all and for the user |
+//! | `group=NAME`, any number of times | groups to receive, beside messages for all and for the user |
 //! | `presence=NAME`, any number of times | groups to watch: `presence` events report each join and leave |
 //! | header `Last-Event-ID`, else `lastEventId=ID`, else `since=ID` | go on after this event |
 //! | `rewind=N` | where there is no id: begin with the last N messages for all, for the user and of each requested or watched group |

@@ -1,5 +1,5 @@
-//! A hub's address: sockets, event streams, polls, posts. Any node serves any request; what belongs to a connection of
-//! another node goes there.
+//! A hub's address: sockets, event streams, polls, posts. Any node serves any request; requests for a connection of
+//! another node go there.
 
 mod find;
 mod receiving;
@@ -101,7 +101,7 @@ impl HubRequest {
         let token = self.token()?;
         if let Some(token) = token.as_ref().filter(|token| token.stateful) {
             let session = self.resumable(token).await?;
-            session.connection().renew_if_longer(&self.identity); // it has come back with what it has now
+            session.connection().renew_if_longer(&self.identity); // it has come back with its present token
             return Ok(self.accept(upgrade, Messages::Stream, |socket| {
                 serve_resumable(session, socket)
             }));
@@ -445,7 +445,7 @@ impl HubRequest {
     }
 }
 
-/// Hands on what came in before the connection was this node's.
+/// Hands on the bytes that came in before the connection was this node's.
 fn receive_early(session: &Session, early: Detached) -> Result<(), Refusal> {
     match session.http().map(|link| link.receive_early(early)) {
         Some(Err(_)) => Err(reply::answer(owner::unknown_connection()).into()),

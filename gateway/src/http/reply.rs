@@ -95,7 +95,7 @@ pub(crate) fn is_event_stream(response: &Response) -> bool {
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
 }
 
-/// Keeps what the gateway says out of caches, where it has not said otherwise.
+/// Keeps the gateway's responses out of caches, unless they say otherwise.
 pub(crate) async fn not_stored(mut response: Response) -> Response {
     let headers = response.headers_mut();
     if !headers.contains_key(header::CACHE_CONTROL) {

@@ -1,4 +1,4 @@
-//! The listener's loop: bounds what a connection may cost before it has said anything, and ends them all on request.
+//! The listener's loop: bounds the cost of a connection before its first request, and ends them all on request.
 
 use std::convert::Infallible;
 use std::error::Error;

@@ -33,7 +33,7 @@ impl Starting {
         })
     }
 
-    /// Notes what is in the way. Returns whether that is news.
+    /// Sets the reason of the wait. Returns whether it is a new one.
     pub(crate) fn waits(&self, reason: &str) -> bool {
         let mut known = self.reason.lock();
         let changed = *known != reason;

@@ -212,7 +212,7 @@ pub(super) struct Socket {
 impl Socket {
     pub(super) fn new(stream: TcpStream, terms: Terms, place: Option<Entered>) -> Self {
         let terms = Terms {
-            least_rate: 0, // what the kernel takes at once is large enough
+            least_rate: 0, // the kernel takes large enough pieces at once
             ..terms
         };
         Self {

@@ -7,8 +7,8 @@ use crate::auth::Identity;
 pub(super) type Permit = Box<dyn Fn(&Identity) -> bool + Send + Sync>;
 
 impl Hub {
-    /// Admits only clients of whom this holds; others are answered with 403, from negotiate on. Said several times, all
-    /// of it must hold.
+    /// Admits only clients for whose identity `holds` is true; others get 403, from negotiate on. Called several times,
+    /// all conditions must hold.
     ///
     /// ```
     /// use hubcast::Hub;

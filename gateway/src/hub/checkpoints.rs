@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep};
 use super::HubRuntime;
 use crate::session::Session;
 
-/// How long checkpoints are gathered. After a crash the client is sent again what it acknowledged within this time.
+/// How long checkpoints are gathered. After a crash the client is sent again the messages that it acknowledged within
+/// this time.
 const GATHER: Duration = Duration::from_secs(1);
 /// Sessions that receive nothing have their checkpoint moved this many times while the log keeps an entry.
 const ADVANCES: u32 = 4;
@@ -88,8 +89,8 @@ impl Checkpoints {
         }
     }
 
-    /// One more stateful session. While there are some, a task moves the checkpoints of those that receive nothing: the
-    /// log of a quiet topic ends, and with it the proof that there was nothing.
+    /// One more stateful session. While there are some, a task moves the checkpoints of those that receive no messages:
+    /// the log of a quiet topic ends, and with it the proof that there was nothing.
     pub(crate) fn arrive(&self, hub: &Arc<HubRuntime>) {
         if self.stateful.fetch_add(1, Ordering::AcqRel) > 0 {
             return;

@@ -82,7 +82,7 @@ impl Clients {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        // A text that can't be an id names no connection, and sending to nobody succeeds.
+        // A text that can't be an id names no connection, and sending to no client succeeds.
         let ids = connections
             .into_iter()
             .filter_map(|id| ConnectionId::parse(id).ok());
@@ -144,7 +144,7 @@ impl Clients {
     }
 }
 
-/// The clients of a hub, seen by one of them: [`Clients`], and what only a caller can say.
+/// The clients of a hub, seen by one of them: [`Clients`], and the choices that need a caller.
 ///
 /// ```
 /// use hubcast::{Context, Hub, HubError};

@@ -40,7 +40,7 @@ pub struct Connection {
     transport: OnceLock<Transport>,
     protocol: OnceLock<ClientProtocol>,
     data: ConnectionData,
-    /// The newest place of what its calls have sent and it receives itself; 0 where it was delivered that.
+    /// The newest offset of messages that its calls have sent and it receives itself; 0 where they were delivered.
     sent: AtomicU64,
 }
 
@@ -63,12 +63,12 @@ impl Connection {
         self.sent.fetch_max(offset, Ordering::AcqRel);
     }
 
-    /// Up to where it is to be delivered what its own calls have sent; 0 where it was.
+    /// The offset up to which its own calls' messages are to be delivered; 0 where they were.
     pub(crate) fn sent(&self) -> Offset {
         self.sent.load(Ordering::Acquire)
     }
 
-    /// Notes that it was delivered what its calls have sent up to `offset`.
+    /// Records that its own calls' messages up to `offset` were delivered.
     pub(crate) fn settle_sent(&self, offset: Offset) {
         let _ = self
             .sent
@@ -112,7 +112,7 @@ impl Connection {
     }
 
     /// A header of the request that created the connection, by its name in any case; of several the first.
-    /// `Authorization` is not kept, nor is what only concerns the transport.
+    /// `Authorization` is not kept, nor are headers that only concern the transport.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers()
@@ -132,7 +132,7 @@ impl Connection {
     /// A cookie of the request that created the connection, by its exact name. Of several with one name it is the
     /// first: the one that browsers hold to be the most specific.
     ///
-    /// The text is what the client sent, without quotes around it; nothing is decoded. Cookies are often secrets:
+    /// The text is the client's, without quotes around it; nothing is decoded. Cookies are often secrets:
     /// Hubcast writes them to no log.
     #[must_use]
     pub fn cookie(&self, name: &str) -> Option<&str> {
@@ -164,7 +164,7 @@ impl Connection {
         self.request.query.iter().map(|(key, value)| (&**key, &**value))
     }
 
-    /// Takes what a newer token of the same user says.
+    /// Takes the identity of a newer token of the same user.
     pub(crate) fn renew(&self, identity: Identity) {
         self.identity.store(Arc::new(identity));
     }
@@ -212,7 +212,7 @@ fn cookie(pair: &str) -> Option<(&str, &str)> {
     (!name.is_empty()).then(|| (name, bare.unwrap_or(value)))
 }
 
-/// The request that created a connection, copied into as little memory as it needs: what the HTTP server hands out
+/// The request that created a connection, copied into as little memory as it needs: the HTTP server's parts
 /// are slices that would keep its whole read buffer alive.
 #[derive(Default)]
 pub(crate) struct RequestInfo {

@@ -26,7 +26,7 @@ pub enum Disconnected {
     ByServer,
     /// The node was stopped.
     NodeStopped,
-    /// The transport broke, or the client fell silent. Carries what was seen.
+    /// The transport broke, or the client fell silent. Carries the reason that was seen.
     Lost(String),
     /// The client broke a rule of the protocol or a limit. Carries which.
     Refused(String),

@@ -10,7 +10,7 @@ use crate::error::Error;
 /// Why a hub method failed.
 ///
 /// [`HubError::new`] makes one whose text the client sees. Any other error becomes one by `?`; its text stays on the
-/// server unless `hubs.detailed_errors` is on. Of this library's [`Error`] clients see what is of use to them, such as
+/// server unless `hubs.detailed_errors` is on. Of this library's [`Error`] clients see the useful part, such as
 /// that a name can't be used.
 ///
 /// ```

@@ -12,7 +12,7 @@ pub struct Connected;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resumed;
 
-/// A parameter of a hook. `E` is what the hook is run for: [`Connected`], [`Resumed`] or
+/// A parameter of a hook. `E` is the hook's event: [`Connected`], [`Resumed`] or
 /// [`Disconnected`].
 ///
 /// Implemented for [`Context`], for [`State`] and, in [`Hub::on_disconnected`](crate::Hub::on_disconnected) alone, for
@@ -38,7 +38,7 @@ pub struct Resumed;
 /// let hub = Hub::new("rooms").on_connected(enter);
 /// ```
 pub trait FromHook<E>: Sized + Send {
-    /// Names what it takes from the hub's states.
+    /// Names the states that it takes from the hub.
     fn needs(needed: &mut Vec<Needed>) {
         let _ = needed;
     }
@@ -100,7 +100,7 @@ impl<E: Into<HubError> + Send> HookOutcome for Result<(), E> {
     note = "it must be async, take `Context`, `State` and, in `on_disconnected` alone, `Disconnected`, and return nothing or `Result<(), HubError>`"
 )]
 pub trait Hook<E, M>: Send + Sync + 'static {
-    /// Names what the parameters take from the hub's states.
+    /// Names the states that the parameters take from the hub.
     fn needs(&self, needed: &mut Vec<Needed>);
 
     /// Takes the parameters and runs.

@@ -37,7 +37,7 @@ pub mod marker {
     pub struct Fallible<M>(std::convert::Infallible, std::marker::PhantomData<M>);
 }
 
-/// One invocation on its way to a method: what a [`FromInvocation`] takes from.
+/// One invocation on its way to a method: the source of a [`FromInvocation`].
 ///
 /// ```
 /// use hubcast::protocol::Value;
@@ -203,7 +203,7 @@ pub trait FromInvocation<M>: Sized + Send {
     /// How many uploads it takes.
     const STREAMS: usize = 0;
 
-    /// Names what it takes from the hub's states.
+    /// Names the states that it takes from the hub.
     fn needs(needed: &mut Vec<Needed>) {
         let _ = needed;
     }
@@ -253,7 +253,7 @@ impl<T: Send + Sync + 'static> FromInvocation<marker::State> for State<T> {
 }
 
 /// The return type of a hub method, and the item type of a streaming one: a value that serde serializes, a [`Value`]
-/// that is encoded already, or a `Result` of one and what becomes a [`HubError`].
+/// that is encoded already, or a `Result` of one and an error that becomes a [`HubError`].
 ///
 /// ```
 /// use hubcast::protocol::{Encoding, Value};
@@ -366,7 +366,7 @@ pub trait Method<M>: Send + Sync + 'static {
     /// Uploads that a client must send.
     const STREAMS: usize;
 
-    /// Names what the parameters take from the hub's states.
+    /// Names the states that the parameters take from the hub.
     fn needs(&self, needed: &mut Vec<Needed>);
 
     /// Takes the parameters and begins.
@@ -389,7 +389,7 @@ pub trait StreamMethod<M>: Send + Sync + 'static {
     /// Uploads that a client must send.
     const STREAMS: usize;
 
-    /// Names what the parameters take from the hub's states.
+    /// Names the states that the parameters take from the hub.
     fn needs(&self, needed: &mut Vec<Needed>);
 
     /// Takes the parameters and begins.

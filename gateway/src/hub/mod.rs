@@ -102,7 +102,7 @@ pub struct HubSettings {
     pub hubs: HubDefaults,
 }
 
-/// A method with what belongs to it.
+/// A method, with its permits and states.
 pub(crate) struct Entry {
     /// The name as defined.
     pub(crate) name: String,
@@ -225,8 +225,8 @@ impl Hub {
     /// Runs after a client's handshake and before its first invocation. An error closes the connection, and the client
     /// does not reconnect by itself. A second hook takes the place of the first.
     ///
-    /// `hook` is an async function of up to eight parameters, in any order: [`Context`], [`State`], and what implements
-    /// [`FromHook`]. It can't request client results.
+    /// `hook` is an async function of up to eight parameters, in any order: [`Context`], [`State`], and types that
+    /// implement [`FromHook`]. It can't request client results.
     ///
     /// ```
     /// use std::sync::atomic::{AtomicUsize, Ordering};
@@ -318,7 +318,7 @@ impl Hub {
         self.shared_state(Arc::new(value))
     }
 
-    /// As [`state`](Self::state), for what others hold too.
+    /// As [`state`](Self::state), for a value that others hold too.
     #[must_use]
     pub fn shared_state<T: Send + Sync + 'static>(mut self, value: Arc<T>) -> Self {
         self.states.insert(value);

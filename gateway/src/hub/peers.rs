@@ -69,8 +69,8 @@ pub(crate) trait Peers: Send + Sync {
         frames: Bytes,
     ) -> BoxFuture<'a, Result<(), BackplaneError>>;
 
-    /// Waits until the client of a connection of another node has read most of what was sent to it. `false` when that node
-    /// does not know.
+    /// Waits until the client of a connection of another node has read most of the bytes sent to it. `false` when that
+    /// node does not know.
     fn drained<'a>(&'a self, session: &'a Session, owner: &'a NodeId) -> BoxFuture<'a, bool>;
 }
 

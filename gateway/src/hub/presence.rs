@@ -264,8 +264,8 @@ impl HubRuntime {
 }
 
 impl Session {
-    /// Ends the connection with a reason for its client, after what was sent to it before. `false` when it goes on on another
-    /// node.
+    /// Ends the connection with a reason for its client, after the messages that were sent to it before. `false` when
+    /// it goes on on another node.
     pub(crate) async fn close_for_good(&self, reason: Option<String>) -> bool {
         if self.receives() {
             let topic = Topic::Connection(self.id().clone());

@@ -71,7 +71,7 @@ impl HubRuntime {
         Ok(())
     }
 
-    /// Notes what a call of `caller` has sent, if the caller receives it itself.
+    /// Records the offset of a message that a call of `caller` has sent, if the caller receives it itself.
     fn note_sent(&self, caller: &Connection, topic: &Topic, offset: Option<Offset>) {
         let receives = match topic {
             Topic::All => true,

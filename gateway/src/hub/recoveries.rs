@@ -1,5 +1,6 @@
-//! Connections that come back again and again without getting any further: a client that can't read what it is sent drops
-//! its socket, comes back at once, and is sent the same. Each time it is let in later, in the end not any more. What was counted goes along to the node that it comes back to.
+//! Connections that come back again and again without getting any further: a client that can't read its messages drops
+//! its socket, comes back at once, and is sent the same. Each time it is let in later, in the end not any more. The
+//! count goes along to its next node.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -205,7 +205,7 @@ impl InGroup {
     /// Ends the connections of the group but those of `except`. Their clients get `reason` as the error of their
     /// end, and don't reconnect by themselves.
     ///
-    /// It has a place in the hub's log, like a message: the members at that place are closed, after what was
+    /// It has a place in the hub's log, like a message: the members at that place are closed, after messages
     /// sent before, also while it moves to another node. When this returns, the place is certain, and connections end
     /// soon after.
     ///

@@ -1,4 +1,4 @@
-//! A hub of a running node: its methods, its local sessions, and what it does for them.
+//! A hub of a running node: its methods, its local sessions, and the services for them.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -68,7 +68,7 @@ impl HubRuntime {
         &self.rebalancing
     }
 
-    /// How slowly its clients may send what they have begun.
+    /// How slowly its clients may send a message or body that they have begun.
     pub(crate) fn terms(&self) -> Terms {
         self.shared.terms_of(&self.options)
     }

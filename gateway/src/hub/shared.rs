@@ -127,7 +127,7 @@ impl Shared {
         &self.budget
     }
 
-    /// How slowly peers may send what they have begun, where no hub is concerned.
+    /// How slowly peers may send a request that they have begun, where no hub is concerned.
     pub(crate) fn terms(&self) -> Terms {
         self.terms_of(&self.options)
     }
@@ -140,7 +140,7 @@ impl Shared {
         }
     }
 
-    /// Ends when the node begins to leave: what only waits for something to do stops.
+    /// Ends when the node begins to leave: idle tasks stop.
     pub(crate) fn stopping(&self) -> &CancellationToken {
         &self.stopping
     }

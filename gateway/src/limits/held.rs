@@ -1,4 +1,5 @@
-//! The one account of what peers make this node hold: how many bytes in all, and how long each of them may take.
+//! The one account of the memory that peers make this node hold: how many bytes in all, and how long each of them may
+//! take.
 //!
 //! An unfinished message, a body that is being read, or an answer that is not fetched has a [`Held`]. It is charged for
 //! every byte that is kept, and it is late when the peer is slower than [`Terms`] allow for. Time during which the node
@@ -114,7 +115,7 @@ impl Drop for Charged {
 #[derive(Debug, Clone)]
 pub(crate) struct Terms {
     pub(crate) budget: Arc<Budget>,
-    /// Time that it has besides what its bytes take.
+    /// Time that it has besides the time for its bytes.
     pub(crate) grace: Duration,
     /// Bytes in a second that it must reach after that; 0: only the grace counts, from one byte to the next.
     pub(crate) least_rate: u64,

@@ -1,4 +1,4 @@
-//! The sockets of a node, and what is served on them: from its first moment, and once it has started.
+//! The sockets of a node, and the services on them: from its first moment, and once it has started.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

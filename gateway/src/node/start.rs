@@ -1,6 +1,7 @@
 //! Starts a node from a configuration, however long the services that it needs are away.
 //!
-//! Only what another configuration mends ends the process. Everything else passes: the node says what it waits for, and tries on.
+//! Only an error of the configuration ends the process. Other errors pass: the node says what it waits for, and tries
+//! on.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -188,7 +189,8 @@ pub(crate) fn redis_options(config: &Config) -> anyhow::Result<Option<RedisOptio
     Ok(Some(options))
 }
 
-/// A name of its own for each attempt: one that is started again must not be taken for the owner of what it had before.
+/// A name of its own for each attempt: one that is started again must not be taken for the owner of its former
+/// connections.
 fn of_this_process(node: &NodeId) -> anyhow::Result<NodeId> {
     let life = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

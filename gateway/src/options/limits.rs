@@ -1,4 +1,4 @@
-//! Bounds on what a peer controls.
+//! Bounds on sizes, counts and rates that a peer controls.
 
 use serde::Deserialize;
 
@@ -45,7 +45,8 @@ pub struct Limits {
     /// Connections that one node accepts from one address, over all hubs; 0 for no bound. An IPv6 network of 64 bits counts
     /// as one address. For the address behind a proxy: see [`ServerOptions`](crate::ServerOptions).
     pub connections_per_address: usize,
-    /// TCP connections that the `hubcast` binary accepts, whatever is asked on them; 0 for no bound. Others are closed at once.
+    /// TCP connections that the `hubcast` binary accepts, whatever is requested on them; 0 for no bound. Others are
+    /// closed at once.
     pub tcp_connections: usize,
     /// TCP connections that the `hubcast` binary accepts from one address (IPv6: one network of 64 bits) that is no trusted
     /// proxy; 0 for no bound.

@@ -200,7 +200,7 @@ pub(crate) enum DataType {
 /// The call that a client makes which sends data and names no method, and the call that such data arrives as.
 pub(crate) const MESSAGE: &str = "message";
 
-/// Takes what a connection receives and gives its messages.
+/// Reads a connection's bytes and gives its messages.
 #[derive(Debug)]
 pub(crate) struct ClientDecoder {
     protocol: ClientProtocol,
@@ -254,7 +254,7 @@ impl ClientDecoder {
     pub(crate) fn push(&mut self, chunk: Bytes) {
         match &mut self.inner {
             Inner::Stream(decoder) => decoder.push(&chunk),
-            // It says nothing; a plain client's frames are whatever they are.
+            // An empty chunk carries no message, but a plain client's empty frame does.
             Inner::Frames(_) if chunk.is_empty() && self.protocol != ClientProtocol::Plain => {}
             Inner::Frames(frames) => {
                 frames.bytes = frames.bytes.saturating_add(chunk.len());

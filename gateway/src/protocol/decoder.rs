@@ -54,7 +54,7 @@ impl Decoder {
     /// # Errors
     ///
     /// The stream breaks a rule of the protocol or the size limit, also with a message that is not whole
-    /// yet. The connection has to end: what is buffered is dropped and there are no more messages.
+    /// yet. The connection has to end: buffered bytes are dropped and there are no more messages.
     pub fn next_message(&mut self) -> Result<Option<HubMessage>, DecodeError> {
         let message = self.decode_next();
         if message.is_err() {

@@ -1,5 +1,5 @@
-//! Server-sent events: what `EventSource` reads (WHATWG HTML, section 9.2), and what carries hub messages to SignalR clients
-//! over that transport.
+//! Server-sent events: the format of `EventSource` (WHATWG HTML, section 9.2), which also carries hub messages to
+//! SignalR clients over that transport.
 
 use bytes::{Bytes, BytesMut};
 use memchr::memchr_iter;

@@ -9,7 +9,7 @@ use memchr::memchr;
 /// Ends every handshake message and every message of the JSON protocol.
 pub const RECORD_SEPARATOR: u8 = 0x1E;
 
-/// A MessagePack message may have at most 2 GiB - 1 bytes: what its length prefix can say.
+/// A MessagePack message may have at most 2 GiB - 1 bytes: the limit of its length prefix.
 pub(super) const MAX_PREFIXED_BYTES: usize = 0x7FFF_FFFF;
 
 /// Bytes that have arrived and are not taken yet.
@@ -169,7 +169,7 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// Counts what is written and keeps none of it.
+/// Counts the written bytes and keeps none of them.
 #[derive(Default)]
 pub(super) struct Count(pub(super) usize);
 

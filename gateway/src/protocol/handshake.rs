@@ -128,7 +128,7 @@ pub enum HandshakeError {
         /// As the client wrote it.
         version: i32,
     },
-    /// The transport can't carry what this protocol writes.
+    /// The transport can't carry this protocol's messages.
     #[error(
         "Cannot use the '{protocol}' protocol on the current transport. \
          The transport does not support '{}' transfer format.",

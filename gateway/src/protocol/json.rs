@@ -424,7 +424,7 @@ pub(super) fn write_array(out: &mut impl Sink, values: &[Value]) {
     out.put(b"]");
 }
 
-/// Writes a string with what JSON requires to be escaped; everything else stays as it is. No control
+/// Writes a string with the escapes that JSON requires; everything else stays as it is. No control
 /// character is left, so neither the record separator nor a line feed.
 pub(super) fn write_string(out: &mut impl Sink, text: &str) {
     out.put(b"\"");

@@ -1,7 +1,7 @@
 //! The SignalR hub protocol, and those for clients that do not speak it, as pure code: bytes in, messages out, and back.
 //!
-//! This module reads no socket and no clock. Everything that parses what a peer sent returns an error
-//! instead of panicking, and allocates in proportion to what has arrived, not to what a length announces.
+//! This module reads no socket and no clock. All code that parses a peer's bytes returns an error
+//! instead of panicking, and allocates in proportion to the bytes that have arrived, not to an announced length.
 //!
 //! * [`HandshakeReader`] takes the first record of a connection and becomes a [`Decoder`].
 //! * [`Decoder`] turns a byte stream, cut anywhere, into [`HubMessage`]s.
@@ -54,7 +54,7 @@ pub(crate) use self::client::{
 pub use self::transport::Transport;
 
 /// How deep arrays and objects may nest, in levels. For a message its own object or array counts too, so
-/// one argument may use 62 of them. Both protocols share the limit: what one client may send, every other
+/// one argument may use 62 of them. Both protocols share the limit: a value that one client may send, every other
 /// client can be sent. The reference server has it for JSON.
 pub const MAX_DEPTH: usize = 64;
 

@@ -63,7 +63,7 @@ pub(super) fn check_value(bytes: &[u8]) -> Result<(), PackError> {
     reader.end()
 }
 
-/// Reads values off the front of a slice. Lengths that a peer declared are only ever compared with what is
+/// Reads values off the front of a slice. Lengths that a peer declared are only ever compared with the bytes
 /// there, nothing is allocated for them.
 pub(super) struct Reader<'a> {
     rest: &'a [u8],

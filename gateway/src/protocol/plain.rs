@@ -18,7 +18,7 @@
 //!
 //! The code of the Close frame after that says what to do: 1000 that the application has ended it, 1012 and 1013 that
 //! the client is to come back (the node leaves; it read too slowly or fell silent), 1008 that its token has expired,
-//! 1002, 1007 and 1009 that it sent what breaks the protocol, is not UTF-8 or too large.
+//! 1002, 1007 and 1009 that its message breaks the protocol, is not UTF-8 or too large.
 //!
 //! The `id` of the last frame that had one is a place in the log: a client that connects with it as `lastEventId` in the
 //! query, to any node, receives everything since, once and in order.

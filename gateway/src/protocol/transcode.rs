@@ -210,7 +210,7 @@ impl JsonCursor<'_> {
                 }
             }
         }
-        // The count is known only now: its header is put in front of what has been written.
+        // The count is known only now: its header is put in front of the written items.
         let mut header = Vec::with_capacity(5);
         match close {
             b'}' => pack::write_map(&mut header, count),
@@ -334,7 +334,7 @@ impl JsonCursor<'_> {
 }
 
 impl<'a> JsonCursor<'a> {
-    /// Passes `length` bytes, or what is left.
+    /// Passes `length` bytes, or the rest.
     fn advance(&mut self, length: usize) -> &'a [u8] {
         let (passed, rest) = self.rest.split_at_checked(length).unwrap_or((self.rest, &[]));
         self.rest = rest;

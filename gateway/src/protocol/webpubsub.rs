@@ -11,7 +11,7 @@
 //! | `{"type":"joinGroup","group":"g","ackId":1}` | joins, if the client's roles permit it |
 //! | `{"type":"leaveGroup","group":"g","ackId":2}` | leaves, under the same permission |
 //! | `{"type":"sendToGroup","group":"g","ackId":3,"noEcho":false,"dataType":"json","data":…}` | a message to the group, see below |
-//! | `{"type":"event","event":"name","ackId":4,"dataType":"text","data":"…"}` | calls the hub's method of that name with the data as its argument; what it returns, unless it is null, comes back as a message |
+//! | `{"type":"event","event":"name","ackId":4,"dataType":"text","data":"…"}` | calls the hub's method of that name with the data as its argument; its result, unless it is null, comes back as a message |
 //! | `{"type":"invoke","invocationId":"1","target":"event","event":"name","dataType":"json","data":…}` | the same, answered by an `invokeResponse` |
 //! | `{"type":"cancelInvocation","invocationId":"1"}` | the client no longer waits for that |
 //! | `{"type":"sequenceAck","sequenceId":17}` | reliable only: everything up to there has arrived |
@@ -278,7 +278,7 @@ pub(crate) fn duplicate(ack_id: u64) -> String {
     format!("Message with ack-id: {ack_id} has been processed")
 }
 
-/// Tells what became of a request. The clients expect name and text of an error.
+/// Writes the ack of a request. The clients expect name and text of an error.
 pub(crate) fn ack(ack_id: u64, outcome: Result<(), (RefusedAs, &str)>) -> Bytes {
     let mut out = format!(r#"{{"type":"ack","ackId":{ack_id},"success":{}"#, outcome.is_ok()).into_bytes();
     if let Err((name, text)) = outcome {

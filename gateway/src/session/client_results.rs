@@ -34,7 +34,7 @@ pub(crate) enum ClientResultError {
 
 impl Session {
     /// Calls a method of the client and waits for its result. Dropping the call forgets it; the client is not notified,
-    /// and what it answers later is ignored.
+    /// and its later answer is ignored.
     pub(crate) async fn ask(
         &self,
         target: String,

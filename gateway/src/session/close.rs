@@ -18,13 +18,13 @@ pub(crate) enum CloseReason {
     Aborted,
     /// The application ended it, wherever it is, and has this to say.
     Closed { reason: Option<String> },
-    /// The hook for new connections failed. Carries what the client may know of the error, if anything.
+    /// The hook for new connections failed. Carries the error's text for the client, if any.
     ConnectFailed { detail: Option<String> },
     /// The token that the client has shown has ended.
     Expired,
     /// The client broke the protocol or the size limit. `code` is that of a Close frame.
     Protocol { detail: String, code: u16 },
-    /// The client sent what is no frame of a WebSocket.
+    /// The client broke the rules of WebSocket frames.
     BadFrame(BadFrame),
     /// The node holds as many bytes of unfinished messages as it may.
     NoRoom,
@@ -176,7 +176,7 @@ impl CloseReason {
         }
     }
 
-    /// Returns whether the client is given what its calls sent before.
+    /// Returns whether the client is sent the earlier messages of its calls first.
     pub(crate) fn lets_follow(&self) -> bool {
         matches!(
             self,

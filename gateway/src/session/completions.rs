@@ -166,7 +166,7 @@ impl Session {
         }
     }
 
-    /// Sends an item of a stream to the client, not before it has read what is before it.
+    /// Sends an item of a stream to the client, not before it has read the items before it.
     pub(super) async fn send_item(&self, answering: &Answering, item: &HubMessage) -> Sent {
         let Some(call) = &answering.call else {
             self.follow().await;
@@ -229,7 +229,7 @@ impl Session {
         }
     }
 
-    /// Waits until the client has read most of what was sent to it.
+    /// Waits until the client has read most of the bytes sent to it.
     pub(crate) async fn drained(&self) {
         self.outbox.at_most(self.high_water()).await;
     }

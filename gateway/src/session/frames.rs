@@ -93,7 +93,7 @@ impl<'a> Frames<'a> {
     fn encode(&self, protocol: ClientProtocol) -> Option<Bytes> {
         let envelope = &*self.message.envelope;
         if envelope.close.is_some() {
-            return None; // it says nothing to those whom it spares
+            return None; // the excepted connections get no message
         }
         if !envelope.frame.is_empty() {
             // For one connection, and in its protocol. A client that holds its own place is sent nothing of the kind.

@@ -66,7 +66,7 @@ async fn break_off(session: &Session, invocations: Invocations) {
     }
 }
 
-/// Reads what another node carried here.
+/// Reads the messages that another node carried here.
 pub(crate) fn read_carried(protocol: HubProtocol, frames: &[u8]) -> Vec<HubMessage> {
     let mut decoder = Decoder::new(protocol, frames.len().max(1));
     decoder.push(frames);

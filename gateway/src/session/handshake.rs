@@ -39,14 +39,14 @@ pub(super) async fn shake(
     Ok(reader.into_decoder(protocol).into())
 }
 
-/// The beginning for a client whose request said what it speaks.
+/// The beginning for a client whose request named its protocol.
 async fn begin(
     session: &Arc<Session>,
     claim: bool,
     protocol: ClientProtocol,
 ) -> Result<ClientDecoder, CloseReason> {
     if protocol.holds_place() {
-        session.begin_reading().await?; // also where it is to end: what has begun early comes to its end first
+        session.begin_reading().await?; // also where it is to end: calls that have begun early come to their end first
     }
     if session.closing.is_cancelled() {
         return Err(session.reason().cloned().unwrap_or(CloseReason::Aborted));

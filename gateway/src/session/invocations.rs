@@ -22,7 +22,7 @@ use crate::protocol::{Encoding, HubMessage, Invocation, Outcome, Request, Value}
 const YIELD_AFTER: usize = 32;
 
 /// Methods that run for one connection. Plain ones take a slot each; while none is free, the connection is not read.
-/// Streams, and methods that take uploads, run beside them: what they wait for comes from the connection.
+/// Streams, and methods that take uploads, run beside them: their input comes from the connection.
 pub(super) struct Invocations {
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
     slots: Arc<Slots>,
@@ -236,7 +236,7 @@ impl Invocations {
         self.running.push(running.boxed());
     }
 
-    /// Starts what the gateway itself does for the client. Until it is done, nothing more is read.
+    /// Starts a request that the gateway itself serves for the client. Until it is done, nothing more is read.
     pub(super) fn begin_request(&mut self, session: &Arc<Session>, request: Request) {
         self.requesting = true;
         let session = Arc::clone(session);
@@ -261,7 +261,7 @@ impl Invocations {
         self.running.push(telling.boxed());
     }
 
-    /// Tells the client that an invocation can't begin. The id may be that of one that runs.
+    /// Reports to the client that an invocation can't begin. The id may be that of one that runs.
     fn refuse(&mut self, session: &Arc<Session>, answering: Answering, text: String) {
         let session = Arc::clone(session);
         let telling = async move {
@@ -311,7 +311,7 @@ impl Invocations {
         }
     }
 
-    /// Frees what an ended one held.
+    /// Frees the slot and uploads of an ended call.
     pub(super) fn settle(&mut self, ended: Ended) {
         match ended.blocks {
             Blocks::Nothing => {}
@@ -327,7 +327,7 @@ impl Invocations {
         }
     }
 
-    /// Takes what the client says to a call that runs: a cancellation, an item or the end of an upload, or a client
+    /// Takes a client's message to a call that runs: a cancellation, an item or the end of an upload, or a client
     /// result that the server requested. Uploads and results share one space of ids; an unknown one is ignored.
     pub(super) fn hear(&mut self, session: &Session, message: HubMessage) {
         match message {
@@ -360,7 +360,7 @@ impl Invocations {
         !self.running.is_empty()
     }
 
-    /// Breaks off what runs. Returns the names of the calls whose clients have to be notified.
+    /// Breaks off the running calls. Returns the names of the calls whose clients have to be notified.
     pub(super) fn break_off(self) -> HashSet<String> {
         self.calls
     }

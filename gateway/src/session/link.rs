@@ -1,4 +1,4 @@
-//! A connection that is many requests: what SSE and long polling share.
+//! A connection that is many requests: the common part of SSE and long polling.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,7 +88,7 @@ impl HttpLink {
         found.then(|| in_parts.take()).flatten()
     }
 
-    /// Tells the session that what follows comes from a new socket. `false` when the connection has ended.
+    /// Tells the session that the next bytes come from a new socket. `false` when the connection has ended.
     pub(crate) async fn resume(&self) -> bool {
         self.inbox.push(Bytes::new()).await.is_ok() // POSTs never hand on an empty chunk
     }
@@ -115,7 +115,7 @@ impl HttpLink {
         first
     }
 
-    /// Takes the connection away from a session that has not begun, with what came in so far.
+    /// Takes the connection away from a session that has not begun, with the bytes that came in so far.
     pub(crate) async fn detach(&self) -> Option<Detached> {
         {
             let mut state = self.state.lock();
@@ -173,7 +173,8 @@ impl HttpLink {
         self.changed.notify_one();
     }
 
-    /// Called when the session ends: refuses further bytes, and keeps what a long-polling client has yet to fetch.
+    /// Called when the session ends: refuses further bytes, and keeps the frames that a long-polling client has yet to
+    /// fetch.
     pub(crate) async fn end(&self, session: &Session, reason: &CloseReason) {
         self.inbox.discard();
         drop(self.in_parts.lock().take());
@@ -333,7 +334,7 @@ pub(crate) async fn receive_part(session: &Arc<Session>, part: Bytes, body: Opti
         let before = in_parts.as_ref().filter(|parts| parts.body == body);
         if before.is_some_and(|parts| parts.broken) {
             *in_parts = None;
-            return true; // what it began goes with `posting`
+            return true; // the part that it began goes with `posting`
         }
         let parts = before.map_or(1, |parts| parts.parts.saturating_add(1));
         *in_parts = Some(InParts {

@@ -67,7 +67,7 @@ impl Session {
         }
     }
 
-    /// Ends what [`occupy`](Self::occupy) began.
+    /// Ends the effect of [`occupy`](Self::occupy).
     pub(crate) fn vacate(&self) {
         let permit = self.permit.lock().take();
         drop(permit); // after the lock

@@ -243,7 +243,7 @@ impl Session {
         self.reason.get()
     }
 
-    /// Takes what the client sent from its rates. `counts`: it is a message, or as much trouble as one.
+    /// Charges a client's message to its rates. `counts`: it is a message, or as much trouble as one.
     pub(crate) fn measure(&self, counts: bool, bytes: usize) {
         let reached = self
             .pace

@@ -193,7 +193,7 @@ impl ByteQueue {
         true
     }
 
-    /// Adds to what comes before those that were pushed since [`keep`](Self::keep), as fast as the consumer takes it.
+    /// Adds chunks before those that were pushed since [`keep`](Self::keep), as fast as the consumer takes it.
     pub(crate) async fn push_past(&self, chunk: Bytes, place: u64) -> Result<(), PushError> {
         self.at_most(self.limit_bytes.saturating_sub(chunk.len())).await;
         let mut state = self.state.lock();
@@ -210,7 +210,7 @@ impl ByteQueue {
         Ok(())
     }
 
-    /// Lets what was pushed meanwhile follow.
+    /// Lets the chunks that were pushed meanwhile follow.
     pub(crate) fn end_past(&self) {
         let mut state = self.state.lock();
         let later = state.resend.as_mut().and_then(|resend| resend.later.take());
@@ -355,7 +355,7 @@ impl ByteQueue {
         self.filled.notify_one();
     }
 
-    /// Ends the queue: nothing more is accepted, what waits can still be taken.
+    /// Ends the queue: nothing more is accepted, waiting chunks can still be taken.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.filled.notify_one();
@@ -372,7 +372,7 @@ impl ByteQueue {
         self.close();
     }
 
-    /// Forgets what waits, and goes on.
+    /// Forgets the waiting chunks, and goes on.
     pub(crate) fn drop_waiting(&self) {
         let mut state = self.state.lock();
         state.chunks = VecDeque::new();
@@ -385,7 +385,7 @@ impl ByteQueue {
         self.drained.notify_waiters();
     }
 
-    /// Ends the queue and forgets what waits: the consumer is gone.
+    /// Ends the queue and forgets the waiting chunks: the consumer is gone.
     pub(crate) fn discard(&self) {
         let mut state = self.state.lock();
         state.closed = true;

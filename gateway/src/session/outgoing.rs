@@ -46,7 +46,7 @@ impl Session {
         webpubsub::connected(id, user, token.as_deref())
     }
 
-    /// Numbers what is sent from now on.
+    /// Numbers the messages that are sent from now on.
     pub(super) fn keep(&self) {
         self.outbox.keep();
     }
@@ -85,7 +85,7 @@ impl Session {
         }
     }
 
-    /// Sends what was held back.
+    /// Sends the messages that were held back.
     pub(super) fn release(&self) {
         self.outbox.release();
     }
@@ -103,7 +103,7 @@ impl Session {
     }
 
     /// Pushes a message of the log. Returns whether the outbox took it; one that is full ends the session. A session that was
-    /// closed takes only what its calls had sent before: what comes after the place of its end is not for its client.
+    /// closed takes only what its calls had sent before: messages after the place of its end are not for its client.
     pub(crate) fn deliver(&self, frames: &Frames<'_>, place: u64) -> bool {
         if let Some(reason) = self.reason()
             && (!reason.lets_follow() || place > self.connection.sent())
@@ -136,7 +136,7 @@ impl Session {
         if self.is_stateful() {
             let metrics = self.hub.shared().metrics();
             metrics.limited.get(LimitLabel::HeldBytes).inc();
-            self.close(CloseReason::Moved); // the log keeps what its client lacks
+            self.close(CloseReason::Moved); // the log keeps the messages that its client lacks
         } else {
             self.close(CloseReason::NoRoom);
             self.outbox.drop_waiting(); // at once: the next client need not go as well
@@ -159,12 +159,12 @@ impl Session {
         }
     }
 
-    /// Pushes what stands in no log. Returns whether the outbox took it.
+    /// Pushes a frame that is in no log. Returns whether the outbox took it.
     pub(super) fn push_frame(&self, frame: Bytes) -> bool {
         self.has_room() && self.was_pushed(self.outbox.try_push(frame))
     }
 
-    /// The client reads too slowly, or not at all. The log keeps what a stateful one lacks.
+    /// The client reads too slowly, or not at all. The log keeps the messages that a stateful one lacks.
     pub(super) fn fall_behind(&self, queued: usize) {
         if self.is_stateful() {
             let metrics = self.hub.shared().metrics();
@@ -176,8 +176,8 @@ impl Session {
         }
     }
 
-    /// Pushes one message to this client alone, waiting until the client has read what is before it. `false` when the
-    /// connection has ended.
+    /// Pushes one message to this client alone, waiting until the client has read the messages before it. `false` when
+    /// the connection has ended.
     pub(crate) async fn push_waiting(&self, message: &HubMessage) -> bool {
         self.outbox.at_most(self.high_water()).await;
         let Some(frame) = self.encode(message) else {
@@ -186,7 +186,7 @@ impl Session {
         self.outbox.push(frame).await.is_ok()
     }
 
-    /// As the transport carries it; `None` also for what the client's protocol has no message for.
+    /// As the transport carries it; `None` also where the client's protocol has no such message.
     pub(super) fn encode(&self, message: &HubMessage) -> Option<Bytes> {
         let frame = self.carriage().carry(self.encode_bare(message)?);
         Some(match message {
@@ -195,7 +195,7 @@ impl Session {
         })
     }
 
-    /// `None` also for what the client's protocol has no message for.
+    /// `None` also where the client's protocol has no such message.
     pub(super) fn encode_bare(&self, message: &HubMessage) -> Option<Bytes> {
         let protocol = self.connection.protocol()?;
         if let (ClientProtocol::ReliableWebPubSub, HubMessage::Sequence { .. }) = (protocol, message) {
@@ -238,8 +238,8 @@ impl Session {
         taken
     }
 
-    /// Puts what a poll took, and did not bring to the client, before everything else. Where a later one has taken more,
-    /// order would be lost: the session ends.
+    /// Puts frames that a poll took, and did not bring to the client, before all others. Where a later one has taken
+    /// more, order would be lost: the session ends.
     pub(crate) fn give_back(&self, frames: Bytes, taking: u64) {
         match &self.http {
             Some(link) if link.is_last_taking(taking) => self.outbox.put_back(frames),
@@ -267,7 +267,7 @@ impl Session {
         self.outbox.open(crate::protocol::handshake_response_ok());
     }
 
-    /// Forgets what the client has not fetched.
+    /// Forgets the frames that the client has not fetched.
     pub(crate) fn discard_outbox(&self) {
         self.discard_past();
         self.outbox.discard();

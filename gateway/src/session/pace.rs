@@ -20,7 +20,7 @@ impl Pace {
         (messages.is_some() || bytes.is_some()).then_some(Self { messages, bytes })
     }
 
-    /// Takes a message that was read. The limit that it reaches, if there is one: what follows has to wait.
+    /// Takes a message that was read. The limit that it reaches, if there is one: later messages have to wait.
     pub(super) fn take(&mut self, counts: bool, bytes: usize) -> Option<LimitLabel> {
         let now = Instant::now();
         let mut reached = None;

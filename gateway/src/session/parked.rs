@@ -39,7 +39,7 @@ impl Parked {
         self.waiting.lock().by_age.len()
     }
 
-    /// Adds one. Where there are too many the oldest leaves this node: what the log has of it any node can go on with.
+    /// Adds one. Where there are too many the oldest leaves this node: any node can go on with its state in the log.
     fn add(self: &Arc<Self>, session: &Arc<Session>) -> ParkedPlace {
         let mut waiting = self.waiting.lock();
         let number = waiting.next;

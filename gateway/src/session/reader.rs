@@ -1,7 +1,7 @@
 //! Clients that hold their own place in the log: each message carries it.
 //!
 //! A reader enters with all its topics at one place of the log. What it lacks up to there comes from the log and is
-//! written first; what comes after waits in the outbox. So nothing is lost between the two, and nothing comes twice.
+//! written first; later messages wait in the outbox. So nothing is lost between the two, and nothing comes twice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,7 +76,7 @@ impl Reader {
 pub(crate) enum Begin {
     /// From the present on.
     Now,
-    /// After what it has.
+    /// After the messages that it has.
     After(ResumePoint),
     /// After a place that can't be read: of a log whose secret is lost, too.
     Unreadable,
@@ -261,7 +261,7 @@ impl Session {
         }
     }
 
-    /// Puts the connection into the cluster and writes what its client lacks.
+    /// Puts the connection into the cluster and writes the messages that its client lacks.
     pub(super) async fn begin_reading(self: &Arc<Self>) -> Result<(), CloseReason> {
         let early = self.reader.as_ref().and_then(|reader| reader.early.lock().take());
         match early {
@@ -336,7 +336,7 @@ impl Session {
         self.finish(&topics, lacks, &entered.position).await
     }
 
-    /// Writes the rest of what the client lacks, and lets what was pushed meanwhile follow.
+    /// Writes the rest of the missing messages, and lets the frames that were pushed meanwhile follow.
     async fn finish(
         &self,
         topics: &[(Topic, Offset)],
@@ -359,7 +359,7 @@ impl Session {
         Ok(())
     }
 
-    /// Writes what the client lacks up to a place.
+    /// Writes the messages that the client lacks up to a place.
     async fn catch_up(
         &self,
         topics: &[(Topic, Offset)],

@@ -1,4 +1,4 @@
-//! Records what was taken from a client before it is applied, so that no other node applies it again.
+//! Records a client's message before it is applied, so that no other node applies it again.
 
 use std::time::Duration;
 

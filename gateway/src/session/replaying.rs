@@ -1,4 +1,4 @@
-//! Sends the client of a connection that moved what it may lack, page by page, as fast as it reads.
+//! Sends the client of a moved connection the messages that it may lack, page by page, as fast as it reads.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -90,7 +90,7 @@ impl Replaying {
         }
     }
 
-    /// Lets what came meanwhile follow.
+    /// Lets the messages that came meanwhile follow.
     pub(super) fn end(self) {
         self.session.outbox.end_past();
         if let Some(reason) = self.closes {

@@ -176,7 +176,7 @@ fn lacking(what: &str, group: &str) -> Refusal {
     (RefusedAs::Forbidden, text)
 }
 
-/// A digest of what is sent.
+/// A digest of the message.
 fn content_of(send: &GroupSend) -> Bytes {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(send.group.as_bytes());

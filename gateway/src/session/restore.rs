@@ -1,5 +1,5 @@
-//! Goes on with a stateful session of another node: takes the connection over and replays from the log what its client
-//! may lack, with the same numbers.
+//! Goes on with a stateful session of another node: takes the connection over and replays from the log the messages
+//! that its client may lack, with the same numbers.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -146,7 +146,7 @@ pub(crate) async fn restore(
             state: listing.state,
         };
         let session = Session::over_http(Arc::clone(&hub), connection_of(&record));
-        session.keep(); // what comes meanwhile is numbered
+        session.keep(); // messages that come meanwhile are numbered
         if !hub.registry().insert(&session) {
             return Ok(Restored::Busy);
         }
@@ -227,7 +227,7 @@ impl Restoring {
     /// The messages and calls that the former node left for the session here.
     fn past(&self, taken: &Taken) -> Past {
         let hosts: BTreeSet<_> = match &self.release {
-            Release::ShutOut(_) => BTreeSet::new(), // what it ran was answered with errors
+            Release::ShutOut(_) => BTreeSet::new(), // its calls were answered with errors
             Release::Given(owner) => std::iter::once(owner)
                 .chain(taken.calls.iter().map(|(_, host)| host))
                 .collect(),

@@ -45,7 +45,7 @@ pub(crate) enum Received {
     Data(Bytes),
     /// A control frame of so many bytes: a sign of life without content.
     Alive { bytes: usize },
-    /// A socket was lost and a new one took its place, or a body broke off: what was cut off is not continued.
+    /// A socket was lost and a new one took its place, or a body broke off: the cut-off message is not continued.
     Resumed,
     /// The client ended the connection properly.
     Closed,
@@ -121,7 +121,7 @@ pub(super) struct Conversation<'a> {
     awaits_sequence: bool,
     /// A body broke off: its unfinished message is forgotten once the whole ones before it were handled.
     broke_off: bool,
-    /// Takes what is for calls of an earlier session.
+    /// Takes messages for calls of an earlier session.
     carrier: Option<CallRelay>,
     /// The time when the place of a client that holds its own is moved next.
     move_due: Option<Instant>,
@@ -245,8 +245,8 @@ impl<'a> Conversation<'a> {
         let ended = tokio::select! {
             biased;
             () = session.closing.cancelled() => return Err(self.asked_to_close()),
-            // Before the invocations: a stream that always has an item would fill what the client has just emptied, and
-            // nothing would be read any more, not even the wish to cancel it.
+            // Before the invocations: a stream that always has an item would fill the room that the client has just
+            // made, and nothing would be read any more, not even the wish to cancel it.
             () = session.outbox.at_most(session.high_water()), if backed_up => {
                 self.heard = Instant::now();
                 None

@@ -1,5 +1,5 @@
-//! The numbers of what a client of a stateful session sends. Rules: the SignalR transport specification, as both official
-//! implementations follow it.
+//! The numbers of a client's messages in a stateful session. Rules: the SignalR transport specification, as both
+//! official implementations follow it.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ impl ReceiveSequence {
             return Err(SequenceError::Gap);
         }
         self.current = sequence_id.saturating_sub(1);
-        // The client may have missed an Ack, and sends again what it does not know to have arrived.
+        // The client may have missed an Ack, and sends again the messages that it does not know to have arrived.
         self.acknowledged = 0;
         if self.highest > 0 {
             self.ack_due.get_or_insert_with(|| Instant::now() + ACK_INTERVAL);

@@ -22,7 +22,7 @@ pub(super) struct Stateful {
     progress: Mutex<Progress>,
     /// Ends when the connection does: not when it moves to another node.
     gone: CancellationToken,
-    /// Ends when the session has left everything: what it gave up, others may take.
+    /// Ends when the session has left everything: other nodes may take it over.
     ended: CancellationToken,
     /// Items that calls sent after the connection moved.
     pub(super) paced: AtomicU64,
@@ -97,9 +97,9 @@ impl Session {
         self.stateful.get().map(|stateful| stateful.version)
     }
 
-    /// Goes on where another session of the connection ended: `kept` is what the client may lack, with places in the
-    /// log, the first of them with the number after `sequence`. Where it is not all, `more` follows. `false` where the session
-    /// has ended.
+    /// Goes on where another session of the connection ended: `kept` are the frames that the client may lack, with
+    /// places in the log, the first of them with the number after `sequence`. Where it is not all, `more` follows.
+    /// `false` where the session has ended.
     pub(super) fn go_on(&self, sequence: u64, kept: VecDeque<(Bytes, u64)>, more: bool) -> bool {
         self.outbox
             .go_on(sequence.saturating_add(1), kept, more, |sequence_id| {
@@ -139,7 +139,7 @@ impl Session {
             return;
         };
         let progress = stateful.progress.lock();
-        // Asked for after `position`: what was given up to there is acknowledged, or counted as waiting.
+        // Asked for after `position`: messages up to there are acknowledged, or counted as waiting.
         let Some(sequence) = self.outbox.all_acknowledged() else {
             return;
         };

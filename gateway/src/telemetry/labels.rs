@@ -161,7 +161,7 @@ labels! {
         ClientTimeout = "client_timeout",
         /// No handshake within `timeouts.handshake_seconds`.
         HandshakeTimeout = "handshake_timeout",
-        /// The client sent what the protocol does not allow.
+        /// The client's message breaks the protocol.
         ProtocolError = "protocol_error",
         /// The client read too slowly for `limits.outbox_bytes` or `timeouts.send_seconds`.
         SlowConsumer = "slow_consumer",

@@ -56,7 +56,7 @@ impl TestClient {
         self.result(&call).await
     }
 
-    /// Invokes a method without wanting to know what becomes of it.
+    /// Invokes a method without a completion.
     ///
     /// # Errors
     /// Arguments that can't be encoded, or the end of the connection.

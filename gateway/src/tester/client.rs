@@ -111,7 +111,7 @@ impl TestClient {
         self.wire.session.id().as_str()
     }
 
-    /// The connection as hub code sees it, with what the hub keeps for it.
+    /// The connection as hub code sees it, with the hub's data for it.
     #[must_use]
     pub fn connection(&self) -> &Connection {
         self.wire.session.connection()
@@ -124,7 +124,7 @@ impl TestClient {
         groups.iter().map(ToString::to_string).collect()
     }
 
-    /// Sets how long the client waits for what the server is to do.
+    /// Sets how long the client waits for the server.
     pub fn set_patience(&mut self, patience: Duration) {
         self.wire.patience = patience;
     }
@@ -162,7 +162,7 @@ impl TestClient {
     /// Waits for the next call of `target`. Others stay for [`receive`](Self::receive).
     ///
     /// # Errors
-    /// The connection ended, or the time is over; the text says what was received instead.
+    /// The connection ended, or the time is over; the text names the received messages.
     pub async fn expect(&mut self, target: &str) -> Result<Called, String> {
         let until = self.wire.until();
         loop {
@@ -267,7 +267,7 @@ impl TestClient {
     }
 }
 
-/// Without what was received, which may be secrets.
+/// Without the received messages, which may be secrets.
 impl fmt::Debug for TestClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestClient")

@@ -60,7 +60,7 @@ impl HubTester {
     /// Serves a hub in this process alone. Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// [`Error`] for what [`GatewayBuilder::build`](crate::GatewayBuilder::build) refuses.
+    /// The [`Error`] of [`GatewayBuilder::build`](crate::GatewayBuilder::build).
     pub async fn new(hub: Hub) -> Result<Self, Error> {
         Self::with_options(hub, Options::default()).await
     }

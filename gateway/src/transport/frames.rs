@@ -7,7 +7,7 @@
 //!   anywhere, each piece is a message of its own;
 //! * for others, whose messages are units, a message goes on only up to its limit, and the rest of it is dropped: its reader
 //!   sees that it is over the limit;
-//! * nothing is read after a Ping as long as what was written last is stuck;
+//! * nothing is read after a Ping as long as the last write is stuck;
 //! * an unfinished message has to get on ([`Held`]).
 //!
 //! Frames that break the rules of RFC 6455 go through as they are: the library knows them.
@@ -52,7 +52,7 @@ pub(crate) struct Frames<S> {
     frame: Frame,
     /// Bytes of a header that are there, of one that is not whole or was made here.
     header: Header,
-    /// A message that has begun and whose last frame has not: what it has so far.
+    /// A message that has begun and whose last frame has not: its bytes so far.
     message: Option<usize>,
     /// The bytes from here on break the rules: they go through.
     broken: bool,
@@ -168,7 +168,7 @@ impl<S> Frames<S> {
         to
     }
 
-    /// Decides what becomes of a frame.
+    /// Decides how a frame is handled.
     fn begin(&mut self, head: &mut Head) {
         if !head.is_masked || head.has_extensions || head.payload > u64::MAX / 2 {
             self.broken = true;

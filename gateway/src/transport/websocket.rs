@@ -196,7 +196,7 @@ async fn read_into(
             None => return SocketEnd::Broken("the socket broke"),
         };
         if !link.receive(bytes).await {
-            return std::future::pending().await; // the session is over; what it said last is still being written
+            return std::future::pending().await; // the session is over; its last frames are still being written
         }
     }
 }
@@ -242,7 +242,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Writes what the outbox holds, batch by batch, until it ends.
+    /// Writes the frames of the outbox, batch by batch, until it ends.
     async fn run(&mut self) -> Result<(), &'static str> {
         let mut frames = Vec::new();
         while self.session.take_frames(&mut frames, MAX_BATCH_BYTES).await == Taken::Some {

@@ -11,7 +11,7 @@ async fn wait(context: Context) -> Result<(), HubError> {
     Err(HubError::new("cancelled"))
 }
 
-/// Goes on after it was cancelled: what it answers still counts.
+/// Goes on after it was cancelled: its answer still counts.
 async fn finish(context: Context) -> &'static str {
     context.cancelled().cancelled().await;
     sleep(Duration::from_millis(1)).await;

@@ -101,7 +101,7 @@ async fn client_timeout() {
     assert!(silent.invoke::<String>("Echo", ("",)).await.is_ok());
 }
 
-/// Time stands still while anything can run, so what has not come in time never would.
+/// Time stands still while anything can run, so a message that has not come in time never would.
 #[tokio::test(start_paused = true)]
 async fn stream_buffer() {
     for items in [2, 7] {

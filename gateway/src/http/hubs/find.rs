@@ -180,7 +180,7 @@ impl HubRequest {
             Found::New(newcomer) => Err(newcomer),
             Found::Here(session) => Ok(owner::hand_over(&session, transport).await),
             Found::Elsewhere(owner) => match self.forward(&owner, &token.id).attach(transport).await {
-                // Its owner may have given it up, with what came in before: it is not requested anew.
+                // Its owner may have given it up, with the bytes that came in before: it is not requested anew.
                 Err(BackplaneError::Timeout { .. }) => {
                     return Err(reply::unavailable().into());
                 }

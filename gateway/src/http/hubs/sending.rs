@@ -14,7 +14,7 @@ use crate::http::bodies::{BodyError, next_bytes};
 use crate::hub::HubRuntime;
 use crate::limits::Held;
 
-/// Most bytes of one part, but for what came with its last byte.
+/// Most bytes of one part, but for the bytes that came with its last one.
 const PART_BYTES: usize = 256 * 1024;
 
 pub(super) struct Sending {

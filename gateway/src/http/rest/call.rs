@@ -1,4 +1,4 @@
-//! One authenticated request: its hub, and what its path and query say.
+//! One authenticated request: its hub, its path and its query.
 
 use std::time::Duration;
 

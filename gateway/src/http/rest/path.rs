@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// Literal segments that say what to do. A name at the end of a path can be one of them only if its colon is encoded.
+/// Literal segments that name an action. A name at the end of a path can be one of them only if its colon is encoded.
 const ACTIONS: [&str; 6] = [
     ":send",
     ":closeConnections",

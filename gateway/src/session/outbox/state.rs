@@ -14,7 +14,7 @@ pub(super) struct State {
     pub(super) bytes: usize,
     pub(super) hold: Hold,
     pub(super) closed: bool,
-    /// Bytes by which the bound may be passed: what a queue began with when it went on for another one.
+    /// Bytes by which the bound may be passed: the bytes with which a queue went on for another one.
     pub(super) allowance: usize,
     pub(super) stall: Stall,
     pub(super) resend: Option<Box<Resend>>,
@@ -46,7 +46,7 @@ pub(super) struct Resend {
     pub(super) first: u64,
 }
 
-/// Chunks that wait for what comes before them, with their places in the log.
+/// Chunks that wait for earlier ones, with their places in the log.
 #[derive(Debug, Default)]
 pub(super) struct Later {
     pub(super) chunks: VecDeque<(Bytes, Option<u64>)>,
@@ -79,7 +79,7 @@ impl State {
         self.bytes.saturating_sub(later)
     }
 
-    /// Keeps what waits for the end of a past that is still to be added.
+    /// Keeps the waiting chunks for the end of a replay that is still to be added.
     pub(super) fn begin_past(&mut self) {
         let Some(resend) = &mut self.resend else { return };
         let chunks = std::mem::take(&mut self.chunks);
@@ -111,7 +111,7 @@ impl State {
         }
     }
 
-    /// Puts numbered chunks before what waits, and a head before them.
+    /// Puts numbered chunks before the waiting ones, and a head before them.
     pub(super) fn begin_with(
         &mut self,
         kept: VecDeque<(Bytes, u64)>,
