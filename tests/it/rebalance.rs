@@ -8,7 +8,7 @@ use hubcast_tests::resumable::Resumable;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-/// Asks the last node to rebalance; how many leave each of the nodes.
+/// Has the last node rebalance; returns how many leave each of the nodes.
 async fn rebalance(cluster: &Cluster, query: &str) -> (Value, Vec<u64>) {
     let rest = Rest::on(&cluster.nodes[2]);
     let path = format!("/api/hubs/demo/:rebalance{query}");

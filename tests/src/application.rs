@@ -75,7 +75,7 @@ impl Application {
         self.process.output() + &self.process.errors()
     }
 
-    /// Asks it to leave.
+    /// Sends SIGTERM, so that it leaves.
     pub fn terminate(&self) {
         self.process.signal(Signal::TERM);
     }

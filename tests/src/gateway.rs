@@ -227,7 +227,7 @@ impl Gateway {
         self.process.kill();
     }
 
-    /// Asks it to leave.
+    /// Sends SIGTERM, so that it leaves.
     pub fn terminate(&self) {
         self.process.signal(Signal::TERM);
     }

@@ -40,7 +40,7 @@ impl Request {
         Self::new("POST", target).body(body)
     }
 
-    /// Asks for a WebSocket by hand, for what the answer is.
+    /// Requests a WebSocket by hand, for the response.
     pub fn upgrade(target: &str) -> Self {
         Self::get(target)
             .header("Connection", "Upgrade")

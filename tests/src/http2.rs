@@ -112,7 +112,7 @@ impl Http2 {
         within("a WebSocket opens", opening).await
     }
 
-    /// Asks for a stream of any protocol by extended CONNECT.
+    /// Requests a stream of any protocol by extended CONNECT.
     pub async fn connect(
         &self,
         protocol: &'static str,

@@ -90,7 +90,7 @@ impl Connect {
         self
     }
 
-    /// Without asking before.
+    /// Connects without negotiate.
     pub fn skip_negotiation(self) -> Self {
         Self {
             skip_negotiation: true,

@@ -138,7 +138,7 @@ fn read(path: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }
 
-/// Tells the watchdog that a process group began (`+`) or ended (`-`).
+/// Notifies the watchdog that a process group began (`+`) or ended (`-`).
 ///
 /// The watchdog is a shell that outlives this process, however that ends: when its standard input is closed, it kills
 /// what is left.

@@ -51,7 +51,7 @@ pub struct WebPubSub {
     pub last: u64,
 }
 
-/// Asks for a WebSocket by hand, for the status, the headers and the body of the answer.
+/// Requests a WebSocket by hand, for the status, the headers and the body of the answer.
 pub async fn upgrade(address: SocketAddr, target: &str, protocols: &str) -> Response {
     let mut request = Request::get(target)
         .header("Connection", "Upgrade")

@@ -13,7 +13,7 @@ use hubcast_backplane::HubName;
 
 use super::Identity;
 
-/// Tells tickets from JSON Web Tokens, which never begin so.
+/// The prefix of tickets: JSON Web Tokens never begin so.
 const PREFIX: &str = "ticket_";
 const NONCE_BYTES: usize = 12;
 

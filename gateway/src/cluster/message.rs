@@ -10,7 +10,7 @@ pub(super) struct NodeRequest {
     pub(super) hub: String,
     #[prost(string, tag = "2")]
     pub(super) connection: String,
-    /// The client's user, as authenticated on the asking node.
+    /// The client's user, as authenticated on the requesting node.
     #[prost(string, optional, tag = "3")]
     pub(super) user: Option<String>,
     #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]

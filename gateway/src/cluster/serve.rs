@@ -189,7 +189,7 @@ fn time_left(hub: &HubRuntime, until: u64) -> Duration {
     left.unwrap_or_default().min(most)
 }
 
-/// Requests a client result from a client of this node. The asking node's patience bounds it: it drops the request.
+/// Requests a client result from a client of this node. The requesting node's patience bounds it: it drops the request.
 async fn result(session: &Session, invoke: ask::Invoke) -> Answer {
     let arguments = invoke.arguments.into_iter().zip(invoke.packed);
     let arguments = arguments

@@ -79,7 +79,7 @@ impl Traffic {
         self.known.store(true, Ordering::Relaxed);
     }
 
-    /// Notes a request until its answer has ended; `None` where it is one too many.
+    /// Counts a request until its answer has ended; `None` where it is one too many.
     pub(super) fn open(self: &Arc<Self>) -> Option<Open> {
         let open = Open {
             traffic: Arc::clone(self),

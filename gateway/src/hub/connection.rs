@@ -58,7 +58,7 @@ impl Connection {
         }
     }
 
-    /// Notes that a call of it has sent something that it receives itself, which stands at `offset`; nothing stands at 0.
+    /// Records that a call of it has sent a message that it receives itself, at `offset`; 0 for none.
     pub(crate) fn note_sent(&self, offset: Offset) {
         self.sent.fetch_max(offset, Ordering::AcqRel);
     }

@@ -26,7 +26,7 @@ struct State {
 }
 
 impl Known {
-    /// Notes that a connection exists.
+    /// Records that a connection exists.
     pub(crate) fn note(&self, id: &ConnectionId, life: Duration) {
         let now = Instant::now();
         let mut state = self.state.lock();

@@ -158,7 +158,7 @@ impl HubRuntime {
         Ok(())
     }
 
-    /// Tells the hub that a connection has ended that no node ran.
+    /// Runs the hub's hook for an ended connection that no node ran.
     fn removed(self: &Arc<Self>, record: ConnectionRecord, reason: Disconnected) {
         let hub = Arc::clone(self);
         self.shared()

@@ -33,7 +33,8 @@ struct Seen {
 }
 
 impl Recoveries {
-    /// Notes that a connection comes back to this node. How long it is to wait, or nothing where it is to begin anew.
+    /// Counts that a connection comes back to this node. Returns how long it is to wait; `None` where it is to begin
+    /// anew.
     pub(crate) fn arrive(&self, id: &ConnectionId) -> Option<Duration> {
         let now = Instant::now();
         let mut seen = self.seen.lock();
@@ -80,7 +81,7 @@ impl Recoveries {
         }
     }
 
-    /// Notes that a connection that came back has got further.
+    /// Records that a connection that came back has got further.
     pub(crate) fn progress(&self, id: &ConnectionId) {
         self.seen.lock().remove(id);
     }

@@ -356,7 +356,7 @@ impl HubRuntime {
         }
     }
 
-    /// Tells hub code of a connection that this node has removed, or speaks for.
+    /// Runs the hub's hook for a connection that this node has removed, or speaks for.
     pub(crate) async fn ended(self: &Arc<Self>, context: Context, reason: Disconnected) {
         let id = context.connection_id().clone();
         self.disconnected(context, reason).await;

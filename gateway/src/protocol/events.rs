@@ -33,7 +33,7 @@ pub(crate) fn place(id: &str) -> Bytes {
     Bytes::from(format!("id: {id}\n\n"))
 }
 
-/// Tells that messages may be missing.
+/// Reports that messages may be missing.
 pub(crate) fn reset(reason: &str, id: Option<&str>) -> Bytes {
     let data = json!({ "reason": reason });
     named_event("reset", id, data.to_string().as_bytes())

@@ -95,7 +95,7 @@ pub(crate) fn place(id: &str) -> Bytes {
     with_text(br#"{"type":"place","id":"#, id, b"}")
 }
 
-/// Tells that messages may be missing.
+/// Reports that messages may be missing.
 pub(crate) fn reset(reason: &str, id: Option<&str>) -> Bytes {
     let end = id.map_or_else(
         || Bytes::from_static(b"}"),

@@ -59,7 +59,7 @@ pub(super) fn invocation_of(call: &str) -> Option<&str> {
 }
 
 impl Session {
-    /// Tells the client how a call ended. Of a stateful session this works also after it moved.
+    /// Sends the client the completion of a call. Of a stateful session this works also after it moved.
     pub(super) async fn complete(&self, answering: Answering, outcome: Outcome) {
         if self.reason() == Some(&CloseReason::Aborted) {
             return; // the call, or another one, has ended the connection: its Close is all that the client is sent

@@ -51,7 +51,7 @@ pub(super) async fn host(session: Arc<Session>, mut invocations: Invocations) {
     drop(here);
 }
 
-/// Tells the clients of calls that this node can't bring to their end.
+/// Notifies the clients of calls that this node can't bring to their end.
 async fn break_off(session: &Session, invocations: Invocations) {
     let calls = invocations.break_off();
     tracing::info!(

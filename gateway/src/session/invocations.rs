@@ -250,7 +250,7 @@ impl Invocations {
         self.running.push(running.boxed());
     }
 
-    /// Tells the client that a call was lost, if the backplane knows of it.
+    /// Notifies the client that a call was lost, if the backplane knows of it.
     pub(super) fn interrupt(&mut self, session: &Arc<Session>, call: String) {
         let session = Arc::clone(session);
         let telling = async move {
@@ -303,7 +303,7 @@ impl Invocations {
             .ok_or_else(|| "A stream ID is already in use.".to_owned())
     }
 
-    /// Tells an invocation that its client no longer wants it. It ends when its method does, with a completion; a stream
+    /// Cancels an invocation that its client no longer wants. It ends when its method does, with a completion; a stream
     /// ends at once. An unknown id is ignored.
     pub(super) fn cancel(&self, invocation_id: &str) {
         if let Some(named) = self.named.get(invocation_id) {

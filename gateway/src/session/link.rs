@@ -88,7 +88,7 @@ impl HttpLink {
         found.then(|| in_parts.take()).flatten()
     }
 
-    /// Tells the session that the next bytes come from a new socket. `false` when the connection has ended.
+    /// Notifies the session that the next bytes come from a new socket. `false` when the connection has ended.
     pub(crate) async fn resume(&self) -> bool {
         self.inbox.push(Bytes::new()).await.is_ok() // POSTs never hand on an empty chunk
     }
@@ -131,7 +131,7 @@ impl HttpLink {
         Some(chunks)
     }
 
-    /// Notes that a response or poll is attached until the guard is dropped.
+    /// Records that a response or poll is attached until the guard is dropped.
     pub(crate) fn attach(self: &HttpLink) -> Attached<'_> {
         self.state.lock().idle_since = None;
         Attached { link: self }

@@ -56,7 +56,7 @@ impl Session {
         self.topics.lock().is_none()
     }
 
-    /// Takes its place among the connections that are counted, until it leaves the registry.
+    /// Takes its connection permit, until it leaves the registry.
     pub(crate) fn occupy(&self, permit: ConnectionPermit) {
         if permit.is_free() {
             return;
@@ -87,7 +87,7 @@ impl Session {
         *self.groups.lock() = groups;
     }
 
-    /// Notes a group. `false` when the connection is in `limit` groups already.
+    /// Records a group. `false` when the connection is in `limit` groups already.
     pub(crate) fn note_group(&self, group: &GroupName, limit: usize) -> bool {
         let mut groups = self.groups.lock();
         if groups.contains(group) {

@@ -111,12 +111,12 @@ impl ByteQueue {
         (resend.kept.is_empty() && !waits).then(|| resend.first.saturating_sub(1))
     }
 
-    /// Forgets kept chunks up to this number. Returns number and place of the last one that was forgotten.
+    /// Forgets kept chunks up to this number. Returns number and offset of the last one that was forgotten.
     pub(crate) fn acknowledge(&self, number: u64) -> Option<(u64, u64)> {
         self.forget(|first, _| first <= number)
     }
 
-    /// Forgets kept chunks up to this place. Returns as [`acknowledge`](Self::acknowledge).
+    /// Forgets kept chunks up to this offset. Returns as [`acknowledge`](Self::acknowledge).
     pub(crate) fn acknowledge_place(&self, upto: u64) -> Option<(u64, u64)> {
         self.forget(|_, place| place <= upto)
     }

@@ -103,7 +103,7 @@ impl Session {
     }
 
     /// Pushes a message of the log. Returns whether the outbox took it; one that is full ends the session. A session that was
-    /// closed takes only what its calls had sent before: messages after the place of its end are not for its client.
+    /// closed takes only what its calls had sent before: messages after the offset of its end are not for its client.
     pub(crate) fn deliver(&self, frames: &Frames<'_>, place: u64) -> bool {
         if let Some(reason) = self.reason()
             && (!reason.lets_follow() || place > self.connection.sent())

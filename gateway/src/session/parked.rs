@@ -65,7 +65,7 @@ impl Drop for ParkedPlace {
 }
 
 impl Session {
-    /// Its client has gone, and may come back: others get its place.
+    /// Its client has gone, and may come back: other connections get its permit.
     pub(crate) fn wait_for_client(self: &Arc<Self>) {
         self.vacate();
         let place = self.hub.shared().parked().add(self);

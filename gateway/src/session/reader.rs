@@ -36,7 +36,7 @@ const ENTERED: Duration = Duration::from_secs(5);
 pub(super) struct Reader {
     /// The replayed frames, sent before the outbox.
     pub(super) past: ByteQueue,
-    /// The place of the last message in the outbox; held while one is put there.
+    /// The offset of the last message in the outbox; held while one is put there.
     last: Mutex<Offset>,
     reading: Mutex<Option<Reading>>,
     /// Ends when the reader receives, or never will.
@@ -163,7 +163,7 @@ impl Session {
         RETRY_MS + sum.wrapping_mul(97) % RETRY_MS
     }
 
-    /// Tells a reader that messages may be missing. One that has not entered yet will see by its place in the log.
+    /// Notifies a reader that messages may be missing. One that has not entered yet will see by its place in the log.
     pub(crate) fn tell_gap(&self, gap: &Gap) {
         if self.is_reader() && self.receives() {
             let why = match gap {

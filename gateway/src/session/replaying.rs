@@ -12,7 +12,7 @@ use super::{Carriage, Frames};
 use super::{CloseReason, Session};
 use crate::fanout::{Except, cut_at_close};
 
-/// Frames with their places in the log.
+/// Frames with their offsets in the log.
 type Kept = VecDeque<(Bytes, u64)>;
 
 /// How long is waited for a backplane that can't be reached, before a page is requested again.
@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Replaying {
     session: Arc<Session>,
     replay: Replay,
-    /// The log ends the connection at the place where the replay is.
+    /// The log ends the connection at the offset where the replay is.
     closes: Option<CloseReason>,
 }
 

@@ -53,7 +53,7 @@ impl Session {
         format!("ack:{}:{ack_id}", self.id())
     }
 
-    /// Tells the client that such a call has ended before.
+    /// Notifies the client that such a call has ended before.
     pub(super) fn tell_duplicate(&self, call: &str) {
         if let Some(ack_id) = ack_id_of(call) {
             let text = webpubsub::duplicate(ack_id);

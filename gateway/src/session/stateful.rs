@@ -98,7 +98,7 @@ impl Session {
     }
 
     /// Goes on where another session of the connection ended: `kept` are the frames that the client may lack, with
-    /// places in the log, the first of them with the number after `sequence`. Where it is not all, `more` follows.
+    /// offsets in the log, the first of them with the number after `sequence`. Where it is not all, `more` follows.
     /// `false` where the session has ended.
     pub(super) fn go_on(&self, sequence: u64, kept: VecDeque<(Bytes, u64)>, more: bool) -> bool {
         self.outbox
@@ -114,7 +114,7 @@ impl Session {
         };
         let progress = stateful.progress.lock();
         let acknowledged = if self.connection.protocol() == Some(ClientProtocol::ReliableWebPubSub) {
-            self.outbox.acknowledge_place(sequence_id) // its sequence ids are places
+            self.outbox.acknowledge_place(sequence_id) // its sequence ids are offsets
         } else {
             self.outbox.acknowledge(sequence_id)
         };
@@ -167,8 +167,8 @@ impl Session {
         Some((stateful.version, progress.checkpoint.clone().filter(|_| waiting)?))
     }
 
-    /// Notes in the backplane that this many of the client's messages were taken, and a call. `false` when the connection
-    /// is another node's by now.
+    /// Records in the backplane that this many of the client's messages were taken, and a call. `false` when the
+    /// connection is another node's by now.
     pub(super) async fn note(&self, received: u64, call: Option<&str>) -> Result<bool, BackplaneError> {
         let Some(stateful) = self.stateful.get() else {
             return Ok(true);

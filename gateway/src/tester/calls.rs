@@ -179,7 +179,7 @@ impl TestClient {
         }
     }
 
-    /// Tells the server that the client no longer wants this call.
+    /// Cancels this call.
     ///
     /// # Errors
     /// The end of the connection.

@@ -149,7 +149,7 @@ impl TestClient {
         self.wire.answers.insert(target.into(), None);
     }
 
-    /// Waits for the next call that the server makes without asking for a result; `None` when the connection ended or
+    /// Waits for the next call that the server makes without a client result; `None` when the connection ended or
     /// the time is over.
     pub async fn receive(&mut self) -> Option<Called> {
         let until = self.wire.until();

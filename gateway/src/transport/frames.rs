@@ -101,7 +101,7 @@ impl<S> Frames<S> {
         }
     }
 
-    /// Notes how much of a message is here.
+    /// Records how much of a message is here.
     fn account(&mut self) -> io::Result<()> {
         let frame = &self.frame;
         let is_whole = frame.left == 0 && frame.behind == 0 && frame.dropped == 0;

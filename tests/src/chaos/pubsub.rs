@@ -173,7 +173,7 @@ impl Actor {
         }
     }
 
-    /// Asks again for what has no answer, acknowledges, and looks whether the server is there.
+    /// Repeats requests without an answer, acknowledges, and looks whether the server is there.
     async fn tick(&self, session: &mut Session) -> Result<(), End> {
         session.next_tick = Instant::now() + PACE;
         if session.heard.elapsed() > self.client.server_timeout {

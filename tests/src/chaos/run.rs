@@ -302,7 +302,7 @@ impl Run {
         }
     }
 
-    /// Tells of connections that had more than one disconnect hook by now.
+    /// Reports connections that had more than one disconnect hook by now.
     fn notice_hooks(&mut self) {
         let record = std::fs::read_to_string(self.stage.record()).unwrap_or_default();
         for (id, reasons) in record::repeated(&record) {

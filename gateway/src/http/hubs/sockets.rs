@@ -205,7 +205,7 @@ impl HubRequest {
         }
     }
 
-    /// Tells a client that its connection is over.
+    /// Notifies a client that its connection is over.
     fn turn_away(&self, upgrade: Upgrade) -> Response {
         let rejected = &self.app.metrics().rejected;
         rejected.get(RejectLabel::UnknownConnection).inc();

@@ -33,9 +33,9 @@ pub(super) enum Hold {
 /// Chunks that the consumer may request again, until it has acknowledged them.
 #[derive(Debug, Default)]
 pub(super) struct Resend {
-    /// One for each waiting chunk: the place in the log of one that is numbered.
+    /// One for each waiting chunk: the offset in the log of a numbered one.
     pub(super) places: VecDeque<Option<u64>>,
-    /// Handed out and not acknowledged, with their places. Their bytes may have been dropped: the log has them.
+    /// Handed out and not acknowledged, with their offsets. Their bytes may have been dropped: the log has them.
     pub(super) kept: VecDeque<(Bytes, u64)>,
     pub(super) kept_bytes: usize,
     /// Up to this number the bytes of kept chunks were dropped.
@@ -46,7 +46,7 @@ pub(super) struct Resend {
     pub(super) first: u64,
 }
 
-/// Chunks that wait for earlier ones, with their places in the log.
+/// Chunks that wait for earlier ones, with their offsets in the log.
 #[derive(Debug, Default)]
 pub(super) struct Later {
     pub(super) chunks: VecDeque<(Bytes, Option<u64>)>,
