@@ -7,7 +7,7 @@ use hubcast_backplane::{BackplaneError, NameError};
 use crate::options::OptionError;
 use crate::protocol::{DecodeValueError, EncodeValueError, TranscodeError};
 
-/// Why a call of this library failed.
+/// The reason why a call of this library failed.
 ///
 /// ```
 /// use hubcast::{Context, Error, Hub, HubTester};
@@ -94,7 +94,7 @@ pub enum Error {
     /// The reason for closing connections is longer than [`MAX_REASON_BYTES`](crate::MAX_REASON_BYTES).
     #[error("a reason of {length} bytes is over the limit of {limit}; tell clients less")]
     ReasonTooLong {
-        /// Its length in bytes.
+        /// The value's length in bytes.
         length: usize,
         /// The most bytes it may have.
         limit: usize,

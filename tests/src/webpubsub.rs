@@ -28,7 +28,7 @@ pub enum End {
     Cut,
 }
 
-/// Why there is no socket.
+/// The reason why there is no socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// The upgrade was answered with this status.

@@ -214,7 +214,7 @@ fn is_admin(identity: &Identity) -> bool {
     identity.has_role("admin")
 }
 
-/// Everything that clients can do.
+/// The hub with all methods for clients.
 pub(crate) fn test_hub() -> Hub {
     everything(Hub::new("testhub"))
 }
@@ -224,7 +224,7 @@ pub(crate) fn parallel_hub() -> Hub {
     everything(Hub::new("parallelhub")).configure(|settings| settings.hubs.parallel_invocations = 4)
 }
 
-/// Only for clients whose token has the role `admin`.
+/// A hub for clients whose token has the role `admin`.
 pub(crate) fn authorized_hub() -> Hub {
     reads_connection(values(Hub::new("authorizedhub"))).admit(is_admin)
 }

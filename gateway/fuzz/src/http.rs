@@ -40,7 +40,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 const ACCESS_KEY: &str = "an access key of the fuzz target";
 
-/// Everything that a client may be answered. 500 and 503 are not: nothing here can fail.
+/// The statuses that a client may get. 500 and 503 are not among them: no part here can fail.
 const STATUSES: [u16; 11] = [200, 202, 204, 400, 401, 403, 404, 405, 409, 413, 426];
 
 /// Checks one script.

@@ -62,7 +62,7 @@ struct Decoded {
     end: Result<Vec<u8>, String>,
 }
 
-/// Everything that the decoder gives for these chunks, after what it holds already.
+/// The messages that the decoder gives for these chunks, after what it holds already.
 fn decode<'a>(mut decoder: Decoder, limit: usize, chunks: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
     let mut messages = Vec::new();
     let mut end = drain(&mut decoder, limit, &mut messages);

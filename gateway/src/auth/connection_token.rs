@@ -63,7 +63,7 @@ impl ConnectionToken {
     }
 }
 
-/// Why a token was refused.
+/// The reason why a token was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenError {
     #[error("the connection token is not one of this cluster")]

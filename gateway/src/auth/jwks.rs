@@ -48,7 +48,7 @@ pub(super) struct KeySet {
     keys: ArcSwap<Vec<Key>>,
     /// The last attempt and the last success.
     attempts: Mutex<Attempts>,
-    /// Why there are no keys; nothing once they were had.
+    /// The reason why there are no keys; `None` once they were loaded.
     missing: ArcSwapOption<String>,
 }
 
@@ -58,7 +58,7 @@ struct Attempts {
     loaded: Option<Instant>,
 }
 
-/// Why a set could not be loaded.
+/// The reason why a set could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoadError {
     #[error("it can't be read: {0}")]
@@ -108,7 +108,7 @@ impl Source {
         }
     }
 
-    /// For log lines. The rest of a URL may hold secrets.
+    /// The name for log lines. The rest of a URL may hold secrets.
     fn name(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),

@@ -130,7 +130,7 @@ impl Key {
     }
 }
 
-/// By the length of an uncompressed point.
+/// The algorithm of a curve, by the length of an uncompressed point.
 fn curve(point: &[u8]) -> Option<Algorithm> {
     match point.len() {
         65 => Some(Algorithm::ES256),
@@ -160,7 +160,7 @@ pub(super) fn read_set(json: &[u8], secrets: bool, leeway: u64) -> Result<Vec<Ke
     Ok(keys)
 }
 
-/// Why there is no key. The texts hold nothing of it.
+/// The reason why there is no key. The texts hold nothing of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum KeyError {
     #[error("holds a private key; keep that where tokens are signed, and give the public one")]

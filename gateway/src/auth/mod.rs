@@ -28,7 +28,7 @@ pub(crate) use resume_point::{PointSigner, ResumePoint};
 pub(crate) use server::{ServerAuthError, ServerAuthenticator};
 pub(crate) use ticket::TicketCipher;
 
-/// Why a request was refused before anything was done for it. The texts are safe to show.
+/// The reason why a request was refused before anything was done for it. The texts are safe to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AuthError {
     #[error("a bearer token is required")]
@@ -56,7 +56,7 @@ pub(crate) enum AuthError {
 }
 
 impl AuthError {
-    /// Of the reasons that several keys give, the one that says most.
+    /// Returns the more precise one of two refusals.
     fn or(self, other: Self) -> Self {
         if self == Self::Invalid { other } else { self }
     }

@@ -18,7 +18,7 @@ use crate::options::requested_authority;
 /// Paths of hubs' clients, and of application servers: tokens for these are not for REST.
 const OTHER_PATHS: [&str; 3] = ["client", "hubs", "server"];
 
-/// Why a back end was refused. The texts are safe to show.
+/// The reason why a back end was refused. The texts are safe to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ServerAuthError {
     #[error("this gateway has no access key, so that nobody can sign tokens for it: set access_key")]

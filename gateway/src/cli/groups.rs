@@ -33,7 +33,7 @@ pub(super) struct GroupsArgs {
     /// Remove the user or connection from the group
     #[arg(long, requires_all = ["member", "place"])]
     remove: bool,
-    /// With --remove: from every group
+    /// With --remove: remove from every group
     #[arg(long, requires = "remove", conflicts_with = "add")]
     all_groups: bool,
     /// Tell whether this user is in the group, or add or remove it: with the connections that it has and will have

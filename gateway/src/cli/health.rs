@@ -125,7 +125,7 @@ async fn read_exact(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<()> {
 }
 
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// As much of an answer as has to be read.
+/// The part of a response that has to be read.
 const STATUS_LINE: &[u8] = b"HTTP/1.1 200";
 
 #[cfg(test)]

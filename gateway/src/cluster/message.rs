@@ -43,7 +43,7 @@ pub(super) enum Ask {
     Close(ask::Close),
     #[prost(message, tag = "15")]
     Refresh(ask::Refresh),
-    /// Of the hub, not of a connection.
+    /// A request about the hub, not about a connection.
     #[prost(message, tag = "16")]
     LetGo(ask::LetGo),
 }

@@ -49,7 +49,7 @@ pub(crate) struct Part {
 }
 
 impl<'a> Forward<'a> {
-    /// On behalf of a session's client.
+    /// Makes requests on behalf of a session's client.
     fn of(owner: &'a NodeId, session: &'a Session) -> Self {
         Self {
             hub: session.hub(),
@@ -59,7 +59,7 @@ impl<'a> Forward<'a> {
         }
     }
 
-    /// On behalf of this node itself.
+    /// Makes requests on behalf of this node itself.
     fn of_node(hub: &'a Arc<HubRuntime>, owner: &'a NodeId, connection: &'a ConnectionId) -> Self {
         Self {
             hub,

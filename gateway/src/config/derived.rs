@@ -68,7 +68,7 @@ impl Means {
     }
 }
 
-/// As the origin of a value: "by …".
+/// The text for the origin of a value: "by …".
 impl fmt::Display for Means {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.memory {

@@ -43,7 +43,7 @@ pub enum Drained {
     },
 }
 
-/// At which pace sessions leave.
+/// The pace at which sessions leave.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     /// Most of all nodes in a second; 0 for as fast as they can.

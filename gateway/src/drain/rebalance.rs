@@ -34,7 +34,7 @@ pub struct Rebalance {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Share {
-    /// Its id.
+    /// The node's id.
     pub node: String,
     /// Connections that it had.
     pub connections: u64,

@@ -93,7 +93,7 @@ fn close(hub: &HubRuntime, message: &Message, reason: &CloseReason) {
     }
 }
 
-/// Of messages that a session receives, in their order, keeps those before the first that ends it. Answers how it ends.
+/// Keeps the messages of a session, in their order, before the first that ends it. Returns how it ends.
 pub(crate) fn cut_at_close(messages: &mut Vec<Message>, session: &Session) -> Option<CloseReason> {
     let ends = |message: &Message| {
         let envelope = &*message.envelope;

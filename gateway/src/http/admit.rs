@@ -19,7 +19,7 @@ use crate::hub::HubRuntime;
 use crate::limits::ConnectionPermit;
 use crate::telemetry::labels::{LimitLabel, RejectLabel};
 
-/// Why a node takes no new connection.
+/// The reason why a node takes no new connection.
 #[derive(Clone, Copy)]
 pub(super) enum Closed {
     Leaving,

@@ -144,7 +144,7 @@ impl HttpBody for Handed {
     }
 }
 
-/// Why there is no body, or no more of it.
+/// The reason why there is no body, or no more of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyError {
     /// The body is over the limit.

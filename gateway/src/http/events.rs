@@ -107,7 +107,7 @@ pub(super) fn reading(
     asked
 }
 
-/// Why a request is refused.
+/// The reason why a request is refused.
 pub(super) type Refused = (StatusCode, String);
 
 fn bad(text: String) -> Refused {

@@ -21,7 +21,7 @@ use crate::telemetry::labels::RejectLabel;
 /// The hosts of `server.allowed_hosts`.
 #[derive(Debug, Clone)]
 pub(crate) struct Hosts {
-    /// In lower case. `None` for any.
+    /// The hosts in lower case. `None` for any.
     listed: Option<Vec<String>>,
 }
 

@@ -51,7 +51,8 @@ pub(crate) enum RequestKind {
 }
 
 impl RequestKind {
-    /// In the order of the reference: an event stream first, then a socket, else a poll. `None` is 405.
+    /// The kind of a request, tried in the order of the reference: an event stream first, then a socket, else a poll.
+    /// `None` is 405.
     pub(crate) fn of(parts: &Parts) -> Option<Self> {
         match parts.method {
             Method::GET if accepts_event_stream(&parts.headers) => Some(Self::EventStream),

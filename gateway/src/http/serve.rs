@@ -119,7 +119,7 @@ pub(crate) struct Rules {
     pub(crate) most_headers: usize,
     /// How long an HTTP/1.1 connection is kept without a request: `timeouts.idle_seconds`.
     pub(crate) idle: Duration,
-    /// After how long a peer is given up that acknowledges nothing.
+    /// The time after which a peer is given up that acknowledges nothing.
     pub(crate) silence: Duration,
     /// How slowly answers may be fetched.
     pub(crate) terms: Terms,

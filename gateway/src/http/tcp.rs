@@ -1,7 +1,8 @@
 //! One TCP connection, and how a peer is noticed that does not fetch its answers.
 //!
-//! It can leave them in two ways: it stops reading, or, over HTTP/2, it reads and keeps its windows closed. In the first case
-//! writing makes no progress, in the second an answer does not end. Both end the connection after a while.
+//! A peer can leave answers unread in two ways: it stops reading, or, over HTTP/2, it reads and keeps its windows
+//! closed. In the first case writing makes no progress, in the second an answer does not end. Both end the connection
+//! after a while.
 
 use std::collections::BTreeSet;
 use std::io;

@@ -16,7 +16,7 @@ use crate::session::Session;
 const GATHER: Duration = Duration::from_secs(1);
 /// Sessions that receive nothing have their checkpoint moved this many times while the log keeps an entry.
 const ADVANCES: u32 = 4;
-/// And no more often than this.
+/// The least interval between two of these moves.
 const LEAST_ADVANCE: Duration = Duration::from_millis(250);
 
 /// Sessions of one hub with a checkpoint to write.

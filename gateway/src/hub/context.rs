@@ -51,7 +51,7 @@ impl Context {
         }
     }
 
-    /// Of the hook that runs before the connection is read: no client result can come in.
+    /// The context of the hook that runs before the connection is read: no client result can come in.
     pub(crate) fn connecting(mut self) -> Self {
         self.calls.connecting = true;
         self

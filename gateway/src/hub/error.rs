@@ -7,7 +7,7 @@ use std::fmt;
 use super::UploadError;
 use crate::error::Error;
 
-/// Why a hub method failed.
+/// The reason why a hub method failed.
 ///
 /// [`HubError::new`] makes one whose text the client sees. Any other error becomes one by `?`; its text stays on the
 /// server unless `hubs.detailed_errors` is on. Of this library's [`Error`] clients see the useful part, such as

@@ -122,7 +122,7 @@ impl Invoked {
     }
 }
 
-/// Without the arguments, which may be secrets.
+/// Leaves the arguments out, which may be secrets.
 impl fmt::Debug for Invoked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Invoked")

@@ -20,7 +20,7 @@ pub(crate) struct Known {
 
 #[derive(Default)]
 struct State {
-    /// Until when each is kept in mind: later its token says enough.
+    /// The time until which each is kept in mind: later its token says enough.
     until: HashMap<ConnectionId, Instant>,
     swept: Option<Instant>,
 }

@@ -134,7 +134,7 @@ impl fmt::Debug for Call {
     }
 }
 
-/// Why an invocation does not fit its method.
+/// The reason why an invocation does not fit its method.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BindError {

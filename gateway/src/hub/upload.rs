@@ -39,7 +39,7 @@ pub struct Upload<T> {
     item: PhantomData<fn() -> T>,
 }
 
-/// Why an upload ended early.
+/// The reason why an upload ended early.
 ///
 /// ```
 /// use futures_util::StreamExt;

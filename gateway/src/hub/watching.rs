@@ -25,7 +25,8 @@ impl Context {
     /// besides some that the list has already. A join of a listed member, or a leave of another one, changes
     /// nothing. After Redis has lost its data connections join anew: read it again.
     ///
-    /// It counts as one of `limits.groups_per_connection`, and ends with the connection or [`unwatch`](Self::unwatch).
+    /// A watch counts as one of `limits.groups_per_connection`, and ends with the connection or
+    /// [`unwatch`](Self::unwatch).
     ///
     /// ```
     /// use hubcast::{Context, Hub, HubError, HubTester, MemberPage};
@@ -168,10 +169,10 @@ impl MemberPage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Member {
-    /// Its id.
+    /// The connection's id.
     #[serde(rename = "connectionId")]
     pub connection: String,
-    /// Its user, if it has one.
+    /// The connection's user, if it has one.
     #[serde(rename = "userId", skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
 }

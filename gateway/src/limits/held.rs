@@ -157,7 +157,7 @@ impl Held {
         });
     }
 
-    /// So many bytes came or went on.
+    /// Counts bytes that came or went on.
     pub(crate) fn pass(&mut self, bytes: usize) {
         let least_rate = self.terms.least_rate;
         if let Some(since) = &mut self.since {
@@ -168,7 +168,7 @@ impl Held {
         }
     }
 
-    /// So many bytes are kept now.
+    /// Sets how many bytes are kept now.
     pub(crate) fn keep(&mut self, bytes: usize) -> Result<(), Full> {
         match bytes.checked_sub(self.bytes) {
             Some(0) => {}

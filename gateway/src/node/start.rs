@@ -37,7 +37,7 @@ pub(super) struct Started {
     pub(super) demo_key: Option<SecretString>,
 }
 
-/// Why an attempt to start failed.
+/// The reason why an attempt to start failed.
 enum Failed {
     /// Something is away, in words.
     Away(String),

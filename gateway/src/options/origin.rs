@@ -17,7 +17,7 @@ pub(crate) fn requested_authority(request: &Parts) -> Option<Authority> {
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
     scheme: String,
-    /// In small letters.
+    /// The host in small letters.
     host: String,
     port: Option<u16>,
 }

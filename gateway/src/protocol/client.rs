@@ -64,7 +64,7 @@ impl ClientProtocol {
         }
     }
 
-    /// Its name: that of the handshake, or of the WebSocket subprotocol.
+    /// The protocol's name: that of the handshake, or of the WebSocket subprotocol.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -181,7 +181,7 @@ pub(crate) struct GroupSend {
 #[derive(Debug, PartialEq, Clone)]
 pub(crate) struct Data {
     pub(crate) kind: DataType,
-    /// In JSON; bytes are base64 text.
+    /// The data in JSON; bytes are base64 text.
     pub(crate) json: Value,
     /// The same for MessagePack, where it is not the JSON value transcoded.
     pub(crate) packed: Option<Value>,

@@ -125,13 +125,13 @@ pub enum DecodeError {
     /// A property that this type of message must have; an empty invocation id counts as none.
     #[error("Missing required property '{property}'.")]
     Missing {
-        /// Its name in JSON.
+        /// The property's name in JSON.
         property: &'static str,
     },
     /// A JSON property of another type than the protocol says.
     #[error("Expected '{property}' to be {expected}.")]
     WrongType {
-        /// Its name.
+        /// The property's name.
         property: &'static str,
         /// The type that it has to have.
         expected: &'static str,

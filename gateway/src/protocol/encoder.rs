@@ -27,7 +27,7 @@ pub fn encode(protocol: HubProtocol, message: &HubMessage) -> Result<Bytes, Enco
 ///
 /// # Errors
 ///
-/// As for [`encode`].
+/// The same as for [`encode`].
 pub fn encode_invocation(
     protocol: HubProtocol,
     target: &str,
@@ -41,7 +41,7 @@ pub fn encode_invocation(
 ///
 /// # Errors
 ///
-/// As for [`encode`], and if `arguments` is no array.
+/// The same as for [`encode`], and if `arguments` is no array.
 pub fn encode_invocation_with_array(
     protocol: HubProtocol,
     target: &str,
@@ -58,7 +58,7 @@ pub fn encode_invocation_with_array(
     frame(protocol, &Call::to_many(target, Arguments::Array(&arguments)))
 }
 
-/// Why a message could not be written.
+/// The reason why a message could not be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {

@@ -120,7 +120,7 @@ impl FrameBuffer {
     }
 }
 
-/// Why the stream can't be cut into messages.
+/// The reason why the stream can't be cut into messages.
 #[derive(Debug)]
 pub(super) enum FrameError {
     /// A message with its separator or prefix is larger than this.

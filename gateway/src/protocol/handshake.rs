@@ -117,15 +117,15 @@ pub enum HandshakeError {
     /// No such protocol.
     #[error("The protocol '{protocol}' is not supported.")]
     UnsupportedProtocol {
-        /// As the client wrote it.
+        /// The protocol's name, as the client wrote it.
         protocol: String,
     },
     /// Newer than [`MAX_PROTOCOL_VERSION`].
     #[error("The server does not support version {version} of the '{protocol}' protocol.")]
     UnsupportedVersion {
-        /// As the client wrote it.
+        /// The protocol's name, as the client wrote it.
         protocol: String,
-        /// As the client wrote it.
+        /// The version, as the client wrote it.
         version: i32,
     },
     /// The transport can't carry this protocol's messages.

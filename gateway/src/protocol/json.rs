@@ -143,7 +143,7 @@ pub(super) fn value_in(whole: &Bytes, raw: &RawValue) -> Value {
     Value::from_raw(Encoding::Json, whole.slice_ref(raw.get().as_bytes()))
 }
 
-/// These properties of the object that is all of `text`.
+/// Reads these properties of the object that is all of `text`.
 pub(super) fn properties<'a, const N: usize>(
     text: &'a str,
     names: [&'static str; N],
@@ -294,7 +294,7 @@ impl<'de> Visitor<'de> for HeadersVisitor {
     }
 }
 
-/// Of headers with one name keeps the last, so that every reader of the message sees the same one.
+/// Keeps the last of headers with one name, so that every reader of the message sees the same one.
 pub(super) fn keep_last(headers: &mut Headers) {
     if headers.len() < 2 {
         return;

@@ -46,7 +46,7 @@ pub enum HubMessage {
     Ping,
     /// Type 7: the sender is about to close the connection.
     Close {
-        /// Why, if it is an error.
+        /// The error, if the connection ends with one.
         error: Option<String>,
         /// True if the client may reconnect by itself.
         allow_reconnect: bool,
@@ -84,7 +84,7 @@ impl HubMessage {
         self.type_id() <= 5
     }
 
-    /// Everything in the message that has an encoding of its own.
+    /// All values in the message that have an encoding of their own.
     pub fn values(&self) -> &[Value] {
         match self {
             HubMessage::Invocation(call) | HubMessage::StreamInvocation(call) => &call.arguments,
@@ -119,7 +119,7 @@ pub struct Invocation {
     pub invocation_id: Option<String>,
     /// The name of the method.
     pub target: String,
-    /// Its arguments without the streams.
+    /// The arguments without the streams.
     pub arguments: Vec<Value>,
     /// Ids of the streams that the caller will upload, in the order of the method's parameters.
     pub stream_ids: Vec<String>,

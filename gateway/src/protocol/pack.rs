@@ -15,7 +15,7 @@ pub(super) const FALSE: u8 = 0xC2;
 /// The byte that is true.
 pub(super) const TRUE: u8 = 0xC3;
 
-/// Why bytes are not the MessagePack that was expected.
+/// The reason why bytes are not the MessagePack that was expected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackError {

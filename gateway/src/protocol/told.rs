@@ -9,7 +9,7 @@
 //! | a timestamp that is malformed, or not of the years 0001 to 9999 | clients end their connections |
 //! | an array or map as the key of a map | JSON has no way to write it |
 //!
-//! Everything else has a form in each encoding: see [`Value::transcode`].
+//! Every other value has a form in each encoding: see [`Value::transcode`].
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use memchr::memchr;

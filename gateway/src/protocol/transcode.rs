@@ -15,7 +15,7 @@ use super::{
     timestamp,
 };
 
-/// Why a value can't be written in the other encoding.
+/// The reason why a value can't be written in the other encoding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TranscodeError {

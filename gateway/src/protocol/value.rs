@@ -103,7 +103,7 @@ impl Value {
     ///
     /// # Errors
     ///
-    /// As for [`encode`](Self::encode).
+    /// The same as for [`encode`](Self::encode).
     pub fn encode_as<T: Serialize + ?Sized>(
         value: &T,
         encoding: Encoding,
@@ -217,7 +217,7 @@ impl Value {
     }
 }
 
-/// Why a typed value could not be written.
+/// The reason why a typed value could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeValueError {
     /// Refused by the JSON serializer or by the type itself.
@@ -231,7 +231,7 @@ pub enum EncodeValueError {
     TooDeep,
 }
 
-/// Why a value could not be read.
+/// The reason why a value could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeValueError {
     /// No JSON, or JSON of another type.

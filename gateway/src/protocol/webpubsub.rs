@@ -252,7 +252,7 @@ fn completion(id: &str, outcome: &Outcome) -> Result<Option<Bytes>, EncodeError>
     Ok(Some(out.into()))
 }
 
-/// Why a request was not done.
+/// The reason why a request was not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RefusedAs {
     Forbidden,
@@ -332,7 +332,7 @@ pub(crate) struct Published<'a> {
     pub(crate) from_user: &'a str,
     pub(crate) data_type: DataType,
     pub(crate) target: &'a str,
-    /// In JSON.
+    /// The arguments in JSON.
     pub(crate) arguments: &'a [Value],
 }
 

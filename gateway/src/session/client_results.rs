@@ -21,7 +21,7 @@ struct State {
     waiting: HashMap<String, oneshot::Sender<Outcome>>,
 }
 
-/// Why a client gave no result.
+/// The reason why a client gave no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ClientResultError {
     #[error("{0}")]

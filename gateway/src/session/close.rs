@@ -9,7 +9,7 @@ use crate::hub::Disconnected;
 use crate::protocol::{ClientProtocol, DecodeError, HubMessage, encode_for};
 use crate::telemetry::labels::CloseLabel;
 
-/// Why a connection ends.
+/// The reason why a connection ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CloseReason {
     /// The client sent a Close message, ended its polls, or closed its socket properly.

@@ -19,9 +19,9 @@ use crate::telemetry::metrics::Metrics;
 /// How a transport wraps hub messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Carriage {
-    /// Not at all, or not in a way that the message shows.
+    /// No wrapping, or none that the message shows.
     Plain,
-    /// As server-sent events.
+    /// Server-sent events.
     Event,
 }
 
@@ -70,7 +70,7 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// Says where the message stands: clients that hold their own place get it. Without an epoch there are none.
+    /// Sets the message's epoch: clients that hold their own place get its offset. Without an epoch there are none.
     pub(crate) fn at(mut self, hub: &'a HubRuntime, epoch: Option<Arc<Epoch>>) -> Self {
         self.place = epoch.map(|epoch| Place { hub, epoch });
         self

@@ -213,12 +213,12 @@ impl Session {
         &self.closing
     }
 
-    /// Its client has a new socket.
+    /// Records that its client has a new socket.
     pub(crate) fn comes_back(&self) {
         self.came_back.store(true, Ordering::Release);
     }
 
-    /// Its client has read something new, or said something.
+    /// Records that its client has read something new, or sent something.
     pub(super) fn gets_further(&self) {
         if self.came_back.load(Ordering::Acquire) && self.came_back.swap(false, Ordering::AcqRel) {
             self.hub.recoveries().progress(self.id());

@@ -30,7 +30,7 @@ pub(crate) struct ByteQueue {
     drained: Notify,
 }
 
-/// Why a chunk was not taken.
+/// The reason why a chunk was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PushError {
     /// The consumer is gone or the queue was closed.

@@ -27,7 +27,7 @@ pub(crate) struct ParkedPlace {
 }
 
 impl Parked {
-    /// As many may wait as may be here.
+    /// Makes room for as many waiting sessions as connections.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             limit,
@@ -76,7 +76,7 @@ impl Session {
         }
     }
 
-    /// Its client is back, or it ends.
+    /// Ends the wait: the client is back, or the session ends.
     pub(crate) fn wait_no_more(&self) {
         let place = self.parked.lock().take();
         drop(place); // after the lock

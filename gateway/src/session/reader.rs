@@ -89,11 +89,11 @@ enum Lacks {
     Nothing,
     After(Position),
     Newest(usize),
-    /// It is unknown.
+    /// The reader's lack is unknown.
     Unknown(Why),
 }
 
-/// Why messages may be missing.
+/// The reason why messages may be missing.
 #[derive(Clone, Copy)]
 enum Why {
     /// The log no longer has them.
@@ -111,7 +111,7 @@ impl Why {
     }
 }
 
-/// Why a reader's stream did not begin.
+/// The reason why a reader's stream did not begin.
 enum Failed {
     Asked,
     Backplane(Error),

@@ -12,7 +12,7 @@ use crate::hub::Outgoing;
 use crate::protocol::webpubsub::{self, RefusedAs};
 use crate::protocol::{ClientProtocol, GroupSend, HubMessage, MESSAGE, Request, RequestWish};
 
-/// Why a request was not done, for the client.
+/// The reason why a request was not done, for the client.
 type Refusal = (RefusedAs, String);
 
 fn ack_id_of(call: &str) -> Option<u64> {

@@ -32,7 +32,7 @@ pub(super) enum SequenceError {
 }
 
 impl ReceiveSequence {
-    /// Of a client whose messages were taken up to this number, on another node.
+    /// The sequence of a client whose messages were taken up to this number, on another node.
     pub(super) fn after(highest: u64) -> Self {
         Self {
             current: highest,

@@ -97,7 +97,7 @@ labels! {
         LetGo = "let_go",
     }
 
-    /// Why a request was turned away.
+    /// The reason why a request was turned away.
     RejectLabel = "reason" {
         /// No valid token.
         Unauthorized = "unauthorized",
@@ -105,7 +105,7 @@ labels! {
         Forbidden = "forbidden",
         /// A connection token that no node knows.
         UnknownConnection = "unknown_connection",
-        /// For a host that is not in `server.allowed_hosts`.
+        /// The request was for a host that is not in `server.allowed_hosts`.
         Host = "host",
         /// A body over `limits.http_body_bytes`.
         TooLarge = "too_large",
@@ -149,7 +149,7 @@ labels! {
         OutboxBytes = "outbox_bytes",
     }
 
-    /// Why a connection ended.
+    /// The reason why a connection ended.
     CloseLabel = "reason" {
         /// The client said so.
         Client = "client",
@@ -203,9 +203,9 @@ labels! {
 
     /// How an invocation ended.
     InvocationLabel = "outcome" {
-        /// With a result, or as it should.
+        /// The call ended with a result, or as it should.
         Ok = "ok",
-        /// With an error of the method.
+        /// The call ended with an error of the method.
         Error = "error",
         /// The hub has no such method.
         UnknownMethod = "unknown_method",

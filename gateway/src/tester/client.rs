@@ -17,7 +17,7 @@ use crate::session::Received;
 pub struct Called {
     /// The client's method.
     pub target: String,
-    /// Its arguments.
+    /// The arguments of the call.
     pub arguments: Vec<Value>,
 }
 
@@ -228,7 +228,7 @@ impl TestClient {
         self.wire.pings
     }
 
-    /// Says goodbye and waits for the end of the connection, `on_disconnected` included.
+    /// Ends the connection and waits for its end, `on_disconnected` included.
     pub async fn close(mut self) -> Closed {
         let goodbye = HubMessage::Close {
             error: None,
@@ -267,7 +267,7 @@ impl TestClient {
     }
 }
 
-/// Without the received messages, which may be secrets.
+/// Leaves the received messages out, which may be secrets.
 impl fmt::Debug for TestClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestClient")

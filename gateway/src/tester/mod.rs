@@ -75,7 +75,7 @@ impl HubTester {
         Self::of(gateway, name.as_str())
     }
 
-    /// For one hub of a gateway that was built elsewhere, such as that of an application with several hubs.
+    /// A tester for one hub of a gateway that was built elsewhere, such as that of an application with several hubs.
     ///
     /// ```
     /// use hubcast::{Gateway, Hub, HubTester};
@@ -274,7 +274,7 @@ impl TestClientBuilder<'_> {
     }
 }
 
-/// Without the request, whose cookies may be secrets.
+/// Leaves the request out, whose cookies may be secrets.
 impl fmt::Debug for TestClientBuilder<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestClientBuilder")

@@ -349,7 +349,7 @@ struct Head {
     is_masked: bool,
     payload: u64,
     mask: [u8; 4],
-    /// Its bytes as they came.
+    /// The frame's bytes as they came.
     size: usize,
     /// Set when it is not given out.
     is_hidden: bool,

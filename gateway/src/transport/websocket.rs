@@ -154,7 +154,7 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, socket: WebSocket) {
     }
 }
 
-/// Why a socket is no longer served.
+/// The reason why a socket is no longer served.
 enum SocketEnd {
     Superseded,
     Closed,

@@ -127,7 +127,7 @@ struct Session {
     rejoin: Option<(Instant, Vec<String>)>,
 }
 
-/// Why a socket is no longer served.
+/// The reason why a socket is no longer served.
 enum End {
     /// The connection may go on over another one.
     Broken,

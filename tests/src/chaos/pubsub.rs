@@ -44,7 +44,7 @@ struct Session {
     ack_id: u64,
 }
 
-/// Why a socket is no longer served.
+/// The reason why a socket is no longer served.
 enum End {
     Broken,
     Over(String),

@@ -121,7 +121,7 @@ pub struct Rolled {
     refused: BTreeMap<String, u64>,
     /// Answers of the balancer with a status of 400 or more.
     http_errors: BTreeMap<String, u64>,
-    /// Why clients without a promise began anew.
+    /// The reason why clients without a promise began anew.
     resets: BTreeMap<String, u64>,
     published: (usize, usize),
     /// Lost, doubled, reordered, silent: of clients that were promised every message, and of the others while

@@ -31,7 +31,7 @@ pub(super) enum Found {
     New(Box<Newcomer>),
 }
 
-/// Why a connection was not found.
+/// The reason why a connection was not found.
 pub(super) enum Missed {
     /// The request ends with this.
     Refused(Refusal),
@@ -189,8 +189,8 @@ impl HubRequest {
         })
     }
 
-    /// Until when it is tried to find a connection, from now on. A newcomer does not wait for longer than a connection may go
-    /// without a transport.
+    /// The time until which a connection is looked for, from now on. A newcomer does not wait for longer than a
+    /// connection may go without a transport.
     pub(super) fn until(&self, token: &ConnectionToken, most: Duration) -> Instant {
         let newcomer = self.hub.options().timeouts.disconnect;
         let most = if self.exists(token) {

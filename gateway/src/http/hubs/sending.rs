@@ -26,7 +26,7 @@ pub(super) struct Sending {
     /// Bytes that came after the last part.
     next: Option<Bytes>,
     held: Held,
-    /// Of this body among those of its connection, of which one is read at a time.
+    /// The number of this body among those of its connection, of which one is read at a time.
     number: u64,
     /// The owner has parts and waits for more.
     pub(super) begun: bool,

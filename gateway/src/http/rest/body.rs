@@ -165,7 +165,7 @@ fn invocation(protocol: HubProtocol, frame: &[u8]) -> Result<Invocation, Refusal
     }
 }
 
-/// Says why, with the place where the parser says it.
+/// Refuses the body with the parser's reason and its position.
 fn unreadable(what: &str, error: &DecodeValueError) -> Refusal {
     match std::error::Error::source(error) {
         Some(source) => Refusal::invalid(format!("{what} can't be read: {source}.")),

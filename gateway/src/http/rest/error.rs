@@ -14,7 +14,7 @@ use crate::error::{Error, transient_text};
 /// The header by which the .NET SDK distinguishes "no" from "wrong address".
 const CODE_HEADER: HeaderName = HeaderName::from_static("x-ms-error-code");
 
-/// Why a request was refused. Boxed: requests seldom are.
+/// The reason why a request was refused. Boxed, because refusals are rare.
 #[derive(Debug)]
 pub(super) struct Refusal(Box<Parts>);
 

@@ -91,7 +91,7 @@ fn key<'a>(call: &'a Call<'_>) -> Result<Option<&'a str>, Refusal> {
     }
 }
 
-/// Whom a message of a batch is for.
+/// The receivers of a batch's message.
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum To {

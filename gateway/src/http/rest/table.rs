@@ -73,7 +73,7 @@ pub(super) enum Api {
     V1,
     /// Below both.
     Both,
-    /// None: a spelling that other servers understand too.
+    /// No API: a spelling that other servers understand too.
     Tolerated,
     /// Below `/api`, without a version: not of Azure SignalR.
     Own,
