@@ -66,7 +66,7 @@ async fn announce(State(hub): State<HubHandle>, text: String) -> Result<StatusCo
     Ok(StatusCode::ACCEPTED)
 }
 
-/// And from a background task.
+/// Sends the time from a background task.
 async fn tell_the_time(hub: HubHandle) {
     let mut ticks = interval(Duration::from_secs(10));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);

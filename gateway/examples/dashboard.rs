@@ -1,5 +1,5 @@
-//! A live dashboard: a background task samples some figures each second and sends them to everybody as a typed event.
-//! Who connects is sent the last minute first.
+//! A live dashboard: a background task samples some figures each second and sends them to all clients as a typed
+//! event. A new client is first sent the samples of the last minute.
 //!
 //! ```sh
 //! cargo run -p hubcast --example dashboard
@@ -29,16 +29,16 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// Samples that are kept for those who come later.
+/// Samples that are kept for clients who come later.
 const KEPT: usize = 60;
 /// Most orders that one call may place.
 const MAX_ORDERS: u64 = 1_000;
 
-/// One sample, sent to everybody each second.
+/// One sample, sent to all clients each second.
 #[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Sampled {
-    /// Counts samples, so that a page can tell one that it has already.
+    /// Counts samples, so that a page recognises one that it has already.
     number: u64,
     uptime_seconds: u64,
     connections: usize,
@@ -51,7 +51,7 @@ impl Event for Sampled {
     const TARGET: &'static str = "Sampled";
 }
 
-/// What a new connection is sent.
+/// The message that a new connection is sent.
 #[derive(Serialize)]
 struct Snapshot {
     samples: VecDeque<Sampled>,
@@ -87,7 +87,7 @@ impl Figures {
     }
 }
 
-/// Hooks take a context alone; what the hub was given is found there.
+/// Hooks take a context alone; the hub's state is found there.
 async fn welcome(context: Context) -> Result<(), HubError> {
     let Some(figures) = context.state::<Figures>() else {
         return Ok(());
@@ -136,7 +136,7 @@ async fn sample(hub: HubHandle, figures: Arc<Figures>) {
             orders_per_second: orders - orders_before,
         };
         orders_before = orders;
-        // Kept before it is sent: who connects in between gets it twice rather than never.
+        // Kept before it is sent: a client that connects in between gets it twice rather than never.
         figures.keep(sampled.clone());
         if let Err(error) = hub.clients().all().emit(&sampled).await {
             eprintln!("not sent: {error}"); // the next second is another try

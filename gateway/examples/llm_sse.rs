@@ -1,9 +1,10 @@
 //! Tokens of a language model as plain server-sent events: the page needs no library, and an answer goes on without a
 //! missing token when its connection is lost, on any node.
 //!
-//! `POST /ask` begins an answer and says which group it is sent to. Each token is a message to that group, so it is in the
-//! log: a page that comes late gets it with `rewind`, and one that comes back gets what it missed by the id of its last
-//! event, which browsers send by themselves. The work belongs to nobody's connection: it goes on when nobody listens.
+//! `POST /ask` begins an answer and says which group it is sent to. Each token is a message to that group, so it is in
+//! the log: a page that comes late gets it with `rewind`, and one that comes back gets the missed tokens by the id of
+//! its last event, which browsers send by themselves. The work belongs to no connection: it goes on when no page
+//! listens.
 //!
 //! ```sh
 //! cargo run -p hubcast --example llm_sse
@@ -56,7 +57,7 @@ struct Model {
     places: Arc<Semaphore>,
 }
 
-/// Begins an answer. Returns its group, whose name nobody can guess: who knows it may read the answer.
+/// Begins an answer. Returns its group, whose name can't be guessed: a reader must know it.
 async fn ask(State(model): State<Arc<Model>>, prompt: String) -> Result<String, (StatusCode, &'static str)> {
     if prompt.trim().is_empty() {
         return Err((StatusCode::BAD_REQUEST, "the prompt is empty"));
@@ -86,7 +87,7 @@ async fn answer(model: Arc<Model>, group: String, prompt: String, _place: OwnedS
             .await
         {
             eprintln!("{group} ends after {count} tokens: {error}");
-            return; // the page is not told: Redis can't be reached
+            return; // the page gets no message: Redis can't be reached
         }
         count += 1;
     }

@@ -1,5 +1,5 @@
-//! Tokens of a language model, shown as they come. `Ask(prompt)` answers with a stream; a client may ask several
-//! things at once and stop each answer by itself. A model that fails in the middle tells its client why, and a client
+//! Tokens of a language model, shown as they come. `Ask(prompt)` answers with a stream; a client may ask several things
+//! at once and stop each answer by itself. A model that fails in the middle sends its client the reason, and a client
 //! that stops or leaves ends the work that was done for it.
 //!
 //! ```sh
@@ -92,7 +92,7 @@ async fn generate(
         sleep(Duration::from_millis(10 + next(60))).await;
         if fails && index == 12 {
             let error = HubError::new("the model lost its thread after 12 tokens");
-            let _ = tokens.send(Err(error)).await; // nobody reads: nobody to tell
+            let _ = tokens.send(Err(error)).await; // the receiver may be gone
             return;
         }
         let word = WORDS.get(next(16) as usize).copied().unwrap_or("and");
@@ -127,7 +127,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let hub = Hub::new("model")
         .state(Model { places })
         .stream("Ask", ask)
-        // What one client may ask at once.
+        // The number of streams that one client may have at once.
         .configure(|options| options.limits.streams_per_connection = 4);
     let mut options = Options::default();
     options.auth.allow_anonymous = Some(true);

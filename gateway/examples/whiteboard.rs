@@ -54,7 +54,7 @@ impl Stroke {
     }
 }
 
-/// What the others on a board are sent.
+/// The message that the other members of a board are sent.
 #[derive(Clone, Serialize)]
 struct Drawn {
     colour: &'static str,
@@ -65,14 +65,14 @@ impl Event for Drawn {
     const TARGET: &'static str = "Drawn";
 }
 
-/// What the hub keeps for one connection.
+/// The hub's data for one connection.
 #[derive(Clone)]
 struct ConnectionPermit {
     board: String,
     colour: &'static str,
 }
 
-/// What was drawn, for those who come later.
+/// The past strokes of each board, for members who come later.
 struct Boards(HashMap<&'static str, Mutex<VecDeque<Drawn>>>);
 
 impl Boards {
@@ -108,7 +108,7 @@ async fn join(context: Context, boards: State<Boards>, board: String) -> Result<
     let sum: usize = context.connection_id().as_str().bytes().map(usize::from).sum();
     let colour = COLOURS[sum % COLOURS.len()];
     context.join(&board).await?;
-    // After joining: what is drawn meanwhile may come twice, which nobody can see, but is not missed.
+    // After joining: a stroke drawn meanwhile may come twice, which shows no difference, but is not missed.
     let drawn = drawn.lock().clone();
     let permit = ConnectionPermit { board, colour };
     if let Some(earlier) = context.connection().data().insert(permit.clone())
@@ -162,7 +162,7 @@ async fn stamp(context: Context, boards: State<Boards>, stroke: Stroke) -> Resul
     publish(&context, &boards, vec![stroke]).await
 }
 
-/// Refuses what is too large before anything is decoded.
+/// Refuses a drawing that is too large before anything is decoded.
 struct SmallArguments;
 
 impl Filter for SmallArguments {
@@ -253,7 +253,7 @@ const PAGE: &str = r##"<!doctype html>
     status(`On the board ${board}`);
   }
 
-  /// What was drawn since the last frame goes out as one stroke.
+  /// The points drawn since the last frame go out as one stroke.
   function flush() {
     if (points.length < 2 || !strokes) return;
     const stroke = { points: points.slice(0, 200), width: 3 };

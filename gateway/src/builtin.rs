@@ -1,4 +1,4 @@
-//! Hubs without code: what clients may do is what their roles permit. Written with the public library alone.
+//! Hubs without code: clients may do what their roles permit. Written with the public library alone.
 
 use serde::Serialize;
 
@@ -43,7 +43,7 @@ async fn unwatch_group(context: Context, group: String) -> Result<(), HubError> 
     Ok(context.unwatch(group).await?)
 }
 
-/// Who is in a group.
+/// The members of a group.
 #[derive(Serialize)]
 struct Presence {
     /// All its connections.
@@ -64,7 +64,7 @@ async fn get_presence(context: Context, group: String, rest: Rest) -> Result<Pre
     })
 }
 
-/// Where a page begins and how many connections it is to have, as far as a client says so.
+/// The beginning of a page and its size in connections, as far as a client gives them.
 fn page_of(rest: &Rest) -> Option<(Option<String>, Option<usize>)> {
     match rest.0.as_slice() {
         [] => Some((None, None)),

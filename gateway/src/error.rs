@@ -7,7 +7,7 @@ use hubcast_backplane::{BackplaneError, NameError};
 use crate::options::OptionError;
 use crate::protocol::{DecodeValueError, EncodeValueError, TranscodeError};
 
-/// Why a call of this library failed.
+/// The reason why a call of this library failed.
 ///
 /// ```
 /// use hubcast::{Context, Error, Hub, HubTester};
@@ -16,7 +16,7 @@ use crate::protocol::{DecodeValueError, EncodeValueError, TranscodeError};
 ///     match context.join(group).await {
 ///         Ok(()) => Ok(true),
 ///         Err(Error::TooManyGroups { .. }) => Ok(false),
-///         Err(error) => Err(error), // as the error of a method it tells clients what they may know
+///         Err(error) => Err(error), // as a method's error it shows clients only permitted text
 ///     }
 /// }
 ///
@@ -63,15 +63,15 @@ pub enum Error {
     Encode {
         /// The client method that was to be called.
         target: String,
-        /// What the serializer said.
+        /// The serializer's error.
         source: EncodeValueError,
     },
-    /// An argument that not every kind of client can be told, or that can't be written in the encoding of the others.
+    /// An argument that not every kind of client can read, or that can't be written in the encoding of the others.
     #[error("the arguments of {target:?} can't be sent: {source}")]
     Transcode {
         /// The client method that was to be called.
         target: String,
-        /// What is in the way.
+        /// The reason why the arguments can't be written.
         source: TranscodeError,
     },
     /// A connection is in as many groups as it may be.
@@ -80,7 +80,7 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
-    /// A message was to have the target that only the backplane's own messages have, on a hub that tells who comes and goes.
+    /// A message was to have the target that only the backplane's own messages have, on a hub that reports presence.
     #[error(
         "the target {target:?} is reserved on a hub that tells who joins groups and leaves them (hubs.presence)"
     )]
@@ -88,18 +88,18 @@ pub enum Error {
         /// The target.
         target: String,
     },
-    /// A group was to be watched on a hub that does not tell who comes and goes.
+    /// A group was to be watched on a hub that does not report presence.
     #[error("the hub does not tell who joins groups and leaves them (hubs.presence)")]
     NoPresence,
     /// The reason for closing connections is longer than [`MAX_REASON_BYTES`](crate::MAX_REASON_BYTES).
     #[error("a reason of {length} bytes is over the limit of {limit}; tell clients less")]
     ReasonTooLong {
-        /// Its length in bytes.
+        /// The value's length in bytes.
         length: usize,
         /// The most bytes it may have.
         limit: usize,
     },
-    /// A client that was asked for a result is not connected, on any node.
+    /// The client of a client result is not connected, on any node.
     #[error("Connection '{0}' does not exist.")]
     NoSuchConnection(String),
     /// A client left before it gave its result.
@@ -121,10 +121,10 @@ pub enum Error {
     Result {
         /// The client method that was called.
         target: String,
-        /// What the deserializer said.
+        /// The deserializer's error.
         source: DecodeValueError,
     },
-    /// A client can't be asked before it is read.
+    /// A client result was requested before the client is read.
     #[error("Client results inside OnConnectedAsync Hub methods are not allowed.")]
     NotWhileConnecting,
     /// A setting can't work.
@@ -139,7 +139,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What a client may be told about it, if anything.
+    /// The text about it that a client may see, if any.
     pub(crate) fn client_text(&self) -> Option<String> {
         match self {
             Self::Backplane(error) if error.is_transient() => Some(format!(

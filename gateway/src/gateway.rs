@@ -55,7 +55,7 @@ pub struct Gateway {
     app: App,
 }
 
-/// What a gateway is made of.
+/// Builds a gateway from hubs, options and a backplane.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -87,7 +87,7 @@ pub struct GatewayBuilder {
     hubs: Vec<Hub>,
     options: Options,
     backplane: Option<Arc<dyn Backplane>>,
-    /// Whether tokens of back ends may be for any URL of REST, or none.
+    /// True if tokens of back ends may be for any URL of REST, or none.
     any_audience: bool,
     metrics: Option<Arc<Metrics>>,
     drain_rate: u32,
@@ -236,7 +236,7 @@ impl Gateway {
         http::router(self.app.clone(), pages)
     }
 
-    /// What operators ask for, on a listener of its own.
+    /// The endpoints for operators, on a listener of its own.
     #[cfg(feature = "cli")]
     pub(crate) fn admin_router(&self) -> Router {
         http::admin_router(self.app.clone())
@@ -248,7 +248,7 @@ impl Gateway {
         self.app.own_warning()
     }
 
-    /// How the router is served. Who fetches an answer may take as long as the most patient hub allows for.
+    /// The settings of the server. A client may take as long to fetch an answer as the most patient hub allows for.
     #[cfg(feature = "cli")]
     pub(crate) fn rules(&self, doors: Option<Arc<Doors>>) -> http::Rules {
         let shared = self.app.shared();

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Connections come and go for weeks: what they free must be usable again.
+/// Connections come and go for weeks: memory that they free must be usable again.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

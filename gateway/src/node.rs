@@ -20,15 +20,15 @@ use crate::gateway::Gateway;
 use crate::http::starting::Starting;
 use crate::telemetry::metrics::Metrics;
 
-/// What scripts and people should know of a node.
+/// Events of a node that scripts and people should know.
 pub(crate) enum News {
-    /// It listens. Unless something that it needs is away, it serves in the same moment.
+    /// The node listens. Unless something that it needs is away, it serves in the same moment.
     Listening {
         address: SocketAddr,
-        /// Where operators ask, if that is another one.
+        /// The address for operators, if that is another one.
         admin: Option<SocketAddr>,
     },
-    /// It serves.
+    /// The node serves.
     Serving {
         address: SocketAddr,
         /// The key that the demo has where none is configured.
@@ -109,7 +109,7 @@ fn raise_file_limit() {
     }
 }
 
-/// The signals that ask a process to end.
+/// The signals that end a process.
 struct Stopped {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,

@@ -1,4 +1,4 @@
-//! What a gateway is set to: limits, times, origins, keys. The binary reads the same structures from its configuration.
+//! The options of a gateway: limits, times, origins, keys. The binary reads the same structures from its configuration.
 
 mod auth;
 mod limits;
@@ -18,13 +18,13 @@ pub(crate) use proxies::TrustedProxies;
 pub(crate) use proxies::network_of;
 pub use server::ServerOptions;
 
-/// Connections that leave in a second while nodes drain, of all nodes together, unless somebody says otherwise.
+/// Connections that leave in a second while nodes drain, of all nodes together, unless an option says otherwise.
 pub(crate) const DRAIN_RATE: u32 = 500;
-/// How long calls whose clients have moved may go on on a node that leaves, unless somebody says otherwise.
+/// How long calls whose clients have moved may go on on a node that leaves, unless an option says otherwise.
 pub(crate) const DRAIN_CALLS: Duration = Duration::from_secs(25);
 
-/// Settings of a [`Gateway`](crate::Gateway). Every field has a default that suits production, but that nobody can connect
-/// before `auth` says who may.
+/// Settings of a [`Gateway`](crate::Gateway). Every field has a default that suits production, except that no client
+/// can connect before `auth` is set.
 ///
 /// ```
 /// use std::time::Duration;
@@ -44,11 +44,11 @@ pub(crate) const DRAIN_CALLS: Duration = Duration::from_secs(25);
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Who may connect.
+    /// Authentication of clients.
     pub auth: AuthOptions,
-    /// Which web pages may connect.
+    /// The web pages that may connect.
     pub cors: CorsOptions,
-    /// What stands before the gateway.
+    /// Proxies in front of the gateway.
     pub server: ServerOptions,
     /// Bounds on sizes and counts.
     pub limits: Limits,
@@ -58,7 +58,7 @@ pub struct Options {
     pub hubs: HubDefaults,
 }
 
-/// Which web pages may connect.
+/// The web pages that may connect.
 ///
 /// ```
 /// use hubcast::Options;
@@ -111,17 +111,17 @@ pub struct Timeouts {
     /// calls fail.
     #[serde(rename = "outage_seconds", deserialize_with = "seconds")]
     pub outage: Duration,
-    /// How long a message or a body that has begun may take, besides what its bytes take at
+    /// How long a message or a body that has begun may take, besides the time for its bytes at
     /// `limits.least_bytes_per_second`.
     #[serde(rename = "receive_seconds", deserialize_with = "seconds")]
     pub receive: Duration,
     /// How long one write to a client may stall.
     #[serde(rename = "send_seconds", deserialize_with = "seconds")]
     pub send: Duration,
-    /// How long a client may take to answer what the server asks it, unless the call says otherwise.
+    /// How long a client may take for a client result, unless the call says otherwise.
     #[serde(rename = "client_result_seconds", deserialize_with = "seconds")]
     pub client_result: Duration,
-    /// How long the `hubcast` binary keeps an HTTP/1.1 connection on which nothing is asked, and how long the head of a request
+    /// How long the `hubcast` binary keeps an HTTP/1.1 connection without a request, and how long the head of a request
     /// may take. Longer than load balancers keep idle connections: they must be the ones to close them. Counts for the whole
     /// node.
     #[serde(rename = "idle_seconds", deserialize_with = "seconds")]
@@ -164,11 +164,11 @@ impl Default for Timeouts {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HubDefaults {
-    /// Whether clients are told the text of errors that hub code did not mean for them.
+    /// True if clients are sent the text of errors that hub code did not mean for them.
     pub detailed_errors: bool,
     /// Invocations of one connection that run at the same time.
     pub parallel_invocations: usize,
-    /// Whether clients that ask for stateful reconnect get it.
+    /// True if clients that request stateful reconnect get it.
     pub stateful_reconnect: bool,
     /// Items of one upload that wait for their method before the connection is no longer read.
     pub stream_buffer: usize,
@@ -185,21 +185,22 @@ pub struct HubDefaults {
     /// further.
     #[serde(rename = "resume_window_seconds", deserialize_with = "seconds")]
     pub resume_window: Duration,
-    /// Whether messages are pushed and not kept: cheaper, but what a node misses is lost, and no session can be resumed on
-    /// another node, so that stateful reconnect is not offered.
+    /// True if messages are pushed and not kept: cheaper, but messages that a node misses are lost, and no session can
+    /// be resumed on another node, so that stateful reconnect is not offered.
     pub volatile: bool,
-    /// Whether messages that clients' calls send to a user or group are kept also where nobody could come back for them: no
-    /// connection receives it, nor did lately. `false` by default: anybody who may send could fill the log with messages for
-    /// names that they make up. Messages of back ends, and of hub code that runs for no call, are kept in any case, so that a
-    /// reader that comes afterwards finds them by `rewind`.
+    /// True if messages that clients' calls send to a user or group are kept also where no client could come back for
+    /// them: no connection receives it, nor did lately. `false` by default: any client that may send could fill the log
+    /// with messages for names that they make up. Messages of back ends, and of hub code that runs for no call, are
+    /// kept in any case, so that a reader that comes afterwards finds them by `rewind`.
     pub keep_unread: bool,
-    /// Whether clients may watch groups: each join and leave is then a message to those who do, which costs the backplane
-    /// one more entry of its log. See [`Context::watch`](crate::Context::watch). All nodes are to say the same.
+    /// True if clients may watch groups: each join and leave is then a message to the watching clients, which costs the
+    /// backplane one more entry of its log. See [`Context::watch`](crate::Context::watch). All nodes are to say the
+    /// same.
     pub presence: bool,
 }
 
 impl HubDefaults {
-    /// Whether clients may have a session that outlives its socket.
+    /// Returns whether clients may have a session that outlives its socket.
     pub(crate) fn resumes(&self) -> bool {
         self.stateful_reconnect && !self.volatile
     }
@@ -231,7 +232,7 @@ impl Default for HubDefaults {
 pub struct OptionError {
     /// The setting's key.
     pub key: &'static str,
-    /// What is wrong and what to do.
+    /// The problem, and how to fix it.
     pub problem: String,
 }
 
@@ -239,7 +240,7 @@ pub struct OptionError {
 const MAX_LONG_POLL: Duration = Duration::from_secs(95);
 
 impl Options {
-    /// Checks what can't be seen from one field alone.
+    /// Checks conditions on several fields together.
     ///
     /// # Errors
     /// The first setting that can't work, by its key.

@@ -11,7 +11,7 @@ type Graph = BTreeMap<String, BTreeSet<String>>;
 /// is given by the one to the other.
 const KNOT: [&str; 3] = ["fanout", "hub", "session"];
 
-/// Adds what the files below a folder import.
+/// Adds the imports of the files below a folder.
 fn read(folder: &Path, top: Option<&str>, graph: &mut Graph) {
     for entry in fs::read_dir(folder).expect("the folder can be read") {
         let path = entry.expect("an entry").path();

@@ -1,5 +1,5 @@
 //! Hurts a cluster under traffic, prints what that did to its clients, and fails if anything was lost, doubled, reordered
-//! or silent. Leaves no process behind, however it ends.
+//! or silent. Leaves no process running, however it ends.
 
 use std::process::ExitCode;
 

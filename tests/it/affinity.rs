@@ -1,4 +1,4 @@
-//! Nothing keeps a client with one node. Without this, all other tests behind the balancer would prove little.
+//! Clients move freely between nodes. Without this check, all other tests behind the balancer would prove little.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -21,7 +21,7 @@ fn with_roles(cluster: &Cluster, user: &str, roles: &[&str]) -> String {
     token
 }
 
-/// The hub `chat` of a configuration, for whoever shows this token.
+/// The hub `chat` of a configuration, for the bearer of this token.
 fn chat(cluster: &Cluster, token: &str) -> Arc<Door> {
     Arc::new(cluster.door().at("/hubs/chat").with_bearer(token))
 }
@@ -168,7 +168,7 @@ async fn a_connection_ends_with_its_token() {
     cluster.is_tidy().await;
 }
 
-/// What Azure SignalR's tokens say of themselves.
+/// Azure SignalR's tokens carry such a claim.
 #[tokio::test]
 async fn a_token_may_say_itself_that_its_connection_ends_with_it() {
     let mut cluster = Plan::one_node().start().await;
@@ -240,7 +240,7 @@ async fn a_newer_token_keeps_a_connection_alive_and_changes_its_roles() {
         }
     }
     eventually("the first token is over", async || (now() > ends).then_some(())).await;
-    // What the first token allowed is over; a socket needs no further token for what the second one allows.
+    // The first token's permission is over; a socket needs no further token for the second one's.
     let mut socket = sockets.remove(0);
     socket.result("SendToGroup", json!(["a", "Still", "here"])).await;
     assert_eq!(socket.expect("Still").await, json!(["here"]));
@@ -306,7 +306,7 @@ async fn the_official_client_uses_tickets() {
     cluster.is_tidy().await;
 }
 
-/// A stateful client comes back with the ticket that it has, to whatever node, and is who it was.
+/// A stateful client comes back with the ticket that it has, to whatever node, and has its identity again.
 #[tokio::test]
 async fn a_ticket_is_good_until_its_connection_ends_for_good() {
     let plan = Plan::nodes(3)

@@ -1,5 +1,5 @@
-//! What lies between the official client and the gateways, and what it brings along: proxies that refuse transports,
-//! access tokens, cookies.
+//! Proxies between the official client and the gateways that refuse transports, and the credentials that it brings
+//! along: access tokens, cookies.
 
 use std::collections::BTreeSet;
 
@@ -202,7 +202,7 @@ async fn cookies_come_with_every_request() {
     }
 }
 
-/// The client writes attributes such as the path behind a cookie when it opens a WebSocket.
+/// The client writes attributes such as the path after a cookie when it opens a WebSocket.
 fn only_pair(cookie: &str) -> &str {
     cookie.split(';').next().unwrap_or_default()
 }

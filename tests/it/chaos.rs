@@ -1,5 +1,5 @@
-//! Nodes, Redis and the links between them are hurt under the traffic of clients of all kinds. Whatever arrives arrives
-//! once and in order, or the client is told.
+//! Nodes, Redis and the links between them are hurt under the traffic of clients of all kinds. Messages that arrive
+//! arrive once and in order, or the client is notified.
 //!
 //! `cargo run --release -p hubcast-tests --bin chaos` does more of it, with sentinels and a cluster as well.
 

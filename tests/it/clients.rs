@@ -1,8 +1,8 @@
 //! Clients in other languages, and the official one in a real browser: each is a program in `tests/clients` that prints
 //! a line for each of its checks.
 //!
-//! What a program needs is prepared once, below `target/clients`. A toolchain that this machine lacks skips its test;
-//! that, and every check that a library can't pass, is said on standard error.
+//! The needs of a program are prepared once, below `target/clients`. A toolchain that this machine lacks skips its
+//! test; that, and every check that a library can't pass, is said on standard error.
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ macro_rules! clients {
 
 clients!(browser, go, java, javascript, pysignalr, signalrcore);
 
-/// Runs a program against one node with memory, or against several behind a balancer that keeps nobody with one node: most
+/// Runs a program against one node with memory, or against several behind a balancer without sticky sessions: most
 /// requests of a client then reach another node than the one that negotiated.
 async fn check(name: &str, program: Program, nodes: usize) {
     let program = match program {
@@ -74,7 +74,7 @@ async fn check(name: &str, program: Program, nodes: usize) {
     cluster.is_tidy().await;
 }
 
-/// Says that a test can't be run here, and why. Whoever counts the tests looks for such lines.
+/// Says that a test can't be run here, and why. A count of the tests looks for such lines.
 pub(crate) fn skipped(name: &str, reason: &str) {
     say(&format!("{name} skipped: {reason}"));
 }
@@ -133,7 +133,7 @@ fn java() -> Program {
             maven.arg("process-classes").current_dir(source("java"));
             maven
         };
-        // What was loaded once is enough. Only then is the network asked.
+        // Packages that were loaded once are enough. Only otherwise is the network used.
         let mut offline = maven(&["--offline"]);
         let offline = offline.stdout(Stdio::null()).stderr(Stdio::null()).status();
         if !offline.is_ok_and(|status| status.success()) {
@@ -202,7 +202,7 @@ pub(crate) fn browser_program(script: &str) -> Program {
     Ok(program)
 }
 
-/// Whether a tool is there; the error says that it isn't.
+/// Checks whether a tool is there; the error says that it isn't.
 fn has(tool: &str, version: &str) -> Result<(), String> {
     match Command::new(tool).arg(version).output() {
         Err(error) if error.kind() == ErrorKind::NotFound => Err(format!("there is no {tool}")),
@@ -243,7 +243,7 @@ fn source(client: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(client)
 }
 
-/// Where a client is prepared.
+/// The folder where a client is prepared.
 fn target(client: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../target/clients")

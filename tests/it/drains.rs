@@ -12,7 +12,7 @@ fn goodbye() -> Value {
     json!({ "type": 7, "allowReconnect": true })
 }
 
-/// So many clients on each node, each of which reads until its end; what it was told last, and when.
+/// So many clients on each node, each of which reads until its end; the last message to each, and its time.
 async fn clients(cluster: &Cluster, of_each: usize) -> JoinSet<(Option<Value>, Instant)> {
     let mut reading = JoinSet::new();
     for node in 0..cluster.nodes.len() {
@@ -28,7 +28,7 @@ async fn clients(cluster: &Cluster, of_each: usize) -> JoinSet<(Option<Value>, I
     reading
 }
 
-/// Time from the beginning until the last of them was told to come back.
+/// Time from the beginning until the last of them was sent the request to come back.
 async fn told_to_come_back(begun: Instant, reading: JoinSet<(Option<Value>, Instant)>) -> Duration {
     let ends = reading.join_all().await;
     for (told, _) in &ends {
@@ -91,7 +91,7 @@ async fn a_node_that_lost_its_redis_keeps_the_rate_by_itself() {
     assert!(took >= Duration::from_secs(1) * 29 / RATE, "{took:?}");
 }
 
-/// At a rate of one a second the last would be told after 19 s.
+/// At a rate of one a second the last would be notified after 19 s.
 #[tokio::test]
 async fn the_deadline_goes_before_the_rate() {
     let plan = Plan::nodes(2).set("drain.rate_per_second", 1);

@@ -1,4 +1,4 @@
-//! The gateway's examples as they are: each is started, does what it is there for, and ends when it is told to.
+//! The gateway's examples as they are: each is started, does its work, and ends by a signal.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ async fn items(client: &mut HubClient, method: &str, arguments: Value, count: us
     items
 }
 
-/// It has a page, which is sent the official client with it.
+/// The application has a page, which is sent the official client with it.
 async fn has_a_page(application: &Application) {
     let page = fetch(application.address(), &Request::get("/")).await;
     assert_eq!(page.status(), 200);
@@ -38,7 +38,7 @@ async fn has_a_page(application: &Application) {
     }
 }
 
-/// Ends as under systemd, Docker or Kubernetes: the client, if there is one, is told to come back.
+/// Ends as under systemd, Docker or Kubernetes: the client, if there is one, is notified to come back.
 async fn ends(mut application: Application, client: Option<HubClient>) {
     application.terminate();
     if let Some(mut client) = client {
@@ -142,7 +142,7 @@ async fn whiteboard() {
     ends(application, Some(watcher)).await;
 }
 
-/// Whoever adds an example adds its test here.
+/// Each example has its test here.
 #[test]
 fn every_example_is_tried() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway/examples");

@@ -19,7 +19,7 @@ async fn all_members_see_all_messages_in_one_order() {
             members.push(member);
         }
     }
-    // Three publishers at once, on all nodes, each to the group and to everybody, without waiting for answers.
+    // Three publishers at once, on all nodes, each to the group and to all clients, without waiting for answers.
     const EACH: u32 = 100;
     let publish = async |door: Arc<Door>| {
         let mut publisher = HubClient::connect(&door, Transport::WebSockets).await;
@@ -160,7 +160,7 @@ async fn a_node_without_receivers_is_not_bothered() {
     member.result("LeaveGroup", json!(["g"])).await;
 }
 
-/// The channels of Redis that somebody listens to, and how many do.
+/// The channels of Redis that have subscribers, and how many.
 async fn subscriptions(cluster: &mut Cluster) -> Vec<(String, u64)> {
     let mut connection = cluster.redis().connection().await;
     let channels = redis::cmd("PUBSUB")

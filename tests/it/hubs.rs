@@ -1,4 +1,4 @@
-//! Several hubs of one application, one of which admits not everybody.
+//! Several hubs of one application, one of which admits only some clients.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ async fn a_client_on_two_hubs_hears_each_on_its_own() {
             let value = format!("to {whom} {name}");
             open.call("SendTo", json!([whom, name, value])).await;
         }
-        // What a hub sends comes in order: behind the last message nothing of the ones before is missing.
+        // The messages of a hub come in order: once the last one is there, none of the earlier ones is missing.
         open.receives("Received", json!([format!("to connection {}", ids.0)]))
             .await;
         let expected = ["to all ", "to group g", "to user ann"].map(|text| json!([text]));
@@ -114,7 +114,7 @@ async fn every_request_to_a_hub_needs_its_admission() {
         Transport::LongPolling,
     )
     .await;
-    let guest = application.token("ann", "guest").await; // the same user, who is no admin by this token
+    let guest = application.token("ann", "guest").await; // the same user, no admin by this token
     for (door, status) in [
         (application.door(ADMINS), 401),
         (application.door(ADMINS).with_bearer(&guest), 403),

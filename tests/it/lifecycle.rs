@@ -31,7 +31,7 @@ async fn listen(cluster: &Cluster, clients: Vec<HubClient>) -> Vec<JoinHandle<Ve
     let listen = |mut client: HubClient| tokio::spawn(async move { client.rest().await });
     let listening = clients.into_iter().map(listen).collect();
     for _ in 0..3 {
-        // What was sent before these requests has arrived when they are answered.
+        // Bytes that were sent before these requests have arrived when the requests are answered.
         assert_eq!(
             cluster.nodes[0].fetch(&Request::get("/healthz")).await.status(),
             200
@@ -87,7 +87,7 @@ async fn the_goodbye_to_a_polling_client_may_be_fetched_through_another_node() {
     let mut cluster = Plan::nodes(2).set("drain.deadline_seconds", 20).start().await;
     let client = HubClient::connect(&cluster.door_on(0), Transport::LongPolling).await;
     cluster.nodes[0].terminate();
-    // The balancer sends the next poll, which comes between two others, to who is ready.
+    // The balancer sends the next poll, which comes between two others, to a ready node.
     let elsewhere = cluster.door_on(1);
     assert_eq!(
         elsewhere.poll(client.token()).await.outcome(),

@@ -12,7 +12,7 @@ use hubcast_tests::redis::Redis;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-/// What one publisher was told about its messages, by number: accepted or not.
+/// The outcomes reported to one publisher for its messages, by number: accepted or not.
 type Told = (String, Vec<bool>);
 
 /// How often a connection is killed.
@@ -21,7 +21,7 @@ const FAULTS: usize = 8;
 /// Counts what one publisher or one member has come to, while it goes on.
 type Count = Arc<AtomicUsize>;
 
-/// Publishes to the group, one message after the other, until told to stop. Counts what is accepted.
+/// Publishes to the group, one message after the other, until `stop` is set. Counts what is accepted.
 fn publish(door: Arc<Door>, stop: Arc<AtomicBool>, count: Count) -> JoinHandle<Told> {
     tokio::spawn(async move {
         let mut publisher = HubClient::connect(&door, Transport::WebSockets).await;
@@ -129,7 +129,7 @@ impl Traffic {
         self.goes_on().await;
     }
 
-    /// Ends the traffic. Returns what publishers were told and what members got.
+    /// Ends the traffic. Returns the outcomes reported to publishers and the messages that members got.
     async fn end(self, cluster: &Cluster) -> (Vec<Told>, Vec<Vec<String>>) {
         self.stop.store(true, Ordering::Relaxed);
         let mut told = Vec::new();

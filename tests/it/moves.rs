@@ -6,7 +6,7 @@ use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::resumable::Resumable;
 use serde_json::{Value, json};
 
-/// What becomes of the node on which a client is.
+/// The fate of the node on which a client is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     Lives,
@@ -80,7 +80,7 @@ async fn a_session_goes_on_on_another_node_with_the_same_numbers() {
         }
         client.turn_to(&cluster.door_on(1));
         let first = client.resume().await;
-        // What was acknowledged in the last second may be sent again: the client drops it by its number.
+        // Messages that were acknowledged in the last second may be sent again: the client drops them by their number.
         assert!((1..=4).contains(&first), "{fate:?}: {first}");
         let mut sent = vec![json!({ "type": 3, "invocationId": "join", "result": null })];
         let message = |number| json!({ "type": 1, "target": "GroupMessage", "arguments": text(number) });
@@ -228,7 +228,7 @@ async fn streams_and_uploads_go_on_where_they_began() {
 async fn a_call_that_died_with_its_node_ends_with_an_error_and_is_not_run_again() {
     let mut cluster = Plan::nodes(3).start().await;
     let (mut client, mut watcher) = two_clients(&cluster).await;
-    // It waits for its client, which never answers.
+    // The call waits for its client, which never answers.
     client.invoke("q", "AskCaller", json!([])).await;
     let question = client.numbered().await;
     assert_eq!(question["target"], "GetAnswer");

@@ -1,4 +1,4 @@
-//! What a client's own calls send comes before what it is told about them, whatever it speaks.
+//! The messages of a client's own calls come before the results of these calls, whatever its protocol.
 
 use hubcast_tests::cluster::{Cluster, Plan};
 use hubcast_tests::hub_client::{HubClient, Transport};

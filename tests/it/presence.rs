@@ -1,4 +1,4 @@
-//! Who is in a group, who comes and who goes: told once each and in order, on any node, whatever happens to nodes.
+//! Presence of groups: each change is reported once and in order, on any node, whatever happens to nodes.
 
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ async fn reader(cluster: &Cluster, node: usize, query: &str, last_id: &str) -> E
     source
 }
 
-/// The next changes that a reader is told of.
+/// The next changes that are reported to a reader.
 async fn read(reader: &mut EventSource, count: usize) -> Vec<Value> {
     let mut told = Vec::new();
     for _ in 0..count {
@@ -76,7 +76,7 @@ async fn read(reader: &mut EventSource, count: usize) -> Vec<Value> {
     told
 }
 
-/// The next changes that a client is told of.
+/// The next changes that are reported to a client.
 async fn heard(watcher: &mut HubClient, count: usize) -> Vec<Value> {
     let mut told = Vec::new();
     for _ in 0..count {
@@ -143,7 +143,7 @@ async fn members_of_a_killed_node_leave_once() {
         present.map(|joined| json!({ "connectionId": joined["connectionId"], "userId": joined["userId"] }));
     assert_eq!(listed(&mut watcher).await, sorted(present.collect()));
 
-    // Whoever comes back, to another node, is told exactly what it missed.
+    // A reader that comes back, to another node, gets exactly the changes that it missed.
     let mut again = reader(&cluster, 0, "presence=tea", &before).await;
     assert_eq!(read(&mut again, rest.len()).await, rest);
     let mut again = reader(&cluster, 0, "presence=tea", &begun).await;
@@ -170,7 +170,7 @@ async fn a_member_that_moves_stays_until_its_time_is_up() {
         joined,
         change("join", joined["connectionId"].as_str().unwrap(), "ann")
     );
-    // It loses its socket, and then its node.
+    // The client loses its socket, and then its node.
     for node in [1, 2, 0] {
         moving.turn_to(&door(&cluster, node));
         moving.lose();

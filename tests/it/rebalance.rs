@@ -8,7 +8,7 @@ use hubcast_tests::resumable::Resumable;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-/// Asks the last node to rebalance; how many leave each of the nodes.
+/// Has the last node rebalance; returns how many leave each of the nodes.
 async fn rebalance(cluster: &Cluster, query: &str) -> (Value, Vec<u64>) {
     let rest = Rest::on(&cluster.nodes[2]);
     let path = format!("/api/hubs/demo/:rebalance{query}");
@@ -61,7 +61,7 @@ async fn a_node_with_many_connections_lets_those_above_the_mean_go() {
         let told = plain.join_next().await.unwrap().unwrap();
         assert_eq!(told, [json!({ "type": 7, "allowReconnect": true })]);
     }
-    // Who is promised exactness misses nothing.
+    // A client that is promised exactness misses nothing.
     let news = json!({ "target": "News", "arguments": [1] });
     let rest = Rest::on(&cluster.nodes[1]);
     assert_eq!(rest.send("/:send", &news).await.status(), 202);

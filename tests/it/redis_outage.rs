@@ -96,7 +96,7 @@ async fn clients_outlive_a_redis_that_comes_back_with_its_data() {
     cluster.redis().kill();
     readiness_is(&cluster, 503).await;
     cannot_send(&clients).await;
-    // What leaves meanwhile is removed later.
+    // Connections that leave meanwhile are removed later.
     let (_, leaver) = &clients[0];
     leaver.stop().await;
     cluster.redis().restart().await;
@@ -126,7 +126,7 @@ async fn clients_outlive_a_redis_that_hangs() {
     everybody_is_as_before(&clients).await;
 }
 
-/// What needs Redis fails with words, in bounded time; what doesn't goes on.
+/// Calls that need Redis fail with words, in bounded time; the others go on.
 async fn cannot_send(clients: &[(String, JsClient)]) {
     let attempt = async |client: &JsClient| {
         assert_eq!(client.call("Echo", json!(["local"])).await, "local");

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 /// The bound on each line of the program, whose own waits are shorter.
 const BOUND: Duration = Duration::from_secs(150);
 
-/// A program that runs clients: it says when they talk, goes on until it is told to stop, and says what came of it.
+/// A program that runs clients: it says when they talk, goes on until it is stopped, and prints the result.
 struct Rolling {
     program: Child,
     lines: Lines<BufReader<ChildStdout>>,

@@ -1,4 +1,4 @@
-//! What a back end learns of connections whose node has died, and what it may do to them.
+//! Questions of a back end about connections whose node has died, and its actions on them.
 
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ async fn a_dead_nodes_connections_are_there_no_longer_than_its_lease() {
     cluster.nodes[1].kill();
     eventually_equals("nobody is there", &vec![404; 4], found).await;
     assert_eq!(counted(&rest).await, [0, 0, 0]);
-    // The user is in its group all the same, and whoever comes joins it.
+    // The user is in its group all the same, and each later connection joins it.
     assert_eq!(rest.call("HEAD", "/users/ann/groups/h").await.status(), 200);
     let mut comes = ann(&cluster, 0).await;
     assert_eq!(rest.call("HEAD", "/groups/h").await.status(), 200);

@@ -195,7 +195,7 @@ async fn a_node_without_its_key_set_is_not_ready_and_tries_on() {
     assert_eq!(gateway.fetch(&Request::get("/healthz")).await.status(), 200);
     let negotiate =
         |token: &str| Request::post("/hubs/demo/negotiate?negotiateVersion=1", "").bearer(Some(token));
-    // Nobody can tell yet whether it is valid.
+    // No node can tell yet whether it is valid.
     let unknown = "eyJhbGciOiJFZERTQSIsImtpZCI6InR3byJ9.e30.AAAA";
     let answer = gateway.fetch(&negotiate(unknown)).await;
     assert_eq!(

@@ -71,7 +71,7 @@ async fn a_token_that_nobody_uses_expires(cluster: &mut Cluster) {
     for _ in 0..100 {
         tokens.push(door.negotiate().await.token);
     }
-    // Each is asked with once: asking is using.
+    // Each token is used once: a request counts as use.
     eventually("a token is too old", async || {
         sleep(Duration::from_millis(100)).await;
         let poll = door.poll(&tokens.pop().expect("10 seconds are enough")).await;

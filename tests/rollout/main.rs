@@ -1,5 +1,5 @@
-//! Plays a rolling restart with surge on processes behind plain round robin, and prints what clients had of it. Fails where somebody
-//! who was promised every message lacks one. Leaves no process behind, however it ends.
+//! Plays a rolling restart with surge on processes behind plain round robin, and prints what clients had of it. Fails
+//! where a client that was promised every message lacks one. Leaves no process running, however it ends.
 
 use std::process::ExitCode;
 

@@ -47,12 +47,12 @@ impl Application {
         }
     }
 
-    /// Where it listens.
+    /// The address where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where a hub is.
+    /// The URL of a hub.
     pub fn url(&self, hub: &str) -> String {
         format!("http://{}/hubs/{hub}", self.address)
     }
@@ -75,7 +75,7 @@ impl Application {
         self.process.output() + &self.process.errors()
     }
 
-    /// Asks it to leave.
+    /// Sends SIGTERM, so that it leaves.
     pub fn terminate(&self) {
         self.process.signal(Signal::TERM);
     }

@@ -18,7 +18,7 @@ pub struct Balancer {
     _directory: TempDir,
 }
 
-/// What a balancer does besides.
+/// Faults and refusals that a balancer adds.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rules {
     /// Refuses WebSockets, as some proxies do.
@@ -81,7 +81,7 @@ impl Balancer {
         balancer
     }
 
-    /// Where it listens.
+    /// The address where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

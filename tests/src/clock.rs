@@ -39,14 +39,14 @@ impl Clock {
         self.directory.path().join("offset")
     }
 
-    /// Sets by how many seconds it is ahead of the machine's, or behind.
+    /// Sets by how many seconds it is ahead of the machine's, or slow.
     pub fn is_ahead_by(&self, seconds: i64) {
         let file = File::options()
             .create(true)
             .write(true)
             .truncate(false)
             .open(self.offset());
-        // In one write and in place: the file is mapped by those who read it.
+        // In one write and in place: the file is mapped by its readers.
         let written = file.and_then(|file| file.write_all_at(&seconds.to_ne_bytes(), 0));
         written.expect("the offset can be written");
     }

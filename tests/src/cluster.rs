@@ -10,7 +10,7 @@ use crate::gateway::{Gateway, Settings};
 use crate::ports::free_port;
 use crate::redis::Redis;
 
-/// What a cluster is made of.
+/// The plan of a cluster: its nodes and what stands around them.
 pub struct Plan {
     nodes: usize,
     alone: bool,
@@ -135,7 +135,7 @@ pub struct Cluster {
     pub nodes: Vec<Gateway>,
     redis: Option<Redis>,
     tasks: Vec<f64>,
-    /// What must not be logged.
+    /// Secrets that must not be logged.
     pub secrets: Secrets,
 }
 
@@ -252,8 +252,8 @@ impl Cluster {
     }
 }
 
-/// What Redis still knows of connections that are gone. Who the nodes are, the cluster's secret and where a hub's log
-/// stands may stay; everything else must be gone, or go by itself, and memberships must be gone at once.
+/// The keys in Redis that are left of connections that are gone. The list of nodes, the cluster's secret and the head
+/// of a hub's log may stay; every other key must be gone, or expire, and memberships must be gone at once.
 async fn leftovers(redis: &Redis) -> Vec<String> {
     let name = |key: &str| key.split_once("}:").map_or(key, |(_, name)| name).to_owned();
     let of_connections = |key: &String| MEMBERSHIP_KEYS.iter().any(|prefix| name(key).starts_with(prefix));

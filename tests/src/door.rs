@@ -1,4 +1,4 @@
-//! Where a client's requests go in: one node, or several in turn, so that no two requests that follow each other reach
+//! The entry of a client's requests: one node, or several in turn, so that no two requests that follow each other reach
 //! the same one.
 
 use std::io;
@@ -38,7 +38,7 @@ impl Secrets {
     }
 }
 
-/// What negotiate gave.
+/// The response of negotiate.
 #[derive(Debug, Clone)]
 pub struct Negotiated {
     /// The public connection id.
@@ -174,7 +174,7 @@ impl Door {
         }
     }
 
-    /// Asks for a connection token; the query says how.
+    /// Requests a connection token; the query says how.
     pub async fn negotiate_with(&self, query: &str) -> Response {
         let target = format!(
             "{}/negotiate{}{query}",
@@ -185,7 +185,7 @@ impl Door {
             .await
     }
 
-    /// Asks for a connection token as every official client does.
+    /// Requests a connection token as every official client does.
     pub async fn negotiate(&self) -> Negotiated {
         let response = self.negotiate_with("negotiateVersion=1").await;
         assert_eq!(response.status(), 200, "{}", response.text());
@@ -209,7 +209,7 @@ impl Door {
         self.fetch(&self.request("GET", token)).await
     }
 
-    /// One poll; `None` if nobody answers.
+    /// One poll; `None` if no node answers.
     pub async fn try_poll(&self, token: &str) -> Option<Response> {
         self.try_fetch(&self.request("GET", token)).await.ok()
     }
@@ -233,7 +233,7 @@ impl Door {
         self.start(&request).await
     }
 
-    /// Asks for a WebSocket by hand, for the status and body of a refusal.
+    /// Requests a WebSocket by hand, for the status and body of a refusal.
     pub async fn upgrade(&self, query: &str) -> Response {
         let request = Request::upgrade(&self.target(query)).bearer(self.bearer.as_deref());
         let (head, mut rest) = self.start(&request).await;

@@ -1,4 +1,4 @@
-//! What a browser's `EventSource` does: reads events, remembers the last id.
+//! A client like a browser's `EventSource`: it reads events and remembers the last id.
 
 use std::net::SocketAddr;
 

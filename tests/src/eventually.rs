@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 /// The bound on every wait. Generous: it says "never", not "slow".
 pub const BOUND: Duration = Duration::from_secs(30);
 
-/// Asks `probe` until it has an answer. Panics with `what` when none comes within [`BOUND`].
+/// Calls `probe` until it has an answer. Panics with `what` when none comes within [`BOUND`].
 pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let found = timeout(BOUND, async {
         loop {

@@ -16,7 +16,7 @@ use crate::jwt::ACCESS_KEY;
 use crate::metrics::Metrics;
 use crate::process::{Process, Signal};
 
-/// What a gateway is started with.
+/// The settings that a gateway is started with.
 #[derive(Debug, Clone)]
 pub struct Settings {
     port: u16,
@@ -174,22 +174,22 @@ impl Gateway {
         .await;
     }
 
-    /// The status of `/readyz`; `None` if nobody answers.
+    /// The status of `/readyz`; `None` if no node answers.
     pub async fn readiness(&self) -> Option<u16> {
         self.readyz().await.map(|response| response.status())
     }
 
-    /// The answer of `/readyz`; `None` if nobody answers.
+    /// The answer of `/readyz`; `None` if no node answers.
     pub async fn readyz(&self) -> Option<Response> {
         try_fetch(self.address, &Request::get("/readyz")).await.ok()
     }
 
-    /// Where it listens.
+    /// The address where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where its demo hub is.
+    /// The URL of its demo hub.
     pub fn hub_url(&self) -> String {
         format!("http://{}/hubs/demo", self.address)
     }
@@ -212,7 +212,7 @@ impl Gateway {
         fetch(self.address, request).await
     }
 
-    /// What it counts.
+    /// Its metrics.
     pub async fn metrics(&self) -> Metrics {
         Metrics::parse(self.fetch(&Request::get("/metrics")).await.text())
     }
@@ -227,7 +227,7 @@ impl Gateway {
         self.process.kill();
     }
 
-    /// Asks it to leave.
+    /// Sends SIGTERM, so that it leaves.
     pub fn terminate(&self) {
         self.process.signal(Signal::TERM);
     }
@@ -237,7 +237,7 @@ impl Gateway {
         self.process.exit().await
     }
 
-    /// Whether it is running.
+    /// Returns whether it is running.
     pub fn is_running(&mut self) -> bool {
         self.process.exited().is_none()
     }

@@ -40,7 +40,7 @@ impl Request {
         Self::new("POST", target).body(body)
     }
 
-    /// Asks for a WebSocket by hand, for what the answer is.
+    /// Requests a WebSocket by hand, for the response.
     pub fn upgrade(target: &str) -> Self {
         Self::get(target)
             .header("Connection", "Upgrade")
@@ -74,7 +74,7 @@ impl Request {
         self
     }
 
-    /// What is sent.
+    /// The bytes of the request.
     pub fn bytes(&self, host: SocketAddr) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n", self.method, self.target);
         for (name, value) in &self.headers {

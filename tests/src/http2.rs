@@ -15,7 +15,7 @@ use crate::eventually::within;
 use crate::http::{Body, Head, Request, Response};
 use crate::websocket::WebSocket;
 
-/// What arrives on one stream. Dropping it resets the stream.
+/// The bytes that arrive on one stream. Dropping it resets the stream.
 pub use hyper::body::Incoming;
 
 /// One connection, for any number of requests at the same time. Dropping it closes the connection.
@@ -112,7 +112,7 @@ impl Http2 {
         within("a WebSocket opens", opening).await
     }
 
-    /// Asks for a stream of any protocol by extended CONNECT.
+    /// Requests a stream of any protocol by extended CONNECT.
     pub async fn connect(
         &self,
         protocol: &'static str,

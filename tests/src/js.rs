@@ -23,7 +23,7 @@ pub struct Js {
 struct Shared {
     input: AsyncMutex<ChildStdin>,
     next_id: AtomicU64,
-    /// Who waits for the answers of commands; `None` once Node has ended.
+    /// The senders for the answers of commands; `None` once Node has ended.
     waiting: Mutex<Option<HashMap<u64, oneshot::Sender<Answer>>>>,
     events: Mutex<Vec<Value>>,
 }
@@ -90,7 +90,7 @@ impl Connect {
         self
     }
 
-    /// Without asking before.
+    /// Connects without negotiate.
     pub fn skip_negotiation(self) -> Self {
         Self {
             skip_negotiation: true,
@@ -203,7 +203,7 @@ impl JsClient {
             .to_owned()
     }
 
-    /// What the hub says about this client.
+    /// The hub's data about this client.
     pub async fn who_am_i(&self) -> Value {
         self.call("WhoAmI", json!([])).await
     }
@@ -342,7 +342,7 @@ async fn listen(mut output: Lines<BufReader<ChildStdout>>, shared: Arc<Shared>) 
             let _nobody_waits_any_more = waiting.send(answer);
         }
     }
-    // Whoever still waits sees that node is gone.
+    // Callers that still wait see that node is gone.
     *shared.waiting.lock().expect("nobody panics while holding it") = None;
 }
 

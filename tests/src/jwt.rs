@@ -1,4 +1,4 @@
-//! Tokens as an application's back end makes them, and tokens that nobody should accept.
+//! Tokens as an application's back end makes them, and tokens that must be refused.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

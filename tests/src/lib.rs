@@ -1,7 +1,7 @@
-//! What the black-box tests and the benchmarks stand on: real processes (redis-server, gateways, HAProxy, Node with
+//! The base of the black-box tests and the benchmarks: real processes (redis-server, gateways, HAProxy, Node with
 //! the official client), small raw clients that can say anything on the wire, and waiting for conditions.
 //!
-//! Nothing here knows the gateway's code: only its command line, its environment and what it says on its sockets.
+//! The tests do not know the gateway's code: only its command line, its environment and what it says on its sockets.
 //! Every process is killed when the value that stands for it is dropped, and also when the test process dies.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

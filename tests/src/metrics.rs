@@ -1,4 +1,4 @@
-//! What a gateway says on `/metrics`.
+//! The metrics of a gateway, from `/metrics`.
 
 use std::collections::BTreeMap;
 
@@ -46,7 +46,7 @@ impl Metrics {
             .sum()
     }
 
-    /// Whether there is a sample of that name.
+    /// Returns whether there is a sample of that name.
     pub fn has(&self, name: &str) -> bool {
         self.samples.iter().any(|sample| sample.name == name)
     }

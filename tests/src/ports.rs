@@ -10,7 +10,7 @@ const COUNT: u16 = 18_000;
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
-/// A port on 127.0.0.1 that nobody listens on, and that this process won't hand out soon again.
+/// A port on 127.0.0.1 that no process listens on, and that this process won't hand out soon again.
 pub fn free_port() -> u16 {
     let start = std::process::id().wrapping_mul(7_919);
     for _ in 0..COUNT {

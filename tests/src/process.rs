@@ -59,12 +59,12 @@ impl Process {
         self.child.id()
     }
 
-    /// What it wrote to its standard output so far.
+    /// The text on its standard output so far.
     pub fn output(&self) -> String {
         read(&self.output)
     }
 
-    /// What it wrote to its standard error so far.
+    /// The text on its standard error so far.
     pub fn errors(&self) -> String {
         read(&self.errors)
     }
@@ -121,7 +121,7 @@ impl Drop for Process {
     }
 }
 
-/// Whether all threads of a process are stopped. One that has ended counts as well.
+/// Returns whether all threads of a process are stopped. One that has ended counts as well.
 fn is_stopped(process: u32) -> bool {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else {
         return true;
@@ -138,7 +138,7 @@ fn read(path: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }
 
-/// Tells the watchdog that a process group began (`+`) or ended (`-`).
+/// Notifies the watchdog that a process group began (`+`) or ended (`-`).
 ///
 /// The watchdog is a shell that outlives this process, however that ends: when its standard input is closed, it kills
 /// what is left.

@@ -8,7 +8,7 @@ use crate::gateway::Gateway;
 use crate::http::{Request, Response, fetch};
 use crate::jwt::{ACCESS_KEY, now, token_with};
 
-/// The version that the SDKs ask for.
+/// The version that the SDKs request.
 pub const VERSION: &str = "api-version=2022-06-01";
 /// The last version.
 pub const LATEST: &str = "api-version=2024-12-01";
@@ -32,7 +32,7 @@ impl Rest {
         Self { address }
     }
 
-    /// Where it calls.
+    /// The address that it calls.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -47,7 +47,7 @@ impl Rest {
         token_with(&self.claims(target), ACCESS_KEY)
     }
 
-    /// What a token for a path says.
+    /// The claims of a token for a path.
     pub fn claims(&self, target: &str) -> Value {
         json!({ "aud": self.audience(target), "exp": now() + 600, "nameid": "machine_1" })
     }

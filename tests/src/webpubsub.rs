@@ -28,12 +28,12 @@ pub enum End {
     Cut,
 }
 
-/// Why there is no socket.
+/// The reason why there is no socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// The upgrade was answered with this status.
     Status(u16),
-    /// It was accepted, and the socket ended before anything else.
+    /// The socket was accepted, and ended before anything else.
     Ended(End),
 }
 
@@ -51,7 +51,7 @@ pub struct WebPubSub {
     pub last: u64,
 }
 
-/// Asks for a WebSocket by hand, for the status, the headers and the body of the answer.
+/// Requests a WebSocket by hand, for the status, the headers and the body of the answer.
 pub async fn upgrade(address: SocketAddr, target: &str, protocols: &str) -> Response {
     let mut request = Request::get(target)
         .header("Connection", "Upgrade")
@@ -146,7 +146,7 @@ impl WebPubSub {
         self.socket = None;
     }
 
-    /// Where it would come back to.
+    /// The URL by which it would come back.
     pub fn way_back(&self) -> String {
         let (id, token) = (self.id(), self.token());
         let query = format!("awps_connection_id={id}&awps_reconnection_token={token}");
@@ -273,7 +273,7 @@ impl WebPubSub {
         (rest, self.ended.expect("it has ended"))
     }
 
-    /// How many messages have come that nobody asked for.
+    /// How many messages have come that were not awaited.
     pub fn kept(&self) -> usize {
         self.unread.len()
     }

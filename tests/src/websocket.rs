@@ -17,7 +17,7 @@ pub use tokio_tungstenite::tungstenite::Message;
 pub use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 pub use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-/// What a WebSocket runs on.
+/// The stream that a WebSocket runs on.
 pub trait Carrier: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Carrier for T {}
@@ -43,14 +43,14 @@ impl WebSocket {
         }
     }
 
-    /// One that a server has accepted already.
+    /// A WebSocket that a server has accepted already.
     pub async fn accepted(stream: impl Carrier + 'static) -> Self {
         let stream: Box<dyn Carrier> = Box::new(stream);
         let stream = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
         Self { stream }
     }
 
-    /// Sends one message. That the peer has gone is not an error here: reading tells.
+    /// Sends one message. That the peer has gone is not an error here: reading shows it.
     pub async fn send(&mut self, message: Message) {
         let _gone = within("a WebSocket message is sent", self.stream.send(message)).await;
     }

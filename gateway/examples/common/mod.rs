@@ -1,11 +1,11 @@
-//! What the examples share: when they end.
+//! Code that the examples share: waiting for the signal to end.
 
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Ends with Ctrl-C, or the SIGTERM that systemd, Docker and Kubernetes send. Called before anybody can know the
-/// process, so that none of them is missed.
+/// Ends with Ctrl-C, or the SIGTERM that systemd, Docker and Kubernetes send. Call it before the process can be
+/// signalled, so that no signal is missed.
 pub(crate) fn stopped() -> io::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

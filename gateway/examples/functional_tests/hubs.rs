@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-/// Any JSON: what hub code need not know.
+/// Any JSON, which hub code need not know.
 type Json = serde_json::Value;
 
 /// Several types in one value.
@@ -38,7 +38,7 @@ fn sample() -> ComplexObject {
     }
 }
 
-/// What tests want to know of earlier calls.
+/// Counts of earlier calls, for tests to read.
 #[derive(Default)]
 struct Seen {
     cancelled: AtomicUsize,
@@ -47,7 +47,7 @@ struct Seen {
 }
 
 fn values(hub: Hub) -> Hub {
-    // Passed on as it was written: MessagePack timestamps and other extensions stay what they are.
+    // Passed on as it was written: MessagePack timestamps and other extensions stay unchanged.
     hub.method("Echo", async |value: Value| value)
         .method("EchoString", async |text: String| text)
         .method("EchoInteger", async |number: i64| number)
@@ -55,7 +55,7 @@ fn values(hub: Hub) -> Hub {
         .method("EchoFloat", async |number: f64| number)
         .method("EchoBoolean", async |flag: bool| flag)
         .method("EchoBinary", async |bytes: Binary| bytes)
-        // A MessagePack timestamp becomes RFC 3339 text; what clients write as text stays text.
+        // A MessagePack timestamp becomes RFC 3339 text; a client's text stays text.
         .method("EchoDate", async |date: Value| date.transcode(Encoding::Json))
         .method("EchoComplexObject", async |object: ComplexObject| object)
         .method("SendComplexObject", async || sample())
@@ -140,7 +140,7 @@ async fn upload_report(seen: State<Seen>, mut source: Upload<String>) -> UploadR
     }
     let report = UploadReport { items, ended };
     if report.ended == "lost" {
-        *seen.lost_upload.lock() = Some(report.clone()); // the answer reaches nobody
+        *seen.lost_upload.lock() = Some(report.clone()); // the answer reaches no client
     }
     report
 }
@@ -149,7 +149,7 @@ async fn uploading_stream(source: Upload<String>) -> Result<String, HubError> {
     Ok(source.try_collect::<Vec<_>>().await?.concat())
 }
 
-/// Answers after the first item; what still comes is ignored.
+/// Answers after the first item; later items are ignored.
 async fn first_of(mut source: Upload<Json>) -> Result<Json, HubError> {
     Ok(source.next().await.transpose()?.unwrap_or(Json::Null))
 }
@@ -183,7 +183,8 @@ fn reads_connection(hub: Hub) -> Hub {
     .method("Abort", async |context: Context| context.abort())
 }
 
-/// ClientResults the connection `id`, or the caller. The client's error, or none, is the error of the call.
+/// Requests a client result from the connection `id`, or the caller. The client's error, or none, is the error of the
+/// call.
 async fn ask(context: Context, id: Option<String>, patience_ms: u64) -> Result<Json, HubError> {
     let client = match id {
         Some(id) => context.clients().client(id),
@@ -213,7 +214,7 @@ fn is_admin(identity: &Identity) -> bool {
     identity.has_role("admin")
 }
 
-/// Everything that clients can do.
+/// The hub with all methods for clients.
 pub(crate) fn test_hub() -> Hub {
     everything(Hub::new("testhub"))
 }
@@ -223,12 +224,12 @@ pub(crate) fn parallel_hub() -> Hub {
     everything(Hub::new("parallelhub")).configure(|settings| settings.hubs.parallel_invocations = 4)
 }
 
-/// Only for clients whose token has the role `admin`.
+/// A hub for clients whose token has the role `admin`.
 pub(crate) fn authorized_hub() -> Hub {
     reads_connection(values(Hub::new("authorizedhub"))).admit(is_admin)
 }
 
-/// For nobody: its hook for new clients fails.
+/// A hub that accepts no client: its hook for new clients fails.
 pub(crate) fn uncreatable_hub() -> Hub {
     values(Hub::new("uncreatable")).on_connected(async || Err::<(), _>(HubError::new("nobody may connect")))
 }
@@ -239,7 +240,7 @@ fn everything(hub: Hub) -> Hub {
         .method("InvokeWithString", async |context: Context, text: String| {
             context.clients().caller().send("Message", (text,)).await
         })
-        // What plain WebSockets send comes here.
+        // The messages of plain WebSockets come here.
         .method("Message", async |frame: Value| frame)
         .method("ThrowException", throw_exception)
         .method("ThrowHidden", throw_hidden)

@@ -13,7 +13,7 @@
 //! * `/generateJwtToken?user=ann&role=admin`: a token of an hour, as text.
 //!
 //! Tokens are signed with HS256 and the key `functional-tests-only-0123456789abcdef`. This is no server for anything
-//! but tests: everybody can get a token.
+//! but tests: any client can get a token.
 
 #[path = "../common/mod.rs"]
 mod common;

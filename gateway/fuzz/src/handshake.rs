@@ -1,4 +1,4 @@
-//! Any bytes as a new connection: the handshake does not depend on how they were cut, and what is behind it reaches
+//! Any bytes as a new connection: the handshake does not depend on how they were cut, and the bytes after it reach
 //! the decoder whole.
 
 use std::error::Error as _;

@@ -1,4 +1,4 @@
-//! Any requests to a gateway: every one is answered in time with a documented status, nobody gets at a connection
+//! Any requests to a gateway: every one is answered in time with a documented status, no client gets at a connection
 //! without its token, and nothing is left of a connection when its client is gone.
 //!
 //! An input is a script. Its steps are separated by the byte 0x1D; a step is one of
@@ -40,7 +40,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 const ACCESS_KEY: &str = "an access key of the fuzz target";
 
-/// Everything that a client may be answered. 500 and 503 are not: nothing here can fail.
+/// The statuses that a client may get. 500 and 503 are not among them: no part here can fail.
 const STATUSES: [u16; 11] = [200, 202, 204, 400, 401, 403, 404, 405, 409, 413, 426];
 
 /// Checks one script.
@@ -109,7 +109,7 @@ impl World {
         self.check_rest().await;
     }
 
-    /// Nothing is left of any connection.
+    /// Checks that nothing is left of any connection.
     async fn check_rest(&self) {
         for hub in ["h", "o"] {
             let left = self.gateway.hub(hub).expect("a hub").local_connections();
@@ -264,7 +264,7 @@ fn split_once<'a>(bytes: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u
     Some((&bytes[..at], &bytes[at + separator.len()..]))
 }
 
-/// What a client may have got from the gateway or its application.
+/// Secrets that a client may have got from the gateway or its application.
 #[derive(Default)]
 struct Secrets {
     /// `$T`: a connection token.

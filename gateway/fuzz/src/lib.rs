@@ -1,4 +1,4 @@
-//! What the fuzz targets check. Each takes any bytes and panics if the gateway does what it must not.
+//! The checks of the fuzz targets. Each takes any bytes and panics if the gateway does anything forbidden.
 
 pub mod handshake;
 pub mod http;
@@ -54,7 +54,7 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// What became of a stream.
+/// The result of decoding a stream.
 #[derive(PartialEq, Debug)]
 struct Decoded {
     messages: Vec<HubMessage>,
@@ -62,7 +62,7 @@ struct Decoded {
     end: Result<Vec<u8>, String>,
 }
 
-/// Everything that the decoder gives for these chunks, after what it holds already.
+/// The messages that the decoder gives for these chunks, after what it holds already.
 fn decode<'a>(mut decoder: Decoder, limit: usize, chunks: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
     let mut messages = Vec::new();
     let mut end = drain(&mut decoder, limit, &mut messages);

@@ -1,4 +1,4 @@
-//! Any bytes as the messages of a connection: what comes out does not depend on how they were cut, and can be written
+//! Any bytes as the messages of a connection: the output does not depend on how they were cut, and can be written
 //! again in both protocols.
 
 use hubcast::protocol::{
@@ -27,7 +27,7 @@ pub fn check(protocol: HubProtocol, input: &[u8]) {
     check_raw(stream.bytes);
 }
 
-/// What was read can be written and read again, in its own protocol and in the other one.
+/// A decoded message can be written and read again, in its own protocol and in the other one.
 fn check_message(protocol: HubProtocol, message: &HubMessage) {
     let written = encode(protocol, message).expect("a message that was read can be written");
     assert_eq!(read(protocol, &written), *message);
@@ -139,7 +139,7 @@ fn check_fan_out(arguments: &[Value]) {
     }
 }
 
-/// Bytes that nobody checked: errors are fine, panics are not, and what comes out is well formed.
+/// Unchecked bytes: errors are fine, panics are not, and the output is well formed.
 fn check_raw(bytes: &[u8]) {
     for encoding in [Encoding::Json, Encoding::MessagePack] {
         let value = Value::from_raw(encoding, bytes.to_vec().into());
@@ -155,7 +155,7 @@ fn check_raw(bytes: &[u8]) {
     }
 }
 
-/// What hub code does with a value.
+/// Uses a value as hub code does.
 fn use_value(value: &Value) {
     let _ = value.is_null();
     let _ = value.elements();

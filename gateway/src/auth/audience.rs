@@ -1,4 +1,4 @@
-//! Which tokens are for clients of a hub, by their audience.
+//! Audiences of tokens: they decide which tokens are for clients of a hub.
 //!
 //! One key signs tokens for clients (`https://host/client/?hub=chat`), for app servers (`https://host/server/?hub=chat`)
 //! and for REST (the URL that is called). Only the audience tells them apart.
@@ -6,7 +6,7 @@
 use axum::http::Uri;
 use serde_json::Value;
 
-/// What tokens of clients may be for.
+/// The audiences that clients' tokens may have.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ClientAudience {
     /// Audiences that are accepted whatever the hub.
@@ -23,12 +23,12 @@ impl ClientAudience {
         }
     }
 
-    /// Whether tokens must say whom they are for.
+    /// Returns whether tokens must have an audience.
     pub(super) fn is_required(&self) -> bool {
         !self.listed.is_empty()
     }
 
-    /// Whether an `aud` claim, a text or an array of texts, names the clients of a hub. Without a hub: of any.
+    /// Returns whether an `aud` claim, a text or an array of texts, names the clients of a hub. Without a hub: of any.
     pub(super) fn holds(&self, claim: &Value, hub: Option<&str>) -> bool {
         match claim {
             Value::String(audience) => self.is_one(audience, hub),

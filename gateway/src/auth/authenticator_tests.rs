@@ -75,7 +75,7 @@ async fn the_header_counts_before_the_query_before_the_cookie() {
         expected("cat", Carrier::Cookie)
     );
     assert_eq!(shown(&gate, &nothing, None).await, Err(AuthError::Missing));
-    // What counts, counts: nothing else is tried when it is bad.
+    // The first credential found decides: no other one is tried when it is bad.
     let bad = headers(&[
         ("authorization", "Bearer x".to_owned()),
         ("cookie", format!("session={}", token("cat"))),

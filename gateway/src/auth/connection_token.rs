@@ -27,10 +27,10 @@ const KIND_SAME: u8 = 0;
 const KIND_STATEFUL: u8 = 2;
 /// A Web PubSub client's reconnection token: it creates nothing, and is as good as its connection is alive.
 const KIND_RECOVERY: u8 = 3;
-/// Not a token: what stands for a user in one.
+/// Not a token: the user's part of one.
 const KIND_USER: u8 = 4;
 
-/// What negotiate agreed on.
+/// The kind of connection token, by the version that negotiate agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TokenKind {
     /// Version 0: the token is the connection id.
@@ -41,14 +41,14 @@ pub(crate) enum TokenKind {
     Stateful,
 }
 
-/// What a valid token says.
+/// The content of a valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ConnectionToken {
     /// The connection that it stands for.
     pub(crate) id: ConnectionId,
     /// How much longer it may create that connection; `None` when it no longer may.
     pub(crate) creates_within: Option<Duration>,
-    /// Whether stateful reconnect was agreed on.
+    /// True if stateful reconnect was agreed on.
     pub(crate) stateful: bool,
     /// The beginning of a hash of the epoch in which it was issued.
     epoch: [u8; PART_BYTES],
@@ -57,13 +57,13 @@ pub(crate) struct ConnectionToken {
 }
 
 impl ConnectionToken {
-    /// Whether it was issued in this epoch of its hub: then no other one has seen its connection.
+    /// Returns whether it was issued in this epoch of its hub: then no other one has seen its connection.
     pub(crate) fn is_of(&self, epoch: &Epoch) -> bool {
         self.epoch == hash(epoch)
     }
 }
 
-/// Why a token was refused.
+/// The reason why a token was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenError {
     #[error("the connection token is not one of this cluster")]
@@ -161,7 +161,8 @@ impl TokenSigner {
         })
     }
 
-    /// Whether that user negotiated, or nobody did as nobody client_results: only then may the token create its connection.
+    /// Returns whether the token was negotiated by that user, or without one: only then may the token create its
+    /// connection.
     pub(crate) fn is_for(&self, hub: &HubName, token: &ConnectionToken, user: Option<&UserId>) -> bool {
         token.user == self.mark(hub, user)
     }
@@ -187,7 +188,7 @@ impl TokenSigner {
         URL_SAFE_NO_PAD.encode(mac)
     }
 
-    /// Whether a client has shown the [`recovery`](Self::recovery) token of a connection.
+    /// Returns whether a client has shown the [`recovery`](Self::recovery) token of a connection.
     pub(crate) fn may_recover(&self, hub: &HubName, id: &ConnectionId, token: &str) -> bool {
         let expected = self.recovery(hub, id);
         constant_time::verify_slices_are_equal(expected.as_bytes(), token.as_bytes()).is_ok()

@@ -1,4 +1,4 @@
-//! Who is behind a connection.
+//! The identity of a connection's client.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use super::{AuthError, Permissions};
 
-/// The claims that name the user, the first counts: Azure SignalR's, and what .NET maps to the name identifier.
+/// The claims that name the user, the first counts: Azure SignalR's, and the ones that .NET maps to the name
+/// identifier.
 const USER_CLAIMS: [&str; 4] = [
     "asrs.s.uid",
     "nameid",
@@ -27,7 +28,7 @@ const SERVICE_PREFIX: &str = "asrs.s.";
 /// Stands before claims of applications whose names the service needs for itself.
 const CUSTOM_PREFIX: &str = "asrs.u.";
 
-/// Who is behind a connection: what the token says that the client has shown, once it was found valid.
+/// The identity of a connection's client: the claims of its token, once that was found valid.
 ///
 /// ```
 /// use hubcast::{Context, Hub, HubError};
@@ -51,16 +52,16 @@ pub struct Identity {
     shown: Option<Arc<Shown>>,
 }
 
-/// What a token says, or what is said of clients without one.
+/// The claims of a token, or the ones given to clients without a token.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Shown {
     claims: Map<String, Value>,
     /// Another claim that names roles.
     role_claim: Option<String>,
-    /// When the token ends, in seconds since 1970.
+    /// The token's end, in seconds since 1970.
     expires: Option<u64>,
-    /// When the connection is to be closed whatever the gateway is set to.
+    /// The time when the connection is to be closed, whatever the gateway's options are, in seconds since 1970.
     close_at: Option<u64>,
     /// Bits of the transports that the client may use, if it may not use all.
     transports: Option<u64>,
@@ -98,7 +99,7 @@ impl Identity {
         }
     }
 
-    /// Who shows these claims. The user id is the name identifier: `asrs.s.uid`, `nameid`, or else `sub`.
+    /// The identity with these claims. The user id is the name identifier: `asrs.s.uid`, `nameid`, or else `sub`.
     pub(crate) fn from_claims(claims: Map<String, Value>) -> Result<Self, AuthError> {
         Self::from_claims_with(claims, None)
     }
@@ -149,24 +150,24 @@ impl Identity {
         self.user.as_ref()
     }
 
-    /// Whether the client has shown no token.
+    /// Returns whether the client has shown no token.
     #[must_use]
     pub fn is_anonymous(&self) -> bool {
         self.user.is_none() && self.shown.as_ref().is_none_or(|shown| shown.anonymous)
     }
 
-    /// When the token ends that the client has shown.
+    /// The end of the token that the client has shown.
     #[must_use]
     pub fn expires(&self) -> Option<SystemTime> {
         self.shown.as_ref()?.expires.and_then(after_1970)
     }
 
-    /// When the connection is to be closed by what the token itself says.
+    /// The time when the token itself says that the connection is to be closed.
     pub(crate) fn close_at(&self) -> Option<SystemTime> {
         self.shown.as_ref()?.close_at.and_then(after_1970)
     }
 
-    /// Whether the token lets the client use a transport, by its place in `Transport::ALL`.
+    /// Returns whether the token lets the client use a transport, by its place in `Transport::ALL`.
     pub(crate) fn may_use(&self, transport: usize) -> bool {
         let bits = self.shown.as_ref().and_then(|shown| shown.transports);
         bits.is_none_or(|bits| bits & (1 << transport) != 0)
@@ -181,7 +182,7 @@ impl Identity {
         serde_json::to_string(&carried).ok()
     }
 
-    /// What [`to_json`](Self::to_json) wrote.
+    /// Reads the output of [`to_json`](Self::to_json).
     pub(crate) fn from_json(json: &[u8]) -> Option<Self> {
         let carried: Carried = serde_json::from_slice(json).ok()?;
         let user = carried.user.map(UserId::parse).transpose().ok()?;
@@ -191,14 +192,14 @@ impl Identity {
         })
     }
 
-    /// One claim of the token, by its exact name. Claims of Azure SignalR itself (`asrs.s.…`) are not shown; what it calls
+    /// One claim of the token, by its exact name. Claims of Azure SignalR itself (`asrs.s.…`) are not shown; its claim
     /// `asrs.u.NAME` is `NAME`.
     #[must_use]
     pub fn claim(&self, name: &str) -> Option<&Value> {
         self.shown.as_ref()?.claims.get(name)
     }
 
-    /// Whether the token gives this role. Case counts.
+    /// Returns whether the token gives this role. Case counts.
     #[must_use]
     pub fn has_role(&self, role: &str) -> bool {
         self.roles().any(|given| given == role)
@@ -206,7 +207,7 @@ impl Identity {
 
     /// The roles that the token gives, in its claims `role`, `roles`,
     /// `http://schemas.microsoft.com/ws/2008/06/identity/claims/role`, and the one that `asrs.s.rt` names: each is one text
-    /// or an array of texts; what is neither is passed over. A role that several claims give comes as often. Clients
+    /// or an array of texts; other values are passed over. A role that several claims give comes as often. Clients
     /// without a token have those of `auth.anonymous_roles`.
     pub fn roles(&self) -> impl Iterator<Item = &str> {
         let other = self.shown.as_ref().and_then(|shown| shown.role_claim.as_deref());
@@ -233,7 +234,7 @@ impl Identity {
             .filter_map(Value::as_str)
     }
 
-    /// What the roles permit where no hub code decides.
+    /// The permissions that the roles give where no hub code decides.
     #[must_use]
     pub fn permissions(&self) -> Permissions<'_> {
         Permissions::of(self.roles())

@@ -21,7 +21,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Largest set, in bytes.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// Where a set comes from.
+/// The source of a key set.
 #[derive(Debug)]
 pub(super) enum Source {
     File(PathBuf),
@@ -48,7 +48,7 @@ pub(super) struct KeySet {
     keys: ArcSwap<Vec<Key>>,
     /// The last attempt and the last success.
     attempts: Mutex<Attempts>,
-    /// Why there are no keys; nothing once they were had.
+    /// The reason why there are no keys; `None` once they were loaded.
     missing: ArcSwapOption<String>,
 }
 
@@ -58,7 +58,7 @@ struct Attempts {
     loaded: Option<Instant>,
 }
 
-/// Why a set could not be loaded.
+/// The reason why a set could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoadError {
     #[error("it can't be read: {0}")]
@@ -103,12 +103,12 @@ impl Source {
                 let bytes = read.await.map_err(std::io::Error::other)??;
                 Ok(read_set(&bytes, true, leeway)?)
             }
-            // A shared key that anybody can fetch is none.
+            // A shared key that can be fetched is no secret.
             Self::Url { url, client } => Ok(read_set(&fetch(client, url).await?, false, leeway)?),
         }
     }
 
-    /// For log lines. The rest of a URL may hold secrets.
+    /// The name for log lines. The rest of a URL may hold secrets.
     fn name(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
@@ -172,7 +172,7 @@ impl KeySet {
         self.missing.store(None);
     }
 
-    /// Where the keys come from, and why there are none, unless they were had once.
+    /// The source of the keys and the reason why there are none; `None` once they were loaded.
     pub(super) fn missing(&self) -> Option<String> {
         let reason = self.missing.load_full()?;
         Some(format!("the key set of {}: {reason}", self.source.name()))
@@ -204,7 +204,7 @@ impl KeySet {
             None => !keys.is_empty(),
         };
         if is_known {
-            // Held by whoever loads the keys already.
+            // The lock is held by the task that loads the keys already.
             let is_old = self
                 .attempts
                 .try_lock()
@@ -251,7 +251,7 @@ impl KeySet {
     }
 }
 
-/// An error with what caused it: what an HTTP client says first is rarely the reason.
+/// An error with its causes: the first text of an HTTP client's error is rarely the reason.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -15,7 +15,7 @@ use super::keys::Key;
 use super::{AuthError, Identity};
 use crate::options::{AuthOptions, OptionError};
 
-/// Longest accepted token, in bytes: what fits into request headers anyway.
+/// Longest accepted token, in bytes: longer ones do not fit into request headers anyway.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 /// Checks tokens against all keys. Without a key no token is valid.
@@ -71,7 +71,7 @@ impl JwtVerifier {
         Err(refusal)
     }
 
-    /// Which keys were never had yet, and why, in words.
+    /// A key set that was never loaded yet and the reason, in words.
     pub(crate) fn missing_keys(&self) -> Option<String> {
         self.sets.iter().find_map(|set| set.missing())
     }
@@ -99,7 +99,7 @@ impl JwtVerifier {
             _ => AuthError::Invalid,
         })?;
         let claims = claims.claims;
-        // Who has an access key speaks for this gateway, and may leave out issuer and audience. What is there must fit.
+        // The holder of an access key may leave out issuer and audience. If present, they must fit.
         match claims.get("iss") {
             None if key.is_own() || self.issuers.is_empty() => {}
             Some(_) if self.issuers.is_empty() => {}
@@ -115,8 +115,9 @@ impl JwtVerifier {
     }
 }
 
-/// Reads a token's header. An algorithm that nobody knows, `none` for one, is no header, and a token that asks for what
-/// nobody here understands is refused (RFC 7515 §4.1.11): `b64` is such an extension (RFC 7797), and changes what is signed.
+/// Reads a token's header. A header with an unknown algorithm, such as `none`, is refused, and a token that asks for an
+/// extension that this reader does not know is refused, too (RFC 7515 §4.1.11): `b64` is such an extension (RFC 7797),
+/// and changes the signed bytes.
 pub(super) fn read_header(token: &str) -> Result<Header, AuthError> {
     if token.len() > MAX_TOKEN_BYTES {
         return Err(AuthError::TooLong);

@@ -191,7 +191,7 @@ async fn every_algorithm_is_accepted_with_keys_from_pem_and_from_a_set() {
     }
 }
 
-/// The public key is no secret: whoever signs with it as if it were one must not come in.
+/// The public key is no secret: a token signed with it as if it were one is refused.
 #[tokio::test]
 async fn a_public_key_is_no_shared_key() {
     let files = Files::new("confusion");

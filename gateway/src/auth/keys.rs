@@ -17,7 +17,7 @@ pub(super) struct Key {
     id: Option<String>,
     decoding: DecodingKey,
     validation: Validation,
-    /// Whether it is an access key, which the applications of this gateway sign with themselves.
+    /// True if the key is an access key, which the applications of this gateway sign with themselves.
     own: bool,
 }
 
@@ -115,7 +115,7 @@ impl Key {
         self.own
     }
 
-    /// Whether a token with that header may be signed with it.
+    /// Returns whether a token with that header may be signed with it.
     pub(super) fn fits(&self, algorithm: Algorithm, id: Option<&str>) -> bool {
         let named = match (self.id.as_deref(), id) {
             (Some(own), Some(named)) => own == named,
@@ -124,13 +124,13 @@ impl Key {
         named && self.validation.algorithms.contains(&algorithm)
     }
 
-    /// Whether it is the key with that id.
+    /// Returns whether this is the key with that id.
     pub(super) fn is_named(&self, id: &str) -> bool {
         self.id.as_deref() == Some(id)
     }
 }
 
-/// By the length of an uncompressed point.
+/// The algorithm of a curve, by the length of an uncompressed point.
 fn curve(point: &[u8]) -> Option<Algorithm> {
     match point.len() {
         65 => Some(Algorithm::ES256),
@@ -160,7 +160,7 @@ pub(super) fn read_set(json: &[u8], secrets: bool, leeway: u64) -> Result<Vec<Ke
     Ok(keys)
 }
 
-/// Why there is no key. The texts hold nothing of it.
+/// The reason why there is no key. The texts hold nothing of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum KeyError {
     #[error("holds a private key; keep that where tokens are signed, and give the public one")]

@@ -1,4 +1,4 @@
-//! Who a request is from: tokens in, [`Identity`] out. The only place that reads credentials.
+//! Authentication: tokens in, [`Identity`] out. The only place that reads credentials.
 
 mod audience;
 mod connection_token;
@@ -28,7 +28,7 @@ pub(crate) use resume_point::{PointSigner, ResumePoint};
 pub(crate) use server::{ServerAuthError, ServerAuthenticator};
 pub(crate) use ticket::TicketCipher;
 
-/// Why a request was refused before anything was done for it. The texts are safe to show.
+/// The reason why a request was refused before anything was done for it. The texts are safe to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AuthError {
     #[error("a bearer token is required")]
@@ -56,13 +56,13 @@ pub(crate) enum AuthError {
 }
 
 impl AuthError {
-    /// Of the reasons that several keys give, the one that says most.
+    /// Returns the more precise one of two refusals.
     fn or(self, other: Self) -> Self {
         if self == Self::Invalid { other } else { self }
     }
 }
 
-/// What a request shows.
+/// The credentials of a request.
 pub(crate) struct Credentials<'a> {
     /// The hub that it is for.
     pub(crate) hub: &'a HubName,
@@ -70,11 +70,11 @@ pub(crate) struct Credentials<'a> {
     /// The `access_token` of the query: browsers can't send headers with WebSockets and event streams, and some clients have it
     /// in the hub's URL, which goes with every request.
     pub(crate) query_token: Option<&'a str>,
-    /// What tickets are read with, and the connection token that this one must be for.
+    /// The cipher that reads tickets, and the connection token that this ticket must be for.
     pub(crate) connection: Option<(&'a TicketCipher, &'a str)>,
 }
 
-/// Where a token was found.
+/// The part of a request where its token was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Carrier {
     /// There was none.
@@ -85,17 +85,17 @@ pub(crate) enum Carrier {
     Cookie,
 }
 
-/// Who a request is from.
+/// The result of authentication: the identity, and where its token was found.
 #[derive(Debug)]
 pub(crate) struct Authenticated {
     pub(crate) identity: Identity,
     pub(crate) carrier: Carrier,
 }
 
-/// Decides who a request is from.
+/// Decides which identity a request has.
 pub(crate) struct Authenticator {
     jwt: JwtVerifier,
-    /// Who comes without a token, if anybody may.
+    /// The identity of clients without a token; `None` if a token is required.
     stranger: Option<Identity>,
     cookie: Option<String>,
     tickets: bool,
@@ -114,7 +114,7 @@ impl Authenticator {
         })
     }
 
-    /// Which keys were never had yet, and why, in words.
+    /// A key set that was never loaded yet and the reason, in words.
     pub(crate) fn missing_keys(&self) -> Option<String> {
         self.jwt.missing_keys()
     }
@@ -124,7 +124,7 @@ impl Authenticator {
         self.jwt.fetch_keys()
     }
 
-    /// Whether negotiate gives tickets.
+    /// Returns whether negotiate gives tickets.
     pub(crate) fn gives_tickets(&self) -> bool {
         self.tickets
     }

@@ -1,4 +1,4 @@
-//! Which web pages may connect.
+//! The web pages that may connect.
 
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, header};
@@ -25,8 +25,8 @@ impl Origins {
         Self { any, listed }
     }
 
-    /// Whether a request may come from where it says. Requests without `Origin` are not from a page; pages of the
-    /// gateway itself are always admitted. Browsers do not ask before they open a WebSocket, so the server has to look.
+    /// Returns whether the request's `Origin` is permitted. Requests without `Origin` are not from a page; pages of the
+    /// gateway itself are always admitted. Browsers send no preflight before a WebSocket, so the server has to check.
     pub(crate) fn admit(&self, request: &Parts) -> bool {
         let Some(origin) = request.headers.get(header::ORIGIN) else {
             return true;

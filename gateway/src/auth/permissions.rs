@@ -1,6 +1,6 @@
-//! What a client may do by itself: join groups, watch them and send, where no hub code decides.
+//! Permissions of a client to join, watch and send to groups by itself, where no hub code decides.
 
-/// What the roles of a client permit in hubs without code of their own.
+/// The permissions that a client's roles give in hubs without code of their own.
 ///
 /// | role | permits |
 /// | --- | --- |
@@ -17,10 +17,10 @@
 /// | `webpubsub.joinLeaveGroups.PATTERN` | joining and leaving the groups that match |
 /// | `webpubsub.sendToGroups.PATTERN` | sending to the groups that match |
 ///
-/// A `GROUP` of Hubcast's roles that ends in `*` means every group whose name begins with what is before it; a `*`
-/// elsewhere is a letter like others, and so it is in Web PubSub's `GROUP`. In a `PATTERN`, `?` is one character but a dot,
-/// `*` any number of those, `**` any number of any characters, and `\` makes a letter of what follows; a role with more
-/// than five stars permits nothing. Case counts. Without a role nothing is permitted.
+/// A `GROUP` of Hubcast's roles that ends in `*` means every group whose name begins with the text before it; a `*`
+/// elsewhere is a letter like others, and so it is in Web PubSub's `GROUP`. In a `PATTERN`, `?` is one character but a
+/// dot, `*` any number of those, `**` any number of any characters, and `\` makes a letter of the next character; a
+/// role with more than five stars permits nothing. Case counts. Without a role nothing is permitted.
 ///
 /// ```
 /// use hubcast::Permissions;
@@ -39,7 +39,7 @@ pub struct Permissions<'a> {
 }
 
 impl<'a> Permissions<'a> {
-    /// What these roles permit together.
+    /// The permissions that these roles give together.
     pub fn of(roles: impl IntoIterator<Item = &'a str>) -> Self {
         let mut permissions = Self::default();
         for role in roles {
@@ -77,32 +77,32 @@ impl<'a> Permissions<'a> {
         }
     }
 
-    /// Whether the client may join and leave a group by itself.
+    /// Returns whether the client may join and leave a group by itself.
     #[must_use]
     pub fn may_join(&self, group: &str) -> bool {
         self.join.hold(group)
     }
 
-    /// Whether the client may watch a group: be told who is in it, and who comes and goes. It need not be in it, and may
-    /// not join it for that.
+    /// Returns whether the client may watch a group: get the list of its members, and each join and leave. It need not
+    /// be in it, and may not join it for that.
     #[must_use]
     pub fn may_watch(&self, group: &str) -> bool {
         self.watch.hold(group)
     }
 
-    /// Whether the client may send to a group.
+    /// Returns whether the client may send to a group.
     #[must_use]
     pub fn may_send_to_group(&self, group: &str) -> bool {
         self.send.hold(group)
     }
 
-    /// Whether the client may send to users.
+    /// Returns whether the client may send to users.
     #[must_use]
     pub fn may_send_to_users(&self) -> bool {
         self.everybody
     }
 
-    /// Whether the client may send to everybody.
+    /// Returns whether the client may send to all clients.
     #[must_use]
     pub fn may_send_to_all(&self) -> bool {
         self.everybody
@@ -151,12 +151,12 @@ enum Part {
     },
 }
 
-/// Whether a group's name is what one of Web PubSub's patterns describes.
+/// Returns whether a group's name matches one of Web PubSub's patterns.
 fn matches(pattern: &str, group: &str) -> bool {
     let Some(parts) = parts(pattern) else {
         return false;
     };
-    // Which parts may be the next one, after each character: never worse than the product of the lengths.
+    // The parts that may be the next one, after each character: never worse than the product of the lengths.
     let mut next = vec![false; parts.len().saturating_add(1)];
     reach(&parts, &mut next, 0);
     for character in group.chars() {
@@ -177,7 +177,7 @@ fn matches(pattern: &str, group: &str) -> bool {
     next.last() == Some(&true)
 }
 
-/// Notes that a part may be the next one, and what follows it where it may be nothing.
+/// Marks a part as a possible next one, and the part after it where it may be empty.
 fn reach(parts: &[Part], next: &mut [bool], index: usize) {
     if let Some(place) = next.get_mut(index) {
         *place = true;
@@ -308,7 +308,7 @@ mod tests {
                 );
             }
         }
-        // What would take a search by trial for ever.
+        // A pattern that would keep a backtracking search busy for ever.
         let long = "a".repeat(1_000);
         assert!(!Permissions::of(["webpubsub.joinLeaveGroups.*a*a*a*a*b"]).may_join(&long));
     }

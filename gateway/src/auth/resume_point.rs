@@ -1,7 +1,7 @@
-//! Places in a hub's log that clients keep: what the id of an event says.
+//! Places in a hub's log that clients keep: the content of an event's id.
 //!
-//! A point is offset and epoch under a short MAC keyed by the cluster's secret, so every node reads it and nobody else
-//! makes one. It opens nothing: what its holder may read is decided anew with each request.
+//! A point is offset and epoch under a short MAC keyed by the cluster's secret, so every node reads it and no other
+//! process makes one. It opens nothing: the permissions of its holder are checked anew with each request.
 
 use aws_lc_rs::{constant_time, digest, hmac};
 use base64::Engine;
@@ -17,7 +17,7 @@ const BODY_BYTES: usize = 2 * PART_BYTES;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ResumePoint {
     offset: Offset,
-    /// The beginning of a hash of the epoch: all that is ever asked is whether it is the present one.
+    /// The beginning of a hash of the epoch: it is only compared with the present one.
     epoch: [u8; PART_BYTES],
 }
 

@@ -15,10 +15,10 @@ use super::{AuthError, bearer};
 use crate::options::AuthOptions;
 use crate::options::requested_authority;
 
-/// Where hubs' clients connect, and where application servers would: tokens for these are not for REST.
+/// Paths of hubs' clients, and of application servers: tokens for these are not for REST.
 const OTHER_PATHS: [&str; 3] = ["client", "hubs", "server"];
 
-/// Why a back end was refused. The texts are safe to show.
+/// The reason why a back end was refused. The texts are safe to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ServerAuthError {
     #[error("this gateway has no access key, so that nobody can sign tokens for it: set access_key")]
@@ -38,7 +38,7 @@ pub(crate) struct ServerAuthenticator {
     audiences: Audiences,
 }
 
-/// Which audiences a token may have.
+/// The audiences that a token may have.
 enum Audiences {
     /// The URL of the request, on the host that the request names.
     Requested,
@@ -48,7 +48,7 @@ enum Audiences {
     Lax,
 }
 
-/// What is read of a token.
+/// The claims of a token that are read.
 #[derive(Deserialize)]
 struct Claims {
     #[serde(default)]
@@ -95,7 +95,7 @@ impl ServerAuthenticator {
         }
     }
 
-    /// Whether a back end may make this request.
+    /// Checks whether a back end may make this request.
     pub(crate) fn authenticate(&self, request: &Parts) -> Result<(), ServerAuthError> {
         if self.keys.is_empty() {
             return Err(ServerAuthError::NoKey);
@@ -147,7 +147,7 @@ impl ServerAuthenticator {
     }
 }
 
-/// Whether an audience is one of clients or application servers.
+/// Returns whether an audience is one of clients or application servers.
 fn is_for_others(aud: &str) -> bool {
     aud.parse::<Uri>()
         .is_ok_and(|url| OTHER_PATHS.contains(&first_segment(url.path())))
@@ -158,8 +158,8 @@ fn first_segment(path: &str) -> &str {
     path.split('/').next().unwrap_or_default()
 }
 
-/// Whether an audience is the URL of the request. Scheme, port and query don't count, case only in the path, percent
-/// encoding and one slash at the end don't.
+/// Returns whether an audience is the URL of the request. Scheme, port and query don't count, case only in the path,
+/// percent encoding and one slash at the end don't.
 fn is_url_of(aud: &str, request: &Parts, accepted: impl Fn(&str) -> bool) -> bool {
     let Ok(url) = aud.parse::<Uri>() else { return false };
     let http = matches!(url.scheme_str(), Some("http" | "https"));

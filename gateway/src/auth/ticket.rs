@@ -1,6 +1,6 @@
-//! What a client shows in the URL of a socket or event stream instead of its token.
+//! Tickets: clients show them in the URL of a socket or event stream instead of their token.
 //!
-//! A ticket comes with a connection token and is good for that connection alone: whoever has both may create the
+//! A ticket comes with a connection token and is good for that connection alone: the holder of both may create the
 //! connection once, within the few seconds that the connection token allows for it, and speak for it until it ends. It
 //! holds the identity that negotiate saw, encrypted under a key that all nodes derive from the cluster's secret, so
 //! nothing is stored. That the connection is created once, on whatever node, is the directory's claim.
@@ -13,11 +13,11 @@ use hubcast_backplane::HubName;
 
 use super::Identity;
 
-/// Tells tickets from JSON Web Tokens, which never begin so.
+/// The prefix of tickets: JSON Web Tokens never begin so.
 const PREFIX: &str = "ticket_";
 const NONCE_BYTES: usize = 12;
 
-/// Whether a token is a ticket.
+/// Returns whether a token is a ticket.
 pub(super) fn is_ticket(token: &str) -> bool {
     token.starts_with(PREFIX)
 }
@@ -36,7 +36,7 @@ impl TicketCipher {
         Some(Self { key })
     }
 
-    /// A ticket for whoever gets this connection token. `None` for clients that showed nothing.
+    /// Makes a ticket for the holder of this connection token. `None` for clients that showed nothing.
     pub(crate) fn issue(&self, hub: &HubName, connection_token: &str, identity: &Identity) -> Option<String> {
         let mut sealed = identity.to_json()?.into_bytes();
         let nonce = self
@@ -48,7 +48,7 @@ impl TicketCipher {
         Some(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
     }
 
-    /// Who shows a ticket with that connection token.
+    /// Returns the identity in a ticket for that connection token; `None` if the ticket is not valid for it.
     pub(crate) fn read(&self, hub: &HubName, connection_token: &str, ticket: &str) -> Option<Identity> {
         let bytes = URL_SAFE_NO_PAD.decode(ticket.strip_prefix(PREFIX)?).ok()?;
         let (nonce, sealed) = bytes.split_at_checked(NONCE_BYTES)?;

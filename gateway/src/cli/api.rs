@@ -21,7 +21,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
 /// No answer of a gateway comes near it.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
-/// What stays as it is in a segment of a path.
+/// The characters that are not escaped in a segment of a path.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -63,7 +63,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Runs what a command asks of a hub.
+/// Runs a command's request to a hub.
 pub(super) fn run<T>(
     args: &GatewayArgs,
     command: impl AsyncFnOnce(Api) -> Result<T, Failure>,
@@ -90,7 +90,7 @@ impl Api {
         })
     }
 
-    /// ClientResults for something to be done.
+    /// Sends a request that changes something.
     pub(super) async fn act(&self, request: Request<'_>) -> Result<(), Failure> {
         let (status, answer) = self.send(&request).await?;
         if status.is_success() {
@@ -100,7 +100,7 @@ impl Api {
         }
     }
 
-    /// ClientResults whether something is there.
+    /// Sends a request whether something exists.
     pub(super) async fn ask(&self, path: &[&str]) -> Result<bool, Failure> {
         let (status, answer) = self.send(&Request::new(Method::GET, path)).await?;
         match status {
@@ -110,7 +110,7 @@ impl Api {
         }
     }
 
-    /// ClientResults for a JSON document.
+    /// Sends a request for a JSON document.
     pub(super) async fn read<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T, Failure> {
         let (status, answer) = self.send(&request).await?;
         if status != StatusCode::OK {
@@ -155,7 +155,7 @@ impl Api {
     fn url(&self, path: &[&str]) -> Result<Url, Failure> {
         let mut encoded = String::from("/api/hubs");
         for segment in [self.hub.as_str()].iter().chain(path) {
-            // URLs can't hold these: what is behind would be taken for another path.
+            // URLs can't hold these: the rest would be taken for another path.
             if matches!(*segment, "" | "." | "..") {
                 return Err(Failure::Usage(format!(
                     "{segment:?} is not a name that REST requests can hold"
@@ -227,7 +227,7 @@ const UNREACHABLE: &str = "is the gateway running there? Say where it is with --
 const UNKNOWN_OUTCOME: &str = "whether it was carried out is not known; a message with an --idempotency-key can be sent \
      again under the same key";
 
-/// What a gateway said.
+/// The response of a gateway.
 struct Answer {
     code: Option<String>,
     body: Vec<u8>,
@@ -240,14 +240,14 @@ impl Answer {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                break; // a part is no JSON, which is then told
+                break; // a part is no JSON, which is then reported
             }
             body.extend_from_slice(&chunk);
         }
         Ok(Self { code, body })
     }
 
-    /// Whether what was asked for is not there, while the question was right.
+    /// Returns whether the requested item does not exist, while the request was valid.
     fn says_no(&self) -> bool {
         let code = self.code.as_deref().unwrap_or_default();
         code.starts_with("Warning.") || code.starts_with("Info.")
@@ -259,7 +259,7 @@ impl Answer {
     }
 }
 
-/// The end of an error's chain says what happened; what is before it says where, and has the URL.
+/// The end of an error's chain says what happened; the text before it says where, and has the URL.
 fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {

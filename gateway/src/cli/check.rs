@@ -1,4 +1,4 @@
-//! `hubcast check`: is the configuration right, and what is in effect?
+//! `hubcast check`: checks the configuration and prints the values in effect.
 
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -61,7 +61,7 @@ pub(super) fn run(args: CheckArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Connects to Redis without becoming a node. Fails with what an operator should change there.
+/// Connects to Redis without becoming a node. Fails with a text that says what to change there.
 fn inspect(config: &Config) -> Result<(), Failure> {
     let Some(options) = node::redis_options(config)? else {
         return Err(Failure::Usage(NO_REDIS.to_owned()));
@@ -79,7 +79,7 @@ fn inspect(config: &Config) -> Result<(), Failure> {
     }
 }
 
-/// The same for scripts: what is in effect, where it comes from when it is no default, and what is doubtful.
+/// The same for scripts: the values in effect, the origin of each that is no default, and the warnings.
 fn object(loaded: &Loaded, text: &str, warnings: &[String]) -> Result<Value, Failure> {
     let config: toml::Table = text
         .parse()

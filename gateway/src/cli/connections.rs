@@ -1,4 +1,4 @@
-//! `hubcast connections`: who is connected to a running gateway, and ending it.
+//! `hubcast connections`: lists the connections of a running gateway, and ends them.
 
 use clap::{ArgGroup, Args};
 use reqwest::Method;
@@ -10,8 +10,8 @@ use super::api::{self, Api, Request, printable};
 use super::gateway::{GatewayArgs, about_gateway};
 use super::output::{self, print};
 
-/// Flags of `hubcast connections`. clap does not require what is in conflict with what is there, so these conflicts are
-/// said too.
+/// Flags of `hubcast connections`. clap does not require a flag that is in conflict with a given one, so these
+/// conflicts are said too.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 #[command(group = ArgGroup::new("one").args(["user", "connection", "close"]))]
@@ -29,13 +29,13 @@ pub(super) struct ConnectionsArgs {
     /// Close this connection
     #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     close: Option<String>,
-    /// What its client is told
+    /// The reason that closed clients are given
     #[arg(long, value_name = "TEXT", requires = "close", conflicts_with_all = ["group", "user", "connection"])]
     reason: Option<String>,
     /// Most connections that are listed
     #[arg(long, value_name = "N", default_value = "100", requires = "group", value_parser = parse_limit)]
     limit: usize,
-    /// List those behind this one, the last of the page before
+    /// List the connections after this one, the last of the previous page
     #[arg(long, value_name = "ID", allow_hyphen_values = true, requires = "group")]
     after: Option<String>,
     #[command(flatten)]
@@ -90,7 +90,7 @@ async fn is_there(
     print(args.gateway.json, &object, &text)
 }
 
-/// Closes a connection, and tells whether there was one: closing none is no failure.
+/// Closes a connection, and prints whether there was one: closing none is no failure.
 async fn close(api: &Api, args: &ConnectionsArgs, id: &str) -> Result<(), Failure> {
     let path = ["connections", id];
     let there = api.ask(&path).await?;
@@ -106,7 +106,7 @@ async fn close(api: &Api, args: &ConnectionsArgs, id: &str) -> Result<(), Failur
     print(args.gateway.json, &object, &text)
 }
 
-/// What of the statistics is printed for people.
+/// The part of the statistics that is printed for people.
 #[derive(Deserialize)]
 struct Statistics {
     connections: u64,

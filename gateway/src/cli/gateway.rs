@@ -1,4 +1,4 @@
-//! Which gateway a command talks to, and the key that its requests are signed with.
+//! The gateway that a command talks to, and the key that its requests are signed with.
 
 use std::{convert::Infallible, path::PathBuf};
 
@@ -35,10 +35,10 @@ pub(super) struct GatewayArgs {
     /// The hub
     #[arg(long, value_name = "HUB")]
     pub(super) hub: String,
-    /// Where the gateway is, or HUBCAST_URL [default: http://127.0.0.1:8080]
+    /// The gateway's URL, or HUBCAST_URL [default: http://127.0.0.1:8080]
     #[arg(long, value_name = "URL", conflicts_with = "connection_string")]
     url: Option<String>,
-    /// Its access key; better HUBCAST_ACCESS_KEY or the file, which nobody else sees
+    /// Its access key; better HUBCAST_ACCESS_KEY or the file, which other users can't see
     #[arg(long, value_name = "KEY", conflicts_with = "connection_string", value_parser = secret)]
     access_key: Option<SecretString>,
     /// URL and key at once, as `hubcast check --connection-string` prints them; better HUBCAST_CONNECTION_STRING

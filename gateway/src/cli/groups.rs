@@ -1,4 +1,4 @@
-//! `hubcast groups`: who is in a group of a running gateway, and changing it.
+//! `hubcast groups`: lists and changes the members of a group of a running gateway.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use super::gateway::{GatewayArgs, about_gateway};
 use super::output::{self, print};
 use super::{Failure, token::parse_lifetime};
 
-/// Flags of `hubcast groups`. clap does not require what is in conflict with what is there, so these conflicts are said too.
+/// Flags of `hubcast groups`. clap does not require a flag that is in conflict with a given one, so these conflicts are
+/// said too.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 #[command(group = ArgGroup::new("place").args(["group", "all_groups"]))]
@@ -32,7 +33,7 @@ pub(super) struct GroupsArgs {
     /// Remove the user or connection from the group
     #[arg(long, requires_all = ["member", "place"])]
     remove: bool,
-    /// With --remove: from every group
+    /// With --remove: remove from every group
     #[arg(long, requires = "remove", conflicts_with = "add")]
     all_groups: bool,
     /// Tell whether this user is in the group, or add or remove it: with the connections that it has and will have
@@ -48,7 +49,7 @@ pub(super) struct GroupsArgs {
     /// Most connections that are listed
     #[arg(long, value_name = "N", default_value = "100", requires = "group", value_parser = parse_limit)]
     limit: usize,
-    /// List those behind this one, the last of the page before
+    /// List the connections after this one, the last of the previous page
     #[arg(long, value_name = "ID", allow_hyphen_values = true, requires = "group")]
     after: Option<String>,
     #[command(flatten)]
@@ -96,7 +97,7 @@ pub(super) fn run(args: &GroupsArgs) -> Result<(), Failure> {
     })
 }
 
-/// Who is added, removed or looked for.
+/// The user or connection that is added, removed or looked for.
 struct Member<'a> {
     kind: &'static str,
     resource: &'static str,

@@ -12,7 +12,7 @@ use super::{ConfigArgs, Failure, serve::reachable};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct HealthArgs {
-    /// What to ask [default: /readyz on the address that the configuration listens on]
+    /// The URL to ask [default: /readyz on the address that the configuration listens on]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     #[command(flatten)]
@@ -47,7 +47,7 @@ pub(super) fn run(args: HealthArgs) -> Result<(), Failure> {
     }
 }
 
-/// What is asked, over plain HTTP.
+/// The URL that is asked, over plain HTTP.
 #[derive(Debug, PartialEq, Eq)]
 struct Target {
     authority: String,
@@ -125,7 +125,7 @@ async fn read_exact(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<()> {
 }
 
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// As much of an answer as has to be read.
+/// The part of a response that has to be read.
 const STATUS_LINE: &[u8] = b"HTTP/1.1 200";
 
 #[cfg(test)]

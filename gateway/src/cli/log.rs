@@ -1,4 +1,4 @@
-//! Where the binary's log lines and spans go.
+//! The outputs of the binary's log lines and spans.
 //!
 //! Lines go to standard error, filtered by `log.level`. Spans of [`trace::TARGET`] go to the collector, when
 //! there is one; they are no part of log lines, and without a collector their call sites are switched off.
@@ -23,7 +23,7 @@ use tracing_subscriber::{
 use crate::config::{LogConfig, LogFormat, TelemetryConfig, parse_level, without_credentials};
 use crate::telemetry::trace;
 
-/// Sends what is left when it is dropped.
+/// Sends the remaining spans when it is dropped.
 pub(crate) struct Guard {
     spans: Option<SdkTracerProvider>,
 }
@@ -31,7 +31,7 @@ pub(crate) struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(Err(error)) = self.spans.take().map(|provider| provider.shutdown()) {
-            // Not logged: log lines may be what has just been taken down.
+            // Not logged: the log may be down already.
             eprintln!("hubcast: the last spans were not exported: {error}");
         }
     }
@@ -42,7 +42,7 @@ impl Drop for Guard {
 /// Must not be called from within an async runtime: the exporter brings a blocking client.
 ///
 /// # Errors
-/// When the exporter can't be made, or something is installed already.
+/// Fails when the exporter can't be made, or something is installed already.
 pub(crate) fn init(log: &LogConfig, telemetry: &TelemetryConfig) -> anyhow::Result<Guard> {
     let (subscriber, guard) = build(log, telemetry, io::stderr)?;
     tracing::subscriber::set_global_default(subscriber).context("logging is set up already")?;
@@ -86,7 +86,7 @@ where
     Ok((Registry::default().with(layers), Guard { spans }))
 }
 
-/// Writes each event as one line, whatever texts of clients are in it: nobody can forge a line of their own.
+/// Writes each event as one line, whatever texts of clients are in it: a client can't forge a line.
 struct OneLine<W> {
     writer: W,
     /// The escape character is the subscriber's own; in texts it escapes that itself.
@@ -163,7 +163,7 @@ fn exporter(endpoint: &str, telemetry: &TelemetryConfig) -> anyhow::Result<SdkTr
         .build())
 }
 
-/// Where spans are posted: collectors are named by their base, as in `OTEL_EXPORTER_OTLP_ENDPOINT`.
+/// The URL that spans are posted to: collectors are named by their base, as in `OTEL_EXPORTER_OTLP_ENDPOINT`.
 fn traces_url(endpoint: &str) -> String {
     let base = endpoint.trim_end_matches('/');
     if base.ends_with(TRACES_PATH) {

@@ -186,7 +186,7 @@ fn without_a_collector_a_span_costs_one_look_at_its_call_site() {
 
 #[test]
 fn a_trace_that_the_caller_does_not_record_is_not_recorded() {
-    // Nobody listens there, and nothing is sent.
+    // No process listens there, and nothing is sent.
     let telemetry = tracing_to("http://127.0.0.1:9".to_owned());
     lines_of(&log("info", LogFormat::Text), &telemetry, || {
         let span = info_span!(target: trace::TARGET, "deliver");

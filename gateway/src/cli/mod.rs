@@ -32,7 +32,7 @@ pub fn main() -> ExitCode {
     let cli = match parsed {
         Ok(cli) => cli,
         Err(message) => {
-            // Help and version arrive here as well; they are what was asked for, not an error.
+            // Help and version arrive here as well; they were requested, not an error.
             let code = if message.use_stderr() { EXIT_USAGE } else { 0 };
             _ = message.print();
             return ExitCode::from(code);
@@ -86,7 +86,7 @@ enum Command {
     Send(send::SendArgs),
     /// Count, list and close connections of a running gateway
     Connections(connections::ConnectionsArgs),
-    /// Count groups of a running gateway, list and change who is in them
+    /// Count groups of a running gateway, list and change their members
     Groups(groups::GroupsArgs),
     /// Have nodes of a running gateway that have many connections let some go to those that have few
     Rebalance(rebalance::RebalanceArgs),
@@ -184,12 +184,12 @@ fn keys_help() -> String {
     KEYS.iter().map(line).collect()
 }
 
-/// Why a command did not do what it was asked for.
+/// The reason why a command failed.
 #[derive(Debug)]
 enum Failure {
     /// The command line or the configuration is wrong.
     Usage(String),
-    /// It was right, and something went wrong.
+    /// The command line was right, and something went wrong.
     Runtime(String),
 }
 

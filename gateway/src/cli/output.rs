@@ -1,4 +1,4 @@
-//! What commands print: lines for people, or one JSON object for scripts.
+//! The output of commands: lines for people, or one JSON object for scripts.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::api::{Api, Request, printable};
 use super::{Failure, gateway::GatewayArgs};
 
-/// Prints the object or the text, as it was asked for.
+/// Prints the object or the text, as the command line says.
 pub(super) fn print(json: bool, object: &Value, text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     if json {
@@ -39,7 +39,7 @@ struct Page {
 /// Most connections that a gateway lists at once.
 const MAX_PAGE: usize = 200;
 
-/// Prints connections of a group: at most `limit`, those behind `after`.
+/// Prints connections of a group: at most `limit`, those after `after`.
 pub(super) async fn members(
     api: &Api,
     args: &GatewayArgs,
@@ -99,7 +99,7 @@ async fn page(api: &Api, group: &str, size: usize, after: Option<String>) -> Res
     api.read(request).await
 }
 
-/// Where the next page begins. Its URL is that of whoever asked, as the gateway sees it, so it isn't followed.
+/// The beginning of the next page. Its URL is the gateway's, as this client reached it, so it isn't followed.
 fn continuation(link: &str) -> Option<String> {
     let url: reqwest::Url = link.parse().ok()?;
     let mut pairs = url.query_pairs();

@@ -13,7 +13,7 @@ use super::output::print;
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct SendArgs {
-    /// What the clients are called with: the name that they gave to `on`
+    /// The name of the clients' method: the one that they gave to `on`
     #[arg(value_name = "TARGET")]
     target: String,
     /// The arguments, each in JSON: '"a text"', 3, true, '{"a":1}'

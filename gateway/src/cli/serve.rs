@@ -34,8 +34,8 @@ pub(super) fn run(args: ConfigArgs) -> Result<(), Failure> {
     Ok(outcome?)
 }
 
-/// Tells scripts and tests, which may have asked for any free port, where the node is, and whoever tries the demo what to
-/// give to an SDK. A key that was configured is never told.
+/// Prints the node's address for scripts and tests, which may have requested any free port, and, for the demo, the
+/// connection string for an SDK. A key that was configured is never printed.
 fn announce(news: &News) {
     let text = match news {
         News::Listening { address, admin } => {
@@ -54,17 +54,17 @@ fn announce(news: &News) {
         News::Serving { demo_key: None, .. } => return,
     };
     let mut stdout = io::stdout().lock();
-    // Nobody has to listen: a closed standard output is no reason to stop serving.
+    // The output is optional: a closed standard output is no reason to stop serving.
     _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// What the SDKs of Azure SignalR are given to find a gateway and to sign tokens for it.
+/// The connection string with which the SDKs of Azure SignalR find a gateway and sign tokens for it.
 pub(super) fn connection_string(endpoint: impl fmt::Display, key: &SecretString) -> String {
     let key = key.expose_secret();
     format!("Endpoint=http://{endpoint};AccessKey={key};Version=1.0;")
 }
 
-/// What a person should know who has just started a node.
+/// The hints for a person who has just started a node.
 struct Hints {
     demo: bool,
     alone: bool,
@@ -94,7 +94,7 @@ impl Hints {
     }
 }
 
-/// Where this machine reaches a node that listens on that address.
+/// The address by which this machine reaches a node that listens on that address.
 pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),

@@ -1,4 +1,4 @@
-//! `hubcast token`: signs what a client shows when it connects.
+//! `hubcast token`: signs the token that a client shows when it connects.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -68,13 +68,13 @@ pub(super) fn run(args: TokenArgs) -> Result<(), Failure> {
 const NO_KEY: &str = "access_key is not set; set HUBCAST_ACCESS_KEY, or access_key in the file that --config \
      names, to the key of the nodes that the token is for";
 
-/// What the token says.
+/// The claims of the token.
 #[derive(Serialize)]
 struct Claims<'a> {
-    /// Where ASP.NET Core and Azure SignalR look for the user.
+    /// The claim in which ASP.NET Core and Azure SignalR look for the user.
     #[serde(skip_serializing_if = "Option::is_none")]
     nameid: Option<&'a str>,
-    /// Where everybody else does.
+    /// The claim in which all others look for the user.
     #[serde(skip_serializing_if = "Option::is_none")]
     sub: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

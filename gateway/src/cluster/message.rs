@@ -1,4 +1,4 @@
-//! What nodes say to each other about their connections. Readers ignore unknown fields, writers only add.
+//! Messages between nodes about their connections. Readers ignore unknown fields, writers only add.
 
 use bytes::Bytes;
 use hubcast_backplane::HubName;
@@ -10,7 +10,7 @@ pub(super) struct NodeRequest {
     pub(super) hub: String,
     #[prost(string, tag = "2")]
     pub(super) connection: String,
-    /// Who the client said it is on the asking node.
+    /// The client's user, as authenticated on the requesting node.
     #[prost(string, optional, tag = "3")]
     pub(super) user: Option<String>,
     #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
@@ -43,7 +43,7 @@ pub(super) enum Ask {
     Close(ask::Close),
     #[prost(message, tag = "15")]
     Refresh(ask::Refresh),
-    /// Of the hub, not of a connection.
+    /// A request about the hub, not about a connection.
     #[prost(message, tag = "16")]
     LetGo(ask::LetGo),
 }
@@ -53,10 +53,10 @@ pub(crate) mod ask {
 
     #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct Poll {
-        /// When it is to be answered, in the cluster's time (milliseconds since 1970).
+        /// The deadline of the answer, in the cluster's time (milliseconds since 1970).
         #[prost(uint64, tag = "1")]
         pub(crate) until: u64,
-        /// What the poll's token says, as JSON, where a newer one is taken.
+        /// The identity of the poll's token, as JSON, where a newer one is taken.
         #[prost(bytes = "bytes", tag = "2")]
         pub(crate) identity: Bytes,
     }
@@ -76,14 +76,14 @@ pub(crate) mod ask {
         pub(crate) protocol: u32,
     }
 
-    /// Answer when the client has read most of what was sent to it.
+    /// Answer when the client has read most of the bytes sent to it.
     #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct Drained {}
 
     /// End the connection.
     #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct Close {
-        /// What its client is told.
+        /// The reason that the client is given.
         #[prost(string, optional, tag = "1")]
         pub(crate) reason: Option<String>,
     }
@@ -91,7 +91,7 @@ pub(crate) mod ask {
     /// The client has shown a newer token.
     #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct Refresh {
-        /// What it says, as JSON.
+        /// The identity of the new token, as JSON.
         #[prost(bytes = "bytes", tag = "1")]
         pub(crate) identity: Bytes,
     }
@@ -121,7 +121,7 @@ pub(crate) mod ask {
         /// Another part follows.
         #[prost(bool, tag = "3")]
         pub(crate) more: bool,
-        /// The body broke off behind the parts before.
+        /// The body broke off after the parts before.
         #[prost(bool, tag = "4")]
         pub(crate) broken: bool,
     }
@@ -157,20 +157,20 @@ pub(crate) mod ask {
     }
 }
 
-/// What the owner answers.
+/// The owner's reply.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct NodeReply {
     #[prost(uint32, tag = "1")]
     pub(super) status: u32,
     #[prost(bytes = "bytes", tag = "2")]
     pub(super) body: Bytes,
-    /// For `Attach`: what came in before.
+    /// For `Attach`: the bytes that came in before.
     #[prost(bytes = "bytes", repeated, tag = "3")]
     pub(super) early: Vec<Bytes>,
     /// For `Invoke`: whether the body, the result, is MessagePack instead of JSON.
     #[prost(bool, tag = "4")]
     pub(super) packed: bool,
-    /// For `Poll`: what the body was taken from.
+    /// For `Poll`: the source of the body.
     #[prost(message, optional, tag = "5")]
     pub(super) source: Option<Source>,
     /// For `LetGo`: how many connections will leave.
@@ -181,7 +181,7 @@ pub(super) struct NodeReply {
     pub(super) recoveries: u32,
 }
 
-/// Where what a poll took goes back to when nobody gets it.
+/// The session that a poll's data returns to when no client gets it.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Source {
     #[prost(string, tag = "1")]
@@ -200,9 +200,9 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     /// Data of a poll, or the text of a refusal.
     pub(crate) body: Bytes,
-    /// What came in before the connection moved.
+    /// The bytes that came in before the connection moved.
     pub(crate) early: Vec<Bytes>,
-    /// Whether a client's result is MessagePack instead of JSON.
+    /// True if a client's result is MessagePack instead of JSON.
     pub(crate) packed: bool,
     /// For data of a poll: which taking from the session it was.
     pub(crate) taking: Option<u64>,

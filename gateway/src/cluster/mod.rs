@@ -24,7 +24,7 @@ pub(crate) use message::{Answer, ask::Receive};
 pub(crate) use peers::Cluster;
 pub(crate) use serve::ServeNode;
 
-/// How long the owner may take for what it can answer at once.
+/// How long the owner may take for a request that it can answer at once.
 const PROMPT: Duration = Duration::from_secs(15);
 
 /// How much later than a poll's own end its answer may come.
@@ -35,7 +35,7 @@ pub(crate) struct Forward<'a> {
     pub(crate) hub: &'a Arc<HubRuntime>,
     pub(crate) owner: &'a NodeId,
     pub(crate) connection: &'a ConnectionId,
-    /// Who the client said it is on this node.
+    /// The client's user, as authenticated on this node.
     pub(crate) user: Option<&'a UserId>,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Part {
 }
 
 impl<'a> Forward<'a> {
-    /// On behalf of a session's client.
+    /// Makes requests on behalf of a session's client.
     fn of(owner: &'a NodeId, session: &'a Session) -> Self {
         Self {
             hub: session.hub(),
@@ -59,7 +59,7 @@ impl<'a> Forward<'a> {
         }
     }
 
-    /// On behalf of this node itself.
+    /// Makes requests on behalf of this node itself.
     fn of_node(hub: &'a Arc<HubRuntime>, owner: &'a NodeId, connection: &'a ConnectionId) -> Self {
         Self {
             hub,
@@ -70,7 +70,7 @@ impl<'a> Forward<'a> {
     }
 
     /// A GET of a long-polling client, which the owner is to answer in time.
-    /// `newer` is what its token says, where a newer one is taken.
+    /// `newer` is the identity of its token, where a newer one is taken.
     pub(crate) async fn poll(
         &self,
         patience: Duration,
@@ -132,7 +132,8 @@ impl<'a> Forward<'a> {
         .await
     }
 
-    /// A socket or event stream that wants to live here. Answered with what came in so far, or with why not.
+    /// A socket or event stream that wants to live here. Answered with the bytes that came in so far, or with the
+    /// reason why not.
     pub(crate) async fn attach(&self, transport: Transport) -> Result<Answer, BackplaneError> {
         let transport = u32::try_from(transport.index()).unwrap_or(u32::MAX);
         self.ask(

@@ -1,4 +1,4 @@
-//! What the node that owns a connection answers, whoever received the request.
+//! Answers requests of other nodes on the node that owns the connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(crate) fn unknown_connection() -> Answer {
     Answer::refused(404, "No Connection with that ID")
 }
 
-/// The reference adopts whoever comes last; here a connection stays with the user who opened it.
+/// The reference adopts the user that comes last; here a connection stays with the user who opened it.
 pub(crate) fn other_user() -> Answer {
     Answer::refused(403, "The connection belongs to another user")
 }
@@ -25,7 +25,7 @@ fn other_transport() -> Answer {
     Answer::refused(400, "Cannot change transports mid-connection")
 }
 
-/// `newer` is what the poll's token says, where a newer one is taken.
+/// `newer` is the identity of the poll's token, where a newer one is taken.
 pub(crate) async fn poll(session: &Arc<Session>, patience: Duration, newer: Option<&Identity>) -> Answer {
     if let Some(identity) = newer {
         session.connection().renew_if_longer(identity);
@@ -94,7 +94,7 @@ pub(crate) fn delete(session: &Session) -> Answer {
         return Answer::refused(400, "Cannot terminate this connection using the DELETE endpoint.");
     }
     if let Some(link) = session.http() {
-        link.drained(); // nobody will fetch what is left
+        link.drained(); // no poll will fetch the rest
     }
     session.close(CloseReason::ByClient);
     Answer::status(202)

@@ -1,4 +1,4 @@
-//! What sessions and hubs of this node ask the other nodes.
+//! Requests of this node's sessions and hubs to other nodes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::telemetry::labels::ForwardLabel;
 /// How long an owner may take to give a session up before it is shut out. Clients try to resume once, and wait.
 const HAND_OVER: Duration = Duration::from_secs(2);
 
-/// How long a client may keep calls waiting that stream to it from another node, before they ask again.
+/// How long a client may keep calls waiting that stream to it from another node, before they check again.
 const DRAINED: Duration = Duration::from_secs(60);
 
 /// The nodes that the backplane reaches.

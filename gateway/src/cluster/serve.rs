@@ -1,4 +1,4 @@
-//! Answers what other nodes ask about connections of this one.
+//! Answers requests of other nodes about connections of this one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -131,9 +131,9 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         return Ok(Answer::status(if taken { 200 } else { 410 }));
     }
     let found = match ask {
-        // Also one that is on its way out, because somebody else has asked for it before.
+        // Also a connection that is on its way out, because another node has requested it before.
         Ask::HandOver(_) => match hub.registry().find(&connection) {
-            None => return Ok(Answer::status(410)), // whoever asks may take it
+            None => return Ok(Answer::status(410)), // the requester may take it
             found => found,
         },
         _ => hub.find_settled(&connection).await,
@@ -189,7 +189,7 @@ fn time_left(hub: &HubRuntime, until: u64) -> Duration {
     left.unwrap_or_default().min(most)
 }
 
-/// ClientResults a client of this node. The asking node's patience bounds it: it drops the request.
+/// Requests a client result from a client of this node. The requesting node's patience bounds it: it drops the request.
 async fn result(session: &Session, invoke: ask::Invoke) -> Answer {
     let arguments = invoke.arguments.into_iter().zip(invoke.packed);
     let arguments = arguments

@@ -13,12 +13,12 @@ use tracing_subscriber::EnvFilter;
 use crate::auth::JwtVerifier;
 use crate::options::OptionError;
 
-/// What the official clients have by default: how long they wait for a sign of life, and how often they give one.
+/// Defaults of the official clients: how long they wait for a message of the server, and how often they ping.
 const CLIENTS_WAIT: Duration = Duration::from_secs(30);
 const CLIENTS_PING: Duration = Duration::from_secs(15);
 
 impl Config {
-    /// What works, and is hardly meant. Each says what to do.
+    /// Warnings about settings that work and are hardly meant. Each says what to do.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.admits_anyone() {
@@ -197,7 +197,7 @@ fn fail(key: &'static str, problem: impl Into<String>) -> Result<(), OptionError
 /// Reads `log.level`: one level for Hubcast's own lines, with other crates from `warn` on, or directives.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A text that says why the level is not valid.
 pub(crate) fn parse_level(level: &str) -> Result<EnvFilter, String> {
     let directives = match level.parse::<LevelFilter>() {
         Ok(own) => format!(

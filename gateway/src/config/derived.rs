@@ -1,4 +1,4 @@
-//! Limits that depend on what the process has: its memory and its file descriptors.
+//! Limits that depend on the resources of the process: its memory and its file descriptors.
 
 use std::fmt;
 use std::fs;
@@ -20,10 +20,10 @@ const CONNECTION_BYTES: u64 = 24 * 1024;
 /// File descriptors that are not for clients: Redis, listeners, the log.
 const OWN_FILES: u64 = 128;
 const MEBIBYTE: u64 = 1024 * 1024;
-/// What version 1 of control groups says where there is no limit is beyond all memory.
+/// The smallest limit that means "no limit": control groups of version 1 report a number beyond all memory.
 const NO_LIMIT: u64 = 1 << 60;
 
-/// What a process has.
+/// The resources of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Means {
     memory: Memory,
@@ -50,7 +50,7 @@ impl Means {
     /// The limits, by their keys. An ordinary application meets none of them.
     pub(super) fn limits(&self) -> Vec<(&'static str, u64)> {
         let (Memory::Group(memory) | Memory::Machine(memory)) = self.memory else {
-            return Vec::new(); // no bound, as far as anybody knows
+            return Vec::new(); // no bound, as far as is known
         };
         let files = self.files.unwrap_or(u64::MAX);
         let most = files.saturating_sub(OWN_FILES.min(files / 4)).max(1);
@@ -68,7 +68,7 @@ impl Means {
     }
 }
 
-/// As the origin of a value: "by …".
+/// The text for the origin of a value: "by …".
 impl fmt::Display for Means {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.memory {

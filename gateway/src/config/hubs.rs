@@ -11,7 +11,7 @@ use crate::options::{HubDefaults, OptionError, Options};
 /// Values by the names of their shared keys, such as `hubs.retention_messages`.
 type Own = BTreeMap<&'static str, (Value, Origin)>;
 
-/// What `[hubs.NAME]` says, by name.
+/// The tables `[hubs.NAME]`, by name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HubTables(BTreeMap<String, Own>);
 
@@ -20,7 +20,7 @@ impl HubTables {
         Self(tables)
     }
 
-    /// Writes the tables behind all other sections.
+    /// Writes the tables after all other sections.
     pub(super) fn write_toml(&self, text: &mut String) {
         for (hub, own) in &self.0 {
             text.push_str(&format!("\n[hubs.{}]\n", Value::String(hub.clone())));
@@ -33,7 +33,7 @@ impl HubTables {
 }
 
 impl Config {
-    /// The hubs to serve with built-in methods, and what each is set to.
+    /// The hubs to serve with built-in methods, and the options of each.
     pub(crate) fn builtin_hubs(&self) -> Result<Vec<(String, HubDefaults)>, OptionError> {
         let named: BTreeSet<_> = self.hub_names.iter().chain(self.hub_tables.0.keys()).collect();
         named

@@ -16,9 +16,9 @@ use super::Config;
 pub(crate) struct Key {
     /// Its name in a file, with its section: `limits.message_bytes`.
     pub(crate) name: &'static str,
-    /// What its value may be.
+    /// The kind of value that it takes.
     pub(crate) kind: Kind,
-    /// What it is for, as a line of help.
+    /// Its purpose, as a line of help.
     pub(crate) about: &'static str,
     /// The value in a configuration; `None` where it is not set and has no default.
     pub(crate) value: fn(&Config) -> Option<Value>,
@@ -26,13 +26,13 @@ pub(crate) struct Key {
 
 #[cfg(test)]
 impl Key {
-    /// Whether its default is derived from the memory of the process.
+    /// Returns whether its default is derived from the memory of the process.
     fn is_derived(&self) -> bool {
         super::derived::KEYS.contains(&self.name)
     }
 }
 
-/// What a value may be.
+/// The kind of a value.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Kind {
     /// Any text.
@@ -262,7 +262,7 @@ fn maybe(value: Option<&str>) -> Option<Value> {
     value.and_then(text)
 }
 
-/// A URL without what may be a secret in it.
+/// A URL without the parts that may be secrets.
 fn address(value: Option<&str>) -> Option<Value> {
     value.and_then(|url| text(&without_credentials(url)))
 }
@@ -326,7 +326,7 @@ mod tests {
         options::{AuthOptions, CorsOptions, HubDefaults, Limits, ServerOptions, Timeouts},
     };
 
-    /// The fields of a section, as serde lists them for who misspells one.
+    /// The fields of a section, as serde lists them for a misspelt one.
     fn fields<T: DeserializeOwned>() -> Vec<String> {
         let table = toml::Table::from_iter([("?".to_owned(), Value::Boolean(true))]);
         let error = table.try_into::<T>().err().unwrap().to_string();

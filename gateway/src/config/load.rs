@@ -18,7 +18,7 @@ use super::{
     keys::{KEYS, Key, Kind},
 };
 
-/// Where the configuration comes from, besides the environment.
+/// The sources of the configuration, besides the environment.
 #[derive(Default, Debug)]
 pub(crate) struct Sources {
     /// The file that `--config` names; it must exist.
@@ -47,14 +47,14 @@ pub(crate) struct Loaded {
     pub(crate) origins: BTreeMap<&'static str, Origin>,
 }
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Origin {
     /// The built-in default.
     Default,
     /// Demo mode, which changes defaults.
     DemoMode,
-    /// What the process has, or where it listens.
+    /// The process's resources, or the address where it listens.
     Derived(String),
     /// A file.
     File(PathBuf),
@@ -77,7 +77,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Why there is no configuration.
+/// The reason why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
     /// The file can't be read.
@@ -106,7 +106,7 @@ pub(crate) enum ConfigError {
     },
 }
 
-/// Reads all layers, fills in what depends on other keys, and checks the result.
+/// Reads all layers, fills in values that depend on other keys, and checks the result.
 ///
 /// # Errors
 /// The first thing that is wrong, by key and layer.
@@ -134,7 +134,7 @@ pub(crate) fn load(
     settings.build()
 }
 
-/// What the environment says.
+/// The settings in the environment.
 #[derive(Default)]
 struct Variables {
     file: Option<PathBuf>,
@@ -174,7 +174,7 @@ impl Variables {
     }
 }
 
-/// Whether Kubernetes made that variable. It describes every Service to the pods of its namespace, and for
+/// Returns whether Kubernetes made that variable. It describes every Service to the pods of its namespace, and for
 /// one that is called `hubcast` or `hubcast-…` these look like ours: `HUBCAST_SERVICE_HOST`,
 /// `HUBCAST_PORT=tcp://…`, `HUBCAST_PORT_80_TCP_ADDR`.
 fn is_service_link(name: &str, value: &OsString) -> bool {
@@ -214,7 +214,7 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
 #[derive(Default)]
 struct Settings {
     values: BTreeMap<&'static str, (Value, Origin)>,
-    /// What `[hubs.NAME]` says, by name and key.
+    /// The settings of `[hubs.NAME]`, by name and key.
     hubs: BTreeMap<String, BTreeMap<&'static str, (Value, Origin)>>,
 }
 
@@ -239,7 +239,7 @@ impl Settings {
         Ok(())
     }
 
-    /// `[hubs.NAME]`: a hub with built-in methods, and what it has of its own.
+    /// `[hubs.NAME]`: a hub with built-in methods, and its own options.
     fn add_hub(&mut self, section: &str, table: Table, path: &Path) -> Result<(), ConfigError> {
         let hub = section.trim_start_matches(HUBS).trim_start_matches('.');
         let mut own = BTreeMap::new();
@@ -260,7 +260,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Who starts the binary without a word gets the demo; who configures anything says what is wanted.
+    /// Without any setting but flags for the address and the log the binary serves the demo.
     fn fill_in_demo(&mut self, has_file: bool) {
         let says_nothing = |(key, (_, origin)): (&&str, &(Value, Origin))| {
             matches!(origin, Origin::Flag(_)) && (*key == "listen" || key.starts_with("log."))
@@ -280,8 +280,8 @@ impl Settings {
         }
     }
 
-    /// A node on loopback is for programs of its machine, and for browsers, whose pages may be anybody's. A proxy before it
-    /// passes on the names that it has.
+    /// A node on loopback is for programs of its machine, and for browsers, whose pages may be from any site. A proxy
+    /// before it passes on the names that it has.
     fn fill_in_hosts(&mut self) {
         let text = |key| self.values.get(key).and_then(|(value, _)| value.as_str());
         let default = Config::default().listen;
@@ -293,7 +293,7 @@ impl Settings {
         }
     }
 
-    /// How many connections there may be depends on what the process has.
+    /// Derives the limit on connections from the resources of the process.
     fn fill_in_limits(&mut self, means: &Means) {
         for (key, value) in means.limits() {
             let value = Value::Integer(i64::try_from(value).unwrap_or(i64::MAX));
@@ -332,7 +332,7 @@ fn is_loopback(listen: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// Makes of a value what its key wants; `name` is what an error calls it.
+/// Converts a value to its key's kind; `name` is its name in errors.
 fn typed(key: &Key, name: &str, value: Value, origin: &Origin) -> Result<Value, ConfigError> {
     let value = trimmed(key.kind, value);
     let typed = match origin {
@@ -348,8 +348,8 @@ fn typed(key: &Key, name: &str, value: Value, origin: &Origin) -> Result<Value, 
         })
 }
 
-/// A text without space around it: secrets that were made with `--from-file` or `echo` end in a line feed, and nobody means
-/// that to be a part of a key, a URL or a name.
+/// A text without space around it: secrets that were made with `--from-file` or `echo` end in a line feed, and that is
+/// not meant to be a part of a key, a URL or a name.
 fn trimmed(kind: Kind, value: Value) -> Value {
     match (kind, value) {
         (Kind::Text | Kind::Secret | Kind::OneOf(_), Value::String(text)) => {
@@ -359,7 +359,7 @@ fn trimmed(kind: Kind, value: Value) -> Value {
     }
 }
 
-/// Where a key's value is in [`Config`].
+/// The path of a key's value in [`Config`].
 fn path_of(key: &str) -> String {
     match key.split_once('.') {
         Some(("hubs", "names")) => "hub_names".to_owned(),
@@ -381,7 +381,7 @@ fn insert(table: &mut Table, path: &str, value: Value) {
     }
 }
 
-/// Makes of a variable's or flag's text what a file would have held.
+/// Converts a variable's or flag's text to the value that a file would hold.
 fn from_text(kind: Kind, value: Value) -> Result<Value, String> {
     let Value::String(text) = value else {
         return Ok(value);
@@ -412,7 +412,7 @@ fn from_text(kind: Kind, value: Value) -> Result<Value, String> {
     }
 }
 
-/// Checks what one value alone shows.
+/// Checks one value alone.
 fn check(kind: Kind, value: Value) -> Result<Value, String> {
     let found = value.type_str();
     let wrong = |expected: &str| Err(format!("must be {expected}, not of type {found}"));

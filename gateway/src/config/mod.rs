@@ -1,4 +1,4 @@
-//! What the `hubcast` binary is set to: one type, filled from defaults, a TOML file, `HUBCAST_…` variables
+//! The configuration of the `hubcast` binary: one type, filled from defaults, a TOML file, `HUBCAST_…` variables
 //! and flags, and checked before anything is bound.
 
 mod check;
@@ -22,7 +22,7 @@ pub(crate) use self::{
     load::{ConfigError, Flag, Loaded, Origin, Sources, load},
 };
 
-/// Everything that the binary can be told. `Display` and `Debug` print it as TOML, with secrets as `***`.
+/// All settings of the binary. `Display` and `Debug` print them as TOML, with secrets as `***`.
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
@@ -32,14 +32,14 @@ pub(crate) struct Config {
     pub(crate) redis: Option<SecretString>,
     /// This node's name in the cluster; random unless set.
     pub(crate) node_id: Option<String>,
-    /// Whether the demo hub and its page are served. Unless set: only when nothing else is configured.
+    /// True if the demo hub and its page are served. Unless set: only when nothing else is configured.
     pub(crate) demo: bool,
     /// Hubs that are served with built-in methods.
     pub(crate) hub_names: Vec<String>,
-    /// What such hubs are set to, as far as they differ from `options.hubs`. Each of them is served.
+    /// The settings of such hubs, as far as they differ from `options.hubs`. Each of them is served.
     #[serde(skip)]
     pub(crate) hub_tables: HubTables,
-    /// What the library is set to.
+    /// The options of the library.
     pub(crate) options: Options,
     /// How Redis is used.
     pub(crate) backplane: BackplaneConfig,
@@ -180,7 +180,8 @@ impl LogFormat {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct TelemetryConfig {
-    /// Where spans are sent by OTLP over HTTP, such as `http://collector:4318`. Without it there are none.
+    /// The collector to which spans are sent by OTLP over HTTP, such as `http://collector:4318`. Without it there are
+    /// none.
     pub(crate) otlp_endpoint: Option<String>,
     /// The service that spans are shown under.
     pub(crate) service_name: String,
@@ -199,7 +200,7 @@ impl Default for TelemetryConfig {
 }
 
 impl Config {
-    /// Whether some client could connect: with a token, or without one.
+    /// Returns whether some client could connect: with a token, or without one.
     pub(crate) fn admits_anyone(&self) -> bool {
         self.options.auth.has_keys() || self.options.auth.allow_anonymous == Some(true)
     }

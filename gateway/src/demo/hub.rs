@@ -130,7 +130,7 @@ async fn abort(context: Context) {
     context.abort();
 }
 
-/// What the node knows of its caller.
+/// The node's data about its caller.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct WhoAmI {

@@ -32,7 +32,7 @@ pub(crate) fn derived_key(cluster_secret: &[u8]) -> SecretString {
         .into()
 }
 
-/// The page, and `POST /demo/token?user=NAME`, which believes any name: that is what makes it a demo.
+/// The page, and `POST /demo/token?user=NAME`, which believes any name: so it is for demos alone.
 pub(crate) fn routes(access_key: SecretString) -> Router {
     let token = move |Query(wanted): Query<Wanted>| async move { token(&wanted.user, &access_key) };
     Router::new()

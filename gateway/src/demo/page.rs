@@ -13,7 +13,7 @@ use rust_embed::{Embed, EmbeddedFile};
 #[folder = "src/demo/page/"]
 struct Assets;
 
-/// The page at `/` and what it loads below `/demo/`.
+/// The page at `/` and its files below `/demo/`.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/", get(async |headers: HeaderMap| asset("index.html", &headers)))
@@ -30,7 +30,7 @@ fn asset(path: &str, request: &HeaderMap) -> Response {
     let etag = etag(&file);
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(content_type(path))),
-        // Always asked for again, and mostly answered with 304: a new version shows at once.
+        // Always requested again, and mostly answered with 304: a new version shows at once.
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (
             header::CONTENT_SECURITY_POLICY,
@@ -71,7 +71,7 @@ fn content_type(path: &str) -> &'static str {
     }
 }
 
-/// Nothing but files and connections of this origin, and no way for text to become markup or script.
+/// Permits only files and connections of this origin, and no way for text to become markup or script.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";

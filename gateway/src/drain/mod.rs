@@ -1,7 +1,7 @@
 //! Lets sessions leave this node, one after the other, at the pace of the whole cluster.
 //!
-//! Clients that leave one node arrive at the others, so what counts is how many of all nodes leave in a second. Nodes take turns
-//! through the backplane ([`TurnsWanted`]); where that is away, each keeps to the rate by itself.
+//! Clients that leave one node arrive at the others, so the number that leaves all nodes in a second counts. Nodes take
+//! turns through the backplane ([`TurnsWanted`]); where that is away, each keeps to the rate by itself.
 
 mod rebalance;
 
@@ -18,11 +18,11 @@ use crate::session::{CloseReason, Session};
 
 pub use rebalance::{Rebalance, SETTLED, Share};
 
-/// How much of what a node needs, and of the rate, it takes at once: the more it needs, the greater its share.
+/// The parts of a node's need, and of the rate, that it takes at once: the more it needs, the greater its share.
 const SHARES: (f64, f64) = (0.2, 0.02);
 /// How late a connection may leave for the next one to leave as if it were not.
 const LATE: Duration = Duration::from_millis(50);
-/// The part of the rate that is left for what jitter and slow clients push together.
+/// The part of the rate that is left for clients that jitter and slowness push together.
 const ROOM: u32 = 10;
 /// How long the backplane may take to give turns, and how long it is not asked after it gave none.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -43,12 +43,12 @@ pub enum Drained {
     },
 }
 
-/// At which pace sessions leave.
+/// The pace at which sessions leave.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     /// Most of all nodes in a second; 0 for as fast as they can.
     pub(crate) rate: u32,
-    /// When the last one is to have left, whatever the rate says.
+    /// The latest time at which the last session leaves, whatever the rate says.
     pub(crate) deadline: Option<Instant>,
 }
 
@@ -81,7 +81,7 @@ pub(crate) async fn leave(
     };
     let leaving = async {
         let_go(shared.backplane(), pace, sessions(), &CloseReason::NodeStops).await;
-        // Those that came after the list was made.
+        // Sessions that came after the list was made.
         for late in sessions() {
             late.leave(CloseReason::NodeStops);
         }
@@ -112,8 +112,8 @@ pub(crate) async fn leave(
     drained
 }
 
-/// Has every session leave: stateful ones go on elsewhere, others end for this reason, and their clients are told that they
-/// may reconnect. In no order, and not in step.
+/// Has every session leave: stateful ones go on elsewhere, others end for this reason, and their clients may
+/// reconnect. In no order, and not in step.
 pub(crate) async fn let_go(
     backplane: &dyn Backplane,
     pace: Pace,
@@ -165,12 +165,12 @@ pub(crate) fn shuffle(sessions: &mut [Arc<Session>]) -> RandomState {
     random
 }
 
-/// Where this node has its turns from.
+/// The source of this node's turns.
 struct Queue<'a> {
     backplane: &'a dyn Backplane,
-    /// When the next turn is, by this node alone.
+    /// The time of the next turn, by this node alone.
     next: Instant,
-    /// Until when the backplane is not asked, because it did not answer.
+    /// The time until which the backplane is not asked, because it did not answer.
     alone: Option<Instant>,
 }
 

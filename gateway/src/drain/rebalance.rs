@@ -1,7 +1,7 @@
 //! Spreading a hub's connections over the nodes again, after nodes have come.
 //!
 //! Nodes that have many connections let some go, as in a drain and at its pace; their clients come back to whatever node the
-//! load balancer chooses. Nothing is moved by force: who is promised exactness goes on, others are told that they may reconnect.
+//! load balancer chooses. Nothing is moved by force: stateful sessions go on, other clients may reconnect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::error::Error;
 use crate::hub::{HubHandle, HubRuntime};
 use crate::session::CloseReason;
 
-/// How long connections have been on their node before they may be asked to leave it, unless somebody says otherwise.
+/// How long connections have been on their node before they may be asked to leave it, unless the call says otherwise.
 pub const SETTLED: Duration = Duration::from_secs(300);
 /// How many connections more than the mean a node may have: the larger of a tenth and this.
 const SLACK: u64 = 20;
 
-/// What became of [`HubHandle::rebalance`].
+/// The outcome of [`HubHandle::rebalance`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rebalance {
@@ -34,7 +34,7 @@ pub struct Rebalance {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Share {
-    /// Its id.
+    /// The node's id.
     pub node: String,
     /// Connections that it had.
     pub connections: u64,

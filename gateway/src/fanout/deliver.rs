@@ -72,7 +72,7 @@ fn deliver_message(hub: &HubRuntime, message: &Message) {
     metrics.deliveries.inc_by(delivered);
 }
 
-/// Why an envelope ends those who receive it, if it does.
+/// The reason why an envelope ends its receivers, if it does.
 fn closing(envelope: &Envelope) -> Option<CloseReason> {
     let close = envelope.close.as_ref()?;
     Some(if close.lost {
@@ -93,7 +93,7 @@ fn close(hub: &HubRuntime, message: &Message, reason: &CloseReason) {
     }
 }
 
-/// Of messages that a session receives, in their order, keeps those before the first that ends it. Answers how it ends.
+/// Keeps the messages of a session, in their order, before the first that ends it. Returns how it ends.
 pub(crate) fn cut_at_close(messages: &mut Vec<Message>, session: &Session) -> Option<CloseReason> {
     let ends = |message: &Message| {
         let envelope = &*message.envelope;
@@ -108,7 +108,7 @@ pub(crate) fn cut_at_close(messages: &mut Vec<Message>, session: &Session) -> Op
 }
 
 /// Ordinary clients were promised nothing about a lost backplane: they stay connected, and operators see it. Stateful
-/// sessions were promised to be exact, so they end; readers are told.
+/// sessions were promised to be exact, so they end; readers are notified.
 fn note_gap(hub: &HubRuntime, gap: &Gap) {
     let lost = CloseReason::LogLost("the backplane lost messages");
     let end = |session: &Session| {
@@ -218,7 +218,7 @@ mod tests {
         })
     }
 
-    /// What waits for a session, behind the answer to its handshake.
+    /// The frames that wait for a session, after the handshake response.
     async fn received(session: &Session) -> Vec<Bytes> {
         session.open_for_test();
         let mut frames = Vec::new();

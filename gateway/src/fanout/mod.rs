@@ -1,4 +1,4 @@
-//! From one entry of the log to the sessions of this node.
+//! The way of messages from one entry of the log to the sessions of this node.
 
 mod deliver;
 mod registry;

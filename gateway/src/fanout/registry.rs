@@ -1,4 +1,4 @@
-//! Which sessions of this node receive a topic.
+//! The registry: the sessions of this node that receive a topic.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

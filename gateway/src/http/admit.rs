@@ -1,4 +1,4 @@
-//! Who may ask a hub for what: the same for all of its addresses.
+//! Admission of requests to a hub: the same for all of its addresses.
 
 #[cfg(feature = "cli")]
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::hub::HubRuntime;
 use crate::limits::ConnectionPermit;
 use crate::telemetry::labels::{LimitLabel, RejectLabel};
 
-/// Why a node takes no new connection.
+/// The reason why a node takes no new connection.
 #[derive(Clone, Copy)]
 pub(super) enum Closed {
     Leaving,
@@ -46,7 +46,7 @@ pub(super) fn check_origin(app: &App, parts: &Parts) -> Result<(), Box<Response>
     Err(Box::new(reply::foreign_origin()))
 }
 
-/// Whoever asks was admitted: its TCP connection may carry more requests at once.
+/// Records that the caller was admitted: its TCP connection may carry more requests at once.
 #[cfg_attr(
     not(feature = "cli"),
     expect(unused_variables, reason = "applications have servers of their own")
@@ -58,7 +58,7 @@ pub(super) fn trust(parts: &Parts) {
     }
 }
 
-/// Reads a request's query, and decides who asks. The refusal is boxed, because it is large and rare.
+/// Reads a request's query, and decides which identity it has. The refusal is boxed, because it is large and rare.
 pub(super) async fn admit(
     app: &App,
     hub: &HubRuntime,

@@ -1,4 +1,4 @@
-//! What the HTTP endpoints need of the node.
+//! The node's state that the HTTP endpoints use.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Values;
@@ -20,7 +20,7 @@ use crate::telemetry::metrics::Metrics;
 /// A warning for operators.
 pub(crate) const NO_HUB: &str = "no hub is served, so every negotiate is answered with 404; name one in the configuration, such as [hubs.chat]";
 
-/// What the HTTP endpoints need. Cheap to clone.
+/// The state that the HTTP endpoints use. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct App {
     inner: Arc<Inner>,
@@ -39,12 +39,12 @@ struct Inner {
     leaving: CancellationToken,
 }
 
-/// Whether the node may get traffic.
+/// The readiness of the node for traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Readiness {
     Ready,
     Draining,
-    /// From the backplane.
+    /// The node is cut off from the backplane.
     CutOff,
     /// Keys of tokens were never had yet; which and why.
     NoKeys(String),
@@ -104,7 +104,7 @@ impl App {
         &self.inner.authenticator
     }
 
-    /// Who checks the tokens of back ends.
+    /// The authenticator of back ends.
     pub(crate) fn servers(&self) -> &ServerAuthenticator {
         &self.inner.servers
     }
@@ -118,7 +118,7 @@ impl App {
         &self.inner.hosts
     }
 
-    /// Who counts the connections of users and addresses.
+    /// The gate that counts the connections of users and addresses.
     pub(crate) fn gate(&self) -> &Gate {
         &self.inner.gate
     }
@@ -137,7 +137,7 @@ impl App {
         PointSigner::new(&self.inner.shared.backplane().cluster_secret())
     }
 
-    /// Who gives tickets and reads them, if negotiate does.
+    /// The cipher that writes and reads tickets; `None` where negotiate gives none.
     pub(crate) fn tickets(&self) -> Option<TicketCipher> {
         if !self.authenticator().gives_tickets() {
             return None;
@@ -145,7 +145,7 @@ impl App {
         TicketCipher::new(&self.inner.shared.backplane().cluster_secret())
     }
 
-    /// What the gateway is set to.
+    /// The options of the gateway.
     pub(crate) fn options(&self) -> &Options {
         self.inner.shared.options()
     }
@@ -190,12 +190,12 @@ impl App {
         warnings
     }
 
-    /// The one that is not about the backplane.
+    /// The warning that is not about the backplane.
     pub(crate) fn own_warning(&self) -> Option<String> {
         self.inner.hubs.is_empty().then(|| NO_HUB.to_owned())
     }
 
-    /// Whether `limits.connections` leaves room for one more. Who has left and may come back takes no room.
+    /// Returns whether `limits.connections` leaves room for one more. A parked session takes no room.
     pub(crate) fn has_room(&self) -> bool {
         let limit = self.inner.shared.options().limits.connections;
         limit == 0
@@ -205,12 +205,12 @@ impl App {
                 < limit
     }
 
-    /// Whether the node takes no new connections because it leaves.
+    /// Returns whether the node takes no new connections because it leaves.
     pub(crate) fn is_draining(&self) -> bool {
         self.inner.draining.load(Ordering::Acquire)
     }
 
-    /// The metrics page, with what is only known by looking.
+    /// The metrics page, with the figures that are only known by looking.
     pub(crate) fn encode_metrics(&self) -> String {
         let shared = &self.inner.shared;
         let metrics = shared.metrics();

@@ -37,7 +37,7 @@ pub(super) async fn attend(State(app): State<App>, request: Request, next: Next)
     if body.is_end_stream() || parts.method == Method::CONNECT {
         return next.run(Request::from_parts(parts, body)).await;
     }
-    // Such a client sends nothing before it is asked to, by the first look at its body.
+    // Such a client sends nothing before it is invited to, by the first look at its body.
     let waits = parts.headers.contains_key(header::EXPECT);
     let persistent = parts.version < Version::HTTP_2;
     let incoming = Arc::new(Mutex::new(Incoming {
@@ -57,7 +57,7 @@ pub(super) async fn attend(State(app): State<App>, request: Request, next: Next)
     response
 }
 
-/// Whether the rest of a body came, and was dropped, within bounds.
+/// Returns whether the rest of a body came, and was dropped, within bounds.
 async fn drop_rest(incoming: Arc<Mutex<Incoming>>) -> bool {
     if let Some(end) = incoming.lock().end {
         return end == End::Whole;
@@ -82,7 +82,7 @@ async fn drop_rest(incoming: Arc<Mutex<Incoming>>) -> bool {
 struct Incoming {
     body: Body,
     held: Held,
-    /// Somebody looked for it.
+    /// Set once an endpoint has polled it.
     touched: bool,
     end: Option<End>,
 }
@@ -94,7 +94,7 @@ enum End {
     Broken,
 }
 
-/// It in the hands of an endpoint; what is left when that drops it is read by [`drop_rest`].
+/// A body in the hands of an endpoint; the rest when that drops it is read by [`drop_rest`].
 struct Handed(Arc<Mutex<Incoming>>);
 
 impl HttpBody for Handed {
@@ -144,12 +144,12 @@ impl HttpBody for Handed {
     }
 }
 
-/// Why there is no body, or no more of it.
+/// The reason why there is no body, or no more of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyError {
-    /// It is over the limit.
+    /// The body is over the limit.
     TooLarge,
-    /// It came too slowly.
+    /// The body came too slowly.
     Late,
     /// The node holds too much for its clients already.
     NoRoom,

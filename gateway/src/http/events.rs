@@ -2,10 +2,10 @@
 //!
 //! | parameter | says |
 //! | --- | --- |
-//! | `group=NAME`, any number of times | groups to receive, beside what is for all and for the user |
-//! | `presence=NAME`, any number of times | groups to watch: `presence` events tell who joins and leaves |
+//! | `group=NAME`, any number of times | groups to receive, beside messages for all and for the user |
+//! | `presence=NAME`, any number of times | groups to watch: `presence` events report each join and leave |
 //! | header `Last-Event-ID`, else `lastEventId=ID`, else `since=ID` | go on after this event |
-//! | `rewind=N` | where there is no id: begin with the last N messages for all, for the user and of each group that is asked for or watched |
+//! | `rewind=N` | where there is no id: begin with the last N messages for all, for the user and of each requested or watched group |
 //!
 //! An event's name is the message's target, its data the JSON array of the arguments, its id the place in the log.
 
@@ -33,8 +33,8 @@ use crate::transport::sse_stream;
 
 /// Most messages that a reader may begin with, of all its topics together.
 const MOST_REWOUND: usize = 10_000;
-/// An `EventSource` gives up for good when it is answered with an error, so who can't be served now gets a stream that
-/// ends at once: it comes back, where a balancer may have a better node for it.
+/// An `EventSource` gives up for good when it is answered with an error, so a client that can't be served now gets a
+/// stream that ends at once: it comes back, where a balancer may have a better node for it.
 const NO_ROOM: &str = ": this node accepts no more connections\nretry: 3000\n\n";
 
 /// Has an `EventSource` come back.
@@ -87,7 +87,7 @@ pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> 
     reply::event_stream(Body::from_stream(stream))
 }
 
-/// What a client wants to read, if it may.
+/// The subscription that a client requests, if it is permitted.
 pub(super) fn reading(
     app: &App,
     hub: &HubRuntime,
@@ -107,14 +107,14 @@ pub(super) fn reading(
     asked
 }
 
-/// Why a request is refused.
+/// The reason why a request is refused.
 pub(super) type Refused = (StatusCode, String);
 
 fn bad(text: String) -> Refused {
     (StatusCode::BAD_REQUEST, text)
 }
 
-/// The groups that are asked for, each once, if the client may join or watch them all.
+/// The requested groups, each once, if the client may join or watch them all.
 fn groups(hub: &HubRuntime, query: &Query, identity: &Identity) -> Result<Vec<GroupName>, Refused> {
     let permissions = identity.permissions();
     let forbidden = |what: &str, name: &str| {
@@ -160,7 +160,7 @@ fn add(hub: &HubRuntime, groups: &mut Vec<GroupName>, group: GroupName) -> Resul
     Ok(())
 }
 
-/// From where on the client wants to read.
+/// The position from which the client reads.
 fn begin(app: &App, hub: &HubRuntime, parts: &Parts, query: &Query, groups: usize) -> Result<Begin, Refused> {
     let header = parts.headers.get("last-event-id");
     let header = header.map(|value| value.to_str().unwrap_or("unreadable"));

@@ -41,13 +41,13 @@ pub(super) fn watch(session: &Arc<Session>) {
     });
 }
 
-/// Whether a connection with that identity would be closed at once: it is not to be opened.
+/// Returns whether a connection with that identity would be closed at once: it is not to be opened.
 pub(super) fn is_over(identity: &Identity, auth: &AuthOptions) -> bool {
     let end = end_of_identity(identity, auth.close_on_expiry);
     end.is_some_and(|end| end + auth.leeway.0 <= SystemTime::now())
 }
 
-/// When the session is to be closed, as of now.
+/// The time when the session is to be closed, as of now.
 fn end_of(session: &Session, by_setting: bool) -> Option<SystemTime> {
     end_of_identity(&session.connection().identity(), by_setting)
 }

@@ -11,7 +11,7 @@ pub(crate) async fn healthz() -> Response {
     reply::text(StatusCode::OK, "ok\n")
 }
 
-/// The node may get traffic. Further lines say what an operator should change; they make no node unready, since all of a
+/// The node may get traffic. Further lines are warnings for operators; they make no node unready, since all of a
 /// cluster have them alike.
 pub(crate) fn readyz(app: &App) -> Response {
     let (status, state) = match app.readiness() {

@@ -1,4 +1,4 @@
-//! Which hosts requests may be for.
+//! The hosts that requests may be for.
 //!
 //! A page whose name was made to lead to a gateway's address (DNS rebinding) is of the gateway's own origin for its browser.
 //! Only the name gives it away: see [`ServerOptions::allowed_hosts`](crate::ServerOptions).
@@ -21,7 +21,7 @@ use crate::telemetry::labels::RejectLabel;
 /// The hosts of `server.allowed_hosts`.
 #[derive(Debug, Clone)]
 pub(crate) struct Hosts {
-    /// In lower case. `None` for any.
+    /// The hosts in lower case. `None` for any.
     listed: Option<Vec<String>>,
 }
 

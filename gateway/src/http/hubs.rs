@@ -1,5 +1,5 @@
-//! A hub's address: sockets, event streams, polls, posts. Any node serves any request; what belongs to a connection of
-//! another node goes there.
+//! A hub's address: sockets, event streams, polls, posts. Any node serves any request; requests for a connection of
+//! another node go there.
 
 mod find;
 mod receiving;
@@ -101,7 +101,7 @@ impl HubRequest {
         let token = self.token()?;
         if let Some(token) = token.as_ref().filter(|token| token.stateful) {
             let session = self.resumable(token).await?;
-            session.connection().renew_if_longer(&self.identity); // it has come back with what it has now
+            session.connection().renew_if_longer(&self.identity); // it has come back with its present token
             return Ok(self.accept(upgrade, Messages::Stream, |socket| {
                 serve_resumable(session, socket)
             }));
@@ -160,7 +160,7 @@ impl HubRequest {
     }
 
     /// The session of a connection that lost its socket, wherever it was. `None` where there is no such connection. Clients
-    /// try this once: while it can't be told, they wait.
+    /// try this once: while the directory can't answer, they wait.
     async fn bring_back(
         &self,
         id: &ConnectionId,
@@ -284,7 +284,7 @@ impl HubRequest {
         }
     }
 
-    /// What the request's token says, where a newer one is taken for the connection's.
+    /// The identity of the request's token, where a newer one is taken for the connection's.
     fn newer(&self) -> Option<&Identity> {
         Some(&self.identity).filter(|_| self.app.options().auth.refresh)
     }
@@ -366,7 +366,7 @@ impl HubRequest {
     async fn delete(self) -> Result<Response, Refusal> {
         let token = self.required_token()?;
         let end = Instant::now() + SENDING;
-        // It may come twice to an owner, which ends a connection once.
+        // The request may come twice to an owner, which ends a connection once.
         let answer = persist(end, || self.try_to_delete(&token, end).boxed()).await?;
         Ok(reply::answer(answer))
     }
@@ -415,7 +415,7 @@ impl HubRequest {
             .ok_or_else(|| reply::text(StatusCode::BAD_REQUEST, "Connection ID required").into())
     }
 
-    /// Says that there is no such connection; the log says why, for whoever looks for a client that was turned away.
+    /// Says that there is no such connection; the log says why, for operators who look for a client that was refused.
     fn unknown(&self, why: &str) -> Response {
         tracing::debug!(hub = %self.hub.name(), why, "a request for a connection that is not known");
         self.app
@@ -445,7 +445,7 @@ impl HubRequest {
     }
 }
 
-/// Hands on what came in before the connection was this node's.
+/// Hands on the bytes that came in before the connection was this node's.
 fn receive_early(session: &Session, early: Detached) -> Result<(), Refusal> {
     match session.http().map(|link| link.receive_early(early)) {
         Some(Err(_)) => Err(reply::answer(owner::unknown_connection()).into()),

@@ -31,13 +31,13 @@ struct Negotiated {
     #[serde(skip_serializing_if = "Option::is_none")]
     connection_token: Option<String>,
     available_transports: Vec<AvailableTransport>,
-    /// Never sent to a client that did not ask: it would give up.
+    /// Never sent to a client that did not request it: it would give up.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     use_stateful_reconnect: bool,
     /// A ticket, which clients show from then on instead of their token.
     #[serde(skip_serializing_if = "Option::is_none")]
     access_token: Option<String>,
-    /// When to show a newer token, for clients that can.
+    /// The time to show a newer token, for clients that can.
     #[serde(skip_serializing_if = "Option::is_none")]
     token_lifetime_seconds: Option<u64>,
 }
@@ -108,7 +108,7 @@ pub(crate) async fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -
     axum::Json(negotiated).into_response()
 }
 
-/// Who asks, if the hub admits it.
+/// The identity of the request's client, if the hub admits it.
 pub(super) async fn admitted(app: &App, hub: &HubRuntime, parts: &Parts) -> Result<Identity, Box<Response>> {
     let query = Query::of(&parts.uri);
     let credentials = Credentials {

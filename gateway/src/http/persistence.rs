@@ -1,4 +1,4 @@
-//! Which HTTP/1.1 connections clients may use again.
+//! HTTP/1.1 connections that clients may use again.
 
 use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderValue};
@@ -9,8 +9,8 @@ use axum::response::Response;
 use super::reply;
 use crate::http::App;
 
-/// Tells clients not to use a connection again that carried an event stream, which ends when the node wants, or that leads to
-/// a node which leaves: a request that is sent just as the connection closes would be lost.
+/// Keeps clients from using a connection again that carried an event stream, which ends when the node wants, or that
+/// leads to a node which leaves: a request that is sent just as the connection closes would be lost.
 pub(super) async fn limit(State(app): State<App>, request: Request, next: Next) -> Response {
     close_where(request, next, |response| {
         app.is_draining() || reply::is_event_stream(response)

@@ -40,8 +40,8 @@ fn refused(status: StatusCode, error: &'static str) -> Response {
     (status, axum::Json(Refused { error })).into_response()
 }
 
-/// What a poll is told that shows credentials of another user: its client refreshes once, where it is told that this is not
-/// its connection.
+/// The response to a poll with credentials of another user. Its client refreshes once, and is refused there because the
+/// connection is not its own.
 pub(super) fn required() -> Response {
     refused(StatusCode::CONFLICT, "authentication_refresh_required")
 }

@@ -25,7 +25,7 @@ pub(crate) fn text(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Re
         .into_response()
 }
 
-/// Who asks is not known, or not allowed to; or can't be known yet, and may try again.
+/// The caller is unknown or not allowed; or its token can't be checked yet, and it may try again.
 pub(crate) fn unauthorized(error: AuthError) -> Response {
     if error == AuthError::NoKeys {
         return later("The keys of tokens can't be had. Try again later.");
@@ -37,7 +37,7 @@ pub(crate) fn unauthorized(error: AuthError) -> Response {
     response
 }
 
-/// The hub does not admit the caller; one who has not said who it is may do so.
+/// The hub does not admit the caller; an anonymous one may authenticate.
 pub(crate) fn not_admitted(identity: &Identity) -> Response {
     if identity.is_anonymous() {
         return unauthorized(AuthError::Missing);
@@ -45,7 +45,7 @@ pub(crate) fn not_admitted(identity: &Identity) -> Response {
     text(StatusCode::FORBIDDEN, "This hub does not admit the caller")
 }
 
-/// The page that asks may not.
+/// The page's origin is not permitted.
 pub(crate) fn foreign_origin() -> Response {
     text(
         StatusCode::FORBIDDEN,
@@ -64,7 +64,7 @@ pub(crate) fn unavailable() -> Response {
     later("The backplane can't be reached. Try again later.")
 }
 
-/// What is asked for works in a while.
+/// The request can be served later.
 pub(crate) fn later(what: &'static str) -> Response {
     let mut response = text(StatusCode::SERVICE_UNAVAILABLE, what);
     response
@@ -73,7 +73,7 @@ pub(crate) fn later(what: &'static str) -> Response {
     response
 }
 
-/// A response that never ends of itself, and that nobody on its way is to gather or keep.
+/// A response that never ends of itself, and that no proxy is to buffer or keep.
 pub(crate) fn event_stream(body: Body) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
@@ -89,13 +89,13 @@ pub(crate) fn event_stream(body: Body) -> Response {
     response
 }
 
-/// Whether a response is such a stream, whoever made it.
+/// Returns whether a response is such a stream, whatever made it.
 pub(crate) fn is_event_stream(response: &Response) -> bool {
     let content_type = response.headers().get(header::CONTENT_TYPE);
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
 }
 
-/// Keeps what the gateway says out of caches, where it has not said otherwise.
+/// Keeps the gateway's responses out of caches, unless they say otherwise.
 pub(crate) async fn not_stored(mut response: Response) -> Response {
     let headers = response.headers_mut();
     if !headers.contains_key(header::CACHE_CONTROL) {
@@ -161,7 +161,7 @@ pub(crate) fn limited(limit: LimitLabel) -> Response {
     response
 }
 
-/// What the owner of a connection said. Data of polls is binary; caches must not keep it.
+/// The response of the connection's owner. Data of polls is binary; caches must not keep it.
 pub(crate) fn answer(answer: Answer) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let refused = status.is_client_error() || status.is_server_error();

@@ -1,4 +1,4 @@
-//! What the endpoints read from a request.
+//! The parts of a request that the endpoints read.
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri, header};
@@ -40,7 +40,7 @@ impl Query {
     }
 }
 
-/// What a request to a hub's address wants.
+/// The kind of a request to a hub's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequestKind {
     EventStream,
@@ -51,7 +51,8 @@ pub(crate) enum RequestKind {
 }
 
 impl RequestKind {
-    /// In the order of the reference: an event stream first, then a socket, else a poll. `None` is 405.
+    /// The kind of a request, tried in the order of the reference: an event stream first, then a socket, else a poll.
+    /// `None` is 405.
     pub(crate) fn of(parts: &Parts) -> Option<Self> {
         match parts.method {
             Method::GET if accepts_event_stream(&parts.headers) => Some(Self::EventStream),

@@ -49,7 +49,7 @@ pub(crate) fn router(app: App, pages: Router) -> Router {
         .layer(map_response(reply::refusals_not_stored))
 }
 
-/// What operators ask for, on a listener of its own.
+/// The endpoints for operators, on a listener of its own.
 #[cfg(feature = "cli")]
 pub(crate) fn admin_router(app: App) -> Router {
     probes()

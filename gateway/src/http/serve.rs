@@ -1,4 +1,4 @@
-//! The listener's loop: bounds what a connection may cost before it has said anything, and ends them all on request.
+//! The listener's loop: bounds the cost of a connection before its first request, and ends them all on request.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -66,7 +66,7 @@ pub(crate) async fn serve(
             Ok(place) => place,
             Err(limit) => {
                 rules.metrics.limited.get(limit).inc();
-                continue; // closed without a word: it has asked for nothing yet
+                continue; // closed without a response: no request has come yet
             }
         };
         if let Err(error) = tcp::set_up(&stream, rules.silence) {
@@ -117,9 +117,9 @@ pub(crate) async fn serve(
 pub(crate) struct Rules {
     /// Most headers of a request: `limits.headers`.
     pub(crate) most_headers: usize,
-    /// How long an HTTP/1.1 connection is kept on which nothing is asked: `timeouts.idle_seconds`.
+    /// How long an HTTP/1.1 connection is kept without a request: `timeouts.idle_seconds`.
     pub(crate) idle: Duration,
-    /// After how long a peer is given up that acknowledges nothing.
+    /// The time after which a peer is given up that acknowledges nothing.
     pub(crate) silence: Duration,
     /// How slowly answers may be fetched.
     pub(crate) terms: Terms,
@@ -146,15 +146,15 @@ impl Rules {
     }
 }
 
-/// Whether a request was refused by the HTTP library, which then has answered with 431 and no text.
+/// Returns whether a request was refused by the HTTP library, which then has answered with 431 and no text.
 fn is_large_head(error: &(dyn Error + Send + Sync + 'static)) -> bool {
     error
         .downcast_ref::<hyper::Error>()
         .is_some_and(hyper::Error::is_parse_too_large)
 }
 
-/// Notes that a request has come, and from whom. `header_read_timeout` alone does not count the time before the first bytes, which tell
-/// HTTP/1 from HTTP/2, nor anything of HTTP/2.
+/// Records a request and its client. `header_read_timeout` alone does not count the time before the first bytes, which
+/// tell HTTP/1 from HTTP/2, nor anything of HTTP/2.
 struct Noting {
     begun: Arc<AtomicBool>,
     peer: SocketAddr,

@@ -1,7 +1,7 @@
-//! What a node answers while it waits for what it can't do without.
+//! The responses of a node that waits for something that it needs to start.
 //!
-//! It is alive and not ready. Whoever wants a hub may try again, here or elsewhere; connections are not used again, since the
-//! node proper serves on others.
+//! The node is alive and not ready. Clients of a hub may try again, here or elsewhere; connections are not used again,
+//! since the node proper serves on others.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::auth::Origins;
 use crate::options::Options;
 use crate::telemetry::metrics::Metrics;
 
-/// What a starting node waits for.
+/// A starting node, with the reason why it waits.
 pub(crate) struct Starting {
     reason: Mutex<String>,
     metrics: Arc<Metrics>,
@@ -33,7 +33,7 @@ impl Starting {
         })
     }
 
-    /// Notes what is in the way. Returns whether that is news.
+    /// Sets the reason of the wait. Returns whether it is a new one.
     pub(crate) fn waits(&self, reason: &str) -> bool {
         let mut known = self.reason.lock();
         let changed = *known != reason;
@@ -46,7 +46,7 @@ impl Starting {
     }
 }
 
-/// For clients, and for operators where they have no listener of their own.
+/// The routes for clients, and for operators where they have no listener of their own.
 pub(crate) fn router(starting: &Arc<Starting>, options: &Options) -> Router {
     let mut router = probes()
         .route("/sse/{hub}", get(async || events::come_back()))
@@ -57,7 +57,7 @@ pub(crate) fn router(starting: &Arc<Starting>, options: &Options) -> Router {
     finish(router.layer(Origins::new(&options.cors).layer()), starting)
 }
 
-/// For operators.
+/// The routes for operators.
 pub(crate) fn admin_router(starting: &Arc<Starting>) -> Router {
     let document = get(async || rest::document());
     finish(
@@ -89,7 +89,7 @@ async fn readyz(State(starting): State<Arc<Starting>>) -> Response {
     reply::text(StatusCode::SERVICE_UNAVAILABLE, starting.line() + "\n")
 }
 
-/// Says nothing of the reason, which is for operators.
+/// Refuses without the reason, which is for operators.
 async fn refuse() -> Response {
     reply::later("This node is starting. Try again later.")
 }

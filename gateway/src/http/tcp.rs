@@ -1,7 +1,8 @@
 //! One TCP connection, and how a peer is noticed that does not fetch its answers.
 //!
-//! It can leave them in two ways: it stops reading, or, over HTTP/2, it reads and keeps its windows closed. In the first case
-//! writing makes no progress, in the second an answer does not end. Both end the connection after a while.
+//! A peer can leave answers unread in two ways: it stops reading, or, over HTTP/2, it reads and keeps its windows
+//! closed. In the first case writing makes no progress, in the second an answer does not end. Both end the connection
+//! after a while.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -48,17 +49,17 @@ pub(super) fn set_up(stream: &TcpStream, silence: Duration) -> io::Result<()> {
     socket.set_tcp_keepalive(&probing)
 }
 
-/// What is known of a TCP connection. In the extensions of its requests.
+/// The state of a TCP connection. In the extensions of its requests.
 #[derive(Debug)]
 pub(crate) struct Traffic {
     terms: Terms,
-    /// When the answers that are being fetched are to have ended.
+    /// The deadlines of the answers that are being fetched.
     due: Mutex<BTreeSet<(Instant, u64)>>,
     answers: AtomicU64,
     changed: Notify,
     /// Requests that are not answered to the end.
     open: AtomicUsize,
-    /// Somebody was admitted who asked here.
+    /// A request on this connection was admitted.
     known: AtomicBool,
 }
 
@@ -79,7 +80,7 @@ impl Traffic {
         self.known.store(true, Ordering::Relaxed);
     }
 
-    /// Notes a request until its answer has ended; `None` where it is one too many.
+    /// Counts a request until its answer has ended; `None` where it is one too many.
     pub(super) fn open(self: &Arc<Self>) -> Option<Open> {
         let open = Open {
             traffic: Arc::clone(self),
@@ -122,8 +123,8 @@ impl Drop for Open {
 }
 
 impl Open {
-    /// Gives an answer its time, and notes when it ends. Event streams and the like, whose length is not known, have none:
-    /// their sessions look after themselves.
+    /// Gives an answer its deadline, and records its end. Event streams and the like, whose length is not known, have
+    /// none: their sessions look after themselves.
     pub(super) fn answer(mut self, method: &Method, response: Response) -> Response {
         let bodiless = *method == Method::HEAD || response.status() == StatusCode::NOT_MODIFIED;
         response.map(|body| {
@@ -212,7 +213,7 @@ pub(super) struct Socket {
 impl Socket {
     pub(super) fn new(stream: TcpStream, terms: Terms, place: Option<Entered>) -> Self {
         let terms = Terms {
-            least_rate: 0, // what the kernel takes at once is large enough
+            least_rate: 0, // the kernel takes large enough pieces at once
             ..terms
         };
         Self {

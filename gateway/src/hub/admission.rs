@@ -1,4 +1,4 @@
-//! Who may connect to a hub and call its methods.
+//! Admission to a hub and to its methods.
 
 use super::{Entry, Hub, Problem};
 use crate::auth::Identity;
@@ -7,8 +7,8 @@ use crate::auth::Identity;
 pub(super) type Permit = Box<dyn Fn(&Identity) -> bool + Send + Sync>;
 
 impl Hub {
-    /// Admits only clients of whom this holds; others are answered with 403, from negotiate on. Said several times, all
-    /// of it must hold.
+    /// Admits only clients for whose identity `holds` is true; others get 403, from negotiate on. Called several times,
+    /// all conditions must hold.
     ///
     /// ```
     /// use hubcast::Hub;
@@ -43,8 +43,8 @@ impl Hub {
         self.admit(move |identity| identity.has_role(&role))
     }
 
-    /// Lets only callers invoke a method of whom this holds; others are told that they are unauthorized. The method must
-    /// have been added before. Said several times, all of it must hold.
+    /// Lets only callers invoke a method for whose identity `holds` is true; others get the error that they are
+    /// unauthorized. The method must have been added before. Called several times, all conditions must hold.
     ///
     /// ```
     /// use hubcast::{Context, Hub, HubError};
@@ -89,14 +89,14 @@ impl Hub {
         self.restrict(method, move |identity| identity.has_role(&role))
     }
 
-    /// Whether a client may connect.
+    /// Returns whether a client may connect.
     pub(crate) fn admits(&self, identity: &Identity) -> bool {
         self.required.iter().all(|holds| holds(identity))
     }
 }
 
 impl Entry {
-    /// Whether a client may call it.
+    /// Returns whether a client may call it.
     pub(crate) fn permits(&self, identity: &Identity) -> bool {
         self.required.iter().all(|holds| holds(identity))
     }

@@ -11,11 +11,12 @@ use tokio::time::{Instant, sleep};
 use super::HubRuntime;
 use crate::session::Session;
 
-/// How long checkpoints are gathered. After a crash the client is sent again what it acknowledged within this time.
+/// How long checkpoints are gathered. After a crash the client is sent again the messages that it acknowledged within
+/// this time.
 const GATHER: Duration = Duration::from_secs(1);
 /// Sessions that receive nothing have their checkpoint moved this many times while the log keeps an entry.
 const ADVANCES: u32 = 4;
-/// And no more often than this.
+/// The least interval between two of these moves.
 const LEAST_ADVANCE: Duration = Duration::from_millis(250);
 
 /// Sessions of one hub with a checkpoint to write.
@@ -31,7 +32,7 @@ pub(crate) struct Checkpoints {
 #[derive(Default)]
 struct Waiting {
     sessions: Vec<Weak<Session>>,
-    /// When the first of them came.
+    /// The time when the first of them came.
     since: Option<Instant>,
 }
 
@@ -88,8 +89,8 @@ impl Checkpoints {
         }
     }
 
-    /// One more stateful session. While there are some, a task moves the checkpoints of those that receive nothing: the
-    /// log of a quiet topic ends, and with it the proof that there was nothing.
+    /// One more stateful session. While there are some, a task moves the checkpoints of those that receive no messages:
+    /// the log of a quiet topic ends, and with it the proof that there was nothing.
     pub(crate) fn arrive(&self, hub: &Arc<HubRuntime>) {
         if self.stateful.fetch_add(1, Ordering::AcqRel) > 0 {
             return;

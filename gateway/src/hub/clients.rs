@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::protocol::{EncodeValueError, Encoding, Value};
 use crate::session::Slots;
 
-/// The clients of a hub, on whatever node they are. Choosing costs nothing and can't fail: ids that nobody has choose
-/// nobody.
+/// The clients of a hub, on whatever node they are. Choosing costs nothing and can't fail: an unknown id chooses
+/// no client.
 ///
 /// ```
 /// use hubcast::{Hub, HubTester};
@@ -82,7 +82,7 @@ impl Clients {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        // A text that can't be an id names no connection, and sending to nobody succeeds.
+        // A text that can't be an id names no connection, and sending to no client succeeds.
         let ids = connections
             .into_iter()
             .filter_map(|id| ConnectionId::parse(id).ok());
@@ -103,7 +103,7 @@ impl Clients {
         self.group(group).except(connections)
     }
 
-    /// The connections of several groups. Who is in two of them receives the message twice, as with SignalR.
+    /// The connections of several groups. A member of two of them receives the message twice, as with SignalR.
     pub fn groups<I>(&self, groups: I) -> Recipients
     where
         I: IntoIterator,
@@ -144,7 +144,7 @@ impl Clients {
     }
 }
 
-/// The clients of a hub, seen by one of them: [`Clients`], and what only a caller can say.
+/// The clients of a hub, seen by one of them: [`Clients`], and the choices that need a caller.
 ///
 /// ```
 /// use hubcast::{Context, Hub, HubError};
@@ -258,7 +258,7 @@ impl Recipients {
     }
 }
 
-/// One chosen client, which can be asked for a result.
+/// One chosen client, which can return a client result.
 ///
 /// ```
 /// use std::time::Duration;
@@ -310,7 +310,7 @@ impl Recipient {
     }
 
     /// Calls `target` on the client, wherever it is connected, and waits for its result. A method that waits leaves its
-    /// slot to the connection's next invocation. Dropping the call forgets it; the client is not told.
+    /// slot to the connection's next invocation. Dropping the call forgets it; the client is not notified.
     ///
     /// # Errors
     /// [`Error::NoSuchConnection`], [`Error::Disconnected`], [`Error::Client`] with the client's own error,
@@ -362,7 +362,7 @@ pub trait Arguments: Send {
     /// Encodes each: as JSON, or as MessagePack when there are byte strings, which JSON lacks.
     ///
     /// # Errors
-    /// What the serializer said.
+    /// The serializer's error.
     fn into_values(self) -> Result<Vec<Value>, EncodeValueError>;
 }
 

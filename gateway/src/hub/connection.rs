@@ -1,4 +1,4 @@
-//! What is known of a client, whatever its transport.
+//! The data of a connection, whatever its transport.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use super::ConnectionData;
 use crate::auth::{Identity, without_cookie};
 use crate::protocol::{ClientProtocol, Transport};
 
-/// A client's connection: its id, who it is, and the request that it came with.
+/// A client's connection: its id, its identity, and the request that it came with.
 ///
 /// ```
 /// use hubcast::{Context, Hub, HubTester};
@@ -40,7 +40,7 @@ pub struct Connection {
     transport: OnceLock<Transport>,
     protocol: OnceLock<ClientProtocol>,
     data: ConnectionData,
-    /// The newest place of what its calls have sent and it receives itself; 0 where it was delivered that.
+    /// The newest offset of messages that its calls have sent and it receives itself; 0 where they were delivered.
     sent: AtomicU64,
 }
 
@@ -58,17 +58,17 @@ impl Connection {
         }
     }
 
-    /// Notes that a call of it has sent something that it receives itself, which stands at `offset`; nothing stands at 0.
+    /// Records that a call of it has sent a message that it receives itself, at `offset`; 0 for none.
     pub(crate) fn note_sent(&self, offset: Offset) {
         self.sent.fetch_max(offset, Ordering::AcqRel);
     }
 
-    /// Up to where it is to be delivered what its own calls have sent; 0 where it was.
+    /// The offset up to which its own calls' messages are to be delivered; 0 where they were.
     pub(crate) fn sent(&self) -> Offset {
         self.sent.load(Ordering::Acquire)
     }
 
-    /// Notes that it was delivered what its calls have sent up to `offset`.
+    /// Records that its own calls' messages up to `offset` were delivered.
     pub(crate) fn settle_sent(&self, offset: Offset) {
         let _ = self
             .sent
@@ -81,7 +81,7 @@ impl Connection {
         &self.id
     }
 
-    /// Who it is, as of now: with `auth.refresh` the client may have shown a newer token of the same user.
+    /// The current identity: with `auth.refresh` the client may have shown a newer token of the same user.
     #[must_use]
     pub fn identity(&self) -> Arc<Identity> {
         self.identity.load_full()
@@ -99,20 +99,20 @@ impl Connection {
         self.transport.get().copied()
     }
 
-    /// What the client speaks; `None` before the handshake.
+    /// The client's protocol; `None` before the handshake.
     #[must_use]
     pub fn protocol(&self) -> Option<ClientProtocol> {
         self.protocol.get().copied()
     }
 
-    /// What hub code keeps for this connection.
+    /// Data that hub code keeps for this connection.
     #[must_use]
     pub fn data(&self) -> &ConnectionData {
         &self.data
     }
 
     /// A header of the request that created the connection, by its name in any case; of several the first.
-    /// `Authorization` is not kept, nor is what only concerns the transport.
+    /// `Authorization` is not kept, nor are headers that only concern the transport.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers()
@@ -132,7 +132,7 @@ impl Connection {
     /// A cookie of the request that created the connection, by its exact name. Of several with one name it is the
     /// first: the one that browsers hold to be the most specific.
     ///
-    /// The text is what the client sent, without quotes around it; nothing is decoded. Cookies are often secrets:
+    /// The text is the client's, without quotes around it; nothing is decoded. Cookies are often secrets:
     /// Hubcast writes them to no log.
     #[must_use]
     pub fn cookie(&self, name: &str) -> Option<&str> {
@@ -142,7 +142,7 @@ impl Connection {
     }
 
     /// The cookies of the request that created the connection, names and values, in the order of its `Cookie` headers.
-    /// What is no cookie (no name, no `=`) is passed over.
+    /// Parts that are no cookie (no name, no `=`) are passed over.
     pub fn cookies(&self) -> impl Iterator<Item = (&str, &str)> {
         let headers = self
             .headers()
@@ -164,12 +164,12 @@ impl Connection {
         self.request.query.iter().map(|(key, value)| (&**key, &**value))
     }
 
-    /// Takes what a newer token of the same user says.
+    /// Takes the identity of a newer token of the same user.
     pub(crate) fn renew(&self, identity: Identity) {
         self.identity.store(Arc::new(identity));
     }
 
-    /// Whether a token ends before the one that was shown last.
+    /// Returns whether a token ends before the one that was shown last.
     pub(crate) fn is_stale(&self, identity: &Identity) -> bool {
         match (identity.expires(), self.identity.load().expires()) {
             (Some(end), Some(known)) => end < known,
@@ -212,7 +212,7 @@ fn cookie(pair: &str) -> Option<(&str, &str)> {
     (!name.is_empty()).then(|| (name, bare.unwrap_or(value)))
 }
 
-/// The request that created a connection, copied into as little memory as it needs: what the HTTP server hands out
+/// The request that created a connection, copied into as little memory as it needs: the HTTP server's parts
 /// are slices that would keep its whole read buffer alive.
 #[derive(Default)]
 pub(crate) struct RequestInfo {

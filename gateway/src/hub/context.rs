@@ -1,4 +1,4 @@
-//! What a hub method knows of its call.
+//! The context of a call, for the hub method.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::protocol::Headers;
 use crate::session::{CloseReason, Slots};
 
 /// The connection that calls, its hub, and the way to its other clients. Cheap to clone, and good for as long as it is
-/// kept: after the connection has ended, what is sent to it reaches nobody.
+/// kept: after the connection has ended, messages to it reach no client.
 ///
 /// ```
 /// use hubcast::{Context, Hub, HubError};
@@ -51,7 +51,7 @@ impl Context {
         }
     }
 
-    /// Of the hook that runs before the connection is read: no client result can come in.
+    /// The context of the hook that runs before the connection is read: no client result can come in.
     pub(crate) fn connecting(mut self) -> Self {
         self.calls.connecting = true;
         self
@@ -95,15 +95,15 @@ impl Context {
         &self.headers
     }
 
-    /// Ends when nobody waits for this call any more: its client has cancelled the invocation or the stream, or the
-    /// connection has ended. Whoever works for long should look. In a hook it ends with the connection.
+    /// Ends when no client waits for this call any more: its client has cancelled the invocation or the stream, or the
+    /// connection has ended. A method that works for long should check it. In a hook it ends with the connection.
     ///
-    /// Nothing is interrupted by itself but a stream, which is dropped at once. A plain method runs on, and the client
+    /// Only a stream is interrupted by itself: it is dropped at once. A plain method runs on, and the client
     /// gets its completion when it returns, whatever it returns.
     ///
     /// A client's wish is read like its other messages, in their order: while all of the connection's
     /// `hubs.parallel_invocations` run (one, unless the hub is set otherwise) the connection is not read, and the wish
-    /// waits behind the call that it means. It arrives when more are allowed, when the method asks its client for a
+    /// waits after the call that it cancels. It arrives when more are allowed, when the method requests a client
     /// result, and when it takes uploads. A connection's end is noticed no sooner, unless writing to it fails.
     ///
     /// ```
@@ -187,7 +187,8 @@ impl Context {
     }
 
     /// Ends the calling connection, also when it has moved to another node meanwhile. The client does not reconnect by
-    /// itself. See [`OfConnection::close`](crate::OfConnection::close) to tell it why, and to know that it was done.
+    /// itself. See [`OfConnection::close`](crate::OfConnection::close) to give it a reason, and to know that it was
+    /// closed.
     pub fn abort(&self) {
         let session = self.hub.registry().find(self.connection.id());
         if let Some(session) = session.filter(|session| Arc::ptr_eq(session.connection(), &self.connection)) {
@@ -205,12 +206,12 @@ impl Context {
     }
 }
 
-/// What a call must know to ask a client for a result.
+/// The data that a call needs to request a client result.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Calls {
-    /// The slot of the method that asks, which is lent while it waits.
+    /// The slot of the method that requests it, which is lent while it waits.
     pub(crate) slots: Option<Arc<Slots>>,
-    /// Whether the caller's messages are not read yet.
+    /// True if the caller's messages are not read yet.
     pub(crate) connecting: bool,
 }
 

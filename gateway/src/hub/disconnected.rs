@@ -1,10 +1,10 @@
-//! Why connections end, as hub code is told.
+//! The reasons why connections end, for hub code.
 
 use std::fmt;
 
 use bytes::Bytes;
 
-/// Why a connection ended, as told to [`Hub::on_disconnected`](crate::Hub::on_disconnected).
+/// The reason why a connection ended, for [`Hub::on_disconnected`](crate::Hub::on_disconnected).
 ///
 /// ```
 /// use hubcast::{Context, Disconnected, Hub, HubError};
@@ -26,7 +26,7 @@ pub enum Disconnected {
     ByServer,
     /// The node was stopped.
     NodeStopped,
-    /// The transport broke, or the client fell silent. Carries what was seen.
+    /// The transport broke, or the client fell silent. Carries the reason that was seen.
     Lost(String),
     /// The client broke a rule of the protocol or a limit. Carries which.
     Refused(String),
@@ -35,7 +35,7 @@ pub enum Disconnected {
 }
 
 impl Disconnected {
-    /// As it is noted in the backplane, for a node that tells in place of this one.
+    /// The record of it in the backplane, for a node that runs the hook in place of this one.
     pub(crate) fn to_note(&self) -> Bytes {
         let (kind, text) = match self {
             Self::ByClient => ('c', ""),
@@ -48,7 +48,7 @@ impl Disconnected {
         format!("{kind}{text}").into()
     }
 
-    /// Reads what some node noted. Where none did, the connection's node died.
+    /// Reads the record of some node. Without one, the connection's node died.
     pub(crate) fn from_note(note: &[u8]) -> Self {
         let text = || String::from_utf8_lossy(note.get(1..).unwrap_or_default()).into_owned();
         match note.first() {

@@ -1,4 +1,4 @@
-//! From an invocation to the method that it names, and from the method's end to what the client is told.
+//! The way from an invocation to its method, and from the method's end to the completion for the client.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -23,17 +23,17 @@ pub(crate) type InvocationOutcome = Result<Value, Failed>;
 pub(crate) struct Failed {
     /// The error text for the client.
     pub(crate) text: String,
-    /// The backplane could not be reached: a client that waits for no answer has to be told in another way.
+    /// The backplane could not be reached: a client that waits for no answer has to be notified in another way.
     pub(crate) unreachable: bool,
 }
 
-/// What became of an invocation.
+/// The outcome of dispatching an invocation.
 pub(crate) enum Dispatched {
     /// A method runs; it takes one of the connection's slots.
     Plain(BoxFuture<'static, InvocationOutcome>),
     /// A streaming method runs.
     Stream(BoxFuture<'static, Result<ValueStream, String>>),
-    /// Nothing runs; the error text for the client.
+    /// No method runs; the error text for the client.
     Refused(String),
 }
 

@@ -7,10 +7,10 @@ use std::fmt;
 use super::UploadError;
 use crate::error::Error;
 
-/// Why a hub method failed.
+/// The reason why a hub method failed.
 ///
 /// [`HubError::new`] makes one whose text the client sees. Any other error becomes one by `?`; its text stays on the
-/// server unless `hubs.detailed_errors` is on. Of this library's [`Error`] clients see what is of use to them, such as
+/// server unless `hubs.detailed_errors` is on. Of this library's [`Error`] clients see the useful part, such as
 /// that a name can't be used.
 ///
 /// ```
@@ -57,7 +57,7 @@ impl HubError {
         }
     }
 
-    /// What is added to a base text for the client: the reference names the exception's class and its message when the
+    /// The text added to a base text for the client: the reference names the exception's class and its message when the
     /// exception is a `HubException` or detailed errors are on.
     pub(crate) fn client_suffix(&self, detailed: bool) -> Option<String> {
         match &self.inner {
@@ -66,12 +66,12 @@ impl HubError {
         }
     }
 
-    /// Whether the method failed because the backplane could not be reached.
+    /// Returns whether the method failed because the backplane could not be reached.
     pub(crate) fn is_unreachable(&self) -> bool {
         matches!(self.inner, Inner::Unreachable(_))
     }
 
-    /// Whether it is the client's doing, or meant for it: nothing that operators should look at.
+    /// Returns whether the error is the client's fault, or meant for it: operators need not look at it.
     pub(crate) fn is_theirs(&self) -> bool {
         match &self.inner {
             Inner::Visible(_) => true,

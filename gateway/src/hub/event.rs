@@ -1,4 +1,4 @@
-//! What clients can be called with, declared once.
+//! Typed calls of clients' methods, declared once.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -7,8 +7,8 @@ use super::{Arguments, Recipient, Recipients};
 use crate::error::Error;
 use crate::protocol::{EncodeValueError, Value};
 
-/// A message to clients, declared once: which of their methods it calls, and with what. All events and [`Question`]s of
-/// an application together are what its clients must be able to do.
+/// A message to clients, declared once: the method that it calls, and its arguments. All events and [`Question`]s of
+/// an application together are the interface that its clients must implement.
 ///
 /// An event is the only argument, unless [`arguments`](Self::arguments) says otherwise.
 ///
@@ -66,13 +66,13 @@ pub trait Event: Serialize + Sync + Sized {
     /// Encodes the arguments.
     ///
     /// # Errors
-    /// What the serializer said.
+    /// The serializer's error.
     fn arguments(&self) -> Result<Vec<Value>, EncodeValueError> {
         (self,).into_values()
     }
 }
 
-/// A question to one client, declared once: which of its methods it calls, with what, and what the answer is.
+/// A question to one client, declared once: the method that it calls, its arguments, and the type of its client result.
 ///
 /// ```
 /// use hubcast::{Context, Error, Question};
@@ -95,13 +95,13 @@ pub trait Event: Serialize + Sync + Sized {
 pub trait Question: Serialize + Sync + Sized {
     /// The client's method.
     const TARGET: &'static str;
-    /// What it returns.
+    /// The type of its client result.
     type Answer: DeserializeOwned + Send;
 
     /// Encodes the arguments, as [`Event::arguments`].
     ///
     /// # Errors
-    /// What the serializer said.
+    /// The serializer's error.
     fn arguments(&self) -> Result<Vec<Value>, EncodeValueError> {
         (self,).into_values()
     }

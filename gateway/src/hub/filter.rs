@@ -7,12 +7,12 @@ use futures_util::future::BoxFuture;
 use super::{Context, Disconnected, HubError, ValueStream};
 use crate::protocol::Value;
 
-/// Runs around the methods and hooks of a hub: logs, measures, checks, changes answers and errors. Filters are asked in
-/// the order in which they were added; each decides whether `next` runs. What a filter returns is what the filter before
-/// it sees, and in the end the client.
+/// Runs around the methods and hooks of a hub: logs, measures, checks, changes answers and errors. Filters run in the
+/// order in which they were added; each decides whether `next` runs. A filter's return value is the one that the filter
+/// before it sees, and in the end the client.
 ///
 /// A filter runs after the method was found, its restriction was checked and its arguments were read as the parameters'
-/// types: what does not fit is refused without it.
+/// types: arguments that do not fit are refused without it.
 ///
 /// ```
 /// use futures_util::future::BoxFuture;
@@ -61,7 +61,7 @@ pub trait Filter: Send + Sync + 'static {
 /// use futures_util::future::BoxFuture;
 /// use hubcast::{Filter, HubError, Invoked, Next, Reply};
 ///
-/// /// Only members of a room may call what takes a room as its first argument.
+/// /// Only members of a room may call methods whose first argument is a room.
 /// struct MembersOnly;
 ///
 /// impl Filter for MembersOnly {
@@ -100,7 +100,7 @@ impl Invoked {
         &self.method
     }
 
-    /// Who calls.
+    /// The context of the call.
     #[must_use]
     pub fn context(&self) -> &Context {
         &self.context
@@ -122,7 +122,7 @@ impl Invoked {
     }
 }
 
-/// Without the arguments, which may be secrets.
+/// Leaves the arguments out, which may be secrets.
 impl fmt::Debug for Invoked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Invoked")
@@ -132,7 +132,7 @@ impl fmt::Debug for Invoked {
     }
 }
 
-/// What a method answers, on its way through the filters: a result, or a stream that has begun.
+/// The answer of a method, on its way through the filters: a result, or a stream that has begun.
 ///
 /// ```
 /// use futures_util::future::BoxFuture;

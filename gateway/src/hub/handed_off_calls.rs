@@ -11,7 +11,7 @@ use crate::protocol::HubMessage;
 
 type Batches = mpsc::Sender<Vec<HubMessage>>;
 
-/// Where messages for such calls go, by connection. A connection that came and went several times has several.
+/// The queues of messages to such calls, by connection. A connection that came and went several times has several.
 #[derive(Default, Clone)]
 pub(crate) struct HandedOffCalls {
     of: Arc<Mutex<HashMap<ConnectionId, Vec<Batches>>>>,

@@ -41,7 +41,7 @@ impl HubHandle {
         Self { hub, caller: None }
     }
 
-    /// For a call of this connection: its result comes after what is sent with this.
+    /// A handle for a call of this connection: its result comes after messages that are sent with this.
     pub(crate) fn of_caller(hub: Arc<HubRuntime>, caller: Arc<Connection>) -> Self {
         let caller = Some(caller);
         Self { hub, caller }
@@ -67,7 +67,7 @@ impl HubHandle {
         Clients::new(self.clone())
     }
 
-    /// Changes who is in which group.
+    /// Changes the members of groups.
     #[must_use]
     pub fn groups(&self) -> Groups {
         Groups { hub: self.clone() }

@@ -4,15 +4,15 @@ use futures_util::future::{BoxFuture, FutureExt};
 
 use super::{BindError, Context, Disconnected, HubError, Needed, State};
 
-/// What [`Hub::on_connected`](crate::Hub::on_connected) hooks are run for: a client has connected.
+/// The event of [`Hub::on_connected`](crate::Hub::on_connected) hooks: a client has connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connected;
 
-/// What [`Hub::on_resumed`](crate::Hub::on_resumed) hooks are run for: a connection goes on on this node.
+/// The event of [`Hub::on_resumed`](crate::Hub::on_resumed) hooks: a connection goes on on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resumed;
 
-/// A parameter of a hook. `E` is what the hook is run for: [`Connected`], [`Resumed`] or
+/// A parameter of a hook. `E` is the hook's event: [`Connected`], [`Resumed`] or
 /// [`Disconnected`].
 ///
 /// Implemented for [`Context`], for [`State`] and, in [`Hub::on_disconnected`](crate::Hub::on_disconnected) alone, for
@@ -21,7 +21,7 @@ pub struct Resumed;
 /// ```
 /// use hubcast::{Connected, Context, FromHook, Hub, HubError};
 ///
-/// /// What the client has written behind `?room=`.
+/// /// The client's value of `?room=`.
 /// struct Room(String);
 ///
 /// impl FromHook<Connected> for Room {
@@ -38,7 +38,7 @@ pub struct Resumed;
 /// let hub = Hub::new("rooms").on_connected(enter);
 /// ```
 pub trait FromHook<E>: Sized + Send {
-    /// Names what it takes from the hub's states.
+    /// Names the states that it takes from the hub.
     fn needs(needed: &mut Vec<Needed>) {
         let _ = needed;
     }
@@ -72,7 +72,7 @@ impl FromHook<Disconnected> for Disconnected {
     }
 }
 
-/// What a hook of a hub returns: nothing, or a `Result` of nothing and [`HubError`].
+/// The return type of a hub's hook: nothing, or a `Result` of nothing and [`HubError`].
 pub trait HookOutcome: Send {
     /// The outcome.
     ///
@@ -100,7 +100,7 @@ impl<E: Into<HubError> + Send> HookOutcome for Result<(), E> {
     note = "it must be async, take `Context`, `State` and, in `on_disconnected` alone, `Disconnected`, and return nothing or `Result<(), HubError>`"
 )]
 pub trait Hook<E, M>: Send + Sync + 'static {
-    /// Names what the parameters take from the hub's states.
+    /// Names the states that the parameters take from the hub.
     fn needs(&self, needed: &mut Vec<Needed>);
 
     /// Takes the parameters and runs.

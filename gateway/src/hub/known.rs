@@ -1,5 +1,5 @@
 //! Connections of other nodes that this one has passed requests on for. A token that is young says nothing about whether its
-//! connection exists; while the directory can't be asked, this does.
+//! connection exists; while the directory can't answer, this list does.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,13 +20,13 @@ pub(crate) struct Known {
 
 #[derive(Default)]
 struct State {
-    /// Until when each is kept in mind: later its token says enough.
+    /// The time until which each is kept in mind: later its token says enough.
     until: HashMap<ConnectionId, Instant>,
     swept: Option<Instant>,
 }
 
 impl Known {
-    /// Notes that a connection exists.
+    /// Records that a connection exists.
     pub(crate) fn note(&self, id: &ConnectionId, life: Duration) {
         let now = Instant::now();
         let mut state = self.state.lock();

@@ -1,4 +1,4 @@
-//! From async functions to methods: each parameter is taken from the invocation by its type.
+//! Turns async functions into methods: each parameter is taken from the invocation by its type.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use super::upload::RawUpload;
 use super::{Context, HubError, Needed, State, Upload};
 use crate::protocol::{DecodeValueError, EncodeValueError, Encoding, Value};
 
-/// Tells implementations apart that Rust would otherwise take for overlapping. Named only by who implements
+/// Tells implementations apart that Rust would otherwise take for overlapping. Named only by code that implements
 /// [`FromInvocation`] for a type of their own.
 pub mod marker {
     /// Taken from the next argument by serde.
@@ -37,7 +37,7 @@ pub mod marker {
     pub struct Fallible<M>(std::convert::Infallible, std::marker::PhantomData<M>);
 }
 
-/// One invocation on its way to a method: what a [`FromInvocation`] takes from.
+/// One invocation on its way to a method: the source of a [`FromInvocation`].
 ///
 /// ```
 /// use hubcast::protocol::Value;
@@ -134,7 +134,7 @@ impl fmt::Debug for Call {
     }
 }
 
-/// Why an invocation does not fit its method.
+/// The reason why an invocation does not fit its method.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BindError {
@@ -171,7 +171,7 @@ pub enum BindError {
 /// ```
 /// use hubcast::{BindError, Call, FromInvocation, Hub, HubTester, marker};
 ///
-/// /// Who calls, or `guest`.
+/// /// The caller's user id, or `guest`.
 /// struct Caller(String);
 ///
 /// impl FromInvocation<marker::Context> for Caller {
@@ -198,12 +198,12 @@ pub enum BindError {
 pub trait FromInvocation<M>: Sized + Send {
     /// How many arguments it takes from the invocation.
     const ARGUMENTS: usize;
-    /// Whether it takes all arguments that are left, too. It must be the last parameter that takes any.
+    /// True if it takes all arguments that are left, too. It must be the last parameter that takes any.
     const REST: bool = false;
     /// How many uploads it takes.
     const STREAMS: usize = 0;
 
-    /// Names what it takes from the hub's states.
+    /// Names the states that it takes from the hub.
     fn needs(needed: &mut Vec<Needed>) {
         let _ = needed;
     }
@@ -252,8 +252,8 @@ impl<T: Send + Sync + 'static> FromInvocation<marker::State> for State<T> {
     }
 }
 
-/// What a hub method returns, and an item of what a streaming one returns: a value that serde serializes, a [`Value`]
-/// that is encoded already, or a `Result` of one and what becomes a [`HubError`].
+/// The return type of a hub method, and the item type of a streaming one: a value that serde serializes, a [`Value`]
+/// that is encoded already, or a `Result` of one and an error that becomes a [`HubError`].
 ///
 /// ```
 /// use hubcast::protocol::{Encoding, Value};
@@ -299,7 +299,7 @@ where
 /// The items of a stream, encoded for the caller.
 pub(crate) type ValueStream = BoxStream<'static, Result<Value, HubError>>;
 
-/// What a streaming hub method returns: a stream of [`IntoOutcome`] items, or a `Result` of such a stream.
+/// The return type of a streaming hub method: a stream of [`IntoOutcome`] items, or a `Result` of such a stream.
 ///
 /// ```
 /// use futures_util::stream::{self, Stream};
@@ -366,7 +366,7 @@ pub trait Method<M>: Send + Sync + 'static {
     /// Uploads that a client must send.
     const STREAMS: usize;
 
-    /// Names what the parameters take from the hub's states.
+    /// Names the states that the parameters take from the hub.
     fn needs(&self, needed: &mut Vec<Needed>);
 
     /// Takes the parameters and begins.
@@ -389,7 +389,7 @@ pub trait StreamMethod<M>: Send + Sync + 'static {
     /// Uploads that a client must send.
     const STREAMS: usize;
 
-    /// Names what the parameters take from the hub's states.
+    /// Names the states that the parameters take from the hub.
     fn needs(&self, needed: &mut Vec<Needed>);
 
     /// Takes the parameters and begins.

@@ -102,12 +102,12 @@ pub struct HubSettings {
     pub hubs: HubDefaults,
 }
 
-/// A method with what belongs to it.
+/// A method, with its permits and states.
 pub(crate) struct Entry {
     /// The name as defined.
     pub(crate) name: String,
     pub(crate) target: Target,
-    /// What must hold of who calls it.
+    /// The permits that its callers must have.
     required: Vec<Permit>,
     needed: Vec<Needed>,
 }
@@ -148,16 +148,16 @@ pub(crate) enum Target {
 pub struct Hub {
     name: String,
     targets: HashMap<String, Entry>,
-    /// The first thing that can't work, told when the gateway is built.
+    /// The first problem of the hub, reported when the gateway is built.
     problem: Option<Problem>,
     filters: Vec<Box<dyn Filter>>,
     connected: Option<ErasedHook<Connected>>,
     resumed: Option<ErasedHook<Resumed>>,
     disconnected: Option<ErasedHook<Disconnected>>,
-    /// What the hooks take from the states, by the hook's name.
+    /// The states that the hooks take, by the hook's name.
     hooks_need: HashMap<&'static str, Vec<Needed>>,
     configure: Vec<Change>,
-    /// What must hold of who connects.
+    /// The permits that clients must have to connect.
     required: Vec<Permit>,
     states: States,
 }
@@ -225,8 +225,8 @@ impl Hub {
     /// Runs after a client's handshake and before its first invocation. An error closes the connection, and the client
     /// does not reconnect by itself. A second hook takes the place of the first.
     ///
-    /// `hook` is an async function of up to eight parameters, in any order: [`Context`], [`State`], and what implements
-    /// [`FromHook`]. No client can be asked for a result while it runs.
+    /// `hook` is an async function of up to eight parameters, in any order: [`Context`], [`State`], and types that
+    /// implement [`FromHook`]. It can't request client results.
     ///
     /// ```
     /// use std::sync::atomic::{AtomicUsize, Ordering};
@@ -254,7 +254,7 @@ impl Hub {
 
     /// Runs on a node that goes on with a connection of another one, before it handles messages: a client with stateful
     /// reconnect came back here, because its socket broke or its node stopped. Id, user, claims, groups and the first
-    /// request's headers and query are as they were. [`ConnectionData`] is not: it stays behind, and this is the place to
+    /// request's headers and query are as they were. [`ConnectionData`] is not: it is lost, and this is the place to
     /// fill it anew. Neither [`on_connected`](Self::on_connected) nor [`on_disconnected`](Self::on_disconnected) runs for
     /// a move. An error is logged. A second hook takes the place of the first.
     ///
@@ -318,7 +318,7 @@ impl Hub {
         self.shared_state(Arc::new(value))
     }
 
-    /// As [`state`](Self::state), for what others hold too.
+    /// As [`state`](Self::state), for a value that others hold too.
     #[must_use]
     pub fn shared_state<T: Send + Sync + 'static>(mut self, value: Arc<T>) -> Self {
         self.states.insert(value);

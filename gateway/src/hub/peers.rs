@@ -12,9 +12,9 @@ use crate::error::Error;
 use crate::protocol::{HubProtocol, Value};
 use crate::session::{ClientResultError, Session};
 
-/// What nodes ask of those that own a connection.
+/// Requests of a node to the nodes that own a connection.
 pub(crate) trait Peers: Send + Sync {
-    /// Has the owner ask a client for a result.
+    /// Has the owner request a client result.
     fn ask<'a>(
         &'a self,
         hub: &'a Arc<HubRuntime>,
@@ -69,8 +69,8 @@ pub(crate) trait Peers: Send + Sync {
         frames: Bytes,
     ) -> BoxFuture<'a, Result<(), BackplaneError>>;
 
-    /// Waits until the client of a connection of another node has read most of what was sent to it. `false` when that node
-    /// can't tell.
+    /// Waits until the client of a connection of another node has read most of the bytes sent to it. `false` when that
+    /// node does not know.
     fn drained<'a>(&'a self, session: &'a Session, owner: &'a NodeId) -> BoxFuture<'a, bool>;
 }
 
@@ -83,11 +83,11 @@ pub(crate) struct Question<'a> {
     pub(crate) patience: Duration,
 }
 
-/// What became of the wish for a stateful session of another node.
+/// The outcome of requesting a stateful session from another node.
 pub(crate) enum HandedOver {
-    /// It was given up. Its client came back so often without getting any further.
+    /// The connection was given up. Its client came back so often without getting any further.
     Given { recoveries: u32 },
-    /// It has ended for good.
+    /// The connection has ended for good.
     Ended,
     /// The node does not answer, or does not know it.
     Silent,

@@ -111,7 +111,7 @@ impl HubRuntime {
         };
         self.publish_close(topic, checked(reason)?, except.clone())
             .await?;
-        // Those that nobody owns would hear of it when they are taken over, and count until then.
+        // Connections that no node owns would hear of it when they are taken over, and count until then.
         let spared: HashSet<&str> = except.iter().map(String::as_str).collect();
         let mut next = Some(ParkedCursor::default());
         while let Some(from) = next {
@@ -144,7 +144,7 @@ impl HubRuntime {
         Ok(receipts.iter().any(Option::is_some))
     }
 
-    /// Removes a connection that no node owns, if it is one, and tells the hub.
+    /// Removes a connection that no node owns, if it is one, and runs the hub's hook.
     pub(crate) async fn remove_parked(
         self: &Arc<Self>,
         connection: &ConnectionId,
@@ -158,7 +158,7 @@ impl HubRuntime {
         Ok(())
     }
 
-    /// Tells the hub that a connection has ended that no node ran.
+    /// Runs the hub's hook for an ended connection that no node ran.
     fn removed(self: &Arc<Self>, record: ConnectionRecord, reason: Disconnected) {
         let hub = Arc::clone(self);
         self.shared()
@@ -174,7 +174,7 @@ impl HubRuntime {
         ttl: Option<Duration>,
     ) -> Result<(), Error> {
         if ttl != Some(Duration::ZERO) {
-            // First, so that whoever comes meanwhile is listed below or finds this.
+            // First, so that a connection that comes meanwhile is listed below or finds this.
             let most = self.options().limits.groups_per_connection;
             let backplane = self.shared().backplane();
             backplane.join_user(self.name(), user, group, ttl, most).await?;
@@ -234,7 +234,7 @@ impl HubRuntime {
             }
         })
         .await?;
-        // Who took the user out of a group meanwhile may have been faster than this connection joined it.
+        // Another node may have taken the user out of a group before this connection joined it.
         let current = self.shared().backplane().user_groups(self.name(), user).await?;
         let left = groups.into_iter().filter(|group| !current.contains(group));
         for_each(left.collect(), |group| async move {
@@ -264,8 +264,8 @@ impl HubRuntime {
 }
 
 impl Session {
-    /// Ends the connection with a reason for its client, after what was sent to it before. `false` when it goes on on another
-    /// node.
+    /// Ends the connection with a reason for its client, after the messages that were sent to it before. `false` when
+    /// it goes on on another node.
     pub(crate) async fn close_for_good(&self, reason: Option<String>) -> bool {
         if self.receives() {
             let topic = Topic::Connection(self.id().clone());
@@ -280,7 +280,7 @@ impl Session {
         !self.has_moved()
     }
 
-    /// Whether the application has ended it.
+    /// Returns whether the application has closed the connection.
     pub(crate) fn is_closed(&self) -> bool {
         matches!(self.reason(), Some(CloseReason::Closed { .. }))
     }

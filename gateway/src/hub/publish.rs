@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::protocol::{DataType, Encoding, Value};
 use crate::telemetry::trace;
 
-/// A call of a client method, on its way to whoever receives it.
+/// A call of a client method, on its way to its receivers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outgoing {
     pub(crate) target: String,
@@ -19,7 +19,7 @@ pub(crate) struct Outgoing {
     pub(crate) translated: Vec<Value>,
     /// Connections that do not receive it.
     pub(crate) except: Vec<String>,
-    /// The user whose client sent it, for those who are told.
+    /// The user whose client sent it, for clients whose protocol shows it.
     pub(crate) from_user: Option<String>,
     pub(crate) data_type: DataType,
 }
@@ -71,7 +71,7 @@ impl HubRuntime {
         Ok(())
     }
 
-    /// Notes what a call of `caller` has sent, if the caller receives it itself.
+    /// Records the offset of a message that a call of `caller` has sent, if the caller receives it itself.
     fn note_sent(&self, caller: &Connection, topic: &Topic, offset: Option<Offset>) {
         let receives = match topic {
             Topic::All => true,
@@ -117,7 +117,7 @@ impl HubRuntime {
         Ok(published)
     }
 
-    /// Nobody but the backplane says who came and went.
+    /// Only the backplane may report joins and leaves.
     fn check_target(&self, message: &Outgoing) -> Result<(), Error> {
         if self.options().hubs.presence && message.target == hubcast_backplane::presence::TARGET {
             return Err(Error::ReservedTarget {

@@ -1,5 +1,6 @@
-//! Connections that come back again and again without getting any further: a client that can't read what it is sent drops
-//! its socket, comes back at once, and is sent the same. Each time it is let in later, in the end not any more. What was counted goes along to the node that it comes back to.
+//! Connections that come back again and again without getting any further: a client that can't read its messages drops
+//! its socket, comes back at once, and is sent the same. Each time it is let in later, in the end not any more. The
+//! count goes along to its next node.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,7 +17,7 @@ const MOST: u32 = 12;
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
-/// One that stayed away, or kept its socket, for so long begins to count anew.
+/// The count of a connection begins anew after it stayed away, or kept its socket, for this long.
 const FORGOTTEN: Duration = Duration::from_secs(15);
 /// Most connections that are kept in mind.
 const KEPT: usize = 16_384;
@@ -32,7 +33,8 @@ struct Seen {
 }
 
 impl Recoveries {
-    /// Notes that a connection comes back to this node. How long it is to wait, or nothing where it is to begin anew.
+    /// Counts that a connection comes back to this node. Returns how long it is to wait; `None` where it is to begin
+    /// anew.
     pub(crate) fn arrive(&self, id: &ConnectionId) -> Option<Duration> {
         let now = Instant::now();
         let mut seen = self.seen.lock();
@@ -79,7 +81,7 @@ impl Recoveries {
         }
     }
 
-    /// Notes that a connection that came back has got further.
+    /// Records that a connection that came back has got further.
     pub(crate) fn progress(&self, id: &ConnectionId) {
         self.seen.lock().remove(id);
     }

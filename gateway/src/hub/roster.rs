@@ -1,4 +1,4 @@
-//! Who is connected, anywhere in the cluster, and ending connections wherever they are.
+//! The connections of the whole cluster: listing, counting and ending them, wherever they are.
 //!
 //! Everything begins at a [`HubHandle`]; choosing costs nothing and can't fail:
 //!
@@ -12,7 +12,7 @@
 //! | `hub.rebalance(settled)` | [`Rebalance`](crate::Rebalance): nodes with many connections let some go |
 //!
 //! Each is async and answers `Result<_, Error>`. Questions cost the backplane the same however many connections there
-//! are, and no node is asked. Ids that nobody has are no error: nobody is connected under them. What can't be a group's
+//! are, and no node is asked. Unknown ids are no error: no connection has them. What can't be a group's
 //! name or a user's id where one is needed is [`Error::Name`]; a backplane or node that can't be reached is
 //! [`Error::Backplane`], transient, and the call may be tried again.
 
@@ -29,13 +29,13 @@ pub const MAX_PAGE: usize = 1_000;
 /// Longest reason for closing connections, in bytes.
 pub const MAX_REASON_BYTES: usize = 4_096;
 
-/// A part of a list of connections, in the order of their ids. Whoever is in the list all the time while its pages are
-/// read is on exactly one of them.
+/// A part of a list of connections, in the order of their ids. A connection that is in the list all the time while its
+/// pages are read is on exactly one of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Page {
     /// Their ids.
     pub connections: Vec<String>,
-    /// What to give as `after` for the next page; `None` on the last one.
+    /// The value of `after` for the next page; `None` on the last one.
     pub next: Option<String>,
 }
 
@@ -47,7 +47,7 @@ pub struct Census {
     pub connections: u64,
     /// How many each node has, in the order of the nodes' ids. A node that died has its own until they are removed.
     pub nodes: Vec<(String, u64)>,
-    /// Those of them with stateful reconnect that no node has: their clients may come back.
+    /// Connections among them with stateful reconnect that no node has: their clients may come back.
     pub parked: u64,
     /// Groups that have a connection.
     pub groups: u64,
@@ -162,7 +162,7 @@ pub struct InGroup {
 }
 
 impl InGroup {
-    /// Whether a connection is in the group.
+    /// Returns whether a connection is in the group.
     ///
     /// # Errors
     /// [`Error::Name`], or a backplane that can't be reached.
@@ -178,7 +178,7 @@ impl InGroup {
         count(&self.hub, Members::Group(self.group()?)).await
     }
 
-    /// Whether a connection is in the group.
+    /// Returns whether a connection is in the group.
     ///
     /// # Errors
     /// As for [`exists`](Self::exists).
@@ -202,10 +202,10 @@ impl InGroup {
         page(&self.hub, Members::Group(self.group()?), after, limit).await
     }
 
-    /// Ends the connections of the group but those of `except`. Their clients are told `reason` as the error of their
+    /// Ends the connections of the group but those of `except`. Their clients get `reason` as the error of their
     /// end, and don't reconnect by themselves.
     ///
-    /// It has a place in the hub's log, like a message: who is in the group at that place is closed, behind what was
+    /// It has a place in the hub's log, like a message: the members at that place are closed, after messages
     /// sent before, also while it moves to another node. When this returns, the place is certain, and connections end
     /// soon after.
     ///
@@ -258,7 +258,7 @@ pub struct OfUser {
 }
 
 impl OfUser {
-    /// Whether the user has a connection.
+    /// Returns whether the user has a connection.
     ///
     /// # Errors
     /// A backplane that can't be reached.
@@ -273,7 +273,7 @@ impl OfUser {
     pub async fn count(&self) -> Result<u64, Error> {
         match &self.user {
             Ok(user) => count(&self.hub, Members::User(user)).await,
-            Err(_) => Ok(0), // nobody has such an id
+            Err(_) => Ok(0), // no user has such an id
         }
     }
 
@@ -302,7 +302,7 @@ impl OfUser {
         Ok(groups.iter().map(ToString::to_string).collect())
     }
 
-    /// Whether the user was put into a group with [`join`](Self::join), and is still.
+    /// Returns whether the user was put into a group with [`join`](Self::join), and is still.
     ///
     /// # Errors
     /// [`Error::Name`] for the group, or a backplane that can't be reached.
@@ -316,9 +316,9 @@ impl OfUser {
         Ok(backplane.is_user_in(hub.name(), user, &group).await?)
     }
 
-    /// Puts the user into a group: the connections that it has, and those that come within `ttl`, before they are told
-    /// that they are connected. When this returns, messages to the group reach the present ones. Whoever joined stays
-    /// when the time is over.
+    /// Puts the user into a group: the connections that it has, and those that come within `ttl`, before they are
+    /// notified that they are connected. When this returns, messages to the group reach the present ones. A connection
+    /// that joined stays when the time is over.
     ///
     /// Without `ttl` it is a year from the last such call, the most; a `ttl` of zero is for present connections only. A
     /// user is in at most `limits.groups_per_connection` groups: one more takes the place of the one whose time
@@ -367,7 +367,7 @@ impl OfUser {
                 hub.close_all(Some(Members::User(user)), reason, collect(except))
                     .await
             }
-            Err(_) => Ok(()), // nobody has such an id
+            Err(_) => Ok(()), // no user has such an id
         }
     }
 
@@ -403,7 +403,7 @@ pub struct OfConnection {
 }
 
 impl OfConnection {
-    /// Whether there is such a connection. One with stateful reconnect whose client may come back counts.
+    /// Returns whether there is such a connection. One with stateful reconnect whose client may come back counts.
     ///
     /// # Errors
     /// A backplane that can't be reached.
@@ -454,8 +454,8 @@ impl OfConnection {
         }
     }
 
-    /// Ends the connection. Its client is told `reason` as the error of the end, and does not reconnect by itself;
-    /// [`Hub::on_disconnected`](crate::Hub::on_disconnected) is told
+    /// Ends the connection. Its client gets `reason` as the error of the end, and does not reconnect by itself;
+    /// [`Hub::on_disconnected`](crate::Hub::on_disconnected) is given
     /// [`Disconnected::ByServer`](crate::Disconnected::ByServer). Answers whether there was such a connection.
     ///
     /// # Errors

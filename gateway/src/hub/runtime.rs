@@ -1,4 +1,4 @@
-//! A hub of a running node: its methods, its local sessions, and what it does for them.
+//! A hub of a running node: its methods, its local sessions, and the services for them.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -31,7 +31,7 @@ use crate::telemetry::labels::LimitLabel;
 
 /// How often, and how long apart, a connection is looked for that the directory says is here.
 const SETTLE: (usize, Duration) = (20, Duration::from_millis(5));
-/// How long, and how long apart, the directory is asked that can't be trusted yet.
+/// How long, and at what interval, a directory is asked that can't be trusted yet.
 const UNSETTLED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_millis(200));
 /// How far nodes' views of the cluster's time may be apart, and more.
 const VIEWS: Duration = Duration::from_secs(30);
@@ -49,13 +49,13 @@ pub(crate) struct HubRuntime {
     recoveries: Recoveries,
     /// Held while connections leave for nodes that have fewer.
     rebalancing: Arc<Mutex<()>>,
-    /// What the sink is given is of; nothing before somebody wants to know.
+    /// The epoch of the log that the sink's messages are from; empty until a session first needs it.
     epoch: ArcSwapOption<Epoch>,
     shared: Arc<Shared>,
 }
 
 impl HubRuntime {
-    /// When more may wait for one of its clients than `limits.outbox_bytes`.
+    /// The policy by which more than `limits.outbox_bytes` may wait for one of its clients.
     pub(crate) fn bursts(&self) -> BurstPolicy {
         BurstPolicy {
             patience: self.options.timeouts.send,
@@ -68,7 +68,7 @@ impl HubRuntime {
         &self.rebalancing
     }
 
-    /// How slowly its clients may send what they have begun.
+    /// How slowly its clients may send a message or body that they have begun.
     pub(crate) fn terms(&self) -> Terms {
         self.shared.terms_of(&self.options)
     }
@@ -126,19 +126,19 @@ impl HubRuntime {
         &self.handed_off_calls
     }
 
-    /// The epoch of what the sink is given, for those whose connection has called [`learn_epoch`](Self::learn_epoch).
+    /// The epoch of the sink's messages, for connections that have called [`learn_epoch`](Self::learn_epoch).
     pub(crate) fn epoch(&self) -> Option<Arc<Epoch>> {
         self.epoch.load_full()
     }
 
-    /// Notes the present epoch before a connection enters that wants to know: what it receives is of this one, or of
-    /// one that the sink was told of since.
+    /// Records the present epoch before a reader enters: its messages are of this one, or of one that the sink got
+    /// since.
     pub(crate) fn learn_epoch(&self, epoch: &Epoch) {
         self.epoch
             .rcu(|known| Some(known.clone().unwrap_or_else(|| Arc::new(epoch.clone()))));
     }
 
-    /// The sink was told of a new epoch.
+    /// Takes the sink's new epoch.
     pub(crate) fn begin_epoch(&self, epoch: &Epoch) {
         self.epoch.store(Some(Arc::new(epoch.clone())));
     }
@@ -147,7 +147,8 @@ impl HubRuntime {
         &self.shared
     }
 
-    /// The directory's entry of a connection. While it can't be trusted, it is asked again, for a bounded time.
+    /// The directory's entry of a connection. While the directory can't be trusted, it is asked again, for a bounded
+    /// time.
     pub(crate) async fn look_up(&self, connection: &ConnectionId) -> Result<Option<Listing>, BackplaneError> {
         let until = Instant::now() + UNSETTLED.0;
         loop {
@@ -252,7 +253,7 @@ impl HubRuntime {
             backplane.leave(&self.name, connection, group).await
         };
         match changed {
-            // It has ended, or its client is just coming back somewhere.
+            // The connection has ended, or its client is just coming back somewhere.
             Err(BackplaneError::NotOwner { .. }) => match self.look_up(connection).await? {
                 Some(listing) if listing.owner.is_some() => {
                     Box::pin(self.change_group(connection, group, join)).await
@@ -296,7 +297,7 @@ impl HubRuntime {
         }
     }
 
-    /// Whether code of the hub runs for a new connection.
+    /// Returns whether code of the hub runs for a new connection.
     pub(crate) fn greets(&self) -> bool {
         self.hub.connected().is_some() || !self.hub.filters().is_empty()
     }
@@ -342,7 +343,7 @@ impl HubRuntime {
         }
     }
 
-    /// Whether code of the hub runs for a connection that has ended.
+    /// Returns whether code of the hub runs for a connection that has ended.
     pub(crate) fn hears_of_ends(&self) -> bool {
         self.hub.disconnected().is_some() || !self.hub.filters().is_empty()
     }
@@ -355,7 +356,7 @@ impl HubRuntime {
         }
     }
 
-    /// Tells hub code of a connection that this node has removed, or speaks for.
+    /// Runs the hub's hook for a connection that this node has removed, or speaks for.
     pub(crate) async fn ended(self: &Arc<Self>, context: Context, reason: Disconnected) {
         let id = context.connection_id().clone();
         self.disconnected(context, reason).await;

@@ -1,4 +1,4 @@
-//! What all hubs and endpoints of a node share.
+//! The state that all hubs and endpoints of a node share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::telemetry::metrics::Metrics;
 
 /// Time between two lines of the log about mistakes of clients.
 const MISTAKE_PAUSE: Duration = Duration::from_secs(1);
-/// What every part of a node needs.
+/// The state that every part of a node needs.
 pub(crate) struct Shared {
     options: Options,
     backplane: Arc<dyn Backplane>,
@@ -29,7 +29,7 @@ pub(crate) struct Shared {
     drain_rate: u32,
     /// How long calls whose clients have moved may go on while the node leaves.
     drain_calls: Duration,
-    /// When a client's mistake was last told in the log.
+    /// The time when a client's mistake was last logged.
     told_mistake: Mutex<Option<Instant>>,
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -112,7 +112,7 @@ impl Shared {
         &self.parked
     }
 
-    /// Whether the log has room for one more mistake of a client: peers could fill it.
+    /// Returns whether the log has room for one more mistake of a client: peers could fill it.
     pub(crate) fn may_tell_mistake(&self) -> bool {
         let mut told = self.told_mistake.lock();
         let may = told.is_none_or(|at| at.elapsed() >= MISTAKE_PAUSE);
@@ -122,12 +122,12 @@ impl Shared {
         may
     }
 
-    /// What peers make the node hold.
+    /// The budget for memory that clients make the node hold.
     pub(crate) fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
 
-    /// How slowly peers may send what they have begun, where no hub is concerned.
+    /// How slowly peers may send a request that they have begun, where no hub is concerned.
     pub(crate) fn terms(&self) -> Terms {
         self.terms_of(&self.options)
     }
@@ -140,7 +140,7 @@ impl Shared {
         }
     }
 
-    /// Ends when the node begins to leave: what only waits for something to do stops.
+    /// Ends when the node begins to leave: idle tasks stop.
     pub(crate) fn stopping(&self) -> &CancellationToken {
         &self.stopping
     }

@@ -1,4 +1,4 @@
-//! What hub code keeps: for the whole hub, and for one connection.
+//! Data that hub code keeps: for the whole hub, and for one connection.
 
 use std::any::{Any, TypeId, type_name};
 use std::collections::HashMap;
@@ -84,8 +84,8 @@ impl States {
     }
 }
 
-/// What hub code keeps for one connection, one value for each type. Gone with the connection, and not known to another
-/// node that goes on with it: see [`Hub::on_resumed`](crate::Hub::on_resumed).
+/// Data that hub code keeps for one connection, one value for each type. It ends with the connection, and is not known
+/// to another node that goes on with it: see [`Hub::on_resumed`](crate::Hub::on_resumed).
 ///
 /// ```
 /// use hubcast::{Context, Hub, HubError};

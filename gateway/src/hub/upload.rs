@@ -16,8 +16,8 @@ use crate::protocol::{DecodeValueError, Value};
 /// The client takes it out of the call's arguments and sends the items by themselves; an official client does so for
 /// every argument that is a `Subject`. Items wait in a queue of `hubs.stream_buffer` items, and while that is full the
 /// connection is not read. It ends when the client says so; when the client gives up, when an item is of another type
-/// and when the connection ends, its last item is an [`UploadError`]. Dropping it tells nobody anything: what still
-/// comes is ignored. A method that takes uploads runs beside the slots of `hubs.parallel_invocations`.
+/// and when the connection ends, its last item is an [`UploadError`]. Dropping it does not notify the client: what
+/// still comes is ignored. A method that takes uploads runs beside the slots of `hubs.parallel_invocations`.
 ///
 /// ```
 /// use futures_util::StreamExt;
@@ -39,7 +39,7 @@ pub struct Upload<T> {
     item: PhantomData<fn() -> T>,
 }
 
-/// Why an upload ended early.
+/// The reason why an upload ended early.
 ///
 /// ```
 /// use futures_util::StreamExt;
@@ -73,7 +73,7 @@ pub enum UploadError {
     ConnectionClosed,
 }
 
-/// What comes in for an upload.
+/// An event of an upload: an item, or its end.
 #[derive(Debug)]
 pub(crate) enum UploadEvent {
     Item(Value),

@@ -1,4 +1,4 @@
-//! Watching groups: who is in them, and who comes and goes.
+//! Watching groups: their members, and each join and leave.
 
 use std::collections::BTreeSet;
 
@@ -21,11 +21,12 @@ impl Context {
     /// `event` is `join` or `leave`; `userId` is missing where there is no user. A connection leaves with its end, also
     /// by the death of its node. One with stateful reconnect stays as long as its client may come back.
     ///
-    /// Watch first, then ask for [`InGroup::members`]: every change since the list was read comes as a message, perhaps
-    /// besides some that the list has already. A join of whoever is in the list, or a leave of whoever is not, changes
-    /// nothing. After Redis has lost its data connections join anew: ask again.
+    /// Watch first, then read [`InGroup::members`]: every change since the list was read comes as a message, perhaps
+    /// besides some that the list has already. A join of a listed member, or a leave of another one, changes
+    /// nothing. After Redis has lost its data connections join anew: read it again.
     ///
-    /// It counts as one of `limits.groups_per_connection`, and ends with the connection or [`unwatch`](Self::unwatch).
+    /// A watch counts as one of `limits.groups_per_connection`, and ends with the connection or
+    /// [`unwatch`](Self::unwatch).
     ///
     /// ```
     /// use hubcast::{Context, Hub, HubError, HubTester, MemberPage};
@@ -90,7 +91,7 @@ impl Groups {
 }
 
 impl HubHandle {
-    /// Whether groups of this hub can be watched (`hubs.presence`).
+    /// Returns whether groups of this hub can be watched (`hubs.presence`).
     #[must_use]
     pub fn tells_presence(&self) -> bool {
         self.runtime().options().hubs.presence
@@ -144,14 +145,14 @@ impl InGroup {
     }
 }
 
-/// A part of a list of a group's connections, in the order of their ids. Whoever is in the group all the time while its
-/// pages are read is on exactly one of them. As an answer to clients it is
-/// `{"members": [{"connectionId": …, "userId": …}], "next": …}`.
+/// A part of a list of a group's connections, in the order of their ids. A connection that is in the group all the time
+/// while its pages are read is on exactly one of them. As an answer to clients it is `{"members": [{"connectionId": …,
+/// "userId": …}], "next": …}`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct MemberPage {
     /// The connections.
     pub members: Vec<Member>,
-    /// What to give as `after` for the next page; `None` on the last one.
+    /// The value of `after` for the next page; `None` on the last one.
     pub next: Option<String>,
 }
 
@@ -168,15 +169,15 @@ impl MemberPage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Member {
-    /// Its id.
+    /// The connection's id.
     #[serde(rename = "connectionId")]
     pub connection: String,
-    /// Its user, if it has one.
+    /// The connection's user, if it has one.
     #[serde(rename = "userId", skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
 }
 
-/// How many a page has, and how many are asked for: one more tells whether there is another page.
+/// The sizes of a page and of its query: one more shows whether there is another page.
 pub(super) fn limited(limit: usize) -> (usize, usize) {
     let limit = limit.clamp(1, MAX_PAGE);
     (limit, limit.saturating_add(1))

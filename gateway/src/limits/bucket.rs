@@ -11,7 +11,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub(crate) struct Bucket {
     rate: u64,
-    /// When it will be full again.
+    /// The time when it will be full again.
     full_at: Instant,
 }
 
@@ -25,12 +25,12 @@ impl Bucket {
         })
     }
 
-    /// Whether one is left.
+    /// Returns whether one is left.
     pub(crate) fn has_one(&self, now: Instant) -> bool {
         self.full_at.saturating_duration_since(now) <= self.all_but_one()
     }
 
-    /// When one is left.
+    /// The time when one is left.
     pub(crate) fn next_at(&self) -> Instant {
         self.full_at
             .checked_sub(self.all_but_one())

@@ -1,4 +1,4 @@
-//! How many TCP connections there may be, as such: whatever is asked on them, and before anything is.
+//! Limits on TCP connections as such: whatever is requested on them, and before any request.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Who may come in: so many of one user, so many from one address, so many a second.
+//! Limits on connections: so many of one user, so many from one address, so many a second.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(crate) struct Gate {
     handshakes: Option<Mutex<Bucket>>,
 }
 
-/// What one connection takes of it. Free again when dropped.
+/// The permits that one connection holds. Free again when dropped.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionPermit {
     user: Option<Permit<UserId>>,
@@ -49,7 +49,7 @@ impl Gate {
         let address = address.map_err(|_| LimitLabel::ConnectionsPerAddress)?;
         let user = self.users.take(user.cloned(), false);
         let user = user.map_err(|_| LimitLabel::ConnectionsPerUser)?;
-        // Last: who is refused for another reason takes nothing from others.
+        // Last: a connection that is refused for another reason takes no permit of others.
         if let Some(handshakes) = &self.handshakes
             && !handshakes.lock().try_take(Instant::now())
         {
@@ -67,7 +67,7 @@ impl Gate {
         }
     }
 
-    /// Whoever was let in just now is no new connection.
+    /// Takes back the count of a handshake whose connection turned out not to be new.
     pub(crate) fn was_not_new(&self) {
         if let Some(handshakes) = &self.handshakes {
             handshakes.lock().give_back();
@@ -76,7 +76,7 @@ impl Gate {
 }
 
 impl ConnectionPermit {
-    /// Whether nothing is counted.
+    /// Returns whether nothing is counted.
     pub(crate) fn is_free(&self) -> bool {
         self.user.is_none() && self.address.is_none()
     }

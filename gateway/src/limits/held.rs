@@ -1,6 +1,7 @@
-//! The one account of what peers make this node hold: how many bytes in all, and how long each of them may take.
+//! The one account of the memory that peers make this node hold: how many bytes in all, and how long each of them may
+//! take.
 //!
-//! An unfinished message, a body that is being read, or an answer that nobody fetches has a [`Held`]. It is charged for
+//! An unfinished message, a body that is being read, or an answer that is not fetched has a [`Held`]. It is charged for
 //! every byte that is kept, and it is late when the peer is slower than [`Terms`] allow for. Time during which the node
 //! itself does not want to go on (back-pressure) does not count against the peer.
 //!
@@ -76,7 +77,7 @@ impl Budget {
         })
     }
 
-    /// Whether the node holds as much as it may.
+    /// Returns whether the node holds as much as it may.
     pub(crate) fn is_full(&self) -> bool {
         self.limit > 0 && self.held() >= self.limit
     }
@@ -114,7 +115,7 @@ impl Drop for Charged {
 #[derive(Debug, Clone)]
 pub(crate) struct Terms {
     pub(crate) budget: Arc<Budget>,
-    /// Time that it has besides what its bytes take.
+    /// Time that it has besides the time for its bytes.
     pub(crate) grace: Duration,
     /// Bytes in a second that it must reach after that; 0: only the grace counts, from one byte to the next.
     pub(crate) least_rate: u64,
@@ -156,7 +157,7 @@ impl Held {
         });
     }
 
-    /// So many bytes came or went on.
+    /// Counts bytes that came or went on.
     pub(crate) fn pass(&mut self, bytes: usize) {
         let least_rate = self.terms.least_rate;
         if let Some(since) = &mut self.since {
@@ -167,7 +168,7 @@ impl Held {
         }
     }
 
-    /// So many bytes are kept now.
+    /// Sets how many bytes are kept now.
     pub(crate) fn keep(&mut self, bytes: usize) -> Result<(), Full> {
         match bytes.checked_sub(self.bytes) {
             Some(0) => {}
@@ -178,7 +179,7 @@ impl Held {
         Ok(())
     }
 
-    /// Nothing is unfinished.
+    /// Ends the charge: nothing is unfinished.
     pub(crate) fn end(&mut self) {
         self.since = None;
         if self.bytes > 0 {
@@ -186,7 +187,7 @@ impl Held {
         }
     }
 
-    /// When the peer is late, if it does nothing more.
+    /// The time when the peer is late, if it does nothing more.
     pub(crate) fn late_at(&self) -> Option<Instant> {
         let since = self.since?;
         let paid = match self.terms.least_rate {
@@ -196,7 +197,7 @@ impl Held {
         since.begun.checked_add(self.terms.grace.saturating_add(paid))
     }
 
-    /// Whether the peer is late now. To be asked only while the peer is waited for.
+    /// Returns whether the peer is late now. Call it only while the peer is waited for.
     pub(crate) fn is_late(&mut self) -> bool {
         let now = Instant::now();
         match self.late_at() {

@@ -1,4 +1,4 @@
-//! What keeps one client, user or address from taking everything: who may come in, and how fast clients are read.
+//! Limits that keep one client, user or address from taking everything: on connections and on the pace of reading.
 
 mod bucket;
 #[cfg(feature = "cli")]

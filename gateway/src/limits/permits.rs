@@ -1,4 +1,4 @@
-//! How many connections somebody has. Touched when one begins and when it ends.
+//! Counts of connections by key. Touched when a connection begins and when it ends.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Counts by key. Who has none is not in it.
+/// Counts by key. A key without a connection is not in it.
 #[derive(Debug)]
 pub(super) struct Permits<K> {
-    /// 0 for no bound: then nobody is counted.
+    /// 0 for no bound: then nothing is counted.
     limit: usize,
     taken: Mutex<HashMap<K, usize>>,
 }
@@ -30,7 +30,7 @@ impl<K: Eq + Hash + Clone> Permits<K> {
         })
     }
 
-    /// Counts one more; `Err` when there is no room for it. Nobody is counted without a bound.
+    /// Counts one more; `Err` when there is no room for it. Without a bound nothing is counted.
     pub(super) fn take(
         self: &Arc<Self>,
         key: Option<K>,

@@ -1,4 +1,4 @@
-//! The sockets of a node, and what is served on them: from its first moment, and once it has started.
+//! The sockets of a node, and the services on them: from its first moment, and once it has started.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::telemetry::metrics::Metrics;
 /// How long requests that came before the node had started may take to be answered.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a node listens on.
+/// The listeners of a node.
 pub(super) struct Listeners {
     clients: Bound,
     /// The one of `server.admin_listen`.
@@ -35,7 +35,7 @@ struct Bound {
     address: SocketAddr,
 }
 
-/// What is served on one listener. Ends when dropped.
+/// The server task of one listener. Ends when dropped.
 pub(super) struct Serving {
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -55,17 +55,17 @@ impl Listeners {
         })
     }
 
-    /// Where clients connect.
+    /// The address for clients.
     pub(super) fn address(&self) -> SocketAddr {
         self.clients.address
     }
 
-    /// Where operators ask, if that is another one.
+    /// The address for operators, if that is another one.
     pub(super) fn admin(&self) -> Option<SocketAddr> {
         Some(self.operators.as_ref()?.address)
     }
 
-    /// Says to everybody that the node is starting.
+    /// Answers all requests that the node is starting.
     pub(super) fn serve_starting(
         &self,
         config: &Config,

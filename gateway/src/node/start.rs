@@ -1,6 +1,7 @@
-//! From a configuration to a node that serves, however long what it needs is away.
+//! Starts a node from a configuration, however long the services that it needs are away.
 //!
-//! Only what another configuration mends ends the process. Everything else passes: the node says what it waits for, and tries on.
+//! Only an error of the configuration ends the process. Other errors pass: the node says what it waits for, and tries
+//! on.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -36,7 +37,7 @@ pub(super) struct Started {
     pub(super) demo_key: Option<SecretString>,
 }
 
-/// Why an attempt to start failed.
+/// The reason why an attempt to start failed.
 enum Failed {
     /// Something is away, in words.
     Away(String),
@@ -44,7 +45,7 @@ enum Failed {
     ForGood(anyhow::Error),
 }
 
-/// Starts a node, with as many attempts as it takes. `waits` is told of each that failed.
+/// Starts a node, with as many attempts as it takes. `waits` is called for each that failed.
 pub(super) async fn start(
     config: &Config,
     metrics: &Arc<Metrics>,
@@ -104,7 +105,7 @@ async fn build(
         if options.auth.access_key.is_none() {
             demo_key = Some(demo::derived_key(&backplane.cluster_secret()));
             options.auth.access_key.clone_from(&demo_key);
-            builder = builder.any_audience(); // whoever tries things out has no secret to keep
+            builder = builder.any_audience(); // a demo has no secret to keep
         }
         pages = options.auth.access_key.clone().map_or(pages, demo::routes);
         builder = builder.hub(demo::hub());
@@ -188,7 +189,8 @@ pub(crate) fn redis_options(config: &Config) -> anyhow::Result<Option<RedisOptio
     Ok(Some(options))
 }
 
-/// A name of its own for each attempt: one that is started again must not be taken for the owner of what it had before.
+/// A name of its own for each attempt: one that is started again must not be taken for the owner of its former
+/// connections.
 fn of_this_process(node: &NodeId) -> anyhow::Result<NodeId> {
     let life = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

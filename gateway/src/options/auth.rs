@@ -1,4 +1,4 @@
-//! Who may connect.
+//! Authentication of clients.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use serde::Deserialize;
 
 use super::{OptionError, seconds};
 
-/// Who may connect: those who show a JSON Web Token that one of the keys has signed, and, if so set, everybody.
-/// Which of them a hub admits is the hub's to say: [`Hub::admit`](crate::Hub::admit).
+/// Authentication of clients: by a JSON Web Token that one of the keys has signed; if so set, no token is required.
+/// Which authenticated clients a hub admits is the hub's to say: [`Hub::admit`](crate::Hub::admit).
 ///
 /// Access keys are shared with the applications that make tokens (HS256, HS384, HS512). Keys of identity providers are
 /// public ones (RS…, PS…, ES256, ES384, EdDSA), in files or in a JSON Web Key Set; which algorithms a key may be used with
 /// is fixed by the key. A token must have an end (`exp`), and may have a beginning (`nbf`).
 ///
-/// What a token is for, its audience (`aud`), is either one of [`audiences`](Self::audiences) or where clients of the hub
-/// connect: `/hubs/chat`, `https://host/hubs/chat`, `https://host/client/?hub=chat`. A token for anything else, such as
-/// Azure SignalR's for REST or app servers, opens nothing here.
+/// A token's audience (`aud`) must be either one of [`audiences`](Self::audiences) or the address where clients of the
+/// hub connect: `/hubs/chat`, `https://host/hubs/chat`, `https://host/client/?hub=chat`. A token for anything else,
+/// such as Azure SignalR's for REST or app servers, opens nothing here.
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,7 +47,7 @@ pub struct AuthOptions {
     pub key_files: Vec<PathBuf>,
     /// A JSON Web Key Set in a file. It is read again when a token names a key that is not in it.
     pub jwks_file: Option<PathBuf>,
-    /// A JSON Web Key Set behind an `https` URL. It is fetched when the first token comes, and again when a token names a
+    /// A JSON Web Key Set at an `https` URL. It is fetched when the first token comes, and again when a token names a
     /// key that is not in it; when that fails, the keys stay as they are.
     pub jwks_url: Option<String>,
     /// Certificates (PEM) to trust for the URL instead of the system's.
@@ -68,18 +68,18 @@ pub struct AuthOptions {
     pub user_claim: Option<String>,
     /// A cookie that may hold the token, for clients that show none otherwise.
     pub cookie: Option<String>,
-    /// Whether clients without a token may connect. Off unless set; the binary sets it in demo mode.
+    /// True if clients without a token may connect. Off unless set; the binary sets it in demo mode.
     pub allow_anonymous: Option<bool>,
     /// Roles of clients without a token.
     pub anonymous_roles: Vec<String>,
-    /// Whether a connection is closed when its token ends. The client may reconnect at once.
+    /// True if a connection is closed when its token ends. The client may reconnect at once.
     pub close_on_expiry: bool,
-    /// Whether clients may show a new token for a living connection: `POST {hub}/refresh?id=…`.
+    /// True if clients may show a new token for a living connection: `POST {hub}/refresh?id=…`.
     pub refresh: bool,
-    /// Whether negotiate gives tickets, so that no token stands in a URL. A ticket is good for the negotiated connection
-    /// alone; other tokens in a query are refused then.
+    /// True if negotiate gives tickets, so that no token stands in a URL. A ticket is good for the negotiated
+    /// connection alone; other tokens in a query are refused then.
     pub tickets: bool,
-    /// Clock difference that is tolerated between who signs a token and this node.
+    /// Clock difference that is tolerated between the signer of a token and this node.
     #[serde(rename = "leeway_seconds", deserialize_with = "seconds")]
     pub leeway: Leeway,
 }
@@ -125,7 +125,7 @@ impl AuthOptions {
             .map(|key| key.expose_secret().as_bytes())
     }
 
-    /// Whether some token could be valid.
+    /// Returns whether some token could be valid.
     #[cfg(feature = "cli")]
     pub(crate) fn has_keys(&self) -> bool {
         self.access_key.is_some()
@@ -178,7 +178,7 @@ impl AuthOptions {
     }
 }
 
-/// Whether nobody on the way can change what is fetched there.
+/// Returns whether the connection is protected against changes on the way.
 fn is_trustworthy(url: &str) -> bool {
     let Ok(uri) = url.parse::<axum::http::Uri>() else {
         return false;

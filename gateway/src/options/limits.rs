@@ -1,4 +1,4 @@
-//! Bounds on what a peer controls.
+//! Bounds on sizes, counts and rates that a peer controls.
 
 use serde::Deserialize;
 
@@ -43,28 +43,29 @@ pub struct Limits {
     /// each node. One that comes here from another node is counted, and not refused.
     pub connections_per_user: usize,
     /// Connections that one node accepts from one address, over all hubs; 0 for no bound. An IPv6 network of 64 bits counts
-    /// as one address. Whose address counts behind a proxy: see [`ServerOptions`](crate::ServerOptions).
+    /// as one address. For the address behind a proxy: see [`ServerOptions`](crate::ServerOptions).
     pub connections_per_address: usize,
-    /// TCP connections that the `hubcast` binary accepts, whatever is asked on them; 0 for no bound. Others are closed at once.
+    /// TCP connections that the `hubcast` binary accepts, whatever is requested on them; 0 for no bound. Others are
+    /// closed at once.
     pub tcp_connections: usize,
     /// TCP connections that the `hubcast` binary accepts from one address (IPv6: one network of 64 bits) that is no trusted
     /// proxy; 0 for no bound.
     pub tcp_connections_per_address: usize,
-    /// New connections that one node accepts in a second; 0 for no bound. Others are told to try again later.
+    /// New connections that one node accepts in a second; 0 for no bound. Others get 503 and may try again later.
     pub handshakes_per_second: usize,
-    /// Messages of one client that are handled in a second: invocations, items of streams, results, cancellations, but not
-    /// Pings; 0 for no bound. One second's worth may come at once. Whoever sends more is not closed but read no faster: its
-    /// messages wait on the way, and so does it, once the buffers on the way are full.
+    /// Messages of one client that are handled in a second: invocations, items of streams, results, cancellations, but
+    /// not Pings; 0 for no bound. One second's worth may come at once. A client that sends more is not closed but read
+    /// no faster: its messages wait on the way, and so does it, once the buffers on the way are full.
     pub messages_per_second: usize,
     /// Bytes of one client's messages that are handled in a second; 0 for no bound. A message that is larger is paid back
-    /// in the seconds after it. As with `messages_per_second`, whoever
+    /// in the seconds after it. As with `messages_per_second`, a client that
     /// sends more is read no faster.
     pub bytes_per_second: usize,
     /// Bytes in a second that a client must reach with a message or a body that it has begun, after
     /// `timeouts.receive_seconds`, and with an answer that it reads, after `timeouts.send_seconds`; 0: it only has to get on.
     pub least_bytes_per_second: u64,
-    /// Bytes of unfinished messages and bodies that one node holds for all of its clients together; 0 for no bound. Whoever
-    /// would make it hold more is refused.
+    /// Bytes of unfinished messages and bodies that one node holds for all of its clients together; 0 for no bound. A
+    /// client that would make it hold more is refused.
     pub held_bytes: usize,
     /// Headers of a request, where the `hubcast` binary serves; applications set that for their own server.
     pub headers: usize,

@@ -1,4 +1,4 @@
-//! Which host a request is for. HTTP/2 says it in `:authority`, HTTP/1.1 in `Host`; everybody who wants to know asks here.
+//! The host that a request is for: `:authority` in HTTP/2, `Host` in HTTP/1.1. The only place that reads it.
 
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
@@ -17,7 +17,7 @@ pub(crate) fn requested_authority(request: &Parts) -> Option<Authority> {
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
     scheme: String,
-    /// In small letters.
+    /// The host in small letters.
     host: String,
     port: Option<u16>,
 }
@@ -45,7 +45,8 @@ impl Origin {
         })
     }
 
-    /// Whether a page of `page` may connect where this is listed. `*.` before the host stands for one or more names.
+    /// Returns whether a page of `page` may connect where this is listed. `*.` before the host stands for one or more
+    /// names.
     pub(crate) fn lists(&self, page: &Self) -> bool {
         let host = match self.host.strip_prefix('*') {
             Some(parent) if parent.starts_with('.') => {
@@ -56,8 +57,8 @@ impl Origin {
         host && self.scheme == page.scheme && self.port == page.port
     }
 
-    /// Whether this is the origin of what was requested. The scheme is left out, and a default port with it: behind a proxy
-    /// that ends TLS the gateway does not know them.
+    /// Returns whether this is the origin of the requested resource. The scheme is left out, and a default port with
+    /// it: behind a proxy that ends TLS the gateway does not know them.
     pub(crate) fn is_of(&self, requested: &Authority) -> bool {
         let named = |port: Option<u16>| port.filter(|port| !matches!(port, 80 | 443));
         self.host.eq_ignore_ascii_case(requested.host()) && named(self.port) == named(requested.port_u16())

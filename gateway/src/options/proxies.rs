@@ -1,4 +1,4 @@
-//! Where a request comes from: the peer, or whom a trusted proxy names.
+//! The address that a request comes from: the peer's, or the one that a trusted proxy names.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
-/// A network of IPv6 that one customer has: who owns it has all addresses in it.
+/// A network of IPv6 that one customer has: its owner has all addresses in it.
 const IPV6_NETWORK: u32 = 64;
 
 /// The networks whose word on where a request comes from is believed.
@@ -30,14 +30,14 @@ impl TrustedProxies {
         Ok(Self { networks })
     }
 
-    /// Who is counted for a request; `None` if the server does not tell who the peer is.
+    /// The client's address that a request is counted for; `None` if the server does not know the peer's address.
     pub(crate) fn client_of(&self, parts: &Parts) -> Option<IpAddr> {
         let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
         let peer = peer.ip().to_canonical();
         Some(network_of(self.origin(peer, &parts.headers)))
     }
 
-    /// The last hop that is no trusted proxy. What stands before it in the header anybody may have written.
+    /// The last hop that is no trusted proxy. The client may have written the addresses before it in the header.
     fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut origin = peer;
         let lines = headers.get_all(FORWARDED_FOR).iter();

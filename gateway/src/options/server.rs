@@ -1,11 +1,11 @@
-//! What stands before the gateway.
+//! Options about proxies in front of the gateway.
 
 use serde::Deserialize;
 
 use super::OptionError;
 use super::proxies::TrustedProxies;
 
-/// What stands before the gateway.
+/// Options about proxies in front of the gateway.
 ///
 /// ```
 /// use hubcast::Options;
@@ -21,18 +21,18 @@ use super::proxies::TrustedProxies;
 #[serde(default, deny_unknown_fields)]
 pub struct ServerOptions {
     /// Addresses (`10.0.0.5`) and networks (`10.0.0.0/8`) of proxies. A request of theirs comes from the last address in
-    /// `X-Forwarded-For` that is not such a proxy itself. All others are who they are.
+    /// `X-Forwarded-For` that is not such a proxy itself. Other requests come from their peer.
     ///
-    /// An application that mounts the router tells who the peer is by
-    /// `into_make_service_with_connect_info::<SocketAddr>()`; without it, nobody has an address.
+    /// An application that mounts the router gives the peer's address by
+    /// `into_make_service_with_connect_info::<SocketAddr>()`; without it, no client has an address.
     pub trusted_proxies: Vec<String>,
     /// Hosts that requests may be for: names (`app.example.org`), `*.example.org` for every name below, or `*`. Requests for
     /// others are refused with 421, so that a page whose name was made to lead here (DNS rebinding) finds nothing. Addresses,
     /// names without a dot and names below `localhost` are always accepted, for no page of others has such a name. Empty: any
     /// host; the `hubcast` binary takes `localhost` where it listens on loopback and has no trusted proxy.
     pub allowed_hosts: Vec<String>,
-    /// Where the `hubcast` binary serves `/metrics`, `/api/openapi.json`, `/healthz` and `/readyz` besides, with no limit on
-    /// connections; the first two are then served there alone.
+    /// The address where the `hubcast` binary serves `/metrics`, `/api/openapi.json`, `/healthz` and `/readyz`, with no
+    /// limit on connections; the first two are then served there alone.
     pub admin_listen: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What a client speaks: the hub protocol, or one of the smaller ones for those who have no SignalR client.
+//! The protocols of clients: the hub protocol, and smaller ones for clients without a SignalR library.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::collections::VecDeque;
@@ -11,12 +11,12 @@ use super::{
     events, plain, webpubsub,
 };
 
-/// What the client of a connection speaks.
+/// The protocol of a connection's client.
 ///
 /// ```
 /// use hubcast::{Context, Hub, protocol::ClientProtocol};
 ///
-/// /// Who has no SignalR client can't be asked anything.
+/// /// Clients without a SignalR library can't give client results.
 /// async fn can_answer(context: Context) -> bool {
 ///     matches!(context.connection().protocol(), Some(ClientProtocol::Hub(_)))
 /// }
@@ -64,7 +64,7 @@ impl ClientProtocol {
         }
     }
 
-    /// Its name: that of the handshake, or of the WebSocket subprotocol.
+    /// The protocol's name: that of the handshake, or of the WebSocket subprotocol.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -91,29 +91,29 @@ impl ClientProtocol {
         self.hub().map_or(Encoding::Json, HubProtocol::encoding)
     }
 
-    /// What a transport has to carry for this protocol.
+    /// The format that a transport must carry for this protocol.
     #[must_use]
     pub fn transfer_format(self) -> TransferFormat {
         self.hub()
             .map_or(TransferFormat::Text, HubProtocol::transfer_format)
     }
 
-    /// Whether its messages name the place in the log where they stand, so that the client can hold its own.
+    /// Returns whether its messages name the place in the log where they stand, so that the client can hold its own.
     pub(crate) fn holds_place(self) -> bool {
         matches!(self, Self::Plain | Self::Events)
     }
 
-    /// Whether what the client sends is numbered when its session is stateful.
+    /// Returns whether the client's messages are numbered when its session is stateful.
     pub(crate) fn numbers_messages(self) -> bool {
         matches!(self, Self::Hub(_))
     }
 
-    /// Whether the result of a method comes to the client as a message: there is nothing else that could carry it.
+    /// Returns whether a method's result comes to the client as a message: the protocol has no other carrier.
     pub(crate) fn results_are_messages(self) -> bool {
         matches!(self, Self::WebPubSub | Self::ReliableWebPubSub | Self::Plain)
     }
 
-    /// Whether a client that is silent is gone: it need not send anything, but its WebSocket answers pings.
+    /// Returns whether a client that is silent is gone: it need not send anything, but its WebSocket answers pings.
     pub(crate) fn answers_pings(self) -> bool {
         matches!(self, Self::WebPubSub | Self::ReliableWebPubSub | Self::Plain)
     }
@@ -144,19 +144,19 @@ pub(crate) fn encode_for(
     }
 }
 
-/// What a client sent.
+/// A message of a client.
 #[derive(Debug, PartialEq)]
 pub(crate) enum ClientMessage {
     /// A message of the hub protocol, or one that means the same.
     Hub(HubMessage),
-    /// What the hub protocol has no message for.
+    /// A request that the hub protocol has no message for.
     Request(Request),
 }
 
-/// What the gateway itself does for a client, with its permission.
+/// A request that the gateway itself serves, if the client is permitted.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Request {
-    /// The client's number for it; without one it is not told what became of it.
+    /// The client's number for it; without one the outcome is not reported to the client.
     pub(crate) ack_id: Option<u64>,
     pub(crate) wish: RequestWish,
 }
@@ -177,17 +177,17 @@ pub(crate) struct GroupSend {
     pub(crate) data: Data,
 }
 
-/// What a message carries, as its sender wrote it.
+/// The data of a message, as its sender wrote it.
 #[derive(Debug, PartialEq, Clone)]
 pub(crate) struct Data {
     pub(crate) kind: DataType,
-    /// In JSON; bytes are base64 text.
+    /// The data in JSON; bytes are base64 text.
     pub(crate) json: Value,
     /// The same for MessagePack, where it is not the JSON value transcoded.
     pub(crate) packed: Option<Value>,
 }
 
-/// What kind of data a message carries.
+/// The kind of a message's data.
 #[derive(Debug, PartialEq, Eq, Clone, Copy, Default)]
 pub(crate) enum DataType {
     #[default]
@@ -200,7 +200,7 @@ pub(crate) enum DataType {
 /// The call that a client makes which sends data and names no method, and the call that such data arrives as.
 pub(crate) const MESSAGE: &str = "message";
 
-/// Takes what a connection receives and gives its messages.
+/// Reads a connection's bytes and gives its messages.
 #[derive(Debug)]
 pub(crate) struct ClientDecoder {
     protocol: ClientProtocol,
@@ -254,7 +254,7 @@ impl ClientDecoder {
     pub(crate) fn push(&mut self, chunk: Bytes) {
         match &mut self.inner {
             Inner::Stream(decoder) => decoder.push(&chunk),
-            // It says nothing; a plain client's frames are whatever they are.
+            // An empty chunk carries no message, but a plain client's empty frame does.
             Inner::Frames(_) if chunk.is_empty() && self.protocol != ClientProtocol::Plain => {}
             Inner::Frames(frames) => {
                 frames.bytes = frames.bytes.saturating_add(chunk.len());

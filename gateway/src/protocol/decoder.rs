@@ -54,7 +54,7 @@ impl Decoder {
     /// # Errors
     ///
     /// The stream breaks a rule of the protocol or the size limit, also with a message that is not whole
-    /// yet. The connection has to end: what is buffered is dropped and there are no more messages.
+    /// yet. The connection has to end: buffered bytes are dropped and there are no more messages.
     pub fn next_message(&mut self) -> Result<Option<HubMessage>, DecodeError> {
         let message = self.decode_next();
         if message.is_err() {
@@ -125,15 +125,15 @@ pub enum DecodeError {
     /// A property that this type of message must have; an empty invocation id counts as none.
     #[error("Missing required property '{property}'.")]
     Missing {
-        /// Its name in JSON.
+        /// The property's name in JSON.
         property: &'static str,
     },
     /// A JSON property of another type than the protocol says.
     #[error("Expected '{property}' to be {expected}.")]
     WrongType {
-        /// Its name.
+        /// The property's name.
         property: &'static str,
-        /// What it has to be.
+        /// The type that it has to have.
         expected: &'static str,
     },
     /// A completion can't have both.
@@ -148,7 +148,7 @@ pub enum DecodeError {
     /// A MessagePack completion is neither an error nor void nor a result.
     #[error("Invalid invocation result kind {kind}.")]
     UnknownResultKind {
-        /// What was there instead.
+        /// The kind that was found instead.
         kind: u64,
     },
 }

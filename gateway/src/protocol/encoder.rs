@@ -11,7 +11,7 @@ use super::{
     json, messagepack, transcode,
 };
 
-/// Writes one whole message: JSON with its record separator, or MessagePack behind its length. Values in the
+/// Writes one whole message: JSON with its record separator, or MessagePack after its length. Values in the
 /// other encoding are transcoded. The result has exactly the size of the message.
 ///
 /// # Errors
@@ -22,12 +22,12 @@ pub fn encode(protocol: HubProtocol, message: &HubMessage) -> Result<Bytes, Enco
     frame(protocol, &*message)
 }
 
-/// Writes an invocation that nobody waits for, for a fan-out: like [`encode`] for such a message, but from
+/// Writes an invocation without a completion, for a fan-out: like [`encode`] for such a message, but from
 /// borrowed parts.
 ///
 /// # Errors
 ///
-/// As for [`encode`].
+/// The same as for [`encode`].
 pub fn encode_invocation(
     protocol: HubProtocol,
     target: &str,
@@ -41,7 +41,7 @@ pub fn encode_invocation(
 ///
 /// # Errors
 ///
-/// As for [`encode`], and if `arguments` is no array.
+/// The same as for [`encode`], and if `arguments` is no array.
 pub fn encode_invocation_with_array(
     protocol: HubProtocol,
     target: &str,
@@ -58,7 +58,7 @@ pub fn encode_invocation_with_array(
     frame(protocol, &Call::to_many(target, Arguments::Array(&arguments)))
 }
 
-/// Why a message could not be written.
+/// The reason why a message could not be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {

@@ -1,5 +1,5 @@
-//! Server-sent events: what `EventSource` reads (WHATWG HTML, section 9.2), and what carries hub messages to SignalR clients
-//! over that transport.
+//! Server-sent events: the format of `EventSource` (WHATWG HTML, section 9.2), which also carries hub messages to
+//! SignalR clients over that transport.
 
 use bytes::{Bytes, BytesMut};
 use memchr::memchr_iter;
@@ -33,7 +33,7 @@ pub(crate) fn place(id: &str) -> Bytes {
     Bytes::from(format!("id: {id}\n\n"))
 }
 
-/// Tells that messages may be missing.
+/// Reports that messages may be missing.
 pub(crate) fn reset(reason: &str, id: Option<&str>) -> Bytes {
     let data = json!({ "reason": reason });
     named_event("reset", id, data.to_string().as_bytes())
@@ -46,7 +46,7 @@ pub(crate) fn message(published: &Published<'_>, id: &str) -> Bytes {
     named_event(published.target, Some(id), &arguments)
 }
 
-/// One event: each line of the payload behind `data: `, an empty line at the end. Lines end in CR LF, which old .NET
+/// One event: each line of the payload after `data: `, an empty line at the end. Lines end in CR LF, which old .NET
 /// clients insist on. In one piece, because some clients read an event only from one read.
 pub(crate) fn event(payload: &[u8]) -> Bytes {
     let mut event = BytesMut::with_capacity(payload.len().saturating_add(16));
@@ -63,8 +63,8 @@ pub(crate) fn event(payload: &[u8]) -> Bytes {
     event.freeze()
 }
 
-/// One event for whoever holds its own place in the log: a name, where it stands, and one line of data. Line breaks end
-/// fields, so in a name they become spaces; in JSON they are only ever white space between values.
+/// One event for a client that holds its own place in the log: a name, where it stands, and one line of data. Line
+/// breaks end fields, so in a name they become spaces; in JSON they are only ever white space between values.
 pub(crate) fn named_event(name: &str, id: Option<&str>, data: &[u8]) -> Bytes {
     let mut event = BytesMut::with_capacity(name.len().saturating_add(data.len()).saturating_add(64));
     if let Some(id) = id {

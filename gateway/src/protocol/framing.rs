@@ -1,4 +1,4 @@
-//! Where one message ends and the next begins, in a byte stream that is cut anywhere.
+//! Finds the boundaries of messages in a byte stream that is cut anywhere.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::{mem, ops::Range};
@@ -9,7 +9,7 @@ use memchr::memchr;
 /// Ends every handshake message and every message of the JSON protocol.
 pub const RECORD_SEPARATOR: u8 = 0x1E;
 
-/// A MessagePack message may have at most 2 GiB - 1 bytes: what its length prefix can say.
+/// A MessagePack message may have at most 2 GiB - 1 bytes: the limit of its length prefix.
 pub(super) const MAX_PREFIXED_BYTES: usize = 0x7FFF_FFFF;
 
 /// Bytes that have arrived and are not taken yet.
@@ -21,7 +21,7 @@ pub(super) struct FrameBuffer {
     bytes: BytesMut,
     /// How many bytes at the front are known to hold no record separator.
     searched: usize,
-    /// Whether messages have been taken off the front of this allocation.
+    /// True if messages have been taken off the front of this allocation.
     advanced: bool,
     /// Limit of one message with its separator or length prefix.
     max_bytes: usize,
@@ -120,7 +120,7 @@ impl FrameBuffer {
     }
 }
 
-/// Why the stream can't be cut into messages.
+/// The reason why the stream can't be cut into messages.
 #[derive(Debug)]
 pub(super) enum FrameError {
     /// A message with its separator or prefix is larger than this.
@@ -158,7 +158,7 @@ fn low_byte(number: usize) -> u8 {
     number.to_le_bytes().first().copied().unwrap_or_default()
 }
 
-/// Where encoders write to: first into a [`Count`], then into a buffer of exactly that size.
+/// The target of encoders: first a [`Count`], then a buffer of exactly that size.
 pub(super) trait Sink {
     fn put(&mut self, bytes: &[u8]);
 }
@@ -169,7 +169,7 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// Counts what is written and keeps none of it.
+/// Counts the written bytes and keeps none of them.
 #[derive(Default)]
 pub(super) struct Count(pub(super) usize);
 

@@ -12,7 +12,7 @@ use super::{
 /// The highest version of both protocols. Version 2 adds stateful reconnect; every lower number is accepted.
 pub const MAX_PROTOCOL_VERSION: i32 = 2;
 
-/// What the client asks for.
+/// The client's request of a protocol.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HandshakeRequest {
     /// Name of the hub protocol, as the client wrote it.
@@ -36,7 +36,7 @@ impl HandshakeReader {
         }
     }
 
-    /// Adds bytes that have arrived. Bytes behind the handshake are kept for the decoder.
+    /// Adds bytes that have arrived. Bytes after the handshake are kept for the decoder.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.push(bytes);
     }
@@ -61,7 +61,7 @@ impl HandshakeReader {
         self.buffer.len()
     }
 
-    /// The decoder of the bytes behind the handshake, those that have arrived already included.
+    /// The decoder of the bytes after the handshake, those that have arrived already included.
     pub fn into_decoder(self, protocol: HubProtocol) -> Decoder {
         Decoder::with_buffer(protocol, self.buffer)
     }
@@ -109,7 +109,7 @@ pub fn handshake_response_error(error: &str) -> Bytes {
     out.into()
 }
 
-/// Why there is no connection. The text is what the reference server tells the client; what it says only
+/// The reason why the handshake failed. The text is the reference server's for the client; what it says only
 /// with detailed errors is the [source](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -117,18 +117,18 @@ pub enum HandshakeError {
     /// No such protocol.
     #[error("The protocol '{protocol}' is not supported.")]
     UnsupportedProtocol {
-        /// As the client wrote it.
+        /// The protocol's name, as the client wrote it.
         protocol: String,
     },
     /// Newer than [`MAX_PROTOCOL_VERSION`].
     #[error("The server does not support version {version} of the '{protocol}' protocol.")]
     UnsupportedVersion {
-        /// As the client wrote it.
+        /// The protocol's name, as the client wrote it.
         protocol: String,
-        /// As the client wrote it.
+        /// The version, as the client wrote it.
         version: i32,
     },
-    /// The transport can't carry what this protocol writes.
+    /// The transport can't carry this protocol's messages.
     #[error(
         "Cannot use the '{protocol}' protocol on the current transport. \
          The transport does not support '{}' transfer format.",

@@ -143,7 +143,7 @@ pub(super) fn value_in(whole: &Bytes, raw: &RawValue) -> Value {
     Value::from_raw(Encoding::Json, whole.slice_ref(raw.get().as_bytes()))
 }
 
-/// These properties of the object that is all of `text`.
+/// Reads these properties of the object that is all of `text`.
 pub(super) fn properties<'a, const N: usize>(
     text: &'a str,
     names: [&'static str; N],
@@ -217,7 +217,7 @@ impl<'a> Property<'a> {
             .ok_or(DecodeError::Missing { property: self.name })
     }
 
-    /// What may be absent; null is as good as that.
+    /// Reads a field that may be absent; null means the same.
     pub(super) fn optional<T: Deserialize<'a>>(
         self,
         expected: &'static str,
@@ -294,7 +294,7 @@ impl<'de> Visitor<'de> for HeadersVisitor {
     }
 }
 
-/// Of headers with one name keeps the last, so that every reader of the message sees the same one.
+/// Keeps the last of headers with one name, so that every reader of the message sees the same one.
 pub(super) fn keep_last(headers: &mut Headers) {
     if headers.len() < 2 {
         return;
@@ -424,7 +424,7 @@ pub(super) fn write_array(out: &mut impl Sink, values: &[Value]) {
     out.put(b"]");
 }
 
-/// Writes a string with what JSON requires to be escaped; everything else stays as it is. No control
+/// Writes a string with the escapes that JSON requires; everything else stays as it is. No control
 /// character is left, so neither the record separator nor a line feed.
 pub(super) fn write_string(out: &mut impl Sink, text: &str) {
     out.put(b"\"");

@@ -46,9 +46,9 @@ pub enum HubMessage {
     Ping,
     /// Type 7: the sender is about to close the connection.
     Close {
-        /// Why, if it is an error.
+        /// The error, if the connection ends with one.
         error: Option<String>,
-        /// Whether the client may reconnect by itself.
+        /// True if the client may reconnect by itself.
         allow_reconnect: bool,
     },
     /// Type 8: every counted message up to this one has arrived.
@@ -79,12 +79,12 @@ impl HubMessage {
         }
     }
 
-    /// Whether stateful reconnect numbers this message: types 1 to 5 are counted, the rest is not.
+    /// Returns whether stateful reconnect numbers this message: types 1 to 5 are counted, the rest is not.
     pub fn is_counted(&self) -> bool {
         self.type_id() <= 5
     }
 
-    /// Everything in the message that has an encoding of its own.
+    /// All values in the message that have an encoding of their own.
     pub fn values(&self) -> &[Value] {
         match self {
             HubMessage::Invocation(call) | HubMessage::StreamInvocation(call) => &call.arguments,
@@ -110,16 +110,16 @@ impl HubMessage {
     }
 }
 
-/// What types 1 and 4 carry.
+/// The content of messages of types 1 and 4.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Invocation {
     /// See [`Headers`].
     pub headers: Headers,
-    /// Chosen by the caller. `None`, not an empty string, means that nobody waits for a completion.
+    /// Chosen by the caller. `None`, not an empty string, means that the caller wants no completion.
     pub invocation_id: Option<String>,
     /// The name of the method.
     pub target: String,
-    /// Its arguments without the streams.
+    /// The arguments without the streams.
     pub arguments: Vec<Value>,
     /// Ids of the streams that the caller will upload, in the order of the method's parameters.
     pub stream_ids: Vec<String>,
@@ -128,7 +128,7 @@ pub struct Invocation {
 /// How an invocation or a stream ended.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Outcome {
-    /// Nothing to say: the end of a stream, or of a call without result.
+    /// No value: the end of a stream, or of a call without result.
     Void,
     /// The result, which may be null.
     Result(Value),

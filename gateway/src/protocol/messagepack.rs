@@ -25,7 +25,7 @@ const LEVELS: usize = MAX_DEPTH - 1;
 /// rest is not looked at.
 ///
 /// Its values share the message's memory. Strings within them are not checked to be UTF-8: browsers may
-/// send text that is not, and it concerns only who reads the value.
+/// send text that is not, and it concerns only the reader of the value.
 pub(super) fn decode(body: &Bytes) -> Result<Option<HubMessage>, DecodeError> {
     let mut reader = Reader::new(body);
     let mut items = Items {

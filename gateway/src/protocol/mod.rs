@@ -1,13 +1,14 @@
 //! The SignalR hub protocol, and those for clients that do not speak it, as pure code: bytes in, messages out, and back.
 //!
-//! Nothing in here reads a socket or a clock. Everything that parses what a peer sent returns an error
-//! instead of panicking, and allocates in proportion to what has arrived, not to what a length announces.
+//! This module reads no socket and no clock. All code that parses a peer's bytes returns an error
+//! instead of panicking, and allocates in proportion to the bytes that have arrived, not to an announced length.
 //!
 //! * [`HandshakeReader`] takes the first record of a connection and becomes a [`Decoder`].
 //! * [`Decoder`] turns a byte stream, cut anywhere, into [`HubMessage`]s.
 //! * [`encode`] and [`encode_invocation`] write one whole framed message.
-//! * [`ClientProtocol`] names what a client speaks; [`webpubsub`] and [`plain`] tell of those that are not the hub protocol.
-//! * [`Value`] is one argument, item or result that stays encoded until somebody wants to look inside.
+//! * [`ClientProtocol`] names a client's protocol; [`webpubsub`] and [`plain`] describe those that are not the hub
+//!   protocol.
+//! * [`Value`] is one argument, item or result that stays encoded until code reads it.
 
 mod binary;
 mod client;
@@ -53,7 +54,7 @@ pub(crate) use self::client::{
 pub use self::transport::Transport;
 
 /// How deep arrays and objects may nest, in levels. For a message its own object or array counts too, so
-/// one argument may use 62 of them. Both protocols share the limit: what one client may send, every other
+/// one argument may use 62 of them. Both protocols share the limit: a value that one client may send, every other
 /// client can be sent. The reference server has it for JSON.
 pub const MAX_DEPTH: usize = 64;
 
@@ -62,7 +63,7 @@ pub const MAX_DEPTH: usize = 64;
 pub enum HubProtocol {
     /// JSON objects, each followed by the record separator.
     Json,
-    /// MessagePack arrays, each behind its length.
+    /// MessagePack arrays, each after its length.
     MessagePack,
 }
 
@@ -96,7 +97,7 @@ impl HubProtocol {
             .find(|protocol| protocol.name().eq_ignore_ascii_case(name))
     }
 
-    /// What a transport has to carry for this protocol.
+    /// The format that a transport must carry for this protocol.
     pub fn transfer_format(self) -> TransferFormat {
         match self {
             HubProtocol::Json => TransferFormat::Text,
@@ -119,7 +120,7 @@ impl fmt::Display for HubProtocol {
     }
 }
 
-/// What a transport carries. Server-sent events carry text only.
+/// The format that a transport carries. Server-sent events carry text only.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TransferFormat {
     /// UTF-8 text.

@@ -15,7 +15,7 @@ pub(super) const FALSE: u8 = 0xC2;
 /// The byte that is true.
 pub(super) const TRUE: u8 = 0xC3;
 
-/// Why bytes are not the MessagePack that was expected.
+/// The reason why bytes are not the MessagePack that was expected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackError {
@@ -63,7 +63,7 @@ pub(super) fn check_value(bytes: &[u8]) -> Result<(), PackError> {
     reader.end()
 }
 
-/// Reads values off the front of a slice. Lengths that a peer declared are only ever compared with what is
+/// Reads values off the front of a slice. Lengths that a peer declared are only ever compared with the bytes
 /// there, nothing is allocated for them.
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
@@ -340,7 +340,7 @@ fn write_marker(out: &mut impl Sink, marker: Marker) {
     out.put(&[marker.to_u8()]);
 }
 
-/// Nothing that fits in a message has more than `u32::MAX` bytes or items; the encoder checks its size.
+/// No value that fits in a message has more than `u32::MAX` bytes or items; the encoder checks its size.
 fn length32(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }

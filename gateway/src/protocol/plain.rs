@@ -16,9 +16,9 @@
 //! | `{"type":"error","error":"…"}` | a frame's method failed |
 //! | `{"type":"close","error":"…","allowReconnect":true}` | last, where the server ends the connection |
 //!
-//! The code of the Close frame behind that says what to do: 1000 that the application has ended it, 1012 and 1013 that the client
-//! is to come back (the node leaves; it read too slowly or fell silent), 1008 that its token has expired, 1002, 1007 and 1009
-//! that it sent what breaks the protocol, is not UTF-8 or too large.
+//! The code of the Close frame after that says what to do: 1000 that the application has ended it, 1012 and 1013 that
+//! the client is to come back (the node leaves; it read too slowly or fell silent), 1008 that its token has expired,
+//! 1002, 1007 and 1009 that its message breaks the protocol, is not UTF-8 or too large.
 //!
 //! The `id` of the last frame that had one is a place in the log: a client that connects with it as `lastEventId` in the
 //! query, to any node, receives everything since, once and in order.
@@ -95,7 +95,7 @@ pub(crate) fn place(id: &str) -> Bytes {
     with_text(br#"{"type":"place","id":"#, id, b"}")
 }
 
-/// Tells that messages may be missing.
+/// Reports that messages may be missing.
 pub(crate) fn reset(reason: &str, id: Option<&str>) -> Bytes {
     let end = id.map_or_else(
         || Bytes::from_static(b"}"),

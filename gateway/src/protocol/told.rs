@@ -1,5 +1,5 @@
-//! Which values can be told to every kind of reader. What can't is refused to whoever sends it: acknowledged, it would be missing
-//! for some of the receivers, or end their connections.
+//! Checks that every kind of client can read a value. Any other value is refused to its sender: acknowledged, it would
+//! be missing for some of the receivers, or end their connections.
 //!
 //! | value | because |
 //! | --- | --- |
@@ -9,7 +9,7 @@
 //! | a timestamp that is malformed, or not of the years 0001 to 9999 | clients end their connections |
 //! | an array or map as the key of a map | JSON has no way to write it |
 //!
-//! Everything else has a form in each encoding: see [`Value::transcode`].
+//! Every other value has a form in each encoding: see [`Value::transcode`].
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use memchr::memchr;
@@ -21,7 +21,7 @@ use super::{Encoding, MAX_DEPTH, TranscodeError, Value, json, timestamp};
 pub(crate) const MOST_SENT: usize = MAX_DEPTH - 3;
 
 impl Value {
-    /// Checks that every kind of reader can be told this value.
+    /// Checks that every kind of client can read this value.
     pub(crate) fn check_told(&self) -> Result<(), TranscodeError> {
         match self.encoding() {
             Encoding::Json => {
@@ -94,7 +94,7 @@ fn check_escapes(mut text: &[u8]) -> Result<(), TranscodeError> {
     Ok(())
 }
 
-/// The number behind `\\u`.
+/// The number after `\\u`.
 fn code_unit(escape: &[u8]) -> Option<u16> {
     let digits = escape.strip_prefix(b"\\u")?.get(..4)?;
     u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()

@@ -15,7 +15,7 @@ use super::{
     timestamp,
 };
 
-/// Why a value can't be written in the other encoding.
+/// The reason why a value can't be written in the other encoding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TranscodeError {
@@ -31,7 +31,7 @@ pub enum TranscodeError {
     /// JSON has no way to write it.
     #[error("an array or map is the key of a map")]
     UnsupportedKey,
-    /// What is sent is wrapped for some of its readers, and must not be deeper than they can read then.
+    /// A value sent to clients is wrapped for some of them, and must not be deeper than they can read then.
     #[error("the value is nested deeper than {} levels", super::told::MOST_SENT)]
     TooDeepToSend,
     /// Not every client can read it.
@@ -133,7 +133,7 @@ fn write_base64(bytes: &[u8], out: &mut Vec<u8>) {
     json::write_string(out, &BASE64.encode(bytes));
 }
 
-/// What stands before each item: nothing, then commas.
+/// The separators before the items: nothing, then commas.
 fn commas() -> impl Iterator<Item = &'static [u8]> {
     iter::once(b"".as_slice()).chain(iter::repeat(b",".as_slice()))
 }
@@ -210,7 +210,7 @@ impl JsonCursor<'_> {
                 }
             }
         }
-        // The count is known only now: its header is put in front of what has been written.
+        // The count is known only now: its header is put in front of the written items.
         let mut header = Vec::with_capacity(5);
         match close {
             b'}' => pack::write_map(&mut header, count),
@@ -263,7 +263,7 @@ impl JsonCursor<'_> {
         Ok(())
     }
 
-    /// What follows a backslash.
+    /// Reads the escape that follows a backslash.
     fn escape(&mut self) -> Result<(), TranscodeError> {
         let plain = match self.next().ok_or(TranscodeError::InvalidJson)? {
             b'u' => return self.unicode_escape(),
@@ -281,7 +281,7 @@ impl JsonCursor<'_> {
 
     fn unicode_escape(&mut self) -> Result<(), TranscodeError> {
         let mut unit = self.code_unit()?;
-        // A high surrogate needs a low one behind it. Whatever is not a pair is no text.
+        // A high surrogate needs a low one after it. Others are no text.
         while (0xD800..0xDC00).contains(&unit) {
             let Some(after) = self.rest.strip_prefix(b"\\u") else {
                 break;
@@ -334,7 +334,7 @@ impl JsonCursor<'_> {
 }
 
 impl<'a> JsonCursor<'a> {
-    /// Passes `length` bytes, or what is left.
+    /// Passes `length` bytes, or the rest.
     fn advance(&mut self, length: usize) -> &'a [u8] {
         let (passed, rest) = self.rest.split_at_checked(length).unwrap_or((self.rest, &[]));
         self.rest = rest;

@@ -52,12 +52,12 @@ impl Transport {
         }
     }
 
-    /// Whether it carries bytes that are not text.
+    /// Returns whether it carries bytes that are not text.
     pub(crate) fn is_binary(self) -> bool {
         self != Self::ServerSentEvents
     }
 
-    /// Whether requests themselves are signs of life, so that nobody pings.
+    /// Returns whether requests themselves are signs of life, so that no Pings are sent.
     pub(crate) fn keeps_itself_alive(self) -> bool {
         self == Self::LongPolling
     }

@@ -56,7 +56,7 @@ impl Value {
     ///
     /// # Errors
     ///
-    /// Truncated, a reserved marker, bytes behind the value, or nested deeper than [`MAX_DEPTH`].
+    /// Truncated, a reserved marker, bytes after the value, or nested deeper than [`MAX_DEPTH`].
     pub fn from_messagepack(bytes: impl Into<Bytes>) -> Result<Value, DecodeValueError> {
         let bytes = bytes.into();
         pack::check_value(&bytes)?;
@@ -73,7 +73,7 @@ impl Value {
         &self.bytes
     }
 
-    /// Whether the value is null.
+    /// Returns whether the value is null.
     pub fn is_null(&self) -> bool {
         match self.encoding {
             Encoding::Json => self.bytes.as_ref() == b"null",
@@ -103,7 +103,7 @@ impl Value {
     ///
     /// # Errors
     ///
-    /// As for [`encode`](Self::encode).
+    /// The same as for [`encode`](Self::encode).
     pub fn encode_as<T: Serialize + ?Sized>(
         value: &T,
         encoding: Encoding,
@@ -132,7 +132,7 @@ impl Value {
             // The parser's own recursion limit of 128 is above MAX_DEPTH.
             Encoding::Json => Ok(serde_json::from_slice(&self.bytes)?),
             Encoding::MessagePack => {
-                // Refuses deep nesting and bytes behind the value, which the deserializer would ignore.
+                // Refuses deep nesting and bytes after the value, which the deserializer would ignore.
                 pack::check_value(&self.bytes)?;
                 let mut deserializer =
                     rmp_serde::Deserializer::from_read_ref(self.bytes.as_ref()).with_human_readable();
@@ -217,7 +217,7 @@ impl Value {
     }
 }
 
-/// Why a typed value could not be written.
+/// The reason why a typed value could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeValueError {
     /// Refused by the JSON serializer or by the type itself.
@@ -231,7 +231,7 @@ pub enum EncodeValueError {
     TooDeep,
 }
 
-/// Why a value could not be read.
+/// The reason why a value could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeValueError {
     /// No JSON, or JSON of another type.
@@ -271,7 +271,7 @@ fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<(Value, bool), EncodeValu
     Ok((Value::from_raw(Encoding::Json, out.into()), bytes_seen))
 }
 
-/// Writes byte strings as base64 text instead of arrays of numbers, and notes that there were some.
+/// Writes byte strings as base64 text instead of arrays of numbers, and records that there were some.
 struct Base64Bytes<'a> {
     bytes_seen: &'a mut bool,
 }

@@ -11,15 +11,15 @@
 //! | `{"type":"joinGroup","group":"g","ackId":1}` | joins, if the client's roles permit it |
 //! | `{"type":"leaveGroup","group":"g","ackId":2}` | leaves, under the same permission |
 //! | `{"type":"sendToGroup","group":"g","ackId":3,"noEcho":false,"dataType":"json","data":…}` | a message to the group, see below |
-//! | `{"type":"event","event":"name","ackId":4,"dataType":"text","data":"…"}` | calls the hub's method of that name with the data as its argument; what it returns, unless it is null, comes back as a message |
+//! | `{"type":"event","event":"name","ackId":4,"dataType":"text","data":"…"}` | calls the hub's method of that name with the data as its argument; its result, unless it is null, comes back as a message |
 //! | `{"type":"invoke","invocationId":"1","target":"event","event":"name","dataType":"json","data":…}` | the same, answered by an `invokeResponse` |
 //! | `{"type":"cancelInvocation","invocationId":"1"}` | the client no longer waits for that |
 //! | `{"type":"sequenceAck","sequenceId":17}` | reliable only: everything up to there has arrived |
 //! | `{"type":"ping"}` | answered by `{"type":"pong"}` |
 //!
-//! `ackId` is a number that the client chooses; without one it is told nothing. `dataType` is `json` (any value; the default),
-//! `text` (a string), `binary` or `protobuf` (base64 text), in letters of any case. Data that is absent is null, which is not sent to
-//! groups. A message of another form ends the connection.
+//! `ackId` is a number that the client chooses; without one it gets no ack. `dataType` is `json` (any value; the
+//! default), `text` (a string), `binary` or `protobuf` (base64 text), in letters of any case. Data that is absent is
+//! null, which is not sent to groups. A message of another form ends the connection.
 //!
 //! # To the client
 //!
@@ -41,10 +41,11 @@
 //!
 //! The protocol asks for numbers that grow with each message of a connection. Here they are the messages' offsets in the
 //! hub's log: they are the same for all receivers, so a message is written once for all of them, they need not be kept
-//! for anybody, and a client's last `sequenceAck` says exactly from where on the log is replayed, on whatever node.
+//! for each client, and a client's last `sequenceAck` says exactly from where on the log is replayed, on whatever node.
 //!
-//! What a client has not acknowledged is kept for it in the log as long as the hub keeps messages. Joining and leaving may be repeated without harm. An event with an `ackId`
-//! is called once: its answer comes with what is replayed, or says that its node has died.
+//! Messages that a client has not acknowledged are kept for it in the log as long as the hub keeps messages. Joining
+//! and leaving may be repeated without harm. An event with an `ackId` is called once: its answer comes with the
+//! replayed messages, or says that its node has died.
 //!
 //! # Among other clients
 //!
@@ -74,11 +75,11 @@ const NAMES: [&str; 10] = [
     "target",
 ];
 
-/// Calls of methods have ids of their own: by their first letter it is known how the client asked.
+/// Calls of methods have ids of their own: their first letter shows the client's kind of request.
 const BY_EVENT: char = 'a';
 const BY_INVOKE: char = 'i';
 
-/// Whether a call's result is asked for, and no message besides.
+/// Returns whether the client wants a call's result, and no message besides.
 pub(crate) fn is_invoke(invocation_id: &str) -> bool {
     invocation_id.starts_with(BY_INVOKE)
 }
@@ -251,13 +252,13 @@ fn completion(id: &str, outcome: &Outcome) -> Result<Option<Bytes>, EncodeError>
     Ok(Some(out.into()))
 }
 
-/// Why a request was not done.
+/// The reason why a request was not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RefusedAs {
     Forbidden,
     BadRequest,
     InternalServerError,
-    /// It was done before. The clients take that for success.
+    /// The request was done before. The clients take that for success.
     Duplicate,
 }
 
@@ -277,7 +278,7 @@ pub(crate) fn duplicate(ack_id: u64) -> String {
     format!("Message with ack-id: {ack_id} has been processed")
 }
 
-/// Tells what became of a request. The clients expect name and text of an error.
+/// Writes the ack of a request. The clients expect name and text of an error.
 pub(crate) fn ack(ack_id: u64, outcome: Result<(), (RefusedAs, &str)>) -> Bytes {
     let mut out = format!(r#"{{"type":"ack","ackId":{ack_id},"success":{}"#, outcome.is_ok()).into_bytes();
     if let Err((name, text)) = outcome {
@@ -323,7 +324,7 @@ fn disconnected(error: Option<&str>) -> Bytes {
     out.into()
 }
 
-/// A published message, as it is told to clients without a hub protocol.
+/// A published message, for clients without a hub protocol.
 pub(crate) struct Published<'a> {
     /// The group that it is for; `None` where it is for a user, a connection or all.
     pub(crate) group: Option<&'a str>,
@@ -331,7 +332,7 @@ pub(crate) struct Published<'a> {
     pub(crate) from_user: &'a str,
     pub(crate) data_type: DataType,
     pub(crate) target: &'a str,
-    /// In JSON.
+    /// The arguments in JSON.
     pub(crate) arguments: &'a [Value],
 }
 

@@ -1,4 +1,4 @@
-//! What the server has asked of a client and waits for.
+//! Client results that the server has requested and waits for.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ struct State {
     waiting: HashMap<String, oneshot::Sender<Outcome>>,
 }
 
-/// Why a client gave no result.
+/// The reason why a client gave no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ClientResultError {
     #[error("{0}")]
@@ -33,8 +33,8 @@ pub(crate) enum ClientResultError {
 }
 
 impl Session {
-    /// Calls a method of the client and waits for its result. Dropping the call forgets it; the client is not told,
-    /// and what it answers later is ignored.
+    /// Calls a method of the client and waits for its result. Dropping the call forgets it; the client is not notified,
+    /// and its later answer is ignored.
     pub(crate) async fn ask(
         &self,
         target: String,
@@ -75,7 +75,7 @@ impl Session {
     /// The client has answered. An unknown id is ignored.
     pub(super) fn answered(&self, id: &str, outcome: Outcome) {
         if let Some(waiting) = self.client_results.end(id) {
-            // Whoever asked may tell others.
+            // The requester may show the error to other clients.
             let outcome = match outcome {
                 Outcome::Result(value) => match value.check_told() {
                     Ok(()) => Outcome::Result(value),
@@ -83,18 +83,18 @@ impl Session {
                 },
                 outcome => outcome,
             };
-            let _ = waiting.send(outcome); // who asked may have given up
+            let _ = waiting.send(outcome); // the requester may have given up
         }
     }
 }
 
 impl ClientResults {
-    /// Whether somebody waits for a result.
+    /// Returns whether a call waits for a client result.
     pub(super) fn any_waits(&self) -> bool {
         !self.state.lock().waiting.is_empty()
     }
 
-    /// Whether somebody waits for this result.
+    /// Returns whether a call waits for this client result.
     pub(super) fn hold(&self, id: &str) -> bool {
         self.state.lock().waiting.contains_key(id)
     }

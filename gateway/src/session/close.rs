@@ -1,4 +1,4 @@
-//! Why a connection ends, and what each side is told about it. The only table of its kind.
+//! The reasons why a connection ends, and the messages about it to each side. The only table of its kind.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use crate::hub::Disconnected;
 use crate::protocol::{ClientProtocol, DecodeError, HubMessage, encode_for};
 use crate::telemetry::labels::CloseLabel;
 
-/// Why a connection ends.
+/// The reason why a connection ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CloseReason {
     /// The client sent a Close message, ended its polls, or closed its socket properly.
@@ -18,19 +18,19 @@ pub(crate) enum CloseReason {
     Aborted,
     /// The application ended it, wherever it is, and has this to say.
     Closed { reason: Option<String> },
-    /// The hook for new connections failed. Carries what the client may know of the error, if anything.
+    /// The hook for new connections failed. Carries the error's text for the client, if any.
     ConnectFailed { detail: Option<String> },
     /// The token that the client has shown has ended.
     Expired,
     /// The client broke the protocol or the size limit. `code` is that of a Close frame.
     Protocol { detail: String, code: u16 },
-    /// The client sent what is no frame of a WebSocket.
+    /// The client broke the rules of WebSocket frames.
     BadFrame(BadFrame),
     /// The node holds as many bytes of unfinished messages as it may.
     NoRoom,
     /// The client fell silent.
     ClientTimeout,
-    /// There was no whole handshake in time, or it was refused: the client was told in the handshake response.
+    /// There was no whole handshake in time, or it was refused: the handshake response says so.
     Handshake { detail: String },
     /// The client reads too slowly.
     SlowConsumer { queued: usize },
@@ -49,7 +49,7 @@ pub(crate) enum CloseReason {
     LogLost(&'static str),
 }
 
-/// What a client sent that is no frame of a WebSocket.
+/// A WebSocket error of a client: a frame that breaks the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BadFrame {
     /// The code of the Close frame, by section 7.4.1 of RFC 6455.
@@ -83,9 +83,9 @@ impl CloseReason {
         }
     }
 
-    /// Code and words of the Close frame that ends a WebSocket. Clients of the hub protocol were told all by its Close message:
-    /// any other code than 1000 makes some of them drop what they have received. Those of Web PubSub with recovery begin anew
-    /// after 1008 alone. For others, 1000 says that there is nothing to come back for.
+    /// Code and words of the Close frame that ends a WebSocket. In the hub protocol its Close message says all: any
+    /// other code than 1000 makes some clients drop the messages that they have received. Web PubSub clients with
+    /// recovery begin anew after 1008 alone. For others, 1000 says that there is nothing to come back for.
     pub(crate) fn close_frame(&self, protocol: Option<ClientProtocol>) -> (u16, String) {
         let code = match (protocol, self) {
             (_, Self::BadFrame(bad)) => bad.code,
@@ -104,7 +104,7 @@ impl CloseReason {
         (code, up_to(&self.words(), CLOSE_WORDS).to_owned())
     }
 
-    /// Why, as clients without a hub protocol are told in words.
+    /// The reason, in words for clients without a hub protocol.
     fn words(&self) -> Cow<'_, str> {
         match self {
             Self::BadFrame(bad) => bad.what.into(),
@@ -140,7 +140,7 @@ impl CloseReason {
             // There is a detail only if the client may see it.
             Self::ConnectFailed { detail: Some(detail) } => close(Some(format!("{BASE} {detail}")), false),
             Self::ConnectFailed { detail: None } => close(text(None), false),
-            // Always told: nothing else says why a client can't send what it wants to.
+            // Always sent: nothing else says why a client can't send what it wants to.
             Self::Protocol { detail, code } if *code == close_code::SIZE => {
                 close(Some(format!("{BASE} {detail}")), true)
             }
@@ -160,14 +160,14 @@ impl CloseReason {
         }
     }
 
-    /// The Close message as bytes. Who speaks no hub protocol is told what was wrong with its own messages.
+    /// The Close message as bytes. Clients without a hub protocol get the error of their own messages.
     pub(crate) fn frame(&self, protocol: ClientProtocol, detailed: bool) -> Option<Bytes> {
         let own = matches!(self, Self::Protocol { .. }) && !matches!(protocol, ClientProtocol::Hub(_));
         let detailed = detailed || own;
         encode_for(protocol, &self.message(detailed)?).ok().flatten()
     }
 
-    /// What the client did wrong, where that ends it.
+    /// The client's mistake, where that ends the session.
     pub(crate) fn mistake(&self) -> Option<&str> {
         match self {
             Self::Protocol { detail, .. } | Self::Handshake { detail } => Some(detail),
@@ -176,7 +176,7 @@ impl CloseReason {
         }
     }
 
-    /// Whether the client is given what its calls sent before.
+    /// Returns whether the client is sent the earlier messages of its calls first.
     pub(crate) fn lets_follow(&self) -> bool {
         matches!(
             self,
@@ -189,7 +189,7 @@ impl CloseReason {
         )
     }
 
-    /// What the hub's hook is told; `None` when hub code never saw the connection.
+    /// The reason that the hub's hook is given; `None` when hub code never saw the connection.
     pub(crate) fn disconnected(&self) -> Option<Disconnected> {
         Some(match self {
             Self::ByClient => Disconnected::ByClient,

@@ -12,30 +12,30 @@ use crate::protocol::{ClientProtocol, HubMessage, MESSAGE, Outcome, webpubsub};
 /// How often, and how long apart, an answer is tried to be written to a backplane that can't be reached.
 const ANSWER_ATTEMPTS: (usize, Duration) = (10, Duration::from_secs(1));
 
-/// What the client is told of a call that was lost.
+/// The error that the client is sent for a call that was lost.
 pub(super) const INTERRUPTED: &str =
     "The invocation was interrupted: the node that ran it has stopped, or lost its backplane.";
-/// Items that a call sends to a connection elsewhere before it asks how far the client is.
+/// Items that a call sends to a connection elsewhere before it checks how far the client is.
 const PACE: u64 = 16;
-/// How often it looks for a connection that nobody has.
+/// How often it looks for a connection that no node has.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// An invocation of the client, as it is answered.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Answering {
-    /// The client's id for it; without one nobody waits.
+    /// The client's id for it; without one no completion is sent.
     pub(super) invocation_id: Option<String>,
-    /// The name by which it was noted, in a stateful session.
+    /// The name by which it was recorded, in a stateful session.
     pub(super) call: Option<String>,
 }
 
-/// What became of an item of a stream.
+/// The outcome of sending an item of a stream.
 pub(super) enum Sent {
-    /// It is on its way.
+    /// The item is on its way.
     Yes,
     /// The call has ended, or its connection.
     Unwanted,
-    /// It may be on its way or not.
+    /// The item may be on its way or not.
     Unsure,
 }
 
@@ -53,16 +53,16 @@ pub(super) fn call_name(number: u64, invocation_id: Option<&str>) -> String {
     }
 }
 
-/// The invocation id of a noted call; `None` where nobody waits for a completion.
+/// The invocation id of a recorded call; `None` where no completion is wanted.
 pub(super) fn invocation_of(call: &str) -> Option<&str> {
     call.split_once(' ').map(|(_, id)| id)
 }
 
 impl Session {
-    /// Tells the client how a call ended. Of a stateful session this works also after it moved.
+    /// Sends the client the completion of a call. Of a stateful session this works also after it moved.
     pub(super) async fn complete(&self, answering: Answering, outcome: Outcome) {
         if self.reason() == Some(&CloseReason::Aborted) {
-            return; // the call, or another one, has ended the connection: its Close is all that the client is told
+            return; // the call, or another one, has ended the connection: its Close is all that the client is sent
         }
         let outcome = self.result_as_message(&answering, outcome).await;
         match (answering.invocation_id, answering.call) {
@@ -78,7 +78,7 @@ impl Session {
         }
     }
 
-    /// Publishes a result to the client itself, where its protocol has no other way to tell it.
+    /// Publishes a result to the client itself, where its protocol has no other way to send it.
     pub(super) async fn result_as_message(&self, answering: &Answering, outcome: Outcome) -> Outcome {
         let protocol = self.connection.protocol();
         let asked = answering
@@ -101,8 +101,8 @@ impl Session {
         }
     }
 
-    /// Tells the client of a call that was lost with `host`. Where it waits for no answer, the connection ends: it could not
-    /// be told in another way.
+    /// Reports to the client a call that was lost with `host`. Where it waits for no answer, the connection ends: it
+    /// could not be reported in another way.
     pub(super) async fn interrupt(&self, call: &str, host: &NodeId) {
         match invocation_of(call) {
             Some(id) => {
@@ -113,7 +113,7 @@ impl Session {
         }
     }
 
-    /// Ends a call that `host` runs. Once, whoever else tries.
+    /// Ends a call that `host` runs. Once, whatever other node tries.
     pub(super) async fn complete_call(
         &self,
         call: &str,
@@ -154,7 +154,7 @@ impl Session {
         ));
     }
 
-    /// Has the node that the connection moved to tell its client that something is lost.
+    /// Has the node that the connection moved to report to its client that something is lost.
     pub(super) async fn end_elsewhere(&self) {
         let topics = [Topic::Connection(self.id().clone())];
         let backplane = self.hub.shared().backplane();
@@ -166,7 +166,7 @@ impl Session {
         }
     }
 
-    /// Sends an item of a stream to the client, not before it has read what is before it.
+    /// Sends an item of a stream to the client, not before it has read the items before it.
     pub(super) async fn send_item(&self, answering: &Answering, item: &HubMessage) -> Sent {
         let Some(call) = &answering.call else {
             self.follow().await;
@@ -222,14 +222,14 @@ impl Session {
                         return true;
                     }
                 }
-                // Nobody has it: its client is on its way, or the window ends.
+                // No node has it: its client is on its way, or the window ends.
                 Ok(Some(_)) | Err(_) => {}
             }
             sleep(LOOK).await;
         }
     }
 
-    /// Waits until the client has read most of what was sent to it.
+    /// Waits until the client has read most of the bytes sent to it.
     pub(crate) async fn drained(&self) {
         self.outbox.at_most(self.high_water()).await;
     }
@@ -260,7 +260,7 @@ impl Session {
     }
 }
 
-/// Ends whoever receives it, because something of theirs was lost.
+/// Ends its receivers, because something of theirs was lost.
 fn lost_envelope() -> wire::Envelope {
     wire::Envelope {
         close: Some(wire::Close {

@@ -1,4 +1,4 @@
-//! A session's end: what the client, the cluster and the hub are told, in that order.
+//! A session's end: the messages to the client, the cluster and the hub, in that order.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use super::{CloseReason, Session};
 use crate::hub::Disconnected;
 use crate::telemetry::labels::LimitLabel;
 
-/// Hub code is told this of a connection that could go on nowhere.
+/// The reason in hub code for a connection that could go on nowhere.
 const FORGOTTEN: &str = "the backplane has forgotten the connection";
 
-/// Says goodbye, leaves the cluster, and tells the hub; or gives the connection up for another node. While the backplane can't
-/// be reached, the rest is done after this returns.
+/// Says goodbye, leaves the cluster, and runs the hub's hook; or gives the connection up for another node. While the
+/// backplane can't be reached, the rest is done after this returns.
 pub(super) async fn end(
     session: &Arc<Session>,
     reason: CloseReason,
@@ -97,7 +97,7 @@ async fn leave(session: Arc<Session>, leaves: bool, disconnected: Option<Disconn
     if leaves {
         session.leave_cluster(disconnected).await;
     }
-    // Last, so that whoever looks for it learns that it has ended, and does not take it for one that was lost.
+    // Last, so that a request for it learns that it has ended, and does not take it for one that was lost.
     session.hub.registry().remove(&session);
     session.be_ended();
 }

@@ -1,7 +1,7 @@
-//! What a client's own calls have sent comes to it before what it is told of them.
+//! Messages that a client's own calls have sent come to it before the results of these calls.
 //!
-//! Both take different ways: what was sent goes through the log, results come straight from here. The place of what was
-//! sent is known (`Connection::note_sent`), and the lane tells when it has come there.
+//! Both take different ways: messages go through the log, results come straight from here. The offset of the last
+//! message sent is known (`Connection::note_sent`), and the lane reports when it has come there.
 
 use super::Session;
 

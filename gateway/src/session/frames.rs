@@ -19,9 +19,9 @@ use crate::telemetry::metrics::Metrics;
 /// How a transport wraps hub messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Carriage {
-    /// Not at all, or not in a way that the message shows.
+    /// No wrapping, or none that the message shows.
     Plain,
-    /// As server-sent events.
+    /// Server-sent events.
     Event,
 }
 
@@ -70,14 +70,14 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// Says where the message stands: clients that hold their own place are told. Without an epoch there are none.
+    /// Sets the message's epoch: clients that hold their own place get its offset. Without an epoch there are none.
     pub(crate) fn at(mut self, hub: &'a HubRuntime, epoch: Option<Arc<Epoch>>) -> Self {
         self.place = epoch.map(|epoch| Place { hub, epoch });
         self
     }
 
     /// The frame for one protocol and transport; a clone is a reference count, not a copy. `None` when the message
-    /// can't be written in that protocol, which is logged once, or is nothing for those who speak it.
+    /// can't be written in that protocol, which is logged once, or is not for its clients.
     pub(crate) fn get(&self, protocol: ClientProtocol, carriage: Carriage) -> Option<Bytes> {
         let cell = self.frames.get(protocol.index())?.get(carriage.index())?;
         let make = || {
@@ -93,10 +93,10 @@ impl<'a> Frames<'a> {
     fn encode(&self, protocol: ClientProtocol) -> Option<Bytes> {
         let envelope = &*self.message.envelope;
         if envelope.close.is_some() {
-            return None; // it says nothing to those whom it spares
+            return None; // the excepted connections get no message
         }
         if !envelope.frame.is_empty() {
-            // For one connection, and in its protocol. Who holds its own place is sent nothing of the kind.
+            // For one connection, and in its protocol. A client that holds its own place is sent nothing of the kind.
             return (!protocol.holds_place()).then(|| envelope.frame.clone());
         }
         self.metrics.encodes.get(protocol).inc();
@@ -125,7 +125,7 @@ impl<'a> Frames<'a> {
         self.publish(|published| write(published, &id))
     }
 
-    /// Writes it for those who speak no hub protocol.
+    /// Writes it for clients without a hub protocol.
     fn publish(
         &self,
         write: impl FnOnce(&webpubsub::Published<'_>) -> Bytes,
@@ -165,7 +165,7 @@ fn arguments_for(envelope: &Envelope, wanted: Encoding) -> Vec<Value> {
         wire::Encoding::Json => Encoding::Json,
         wire::Encoding::MessagePack => Encoding::MessagePack,
     };
-    // Who wrote both encodings is taken at its word.
+    // Senders that wrote both encodings are trusted.
     let (encoding, arguments) = if encoding == wanted || envelope.translated.is_empty() {
         (encoding, &envelope.arguments)
     } else {

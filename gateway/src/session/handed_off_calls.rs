@@ -1,7 +1,7 @@
 //! Calls that go on on the node where they began after their connection moved to another one.
 //!
-//! What they answer goes through the log, wherever the connection is. What the client sends them comes to its new node,
-//! which carries it here: items and ends of uploads, cancellations, and results that they asked for.
+//! Their answers go through the log, wherever the connection is. The client's messages to them come to its new node,
+//! which carries them here: items and ends of uploads, cancellations, and client results that they requested.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,10 +22,11 @@ const WAITING: usize = 4;
 const CARRIED: usize = 64;
 /// Bytes of messages that are carried at once.
 const BATCH_BYTES: usize = 64 * 1024;
-/// How often it is looked whether somebody still waits for a client's result.
+/// How often it is checked whether a call still waits for a client result.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Runs what a session left behind when it moved, until nothing of it runs any more, or the node leaves and waits no longer.
+/// Runs the calls that a session left here when it moved, until nothing of it runs any more, or the node leaves and
+/// waits no longer.
 pub(super) async fn host(session: Arc<Session>, mut invocations: Invocations) {
     let (sender, mut carried) = mpsc::channel(WAITING);
     let here = session.hub.handed_off_calls().arrive(session.id(), sender);
@@ -50,7 +51,7 @@ pub(super) async fn host(session: Arc<Session>, mut invocations: Invocations) {
     drop(here);
 }
 
-/// Tells the clients of calls that this node can't bring to their end.
+/// Notifies the clients of calls that this node can't bring to their end.
 async fn break_off(session: &Session, invocations: Invocations) {
     let calls = invocations.break_off();
     tracing::info!(
@@ -65,7 +66,7 @@ async fn break_off(session: &Session, invocations: Invocations) {
     }
 }
 
-/// Reads what another node carried here.
+/// Reads the messages that another node carried here.
 pub(crate) fn read_carried(protocol: HubProtocol, frames: &[u8]) -> Vec<HubMessage> {
     let mut decoder = Decoder::new(protocol, frames.len().max(1));
     decoder.push(frames);
@@ -96,7 +97,7 @@ impl CallRelay {
 
     /// Waits for room.
     pub(super) async fn take(&self, message: HubMessage) {
-        let _ = self.queue.send(message).await; // nobody carries when the session ends
+        let _ = self.queue.send(message).await; // the carrier ends with the session
     }
 }
 
@@ -132,7 +133,7 @@ async fn carry_to(session: &Session, hosts: &[NodeId], protocol: HubProtocol, fr
     for host in hosts {
         let peers = session.hub.shared().peers();
         if let Err(error) = peers.carry(session, host, protocol, frames.clone()).await {
-            // The calls of a node that died are answered by whoever looks after them.
+            // The calls of a node that died are answered by the node that looks after them.
             tracing::debug!(connection_id = %session.id(), %host, %error, "messages for an earlier call were not taken");
         }
     }

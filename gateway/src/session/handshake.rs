@@ -13,7 +13,7 @@ use crate::protocol::{
 };
 
 /// Reads the handshake, if there is one, registers the connection and answers. On success the connection is in the
-/// cluster; on failure the client was told why, if it listens.
+/// cluster; on failure the client was sent the reason, if it listens.
 pub(super) async fn shake(
     session: &Arc<Session>,
     inbound: &mut impl Inbound,
@@ -39,14 +39,14 @@ pub(super) async fn shake(
     Ok(reader.into_decoder(protocol).into())
 }
 
-/// The beginning for a client whose request said what it speaks.
+/// The beginning for a client whose request named its protocol.
 async fn begin(
     session: &Arc<Session>,
     claim: bool,
     protocol: ClientProtocol,
 ) -> Result<ClientDecoder, CloseReason> {
     if protocol.holds_place() {
-        session.begin_reading().await?; // also where it is to end: what has begun early comes to its end first
+        session.begin_reading().await?; // also where it is to end: calls that have begun early come to their end first
     }
     if session.closing.is_cancelled() {
         return Err(session.reason().cloned().unwrap_or(CloseReason::Aborted));
@@ -79,12 +79,12 @@ async fn read(
                 }
                 continue;
             }
-            // Nothing was agreed on that could go on.
+            // No session was agreed on that could go on.
             Received::Resumed => {
                 *reader = HandshakeReader::new(session.hub.options().limits.message_bytes);
                 continue;
             }
-            // A client that leaves before its handshake is whole is told nothing, and hub code never hears of it.
+            // A client that leaves before its handshake is whole is sent nothing, and hub code never hears of it.
             Received::Closed => {
                 return Err(CloseReason::Handshake {
                     detail: "the client left".to_owned(),
@@ -106,7 +106,7 @@ async fn read(
 }
 
 /// Makes the connection a member of its topics. A cluster that can't be reached refuses the handshake: a connection
-/// that nobody can address would look alive and hear nothing.
+/// that no node can address would look alive and hear nothing.
 async fn enter(
     session: &Arc<Session>,
     claim: bool,

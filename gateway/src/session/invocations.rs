@@ -22,15 +22,15 @@ use crate::protocol::{Encoding, HubMessage, Invocation, Outcome, Request, Value}
 const YIELD_AFTER: usize = 32;
 
 /// Methods that run for one connection. Plain ones take a slot each; while none is free, the connection is not read.
-/// Streams, and methods that take uploads, run beside them: what they wait for comes from the connection.
+/// Streams, and methods that take uploads, run beside them: their input comes from the connection.
 pub(super) struct Invocations {
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
     slots: Arc<Slots>,
-    /// A request of the client is being done: nothing behind it is read, so that requests are done in their order.
+    /// A request of the client is being done: nothing after it is read, so that requests are done in their order.
     requesting: bool,
-    /// Those of `running` that have an invocation id, by it.
+    /// The calls of `running` that have an invocation id, by it.
     named: HashMap<String, Named>,
-    /// Names by which those of `running` were noted, in a stateful session.
+    /// Names by which calls of `running` were recorded, in a stateful session.
     calls: HashSet<String>,
     pub(super) uploads: Uploads,
 }
@@ -62,7 +62,7 @@ impl Slots {
         self.changed.notify_one();
     }
 
-    /// Taken without asking: who comes back from a wait goes on at once, even if that makes one too many.
+    /// Taken without a check: a call that comes back from a wait goes on at once, even if that makes one too many.
     fn take(&self) {
         self.free.fetch_sub(1, Ordering::AcqRel);
     }
@@ -82,7 +82,7 @@ impl Drop for Lent {
 #[derive(Default)]
 pub(super) struct Ended {
     invocation_id: Option<String>,
-    /// The name by which it was noted.
+    /// The name by which it was recorded.
     call: Option<String>,
     blocks: Blocks,
     uploads: Vec<String>,
@@ -91,12 +91,12 @@ pub(super) struct Ended {
 /// The part of its client's messages that an invocation keeps from being read.
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
 enum Blocks {
-    /// Nothing.
+    /// None of them.
     #[default]
     Nothing,
     /// A slot was taken.
     Slot,
-    /// Everything.
+    /// All of them.
     Reading,
 }
 
@@ -117,12 +117,12 @@ impl Invocations {
         }
     }
 
-    /// Whether the client's next message can be taken.
+    /// Returns whether the client's next message can be taken.
     pub(super) fn may_read(&self) -> bool {
         self.slots.free.load(Ordering::Acquire) > 0 && !self.requesting && !self.uploads.is_blocked()
     }
 
-    /// Whether a plain method or a request runs.
+    /// Returns whether a plain method or a request runs.
     pub(super) fn has_calls(&self) -> bool {
         self.requesting || self.slots.free.load(Ordering::Acquire) < self.slots.all
     }
@@ -148,7 +148,7 @@ impl Invocations {
         self.start(session, invocation, call, encoding, false);
     }
 
-    /// Starts a streaming method. Without an invocation id there would be nobody to stream to.
+    /// Starts a streaming method. Without an invocation id there would be no call to stream to.
     pub(super) fn begin_stream(
         &mut self,
         session: &Arc<Session>,
@@ -236,7 +236,7 @@ impl Invocations {
         self.running.push(running.boxed());
     }
 
-    /// Starts what the gateway itself does for the client. Until it is done, nothing more is read.
+    /// Starts a request that the gateway itself serves for the client. Until it is done, nothing more is read.
     pub(super) fn begin_request(&mut self, session: &Arc<Session>, request: Request) {
         self.requesting = true;
         let session = Arc::clone(session);
@@ -250,7 +250,7 @@ impl Invocations {
         self.running.push(running.boxed());
     }
 
-    /// Tells the client that a call was lost, if the backplane knows of it.
+    /// Notifies the client that a call was lost, if the backplane knows of it.
     pub(super) fn interrupt(&mut self, session: &Arc<Session>, call: String) {
         let session = Arc::clone(session);
         let telling = async move {
@@ -261,7 +261,7 @@ impl Invocations {
         self.running.push(telling.boxed());
     }
 
-    /// Tells the client that an invocation can't begin. The id may be that of one that runs.
+    /// Reports to the client that an invocation can't begin. The id may be that of one that runs.
     fn refuse(&mut self, session: &Arc<Session>, answering: Answering, text: String) {
         let session = Arc::clone(session);
         let telling = async move {
@@ -303,7 +303,7 @@ impl Invocations {
             .ok_or_else(|| "A stream ID is already in use.".to_owned())
     }
 
-    /// Tells an invocation that its client no longer wants it. It ends when its method does, with a completion; a stream
+    /// Cancels an invocation that its client no longer wants. It ends when its method does, with a completion; a stream
     /// ends at once. An unknown id is ignored.
     pub(super) fn cancel(&self, invocation_id: &str) {
         if let Some(named) = self.named.get(invocation_id) {
@@ -311,7 +311,7 @@ impl Invocations {
         }
     }
 
-    /// Frees what an ended one held.
+    /// Frees the slot and uploads of an ended call.
     pub(super) fn settle(&mut self, ended: Ended) {
         match ended.blocks {
             Blocks::Nothing => {}
@@ -327,8 +327,8 @@ impl Invocations {
         }
     }
 
-    /// Takes what the client says to a call that runs: a cancellation, an item or the end of an upload, or a result that
-    /// the server asked for. Uploads and results share one space of ids; an unknown one is ignored.
+    /// Takes a client's message to a call that runs: a cancellation, an item or the end of an upload, or a client
+    /// result that the server requested. Uploads and results share one space of ids; an unknown one is ignored.
     pub(super) fn hear(&mut self, session: &Session, message: HubMessage) {
         match message {
             HubMessage::CancelInvocation { invocation_id, .. } => self.cancel(&invocation_id),
@@ -355,22 +355,22 @@ impl Invocations {
         }
     }
 
-    /// Whether something runs.
+    /// Returns whether something runs.
     pub(super) fn any_runs(&self) -> bool {
         !self.running.is_empty()
     }
 
-    /// Breaks off what runs. Returns the names of the calls whose clients have to be told.
+    /// Breaks off the running calls. Returns the names of the calls whose clients have to be notified.
     pub(super) fn break_off(self) -> HashSet<String> {
         self.calls
     }
 
-    /// Whether an item of an upload can be taken.
+    /// Returns whether an item of an upload can be taken.
     pub(super) fn may_take(&self) -> bool {
         !self.uploads.is_blocked()
     }
 
-    /// Whether a message of the client is for one of these, or for nobody in particular.
+    /// Returns whether a message of the client is for one of these, or for no call in particular.
     pub(super) fn know(&self, session: &Session, message: &HubMessage) -> bool {
         match message {
             HubMessage::CancelInvocation { invocation_id, .. } => self.named.contains_key(invocation_id),

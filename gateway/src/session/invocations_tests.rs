@@ -1,4 +1,4 @@
-//! What is kept of calls, and for how long.
+//! The state that is kept of calls, and for how long.
 
 use hubcast_backplane::ConnectionId;
 
@@ -36,7 +36,7 @@ async fn session() -> Arc<Session> {
     session
 }
 
-/// What was sent to the client, without the answer to its handshake.
+/// The frames sent to the client, without the handshake response.
 async fn sent(session: &Session) -> String {
     let mut frames = Vec::new();
     session.take_frames(&mut frames, usize::MAX).await;

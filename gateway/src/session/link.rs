@@ -1,4 +1,4 @@
-//! A connection that is many requests: what SSE and long polling share.
+//! A connection that is many requests: the common part of SSE and long polling.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ByteQueue, CloseReason, Inbound, Past, PushError, Received, Session, Taken, run, run_restored};
 use crate::protocol::Transport;
 
-/// How long a node that leaves waits for the poll that would only be told that the connection is over.
+/// How long a node that leaves waits for the poll that would only learn that the connection is over.
 const LAST_POLL: Duration = Duration::from_secs(1);
 
 /// How long the next part of a body from another node is waited for.
@@ -37,7 +37,7 @@ pub(crate) struct HttpLink {
 
 struct State {
     stage: Stage,
-    /// Whether a response or a poll is attached at this moment, and if not, since when.
+    /// The time since which no response or poll is attached; `None` while one is.
     idle_since: Option<Instant>,
     poll: Option<CancellationToken>,
     /// How many polls have taken something from the session.
@@ -56,7 +56,7 @@ enum Stage {
     Drained,
 }
 
-/// What came in for a connection that is taken over.
+/// The bytes that came in for a connection that is taken over.
 pub(crate) type Detached = Vec<Bytes>;
 
 impl HttpLink {
@@ -88,7 +88,7 @@ impl HttpLink {
         found.then(|| in_parts.take()).flatten()
     }
 
-    /// Tells the session that what follows comes from a new socket. `false` when the connection has ended.
+    /// Notifies the session that the next bytes come from a new socket. `false` when the connection has ended.
     pub(crate) async fn resume(&self) -> bool {
         self.inbox.push(Bytes::new()).await.is_ok() // POSTs never hand on an empty chunk
     }
@@ -115,7 +115,7 @@ impl HttpLink {
         first
     }
 
-    /// Takes the connection away from a session that has not begun, with what came in so far.
+    /// Takes the connection away from a session that has not begun, with the bytes that came in so far.
     pub(crate) async fn detach(&self) -> Option<Detached> {
         {
             let mut state = self.state.lock();
@@ -131,7 +131,7 @@ impl HttpLink {
         Some(chunks)
     }
 
-    /// Notes that a response or poll is attached until the guard is dropped.
+    /// Records that a response or poll is attached until the guard is dropped.
     pub(crate) fn attach(self: &HttpLink) -> Attached<'_> {
         self.state.lock().idle_since = None;
         Attached { link: self }
@@ -157,7 +157,7 @@ impl HttpLink {
         state.takings
     }
 
-    /// Whether no poll has taken anything since that one.
+    /// Returns whether no poll has taken anything since that one.
     pub(crate) fn is_last_taking(&self, taking: u64) -> bool {
         self.state.lock().takings == taking
     }
@@ -173,7 +173,8 @@ impl HttpLink {
         self.changed.notify_one();
     }
 
-    /// Called when the session ends: refuses further bytes, and keeps what a long-polling client has yet to fetch.
+    /// Called when the session ends: refuses further bytes, and keeps the frames that a long-polling client has yet to
+    /// fetch.
     pub(crate) async fn end(&self, session: &Session, reason: &CloseReason) {
         self.inbox.discard();
         drop(self.in_parts.lock().take());
@@ -187,7 +188,8 @@ impl HttpLink {
         let leaving = matches!(reason, CloseReason::NodeStops | CloseReason::Fenced);
         let fetched = timeout(patience, async {
             if leaving {
-                // A client that was told need not send the poll after the last one: a node that leaves waits less for it.
+                // A client that was notified need not send the poll after the last one: a node that leaves waits less
+                // for it.
                 self.until(|stage| stage == Stage::Drained || session.queued_bytes() == 0)
                     .await;
                 let _ = timeout(LAST_POLL, self.until(|stage| stage == Stage::Drained)).await;
@@ -248,7 +250,7 @@ pub(crate) struct Posting {
 
 /// A body that comes by another node, in parts.
 struct InParts {
-    /// What that node calls it.
+    /// The other node's number for the body.
     body: u64,
     /// Absent while a part is handed on.
     posting: Option<Posting>,
@@ -293,7 +295,7 @@ impl Drop for Posting {
         if self.begun
             && let Some(link) = self.session.http()
         {
-            // An empty chunk is refused only when nobody needs it any more.
+            // An empty chunk is refused only when the session needs it no more.
             let _ = link.inbox.try_push(Bytes::new());
         }
     }
@@ -332,7 +334,7 @@ pub(crate) async fn receive_part(session: &Arc<Session>, part: Bytes, body: Opti
         let before = in_parts.as_ref().filter(|parts| parts.body == body);
         if before.is_some_and(|parts| parts.broken) {
             *in_parts = None;
-            return true; // what it began goes with `posting`
+            return true; // the part that it began goes with `posting`
         }
         let parts = before.map_or(1, |parts| parts.parts.saturating_add(1));
         *in_parts = Some(InParts {
@@ -440,7 +442,7 @@ impl Inbound for Silent {
 
 struct HttpInbound<'a> {
     link: &'a HttpLink,
-    /// What came together with the news of a new socket.
+    /// The bytes that came together with the news of a new socket.
     behind: Option<Bytes>,
 }
 

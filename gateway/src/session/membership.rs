@@ -1,4 +1,4 @@
-//! What a session receives and where it counts: kept by the registry and the hub.
+//! Topics and memberships of a session: kept by the registry and the hub.
 
 use hubcast_backplane::{GroupName, Topic};
 
@@ -6,7 +6,7 @@ use super::Session;
 use crate::limits::ConnectionPermit;
 
 impl Session {
-    /// Notes a topic. `false` when it is noted already or the session has left the registry.
+    /// Records a topic. `false` when it is recorded already or the session has left the registry.
     pub(crate) fn note_topic(&self, topic: &Topic) -> bool {
         match &mut *self.topics.lock() {
             Some(topics) if !topics.contains(topic) => {
@@ -17,7 +17,7 @@ impl Session {
         }
     }
 
-    /// Forgets a topic. `false` when it was not noted.
+    /// Forgets a topic. `false` when it was not recorded.
     pub(crate) fn forget_topic(&self, topic: &Topic) -> bool {
         let mut topics = self.topics.lock();
         let Some(topics) = topics.as_mut() else {
@@ -35,7 +35,7 @@ impl Session {
         self.topics.lock().take().unwrap_or_default()
     }
 
-    /// Whether it receives anything.
+    /// Returns whether it receives anything.
     pub(crate) fn receives(&self) -> bool {
         self.topics
             .lock()
@@ -43,7 +43,7 @@ impl Session {
             .is_some_and(|topics| !topics.is_empty())
     }
 
-    /// Whether it receives this.
+    /// Returns whether it receives this.
     pub(crate) fn receives_topic(&self, topic: &Topic) -> bool {
         self.topics
             .lock()
@@ -51,12 +51,12 @@ impl Session {
             .is_some_and(|topics| topics.contains(topic))
     }
 
-    /// Whether [`take_topics`](Self::take_topics) was called.
+    /// Returns whether [`take_topics`](Self::take_topics) was called.
     pub(crate) fn has_left(&self) -> bool {
         self.topics.lock().is_none()
     }
 
-    /// Takes its place among the connections that are counted, until it leaves the registry.
+    /// Takes its connection permit, until it leaves the registry.
     pub(crate) fn occupy(&self, permit: ConnectionPermit) {
         if permit.is_free() {
             return;
@@ -67,7 +67,7 @@ impl Session {
         }
     }
 
-    /// Ends what [`occupy`](Self::occupy) began.
+    /// Ends the effect of [`occupy`](Self::occupy).
     pub(crate) fn vacate(&self) {
         let permit = self.permit.lock().take();
         drop(permit); // after the lock
@@ -87,7 +87,7 @@ impl Session {
         *self.groups.lock() = groups;
     }
 
-    /// Notes a group. `false` when the connection is in `limit` groups already.
+    /// Records a group. `false` when the connection is in `limit` groups already.
     pub(crate) fn note_group(&self, group: &GroupName, limit: usize) -> bool {
         let mut groups = self.groups.lock();
         if groups.contains(group) {

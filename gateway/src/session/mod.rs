@@ -69,15 +69,15 @@ pub(crate) struct Session {
     outbox: ByteQueue,
     /// Ends when the session does.
     closing: CancellationToken,
-    /// Nothing of it can be fetched any more; it is only about to leave the directory.
+    /// Set when no data of it can be fetched any more, and it is only about to leave the directory.
     over: AtomicBool,
     reason: OnceLock<CloseReason>,
-    /// When it came to this node.
+    /// The time when it came to this node.
     begun: Instant,
-    /// What it receives; `None` once it was taken out of the registry.
+    /// The topics that it receives; `None` once it was taken out of the registry.
     topics: Mutex<Option<Vec<Topic>>>,
     groups: Mutex<Vec<GroupName>>,
-    /// What it takes of limits for several connections; `None` where nothing is counted.
+    /// The permits that it holds of limits for several connections; `None` where nothing is counted.
     permit: Mutex<Option<Box<ConnectionPermit>>>,
     /// Set while its client is away and may come back.
     parked: Mutex<Option<Box<ParkedPlace>>>,
@@ -87,9 +87,9 @@ pub(crate) struct Session {
     stateful: OnceLock<Stateful>,
     /// The requests of a connection that is not one socket.
     http: Option<Box<HttpLink>>,
-    /// It came back, and has not got any further since.
+    /// Set when its client came back, and has not got any further since.
     came_back: AtomicBool,
-    /// What comes before the outbox, for one that speaks no hub protocol and holds its own place in the log.
+    /// The reader, for a connection that speaks no hub protocol and holds its own offset in the log.
     reader: Option<Box<Reader>>,
 }
 
@@ -185,21 +185,21 @@ impl Session {
         }
     }
 
-    /// Whether it has been here for so long, and its client is.
+    /// Returns whether the session has been here for so long, and its client is here.
     pub(crate) fn has_settled(&self, time: Duration) -> bool {
         self.begun.elapsed() >= time && !self.closing.is_cancelled() && self.parked.lock().is_none()
     }
 
-    /// ClientResults the session to end. The first reason counts.
+    /// Has the session end. The first reason counts.
     pub(crate) fn close(&self, reason: CloseReason) {
         let _ = self.reason.set(reason);
-        self.closing.cancel(); // first: who becomes stateful meanwhile looks at it
+        self.closing.cancel(); // first: a session that becomes stateful meanwhile checks it
         if !self.has_moved() {
             self.gone().cancel();
         }
     }
 
-    /// ClientResults the session to leave this node: a stateful one goes on elsewhere, others end for this reason.
+    /// Has the session leave this node: a stateful one goes on elsewhere, others end for this reason.
     pub(crate) fn leave(&self, reason: CloseReason) {
         self.close(if self.is_stateful() {
             CloseReason::Moved
@@ -208,24 +208,24 @@ impl Session {
         });
     }
 
-    /// Ends once the session was asked to end.
+    /// Ends once the session is to end.
     pub(crate) fn closing(&self) -> &CancellationToken {
         &self.closing
     }
 
-    /// Its client has a new socket.
+    /// Records that its client has a new socket.
     pub(crate) fn comes_back(&self) {
         self.came_back.store(true, Ordering::Release);
     }
 
-    /// Its client has read something new, or said something.
+    /// Records that its client has read something new, or sent something.
     pub(super) fn gets_further(&self) {
         if self.came_back.load(Ordering::Acquire) && self.came_back.swap(false, Ordering::AcqRel) {
             self.hub.recoveries().progress(self.id());
         }
     }
 
-    /// Whether requests find nothing of it any more.
+    /// Returns whether requests no longer find the session.
     pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
@@ -234,7 +234,7 @@ impl Session {
         self.over.store(true, Ordering::Release);
     }
 
-    /// Whether the connection goes on on another node, or will.
+    /// Returns whether the connection goes on on another node, or will.
     pub(crate) fn has_moved(&self) -> bool {
         self.reason() == Some(&CloseReason::Moved)
     }
@@ -243,7 +243,7 @@ impl Session {
         self.reason.get()
     }
 
-    /// Takes what the client sent from its rates. `counts`: it is a message, or as much trouble as one.
+    /// Charges a client's message to its rates. `counts`: it is a message, or as much trouble as one.
     pub(crate) fn measure(&self, counts: bool, bytes: usize) {
         let reached = self
             .pace
@@ -254,21 +254,22 @@ impl Session {
         }
     }
 
-    /// When a client is read again that sends too fast.
+    /// The time when a client is read again that sends too fast.
     pub(crate) fn pace_resumes(&self) -> Option<Instant> {
         self.pace.as_ref()?.lock().resumes()
     }
 }
 
 impl Session {
-    /// Leaves the directory, then tells hub code, if that heard of the connection: whoever removes it tells. It takes as long
-    /// as the backplane can't be reached.
+    /// Leaves the directory, then runs the hub's hook, if hub code saw the connection: the node that removes it runs
+    /// the hook. It takes as long as the backplane can't be reached.
     async fn leave_cluster(&self, reason: Option<Disconnected>) {
         let (hub, backplane) = (&self.hub, self.hub.shared().backplane());
         let removed = backplane.remove(hub.name(), self.id(), hub.end(reason.as_ref()));
         match (removed.await, reason) {
             (Ok(true), Some(reason)) => hub.ended(self.context(), reason).await,
-            // Others gave it up while this node stood still. Its client is told that it is over: nobody may go on with it.
+            // Others gave it up while this node stood still. Its client is notified that it is over: no node may go on
+            // with it.
             (Ok(false), Some(reason)) if self.is_stateful() => {
                 if let Err(error) = hub.remove_parked(self.id(), reason).await {
                     tracing::warn!(connection_id = %self.id(), %error, "a connection that nobody owns could not be removed");

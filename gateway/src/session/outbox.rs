@@ -17,7 +17,7 @@ const IDLE_CHUNKS: usize = 16;
 
 /// Chunks on their way from many producers to one consumer.
 ///
-/// Whoever must not wait uses [`try_push`](Self::try_push), which refuses over the bound; whoever may wait uses
+/// Callers that must not wait use [`try_push`](Self::try_push), which refuses over the bound; callers that may wait use
 /// [`push`](Self::push). Nothing is ever removed from the middle.
 #[derive(Debug)]
 pub(crate) struct ByteQueue {
@@ -30,7 +30,7 @@ pub(crate) struct ByteQueue {
     drained: Notify,
 }
 
-/// Why a chunk was not taken.
+/// The reason why a chunk was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PushError {
     /// The consumer is gone or the queue was closed.
@@ -39,7 +39,7 @@ pub(crate) enum PushError {
     Full { queued: usize },
 }
 
-/// What a consumer found.
+/// The outcome of taking from the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {
     /// At least one chunk.
@@ -111,12 +111,12 @@ impl ByteQueue {
         (resend.kept.is_empty() && !waits).then(|| resend.first.saturating_sub(1))
     }
 
-    /// Forgets kept chunks up to this number. Returns number and place of the last one that was forgotten.
+    /// Forgets kept chunks up to this number. Returns number and offset of the last one that was forgotten.
     pub(crate) fn acknowledge(&self, number: u64) -> Option<(u64, u64)> {
         self.forget(|first, _| first <= number)
     }
 
-    /// Forgets kept chunks up to this place. Returns as [`acknowledge`](Self::acknowledge).
+    /// Forgets kept chunks up to this offset. Returns as [`acknowledge`](Self::acknowledge).
     pub(crate) fn acknowledge_place(&self, upto: u64) -> Option<(u64, u64)> {
         self.forget(|_, place| place <= upto)
     }
@@ -138,7 +138,7 @@ impl ByteQueue {
         last
     }
 
-    /// Puts everything that was not acknowledged before what waits, behind a chunk that is made from the number of the
+    /// Puts everything that was not acknowledged before what waits, after a chunk that is made from the number of the
     /// first: for a consumer that has lost its connection. `false` when not all of it is here any more.
     pub(crate) fn rewind(&self, head: impl FnOnce(u64) -> Option<Bytes>) -> bool {
         let mut state = self.state.lock();
@@ -156,7 +156,7 @@ impl ByteQueue {
         true
     }
 
-    /// Whether everything that was not acknowledged is still here.
+    /// Returns whether everything that was not acknowledged is still here.
     pub(crate) fn can_rewind(&self) -> bool {
         self.state
             .lock()
@@ -193,7 +193,7 @@ impl ByteQueue {
         true
     }
 
-    /// Adds to what comes before those that were pushed since [`keep`](Self::keep), as fast as the consumer takes it.
+    /// Adds chunks before those that were pushed since [`keep`](Self::keep), as fast as the consumer takes it.
     pub(crate) async fn push_past(&self, chunk: Bytes, place: u64) -> Result<(), PushError> {
         self.at_most(self.limit_bytes.saturating_sub(chunk.len())).await;
         let mut state = self.state.lock();
@@ -210,7 +210,7 @@ impl ByteQueue {
         Ok(())
     }
 
-    /// Lets what was pushed meanwhile follow.
+    /// Lets the chunks that were pushed meanwhile follow.
     pub(crate) fn end_past(&self) {
         let mut state = self.state.lock();
         let later = state.resend.as_mut().and_then(|resend| resend.later.take());
@@ -355,7 +355,7 @@ impl ByteQueue {
         self.filled.notify_one();
     }
 
-    /// Ends the queue: nothing more is accepted, what waits can still be taken.
+    /// Ends the queue: nothing more is accepted, waiting chunks can still be taken.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.filled.notify_one();
@@ -372,7 +372,7 @@ impl ByteQueue {
         self.close();
     }
 
-    /// Forgets what waits, and goes on.
+    /// Forgets the waiting chunks, and goes on.
     pub(crate) fn drop_waiting(&self) {
         let mut state = self.state.lock();
         state.chunks = VecDeque::new();
@@ -385,7 +385,7 @@ impl ByteQueue {
         self.drained.notify_waiters();
     }
 
-    /// Ends the queue and forgets what waits: the consumer is gone.
+    /// Ends the queue and forgets the waiting chunks: the consumer is gone.
     pub(crate) fn discard(&self) {
         let mut state = self.state.lock();
         state.closed = true;

@@ -1,4 +1,4 @@
-//! What a session sends: its outbox, from the answer to the handshake to the last message.
+//! The outgoing messages of a session: its outbox, from the handshake response to the last message.
 
 use bytes::Bytes;
 use hubcast_backplane::UserId;
@@ -24,7 +24,8 @@ impl Session {
         }
     }
 
-    /// Whether a handshake of this version makes the session stateful: it must be one that outlives its sockets.
+    /// Returns whether a handshake of this version makes the session stateful: it must be one that outlives its
+    /// sockets.
     pub(super) fn becomes_stateful(&self, version: i32) -> bool {
         let agreed = self.http.is_some() && self.connection.transport() == Some(Transport::WebSockets);
         agreed && version >= STATEFUL_VERSION
@@ -34,7 +35,7 @@ impl Session {
         matches!(self.connection.protocol(), None | Some(ClientProtocol::Hub(_)))
     }
 
-    /// What a Web PubSub client is told first, on each of its sockets.
+    /// The first message to a Web PubSub client, on each of its sockets.
     pub(super) fn greeting(&self) -> Bytes {
         let (id, user) = (self.id().as_str(), self.connection.user().map(UserId::as_str));
         let reliable = self.connection.protocol() == Some(ClientProtocol::ReliableWebPubSub);
@@ -45,7 +46,7 @@ impl Session {
         webpubsub::connected(id, user, token.as_deref())
     }
 
-    /// Numbers what is sent from now on.
+    /// Numbers the messages that are sent from now on.
     pub(super) fn keep(&self) {
         self.outbox.keep();
     }
@@ -84,25 +85,25 @@ impl Session {
         }
     }
 
-    /// Sends what was held back.
+    /// Sends the messages that were held back.
     pub(super) fn release(&self) {
         self.outbox.release();
     }
 
-    /// A new socket took the place of a lost one: everything that the client may lack is sent again, behind the number
+    /// A new socket took the place of a lost one: everything that the client may lack is sent again, after the number
     /// of the first. `false` when that is only in the log.
     pub(crate) fn rewind(&self) -> bool {
         self.outbox
             .rewind(|sequence_id| self.encode(&HubMessage::Sequence { sequence_id }))
     }
 
-    /// Whether what the client may lack is here, and not only in the log.
+    /// Returns whether the messages that the client may lack are here, and not only in the log.
     pub(crate) fn can_rewind(&self) -> bool {
         self.outbox.can_rewind()
     }
 
     /// Pushes a message of the log. Returns whether the outbox took it; one that is full ends the session. A session that was
-    /// asked to end takes only what its calls had sent before: what comes after the place of its end is not for its client.
+    /// closed takes only what its calls had sent before: messages after the offset of its end are not for its client.
     pub(crate) fn deliver(&self, frames: &Frames<'_>, place: u64) -> bool {
         if let Some(reason) = self.reason()
             && (!reason.lets_follow() || place > self.connection.sent())
@@ -126,7 +127,7 @@ impl Session {
         self.was_pushed(pushed)
     }
 
-    /// Whether no more than its share waits for this client. Otherwise the session ends.
+    /// Returns whether no more than the client's share waits for it. Otherwise the session ends.
     pub(super) fn has_room(&self) -> bool {
         let share = self.share();
         if share == usize::MAX || self.outbox.queued_bytes() <= share {
@@ -135,7 +136,7 @@ impl Session {
         if self.is_stateful() {
             let metrics = self.hub.shared().metrics();
             metrics.limited.get(LimitLabel::HeldBytes).inc();
-            self.close(CloseReason::Moved); // the log keeps what its client lacks
+            self.close(CloseReason::Moved); // the log keeps the messages that its client lacks
         } else {
             self.close(CloseReason::NoRoom);
             self.outbox.drop_waiting(); // at once: the next client need not go as well
@@ -143,7 +144,7 @@ impl Session {
         false
     }
 
-    /// Whether the outbox took something; one that is full ends the session.
+    /// Returns whether the outbox took the chunk; one that is full ends the session.
     pub(super) fn was_pushed(&self, pushed: Result<(), PushError>) -> bool {
         if let Err(PushError::Full { queued }) = pushed {
             self.fall_behind(queued);
@@ -158,12 +159,12 @@ impl Session {
         }
     }
 
-    /// Pushes what stands in no log. Returns whether the outbox took it.
+    /// Pushes a frame that is in no log. Returns whether the outbox took it.
     pub(super) fn push_frame(&self, frame: Bytes) -> bool {
         self.has_room() && self.was_pushed(self.outbox.try_push(frame))
     }
 
-    /// The client reads too slowly, or not at all. The log keeps what a stateful one lacks.
+    /// The client reads too slowly, or not at all. The log keeps the messages that a stateful one lacks.
     pub(super) fn fall_behind(&self, queued: usize) {
         if self.is_stateful() {
             let metrics = self.hub.shared().metrics();
@@ -175,8 +176,8 @@ impl Session {
         }
     }
 
-    /// Pushes one message to this client alone, waiting until the client has read what is before it. `false` when the
-    /// connection has ended.
+    /// Pushes one message to this client alone, waiting until the client has read the messages before it. `false` when
+    /// the connection has ended.
     pub(crate) async fn push_waiting(&self, message: &HubMessage) -> bool {
         self.outbox.at_most(self.high_water()).await;
         let Some(frame) = self.encode(message) else {
@@ -185,7 +186,7 @@ impl Session {
         self.outbox.push(frame).await.is_ok()
     }
 
-    /// As the transport carries it; `None` also for what the client's protocol has no message for.
+    /// As the transport carries it; `None` also where the client's protocol has no such message.
     pub(super) fn encode(&self, message: &HubMessage) -> Option<Bytes> {
         let frame = self.carriage().carry(self.encode_bare(message)?);
         Some(match message {
@@ -194,7 +195,7 @@ impl Session {
         })
     }
 
-    /// `None` also for what the client's protocol has no message for.
+    /// `None` also where the client's protocol has no such message.
     pub(super) fn encode_bare(&self, message: &HubMessage) -> Option<Bytes> {
         let protocol = self.connection.protocol()?;
         if let (ClientProtocol::ReliableWebPubSub, HubMessage::Sequence { .. }) = (protocol, message) {
@@ -237,8 +238,8 @@ impl Session {
         taken
     }
 
-    /// Puts what a poll took, and did not bring to the client, before everything else. Where a later one has taken more,
-    /// order would be lost: the session ends.
+    /// Puts frames that a poll took, and did not bring to the client, before all others. Where a later one has taken
+    /// more, order would be lost: the session ends.
     pub(crate) fn give_back(&self, frames: Bytes, taking: u64) {
         match &self.http {
             Some(link) if link.is_last_taking(taking) => self.outbox.put_back(frames),
@@ -266,7 +267,7 @@ impl Session {
         self.outbox.open(crate::protocol::handshake_response_ok());
     }
 
-    /// Forgets what the client has not fetched.
+    /// Forgets the frames that the client has not fetched.
     pub(crate) fn discard_outbox(&self) {
         self.discard_past();
         self.outbox.discard();

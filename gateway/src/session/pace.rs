@@ -6,7 +6,7 @@ use crate::limits::Bucket;
 use crate::options::Limits;
 use crate::telemetry::labels::LimitLabel;
 
-/// What a client may still send in this second. Whoever sent more is not read until the rest of it is due.
+/// The amount that a client may still send in this second. A client over it is not read until the rest is due.
 pub(super) struct Pace {
     messages: Option<Bucket>,
     bytes: Option<Bucket>,
@@ -20,7 +20,7 @@ impl Pace {
         (messages.is_some() || bytes.is_some()).then_some(Self { messages, bytes })
     }
 
-    /// Takes a message that was read. The limit that it reaches, if there is one: what follows has to wait.
+    /// Takes a message that was read. The limit that it reaches, if there is one: later messages have to wait.
     pub(super) fn take(&mut self, counts: bool, bytes: usize) -> Option<LimitLabel> {
         let now = Instant::now();
         let mut reached = None;
@@ -35,7 +35,7 @@ impl Pace {
         reached
     }
 
-    /// When the client is read again; `None` if it is read now.
+    /// The time when the client is read again; `None` if it is read now.
     pub(super) fn resumes(&self) -> Option<Instant> {
         let now = Instant::now();
         let held = |bucket: &&Bucket| !bucket.has_one(now);

@@ -1,4 +1,4 @@
-//! Sessions that wait for their clients to come back: they cost memory, and no places of those who are here.
+//! Sessions that wait for their clients to come back: they cost memory, and no connection permits.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -27,7 +27,7 @@ pub(crate) struct ParkedPlace {
 }
 
 impl Parked {
-    /// As many may wait as may be here.
+    /// Makes room for as many waiting sessions as connections.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             limit,
@@ -39,7 +39,7 @@ impl Parked {
         self.waiting.lock().by_age.len()
     }
 
-    /// Adds one. Where there are too many the oldest leaves this node: what the log has of it any node can go on with.
+    /// Adds one. Where there are too many the oldest leaves this node: any node can go on with its state in the log.
     fn add(self: &Arc<Self>, session: &Arc<Session>) -> ParkedPlace {
         let mut waiting = self.waiting.lock();
         let number = waiting.next;
@@ -65,7 +65,7 @@ impl Drop for ParkedPlace {
 }
 
 impl Session {
-    /// Its client has gone, and may come back: others get its place.
+    /// Its client has gone, and may come back: other connections get its permit.
     pub(crate) fn wait_for_client(self: &Arc<Self>) {
         self.vacate();
         let place = self.hub.shared().parked().add(self);
@@ -76,7 +76,7 @@ impl Session {
         }
     }
 
-    /// Its client is back, or it ends.
+    /// Ends the wait: the client is back, or the session ends.
     pub(crate) fn wait_no_more(&self) {
         let place = self.parked.lock().take();
         drop(place); // after the lock

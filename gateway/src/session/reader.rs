@@ -1,7 +1,7 @@
-//! Clients that hold their own place in the log: they are told it with each message.
+//! Clients that hold their own place in the log: each message carries it.
 //!
 //! A reader enters with all its topics at one place of the log. What it lacks up to there comes from the log and is
-//! written first; what comes after waits in the outbox. So nothing is lost between the two, and nothing comes twice.
+//! written first; later messages wait in the outbox. So nothing is lost between the two, and nothing comes twice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,20 +32,20 @@ pub(super) const MOVE: Duration = Duration::from_secs(600);
 /// How long the answer to a reader waits at most until it receives.
 const ENTERED: Duration = Duration::from_secs(5);
 
-/// What a reader has beside its outbox.
+/// The state of a reader beside its outbox.
 pub(super) struct Reader {
-    /// What comes before the outbox.
+    /// The replayed frames, sent before the outbox.
     pub(super) past: ByteQueue,
-    /// The place of the last message in the outbox; held while one is put there.
+    /// The offset of the last message in the outbox; held while one is put there.
     last: Mutex<Offset>,
     reading: Mutex<Option<Reading>>,
-    /// It receives, or never will.
+    /// Ends when the reader receives, or never will.
     entered: CancellationToken,
     /// Runs where it begins before its socket is there.
     early: Mutex<Option<JoinHandle<Result<(), CloseReason>>>>,
 }
 
-/// What a reader wants to read.
+/// The subscription that a reader requests.
 pub(crate) struct Reading {
     /// Groups that it joins, beside those of its user.
     pub(crate) groups: Vec<GroupName>,
@@ -71,29 +71,29 @@ impl Reader {
     }
 }
 
-/// From where on a reader wants to read.
+/// The position from which a reader reads.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Begin {
-    /// From now on.
+    /// From the present on.
     Now,
-    /// After what it has.
+    /// After the messages that it has.
     After(ResumePoint),
-    /// After a place that nobody can read: of a log whose secret is lost, too.
+    /// After a place that can't be read: of a log whose secret is lost, too.
     Unreadable,
     /// With so many of the last messages of each topic.
     Newest(usize),
 }
 
-/// What a reader lacks.
+/// The messages that a reader lacks.
 enum Lacks {
     Nothing,
     After(Position),
     Newest(usize),
-    /// Nobody knows.
+    /// The reader's lack is unknown.
     Unknown(Why),
 }
 
-/// Why messages may be missing.
+/// The reason why messages may be missing.
 #[derive(Clone, Copy)]
 enum Why {
     /// The log no longer has them.
@@ -111,7 +111,7 @@ impl Why {
     }
 }
 
-/// Why a reader's stream did not begin.
+/// The reason why a reader's stream did not begin.
 enum Failed {
     Asked,
     Backplane(Error),
@@ -124,7 +124,7 @@ impl<E: Into<Error>> From<E> for Failed {
 }
 
 impl Session {
-    /// Whether the client holds its own place in the log.
+    /// Returns whether the client holds its own place in the log.
     pub(super) fn is_reader(&self) -> bool {
         self.reader.is_some()
     }
@@ -163,7 +163,7 @@ impl Session {
         RETRY_MS + sum.wrapping_mul(97) % RETRY_MS
     }
 
-    /// Tells a reader that messages may be missing. One that has not entered yet will see by its place in the log.
+    /// Notifies a reader that messages may be missing. One that has not entered yet will see by its place in the log.
     pub(crate) fn tell_gap(&self, gap: &Gap) {
         if self.is_reader() && self.receives() {
             let why = match gap {
@@ -199,7 +199,7 @@ impl Session {
         }
     }
 
-    /// What comes before the outbox, until there is no more of it.
+    /// Takes the replayed frames, which come before the outbox, until there are no more of them.
     pub(super) async fn take_past(&self, into: &mut Vec<Bytes>, max_bytes: usize) -> Taken {
         match &self.reader {
             Some(reader) => reader.past.take(into, max_bytes).await,
@@ -207,7 +207,7 @@ impl Session {
         }
     }
 
-    /// Nothing more comes before the outbox.
+    /// Ends the replay: the outbox follows.
     pub(super) fn end_past(&self) {
         if let Some(reader) = &self.reader {
             reader.past.close();
@@ -243,8 +243,8 @@ impl Session {
         }
     }
 
-    /// Waits until the connection receives, never will, or for a bounded time: a client that was told that it is connected
-    /// misses nothing from then on. One that goes on after a place lacks nothing anyway.
+    /// Waits until the connection receives, never will, or for a bounded time: a client that was notified that it is
+    /// connected misses nothing from then on. One that goes on after a place lacks nothing anyway.
     pub(crate) async fn entered(&self) {
         let Some(reader) = &self.reader else { return };
         if let Some(Reading {
@@ -261,7 +261,7 @@ impl Session {
         }
     }
 
-    /// Puts the connection into the cluster and writes what its client lacks.
+    /// Puts the connection into the cluster and writes the messages that its client lacks.
     pub(super) async fn begin_reading(self: &Arc<Self>) -> Result<(), CloseReason> {
         let early = self.reader.as_ref().and_then(|reader| reader.early.lock().take());
         match early {
@@ -289,7 +289,7 @@ impl Session {
                     allow_reconnect: true,
                 };
                 if let Some(frame) = self.encode(&close) {
-                    let _ = self.give(frame).await; // who is gone need not know
+                    let _ = self.give(frame).await; // a client that is gone need not know
                 }
                 let detail = error.to_string();
                 Err(CloseReason::Handshake { detail })
@@ -336,7 +336,7 @@ impl Session {
         self.finish(&topics, lacks, &entered.position).await
     }
 
-    /// Writes the rest of what the client lacks, and lets what was pushed meanwhile follow.
+    /// Writes the rest of the missing messages, and lets the frames that were pushed meanwhile follow.
     async fn finish(
         &self,
         topics: &[(Topic, Offset)],
@@ -354,12 +354,12 @@ impl Session {
             Lacks::Nothing | Lacks::After(_) => {}
         }
         self.end_past();
-        // Who receives nothing is to know, too, from where on it lacks something.
+        // A reader that receives nothing must also know from where on it lacks messages.
         self.outbox.open(self.place_frame(&id));
         Ok(())
     }
 
-    /// Writes what the client lacks up to a place.
+    /// Writes the messages that the client lacks up to a place.
     async fn catch_up(
         &self,
         topics: &[(Topic, Offset)],
@@ -445,7 +445,7 @@ impl Session {
         Ok(())
     }
 
-    /// The groups that the connection enters with: those that its client asked for, and those of its user.
+    /// The groups that the connection enters with: those that its client requested, and those of its user.
     fn all_groups(&self, asked: &[GroupName], of_user: &[GroupName]) -> Vec<GroupName> {
         let mut groups = asked.to_vec();
         let limit = self.hub.options().limits.groups_per_connection;

@@ -1,4 +1,4 @@
-//! What only time shows: the black-box tests can't wait so long.
+//! Tests of long times, for which the black-box tests can't wait.
 
 use bytes::Bytes;
 use hubcast_backplane::ConnectionId;

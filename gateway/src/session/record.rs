@@ -1,4 +1,4 @@
-//! Records what was taken from a client before it is applied, so that no other node applies it again.
+//! Records a client's message before it is applied, so that no other node applies it again.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use super::run::Conversation;
 const LATE: Duration = Duration::from_secs(2);
 
 impl Conversation<'_> {
-    /// Notes a message before it is applied, so that no other node applies it again. Returns the name of its call. Never
-    /// cancelled: what was noted must be applied, or the client would wait in vain.
+    /// Records a message before it is applied, so that no other node applies it again. Returns the name of its call.
+    /// Never cancelled: a recorded message must be applied, or the client would wait in vain.
     pub(super) async fn note(
         &mut self,
         received: u64,
@@ -29,7 +29,8 @@ impl Conversation<'_> {
             Err(error) => return Err(self.not_noted(&error, call)),
         }
         self.noted = received;
-        // A node that did not run for a while may have been shut out since. Then the call does not begin, and its client is told.
+        // A node that did not run for a while may have been shut out since. Then the call does not begin, and its
+        // client is notified.
         if begun.elapsed() > LATE && !self.session.is_still_owned().await.unwrap_or(false) {
             self.unsure = call;
             return Err(CloseReason::Moved);
@@ -37,8 +38,8 @@ impl Conversation<'_> {
         Ok(call)
     }
 
-    /// Notes a call that the client asks for again where it heard no answer. Returns its name; nothing where it was called before,
-    /// and its client is told, or will be. Never cancelled, as [`note`](Self::note).
+    /// Records a call that the client repeats when it got no answer. Returns its name; nothing where it was called
+    /// before, and its client is notified, or will be. Never cancelled, as [`note`](Self::note).
     pub(super) async fn note_once(&mut self, name: String) -> Result<Option<String>, CloseReason> {
         match self.session.note_once(&name).await {
             Ok(Noted::Now) => Ok(Some(name)),
@@ -57,7 +58,7 @@ impl Conversation<'_> {
     fn not_noted(&mut self, error: &BackplaneError, call: Option<String>) -> CloseReason {
         tracing::warn!(connection_id = %self.session.id(), %error, "a message could not be noted");
         if !matches!(error, BackplaneError::Unavailable { .. }) {
-            self.unsure = call; // it may have been noted all the same
+            self.unsure = call; // it may have been recorded all the same
         }
         CloseReason::LogLost("a message could not be noted in the backplane")
     }
@@ -68,7 +69,7 @@ impl Conversation<'_> {
             self.invocations.interrupt(self.session, call);
         }
         if self.noted < self.applied && self.note(self.applied, None).await.is_err() {
-            self.session.keep_here(); // whoever went on would take messages twice
+            self.session.keep_here(); // a node that went on would take messages twice
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Sends the client of a connection that moved what it may lack, page by page, as fast as it reads.
+//! Sends the client of a moved connection the messages that it may lack, page by page, as fast as it reads.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use super::{Carriage, Frames};
 use super::{CloseReason, Session};
 use crate::fanout::{Except, cut_at_close};
 
-/// Frames with their places in the log.
+/// Frames with their offsets in the log.
 type Kept = VecDeque<(Bytes, u64)>;
 
-/// How long is waited for a backplane that can't be reached, before a page is asked for again.
+/// How long is waited for a backplane that can't be reached, before a page is requested again.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A replay under way.
 pub(super) struct Replaying {
     session: Arc<Session>,
     replay: Replay,
-    /// The log ends the connection at the place where the replay is.
+    /// The log ends the connection at the offset where the replay is.
     closes: Option<CloseReason>,
 }
 
@@ -90,7 +90,7 @@ impl Replaying {
         }
     }
 
-    /// Lets what came meanwhile follow.
+    /// Lets the messages that came meanwhile follow.
     pub(super) fn end(self) {
         self.session.outbox.end_past();
         if let Some(reason) = self.closes {
@@ -98,7 +98,7 @@ impl Replaying {
         }
     }
 
-    /// What the client was sent, or was to be sent, in its protocol.
+    /// The frames that the client was sent, or was to be sent, in its protocol.
     fn encode(&self, messages: &[Message]) -> Kept {
         let Some(protocol) = self.session.connection.protocol() else {
             return Kept::new();

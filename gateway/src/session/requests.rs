@@ -1,5 +1,5 @@
-//! What the gateway itself does for clients whose protocol has requests for it: joining, leaving, and sending to groups, as
-//! far as their roles permit.
+//! Requests that the gateway itself serves, for clients whose protocol has them: joining, leaving, and sending to
+//! groups, as far as their roles permit.
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use crate::hub::Outgoing;
 use crate::protocol::webpubsub::{self, RefusedAs};
 use crate::protocol::{ClientProtocol, GroupSend, HubMessage, MESSAGE, Request, RequestWish};
 
-/// Why a request was not done, for the client.
+/// The reason why a request was not done, for the client.
 type Refusal = (RefusedAs, String);
 
 fn ack_id_of(call: &str) -> Option<u64> {
@@ -20,7 +20,7 @@ fn ack_id_of(call: &str) -> Option<u64> {
 }
 
 impl Session {
-    /// The name of a call that a client whose messages have no numbers may ask for again: one with an `ackId`.
+    /// The name of a call that a client whose messages have no numbers may repeat: one with an `ackId`.
     pub(super) fn request_name(&self, message: &HubMessage) -> Option<String> {
         let HubMessage::Invocation(invocation) = message else {
             return None;
@@ -31,7 +31,7 @@ impl Session {
         (repeats && webpubsub::event_ack_id(id).is_some()).then(|| call_name(0, Some(id)))
     }
 
-    /// Notes such a call in the backplane, unless it was noted before.
+    /// Records such a call in the backplane, unless it was recorded before.
     pub(super) async fn note_once(&self, call: &str) -> Result<Noted, BackplaneError> {
         let (Some(version), Some(ack_id)) = (self.version(), ack_id_of(call)) else {
             return Ok(Noted::Now);
@@ -48,12 +48,12 @@ impl Session {
             .await
     }
 
-    /// The name under which the backplane knows what the client asks for with an `ackId`.
+    /// The name under which the backplane knows the client's request with an `ackId`.
     fn request_key(&self, ack_id: u64) -> String {
         format!("ack:{}:{ack_id}", self.id())
     }
 
-    /// Tells the client that such a call has ended before.
+    /// Notifies the client that such a call has ended before.
     pub(super) fn tell_duplicate(&self, call: &str) {
         if let Some(ack_id) = ack_id_of(call) {
             let text = webpubsub::duplicate(ack_id);
@@ -61,7 +61,7 @@ impl Session {
         }
     }
 
-    /// Does what a client asks for, and tells it what became of that if it wants to know.
+    /// Serves a client's request, and sends it the outcome if it wants that.
     pub(super) async fn carry_out(&self, request: Request) {
         let outcome = match request.wish {
             RequestWish::Join(group) => self.change_group(&group, true).await,
@@ -176,7 +176,7 @@ fn lacking(what: &str, group: &str) -> Refusal {
     (RefusedAs::Forbidden, text)
 }
 
-/// A digest of what is sent.
+/// A digest of the message.
 fn content_of(send: &GroupSend) -> Bytes {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(send.group.as_bytes());

@@ -1,5 +1,5 @@
-//! Goes on with a stateful session of another node: takes the connection over and replays from the log what its client
-//! may lack, with the same numbers.
+//! Goes on with a stateful session of another node: takes the connection over and replays from the log the messages
+//! that its client may lack, with the same numbers.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,22 +28,22 @@ const ATTEMPTS: usize = 4;
 /// How often nodes that still run calls of a moved connection are looked after.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// Who wants a connection back.
+/// The client that wants a connection back.
 #[derive(Clone)]
 pub(crate) enum Claimant {
-    /// Somebody who has shown who they are: it must be the connection's user.
+    /// An authenticated client: it must be the connection's user.
     User(Option<UserId>),
-    /// Who holds a secret that the connection's client alone was given.
+    /// The holder of a secret that the connection's client alone was given.
     Holder,
 }
 
 /// The outcome of [`restore`].
 pub(crate) enum Restored {
-    /// It goes on here.
+    /// The session goes on here.
     Session(Arc<Session>),
-    /// It belongs to somebody else.
+    /// The connection belongs to another user.
     OtherUser,
-    /// It has ended, or can't be continued exactly.
+    /// The connection has ended, or can't be continued exactly.
     Unknown,
     /// Another request of the same client brings it back, here or on another node.
     Busy,
@@ -51,7 +51,7 @@ pub(crate) enum Restored {
     Absent,
 }
 
-/// What another node needs to go on with a connection.
+/// The data that another node needs to go on with a connection.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Kept {
     /// Place in `ClientProtocol::ALL`.
@@ -83,7 +83,7 @@ impl Pair {
     }
 }
 
-/// What is kept of a connection for other nodes.
+/// The state that is kept of a connection for other nodes.
 pub(super) fn state_of(connection: &Connection, protocol: ClientProtocol) -> State {
     let kept = Kept {
         protocol: u32::try_from(protocol.index()).unwrap_or(u32::MAX),
@@ -117,7 +117,7 @@ pub(crate) fn connection_of(record: &ConnectionRecord) -> Connection {
 }
 
 /// Takes a connection over that is on another node, was given up, or whose node died. Must run in a task of its own: a
-/// client that goes away in between leaves nothing behind.
+/// client that goes away in between leaves no trace.
 pub(crate) async fn restore(
     hub: Arc<HubRuntime>,
     id: ConnectionId,
@@ -146,7 +146,7 @@ pub(crate) async fn restore(
             state: listing.state,
         };
         let session = Session::over_http(Arc::clone(&hub), connection_of(&record));
-        session.keep(); // what comes meanwhile is numbered
+        session.keep(); // messages that come meanwhile are numbered
         if !hub.registry().insert(&session) {
             return Ok(Restored::Busy);
         }
@@ -224,10 +224,10 @@ impl Restoring {
         }
     }
 
-    /// What the former node left for the session here.
+    /// The messages and calls that the former node left for the session here.
     fn past(&self, taken: &Taken) -> Past {
         let hosts: BTreeSet<_> = match &self.release {
-            Release::ShutOut(_) => BTreeSet::new(), // what it ran was answered with errors
+            Release::ShutOut(_) => BTreeSet::new(), // its calls were answered with errors
             Release::Given(owner) => std::iter::once(owner)
                 .chain(taken.calls.iter().map(|(_, host)| host))
                 .collect(),
@@ -257,7 +257,7 @@ impl Restoring {
                 hub.shared().tasks().spawn(running);
                 Ok(Restored::Session(self.session))
             }
-            // It was shut out, or asked to give the connection up, before it had gone on.
+            // It was shut out, or has to give the connection up, before it had gone on.
             Ok(false) if self.session.has_moved() => {
                 self.session.park().await;
                 self.abandon();
@@ -308,7 +308,7 @@ impl Restoring {
         let (lost, elsewhere): (Vec<_>, Vec<_>) =
             taken.calls.iter().cloned().partition(|(_, host)| died(host));
         if lost.iter().any(|(call, _)| invocation_of(call).is_none()) {
-            return Ok(false); // nobody waits for its completion, so nobody could be told that it failed
+            return Ok(false); // no completion is wanted, so its failure could not be reported
         }
         let mut replaying = Replaying::of(session, taken);
         let Some((kept, ends)) = replaying.next_page().await? else {
@@ -321,7 +321,7 @@ impl Restoring {
         // Not before the outbox has its numbers: from here on there are checkpoints.
         let stateful = Stateful::new(taken.version, taken.position.epoch.clone());
         session.set_stateful(stateful);
-        // Where it was closed meanwhile for its client to know, it goes on until it has said so.
+        // Where it was closed meanwhile so that its client knows, it goes on until it has said so.
         if session.closing.is_cancelled() && !session.is_closed() {
             return Ok(false);
         }
@@ -341,7 +341,7 @@ impl Restoring {
 }
 
 /// Looks after calls that run on nodes where the connection was before. Those of a node that dies are answered; the
-/// session ends if one of them has nobody to be answered.
+/// session ends if one of them has no client to be answered.
 async fn watch(session: Arc<Session>, mut calls: Vec<(String, NodeId)>) {
     while !calls.is_empty() {
         tokio::select! {

@@ -26,30 +26,30 @@ use crate::telemetry::labels::LimitLabel;
 /// How long numbered messages are held back for a client that does not speak after its handshake.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a frame weighs at least.
+/// The least weight of a frame, in bytes.
 const FRAME_BYTES: usize = 16;
 
 const UNFINISHED: &str = "OperationCanceledException: A message did not get on (timeouts.receive_seconds, \
      limits.least_bytes_per_second).";
 
-/// Where a session's bytes come from. `receive` is cancel-safe.
+/// The source of a session's bytes. `receive` is cancel-safe.
 pub(crate) trait Inbound: Send {
     /// The next bytes of the client, or the end.
     fn receive(&mut self) -> impl Future<Output = Received> + Send;
 }
 
-/// What came in.
+/// Input of a session.
 #[derive(Debug)]
 pub(crate) enum Received {
     /// Bytes, cut anywhere.
     Data(Bytes),
     /// A control frame of so many bytes: a sign of life without content.
     Alive { bytes: usize },
-    /// A socket was lost and a new one took its place, or a body broke off: what was cut off is not continued.
+    /// A socket was lost and a new one took its place, or a body broke off: the cut-off message is not continued.
     Resumed,
     /// The client ended the connection properly.
     Closed,
-    /// What came is no frame of a WebSocket.
+    /// Bytes came that are no frame of a WebSocket.
     Bad(BadFrame),
     /// The connection broke.
     Lost(&'static str),
@@ -72,7 +72,7 @@ pub(crate) async fn run(session: &Arc<Session>, inbound: &mut impl Inbound, clai
     end(session, reason, running, registered).await;
 }
 
-/// Where another node's session ended.
+/// The state in which a session left another node.
 pub(crate) struct Past {
     /// How many of the client's messages were taken.
     pub(crate) received: u64,
@@ -112,22 +112,22 @@ pub(super) struct Conversation<'a> {
     pub(super) applied: u64,
     /// How many of them the backplane knows of.
     pub(super) noted: u64,
-    /// A call that may have been noted, and was not begun.
+    /// A call that may have been recorded, and was not begun.
     pub(super) unsure: Option<String>,
-    /// Whether the backplane is away, and until when the client is not read for that.
+    /// The backplane's state: while it is away, the client is not read for a time.
     backplane: watch::Receiver<Status>,
     hold_until: Option<Instant>,
     /// A new socket's first numbered message has no number before the client's Sequence.
     awaits_sequence: bool,
     /// A body broke off: its unfinished message is forgotten once the whole ones before it were handled.
     broke_off: bool,
-    /// Takes what is for calls of an earlier session.
+    /// Takes messages for calls of an earlier session.
     carrier: Option<CallRelay>,
-    /// When the place of a client that holds its own is moved next.
+    /// The time when the place of a client that holds its own is moved next.
     move_due: Option<Instant>,
     /// A message of which only the beginning has come.
     tail: Held,
-    /// When held-back messages are sent even if the client stays silent.
+    /// The time when held-back messages are sent even if the client stays silent.
     release_due: Option<Instant>,
     /// Armed for the next deadline or an earlier time: messages push deadlines back, and re-arming at each would cost.
     timer: Pin<Box<Sleep>>,
@@ -204,7 +204,8 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    /// Whether the client is not read because the backplane is away: its calls wait, in order, instead of failing one by one.
+    /// Returns whether the client is not read because the backplane is away: its calls wait, in order, instead of
+    /// failing one by one.
     fn is_held(&mut self) -> bool {
         if *self.backplane.borrow_and_update() == Status::Connected {
             self.hold_until = None;
@@ -244,8 +245,8 @@ impl<'a> Conversation<'a> {
         let ended = tokio::select! {
             biased;
             () = session.closing.cancelled() => return Err(self.asked_to_close()),
-            // Before the invocations: a stream that always has an item would fill what the client has just emptied, and
-            // nothing would be read any more, not even the wish to cancel it.
+            // Before the invocations: a stream that always has an item would fill the room that the client has just
+            // made, and nothing would be read any more, not even the wish to cancel it.
             () = session.outbox.at_most(session.high_water()), if backed_up => {
                 self.heard = Instant::now();
                 None
@@ -286,7 +287,7 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    /// When to look at the clock next.
+    /// The time of the next look at the clock.
     fn deadline(&self) -> Instant {
         let silence = self
             .pings
@@ -339,7 +340,7 @@ impl<'a> Conversation<'a> {
             self.session.move_place().await;
         }
         if let Some(sequence_id) = self.counted.ack(now) {
-            // The client forgets what is acknowledged: whoever goes on must know that it was taken.
+            // The client forgets what is acknowledged: the next node must know that it was taken.
             if self.noted < sequence_id {
                 self.note(sequence_id, None).await?;
             }
@@ -375,7 +376,7 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    /// What came before a mistake is answered, if that does not take long.
+    /// Calls that came before a mistake are finished first, if that does not take long.
     async fn finish_calls(&mut self) {
         let patience = self.session.hub.options().timeouts.close;
         let finishing = async {
@@ -477,7 +478,7 @@ impl<'a> Conversation<'a> {
         metrics.messages_received.get(self.protocol).inc();
     }
 
-    /// Whether a message shows that its client reads what it is sent: what comes with each new socket does not.
+    /// Returns whether a message shows that its client reads: messages that come with each new socket do not.
     fn shows_life(message: &HubMessage) -> bool {
         !matches!(
             message,

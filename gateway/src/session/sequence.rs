@@ -1,5 +1,5 @@
-//! The numbers of what a client of a stateful session sends. Rules: the SignalR transport specification, as both official
-//! implementations follow it.
+//! The numbers of a client's messages in a stateful session. Rules: the SignalR transport specification, as both
+//! official implementations follow it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 /// Least time between two Acks.
 const ACK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Which of the client's numbered messages were taken.
+/// The client's numbered messages that were taken.
 #[derive(Debug, Default)]
 pub(super) struct ReceiveSequence {
     /// The number of the last one that came in, counted from the last Sequence.
@@ -16,14 +16,14 @@ pub(super) struct ReceiveSequence {
     /// The highest one that was taken.
     highest: u64,
     acknowledged: u64,
-    /// When the client is told, if there is news.
+    /// The time of the next Ack to the client, if there is news.
     pub(super) ack_due: Option<Instant>,
 }
 
 /// A Sequence that can't be continued at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SequenceError {
-    /// It leaves messages out.
+    /// The sequence id leaves messages out.
     #[error("Sequence ID greater than amount of messages we've received.")]
     Gap,
     /// Numbers begin with 1.
@@ -32,7 +32,7 @@ pub(super) enum SequenceError {
 }
 
 impl ReceiveSequence {
-    /// Of a client whose messages were taken up to this number, on another node.
+    /// The sequence of a client whose messages were taken up to this number, on another node.
     pub(super) fn after(highest: u64) -> Self {
         Self {
             current: highest,
@@ -66,7 +66,7 @@ impl ReceiveSequence {
             return Err(SequenceError::Gap);
         }
         self.current = sequence_id.saturating_sub(1);
-        // The client may have missed an Ack, and sends again what it does not know to have arrived.
+        // The client may have missed an Ack, and sends again the messages that it does not know to have arrived.
         self.acknowledged = 0;
         if self.highest > 0 {
             self.ack_due.get_or_insert_with(|| Instant::now() + ACK_INTERVAL);

@@ -1,5 +1,5 @@
-//! What a session has that outlives its socket: its ownership, and how far its client is, so that another node can go on
-//! with it.
+//! The part of a session that outlives its socket: its ownership, and the client's offset, so that another node can go
+//! on with it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ pub(super) struct Stateful {
     progress: Mutex<Progress>,
     /// Ends when the connection does: not when it moves to another node.
     gone: CancellationToken,
-    /// Ends when the session has left everything: what it gave up, others may take.
+    /// Ends when the session has left everything: other nodes may take it over.
     ended: CancellationToken,
     /// Items that calls sent after the connection moved.
     pub(super) paced: AtomicU64,
-    /// It must not be given up.
+    /// Set when the session must not be given up.
     stays: AtomicBool,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Stateful {
 struct Progress {
     /// Up to where the client is known to have everything.
     checkpoint: Option<Checkpoint>,
-    /// Whether it waits to be written down.
+    /// True if it waits to be written down.
     waiting: bool,
 }
 
@@ -53,7 +53,7 @@ impl Stateful {
 }
 
 impl Session {
-    /// Whether the connection outlives its socket.
+    /// Returns whether the connection outlives its socket.
     pub(crate) fn is_stateful(&self) -> bool {
         self.stateful.get().is_some()
     }
@@ -97,9 +97,9 @@ impl Session {
         self.stateful.get().map(|stateful| stateful.version)
     }
 
-    /// Goes on where another session of the connection ended: `kept` is what the client may lack, with places in the
-    /// log, the first of them with the number after `sequence`. Where it is not all, `more` follows. `false` where the session
-    /// has ended.
+    /// Goes on where another session of the connection ended: `kept` are the frames that the client may lack, with
+    /// offsets in the log, the first of them with the number after `sequence`. Where it is not all, `more` follows.
+    /// `false` where the session has ended.
     pub(super) fn go_on(&self, sequence: u64, kept: VecDeque<(Bytes, u64)>, more: bool) -> bool {
         self.outbox
             .go_on(sequence.saturating_add(1), kept, more, |sequence_id| {
@@ -114,7 +114,7 @@ impl Session {
         };
         let progress = stateful.progress.lock();
         let acknowledged = if self.connection.protocol() == Some(ClientProtocol::ReliableWebPubSub) {
-            self.outbox.acknowledge_place(sequence_id) // its sequence ids are places
+            self.outbox.acknowledge_place(sequence_id) // its sequence ids are offsets
         } else {
             self.outbox.acknowledge(sequence_id)
         };
@@ -139,7 +139,7 @@ impl Session {
             return;
         };
         let progress = stateful.progress.lock();
-        // Asked for after `position`: what was given up to there is acknowledged, or counted as waiting.
+        // Asked for after `position`: messages up to there are acknowledged, or counted as waiting.
         let Some(sequence) = self.outbox.all_acknowledged() else {
             return;
         };
@@ -167,8 +167,8 @@ impl Session {
         Some((stateful.version, progress.checkpoint.clone().filter(|_| waiting)?))
     }
 
-    /// Notes in the backplane that this many of the client's messages were taken, and a call. `false` when the connection
-    /// is another node's by now.
+    /// Records in the backplane that this many of the client's messages were taken, and a call. `false` when the
+    /// connection is another node's by now.
     pub(super) async fn note(&self, received: u64, call: Option<&str>) -> Result<bool, BackplaneError> {
         let Some(stateful) = self.stateful.get() else {
             return Ok(true);
@@ -179,7 +179,7 @@ impl Session {
             .await
     }
 
-    /// Whether the backplane still has this node as the owner of a stateful session, in its version.
+    /// Returns whether the backplane still has this node as the owner of a stateful session, in its version.
     pub(super) async fn is_still_owned(&self) -> Result<bool, BackplaneError> {
         let Some(version) = self.version() else {
             return Ok(true);
@@ -218,7 +218,7 @@ impl Session {
         }
     }
 
-    /// Whether the directory has the connection in a newer ownership than this session's.
+    /// Returns whether the directory has the connection in a newer ownership than this session's.
     async fn is_elsewhere(&self, version: Version) -> bool {
         let backplane = self.hub.shared().backplane();
         match backplane.look_up(self.hub.name(), self.id()).await {

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::hub::{RawUpload, UploadEvent};
 
-/// Where items go, by the stream id that the client chose.
+/// The targets of items, by the stream id that the client chose.
 pub(super) struct Uploads {
     open: HashMap<String, mpsc::Sender<UploadEvent>>,
     buffer: usize,
@@ -42,7 +42,7 @@ impl Uploads {
         self.open.len()
     }
 
-    /// Whether an upload of that id is open.
+    /// Returns whether an upload of that id is open.
     pub(super) fn holds(&self, id: &str) -> bool {
         self.open.contains_key(id)
     }
@@ -77,7 +77,7 @@ impl Uploads {
             return pending().await;
         };
         let room = sender.clone().reserve_owned().await;
-        // Without room there is no receiver either, and the event is nobody's.
+        // Without room there is no receiver either, and the event is dropped.
         if let (Some((_, event)), Ok(room)) = (self.blocked.take(), room) {
             room.send(event);
         }

@@ -71,7 +71,7 @@ macro_rules! labels {
 }
 
 labels! {
-    /// What one node asks another to do.
+    /// The request of one node to another.
     ForwardLabel = "kind" {
         /// Answer a poll.
         Poll = "poll",
@@ -97,7 +97,7 @@ labels! {
         LetGo = "let_go",
     }
 
-    /// Why a request was turned away.
+    /// The reason why a request was turned away.
     RejectLabel = "reason" {
         /// No valid token.
         Unauthorized = "unauthorized",
@@ -105,7 +105,7 @@ labels! {
         Forbidden = "forbidden",
         /// A connection token that no node knows.
         UnknownConnection = "unknown_connection",
-        /// For a host that is not in `server.allowed_hosts`.
+        /// The request was for a host that is not in `server.allowed_hosts`.
         Host = "host",
         /// A body over `limits.http_body_bytes`.
         TooLarge = "too_large",
@@ -117,7 +117,7 @@ labels! {
         Limited = "limited",
     }
 
-    /// The limit that somebody has reached: the last part of its key.
+    /// The limit that was reached: the last part of its key.
     LimitLabel = "limit" {
         /// Connections of the node.
         Connections = "connections",
@@ -149,7 +149,7 @@ labels! {
         OutboxBytes = "outbox_bytes",
     }
 
-    /// Why a connection ended.
+    /// The reason why a connection ended.
     CloseLabel = "reason" {
         /// The client said so.
         Client = "client",
@@ -161,7 +161,7 @@ labels! {
         ClientTimeout = "client_timeout",
         /// No handshake within `timeouts.handshake_seconds`.
         HandshakeTimeout = "handshake_timeout",
-        /// The client sent what the protocol does not allow.
+        /// The client's message breaks the protocol.
         ProtocolError = "protocol_error",
         /// The client read too slowly for `limits.outbox_bytes` or `timeouts.send_seconds`.
         SlowConsumer = "slow_consumer",
@@ -173,7 +173,7 @@ labels! {
         TransportLost = "transport_lost",
         /// Another node owns the connection.
         Fenced = "fenced",
-        /// It goes on on another node, or with another transport.
+        /// The connection goes on on another node, or with another transport.
         Moved = "moved",
         /// A stateful session could not be continued exactly.
         LogLost = "log_lost",
@@ -181,7 +181,7 @@ labels! {
         Expired = "expired",
     }
 
-    /// Where a stateful session was before its client came back.
+    /// The node where a stateful session was before its client came back.
     ResumeKind = "kind" {
         /// On this node.
         Local = "local",
@@ -193,19 +193,19 @@ labels! {
         ShutOut = "shut_out",
     }
 
-    /// What became of a session whose client came back.
+    /// The outcome for a session whose client came back.
     ResumeOutcome = "outcome" {
-        /// It goes on, and nothing is missing.
+        /// The session goes on, and nothing is missing.
         Exact = "exact",
-        /// It could not be continued exactly: the client starts anew.
+        /// The session could not be continued exactly: the client starts anew.
         Lost = "lost",
     }
 
     /// How an invocation ended.
     InvocationLabel = "outcome" {
-        /// With a result, or as it should.
+        /// The call ended with a result, or as it should.
         Ok = "ok",
-        /// With an error of the method.
+        /// The call ended with an error of the method.
         Error = "error",
         /// The hub has no such method.
         UnknownMethod = "unknown_method",

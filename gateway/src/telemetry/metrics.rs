@@ -48,7 +48,7 @@ pub(crate) struct Metrics {
     pub(crate) publish_errors: Counter,
     /// Time of one publication, in seconds.
     pub(crate) publish_seconds: Histogram,
-    /// Whether the backplane is reachable: 1 or 0.
+    /// The backplane's reachability: 1 or 0.
     pub(crate) backplane_up: Gauge,
     /// Warnings for operators about the backplane. Set before [`encode`](Self::encode).
     pub(crate) backplane_warnings: Gauge,
@@ -81,7 +81,7 @@ pub(crate) struct Metrics {
     pub(crate) negotiations: Counter,
     /// Requests that were turned away.
     pub(crate) rejected: ByLabel<RejectLabel>,
-    /// Times that a limit was reached: somebody was refused, closed, or made to wait.
+    /// Times that a limit was reached: a client was refused, closed, or made to wait.
     pub(crate) limited: ByLabel<LimitLabel>,
     /// Connections that ended.
     pub(crate) connections_closed: ByLabel<CloseLabel>,

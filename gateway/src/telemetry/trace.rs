@@ -1,7 +1,7 @@
 //! Trace context as text, by W3C Trace Context: in HTTP headers and in the log's envelopes.
 //!
-//! Spans that make up traces have the target [`TARGET`], so that they are recorded only where somebody
-//! exports them and never appear in log lines. Without an OpenTelemetry layer all of this does next to
+//! Spans that make up traces have the target [`TARGET`], so that they are recorded only where an exporter
+//! takes them and never appear in log lines. Without an OpenTelemetry layer all of this does next to
 //! nothing.
 
 use std::str::FromStr;
@@ -25,7 +25,7 @@ pub(crate) struct TraceContext {
     pub(crate) tracestate: String,
 }
 
-/// The context of a span; `None` where nobody records it.
+/// The context of a span; `None` where it is not recorded.
 pub(crate) fn context_of(span: &Span) -> Option<TraceContext> {
     if span.is_disabled() {
         return None;

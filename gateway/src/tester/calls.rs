@@ -1,4 +1,4 @@
-//! What test clients ask of a hub: calls, streams and uploads.
+//! Requests of test clients to a hub: calls, streams and uploads.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -56,7 +56,7 @@ impl TestClient {
         self.result(&call).await
     }
 
-    /// Invokes a method without wanting to know what becomes of it.
+    /// Invokes a method without a completion.
     ///
     /// # Errors
     /// Arguments that can't be encoded, or the end of the connection.
@@ -179,7 +179,7 @@ impl TestClient {
         }
     }
 
-    /// Tells the server that the client no longer wants this call.
+    /// Cancels this call.
     ///
     /// # Errors
     /// The end of the connection.
@@ -197,7 +197,7 @@ impl TestClient {
         TestUpload { id: self.next_id() }
     }
 
-    /// Streams one item to a method. Waits while the method is behind.
+    /// Streams one item to a method. Waits while the method is slow.
     ///
     /// # Errors
     /// An item that can't be encoded, the end of the connection, or that the time is over.

@@ -17,7 +17,7 @@ use crate::session::Received;
 pub struct Called {
     /// The client's method.
     pub target: String,
-    /// Its arguments.
+    /// The arguments of the call.
     pub arguments: Vec<Value>,
 }
 
@@ -49,18 +49,18 @@ impl Called {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Closed {
-    /// The error that the client was told, if any.
+    /// The error that the client was sent, if any.
     pub error: Option<String>,
-    /// Whether an official client would reconnect by itself, if it is set to.
+    /// True if an official client would reconnect by itself, if it is set to.
     pub allow_reconnect: bool,
-    /// What `on_disconnected` is told; `None` when hub code never saw the connection.
+    /// The reason that `on_disconnected` is given; `None` when hub code never saw the connection.
     pub reason: Option<Disconnected>,
 }
 
 /// A client of a hub under test. Dropped, it is a client whose connection broke.
 ///
-/// What waits for the server gives up after 30 seconds, or as [`set_patience`](Self::set_patience) says. The client
-/// reads, and [answers](Self::answer), only while one of its methods waits.
+/// Methods that wait for the server give up after 30 seconds, or as [`set_patience`](Self::set_patience) says. The
+/// client reads, and [answers](Self::answer), only while one of its methods waits.
 ///
 /// ```
 /// use futures_util::stream::{self, Stream, TryStreamExt};
@@ -111,7 +111,7 @@ impl TestClient {
         self.wire.session.id().as_str()
     }
 
-    /// The connection as hub code sees it, with what the hub keeps for it.
+    /// The connection as hub code sees it, with the hub's data for it.
     #[must_use]
     pub fn connection(&self) -> &Connection {
         self.wire.session.connection()
@@ -124,12 +124,12 @@ impl TestClient {
         groups.iter().map(ToString::to_string).collect()
     }
 
-    /// Sets how long the client waits for what the server is to do.
+    /// Sets how long the client waits for the server.
     pub fn set_patience(&mut self, patience: Duration) {
         self.wire.patience = patience;
     }
 
-    /// Sets what the client answers when the server asks it. Questions without an answer of their own are answered as
+    /// Sets what the client answers for a client result. Targets without an answer of their own are answered as
     /// official clients do: with the error that there is no result.
     pub fn answer<R: Serialize>(
         &mut self,
@@ -144,12 +144,12 @@ impl TestClient {
         self.wire.answers.insert(target.into(), Some(Box::new(encoded)));
     }
 
-    /// Has the client never answer when the server asks this.
+    /// Has the client never give a client result for this target.
     pub fn ignore(&mut self, target: impl Into<String>) {
         self.wire.answers.insert(target.into(), None);
     }
 
-    /// Waits for the next call that the server makes without asking for a result; `None` when the connection ended or
+    /// Waits for the next call that the server makes without a client result; `None` when the connection ended or
     /// the time is over.
     pub async fn receive(&mut self) -> Option<Called> {
         let until = self.wire.until();
@@ -162,7 +162,7 @@ impl TestClient {
     /// Waits for the next call of `target`. Others stay for [`receive`](Self::receive).
     ///
     /// # Errors
-    /// The connection ended, or the time is over; the text says what was received instead.
+    /// The connection ended, or the time is over; the text names the received messages.
     pub async fn expect(&mut self, target: &str) -> Result<Called, String> {
         let until = self.wire.until();
         loop {
@@ -177,13 +177,13 @@ impl TestClient {
         }
     }
 
-    /// The calls that have come in and were not asked for yet. Does not wait: what a method has sent to its caller
+    /// The calls that have come in and were not taken yet. Does not wait: what a method has sent to its caller
     /// before it returned is there when its result is.
     pub fn received(&mut self) -> Vec<Called> {
         self.wire.received.drain(..).collect()
     }
 
-    /// Reads, and answers what the server asks, while something else runs, such as a question from outside of the hub's
+    /// Reads, and gives client results, while something else runs, such as a question from outside of the hub's
     /// methods:
     ///
     /// ```
@@ -228,7 +228,7 @@ impl TestClient {
         self.wire.pings
     }
 
-    /// Says goodbye and waits for the end of the connection, `on_disconnected` included.
+    /// Ends the connection and waits for its end, `on_disconnected` included.
     pub async fn close(mut self) -> Closed {
         let goodbye = HubMessage::Close {
             error: None,
@@ -267,7 +267,7 @@ impl TestClient {
     }
 }
 
-/// Without what was received, which may be secrets.
+/// Leaves the received messages out, which may be secrets.
 impl fmt::Debug for TestClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestClient")

@@ -60,7 +60,7 @@ impl HubTester {
     /// Serves a hub in this process alone. Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// [`Error`] for what [`GatewayBuilder::build`](crate::GatewayBuilder::build) refuses.
+    /// The [`Error`] of [`GatewayBuilder::build`](crate::GatewayBuilder::build).
     pub async fn new(hub: Hub) -> Result<Self, Error> {
         Self::with_options(hub, Options::default()).await
     }
@@ -75,7 +75,7 @@ impl HubTester {
         Self::of(gateway, name.as_str())
     }
 
-    /// For one hub of a gateway that was built elsewhere, such as that of an application with several hubs.
+    /// A tester for one hub of a gateway that was built elsewhere, such as that of an application with several hubs.
     ///
     /// ```
     /// use hubcast::{Gateway, Hub, HubTester};
@@ -136,7 +136,7 @@ impl HubTester {
     }
 }
 
-/// A client that is to connect to a hub under test: who it is, and the request that it comes with.
+/// A client that is to connect to a hub under test: its identity, and the request that it comes with.
 ///
 /// ```
 /// use hubcast::{Context, Hub, HubTester};
@@ -254,7 +254,7 @@ impl TestClientBuilder<'_> {
         TestClient::new(Wire::open(session, to_session, self.protocol).await)
     }
 
-    /// What HTTP does before there is a connection; the error is what it would answer.
+    /// The checks of HTTP before there is a connection; the error is the text that HTTP would answer.
     fn accept(&self) -> Result<(Identity, HeaderMap), String> {
         let identity = if self.claims.is_empty() {
             Identity::anonymous()
@@ -274,7 +274,7 @@ impl TestClientBuilder<'_> {
     }
 }
 
-/// Without the request, whose cookies may be secrets.
+/// Leaves the request out, whose cookies may be secrets.
 impl fmt::Debug for TestClientBuilder<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestClientBuilder")

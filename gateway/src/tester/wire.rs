@@ -1,4 +1,4 @@
-//! What a test client has instead of a socket.
+//! The link of a test client, in place of a socket.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::protocol::{Decoder, HubMessage, HubProtocol, Invocation, Outcome, Val
 use crate::session::Taken;
 use crate::session::{CloseReason, Received, Session};
 
-/// How long a client waits for what the server is to do, unless it was told otherwise.
+/// How long a client waits for the server, unless its patience was set.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) type Answer = Box<dyn FnMut(&[Value]) -> Result<Value, String> + Send>;
 
-/// What came for a call.
+/// The items and the end that came for a call.
 #[derive(Default)]
 pub(super) struct Begun {
     pub(super) items: VecDeque<Value>,
@@ -31,7 +31,7 @@ pub(super) struct Wire {
     pub(super) to_session: mpsc::Sender<Received>,
     pub(super) protocol: HubProtocol,
     decoder: Decoder,
-    /// What waits for room in `to_session`.
+    /// Messages that wait for room in `to_session`.
     unsent: VecDeque<Received>,
     pub(super) received: VecDeque<Called>,
     pub(super) calls: HashMap<String, Begun>,
@@ -95,7 +95,7 @@ impl Wire {
         }
     }
 
-    /// When the wait that begins now is over.
+    /// The time when the wait that begins now is over.
     pub(super) fn until(&self) -> Instant {
         Instant::now() + self.patience
     }
@@ -128,7 +128,7 @@ impl Wire {
             room = self.to_session.reserve(), if !self.unsent.is_empty() => {
                 match (room, self.unsent.pop_front()) {
                     (Ok(room), Some(next)) => room.send(next),
-                    _ => self.unsent.clear(), // nobody reads any more
+                    _ => self.unsent.clear(), // the session reads no more
                 }
                 return Ok(());
             }

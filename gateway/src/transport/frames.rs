@@ -1,4 +1,4 @@
-//! What stands between a socket and the WebSocket library: it keeps small what a client can make the library hold.
+//! A filter between a socket and the WebSocket library: it keeps small what a client can make the library hold.
 //!
 //! The library gives out whole messages, and answers every Ping. Left alone it would hold as much of an unfinished message
 //! as a message may have, and one Pong for every Ping of a client that does not read. Here
@@ -7,7 +7,7 @@
 //!   anywhere, each piece is a message of its own;
 //! * for others, whose messages are units, a message goes on only up to its limit, and the rest of it is dropped: its reader
 //!   sees that it is over the limit;
-//! * nothing is read behind a Ping as long as what was written last is stuck;
+//! * nothing is read after a Ping as long as the last write is stuck;
 //! * an unfinished message has to get on ([`Held`]).
 //!
 //! Frames that break the rules of RFC 6455 go through as they are: the library knows them.
@@ -34,7 +34,7 @@ const BINARY: u8 = 2;
 const UNKNOWN: u8 = 3;
 const PING: u8 = 9;
 
-/// What a WebSocket message means to whoever reads it.
+/// The meaning of a WebSocket message for the session that reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Messages {
     /// Some bytes of a stream.
@@ -52,9 +52,9 @@ pub(crate) struct Frames<S> {
     frame: Frame,
     /// Bytes of a header that are there, of one that is not whole or was made here.
     header: Header,
-    /// A message that has begun and whose last frame has not: what it has so far.
+    /// A message that has begun and whose last frame has not: its bytes so far.
     message: Option<usize>,
-    /// What follows breaks the rules: it goes through.
+    /// The bytes from here on break the rules: they go through.
     broken: bool,
     held: Held,
     write: Write,
@@ -64,9 +64,9 @@ pub(crate) struct Frames<S> {
 struct Frame {
     /// Payload that is still to be given out under the header that was given out last.
     left: u64,
-    /// Payload behind that, for which a header has to be made.
+    /// Payload after that, for which a header has to be made.
     behind: u64,
-    /// Payload behind that, which is dropped.
+    /// Payload after that, which is dropped.
     dropped: u64,
     mask: [u8; 4],
 }
@@ -75,7 +75,7 @@ struct Frame {
 struct Header {
     bytes: [u8; HEADER_BYTES],
     length: usize,
-    /// It was made here and only has to be given out.
+    /// Set when it was made here and only has to be given out.
     is_made: bool,
 }
 
@@ -101,7 +101,7 @@ impl<S> Frames<S> {
         }
     }
 
-    /// Notes how much of a message is here.
+    /// Records how much of a message is here.
     fn account(&mut self) -> io::Result<()> {
         let frame = &self.frame;
         let is_whole = frame.left == 0 && frame.behind == 0 && frame.dropped == 0;
@@ -168,7 +168,7 @@ impl<S> Frames<S> {
         to
     }
 
-    /// Decides what becomes of a frame.
+    /// Decides how a frame is handled.
     fn begin(&mut self, head: &mut Head) {
         if !head.is_masked || head.has_extensions || head.payload > u64::MAX / 2 {
             self.broken = true;
@@ -349,9 +349,9 @@ struct Head {
     is_masked: bool,
     payload: u64,
     mask: [u8; 4],
-    /// Its bytes as they came.
+    /// The frame's bytes as they came.
     size: usize,
-    /// It is not given out.
+    /// Set when it is not given out.
     is_hidden: bool,
 }
 

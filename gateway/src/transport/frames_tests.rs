@@ -9,7 +9,7 @@ use crate::limits::Budget;
 
 const MASK: [u8; 4] = [1, 2, 3, 4];
 
-/// Gives out what it has in the given portions.
+/// Gives out its bytes in the given portions.
 struct Script(VecDeque<Vec<u8>>);
 
 impl AsyncRead for Script {

@@ -1,4 +1,4 @@
-//! Long polling: each GET fetches what has gathered, or waits for it.
+//! Long polling: each GET fetches the waiting frames, or waits for some.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! From a request to a WebSocket whose frames are cut: see [`frames`](super::frames).
+//! Upgrades a request to a WebSocket whose frames are cut: see [`frames`](super::frames).
 
 use axum::body::Body;
 use axum::extract::FromRequestParts;
@@ -80,7 +80,7 @@ impl Upgrade {
         }
         let on_upgrade = self.on_upgrade;
         tokio::spawn(async move {
-            // When it fails, what was prepared for the socket is dropped, and gives up by itself.
+            // When it fails, the socket's preparation is dropped, and gives up by itself.
             let Some(on_upgrade) = on_upgrade else { return };
             if let Ok(upgraded) = on_upgrade.await {
                 let io = Frames::new(TokioIo::new(upgraded), messages, terms);
@@ -103,7 +103,7 @@ fn join_lines(headers: &mut HeaderMap, name: HeaderName) {
     }
 }
 
-/// Section 4.4 of RFC 6455: who asks for another version is told which one there is.
+/// Section 4.4 of RFC 6455: a request for another version is answered with the known one.
 fn refusal(rejection: WebSocketUpgradeRejection) -> Response {
     let other_version = matches!(
         rejection,

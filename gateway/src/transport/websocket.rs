@@ -85,7 +85,7 @@ pub(crate) async fn serve(mut reservation: Reservation, early: Detached, socket:
     };
     let (ended, ()) = tokio::join!(writing, run(&session, &mut inbound, !reservation.claimed));
     if ended {
-        // What was written last would be lost in a reset if this side closed the socket first.
+        // The last frame would be lost in a reset if this side closed the socket first.
         let patience = session.hub().options().timeouts.close;
         let _ = timeout(patience, async {
             while let Some(Ok(_)) = inbound.stream.next().await {}
@@ -154,7 +154,7 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, socket: WebSocket) {
     }
 }
 
-/// Why a socket is no longer served.
+/// The reason why a socket is no longer served.
 enum SocketEnd {
     Superseded,
     Closed,
@@ -196,12 +196,12 @@ async fn read_into(
             None => return SocketEnd::Broken("the socket broke"),
         };
         if !link.receive(bytes).await {
-            return std::future::pending().await; // the session is over; what it said last is still being written
+            return std::future::pending().await; // the session is over; its last frames are still being written
         }
     }
 }
 
-/// What a control frame weighs, with its header.
+/// The weight of a control frame in bytes, with its header.
 fn control_bytes(payload: &[u8]) -> usize {
     payload.len() + 6
 }
@@ -242,7 +242,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Writes what the outbox holds, batch by batch, until it ends.
+    /// Writes the frames of the outbox, batch by batch, until it ends.
     async fn run(&mut self) -> Result<(), &'static str> {
         let mut frames = Vec::new();
         while self.session.take_frames(&mut frames, MAX_BATCH_BYTES).await == Taken::Some {
@@ -295,7 +295,7 @@ impl Writer<'_> {
     }
 }
 
-/// What is wrong with what came in, if it is the client's fault; else the socket broke.
+/// The client's error in its input, if it made one; else the socket broke.
 fn bad_frame(error: &tungstenite::Error) -> Option<BadFrame> {
     let (code, what) = match error {
         tungstenite::Error::Utf8(_) => (close_code::INVALID, "A text is not UTF-8."),

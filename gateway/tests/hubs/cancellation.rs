@@ -11,7 +11,7 @@ async fn wait(context: Context) -> Result<(), HubError> {
     Err(HubError::new("cancelled"))
 }
 
-/// Goes on after it was cancelled: what it answers still counts.
+/// Goes on after it was cancelled: its answer still counts.
 async fn finish(context: Context) -> &'static str {
     context.cancelled().cancelled().await;
     sleep(Duration::from_millis(1)).await;
@@ -76,7 +76,7 @@ async fn a_cancelled_method_ends_when_it_wants_to_and_its_completion_follows() {
     assert_eq!(client.result::<String>(&second).await, Ok("finished".to_owned()));
     client.cancel(&first).await.unwrap();
     assert_eq!(client.result::<()>(&first).await, cancelled("Wait"));
-    // What has ended can't be cancelled any more, and nobody minds.
+    // A call that has ended can't be cancelled any more, which is no error.
     client.cancel(&first).await.unwrap();
     client.invoke::<()>("Nothing", ()).await.unwrap();
 }
@@ -108,7 +108,7 @@ async fn methods_with_uploads_and_methods_that_ask_can_be_cancelled_with_one_slo
     client.cancel(&call).await.unwrap();
     assert_eq!(client.result::<usize>(&call).await, Ok(2));
 
-    // A method that asks its client lends its slot: the connection is read meanwhile.
+    // A method that requests a client result lends its slot: the connection is read meanwhile.
     client.ignore("Never");
     let call = client.begin("AskAndWait", (), &[]).await.unwrap();
     client.cancel(&call).await.unwrap();

@@ -1,4 +1,4 @@
-//! What test clients can do.
+//! Tests of the test client.
 
 use std::time::Duration;
 
@@ -195,7 +195,7 @@ async fn clients_speak_either_protocol() {
     assert_eq!(client.upload::<i64, i64>("Sum", (1,), [2, 3]).await, Ok(6));
 }
 
-/// Before each item it sends to its caller, with whatever handle.
+/// Counts down; before each item it sends to its caller, with whatever handle.
 async fn countdown(context: Context, from: u32) -> impl Stream<Item = Result<u32, HubError>> {
     stream::iter((0..from).rev()).then(move |number| {
         let context = context.clone();

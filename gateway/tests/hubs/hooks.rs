@@ -1,4 +1,4 @@
-//! What runs when connections begin and end.
+//! Hooks that run when connections begin and end.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

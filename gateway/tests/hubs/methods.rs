@@ -284,7 +284,7 @@ impl Filter for Logged {
 
 struct NoSums;
 
-/// Sees what was called with what, and answers something else.
+/// Sees each call and its arguments, and answers something else.
 struct Nosy(Arc<Journal>);
 
 impl Filter for Nosy {

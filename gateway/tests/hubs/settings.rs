@@ -96,12 +96,12 @@ async fn client_timeout() {
         "{closed:?}"
     );
     assert_eq!(began.elapsed().as_secs(), 5);
-    // Who has never pinged may be silent.
+    // A client that has never pinged may be silent.
     silent.during(sleep(Duration::from_secs(600))).await;
     assert!(silent.invoke::<String>("Echo", ("",)).await.is_ok());
 }
 
-/// Time stands still while anything can run, so what has not come in time never would.
+/// Time stands still while anything can run, so a message that has not come in time never would.
 #[tokio::test(start_paused = true)]
 async fn stream_buffer() {
     for items in [2, 7] {

@@ -1,4 +1,4 @@
-//! Connections are ended from anywhere, once, and are told why.
+//! Connections are ended from anywhere, once, and get the reason.
 
 use std::time::Duration;
 
@@ -152,7 +152,7 @@ async fn a_call_aborts_its_connection_wherever_it_went() {
     );
 }
 
-/// A connection moves to and fro while it is closed: wherever it is, it ends, and the hub is told once.
+/// A connection moves to and fro while it is closed: wherever it is, it ends, and the hub's hook runs once.
 #[tokio::test]
 async fn a_connection_that_moves_is_closed() {
     let cluster = Cluster::start(2).await;

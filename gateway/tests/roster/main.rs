@@ -1,4 +1,4 @@
-//! Who is connected anywhere in a cluster, and ending it from anywhere.
+//! The connections of a whole cluster: listing them and ending them, from any node.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg(feature = "cli")]
 

@@ -20,14 +20,14 @@ use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-/// Ends of connections: id, reason, and the node that told the hub.
+/// Ends of connections: id, reason, and the node that ran the hub's hook.
 pub(crate) type Ends = Mutex<Vec<(String, Disconnected, String)>>;
 
 /// Nodes of one cluster, all of which serve the same hub.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     ends: Arc<Ends>,
-    /// What the method `Hold` waits for.
+    /// The semaphore that the method `Hold` waits for.
     pub(crate) gate: Arc<Semaphore>,
     _redis: Redis,
 }
@@ -82,7 +82,7 @@ impl Cluster {
         self.nodes[node].tester.hub()
     }
 
-    /// How a connection ended, as the hub was told, once it was; and it must have been told once.
+    /// The end of a connection, as the hub's hook got it; and the hook must have run once.
     pub(crate) async fn end_of(&self, id: &str) -> (Disconnected, String) {
         let ends = || -> Vec<_> {
             let ends = self.ends.lock();

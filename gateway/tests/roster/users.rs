@@ -47,7 +47,7 @@ async fn a_users_connections_are_in_its_groups_wherever_and_whenever_they_come()
     ann.leave("g").await.unwrap();
     assert!(!cluster.hub(1).of_user("ann").is_in("g").await.unwrap());
     assert!(!cluster.hub(1).in_group("g").exists().await.unwrap());
-    // What they joined by themselves, too.
+    // The same holds for groups that they joined by themselves.
     present[0].invoke::<()>("Join", ("own",)).await.unwrap();
     cluster.hub(1).of_user("ann").leave_all().await.unwrap();
     for client in &present {

@@ -1,4 +1,4 @@
-//! Watching groups from any node, and who is in them.
+//! Watching groups from any node, and their members.
 
 use hubcast::{Error, Hub, HubTester, Options, TestClient};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ fn telling() -> Options {
     options
 }
 
-/// What a client was told next.
+/// The next presence message of a client.
 async fn told(watcher: &mut TestClient) -> Value {
     let told = watcher.expect("presence").await.unwrap();
     assert_eq!(told.arguments.len(), 1);
@@ -64,7 +64,7 @@ async fn who_watches_is_told_on_any_node() {
     ann.leave_all().await.unwrap();
     both(&mut watcher, "leave", &anns).await;
 
-    // It watches, and is in no group; leaving all groups does not end it.
+    // The client watches, and is in no group; leaving all groups does not end it.
     cluster.hub(0).of_user("eve").leave_all().await.unwrap();
     let connection = cluster.hub(0).of_connection(watcher.id());
     connection.leave_all().await.unwrap();
@@ -117,7 +117,7 @@ async fn what_is_watched_counts_as_a_group_and_is_named_like_one() {
     groups.watch(client.id(), "b").await.unwrap();
     groups.watch("nobody", "b").await.unwrap();
     assert_eq!(client.groups(), ["b"]);
-    // Nobody reaches those who watch under a name of their own.
+    // No client reaches the watchers under a name of its own.
     for name in ["", "\u{1}b"] {
         let refused = [
             groups.watch(client.id(), name).await,

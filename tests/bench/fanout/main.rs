@@ -81,7 +81,7 @@ async fn main() {
     }
 }
 
-/// What hubs keep of their messages.
+/// The retention of the hubs' messages.
 #[derive(Clone, Copy)]
 enum Keeps {
     /// The log, from which sessions resume and gaps are repaired.

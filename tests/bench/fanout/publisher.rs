@@ -28,7 +28,7 @@ impl Publisher {
         let stream = stream.into_std().expect("a socket of the system");
         stream.set_nonblocking(false).expect("a socket may block");
         let mut input = stream.try_clone().expect("a socket can be shared");
-        // What is sent to all comes back to it as well. It ends with the connection.
+        // Messages to all come back to the publisher as well. The thread ends with the connection.
         spawn(move || {
             let mut piece = [0; 65_536];
             while input.read(&mut piece).is_ok_and(|length| length > 0) {}

@@ -84,7 +84,7 @@ impl Receiver {
             self.buffer.extend_from_slice(&piece[..length]);
             let now = nanos_since(base);
             let mut done = 0;
-            // Stamps never contain the mark, so frames need not be told apart: every mark is one delivery.
+            // Stamps never contain the mark, so frames need not be parsed: every mark is one delivery.
             while let Some(at) = finder.find(&self.buffer[done..]) {
                 let start = done + at;
                 let Some(stamp) = self.buffer.get(start + MARK.len()..start + STAMP) else {
@@ -96,7 +96,7 @@ impl Receiver {
                 tally.record(self.index, number, now.saturating_sub(intended) / 1_000);
                 done = start + STAMP;
             }
-            // What is left may be the beginning of a mark or stamp.
+            // The remaining bytes may be the beginning of a mark or stamp.
             let keep = finder
                 .find(&self.buffer[done..])
                 .map_or_else(|| MARK.len() - 1, |at| self.buffer.len() - done - at);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::Args;
 
-/// What connecting cost.
+/// The cost of connecting.
 pub(crate) struct Connected {
     pub(crate) failed: u32,
     pub(crate) per_second: f64,
@@ -15,7 +15,7 @@ pub(crate) struct Connected {
     pub(crate) base_mib_per_node: f64,
 }
 
-/// What publishing cost.
+/// The cost of publishing.
 pub(crate) struct Published {
     pub(crate) messages: u32,
     pub(crate) deliveries: u64,

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 const SHARDS: usize = 16;
 
-/// What all receivers have seen.
+/// The messages that all receivers have seen.
 pub(crate) struct Tally {
     shards: Vec<Mutex<Shard>>,
     delivered: AtomicU64,
@@ -22,7 +22,7 @@ struct Shard {
     last: Instant,
 }
 
-/// What one connection has seen of its group's numbers.
+/// The numbers of its group that one connection has seen.
 #[derive(Default)]
 struct Received {
     next: u32,
@@ -35,7 +35,7 @@ pub(crate) struct Totals {
     pub(crate) deliveries: u64,
     pub(crate) duplicated: u64,
     pub(crate) reordered: u64,
-    /// From the time when a message should have been sent, in microseconds.
+    /// The latency of messages since the time when they should have been sent, in microseconds.
     pub(crate) latency: Histogram<u64>,
 }
 
@@ -75,7 +75,7 @@ impl Tally {
         }
     }
 
-    /// From here on messages count, or don't.
+    /// Begins a phase whose messages count, or don't.
     pub(crate) fn begin(&self, counts: bool) {
         self.counts.store(counts, Ordering::Relaxed);
     }
@@ -110,7 +110,7 @@ impl Tally {
         self.delivered.load(Ordering::Relaxed)
     }
 
-    /// When the last one came that counts.
+    /// The time when the last message came that counts.
     pub(crate) fn last_delivery(&self) -> Instant {
         self.shards
             .iter()

@@ -1,4 +1,4 @@
-//! What processes use, from /proc.
+//! The resources that processes use, from /proc.
 
 use std::fs::read_to_string;
 
@@ -12,7 +12,7 @@ impl Usage {
         Self(processes.iter().map(|id| ticks(*id)).sum())
     }
 
-    /// What was used since.
+    /// The time used since `before`.
     pub(crate) fn since(self, before: Self) -> Self {
         Self(self.0 - before.0)
     }

@@ -1,4 +1,4 @@
-//! What each command does, on a node that owns only some of the connections.
+//! The effect of each command, on a node that owns only some of the connections.
 
 use std::sync::Arc;
 

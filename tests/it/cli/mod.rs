@@ -13,7 +13,7 @@ use hubcast_tests::jwt::ACCESS_KEY;
 use serde_json::Value;
 use tokio::process::Command;
 
-/// What a command did.
+/// The outcome of a command.
 struct Done {
     code: Option<i32>,
     out: String,
@@ -35,7 +35,7 @@ impl Done {
         done
     }
 
-    /// What it printed when all went well.
+    /// Its output, when all went well.
     fn ok(&self) -> &str {
         assert_eq!((self.code, self.err.as_str()), (Some(0), ""), "{}", self.out);
         self.out.trim_end()
@@ -47,7 +47,7 @@ impl Done {
         serde_json::from_str(out).expect("it prints JSON")
     }
 
-    /// What it said when it was refused, or the command line was wrong.
+    /// Its error, when it was refused or the command line was wrong.
     fn fails(&self, code: i32) -> &str {
         assert_eq!((self.code, self.out.as_str()), (Some(code), ""), "{}", self.err);
         assert!(!self.err.contains("panicked"), "{}", self.err);

@@ -1,4 +1,4 @@
-//! What commands say when they are refused, and when they can't be understood.
+//! The errors of commands that are refused, or can't be understood.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! Where commands get their gateway and key from, what they print for scripts, and how they teach.
+//! The sources of the commands' gateway and key, their output for scripts, and their help.
 
 use hubcast_tests::cluster::Plan;
 use hubcast_tests::eventually::eventually;
@@ -85,7 +85,7 @@ async fn tokens_and_configurations_are_printed_for_scripts() {
 }
 
 /// Secrets that were made with `--from-file` or `echo` end in a line feed, files of some editors begin with a mark, and
-/// times that throw out clients with default settings are told.
+/// times that would end clients with default settings are reported.
 #[tokio::test]
 async fn what_operators_overlook_is_borne_or_told() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -250,7 +250,7 @@ async fn bodies_of_one_connection_are_read_one_after_the_other_and_go_with_it() 
     }
     let grown = resident(&cluster).saturating_sub(before);
     assert!(grown < 10 * MEGABYTE, "{grown} bytes");
-    // Nothing of that is a handshake: what came first ends the connection, and all of them with it.
+    // None of that is a handshake: the first bytes end the connection, and all of the posts with it.
     for post in &mut posts {
         let head = within("an answer", post.head("POST")).await.expect("an answer");
         assert_eq!(head.status, 404);
@@ -286,7 +286,7 @@ async fn a_body_has_to_get_on_whatever_it_is_for() {
             head.status
         );
     }
-    // One that goes on, slowly, is fine.
+    // A body that goes on, slowly, is fine.
     let mut slow = begin_post(&door, &token, 40, HANDSHAKE).await;
     for _ in 0..40 - HANDSHAKE.len() {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -311,8 +311,8 @@ async fn deaf_client(door: &Door, calls: usize) -> String {
     token
 }
 
-/// Answers that nobody fetches are charged as well. While the node holds as much as it may, clients for whom more than their
-/// share waits are not read, and are let go when more comes for them. The others notice nothing.
+/// Answers that are not fetched are charged as well. While the node holds as much as it may, clients for whom more than
+/// their share waits are not read, and are let go when more comes for them. The others notice nothing.
 #[tokio::test]
 async fn answers_that_are_not_fetched_are_bounded_for_all_clients_together() {
     let limit = 2 * MEGABYTE as u32;
@@ -331,7 +331,7 @@ async fn answers_that_are_not_fetched_are_bounded_for_all_clients_together() {
         let waiting = cluster.nodes[0].metrics().await.sum("hubcast_outbox_bytes");
         assert!(waiting < 1.5 * f64::from(limit), "{waiting} bytes wait");
     }
-    // More comes for those who have their share waiting.
+    // More comes for clients that have their share waiting.
     eventually("some are let go", async || {
         bystander.result("SendMessage", json!(["news", "for all"])).await;
         let metrics = cluster.nodes[0].metrics().await;
@@ -379,7 +379,7 @@ async fn an_answer_comes_whole_though_the_body_was_not_read() {
             assert_eq!(head.status, status, "{method} {path}");
             while connection.piece().await.expect("a whole answer").is_some() {}
         }
-        // Who asks first whether to send is told no, and sends nothing.
+        // A client that sends `Expect` first is answered no, and sends nothing.
         let expecting = format!(
             "{method} {path} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 300000\r\n\r\n"
         );

@@ -1,4 +1,4 @@
-//! Calls that can't be served: what the caller is told, word for word.
+//! Calls that can't be served: the errors for the caller, word for word.
 
 use hubcast_tests::hub_client::{HubClient, Transport};
 use serde_json::{Value, json};

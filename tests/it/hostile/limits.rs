@@ -61,7 +61,7 @@ async fn a_user_has_so_many_connections_to_a_node_and_others_have_theirs() {
             assert_eq!(limited(&cluster, node, "connections_per_user").await, 4.0);
             let mut others = vec![HubClient::connect(&of(&door, "bob"), Transport::WebSockets).await];
             for _ in 0..3 {
-                others.push(HubClient::connect(&door, Transport::ServerSentEvents).await); // nobody's
+                others.push(HubClient::connect(&door, Transport::ServerSentEvents).await); // of no user
             }
             assert_eq!(first.result("Echo", json!([1])).await, 1);
             assert_eq!(second.result("Echo", json!([2])).await, 2);
@@ -115,7 +115,7 @@ async fn an_address_has_so_many_connections_to_a_node() {
                 let text = refusal.text();
                 assert!(text.contains("limits.connections_per_address"), "{text}");
             }
-            // Nobody's word is believed who is no trusted proxy.
+            // Only a trusted proxy's header is believed.
             assert_eq!(door.fetch(&upgrade("1.2.3.4")).await.status(), 429);
             assert_eq!(limited(&cluster, node, "connections_per_address").await, 5.0);
             assert_eq!(first.result("Echo", json!([1])).await, 1);
@@ -412,7 +412,7 @@ async fn who_has_left_and_may_come_back_takes_no_place_and_the_oldest_goes_first
         client.lose();
         gone.push(client);
     }
-    // The youngest are still here, the others were given up for whoever comes.
+    // The youngest are still here, the others were given up for later ones.
     let mut client = gone.pop().expect("five have left");
     client.resume().await;
     client.continue_at(1).await;

@@ -281,7 +281,7 @@ async fn what_future_clients_may_say_is_skipped() {
     target.ends_unharmed().await;
 }
 
-/// An operator who looks for clients that are thrown out finds them at the level that is the default.
+/// An operator who looks for clients that were closed finds them at the level that is the default.
 #[tokio::test]
 async fn what_ends_a_client_is_in_the_log() {
     let cluster = Plan::one_node().start().await;

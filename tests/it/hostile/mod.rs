@@ -1,5 +1,5 @@
-//! Clients that lie, break off, ask for too much, or come without permission. None of them may leave anything behind,
-//! disturb others, or be told more than the official protocol tells.
+//! Clients that lie, break off, request too much, or come without permission. None of them may leave a trace,
+//! disturb others, or get more information than the official protocol gives.
 
 mod access;
 mod handshakes;
@@ -46,7 +46,7 @@ impl Target {
         }
     }
 
-    /// The bystander noticed nothing; nothing is left; nobody panicked or wrote a secret down.
+    /// The bystander noticed nothing; nothing is left; no node panicked or logged a secret.
     async fn ends_unharmed(mut self) {
         assert_eq!(self.bystander.result("Echo", json!(["fine"])).await, "fine");
         self.bystander.close().await;

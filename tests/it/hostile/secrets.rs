@@ -35,7 +35,7 @@ async fn no_secret_is_in_any_log_metric_or_trace() {
     secrets.add(ACCESS_KEY);
     let (ann, bob, expired) = (jwt("ann", 600), jwt("bob", 600), jwt("ann", -600));
 
-    // Every transport with a token of its own, and a refresh that is granted, refused, and of nobody.
+    // Every transport with a token of its own, and a refresh that is granted, refused, and without a user.
     let with_token = Arc::new(door.at("/hubs/chat").with_bearer(&ann));
     for transport in Transport::ALL {
         let mut client = HubClient::connect(&with_token, transport).await;

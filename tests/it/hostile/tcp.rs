@@ -1,4 +1,4 @@
-//! Clients that use up connections as such, leave answers unread, or ask under a foreign name.
+//! Clients that use up connections as such, leave answers unread, or send a foreign host name.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -114,7 +114,7 @@ async fn who_keeps_http2_windows_closed_holds_few_answers_and_not_for_long() {
         }
         assert_eq!(heads, 100, "each is answered, most with a refusal");
     }
-    // Who was admitted may ask for more at once.
+    // An admitted client may send more requests at once.
     let http2 = door.over_http2().await;
     assert_eq!(http2.negotiate_with("negotiateVersion=1").await.status(), 200);
     let request = Request::get("/healthz");

@@ -20,7 +20,7 @@ use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A public key of an identity provider. Nobody has the private one any more.
+/// A public key of an identity provider. The private one was thrown away.
 const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----
 MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA4F1NHq2sjeuUoATV7g/B
 zXe3ebJg0PSIBPnJYYk1H3bGKIYuFqJT1cCtm/a3qzk4+cCKb86kB1zGnLME/T9m
@@ -32,7 +32,7 @@ UQIDAQAB
 -----END PUBLIC KEY-----
 ";
 
-/// Two nodes that know a public key, an issuer and an audience, and let nobody in without a token.
+/// Two nodes that know a public key, an issuer and an audience, and admit no client without a token.
 async fn start(change: impl FnOnce(Plan) -> Plan) -> (Cluster, NamedTempFile) {
     let mut key = NamedTempFile::new().expect("a temporary file");
     key.write_all(PUBLIC_KEY.as_bytes())
@@ -55,7 +55,7 @@ fn claims(more: &Value) -> Value {
     claims
 }
 
-/// What an attacker may try, with names.
+/// Tokens that an attacker may try, with names.
 fn bad_tokens() -> Vec<(String, String)> {
     let mut tokens = vec![
         ("unsigned".to_owned(), unsigned_token(&claims(&json!({})))),
@@ -148,7 +148,7 @@ fn refresh(id: &str) -> Request {
     Request::post(&format!("/hubs/demo/refresh?id={id}"), "")
 }
 
-/// Its client refreshes once, and is told there that the user has changed.
+/// Its client refreshes once, and is refused there because the user has changed.
 #[tokio::test]
 async fn a_poll_with_the_credentials_of_another_user_is_told_to_refresh() {
     let (mut cluster, _key) = start(|plan| plan).await;
@@ -218,7 +218,7 @@ async fn a_connection_is_refreshed_by_its_user_alone() {
     cluster.is_tidy().await;
 }
 
-/// Cookies go along with what any page asks for, so it counts which page it is.
+/// Cookies are sent with the requests of any page, so the origin of the page counts.
 #[tokio::test]
 async fn a_foreign_page_can_not_use_its_visitors_cookie() {
     let (mut cluster, _key) = start(|plan| {
@@ -365,7 +365,7 @@ fn half_open() -> usize {
     wanted.min(usize::try_from(most).unwrap_or(usize::MAX)).max(400)
 }
 
-/// What a client may have said when it stops; the last one has a WebSocket then.
+/// The bytes that a client may have sent when it stops; the last client has a WebSocket then.
 fn beginnings(address: SocketAddr) -> [Vec<u8>; 4] {
     [
         Vec::new(),
@@ -384,7 +384,7 @@ async fn half_open_connections_cost_little_and_keep_nobody_out() {
     let (address, process) = (cluster.nodes[0].address(), cluster.nodes[0].id());
     let beginnings = beginnings(address);
     let (count, mut open) = (half_open(), Vec::new());
-    // What the first ones cost is the node's own: threads, pages of the allocator.
+    // The cost of the first connections is the node's own: threads, pages of the allocator.
     let (warm, mut before) = (count / 4, 0);
     for i in 0..count {
         if i == warm {
@@ -401,7 +401,7 @@ async fn half_open_connections_cost_little_and_keep_nobody_out() {
     let each = growth as f64 / (count - warm) as f64;
     assert!(each < 20.0, "{each:.1} KiB for each");
     let mut client = HubClient::connect(&cluster.door(), Transport::WebSockets).await;
-    // Those with a WebSocket and no handshake are ended soon, the others within the patience for a request.
+    // Connections with a WebSocket and no handshake are ended soon, the others within the patience for a request.
     for stream in open
         .iter_mut()
         .skip(beginnings.len() - 1)
@@ -418,7 +418,7 @@ async fn half_open_connections_cost_little_and_keep_nobody_out() {
     cluster.is_tidy().await;
 }
 
-/// The memory of a node once it serves a client, and so has accepted all who came before.
+/// The memory of a node once it serves a client, and so has accepted all that came before.
 async fn served(cluster: &Cluster, process: u32) -> usize {
     let mut client = HubClient::connect(&cluster.door(), Transport::WebSockets).await;
     assert_eq!(client.result("Echo", json!(["served"])).await, "served");

@@ -93,7 +93,7 @@ pub(super) async fn a_stream_gives_its_items_until_it_ends_or_is_cancelled(party
         "streams block nothing"
     );
     endless.cancel().await;
-    // A long one that nobody stops ends with its client.
+    // A long one that is not stopped ends with its client.
     let abandoned = client.stream("Counter", json!([1_000_000, 5])).await;
     eventually("some items", async || (abandoned.items().len() > 3).then_some(())).await;
     assert!(

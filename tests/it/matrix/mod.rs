@@ -1,5 +1,5 @@
-//! The official client by every transport, in every protocol, on one node and on three behind a balancer that keeps
-//! nobody with one node.
+//! The official client by every transport, in every protocol, on one node and on three behind a balancer without sticky
+//! sessions.
 
 mod calls;
 mod ends;
@@ -10,7 +10,7 @@ mod sends;
 use hubcast_tests::cluster::{Cluster, Plan};
 use hubcast_tests::js::{Connect, Js, JsClient};
 
-/// What a combination's tests have: a running deployment, and clients of one kind.
+/// The parties of a combination's tests: a running deployment, and clients of one kind.
 struct Party {
     cluster: Cluster,
     js: Js,

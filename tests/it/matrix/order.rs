@@ -1,4 +1,4 @@
-//! What a call sends comes before its result.
+//! The messages of a call come before its result.
 
 use serde_json::json;
 

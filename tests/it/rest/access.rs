@@ -1,4 +1,4 @@
-//! Who may call.
+//! Access to the REST API.
 
 use hubcast_tests::http::Request;
 use hubcast_tests::hub_client::{HubClient, Transport};
@@ -187,7 +187,7 @@ async fn a_back_end_gets_tokens_for_clients() {
     world.ends().await;
 }
 
-/// What the command line prints, with the access key of the tests.
+/// The output of the command line, with the access key of the tests.
 fn hubcast(arguments: &[&str]) -> String {
     let output = hubcast_tests::built::gateway_command()
         .args(arguments)

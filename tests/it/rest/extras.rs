@@ -1,4 +1,4 @@
-//! What Azure SignalR has later or not at all: invocations, batches, requests that may be repeated, statistics.
+//! Features that Azure SignalR has later or not at all: invocations, batches, repeatable requests, statistics.
 
 use hubcast_tests::http::Response;
 use hubcast_tests::rest::{Rest, dated, latest};

@@ -4,7 +4,7 @@ use hubcast_tests::eventually::eventually;
 
 use super::{Receiver, World, nothing, said, say};
 
-/// Who receives a message to the group.
+/// Returns whether each client receives a message to the group.
 async fn in_group(world: &mut World, group: &str) -> [bool; 2] {
     let response = world
         .rest

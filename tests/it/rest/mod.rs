@@ -75,7 +75,7 @@ impl Receiver {
         received
     }
 
-    /// What is said when the connection is closed.
+    /// The error that the client is sent when the connection is closed.
     async fn closed(&mut self) -> Value {
         let waiting = async {
             let mut said = Value::Null;
@@ -119,7 +119,7 @@ impl World {
         world
     }
 
-    /// What each client has received up to now.
+    /// The messages that each client has received up to now.
     async fn received(&mut self) -> [Vec<(String, Value)>; 2] {
         let response = self.rest.send("/:send", &json!({ "target": END })).await;
         assert_eq!(response.status(), 202, "{}", response.text());

@@ -1,11 +1,11 @@
-//! Who is there, and closing.
+//! Presence, and closing of connections.
 
 use hubcast_tests::rest::latest;
 use serde_json::{Value, json};
 
 use super::{Receiver, World};
 
-/// Status and the header by which SDKs tell "no" from "wrong address".
+/// Status and the header by which SDKs distinguish "no" from "wrong address".
 async fn outcome(world: &World, method: &str, path: &str) -> (u16, Option<String>) {
     let response = world.rest.call(method, path).await;
     let code = response.head.header("x-ms-error-code").map(str::to_owned);

@@ -1,4 +1,4 @@
-//! Who may read what.
+//! Access to event streams.
 
 use hubcast_tests::cluster::Plan;
 use hubcast_tests::event_source::{EventSource, events};

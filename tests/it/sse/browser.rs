@@ -64,7 +64,7 @@ async fn a_browser_misses_nothing_while_nodes_are_killed() {
     );
 }
 
-/// The node that has the browser's stream, once one has: nobody else has one.
+/// The node that has the browser's stream, once one has: no other client has one.
 async fn node_of_browser(cluster: &Cluster) -> usize {
     eventually("a node has the browser's stream", async || {
         for (number, node) in cluster.nodes.iter().enumerate() {

@@ -93,7 +93,7 @@ async fn two_groups_keep_one_order_across_resumes() {
 #[tokio::test]
 async fn a_reader_may_begin_with_the_last_messages_of_each_topic() {
     let cluster = three_nodes().await;
-    drop(open(&cluster, 0, "group=a&group=b").await); // what clients send to groups that nobody ever was in is not kept
+    drop(open(&cluster, 0, "group=a&group=b").await); // clients' messages to groups that never had a member are not kept
     let mut other = sender(&cluster, 1).await;
     for number in 0..5 {
         send(&mut other, "a", format!("a{number}")).await;
@@ -109,7 +109,7 @@ async fn a_reader_may_begin_with_the_last_messages_of_each_topic() {
     let mut none = EventSource::open(address, "group=a&rewind=0").await.begun().await;
     send(&mut other, "a", "only").await;
     assert_eq!(none.texts(1).await, ["only"]);
-    // Who comes back does not begin anew.
+    // A client that comes back does not begin anew.
     let mut again = resume(&cluster, 0, "group=a&group=b&rewind=2", &source.last_id).await;
     assert_eq!(again.texts(1).await, ["only"]);
 }

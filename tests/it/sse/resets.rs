@@ -1,4 +1,4 @@
-//! Where nobody can say what was missed, that is said.
+//! A reset is reported where the missed messages are unknown.
 
 use hubcast_tests::cluster::Plan;
 use hubcast_tests::eventually::eventually;

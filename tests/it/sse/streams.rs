@@ -1,4 +1,4 @@
-//! What a stream has in it.
+//! The content of event streams.
 
 use std::sync::Arc;
 

@@ -120,7 +120,7 @@ async fn a_message_over_the_limit_ends_its_connection() {
     cluster.is_tidy().await;
 }
 
-/// Sends until a node says that somebody reads too slowly, and checks that a client that reads gets everything.
+/// Sends until a node reports a slow consumer, and checks that a client that reads gets everything.
 async fn flood(cluster: &mut Cluster, group: &str) -> usize {
     let mut sender = demo(cluster, 1, JSON).await;
     let mut eager = demo(cluster, 0, RELIABLE).await;
@@ -169,7 +169,7 @@ async fn a_client_that_does_not_read_is_closed_and_the_others_get_everything() {
 }
 
 /// The log has what did not fit. The bound is larger here, because some times that much may come again, and the kernel
-/// holds some megabytes that nobody has acknowledged.
+/// holds some megabytes that were not acknowledged.
 #[tokio::test]
 async fn a_reliable_client_that_does_not_read_gets_everything_when_it_comes_back() {
     let mut cluster = patient(4_000_000)

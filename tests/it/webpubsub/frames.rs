@@ -1,6 +1,6 @@
 //! WebSockets frame by frame: the cases of the Autobahn test suite (numbers as there), but those of compression, which is not
 //! offered, and of speed. No method of the demo hub is called `message`, so that each message is answered by an error: one that was
-//! read whole is told from one that was not.
+//! read whole differs from one that was not.
 
 use std::net::SocketAddr;
 
@@ -21,7 +21,7 @@ const PING: u8 = 9;
 const PONG: u8 = 10;
 const FIN: u8 = 0x80;
 
-/// What a frame is answered with.
+/// The gateway's answer to a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Seen {
     /// A message was read whole.
@@ -157,7 +157,7 @@ struct Case {
     sent: Vec<u8>,
     pieces: usize,
     seen: Vec<Seen>,
-    /// What is sent after as much was seen.
+    /// The bytes that are sent after this many answers.
     last: Option<(usize, Vec<u8>)>,
 }
 
@@ -171,7 +171,7 @@ fn case(name: impl Into<String>, sent: &[Vec<u8>], seen: &[Seen]) -> Case {
     }
 }
 
-/// One that ends with a Close of the client after all the rest was answered.
+/// A case that ends with a Close of the client after all the rest was answered.
 fn good(name: impl Into<String>, sent: &[Vec<u8>], mut seen: Vec<Seen>) -> Case {
     let last = Some((seen.len(), close(1_000, "done")));
     seen.extend([Seen::Close(1_000), Seen::End]);

@@ -18,7 +18,7 @@ use hubcast_tests::jwt::{ACCESS_KEY, now, token_with};
 use hubcast_tests::webpubsub::{JSON, PLAIN, RELIABLE, WebPubSub, with_query};
 use serde_json::{Value, json};
 
-/// The demo hub, where everybody may join and send.
+/// The demo hub, where all clients may join and send.
 const DEMO: &str = "/client/hubs/demo";
 /// A hub of the configuration, where clients may do what their roles permit.
 const CHAT: &str = "/client/hubs/chat";

@@ -85,7 +85,7 @@ impl Client {
             .arg(config.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null()) // the clients tell of each lost socket
+            .stderr(Stdio::null()) // the clients log each lost socket
             .kill_on_drop(true);
         let mut program = command.spawn().expect("the client can be started");
         let output = program.stdout.take().expect("standard output is piped");
@@ -118,7 +118,7 @@ impl Client {
 async fn does_everything(program: fn() -> Program, nodes: usize) {
     let mut cluster = plan(nodes).start().await;
     for protocol in ["json", "reliable"] {
-        // The hub has no method of that name: the client is told.
+        // The hub has no method of that name: the client gets an error.
         let script = json!({ "protocol": protocol, "script": "basic", "event": "InternalServerError" });
         let token = token(&cluster, "ana");
         let Some(mut client) = Client::start(program(), address(&cluster), &token, script) else {
@@ -153,7 +153,7 @@ async fn the_python_client_does_everything_on_three_nodes() {
     does_everything(python_client, 3).await;
 }
 
-/// Passes connections on, and cuts them all when told to.
+/// Passes connections on, and cuts them all on request.
 struct Cutter {
     address: SocketAddr,
     cuts: watch::Sender<u32>,
@@ -197,7 +197,7 @@ impl Drop for Cutter {
     }
 }
 
-/// What a receiver saw: its messages by their sequence ids.
+/// The messages that a receiver saw, by their sequence ids.
 #[derive(Default)]
 struct Received {
     numbers: BTreeMap<u64, u64>,
@@ -205,7 +205,7 @@ struct Received {
 }
 
 impl Received {
-    /// Takes a line. Nothing but messages may come: a client tells of no recovery.
+    /// Takes a line. Only messages may come: a client does not report a recovery.
     fn take(&mut self, line: &Value) {
         let (Some(number), Some(sequence)) = (line["got"]["n"].as_u64(), line["sequenceId"].as_u64()) else {
             panic!("the client noticed something: {line}");

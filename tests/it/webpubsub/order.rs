@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::{DEMO, JSON, PLAIN, RELIABLE, WebPubSub, at, connect, demo, with_query};
 
-/// What each publisher sends.
+/// The number of messages that each publisher sends.
 const EACH: usize = 60;
 /// SignalR with JSON and with MessagePack, Web PubSub with and without recovery, REST.
 const PUBLISHERS: usize = 5;
@@ -24,7 +24,7 @@ fn said(target: &Value, arguments: &Value) -> Said {
     (target.to_owned(), arguments.clone())
 }
 
-/// What a Web PubSub client is told, as a call.
+/// A message to a Web PubSub client, as a call.
 fn said_as_data(message: &Value) -> Said {
     assert_eq!(
         (&message["from"], &message["group"]),
@@ -244,7 +244,7 @@ async fn five_kinds_of_clients_on_three_nodes_see_one_order() {
     assert!(cluster.sum("hubcast_log_gaps_total").await == 0.0);
 }
 
-/// Two nodes are killed while everybody publishes; those who were there come back elsewhere, twice.
+/// Two nodes are killed while all publish; their clients come back elsewhere, twice.
 #[tokio::test]
 async fn killed_nodes_change_nothing_about_the_order() {
     let mut cluster = Plan::nodes(3).start().await;

@@ -13,7 +13,7 @@ use super::{
     with_query,
 };
 
-/// One that has a place in the log: from then on nothing is missed.
+/// A client that has a place in the log: from then on it misses nothing.
 async fn open(cluster: &Cluster, node: usize, query: &str) -> (WebPubSub, String) {
     let mut client = connect(cluster, node, &with_query(DEMO, query), PLAIN).await;
     let place = client.next().await.expect("a place");

@@ -1,4 +1,4 @@
-//! Who receives what from whom: Web PubSub's clients among SignalR's, event streams, plain WebSockets and back ends.
+//! Messages between Web PubSub's clients, SignalR's, event streams, plain WebSockets and back ends.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ impl Everybody {
         }
     }
 
-    /// Checks what each of them receives next: target and arguments for those who are called, the message for the others.
+    /// Checks what each of them receives next: target and arguments for SignalR clients, the message for the others.
     async fn receive(&mut self, target: &str, arguments: &Value, packed: &[Packed], data: &Value) {
         let call = self.json.next().await.expect("a call");
         assert_eq!(

@@ -12,7 +12,7 @@ use super::{
     CHAT, JSON, RELIABLE, WebPubSub, at, chat, connect, demo, send_all, texts, token, with_chat, with_query,
 };
 
-/// What becomes of the node on which a client is, and where the client comes back.
+/// The fate of the node on which a client is, and where the client comes back.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     TakesItBack,
@@ -58,7 +58,7 @@ async fn goes_on(fate: Fate) {
     let again = ids.iter().position(|id| first["sequenceId"] == *id);
     let again = again.unwrap_or_else(|| panic!("{fate:?}: {first} came after more than the last ack"));
     if matches!(fate, Fate::IsKilled | Fate::IsPaused) {
-        // What was acknowledged in the last second may come again.
+        // Messages that were acknowledged in the last second may come again.
         assert!(again <= 7, "{fate:?}: {again}");
     } else {
         assert_eq!(again, 7, "{fate:?}: it begins right after the last ack");
@@ -74,7 +74,7 @@ async fn goes_on(fate: Fate) {
         assert!(id > last, "{fate:?}: numbers grow");
         last = id;
     }
-    // It is in its group, and itself.
+    // The client is in its group, and has its identity.
     sender.send("g", "live").await;
     let mut quiet = to_group("g", "not for its sender");
     quiet["noEcho"] = json!(true);
@@ -125,7 +125,7 @@ async fn a_paused_node_is_shut_out() {
     goes_on(Fate::IsPaused).await;
 }
 
-/// It counts on whatever node it comes back.
+/// The recovery counts on whatever node the client comes back.
 #[tokio::test]
 async fn who_comes_back_again_and_again_and_gets_no_further_begins_anew() {
     let cluster = Plan::nodes(3).start().await;
@@ -230,7 +230,7 @@ async fn what_was_sent_before_is_not_sent_again() {
     assert_eq!(client.fresh_data(2).await, ["once", "end"]);
 }
 
-/// It lacks many times what its outbox may hold, and gets it page by page while more is sent.
+/// The client lacks many times what its outbox may hold, and gets it page by page while more is sent.
 #[tokio::test]
 async fn a_client_that_lacks_much_gets_all_of_it() {
     let cluster = Plan::nodes(3).set("limits.outbox_bytes", 50_000).start().await;
@@ -305,7 +305,7 @@ async fn a_result_that_was_not_received_comes_again() {
     assert_eq!(seen, [client.id(), RELIABLE, "WebSockets"], "{known}");
 }
 
-/// What is acknowledged is forgotten, but only what was sent.
+/// Acknowledged messages are forgotten, but only messages that were sent.
 #[tokio::test]
 async fn an_ack_of_what_was_not_sent_skips_nothing() {
     let cluster = Plan::nodes(3).start().await;
@@ -408,7 +408,7 @@ async fn one_node_without_redis_takes_its_clients_back() {
     cluster.is_tidy().await;
 }
 
-/// What a client said on a socket that it gave up must not be done after what it said on the next one.
+/// Messages on a socket that the client gave up must not be handled after its messages on the next one.
 #[tokio::test]
 async fn who_was_shut_out_does_nothing_that_it_reads_late() {
     let mut cluster = Plan::nodes(3).start().await;

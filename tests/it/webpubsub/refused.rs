@@ -1,4 +1,4 @@
-//! Reliable connections that can't go on: their clients are told so, and begin anew.
+//! Reliable connections that can't go on: their clients are notified, and begin anew.
 
 use hubcast_tests::cluster::{Cluster, Plan};
 use hubcast_tests::eventually::{eventually, eventually_equals};
@@ -180,7 +180,7 @@ async fn a_new_log_ends_connections_and_says_so() {
     let last = told.pop().expect("a message");
     assert_eq!((&last["event"], told.len()), (&json!("disconnected"), 0));
     for client in [&away, &here] {
-        // While a node has no Redis yet, it says that it can't tell.
+        // While a node has no Redis yet, it answers that it does not know.
         let refused = eventually("it is over", async || {
             match client.recover(at(&cluster, 2)).await {
                 Err(Refused::Status(503)) => None,
@@ -213,7 +213,7 @@ async fn a_node_that_leaves_sends_who_comes_back_elsewhere() {
     assert_eq!(others.result("Echo", json!([1])).await, 1);
 }
 
-/// Its node has died, so nobody can tell it before it comes back.
+/// Its node has died, so no node can notify it before it comes back.
 #[tokio::test]
 async fn who_was_ended_while_it_was_away_hears_it_when_it_comes_back() {
     let mut cluster = Plan::nodes(3).start().await;
@@ -256,7 +256,8 @@ async fn a_connection_that_ends_with_its_token_is_over() {
     }
 }
 
-/// A client that gets no answer in time tries again. Whichever of its sockets wins, it must not be told that all is over.
+/// A client that gets no answer in time tries again. Whichever of its sockets wins, it must not get the answer that all
+/// is over.
 #[tokio::test]
 async fn two_ways_back_at_once_don_t_end_a_connection() {
     let cluster = Plan::nodes(3).start().await;

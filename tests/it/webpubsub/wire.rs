@@ -1,4 +1,4 @@
-//! Requests of Web PubSub clients, and what they are told.
+//! Requests of Web PubSub clients, and their answers.
 
 use hubcast_tests::application::Application;
 use hubcast_tests::cluster::Plan;
@@ -183,7 +183,7 @@ async fn a_sender_hears_itself_unless_it_does_not_want_to() {
     }
 }
 
-/// Clients don't wait for an ack before they ask for the next thing.
+/// Clients don't wait for an ack before their next request.
 #[tokio::test]
 async fn requests_are_done_in_their_order() {
     // However many calls of methods may run at once.
@@ -307,7 +307,7 @@ async fn an_invoke_is_answered() {
                 .is_some_and(|text| text.ends_with("HubException: why")),
             "{failed}"
         );
-        // The same id once as an event's and once as an invoke's: each is told in its own way.
+        // The same id once as an event's and once as an invoke's: each is answered in its own way.
         client
             .say(&json!({ "type": "event", "event": "Echo", "ackId": 4, "data": 4 }))
             .await;
@@ -335,7 +335,7 @@ async fn an_invoke_can_be_cancelled() {
     client.is_heard().await;
     client
         .say(&json!({ "type": "cancelInvocation", "invocationId": "2" }))
-        .await; // Nobody's.
+        .await; // No user's.
     client
         .say(&json!({ "type": "cancelInvocation", "invocationId": "1" }))
         .await;

@@ -1,4 +1,4 @@
-//! Where the bytes of a conversation are cut changes nothing, in no protocol, on no transport.
+//! The cuts in the bytes of a conversation make no difference, in any protocol, on any transport.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +70,7 @@ fn said() -> Vec<Value> {
     ]
 }
 
-/// What is easily cut in a wrong place.
+/// Arguments that are easily cut in a wrong place.
 fn strange() -> Value {
     json!({ "ä€😀": ["\u{1e}", "\\", "\"", -1.5, [], {}, null, true], "": "x".repeat(130) })
 }

@@ -132,7 +132,7 @@ async fn a_websocket_is_opened_for_allowed_origins_only(cluster: &mut Cluster) {
         .await;
         assert!(socket.is_ok(), "{origin}: {:?}", socket.err());
     }
-    // Browsers ask nobody before they open a WebSocket, and they send cookies along.
+    // Browsers send no preflight before a WebSocket, and they send cookies along.
     for origin in ["https://evil.example", "null"] {
         let socket = WebSocket::open(door.turn(), &door.target(""), &[("Origin", origin)]).await;
         assert_eq!(socket.err(), Some(403), "{origin}");

@@ -1,4 +1,4 @@
-//! Where an access token may stand: in the header, or in the query.
+//! The places of an access token: the header, or the query.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What negotiate answers.
+//! The responses of negotiate.
 
 use hubcast_tests::cluster::Cluster;
 use hubcast_tests::http::Request;

@@ -102,7 +102,7 @@ async fn a_newer_poll_supersedes_the_one_before(cluster: &mut Cluster) {
         let request = request.clone();
         async move { one.fetch(&request).await.unwrap() }
     });
-    // Nothing shows from outside that a poll waits. So the two race: whichever comes first must be the one that ends.
+    // A waiting poll can't be seen from outside. So the two race: the first one must be the one that ends.
     let other = tokio::spawn(async move { other.fetch(&request).await.unwrap() });
     eventually("one of the polls ends", async || {
         (one.is_finished() || other.is_finished()).then_some(())

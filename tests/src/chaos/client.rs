@@ -25,7 +25,7 @@ pub(crate) const PING_AFTER: Duration = Duration::from_secs(15);
 /// Between two attempts to start anew, or to join.
 pub(crate) const RETRY: Duration = Duration::from_millis(200);
 
-/// What the user of a client does with it.
+/// The user of a client: it decides what the client does.
 pub(crate) trait Role: Send + Sync {
     /// The groups to join at each start.
     fn groups(&self) -> Vec<String>;
@@ -33,7 +33,7 @@ pub(crate) trait Role: Send + Sync {
     fn begins(&self, id: Option<&str>);
     /// The connection has this id by now: what holds its own place gets another with each socket.
     fn is(&self, _id: &str) {}
-    /// It has a socket, an event stream or a first poll, for the first time or again.
+    /// The client has a socket, an event stream or a first poll, for the first time or again.
     fn connects(&self) {}
     /// An attempt to get one failed.
     fn refused(&self, _why: &str) {}
@@ -97,12 +97,12 @@ impl Handle {
     }
 }
 
-/// Who a client is and where it connects.
+/// A client's name, address and times.
 pub(crate) struct Client {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     pub(crate) server_timeout: Duration,
-    /// Whether its resets are counted: it may be hurt.
+    /// True if its resets are counted: it may be hurt.
     pub(crate) is_hurt: bool,
     pub(crate) role: Arc<dyn Role>,
     pub(crate) ledger: Arc<Ledger>,
@@ -113,7 +113,7 @@ enum Pending {
     Call(oneshot::Sender<Answer>),
 }
 
-/// What a connection is, whatever socket it has.
+/// The state of a connection, whatever socket it has.
 struct Session {
     id: String,
     token: String,
@@ -127,7 +127,7 @@ struct Session {
     rejoin: Option<(Instant, Vec<String>)>,
 }
 
-/// Why a socket is no longer served.
+/// The reason why a socket is no longer served.
 enum End {
     /// The connection may go on over another one.
     Broken,

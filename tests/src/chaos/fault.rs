@@ -9,7 +9,7 @@ use super::kinds::ClientKind;
 pub(crate) enum Fault {
     /// A node is killed; after a while it is started again.
     Kill { node: usize, down: Duration },
-    /// A node is asked to leave, and started again when it has left.
+    /// A node is drained, and started again when it has left.
     Drain { node: usize },
     /// A node doesn't run for a while, with its sockets open.
     Pause { node: usize, stopped: Duration },
@@ -61,7 +61,7 @@ pub(crate) enum Fault {
     CutScripts { node: usize, times: u64 },
     /// Pushes to a node end in their midst, with their links.
     Truncate { node: usize, times: u64 },
-    /// Nothing passes between a node and Redis for a while; then its links are cut, or everything passes that waited.
+    /// A node's link to Redis is held for a while; then its links are cut, or everything passes that waited.
     Hold { node: usize, held: Duration, cut: bool },
 }
 
@@ -175,7 +175,8 @@ impl Kind {
         }
     }
 
-    /// Whether Redis may have forgotten something: exactness ends, and whoever was promised it is told.
+    /// Returns whether Redis may have forgotten something: exactness ends, and clients that were promised it are
+    /// notified.
     pub(crate) fn forgets(self) -> bool {
         matches!(
             self,
@@ -191,7 +192,7 @@ impl Kind {
         )
     }
 
-    /// Whether a client of this kind may have to start anew because of it.
+    /// Returns whether a client of this kind may have to start anew because of it.
     pub(crate) fn justifies_reset_of(self, client: ClientKind) -> bool {
         if client.is_resumable() {
             return self.forgets();
@@ -272,7 +273,7 @@ impl Fault {
         }
     }
 
-    /// Whether others may rightly take a node for dead because of it.
+    /// Returns whether others may rightly take a node for dead because of it.
     pub(crate) fn may_shut_out(&self, node: usize) -> bool {
         let away = match self {
             Self::Pause { stopped, .. } => *stopped,

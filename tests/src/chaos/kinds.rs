@@ -42,7 +42,7 @@ impl ClientKind {
         }
     }
 
-    /// Whether it goes on after a lost socket, with nothing missing, or is told.
+    /// Returns whether a client of this kind goes on after a lost socket without a missing message, or is notified.
     pub(crate) fn is_resumable(self) -> bool {
         matches!(
             self,
@@ -50,7 +50,7 @@ impl ClientKind {
         )
     }
 
-    /// Whether it calls methods of the hub.
+    /// Returns whether a client of this kind calls methods of the hub.
     pub(crate) fn calls(self) -> bool {
         matches!(
             self,

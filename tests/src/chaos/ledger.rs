@@ -1,4 +1,4 @@
-//! What happened, after which fault.
+//! The events of a run, by the fault that came before them.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -86,7 +86,7 @@ impl Book {
     }
 }
 
-/// Shared by everybody who sees something.
+/// The record of a run, shared by all its tasks.
 pub(crate) struct Ledger {
     started: Instant,
     book: Mutex<Book>,
@@ -121,7 +121,7 @@ impl Ledger {
         self.book.lock().expect("nobody panics while holding it")
     }
 
-    /// From now on, everything is counted as this fault's.
+    /// Counts everything from now on as this fault's.
     pub(crate) fn fault(&self, kind: Kind) {
         let mut book = self.book();
         book.kinds.push(kind);
@@ -142,7 +142,7 @@ impl Ledger {
         }
     }
 
-    /// A client had to start anew, and was told so.
+    /// A client had to start anew, and was notified.
     pub(crate) fn reset(&self, client: ClientKind, who: &str, why: &str) {
         let mut book = self.book();
         let fault = book.rows.len() - 1;
@@ -180,7 +180,7 @@ impl Ledger {
         self.count(|row| row.silence = row.silence.max(time));
     }
 
-    /// Whether Redis may have forgotten something in a fault.
+    /// Returns whether Redis may have forgotten something in a fault.
     pub(crate) fn forgets(&self, fault: usize) -> bool {
         self.book().kinds[fault].forgets()
     }
@@ -233,8 +233,8 @@ impl Ledger {
         self.found(who, &Finding { trouble, fault, what });
     }
 
-    /// Says which node each socket of a token reached, for counting who moved. Returns how many resumes nobody knows that
-    /// of.
+    /// Says which node each socket of a token reached, for counting the clients that moved. Returns how many resumes
+    /// have an unknown node.
     pub(crate) fn reached(&self, nodes: &BTreeMap<String, Vec<String>>) -> usize {
         let mut book = self.book();
         let resumes = std::mem::take(&mut book.resumes);
@@ -249,7 +249,7 @@ impl Ledger {
         unknown
     }
 
-    /// Progress, for who watches.
+    /// Prints progress.
     pub(crate) fn say(&self, what: &str) {
         eprintln!("[{:7.2} s] {what}", self.started.elapsed().as_secs_f64());
     }

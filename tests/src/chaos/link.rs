@@ -16,7 +16,7 @@ use crate::http::{Connection, Request};
 /// One open WebSocket.
 pub(crate) struct Link {
     stream: WebSocketStream<TcpStream>,
-    /// That of the peer's Close frame.
+    /// The code of the peer's Close frame.
     pub(crate) code: Option<u16>,
 }
 
@@ -86,7 +86,7 @@ pub(crate) struct Negotiated {
     pub(crate) token: String,
 }
 
-/// Asks for a connection token, perhaps with stateful reconnect.
+/// Requests a connection token, perhaps with stateful reconnect.
 pub(crate) async fn negotiate(address: SocketAddr, is_stateful: bool) -> Result<Negotiated, String> {
     let target = format!("{HUB}/negotiate?negotiateVersion=1&useStatefulReconnect={is_stateful}");
     let exchange = async {

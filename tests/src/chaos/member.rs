@@ -1,5 +1,5 @@
-//! What a member of a group may receive of the group's numbers, and what it did receive. Pure: fed with numbers, it says
-//! what was wrong with them.
+//! Checks the numbers that a member of a group received against the ones that it may receive. Pure: fed with numbers,
+//! it says what was wrong with them.
 //!
 //! Within one logical session (from a start to an explicit reset) the numbers come without gap, repeat or change of order.
 //! A session must get every number that was issued after its join was answered; what was issued before may come or not. A
@@ -13,11 +13,11 @@ pub(crate) enum Trouble {
     Lost,
     Duplicated,
     Reordered,
-    /// A client stands still, or lacks the last messages, and nobody told it.
+    /// A client stands still, or lacks the last messages, and was not notified.
     Silent,
 }
 
-/// What was wrong, after which fault, in words.
+/// A broken rule, after which fault, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) trouble: Trouble,
@@ -41,7 +41,7 @@ struct Session {
     joined: Option<u64>,
     first: u64,
     last: Option<u64>,
-    /// Numbers that were passed over because nobody promised them.
+    /// Numbers that were passed over because they were not promised.
     doubtful: BTreeSet<u64>,
 }
 
@@ -59,7 +59,7 @@ impl Member {
         }
     }
 
-    /// The client was told that its session is over.
+    /// The client was notified that its session is over.
     pub(crate) fn ends(&mut self) {
         if let Some(session) = self.session.take() {
             self.before = self.before.max(session.last.unwrap_or(0));
@@ -113,7 +113,7 @@ impl Member {
         }
     }
 
-    /// Whether it has joined, and has all up to `target` that it was promised.
+    /// Returns whether it has joined, and has all up to `target` that it was promised.
     pub(crate) fn has(&self, target: u64) -> bool {
         self.session.as_ref().is_some_and(|session| {
             session
@@ -122,7 +122,7 @@ impl Member {
         })
     }
 
-    /// It should have moved on, and didn't.
+    /// The member should have moved on, and didn't.
     pub(crate) fn is_silent(&mut self, fault: usize, target: u64) {
         let what = match &self.session {
             None => format!("it never came back; {target} is the newest"),

@@ -8,7 +8,7 @@ use crate::rest::{Rest, latest};
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Living {
     pub(crate) ids: BTreeSet<String>,
-    /// How many more there are whose ids nobody knows.
+    /// How many more there are whose ids are unknown.
     pub(crate) unknown: usize,
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn differences(listed: &BTreeSet<String>, living: &Living) -> Vec<Str
         let lacking = living.unknown - others.len();
         differences.extend((0..lacking).map(|_| "a reader lives and is not listed".to_owned()));
     }
-    // Nobody knows which of them are too many.
+    // It is unknown which of them are too many.
     let ended = others.iter().skip(living.unknown);
     differences.extend(ended.map(|id| format!("{id} is listed and has ended")));
     differences

@@ -1,5 +1,5 @@
 //! The chaos run: stateful clients behind a balancer, steady traffic both ways, and one fault after the other. It shows
-//! whether every message came once and in order, or the client was told that it had to start anew.
+//! whether every message came once and in order, or the client was notified that it had to start anew.
 
 mod client;
 mod fault;
@@ -75,7 +75,7 @@ pub struct Options {
     /// Nodes that are killed.
     #[arg(long, default_value_t = 3)]
     pub kills: u32,
-    /// Nodes that are asked to leave.
+    /// Nodes that are drained.
     #[arg(long, default_value_t = 3)]
     pub drains: u32,
     /// Nodes that are stopped for a while.
@@ -96,7 +96,7 @@ pub struct Options {
     /// Seconds within which the clients must have moved on after a fault.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub bound: u32,
-    /// What nodes log.
+    /// The nodes' log level.
     #[arg(long, default_value = "warn")]
     pub log: String,
     /// Folder that the nodes' logs are written to at the end.

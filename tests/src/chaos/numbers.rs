@@ -8,7 +8,7 @@ use serde_json::json;
 /// The official client's bound on what it keeps.
 const BUFFER_BYTES: usize = 100_000;
 
-/// What to do with a message.
+/// The action for a received message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Receipt {
     /// Show it. It isn't counted.
@@ -57,7 +57,7 @@ impl Numbers {
         self.unacknowledged.push_back((self.sent, text.to_owned()));
     }
 
-    /// Whether the official client would hold messages back by now.
+    /// Returns whether the official client would hold messages back by now.
     pub(crate) fn is_full(&self) -> bool {
         self.bytes >= BUFFER_BYTES
     }
@@ -106,12 +106,12 @@ impl Numbers {
         self.awaits_sequence = true;
     }
 
-    /// Whether nothing counts before a Sequence.
+    /// Returns whether nothing counts before a Sequence.
     pub(crate) fn awaits_sequence(&self) -> bool {
         self.awaits_sequence
     }
 
-    /// What goes first over a new socket.
+    /// The first text over a new socket.
     pub(crate) fn resend(&self) -> String {
         let oldest = self.unacknowledged.front();
         let first = oldest.map_or(self.sent + 1, |(number, _)| *number);
@@ -122,7 +122,7 @@ impl Numbers {
         text
     }
 
-    /// What an Ack says.
+    /// The number to send in an Ack.
     pub(crate) fn newest(&self) -> u64 {
         self.newest
     }

@@ -175,7 +175,7 @@ impl Actor {
         }
     }
 
-    /// Whether it was sent; the error ends the connection.
+    /// Returns whether it was sent; the error ends the connection.
     async fn send(&self, session: &mut Session, text: String) -> Result<bool, String> {
         session.spoke = Instant::now();
         // A POST waits while the backplane is away, and answers in the end.

@@ -44,7 +44,7 @@ struct Session {
     ack_id: u64,
 }
 
-/// Why a socket is no longer served.
+/// The reason why a socket is no longer served.
 enum End {
     Broken,
     Over(String),
@@ -173,7 +173,7 @@ impl Actor {
         }
     }
 
-    /// Asks again for what has no answer, acknowledges, and looks whether the server is there.
+    /// Repeats requests without an answer, acknowledges, and looks whether the server is there.
     async fn tick(&self, session: &mut Session) -> Result<(), End> {
         session.next_tick = Instant::now() + PACE;
         if session.heard.elapsed() > self.client.server_timeout {
@@ -224,7 +224,7 @@ impl Actor {
     fn acknowledged(&self, session: &mut Session, ack: &Value) {
         let is_done = ack["success"] == true || ack["error"]["name"] == "Duplicate";
         let Some(at) = session.joining.iter().position(|(id, _)| ack["ackId"] == *id) else {
-            return; // asked twice, answered twice
+            return; // requested twice, answered twice
         };
         if is_done {
             session.joining.remove(at);

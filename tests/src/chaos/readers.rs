@@ -166,7 +166,7 @@ impl Reader {
         }
     }
 
-    /// From a place on, nothing is missed.
+    /// From a place on, no message is missed.
     fn is_at(&mut self, place: String) {
         if !self.is_open {
             self.begins(None);

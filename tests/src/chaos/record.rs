@@ -13,7 +13,7 @@ pub(crate) struct Hooks {
     pub(crate) of_living: Vec<String>,
     /// Connections that ended and had none.
     pub(crate) never: Vec<String>,
-    /// The same, where nobody can know of them: their node died, and Redis forgot before the others had noticed.
+    /// The same, where no node can know of them: their node died, and Redis forgot before the others had noticed.
     pub(crate) unknowable: usize,
 }
 
@@ -31,7 +31,7 @@ pub(crate) fn forgot(at: Duration) -> String {
     format!("{FORGOT}{}\n", at.as_millis())
 }
 
-/// Connections by the node that they began on, and whether nobody can know of their end.
+/// Connections by the node that they began on, and whether no node can know of their end.
 #[derive(Default)]
 struct Began<'a> {
     /// Without an end so far, and nothing was forgotten since.
@@ -93,7 +93,7 @@ pub(crate) fn repeated(record: &str) -> Vec<(String, Vec<String>)> {
         .collect()
 }
 
-/// Judges a record. `living` are connections that still exist; as many more as `unknown` exist whose ids nobody knows.
+/// Judges a record. `living` are connections that still exist; as many more as `unknown` exist whose ids are unknown.
 pub(crate) fn judge(record: &str, living: &BTreeSet<String>, unknown: usize) -> Hooks {
     let ends = ends(record);
     let unknowable = Began::read(record).unknowable;
@@ -103,7 +103,7 @@ pub(crate) fn judge(record: &str, living: &BTreeSet<String>, unknown: usize) -> 
         .filter(|(id, _)| !ends.contains_key(id) && !living.contains(*id))
         .collect();
     let (excused, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|(id, _)| unknowable.contains(id));
-    // Clients whose ids nobody knows have the newest connections, most likely.
+    // Clients whose ids are unknown have the newest connections, most likely.
     let mut never: Vec<_> = open.into_iter().map(|(_, line)| line.to_owned()).collect();
     never.truncate(never.len().saturating_sub(unknown));
     let of_living = ends.keys().filter(|id| living.contains(**id));

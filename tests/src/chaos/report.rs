@@ -3,7 +3,7 @@
 use super::fault::Kind;
 use super::ledger::{Row, Summary};
 
-/// What the run showed.
+/// The result of a run.
 #[derive(Debug, Clone)]
 pub struct Report {
     pub(super) title: String,
@@ -28,12 +28,12 @@ impl Report {
         self.summary.total.reordered
     }
 
-    /// Clients that stood still without being told.
+    /// Clients that stood still without being notified.
     pub fn silent(&self) -> u64 {
         self.summary.total.silent
     }
 
-    /// Connections that had to start anew, and were told so.
+    /// Connections that had to start anew, and were notified.
     pub fn resets(&self) -> u64 {
         self.summary.total.resets
     }
@@ -55,7 +55,7 @@ impl Report {
         ]
     }
 
-    /// Whether everything was exact or explicit, and no node panicked.
+    /// Returns whether everything was exact or explicit, and no node panicked.
     pub fn is_exact(&self) -> bool {
         self.summary.total.wrong() == 0 && self.panics.is_empty()
     }

@@ -1,5 +1,5 @@
 //! A rolling restart with surge, as an orchestrator plays it: new nodes come up beside the old ones, then the old ones drain. How
-//! often did each client move, how many came back in a second, and who lacks a message?
+//! often did each client move, how many came back in a second, and which lack a message?
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -105,7 +105,7 @@ impl Role for Rider {
     }
 }
 
-/// What came of it.
+/// The result of a rollout.
 #[derive(Debug)]
 pub struct Rolled {
     options: RolloutOptions,
@@ -115,16 +115,17 @@ pub struct Rolled {
     came_back: usize,
     most_in_a_second: usize,
     most_in_ten: usize,
-    /// From the first SIGTERM to the last exit of the old nodes.
+    /// The time from the first SIGTERM to the last exit of the old nodes.
     took: Duration,
     /// Attempts of clients that failed, by reason.
     refused: BTreeMap<String, u64>,
     /// Answers of the balancer with a status of 400 or more.
     http_errors: BTreeMap<String, u64>,
-    /// Why clients without a promise began anew.
+    /// The reason why clients without a promise began anew.
     resets: BTreeMap<String, u64>,
     published: (usize, usize),
-    /// Lost, doubled, reordered, silent: of those who were promised every message, and of the others while they were connected.
+    /// Lost, doubled, reordered, silent: of clients that were promised every message, and of the others while
+    /// connected.
     promised: [u64; 4],
     others: [u64; 4],
 }
@@ -207,7 +208,7 @@ fn start(running: &mut JoinSet<()>, rider: Arc<Rider>, address: SocketAddr, ledg
     }
 }
 
-/// Waits for all clients, a bounded time: who is late is a finding.
+/// Waits for all clients, a bounded time: a late client is a finding.
 async fn wait(what: &str, riders: &[Arc<Rider>], is: impl Fn(&Rider) -> bool) {
     let deadline = Instant::now() + BOUND;
     loop {
@@ -414,7 +415,7 @@ impl Rolled {
         }
     }
 
-    /// Whether nobody who was promised every message lacks one, or had one twice or out of order, and nobody stands still.
+    /// Returns whether each client that was promised every message got it once and in order, and none stands still.
     pub fn is_exact(&self) -> bool {
         self.promised == [0; 4] && self.others[3] == 0
     }

@@ -22,7 +22,7 @@ use super::{Options, plain, pubsub, readers, record};
 use crate::random::Random;
 
 const PROBE: Duration = Duration::from_millis(50);
-/// For nodes to notice that somebody's time is over.
+/// Time for nodes to notice that a client's time is over.
 const MARGIN: Duration = Duration::from_secs(20);
 /// How many faults are between two looks at lists of members.
 const QUIET_POINT: usize = 12;
@@ -37,14 +37,14 @@ pub(super) struct Run {
     publisher: Arc<Publisher>,
     users: Vec<Arc<User>>,
     handles: Vec<Handle>,
-    /// Who is to be cut is another matter than what the schedule is.
+    /// Chooses the connections to cut; the schedule has its own random numbers.
     random: Random,
     stop: Arc<AtomicBool>,
-    /// Wrong members, and connections that had more than one disconnect hook: each is told once.
+    /// Wrong members, and connections that had more than one disconnect hook: each is reported once.
     told: BTreeSet<String>,
     /// The clients.
     connected: JoinSet<()>,
-    /// Who makes them talk. They end when they are told to stop and their last call was answered.
+    /// Tasks that make clients talk. They end when they are stopped and their last call was answered.
     talking: JoinSet<()>,
 }
 
@@ -277,8 +277,8 @@ impl Run {
         living
     }
 
-    /// Compares lists of members with who lives, when nothing has gone wrong for a while: whoever has ended is gone when
-    /// its node's lease, or its time to come back, is over.
+    /// Compares lists of members with the living clients, when nothing has gone wrong for a while: an ended client is
+    /// gone when its node's lease, or its time to come back, is over.
     async fn check_members(&mut self) {
         let rest = self.stage.rest();
         let deadline = Instant::now() + RESUME_WINDOW + MARGIN;
@@ -302,7 +302,7 @@ impl Run {
         }
     }
 
-    /// Tells of connections that had more than one disconnect hook by now.
+    /// Reports connections that had more than one disconnect hook by now.
     fn notice_hooks(&mut self) {
         let record = std::fs::read_to_string(self.stage.record()).unwrap_or_default();
         for (id, reasons) in record::repeated(&record) {
@@ -384,7 +384,7 @@ impl Run {
         self.report(unknown)
     }
 
-    /// What was accepted may still be on its way to the watcher.
+    /// Accepted messages may still be on their way to the watcher.
     async fn wait_for_uploads(&self) {
         let finds_nothing = |run: &Self| {
             run.users

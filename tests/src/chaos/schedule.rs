@@ -1,4 +1,4 @@
-//! Which faults come in which order: a pure function of the seed.
+//! The order of faults: a pure function of the seed.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ pub(crate) fn schedule(seed: u64, counts: Counts) -> Vec<Fault> {
     faults
 }
 
-/// Chooses nodes: never the same one twice in a row, so that nobody is left on a node that was just hurt.
+/// Chooses nodes: never the same one twice in a row, so that no client is left on a node that was just hurt.
 #[derive(Debug)]
 struct Nodes {
     count: usize,
@@ -203,7 +203,7 @@ fn fault(kind: Kind, random: &mut Random) -> Option<Fault> {
     })
 }
 
-/// Where a clock steps to: up to a quarter of a minute from the machine's, ahead or behind.
+/// The time to which a clock steps: up to a quarter of a minute from the machine's, ahead or back.
 fn step(random: &mut Random) -> i64 {
     let seconds = i64::try_from(random.between(2, 15)).unwrap_or(2);
     if random.between(0, 1) == 0 {

@@ -61,7 +61,7 @@ impl Topology {
                 | Kind::Fill
                 | Kind::RedisClock
                 | Kind::Flush
-                // Of a shared proxy, it would hurt everybody and begin a failover.
+                // A shared proxy's fault would hurt all nodes and begin a failover.
                 | Kind::HoldBriefly
                 | Kind::HoldLong
         );

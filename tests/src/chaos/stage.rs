@@ -91,12 +91,12 @@ impl Stage {
         }
     }
 
-    /// Where clients connect.
+    /// The address where clients connect.
     pub(crate) fn address(&self) -> SocketAddr {
         self.balancer.address()
     }
 
-    /// Where those connect that must not be hurt.
+    /// The address for clients that must not be hurt.
     pub(crate) fn control(&self) -> SocketAddr {
         self.control.address()
     }
@@ -161,14 +161,14 @@ impl Stage {
         self.directory.path().join(RECORD)
     }
 
-    /// A back end that asks the control node.
+    /// A back end that calls the control node.
     pub(crate) fn rest(&self) -> Rest {
         Rest::on(&self.control)
     }
 
     /// Breaks every socket that a node serves. `false`: this kernel or user can't.
     pub(crate) fn break_sockets(&self, node: usize) -> bool {
-        // An idle node has none to break; a pair of sockets of our own tells whether it could be done.
+        // An idle node has none to break; a pair of sockets of our own shows whether it could be done.
         let Ok(listener) = TcpListener::bind("127.0.0.1:0") else {
             return false;
         };
@@ -224,7 +224,7 @@ impl Stage {
         counts.join(", ")
     }
 
-    /// Writes the nodes' logs and the record of hooks into a folder, for whoever looks into a finding.
+    /// Writes the nodes' logs and the record of hooks into a folder, for the study of a finding.
     pub(crate) fn write_logs(&self, folder: &std::path::Path) -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
         std::fs::copy(self.record(), folder.join(RECORD))?;
@@ -234,7 +234,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Lines of the nodes' logs that tell of a panic.
+    /// Lines of the nodes' logs that report a panic.
     pub(crate) fn panics(&self) -> Vec<String> {
         let logs = self.nodes.iter().chain([&self.control]).map(Gateway::log);
         let lines = logs.flat_map(|log| log.lines().map(str::to_owned).collect::<Vec<_>>());

@@ -1,4 +1,4 @@
-//! Who sends and who receives: a publisher and a watcher that are never hurt, and the clients that are.
+//! Senders and receivers: a publisher and a watcher that are never hurt, and the clients that are.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +28,7 @@ pub(crate) fn group_name(group: usize) -> String {
     format!("g{group}")
 }
 
-/// What was published to each group: for each number, how that ended.
+/// The outcome of each number that was published to each group.
 #[derive(Default)]
 pub(crate) struct Published(Mutex<Vec<Vec<Option<Outcome>>>>);
 
@@ -81,7 +81,7 @@ impl Published {
     }
 }
 
-/// Publishes to each group in turn, each time after the last one was answered, until told to stop.
+/// Publishes to each group in turn, each time after the last one was answered, until stopped.
 pub(crate) async fn publish(
     publisher: Handle,
     published: Arc<Published>,
@@ -191,7 +191,7 @@ impl User {
         self.group
     }
 
-    /// Whether it is there and has all up to `target`.
+    /// Returns whether it is there and has all up to `target`.
     pub(crate) fn has(&self, target: u64) -> bool {
         lock(&self.member).has(target)
     }
@@ -205,7 +205,7 @@ impl User {
             .count()
     }
 
-    /// It should have moved on, and didn't.
+    /// The client should have moved on, and didn't.
     pub(crate) fn is_silent(&self, target: u64) {
         lock(&self.member).is_silent(self.ledger.current(), target);
     }
@@ -245,7 +245,7 @@ impl User {
     pub(crate) fn findings(&self, watcher: &Watcher) -> Vec<Finding> {
         let mut findings = lock(&self.member).findings();
         if !self.kind.is_resumable() {
-            // Nobody tells it of what Redis forgot.
+            // The client is not notified of messages that Redis forgot.
             findings
                 .retain(|finding| finding.trouble != Trouble::Lost || !self.ledger.forgets(finding.fault));
         }
@@ -302,7 +302,7 @@ impl Role for User {
     }
 }
 
-/// Calls one method after the other, until told to stop.
+/// Calls one method after the other, until stopped.
 pub(crate) async fn upload(
     user: Arc<User>,
     handle: Handle,
@@ -338,7 +338,7 @@ pub(crate) async fn upload(
 }
 
 /// A member of all upload groups, on a node that is never hurt. It is stateful too: after a Redis that forgot something,
-/// it is told, where an ordinary client would just lack messages.
+/// it is notified, where an ordinary client would just lack messages.
 pub(crate) struct Watcher(Mutex<Seen>, usize, Arc<Ledger>);
 
 #[derive(Default)]

@@ -35,7 +35,7 @@ pub(crate) struct Posts {
 pub(crate) enum Unsent {
     /// The connection is gone.
     Gone,
-    /// This message was refused, or nobody answered: the connection may live.
+    /// This message was refused, or not answered: the connection may live.
     Refused(String),
 }
 
@@ -159,7 +159,7 @@ async fn receive_polls(posts: Posts, to: mpsc::Sender<Result<String, String>>) {
         let outcome = poll(&posts).await;
         let is_over = outcome.is_err();
         if outcome.as_ref().is_ok_and(String::is_empty) {
-            sleep(Duration::from_millis(1)).await; // a node that answers at once is not asked without end
+            sleep(Duration::from_millis(1)).await; // a node that answers at once is not called without end
             continue;
         }
         if to.send(outcome).await.is_err() || is_over {

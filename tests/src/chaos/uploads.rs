@@ -1,4 +1,4 @@
-//! What became of a client's invocations: each one that succeeded arrived once and in order, each other one at most once.
+//! Checks a client's invocations: each one that succeeded arrived once and in order, each other one at most once.
 //! Pure: judges two lists.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ pub(crate) enum Outcome {
     Reset,
 }
 
-/// What an invocation was to do.
+/// The task of an invocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deed {
     /// Come back.
@@ -93,7 +93,8 @@ pub(crate) fn judge(invocations: &[Invocation], arrivals: &[Arrival], session: u
     findings
 }
 
-/// Whether a missing message should have been seen: the watcher's session goes on, or a later message came in it.
+/// Returns whether a missing message should have been seen: the watcher's session goes on, or a later message came in
+/// it.
 fn was_watched(call: &Invocation, arrivals: &[Arrival], session: u64) -> bool {
     let later = |watched| {
         let mut arrivals = arrivals.iter();

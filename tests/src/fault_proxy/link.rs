@@ -43,7 +43,7 @@ struct Link {
     cut: CancellationToken,
     held: watch::Sender<bool>,
     asked: AtomicU64,
-    /// From this reply on, nothing is passed to the client.
+    /// The number of the first reply that is not passed to the client.
     mute_from: AtomicU64,
     speaks_resp3: AtomicBool,
     is_subscribed: AtomicBool,

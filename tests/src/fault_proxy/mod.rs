@@ -1,7 +1,7 @@
 //! A process in the middle between nodes and a Redis server. It delays, cuts, swallows answers, truncates pushes and holds
 //! everything back, by rules and a seed. Without a rule it changes nothing.
 //!
-//! It runs on a thread of its own, so that a busy test does not slow it down.
+//! The proxy runs on a thread of its own, so that a busy test does not slow it down.
 
 mod link;
 mod resp;
@@ -36,7 +36,7 @@ struct Shared {
     closing: CancellationToken,
 }
 
-/// Where links lead to, and the end of all links that lead there.
+/// The server that links lead to, and the end of all links to it.
 struct Route {
     server: SocketAddr,
     cut: CancellationToken,

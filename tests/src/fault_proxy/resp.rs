@@ -1,4 +1,4 @@
-//! The Redis protocol, as far as somebody in the middle needs it: where a frame ends, and the words of a command.
+//! The Redis protocol, as far as a proxy needs it: where a frame ends, and the words of a command.
 
 use bytes::Bytes;
 
@@ -97,7 +97,7 @@ impl Command {
         Self { words }
     }
 
-    /// Whether it is this command, whatever its case.
+    /// Returns whether it is this command, whatever its case.
     pub fn is(&self, name: &str) -> bool {
         self.words
             .first()
@@ -109,12 +109,12 @@ impl Command {
         &self.words
     }
 
-    /// Whether it runs a script.
+    /// Returns whether it runs a script.
     pub fn is_script(&self) -> bool {
         ["EVALSHA", "EVAL", "FCALL"].iter().any(|name| self.is(name))
     }
 
-    /// Whether it begins or ends a subscription.
+    /// Returns whether it begins or ends a subscription.
     pub fn is_subscription(&self) -> bool {
         let name = self.words.first().map(|word| word.to_ascii_uppercase());
         name.is_some_and(|name| name.ends_with(b"SUBSCRIBE"))
@@ -129,12 +129,12 @@ impl Command {
         }
     }
 
-    /// Whether one of a script's keys contains `text`, such as `:connection:`.
+    /// Returns whether one of a script's keys contains `text`, such as `:connection:`.
     pub fn has_key(&self, text: &str) -> bool {
         self.keys().iter().any(|key| contains(key, text))
     }
 
-    /// Whether one of its arguments contains `text`.
+    /// Returns whether one of its arguments contains `text`.
     pub fn mentions(&self, text: &str) -> bool {
         self.words.iter().skip(1).any(|word| contains(word, text))
     }

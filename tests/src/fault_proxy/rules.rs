@@ -32,7 +32,7 @@ impl On {
 /// The damage to a command or push, and to its link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// It is late by a time between these two, and so is what follows on its link.
+    /// The reply is late by a time between these two, and so is all that follows on its link.
     Delay(Duration, Duration),
     /// The link is cut instead: the server never has the command.
     Cut,
@@ -41,9 +41,9 @@ pub enum Action {
     Swallow(Duration),
     /// Half of it is passed on, then the link is cut.
     Truncate,
-    /// Nothing more passes over the link in either direction for a while, then everything does.
+    /// The link is silent in both directions for a while, then everything passes.
     Hold(Duration),
-    /// Nothing more passes over the link in either direction for a while, then it is cut.
+    /// The link is silent in both directions for a while, then it is cut.
     HoldAndCut(Duration),
 }
 

@@ -121,7 +121,7 @@ impl ClusterSet {
     }
 }
 
-/// Whether a line of `CLUSTER NODES` has a slot.
+/// Returns whether a line of `CLUSTER NODES` has a slot.
 fn has_slot(line: &str, slot: u16) -> bool {
     line.split(' ').skip(8).any(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));

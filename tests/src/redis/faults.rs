@@ -36,7 +36,7 @@ impl Redis {
         done.unwrap_or_else(|error| panic!("{words:?}: {error}"));
     }
 
-    /// A field of `INFO`; `None` if it is not there, or nobody answers.
+    /// A field of `INFO`; `None` if it is not there, or Redis does not answer.
     pub async fn info(&self, field: &str) -> Option<String> {
         let info: String = self.command(&["INFO"]).await.ok()?;
         let lines = info.lines().filter_map(|line| line.split_once(':'));

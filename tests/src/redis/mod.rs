@@ -28,7 +28,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// It writes every change to disk before it answers.
+    /// The server writes every change to disk before it answers.
     pub fn durable(self) -> Self {
         Self {
             durable: true,
@@ -51,7 +51,7 @@ impl Setup {
     }
 }
 
-/// One redis-server on a port of its own. It keeps nothing on disk unless asked to.
+/// One redis-server on a port of its own. It keeps nothing on disk unless configured to.
 pub struct Redis {
     port: u16,
     setup: Setup,

@@ -16,7 +16,7 @@ use crate::process::Process;
 /// The name under which the sentinels know the master.
 const MASTER: &str = "mymaster";
 
-/// A server, and the proxy whose address it tells.
+/// A server, and the proxy whose address it announces.
 pub struct Fronted {
     /// The proxy before the server.
     pub proxy: FaultProxy,

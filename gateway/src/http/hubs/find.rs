@@ -1,4 +1,4 @@
-//! Where the connection of a request is: on this node, on another one, or on this node from now on.
+//! Finds the connection of a request: on this node, on another one, or on this node from now on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::session::{Detached, run_over_http};
 use crate::telemetry::labels::{LimitLabel, RejectLabel};
 use crate::transport::Reservation;
 
-/// Where a connection is.
+/// The node that has a connection.
 pub(super) enum Found {
     Here(Arc<Session>),
     Elsewhere(NodeId),
@@ -31,11 +31,11 @@ pub(super) enum Found {
     New(Box<Newcomer>),
 }
 
-/// Why a connection was not found.
+/// The reason why a connection was not found.
 pub(super) enum Missed {
     /// The request ends with this.
     Refused(Refusal),
-    /// It can't be told now where the connection is, or whether there is one: the backplane is away or has just come back,
+    /// It is unknown now where the connection is, or whether there is one: the backplane is away or has just come back,
     /// or the owner has died and was not removed yet.
     Unsure,
 }
@@ -82,7 +82,7 @@ impl From<Missed> for Refusal {
 /// Time between two looks for a connection, at first and later.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// Tries until it can be told where a connection is, or until a time.
+/// Tries until it is known where a connection is, or until a time.
 pub(super) async fn persist<'a, T>(
     until: Instant,
     mut attempt: impl FnMut() -> BoxFuture<'a, Result<T, Missed>>,
@@ -106,16 +106,16 @@ pub(super) struct Newcomer {
     pub(super) socket: Option<Reservation>,
 }
 
-/// Which connections a request can be for.
+/// The connections that a request can be for.
 #[derive(Clone, Copy)]
 pub(super) enum Wanted {
-    /// One that exists.
+    /// A connection that exists on this node.
     Existing,
-    /// One that exists anywhere, or a new one.
+    /// A connection that exists on any node, or a new one.
     Any,
-    /// One that is to be here: a new one, or one that has no transport yet.
+    /// A connection that is to be on this node: a new one, or one that has no transport yet.
     Here { over_http: bool },
-    /// One that its owner has just given up for this node.
+    /// A connection that its owner has just given up for this node.
     GivenUp { over_http: bool },
 }
 
@@ -180,7 +180,7 @@ impl HubRequest {
             Found::New(newcomer) => Err(newcomer),
             Found::Here(session) => Ok(owner::hand_over(&session, transport).await),
             Found::Elsewhere(owner) => match self.forward(&owner, &token.id).attach(transport).await {
-                // Its owner may have given it up, with what came in before: it is not asked for anew.
+                // Its owner may have given it up, with the bytes that came in before: it is not requested anew.
                 Err(BackplaneError::Timeout { .. }) => {
                     return Err(reply::unavailable().into());
                 }
@@ -189,8 +189,8 @@ impl HubRequest {
         })
     }
 
-    /// Until when it is tried to find a connection, from now on. A newcomer does not wait for longer than a connection may go
-    /// without a transport.
+    /// The time until which a connection is looked for, from now on. A newcomer does not wait for longer than a
+    /// connection may go without a transport.
     pub(super) fn until(&self, token: &ConnectionToken, most: Duration) -> Instant {
         let newcomer = self.hub.options().timeouts.disconnect;
         let most = if self.exists(token) {
@@ -201,7 +201,7 @@ impl HubRequest {
         Instant::now() + most
     }
 
-    /// Whether there is, or was, a connection with this token, as far as this node can tell by itself.
+    /// Returns whether there is, or was, a connection with this token, as far as this node knows by itself.
     pub(super) fn exists(&self, token: &ConnectionToken) -> bool {
         token.creates_within.is_none() || self.hub.known().contains(&token.id)
     }
@@ -229,7 +229,7 @@ impl HubRequest {
                         .into());
                 }
             },
-            // What needs no place here is served, wherever the connection is.
+            // A request that needs no connection permit here is served, wherever the connection is.
             (Err(closed), Wanted::Any) => {
                 let owner = self.owner(&token.id).await?;
                 owner.ok_or_else(|| self.refuse(closed))?
@@ -275,7 +275,7 @@ impl HubRequest {
     }
 
     /// Claims a connection and registers its session. In a task of its own, so that a client that goes away in between
-    /// leaves nothing behind.
+    /// leaves no trace.
     async fn claim(
         &self,
         token: &ConnectionToken,
@@ -333,7 +333,7 @@ impl HubRequest {
 }
 
 impl Wanted {
-    /// Whether a session of it is many requests.
+    /// Returns whether a session of this kind is many requests.
     fn over_http(self) -> bool {
         match self {
             Self::Here { over_http } | Self::GivenUp { over_http } => over_http,

@@ -28,7 +28,7 @@ pub(super) async fn receive(session: &Arc<Session>, mut body: Body) -> Result<An
     tokio::select! {
         biased;
         answer = receiving => answer,
-        // The body goes with its session; what is left of it is dropped.
+        // The body goes with its session; its rest is dropped.
         () = session.closing().cancelled() => Ok(owner::unknown_connection()),
     }
 }

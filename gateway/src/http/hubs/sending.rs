@@ -14,7 +14,7 @@ use crate::http::bodies::{BodyError, next_bytes};
 use crate::hub::HubRuntime;
 use crate::limits::Held;
 
-/// Most bytes of one part, but for what came with its last byte.
+/// Most bytes of one part, but for the bytes that came with its last one.
 const PART_BYTES: usize = 256 * 1024;
 
 pub(super) struct Sending {
@@ -23,10 +23,10 @@ pub(super) struct Sending {
     connection: ConnectionId,
     user: Option<UserId>,
     body: Body,
-    /// Came behind the last part.
+    /// Bytes that came after the last part.
     next: Option<Bytes>,
     held: Held,
-    /// Of this body among those of its connection, of which one is read at a time.
+    /// The number of this body among those of its connection, of which one is read at a time.
     number: u64,
     /// The owner has parts and waits for more.
     pub(super) begun: bool,

@@ -58,7 +58,7 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
     outcome.unwrap_or_else(|refusal| *refusal.0)
 }
 
-/// What the client speaks: the first of its subprotocols that is known. `None` where it offers only others.
+/// The client's protocol: the first of its subprotocols that is known. `None` where it offers only others.
 fn chosen(headers: &HeaderMap) -> Option<ClientProtocol> {
     let mut offers = headers
         .get_all("sec-websocket-protocol")
@@ -205,7 +205,7 @@ impl HubRequest {
         }
     }
 
-    /// Tells a client that its connection is over.
+    /// Notifies a client that its connection is over.
     fn turn_away(&self, upgrade: Upgrade) -> Response {
         let rejected = &self.app.metrics().rejected;
         rejected.get(RejectLabel::UnknownConnection).inc();
@@ -226,5 +226,5 @@ async fn say_over(mut socket: WebSocket, patience: Duration) {
             while let Some(Ok(_)) = socket.next().await {}
         }
     };
-    let _ = timeout(patience, saying).await; // who does not listen need not know
+    let _ = timeout(patience, saying).await; // a client may not listen
 }

@@ -33,7 +33,7 @@ impl Media {
         }
     }
 
-    /// What a request says that its body is, if that is one of these.
+    /// The media type that a request names for its body, if that is one of these.
     pub(super) fn of(headers: &HeaderMap, allowed: &[Self]) -> Result<Self, Refusal> {
         let coded = |value: &&HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
         if let Some(coding) = headers.get_all(header::CONTENT_ENCODING).iter().find(coded) {
@@ -113,14 +113,14 @@ pub(super) fn elements(what: &str, value: &Value) -> Result<Vec<Value>, Refusal>
     value.elements().map_err(not_an_array)
 }
 
-/// Reads hub messages in the form of each protocol. Who speaks one of them gets its arguments as they are written.
+/// Reads hub messages in the form of each protocol. A client of that protocol gets the arguments as they are written.
 fn framed(body: Bytes) -> Result<Outgoing, Refusal> {
     let frames = value(Media::Framed, body)?;
     let frames = frames.fields().map_err(|error| unreadable("The body", &error))?;
     let mut calls: Vec<(Encoding, Invocation)> = Vec::new();
     for (name, frame) in frames {
         let Some(protocol) = HubProtocol::parse(&name) else {
-            continue; // nobody speaks it here
+            continue; // no client speaks it here
         };
         let Binary(frame) = frame
             .decode()
@@ -165,7 +165,7 @@ fn invocation(protocol: HubProtocol, frame: &[u8]) -> Result<Invocation, Refusal
     }
 }
 
-/// Says why, with the place where the parser says it.
+/// Refuses the body with the parser's reason and its position.
 fn unreadable(what: &str, error: &DecodeValueError) -> Refusal {
     match std::error::Error::source(error) {
         Some(source) => Refusal::invalid(format!("{what} can't be read: {source}.")),

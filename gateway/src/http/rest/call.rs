@@ -1,4 +1,4 @@
-//! One authenticated request: its hub, and what its path and query say.
+//! One authenticated request: its hub, its path and its query.
 
 use std::time::Duration;
 
@@ -106,7 +106,7 @@ impl<'a> Call<'a> {
         self.all("excluded").map(str::to_owned).collect()
     }
 
-    /// What clients that are closed are told.
+    /// The reason that closed clients are given.
     pub(super) fn reason(&self) -> Option<&str> {
         self.query.get("reason").filter(|reason| !reason.is_empty())
     }
@@ -157,7 +157,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Whether this is the date of a version after the last that is known.
+/// Returns whether this is the date of a version after the last that is known.
 fn is_later(asked: &str) -> bool {
     let form = |(index, byte): (usize, u8)| match index {
         4 | 7 => byte == b'-',
@@ -167,7 +167,7 @@ fn is_later(asked: &str) -> bool {
     date.len() == LAST.len() && date.bytes().enumerate().all(form) && date > LAST
 }
 
-/// Whether the request names a version that has this route.
+/// Checks whether the request names a version that has this route.
 fn check_version(route: &Route, base: Base, asked: Option<&str>) -> Result<(), Refusal> {
     if base == Base::V1 || route.api == Api::Own {
         return Ok(());

@@ -11,10 +11,10 @@ use serde::Serialize;
 use crate::auth::ServerAuthError;
 use crate::error::{Error, transient_text};
 
-/// The header by which the .NET SDK tells "no" from "wrong address".
+/// The header by which the .NET SDK distinguishes "no" from "wrong address".
 const CODE_HEADER: HeaderName = HeaderName::from_static("x-ms-error-code");
 
-/// Why a request was refused. Boxed: requests seldom are.
+/// The reason why a request was refused. Boxed, because refusals are rare.
 #[derive(Debug)]
 pub(super) struct Refusal(Box<Parts>);
 
@@ -154,7 +154,7 @@ impl Refusal {
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
-    /// The same, told what of the request it is about.
+    /// The same refusal, with the part of the request that it is about.
     pub(super) fn about(mut self, part: &str) -> Self {
         self.0.message = format!("{part}: {}", self.0.message).into();
         self
@@ -169,7 +169,7 @@ impl Refusal {
     }
 }
 
-/// No such connection, where it was asked about.
+/// There is no such connection.
 pub(super) const NO_CONNECTION: &str = "Warning.Connection.NotExisted";
 /// No such connection, where it was to be changed.
 pub(super) const NO_CONNECTION_TO_CHANGE: &str = "Error.Connection.NotExisted";

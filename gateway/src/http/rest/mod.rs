@@ -1,4 +1,4 @@
-//! The REST data plane: back ends send, ask and close over HTTP, as with Azure SignalR.
+//! The REST data plane: back ends send, invoke and close over HTTP, as with Azure SignalR.
 //!
 //! `table.rs` lists the routes; requests are matched with it and `openapi.rs` writes the document from it. A request is
 //! then authenticated (`auth/server.rs`), and answered by one function for each resource.
@@ -33,10 +33,10 @@ use crate::http::App;
 use crate::http::admit::trust;
 use crate::telemetry::labels::RejectLabel;
 
-/// Permissions of Web PubSub, which nobody can ask for here: its SDKs read 404 as "no", and any other refusal as an error.
+/// Permissions of Web PubSub, which are not granted here: its SDKs read 404 as "no", and any other refusal as an error.
 const PERMISSIONS: &str = "/hubs/{hub}/permissions/{permission}/connections/{connection}";
 
-/// What is below `/api`.
+/// The routes below `/api`.
 pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/api", any(serve))
@@ -80,7 +80,8 @@ async fn answer(app: &App, parts: &Parts, body: Body) -> Result<Response, Refusa
     }
     app.servers().authenticate(parts).map_err(Refusal::unauthorized)?;
     trust(parts);
-    // Clients' calls wait for a backplane that is away; a back end is told at once, and knows how long it can wait.
+    // Clients' calls wait for a backplane that is away; a back end gets an error at once, and knows how long it can
+    // wait.
     if let Err(error) = app.check_backplane() {
         return Err(Refusal::unavailable(&error));
     }

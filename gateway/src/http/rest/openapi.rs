@@ -83,12 +83,12 @@ fn operation(route: &Route, method: &str, base: Base) -> Value {
     operation
 }
 
-/// Whether a route is answered without a token.
+/// Returns whether a route is answered without a token.
 fn is_open(action: Action) -> bool {
     matches!(action, Action::Health | Action::Document)
 }
 
-/// What the body of a request may be, if it has one.
+/// The media types of a request's body, if it has one.
 fn media(action: Action) -> Option<&'static [Media]> {
     match action {
         Action::SendToAll | Action::SendToConnection | Action::SendToGroup | Action::SendToUser => {
@@ -236,7 +236,7 @@ fn responses(route: &Route, method: &str, base: Base) -> Value {
         done["content"] = json!({ "application/json": { "schema": schema } });
     }
     responses.insert(success.to_string(), done);
-    // The HTTP server's own, before anybody knows what is asked for.
+    // The HTTP server's own responses, before the route is known.
     for (status, about) in [
         (414, "The URI is too long"),
         (431, "The head of the request is over 32 KiB"),
@@ -256,7 +256,7 @@ fn responses(route: &Route, method: &str, base: Base) -> Value {
     responses.into()
 }
 
-/// What a successful answer holds, if anything.
+/// The schema of a successful response's body, if it has one.
 fn answer(action: Action) -> Option<Value> {
     Some(match action {
         Action::SendBatch => reference("Accepted"),

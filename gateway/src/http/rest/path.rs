@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// Literal segments that say what to do. A name at the end of a path can be one of them only if its colon is encoded.
+/// Literal segments that name an action. A name at the end of a path can be one of them only if its colon is encoded.
 const ACTIONS: [&str; 6] = [
     ":send",
     ":closeConnections",
@@ -59,7 +59,7 @@ impl<'a> Path<'a> {
         })
     }
 
-    /// Whether a template stands for this path.
+    /// Returns whether a template stands for this path.
     pub(super) fn matches(&self, template: &str) -> bool {
         let parts = template.split('/').skip(1);
         let last = self.segments.len().saturating_sub(1);
@@ -76,7 +76,7 @@ impl<'a> Path<'a> {
                 })
     }
 
-    /// What stands in the path for a name of its template, such as `{group}`.
+    /// The part of the path that stands for a name of its template, such as `{group}`.
     pub(super) fn name(&self, template: &str, name: &str) -> &str {
         let parts = template.split('/').skip(1);
         parts

@@ -91,7 +91,7 @@ fn key<'a>(call: &'a Call<'_>) -> Result<Option<&'a str>, Refusal> {
     }
 }
 
-/// Whom a message of a batch is for.
+/// The receivers of a batch's message.
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum To {
@@ -159,7 +159,7 @@ fn items(body: &Value) -> Result<Vec<Value>, Refusal> {
     Ok(messages)
 }
 
-/// One message of a batch, and whom it is for; `None` if that is nobody.
+/// One message of a batch, and its topic; `None` if no client can have it.
 fn addressed(item: &Value) -> Result<Option<(Topic, Outgoing)>, Refusal> {
     let mut message = body::outgoing(item)?;
     let mut to = None;
@@ -179,7 +179,7 @@ fn addressed(item: &Value) -> Result<Option<(Topic, Outgoing)>, Refusal> {
     Ok(to.topic()?.map(|topic| (topic, message)))
 }
 
-/// What tells one content of a request from another.
+/// The digest that tells one content of a request from another.
 fn digest(messages: &[(Topic, &Outgoing)]) -> Bytes {
     let mut context = Context::new(&SHA256);
     let mut add = |part: &[u8]| {

@@ -10,7 +10,7 @@ use super::call::Call;
 use super::error::Refusal;
 use crate::drain::{SETTLED, Share};
 
-/// Longest time in seconds that connections may be asked to have been on their node: a year.
+/// The greatest value of `settled`, in seconds: a year.
 pub(super) const MOST_SETTLED: u64 = 31_536_000;
 
 pub(super) async fn count(call: &Call<'_>) -> Result<Response, Refusal> {

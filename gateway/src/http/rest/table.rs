@@ -4,7 +4,7 @@ use axum::http::Method;
 
 use super::path::{Base, Path};
 
-/// What a route does.
+/// The action of a route.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Action {
     Health,
@@ -64,7 +64,7 @@ impl Verb {
     }
 }
 
-/// Which API a route is of. But for its own ones, the gateway answers each below `/api` and `/api/v1`.
+/// The API of a route. But for its own ones, the gateway answers each below `/api` and `/api/v1`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Api {
     /// Below `/api`, with `api-version` at least this.
@@ -73,7 +73,7 @@ pub(super) enum Api {
     V1,
     /// Below both.
     Both,
-    /// None: a spelling that other servers understand too.
+    /// No API: a spelling that other servers understand too.
     Tolerated,
     /// Below `/api`, without a version: not of Azure SignalR.
     Own,
@@ -89,17 +89,18 @@ pub(super) struct Route {
     pub(super) api: Api,
     /// The status of success, below `/api` and below `/api/v1`.
     pub(super) success: (u16, u16),
-    /// What it is for.
+    /// Its purpose, for the OpenAPI document.
     pub(super) about: &'static str,
 }
 
 impl Route {
-    /// Whether it is answered below this base.
+    /// Returns whether it is answered below this base.
     pub(super) fn is_answered(&self, base: Base) -> bool {
         base == Base::Dated || self.api != Api::Own
     }
 
-    /// Whether it is a route of the API below this base, not one that is answered for the sake of other callers.
+    /// Returns whether it is a route of the API below this base, not one that is answered for the sake of other
+    /// callers.
     pub(super) fn is_official(&self, base: Base) -> bool {
         match self.api {
             Api::Dated(_) | Api::Own => base == Base::Dated,
@@ -182,7 +183,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Verb::Delete, "/hubs/{hub}/users/{user}/groups", Action::UserLeavesAll, Api::Both, (204, 200), "Take a user out of all groups"),
 ];
 
-/// What became of looking for a route.
+/// The outcome of looking for a route.
 #[derive(Debug)]
 pub(super) enum Found {
     Route(&'static Route),

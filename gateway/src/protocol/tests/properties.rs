@@ -1,4 +1,4 @@
-//! What holds for any message and any bytes.
+//! Properties that hold for any message and any bytes.
 
 use proptest::{collection::vec, option, prelude::*, sample::Index};
 
@@ -128,7 +128,7 @@ fn garbage() -> impl Strategy<Value = Vec<u8>> {
     vec(piece, 0..20).prop_map(|pieces| pieces.concat())
 }
 
-/// Everything the decoder gives for these chunks, and whether it ended with an error.
+/// The messages that the decoder gives for these chunks, and whether it ended with an error.
 fn decode_chunks<'a>(
     protocol: HubProtocol,
     limit: usize,

@@ -21,7 +21,7 @@ fn to_messagepack(text: &'static str, bytes: &[u8]) {
     assert_eq!(value, Value::from_messagepack(bytes.to_vec()).unwrap());
 }
 
-/// Not checked, unlike those of the parent module.
+/// Packs bytes that are not checked, unlike those of the parent module.
 fn pack(bytes: &'static [u8]) -> Value {
     Value::from_raw(Encoding::MessagePack, Bytes::from_static(bytes))
 }

@@ -1,4 +1,4 @@
-//! The state of a queue: what waits, and what a consumer may ask for again.
+//! The state of a queue: the waiting chunks, and the ones that a consumer may request again.
 
 use std::collections::VecDeque;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::burst::Stall;
 
-/// What a kept chunk weighs at least.
+/// The least weight of a kept chunk, in bytes.
 const KEPT_CHUNK_BYTES: usize = size_of::<(Bytes, u64)>();
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -14,13 +14,13 @@ pub(super) struct State {
     pub(super) bytes: usize,
     pub(super) hold: Hold,
     pub(super) closed: bool,
-    /// Bytes by which the bound may be passed: what a queue began with when it went on for another one.
+    /// Bytes by which the bound may be passed: the bytes with which a queue went on for another one.
     pub(super) allowance: usize,
     pub(super) stall: Stall,
     pub(super) resend: Option<Box<Resend>>,
 }
 
-/// Whether chunks are handed out.
+/// The hold on the chunks: decides whether they are handed out.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hold {
     #[default]
@@ -30,12 +30,12 @@ pub(super) enum Hold {
     Everything,
 }
 
-/// Chunks that the consumer may ask for again, until it has acknowledged them.
+/// Chunks that the consumer may request again, until it has acknowledged them.
 #[derive(Debug, Default)]
 pub(super) struct Resend {
-    /// One for each waiting chunk: the place in the log of one that is numbered.
+    /// One for each waiting chunk: the offset in the log of a numbered one.
     pub(super) places: VecDeque<Option<u64>>,
-    /// Handed out and not acknowledged, with their places. Their bytes may have been dropped: the log has them.
+    /// Handed out and not acknowledged, with their offsets. Their bytes may have been dropped: the log has them.
     pub(super) kept: VecDeque<(Bytes, u64)>,
     pub(super) kept_bytes: usize,
     /// Up to this number the bytes of kept chunks were dropped.
@@ -46,7 +46,7 @@ pub(super) struct Resend {
     pub(super) first: u64,
 }
 
-/// Chunks that wait for what comes before them, with their places in the log.
+/// Chunks that wait for earlier ones, with their offsets in the log.
 #[derive(Debug, Default)]
 pub(super) struct Later {
     pub(super) chunks: VecDeque<(Bytes, Option<u64>)>,
@@ -79,7 +79,7 @@ impl State {
         self.bytes.saturating_sub(later)
     }
 
-    /// Keeps what waits for the end of a past that is still to be added.
+    /// Keeps the waiting chunks for the end of a replay that is still to be added.
     pub(super) fn begin_past(&mut self) {
         let Some(resend) = &mut self.resend else { return };
         let chunks = std::mem::take(&mut self.chunks);
@@ -111,7 +111,7 @@ impl State {
         }
     }
 
-    /// Puts numbered chunks before what waits, and a head before them.
+    /// Puts numbered chunks before the waiting ones, and a head before them.
     pub(super) fn begin_with(
         &mut self,
         kept: VecDeque<(Bytes, u64)>,
