@@ -67,7 +67,7 @@ impl Event for Drawn {
 
 /// The hub's data for one connection.
 #[derive(Clone)]
-struct ConnectionPermit {
+struct Seat {
     board: String,
     colour: &'static str,
 }
@@ -110,9 +110,9 @@ async fn join(context: Context, boards: State<Boards>, board: String) -> Result<
     context.join(&board).await?;
     // After joining: a stroke drawn meanwhile may come twice, which shows no difference, but is not missed.
     let drawn = drawn.lock().clone();
-    let permit = ConnectionPermit { board, colour };
-    if let Some(earlier) = context.connection().data().insert(permit.clone())
-        && earlier.board != permit.board
+    let seat = Seat { board, colour };
+    if let Some(earlier) = context.connection().data().insert(seat.clone())
+        && earlier.board != seat.board
     {
         context.leave(&earlier.board).await?;
     }
@@ -120,7 +120,7 @@ async fn join(context: Context, boards: State<Boards>, board: String) -> Result<
 }
 
 async fn publish(context: &Context, boards: &Boards, strokes: Vec<Stroke>) -> Result<(), HubError> {
-    let Some(ConnectionPermit { board, colour }) = context.connection().data().get() else {
+    let Some(Seat { board, colour }) = context.connection().data().get() else {
         return Err(HubError::new("join a board first"));
     };
     let drawn = Drawn { colour, strokes };
