@@ -1,4 +1,4 @@
-//! What a gateway node asks of the world behind it, and what it is told.
+//! The interface between a gateway node and the backplane: the node's calls, and the deliveries that it receives.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -32,17 +32,17 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
     /// Whether the server can be reached and this node receives what is published.
     fn status(&self) -> watch::Receiver<Status>;
 
-    /// How the node keeps up with the log.
+    /// Counters that show how the node keeps up with the logs of its hubs.
     fn statistics(&self) -> Statistics;
 
     /// Warnings for operators, in sentences: settings with which the backplane may lose something.
     fn warnings(&self) -> Vec<String>;
 
-    /// The cluster's time, the same on all nodes but for what a message takes from one to the other. What one node writes
-    /// down for another to read is dated by it: the clocks of their machines may differ.
+    /// The cluster's time, the same on all nodes but for the time that a message takes between them. Dates that one
+    /// node stores and another one reads are of this clock: the clocks of their machines may differ.
     fn now(&self) -> SystemTime;
 
-    /// The epoch of a hub's log as this node knows it; nothing where the hub is not open. Another one may have begun.
+    /// The epoch of a hub's log as this node knows it; `None` where the hub is not open. A newer epoch may have begun.
     fn epoch(&self, hub: &HubName) -> Option<Epoch>;
 
     /// A secret of at least 32 random bytes that all nodes of the cluster share.
@@ -57,14 +57,15 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
         sink: Arc<dyn HubSink>,
     ) -> BoxFuture<'_, Result<(), BackplaneError>>;
 
-    /// Sets who answers other nodes' requests. Called once, before [`Backplane::request`] is of use to others.
+    /// Sets the service that answers other nodes' requests. Call it once: until then no request of another node is
+    /// served.
     fn set_service(&self, service: Arc<dyn NodeService>);
 
     /// Appends a message to each of the topics, in order, and pushes it to the nodes with receivers.
     ///
-    /// The receipts are in the order of `topics`. A message to a [`Topic::Connection`] that nobody owns is not
-    /// appended: its receipt is `None`. Messages to groups and users without connections are appended; who joins
-    /// later does not receive them.
+    /// The returned offsets are in the order of `topics`. A message to a [`Topic::Connection`] without an owner is not
+    /// appended: its offset is `None`. Messages to groups and users without connections are appended; connections that
+    /// join later do not receive them.
     ///
     /// On error, topics before the failing one may have been published to.
     fn publish<'a>(
@@ -75,8 +76,8 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Vec<Option<Offset>>, BackplaneError>>;
 
     /// As [`Backplane::publish`] to one topic, but where a request with this key was published to the hub within its
-    /// retention, on whatever node, nothing is published again. To look and to publish is one step. On error it may be
-    /// called again with the same request.
+    /// retention, on any node, nothing is published again. The check and the publish are one step. After an error the
+    /// same request may be repeated.
     fn publish_once<'a>(
         &'a self,
         hub: &'a HubName,
@@ -85,14 +86,14 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
         once: &'a Once,
     ) -> BoxFuture<'a, Result<Published, BackplaneError>>;
 
-    /// Waits until the sink was given everything up to a place that a publish of this node has answered with, for at most as
-    /// long as a command may take. It is at once over where a new epoch has begun since.
+    /// Waits until the sink was given all entries up to an offset that a publish of this node has returned, for at most
+    /// as long as a command may take. Returns at once where a new epoch has begun since.
     ///
     /// # Errors
-    /// [`BackplaneError::Timeout`] where the sink did not come so far in time.
+    /// [`BackplaneError::Timeout`] where the sink did not reach the offset in time.
     fn passed<'a>(&'a self, hub: &'a HubName, offset: Offset) -> BoxFuture<'a, Result<(), BackplaneError>>;
 
-    /// Makes this node the owner of a connection that nobody owns and that was never closed. Its id was made up just now.
+    /// Makes this node the owner of a connection that has no owner and was never closed. Its id was generated just now.
     /// The connection receives nothing until [`Backplane::enter`].
     fn claim<'a>(
         &'a self,
@@ -106,11 +107,12 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
         .boxed()
     }
 
-    /// As [`Backplane::claim`], where the id was made up in this epoch of the hub's log, or in an unknown one.
+    /// As [`Backplane::claim`], where the id was generated in this epoch of the hub's log; `None`: the epoch is not
+    /// known.
     ///
     /// # Errors
-    /// [`BackplaneError::Unsettled`] where a node may have had the connection in an earlier epoch and did not register it
-    /// again yet.
+    /// [`BackplaneError::Unsettled`] where a node may have had the connection in an earlier epoch and did not register
+    /// it again yet.
     fn claim_of<'a>(
         &'a self,
         hub: &'a HubName,
@@ -120,7 +122,7 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
 
     /// Puts a connection that this node claimed into [`Topic::All`], its [`Topic::User`] and its own
     /// [`Topic::Connection`]; with `claim` it is claimed in the same step. With [`ConnectionRecord::state`] it becomes
-    /// resumable. Returns the offset from which on it receives, after the sink was given the [`Delivery::Joined`].
+    /// resumable. Returns the position after which it receives, once the sink was given the [`Delivery::Joined`].
     fn enter<'a>(
         &'a self,
         hub: &'a HubName,
@@ -130,8 +132,8 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
         self.enter_with(hub, connection, &[], claim)
     }
 
-    /// As [`Backplane::enter`], and joins these groups in the same step: what it receives of all its topics begins at one
-    /// place.
+    /// As [`Backplane::enter`], and joins these groups in the same step: all of the connection's topics begin at one
+    /// offset.
     fn enter_with<'a>(
         &'a self,
         hub: &'a HubName,
@@ -148,11 +150,11 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<(), BackplaneError>>;
 
     /// Removes a connection that this node owns from the directory and from every group. Its id stays refused by
-    /// [`Backplane::claim`]. Returns whether this call removed it: exactly one caller in the cluster is told `true`, and is
-    /// the one who tells the hub's code of the end, see [`Backplane::told`].
+    /// [`Backplane::claim`]. Returns whether this call removed it: exactly one caller in the cluster gets `true`, and
+    /// that caller reports the end to the hub's code, see [`Backplane::told`].
     ///
-    /// It waits for as long as the server can't be reached, because the answer is certain only then; should the caller stop
-    /// waiting, the removal is carried out all the same.
+    /// The call waits for as long as the server can't be reached, because only the server's answer is certain. A caller
+    /// that stops waiting does not stop the removal.
     fn remove<'a>(
         &'a self,
         hub: &'a HubName,
@@ -160,13 +162,14 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
         end: End,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
-    /// Called by the node that removed a connection, or got [`NodeService::orphan_removed`], after it has told the hub's code of
-    /// its end. In a hub that [tells of ends](HubOptions::tells_ends), and until then, a node that dies leaves that to another one.
+    /// Deletes the end record of a connection. The node that removed it, or got [`NodeService::orphan_removed`], calls
+    /// this after it has reported the end to the hub's code. In a hub that [reports ends](HubOptions::tells_ends),
+    /// another node takes the report over if this node dies before.
     fn told(&self, hub: &HubName, connection: &ConnectionId);
 
-    /// Joins a connection that this node owns to a group. Returns the offset from which on it receives the group's
-    /// messages, after the sink was given the [`Delivery::Joined`]. Joining twice changes nothing. A parked connection is
-    /// joined by any node; no sink hears of it.
+    /// Joins a connection that this node owns to a group. Returns the offset after which it receives the group's
+    /// messages, once the sink was given the [`Delivery::Joined`]. Joining twice changes nothing. Any node may join a
+    /// parked connection; no sink is notified of that.
     fn join<'a>(
         &'a self,
         hub: &'a HubName,
@@ -182,16 +185,16 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
         group: &'a GroupName,
     ) -> BoxFuture<'a, Result<Offset, BackplaneError>>;
 
-    /// The place of the hub's newest entry.
+    /// The position of the hub's newest entry.
     fn position<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>>;
 
-    /// Asks another node's [`NodeService`] and waits for its reply for at most `timeout`. It is asked again while no reply
-    /// comes, and serves the request once. When the returned future is dropped, the other node is told that nobody waits
-    /// any more.
+    /// Sends a request to another node's [`NodeService`] and waits for the reply for at most `timeout`. The request is
+    /// repeated while no reply comes, and served once. When the returned future is dropped, the other node is notified
+    /// that the request is cancelled.
     ///
     /// # Errors
-    /// [`BackplaneError::NodeUnreachable`] when the node is not alive; with [`Unheard::GiveUp`] also when it does not listen
-    /// at this moment.
+    /// [`BackplaneError::NodeUnreachable`] when the node is not alive; with [`Unheard::GiveUp`] also when it is not
+    /// subscribed to its channel at this moment.
     fn request<'a>(
         &'a self,
         node: &'a NodeId,
@@ -200,8 +203,8 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
         unheard: Unheard,
     ) -> BoxFuture<'a, Result<Bytes, BackplaneError>>;
 
-    /// Takes turns to let connections go, after those that this node and others have taken: see [`TurnsWanted`]. Turns that are not
-    /// used are lost.
+    /// Takes turns to let connections go, after the turns that this node and others have taken: see [`TurnsWanted`].
+    /// Turns that are not used are lost.
     fn take_turns<'a>(&'a self, wanted: &'a TurnsWanted) -> BoxFuture<'a, Result<Turns, BackplaneError>>;
 
     /// The nodes that are alive, this one included.
@@ -211,14 +214,14 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 }
 
-/// A topic's newest offset is remembered for so long at least.
+/// A topic's newest offset is remembered for at least this long.
 const LEAST_TAIL_LIFE: Duration = Duration::from_secs(15);
 
-/// Topics of a hub in a second whose last member leaves, and for which is kept what they have from then on. Others may come and
-/// go as fast as they like: their members are told that something is missing.
+/// Most topics of a hub per second whose last member leaves and whose messages are kept from then on. Topics beyond that
+/// are not kept: a member that comes back gets a gap.
 pub(crate) const AWAITED_PER_SECOND: u32 = 2_000;
 
-/// How a hub's log is kept.
+/// The retention and the features of one hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubOptions {
     /// Most entries kept of one topic (`retention.messages`). The server may keep up to 100 more.
@@ -231,17 +234,17 @@ pub struct HubOptions {
     pub retention_bytes: u64,
     /// How long a parked connection waits for a node to take it over.
     pub resume_window: Duration,
-    /// Whether messages are pushed and not kept: what a node misses is lost, and nothing can be resumed or read. Reading
-    /// from anywhere but the end says [`Page::Trimmed`](crate::Page::Trimmed).
+    /// Whether messages are pushed and not kept: what a node misses is lost, and nothing can be resumed or read.
+    /// Reading from anywhere but the end says [`Page::Trimmed`](crate::Page::Trimmed).
     pub volatile: bool,
-    /// Whether messages that clients cause (`Envelope::by_client`) are kept also for users and groups that nobody could come
-    /// back for: no connection receives it, nor did lately.
+    /// Whether messages that clients cause (`Envelope::by_client`) are kept also for users and groups that have no
+    /// connection now and had none lately.
     pub keeps_unread: bool,
-    /// Whether it is told who joins groups and leaves them: see [`presence`](crate::presence). All nodes of a hub are to
-    /// say the same.
+    /// Whether joins and leaves are announced to the watchers of a group: see [`presence`](crate::presence). All nodes
+    /// of a hub must have the same value.
     pub presence: bool,
-    /// Whether code of the hub is told of connections that end: who tells is noted with each removal. All nodes of a hub are
-    /// to say the same.
+    /// Whether ends of connections are reported to the hub's code: each removal then writes an end record that names
+    /// the reporting node. All nodes of a hub must have the same value.
     pub tells_ends: bool,
 }
 
@@ -269,13 +272,13 @@ impl Default for HubOptions {
     }
 }
 
-/// How a request goes on where nobody listens on the channel of a node that counts as alive: its subscription was lost, or it
-/// has just died.
+/// The course of a request to a node that counts as alive but is not subscribed to its channel: its subscription was
+/// lost, or it has just died.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unheard {
-    /// The request is repeated until somebody does.
+    /// The request is repeated until the node is subscribed again, the node is dead or the time is up.
     Wait,
-    /// It fails at once.
+    /// The request fails at once with [`BackplaneError::NodeUnreachable`].
     GiveUp,
 }
 
@@ -290,50 +293,50 @@ pub trait HubSink: Send + Sync + 'static {
 pub enum Delivery {
     /// A message for the local connections of a topic.
     Message(Message),
-    /// From here on a local connection receives these topics.
+    /// A local connection receives these topics after this offset.
     Joined {
         /// The connection.
         connection: ConnectionId,
-        /// What it receives from now on.
+        /// The topics that the connection begins to receive.
         topics: Vec<Topic>,
-        /// The place of the change.
+        /// The offset of the change.
         offset: Offset,
     },
     /// From here on a local connection no longer receives these topics.
     Left {
         /// The connection.
         connection: ConnectionId,
-        /// What it received until now.
+        /// The topics that the connection ceases to receive.
         topics: Vec<Topic>,
-        /// The place of the change.
+        /// The offset of the change.
         offset: Offset,
     },
-    /// Another node has taken a local connection over: it must fall silent here.
+    /// Another node has taken a local connection over: this node must send nothing more to the client.
     Taken {
         /// The connection.
         connection: ConnectionId,
-        /// The place of the change.
+        /// The offset of the change.
         offset: Offset,
     },
-    /// The log can't vouch for what came between the deliveries before and after this one.
+    /// Messages between the deliveries before and after this one may be missing, and the log can't prove the contrary.
     Gap(Gap),
 }
 
-/// A message with its place.
+/// A message with its topic and its offset.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// Whom it is for.
+    /// The topic that the message was published to.
     pub topic: Topic,
-    /// Its place in the hub's log.
+    /// The offset of the message in the hub's log.
     pub offset: Offset,
-    /// What it says.
+    /// The content of the message.
     pub envelope: Arc<Envelope>,
 }
 
-/// Why messages may be missing.
+/// The reason why messages may be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Gap {
-    /// Another life of the log began; what the old one had last is unknown. Concerns every topic.
+    /// A new epoch of the log began; the last messages of the old one are unknown. Concerns every topic.
     NewEpoch(Epoch),
     /// The log no longer reaches back far enough. Concerns one topic.
     Trimmed(Topic),
@@ -344,23 +347,23 @@ pub enum Gap {
 pub struct ConnectionRecord {
     /// Its public id.
     pub id: ConnectionId,
-    /// Whose it is.
+    /// The connection's user, if it has one.
     pub user: Option<UserId>,
-    /// What another node needs to go on with it; `None` for one that ends with its node.
+    /// The state that another node needs to take the connection over; `None` for a connection that ends with its node.
     pub state: Option<State>,
 }
 
-/// How a connection is removed.
+/// The way in which a connection is removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
-    /// How long its id stays refused.
+    /// The time for which [`Backplane::claim`] refuses the connection's id.
     pub tombstone: Duration,
-    /// The reason that the hub's code is told, as the gateway encodes it; `None` where it never heard of the connection.
+    /// The reason that is reported to the hub's code, as the gateway encodes it; `None`: the end is not reported.
     pub tells: Option<Bytes>,
 }
 
 impl End {
-    /// The end of a connection that nobody is told of.
+    /// The end of a connection that is not reported to the hub's code.
     #[must_use]
     pub fn untold(tombstone: Duration) -> Self {
         Self {
@@ -375,54 +378,54 @@ impl End {
 pub enum Claim {
     /// This node owns the connection now.
     Claimed,
-    /// Another node does (or this one already).
+    /// This node owns the connection, which may be the caller's own node.
     Owned(NodeId),
     /// The connection was closed; it must not come back.
     Closed,
 }
 
-/// How the node stands with its server.
+/// The state of the node's connections to its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Commands work and deliveries arrive.
     Connected,
-    /// The server can't be reached; the node tries on.
+    /// The server can't be reached; the node goes on trying.
     Disconnected,
 }
 
-/// How a node keeps up with the logs of its hubs.
+/// Counters that show how a node keeps up with the logs of its hubs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Entries that have arrived and wait for their sink.
     pub waiting: usize,
-    /// How often entries had to be read from the log because pushes were missed.
+    /// Number of times that entries had to be read from the log because pushes were missed.
     pub repairs: u64,
-    /// How many entries were handed on that were read from the log.
+    /// Number of entries that were read from the log for that reason and delivered.
     pub repaired: u64,
 }
 
-/// Answers other nodes and hears of their end.
+/// Serves other nodes' requests, and is notified of connections that end without this node's doing.
 pub trait NodeService: Send + Sync + 'static {
     /// Serves a request of another node. The future is dropped when the asking node stops waiting.
     fn serve(&self, payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>>;
 
-    /// Nobody took the reply to a request, and nobody will. Returns whether that undoes the request, because what was taken
-    /// for the reply could be put back: then the request may be served anew.
+    /// The reply to a request did not reach the asking node and never will. Returns whether the request is undone,
+    /// because the things that were taken for the reply could be put back: then the request may be served anew.
     fn undelivered(&self, reply: Bytes) -> bool {
         let _ = reply;
         false
     }
 
-    /// A connection has ended that no node runs, and it is for this node, and no other, to tell the hub's code: it was removed
-    /// by this node, because its node died or nobody took it over in time, or whoever removed it died before it told.
-    /// `tells` is what [`End::tells`] said, and nothing where no node did. [`Backplane::told`] is to follow.
+    /// A connection without a node has ended, and this node alone must report that to the hub's code: this node removed
+    /// it, because its node died or no node took it over in time, or the node that removed it died before the report.
+    /// `tells` is the value of [`End::tells`], empty where no node gave one. Call [`Backplane::told`] afterwards.
     fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord, tells: Bytes);
 
-    /// The server, which had forgotten a connection of this node, knows it as another node's, or as closed: it must end here,
-    /// or go on there.
+    /// The server, which had forgotten a connection of this node, has it as another node's or as closed: the connection
+    /// must end on this node.
     fn connection_lost(&self, hub: &HubName, connection: &ConnectionId);
 
-    /// Others took this node for dead and have removed its connections: every local connection must end, because its
-    /// memberships are gone.
+    /// Other nodes took this node for dead and have removed its connections: every local connection must end, because
+    /// its memberships are gone.
     fn fenced(&self);
 }

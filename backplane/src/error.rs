@@ -4,46 +4,46 @@ use std::time::Duration;
 
 use crate::topic::{ConnectionId, NodeId};
 
-/// Why the backplane could not do what was asked. Nothing was changed unless the variant says otherwise.
+/// The reason why a call of the backplane failed. Nothing was changed unless the variant says otherwise.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackplaneError {
-    /// The server can't be reached; reconnecting goes on in the background. The operation may be tried again.
+    /// The server can't be reached; reconnecting goes on in the background. The call may be repeated.
     #[error("the backplane is unreachable (waited {waited:?}): {reason}")]
     Unavailable {
-        /// How long the call waited.
+        /// The time that the call waited.
         waited: Duration,
-        /// What the connection said last.
+        /// The last error of the connection.
         reason: String,
     },
-    /// No answer within the bound. The operation may or may not have been carried out.
+    /// No answer came within the time limit. The call may or may not have been carried out.
     #[error("the backplane did not answer within {waited:?}")]
     Timeout {
-        /// How long the call waited.
+        /// The time that the call waited.
         waited: Duration,
     },
-    /// The server has no memory left for what is published, or for newcomers. Nothing was changed; it works again when the log
-    /// has forgotten enough.
+    /// The server has no memory left for messages or new connections. Nothing was changed; the call works again when
+    /// enough of the log was forgotten.
     #[error(
         "the Redis server has no memory left (maxmemory): nothing is published until older messages are forgotten"
     )]
     Full,
-    /// Fewer replicas follow the server than publishing is to wait for. Nothing was published.
+    /// Fewer replicas follow the server than publishing requires. Nothing was published.
     #[error(
         "{online} replicas follow the Redis master, fewer than backplane.min_replicas ({needed}): nothing \
          is published until there are more"
     )]
     TooFewReplicas {
-        /// Replicas that follow closely.
+        /// Number of replicas that follow closely.
         online: usize,
-        /// How many there must be.
+        /// Number of replicas that are required.
         needed: usize,
     },
-    /// The directory does not know the connection, and does not know yet whether there is one: the server has forgotten what
-    /// it had, and nodes are telling it their connections again.
+    /// The directory does not have the connection, and can't yet say that it does not exist: the server has lost its
+    /// data, and the nodes are registering their connections again.
     #[error("connections are being registered again")]
     Unsettled,
-    /// The server may have deleted what is needed to make room for something else. Nothing was changed.
+    /// The server may have deleted the keys that the call needs, to make room for others. Nothing was changed.
     #[error(
         "the Redis server deletes keys to make room (maxmemory-policy; set it to noeviction), and a call's with them"
     )]
@@ -60,36 +60,36 @@ pub enum BackplaneError {
         /// The connection.
         connection: ConnectionId,
     },
-    /// No such node listens.
+    /// The node is not alive, or is not subscribed to its channel.
     #[error("node {node} does not listen")]
     NodeUnreachable {
         /// The node.
         node: NodeId,
     },
-    /// The other node refused or failed.
+    /// The other node refused the request or failed to serve it.
     #[error("node {node} answered: {reason}")]
     NodeFailed {
         /// The node.
         node: NodeId,
-        /// Its words.
+        /// The node's error message.
         reason: String,
     },
-    /// What the server said is not what this version understands.
+    /// The server's answer has a form that this version does not understand.
     #[error("unexpected answer from the backplane: {what}")]
     Malformed {
-        /// What was wrong.
+        /// The part of the answer that is wrong.
         what: String,
     },
     /// The settings can't work.
     #[error("backplane settings: {what}")]
     Config {
-        /// What is wrong and what to do.
+        /// The setting that is wrong, and the remedy.
         what: String,
     },
     /// The server refused a command.
     #[error("the backplane refused a command: {reason}")]
     Refused {
-        /// The server's words, without the command's arguments.
+        /// The server's error message, without the command's arguments.
         reason: String,
     },
     /// The backplane was shut down.
@@ -98,7 +98,7 @@ pub enum BackplaneError {
 }
 
 impl BackplaneError {
-    /// Whether the same call may work a little later.
+    /// Returns whether the same call may succeed a little later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(

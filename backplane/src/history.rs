@@ -1,4 +1,4 @@
-//! Reads what several topics had, in one order: for receivers that hold their own place in the log.
+//! Reads the messages of several topics in one order: for receivers that keep their own position in the log.
 
 use futures_util::future::BoxFuture;
 
@@ -7,11 +7,12 @@ use crate::error::BackplaneError;
 use crate::position::{Epoch, Offset, Position};
 use crate::topic::{HubName, Topic};
 
-/// What topics had. Part of [`Backplane`](crate::Backplane).
+/// Access to past messages of topics. Part of [`Backplane`](crate::Backplane).
 pub trait History: Send + Sync {
     /// The messages of these topics after `after` and up to `upto` ([`Offset::MAX`] for the log's end), in the order of
-    /// their offsets: about `most_bytes`, or as many as there are. Each topic counts after the offset beside it only. Whoever
-    /// wants the rest asks again from [`Page::Exact::reached`]. A caller that drops the returned future stops the reading.
+    /// their offsets: about `most_bytes`, or all that there are. Each topic counts only after the offset beside it. To
+    /// get the rest, call again from [`Page::Exact::reached`]. A caller that drops the returned future stops the
+    /// reading.
     fn history<'a>(
         &'a self,
         hub: &'a HubName,
@@ -21,8 +22,9 @@ pub trait History: Send + Sync {
         most_bytes: usize,
     ) -> BoxFuture<'a, Result<Page, BackplaneError>>;
 
-    /// After which offset the last messages of each of these topics come, `most` of each if there are as many, up to `upto`.
-    /// Topics without any are left out. Whether there were older ones that the log has forgotten is not told.
+    /// For each of these topics, the offset after which its last `most` messages up to `upto` come (fewer where there
+    /// are not as many). Topics without messages are left out. The result does not show whether the log has forgotten
+    /// older ones.
     fn newest<'a>(
         &'a self,
         hub: &'a HubName,
@@ -32,20 +34,20 @@ pub trait History: Send + Sync {
     ) -> BoxFuture<'a, Result<Vec<(Topic, Offset)>, BackplaneError>>;
 }
 
-/// A part of what a reader asked for.
+/// The answer to one call of [`History::history`] or [`Sessions::replay`](crate::Sessions::replay).
 #[derive(Clone, Debug)]
 pub enum Page {
-    /// These messages, and nothing is missing before or between them.
+    /// The messages are complete: none is missing before or between them.
     Exact {
-        /// In order.
+        /// The messages, in the order of their offsets.
         messages: Vec<Message>,
-        /// Nothing up to here is missing.
+        /// The offset up to which the messages are complete.
         reached: Offset,
-        /// There is nothing more, as far as it was asked for.
+        /// Whether this is the last page.
         ends: bool,
     },
-    /// Messages after the asked position were trimmed away.
+    /// Messages after the requested position are no longer in the log.
     Trimmed,
-    /// The position is of another epoch.
+    /// The requested position is of another epoch than the log's present one, which is given.
     OtherEpoch(Epoch),
 }

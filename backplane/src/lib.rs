@@ -1,13 +1,14 @@
-//! The world behind a Hubcast node: an ordered log for each hub, the topics that connections receive, the groups they
-//! joined, the directory that says which node owns which connection, and the liveness of nodes.
+//! The state that the nodes of a Hubcast cluster share: an ordered log for each hub, the topics that connections
+//! receive, their groups, the directory that says which node owns which connection, and the liveness of nodes.
 //!
 //! # Guarantees
 //! * **One order.** A message gets its [`Offset`] in the same step in which it is stored and pushed. Every node hands a
 //!   hub's entries to its [`HubSink`] in offset order, each at most once.
 //! * **Membership is part of the log.** A connection receives a topic from exactly the offset at which it joined until
 //!   exactly the offset at which it left.
-//! * **Exact or explicit.** What a node missed (lost connection, full queue) is read from the log. When the log can't
-//!   prove that nothing is missing, the sink is told with [`Delivery::Gap`].
+//! * **Exact or explicit.** Entries that a node missed (lost connection, full queue) are read from the log. When the
+//!   log
+//! can't prove that nothing is missing, the sink gets a [`Delivery::Gap`].
 //! * **One owner.** A connection has one owning node. A closed one never comes back.
 //!
 //! There are two implementations, [`memory`] for one process and [`redis`] for a cluster; both pass the
@@ -49,7 +50,7 @@ pub use topic::{
 };
 pub use turns::{Turns, TurnsWanted};
 
-/// What nodes store in Redis and send to each other, generated from `proto/hubcast.proto`.
+/// The messages that nodes store in Redis and send to each other, generated from `proto/hubcast.proto`.
 pub mod wire {
     #![allow(missing_docs)]
     include!(concat!(env!("OUT_DIR"), "/hubcast.v1.rs"));

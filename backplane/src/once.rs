@@ -1,24 +1,24 @@
-//! Messages that are published once, however often they are asked for.
+//! Messages that are published once, even when their request is repeated.
 
 use bytes::Bytes;
 
 use crate::position::Offset;
 
-/// What tells a repeated request to publish from a new one.
+/// The identity of a request to publish, by which a repetition is recognised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Once {
     /// The caller's name for the request, unique within the hub for as long as the hub's retention.
     pub key: String,
-    /// What the request says, or a digest of it: the same key with another content is a mistake of the caller.
+    /// The content of the request, or a digest of it: the same key with another content is a mistake of the caller.
     pub content: Bytes,
 }
 
-/// What became of a message that is published once.
+/// The outcome of [`Backplane::publish_once`](crate::Backplane::publish_once).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// It was published by this call, at this place; nowhere where it was for a connection that nobody owns.
+    /// This call published the message, at this offset; `None` where it was for a connection without an owner.
     Now(Option<Offset>),
-    /// It was published by an earlier call, on whatever node.
+    /// An earlier call, on this or another node, published the message.
     Before,
     /// The key was used for another content; nothing was published.
     Differs,

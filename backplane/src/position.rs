@@ -1,13 +1,13 @@
-//! Places in a hub's log, and the decisions that depend on them alone.
+//! Offsets, epochs and positions in a hub's log, and the decisions that depend on them alone.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// A message's place in its hub's log: 1 for the first, without holes within one [`Epoch`].
+/// The number of an entry in its hub's log: 1 for the first, without holes within one [`Epoch`].
 pub type Offset = u64;
 
-/// One life of a hub's log. Offsets of two epochs must not be compared: a server that was restarted or promoted
-/// may have forgotten its last offsets and give them out again.
+/// The name of one epoch of a hub's log. Offsets of two epochs must not be compared: a server that was restarted or
+/// promoted may have forgotten its last offsets and assign them again.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Epoch(Arc<str>);
 
@@ -37,27 +37,28 @@ impl fmt::Debug for Epoch {
     }
 }
 
-/// A place in a log that can be compared safely: offsets count only within one epoch.
+/// An offset with its epoch, which can be compared safely: offsets count only within one epoch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Position {
-    /// The life of the log.
+    /// The epoch of the log.
     pub epoch: Epoch,
-    /// The place in it.
+    /// The offset within the epoch.
     pub offset: Offset,
 }
 
-/// What a reader that has seen a topic up to `seen` does with an entry that names its predecessor.
+/// The relation of a topic's entry to the entries that a reader has handled already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// It is the next one.
+    /// The entry is the next one of its topic.
     Next,
-    /// It was handed on before.
+    /// The entry was handled before.
     Duplicate,
-    /// At least one entry between is missing: read the log.
+    /// At least one earlier entry is missing: it must be read from the log.
     Gap,
 }
 
-/// Decides about an entry of one topic by offsets of one epoch: `previous` is the offset of the topic's entry before.
+/// Classifies an entry of one topic, by offsets of one epoch. `seen`: the last offset that the reader has handled of
+/// the topic; `previous`: the offset of the topic's entry before this one.
 #[must_use]
 pub fn step(seen: Offset, previous: Offset, offset: Offset) -> Step {
     if offset <= seen {

@@ -1,16 +1,16 @@
-//! Who comes to a group and goes, as messages to those who watch it.
+//! Presence messages: joins and leaves of a group, announced to the connections that watch it.
 //!
 //! Where [`HubOptions::presence`](crate::HubOptions::presence) is set, the step that makes a connection a member of a
 //! group, or ends that, also appends a message to the group's reserved group ([`GroupName::presence_of`]). So these
-//! messages have places in the hub's log like others; they are received by joining the reserved group.
+//! messages have offsets in the hub's log like others; a connection receives them by joining the reserved group.
 //!
-//! * One message for each real change, whoever makes it: joins and leaves, groups that a connection enters with, its
-//!   removal by its owner, by time or by the survivors of its node. None for what changes nothing, nor for a
-//!   connection that is parked or moves to another node. None for reserved groups themselves.
-//! * Where the server has lost its data, owners register again what it forgot: that are joins, too.
+//! * One message for each real change of membership: joins and leaves, groups that a connection enters with, its
+//! removal by its owner, by time or by other nodes after its node died. None for a call that changes nothing, for a
+//! connection that is parked or moves to another node, or for reserved groups themselves.
+//! * Where the server has lost its data, owners register their connections again: these are joins, too.
 //!
-//! Its target is [`TARGET`], its one argument a JSON object with `event` (`join` or `leave`), `group`, `connectionId`,
-//! and `userId` where there is one.
+//! The target of the message is [`TARGET`], its one argument a JSON object with `event` (`join` or `leave`), `group`,
+//! `connectionId`, and `userId` where the connection has one.
 
 use bytes::Bytes;
 
@@ -20,7 +20,7 @@ use crate::wire::{Encoding, Envelope};
 /// The target of presence messages.
 pub const TARGET: &str = "presence";
 
-/// The message that tells of a change. `announce` in `redis/scripts/log.lua` writes the same.
+/// The presence message of one change. `announce` in `redis/scripts/log.lua` writes the same.
 pub(crate) fn message(
     joined: bool,
     group: &GroupName,

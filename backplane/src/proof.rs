@@ -1,10 +1,10 @@
-//! When a topic's log proves that a reader misses nothing.
+//! The rule by which a topic's log proves that a reader misses nothing.
 
 use crate::position::Offset;
 
-/// Whether the entries that were found after `after` are all there were.
+/// Whether the entries that were found after `after` are complete.
 ///
-/// * `first`: what the first entry found names as its predecessor; `None` when no entry was found.
+/// * `first`: the predecessor that the first entry found names; `None` when no entry was found.
 /// * `tail`: the topic's newest offset, remembered longer than its entries; `None` when it is not known.
 /// * `forgotten`: no entry of a topic whose tail is not known has an offset above this.
 pub(crate) fn is_complete(

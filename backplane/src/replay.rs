@@ -1,4 +1,4 @@
-//! Which topics a connection had, and when: derived from what the log says of its changes.
+//! The topics that a connection had in each part of the log, derived from the entries of its changes.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use crate::backplane::ConnectionRecord;
 use crate::position::{Offset, Position};
 use crate::topic::{GroupName, Topic};
 
-/// A change of a connection's topics, as its own topic has it.
+/// A change of a connection's topics, as an entry of its own topic records it.
 #[derive(Clone, Debug)]
 pub(crate) struct Past {
     pub(crate) offset: Offset,
@@ -14,20 +14,20 @@ pub(crate) struct Past {
     pub(crate) joined: bool,
 }
 
-/// What a connection was to receive between two places, read page by page: it goes on with each.
+/// The messages that a connection was to receive between two positions, read page by page; this is the cursor.
 pub struct Replay {
     pub(crate) connection: ConnectionRecord,
-    /// As they are at `upto`.
+    /// The connection's groups at `upto`.
     groups: Vec<GroupName>,
-    /// How far it is.
+    /// The position that the replay has reached.
     pub(crate) after: Position,
     pub(crate) upto: Offset,
-    /// Nothing before the first page.
+    /// `None` before the first page.
     pub(crate) memberships: Option<Memberships>,
 }
 
 impl Replay {
-    /// What comes after `after` and up to `upto`, where the connection is in these groups.
+    /// A replay of the messages after `after` and up to `upto` for a connection that is in these groups at `upto`.
     #[must_use]
     pub fn new(connection: ConnectionRecord, groups: Vec<GroupName>, after: Position, upto: Offset) -> Self {
         Self {
@@ -39,14 +39,14 @@ impl Replay {
         }
     }
 
-    /// Takes the changes of the connection's groups in, in order.
+    /// Adds the changes of the connection's groups, in order.
     pub(crate) fn learn(&mut self, changes: &[Past]) {
         let (after, upto) = (self.after.offset, self.upto);
         let memberships = Memberships::new(&self.connection, &self.groups, changes, after, upto);
         self.memberships = Some(memberships);
     }
 
-    /// All topics that it may have received, with the place from which on each counts.
+    /// All topics that the connection may have received, each with the offset after which it counts.
     pub(crate) fn topics(&self) -> Vec<(Topic, Offset)> {
         let own = (Topic::Connection(self.connection.id.clone()), 0);
         let shared = self.memberships.as_ref().map(Memberships::shared_topics);
@@ -60,14 +60,14 @@ impl Replay {
     }
 }
 
-/// The topics of one connection between two places of the log.
+/// The topics of one connection between two offsets of the log.
 pub(crate) struct Memberships {
-    /// For each topic, in order: after which and before which offset it was received.
+    /// For each topic, the spans in which it was received, in order: after the first offset and before the second.
     spans: HashMap<Topic, Vec<(Offset, Offset)>>,
 }
 
 impl Memberships {
-    /// `changes`: all between `after` and `upto`, in order, each of them a real one. `groups`: as they are at `upto`.
+    /// `changes`: all real changes between `after` and `upto`, in order. `groups`: the connection's groups at `upto`.
     pub(crate) fn new(
         connection: &ConnectionRecord,
         groups: &[GroupName],
@@ -101,7 +101,7 @@ impl Memberships {
         Self { spans }
     }
 
-    /// The topics that are not the connection's own, with the place from which on each counts.
+    /// The topics that are not the connection's own, each with the offset after which it counts.
     pub(crate) fn shared_topics(&self) -> Vec<(Topic, Offset)> {
         let begin =
             |(topic, spans): (&Topic, &Vec<(Offset, Offset)>)| Some((topic.clone(), spans.first()?.0));

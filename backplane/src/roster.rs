@@ -1,4 +1,4 @@
-//! Who is connected: what is known of groups, users and connections without asking a node.
+//! Queries about groups, users and their connections that the server answers without asking a node.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use crate::backplane::{ConnectionRecord, End};
 use crate::error::BackplaneError;
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, UserId};
 
-/// How long a user stays in a group that it was put into without a time.
+/// The time that a user stays in a group where [`Roster::join_user`] names none: one year.
 pub const USER_GROUP_TTL: Duration = Duration::from_secs(365 * 24 * 3_600);
 
-/// Questions about the connections of a hub, all over the cluster. Part of [`Backplane`](crate::Backplane).
+/// Queries about the connections of a hub in the whole cluster. Part of [`Backplane`](crate::Backplane).
 ///
-/// Each costs the same however many connections there are. Parked connections count like others. Connections of a node
-/// that died count until they are removed, soon after its lease.
+/// A query costs the same however many connections there are. Parked connections count like others. Connections of a
+/// node that died count until they are removed, soon after the end of its lease.
 pub trait Roster: Send + Sync {
-    /// How many connections a group or a user has.
+    /// The number of connections of a group or a user.
     fn count<'a>(&'a self, hub: &'a HubName, of: Members<'a>) -> BoxFuture<'a, Result<u64, BackplaneError>>;
 
-    /// Whether a connection is one of a group's or a user's.
+    /// Whether a connection belongs to a group or a user.
     fn contains<'a>(
         &'a self,
         hub: &'a HubName,
@@ -28,7 +28,7 @@ pub trait Roster: Send + Sync {
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
     /// The first `limit` connections of a group or a user with ids after `after`, in the order of their ids: read in
-    /// pages, the list has everybody who is in it all the time, and nobody twice.
+    /// pages, the list has every connection that is a member all the time, and none twice.
     fn page<'a>(
         &'a self,
         hub: &'a HubName,
@@ -37,7 +37,7 @@ pub trait Roster: Send + Sync {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<ConnectionId>, BackplaneError>>;
 
-    /// As [`Roster::page`] of a group, with the connections' users. The work is that of the page, not of the group.
+    /// As [`Roster::page`] of a group, with the connections' users. The cost grows with the page, not with the group.
     fn present<'a>(
         &'a self,
         hub: &'a HubName,
@@ -46,19 +46,19 @@ pub trait Roster: Send + Sync {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Present>, BackplaneError>>;
 
-    /// The groups of a connection but reserved ones, in order; none where it does not exist.
+    /// The groups of a connection without reserved ones, in order; empty where the connection does not exist.
     fn groups<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,
     ) -> BoxFuture<'a, Result<Vec<GroupName>, BackplaneError>>;
 
-    /// How many connections and groups there are.
+    /// The numbers of connections and groups of a hub.
     fn census<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Census, BackplaneError>>;
 
-    /// Notes that connections of a user that come within `ttl`, or [`USER_GROUP_TTL`], are to join a group:
-    /// [`Entered::groups`](crate::Entered::groups) names it. Present ones are left as they are. A user has at most
-    /// `most` groups: one more takes the place of the one whose time ends first.
+    /// Records that connections of a user that enter within `ttl`, or [`USER_GROUP_TTL`], are to join a group:
+    /// [`Entered::groups`](crate::Entered::groups) names it. Present connections are left as they are. A user has at
+    /// most `most` groups: one more replaces the group whose time ends first.
     fn join_user<'a>(
         &'a self,
         hub: &'a HubName,
@@ -91,8 +91,8 @@ pub trait Roster: Send + Sync {
         group: &'a GroupName,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
-    /// Some parked connections of a group or a user, or of the hub. Whoever is
-    /// parked all the time while the list is read is on it, perhaps twice.
+    /// Some parked connections of a group or a user, or of the hub. A connection that is parked for the whole time in
+    /// which the list is read is on it, perhaps twice.
     fn parked<'a>(
         &'a self,
         hub: &'a HubName,
@@ -100,9 +100,9 @@ pub trait Roster: Send + Sync {
         from: ParkedCursor,
     ) -> BoxFuture<'a, Result<Parked, BackplaneError>>;
 
-    /// Removes a connection that is parked at this moment, before its time is up. `None` where it is not parked. Exactly one
-    /// caller in the cluster is given the connection, and is the one who tells of its end, as with
-    /// [`Backplane::remove`](crate::Backplane::remove); no node's service is told.
+    /// Removes a connection that is parked at this moment, before its time is up. `None` where it is not parked.
+    /// Exactly one caller in the cluster is given the connection, and that caller reports its end, as with
+    /// [`Backplane::remove`](crate::Backplane::remove); no node's service is notified.
     fn remove_parked<'a>(
         &'a self,
         hub: &'a HubName,
@@ -111,23 +111,24 @@ pub trait Roster: Send + Sync {
     ) -> BoxFuture<'a, Result<Option<ConnectionRecord>, BackplaneError>>;
 }
 
-/// Connections that are counted and listed.
+/// A set of connections that can be counted and listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Members<'a> {
-    /// Those that joined a group.
+    /// The connections that joined a group.
     Group(&'a GroupName),
-    /// Those of a user.
+    /// The connections of a user.
     User(&'a UserId),
 }
 
-/// How many connections and groups a hub has.
+/// The numbers of connections and groups of a hub.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Census {
-    /// Connections by the node that owns them: nodes that are alive, or whose connections are not removed yet.
+    /// Number of connections by the node that owns them: nodes that are alive, or whose connections are not removed
+    /// yet.
     pub nodes: Vec<(NodeId, u64)>,
-    /// Connections that nobody owns.
+    /// Number of parked connections.
     pub parked: u64,
-    /// Groups that have a connection, but reserved ones.
+    /// Number of groups that have a connection, without reserved ones.
     pub groups: u64,
 }
 
@@ -136,7 +137,7 @@ pub struct Census {
 pub struct Present {
     /// Its id.
     pub connection: ConnectionId,
-    /// Whose it is.
+    /// The connection's user, if it has one.
     pub user: Option<UserId>,
 }
 
@@ -145,10 +146,10 @@ pub struct Present {
 pub struct Parked {
     /// Their ids, in no order.
     pub connections: Vec<ConnectionId>,
-    /// Where to go on, if there may be more.
+    /// The cursor of the next part; `None` at the end of the list.
     pub next: Option<ParkedCursor>,
 }
 
-/// A place in a list of parked connections: at first the default.
+/// A cursor in a list of parked connections; the default is its beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct ParkedCursor(pub(crate) u64);

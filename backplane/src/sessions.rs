@@ -1,4 +1,4 @@
-//! Connections that outlive their sockets and their nodes: what is written down of them, and how another node goes on.
+//! Connections that outlive their sockets and their nodes: the records that are kept of them, and their take-over.
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -11,33 +11,35 @@ use crate::replay::Replay;
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, UserId};
 use crate::wire::Envelope;
 
-/// Which ownership of a connection somebody speaks for. A node that was paused speaks for an older one, and is refused.
+/// The number of an ownership of a connection, higher with each new owner. A call with an older version is refused: it
+/// comes from a node that was paused and has lost the connection since.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct Version(pub u64);
 
-/// What is known of resumable connections beyond their topics. Part of [`Backplane`](crate::Backplane).
+/// The records of resumable connections beside their topics. Part of [`Backplane`](crate::Backplane).
 ///
-/// A connection is resumable when it was entered with [`ConnectionRecord::state`]. Then what it receives is a function of
-/// the log, and the server keeps, beside its groups:
-/// * a checkpoint: up to which of its messages, and up to which offset, the client is known to have everything;
-/// * how many of the client's messages were taken;
+/// A connection is resumable when it was entered with [`ConnectionRecord::state`]. Then the messages that it receives
+/// follow from the log alone, and the server keeps, beside its groups:
+/// * a checkpoint: the last message, and the offset, up to which the client is known to have everything;
+/// * the number of the client's messages that were taken;
 /// * the calls that were begun and not answered, each with the node that runs it.
 ///
-/// It is owned by a node, or **parked**: without an owner, until a node takes it over or its time is up
+/// The connection is owned by a node, or **parked**: without an owner, until a node takes it over or its time is up
 /// ([`HubOptions::resume_window`](crate::HubOptions::resume_window)). Parked connections keep their memberships.
 pub trait Sessions: Send + Sync {
-    /// What the directory has of a connection.
+    /// The directory's listing of a connection.
     ///
     /// # Errors
-    /// [`BackplaneError::Unsettled`] where it has nothing and can't be trusted yet.
+    /// [`BackplaneError::Unsettled`] where there is no listing, but nodes may have yet to register the connection
+    /// again.
     fn look_up<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,
     ) -> BoxFuture<'a, Result<Option<Listing>, BackplaneError>>;
 
-    /// Makes this node the owner of a resumable connection that is parked, or whose owner is to be shut out. Where its
-    /// version is another by now, somebody was faster. When this returns, the sink was given the
+    /// Makes this node the owner of a resumable connection that is parked, or whose owner is to be shut out. Where the
+    /// version has changed, another node was faster. When this returns, the sink was given the
     /// [`Delivery::Joined`](crate::Delivery::Joined) of all its topics, and the former owner, should it live, is given
     /// [`Delivery::Taken`](crate::Delivery::Taken).
     fn take_over<'a>(
@@ -47,7 +49,8 @@ pub trait Sessions: Send + Sync {
         version: Version,
     ) -> BoxFuture<'a, Result<TakeOver, BackplaneError>>;
 
-    /// The next page of a replay: about so many bytes, or all that is left. [`Page::Trimmed`] when something may be missing.
+    /// The next page of a replay: about `most_bytes`, or all that is left. [`Page::Trimmed`] when messages may be
+    /// missing.
     fn replay<'a>(
         &'a self,
         hub: &'a HubName,
@@ -55,8 +58,8 @@ pub trait Sessions: Send + Sync {
         most_bytes: usize,
     ) -> BoxFuture<'a, Result<Page, BackplaneError>>;
 
-    /// Notes, before they are applied, that this many of the client's messages were taken, and that this node runs a call.
-    /// `false` when this node no longer owns the connection: nothing may be applied.
+    /// Records, before they are applied, that `received` of the client's messages were taken, and that this node runs
+    /// `call`. `false` when this node no longer owns the connection: then no message may be applied.
     fn note<'a>(
         &'a self,
         hub: &'a HubName,
@@ -66,7 +69,7 @@ pub trait Sessions: Send + Sync {
         call: Option<&'a str>,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
-    /// As [`note`](Self::note) of a call that the client may ask for again under the name `once`, where it heard no answer.
+    /// As [`note`](Self::note) of a call that the client may repeat under the name `once`, where it got no answer.
     fn note_once<'a>(
         &'a self,
         hub: &'a HubName,
@@ -76,8 +79,8 @@ pub trait Sessions: Send + Sync {
         once: &'a str,
     ) -> BoxFuture<'a, Result<Noted, BackplaneError>>;
 
-    /// Takes another state in place of the one that the connection was entered with. `false` when this node no longer owns
-    /// it, or it can't be taken over.
+    /// Replaces the state that the connection was entered with. `false` when this node no longer owns the connection,
+    /// or it is not resumable.
     fn restate<'a>(
         &'a self,
         hub: &'a HubName,
@@ -87,10 +90,10 @@ pub trait Sessions: Send + Sync {
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
     /// Appends a message to the connection's own topic for a call that `host` runs; the `last` one ends the call. Works
-    /// on any node, also for parked connections. Nothing when the call was answered before, or the connection is gone.
+    /// on any node, also for parked connections. `None` when the call was answered before, or the connection is gone.
     ///
     /// # Errors
-    /// [`BackplaneError::Evicted`] where that can't be told, because the server has deleted keys.
+    /// [`BackplaneError::Evicted`] where the server has deleted keys and may have lost the record of the call.
     fn answer<'a>(
         &'a self,
         hub: &'a HubName,
@@ -100,7 +103,7 @@ pub trait Sessions: Send + Sync {
         last: bool,
     ) -> BoxFuture<'a, Result<Option<Offset>, BackplaneError>>;
 
-    /// Ends a call that is not answered. `false` when it was ended before.
+    /// Finishes a call without an answer. `false` when it was finished before.
     fn settle<'a>(
         &'a self,
         hub: &'a HubName,
@@ -108,13 +111,13 @@ pub trait Sessions: Send + Sync {
         call: Call<'a>,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
-    /// A place up to which the sink was given everything that there is for this node, as new as can be told. Where a client
-    /// has all that its session was given by then, this is a checkpoint: without one now and then, the log of a quiet
-    /// topic ends before anything was acknowledged.
+    /// The newest known position up to which the sink was given all entries for this node. Where a client has all
+    /// messages that its session was given by then, this position is a checkpoint. Quiet topics need one now and then:
+    /// otherwise the log forgets the offset of the last checkpoint.
     fn handed_on<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>>;
 
-    /// Writes checkpoints down, in one round trip. Those of connections that this node no longer owns are ignored, and
-    /// those with a lower number than what is written down already.
+    /// Stores checkpoints, in one round trip. A checkpoint is ignored where this node no longer owns the connection, or
+    /// where a checkpoint with a higher number is stored already.
     fn checkpoint<'a>(
         &'a self,
         hub: &'a HubName,
@@ -122,7 +125,7 @@ pub trait Sessions: Send + Sync {
     ) -> BoxFuture<'a, Result<(), BackplaneError>>;
 
     /// Gives up an owned connection for another node to take it over. `false` when this node did not own it. On a
-    /// transient error the connection is this node's no longer, and is given up as soon as the server can be told.
+    /// transient error this node no longer owns the connection, and parks it as soon as the server can be reached.
     fn park<'a>(
         &'a self,
         hub: &'a HubName,
@@ -132,48 +135,48 @@ pub trait Sessions: Send + Sync {
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 }
 
-/// What became of a call that is noted once.
+/// The outcome of [`Sessions::note_once`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Noted {
-    /// It was noted by this call, and may run.
+    /// The call was recorded now, and may run.
     Now,
-    /// It was noted before, on whatever node, and has ended since, unless `running`.
+    /// The call was recorded before, on this or another node, and has ended since, unless `running`.
     Before {
-        /// Its answer is still to come.
+        /// Whether its answer is still to come.
         running: bool,
     },
-    /// This node no longer owns the connection: nothing may be applied.
+    /// This node no longer owns the connection: the call may not run.
     NotOwner,
 }
 
-/// What the directory has of a connection.
+/// The directory's listing of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
-    /// Who owns it; nobody where it is parked.
+    /// The node that owns the connection; `None` where it is parked.
     pub owner: Option<NodeId>,
-    /// Its present ownership.
+    /// The version of its present ownership.
     pub version: Version,
-    /// Whose it is.
+    /// The connection's user, if it has one.
     pub user: Option<UserId>,
-    /// What it was entered with; `None` where it can't be taken over.
+    /// The state that it was entered with, or that replaced it; `None` where the connection is not resumable.
     pub state: Option<State>,
 }
 
 /// A call that a client made and that was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call<'a> {
-    /// Its name, as it was given to [`Sessions::note`].
+    /// The id of the call, as it was given to [`Sessions::note`].
     pub id: &'a str,
     /// The node that runs it.
     pub host: &'a NodeId,
 }
 
-/// A place up to which a client has everything.
+/// A position up to which a client has all messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The number of the last message that it has, from 1; 0 for none.
+    /// The number of the last message that the client has, from 1; 0 for none.
     pub sequence: u64,
-    /// The place of that message.
+    /// The position of that message.
     pub position: Position,
 }
 
@@ -182,42 +185,42 @@ pub struct Checkpoint {
 pub enum TakeOver {
     /// This node owns the connection now.
     Taken(Box<Taken>),
-    /// It changed hands meanwhile.
+    /// The connection has another version: it changed its owner meanwhile.
     Changed,
-    /// It does not exist, or can't be taken over.
+    /// The connection does not exist, or is not resumable.
     Gone,
 }
 
 /// A connection that was taken over.
 #[derive(Clone, Debug)]
 pub struct Taken {
-    /// What it was entered with.
+    /// The record that the connection was entered with.
     pub record: ConnectionRecord,
-    /// The present ownership.
+    /// The version of the present ownership.
     pub version: Version,
-    /// What comes after this place comes to the sink.
+    /// The position after which its messages come to the sink.
     pub position: Position,
-    /// The groups that it is in at that place.
+    /// The groups that the connection is in at that position.
     pub groups: Vec<GroupName>,
-    /// The last checkpoint that was written down.
+    /// The last checkpoint that was stored.
     pub checkpoint: Checkpoint,
-    /// How many of the client's messages were taken.
+    /// The number of the client's messages that were taken.
     pub received: u64,
-    /// Calls that were not answered, with the nodes that run them or did.
+    /// The calls that were not answered, with the nodes that run or ran them.
     pub calls: Vec<(String, NodeId)>,
 }
 
-/// What a node needs to know of a connection that it enters.
+/// The outcome of [`Backplane::enter`](crate::Backplane::enter).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entered {
-    /// From where on it receives.
+    /// The position after which the connection receives its topics.
     pub position: Position,
-    /// Its ownership.
+    /// The version of its ownership.
     pub version: Version,
-    /// The groups that its user's connections are to join: see [`Roster::join_user`](crate::Roster::join_user). It has not
-    /// joined them.
+    /// The groups that its user's connections are to join: see [`Roster::join_user`](crate::Roster::join_user). The
+    /// connection has not joined them.
     pub groups: Vec<GroupName>,
 }
 
-/// State that only the gateway understands, and another node goes on from.
+/// The state of a resumable connection, encoded by the gateway, with which another node takes the connection over.
 pub type State = Bytes;

@@ -13,33 +13,33 @@ pub const MAX_USER_ID_CHARS: usize = 1024;
 /// Longest connection id, in characters.
 pub const MAX_CONNECTION_ID_CHARS: usize = 128;
 
-/// Why a name was refused.
+/// The reason why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The name has no characters.
     #[error("{kind} must not be empty")]
     Empty {
-        /// What was named.
+        /// The kind of name, for instance `group name`.
         kind: &'static str,
     },
     /// The name has more characters than allowed.
     #[error("{kind} of {length} characters is over the limit of {limit}")]
     TooLong {
-        /// What was named.
+        /// The kind of name, for instance `group name`.
         kind: &'static str,
-        /// Its length in characters.
+        /// The length of the name in characters.
         length: usize,
-        /// The most characters it may have.
+        /// The limit in characters.
         limit: usize,
     },
     /// The name holds a character that its kind does not allow.
     #[error("{kind} holds the character {character:?}; allowed are {allowed}")]
     Character {
-        /// What was named.
+        /// The kind of name, for instance `group name`.
         kind: &'static str,
         /// The first character that is not allowed.
         character: char,
-        /// The characters that are.
+        /// The characters that are allowed, in words.
         allowed: &'static str,
     },
 }
@@ -51,7 +51,7 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks and takes a name.
+            /// Parses a name.
             ///
             /// # Errors
             /// [`NameError`] when it is empty, too long or holds a character that is not allowed.
@@ -130,12 +130,12 @@ name!(
     |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'), "ASCII letters, digits, '_' and '-'"
 );
 
-/// What the names of reserved groups begin with. No parsed name has it, and no key, channel or entry minds it.
+/// The first character of reserved groups' names. Names from outside can't have it; keys, channels and entries may.
 const RESERVED: char = '\u{1}';
 
 impl GroupName {
-    /// The reserved group of those who watch `group`: they receive its [`presence`](crate::presence) messages. Nobody
-    /// watches a reserved group; it is its own.
+    /// The reserved group of the connections that watch `group` and receive its [`presence`](crate::presence) messages.
+    /// For a reserved group this is the group itself: reserved groups are not watched.
     #[must_use]
     pub fn presence_of(group: &Self) -> Self {
         if group.is_reserved() {
@@ -150,7 +150,7 @@ impl GroupName {
         self.0.starts_with(RESERVED)
     }
 
-    /// Takes a name that a node wrote down: also a reserved one. Not for names that come from outside.
+    /// Parses a name that a node has stored, which may be a reserved one. Not for names that come from outside.
     ///
     /// # Errors
     /// As for [`GroupName::parse`].
@@ -162,7 +162,7 @@ impl GroupName {
     }
 }
 
-/// Where a message of a hub is published, and what a connection receives.
+/// The address of a hub's messages; each connection receives several topics.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Topic {
     /// Every connection of the hub.

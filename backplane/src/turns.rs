@@ -1,34 +1,34 @@
-//! At which pace connections leave their nodes, all nodes together.
+//! The pace at which connections leave the nodes that drain, shared by all nodes.
 //!
-//! Each connection that a node lets go takes a turn, and turns are apart by what the rate says, whichever nodes have them. So a
-//! roll-out that drains several nodes at once costs the others no more connections a second than one node that drains. A node that
-//! has to be done by a deadline says how many turns a second it needs for that; where all nodes together need more than the rate,
-//! turns are as close as they need.
+//! Each connection that a node lets go takes a turn, and the rate sets the time between turns, whichever nodes have
+//! them. So a roll-out that drains several nodes at once costs the others no more connections a second than one node
+//! that drains. A node with a deadline says how many turns a second it needs to meet it; where all nodes together need
+//! more than the rate, the turns are as close as needed.
 
 use std::time::Duration;
 
-/// What a node asks for.
+/// A node's request for turns.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TurnsWanted {
-    /// So many turns, at least one.
+    /// Number of turns, at least 1.
     pub count: u32,
-    /// Most turns of all nodes in a second, at least one.
+    /// Most turns per second of all nodes together, at least 1.
     pub rate: u32,
-    /// Turns in a second without which this node misses its deadline; 0 where it has none.
+    /// Turns per second that this node needs to meet its deadline; 0 where it has none.
     pub need: f64,
 }
 
-/// The turns that a node has.
+/// The turns that a node was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turns {
-    /// Time until the first.
+    /// Time until the first turn.
     pub wait: Duration,
-    /// Time between two.
+    /// Time between two turns.
     pub apart: Duration,
 }
 
 impl TurnsWanted {
-    /// How far apart turns are where all nodes need this many in a second.
+    /// The time between two turns where all nodes together need `needed` turns per second.
     #[must_use]
     pub fn apart(&self, needed: f64) -> Duration {
         let rate = needed.max(f64::from(self.rate.max(1)));
