@@ -1,4 +1,4 @@
-//! What several topics had, from the log in this process.
+//! Reads past messages of several topics from the log in this process.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;

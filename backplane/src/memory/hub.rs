@@ -35,17 +35,17 @@ pub(super) struct Hub {
 pub(super) struct State {
     pub(super) log: Log,
     pub(super) connections: HashMap<ConnectionId, Connection>,
-    /// How many connections receive a topic; their own topics are not listed.
+    /// Number of connections that receive each topic; connections' own topics are not listed.
     pub(super) interest: HashMap<Topic, usize>,
-    /// Who is connected, by group and user.
+    /// The connections by group and user.
     pub(super) roll: Roll,
-    /// Whether it is told who joins groups and leaves them.
+    /// Whether joins and leaves are announced: see `HubOptions::presence`.
     pub(super) presence: bool,
-    /// What this change has told of that.
+    /// The presence messages of the change under way.
     pub(super) told: Vec<Delivery>,
     pub(super) tombstones: HashMap<ConnectionId, Instant>,
     versions: u64,
-    /// What is published once, with the end of its life.
+    /// Requests whose message is published once: content and expiry.
     pub(super) requests: HashMap<String, (Bytes, Instant)>,
 }
 
@@ -54,9 +54,9 @@ pub(super) struct Connection {
     pub(super) entered: bool,
     pub(super) groups: HashSet<GroupName>,
     pub(super) version: Version,
-    /// Until when it may be taken over, where nobody owns it.
+    /// The time until which a parked connection may be taken over; `None` while it has an owner.
     pub(super) parked: Option<Instant>,
-    /// What is kept of a resumable one.
+    /// The records of a resumable connection; `None` for others.
     pub(super) session: Option<Session>,
 }
 
@@ -86,7 +86,7 @@ impl Hub {
         )
     }
 
-    /// Appends to a connection's topic what a call answers, if `allowed` says so.
+    /// Appends a call's answer to a connection's topic, if `allowed` returns true.
     pub(super) async fn answer(
         &self,
         id: &ConnectionId,
@@ -135,7 +135,7 @@ impl Hub {
                     groups = state.roll.user_groups(user);
                 }
                 let entered = state.enter(&connection.id, joined)?;
-                let at = state.log.next(); // of the entry of this change
+                let at = state.log.next(); // the offset of this change's entry
                 if let Some(kept) = &connection.state {
                     let known = state.connections.get_mut(&connection.id)?;
                     known.session = Some(Session::new(kept.clone(), &self.epoch, at));
@@ -186,7 +186,7 @@ impl Hub {
         .await
     }
 
-    /// Gives a connection that was not entered up.
+    /// Releases a connection that was claimed and not entered.
     pub(super) fn release(&self, id: &ConnectionId) -> Result<(), BackplaneError> {
         let removed = self.state.lock().take_owned(id);
         if removed {
@@ -213,7 +213,7 @@ impl Hub {
         self.state.lock().log.last()
     }
 
-    /// Waits until the sink was given everything up to now.
+    /// Waits until the sink was given all entries up to now. Returns the log's last offset.
     pub(super) async fn handed_on(&self) -> Result<Offset, BackplaneError> {
         let room = self.room().await?;
         let (done, given) = oneshot::channel();
@@ -234,7 +234,7 @@ impl Hub {
         self.lane.max_capacity() - self.lane.capacity()
     }
 
-    /// Drops what is too old.
+    /// Drops expired tombstones, requests and entries.
     pub(super) fn sweep(&self) {
         let now = Instant::now();
         let mut state = self.state.lock();
@@ -297,7 +297,7 @@ impl Hub {
                 room.send(Item {
                     told,
                     ..Item::default()
-                }); // nobody here is to hear of the change itself
+                }); // the change itself is not delivered: the connection is parked
                 return Ok(offset);
             }
             room.send(Item {
@@ -315,9 +315,9 @@ impl Hub {
 pub(super) struct Change {
     joined: bool,
     topics: Vec<Topic>,
-    /// Whether it was not so before.
+    /// Whether the change is a real one: the membership was different before.
     real: bool,
-    /// Whether the connection is this node's.
+    /// Whether this node owns the connection.
     owned: bool,
 }
 
@@ -350,7 +350,7 @@ impl Change {
 }
 
 impl Connection {
-    /// What it receives beside its own topic.
+    /// The topics that the connection receives beside its own.
     pub(super) fn topics(&self) -> Vec<Topic> {
         let user = self.user.clone().map(Topic::User);
         let groups = self.groups.iter().cloned().map(Topic::Group);
@@ -417,7 +417,7 @@ impl State {
         Some(Change::new(true, topics, false, true))
     }
 
-    /// Makes a connection this node's, anew where it was already.
+    /// Makes this node the owner of a connection, with a new version.
     pub(super) fn adopt(&mut self, id: &ConnectionId) {
         self.versions += 1;
         let version = Version(self.versions);
@@ -432,7 +432,7 @@ impl State {
         }
     }
 
-    /// Takes a connection that is not parked out of everything.
+    /// Removes a connection that is not parked, with its memberships.
     fn take_owned(&mut self, id: &ConnectionId) -> bool {
         let owned = self
             .connections
@@ -441,7 +441,7 @@ impl State {
         owned && self.take(id)
     }
 
-    /// Takes a connection out of everything.
+    /// Removes a connection, with its memberships.
     pub(super) fn take(&mut self, id: &ConnectionId) -> bool {
         let Some(connection) = self.connections.remove(id) else {
             return false;
@@ -460,7 +460,7 @@ impl State {
         true
     }
 
-    /// Takes a connection's owner away. `false` when it can't be taken over.
+    /// Parks a connection: it has no owner any more. `false` when it is not resumable or has another version.
     pub(super) fn park(&mut self, id: &ConnectionId, version: Version, until: Instant) -> bool {
         let Some(connection) = self.connections.get_mut(id) else {
             return false;

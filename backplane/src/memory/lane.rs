@@ -10,17 +10,17 @@ use crate::position::Offset;
 use crate::topic::Topic;
 use crate::wire::Envelope;
 
-/// Most deliveries that the sink is given at once.
+/// Most deliveries that the sink is given in one call.
 const BATCH: usize = 256;
 
-/// What waits for the sink.
+/// One item of the lane: deliveries for the sink, and the caller that waits for them.
 #[derive(Default)]
 pub(super) struct Item {
-    /// What a change brings with it: presence messages, before the change itself.
+    /// The presence messages of a change, which are delivered before the change itself.
     pub(super) told: Vec<Delivery>,
-    /// Nothing for one that only asks how far the sink is.
+    /// The delivery; `None` for an item that only waits for the ones before it.
     pub(super) delivery: Option<Delivery>,
-    /// Told once the sink was given the delivery.
+    /// Notified once the sink was given the delivery.
     pub(super) done: Option<oneshot::Sender<()>>,
 }
 

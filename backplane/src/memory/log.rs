@@ -14,12 +14,12 @@ use crate::proof::is_complete;
 use crate::topic::Topic;
 use crate::wire::Envelope;
 
-/// A hub's counter and what it numbered.
+/// A hub's offset counter and its entries.
 pub(super) struct Log {
     options: HubOptions,
     last: Offset,
     topics: HashMap<Topic, Ring>,
-    /// Every entry that is kept, oldest first, and some that are not any more.
+    /// All entries that are kept, oldest first, and some that were dropped from their topic since.
     order: VecDeque<Kept>,
     /// Bytes of all entries that are kept.
     bytes: u64,
@@ -46,7 +46,7 @@ impl Awaited {
     }
 }
 
-/// An entry's place among all.
+/// An entry in the order of the whole log.
 struct Kept {
     topic: Topic,
     offset: Offset,
@@ -55,11 +55,11 @@ struct Kept {
 
 struct Ring {
     entries: VecDeque<Stored>,
-    /// Bytes of its entries.
+    /// Bytes of the topic's entries.
     bytes: u64,
     tail: Offset,
     touched: Instant,
-    /// Nobody could come back for what it has: it has nothing but its tail.
+    /// The topic has no receiver that could come back: only its tail is kept, no entries.
     passed_by: bool,
 }
 
@@ -145,8 +145,8 @@ impl Log {
         true
     }
 
-    /// Appends a message, of a topic that has members by now or not. A volatile hub keeps none, and nothing is kept that nobody
-    /// could come back for: it takes an offset only.
+    /// Appends a message. `attended`: the topic has members now. Messages of a volatile hub, and messages that no
+    /// connection could come back for, are not kept: they only take an offset.
     pub(super) fn publish(&mut self, topic: &Topic, envelope: &Arc<Envelope>, attended: bool) -> Offset {
         if self.options.volatile {
             self.last += 1;
@@ -162,7 +162,7 @@ impl Log {
         }
         let offset = self.append(topic, Some(Arc::clone(envelope)));
         if !attended && let (Some(touched), Some(ring)) = (touched, self.topics.get_mut(topic)) {
-            ring.touched = touched; // the time of those who left goes on
+            ring.touched = touched; // the time since the last member left goes on
         }
         offset
     }
@@ -175,7 +175,7 @@ impl Log {
         last
     }
 
-    /// Notes that a topic has no member any more: whoever left may come back for what it has from now on.
+    /// Records that a topic has lost its last member: connections that left may come back for messages from now on.
     pub(super) fn note_left(&mut self, topic: &Topic) {
         let now = Instant::now();
         let awaited = self.topics.get(topic).is_some_and(|ring| !ring.passed_by);
@@ -193,7 +193,7 @@ impl Log {
         }
     }
 
-    /// Drops what is older than the retention.
+    /// Drops entries that are older than the retention.
     pub(super) fn sweep(&mut self, now: Instant) {
         let retention = self.options.retention;
         while self
@@ -222,7 +222,8 @@ impl Log {
         });
     }
 
-    /// What these topics have after `after` and up to `upto`, each after the offset beside it only: about `most_bytes`.
+    /// The messages of these topics after `after` and up to `upto`, each topic's after the offset beside it: about
+    /// `most_bytes`.
     pub(super) fn page(
         &self,
         topics: &[(Topic, Offset)],
@@ -231,7 +232,7 @@ impl Log {
         most_bytes: usize,
     ) -> Page {
         let end = upto.min(self.last);
-        // Nobody was ever given such a position; or the messages that came since were not kept.
+        // No reader was ever given such a position; or the messages since then were not kept.
         if after > self.last || (self.options.volatile && after < end) {
             return Page::Trimmed;
         }
@@ -263,7 +264,7 @@ impl Log {
         }
     }
 
-    /// A topic's messages after `after`, and how far they reach; nothing where some are missing.
+    /// A topic's messages after `after`, and the offset that they reach; `None` where some are missing.
     fn read(
         &self,
         topic: &Topic,
@@ -302,7 +303,7 @@ impl Log {
         Some((messages, upto))
     }
 
-    /// After which offset the last messages of a topic come, up to `upto`.
+    /// The offset after which the last `most` messages of a topic up to `upto` come.
     pub(super) fn newest(&self, topic: &Topic, upto: Offset, most: usize) -> Option<Offset> {
         let entries = &self.topics.get(topic)?.entries;
         let messages = entries
@@ -325,7 +326,7 @@ impl Ring {
         }
     }
 
-    /// Drops its oldest entry; returns how many bytes that frees.
+    /// Drops the topic's oldest entry; returns the bytes that this frees.
     fn drop_oldest(&mut self) -> Option<u64> {
         let oldest = self.entries.pop_front()?;
         self.bytes -= oldest.bytes;
@@ -333,7 +334,7 @@ impl Ring {
     }
 }
 
-/// Whether so many bytes are over a bound; 0 is none.
+/// Whether a number of bytes is over a bound; 0: no bound.
 fn exceeds(bytes: u64, bound: u64) -> bool {
     bound > 0 && bytes > bound
 }
@@ -350,7 +351,7 @@ mod tests {
         })
     }
 
-    /// What a topic has after a place; nothing where something is missing.
+    /// The offsets of a topic's messages after an offset; `None` where some are missing.
     fn offsets(log: &Log, topic: &Topic, after: Offset) -> Option<Vec<Offset>> {
         match log.page(&[(topic.clone(), 0)], after, Offset::MAX, 1_000) {
             Page::Exact { messages, .. } => Some(messages.iter().map(|message| message.offset).collect()),

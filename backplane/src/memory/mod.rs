@@ -1,4 +1,4 @@
-//! The whole world in one process: what a single node needs, with the semantics of a cluster.
+//! The backplane of a single node, in its own process, with the semantics of a cluster.
 
 mod history;
 mod hub;
@@ -37,17 +37,17 @@ use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic};
 use crate::turns::{Turns, TurnsWanted};
 use crate::wire::Envelope;
 
-/// How often expired entries and tombstones are dropped, at most.
+/// Longest time between two sweeps, which drop expired entries and tombstones.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
-/// And at least.
+/// Shortest time between two sweeps.
 const SHORTEST_SWEEP_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long the id of a connection that was not taken over in time stays refused.
+/// The time for which the id of a connection that was not taken over in time stays refused.
 const TOMBSTONE: Duration = Duration::from_secs(120);
 
 type Service = ArcSwapOption<Arc<dyn NodeService>>;
 
-/// The [`Backplane`] of a node that is alone.
+/// The [`Backplane`] of a node that is alone: everything is in memory, and ends with the process.
 pub struct MemoryBackplane {
     node: NodeId,
     epoch: Epoch,
@@ -55,14 +55,14 @@ pub struct MemoryBackplane {
     status: watch::Sender<Status>,
     hubs: RwLock<HashMap<HubName, Arc<Hub>>>,
     service: Arc<Service>,
-    /// When the next turn to let a connection go is free.
+    /// The time of the next free turn to let a connection go.
     next_turn: Mutex<Option<Instant>>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
 
 impl MemoryBackplane {
-    /// A world of its own, in which only `node` lives.
+    /// A backplane of which `node` is the only node.
     #[must_use]
     pub fn new(node: NodeId) -> Self {
         Self {
@@ -242,7 +242,7 @@ impl Backplane for MemoryBackplane {
         async move { Ok(self.hub(hub)?.remove(connection, end.tombstone).await) }.boxed()
     }
 
-    /// Nobody outlives this process to tell in its place.
+    /// No other node could report an end in place of this one: there is no end record to delete.
     fn told(&self, _hub: &HubName, _connection: &ConnectionId) {}
 
     fn join<'a>(
@@ -310,7 +310,7 @@ impl Backplane for MemoryBackplane {
     }
 }
 
-/// Drops what is too old of one hub.
+/// The periodic sweeps of one hub.
 struct Sweeps {
     name: HubName,
     hub: Arc<Hub>,
@@ -326,7 +326,7 @@ impl Sweeps {
                 _ = ticks.tick() => {}
             }
             self.hub.sweep();
-            // A node whose service can't be told of removed connections yet must not remove any.
+            // A node that has no service yet to notify of removed connections must not remove any.
             let Some(service) = self.service.load_full() else {
                 continue;
             };

@@ -1,4 +1,4 @@
-//! Messages into the log, and to the sink.
+//! Publishing: messages go into the log and to the sink.
 
 use std::sync::Arc;
 
@@ -22,9 +22,9 @@ impl Hub {
         self.lane.reserve().await.map_err(|_| BackplaneError::Closed)
     }
 
-    /// Removes connections, and hands on in the same step what is told of that.
+    /// Removes connections, and delivers the presence messages of that in the same step.
     pub(super) async fn removing<T>(&self, remove: impl FnOnce(&mut State) -> T) -> T {
-        // Nothing is told where the hub does not, nor behind the end of the lane.
+        // There are no presence messages where the hub has none, or when the lane has ended.
         let room = match self.options.presence {
             true => self.room().await.ok(),
             false => None,
@@ -51,7 +51,7 @@ impl Hub {
         Ok(self.append(&mut self.state.lock(), room, topic, envelope))
     }
 
-    /// Publishes, unless a request of that name has done so.
+    /// Publishes, unless a request with the same key has done so.
     pub(super) async fn publish_once(
         &self,
         topic: &Topic,
@@ -77,7 +77,7 @@ impl Hub {
         Ok(Published::Now(self.append(&mut state, room, topic, envelope)))
     }
 
-    /// Notes a request that nothing is published for; `false` where it is known.
+    /// Records a request for which nothing is published; `false` where it was recorded before.
     pub(super) fn begin_request(&self, key: &str) -> bool {
         let mut state = self.state.lock();
         let now = Instant::now();
@@ -113,7 +113,7 @@ impl Hub {
 }
 
 impl State {
-    /// Whether somebody receives a topic by now.
+    /// Whether a topic has receivers now.
     fn is_attended(&self, topic: &Topic) -> bool {
         match topic {
             Topic::Group(_) | Topic::User(_) => self.roll.has(topic),
@@ -137,7 +137,7 @@ impl State {
         }
     }
 
-    /// Tells those who watch a group that a connection came or went: part of the change itself.
+    /// Appends the presence message of a join or leave, as a part of the change itself.
     fn announce(&mut self, joined: bool, topic: &Topic, connection: &ConnectionId, user: Option<&UserId>) {
         let Topic::Group(group) = topic else { return };
         if !self.presence || group.is_reserved() {

@@ -1,4 +1,4 @@
-//! Who is connected to a node that is alone.
+//! The roster of a node that is alone.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
@@ -19,16 +19,16 @@ use crate::topic::{ConnectionId, GroupName, HubName, Topic, UserId};
 #[derive(Default)]
 pub(super) struct Roll {
     members: HashMap<Topic, BTreeSet<ConnectionId>>,
-    /// How many of the topics are groups.
+    /// Number of the topics that are groups, without reserved ones.
     groups: u64,
-    /// How many connections nobody owns.
+    /// Number of parked connections.
     pub(super) parked: u64,
-    /// With the end of their time.
+    /// The groups that users' connections are to join, with their expiry.
     user_groups: HashMap<UserId, HashMap<GroupName, Instant>>,
 }
 
 impl Roll {
-    /// `false` where it was listed.
+    /// Lists a connection under a topic; `false` where it was listed.
     pub(super) fn list(&mut self, topic: &Topic, id: &ConnectionId) -> bool {
         let groups = &mut self.groups;
         let members = self.members.entry(topic.clone()).or_insert_with(|| {
@@ -38,7 +38,7 @@ impl Roll {
         members.insert(id.clone())
     }
 
-    /// `false` where it was not listed.
+    /// Removes a connection from a topic's list; `false` where it was not listed.
     pub(super) fn unlist(&mut self, topic: &Topic, id: &ConnectionId) -> bool {
         let Some(members) = self.members.get_mut(topic) else {
             return false;
@@ -95,7 +95,7 @@ impl Roll {
         }
     }
 
-    /// Drops what is over.
+    /// Drops expired groups of users.
     pub(super) fn sweep(&mut self, now: Instant) {
         self.user_groups.retain(|_, groups| {
             groups.retain(|_, end| *end > now);
@@ -120,7 +120,7 @@ impl Roll {
     }
 }
 
-/// Whether a topic is a group that a census counts.
+/// Whether a topic is a group that the census counts.
 fn is_counted(topic: &Topic) -> bool {
     matches!(topic, Topic::Group(group) if !group.is_reserved())
 }

@@ -17,7 +17,7 @@ use crate::sessions::{Call, Checkpoint, Listing, Noted, Sessions, State, TakeOve
 use crate::topic::{ConnectionId, HubName, NodeId, Topic};
 use crate::wire::Envelope;
 
-/// What is kept of a resumable connection.
+/// The records of a resumable connection.
 pub(super) struct Session {
     pub(super) state: State,
     checkpoint: Checkpoint,
@@ -25,7 +25,7 @@ pub(super) struct Session {
     calls: HashMap<String, NodeId>,
     /// Changes of its groups since the checkpoint.
     changes: VecDeque<Past>,
-    /// Changes up to here are not known.
+    /// Changes up to this offset are not known.
     changes_from: Offset,
 }
 
@@ -56,7 +56,7 @@ impl Session {
         }
     }
 
-    /// What a client has only grows: where checkpoints overtake each other, the furthest counts.
+    /// Checkpoints only move forward: one that another checkpoint has overtaken is ignored.
     fn set_checkpoint(&mut self, checkpoint: &Checkpoint) {
         if checkpoint.sequence < self.checkpoint.sequence {
             return;
@@ -72,7 +72,7 @@ impl Session {
 }
 
 impl Hub {
-    /// The session of a connection that is owned in this version.
+    /// Calls `work` with the session of a connection that this node owns in this version.
     fn with_session<T>(
         &self,
         id: &ConnectionId,

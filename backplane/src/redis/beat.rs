@@ -1,4 +1,4 @@
-//! The connection that this node's signs of life have for themselves: no large answer to anything else delays them.
+//! The connection for this node's beats alone: no large answer to another command delays them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,28 +16,28 @@ use super::topology::Shard;
 use crate::error::BackplaneError;
 use crate::topic::NodeId;
 
-/// A connection to the master that has what belongs to no hub. It is opened when it is needed.
+/// A connection to the master that has the cluster's own keys. It is opened when it is needed.
 #[derive(Default)]
 pub(super) struct BeatLink {
     open: Option<(Arc<Shard>, Link)>,
 }
 
-/// The answer to a sign of life.
+/// The answer to a beat.
 pub(super) struct Beat {
     pub(super) observation: Observation,
     /// The server's time in milliseconds.
     pub(super) time: u64,
-    /// Nothing while others remove this node's connections.
+    /// This node's count; `None` while another node removes its connections.
     pub(super) count: Option<i64>,
-    /// The cluster's secret, where it is another one than this node's.
+    /// The cluster's secret, where it differs from this node's.
     pub(super) secret: Option<Vec<u8>>,
-    /// Nodes whose connections are being removed, and the entries of those who remove them.
+    /// Nodes whose connections are being removed, with the entries of the nodes that remove them.
     pub(super) dying: HashMap<String, String>,
 }
 
 impl BeatLink {
-    /// Calls the script, once more where a connection turned out to be lost; all of that within `bound`. Returns the number
-    /// of tries, too.
+    /// Calls the script, once more where the connection turned out to be lost, all within `bound`. Also returns the
+    /// number of tries.
     pub(super) async fn call(
         &mut self,
         commands: &Commands,
@@ -70,7 +70,7 @@ impl BeatLink {
         (2, Err(error))
     }
 
-    /// A connection that did not answer is given up.
+    /// Calls the script once. A connection that did not answer is closed.
     async fn attempt(
         &mut self,
         commands: &Commands,
@@ -90,7 +90,7 @@ impl BeatLink {
         }
     }
 
-    /// The open connection, or a new one: to whatever master it is now.
+    /// The open connection, or a new one to the present master.
     async fn link(
         &mut self,
         commands: &Commands,

@@ -1,4 +1,4 @@
-//! Reads on from a lane's cursor to the end of the log: every topic of this node, merged by offset.
+//! Catch-up: reads from a lane's cursor to the end of the log, every topic of this node, merged by offset.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use crate::topic::Topic;
 
 /// About how many bytes are read at once.
 const PAGE_BYTES: usize = 512 * 1_024;
-/// Of each of many topics.
+/// About how many bytes are read at least of each topic, where there are many.
 const LEAST_BYTES: usize = 4 * 1_024;
 /// Topics whose newest offsets one call asks for.
 const TAILS: usize = 500;
 
 impl Lane {
-    /// Reads on once. On error nothing is lost: what was handed on counts, the rest is read the next time.
+    /// Reads on once. On error nothing is lost: entries that were delivered count, the rest is read the next time.
     pub(super) async fn read_on(&mut self) -> Result<(), BackplaneError> {
         let mut extent = self.hub.scripts.extent(&self.inner.commands).await?;
         if extent.epoch != self.epoch {
@@ -87,7 +87,7 @@ impl Lane {
         Ok(reached)
     }
 
-    /// Tells of topics that had entries which the log no longer has.
+    /// Reports gaps: topics of which the log no longer has all entries.
     fn find_losses(&mut self, after: Offset, extent: &Extent, tails: Vec<(Topic, Option<Offset>)>) {
         let hub = Arc::clone(&self.hub);
         let mut local = hub.local.lock();

@@ -5,9 +5,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Estimates the server's time from answers that tell it.
+/// Estimates the server's time from answers that contain it.
 pub(super) struct Clock {
-    /// When this clock was made: instants are counted from there.
+    /// The instant at which this clock was made; others are counted from it.
     base: Instant,
     estimate: Mutex<Option<Estimate>>,
 }
@@ -17,7 +17,7 @@ pub(super) struct Clock {
 struct Estimate {
     /// Milliseconds of the server's time at `base`.
     offset: i64,
-    /// How long the round trip took: the estimate is wrong by half of it at most.
+    /// The time of the round trip: the estimate is wrong by half of it at most.
     round_trip: Duration,
 }
 
@@ -29,8 +29,8 @@ impl Clock {
         }
     }
 
-    /// Notes that the server told its time, in milliseconds, between two moments. An answer that took long changes nothing
-    /// unless it shows that the server's clock has moved.
+    /// Records the server's time, in milliseconds, of an answer between two instants. An answer that took long changes
+    /// nothing unless it shows that the server's clock has moved.
     pub(super) fn observe(&self, sent: Instant, received: Instant, server_ms: u64) {
         let round_trip = received.saturating_duration_since(sent);
         let middle = sent.saturating_duration_since(self.base) + round_trip / 2;
@@ -49,7 +49,7 @@ impl Clock {
         }
     }
 
-    /// The server's time now, in milliseconds since 1970; nothing before the first answer.
+    /// The server's time now, in milliseconds since 1970; `None` before the first answer.
     pub(super) fn now(&self) -> Option<u64> {
         let estimate = (*self.estimate.lock())?;
         let since = millis(self.base.elapsed().as_millis());

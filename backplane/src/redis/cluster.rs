@@ -1,7 +1,7 @@
 //! Asks a Redis Cluster which master serves which slots.
 //!
-//! The `redis` crate's own client for clusters can't call scripts whose hash differs from server to server, nor tell
-//! on which connection a push arrived; both are what the log's order and epochs rest on.
+//! The `redis` crate's own client for clusters can't call scripts whose hash differs from server to server, nor say
+//! on which connection a push arrived; the log's order and epochs depend on both.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,12 +16,12 @@ use super::location::Address;
 use super::run::field;
 use super::slots;
 
-/// How long one server may take.
+/// The time limit for one server's answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Servers that are asked at a time.
 const ASKED: usize = 3;
 
-/// Which master serves which slots, from the first to the last of each range.
+/// The slots that each master serves, as ranges from the first to the last.
 pub(super) type Assignment = BTreeMap<Address, Vec<(u16, u16)>>;
 
 pub(super) struct Cluster {
@@ -31,10 +31,10 @@ pub(super) struct Cluster {
     turn: AtomicUsize,
 }
 
-/// What one server says.
+/// The cluster as one server sees it.
 struct View {
     assignment: Assignment,
-    /// The newest change that the server knows of; a server that is cut off from the others knows it is not sure.
+    /// Whether the server is in touch with the others, and the newest change that it knows of.
     standing: (bool, u64),
 }
 
@@ -47,7 +47,7 @@ impl Cluster {
         }
     }
 
-    /// Asks the servers that are known until one tells.
+    /// Asks the known servers until one answers.
     pub(super) async fn ask(&self, known: impl Iterator<Item = Address>) -> RedisResult<Assignment> {
         let mut servers: Vec<_> = known.collect();
         for seed in &self.seeds {
@@ -114,7 +114,7 @@ fn assignment(asked: &Address, found: Value) -> Option<Assignment> {
         let mut master = array(parts.next()?)?.into_iter();
         let (host, port) = (master.next()?, number(master.next()?)?);
         let host = redis::from_redis_value::<Option<String>>(host).ok()?;
-        // A server that does not know its own name leaves it to who asked it.
+        // A server that does not know its own host name returns none: it is the host that was asked.
         let host = host.filter(|host| !host.is_empty() && host != "?");
         let address = Address {
             host: host.unwrap_or_else(|| asked.host.clone()),

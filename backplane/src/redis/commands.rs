@@ -1,4 +1,5 @@
-//! Commands: to the master that serves their keys, with bounded waiting and repetition of what may be repeated.
+//! Sends commands to the master that serves their keys, waits for a bounded time, and repeats those that may be
+//! repeated.
 //!
 //! A connection carries the commands of many callers at a time, so that they share system calls and no caller waits
 //! for another's answer. Several of them spread the load over cores and outlive the loss of one.
@@ -23,12 +24,12 @@ use super::topology::{Map, Shard, Topology};
 use super::writer::Bounds;
 use crate::error::BackplaneError;
 
-/// Whether a command may be sent again when it is not known whether it was carried out.
+/// Whether a command may be repeated when it is not known whether it was carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Repeat {
-    /// Twice is as good as once.
+    /// Carrying the command out twice has the same result as once.
     Safe,
-    /// Twice would be wrong.
+    /// Carrying the command out twice would be wrong.
     Never,
 }
 
@@ -38,7 +39,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Sends commands to the servers.
 pub(super) struct Commands {
     topology: Arc<Topology>,
-    /// A key of what belongs to no hub: its server has the cluster's clock.
+    /// A key that belongs to no hub: its server's clock is the cluster's.
     home: String,
     bounds: Bounds,
     clock: Arc<Clock>,
@@ -46,7 +47,7 @@ pub(super) struct Commands {
     closing: CancellationToken,
 }
 
-/// Why one try brought no answer.
+/// A try that brought no answer, with the reason.
 pub(super) struct Failed {
     pub(super) sent: Sent,
     /// The connection's error as text, where trying again may help.
@@ -54,7 +55,7 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    /// Trying again does not help.
+    /// A failure for which trying again does not help.
     pub(super) fn for_good(error: BackplaneError) -> Self {
         Self {
             sent: Sent::No,
@@ -63,7 +64,7 @@ impl Failed {
     }
 }
 
-/// Whether a server may have carried out what was tried.
+/// Whether a server may have carried out the commands of a failed try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
     Perhaps,
@@ -97,17 +98,17 @@ impl Commands {
         &self.topology
     }
 
-    /// How long a call may take.
+    /// The time limit of a call.
     pub(super) fn bound(&self) -> Duration {
         self.bounds.command
     }
 
-    /// How long changes may take.
+    /// The time limits of changes.
     pub(super) fn bounds(&self) -> Bounds {
         self.bounds
     }
 
-    /// The server's time.
+    /// The estimate of the server's time.
     pub(super) fn clock(&self) -> Arc<Clock> {
         Arc::clone(&self.clock)
     }
@@ -120,11 +121,11 @@ impl Commands {
         self.closing.clone()
     }
 
-    /// Refuses what is published to the server that has the key while it has too few replicas, or too little memory.
+    /// Refuses messages to the server that has the key while it has too few replicas or too little memory.
     pub(super) fn check_publishing(&self, key: &str) -> Result<(), BackplaneError> {
         match self.topology.current().shard(key) {
             Some(shard) => shard.pool.master.check_publishing(),
-            None => Ok(()), // there is no server, which is told otherwise
+            None => Ok(()), // there is no server: the call itself fails for that
         }
     }
 
@@ -152,13 +153,13 @@ impl Commands {
     }
 
     /// Sends one command, whose first argument is its key, or the first of its keys. One without arguments goes to
-    /// the server that has what belongs to no hub.
+    /// the server that has the cluster's own keys.
     pub(super) async fn command(&self, command: &Cmd, repeat: Repeat) -> Result<Value, BackplaneError> {
         let mut answers = self.call(repeat, Call::Command(command), Through::Shared).await?;
         Ok(answers.pop().unwrap_or(Value::Nil))
     }
 
-    /// Calls a script that only reads and whose answer may be large, on a connection that nobody else uses meanwhile. When the
+    /// Calls a script that only reads and whose answer may be large, on a connection for this call alone. When the
     /// returned future is dropped, that connection is closed.
     pub(super) async fn read(&self, script: &Invocation) -> Result<Value, BackplaneError> {
         let scripts = Call::Scripts(std::slice::from_ref(script));
@@ -206,7 +207,7 @@ impl Commands {
                 }
                 Ok(Err(error)) => Trouble::of(&error),
                 Err(_) => {
-                    link.broken.cancel(); // it swallows commands
+                    link.broken.cancel(); // the connection swallows commands
                     return Err(BackplaneError::Timeout {
                         waited: begun.elapsed(),
                     });
@@ -237,8 +238,8 @@ impl Commands {
         }
     }
 
-    /// Tries once to have a batch carried out on the server that has `key`, until a time at most. `batch` is the call as it
-    /// is on the run of that server.
+    /// Tries once to have a batch carried out on the server that has `key`, until a time at most. `batch` is the call
+    /// as it is on the run of that server.
     pub(super) async fn try_batch(
         &self,
         key: &str,
@@ -252,7 +253,7 @@ impl Commands {
         };
         let attempt = link.unless_broken(link.call(&batch, key));
         let Ok(outcome) = timeout_at(until, attempt).await else {
-            link.broken.cancel(); // it swallows commands
+            link.broken.cancel(); // the connection swallows commands
             let why = Ok("no answer came".to_owned());
             return Err(Failed {
                 sent: Sent::Perhaps,
@@ -317,7 +318,7 @@ impl Commands {
         Ok(reason)
     }
 
-    /// Gives a server that refuses now a moment, or looks for the one that has the key by now.
+    /// Waits a moment for a server that refuses now, or has the cluster asked which server has the key.
     async fn pause(&self) {
         if self.topology.is_cluster() {
             self.topology.ask_again().await;
@@ -348,7 +349,7 @@ impl Commands {
         }
     }
 
-    /// Waits for a connection to whatever server has the key.
+    /// Waits for a connection to the server that has the key.
     async fn next_link(&self, key: &str) -> Option<(Arc<Shard>, SharedLink)> {
         let mut maps = self.topology.changes();
         loop {
@@ -386,16 +387,16 @@ fn pick(map: &Map, key: &str) -> Option<(Arc<Shard>, SharedLink)> {
     Some((Arc::clone(shard), shard.pool.pick()?))
 }
 
-/// Whose connection a call uses.
+/// The kind of connection that a call uses.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Through {
-    /// All callers': small answers, one behind the other.
+    /// A connection that all calls share, for small answers.
     Shared,
-    /// One for this call alone: nobody waits behind its answer.
+    /// A connection for this call alone: no other call waits behind its answer.
     Own,
 }
 
-/// What is sent to the server in one round trip.
+/// The commands of one round trip.
 #[derive(Clone, Copy)]
 enum Call<'a> {
     Command(&'a Cmd),
@@ -410,7 +411,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// What decides which server it goes to.
+    /// The key that decides which server the call goes to.
     fn key(&self) -> Option<Cow<'a, str>> {
         match self {
             Self::Scripts(scripts) => scripts.first()?.key().map(Cow::Borrowed),
@@ -421,7 +422,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Fills in the answers that are missing: of several scripts only those are sent that were not carried out yet.
+    /// Fills in the answers that are missing: only scripts without an answer are sent.
     async fn attempt(self, link: &Link, answers: &mut [Option<Value>]) -> RedisResult<()> {
         let mut connection = link.connection.clone();
         let scripts = match self {

@@ -1,4 +1,4 @@
-//! Opens connections with what a URL and the options say of all of them.
+//! Opens connections with the settings that a URL and the options give for all of them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::error::BackplaneError;
 /// Most commands that wait in one connection before callers wait.
 const PIPELINE: usize = 1_024;
 
-/// What takes a connection's pushes. It must not block.
+/// The receiver of a connection's pushes. It must not block.
 pub(super) type Take = Box<dyn Fn(PushInfo) + Send + Sync>;
 
 /// Opens connections that differ by their address only.
@@ -29,7 +29,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// For servers. Opening takes no longer than `bound`, nor does the answer to any command.
+    /// A connector for servers. Opening takes no longer than `bound`, nor does the answer to any command.
     pub(super) fn new(
         location: &Location,
         ca_file: Option<&Path>,
@@ -70,7 +70,7 @@ impl Connector {
         Ok(connector)
     }
 
-    /// For the sentinels of the same servers.
+    /// A connector for the sentinels of the same servers.
     pub(super) fn for_sentinels(&self, login: &Login, bound: Duration) -> Self {
         let mut settings = RedisConnectionInfo::default();
         if let Some(username) = &login.username {
@@ -86,7 +86,7 @@ impl Connector {
         }
     }
 
-    /// The same with another bound.
+    /// The same connector with another bound.
     pub(super) fn bounded(&self, bound: Duration) -> Self {
         Self {
             bound,
@@ -94,12 +94,12 @@ impl Connector {
         }
     }
 
-    /// How long opening takes at most.
+    /// The time limit of opening a connection.
     pub(super) fn bound(&self) -> Duration {
         self.bound
     }
 
-    /// Opens a connection whose pushes go to `take`. There are none from sentinels.
+    /// Opens a connection whose pushes go to `take`. Sentinels send none.
     pub(super) async fn open(
         &self,
         address: &Address,
@@ -141,7 +141,7 @@ impl Connector {
 
 /// A server with too many clients says so and closes, but what it says is mostly lost in the reset.
 fn closed_at_once(error: RedisError) -> RedisError {
-    // Where nobody listens, there was no connection.
+    // Where the port is closed, there was no connection.
     if !error.is_connection_dropped() || error.is_connection_refusal() {
         return error;
     }

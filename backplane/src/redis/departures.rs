@@ -1,5 +1,5 @@
-//! Connections that this node has given up, until the server was told: in batches, with a pause after each, for as long as
-//! it takes.
+//! Departures: connections that this node has given up and the server still lists. They are sent in batches, with a
+//! pause after each, until the server has all of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,37 +24,37 @@ use crate::position::Epoch;
 use crate::sessions::Version;
 use crate::topic::ConnectionId;
 
-/// Connections that are told of in one round trip.
+/// Departures in one round trip.
 const BATCH: usize = 32;
 
-/// A change that the server is to be told about a connection that this node no longer has.
+/// A change of a connection that this node no longer has and that the server is still to carry out.
 #[derive(Clone, Debug)]
 pub(super) enum Departure {
-    /// It was claimed and not entered.
+    /// The connection was claimed and not entered.
     Release,
     Park,
     Remove {
         end: End,
-        /// Names this removal, so that it is recognised when it is repeated.
+        /// The name of this removal, by which a repetition is recognised.
         name: String,
         known: Known,
     },
 }
 
-/// Where a connection that is missing in the server was removed by others, and not forgotten.
+/// The epoch in which a connection that is missing in the server was removed by another node, and not forgotten.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Presence {
-    /// In no epoch: the server was not told of it, or forgot it.
+    /// No epoch: the connection was never registered there, or the server forgot it.
     #[default]
     Unknown,
-    /// In the epoch in which the server knew it, as far as this node can tell.
+    /// The epoch in which the server knew it, as far as this node can tell.
     Known(Epoch),
-    /// In any epoch: the other nodes took this one for dead, and removed what it had.
+    /// Any epoch: the other nodes took this one for dead, and removed its connections.
     ShutOut,
 }
 
 impl Presence {
-    /// As an argument of `remove.lua`.
+    /// The value as an argument of `remove.lua`.
     pub(super) fn text(&self) -> String {
         match self {
             Self::Unknown => String::new(),
@@ -64,15 +64,15 @@ impl Presence {
     }
 }
 
-/// What this node knows of the server's entry of a connection that departs.
+/// This node's knowledge of the directory entry of a connection that departs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
     pub(super) presence: Presence,
-    /// The version in which this node owned it, where it knows that.
+    /// The version in which this node owned the connection, where it is known.
     pub(super) version: Option<Version>,
 }
 
-/// Whether the connection was this node's until now.
+/// The outcome of a departure: whether this node owned the connection until now.
 type Told = oneshot::Receiver<Result<bool, BackplaneError>>;
 
 #[derive(Default)]
@@ -82,7 +82,7 @@ pub(super) struct Departures {
 
 struct Waiting {
     what: Departure,
-    /// The server is being told at this moment.
+    /// The departure is on its way to the server.
     sent: bool,
     told: oneshot::Sender<Result<bool, BackplaneError>>,
 }
@@ -118,7 +118,7 @@ impl Departures {
         self.waiting.get(id).map(|waiting| &waiting.what)
     }
 
-    /// Forgets what need not be told any more; `false` where the server is being told already.
+    /// Withdraws a departure that is no longer wanted; `false` where it is on its way to the server already.
     pub(super) fn withdraw(&mut self, id: &ConnectionId) -> bool {
         let sent = self.waiting.get(id).is_some_and(|waiting| waiting.sent);
         if !sent {
@@ -139,7 +139,7 @@ impl Departures {
         taken
     }
 
-    /// The other nodes have removed what this one had, and tell of the ends.
+    /// Records that the other nodes have removed this node's connections, and report their ends.
     pub(super) fn be_shut_out(&mut self) {
         for waiting in self.waiting.values_mut() {
             if let Departure::Remove { known, .. } = &mut waiting.what {
@@ -148,7 +148,7 @@ impl Departures {
         }
     }
 
-    /// The server could not be told of them.
+    /// Puts departures back that did not reach the server.
     fn put_back(&mut self, ids: impl Iterator<Item = ConnectionId>) {
         for id in ids {
             if let Some(waiting) = self.waiting.get_mut(&id) {
@@ -163,7 +163,7 @@ impl Departures {
 }
 
 impl Inner {
-    /// Tells the server of a hub's departures until closing.
+    /// Sends a hub's departures to the server until closing.
     pub(super) async fn run_departures(self: Arc<Self>, hub: Arc<Hub>) {
         self.whenever(
             &hub.departing,
@@ -173,14 +173,14 @@ impl Inner {
         .await;
     }
 
-    /// Has a connection told of that is not here any more.
+    /// Queues the departure of a connection that is not on this node any more.
     pub(super) fn depart(&self, hub: &Hub, id: ConnectionId, what: Departure) -> Told {
         let told = hub.local.lock().departures.insert(id, what);
         hub.departing.notify_one();
         told
     }
 
-    /// Tells the server of all departures that wait.
+    /// Sends all departures that wait to the server.
     pub(super) async fn tell_departures(self: &Arc<Self>, hub: &Arc<Hub>) -> Result<(), BackplaneError> {
         let mut count = 0;
         loop {
@@ -282,7 +282,7 @@ impl Inner {
     }
 }
 
-/// Tells whoever waits for it what became of a departure.
+/// Reports the outcome of a departure to the caller that waits for it.
 fn answer(hub: &Hub, id: &ConnectionId, outcome: Result<bool, BackplaneError>) {
     let told = hub.local.lock().departures.finish(id);
     if let Some(told) = told {

@@ -1,4 +1,4 @@
-//! Which node owns which connection.
+//! The directory: which node owns which connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +68,8 @@ impl Inner {
         outcome
     }
 
-    /// Makes the connection this node's to claim on the server; an answer where this node knows better.
+    /// Reserves the connection on this node for a claim on the server; returns an outcome where this node knows it
+    /// already.
     async fn claim_here(
         &self,
         hub: &Hub,
@@ -92,7 +93,8 @@ impl Inner {
                     return Ok(Some(Claim::Owned(self.options.node.clone())));
                 }
             }
-            // Another call of this node claims it, or gives it up, at this moment: the outcome tells who owns it.
+            // Another call of this node claims the connection, or gives it up, at this moment: its outcome shows the
+            // owner.
             if self.until(deadline, other_claim).await?.is_none() {
                 return Err(BackplaneError::Timeout {
                     waited: self.commands.bound(),
@@ -134,7 +136,7 @@ impl Inner {
         }
         match decode::<Option<(String, bool)>>(answer)? {
             None => Ok(Claim::Closed),
-            // Without a local record, the server has this node from an earlier try whose answer was lost.
+            // Without a local record, the server has this node as the owner from an earlier try whose answer was lost.
             Some((owner, new)) if new || owner == self.options.node.as_str() => {
                 hub.local.lock().set_owned(&connection.id); // before the gate opens for a registration
                 Ok(Claim::Claimed)
@@ -172,7 +174,7 @@ impl Inner {
         if claim && let Err(error) = &outcome {
             let was_here = hub.local.lock().remove(id);
             if was_here && !matches!(error, BackplaneError::NotOwner { .. }) {
-                // The server may have carried it out; nobody was told the id, so it may be closed for good.
+                // The server may have carried it out; no client was given the id, so it may be closed for good.
                 let end = End::untold(Duration::from_secs(60));
                 drop(self.depart(&hub, id.clone(), Departure::remove(end, Known::default())));
             }
@@ -225,10 +227,11 @@ impl Inner {
         }
     }
 
-    /// Lists a connection that has just entered in the rest of its groups, in steps. What it receives is decided by the entry of
-    /// the log alone, which names all of its groups, so it begins for all of them at one place. Being counted and told
-    /// as present comes a moment later: whoever is told of it reaches it. Should the node die in between, the groups
-    /// that list it are those that it is removed from; only connections that end with their node enter with groups.
+    /// Lists a connection that has just entered in the rest of its groups, in steps. The messages that it receives
+    /// depend only on its entry in the log, which names all of its groups, so they begin for all of them at one offset.
+    /// Counts and presence messages come a moment later: by then the connection can be reached. Should the node die in
+    /// between, the connection is removed from the groups that list it; only connections that end with their node enter
+    /// with groups.
     async fn list_rest(
         &self,
         hub: &Hub,
@@ -272,7 +275,7 @@ impl Inner {
         }
     }
 
-    /// Waits until the server was told: whoever removed the connection is certain only then.
+    /// Waits for the server's answer: only that shows who removed the connection.
     pub(super) async fn remove(
         self: Arc<Self>,
         hub: Arc<Hub>,
@@ -291,8 +294,8 @@ impl Inner {
         Ok(removed && (!noted || self.is_teller(&hub, &id).await))
     }
 
-    /// Forgets a connection here, and has the server told; `None` where it is not here. Until the server was told, nobody may
-    /// claim it here.
+    /// Forgets a connection on this node and queues its departure; `None` where it is not here. Until the server has
+    /// the departure, the connection can't be claimed on this node.
     fn give_up(
         &self,
         hub: &Hub,
@@ -301,7 +304,7 @@ impl Inner {
     ) -> Option<oneshot::Receiver<Result<bool, BackplaneError>>> {
         let told = {
             let mut local = hub.local.lock();
-            // From here on it is not registered again, in whatever epoch the server is told.
+            // From here on the connection is not registered again, in whichever epoch the server gets its departure.
             let known = local.known(id);
             if !local.remove_owned(id) {
                 return None;
@@ -312,7 +315,7 @@ impl Inner {
         Some(told)
     }
 
-    /// A node whose connections others are removing must not take new ones: they would be removed as well.
+    /// A node whose connections are being removed by another one must not take new ones: they would be removed as well.
     pub(super) fn check_admitted(&self) -> Result<(), BackplaneError> {
         if self.nodes.is_barred() {
             let reason = "this node's lease has ended and its connections are being removed".to_owned();
@@ -324,7 +327,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Waits as [`pass`](Self::pass) does; a connection that the server forgot is told again first.
+    /// Waits as [`pass`](Self::pass) does; a connection that the server forgot is registered again first.
     pub(super) async fn pass_with<'a>(
         &self,
         hub: &'a Hub,
@@ -340,7 +343,7 @@ impl Inner {
         self.pass(hub, deadline).await
     }
 
-    /// Waits while a part of what the server forgot is told again.
+    /// Waits while a batch of connections that the server forgot is registered again.
     pub(super) async fn pass<'a>(
         &self,
         hub: &'a Hub,

@@ -11,21 +11,21 @@ use super::info::{ServerInfo, master_info};
 use super::location::Address;
 use super::sentinel::Sentinels;
 
-/// How to reach one master.
+/// The way to reach one master.
 #[derive(Clone)]
 pub(super) struct Endpoint {
     pub(super) connector: Connector,
     pub(super) place: Place,
-    /// It is one of a cluster, so what is published to its channels stays there.
+    /// The master is one of a cluster: messages to its channels stay on it.
     pub(super) sharded: bool,
 }
 
-/// Where the master is.
+/// The source of the master's address.
 #[derive(Clone)]
 pub(super) enum Place {
-    /// There.
+    /// A fixed address.
     Server(Address),
-    /// Where sentinels say.
+    /// The address that sentinels name.
     Sentinels(Arc<Sentinels>),
 }
 
@@ -35,12 +35,12 @@ pub(super) struct Opened<T> {
     /// The server's description of itself.
     pub(super) info: ServerInfo,
     pub(super) address: Address,
-    /// What was made for this connection.
+    /// The value that `listen` made for this connection.
     pub(super) listener: T,
 }
 
 impl Endpoint {
-    /// Opens a connection to a server that is a master. `listen` makes what takes its pushes.
+    /// Opens a connection to a server that is a master. `listen` makes the receiver of its pushes.
     pub(super) async fn connect<T>(&self, listen: impl Fn() -> (T, Take)) -> RedisResult<Opened<T>> {
         let address = match &self.place {
             Place::Server(address) => address.clone(),
@@ -69,7 +69,7 @@ impl Endpoint {
         }
     }
 
-    /// The same with another bound.
+    /// The same endpoint with another bound.
     pub(super) fn bounded(&self, bound: Duration) -> Self {
         Self {
             connector: self.connector.bounded(bound),

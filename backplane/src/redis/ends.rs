@@ -1,5 +1,6 @@
-//! Decides which node tells of a connection's end. The removal notes it in the server; whoever is noted tells, and then takes the note away.
-//! Notes of nodes that died, or of nobody, are adopted.
+//! Decides which node reports a connection's end. The removal writes an end record that names the node; that node
+//! reports the end and then deletes the record. Records of nodes that died, or that name no node, are adopted by
+//! another one.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,24 +23,24 @@ use crate::error::BackplaneError;
 use crate::sessions::State;
 use crate::topic::{ConnectionId, NodeId, UserId};
 
-/// Notes that are looked at in one round trip.
+/// End records that are looked at in one round trip.
 const PAGE: usize = 100;
 
-/// Ends that this node tells of.
+/// The ends that this node reports.
 #[derive(Default)]
 pub(super) struct Ends {
-    /// Counted: a removal that finds that another one was faster must not end what that began.
+    /// Connections with the number of their removals: one that was too late must not end the report of another.
     telling: HashMap<ConnectionId, usize>,
     told: Vec<ConnectionId>,
 }
 
 impl Ends {
-    /// This node tells of it, or may be about to.
+    /// This node reports the end, or may be about to.
     pub(super) fn begin(&mut self, id: ConnectionId) {
         *self.telling.entry(id).or_default() += 1;
     }
 
-    /// It does not.
+    /// This node does not report the end.
     pub(super) fn abandon(&mut self, id: &ConnectionId) {
         if let Some(count) = self.telling.get_mut(id) {
             *count -= 1;
@@ -54,18 +55,18 @@ impl Ends {
     }
 }
 
-/// The server's note of a connection's end.
+/// An end record, as the server has it.
 struct Note {
     teller: Option<NodeId>,
     user: Option<UserId>,
     tells: Bytes,
     state: Option<State>,
-    /// All of it but the teller.
+    /// The whole record without the reporting node.
     rest: Bytes,
 }
 
 impl Note {
-    /// Reads what `remove.lua` noted.
+    /// Reads an end record that `remove.lua` wrote.
     fn read(text: &Bytes) -> Option<Self> {
         let line = |from: usize| {
             let end = from + text.get(from..)?.iter().position(|byte| *byte == b'\n')?;
@@ -92,11 +93,12 @@ impl Note {
     }
 }
 
-/// Tellers that this node has not seen alive, and how many signs of life it had given by then.
+/// Reporting nodes that this node has not seen alive, with the number of its own beats by then.
 type Missing = HashMap<Option<NodeId>, u64>;
 
 impl Inner {
-    /// Tidies up behind other nodes until closing: what has expired, what nobody went on with, and ends that nobody tells of.
+    /// Finishes other nodes' work until closing: expired connections, unfinished removals and ends that no node
+    /// reports.
     pub(super) async fn run_housekeeping(self: Arc<Self>, hub: Arc<Hub>) {
         let mut ticks = interval(self.options.heartbeat_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -104,7 +106,7 @@ impl Inner {
         loop {
             let round = async {
                 ticks.tick().await;
-                // A node whose service can't be told of removed connections yet must not remove any.
+                // A node that has no service yet to notify of removed connections must not remove any.
                 if self.service().is_none() || self.nodes.is_barred() {
                     return Ok(());
                 }
@@ -124,7 +126,7 @@ impl Inner {
         }
     }
 
-    /// Adopts notes of one page. Returns where to go on.
+    /// Adopts end records of one page. Returns the cursor of the next one.
     async fn adopt_some(&self, hub: &Hub, cursor: u64, missing: &mut Missing) -> Result<u64, BackplaneError> {
         let mut command = redis::cmd("HSCAN");
         command
@@ -151,7 +153,7 @@ impl Inner {
         decode(next)
     }
 
-    /// Whether nobody is going to tell of an end.
+    /// Whether no node is going to report an end.
     fn is_forsaken(
         &self,
         hub: &Hub,
@@ -161,7 +163,7 @@ impl Inner {
     ) -> bool {
         match teller {
             Some(teller) if *teller == self.options.node => {
-                // Else the answer to its removal was lost for good. What departs is told of before it has departed.
+                // Else the answer to its removal was lost for good. A departure is reported before it is finished.
                 let departs = hub.local.lock().departures.contains(id);
                 !departs && !hub.ends.lock().telling.contains_key(id)
             }
@@ -206,7 +208,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether it still is for this node to tell of an end that it removed: while it stood still, others may have adopted it.
+    /// Whether this node still has to report an end: while it was paused, another node may have adopted the record.
     pub(super) async fn is_teller(&self, hub: &Hub, id: &ConnectionId) -> bool {
         if !hub.scripts.options.tells_ends || self.nodes.is_fresh(self.options.lease / 2) {
             return true;
@@ -216,7 +218,7 @@ impl Inner {
         let noted = match self.commands.command(&command, Repeat::Safe).await {
             Ok(noted) => decode::<Option<Bytes>>(noted).ok().flatten(),
             Err(error) => {
-                // It stays noted: this node, or another one, finds it.
+                // The record stays: this node, or another one, finds it.
                 debug!(hub = %hub.name, connection_id = %id, %error, "not known who tells of an end");
                 None
             }
@@ -229,7 +231,7 @@ impl Inner {
         is_teller
     }
 
-    /// Takes the notes of ends away that were told.
+    /// Queues the deletion of a record whose end was reported.
     pub(super) fn told(&self, hub: &Hub, id: &ConnectionId) {
         if hub.scripts.options.tells_ends {
             hub.ends.lock().told.push(id.clone());

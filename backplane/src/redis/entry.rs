@@ -12,7 +12,7 @@ use crate::position::Offset;
 use crate::topic::{ConnectionId, Topic};
 use crate::wire::{self, entry::Body, membership::Change};
 
-/// An entry with its place.
+/// An entry with its topic, its offset and its predecessor.
 #[derive(Clone, Debug)]
 pub(super) struct Stored {
     pub(super) topic: Topic,
@@ -21,7 +21,7 @@ pub(super) struct Stored {
     pub(super) entry: Bytes,
 }
 
-/// What an entry says.
+/// The content of an entry.
 pub(super) enum Content {
     Message(Arc<wire::Envelope>),
     Membership {
@@ -30,7 +30,7 @@ pub(super) enum Content {
         change: Change,
         /// The node that owns the connection.
         owner: String,
-        /// It was so before.
+        /// The membership was the same before.
         redundant: bool,
     },
     /// Messages of the topic are lost.
@@ -64,7 +64,7 @@ impl Stored {
         })
     }
 
-    /// What the entry says; `None` where this version can't read it.
+    /// The content of the entry; `None` where this version can't read it.
     pub(super) fn content(&self) -> Option<Content> {
         match wire::Entry::decode(self.entry.clone()).ok()?.body? {
             Body::Message(envelope) => Some(Content::Message(Arc::new(envelope))),

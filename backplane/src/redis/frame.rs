@@ -1,10 +1,10 @@
-//! What `append` in `log.lua` publishes: `epoch offset previous topic\n`, then the entry.
+//! The pushes that `append` in `log.lua` publishes: `epoch offset previous topic\n`, then the entry.
 
 use bytes::Bytes;
 
 use crate::position::Offset;
 
-/// One pushed entry of a hub's log, as it came.
+/// One pushed entry of a hub's log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Frame<'a> {
     pub(super) epoch: &'a str,

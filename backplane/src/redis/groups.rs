@@ -16,11 +16,11 @@ use crate::position::Offset;
 use crate::topic::{ConnectionId, GroupName, Topic};
 use crate::wire::membership::Change;
 
-/// How often a change looks for a connection that this node has seized and not taken over yet.
+/// The pause between two looks for a connection that this node has seized and not taken over yet.
 const SEIZED: Duration = Duration::from_millis(50);
 
 impl Inner {
-    /// Joins or leaves: subscribed first, so that nothing after the change is missed.
+    /// Joins or leaves. The node subscribes first, so that no message after the change is missed.
     pub(super) async fn change_group(
         self: Arc<Self>,
         hub: Arc<Hub>,
@@ -32,8 +32,8 @@ impl Inner {
         let begun = Instant::now();
         let deadline = self.deadline();
         while !hub.local.lock().is_owned(&id) {
-            // Not this node's, as far as it knows. Where it is by the time that it was found to be not parked, it was taken
-            // over here meanwhile.
+            // As far as this node knows, the connection is not its own. Where it owns it once it was found not parked,
+            // it was taken over here meanwhile.
             let taken_over = hub.claimed.notified();
             let changed = self.change_parked(&hub, &id, &group, change).await;
             if !matches!(changed, Err(BackplaneError::NotOwner { .. })) {
@@ -64,14 +64,14 @@ impl Inner {
                 let _gate = self.pass_with(&hub, &id, deadline).await?;
                 let place = hub.scripts.change_group(&id, &group, change, false).await?;
                 let Some(place) = place else {
-                    // The lane has yet to hear who took it over; it may have been parked since.
+                    // Another node took it over, which the lane has yet to see; it may have been parked since.
                     return self.change_parked(&hub, &id, &group, change).await;
                 };
                 hub.local.lock().set_member(&id, &group, change == Change::Joined);
                 place
             };
             let offset = place.offset;
-            // Where the epoch ended before the lane came there, the change is not in the log that goes on.
+            // Where the epoch ended before the lane reached this place, the change is not in the new epoch.
             if self.reached(hub.waiters.wait(place), begun, deadline).await? {
                 drop(interested);
                 return Ok(offset);
@@ -79,7 +79,7 @@ impl Inner {
         }
     }
 
-    /// Joins or leaves for a connection that nobody owns: no sink is to hear of it.
+    /// Joins or leaves for a parked connection: no sink gets a delivery.
     async fn change_parked(
         &self,
         hub: &Hub,

@@ -1,5 +1,5 @@
-//! Reads what several topics had between two places, a page at a time: no more than a page is in memory, here or in an answer
-//! of the server.
+//! Reads past entries of several topics between two positions, a page at a time: no more than a page is in memory, here
+//! or in an answer of the server.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -27,13 +27,13 @@ const LOOKED_AT: usize = 1 << 20;
 /// Entries of several topics, in the order of their offsets.
 pub(super) struct Entries {
     pub(super) entries: Vec<Stored>,
-    /// All of them up to here.
+    /// The offset up to which the entries are complete.
     pub(super) reached: Offset,
-    /// There is nothing more, as far as it was asked for.
+    /// Whether there are no more entries up to the requested end.
     pub(super) ends: bool,
 }
 
-/// Why entries can't be vouched for.
+/// The reason why entries may be missing.
 pub(super) enum Unknown {
     Trimmed,
     OtherEpoch(Epoch),
@@ -49,7 +49,7 @@ impl From<Unknown> for Page {
 }
 
 impl Entries {
-    /// Keeps about so many bytes of them.
+    /// Drops the entries beyond about `most_bytes`.
     fn cut(&mut self, most_bytes: usize) {
         let mut bytes = 0;
         let over = self.entries.iter().position(|entry| {
@@ -65,7 +65,7 @@ impl Entries {
         }
     }
 
-    /// Their messages.
+    /// The messages among the entries, as a page.
     pub(super) fn page(self) -> Page {
         let mut messages = Vec::with_capacity(self.entries.len());
         for entry in self.entries {
@@ -88,7 +88,7 @@ impl Entries {
 }
 
 impl Inner {
-    /// What these topics have after `after`, each after the offset beside it only, as far as the log has it all.
+    /// The entries of these topics after `after`, each topic's after the offset beside it, if the log has all of them.
     pub(super) async fn entries(
         &self,
         hub: &Hub,
@@ -111,7 +111,7 @@ impl Inner {
             if read.epoch != after.epoch {
                 return Ok(Err(Unknown::OtherEpoch(read.epoch)));
             }
-            // What is published from here on is another call's: topics are read one after the other.
+            // Entries that are published from here on are left to another call: topics are read one after the other.
             end = end.min(read.last);
             let unkept = hub.scripts.options.volatile && after.offset < end;
             if unkept || after.offset > read.last {

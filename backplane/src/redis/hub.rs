@@ -118,15 +118,15 @@ impl Hub {
         (registered.epoch, registered.since) = (epoch.clone(), Instant::now());
     }
 
-    /// How long ago everything of this node was registered in an epoch, where connections that the node does not have are still to
-    /// be removed.
+    /// How long ago everything of this node was registered in an epoch, where connections that the node does not have
+    /// are still to be removed.
     pub(super) fn untidied(&self, epoch: &Epoch) -> Option<Duration> {
         let registered = self.registered.lock();
         (registered.epoch == *epoch && registered.tidied != *epoch).then(|| registered.since.elapsed())
     }
 
-    /// Whether the server has deleted keys since everything was registered, which may be the directory's. Where it goes on
-    /// doing so, that is not looked at all the time.
+    /// Whether the server has deleted keys since everything was registered, which may be the directory's. Where it goes
+    /// on doing so, that is not looked at all the time.
     pub(super) fn has_evicted(&self, evicted: u64, pause: Duration) -> bool {
         let registered = self.registered.lock();
         registered.evicted != evicted && registered.since.elapsed() > pause
@@ -169,8 +169,8 @@ impl Hub {
         self.woken.notify_one();
     }
 
-    /// Pushes don't count until [`hear`](Self::hear): some channels are subscribed to sooner than others, and a push on one of
-    /// them would let the lane pass what was missed on the others.
+    /// Pushes don't count until [`hear`](Self::hear): some channels are subscribed to sooner than others, and a push on
+    /// one of them would let the lane pass what was missed on the others.
     pub(super) fn deafen(&self) {
         self.state.fetch_or(DEAF, Ordering::AcqRel);
     }

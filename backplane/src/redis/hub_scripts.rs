@@ -83,8 +83,8 @@ impl HubScripts {
             .arg(epoch.to_owned())
     }
 
-    /// Where the connection begins to receive, as a member of `joined` too, and its user's groups; nothing where this node
-    /// does not own it. It is listed in `first` of them.
+    /// Where the connection begins to receive, as a member of `joined` too, and its user's groups; nothing where this
+    /// node does not own it. It is listed in `first` of them.
     pub(super) async fn enter(
         &self,
         connection: &ConnectionRecord,

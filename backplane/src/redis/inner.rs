@@ -191,8 +191,8 @@ impl Inner {
         }
     }
 
-    /// Waits for the lane to come to a place of its epoch. Where it does not by itself, because this node has no receiver of
-    /// what stands there any more, it reads the log.
+    /// Waits for the lane to come to a place of its epoch. Where it does not by itself, because this node has no
+    /// receiver of what stands there any more, it reads the log.
     pub(super) async fn passed(
         &self,
         hub: &Hub,

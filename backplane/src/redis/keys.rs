@@ -158,7 +158,8 @@ impl HubKeys {
         format!("{}:ended", self.base)
     }
 
-    /// Sorted set: connection that was removed and is still listed in groups → from when on any node may go on with that.
+    /// Sorted set: connection that was removed and is still listed in groups → from when on any node may go on with
+    /// that.
     pub(super) fn leaving(&self) -> String {
         format!("{}:leaving", self.base)
     }

@@ -26,8 +26,8 @@ pub(super) struct Link {
     pub(super) replicas: usize,
     /// The server is one of a cluster.
     sharded: bool,
-    /// Cancelled when the connection is of no more use. Callers then stop waiting for answers on it: with the last of them
-    /// it closes, and what it has not sent yet is never sent.
+    /// Cancelled when the connection is of no more use. Callers then stop waiting for answers on it: with the last of
+    /// them it closes, and what it has not sent yet is never sent.
     pub(super) broken: CancellationToken,
 }
 
@@ -73,7 +73,8 @@ impl Link {
         }
     }
 
-    /// Calls a script again that was refused because the server has to be told its scripts, or the log a new run, first.
+    /// Calls a script again that was refused because the server has to be told its scripts, or the log a new run,
+    /// first.
     pub(super) async fn again(
         &self,
         mut refused: RedisError,
@@ -224,8 +225,8 @@ const NO_ADDRESS: &str = "No address found for host";
 const DISTRUSTED: &str = "invalid peer certificate";
 const NO_DATABASE: &str = "Redis server refused to switch database";
 
-/// Whether a server's certificate was refused for what another configuration alone can change: who signed it, or for which
-/// name. The crate hides the error of the TLS library, but for its text.
+/// Whether a server's certificate was refused for what another configuration alone can change: who signed it, or for
+/// which name. The crate hides the error of the TLS library, but for its text.
 fn is_distrusted(error: &RedisError) -> bool {
     let passes = [
         "Expired",

@@ -94,8 +94,8 @@ impl Local {
         true
     }
 
-    /// Begins to take a connection over; `false` while another call claims it, takes it over or gives it up. What this node has of
-    /// it from an earlier ownership stays until the lane comes to its end.
+    /// Begins to take a connection over; `false` while another call claims it, takes it over or gives it up. What this
+    /// node has of it from an earlier ownership stays until the lane comes to its end.
     pub(super) fn begin_taking(&mut self, connection: &ConnectionRecord) -> bool {
         if !self.departures.withdraw(&connection.id) {
             return false;
@@ -130,8 +130,9 @@ impl Local {
             .is_some_and(|connection| connection.taking && !connection.former)
     }
 
-    /// Applies that another node has taken a connection over, at a place that the lane has come to. Returns whether it was this
-    /// node's until then. A lane that begins an epoch once more comes to places that are older than this node's ownership.
+    /// Applies that another node has taken a connection over, at a place that the lane has come to. Returns whether it
+    /// was this node's until then. A lane that begins an epoch once more comes to places that are older than this
+    /// node's ownership.
     pub(super) fn taken(&mut self, id: &ConnectionId, epoch: &Epoch, offset: Offset) -> bool {
         match self.connections.get_mut(id) {
             Some(known)
@@ -188,8 +189,8 @@ impl Local {
         self.connections.remove(id).is_some()
     }
 
-    /// Forgets a connection that the server has as another node's, or as closed; one that is being taken over goes on. Returns
-    /// whether it was this node's until now.
+    /// Forgets a connection that the server has as another node's, or as closed; one that is being taken over goes on.
+    /// Returns whether it was this node's until now.
     pub(super) fn lose(&mut self, id: &ConnectionId) -> bool {
         match self.connections.get_mut(id) {
             Some(known) if known.taking => {
@@ -304,8 +305,8 @@ impl Local {
         })
     }
 
-    /// Begins to register in an epoch, once more where it had ended, or goes on. Returns the connections that are not registered
-    /// yet.
+    /// Begins to register in an epoch, once more where it had ended, or goes on. Returns the connections that are not
+    /// registered yet.
     pub(super) fn begin_registration(&mut self, epoch: &Epoch, again: bool) -> Vec<ConnectionId> {
         if self.registering != *epoch || (again && self.unregistered.is_empty()) {
             self.registering = epoch.clone();

@@ -1,7 +1,7 @@
 //! Watches one master on a connection of its own: whether it still is the master, in the same run, and how it does.
 //!
-//! This is the one place that decides which run the pool's connections must lead to. Connections that were made sooner or
-//! later, or to a server that was replaced and does not know, disagree only until the watch has looked anew.
+//! This is the one place that decides which run the pool's connections must lead to. Connections that were made sooner
+//! or later, or to a server that was replaced and does not know, disagree only until the watch has looked anew.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -100,7 +100,8 @@ impl Master {
         self.known.borrow().has(run)
     }
 
-    /// Whether this run, to which a new connection leads, is the master's; has the watch look anew where it knows another.
+    /// Whether this run, to which a new connection leads, is the master's; has the watch look anew where it knows
+    /// another.
     pub(super) async fn confirms(&self, run: &Run) -> bool {
         if self.is_known(run) {
             return true;
@@ -211,8 +212,8 @@ impl Settings {
 }
 
 impl Known {
-    /// Whether a connection that leads to this run leads to the known one, which may be the same under a younger name. Where
-    /// the connection's name is the younger one, or one from before a promotion, only another look can tell.
+    /// Whether a connection that leads to this run leads to the known one, which may be the same under a younger name.
+    /// Where the connection's name is the younger one, or one from before a promotion, only another look can tell.
     fn has(&self, run: &Run) -> bool {
         self.run.as_ref().is_some_and(|known| run.goes_on_as(known))
     }
@@ -340,8 +341,8 @@ impl Pool {
         self.give_up(|link| !link.run.goes_on_as(run));
     }
 
-    /// Gives up all connections: the server is not the master any more, though it may not know yet, and what it took would
-    /// reach nobody.
+    /// Gives up all connections: the server is not the master any more, though it may not know yet, and what it took
+    /// would reach nobody.
     fn leave(&self, server: &str, reason: &str) {
         warn!(server, reason, "backplane server is left");
         self.master.known.send_modify(|known| known.run = None);

@@ -106,8 +106,8 @@ impl Nodes {
         self.beats.subscribe()
     }
 
-    /// Resolves when a node is not alive, as far as this one can tell: [`ABSENCES`] answered signs of life in a row did not
-    /// name it. It may have started just before the first of them, or be about to tell a server that forgot.
+    /// Resolves when a node is not alive, as far as this one can tell: [`ABSENCES`] answered signs of life in a row did
+    /// not name it. It may have started just before the first of them, or be about to tell a server that forgot.
     pub(super) async fn missing(&self, node: &NodeId) {
         let (mut living, mut beats) = (self.living(), self.beats());
         let counting = async {
@@ -152,8 +152,8 @@ impl Nodes {
         gone.extend(nodes);
     }
 
-    /// A node that is not listed any more in the same epoch was removed; in another one, the server may have forgotten it. One
-    /// that has counted on since was only taken for dead.
+    /// A node that is not listed any more in the same epoch was removed; in another one, the server may have forgotten
+    /// it. One that has counted on since was only taken for dead.
     fn note_listed(&self, state: &mut State, beat: &Beat, same_epoch: bool) {
         let mut listed: HashMap<_, _> = beat.observation.counts.iter().cloned().collect();
         for (node, count) in &listed {
@@ -281,7 +281,8 @@ impl Inner {
     /// Notices that others have removed, or are removing, this node's connections.
     fn check_fence(&self, state: &mut State, beat: &Beat, same_epoch: bool) {
         let removing = beat.count.is_none();
-        // Each try moves the count on by one at most. A node that is counted anew was forgotten by those who removed it.
+        // Each try moves the count on by one at most. A node that is counted anew was forgotten by those who removed
+        // it.
         let forgotten = match (state.count, beat.count) {
             (Some(known), Some(count)) => count <= known || count > known + state.tries,
             _ => false,

@@ -12,7 +12,8 @@ use super::location::{Location, Login};
 use crate::error::BackplaneError;
 use crate::topic::NodeId;
 
-/// How a node uses Redis or Valkey: a server, a master with its replicas, or a cluster. Made by [`RedisOptions::parse`], then adjusted.
+/// How a node uses Redis or Valkey: a server, a master with its replicas, or a cluster. Made by
+/// [`RedisOptions::parse`], then adjusted.
 #[derive(Clone)]
 pub struct RedisOptions {
     /// This process; by default a random id.
@@ -21,20 +22,21 @@ pub struct RedisOptions {
     pub prefix: String,
     /// How long a call waits for the server at most, repetitions included.
     pub command_timeout: Duration,
-    /// How long [`connect`](super::RedisBackplane::connect) tries to reach a server, at least once; as long as a call may take,
-    /// unless set.
+    /// How long [`connect`](super::RedisBackplane::connect) tries to reach a server, at least once; as long as a call
+    /// may take, unless set.
     pub connect_wait: Option<Duration>,
     /// How long a call waits for a lost connection to come back, within `command_timeout`.
     pub reconnect_wait: Duration,
-    /// How long changes wait for the server whose failure nobody could be told, or that would be overtaken: what clients
-    /// call.
+    /// How long changes wait for the server whose failure nobody could be told, or that would be overtaken: what
+    /// clients call.
     pub outage_wait: Duration,
-    /// Replicas that must follow a master closely for messages to be published there; 0: messages are published in any case.
+    /// Replicas that must follow a master closely for messages to be published there; 0: messages are published in any
+    /// case.
     pub min_replicas: usize,
     /// Connections for commands, to each master of a cluster. Each carries many commands at a time.
     pub pool_size: usize,
-    /// Most connections to each master on which history is read, each by one reader at a time. They are opened when they are
-    /// needed.
+    /// Most connections to each master on which history is read, each by one reader at a time. They are opened when
+    /// they are needed.
     pub history_connections: usize,
     /// Time between two signs of life of this node.
     pub heartbeat_interval: Duration,
@@ -155,8 +157,8 @@ impl RedisOptions {
         Ok(())
     }
 
-    /// How old an epoch is when every node that lives has registered its connections in it. A node that came in it has not
-    /// seen another one end: then the others have noticed after two beats, if there was one.
+    /// How old an epoch is when every node that lives has registered its connections in it. A node that came in it has
+    /// not seen another one end: then the others have noticed after two beats, if there was one.
     pub(super) fn settled(&self, came_in_it: bool) -> Duration {
         let noticed = self.heartbeat_interval * 2;
         if came_in_it { noticed } else { self.lease + noticed }

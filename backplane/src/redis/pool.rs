@@ -19,7 +19,8 @@ use super::master::{Master, Watching};
 /// Opens connections for large answers, which one caller has at a time.
 pub(super) struct Opener(Weak<Pool>);
 
-/// A connection that its caller alone uses. One that is not given back is closed: the server sends no more of its answer.
+/// A connection that its caller alone uses. One that is not given back is closed: the server sends no more of its
+/// answer.
 pub(super) struct Own(Option<Object<Opener>>);
 
 impl Own {

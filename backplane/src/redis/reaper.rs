@@ -275,7 +275,8 @@ impl Inner {
         Ok(ids.iter().filter_map(|id| ConnectionId::parse(id).ok()).collect())
     }
 
-    /// Removes connections that nobody runs, and tells this node's service of those that it removed, if it serves the hub.
+    /// Removes connections that nobody runs, and tells this node's service of those that it removed, if it serves the
+    /// hub.
     async fn remove_orphans(
         &self,
         scripts: &HubScripts,

@@ -1,5 +1,5 @@
-//! Tells the server again what it forgot of a hub: beside the signs of life, in batches with a pause after each, so that
-//! nothing else waits long. Each hub is looked after for itself: in a cluster, masters forget one by one.
+//! Tells the server again what it forgot of a hub: beside the signs of life, in batches with a pause after each, so
+//! that nothing else waits long. Each hub is looked after for itself: in a cluster, masters forget one by one.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -146,7 +146,8 @@ impl Inner {
         }
     }
 
-    /// Registers the hubs of a server that may have forgotten them. Where that takes long it goes on beside what follows.
+    /// Registers the hubs of a server that may have forgotten them. Where that takes long it goes on beside what
+    /// follows.
     pub(super) async fn renew_soon(&self, hubs: &[Arc<Hub>]) -> Result<(), BackplaneError> {
         let renewing = try_join_all(hubs.iter().map(|hub| self.renew(hub)));
         match timeout(PATIENCE, renewing).await {
@@ -158,8 +159,8 @@ impl Inner {
         }
     }
 
-    /// Registers this node's connections again where the log of a hub is in another epoch. It may be dropped half-way, and
-    /// then goes on where it was.
+    /// Registers this node's connections again where the log of a hub is in another epoch. It may be dropped half-way,
+    /// and then goes on where it was.
     async fn renew(&self, hub: &Hub) -> Result<(), BackplaneError> {
         let _turn = hub.renewing.lock().await;
         let Extent { epoch, evicted, .. } = hub.scripts.extent(&self.commands).await?;
@@ -210,8 +211,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Removes what a server that went back to an earlier state lists for this node and the node does not have, once every
-    /// node has registered: until then it may be a connection that another one took over since.
+    /// Removes what a server that went back to an earlier state lists for this node and the node does not have, once
+    /// every node has registered: until then it may be a connection that another one took over since.
     async fn tidy_up(&self, hub: &Hub, epoch: &Epoch) -> Result<(), BackplaneError> {
         let Some(age) = hub.untidied(epoch) else {
             return Ok(());
@@ -268,7 +269,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Applies answers. Connections that the server refuses, because somebody took them over or removed them, are given up.
+    /// Applies answers. Connections that the server refuses, because somebody took them over or removed them, are given
+    /// up.
     fn registered(
         &self,
         hub: &Hub,
@@ -299,8 +301,8 @@ impl Inner {
         steps.iter().zip(answers).map(apply).collect()
     }
 
-    /// Takes a connection out of groups that the server lists and this node, which owns it, does not know of: leaving them was
-    /// forgotten.
+    /// Takes a connection out of groups that the server lists and this node, which owns it, does not know of: leaving
+    /// them was forgotten.
     async fn leave_unknown_groups(&self, hub: &Hub, id: &ConnectionId) -> Result<(), BackplaneError> {
         let mut command = redis::cmd("SMEMBERS");
         command.arg(hub.scripts.keys.groups(id));

@@ -1,5 +1,5 @@
-//! Removing a connection, in steps where it is in many groups: the first one ends it for everybody, the others take it out
-//! of the lists that it is still in.
+//! Removing a connection, in steps where it is in many groups: the first one ends it for everybody, the others take it
+//! out of the lists that it is still in.
 
 use std::time::Duration;
 
@@ -125,8 +125,8 @@ pub(super) fn removed(answer: Value) -> Result<Option<Removed>, BackplaneError> 
 }
 
 impl Inner {
-    /// Takes removed connections out of the groups that they are still listed in, one such list at a time. Where the server
-    /// can't be reached it goes on later; should this node end, another one goes on.
+    /// Takes removed connections out of the groups that they are still listed in, one such list at a time. Where the
+    /// server can't be reached it goes on later; should this node end, another one goes on.
     pub(super) async fn unlist(&self, scripts: &HubScripts, mut ids: Vec<ConnectionId>) {
         let _turn = self.unlisting.lock().await;
         let mut backoff = Backoff::new();

@@ -1,7 +1,7 @@
 //! Requests from node to node, outside of the log: the asking side. [`serving`](super::serving) is the other one.
 //!
-//! Requests and replies are pushes, which are lost with a subscription. So a request has an id and is sent again until its
-//! reply comes, the other node is dead, or nobody waits any more; and so is the news that nobody waits.
+//! Requests and replies are pushes, which are lost with a subscription. So a request has an id and is sent again until
+//! its reply comes, the other node is dead, or nobody waits any more; and so is the news that nobody waits.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -180,8 +180,8 @@ impl Inner {
         }
     }
 
-    /// Tells a node that nobody waits for its reply any more, until it has heard. What it took for the reply must not be
-    /// lost with it.
+    /// Tells a node that nobody waits for its reply any more, until it has heard. What it took for the reply must not
+    /// be lost with it.
     async fn cancel(
         self: Arc<Self>,
         node: NodeId,

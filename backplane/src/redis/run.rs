@@ -5,9 +5,9 @@ const DIGITS: usize = 10;
 
 /// One run of one server as a master.
 ///
-/// `master_replid` is no part of it: a living master takes a new one when its first replica comes, and when the last one
-/// has been away for `repl-backlog-ttl`. A promotion, by whatever way, keeps the former one in `master_replid2`, with the
-/// offset up to which it was followed.
+/// `master_replid` is no part of it: a living master takes a new one when its first replica comes, and when the last
+/// one has been away for `repl-backlog-ttl`. A promotion, by whatever way, keeps the former one in `master_replid2`,
+/// with the offset up to which it was followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     /// Names the process.

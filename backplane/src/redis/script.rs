@@ -59,7 +59,8 @@ pub(super) enum Name {
 const LOG: &str = include_str!("scripts/log.lua");
 const BATCH: &str = include_str!("scripts/batch.lua");
 
-/// The operations of batches: messages and what goes with them first, which have a script of their own, because they are many.
+/// The operations of batches: messages and what goes with them first, which have a script of their own, because they
+/// are many.
 const OPERATIONS: [(Name, &str, &str); 23] = [
     (Name::Publish, "publish", include_str!("scripts/publish.lua")),
     (
@@ -268,7 +269,8 @@ impl Invocation {
         command
     }
 
-    /// The call of a batch, as `batch.lua` has it: operations with their deadlines in the server's time, in milliseconds.
+    /// The call of a batch, as `batch.lua` has it: operations with their deadlines in the server's time, in
+    /// milliseconds.
     pub(super) fn batch<'a>(
         scripts: &Scripts,
         head: &BatchHead<'_>,

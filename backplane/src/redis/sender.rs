@@ -203,8 +203,8 @@ impl Sender {
         Ok(())
     }
 
-    /// Sends changes once, under this number. Returns their outcomes; nothing where the log is in another epoch than it was, and
-    /// none of them was carried out.
+    /// Sends changes once, under this number. Returns their outcomes; nothing where the log is in another epoch than it
+    /// was, and none of them was carried out.
     async fn exchange(
         &mut self,
         number: u64,
@@ -260,7 +260,8 @@ impl Sender {
         Ok(Some(outcomes).filter(|outcomes| !outcomes.is_empty()))
     }
 
-    /// Hands outcomes out. Changes that the server took for late, and that are not, stay in the batch: its clock has moved.
+    /// Hands outcomes out. Changes that the server took for late, and that are not, stay in the batch: its clock has
+    /// moved.
     fn settle(&mut self, batch: &mut Batch, outcomes: Vec<Value>) -> Result<(), BackplaneError> {
         let mut outcomes = outcomes.into_iter();
         let mut late = Vec::new();
@@ -332,8 +333,8 @@ fn outcome_of(kind: u8, value: Value, waited: Duration) -> Result<Value, Backpla
 }
 
 impl Batch {
-    /// Tells callers whose time is up, and leaves their changes out where that is still possible. Returns when the next one's
-    /// is, or nothing when nobody waits any more.
+    /// Tells callers whose time is up, and leaves their changes out where that is still possible. Returns when the next
+    /// one's is, or nothing when nobody waits any more.
     fn retire(&mut self, now: Instant, reason: &str) -> Option<Instant> {
         for change in &mut self.changes {
             let given_up = change.answer.as_ref().is_none_or(oneshot::Sender::is_closed);
@@ -358,8 +359,8 @@ impl Batch {
         waiting.map(|change| change.limit(sent)).min()
     }
 
-    /// Another epoch has begun, and the server knows nothing of this batch. Where a former one may have carried it out, its
-    /// messages may have reached clients: they are not sent again, for these would receive them twice.
+    /// Another epoch has begun, and the server knows nothing of this batch. Where a former one may have carried it out,
+    /// its messages may have reached clients: they are not sent again, for these would receive them twice.
     fn give_up_unsure(&mut self) {
         if !self.sent {
             return;

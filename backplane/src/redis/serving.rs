@@ -18,8 +18,8 @@ use crate::wire::{Cancel, Reply, Request, node_message::Body};
 
 /// How long a node that leaves waits for replies that it owes.
 const LAST_REPLIES: Duration = Duration::from_millis(500);
-/// How long a request is remembered whose asking node names no end, and how much longer than to its end any other: it may
-/// still be on its way.
+/// How long a request is remembered whose asking node names no end, and how much longer than to its end any other: it
+/// may still be on its way.
 const MEMORY: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(10));
 /// No request waits longer.
 const LONGEST: Duration = Duration::from_secs(24 * 3_600);
@@ -165,8 +165,8 @@ impl Table {
         true
     }
 
-    /// Notes what became of one sending of a reply. Returns the reply, which is being served again for the time being, where
-    /// it has reached nobody and is not on its way.
+    /// Notes what became of one sending of a reply. Returns the reply, which is being served again for the time being,
+    /// where it has reached nobody and is not on its way.
     fn sent(&mut self, key: &Key, heard: bool) -> Option<Reply> {
         let Some(state @ State::Done(_)) = self.requests.get_mut(key) else {
             return None;
@@ -348,7 +348,8 @@ impl Inner {
         }
     }
 
-    /// Sends a reply. Where it reaches nobody for certain, its request is undone, or it is kept until it is asked for again.
+    /// Sends a reply. Where it reaches nobody for certain, its request is undone, or it is kept until it is asked for
+    /// again.
     async fn reply(&self, asking: &NodeId, key: &Key, reply: Reply) {
         let heard = match self.send(asking, Body::Reply(reply), Repeat::Never).await {
             Ok(listeners) => listeners > 0,

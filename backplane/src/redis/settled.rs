@@ -1,7 +1,7 @@
 //! Whether the directory of a hub has everything again after the server forgot it.
 //!
-//! A connection that is not listed does not exist, once every node that lives has registered in the present epoch. A node that
-//! does not serve the hub never says so; then the age of the epoch decides ([`RedisOptions::settled`]).
+//! A connection that is not listed does not exist, once every node that lives has registered in the present epoch. A
+//! node that does not serve the hub never says so; then the age of the epoch decides ([`RedisOptions::settled`]).
 //!
 //! [`RedisOptions::settled`]: super::options::RedisOptions::settled
 

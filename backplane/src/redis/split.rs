@@ -1,7 +1,8 @@
 //! Messages that a former master has acknowledged while another one was in its place already.
 //!
 //! A node that still has connections to the former master does not know of the failover. Other nodes have begun the new
-//! master's epoch, and told their clients of that, before such a message was published: nothing tells them that it is missing.
+//! master's epoch, and told their clients of that, before such a message was published: nothing tells them that it is
+//! missing.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -42,8 +43,8 @@ impl Acknowledged {
         self.topics.insert(topic, now);
     }
 
-    /// Notes the epoch of an answer, which has lasted for `age` at most. Where it is another than before, returns the topics of messages
-    /// that were acknowledged in the former one after this one had begun.
+    /// Notes the epoch of an answer, which has lasted for `age` at most. Where it is another than before, returns the
+    /// topics of messages that were acknowledged in the former one after this one had begun.
     pub(super) fn enter(&mut self, epoch: &str, age: Duration) -> Vec<Topic> {
         if self.epoch == epoch {
             return Vec::new();

@@ -14,8 +14,8 @@ use super::inner::Inner;
 use super::subscription::{End, Subscription};
 use super::topology::{Map, Shard};
 
-/// What the subscriptions at one time share: they end together when the masters or their slots change, so that never two
-/// of them care for the same hub.
+/// What the subscriptions at one time share: they end together when the masters or their slots change, so that never
+/// two of them care for the same hub.
 pub(super) struct Round {
     /// Subscriptions that are open, of how many.
     open: Mutex<usize>,

@@ -265,8 +265,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Notices a subscription that lives and is deaf: nothing came since the last time, not even what this node published
-    /// to itself then.
+    /// Notices a subscription that lives and is deaf: nothing came since the last time, not even what this node
+    /// published to itself then.
     async fn probe(&self, subscription: &Subscription, probe: &mut Probe) -> Result<(), End> {
         let received = subscription.received();
         let quiet = received == probe.received;

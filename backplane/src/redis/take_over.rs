@@ -112,8 +112,8 @@ impl Inner {
         Ok(TakeOver::Changed)
     }
 
-    /// Takes a connection over with the groups that it is in by then. Where they change meanwhile, it is seized first: changes
-    /// of a connection of this node wait. Nothing where somebody else was faster.
+    /// Takes a connection over with the groups that it is in by then. Where they change meanwhile, it is seized first:
+    /// changes of a connection of this node wait. Nothing where somebody else was faster.
     async fn take_as_it_is(
         self: &Arc<Self>,
         hub: &Arc<Hub>,

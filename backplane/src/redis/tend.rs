@@ -9,8 +9,8 @@ use super::hub::Hub;
 use super::inner::Inner;
 
 impl Inner {
-    /// Sweeps a hub's log each heartbeat interval until closing. So the writer also hears of a new epoch where nothing else
-    /// changes.
+    /// Sweeps a hub's log each heartbeat interval until closing. So the writer also hears of a new epoch where nothing
+    /// else changes.
     pub(super) async fn tend_log(self: Arc<Self>, hub: Arc<Hub>) {
         loop {
             tokio::select! {

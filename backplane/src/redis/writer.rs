@@ -1,9 +1,9 @@
 //! The one way for changes of a hub to the server: in order, and each exactly once.
 //!
-//! Changes that wait share a batch; one batch is on its way at a time. It has a number, and the server keeps the number and the
-//! answers of a node's last batch (`batch.lua`). So a batch whose answer was lost is sent again without harm, over whatever
-//! connection. Each change has a deadline that the server looks at: one whose caller was told that it failed is not carried
-//! out later.
+//! Changes that wait share a batch; one batch is on its way at a time. It has a number, and the server keeps the number
+//! and the answers of a node's last batch (`batch.lua`). So a batch whose answer was lost is sent again without harm,
+//! over whatever connection. Each change has a deadline that the server looks at: one whose caller was told that it
+//! failed is not carried out later.
 
 use std::sync::Arc;
 use std::time::Duration;
