@@ -93,7 +93,7 @@ impl Note {
     }
 }
 
-/// Reporting nodes that this node has not seen alive, with the number of its own beats by then.
+/// Reporting nodes that this node has not seen alive, with the number of this node's own beats by then.
 type Missing = HashMap<Option<NodeId>, u64>;
 
 impl Inner {
@@ -163,7 +163,8 @@ impl Inner {
     ) -> bool {
         match teller {
             Some(teller) if *teller == self.options.node => {
-                // Else the answer to its removal was lost for good. A departure is reported before it is finished.
+                // Else the answer to its removal was lost for good. An end is reported before its departure is
+                // finished.
                 let departs = hub.local.lock().departures.contains(id);
                 !departs && !hub.ends.lock().telling.contains_key(id)
             }

@@ -1,4 +1,4 @@
-//! One hub as this node serves it.
+//! The state of one hub on this node.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -19,53 +19,54 @@ use crate::backplane::Statistics;
 use crate::position::Epoch;
 use crate::topic::HubName;
 
-/// The lane has to read the log.
+/// State bit: the lane needs to catch up from the log.
 const BEHIND: u8 = 1;
-/// Pushes are incomplete.
+/// State bit: pushes are paused, because some channels are not subscribed to yet.
 const DEAF: u8 = 2;
 
 pub(super) struct Hub {
     pub(super) name: HubName,
     pub(super) scripts: HubScripts,
     pub(super) local: Mutex<Local>,
-    /// Held for writing while a part of what the server forgot is told again, and for reading by what changes that.
+    /// Held for writing while a batch of connections is registered again, and for reading by calls that change
+    /// connections.
     pub(super) gate: RwLock<()>,
     pub(super) waiters: Waiters,
-    /// The epoch in which this node came.
+    /// The epoch in which this node opened the hub.
     pub(super) first_epoch: Epoch,
-    /// A claim or a departure of this node has ended.
+    /// Notified when a claim or a departure of this node has ended.
     pub(super) claimed: Notify,
-    /// The server may have forgotten the hub.
+    /// Notified when the server may have forgotten the hub.
     pub(super) tend: Notify,
-    /// Held while it is told again.
+    /// Held while this node registers its connections again.
     pub(super) renewing: AsyncMutex<()>,
     registered: Mutex<Registered>,
-    /// Connections have departed.
+    /// Notified when departures wait for the server.
     pub(super) departing: Notify,
     pub(super) ends: Mutex<Ends>,
-    /// Ends were told.
+    /// Notified when ends were reported and their records are to be deleted.
     pub(super) tellings: Notify,
     queue: mpsc::Sender<Bytes>,
-    /// [`BEHIND`] and [`DEAF`].
+    /// The bits [`BEHIND`] and [`DEAF`].
     state: AtomicU8,
     woken: Notify,
     repairs: AtomicU64,
     repaired: AtomicU64,
 }
 
-/// How far the server was told what it may have forgotten.
+/// How far this node has registered its connections again after the server may have forgotten them.
 struct Registered {
-    /// The epoch in which everything of this node is registered.
+    /// The epoch in which all connections of this node are registered.
     epoch: Epoch,
     since: Instant,
-    /// The epoch in which the server lists nothing for this node that it does not have.
+    /// The epoch in which all connections that the server lists for this node, and it does not have, were removed.
     tidied: Epoch,
-    /// Keys that the server had deleted by then to make room.
+    /// Number of keys that the server had deleted by then to make room.
     evicted: u64,
 }
 
 impl Registered {
-    /// Of a node that comes in this epoch and has nothing yet.
+    /// The state of a node that opens the hub in this epoch and has no connections yet.
     fn nothing(epoch: &Epoch, evicted: u64) -> Self {
         Self {
             epoch: epoch.clone(),
@@ -77,7 +78,7 @@ impl Registered {
 }
 
 impl Hub {
-    /// The hub and what is pushed to it.
+    /// The hub, and the receiver of its pushes.
     pub(super) fn new(
         name: HubName,
         scripts: HubScripts,
@@ -108,7 +109,7 @@ impl Hub {
         (Arc::new(hub), pushes)
     }
 
-    /// The epoch in which everything of this node is registered.
+    /// The epoch in which all connections of this node are registered.
     pub(super) fn registered(&self) -> Epoch {
         self.registered.lock().epoch.clone()
     }
@@ -118,15 +119,15 @@ impl Hub {
         (registered.epoch, registered.since) = (epoch.clone(), Instant::now());
     }
 
-    /// How long ago everything of this node was registered in an epoch, where connections that the node does not have
-    /// are still to be removed.
+    /// The time since all connections of this node were registered in this epoch; `None` where they are not, or where
+    /// listed connections that the node does not have were removed already.
     pub(super) fn untidied(&self, epoch: &Epoch) -> Option<Duration> {
         let registered = self.registered.lock();
         (registered.epoch == *epoch && registered.tidied != *epoch).then(|| registered.since.elapsed())
     }
 
-    /// Whether the server has deleted keys since everything was registered, which may be the directory's. Where it goes
-    /// on doing so, that is not looked at all the time.
+    /// Whether the server has deleted keys since all connections were registered, which may have been the directory's.
+    /// `false` within `pause` after the last registration.
     pub(super) fn has_evicted(&self, evicted: u64, pause: Duration) -> bool {
         let registered = self.registered.lock();
         registered.evicted != evicted && registered.since.elapsed() > pause
@@ -140,20 +141,20 @@ impl Hub {
         self.registered.lock().tidied = epoch.clone();
     }
 
-    /// Notes that the lane read the log, and handed on what it had missed.
+    /// Records that the lane has read missed entries from the log, and their number.
     pub(super) fn note_repair(&self, entries: u64) {
         self.repairs.fetch_add(1, Ordering::Relaxed);
         self.repaired.fetch_add(entries, Ordering::Relaxed);
     }
 
-    /// Adds how this hub keeps up.
+    /// Adds this hub's counters.
     pub(super) fn add_to(&self, statistics: &mut Statistics) {
         statistics.waiting += self.queue.max_capacity() - self.queue.capacity();
         statistics.repairs += self.repairs.load(Ordering::Relaxed);
         statistics.repaired += self.repaired.load(Ordering::Relaxed);
     }
 
-    /// Takes a push. Never waits: what finds no room is read from the log.
+    /// Takes a push. Never waits: a push for which the queue has no room is read from the log.
     pub(super) fn push(&self, payload: Bytes) {
         if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(payload)
             && self.state.fetch_or(BEHIND, Ordering::AcqRel) & BEHIND == 0
@@ -163,27 +164,27 @@ impl Hub {
         }
     }
 
-    /// Makes the lane read the log from where it is.
+    /// Makes the lane catch up from the log.
     pub(super) fn set_behind(&self) {
         self.state.fetch_or(BEHIND, Ordering::AcqRel);
         self.woken.notify_one();
     }
 
-    /// Pushes don't count until [`hear`](Self::hear): some channels are subscribed to sooner than others, and a push on
-    /// one of them would let the lane pass what was missed on the others.
+    /// Pauses pushes until [`hear`](Self::hear): some channels are subscribed to sooner than others, and a push on one
+    /// of them would let the lane pass entries that were missed on the others.
     pub(super) fn deafen(&self) {
         self.state.fetch_or(DEAF, Ordering::AcqRel);
     }
 
-    /// All channels are subscribed to: the lane reads what it missed, and pushes count again. One step, so that no push
-    /// comes in between.
+    /// Ends the pause, because all channels are subscribed to: the lane catches up, and pushes count again. This is one
+    /// step, so that no push comes in between.
     pub(super) fn hear(&self) {
         self.state.store(BEHIND, Ordering::Release);
         self.woken.notify_one();
     }
 
-    /// Whether the lane has to read the log, and whether the pushes that it has so far are to be dropped; asked by the
-    /// lane, which then does.
+    /// Returns whether the lane needs to catch up, and whether pushes are paused and must be dropped. The lane calls
+    /// this and then catches up.
     pub(super) fn take_behind(&self) -> (bool, bool) {
         let state = self.state.fetch_and(!BEHIND, Ordering::AcqRel);
         (state & BEHIND != 0, state & DEAF != 0)

@@ -1,4 +1,4 @@
-//! Calls of a hub's scripts with their types.
+//! Typed calls of a hub's scripts.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -18,40 +18,40 @@ use crate::sessions::{State, Version};
 use crate::topic::{ConnectionId, GroupName, NodeId, Topic, UserId};
 use crate::wire::{self, membership::Change};
 
-/// Topics that one call looks at for entries that are forgotten.
+/// Topics that one call sweeps.
 const SWEPT: u128 = 200;
 
-/// A place that a script gave out.
+/// An offset and its epoch, as a script returned them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) epoch: Epoch,
     pub(super) offset: Offset,
 }
 
-/// How far a hub's log reaches.
+/// The first and last offsets of a hub's log.
 #[derive(Clone, Debug)]
 pub(super) struct Extent {
     pub(super) epoch: Epoch,
     /// Offsets up to this one belong to older epochs.
     pub(super) start: Offset,
     pub(super) last: Offset,
-    /// No topic without a tail has an entry above this.
+    /// No topic without a tail has an entry above this offset.
     pub(super) forgotten: Offset,
-    /// Keys that the server has deleted to make room, since it was started.
+    /// Number of keys that the server has deleted to make room since it was started.
     pub(super) evicted: u64,
 }
 
-/// A part of the log, of several topics.
+/// A part of the log: entries of several topics.
 pub(super) struct TopicsRead {
     pub(super) epoch: Epoch,
     pub(super) last: Offset,
     pub(super) forgotten: Offset,
-    /// Nothing of these topics is missing up to here.
+    /// The offset up to which the entries of these topics are complete.
     pub(super) reached: Offset,
     pub(super) topics: Vec<TopicRead>,
 }
 
-/// One topic's share of it.
+/// One topic's entries in this part.
 pub(super) struct TopicRead {
     pub(super) tail: Option<Offset>,
     /// The predecessor that the topic's first entry names, also where that comes after `reached`.
@@ -65,12 +65,12 @@ pub(super) struct HubScripts {
     pub(super) node: NodeId,
     pub(super) options: HubOptions,
     pub(super) writer: Writer,
-    /// The presence argument of `announce`: nothing where the hub does not tell of who comes and goes.
+    /// The presence argument of `announce`: empty where the hub has no presence messages.
     pub(super) presence: String,
 }
 
 impl HubScripts {
-    /// A claim of a connection whose id was made up in `epoch`.
+    /// A claim of a connection whose id was generated in `epoch`.
     pub(super) fn claim_call(&self, id: &ConnectionId, user: Option<&UserId>, epoch: &str) -> Invocation {
         let keys = vec![
             self.keys.log(),
@@ -83,8 +83,8 @@ impl HubScripts {
             .arg(epoch.to_owned())
     }
 
-    /// Where the connection begins to receive, as a member of `joined` too, and its user's groups; nothing where this
-    /// node does not own it. It is listed in `first` of them.
+    /// Enters a connection that joins the groups `joined` and is listed in `first` of them. Returns the place where it
+    /// begins to receive, its version and its user's groups; `None` where this node does not own it.
     pub(super) async fn enter(
         &self,
         connection: &ConnectionRecord,
@@ -129,8 +129,8 @@ impl HubScripts {
         }))
     }
 
-    /// Where the connection becomes, or ceases to be, a member; nothing where this node does not own it. With `parked`:
-    /// where nobody does.
+    /// Changes a membership. Returns its place in the log; `None` where this node does not own the connection or, with
+    /// `parked`, the connection is not parked.
     pub(super) async fn change_group(
         &self,
         id: &ConnectionId,
@@ -197,7 +197,7 @@ impl HubScripts {
         }
     }
 
-    /// Forgets what is too old or too much. Returns how many slices of the log wait to be swept.
+    /// Forgets slices that are too old or too much. Returns how many slices of the log wait to be swept.
     pub(super) async fn sweep(&self) -> Result<u64, BackplaneError> {
         let call = Invocation::new(Name::Sweep, vec![self.keys.log()])
             .number(self.options.retention.as_millis().max(1))
@@ -206,7 +206,7 @@ impl HubScripts {
         decode(self.writer.carry_out(call, Patience::Short).await?)
     }
 
-    /// Reads topics, each after the offset beside it, up to one place: about `share` bytes of each.
+    /// A call that reads topics, each after the offset beside it, up to `upto`: about `share` bytes of each.
     pub(super) fn read_call(&self, topics: &[(Topic, Offset)], upto: Offset, share: usize) -> Invocation {
         let keys = topics.iter().flat_map(|(topic, _)| {
             let key = topic.key();
@@ -291,12 +291,12 @@ impl HubScripts {
     }
 }
 
-/// A state as an argument: it may be empty, and no state is something else.
+/// A state as an argument, with a mark: an empty state differs from none.
 fn marked(state: &State) -> Bytes {
     [b"s", state.as_ref()].concat().into()
 }
 
-/// Groups as the server names them, without reserved ones.
+/// Parses group names from the server, and leaves reserved ones out.
 pub(super) fn group_names(names: &[String]) -> Vec<GroupName> {
     names
         .iter()
@@ -308,7 +308,7 @@ pub(super) fn user_text(user: Option<&UserId>) -> String {
     user.map(ToString::to_string).unwrap_or_default()
 }
 
-/// A version as an argument; nothing where the node does not know it.
+/// A version as an argument; empty where the node does not know it.
 pub(super) fn version_text(version: Option<Version>) -> String {
     version.map(|version| version.0.to_string()).unwrap_or_default()
 }

@@ -8,16 +8,16 @@ use super::run::{Run, field};
 /// Seconds since a replica's last acknowledgement up to which it counts. A replica acknowledges once a second.
 const MAX_LAG: u64 = 5;
 
-/// From which part of its memory on a server counts as almost full: 19 of 20.
+/// The part of its memory at which a server counts as almost full: 19 of 20.
 const ALMOST_FULL: (u64, u64) = (19, 20);
 
-/// The parts of `INFO` that the watch of a master looks at.
+/// The parts of `INFO` that the watch of a master needs.
 pub(super) struct ServerInfo {
     pub(super) run: Run,
     pub(super) is_master: bool,
-    /// Replicas that follow closely.
+    /// Number of replicas that follow closely.
     pub(super) replicas: usize,
-    /// Little is left of the memory that the server may use.
+    /// Whether little is left of the memory that the server may use.
     pub(super) almost_full: bool,
 }
 
@@ -43,7 +43,7 @@ pub(super) async fn server_info(
     })
 }
 
-/// The same; an error where it is no master, too.
+/// As [`server_info`]; also an error where the server is no master.
 pub(super) async fn master_info(
     connection: &mut MultiplexedConnection,
     sharded: bool,
@@ -55,13 +55,13 @@ pub(super) async fn master_info(
     Ok(info)
 }
 
-/// The server's policy for full memory; nothing where it does not tell.
+/// The server's policy for full memory; `None` where it does not return one.
 pub(super) async fn eviction_policy(connection: &mut MultiplexedConnection) -> RedisResult<Option<String>> {
     let memory: String = redis::cmd("INFO").arg("memory").query_async(connection).await?;
     Ok(field(&memory, "maxmemory_policy").map(str::to_owned))
 }
 
-/// The rest is for signs of life, leaving, and whatever else does not publish.
+/// Whether memory is almost full. The rest is reserved for beats, leaving and all other calls that do not publish.
 fn is_almost_full(memory: &str) -> bool {
     let number = |name| field(memory, name).and_then(|bytes| bytes.parse::<u64>().ok());
     match (number("used_memory"), number("maxmemory")) {

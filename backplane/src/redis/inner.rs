@@ -1,4 +1,4 @@
-//! What the parts of a [`RedisBackplane`](super::RedisBackplane) share.
+//! The state that the parts of a [`RedisBackplane`](super::RedisBackplane) share.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -28,7 +28,7 @@ use crate::backplane::{NodeService, Status};
 use crate::error::BackplaneError;
 use crate::topic::HubName;
 
-/// How long a push takes at most, as a rule.
+/// The longest time that a push usually takes.
 const UNPUSHED: Duration = Duration::from_secs(1);
 
 pub(super) struct Inner {
@@ -44,13 +44,13 @@ pub(super) struct Inner {
     pub(super) standing: Standing,
     /// Held while removed connections are taken out of lists: one after the other.
     pub(super) unlisting: AsyncMutex<()>,
-    /// Some hub wants a subscription.
+    /// Notified when a hub needs a subscription.
     pub(super) wanted: Notify,
     pub(super) tasks: TaskTracker,
     pub(super) closing: CancellationToken,
 }
 
-/// How the node stands with its server: well when both directions work.
+/// The node's [`Status`](crate::Status): connected when both beats and subscriptions work.
 pub(super) struct Standing {
     beating: AtomicBool,
     subscribed: AtomicBool,
@@ -71,7 +71,7 @@ impl Inner {
         self.hubs.read().values().cloned().collect()
     }
 
-    /// The one way of this node to change a hub.
+    /// The writer through which this node makes all changes of a hub.
     pub(super) fn writer(&self, hub: &HubName) -> Writer {
         let open = || Writer::open(&self.commands, self.options.node.clone(), &self.keys.hub(hub));
         self.writers
@@ -85,8 +85,8 @@ impl Inner {
         self.service.load_full()
     }
 
-    /// Carries a change out to its end, also when the caller stops waiting: half of one would leave the server and
-    /// this node at odds.
+    /// Carries a change out to its end, also when the caller stops waiting: after half of it the server and this node
+    /// would disagree.
     pub(super) async fn finish<T: Send + 'static>(
         self: &Arc<Self>,
         change: impl Future<Output = Result<T, BackplaneError>> + Send + 'static,
@@ -97,7 +97,7 @@ impl Inner {
             .unwrap_or(Err(BackplaneError::Closed))
     }
 
-    /// Makes `subjects` subscribed to, for as long as the returned value lives at least.
+    /// Subscribes to `subjects`, at least for as long as the returned value lives.
     pub(super) async fn interest(
         self: &Arc<Self>,
         hub: &Arc<Hub>,
@@ -141,7 +141,7 @@ impl Inner {
         Ok(interested)
     }
 
-    /// Does something at each notification, again and again until it succeeds, until closing.
+    /// Does some work at each notification, repeated until it succeeds, until closing.
     pub(super) async fn whenever<'a>(
         &self,
         news: &Notify,
@@ -164,7 +164,7 @@ impl Inner {
         }
     }
 
-    /// Waits until the deadline (`None`) or closing (an error).
+    /// Waits for a future, until the deadline (`None`) or closing (an error).
     pub(super) async fn until<T>(
         &self,
         deadline: Instant,
@@ -176,7 +176,7 @@ impl Inner {
         }
     }
 
-    /// Waits for the lane to come to a place; `false` when its epoch ended before.
+    /// Waits for the lane to reach a place; `false` when its epoch ended before.
     pub(super) async fn reached(
         &self,
         place: oneshot::Receiver<()>,
@@ -191,8 +191,8 @@ impl Inner {
         }
     }
 
-    /// Waits for the lane to come to a place of its epoch. Where it does not by itself, because this node has no
-    /// receiver of what stands there any more, it reads the log.
+    /// Waits for the lane to reach an offset of its epoch. Where it does not by itself, because this node has no
+    /// receiver of that entry any more, the lane catches up.
     pub(super) async fn passed(
         &self,
         hub: &Hub,
@@ -207,7 +207,7 @@ impl Inner {
         Ok(())
     }
 
-    /// When a call that begins now has to end.
+    /// The deadline of a call that begins now.
     pub(super) fn deadline(&self) -> Instant {
         Instant::now() + self.commands.bound()
     }
@@ -262,7 +262,7 @@ impl Standing {
         self.subscribed.load(Ordering::Acquire)
     }
 
-    /// Waits until the node stands well.
+    /// Waits until the node is connected.
     pub(super) async fn connected(&self, bound: Duration) -> bool {
         let mut status = self.status.subscribe();
         let connected = status.wait_for(|status| *status == Status::Connected);
@@ -271,7 +271,7 @@ impl Standing {
 
     fn update(&self) {
         self.status.send_if_modified(|status| {
-            // Read inside: of two updates at a time the last one sees both changes.
+            // Read inside the closure: of two concurrent updates, the last one sees both changes.
             let well = self.beating.load(Ordering::Acquire) && self.subscribed.load(Ordering::Acquire);
             let next = if well {
                 Status::Connected

@@ -1,6 +1,6 @@
-//! Which topics of a hub this node needs, and which of them it is subscribed to.
+//! The topics of a hub that this node needs, and those that it is subscribed to.
 //!
-//! Sets of what has to be done are kept beside the topics: a change costs the same however many topics there are.
+//! Sets of the pending work are kept beside the topics: a change costs the same however many topics there are.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,12 +9,12 @@ use tokio::sync::oneshot;
 use crate::position::Offset;
 use crate::topic::Topic;
 
-/// A thing that is subscribed to, on one channel.
+/// The subject of one channel that a node subscribes to.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Subject {
     /// Entries for single connections of this node.
     Lane,
-    /// A topic that several nodes may be interested in.
+    /// The entries of a topic that several nodes may be interested in.
     Topic(Topic),
 }
 
@@ -24,20 +24,20 @@ pub(super) struct Interests {
     all: HashMap<Subject, Interest>,
     /// Subjects that have to be subscribed to.
     wanted: HashSet<Subject>,
-    /// Subjects that nobody is interested in.
+    /// Subjects that no connection or call is interested in.
     unused: HashSet<Subject>,
 }
 
 #[derive(Default)]
 struct Interest {
-    /// Connections that receive the topic and calls that are about to make one receive it.
+    /// Number of connections that receive the topic, and of calls that are about to make one receive it.
     count: usize,
     state: Subscription,
-    /// Sweeps in a row that found nobody interested.
+    /// Number of sweeps in a row that found no interest.
     idle: u32,
-    /// The newest offset of the topic that was handed on; `None` until a first local connection joined.
+    /// The newest offset of the topic that was delivered; `None` until a first local connection joined.
     seen: Option<Offset>,
-    /// A connection became a member while there was no subscription: the log has what was missed.
+    /// A connection became a member while there was no subscription: missed entries must be read from the log.
     read_log: bool,
     waiting: Vec<oneshot::Sender<()>>,
 }
@@ -47,7 +47,7 @@ enum Subscription {
     #[default]
     Wanted,
     Active,
-    /// The server is being told that nobody is interested any more.
+    /// The end of the subscription is on its way to the server.
     Leaving,
 }
 
@@ -62,17 +62,17 @@ impl Interests {
         interest
     }
 
-    /// The newest offset of a topic that was handed on.
+    /// The newest offset of a topic that was delivered.
     pub(super) fn seen(&self, topic: &Topic) -> Option<Offset> {
         self.all.get(&Subject::Topic(topic.clone()))?.seen
     }
 
-    /// The same, to be moved on; `None` where no connection receives the topic.
+    /// As [`seen`](Self::seen), mutable; `None` where no connection receives the topic.
     pub(super) fn seen_mut(&mut self, topic: &Topic) -> Option<&mut Offset> {
         self.all.get_mut(&Subject::Topic(topic.clone()))?.seen.as_mut()
     }
 
-    /// A connection receives the topic from `offset` on. Returns whether the subscription is missing.
+    /// Counts a connection that receives the topic after `offset`. Returns whether the subscription is missing.
     pub(super) fn receive(&mut self, topic: &Topic, offset: Offset) -> bool {
         let interest = self.count(Subject::Topic(topic.clone()));
         interest.seen.get_or_insert(offset);
@@ -89,7 +89,7 @@ impl Interests {
         })
     }
 
-    /// All topics count as seen up to the start of an epoch.
+    /// Sets all topics to seen up to the start of an epoch.
     pub(super) fn restart(&mut self, start: Offset) {
         let seen = self
             .all
@@ -98,7 +98,7 @@ impl Interests {
         seen.for_each(|seen| *seen = start);
     }
 
-    /// Counts one more that is interested. Returns a wait for the subscription to be active, if it is not.
+    /// Counts one more interest. Returns a receiver that resolves when the subscription is active, if it is not.
     pub(super) fn gain(&mut self, subject: Subject) -> Option<oneshot::Receiver<()>> {
         let interest = self.count(subject);
         if interest.state == Subscription::Active {
@@ -110,7 +110,7 @@ impl Interests {
         Some(wait)
     }
 
-    /// Counts one less.
+    /// Counts one interest less.
     pub(super) fn lose(&mut self, subject: &Subject) {
         if let Some(interest) = self.all.get_mut(subject) {
             interest.count = interest.count.saturating_sub(1);
@@ -120,7 +120,7 @@ impl Interests {
         }
     }
 
-    /// After a connection was lost: nothing is subscribed. Subjects that nobody needs are forgotten.
+    /// Resets all subscriptions after the connection was lost. Subjects without interest are forgotten.
     pub(super) fn unsubscribed(&mut self) {
         self.all.retain(|_, interest| {
             interest.state = Subscription::Wanted;
@@ -135,7 +135,7 @@ impl Interests {
         self.wanted.iter().cloned().collect()
     }
 
-    /// Notes that subscriptions are active. Returns whether the log must be read for what was missed.
+    /// Records that subscriptions are active. Returns whether missed entries must be read from the log.
     pub(super) fn subscribed(&mut self, subjects: &[Subject]) -> bool {
         let mut read_log = false;
         for subject in subjects {
@@ -153,7 +153,7 @@ impl Interests {
         read_log
     }
 
-    /// Subjects that nobody has been interested in for more than one sweep; they count as being left from now on.
+    /// Subjects without interest for more than one sweep; their subscriptions count as ending from now on.
     pub(super) fn leave_idle(&mut self) -> Vec<Subject> {
         let mut leaving = Vec::new();
         for subject in &self.unused {
@@ -169,7 +169,7 @@ impl Interests {
         leaving
     }
 
-    /// Notes that subscriptions ended. Returns whether somebody became interested meanwhile.
+    /// Records that subscriptions ended. Returns whether there is new interest in one of them.
     pub(super) fn left_idle(&mut self, subjects: &[Subject]) -> bool {
         let mut again = false;
         for subject in subjects {
@@ -181,7 +181,7 @@ impl Interests {
                 self.unused.remove(subject);
                 continue;
             }
-            // The log must be read only for those who became members while there was no subscription.
+            // The log must be read only for connections that became members while there was no subscription.
             interest.state = Subscription::Wanted;
             interest.idle = 0;
             if !interest.read_log {

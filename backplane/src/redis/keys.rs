@@ -1,24 +1,24 @@
 //! Every key and channel name, in this file only.
 //!
 //! `{hub}` is a hash tag: all keys and channels of a hub share a slot of a Redis Cluster, so its scripts stay legal
-//! there. What belongs to no hub has the tag `{*}`, which is no hub's name. Channels of nodes have no tag: what nodes
-//! ask each other spreads over a cluster's servers.
+//! there. The cluster's own keys have the tag `{*}`, which is no hub's name. Channels of nodes have no tag: requests
+//! between nodes spread over a cluster's servers.
 
 use crate::topic::{ConnectionId, HubName, NodeId};
 
-/// Names of what belongs to the cluster.
+/// Names of keys and channels that belong to no hub.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     prefix: String,
 }
 
-/// Names of what belongs to one hub.
+/// Names of keys and channels of one hub.
 #[derive(Clone, Debug)]
 pub(super) struct HubKeys {
     base: String,
 }
 
-/// For whom a push is.
+/// The receiver of a push.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route<'a> {
     /// The lane of a hub.
@@ -45,7 +45,7 @@ impl Keys {
         format!("{}:{{*}}:cluster", self.prefix)
     }
 
-    /// Hash: node → how many signs of life it gave, counted on from the time of the first.
+    /// Hash: node → count of its beats, which starts at the time of the first one (milliseconds).
     pub(super) fn beats(&self) -> String {
         format!("{}:{{*}}:beats", self.prefix)
     }
@@ -55,32 +55,34 @@ impl Keys {
         format!("{}:{{*}}:dying", self.prefix)
     }
 
-    /// String: what all nodes share and nobody else knows.
+    /// String: the cluster's secret, which all nodes share.
     pub(super) fn secret(&self) -> String {
         format!("{}:{{*}}:secret", self.prefix)
     }
 
-    /// Set: the hubs that any node ever opened.
+    /// Set: the hubs that any node has ever opened.
     pub(super) fn hubs(&self) -> String {
         format!("{}:{{*}}:hubs", self.prefix)
     }
 
-    /// Hash with a life: when the next turn to let a connection go is free, and how many a second nodes need.
+    /// Hash with an expiry: the time of the next free turn to let a connection go, and the turns per second that nodes
+    /// need.
     pub(super) fn turns(&self) -> String {
         format!("{}:{{*}}:turns", self.prefix)
     }
 
-    /// Channel: what other nodes ask this one, and its own probes.
+    /// Channel: requests of other nodes to this one, replies, and this node's own probes.
     pub(super) fn node_channel(&self, node: &NodeId) -> String {
         format!("{}:node:{node}", self.prefix)
     }
 
-    /// Channel: a node's probes of one server of a cluster; a number makes the channel live there.
+    /// Channel: a node's probes of one server of a cluster; the number is chosen so that the channel lives on that
+    /// server.
     pub(super) fn probe_channel(&self, node: &NodeId, number: u32) -> String {
         format!("{}:node:{node}:probe:{number}", self.prefix)
     }
 
-    /// For whom a push on `channel` is; `None` for a channel that this file did not name.
+    /// The receiver of a push on `channel`; `None` for a channel that this file did not name.
     pub(super) fn route<'a>(&self, channel: &'a [u8]) -> Option<Route<'a>> {
         let rest = channel.strip_prefix(self.prefix.as_bytes())?;
         if rest.starts_with(b":node:") {
@@ -93,7 +95,7 @@ impl Keys {
 }
 
 impl HubKeys {
-    /// Hash: run, epoch, start, offset and what else belongs to the hub's counter.
+    /// Hash: run, epoch, start, offset and other state of the hub's log.
     pub(super) fn log(&self) -> String {
         format!("{}:log", self.base)
     }
@@ -108,7 +110,7 @@ impl HubKeys {
         format!("{}:stream:{topic}", self.base)
     }
 
-    /// String with a life: what a request said that is published once.
+    /// String with an expiry: the content of a request that is published once.
     pub(super) fn once(&self, request: &str) -> String {
         format!("{}:once:{request}", self.base)
     }
@@ -123,7 +125,7 @@ impl HubKeys {
         format!("{}:registered", self.base)
     }
 
-    /// String with a life: number and answers of a node's last batch.
+    /// String with an expiry: number and answers of a node's last batch.
     pub(super) fn batch(&self, node: &NodeId) -> String {
         format!("{}:batch:{node}", self.base)
     }
@@ -143,7 +145,7 @@ impl HubKeys {
         format!("{}:groups:{id}", self.base)
     }
 
-    /// String with a life: the connection was closed.
+    /// String with an expiry, the tombstone: the connection was closed.
     pub(super) fn closed(&self, id: &ConnectionId) -> String {
         format!("{}:closed:{id}", self.base)
     }
@@ -153,28 +155,28 @@ impl HubKeys {
         format!("{}:calls:{id}", self.base)
     }
 
-    /// Hash: connection that has ended → who is to tell of it, and what.
+    /// Hash: connection that has ended → its end record: the node that reports it, and the report.
     pub(super) fn ended(&self) -> String {
         format!("{}:ended", self.base)
     }
 
-    /// Sorted set: connection that was removed and is still listed in groups → from when on any node may go on with
+    /// Sorted set: connection that was removed and is still listed in groups → time from which any node may finish
     /// that.
     pub(super) fn leaving(&self) -> String {
         format!("{}:leaving", self.base)
     }
 
-    /// Sorted set: connection without an owner → until when it may be taken over.
+    /// Sorted set: parked connection → time until which it may be taken over.
     pub(super) fn parked(&self) -> String {
         format!("{}:parked", self.base)
     }
 
-    /// Set: the groups that have connections, but reserved ones.
+    /// Set: the groups that have connections, without reserved ones.
     pub(super) fn group_names(&self) -> String {
         format!("{}:group-names", self.base)
     }
 
-    /// Sorted set with a life: group that a user's connections join when they come → until when.
+    /// Sorted set with an expiry: group that a user's connections join when they enter → time until which they do.
     pub(super) fn user_groups(&self, user: &str) -> String {
         format!("{}:user-groups:{user}", self.base)
     }
@@ -199,17 +201,17 @@ impl HubKeys {
         format!("{}:node:{node}", self.base)
     }
 
-    /// Channel: what is published to a topic.
+    /// Channel: messages to a topic.
     pub(super) fn topic_channel(&self, topic: &str) -> String {
         format!("{}:topic:{topic}", self.base)
     }
 
-    /// Channel, when followed by a node's id: what is for single connections of the node.
+    /// Channel, when followed by a node's id: entries for single connections of the node.
     pub(super) fn lane_prefix(&self) -> String {
         format!("{}:lane:", self.base)
     }
 
-    /// Channel: what is for single connections of a node.
+    /// Channel: entries for single connections of a node.
     pub(super) fn lane_channel(&self, node: &NodeId) -> String {
         format!("{}:lane:{node}", self.base)
     }

@@ -1,4 +1,4 @@
-//! The ordered way of one hub's entries to its sink: what is pushed, and what the log has where pushes were missed.
+//! The lane: delivers one hub's entries to its sink in order, from pushes, and from the log where pushes were missed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,25 +27,26 @@ pub(super) struct Lane {
     pub(super) inner: Arc<Inner>,
     pub(super) hub: Arc<Hub>,
     pub(super) epoch: Epoch,
-    /// Everything up to here that is for this node was handed on.
+    /// The offset up to which all entries for this node were delivered.
     pub(super) cursor: Offset,
     sink: Arc<dyn HubSink>,
-    /// What the sink is given next.
+    /// The deliveries that the sink is given next.
     out: Vec<Delivery>,
-    /// Entries of the log that were handed on since it is being read.
+    /// Number of entries that this catch-up has delivered.
     repaired: u64,
 }
 
-/// Where an entry comes from.
+/// The source of an entry.
 #[derive(Clone, Copy)]
 pub(super) enum Source {
-    /// A push: what is missing before it is in the log.
+    /// A push: entries that are missing before it are in the log.
     Push,
-    /// The log, read from `after`: what is missing is lost. No topic that starts anew had more than `forgotten`.
+    /// The log, read from `after`: entries that are missing are lost. No topic without a tail has one above
+    /// `forgotten`.
     Log { after: Offset, forgotten: Offset },
 }
 
-/// A push can't be handed on before the log was read.
+/// The lane needs to catch up before it can deliver a push.
 struct Behind;
 
 impl Lane {
@@ -82,16 +83,16 @@ impl Lane {
         }
     }
 
-    /// Hands pushes on, after what was missed before them.
+    /// Delivers pushes, after the entries that were missed before them.
     async fn take(&mut self, mut pushes: VecDeque<Bytes>) {
         while let Err(Behind) = self.take_pushes(&mut pushes) {
             self.catch_up().await;
-            // The log was read past this push, so either it was handed on or its epoch is over.
+            // The log was read past this push, so either it was delivered or its epoch is over.
             pushes.pop_front();
         }
     }
 
-    /// Hands pushes on until one can't be; that one stays in front.
+    /// Delivers pushes until one needs a catch-up; that one stays in front.
     fn take_pushes(&mut self, pushes: &mut VecDeque<Bytes>) -> Result<(), Behind> {
         let hub = Arc::clone(&self.hub);
         let mut local = hub.local.lock();
@@ -136,20 +137,20 @@ impl Lane {
         )
     }
 
-    /// Hands on entries of the log, in the order of their offsets.
+    /// Delivers entries of the log, in the order of their offsets.
     pub(super) fn take_stored(&mut self, entries: &[Stored], source: Source) {
         let hub = Arc::clone(&self.hub);
         for entries in entries.chunks(BATCH) {
             let mut local = hub.local.lock();
             for entry in entries {
-                let _ = self.apply(&mut local, entry, source); // entries of the log are never ahead of it
+                let _ = self.apply(&mut local, entry, source); // an entry of the log never needs a catch-up
             }
             drop(local);
             self.flush();
         }
     }
 
-    /// Hands one entry on, if it is new and somebody here receives its topic.
+    /// Delivers one entry, if it is new and a connection of this node receives its topic.
     fn apply(&mut self, local: &mut Local, entry: &Stored, source: Source) -> Result<(), Behind> {
         if entry.offset <= self.cursor {
             return Ok(());
@@ -196,7 +197,7 @@ impl Lane {
                     envelope,
                 }));
             }
-            Some(Content::Message(_)) => {} // it was sent before the connection entered
+            Some(Content::Message(_)) => {} // the message was sent before the connection entered
             Some(Content::Membership { connection, .. }) if !local.contains(&connection) => {}
             Some(Content::Membership {
                 connection,
@@ -210,7 +211,7 @@ impl Lane {
             }
             Some(Content::Membership {
                 connection, change, ..
-            }) if change != Change::Taken && local.is_deaf(&connection) => {} // it comes with what is replayed
+            }) if change != Change::Taken && local.is_deaf(&connection) => {} // the replay has this change
             Some(Content::Membership {
                 connection,
                 topics,
@@ -247,7 +248,7 @@ impl Lane {
         }
     }
 
-    /// Notes that a topic's entries are lost.
+    /// Reports that a topic's entries are lost.
     pub(super) fn lost(&mut self, topic: Topic) {
         self.out.push(Delivery::Gap(Gap::Trimmed(topic)));
     }
@@ -262,7 +263,7 @@ impl Lane {
         self.hub.waiters.restart(&self.epoch, self.cursor);
     }
 
-    /// Gives the sink what there is for it, then tells who waits for it.
+    /// Gives the sink its deliveries, then notifies the calls that wait for them.
     pub(super) fn flush(&mut self) {
         if !self.out.is_empty() {
             self.sink.deliver(&self.out);
@@ -275,7 +276,7 @@ impl Lane {
     async fn catch_up(&mut self) {
         let mut backoff = Backoff::new();
         loop {
-            self.hub.take_behind(); // what finds no room from here on is noticed again
+            self.hub.take_behind(); // a push that finds no room from here on sets the bit again
             let read = self.read_on().await;
             let repaired = std::mem::take(&mut self.repaired);
             if repaired > 0 {

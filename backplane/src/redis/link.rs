@@ -1,4 +1,4 @@
-//! One connection to the server, and which run of which server it leads to.
+//! One connection to the server, with the run of the server that it leads to.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use crate::error::BackplaneError;
 /// A connection for commands. Many callers share it; their commands are sent one after another without waiting.
 pub(super) struct Link {
     pub(super) connection: MultiplexedConnection,
-    /// The scripts of the run of the server that this connection was made to, and leads to as long as it lasts.
+    /// The scripts for the run of the server that this connection leads to.
     pub(super) scripts: Scripts,
-    /// That run, as it was named then.
+    /// The run, as the server named it when the connection was made.
     pub(super) run: Run,
-    /// Replicas that followed closely then.
+    /// Number of replicas that followed closely then.
     pub(super) replicas: usize,
-    /// The server is one of a cluster.
+    /// Whether the server is one of a cluster.
     sharded: bool,
     /// Cancelled when the connection is of no more use. Callers then stop waiting for answers on it: with the last of
     /// them it closes, and what it has not sent yet is never sent.
@@ -47,13 +47,13 @@ impl Link {
         })
     }
 
-    /// The run that the server at the other end is in by now; an error where it is no master any more.
+    /// The present run of the server at the other end; an error where it is no master any more.
     pub(super) async fn identity_now(&self) -> RedisResult<Run> {
         let info = master_info(&mut self.connection.clone(), self.sharded).await?;
         Ok(info.run)
     }
 
-    /// Bounds a question on this connection by the connection's end.
+    /// Waits for an answer on this connection, or for the connection's end.
     pub(super) async fn unless_broken<T>(
         &self,
         asked: impl Future<Output = RedisResult<T>>,
@@ -73,8 +73,7 @@ impl Link {
         }
     }
 
-    /// Calls a script again that was refused because the server has to be told its scripts, or the log a new run,
-    /// first.
+    /// Repeats the call of a script that was refused, after loading the scripts or renewing the log's epoch.
     pub(super) async fn again(
         &self,
         mut refused: RedisError,
@@ -103,7 +102,7 @@ impl Link {
 
     /// Begins a new epoch of a log that names another run than this connection's, where that is still the server's.
     async fn renew(&self, log: &str, stored: &str) -> RedisResult<()> {
-        // A log that was begun under a newer name of this run is not to begin again under an older one.
+        // A log that was begun under a newer name of this run must not begin again under an older one.
         if self.run != self.identity_now().await? {
             self.broken.cancel();
             let problem = "the server names its run differently by now";
@@ -118,7 +117,7 @@ impl Link {
     }
 }
 
-/// How often a script is called again after a refusal that was seen to.
+/// Most repetitions of a call after refusals whose cause was removed.
 const REFUSALS: usize = 3;
 
 /// Returns a receiver for the pushes of a connection without subscriptions, and a token that is cancelled at its end.
@@ -133,16 +132,16 @@ pub(super) fn notice_end() -> (CancellationToken, Take) {
     (ended, take)
 }
 
-/// What an error of the server or of the connection to it means.
+/// The meaning of an error of the server or of the connection to it.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// The connection is of no more use; the command may have been carried out.
     Lost(String),
     /// The server can't carry out commands now; it did not carry out this one.
     NotNow(String),
-    /// The same, and the connection is as good as any: the cluster or its replicas are not ready.
+    /// As [`NotNow`](Self::NotNow), and another connection would not help: the cluster or its replicas are not ready.
     Wait(String),
-    /// Another server of the cluster has the key, or will have in a moment; this one carried nothing out.
+    /// Another server of the cluster has the key, or will have it in a moment; this one carried nothing out.
     Moved(String),
     /// The server forgot the scripts; it did not carry out this one.
     NoScript,
@@ -176,8 +175,9 @@ impl Trouble {
             ErrorKind::Server(ServerErrorKind::ClusterDown | ServerErrorKind::TryAgain) => {
                 Self::Wait(error.to_string())
             }
-            // While a slot moves, its server refuses what names keys here and there. What it sends elsewhere waits as
-            // well: were it carried out there before the slot has moved, each server would begin an epoch of its own.
+            // While a slot moves, its server refuses commands whose keys are on both servers. Commands that it
+            // redirects wait as well: carried out there before the slot has moved, each server would begin an epoch of
+            // its own.
             ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => {
                 Self::Moved(error.to_string())
             }
@@ -202,7 +202,7 @@ impl Trouble {
         }
     }
 
-    /// In words.
+    /// The trouble as text.
     pub(super) fn reason(self) -> String {
         match self {
             Self::Lost(reason) | Self::NotNow(reason) | Self::Wait(reason) | Self::Moved(reason) => reason,
@@ -220,13 +220,13 @@ impl Trouble {
     }
 }
 
-/// Words of the `redis` crate and its TLS library, for what has no kind of its own.
+/// Texts of the `redis` crate and its TLS library, for errors that have no kind of their own.
 const NO_ADDRESS: &str = "No address found for host";
 const DISTRUSTED: &str = "invalid peer certificate";
 const NO_DATABASE: &str = "Redis server refused to switch database";
 
-/// Whether a server's certificate was refused for what another configuration alone can change: who signed it, or for
-/// which name. The crate hides the error of the TLS library, but for its text.
+/// Whether a server's certificate was refused for its signer or its name, which only another configuration can change.
+/// The crate hides the error of the TLS library, except for its text.
 fn is_distrusted(error: &RedisError) -> bool {
     let passes = [
         "Expired",

@@ -1,4 +1,4 @@
-//! Which nodes are alive, as one node sees it: by its own clock, and by whether the others' counts go on.
+//! Decides which nodes are alive, as one node sees it: by its own clock, and by whether the others' counts go on.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 use crate::topic::NodeId;
 
-/// Signs of life of this node, in a row and in time, in which another one's count must have stood still.
+/// Beats of this node, in a row and in time, in which another node's count must have stood still for it to be dead.
 const OBSERVATIONS: u32 = 4;
 /// The count of a node that has left without removing its connections.
 pub(super) const LEFT: i64 = -1;
 
-/// The counts of all nodes, as the answer to one sign of life had them.
+/// The counts of all nodes, from the answer to one beat.
 pub(super) struct Observation {
-    /// When it was sent, and when its answer came: the server looked in between.
+    /// The times at which the beat was sent and its answer came: the server read the counts in between.
     pub(super) sent: Instant,
     pub(super) heard: Instant,
     pub(super) epoch: String,
@@ -26,18 +26,18 @@ pub(super) struct Liveness {
     interval: Duration,
     lease: Duration,
     epoch: String,
-    /// When the last observation was heard, unless one has failed since.
+    /// The time at which the last observation came, unless one has failed since.
     last: Option<Instant>,
     nodes: HashMap<NodeId, Seen>,
 }
 
-/// One node's count and how long it has stood still.
+/// One node's count, and the time for which it has stood still.
 struct Seen {
     count: i64,
     since: Instant,
     observations: u32,
     silence: Duration,
-    /// The server has not heard of it since it began another epoch.
+    /// The server began another epoch and has had no beat of the node since.
     forgotten: bool,
 }
 
@@ -52,7 +52,7 @@ impl Seen {
         }
     }
 
-    /// The count was the same once more.
+    /// Records that the count was the same once more.
     fn again(mut self, at: Instant) -> Self {
         self.observations += 1;
         self.silence = at.saturating_duration_since(self.since);
@@ -76,12 +76,12 @@ impl Liveness {
         }
     }
 
-    /// Notes that an observation failed: what kept this node's from the server may keep those of others, too.
+    /// Records that an observation failed: the same cause may keep other nodes' beats from the server.
     pub(super) fn interrupt(&mut self) {
         self.last = None;
     }
 
-    /// Takes an observation in. One that comes late gives everybody the time of a whole lease.
+    /// Takes an observation in. One that comes late gives every node the time of a whole lease.
     pub(super) fn observe(&mut self, observation: &Observation) {
         let (sent, heard) = (observation.sent, observation.heard);
         let in_time = |last: Instant| heard.saturating_duration_since(last) <= self.interval * 2;
@@ -98,7 +98,7 @@ impl Liveness {
             let seen = known.remove(node).filter(|seen| !seen.forgotten);
             self.nodes.insert(node.clone(), go_on(seen, *count));
         }
-        // A node that is not listed has left; but a server that forgot its nodes hears of them again one by one.
+        // A node that is not listed has left; but to a server that forgot its nodes they come back one by one.
         for (node, seen) in known.into_iter().filter(|(_, seen)| renewed || seen.forgotten) {
             let count = seen.count;
             let seen = Seen {

@@ -1,4 +1,4 @@
-//! What this node knows of one hub: its own connections, what they are to receive and how far they have.
+//! The local state of one hub: this node's connections, the topics that they receive, and the offsets delivered.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,9 +13,9 @@ use crate::topic::{ConnectionId, GroupName, Topic, UserId};
 pub(super) struct Local {
     connections: HashMap<ConnectionId, Connection>,
     pub(super) interests: Interests,
-    /// Changes that the server is still to be told, of connections that are not here any more.
+    /// Changes of connections that are not here any more, which the server is still to carry out.
     pub(super) departures: Departures,
-    /// Connections that are to be registered in the epoch.
+    /// Connections that are still to be registered in the epoch `registering`.
     unregistered: HashSet<ConnectionId>,
     registering: Epoch,
 }
@@ -23,44 +23,44 @@ pub(super) struct Local {
 #[derive(Default)]
 struct Connection {
     user: Option<UserId>,
-    /// The server said that this node owns it.
+    /// The server has this node as the connection's owner.
     owned: bool,
-    /// In which version, once it is known.
+    /// The version of the ownership, once it is known.
     version: Option<Version>,
-    /// Other nodes have removed it.
+    /// Other nodes have removed the connection.
     shut_out: bool,
-    /// Where this node took it over, if it did.
+    /// The position at which this node took the connection over, if it did.
     took_at: Option<Box<Position>>,
-    /// It is being taken over, and the lane has not come to that place yet.
+    /// The connection is being taken over, and the lane has not reached that position yet.
     taking: bool,
-    /// While it is being taken over: what is live is of an earlier ownership of this node.
+    /// While the connection is being taken over: its live memberships are of an earlier ownership of this node.
     former: bool,
     entered: Membership,
     groups: HashMap<GroupName, Membership>,
-    /// The newest offset of its own topic that was handed on; `None` until it entered.
+    /// The newest offset of the connection's own topic that was delivered; `None` until it entered.
     seen: Option<Offset>,
 }
 
-/// A membership as the server has it and as the lane has it: the log lies between the two.
+/// A membership as the server has it, and as the lane has it: the lane follows through the log.
 #[derive(Clone, Copy, Default)]
 struct Membership {
-    /// The server was told, and has to be told again when it forgets.
+    /// The server has the membership; it is registered again when the server forgets it.
     registered: bool,
-    /// The lane has come past the beginning: messages are for the connection.
+    /// The lane has passed the join: the connection receives the topic's messages.
     live: bool,
 }
 
-/// What the server must know of a connection.
+/// The data of a connection that the server must have.
 pub(super) struct Registration {
     pub(super) id: ConnectionId,
     pub(super) user: Option<UserId>,
-    /// In which the node owns it, where it knows that.
+    /// The version in which the node owns the connection, where it is known.
     pub(super) version: Option<Version>,
     pub(super) entered: bool,
     pub(super) groups: Vec<GroupName>,
 }
 
-/// How far a topic was handed on.
+/// The offset up to which a topic was delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
     /// No local connection receives it.
@@ -70,7 +70,7 @@ pub(super) enum Seen {
 }
 
 impl Local {
-    /// Of a hub whose log is in this epoch.
+    /// The state of a hub without connections, whose log is in this epoch.
     pub(super) fn new(epoch: Epoch) -> Self {
         Self {
             connections: HashMap::new(),
@@ -81,7 +81,7 @@ impl Local {
         }
     }
 
-    /// Takes a connection in; `false` where it is here already.
+    /// Adds a connection; `false` where it is here already.
     pub(super) fn insert(&mut self, connection: &ConnectionRecord) -> bool {
         if self.connections.contains_key(&connection.id) {
             return false;
@@ -94,8 +94,8 @@ impl Local {
         true
     }
 
-    /// Begins to take a connection over; `false` while another call claims it, takes it over or gives it up. What this
-    /// node has of it from an earlier ownership stays until the lane comes to its end.
+    /// Begins to take a connection over; `false` while another call claims it, takes it over or gives it up.
+    /// Memberships of an earlier ownership of this node stay until the lane reaches its end.
     pub(super) fn begin_taking(&mut self, connection: &ConnectionRecord) -> bool {
         if !self.departures.withdraw(&connection.id) {
             return false;
@@ -115,7 +115,7 @@ impl Local {
         true
     }
 
-    /// Notes that a connection was not taken over: what is left is the earlier ownership, if the lane has not ended it.
+    /// Records that a take-over failed: an earlier ownership is left, if the lane has not ended it.
     pub(super) fn end_taking(&mut self, id: &ConnectionId) {
         match self.connections.get_mut(id) {
             Some(known) if known.former => (known.owned, known.former, known.taking) = (true, false, false),
@@ -123,16 +123,16 @@ impl Local {
         }
     }
 
-    /// Whether changes of a connection's topics are of an ownership that is over, because it is being taken over.
+    /// Whether the connection is being taken over, so that changes of its topics are of an ownership that is over.
     pub(super) fn is_deaf(&self, id: &ConnectionId) -> bool {
         self.connections
             .get(id)
             .is_some_and(|connection| connection.taking && !connection.former)
     }
 
-    /// Applies that another node has taken a connection over, at a place that the lane has come to. Returns whether it
-    /// was this node's until then. A lane that begins an epoch once more comes to places that are older than this
-    /// node's ownership.
+    /// Applies the entry of another node's take-over of a connection, which the lane has reached. Returns whether this
+    /// node owned it until then. A lane that begins an epoch once more reaches entries older than this node's
+    /// ownership.
     pub(super) fn taken(&mut self, id: &ConnectionId, epoch: &Epoch, offset: Offset) -> bool {
         match self.connections.get_mut(id) {
             Some(known)
@@ -153,7 +153,7 @@ impl Local {
         }
     }
 
-    /// Applies the beginning of an ownership.
+    /// Applies the entry of this node's take-over. Returns whether a subscription is missing.
     pub(super) fn took(&mut self, id: &ConnectionId, topics: &[Topic], offset: Offset) -> bool {
         self.silence(id);
         if let Some(connection) = self.connections.get_mut(id) {
@@ -166,7 +166,7 @@ impl Local {
         self.connections.contains_key(id)
     }
 
-    /// Whether the server said that this node owns the connection.
+    /// Whether the server has this node as the connection's owner.
     pub(super) fn is_owned(&self, id: &ConnectionId) -> bool {
         self.connections
             .get(id)
@@ -182,15 +182,15 @@ impl Local {
         self.connections.get(id).map(|connection| connection.user.clone())
     }
 
-    /// Forgets a connection and what it received; `false` where it is not here.
+    /// Forgets a connection and its topics; `false` where it is not here.
     pub(super) fn remove(&mut self, id: &ConnectionId) -> bool {
         self.silence(id);
         self.unregistered.remove(id);
         self.connections.remove(id).is_some()
     }
 
-    /// Forgets a connection that the server has as another node's, or as closed; one that is being taken over goes on.
-    /// Returns whether it was this node's until now.
+    /// Forgets a connection that the server has as another node's, or as closed; a take-over under way goes on. Returns
+    /// whether this node owned it until now.
     pub(super) fn lose(&mut self, id: &ConnectionId) -> bool {
         match self.connections.get_mut(id) {
             Some(known) if known.taking => {
@@ -213,7 +213,7 @@ impl Local {
             .is_some_and(|connection| connection.owned && connection.version == Some(version))
     }
 
-    /// Ends what a connection receives.
+    /// Ends all topics of a connection.
     fn silence(&mut self, id: &ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
@@ -235,14 +235,14 @@ impl Local {
         }
     }
 
-    /// Notes that the server has this node as the connection's owner.
+    /// Records that the server has this node as the connection's owner.
     pub(super) fn set_owned(&mut self, id: &ConnectionId) {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.owned = true;
         }
     }
 
-    /// Notes that the server has the connection as entered, in this version.
+    /// Records that the server has the connection as entered, in this version.
     pub(super) fn set_entered(&mut self, id: &ConnectionId, version: Version) {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.owned = true;
@@ -251,7 +251,7 @@ impl Local {
         }
     }
 
-    /// Notes that the server has the connection as taken over by this node, with these groups.
+    /// Records that the server has the connection as taken over by this node, with these groups.
     pub(super) fn set_taken(
         &mut self,
         id: &ConnectionId,
@@ -272,7 +272,7 @@ impl Local {
         }
     }
 
-    /// Notes whether the server has the connection as a member of a group.
+    /// Records whether the server has the connection as a member of a group.
     pub(super) fn set_member(&mut self, id: &ConnectionId, group: &GroupName, member: bool) {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
@@ -291,7 +291,7 @@ impl Local {
         membership.is_some_and(|membership| membership.registered)
     }
 
-    /// The server's share of a connection that this node owns, to register it again.
+    /// The data that registers a connection of this node again.
     pub(super) fn registration(&self, id: &ConnectionId) -> Option<Registration> {
         let connection = self.connections.get(id).filter(|connection| connection.owned)?;
         let groups = connection.groups.iter();
@@ -305,8 +305,8 @@ impl Local {
         })
     }
 
-    /// Begins to register in an epoch, once more where it had ended, or goes on. Returns the connections that are not
-    /// registered yet.
+    /// Begins to register in an epoch (with `again`, once more where that had ended), or goes on. Returns the
+    /// connections that are not registered yet.
     pub(super) fn begin_registration(&mut self, epoch: &Epoch, again: bool) -> Vec<ConnectionId> {
         if self.registering != *epoch || (again && self.unregistered.is_empty()) {
             self.registering = epoch.clone();
@@ -321,7 +321,7 @@ impl Local {
         self.unregistered.contains(id)
     }
 
-    /// What this node can tell of the server's entry of a connection that it owns.
+    /// This node's knowledge of the directory entry of a connection that it owns.
     pub(super) fn known(&self, id: &ConnectionId) -> Known {
         let connection = self.connections.get(id);
         let presence = if connection.is_some_and(|connection| connection.shut_out) {
@@ -337,7 +337,8 @@ impl Local {
         }
     }
 
-    /// The other nodes have removed what this node had. It does not register that again, and does not tell of it.
+    /// Records that the other nodes have removed this node's connections: it neither registers them again nor reports
+    /// their ends.
     pub(super) fn be_shut_out(&mut self) {
         let owned = self
             .connections
@@ -352,7 +353,7 @@ impl Local {
         self.unregistered.remove(id);
     }
 
-    // What the lane asks and says, in the order of the log.
+    // The functions below are called by the lane, in the order of the log.
 
     pub(super) fn seen(&self, topic: &Topic) -> Seen {
         let seen = match topic {
@@ -424,13 +425,13 @@ impl Local {
         }
     }
 
-    /// Every topic that may have something for this node.
+    /// All topics that may have entries for this node.
     pub(super) fn topics(&self) -> Vec<Topic> {
         let own = self.connections.keys().map(|id| Topic::Connection(id.clone()));
         self.interests.topics().chain(own).collect()
     }
 
-    /// Begins a new epoch: all topics count as seen up to its start.
+    /// Begins a new epoch: all topics count as delivered up to its start.
     pub(super) fn restart(&mut self, start: Offset) {
         self.interests.restart(start);
         let own = self
@@ -441,7 +442,7 @@ impl Local {
     }
 }
 
-/// Whether a place is later than another one, also of another epoch of the same hub.
+/// Whether a position is later than another one, also of another epoch of the same hub.
 fn is_after(place: &Position, epoch: &Epoch, offset: Offset) -> bool {
     if place.epoch == *epoch {
         return place.offset > offset;
@@ -449,7 +450,7 @@ fn is_after(place: &Position, epoch: &Epoch, offset: Offset) -> bool {
     began(&place.epoch) > began(epoch)
 }
 
-/// When an epoch began, in the server's time (microseconds): its name ends with that (`begin_epoch` in `log.lua`).
+/// The start of an epoch in the server's time (microseconds): its name ends with that (`begin_epoch` in `log.lua`).
 fn began(epoch: &Epoch) -> u64 {
     let began = epoch.as_str().rsplit('-').next();
     began.and_then(|began| began.parse().ok()).unwrap_or(0)

@@ -1,4 +1,4 @@
-//! What a URL says about where the servers are and how to log in.
+//! Parses a URL: the addresses of the servers, and the logins.
 
 use std::fmt;
 
@@ -10,39 +10,39 @@ use crate::error::BackplaneError;
 /// Host and port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Address {
-    /// Without the brackets of IPv6.
+    /// The host name or address, without the brackets of IPv6.
     pub(super) host: String,
     pub(super) port: u16,
 }
 
-/// What the servers are to each other.
+/// The kind of set-up that the servers form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// There is one.
+    /// One server.
     Server,
-    /// A master with replicas; sentinels know which is which.
+    /// A master with replicas, watched by sentinels.
     Sentinel {
-        /// The name under which they know it.
+        /// The name under which the sentinels know the master.
         master: String,
     },
-    /// Several masters share the slots.
+    /// A cluster, whose masters share the slots.
     Cluster,
 }
 
-/// How to log in to sentinels.
+/// User and password for sentinels.
 #[derive(Clone, Default)]
 pub(super) struct Login {
     pub(super) username: Option<String>,
     pub(super) password: Option<String>,
 }
 
-/// A URL's content.
+/// The content of a URL.
 #[derive(Clone)]
 pub(super) struct Location {
     pub(super) kind: Kind,
     /// The server, the sentinels, or some servers of the cluster.
     pub(super) addresses: Vec<Address>,
-    /// What all connections to servers have in common: TLS, user, password, database.
+    /// The settings of all connections to servers: TLS, user, password, database.
     pub(super) server: ConnectionInfo,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Location {
 struct Parts<'a> {
     /// `redis` or `rediss`.
     scheme: &'a str,
-    /// User and password as they stand there, with their `@`.
+    /// User and password as in the URL, with their `@`.
     user: &'a str,
     hosts: Vec<&'a str>,
     path: Vec<&'a str>,
@@ -61,7 +61,7 @@ const SENTINEL_PORT: u16 = 26_379;
 const CLUSTER_PORT: u16 = 6_379;
 
 impl Location {
-    /// No error holds anything of the URL: where it is misread, any part may be a password.
+    /// Parses a URL. Errors contain no part of it: where it is misread, any part may be a password.
     pub(super) fn parse(url: &str) -> Result<(Self, Login), BackplaneError> {
         Self::read(url).map_err(|error| match error {
             BackplaneError::Config { what } if has_bare_login(url) => config(what + ENCODE),
@@ -177,7 +177,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Where the hosts are, and how to log in to servers.
+    /// The addresses of the hosts, and the settings of connections to servers.
     fn servers(&self, port: u16, database: &str) -> Result<(Vec<Address>, ConnectionInfo), BackplaneError> {
         let (mut addresses, mut common) = (Vec::new(), None);
         for (number, host) in (1..).zip(&self.hosts) {

@@ -1,7 +1,7 @@
-//! Watches one master on a connection of its own: whether it still is the master, in the same run, and how it does.
+//! Watches one master on a connection of its own: its role, its run, its replicas and its memory.
 //!
-//! This is the one place that decides which run the pool's connections must lead to. Connections that were made sooner
-//! or later, or to a server that was replaced and does not know, disagree only until the watch has looked anew.
+//! The watch alone decides which run the pool's connections must lead to. Connections that were made at another time,
+//! or to a server that was replaced and does not know it, disagree only until the watch has looked anew.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,51 +22,51 @@ use super::pool::Pool;
 use super::run::Run;
 use crate::error::BackplaneError;
 
-/// How long the server may take to answer the watch.
+/// The time limit for the server's answers to the watch.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Looks at the server for each time that its settings are read.
+/// Number of looks at the server for each time that its settings are read.
 const SETTINGS: u32 = 10;
-/// The only policy that deletes nothing.
+/// The only policy for full memory that deletes no keys.
 const NO_EVICTION: &str = "noeviction";
 
 /// The watch's knowledge of the master.
 pub(super) struct Master {
     known: watch::Sender<Known>,
-    /// Somebody was led to another run than is known.
+    /// Notified when a connection leads to another run than the known one.
     doubt: Notify,
-    /// Replicas that follow closely; none where the server can't be asked.
+    /// Number of replicas that follow closely; 0 where the server can't be asked.
     replicas: AtomicUsize,
     almost_full: AtomicBool,
-    /// Nothing before it was looked at.
+    /// The server's settings; `None` before the first look.
     settings: watch::Sender<Option<Settings>>,
     watching: Watching,
 }
 
-/// How a master is watched.
+/// The settings of the watch.
 #[derive(Clone, Copy)]
 pub(super) struct Watching {
     pub(super) interval: Duration,
-    /// Replicas that must follow closely for messages to be published.
+    /// Number of replicas that must follow closely for messages to be published.
     pub(super) min_replicas: usize,
 }
 
 #[derive(Clone, PartialEq, Eq)]
 struct Settings {
-    /// The policy for full memory; nothing where the server does not tell.
+    /// The policy for full memory; `None` where the server does not return it.
     policy: Option<String>,
 }
 
 struct Known {
-    /// Nothing before the first look, and where there is no master.
+    /// The master's run; `None` before the first look, and where there is no master.
     run: Option<Run>,
-    /// When the connection began to be made that showed it.
+    /// The time at which the connection that showed the run began to be opened.
     asked: Instant,
 }
 
-/// Why a connection of the watch is given up.
+/// The reason why a connection of the watch is closed.
 enum Ended {
     Closing,
-    /// Another one may lead to another server.
+    /// Another connection may lead to another server.
     Doubted,
     Lost(String),
 }
@@ -86,7 +86,7 @@ impl Master {
         }
     }
 
-    /// Learns what a connection showed that began to be made then.
+    /// Records the run and replicas that a connection showed, which began to be opened at `asked`.
     pub(super) fn learn(&self, run: &Run, replicas: usize, asked: Instant) {
         self.set_replicas(replicas);
         self.known.send_modify(|known| {
@@ -95,13 +95,12 @@ impl Master {
         });
     }
 
-    /// Whether this run is the master's, as far as is known.
+    /// Whether this run is the master's known run.
     pub(super) fn is_known(&self, run: &Run) -> bool {
         self.known.borrow().has(run)
     }
 
-    /// Whether this run, to which a new connection leads, is the master's; has the watch look anew where it knows
-    /// another.
+    /// Whether the run of a new connection is the master's; the watch looks anew where it knows another one.
     pub(super) async fn confirms(&self, run: &Run) -> bool {
         if self.is_known(run) {
             return true;
@@ -112,13 +111,13 @@ impl Master {
         matches!(timeout(PATIENCE * 2, decided).await, Ok(Ok(known)) if known.has(run))
     }
 
-    /// Ends when the master is not in this run any more.
+    /// Resolves when the master is not in this run any more.
     pub(super) async fn leaves(&self, run: &Run) {
         let left = |known: &Known| known.run.as_ref().is_none_or(|now| !run.goes_on_as(now));
         let _ = self.known.subscribe().wait_for(left).await; // the sender outlives the call
     }
 
-    /// Ends when the master is replaced by another than is known now: whoever waits for a connection to it need not.
+    /// Resolves when the presently known master is replaced: waiting for a connection to it is of no use then.
     pub(super) async fn is_replaced(&self) {
         let run = self.known.borrow().run.clone();
         match run {
@@ -127,7 +126,7 @@ impl Master {
         }
     }
 
-    /// Refuses what is published while too few replicas follow, or while little memory is left.
+    /// Refuses messages while too few replicas follow, or while little memory is left.
     pub(super) fn check_publishing(&self) -> Result<(), BackplaneError> {
         self.check_replicas()?;
         if self.almost_full.load(Ordering::Acquire) {
@@ -212,8 +211,8 @@ impl Settings {
 }
 
 impl Known {
-    /// Whether a connection that leads to this run leads to the known one, which may be the same under a younger name.
-    /// Where the connection's name is the younger one, or one from before a promotion, only another look can tell.
+    /// Whether a connection to this run leads to the known one, which may be the same run under a newer name. Where the
+    /// connection's name is the newer one, or one from before a promotion, only another look can decide.
     fn has(&self, run: &Run) -> bool {
         self.run.as_ref().is_some_and(|known| run.goes_on_as(known))
     }
@@ -250,7 +249,7 @@ impl Pool {
             self.trouble.notify_one();
             tokio::select! {
                 () = self.closing.cancelled() => return,
-                () = self.master.doubt.notified() => {} // somebody has found a server
+                () = self.master.doubt.notified() => {} // a connection has found a server
                 () = backoff.wait() => {}
             }
         }
@@ -327,7 +326,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Gives up connections to other runs than this one, which the watch has found to be the master's.
+    /// Closes connections to other runs than this one, which the watch has found to be the master's.
     fn follow(&self, run: &Run, replicas: usize, asked: Instant) {
         let known = self.master.is_known(run);
         self.master.learn(run, replicas, asked);
@@ -341,8 +340,8 @@ impl Pool {
         self.give_up(|link| !link.run.goes_on_as(run));
     }
 
-    /// Gives up all connections: the server is not the master any more, though it may not know yet, and what it took
-    /// would reach nobody.
+    /// Closes all connections: the server is not the master any more, though it may not know yet, and messages that it
+    /// took would reach no client.
     fn leave(&self, server: &str, reason: &str) {
         warn!(server, reason, "backplane server is left");
         self.master.known.send_modify(|known| known.run = None);

@@ -1,8 +1,8 @@
-//! A cluster: Redis or Valkey, 6.2 or newer, is the sequencer, the log and the directory. It may be one server, a
-//! master that sentinels watch, or a Redis Cluster (7.0 or newer), whose masters share the hubs.
+//! The backplane of a cluster of nodes: Redis or Valkey, 6.2 or newer, is the sequencer, the log and the directory. It
+//! may be one server, a master that sentinels watch, or a Redis Cluster (7.0 or newer), whose masters share the hubs.
 //!
-//! Nodes are stateless towards the server: what it loses, they tell it again. Clients of a node stay connected while
-//! the server can't be reached; calls fail after a bounded time.
+//! When the server loses data, the nodes register their connections again. Clients of a node stay connected while the
+//! server can't be reached; calls fail after a bounded time.
 
 mod backoff;
 mod beat;
@@ -130,7 +130,7 @@ impl RedisBackplane {
         Ok(backplane)
     }
 
-    /// Connects to the servers without becoming a node, and tells what an operator should change, in sentences.
+    /// Connects to the servers without becoming a node, and returns advice for operators, in sentences.
     ///
     /// # Errors
     /// As [`RedisBackplane::connect`].
@@ -449,6 +449,6 @@ impl Backplane for RedisBackplane {
 
 impl Drop for RedisBackplane {
     fn drop(&mut self) {
-        self.inner.closing.cancel(); // where nobody called shutdown, the tasks end all the same
+        self.inner.closing.cancel(); // the tasks end also where `shutdown` was not called
     }
 }

@@ -1,4 +1,4 @@
-//! Signs of life: this node's own, what they tell of the others, and leaving.
+//! Beats: this node's own, the liveness of the others that their answers show, and leaving.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -24,26 +24,26 @@ use crate::error::BackplaneError;
 use crate::random;
 use crate::topic::NodeId;
 
-/// After how many answered signs of life that do not name a node it is not alive.
+/// Number of answered beats in a row without a node after which that node is not alive.
 pub(super) const ABSENCES: u64 = 2;
 
-/// Nodes that are remembered after they went.
+/// Most nodes that are remembered after they left.
 const MOST_GONE: usize = 10_000;
 
 pub(super) struct Nodes {
     state: Mutex<State>,
-    /// Others are removing this node's connections.
+    /// Whether other nodes are removing this node's connections.
     barred: AtomicBool,
     living: watch::Sender<Arc<HashSet<NodeId>>>,
     /// Nodes that are listed and not alive.
     silent: ArcSwap<HashSet<NodeId>>,
     /// The cluster's epoch.
     epoch: watch::Sender<Option<String>>,
-    /// Nodes whose connections were removed, and the counts that they had come to.
+    /// Nodes whose connections were removed, with their last counts.
     gone: SyncMutex<HashMap<NodeId, i64>>,
     /// Nodes whose connections are to be removed, as far as this node knows.
     lost: watch::Sender<Vec<Lost>>,
-    /// Signs of life that were answered, and when the last of them was sent.
+    /// Number of beats that were answered; `sent` is the time at which the last of them was sent.
     beats: watch::Sender<u64>,
     sent: ArcSwap<Option<Instant>>,
     secret: ArcSwap<Arc<[u8]>>,
@@ -52,9 +52,9 @@ pub(super) struct Nodes {
 struct State {
     link: BeatLink,
     liveness: Liveness,
-    /// Nodes that are listed, dead ones too, and their counts.
+    /// Nodes that are listed, also dead ones, and their counts.
     listed: HashMap<NodeId, i64>,
-    /// This node's count as it was told last, and how often it was asked to go on since.
+    /// This node's count in the last answer, and the number of tries to raise it since.
     count: Option<i64>,
     tries: i64,
     left: bool,
@@ -101,13 +101,13 @@ impl Nodes {
         self.lost.subscribe()
     }
 
-    /// How many signs of life were answered. Each of them has told who is alive.
+    /// The number of beats that were answered. Each answer shows which nodes are alive.
     pub(super) fn beats(&self) -> watch::Receiver<u64> {
         self.beats.subscribe()
     }
 
-    /// Resolves when a node is not alive, as far as this one can tell: [`ABSENCES`] answered signs of life in a row did
-    /// not name it. It may have started just before the first of them, or be about to tell a server that forgot.
+    /// Resolves when a node is not alive, as far as this one can see: [`ABSENCES`] answered beats in a row did not name
+    /// it. One is not enough: the node may have just started, or be about to register with a server that forgot it.
     pub(super) async fn missing(&self, node: &NodeId) {
         let (mut living, mut beats) = (self.living(), self.beats());
         let counting = async {
@@ -122,7 +122,7 @@ impl Nodes {
             }
         };
         if counting.await.is_err() {
-            std::future::pending::<()>().await; // this node ends: there is no more news
+            std::future::pending::<()>().await; // this node ends: there will be no more beats
         }
     }
 
@@ -134,7 +134,7 @@ impl Nodes {
         }
     }
 
-    /// Whether nobody can have taken this node for dead, because a sign of life went out within `time`.
+    /// Whether no other node can have taken this one for dead, because a beat was sent within `time`.
     pub(super) fn is_fresh(&self, time: Duration) -> bool {
         self.sent.load().is_some_and(|sent| sent.elapsed() < time)
     }
@@ -143,7 +143,7 @@ impl Nodes {
         self.barred.load(Ordering::Acquire)
     }
 
-    /// Remembers that a node's connections were removed when it had come to this count.
+    /// Records nodes whose connections were removed, with their last counts.
     pub(super) fn note_gone(&self, nodes: impl IntoIterator<Item = (NodeId, i64)>) {
         let mut gone = self.gone.lock();
         if gone.len() > MOST_GONE {
@@ -152,8 +152,8 @@ impl Nodes {
         gone.extend(nodes);
     }
 
-    /// A node that is not listed any more in the same epoch was removed; in another one, the server may have forgotten
-    /// it. One that has counted on since was only taken for dead.
+    /// Updates the listed nodes. A node that is not listed any more in the same epoch was removed; in another epoch,
+    /// the server may have forgotten it. A node whose count has gone on since was only taken for dead.
     fn note_listed(&self, state: &mut State, beat: &Beat, same_epoch: bool) {
         let mut listed: HashMap<_, _> = beat.observation.counts.iter().cloned().collect();
         for (node, count) in &listed {
@@ -194,7 +194,7 @@ impl Nodes {
 }
 
 impl Inner {
-    /// Gives signs of life until closing.
+    /// Sends beats until closing.
     pub(super) async fn run_heartbeat(self: Arc<Self>) {
         let mut ticks = interval(self.options.heartbeat_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -204,7 +204,7 @@ impl Inner {
                 ticks.tick().await;
                 while let Err(error) = self.beat().await {
                     debug!(%error, "heartbeat failed");
-                    // Nodes that find their server again long after others would be dead to those.
+                    // Nodes that reconnect to their server long after others would be dead to those.
                     let _ = timeout(self.options.heartbeat_interval, backoff.wait()).await;
                 }
             };
@@ -215,7 +215,7 @@ impl Inner {
         }
     }
 
-    /// One sign of life. What follows from its answer is done by others, beside it.
+    /// Sends one beat. Other tasks act on its answer, beside it.
     pub(super) async fn beat(&self) -> Result<(), BackplaneError> {
         let mut state = self.nodes.state.lock().await;
         if state.left {
@@ -278,11 +278,10 @@ impl Inner {
         Ok(())
     }
 
-    /// Notices that others have removed, or are removing, this node's connections.
+    /// Notices that other nodes have removed, or are removing, this node's connections.
     fn check_fence(&self, state: &mut State, beat: &Beat, same_epoch: bool) {
         let removing = beat.count.is_none();
-        // Each try moves the count on by one at most. A node that is counted anew was forgotten by those who removed
-        // it.
+        // Each try raises the count by one at most. A count that begins anew shows that other nodes removed this one.
         let forgotten = match (state.count, beat.count) {
             (Some(known), Some(count)) => count <= known || count > known + state.tries,
             _ => false,
@@ -302,7 +301,7 @@ impl Inner {
         }
     }
 
-    /// Lets the nodes that may have to clean up after this one know of its hubs, in each epoch of the cluster.
+    /// Registers this node's hubs in each epoch of the cluster, for the nodes that may have to clean up after it.
     pub(super) async fn run_introductions(self: Arc<Self>) {
         let mut epoch = self.nodes.epoch();
         let mut backoff = Backoff::new();
@@ -330,7 +329,7 @@ impl Inner {
         }
     }
 
-    /// Gives this node's place up. What it still has is left to the others.
+    /// Leaves the cluster. Connections that this node still has are left to the others.
     pub(super) async fn leave_cluster(self: &Arc<Self>) {
         let mut clean = true;
         for hub in self.all_hubs() {
@@ -352,7 +351,7 @@ impl Inner {
         }
     }
 
-    /// The nodes that are listed, but those that are known not to be alive.
+    /// The nodes that are listed, without those that are known not to be alive.
     pub(super) async fn list_nodes(&self) -> Result<Vec<NodeId>, BackplaneError> {
         let mut command = redis::cmd("HKEYS");
         command.arg(self.keys.beats());

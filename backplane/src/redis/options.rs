@@ -1,4 +1,4 @@
-//! How to reach the server and what to expect of it.
+//! The options of the Redis backplane.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,49 +12,48 @@ use super::location::{Location, Login};
 use crate::error::BackplaneError;
 use crate::topic::NodeId;
 
-/// How a node uses Redis or Valkey: a server, a master with its replicas, or a cluster. Made by
-/// [`RedisOptions::parse`], then adjusted.
+/// The options with which a node uses Redis or Valkey: a server, a master with its replicas, or a cluster.
+/// [`RedisOptions::parse`] makes them with defaults, which can be changed.
 #[derive(Clone)]
 pub struct RedisOptions {
-    /// This process; by default a random id.
+    /// The id of this node; by default a random one.
     pub node: NodeId,
-    /// What every key and channel starts with.
+    /// The prefix of every key and channel.
     pub prefix: String,
-    /// How long a call waits for the server at most, repetitions included.
+    /// Longest time that a call waits for the server, repetitions included.
     pub command_timeout: Duration,
-    /// How long [`connect`](super::RedisBackplane::connect) tries to reach a server, at least once; as long as a call
-    /// may take, unless set.
+    /// Time for which [`connect`](super::RedisBackplane::connect) tries to reach a server, at least once; `None`: as
+    /// long as `command_timeout`.
     pub connect_wait: Option<Duration>,
-    /// How long a call waits for a lost connection to come back, within `command_timeout`.
+    /// Time that a call waits for a lost connection to come back, within `command_timeout`.
     pub reconnect_wait: Duration,
-    /// How long changes wait for the server whose failure nobody could be told, or that would be overtaken: what
-    /// clients call.
+    /// Time that changes wait for the server where their failure can't be reported to a caller, or where later changes
+    /// would overtake them, as with clients' calls.
     pub outage_wait: Duration,
-    /// Replicas that must follow a master closely for messages to be published there; 0: messages are published in any
-    /// case.
+    /// Number of replicas that must follow a master closely for messages to be published there; 0: none need to.
     pub min_replicas: usize,
     /// Connections for commands, to each master of a cluster. Each carries many commands at a time.
     pub pool_size: usize,
-    /// Most connections to each master on which history is read, each by one reader at a time. They are opened when
+    /// Most connections to each master for reading history, each used by one reader at a time. They are opened when
     /// they are needed.
     pub history_connections: usize,
-    /// Time between two signs of life of this node.
+    /// Time between two beats of this node.
     pub heartbeat_interval: Duration,
-    /// How long a sign of life counts.
+    /// Time without a beat after which a node counts as dead.
     pub lease: Duration,
     /// Time after the end of a node's lease until another node removes its connections.
     pub orphan_grace: Duration,
-    /// How long the id of a dead node's connection stays refused.
+    /// Time for which the id of a dead node's connection stays refused.
     pub orphan_tombstone: Duration,
     /// Time without any push after which the subscription is probed.
     pub probe_interval: Duration,
-    /// How long a topic without local receivers stays subscribed.
+    /// Time for which a topic without local receivers stays subscribed.
     pub linger: Duration,
-    /// Pushes that may wait for one hub's sink; what comes on top is read from the log.
+    /// Most pushes that wait for one hub's sink; further ones are read from the log.
     pub lane_capacity: usize,
-    /// Requests of other nodes that are served at the same time.
+    /// Most requests of other nodes that are served at the same time.
     pub served_requests: usize,
-    /// What all nodes share; by default one of them makes it up and it is kept in Redis.
+    /// The secret that all nodes share; by default one of them generates it and Redis keeps it.
     pub cluster_secret: Option<Arc<[u8]>>,
     /// PEM file with the certificate authorities to trust instead of the system's (`rediss…://`).
     pub ca_file: Option<PathBuf>,
@@ -80,7 +79,7 @@ impl RedisOptions {
     /// Special characters in users and passwords are percent-encoded.
     ///
     /// # Errors
-    /// [`BackplaneError::Config`] with what is wrong, without the URL: it may hold a password.
+    /// [`BackplaneError::Config`] with the mistake, without the URL: it may hold a password.
     pub fn parse(url: &str) -> Result<Self, BackplaneError> {
         let (location, Login { username, password }) = Location::parse(url)?;
         let node = format!("n{}", Uuid::new_v4().simple());
@@ -157,8 +156,9 @@ impl RedisOptions {
         Ok(())
     }
 
-    /// How old an epoch is when every node that lives has registered its connections in it. A node that came in it has
-    /// not seen another one end: then the others have noticed after two beats, if there was one.
+    /// The age of an epoch at which every living node has registered its connections in it. `came_in_it`: this node
+    /// started in this epoch and has seen no other; then the others have noticed a change of epochs after two beats, if
+    /// there was one.
     pub(super) fn settled(&self, came_in_it: bool) -> Duration {
         let noticed = self.heartbeat_interval * 2;
         if came_in_it { noticed } else { self.lease + noticed }

@@ -1,4 +1,4 @@
-//! A few connections to one master, that come back by themselves.
+//! A few connections to one master, which are opened again when they are lost.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -16,10 +16,10 @@ use super::endpoint::Endpoint;
 use super::link::{Link, SharedLink, Trouble};
 use super::master::{Master, Watching};
 
-/// Opens connections for large answers, which one caller has at a time.
+/// Opens connections for large answers, each used by one caller at a time.
 pub(super) struct Opener(Weak<Pool>);
 
-/// A connection that its caller alone uses. One that is not given back is closed: the server sends no more of its
+/// A connection for one caller alone. One that is not given back is closed, so that the server stops sending the
 /// answer.
 pub(super) struct Own(Option<Object<Opener>>);
 
@@ -28,7 +28,7 @@ impl Own {
         self.0.as_deref().map(Arc::clone)
     }
 
-    /// Lets the next caller have it.
+    /// Returns the connection for the next caller.
     pub(super) fn give_back(mut self) {
         self.0 = None;
     }
@@ -44,11 +44,11 @@ pub(super) struct Pool {
     pub(super) endpoint: Endpoint,
     pub(super) master: Master,
     links: watch::Sender<Vec<SharedLink>>,
-    /// Connections for large answers. It can't be built only where it has time-outs, and this one has none.
+    /// Connections for large answers. Building this pool fails only where it has time-outs, and this one has none.
     own: Option<managed::Pool<Opener>>,
     next: AtomicUsize,
     last_error: Mutex<String>,
-    /// Told when a connection is lost or can't be made: the server may not be the master any more.
+    /// Notified when a connection is lost or can't be opened: the server may not be the master any more.
     pub(super) trouble: Arc<Notify>,
     pub(super) closing: CancellationToken,
 }
@@ -90,13 +90,13 @@ impl Pool {
         tasks.spawn(Arc::clone(self).run_watch());
     }
 
-    /// Closes its connections.
+    /// Closes the pool's connections.
     pub(super) fn close(&self) {
         self.closing.cancel();
         self.own.iter().for_each(managed::Pool::close);
     }
 
-    /// A connection for this caller alone, as soon as one is free.
+    /// Waits for a free connection for this caller alone.
     pub(super) async fn own(&self) -> Result<Own, String> {
         let Some(own) = &self.own else {
             return Err("no connections for history".to_owned());
@@ -110,7 +110,7 @@ impl Pool {
             })
     }
 
-    /// The next connection in turn that works.
+    /// The next working connection in turn.
     pub(super) fn pick(&self) -> Option<SharedLink> {
         let links = self.links.borrow();
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % links.len().max(1);
@@ -122,7 +122,7 @@ impl Pool {
             .cloned()
     }
 
-    /// Tells of connections that come and go.
+    /// A receiver that is notified of connections that are opened and lost.
     pub(super) fn changes(&self) -> watch::Receiver<Vec<SharedLink>> {
         self.links.subscribe()
     }
@@ -194,17 +194,17 @@ impl Pool {
         Ok(open)
     }
 
-    /// Opens a connection for all callers to use.
+    /// Opens a connection that all callers share.
     async fn open_link(&self) -> Result<SharedLink, String> {
         let open = self.open().await?;
         self.links.send_modify(|links| links.push(Arc::clone(&open)));
         if !self.master.is_known(&open.run) {
-            open.broken.cancel(); // the watch learned of another one just before this could be given up with the others
+            open.broken.cancel(); // the watch learned of another run just before this connection could be closed with the others
         }
         Ok(open)
     }
 
-    /// Gives connections up.
+    /// Closes some of the connections.
     pub(super) fn give_up(&self, which: impl Fn(&Link) -> bool) {
         let links = self.links.borrow();
         let given_up = links.iter().filter(|link| which(link));

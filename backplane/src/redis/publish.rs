@@ -16,7 +16,7 @@ use crate::topic::{NodeId, Topic};
 use crate::wire::{self, Envelope};
 
 impl HubScripts {
-    /// Publishes to each topic; nothing for a connection that nobody owns.
+    /// Publishes to each topic. Returns the offsets; `None` for a connection without an owner.
     pub(super) async fn publish(
         &self,
         topics: &[Topic],
@@ -30,7 +30,7 @@ impl HubScripts {
         answers.into_iter().map(decode).collect()
     }
 
-    /// Publishes to a topic, unless a request of that name has done so.
+    /// Publishes to a topic, unless a request with the same key has done so.
     pub(super) async fn publish_once(
         &self,
         topic: &Topic,
@@ -90,7 +90,7 @@ impl HubScripts {
     }
 }
 
-/// Appends an entry to a topic and pushes it.
+/// The call that appends an entry to a topic and pushes it.
 fn publish_call(
     keys: &HubKeys,
     options: &HubOptions,
@@ -110,7 +110,7 @@ fn publish_call(
         .arg(members(keys, options, topic, by_client))
 }
 
-/// The key of a topic's members, where messages are kept only if somebody could come back for them.
+/// The key of a topic's members, where messages are kept only if a connection could come back for them.
 fn members(keys: &HubKeys, options: &HubOptions, topic: &Topic, by_client: bool) -> String {
     if !by_client || options.keeps_unread {
         return String::new();
@@ -129,7 +129,7 @@ fn entry_of(envelope: &Envelope) -> Bytes {
     entry.encode_to_vec().into()
 }
 
-/// Appends to a topic that messages of it are lost.
+/// The call that appends a gap to a topic: messages of it are lost.
 pub(super) fn gap_call(keys: &HubKeys, options: &HubOptions, topic: &Topic) -> Invocation {
     let gap = wire::Entry {
         body: Some(wire::entry::Body::Gap(wire::Gap {})),
@@ -137,7 +137,7 @@ pub(super) fn gap_call(keys: &HubKeys, options: &HubOptions, topic: &Topic) -> I
     publish_call(keys, options, topic, &gap.encode_to_vec().into(), true)
 }
 
-/// The arguments of an entry of the log that end most calls.
+/// The arguments of a log entry, which end most calls.
 pub(super) fn entry_arguments(
     options: &HubOptions,
     call: Invocation,

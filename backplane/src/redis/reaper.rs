@@ -1,4 +1,4 @@
-//! Removes what dead nodes left, and what nobody came back for, once.
+//! Removes, exactly once, the connections of dead nodes and parked connections whose time is up.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -30,21 +30,21 @@ const BATCH: usize = 32;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lost {
     node: NodeId,
-    /// The count that it has stood still at; `None` where it is not listed any more.
+    /// The count at which the node has stood still; `None` where it is not listed any more.
     count: Option<i64>,
-    /// The entry of the node that removes them: this one, or one that can't go on.
+    /// The entry of the node that removes the connections: this one, or one that can't go on.
     taken: Option<String>,
-    /// They were removed before, and told of: the server went back to an earlier state.
+    /// Whether the connections were removed and reported before: the server went back to an earlier state.
     again: bool,
 }
 
-/// Connections that nobody runs.
+/// Connections without a living node.
 struct Orphaned<'a> {
-    /// The dead node that has them; `None` for parked ones.
+    /// The dead node that owned the connections; `None` for parked ones.
     owner: Option<&'a NodeId>,
-    /// The name of their removal.
+    /// The name of the removal.
     name: &'a str,
-    /// They were removed before, and told of.
+    /// Whether the connections were removed and reported before.
     again: bool,
 }
 
@@ -98,7 +98,7 @@ impl Inner {
             let next = async {
                 lost.changed().await.ok()?;
                 let nodes = lost.borrow_and_update().clone();
-                // A node whose service can't be told of removed connections yet must not remove any.
+                // A node that has no service yet to notify of removed connections must not remove any.
                 if self.service().is_some() && !self.nodes.is_barred() {
                     for node in &nodes {
                         self.reap(node).await;
@@ -156,7 +156,7 @@ impl Inner {
         Ok(Some(connections))
     }
 
-    /// The scripts of a dead node's hub, which this one need not serve.
+    /// The scripts for a hub of a dead node, which this node need not serve.
     async fn scripts_of(&self, hub: &HubName, dead: &NodeId) -> Result<HubScripts, BackplaneError> {
         let keys = self.keys.hub(hub);
         if let Some(known) = self.find_hub(hub.as_str()) {
@@ -196,7 +196,7 @@ impl Inner {
             let Ok([next, ids]) = <[Value; 2]>::try_from(answer) else {
                 return Err(malformed("a page of connections of another length"));
             };
-            let ids: HashSet<String> = decode(ids)?; // a page may name one twice
+            let ids: HashSet<String> = decode(ids)?; // a page may name a connection twice
             let ids: Vec<_> = ids.iter().filter_map(|id| ConnectionId::parse(id).ok()).collect();
             for ids in ids.chunks(BATCH) {
                 count += self.reap_some(&scripts, hub, &orphaned, ids).await?;
@@ -260,7 +260,7 @@ impl Inner {
         }
     }
 
-    /// Goes on with removals that nobody went on with.
+    /// Finishes removals that their node has left unfinished.
     pub(super) async fn unlist_overdue(&self, hub: &Hub) -> Result<(), BackplaneError> {
         let ids = self.overdue(hub.scripts.keys.leaving()).await?;
         if !ids.is_empty() {
@@ -275,8 +275,7 @@ impl Inner {
         Ok(ids.iter().filter_map(|id| ConnectionId::parse(id).ok()).collect())
     }
 
-    /// Removes connections that nobody runs, and tells this node's service of those that it removed, if it serves the
-    /// hub.
+    /// Removes connections without a living node, and reports them to this node's service, if it serves the hub.
     async fn remove_orphans(
         &self,
         scripts: &HubScripts,
@@ -293,7 +292,7 @@ impl Inner {
         let removal = Removal {
             owner: orphaned.owner,
             name: orphaned.name,
-            // No tombstone for one that may have moved since: its owner is yet to register it.
+            // No tombstone for a connection that may have moved since: its owner is yet to register it.
             tombstone: if orphaned.again {
                 Duration::ZERO
             } else {

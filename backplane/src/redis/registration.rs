@@ -1,5 +1,5 @@
-//! Tells the server again what it forgot of a hub: beside the signs of life, in batches with a pause after each, so
-//! that nothing else waits long. Each hub is looked after for itself: in a cluster, masters forget one by one.
+//! Registers a hub's connections again after the server forgot them: beside the beats, in batches with a pause after
+//! each, so that no other call waits long. Each hub has its own task: in a cluster, masters forget one by one.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -25,23 +25,23 @@ use crate::wire::membership::Change;
 use redis::Value;
 use uuid::Uuid;
 
-/// Groups that one call names: a few milliseconds where each is told.
+/// Groups that one call names: a few milliseconds where each has a presence message.
 const STEP: usize = 60;
-/// And that the first call for a connection names.
+/// Groups that the first call for a connection names.
 const FIRST: usize = 8;
 /// Connections and groups that are registered in one round trip.
 const BATCH: usize = 64;
-/// How long a new subscription waits for what the server forgot to be told again.
+/// Time that a new subscription waits for connections to be registered again.
 const PATIENCE: Duration = Duration::from_millis(1_000);
 /// Connections that are looked at in one round trip, of those that the server lists for this node.
 const PAGE: usize = 200;
-/// And of those that are removed.
+/// Connections that are removed in one round trip.
 const REMOVALS: usize = 32;
 
 /// One registration under way.
 struct Progress {
     queue: VecDeque<ConnectionId>,
-    /// Connections that are registered in part, and their groups that are still to be named.
+    /// Connections that are registered in part, with their remaining groups.
     later: VecDeque<(ConnectionId, Vec<GroupName>)>,
     registered: usize,
     lost: usize,
@@ -50,12 +50,12 @@ struct Progress {
 /// One call of a batch.
 struct Step {
     id: ConnectionId,
-    /// How many groups the connection has, where this is the last call for it.
+    /// The number of the connection's groups, where this is the last call for it.
     last: Option<usize>,
 }
 
 impl HubScripts {
-    /// Writes down again what this node knows of a connection, and of its groups these.
+    /// The call that registers a connection again, with these of its groups.
     fn register_call(&self, registration: &Registration, groups: &[GroupName]) -> Invocation {
         let id = &registration.id;
         let keys = vec![
@@ -89,7 +89,7 @@ impl Progress {
         let local = hub.local.lock();
         let (mut steps, mut calls, mut size) = (Vec::new(), Vec::new(), 0);
         while size < BATCH {
-            // All connections first, so that the directory soon knows whose they are.
+            // All connections come first, so that the directory soon has their owners.
             let (id, wanted) = match self.queue.pop_front() {
                 Some(id) => (id, None),
                 None => match self.later.pop_front() {
@@ -99,7 +99,7 @@ impl Progress {
             };
             let Some(registration) = local.registration(&id).filter(|_| local.awaits_registration(&id))
             else {
-                continue; // it has gone, or somebody was in a hurry
+                continue; // the connection has ended, or another call has registered it
             };
             let (mut groups, most): (Vec<_>, _) = match wanted {
                 None => (registration.groups.clone(), FIRST),
@@ -125,7 +125,7 @@ impl Progress {
 }
 
 impl Inner {
-    /// Looks for new epochs of a hub until closing, also of a server that forgot without a lost connection.
+    /// Looks for new epochs of a hub until closing, also where the server forgot without losing a connection.
     pub(super) async fn run_registration(self: Arc<Self>, hub: Arc<Hub>) {
         let mut ticks = interval(self.options.heartbeat_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -146,8 +146,7 @@ impl Inner {
         }
     }
 
-    /// Registers the hubs of a server that may have forgotten them. Where that takes long it goes on beside what
-    /// follows.
+    /// Registers the hubs of a server that may have forgotten them. Where that takes long it goes on in the background.
     pub(super) async fn renew_soon(&self, hubs: &[Arc<Hub>]) -> Result<(), BackplaneError> {
         let renewing = try_join_all(hubs.iter().map(|hub| self.renew(hub)));
         match timeout(PATIENCE, renewing).await {
@@ -159,8 +158,8 @@ impl Inner {
         }
     }
 
-    /// Registers this node's connections again where the log of a hub is in another epoch. It may be dropped half-way,
-    /// and then goes on where it was.
+    /// Registers this node's connections again where the log of a hub is in another epoch. The future may be dropped
+    /// half-way; the next call goes on from there.
     async fn renew(&self, hub: &Hub) -> Result<(), BackplaneError> {
         let _turn = hub.renewing.lock().await;
         let Extent { epoch, evicted, .. } = hub.scripts.extent(&self.commands).await?;
@@ -176,7 +175,7 @@ impl Inner {
 
     async fn register_all(&self, hub: &Hub, epoch: &Epoch) -> Result<(), BackplaneError> {
         let begun = Instant::now();
-        hub.set_behind(); // the lane is to hear of the epoch also where nothing is published
+        hub.set_behind(); // the lane must see the epoch also where nothing is published
         self.note_options(hub).await?;
         let queue = {
             let _gate = hub.gate.write().await; // no claim is under way
@@ -211,8 +210,9 @@ impl Inner {
         Ok(())
     }
 
-    /// Removes what a server that went back to an earlier state lists for this node and the node does not have, once
-    /// every node has registered: until then it may be a connection that another one took over since.
+    /// Removes connections that the server lists for this node and the node does not have, because the server went back
+    /// to an earlier state. Waits until every node has registered: before, another node may have taken such a
+    /// connection over.
     async fn tidy_up(&self, hub: &Hub, epoch: &Epoch) -> Result<(), BackplaneError> {
         let Some(age) = hub.untidied(epoch) else {
             return Ok(());
@@ -257,7 +257,7 @@ impl Inner {
         Ok(true)
     }
 
-    /// Registers a connection at once that is about to be changed.
+    /// Registers a connection that is about to be changed at once.
     pub(super) async fn register_now(&self, hub: &Hub, id: &ConnectionId) -> Result<(), BackplaneError> {
         let mut progress = Progress {
             queue: VecDeque::from([id.clone()]),
@@ -269,8 +269,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Applies answers. Connections that the server refuses, because somebody took them over or removed them, are given
-    /// up.
+    /// Applies answers. Connections that the server refuses, because another node took them over or removed them, are
+    /// given up.
     fn registered(
         &self,
         hub: &Hub,
@@ -301,8 +301,8 @@ impl Inner {
         steps.iter().zip(answers).map(apply).collect()
     }
 
-    /// Takes a connection out of groups that the server lists and this node, which owns it, does not know of: leaving
-    /// them was forgotten.
+    /// Takes a connection of this node out of groups that the server lists and this node does not: the server forgot
+    /// that the connection left them.
     async fn leave_unknown_groups(&self, hub: &Hub, id: &ConnectionId) -> Result<(), BackplaneError> {
         let mut command = redis::cmd("SMEMBERS");
         command.arg(hub.scripts.keys.groups(id));
@@ -317,8 +317,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Removes what the server lists for this node and the node does not have: it has ended, and that was told. Returns
-    /// how many there were.
+    /// Removes connections that the server lists for this node and the node does not have: they have ended, and that
+    /// was reported. Returns their number.
     async fn remove_unknown(&self, hub: &Hub) -> Result<usize, BackplaneError> {
         let (mut cursor, mut count) = (0_u64, 0);
         loop {
@@ -349,7 +349,7 @@ impl Inner {
         }
     }
 
-    /// Returns those that are still listed in groups.
+    /// Removes connections that this node does not have. Returns those that are still listed in groups.
     async fn remove_if_unknown(
         &self,
         hub: &Hub,
@@ -388,14 +388,14 @@ impl Inner {
         Ok(left)
     }
 
-    /// Lets the nodes that may have to clean up after this one know of a hub.
+    /// Registers a hub for the nodes that may have to clean up after this one.
     pub(super) async fn note_hub(&self, hub: &Hub) -> Result<(), BackplaneError> {
         let mut command = redis::cmd("SADD");
         command.arg(self.keys.hubs()).arg(hub.name.as_str());
         self.commands.command(&command, Repeat::Safe).await.map(drop)
     }
 
-    /// Lets those of them that don't serve the hub know what its connections' ends lead to.
+    /// Stores the hub's options that matter at the end of connections, for nodes that clean up and don't serve the hub.
     pub(super) async fn note_options(&self, hub: &Hub) -> Result<(), BackplaneError> {
         let mut command = redis::cmd("HSET");
         let (log, presence) = (hub.scripts.keys.log(), &hub.scripts.presence);
@@ -407,7 +407,7 @@ impl Inner {
         self.commands.command(&command, Repeat::Safe).await.map(drop)
     }
 
-    /// Tells the server what it could not be told before; `false` where something is left.
+    /// Sends departures and deletions of end records that still wait; `false` where some are left.
     pub(super) async fn finish_hub(self: &Arc<Self>, hub: &Arc<Hub>) -> bool {
         let told = self.tell_departures(hub).await.is_ok() && self.forget_told(hub).await.is_ok();
         let local = hub.local.lock();

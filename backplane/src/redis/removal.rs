@@ -1,5 +1,5 @@
-//! Removing a connection, in steps where it is in many groups: the first one ends it for everybody, the others take it
-//! out of the lists that it is still in.
+//! Removes a connection, in several steps where it is in many groups: the first step ends it for all nodes, the others
+//! take it out of the groups that still list it.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::error::BackplaneError;
 use crate::sessions::{State, Version};
 use crate::topic::{ConnectionId, NodeId, Topic, UserId};
 
-/// Groups that a connection is taken out of in one step: a few milliseconds where each is told.
+/// Groups that a connection is taken out of in one step: a few milliseconds where each has a presence message.
 const STEP: usize = 64;
 /// Steps in one round trip.
 const STEPS: usize = 2;
@@ -28,22 +28,22 @@ const FIRST: usize = 8;
 /// Longest pause after work in the server.
 const LONGEST_REST: Duration = Duration::from_millis(20);
 
-/// How a connection is removed.
+/// The arguments of a removal.
 #[derive(Default)]
 pub(super) struct Removal<'a> {
-    /// The node that must own it; `None` for a parked one.
+    /// The node that must own the connection; `None` for a parked one.
     pub(super) owner: Option<&'a NodeId>,
-    /// Names this removal, so that it is recognised when it is repeated.
+    /// The name of this removal, by which a repetition is recognised.
     pub(super) name: &'a str,
     pub(super) tombstone: Duration,
-    /// Whether the time of a parked one need not be up.
+    /// Whether a parked connection is removed before its time is up.
     pub(super) early: bool,
     pub(super) presence: Presence,
-    /// The version in which the owner has it, where that is known.
+    /// The version in which the owner has the connection, where it is known.
     pub(super) version: Option<Version>,
-    /// The node that tells of the end; `None` where any node may that serves the hub.
+    /// The node that reports the end; `None`: any node that serves the hub.
     pub(super) teller: Option<&'a NodeId>,
-    /// The text that it tells; `None` where nobody is to be told.
+    /// The report of the end; `None` where the end is not reported.
     pub(super) tells: Option<&'a Bytes>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Removal<'a> {
 pub(super) struct Removed {
     pub(super) user: Option<UserId>,
     pub(super) state: Option<State>,
-    /// How many groups it is still listed in.
+    /// Number of groups that still list the connection.
     pub(super) left: usize,
 }
 
@@ -125,8 +125,8 @@ pub(super) fn removed(answer: Value) -> Result<Option<Removed>, BackplaneError> 
 }
 
 impl Inner {
-    /// Takes removed connections out of the groups that they are still listed in, one such list at a time. Where the
-    /// server can't be reached it goes on later; should this node end, another one goes on.
+    /// Takes removed connections out of the groups that still list them, one such list at a time. Where the server
+    /// can't be reached it goes on later; should this node end, another one finishes it.
     pub(super) async fn unlist(&self, scripts: &HubScripts, mut ids: Vec<ConnectionId>) {
         let _turn = self.unlisting.lock().await;
         let mut backoff = Backoff::new();
@@ -165,7 +165,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Pauses after work in the server that began then, as long as it took: others' calls come in between.
+    /// Pauses after work in the server for as long as it took since `begun`, so that other calls come in between.
     pub(super) async fn rest(&self, begun: Instant) {
         sleep(begun.elapsed().min(LONGEST_REST)).await;
     }

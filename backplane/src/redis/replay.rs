@@ -1,4 +1,4 @@
-//! Reads what one connection was to receive between two places: every topic that it had, merged by offset.
+//! Replays the messages that one connection was to receive between two positions: all of its topics, merged by offset.
 
 use super::entry::{Content, Stored};
 use super::history::Unknown;
@@ -11,7 +11,7 @@ use crate::replay::{Past, Replay};
 use crate::topic::Topic;
 use crate::wire::membership::Change;
 
-/// Bytes of a connection's own topic that are looked through at once for changes of its groups.
+/// Bytes of a connection's own topic that one call reads to find changes of its groups.
 const LOOKED_AT: usize = 256 * 1_024;
 
 impl Inner {
@@ -47,7 +47,7 @@ impl Inner {
         })
     }
 
-    /// How the connection's groups changed.
+    /// The changes of the connection's groups.
     async fn changes(
         &self,
         hub: &Hub,
@@ -71,7 +71,7 @@ impl Inner {
         }
     }
 
-    /// A volatile hub vouches for its end only.
+    /// Replays in a volatile hub, which is complete only at its end.
     async fn replay_nothing(&self, hub: &Hub, after: &Position) -> Result<Page, BackplaneError> {
         let extent = hub.scripts.extent(&self.commands).await?;
         Ok(if extent.epoch != after.epoch {
@@ -88,7 +88,7 @@ impl Inner {
     }
 }
 
-/// The change of membership that an entry is, if it is one; `None` for an unreadable one.
+/// The change of membership of an entry, `Some(None)` for another entry; `None` for one that this version can't read.
 fn past(entry: &Stored) -> Option<Option<Past>> {
     Some(match entry.content()? {
         Content::Membership {

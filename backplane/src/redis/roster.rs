@@ -1,4 +1,4 @@
-//! Who is connected, as the server has it.
+//! The roster, as the server has it.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl Inner {
     }
 
     async fn census(&self, hub: &Hub) -> Result<Census, BackplaneError> {
-        // A dead node is in either list until its connections are removed, and for a moment in both.
+        // A dead node is in one of the two lists until its connections are removed, and for a moment in both.
         let mut nodes: Vec<String> = Vec::new();
         for key in [self.keys.beats(), self.keys.dying()] {
             let mut command = redis::cmd("HKEYS");
@@ -123,7 +123,7 @@ impl Inner {
     ) -> Result<Option<ConnectionRecord>, BackplaneError> {
         let removal = Removal {
             name: &Uuid::new_v4().simple().to_string(),
-            // Without a tombstone a repetition could not be told from somebody else's removal.
+            // Without a tombstone a repetition could not be distinguished from another caller's removal.
             tombstone: end.tombstone.max(Duration::from_secs(1)),
             early: true,
             teller: Some(&self.options.node),
@@ -169,7 +169,7 @@ impl Inner {
     }
 }
 
-/// Where a page of a sorted set without scores begins.
+/// The beginning of a page of a sorted set without scores, as an argument of `ZRANGEBYLEX`.
 fn behind(after: Option<&ConnectionId>) -> String {
     after.map_or("-".to_owned(), |after| format!("({after}"))
 }
@@ -180,7 +180,7 @@ fn connections(ids: Vec<String>) -> Vec<ConnectionId> {
         .collect()
 }
 
-/// In order: the server's sets have none.
+/// Parses group names and sorts them, because the server's sets have no order.
 fn in_order(names: &[String]) -> Vec<GroupName> {
     let mut groups = group_names(names);
     groups.sort();

@@ -1,7 +1,7 @@
 //! Requests from node to node, outside of the log: the asking side. [`serving`](super::serving) is the other one.
 //!
-//! Requests and replies are pushes, which are lost with a subscription. So a request has an id and is sent again until
-//! its reply comes, the other node is dead, or nobody waits any more; and so is the news that nobody waits.
+//! Requests and replies are pushes, which are lost with a subscription. So a request has an id and is repeated until
+//! its reply comes, the other node is dead, or the caller stops waiting; a cancellation is repeated in the same way.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -27,20 +27,21 @@ use crate::error::BackplaneError;
 use crate::topic::NodeId;
 use crate::wire::{Cancel, NodeMessage, Reply, Request, node_message::Body};
 
-/// Time without a reply after which a request is sent again the first time, and later at most.
+/// Time without a reply after which a request is repeated: the first time, and at most later.
 const REPEAT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
-/// The same, where nobody listened.
+/// The same, where the other node was not subscribed.
 const SEEK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// How long beyond a request's end a node is told that nobody waits for its reply any more.
+/// Time beyond a request's deadline for which its cancellation is repeated.
 const CANCELLING: Duration = Duration::from_secs(120);
 
 pub(super) struct Rpc {
-    /// Counts on from a random number: a node of the same name that is started again must not repeat old ids.
+    /// The next request's id. It begins at a random number: a node that restarts with the same name must not repeat old
+    /// ids.
     next: AtomicU64,
-    /// Requests of this node that wait for their reply, or for the news that they are cancelled.
+    /// Requests of this node that wait for their reply, or for the answer to their cancellation.
     waiting: Mutex<HashMap<u64, Waiting>>,
     pub(super) serving: Serving,
-    /// How often this node's channel was subscribed to: what was pushed before may be lost.
+    /// The number of times that this node's channel was subscribed to: earlier pushes may be lost.
     subscribed: watch::Sender<u64>,
 }
 
@@ -60,7 +61,7 @@ impl Rpc {
         }
     }
 
-    /// Has everything that waits for a reply sent again: this node's channel is subscribed to anew.
+    /// Repeats all requests that wait for a reply, because this node's channel was subscribed to anew.
     pub(super) fn resubscribed(&self) {
         self.subscribed
             .send_modify(|times| *times = times.wrapping_add(1));
@@ -69,12 +70,12 @@ impl Rpc {
     fn take_reply(&self, reply: Reply) {
         let mut waiting = self.waiting.lock();
         let cancelled = match waiting.get(&reply.id) {
-            None => return, // a repeated one
+            None => return, // a repeated reply
             Some(Waiting::Reply(_)) => false,
             Some(Waiting::Cancelled(_)) => true,
         };
         if cancelled && !reply.cancelled {
-            return; // it crossed the cancellation, which comes again
+            return; // the reply crossed the cancellation, which is repeated
         }
         // The caller may have stopped waiting.
         match waiting.remove(&reply.id) {
@@ -118,7 +119,7 @@ impl Inner {
         }
     }
 
-    /// Publishes to a node. Returns how many listened.
+    /// Publishes to a node's channel. Returns the number of subscribers.
     pub(super) async fn send(
         &self,
         node: &NodeId,
@@ -144,7 +145,7 @@ impl Inner {
         let unreachable = || BackplaneError::NodeUnreachable { node: node.clone() };
         let repeating = async {
             loop {
-                // A lost request is repeated here, and recognised there.
+                // A lost request is repeated here, and the other node recognises the repetition.
                 let heard = match self.send(node, body(), Repeat::Safe).await {
                     Ok(0) if unheard == Unheard::GiveUp => return unreachable(),
                     Ok(listeners) => listeners > 0,
@@ -180,8 +181,8 @@ impl Inner {
         }
     }
 
-    /// Tells a node that nobody waits for its reply any more, until it has heard. What it took for the reply must not
-    /// be lost with it.
+    /// Sends a node the cancellation of a request until it answers. Things that it took for the reply must not be lost
+    /// with the reply.
     async fn cancel(
         self: Arc<Self>,
         node: NodeId,
@@ -197,7 +198,7 @@ impl Inner {
         };
         let telling = async {
             loop {
-                // A node that was taken for dead may serve the request still when it comes back.
+                // A node that was taken for dead may still serve the request when it comes back.
                 self.nodes.alive(&node).await;
                 match self.send_until(&node, cancel, Unheard::Wait, &mut heard).await {
                     Err(BackplaneError::NodeUnreachable { .. }) => {}
@@ -215,14 +216,14 @@ impl Inner {
     }
 }
 
-/// A request that waits. When it ends without a reply, the other node is told.
+/// A request that waits for its reply. When it is dropped without one, the request is cancelled on the other node.
 struct Asked {
     inner: Arc<Inner>,
     node: NodeId,
     id: u64,
     deadline: Instant,
     reply: oneshot::Receiver<Reply>,
-    /// Whether the other node may have it.
+    /// Whether the other node may have the request.
     sent: bool,
 }
 
@@ -246,7 +247,7 @@ impl Asked {
         let asked = Instant::now();
         let (inner, id, deadline) = (&self.inner, self.id, self.deadline);
         let request = || {
-            // Anew for each try: the server's clock may have been set.
+            // The deadline is made anew for each try, because the server's clock may have been set.
             let left = deadline.saturating_duration_since(Instant::now());
             Body::Request(Request {
                 id,
@@ -285,7 +286,7 @@ impl Drop for Asked {
             waiting.remove(&self.id);
             return;
         }
-        // Also where the reply has just come: nobody has taken it.
+        // This is so also where the reply has just come: no caller has taken it.
         let (cancelled, heard) = oneshot::channel();
         waiting.insert(self.id, Waiting::Cancelled(cancelled));
         drop(waiting);

@@ -1,23 +1,24 @@
-//! Which run of a server a connection leads to: the name changes exactly when the server may have forgotten something.
+//! The name of a server's run, which changes exactly when the server may have forgotten something.
 
-/// Digits of an id that are part of a name.
+/// Number of an id's digits that are part of a name.
 const DIGITS: usize = 10;
 
 /// One run of one server as a master.
 ///
 /// `master_replid` is no part of it: a living master takes a new one when its first replica comes, and when the last
-/// one has been away for `repl-backlog-ttl`. A promotion, by whatever way, keeps the former one in `master_replid2`,
-/// with the offset up to which it was followed.
+/// one has been away for `repl-backlog-ttl`. A promotion of any kind keeps the former one in `master_replid2`, with the
+/// offset up to which it was followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Run {
-    /// Names the process.
+    /// The id of the server's process.
     pub(super) id: String,
-    /// Names its newest promotion; empty where there was none, or where the server has forgotten it with its backlog.
+    /// The id of its newest promotion; empty where there was none, or where the server has forgotten it with its
+    /// backlog.
     pub(super) mark: String,
 }
 
 impl Run {
-    /// Reads the sections `server` and `replication` of `INFO`; nothing where they do not name the run.
+    /// Reads the sections `server` and `replication` of `INFO`; `None` where they do not name the run.
     pub(super) fn read(server: &str, replication: &str) -> Option<Self> {
         let id = digits(field(server, "run_id")?)?;
         let former = field(replication, "master_replid2").unwrap_or_default();
@@ -132,8 +133,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// A server's names, after any events, are told apart exactly where it may have forgotten something, and
-        /// the newest of them stands for all that came before in its run.
+        /// After any events, a server's names differ exactly where it may have forgotten something, and the newest name
+        /// stands for all earlier ones of its run.
         #[test]
         fn names_change_exactly_with_what_may_be_forgotten(steps in proptest::collection::vec(0..4_u8, 1..40)) {
             let mut server = Server::new();
@@ -155,7 +156,7 @@ mod tests {
         }
     }
 
-    /// A server as far as its name goes.
+    /// A model of a server, as far as its name depends on it.
     struct Server {
         run: u32,
         replid: u32,

@@ -1,4 +1,4 @@
-//! The scripts that run in the server, by name, and calls of them: alone, or as operations of a batch.
+//! The scripts that run in the server, and calls of them: alone, or as operations of a batch.
 
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
@@ -7,10 +7,10 @@ use redis::{Cmd, RedisResult, Script};
 use super::run::Run;
 use crate::topic::NodeId;
 
-/// Bytes that a key or argument takes beside its own.
+/// Bytes that a key or argument takes beside its text.
 const ITEM_BYTES: usize = 16;
 
-/// A script by name.
+/// The name of a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Name {
     // Changes of a hub: operations of a batch.
@@ -37,7 +37,7 @@ pub(super) enum Name {
     List,
     Unlist,
     Adopt,
-    // Called by themselves.
+    // Scripts that are called alone.
     Batch,
     MessageBatch,
     Renew,
@@ -59,8 +59,7 @@ pub(super) enum Name {
 const LOG: &str = include_str!("scripts/log.lua");
 const BATCH: &str = include_str!("scripts/batch.lua");
 
-/// The operations of batches: messages and what goes with them first, which have a script of their own, because they
-/// are many.
+/// The operations of batches. The first [`MESSAGES`] are frequent and have a script of their own.
 const OPERATIONS: [(Name, &str, &str); 23] = [
     (Name::Publish, "publish", include_str!("scripts/publish.lua")),
     (
@@ -98,10 +97,10 @@ const OPERATIONS: [(Name, &str, &str); 23] = [
     (Name::Unlist, "unlist", include_str!("scripts/unlist.lua")),
     (Name::Adopt, "adopt", include_str!("scripts/adopt.lua")),
 ];
-/// How many of [`OPERATIONS`] the script for messages has.
+/// Number of [`OPERATIONS`] that the script for messages has.
 const MESSAGES: usize = 7;
 
-/// Scripts that are called by themselves.
+/// Scripts that are called alone.
 const SINGLE: [(Name, &str); 14] = [
     (Name::Renew, include_str!("scripts/renew.lua")),
     (Name::Extent, include_str!("scripts/extent.lua")),
@@ -120,19 +119,19 @@ const SINGLE: [(Name, &str); 14] = [
 ];
 
 impl Name {
-    /// Its name among the operations of a batch; nothing for a script that is called by itself.
+    /// The script's name among the operations of a batch; empty for a script that is called alone.
     fn operation(self) -> &'static str {
         let found = OPERATIONS.iter().find(|(name, ..)| *name == self);
         found.map_or("", |(_, operation, _)| operation)
     }
 
-    /// Whether the script for messages has it.
+    /// Whether the script for messages has this operation.
     fn is_message(self) -> bool {
         OPERATIONS.iter().take(MESSAGES).any(|(name, ..)| *name == self)
     }
 }
 
-/// The scripts as they are called on one run of one server.
+/// The scripts for one run of one server.
 pub(super) struct Scripts {
     texts: Vec<(Name, String, String)>,
 }
@@ -181,27 +180,27 @@ impl Scripts {
     }
 }
 
-/// What a batch says beside its operations.
+/// The arguments of a batch beside its operations.
 pub(super) struct BatchHead<'a> {
     /// The key of the hub's log.
     pub(super) log: &'a str,
-    /// The key of what the server keeps of the node's last batch.
+    /// The key of the record of the node's last batch.
     pub(super) record: &'a str,
     pub(super) node: &'a NodeId,
     pub(super) number: u64,
-    /// How many bytes are kept of a topic, and of the hub; 0: no bound.
+    /// Most bytes that are kept of a topic, and of the hub; 0: no bound.
     pub(super) kept: (u64, u64),
-    /// The log's epoch; empty where the node has not heard of it yet.
+    /// The log's epoch; empty where the node does not know it yet.
     pub(super) epoch: &'a str,
 }
 
-/// A call of a script, before it is known which run of the server will carry it out.
+/// A call of a script that any run of the server can carry out.
 #[derive(Debug)]
 pub(super) struct Invocation {
     name: Name,
     keys: Vec<String>,
     arguments: Vec<Bytes>,
-    /// About how long the server takes for it, where 1 is the time of a simple change.
+    /// About the time that the server takes, where 1 is the time of a simple change.
     cost: usize,
 }
 
@@ -215,7 +214,7 @@ impl Invocation {
         }
     }
 
-    /// Says that it takes the server about as long as this many simple changes.
+    /// Sets the cost: about as long as this many simple changes.
     pub(super) fn costing(mut self, cost: usize) -> Self {
         self.cost = cost;
         self
@@ -234,12 +233,12 @@ impl Invocation {
         self.arg(number.to_string())
     }
 
-    /// One of its keys: all of them live in the same slot.
+    /// The first key of the call: all of its keys live in the same slot.
     pub(super) fn key(&self) -> Option<&str> {
         self.keys.first().map(String::as_str)
     }
 
-    /// The topic that it appends a message to, if it does.
+    /// The topic that the call appends a message to, if it does.
     pub(super) fn topic(&self) -> Option<&str> {
         let place = match self.name {
             Name::Publish | Name::PublishDirect | Name::PublishOnce => 1,
@@ -249,14 +248,14 @@ impl Invocation {
         std::str::from_utf8(self.arguments.get(place)?).ok()
     }
 
-    /// About how many bytes it sends.
+    /// About the number of bytes that the call sends.
     pub(super) fn weight(&self) -> usize {
         let arguments = self.arguments.iter().map(|argument| argument.len() + ITEM_BYTES);
         let keys = self.keys.iter().map(|key| key.len() + ITEM_BYTES);
         arguments.sum::<usize>() + keys.sum::<usize>()
     }
 
-    /// Of a script that is called by itself.
+    /// The command of a script that is called alone.
     pub(super) fn command(&self, scripts: &Scripts) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
         command
@@ -269,7 +268,7 @@ impl Invocation {
         command
     }
 
-    /// The call of a batch, as `batch.lua` has it: operations with their deadlines in the server's time, in
+    /// The call of a batch, as `batch.lua` takes it: operations with their deadlines in the server's time, in
     /// milliseconds.
     pub(super) fn batch<'a>(
         scripts: &Scripts,

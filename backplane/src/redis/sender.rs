@@ -22,7 +22,7 @@ use crate::backplane::HubOptions;
 use crate::error::BackplaneError;
 use crate::topic::{NodeId, Topic};
 
-/// Most changes of one batch, or what costs as much as they do: no call holds the server for long.
+/// Highest cost of one batch, in simple changes, so that no call holds the server for long.
 const MOST: usize = 64;
 /// Most bytes of one batch, unless one change is larger.
 const MOST_BYTES: usize = 256 * 1_024;
@@ -31,7 +31,7 @@ const MOST_BYTES: usize = 256 * 1_024;
 struct Batch {
     number: u64,
     changes: Vec<Change>,
-    /// It may have reached a server.
+    /// Whether the batch may have reached a server.
     sent: bool,
 }
 
@@ -43,16 +43,16 @@ pub(super) struct Sender {
     keys: HubKeys,
     /// The key of the hub's log.
     log: String,
-    /// The key of what the server keeps of the last batch.
+    /// The key of the record of the node's last batch.
     record: String,
     number: u64,
     /// The hub's options, where this node serves it.
     served: Arc<ArcSwapOption<HubOptions>>,
     acknowledged: Acknowledged,
-    /// Topics that a former master has lost messages of, until that is told.
+    /// Topics of which a former master has lost messages, until their gaps are appended.
     lost: Vec<Topic>,
     queue: mpsc::Receiver<Change>,
-    /// Taken from the queue, and too much for the last batch.
+    /// A change that was taken from the queue and did not fit into the last batch.
     held: Option<Change>,
 }
 
@@ -80,7 +80,7 @@ impl Sender {
         }
     }
 
-    /// Sends changes until closing, or until nobody is left who could hand any in.
+    /// Sends changes until closing, or until the last writer is gone.
     pub(super) async fn run(mut self) {
         let closing = self.commands.closing();
         loop {
@@ -90,7 +90,7 @@ impl Sender {
                 changes = self.next() => changes,
             };
             if changes.is_empty() {
-                return; // nobody is left who could hand changes in
+                return; // the last writer is gone
             }
             let batch = Batch {
                 number: 0,
@@ -104,7 +104,7 @@ impl Sender {
         }
     }
 
-    /// The changes that wait, as many as one batch takes; none when there will be no more.
+    /// The changes that wait, as many as one batch takes; empty when there will be no more.
     async fn next(&mut self) -> Vec<Change> {
         let mut changes = Vec::new();
         let (mut bytes, mut costs) = (0, 0);
@@ -126,7 +126,7 @@ impl Sender {
         changes
     }
 
-    /// Sends a batch until it is answered, or until nobody waits for it any more.
+    /// Sends a batch until it is answered, or until no caller waits for it any more.
     async fn send(&mut self, mut batch: Batch) {
         let mut reason = String::new();
         loop {
@@ -147,7 +147,7 @@ impl Sender {
         }
     }
 
-    /// Sends a batch once. Changes that were not carried out and still can be stay in it.
+    /// Sends a batch once. Changes that were not carried out, and still can be, stay in it.
     async fn try_send(&mut self, batch: &mut Batch, until: Instant) -> Result<(), Failed> {
         // A batch that may have been carried out goes again under its number, before anything else.
         if !batch.sent {
@@ -164,7 +164,7 @@ impl Sender {
         }
     }
 
-    /// Appends to topics that messages of them are lost, before anything else that this node appends in the new epoch.
+    /// Appends gaps to topics of which messages are lost, before any other entry of this node in the new epoch.
     async fn tell_losses(&mut self, until: Instant) -> Result<(), Failed> {
         while !self.lost.is_empty() {
             let Some(options) = self.served.load_full() else {
@@ -186,7 +186,7 @@ impl Sender {
                 .map(|outcome| Ok(Outcome::read(outcome)?.kind));
             let kinds: Vec<u8> = kinds.collect::<Result<_, _>>().map_err(Failed::for_good)?;
             if kinds.contains(&FULL) {
-                return Ok(()); // nobody can publish, so nobody misses anything more until this works
+                return Ok(()); // no node can publish, so no client misses more messages until this works
             }
             if !kinds.contains(&EXPIRED) {
                 for topic in gaps.iter().filter_map(|gap| gap.operation.topic()) {
@@ -203,8 +203,8 @@ impl Sender {
         Ok(())
     }
 
-    /// Sends changes once, under this number. Returns their outcomes; nothing where the log is in another epoch than it
-    /// was, and none of them was carried out.
+    /// Sends changes once, under this number. Returns their outcomes; `None` where the log is in a new epoch, and none
+    /// of the changes was carried out.
     async fn exchange(
         &mut self,
         number: u64,
@@ -226,7 +226,7 @@ impl Sender {
         };
         let command = |scripts: &_| {
             let now = Instant::now();
-            *begun.lock() = now; // it may wait for a connection first, and be sent twice
+            *begun.lock() = now; // the call may wait for a connection first, and be sent twice
             let operations = changes.iter().map(|change| {
                 let left = change.deadline.saturating_duration_since(now);
                 (&change.operation, self.clock.deadline(left))
@@ -238,7 +238,7 @@ impl Sender {
         self.observe(answer, begun).map_err(Failed::for_good)
     }
 
-    /// Reads what an answer says of the server. Returns the outcomes.
+    /// Reads the server's time and epoch from an answer. Returns the outcomes.
     fn observe(&mut self, answer: Value, begun: Instant) -> Result<Option<Vec<Value>>, BackplaneError> {
         let mut answer = items(answer)?.into_iter();
         let now: u64 = decode(answer.next().unwrap_or(Value::Nil))?;
@@ -260,8 +260,8 @@ impl Sender {
         Ok(Some(outcomes).filter(|outcomes| !outcomes.is_empty()))
     }
 
-    /// Hands outcomes out. Changes that the server took for late, and that are not, stay in the batch: its clock has
-    /// moved.
+    /// Finishes the changes of a batch with their outcomes. Changes that the server took for late, and that are not,
+    /// stay in the batch: its clock has moved.
     fn settle(&mut self, batch: &mut Batch, outcomes: Vec<Value>) -> Result<(), BackplaneError> {
         let mut outcomes = outcomes.into_iter();
         let mut late = Vec::new();
@@ -293,13 +293,13 @@ impl Sender {
     }
 }
 
-/// Outcomes of `batch.lua`.
+/// The kinds of outcomes of `batch.lua`.
 const DONE: u8 = 0;
 const FAILED: u8 = 1;
 const EXPIRED: u8 = 2;
 const FULL: u8 = 3;
 
-/// What became of an operation.
+/// The outcome of one operation.
 struct Outcome {
     kind: u8,
     value: Value,
@@ -333,8 +333,8 @@ fn outcome_of(kind: u8, value: Value, waited: Duration) -> Result<Value, Backpla
 }
 
 impl Batch {
-    /// Tells callers whose time is up, and leaves their changes out where that is still possible. Returns when the next
-    /// one's is, or nothing when nobody waits any more.
+    /// Fails the callers whose time is up, and drops their changes where that is still possible. Returns the time of
+    /// the next one; `None` when no caller waits any more.
     fn retire(&mut self, now: Instant, reason: &str) -> Option<Instant> {
         for change in &mut self.changes {
             let given_up = change.answer.as_ref().is_none_or(oneshot::Sender::is_closed);
@@ -359,8 +359,9 @@ impl Batch {
         waiting.map(|change| change.limit(sent)).min()
     }
 
-    /// Another epoch has begun, and the server knows nothing of this batch. Where a former one may have carried it out,
-    /// its messages may have reached clients: they are not sent again, for these would receive them twice.
+    /// Fails the callers of a batch that the server of a new epoch does not know. Where a former master may have
+    /// carried it out, its messages may have reached clients: they are not sent again, because clients would receive
+    /// them twice.
     fn give_up_unsure(&mut self) {
         if !self.sent {
             return;

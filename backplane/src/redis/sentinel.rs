@@ -1,7 +1,7 @@
 //! Asks Redis Sentinels where the master is.
 //!
-//! The `redis` crate's own client for sentinels asks them for everything they watch, trusts the first answer, and
-//! waits without bound for each; after a failover that may be the master of before for seconds.
+//! The `redis` crate's own client for sentinels asks them for all masters that they watch, trusts the first answer, and
+//! waits without bound for each; after a failover, that answer may name the former master for seconds.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,15 +16,15 @@ use super::connector::{Connector, within};
 use super::link::Trouble;
 use super::location::{Address, Login};
 
-/// How long one sentinel may take.
+/// The time limit for one sentinel's answer.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long the others may take after most have said the same.
+/// Time that the other sentinels are waited for after most have named the same master.
 const GRACE: Duration = Duration::from_millis(100);
 
 pub(super) struct Sentinels {
     connector: Connector,
     addresses: Vec<Address>,
-    /// The name under which they know the master.
+    /// The name under which the sentinels know the master.
     master: String,
 }
 
@@ -37,8 +37,8 @@ impl Sentinels {
         }
     }
 
-    /// Where the master is, as the newest failover has it that any of them knows of. One that was cut off, or has not
-    /// heard of it yet, still names the former master, which may live and take itself for one.
+    /// The master's address after the newest failover that any sentinel knows of. A sentinel that was cut off, or does
+    /// not know of the failover yet, still names the former master, which may live and take itself for the master.
     pub(super) async fn master(&self) -> RedisResult<Address> {
         let mut asked: FuturesUnordered<_> = self.addresses.iter().map(|address| self.ask(address)).collect();
         let majority = self.addresses.len() / 2 + 1;
@@ -47,7 +47,7 @@ impl Sentinels {
         let mut until = Instant::now() + self.connector.bound();
         while let Ok(Some(answer)) = timeout_at(until, asked.next()).await {
             match answer {
-                // That a sentinel is not there says less than what another one refuses.
+                // The refusal of one sentinel is a better reason than the absence of another.
                 Err(error) if failed.is_none() || error.kind() == ErrorKind::InvalidClientConfig => {
                     failed = Some(error);
                 }
@@ -78,7 +78,7 @@ impl Sentinels {
             let mut answers = answers.into_iter();
             let address = answers.next().unwrap_or(Ok(Value::Nil))?;
             let address: Option<(String, u16)> = redis::from_redis_value(address)?;
-            // A user that may not ask for it goes by what most of them say.
+            // A user without the permission for this command goes by the answer of most sentinels.
             let failover = answers.next().and_then(|facts| config_epoch(facts.ok()?));
             Ok((address, failover.unwrap_or_default()))
         };
@@ -109,7 +109,7 @@ struct Named {
     failover: u64,
 }
 
-/// An answer that some of them share.
+/// An answer that some sentinels share.
 struct Vote {
     master: Address,
     failover: u64,
@@ -130,13 +130,13 @@ fn add(votes: &mut Vec<Vote>, Named { master, failover }: Named) {
     }
 }
 
-/// Reads it from a list of names and values.
+/// Reads the failover's number from a list of names and values.
 fn config_epoch(facts: Value) -> Option<u64> {
     let facts: HashMap<String, String> = redis::from_redis_value(facts).ok()?;
     facts.get("config-epoch")?.parse().ok()
 }
 
-/// Says that a sentinel refused, not a server.
+/// Adds to an error that a sentinel refused, not a server.
 fn explained(sentinel: &Address, error: RedisError) -> RedisError {
     let problem = match Trouble::of(&error) {
         Trouble::Final(_) if error.kind() == ErrorKind::InvalidClientConfig => return error,

@@ -1,4 +1,5 @@
-//! Requests of other nodes: each is served once, however often it comes, and its reply is kept for whoever asks again.
+//! Serves requests of other nodes: each is served once, however often it is repeated, and its reply is kept for
+//! repetitions.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,21 +17,21 @@ use crate::error::BackplaneError;
 use crate::topic::NodeId;
 use crate::wire::{Cancel, Reply, Request, node_message::Body};
 
-/// How long a node that leaves waits for replies that it owes.
+/// Time that a node that leaves waits for replies to requests that it serves.
 const LAST_REPLIES: Duration = Duration::from_millis(500);
-/// How long a request is remembered whose asking node names no end, and how much longer than to its end any other: it
-/// may still be on its way.
+/// Time that a request without a deadline is remembered, and time beyond its deadline for any other: a repetition may
+/// still be on its way.
 const MEMORY: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(10));
-/// No request waits longer.
+/// The longest time that a request waits.
 const LONGEST: Duration = Duration::from_secs(24 * 3_600);
 /// Most bytes of replies that are kept, of all nodes together.
 const KEPT_BYTES: usize = 32 * 1_024 * 1_024;
 /// Most requests that are remembered.
 const REMEMBERED: usize = 262_144;
-/// Why a reply does not come again.
+/// The error for a repeated request whose reply is not kept any more.
 const NOT_KEPT: &str = "the request was served, and its reply is not kept any more";
 
-/// Names a request: the asking node and its number.
+/// The identity of a request: the asking node and its number.
 type Key = (Arc<str>, u64);
 
 /// The requests that this node serves and has served.
@@ -43,17 +44,17 @@ pub(super) struct Serving {
 #[derive(Default)]
 struct Table {
     requests: HashMap<Key, State>,
-    /// When requests are forgotten.
+    /// The times at which requests are forgotten.
     ends: BTreeMap<(Instant, u64), Key>,
     /// Counts requests, so that those that end at one moment differ.
     count: u64,
-    /// Whose replies are kept, the oldest first.
+    /// The requests whose replies are kept, the oldest first.
     replies: VecDeque<Key>,
     bytes: usize,
 }
 
 enum State {
-    /// It is being served, until this is cancelled.
+    /// The request is being served, until this token is cancelled.
     Running(CancellationToken),
     Done(Done),
     /// The asking node takes no reply any more.
@@ -61,23 +62,23 @@ enum State {
 }
 
 struct Done {
-    /// Nothing where it is not kept any more.
+    /// The reply; `None` where it is not kept any more.
     reply: Option<Reply>,
-    /// How many times it is on its way.
+    /// Number of sendings of the reply that are under way.
     sending: usize,
-    /// Whether the asking node may have it.
+    /// Whether the asking node may have the reply.
     heard: bool,
 }
 
-/// The way to treat a request that has come.
+/// The treatment of a request that has come.
 enum Arrival {
-    /// Serve it, until this is cancelled.
+    /// The request is served, until this token is cancelled.
     New(CancellationToken),
-    /// Reply as before.
+    /// The kept reply is sent again.
     Repeated(Reply),
-    /// Say that it was given up: the asking node has cancelled it, or was taken for dead and lives.
+    /// The request was given up: the asking node has cancelled it, or was taken for dead and lives.
     GivenUp,
-    /// Nothing: it is being served, or comes again when there is room.
+    /// There is nothing to do: the request is being served, or comes again when there is room.
     Ignored,
 }
 
@@ -147,7 +148,7 @@ impl Table {
         }
     }
 
-    /// Keeps the reply, which is about to be sent; `false` where nobody takes it any more.
+    /// Keeps the reply, which is about to be sent; `false` where the request was cancelled.
     fn finish(&mut self, key: &Key, reply: &Reply) -> bool {
         match self.requests.get_mut(key) {
             Some(state @ State::Running(_)) => {
@@ -165,8 +166,8 @@ impl Table {
         true
     }
 
-    /// Notes what became of one sending of a reply. Returns the reply, which is being served again for the time being,
-    /// where it has reached nobody and is not on its way.
+    /// Records the outcome of one sending of a reply. Returns the reply where it has reached no node and is not on its
+    /// way; its request counts as being served again for the time being.
     fn sent(&mut self, key: &Key, heard: bool) -> Option<Reply> {
         let Some(state @ State::Done(_)) = self.requests.get_mut(key) else {
             return None;
@@ -190,7 +191,7 @@ impl Table {
         }
     }
 
-    /// Keeps a reply that has reached nobody for the next time that it is asked for.
+    /// Keeps a reply that has reached no node for the next repetition of its request.
     fn keep(&mut self, key: &Key, reply: &Reply) {
         if self.finish(key, reply)
             && let Some(State::Done(done)) = self.requests.get_mut(key)
@@ -199,7 +200,7 @@ impl Table {
         }
     }
 
-    /// Ends a request, or makes sure that it will not be served. Returns the reply that nobody takes.
+    /// Cancels a request, or makes sure that it will not be served. Returns the reply that has no taker.
     fn cancel(&mut self, key: &Key) -> Option<Reply> {
         self.forget_old();
         match self.requests.get_mut(key) {
@@ -242,7 +243,7 @@ impl Inner {
     /// Takes a request that may have come before. Never waits.
     pub(super) fn take_request(self: &Arc<Self>, request: Request) {
         let Some(left) = self.time_left(request.deadline) else {
-            return; // nobody waits for it any more
+            return; // the asking node does not wait any more
         };
         let Ok(asking) = NodeId::parse(&request.reply_to) else {
             warn!("a request of a node without a name");
@@ -264,12 +265,12 @@ impl Inner {
                     .spawn(async move { inner.reply(&asking, &key, reply).await });
             }
             (Arrival::GivenUp, _) => self.give_up_request(asking, request.id),
-            (_, None) => warn!("too many requests of other nodes"), // they come again
+            (_, None) => warn!("too many requests of other nodes"), // the requests come again
             _ => {}
         }
     }
 
-    /// How long the asking node still waits; nothing when it does not.
+    /// The time for which the asking node still waits; `None` when it does not.
     fn time_left(&self, deadline: u64) -> Option<Duration> {
         match self.commands.clock().now() {
             Some(now) if deadline > 0 => {
@@ -280,7 +281,7 @@ impl Inner {
         }
     }
 
-    /// Takes the news that nobody waits for a reply any more. Never waits.
+    /// Takes the cancellation of a request. Never waits.
     pub(super) fn take_cancel(self: &Arc<Self>, Cancel { id, reply_to }: Cancel) {
         let Ok(asking) = NodeId::parse(&reply_to) else {
             return;
@@ -293,7 +294,7 @@ impl Inner {
         self.give_up_request(asking, id);
     }
 
-    /// Tells the asking node that its request is not served, and will not be.
+    /// Replies to the asking node that its request was given up.
     fn give_up_request(self: &Arc<Self>, asking: NodeId, id: u64) {
         let inner = Arc::clone(self);
         self.tasks.spawn(async move {
@@ -344,16 +345,15 @@ impl Inner {
         if taken {
             self.reply(&asking, &key, reply).await;
         } else {
-            self.undelivered(reply); // it was cancelled at this moment
+            self.undelivered(reply); // the request was cancelled at this moment
         }
     }
 
-    /// Sends a reply. Where it reaches nobody for certain, its request is undone, or it is kept until it is asked for
-    /// again.
+    /// Sends a reply. Where it certainly reaches no node, its request is undone, or the reply is kept for a repetition.
     async fn reply(&self, asking: &NodeId, key: &Key, reply: Reply) {
         let heard = match self.send(asking, Body::Reply(reply), Repeat::Never).await {
             Ok(listeners) => listeners > 0,
-            // It may have been sent after all: what was taken must not be handed out twice.
+            // The reply may have been sent after all: things that were taken for it must not be handed out twice.
             Err(BackplaneError::Timeout { .. }) => true,
             Err(error) => {
                 debug!(%error, "reply could not be sent");
@@ -371,7 +371,7 @@ impl Inner {
         }
     }
 
-    /// Returns whether the request is undone.
+    /// Hands a reply without a taker back to the service. Returns whether that undoes the request.
     fn undelivered(&self, reply: Reply) -> bool {
         let service = self.service().filter(|_| reply.error.is_empty());
         service.is_some_and(|service| service.undelivered(reply.payload))

@@ -1,4 +1,4 @@
-//! Resumable connections: what is written down of them, and giving them up.
+//! Resumable connections: their records in the server, and parking them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,7 +149,7 @@ impl Inner {
         }))
     }
 
-    /// Gives a connection up. Where it is not known whether the server was told, it is told later.
+    /// Parks a connection. Where the outcome on the server is not known, a departure repeats it later.
     async fn park(
         self: Arc<Self>,
         hub: Arc<Hub>,
@@ -168,7 +168,7 @@ impl Inner {
             decode::<bool>(hub.scripts.writer.carry_out(call, Patience::Short).await?)
         };
         let parked = parked.await;
-        // Another call of this node may have taken it over since.
+        // Another call of this node may have taken the connection over since.
         let given_up = {
             let mut local = hub.local.lock();
             let is_known = local.is_version(&id, version) && !matches!(parked, Ok(false));
@@ -327,7 +327,7 @@ impl Sessions for RedisBackplane {
                 if reached.try_recv().is_ok() {
                     return Ok(position);
                 }
-                hub.set_behind(); // there may be nothing for this node up to there, and then nothing is pushed
+                hub.set_behind(); // where no entry up to there is for this node, nothing is pushed
                 if self.inner.reached(reached, begun, deadline).await? {
                     return Ok(position);
                 }

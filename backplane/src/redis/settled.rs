@@ -1,7 +1,7 @@
-//! Whether the directory of a hub has everything again after the server forgot it.
+//! Decides whether the directory of a hub has all connections again after the server forgot them.
 //!
-//! A connection that is not listed does not exist, once every node that lives has registered in the present epoch. A
-//! node that does not serve the hub never says so; then the age of the epoch decides ([`RedisOptions::settled`]).
+//! A connection that is not listed does not exist, once every living node has registered in the present epoch. A node
+//! that does not serve the hub never registers; then the age of the epoch decides ([`RedisOptions::settled`]).
 //!
 //! [`RedisOptions::settled`]: super::options::RedisOptions::settled
 
@@ -16,14 +16,14 @@ use crate::error::BackplaneError;
 use crate::topic::NodeId;
 
 impl Inner {
-    /// Whether every node that lives has registered what it has of the hub in this epoch, which has lasted for `age`.
+    /// Whether every living node has registered its connections of the hub in this epoch, which has lasted for `age`.
     pub(super) async fn is_settled(
         &self,
         hub: &Hub,
         epoch: &str,
         age: Duration,
     ) -> Result<bool, BackplaneError> {
-        // Every node that lives has given a sign of life in the epoch by then, also one that came just before it.
+        // Every living node has sent a beat in the epoch by then, also one that started just before it.
         let heard = age.saturating_sub(self.options.heartbeat_interval * 3 / 2);
         if !self.nodes.is_fresh(heard) {
             return Ok(false);
@@ -40,7 +40,7 @@ impl Inner {
             .all(|in_epoch| in_epoch.as_deref() == Some(epoch)))
     }
 
-    /// Notes that this node has registered in an epoch.
+    /// Records in the server that this node has registered in an epoch.
     pub(super) async fn note_registered(&self, hub: &Hub, epoch: &str) -> Result<(), BackplaneError> {
         let mut command = redis::cmd("HSET");
         command
@@ -50,7 +50,7 @@ impl Inner {
         self.commands.command(&command, Repeat::Safe).await.map(drop)
     }
 
-    /// Forgets a node that serves the hub no more.
+    /// Deletes the record of a node that serves the hub no more.
     pub(super) async fn forget_registered(
         &self,
         keys: &HubKeys,

@@ -1,6 +1,6 @@
 //! The slots of a Redis Cluster: which keys and channels live together.
 
-/// How many there are.
+/// The number of slots.
 pub(super) const COUNT: u16 = 16_384;
 
 /// The slots that one server serves.
@@ -8,12 +8,12 @@ pub(super) const COUNT: u16 = 16_384;
 pub(super) enum Slots {
     /// The server is no part of a cluster.
     All,
-    /// From the first to the last, both included; in order.
+    /// The ranges of slots, from the first to the last, both included; in order.
     Ranges(Vec<(u16, u16)>),
 }
 
 impl Slots {
-    /// Whether a key or channel lives there.
+    /// Whether a key or channel lives in one of these slots.
     pub(super) fn contain(&self, name: &str) -> bool {
         match self {
             Self::All => true,
@@ -32,7 +32,7 @@ pub(super) fn slot(name: &[u8]) -> u16 {
     crc16(tag(name)) % COUNT
 }
 
-/// What is hashed: what stands between the first `{` and the next `}`, unless that is nothing.
+/// The part of a name that is hashed: the text between the first `{` and the next `}`, unless it is empty.
 fn tag(name: &[u8]) -> &[u8] {
     let inner = || {
         let open = name.iter().position(|byte| *byte == b'{')?;

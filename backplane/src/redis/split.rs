@@ -1,8 +1,8 @@
-//! Messages that a former master has acknowledged while another one was in its place already.
+//! Finds messages that a former master acknowledged while another one had replaced it already.
 //!
 //! A node that still has connections to the former master does not know of the failover. Other nodes have begun the new
-//! master's epoch, and told their clients of that, before such a message was published: nothing tells them that it is
-//! missing.
+//! master's epoch, and reported its gap to their clients, before such a message was published: they can't see that it
+//! is missing.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use crate::topic::Topic;
 
-/// For how long it is known what was acknowledged: no failover is overlooked for longer.
+/// Time for which acknowledged messages are remembered: a node does not overlook a failover for longer.
 const LIFE: Duration = Duration::from_secs(60);
-/// Most topics that are told apart. With more of them, everybody is told: each connection receives [`Topic::All`].
+/// Most topics that are remembered one by one. Beyond that, all connections get the gap, through [`Topic::All`].
 const MOST: usize = 1_000;
 
 /// Topics of messages that the server has acknowledged in one epoch, with the time of the last one.
@@ -25,7 +25,7 @@ pub(super) struct Acknowledged {
 }
 
 impl Acknowledged {
-    /// Notes that a message of this topic was acknowledged now.
+    /// Records that a message of this topic was acknowledged now.
     pub(super) fn note(&mut self, topic: &str) {
         let now = Instant::now();
         if let Some(last) = self.topics.get_mut(topic) {
@@ -43,8 +43,8 @@ impl Acknowledged {
         self.topics.insert(topic, now);
     }
 
-    /// Notes the epoch of an answer, which has lasted for `age` at most. Where it is another than before, returns the
-    /// topics of messages that were acknowledged in the former one after this one had begun.
+    /// Records the epoch of an answer, which has lasted for `age` at most. Where the epoch has changed, returns the
+    /// topics of messages that were acknowledged in the former epoch after this one had begun.
     pub(super) fn enter(&mut self, epoch: &str, age: Duration) -> Vec<Topic> {
         if self.epoch == epoch {
             return Vec::new();

@@ -14,10 +14,10 @@ use super::inner::Inner;
 use super::subscription::{End, Subscription};
 use super::topology::{Map, Shard};
 
-/// What the subscriptions at one time share: they end together when the masters or their slots change, so that never
-/// two of them care for the same hub.
+/// One round of subscriptions: they end together when the masters or their slots change, so that never two of them care
+/// for the same hub.
 pub(super) struct Round {
-    /// Subscriptions that are open, of how many.
+    /// Number of subscriptions that are open; `all` is the number of all of them.
     open: Mutex<usize>,
     all: usize,
     pub(super) over: CancellationToken,
@@ -51,7 +51,7 @@ impl Inner {
         }
     }
 
-    /// Begins a subscription with each master. Returns what tells each that some hub wants a subscription.
+    /// Begins a subscription with each master. Returns the notifier of each, for hubs that need a channel.
     fn begin_round(self: &Arc<Self>, map: &Map, round: &Arc<Round>) -> (TaskTracker, Vec<Arc<Notify>>) {
         let tasks = TaskTracker::new();
         let begin = |shard: &Arc<Shard>| {
@@ -104,14 +104,14 @@ impl Inner {
         }
     }
 
-    /// The node is subscribed while all subscriptions are open.
+    /// Counts a subscription that opened or ended. The node is subscribed while all subscriptions are open.
     fn count_subscription(&self, round: &Round, opened: bool) {
         let mut open = round.open.lock();
         *open = if opened { *open + 1 } else { open.saturating_sub(1) };
         self.standing.set_subscribed(*open == round.all);
     }
 
-    /// Opens a subscription; nothing of one that the round's end overtakes.
+    /// Opens a subscription; `None` where the round ends before.
     async fn open_subscription(
         self: &Arc<Self>,
         shard: &Arc<Shard>,

@@ -1,4 +1,4 @@
-//! A connection on which one master's pushes arrive, and what keeps it alive: subscriptions and probes.
+//! A connection on which one master's pushes arrive, with its subscriptions and the probes that check it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use super::slots::{COUNT, Slots};
 use super::subscriber::Round;
 use super::topology::Shard;
 
-/// Channels that one command, or one round trip of a cluster, names.
+/// Most channels in one command, or in one round trip of a cluster.
 const CHANNELS: usize = 500;
 
 /// One subscribed connection.
@@ -36,35 +36,35 @@ pub(super) struct Subscription {
     shard: Arc<Shard>,
     state: Arc<SubscriptionState>,
     bound: Duration,
-    /// The run of the server that it leads to.
+    /// The run of the server that the connection leads to.
     run: Run,
-    /// The channel on which this node hears itself: its own, where that lives there.
+    /// The channel for probes of this node to itself: its own channel, where that lives on this server.
     probe: String,
 }
 
 #[derive(Default)]
 struct SubscriptionState {
-    /// Set when another subscription takes over: late pushes of this one are of no use.
+    /// Set when another subscription replaces this one, whose late pushes are dropped.
     over: AtomicBool,
     received: AtomicU64,
-    /// Ends of subscriptions that this node asked for and was not told of yet.
+    /// Number of subscriptions that this node has ended and whose end was not confirmed yet.
     leaving: AtomicI64,
     ended: CancellationToken,
 }
 
-/// Why a subscription ended.
+/// The reason why a subscription ended.
 pub(super) enum End {
-    /// Closing, or the masters or their slots have changed.
+    /// The node is closing, or the masters or their slots have changed.
     Over,
-    /// The connection was lost, or could not be made.
+    /// The connection was lost, or could not be opened.
     Lost(String),
-    /// The connection lives and nothing arrives on it.
+    /// The connection lives, but no push arrives on it.
     Deaf,
-    /// The server lives and is not the master, or not in the run in which it was subscribed to.
+    /// The server lives but is not the master any more, or is in another run.
     Replaced,
 }
 
-/// What was received when the last probe was made.
+/// The state at the last probe.
 struct Probe {
     received: u64,
     sent: bool,
@@ -82,7 +82,7 @@ impl fmt::Display for End {
 }
 
 impl Subscription {
-    /// Connects, subscribes to all that this node needs there, and makes the lanes read what they missed.
+    /// Connects, subscribes to all channels that this node needs on this server, and makes the lanes catch up.
     pub(super) async fn open(inner: &Arc<Inner>, shard: &Arc<Shard>) -> Result<Self, End> {
         for hub in inner.hubs_of(shard) {
             hub.deafen();
@@ -97,7 +97,7 @@ impl Subscription {
             hub.local.lock().interests.unsubscribed();
         }
         inner.subscribe_wanted(&subscription).await?;
-        // The server may be another one: what it forgot is told to it before the lanes go on.
+        // The server may be another one: connections that it forgot are registered again before the lanes go on.
         let told = inner.renew_soon(&hubs).await;
         told.map_err(|error| End::Lost(error.to_string()))?;
         for hub in inner.hubs_of(shard) {
@@ -138,7 +138,7 @@ impl Subscription {
         })
     }
 
-    /// What arrives from now on is not for anybody.
+    /// Drops all pushes that arrive from now on.
     pub(super) fn end(&self) {
         self.state.over.store(true, Ordering::Release);
     }
@@ -168,8 +168,8 @@ impl Subscription {
         }
     }
 
-    /// Has the server at the other end show that it still is the master, in the same run: a demoted one goes on pushing
-    /// what its master publishes.
+    /// Checks that the server at the other end still is the master, in the same run: a demoted one goes on pushing the
+    /// messages of its master.
     async fn prove(&self) -> Result<(), End> {
         let mut connection = self.connection.clone();
         let info = self
@@ -182,7 +182,7 @@ impl Subscription {
         }
     }
 
-    /// Ends when the commands' connections have been led to another run.
+    /// Resolves when the commands' connections lead to another run.
     async fn replaced(&self) {
         self.shard.pool.master.leaves(&self.run).await;
     }
@@ -219,7 +219,7 @@ impl Inner {
                     _ = proofs.tick() => subscription.prove().await,
                 }
             };
-            // What is left half done is done anew by the next round.
+            // Work that is left unfinished is done anew by the next round.
             let outcome = tokio::select! {
                 () = round.over.cancelled() => return End::Over,
                 () = subscription.replaced() => return End::Replaced,
@@ -231,7 +231,7 @@ impl Inner {
         }
     }
 
-    /// The hubs that a master has.
+    /// The hubs that live on a master.
     fn hubs_of(&self, shard: &Shard) -> Vec<Arc<Hub>> {
         let mut hubs = self.all_hubs();
         hubs.retain(|hub| shard.slots == Slots::All || shard.slots.contain(&hub.channel(&Subject::Lane)));
@@ -265,8 +265,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Notices a subscription that lives and is deaf: nothing came since the last time, not even what this node
-    /// published to itself then.
+    /// Notices a subscription that lives but gets no pushes: none came since the last probe, not even that probe
+    /// itself.
     async fn probe(&self, subscription: &Subscription, probe: &mut Probe) -> Result<(), End> {
         let received = subscription.received();
         let quiet = received == probe.received;
@@ -292,7 +292,7 @@ impl SubscriptionState {
     fn take(&self, inner: &Arc<Inner>, push: PushInfo) {
         match push.kind {
             PushKind::Disconnection => self.ended.cancel(),
-            // The server ends subscriptions by itself where a slot moves to another one.
+            // The server ends subscriptions by itself where a slot moves to another server.
             PushKind::SUnsubscribe if self.leaving.fetch_sub(1, Ordering::AcqRel) <= 0 => self.ended.cancel(),
             PushKind::Message | PushKind::SMessage if !self.over.load(Ordering::Acquire) => {
                 self.received.fetch_add(1, Ordering::AcqRel);
@@ -307,8 +307,8 @@ impl SubscriptionState {
     }
 }
 
-/// Sends a command for each channel in one round trip: the connection takes each to be answered once, and the server
-/// answers once for each channel.
+/// Sends a command for each channel in one round trip: the connection expects one answer for each command, and the
+/// server sends one for each channel.
 async fn each(command: &str, channels: &[String], connection: &mut MultiplexedConnection) -> RedisResult<()> {
     let mut commands = redis::Pipeline::with_capacity(channels.len());
     for channel in channels {
@@ -317,7 +317,7 @@ async fn each(command: &str, channels: &[String], connection: &mut MultiplexedCo
     commands.exec_async(connection).await
 }
 
-/// A channel of this node that lives there: the node's own, or another one.
+/// A channel of this node that lives in these slots: the node's own, or one made for probes.
 fn probe_channel(inner: &Inner, slots: &Slots) -> Option<String> {
     let node = &inner.options.node;
     let others = (0..u32::from(COUNT) * 8).map(|number| inner.keys.probe_channel(node, number));

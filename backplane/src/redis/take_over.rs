@@ -1,4 +1,4 @@
-//! Makes this node go on with a connection of another one, or of none.
+//! Take-over: makes this node the owner of a parked connection, or of another node's connection.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use crate::sessions::{Checkpoint, State, TakeOver, Taken, Version};
 use crate::topic::{ConnectionId, GroupName, NodeId, Topic, UserId};
 use crate::wire::membership::Change;
 
-/// How often a take-over begins anew because others have to do with the connection.
+/// Most attempts of a take-over, which begins anew when other calls change the connection meanwhile.
 const ATTEMPTS: usize = 5;
 
 /// A connection as it is before it is taken over.
 struct Candidate {
     record: ConnectionRecord,
     version: Version,
-    /// How often its groups changed.
+    /// Number of changes of the connection's groups.
     changes: u64,
     groups: Vec<GroupName>,
     /// The node that owned it before this node seized it.
@@ -90,10 +90,10 @@ impl Inner {
                 hub.local.lock().departures.get(&id),
                 Some(Departure::Remove { .. })
             ) {
-                return Ok(TakeOver::Gone); // it was closed, and the server is told as soon as it can be
+                return Ok(TakeOver::Gone); // the connection was closed, and its departure waits for the server
             }
             if !self.begin_taking(&hub, &candidate.record).await? {
-                continue; // it may have changed while another call had it
+                continue; // the connection may have changed while another call had it
             }
             let outcome = self.take_as_it_is(&hub, candidate).await;
             match &outcome {
@@ -112,8 +112,8 @@ impl Inner {
         Ok(TakeOver::Changed)
     }
 
-    /// Takes a connection over with the groups that it is in by then. Where they change meanwhile, it is seized first:
-    /// changes of a connection of this node wait. Nothing where somebody else was faster.
+    /// Takes a connection over with its present groups. Where they change meanwhile, this node seizes the connection
+    /// first: changes of a connection of this node wait. `None` where another node was faster.
     async fn take_as_it_is(
         self: &Arc<Self>,
         hub: &Arc<Hub>,
@@ -145,8 +145,8 @@ impl Inner {
         })
     }
 
-    /// Makes this node the owner already: returns the version in which it is, and the owner before. Nothing where the
-    /// connection is not as it was found.
+    /// Makes this node the owner before the take-over: returns the new version and the former owner. `None` where the
+    /// connection has changed since it was found.
     async fn seize(
         &self,
         hub: &Hub,
@@ -158,7 +158,7 @@ impl Inner {
         Ok(seized.map(|(version, former)| (Version(version), former)))
     }
 
-    /// `false`, after a while, where another call of this node claims the connection or takes it over.
+    /// Reserves the connection on this node; `false`, after a while, where another call claims it or takes it over.
     async fn begin_taking(&self, hub: &Hub, record: &ConnectionRecord) -> Result<bool, BackplaneError> {
         let other_call = hub.claimed.notified();
         if hub.local.lock().begin_taking(record) {
@@ -202,7 +202,7 @@ impl Inner {
         }))
     }
 
-    /// `None` where the connection was not as it had been found.
+    /// Tries the take-over once; `None` where the connection has changed since it was found.
     async fn take_over_once(
         self: &Arc<Self>,
         hub: &Arc<Hub>,
@@ -242,7 +242,7 @@ impl Inner {
 
 fn read_taken(answer: Value, candidate: &Candidate) -> Result<Option<(Place, Taken)>, BackplaneError> {
     if !matches!(answer, Value::Array(_)) {
-        return Ok(None); // gone, or changed
+        return Ok(None); // the connection is gone, or has changed
     }
     let Ok([epoch, offset, version, kept, calls]) = <[Value; 5]>::try_from(items(answer)?) else {
         return Err(malformed("a take-over of another length"));

@@ -1,4 +1,4 @@
-//! Tends a hub's log beside what is published: forgets what it has too much of.
+//! Tends a hub's log in the background: forgets slices that are too old or too much.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use super::hub::Hub;
 use super::inner::Inner;
 
 impl Inner {
-    /// Sweeps a hub's log each heartbeat interval until closing. So the writer also hears of a new epoch where nothing
-    /// else changes.
+    /// Sweeps a hub's log each heartbeat interval until closing. So the writer also notices a new epoch of a hub
+    /// without other changes.
     pub(super) async fn tend_log(self: Arc<Self>, hub: Arc<Hub>) {
         loop {
             tokio::select! {
@@ -20,7 +20,7 @@ impl Inner {
         }
     }
 
-    /// Forgets what is too old or too much, until all of it is swept.
+    /// Forgets slices that are too old or too much, until all of them are swept.
     async fn sweep(&self, hub: &Hub) {
         loop {
             match hub.scripts.sweep().await {

@@ -1,4 +1,4 @@
-//! The masters that there are, and which of them has what.
+//! The masters, and the slots that each of them serves.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,9 +24,9 @@ use super::sentinel::Sentinels;
 use super::slots::{self, Slots, slot};
 use crate::error::BackplaneError;
 
-/// Time between two times that a cluster is asked for its slots.
+/// Pause between two questions to a cluster for its slots.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long a caller waits for the answer.
+/// Time that a caller waits for the cluster's answer.
 const ANSWER: Duration = Duration::from_millis(300);
 
 /// One master and its connections.
@@ -46,7 +46,7 @@ pub(super) struct Map {
 pub(super) struct Topology {
     map: watch::Sender<Arc<Map>>,
     cluster: Option<Cluster>,
-    /// Something shows that the map may be out of date.
+    /// Notified when the map may be out of date.
     trouble: Arc<Notify>,
     /// Counts the answers about slots.
     answers: watch::Sender<u64>,
@@ -60,7 +60,7 @@ pub(super) struct Topology {
 }
 
 impl Map {
-    /// Who serves a key or channel; nobody knows where a cluster lacks a master.
+    /// The master that serves a key or channel; `None` where a cluster lacks one for its slot.
     pub(super) fn shard(&self, name: &str) -> Option<&Arc<Shard>> {
         if self.by_slot.is_empty() {
             return self.shards.first();
@@ -136,7 +136,7 @@ impl Topology {
         Arc::clone(&self.map.borrow())
     }
 
-    /// Tells of masters that come and go, and of slots that move.
+    /// A receiver that is notified of masters that come and go, and of slots that move.
     pub(super) fn changes(&self) -> watch::Receiver<Arc<Map>> {
         self.map.subscribe()
     }
@@ -145,11 +145,11 @@ impl Topology {
     pub(super) fn warnings(&self) -> Vec<String> {
         let map = self.current();
         let warnings = map.shards.iter().map(|shard| shard.pool.master.warnings());
-        let warnings: BTreeSet<_> = warnings.flatten().collect(); // most masters give cause for the same ones
+        let warnings: BTreeSet<_> = warnings.flatten().collect(); // most masters cause the same warnings
         warnings.into_iter().collect()
     }
 
-    /// The same, once each of them was looked at.
+    /// As [`warnings`](Self::warnings), once each master was looked at, for at most `bound`.
     pub(super) async fn inspect(&self, bound: Duration) -> Result<Vec<String>, BackplaneError> {
         let (begun, map) = (Instant::now(), self.current());
         for shard in &map.shards {
@@ -170,12 +170,12 @@ impl Topology {
         self.cluster.is_some()
     }
 
-    /// Has the cluster asked again.
+    /// Makes the node ask the cluster again.
     pub(super) fn doubt(&self) {
         self.trouble.notify_one();
     }
 
-    /// Has the cluster asked again, and waits for the answer a bounded time.
+    /// Makes the node ask the cluster again, and waits for the answer for a bounded time.
     pub(super) async fn ask_again(&self) {
         let mut answers = self.answers.subscribe();
         self.doubt();
@@ -262,7 +262,7 @@ impl Topology {
             .map_err(|error| Trouble::of(&error))
     }
 
-    /// Asks the cluster as often as there is doubt, until closing.
+    /// Asks the cluster whenever the map may be out of date, until closing.
     async fn follow(self: Arc<Self>) {
         loop {
             tokio::select! {
@@ -294,7 +294,7 @@ impl Topology {
         }
     }
 
-    /// Makes an assignment the map. Returns the pools that are new, which have no connections yet.
+    /// Replaces the map by an assignment. Returns the pools that are new, which have no connections yet.
     fn apply(&self, assignment: Assignment) -> Vec<(Arc<Pool>, usize)> {
         let mut pools = self.pools.lock();
         let mut new = Vec::new();

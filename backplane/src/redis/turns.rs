@@ -16,7 +16,7 @@ impl Inner {
             .number(wanted.count.max(1).into())
             .number(wanted.rate.max(1).into())
             .arg(format!("{:.3}", wanted.need));
-        // Turns that were taken twice are lost.
+        // Where the script was carried out twice, the first turns are lost.
         let answer = items(self.commands.script(&call, Repeat::Safe).await?)?;
         let times = answer
             .into_iter()

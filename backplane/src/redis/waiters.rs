@@ -1,4 +1,4 @@
-//! Calls that wait until the lane has come to a place.
+//! Calls that wait until the lane has reached a place.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ struct State {
     epoch: Epoch,
     done: Offset,
     waiting: BTreeMap<Offset, Vec<oneshot::Sender<()>>>,
-    /// Places of an epoch that the lane has not heard of yet.
+    /// Places of an epoch that the lane does not know yet.
     ahead: Vec<(Place, oneshot::Sender<()>)>,
 }
 
@@ -37,7 +37,7 @@ impl Waiters {
         self.state.lock().epoch.clone()
     }
 
-    /// Resolves when the lane has come past `place`, or fails when it never will.
+    /// The receiver resolves when the lane has reached `place`, or fails when it never will.
     pub(super) fn wait(&self, place: Place) -> oneshot::Receiver<()> {
         let (reached, wait) = oneshot::channel();
         let mut state = self.state.lock();
@@ -52,7 +52,7 @@ impl Waiters {
         wait
     }
 
-    /// As [`wait`](Self::wait) for an offset of the present epoch; nothing where the lane has come there already.
+    /// As [`wait`](Self::wait) for an offset of the present epoch; `None` where the lane has reached it already.
     pub(super) fn come_to(&self, offset: Offset) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state.lock();
         if offset <= state.done {
@@ -63,7 +63,7 @@ impl Waiters {
         Some(wait)
     }
 
-    /// The sink was given everything up to `offset`.
+    /// Records that the sink was given all entries up to `offset`.
     pub(super) fn done(&self, offset: Offset) {
         let mut state = self.state.lock();
         state.done = offset;
@@ -74,7 +74,7 @@ impl Waiters {
         }
     }
 
-    /// A new epoch began: who waits for a place of an older one waits in vain.
+    /// Begins a new epoch: calls that wait for a place of an older one fail.
     pub(super) fn restart(&self, epoch: &Epoch, done: Offset) {
         let ahead = {
             let mut state = self.state.lock();

@@ -1,9 +1,9 @@
-//! The one way for changes of a hub to the server: in order, and each exactly once.
+//! Sends all changes of a hub to the server: in order, and each exactly once.
 //!
 //! Changes that wait share a batch; one batch is on its way at a time. It has a number, and the server keeps the number
 //! and the answers of a node's last batch (`batch.lua`). So a batch whose answer was lost is sent again without harm,
-//! over whatever connection. Each change has a deadline that the server looks at: one whose caller was told that it
-//! failed is not carried out later.
+//! over any connection. Each change has a deadline that the server checks: a change that has failed for its caller is
+//! not carried out later.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,21 +21,21 @@ use crate::backplane::HubOptions;
 use crate::error::BackplaneError;
 use crate::topic::NodeId;
 
-/// Changes that wait for the batch before theirs, before callers wait for room.
+/// Most changes that wait for their batch, before callers wait for room.
 const WAITING: usize = 4_096;
-/// How much longer than its deadline a caller waits for the news that its change was, or was not, carried out in time.
+/// Time beyond its deadline that a caller waits for the outcome of its change.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How long a change waits for a server that can't be reached.
+/// The time that a change waits for a server that can't be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Patience {
-    /// As long as any command: somebody waits for the outcome and can try again.
+    /// As long as any command: the caller waits for the outcome and can try again.
     Short,
-    /// For the time of an ordinary outage: nobody could be told, or order would be lost.
+    /// As long as an ordinary outage: the failure could not be reported, or order would be lost.
     Long,
 }
 
-/// Hands changes of one hub to the task that sends them.
+/// A handle that queues changes of one hub for the task that sends them.
 #[derive(Clone)]
 pub(super) struct Writer {
     queue: mpsc::Sender<Change>,
@@ -43,24 +43,24 @@ pub(super) struct Writer {
     served: Arc<ArcSwapOption<HubOptions>>,
 }
 
-/// How long changes wait.
+/// The time limits of changes.
 #[derive(Clone, Copy)]
 pub(super) struct Bounds {
-    /// For an answer.
+    /// The time for an answer.
     pub(super) command: Duration,
-    /// For a lost connection to come back, within `command`.
+    /// The time for a lost connection to come back, within `command`.
     pub(super) reconnect: Duration,
-    /// Of a change with [`Patience::Long`], for both.
+    /// The time for both, of a change with [`Patience::Long`].
     pub(super) outage: Duration,
 }
 
-/// A change on its way.
+/// A change that waits or is on its way.
 pub(super) struct Change {
     pub(super) operation: Invocation,
     pub(super) begun: Instant,
-    /// When it must have been carried out.
+    /// The time by which the server must have carried the change out.
     pub(super) deadline: Instant,
-    /// How long it waits for a connection.
+    /// The time until which the change waits for a connection.
     unreachable: Instant,
     pub(super) answer: Option<oneshot::Sender<Result<Value, BackplaneError>>>,
 }
@@ -79,16 +79,16 @@ impl Writer {
         }
     }
 
-    /// Bounds the log as the hub's options say from now on.
+    /// Applies the retention of the hub's options from now on.
     pub(super) fn serve(&self, options: &HubOptions) {
         self.served.store(Some(Arc::new(options.clone())));
     }
 
-    /// Carries one change out, after those that were handed in before.
+    /// Carries one change out, after the changes that were queued before.
     ///
     /// # Errors
-    /// [`BackplaneError::Unavailable`]: it was not carried out, and will not be. [`BackplaneError::Timeout`]: it is not known
-    /// whether it was, and it will not be later.
+    /// [`BackplaneError::Unavailable`]: the change was not carried out, and will not be. [`BackplaneError::Timeout`]: it is not
+    /// known whether the change was carried out; it will not be carried out later.
     pub(super) async fn carry_out(
         &self,
         operation: Invocation,
@@ -173,7 +173,7 @@ impl Writer {
 }
 
 impl Change {
-    /// One that nobody waits for.
+    /// A change without a waiting caller.
     pub(super) fn own(operation: Invocation, deadline: Instant) -> Self {
         Self {
             operation,
@@ -184,7 +184,7 @@ impl Change {
         }
     }
 
-    /// Until when it waits: for a connection, or for an answer.
+    /// The time until which the change waits: for a connection, or once it was sent for an answer.
     pub(super) fn limit(&self, sent: bool) -> Instant {
         if sent { self.deadline } else { self.unreachable }
     }
