@@ -63,7 +63,7 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
 
     /// Appends a message to each of the topics, in order, and pushes it to the nodes with receivers.
     ///
-    /// The returned offsets are in the order of `topics`. A message to a [`Topic::Connection`] without an owner is not
+    /// The returned offsets are in the order of `topics`. A message to a [`Topic::Connection`] that does not exist is not
     /// appended: its offset is `None`. Messages to groups and users without connections are appended; connections that
     /// join later do not receive them.
     ///

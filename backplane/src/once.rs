@@ -16,7 +16,7 @@ pub struct Once {
 /// The outcome of [`Backplane::publish_once`](crate::Backplane::publish_once).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// This call published the message, at this offset; `None` where it was for a connection without an owner.
+    /// This call published the message, at this offset; `None` where it was for a connection that does not exist.
     Now(Option<Offset>),
     /// An earlier call, on this or another node, published the message.
     Before,

@@ -16,7 +16,7 @@ use crate::topic::{NodeId, Topic};
 use crate::wire::{self, Envelope};
 
 impl HubScripts {
-    /// Publishes to each topic. Returns the offsets; `None` for a connection without an owner.
+    /// Publishes to each topic. Returns the offsets; `None` for a connection that does not exist.
     pub(super) async fn publish(
         &self,
         topics: &[Topic],

@@ -1,8 +1,9 @@
--- Appends what a call answers to its connection's topic.
+-- Appends a call's answer to its connection's topic.
 -- KEYS: 1 log, 2 stream, 3 tail of the connection's topic, 4 connection, 5 calls of the connection
 -- ARGV: 1 call, 2 node that runs it, 3 `1` for its last message, 4 channel without the node, 5 topic, 6 entry,
 --       7 most entries, 8 life of the stream, 9 life of the tail
--- Returns the offset; nothing where the call was answered; -1 where the server may have deleted the calls to make room.
+-- Returns the offset; nothing where the call was answered or the connection is gone; -1 where the server may have
+-- deleted the calls to make room.
 if redis.call('HGET', KEYS[5], ARGV[1]) ~= ARGV[2] then
   return evictions() ~= '0' and redis.call('EXISTS', KEYS[5]) == 0 and -1 or false
 end

@@ -1,19 +1,20 @@
--- Carries out changes of a hub, in order. Each is a function of `operations`, which stands before this text: a script file with
--- its own KEYS and ARGV.
--- KEYS: 1 log, 2 what is kept of the node's last batch, 3… the keys of each operation in turn
--- ARGV: 1 node, 2 number of the batch, 3 bytes that are kept of a topic, 4 of the hub, 5 the log's epoch as the node knows it,
+-- Carries out changes of a hub, in order. Each is a function of `operations`, which stands before this text: a script
+-- file with its own KEYS and ARGV.
+-- KEYS: 1 log, 2 record of the node's last batch, 3… the keys of each operation in turn
+-- ARGV: 1 node, 2 number of the batch, 3 bytes that are kept of a topic, 4 of the hub, 5 the log's epoch as the node
+-- knows it,
 --       or nothing; for each operation: name, deadline in the server's time (milliseconds), number of keys, number of
 --       arguments, arguments
--- Returns the server's time, the log's epoch, for how long it has lasted (milliseconds), then for each operation its outcome
--- and its answer or the text of its error. Where the epoch is another one, nothing is carried out and there are no outcomes:
--- the node may have to tell of a loss first.
--- The number and the answers of each node's last batch are kept. So a batch whose answer was lost can be sent again:
--- it is carried out once. One that arrives late, after a newer one or past its deadlines, is not carried out at all.
+-- Returns the server's time, the log's epoch, for how long it has lasted (milliseconds), then for each operation its
+-- outcome and its answer or the text of its error. Where the epoch is another one, nothing is carried out and there are
+-- no outcomes: the node may have to append gaps first. The number and the answers of each node's last batch are kept.
+-- So a batch whose answer was lost can be sent again: it is carried out once. A batch that arrives after a newer one,
+-- or past its deadlines, is not carried out at all.
 local DONE, FAILED, EXPIRED, FULL = 0, 1, 2, 3
 -- Operations that make the data grow. They are refused where the server has no memory left; all others still work.
 local GROWING = {claim = true, enter = true, join = true, list = true, publish = true, publish_direct = true, publish_once = true, user_join = true}
 
--- How long they are kept (milliseconds): longer than any node sends a batch again.
+-- Life of the record (milliseconds): longer than any node repeats a batch.
 local LIFE = 3600000
 
 local log, stale = open_log(KEYS[1])

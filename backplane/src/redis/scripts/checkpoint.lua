@@ -1,4 +1,4 @@
--- Writes down what a client has.
+-- Stores a checkpoint of a client.
 -- KEYS: 1 connection
 -- ARGV: 1 node, 2 version, 3 epoch, 4 number, 5 offset
 -- Returns whether the node owns the connection in that version and it is resumable.

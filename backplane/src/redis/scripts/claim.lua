@@ -1,9 +1,10 @@
--- Makes a node the owner of a connection that nobody owns and that was never closed.
+-- Makes a node the owner of a connection that has no owner and was never closed.
 -- KEYS: 1 log, 2 connection, 3 connections of the node, 4 tombstone
--- ARGV: 1 node, 2 connection id, 3 user or nothing, 4 the epoch in which the id was made up or nothing, 5 age from which on an
---       epoch has every connection, 6 the epoch in which the node came, 7 the same age for that one (milliseconds)
--- Returns the owner, or nothing where the connection was closed or waits for a node to take it over; the epoch, its age
--- and a third item where a node may have it from an earlier one.
+-- ARGV: 1 node, 2 connection id, 3 user or nothing, 4 the epoch in which the id was generated or nothing, 5 age from
+-- which on an epoch has every connection, 6 the epoch in which the node came, 7 the same age for that epoch
+-- (milliseconds)
+-- Returns the owner, and 1 where this call made it that, else 0; nothing where the connection was closed or is parked;
+-- the epoch, its age and a third item where a node may have the connection from an earlier epoch.
 local owner = redis.call('HGET', KEYS[2], 'node')
 if owner == '' or redis.call('EXISTS', KEYS[4]) == 1 then
   return false

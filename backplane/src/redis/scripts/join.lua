@@ -1,4 +1,4 @@
--- Joins a connection to a group and logs from where on it is a member.
+-- Joins a connection to a group and logs the offset from which on it is a member.
 -- KEYS: 1 log, 2 stream, 3 tail of the connection's topic, 4 connection, 5 groups of the connection,
 --       6 connections of the group, 7 groups that have connections
 -- ARGV: 1 node, or nothing for a parked connection, 2 connection id, 3 group, 4 entry where nothing changes,
@@ -8,7 +8,7 @@
 if redis.call('HGET', KEYS[4], 'node') ~= ARGV[1] then
   return false
 end
--- Who replays the log takes each change for a real one.
+-- A replay of the log takes each change for a real one, so a join that changes nothing has another entry.
 local entry = ARGV[4]
 if redis.call('SADD', KEYS[5], ARGV[3]) == 1 then
   entry = ARGV[7]

@@ -1,4 +1,4 @@
--- Takes a connection out of a group and logs until where it was a member.
+-- Takes a connection out of a group and logs the offset up to which it was a member.
 -- KEYS: 1 log, 2 stream, 3 tail of the connection's topic, 4 connection, 5 groups of the connection,
 --       6 connections of the group, 7 groups that have connections
 -- ARGV: 1 node, or nothing for a parked connection, 2 connection id, 3 group, 4 entry where nothing changes,
@@ -8,7 +8,7 @@
 if redis.call('HGET', KEYS[4], 'node') ~= ARGV[1] then
   return false
 end
--- Who replays the log takes each change for a real one.
+-- A replay of the log takes each change for a real one, so a leave that changes nothing has another entry.
 local entry = ARGV[4]
 if redis.call('SREM', KEYS[5], ARGV[3]) == 1 then
   entry = ARGV[7]

@@ -1,4 +1,4 @@
--- Lists a connection that has entered as one of some of the groups that it entered with.
+-- Lists a connection that has entered in some of the groups that it entered with.
 -- KEYS: 1 connection, 2 groups of the connection, 3 groups that have connections
 -- ARGV: 1 node, 2 connection id, 3 key of a group without its name, 4 presence, as `announce` takes it, 5… groups
 -- Returns whether the node owns the connection.

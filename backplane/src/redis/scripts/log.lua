@@ -10,20 +10,20 @@ local function clock()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Whether a log was last used in this run of the server. A living server forgets its mark with its replication backlog, so
--- no mark is as good as any mark of the same process.
+-- Whether a log was last used in this run of the server. A living server forgets its mark with its replication backlog,
+-- so a name without a mark equals any mark of the same process.
 local function is_same_run(run)
   return run == RUN or (MARK == '' and string.sub(run, 1, #RUN_ID + 1) == RUN)
 end
 
--- How many keys the server has deleted because its memory was full.
+-- The number of keys that the server has deleted because its memory was full.
 local function evictions()
   return string.match(redis.call('INFO', 'stats'), 'evicted_keys:(%d+)') or '0'
 end
 
--- Where the offsets of a log begin that is new here. Of one that was deleted, to make room, there may be streams left: what
--- they have must not be taken for entries of this one. So its offsets go on from the time, in units of 0.1 ms: that is more
--- than the old one can have given out, and has the 14 digits that Lua writes exactly.
+-- The first offset of a new log. Streams of a log that the server has deleted to make room may be left: their entries
+-- must not be taken for entries of this one. So its offsets go on from the time, in units of 0.1 ms: that is more than
+-- the old log can have given out, and has the 14 digits that Lua writes exactly.
 local function first_offset(log, at)
   if redis.call('DEL', log .. ':slices') == 0 and evictions() == '0' then
     return 0
@@ -31,14 +31,15 @@ local function first_offset(log, at)
   return at * 10
 end
 
--- Begins another epoch of a log: offsets up to `start` belong to older ones, which may have given out more than the server
--- remembers. So versions of connections go on from the time in microseconds: they are higher than all of older epochs.
+-- Begins another epoch of a log: offsets up to `start` belong to older epochs, which may have given out more versions
+-- than the server remembers. So versions of connections go on from the time in microseconds, higher than all older
+-- ones.
 local function begin_epoch(log, start)
   local now = redis.call('TIME')
   local micros = now[1] .. string.format('%06d', now[2])
   local epoch = RUN_ID .. MARK .. '-' .. micros
   local at = now[1] * 1000 + math.floor(now[2] / 1000)
-  redis.call('HDEL', log, 'none') -- a script that has freed some memory may write where it is short
+  redis.call('HDEL', log, 'none') -- a script that has freed some memory may write where memory is short
   redis.call('HSET', log, 'run', RUN, 'epoch', epoch, 'start', start or 0, 'began', at, 'evicted', evictions(), 'evicted_before', evictions())
   if tonumber(redis.call('HGET', log, 'version') or 0) < tonumber(micros) then
     redis.call('HSET', log, 'version', micros)
@@ -50,18 +51,18 @@ local function begin_epoch(log, start)
   return epoch, at, start
 end
 
--- The hub's log as this call has it. A batch moves its state here and writes it down at its end.
+-- The state of the hub's log in this call. A batch changes it here and stores it at its end.
 local hub
--- Bytes that are kept of a topic and of all topics; 0: no bound.
+-- Most bytes that are kept of a topic and of all topics; 0: no bound.
 local bounds = {topic = 0, hub = 0}
 
--- The log's state that a batch works with, beside run and epoch: the last offset; when the epoch began; how many bytes were
--- ever appended; the present slice, the offset before it, and when and at how many bytes it ends; the first slice that is
--- kept, and the first that is not swept.
+-- The log's state that a batch works with, beside run and epoch: the last offset; the time at which the epoch began;
+-- the bytes ever appended; the present slice, the offset before it, and the time and bytes at which it ends; the first
+-- slice that is kept, and the first that is not swept.
 local FIELDS = {'offset', 'began', 'bytes', 'slice', 'slice_from', 'slice_ends', 'slice_full', 'kept', 'swept'}
 
--- Reads the log's state once for each call, and one more field of it. A log that is new begins its first epoch. One of
--- another run of the server is left as it is: the answer is an error that says so, and the caller has to make sure of the
+-- Reads the log's state once for each call, and one more field of it. A new log begins its first epoch. A log of
+-- another run of the server is left as it is: the answer is the error STALERUN, and the caller has to make sure of the
 -- server's run before it begins an epoch (`renew.lua`). So two connections that name the run differently can't begin
 -- epochs in turn.
 local function open_log(log, field)
@@ -80,8 +81,8 @@ local function open_log(log, field)
   return hub
 end
 
--- Begins a slice of the log. What is kept is bounded by whole slices: an eighth of the retention's time, or a sixteenth of
--- the hub's bytes, whichever is over first.
+-- Begins a slice of the log. Retention works by whole slices: an eighth of the retention's time, or a sixteenth of the
+-- hub's bytes, whichever is over first.
 local function begin_slice(now, life)
   hub.slice = hub.slice + 1
   hub.slice_from = hub.offset
@@ -94,7 +95,7 @@ local function begin_slice(now, life)
   end
 end
 
--- Forgets slices whose last entry is too old, and those that are too much.
+-- Forgets slices whose last entry is too old, and slices beyond the hub's bytes.
 local function forget_slices(now, life)
   while true do
     local slices = redis.call('LRANGE', hub.log .. ':slices', 0, 1)
@@ -147,12 +148,12 @@ local function bound_stream(stream, before, bytes)
   end
 end
 
--- Bytes that a stream takes at first, whatever is in it.
+-- Bytes that a stream takes at least.
 local STREAM = 4096
 
--- Keeps an entry in its topic's stream. The topic's newest offset, and how many bytes it had by then, are kept in a key of
--- their own that outlives the stream, so that an entry can name its predecessor after that was forgotten. Returns it.
--- `attended`: whether somebody receives the topic by now; else the tail's life goes on as it is.
+-- Keeps an entry in its topic's stream. The topic's newest offset, and its bytes by then, are kept in a key of their
+-- own, the tail, that outlives the stream: so an entry can name its predecessor after that was forgotten. Returns the
+-- predecessor's offset. `attended`: whether the topic has members now; else the tail's life goes on as it is.
 local function keep(stream, tail, offset, entry, most, life, tail_life, attended)
   local now = hub.now or clock()
   hub.now = now
@@ -180,7 +181,7 @@ local function keep(stream, tail, offset, entry, most, life, tail_life, attended
     redis.call('XADD', stream, id, 'p', previous, 'e', entry)
   end
   if tonumber(previous) <= hub.slice_from then
-    -- The first of this slice. A hub that is not used any more, and swept by nobody, loses its keys in the end.
+    -- The topic's first entry of this slice. A hub that no node uses and sweeps any more loses its keys in the end.
     redis.call('SADD', hub.log .. ':slice:' .. hub.slice, stream)
     redis.call('PEXPIRE', hub.log .. ':slice:' .. hub.slice, life * 4)
     redis.call('PEXPIRE', stream, life * 2)
@@ -190,7 +191,7 @@ local function keep(stream, tail, offset, entry, most, life, tail_life, attended
   return previous
 end
 
--- How long the log's epoch has lasted, in milliseconds. Where the clock was set back meanwhile, it counts from now on.
+-- The age of the log's epoch in milliseconds. Where the clock was set back meanwhile, it counts from now on.
 local function epoch_age(log)
   local now = clock()
   local began = tonumber(redis.call('HGET', log, 'began') or 0)
@@ -201,23 +202,25 @@ local function epoch_age(log)
   return now - began
 end
 
--- Notes that an entry of a topic was not kept, for as long as any other topic's newest offset. Returns its predecessor.
+-- Records that an entry of a topic was not kept, for as long as any topic's newest offset is. Returns the offset of its
+-- predecessor.
 local function pass_by(tail, offset, life)
   local previous = string.match(redis.call('GET', tail) or '0', '^%d+')
   redis.call('SET', tail, offset .. ' 0 -', 'PX', life)
   return previous
 end
 
--- Whether somebody could come back for what a topic has: it has members now, or had some lately, which its tail shows (`note_left`).
+-- Whether a connection could come back for entries of a topic: the topic has members now, or had some lately, which its
+-- tail shows (`note_left`). Also returns whether it has members now.
 local function is_wanted(members, tail)
   local attended = members == nil or members == '' or redis.call('EXISTS', members) == 1
   local known = not attended and redis.call('GET', tail)
   return attended or (known and string.sub(known, -1) ~= '-'), attended
 end
 
--- Appends an entry to a topic and pushes it: one offset, one place in the stream, one place on the channel.
--- With no entries to keep it is pushed only. `also`: a second channel. `members`: the key of the topic's members, where an
--- entry is kept only if somebody could come back for it.
+-- Appends an entry to a topic and pushes it: one offset, one place in the stream, one place on the channel. Where
+-- `most` is 0 the entry is only pushed. `also`: a second channel. `members`: the key of the topic's members, where an
+-- entry is kept only if a connection could come back for it. Returns epoch and offset.
 local function append(stream, tail, channel, topic, entry, most, life, tail_life, also, members)
   local offset = hub.offset + 1
   hub.offset = offset
@@ -238,10 +241,10 @@ local function append(stream, tail, channel, topic, entry, most, life, tail_life
   return hub.epoch, offset
 end
 
--- No topic whose tail is not known has an entry above the returned offset. A tail is forgotten `life` after the
--- topic's last entry, so any offset of at most `life` ago is such a bound. Two are kept, to have one that is not
--- too young when the older one ends. Where the server has deleted keys to make room, any tail may be
--- missing: then nothing is known of what came before.
+-- Returns an offset above which no topic without a tail has an entry. A tail is forgotten `life` after the topic's last
+-- entry, so any offset of at most `life` ago is such a bound. Two are kept, to have one that is not too young when the
+-- older one ends. Where the server has deleted keys to make room, any tail may be missing: then the bound is the log's
+-- last offset.
 local function forgotten(log, life)
   life = tonumber(life)
   local now, offset = clock(), hub.offset
@@ -288,9 +291,10 @@ local function is_reserved(group)
   return string.byte(group) == 1
 end
 
--- Tells those who watch a group that a connection came or went: `presence.rs` has the rules and the same message.
--- `presence`: nothing where the hub does not tell; else what the keys of streams and tails and channels of
--- topics begin with, most entries, life of the stream, life of the tail, `1` where messages are kept for nobody, in lines.
+-- Appends the presence message of a join or leave to the group's watchers: `presence.rs` has the rules and the same
+-- message. `presence`: empty where the hub has none; else the prefixes of streams' keys, tails' keys and topics'
+-- channels, most entries, life of the stream, life of the tail, `1` where messages are kept also for topics without
+-- members, in lines.
 local function announce(presence, event, group, connection, id, of_group)
   if presence == '' or is_reserved(group) then
     return
@@ -308,10 +312,11 @@ local function announce(presence, event, group, connection, id, of_group)
   append(stream .. topic, tail .. topic, channel .. topic, topic, entry, most, life, tail_life, nil, watchers)
 end
 
--- Topics in a second whose last member leaves, and for which is kept what they have from then on: `AWAITED_PER_SECOND`.
+-- Most topics per second whose last member leaves and whose entries are kept from then on: `AWAITED_PER_SECOND`.
 local AWAITED = 2000
 
--- Whether there are not too many such topics by now. Who comes and goes as fast as it can must not fill the server.
+-- Counts such a topic. Returns whether there are not too many in this second: groups that come and go as fast as they can
+-- must not fill the server.
 local function may_await()
   local key = hub.log .. ':awaited:' .. redis.call('TIME')[1]
   local count = redis.call('INCR', key)
@@ -321,7 +326,7 @@ local function may_await()
   return count <= AWAITED
 end
 
--- Notes that a topic has no member any more: whoever left may come back for what it has from now on.
+-- Records that a topic has lost its last member: connections that left may come back for entries from now on.
 local function note_left(topic)
   local life = redis.call('HGET', hub.log, 'tails') or 600000
   local tail = string.sub(hub.log, 1, -4) .. 'tail:' .. topic
@@ -333,8 +338,8 @@ local function note_left(topic)
   end
 end
 
--- Lists a connection as one of a group, and the group as one that has connections. The members of groups and users are
--- sorted sets without scores: in the order of their ids they are read in pages.
+-- Lists a connection as a member of a group, and the group as one that has connections. The members of groups and users
+-- are sorted sets without scores: pages of them are read in the order of their ids.
 local function list_member(groups, of_group, group, connection, id, presence)
   if redis.call('ZADD', of_group, 0, id) == 0 then
     return
@@ -345,7 +350,7 @@ local function list_member(groups, of_group, group, connection, id, presence)
   announce(presence, 'join', group, connection, id, of_group)
 end
 
--- The reverse.
+-- The reverse of `list_member`.
 local function unlist_member(groups, of_group, group, connection, id, presence)
   if redis.call('ZREM', of_group, id) == 0 then
     return
@@ -357,7 +362,7 @@ local function unlist_member(groups, of_group, group, connection, id, presence)
   announce(presence, 'leave', group, connection, id, of_group)
 end
 
--- Takes a connection out of some of the groups that it is in. Returns how many are left.
+-- Takes a connection out of some of its groups. Returns the number of groups that are left.
 local function unlist_some(groups, of_connection, of_group, connection, id, presence, most)
   for _, group in ipairs(redis.call('SPOP', of_connection, most)) do
     unlist_member(groups, of_group .. group, group, connection, id, presence)
@@ -365,13 +370,13 @@ local function unlist_some(groups, of_connection, of_group, connection, id, pres
   return redis.call('SCARD', of_connection)
 end
 
--- Whether a connection's version in the directory is older than the one in which a node owns it: of two nodes that both take
--- themselves for the owner, the one with the higher version took it over later. A node need not know its version.
+-- Whether a connection's version in the directory is older than the one in which a node owns it: of two nodes that both
+-- take themselves for the owner, the one with the higher version took it over later. A node need not know its version.
 local function is_older(known, version)
   return version ~= '' and tonumber(known or 0) < tonumber(version)
 end
 
--- Writes down what a client has. That only grows: where checkpoints overtake each other, the furthest counts.
+-- Stores a checkpoint. Checkpoints only move forward: one that another checkpoint has overtaken is ignored.
 local function write_checkpoint(connection, epoch, sequence, offset)
   local known = redis.call('HMGET', connection, 'epoch', 'sequence')
   if known[1] ~= epoch or tonumber(known[2]) <= tonumber(sequence) then

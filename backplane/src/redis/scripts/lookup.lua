@@ -1,7 +1,7 @@
 -- Reads the directory's entry of a connection.
 -- KEYS: 1 log, 2 connection, 3 tombstone
--- Returns owner, version, user and state; nothing where the connection was closed; where nothing is known of it, the log's
--- epoch and its age in milliseconds.
+-- Returns owner, version, user and state; nothing where the connection was closed; the log's epoch and its age in
+-- milliseconds where there is neither a connection nor a tombstone.
 local known = redis.call('HMGET', KEYS[2], 'node', 'version', 'user', 'state')
 if known[1] then
   return known

@@ -1,7 +1,7 @@
 -- Looks for the last entries of a topic, the newest ones first.
 -- KEYS: 1 log, 2 stream
--- ARGV: 1 offset that they may have at most, 2 most entries, 3 about how many bytes of them are looked at
--- Returns epoch, the offset of the oldest one or 0, and how many there are.
+-- ARGV: 1 highest offset of an entry, 2 most entries, 3 about how many bytes of entries are looked at
+-- Returns epoch, the offset of the oldest entry found or 0, and the number of entries found.
 local log, stale = open_log(KEYS[1])
 if stale then
   return stale

@@ -1,4 +1,4 @@
--- Takes a resumable connection's owner away, for another node to take it over.
+-- Parks a resumable connection: it has no owner until a node takes it over.
 -- KEYS: 1 connection, 2 connections of the owner, 3 parked connections
 -- ARGV: 1 owner, 2 version or nothing, 3 connection id, 4 time that it waits (milliseconds), 5 epoch or nothing,
 --       6 number, 7 offset of its checkpoint

@@ -1,7 +1,7 @@
--- Names some parked connections.
--- KEYS: 1 parked connections, 2 connections of a group or user; without it all count
--- ARGV: 1 where to go on, 2 about how many
--- Returns where to go on, and connections.
+-- Lists some parked connections.
+-- KEYS: 1 parked connections, 2 connections of a group or user; without it all connections count
+-- ARGV: 1 cursor, 2 about how many connections are looked at
+-- Returns the next cursor, and connections.
 local found = redis.call('ZSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
 local ids = {}
 for index = 1, #found[2], 2 do

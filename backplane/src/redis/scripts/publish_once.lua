@@ -1,10 +1,10 @@
--- Publishes a message to a topic, unless a request of that name has done so.
+-- Publishes a message to a topic, unless a request with that key has done so.
 -- KEYS: 1 log, 2 stream, 3 tail of the topic, 4 request, 5 connection, where the topic is one
 -- ARGV: 1 channel, without the node where the topic is a connection, 2 topic, 3 entry, 4 most entries,
 --       5 life of the stream, 6 life of the tail, 7 content of the request, 8 its life (milliseconds),
 --       9 key of the topic's members, as `append` takes it
--- Returns its offset where this call published it, -2 where it was for a connection that nobody owns, 0 where an earlier call
--- has published it, -1 where the name was used for something else.
+-- Returns the offset where this call published the message, -2 where it was for a connection that does not exist, 0
+-- where an earlier call has published it, -1 where the key was used for another content.
 local known = redis.call('GET', KEYS[4])
 if known then
   return known == ARGV[7] and 0 or -1

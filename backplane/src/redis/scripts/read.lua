@@ -1,10 +1,11 @@
--- Reads several topics: each of them from a place of its own, all of them up to one place.
+-- Reads several topics: each of them after an offset of its own, all of them up to one offset.
 -- KEYS: 1 log, then for each topic: tail, stream
--- ARGV: 1 last offset, or `+`, 2 about how many bytes are read of each topic, 3 life of a tail (milliseconds), 4… the offset
+-- ARGV: 1 last offset, or `+`, 2 about how many bytes are read of each topic, 3 life of a tail (milliseconds), 4… the
+-- offset
 --       after which each topic is read
--- Returns epoch, the hub's last offset, the offset up to which tails may be unknown, the offset up to which these topics were
--- read, then for each topic: its newest offset or 0, the predecessor that its first entry names or nothing where there is
--- none, entries.
+-- Returns epoch, the hub's last offset, the offset up to which tails may be unknown, the offset up to which these
+-- topics were read, then for each topic: its newest offset or 0, the predecessor that its first entry names or nothing
+-- where there is none, entries.
 local log, stale = open_log(KEYS[1])
 if stale then
   return stale
@@ -12,7 +13,7 @@ end
 local most = tonumber(ARGV[2])
 local reached = math.min(tonumber(ARGV[1]) or log.offset, log.offset)
 
--- One entry at first: how large it is tells how many fit.
+-- Reads one entry at first: its size shows how many fit.
 local function read(stream, after)
   local found = redis.call('XRANGE', stream, string.format('%.0f', after + 1), '+', 'COUNT', 1)
   local first, entries, bytes = found[1] and found[1][2][2] or false, {}, 0

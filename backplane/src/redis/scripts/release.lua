@@ -1,4 +1,4 @@
--- Gives a connection up that was claimed and not entered.
+-- Gives up a connection that was claimed and not entered.
 -- KEYS: 1 connection, 2 connections of the node
 -- ARGV: 1 node, 2 connection id
 -- Returns whether the node owned it.

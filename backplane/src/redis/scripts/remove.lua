@@ -1,13 +1,13 @@
--- Removes a connection: from here on nobody knows it, and a tombstone refuses its id. It is taken out of some of its groups
--- at once; where there are more, it stays listed in them until `unlist` was called often enough.
+-- Removes a connection: the directory does not have it any more, and a tombstone refuses its id. It is taken out of
+-- some of its groups at once; where there are more, it stays listed in them until `unlist` was called often enough.
 -- KEYS: 1 connection, 2 groups of the connection, 3 connections of the node, 4 tombstone, 5 stream, 6 tail of the
---       connection's topic, 7 calls of the connection, 8 parked connections, 9 groups that have connections,
---       10 connections that are still listed, 11 ended connections
+-- connection's topic, 7 calls of the connection, 8 parked connections, 9 groups that have connections,
+-- 10 connections that are still listed, 11 end records
 -- ARGV: 1 node that must own it, or nothing for a parked one, 2 connection id, 3 life of the tombstone (milliseconds),
---       4 name of this removal, 5 key of a group without its name, 6 key of a user without its id, 7 presence, as `announce`
---       takes it, 8 most groups, 9 `1` where a parked one's time need not be up, 10 epoch in which the server knows the
---       owner's connections, or nothing, or `*` for all of them, 11 `1` to note who tells of the end, 12 that node or nothing, 13 what it tells,
---       14 version in which the owner has it, or nothing
+-- 4 name of this removal, 5 key of a group without its name, 6 key of a user without its id, 7 presence, as
+-- `announce` takes it, 8 most groups, 9 `1` where a parked one's time need not be up, 10 epoch in which the server
+-- knows the owner's connections, or nothing, or `*` for all epochs, 11 `1` to write an end record, 12 node that
+-- reports the end or nothing, 13 its report, 14 version in which the owner has it, or nothing
 -- Returns 1, user, state and number of groups left where this call, or an earlier one of the same name, removed the
 -- connection; else 0.
 local found = redis.call('HMGET', KEYS[1], 'node', 'user', 'state', 'version')
@@ -19,15 +19,15 @@ end
 -- As in `register.lua`, the server may have gone back to a state before the owner took it over.
 local refused = closed or (found[1] and found[1] ~= ARGV[1] and not is_older(found[4], ARGV[14]))
 if not refused and not found[1] then
-  -- An owner may remove what the server forgot. In an epoch in which it knew the connection, somebody else removed it, as
-  -- others did where they took the owner for dead.
+  -- An owner may remove a connection that the server forgot. But another node has removed it already where the server
+  -- knew it in this epoch, or where other nodes took the owner for dead.
   refused = ARGV[1] == '' or ARGV[10] == '*' or ARGV[10] == hub.epoch
   if refused and ARGV[10] == hub.epoch and redis.call('HGET', hub.log, 'evicted_before') ~= evictions() then
     refused = false -- the server may have deleted it to make room
   end
 end
 if not refused and ARGV[1] == '' then
-  -- It may have been taken over and parked again since its time was up.
+  -- The connection may have been taken over and parked again since its time was up.
   local waits = redis.call('ZSCORE', KEYS[8], ARGV[2])
   refused = not waits or (ARGV[9] ~= '1' and tonumber(waits) > clock())
 end
@@ -50,7 +50,7 @@ redis.call('ZREM', KEYS[8], ARGV[2])
 redis.call('DEL', KEYS[1], KEYS[5], KEYS[6], KEYS[7])
 local life = tonumber(ARGV[3])
 if left > 0 then
-  life = math.max(life, 60000) -- nobody may have the id while it is still listed
+  life = math.max(life, 60000) -- the id stays refused while it is still listed
   redis.call('HSET', KEYS[1], 'user', user)
   redis.call('ZADD', KEYS[10], clock() + 10000, ARGV[2])
 end

@@ -1,5 +1,5 @@
--- Begins a new epoch of a log that was last used in another run of the server. The caller has just made sure that this is
--- the run of the server by now.
+-- Begins a new epoch of a log that was last used in another run of the server. The caller has just made sure that the
+-- server is in this run.
 -- KEYS: 1 log
 -- ARGV: 1 the run that the log names, as the caller has found it
 -- Returns whether this call began the epoch: another node may have been faster.

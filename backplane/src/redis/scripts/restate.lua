@@ -1,4 +1,4 @@
--- Takes another state of a resumable connection.
+-- Replaces the state of a resumable connection.
 -- KEYS: 1 connection
 -- ARGV: 1 node, 2 version, 3 state
 -- Returns whether the node owns the connection in that version.

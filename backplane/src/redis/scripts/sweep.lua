@@ -1,5 +1,5 @@
--- Forgets what is too old or too much, also where nothing is appended, and notices soon when the server has deleted keys: what
--- is published after that can be vouched for.
+-- Forgets slices that are too old or too much, also where no entry is appended, and notices soon when the server has
+-- deleted keys, so that entries after that count as complete.
 -- KEYS: 1 log
 -- ARGV: 1 life of the streams (milliseconds), 2 most topics that are looked at, 3 life of a tail (milliseconds)
 -- Returns how many slices wait to be swept.

@@ -1,7 +1,8 @@
--- Tells the newest offsets of topics.
+-- Reads the newest offsets of topics.
 -- KEYS: 1 log, 2… tails
 -- ARGV: 1 life of a tail (milliseconds)
--- Returns the offset up to which tails may be unknown, then for each topic its newest offset, or nothing where it is not known.
+-- Returns the offset up to which tails may be unknown, then for each topic its newest offset, or nothing where it is
+-- not known.
 local log, stale = open_log(KEYS[1])
 if stale then
   return stale

@@ -1,7 +1,7 @@
--- Takes turns to let connections go, after those that are taken.
+-- Takes turns to let connections go, after the turns that are taken already.
 -- KEYS: 1 turns
--- ARGV: 1 node, 2 how many, 3 most turns of all nodes in a second, 4 turns in a second that the node needs, or 0
--- Returns the time until the first, and that between two, in microseconds.
+-- ARGV: 1 node, 2 number of turns, 3 most turns of all nodes in a second, 4 turns in a second that the node needs, or 0
+-- Returns the time until the first turn, and the time between two, in microseconds.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 redis.call('HDEL', KEYS[1], 'none') -- a script that has freed some memory may write where it is short
@@ -12,7 +12,7 @@ for i = 1, #fields, 2 do
   local field, value = fields[i], fields[i + 1]
   if field == 'next' then
     local taken = tonumber(value)
-    -- Nobody takes turns for so long ahead: the server's clock was set back.
+    -- No node takes turns for so long ahead: the server's clock was set back.
     if taken > now and taken < now + 600000000 then
       first = taken
     end
@@ -29,7 +29,7 @@ local apart = math.ceil(1000000 / math.max(needed, tonumber(ARGV[3])))
 local next = first + apart * tonumber(ARGV[2])
 redis.call('HSET', KEYS[1], 'next', string.format('%.0f', next))
 if tonumber(ARGV[4]) > 0 then
-  -- It asks again when it has used them.
+  -- The node asks again when it has used its turns.
   redis.call('HSET', KEYS[1], own, ARGV[4] .. ' ' .. string.format('%.0f', next + 2000000))
 else
   redis.call('HDEL', KEYS[1], own)

@@ -1,4 +1,4 @@
--- Tells of the groups that a user's connections are to join.
+-- Lists the groups that a user's connections are to join.
 -- KEYS: 1 groups of the user
 -- ARGV: 1 group, or nothing
 -- Returns all of them, or whether the group is one of them.

@@ -1,6 +1,7 @@
--- Notes that a user's connections are to join a group.
+-- Records that a user's connections are to join a group.
 -- KEYS: 1 groups of the user
--- ARGV: 1 group, 2 how long (milliseconds), 3 most groups: one more takes the place of the one whose time ends first
+-- ARGV: 1 group, 2 its time (milliseconds), 3 most groups: one more replaces the group whose time ends first
+-- Returns 1.
 local now = clock()
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
