@@ -2,9 +2,8 @@
 -- file with its own KEYS and ARGV.
 -- KEYS: 1 log, 2 record of the node's last batch, 3… the keys of each operation in turn
 -- ARGV: 1 node, 2 number of the batch, 3 bytes that are kept of a topic, 4 of the hub, 5 the log's epoch as the node
--- knows it,
---       or nothing; for each operation: name, deadline in the server's time (milliseconds), number of keys, number of
---       arguments, arguments
+--       knows it, or nothing; for each operation: name, deadline in the server's time (milliseconds), number of keys,
+--       number of arguments, arguments
 -- Returns the server's time, the log's epoch, for how long it has lasted (milliseconds), then for each operation its
 -- outcome and its answer or the text of its error. Where the epoch is another one, nothing is carried out and there are
 -- no outcomes: the node may have to append gaps first. The number and the answers of each node's last batch are kept.

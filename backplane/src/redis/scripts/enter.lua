@@ -2,10 +2,10 @@
 -- connection where ARGV 4 asks for that.
 -- KEYS: 1 log, 2 stream, 3 tail of the connection's topic, 4 connection, 5 connections of the node, 6 tombstone,
 --       7 connections of the user, 8 groups of the user, 9 groups of the connection, 10 groups that have connections
--- ARGV: 1 node, 2 connection id, 3 user or nothing, 4 `1` to claim, 5 `s` and state of a resumable connection, or
--- nothing,
---       6 channel of the node, 7 topic, 8 entry, 9 most entries, 10 life of the stream, 11 life of the tail,
---       12 key of a group without its name, 13 presence, as `announce` takes it, 14… groups that it joins
+-- ARGV: 1 node, 2 connection id, 3 user or nothing, 4 `1` to claim,
+--       5 `s` and state of a resumable connection, or nothing, 6 channel of the node, 7 topic, 8 entry, 9 most entries,
+--       10 life of the stream, 11 life of the tail, 12 key of a group without its name,
+--       13 presence, as `announce` takes it, 14… groups that it joins
 -- Returns epoch, offset, version and the groups of its user, or nothing where the node does not own the connection.
 local known = redis.call('HMGET', KEYS[4], 'node', 'version')
 local owner, version = known[1], known[2]

@@ -1,8 +1,7 @@
 -- Reads several topics: each of them after an offset of its own, all of them up to one offset.
 -- KEYS: 1 log, then for each topic: tail, stream
--- ARGV: 1 last offset, or `+`, 2 about how many bytes are read of each topic, 3 life of a tail (milliseconds), 4… the
--- offset
---       after which each topic is read
+-- ARGV: 1 last offset, or `+`, 2 about how many bytes are read of each topic, 3 life of a tail (milliseconds),
+--       4… the offset after which each topic is read
 -- Returns epoch, the hub's last offset, the offset up to which tails may be unknown, the offset up to which these
 -- topics were read, then for each topic: its newest offset or 0, the predecessor that its first entry names or nothing
 -- where there is none, entries.

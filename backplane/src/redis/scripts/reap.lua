@@ -1,8 +1,7 @@
 -- Lets one node remove a dead node's connections.
 -- KEYS: 1 cluster, 2 counts of nodes, 3 nodes whose connections are being removed
--- ARGV: 1 dead node, 2 the count that it has stood still at, or nothing, 3 the caller, 4 the entry of a node that began
--- the
---       removal and can't finish it, or nothing
+-- ARGV: 1 dead node, 2 the count that it has stood still at, or nothing, 3 the caller,
+--       4 the entry of a node that began the removal and can't finish it, or nothing
 -- Returns whether the caller is the node that removes them.
 local cluster, stale = open_log(KEYS[1])
 if stale then

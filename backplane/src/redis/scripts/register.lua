@@ -3,8 +3,8 @@
 -- KEYS: 1 log, 2 connection, 3 groups of the connection, 4 connections of the node, 5 tombstone,
 --       6 groups that have connections, 7 parked connections
 -- ARGV: 1 node, 2 connection id, 3 user or nothing, 4 `1` where it was entered, 5 key of a group without its name,
---       6 key of a user without its id, 7 presence, as `announce` takes it, 8 version in which the node owns it, or
---       nothing, 9 key of a node's connections without the node, 10… groups
+--       6 key of a user without its id, 7 presence, as `announce` takes it,
+--       8 version in which the node owns it, or nothing, 9 key of a node's connections without the node, 10… groups
 -- Returns the number of groups that the connection has now; -1 where the node does not own it.
 if redis.call('EXISTS', KEYS[5]) == 1 then
   return -1

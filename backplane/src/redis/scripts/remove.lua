@@ -1,13 +1,14 @@
 -- Removes a connection: the directory does not have it any more, and a tombstone refuses its id. It is taken out of
 -- some of its groups at once; where there are more, it stays listed in them until `unlist` was called often enough.
--- KEYS: 1 connection, 2 groups of the connection, 3 connections of the node, 4 tombstone, 5 stream, 6 tail of the
--- connection's topic, 7 calls of the connection, 8 parked connections, 9 groups that have connections,
--- 10 connections that are still listed, 11 end records
+-- KEYS: 1 connection, 2 groups of the connection, 3 connections of the node, 4 tombstone, 5 stream,
+--       6 tail of the connection's topic, 7 calls of the connection, 8 parked connections,
+--       9 groups that have connections, 10 connections that are still listed, 11 end records
 -- ARGV: 1 node that must own it, or nothing for a parked one, 2 connection id, 3 life of the tombstone (milliseconds),
--- 4 name of this removal, 5 key of a group without its name, 6 key of a user without its id, 7 presence, as
--- `announce` takes it, 8 most groups, 9 `1` where a parked one's time need not be up, 10 epoch in which the server
--- knows the owner's connections, or nothing, or `*` for all epochs, 11 `1` to write an end record, 12 node that
--- reports the end or nothing, 13 its report, 14 version in which the owner has it, or nothing
+--       4 name of this removal, 5 key of a group without its name, 6 key of a user without its id,
+--       7 presence, as `announce` takes it, 8 most groups, 9 `1` where a parked one's time need not be up,
+--       10 epoch in which the server knows the owner's connections, or nothing, or `*` for all epochs,
+--       11 `1` to write an end record, 12 node that reports the end or nothing, 13 its report,
+--       14 version in which the owner has it, or nothing
 -- Returns 1, user, state and number of groups left where this call, or an earlier one of the same name, removed the
 -- connection; else 0.
 local found = redis.call('HMGET', KEYS[1], 'node', 'user', 'state', 'version')

@@ -1,9 +1,10 @@
 -- Makes a node the owner of a resumable connection, and logs the offset from which on that node gets its entries.
--- KEYS: 1 log, 2 stream, 3 tail of the connection's topic, 4 connection, 5 connections of the node, 6 groups of the
---       connection, 7 calls of the connection, 8 parked connections
--- ARGV: 1 node, 2 connection id, 3 version that it must have, 4 number of changes of its groups, 5 key of a node's
---       connections without the node, 6 channel of a node without the node, 7 channel of the node, 8 topic, 9 entry, 10
---       most entries, 11 life of the stream, 12 life of the tail, 13 the owner before the caller seized it, or nothing
+-- KEYS: 1 log, 2 stream, 3 tail of the connection's topic, 4 connection, 5 connections of the node,
+--       6 groups of the connection, 7 calls of the connection, 8 parked connections
+-- ARGV: 1 node, 2 connection id, 3 version that it must have, 4 number of changes of its groups,
+--       5 key of a node's connections without the node, 6 channel of a node without the node, 7 channel of the node,
+--       8 topic, 9 entry, 10 most entries, 11 life of the stream, 12 life of the tail,
+--       13 the owner before the caller seized it, or nothing
 -- Returns epoch, offset, version, number of messages taken and checkpoint, calls; nothing where it does not exist; 0
 -- where it has another version or other groups.
 local known = redis.call('HMGET', KEYS[4], 'node', 'version', 'groups', 'epoch')
