@@ -1,4 +1,4 @@
-//! What a client's messages and calls leave behind, and how calls are answered from anywhere.
+//! Rules about the records of a client's messages and calls, and about answers to calls from any node.
 
 use tokio::task::JoinSet;
 
@@ -40,7 +40,7 @@ fn targets(received: &Received) -> Vec<&str> {
     received.iter().map(|(_, target)| target.as_str()).collect()
 }
 
-/// How many messages were taken, and which calls run where, is told to who takes the connection over.
+/// A take-over returns the number of messages taken, and the calls with the nodes that run them.
 pub async fn what_was_noted_goes_with_the_connection(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
@@ -80,8 +80,8 @@ pub async fn what_was_noted_goes_with_the_connection(nodes: &Nodes) {
     );
 }
 
-/// Items, then the last message, in order and between the others; nothing afterwards. From any node, whoever owns the
-/// connection, and while nobody does.
+/// A call's answers are items and then the last message, in order and between other messages; nothing follows. Any node
+/// may answer, whichever node owns the connection, and while it is parked.
 pub async fn a_call_is_answered_from_anywhere_until_it_ends(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
@@ -116,7 +116,7 @@ pub async fn a_call_is_answered_from_anywhere_until_it_ends(nodes: &Nodes) {
     assert_eq!(targets(&whole), expected);
 }
 
-/// Only who runs a call answers or ends it, and only while the connection exists.
+/// Only the node that runs a call answers or finishes it, and only while the connection exists.
 pub async fn a_call_is_answered_for_its_host_only(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
@@ -144,7 +144,7 @@ pub async fn a_call_is_answered_for_its_host_only(nodes: &Nodes) {
     assert_eq!(targets(&home.sink.received(id)), ["m"]);
 }
 
-/// Of all who end a call at once, by an answer or without one, exactly one is told that it did.
+/// Of several callers that finish a call at once, by an answer or without one, exactly one succeeds.
 pub async fn a_call_ends_once(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (connection, entered) = members[0].connect_resumable(None).await;
@@ -183,7 +183,7 @@ pub async fn a_call_ends_once(nodes: &Nodes) {
     assert_eq!(once.len(), received.len());
 }
 
-/// A client that heard no answer asks again under the same name, on whatever node its connection is by then.
+/// A client that got no answer repeats the call under the same name, on any node that has its connection by then.
 pub async fn a_request_is_called_once(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());

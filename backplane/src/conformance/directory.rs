@@ -1,4 +1,4 @@
-//! One owner; what was closed stays closed.
+//! Rules about the directory: a connection has one owner, and a closed one stays closed.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::backplane::{Claim, End, HubOptions};
 use crate::error::BackplaneError;
 use crate::topic::Topic;
 
-/// A message to a connection that nobody owns is not appended.
+/// A message to a connection that does not exist is not appended.
 pub async fn a_message_to_an_unknown_connection_is_refused(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let unknown = Topic::Connection(record(None).id);
@@ -46,7 +46,7 @@ pub async fn a_direct_message_reaches_the_owner_only(nodes: &Nodes) {
     }
 }
 
-/// One claim wins; every other is told who owns the connection.
+/// One claim wins; every other returns the owner of the connection.
 pub async fn a_connection_is_claimed_once(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let connection = record(Some("u"));
@@ -78,7 +78,7 @@ pub async fn a_connection_is_claimed_once(nodes: &Nodes) {
     }
 }
 
-/// A connection that was given up may be claimed by anybody.
+/// A connection that was released may be claimed by any node.
 pub async fn a_released_connection_may_be_claimed_again(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (first, last) = (&members[0], members.last().unwrap());
@@ -128,7 +128,7 @@ pub async fn a_closed_connection_stays_closed(nodes: &Nodes) {
     .await;
 }
 
-/// Of all who remove a connection, one is told that it did.
+/// Of several callers that remove a connection, exactly one succeeds.
 pub async fn a_connection_is_removed_once(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let member = members.last().unwrap();

@@ -6,7 +6,7 @@ use crate::error::BackplaneError;
 use crate::position::Offset;
 use crate::topic::{Topic, UserId};
 
-/// While others publish without pause, a member receives exactly what lies between its join and its leave.
+/// While others publish without pause, a member receives exactly the messages between its join and its leave.
 pub async fn a_member_receives_exactly_from_its_join_to_its_leave(nodes: &Nodes) {
     let members = open(
         nodes,
@@ -50,7 +50,7 @@ pub async fn a_member_receives_exactly_from_its_join_to_its_leave(nodes: &Nodes)
     assert_eq!(received.collect::<Vec<_>>(), expected);
 }
 
-/// When a join or a leave has returned, the sink knows of it.
+/// When a join or a leave has returned, the sink was given it.
 pub async fn a_change_returns_after_the_sink_was_told(nodes: &Nodes) {
     for member in open(nodes, HubOptions::default()).await {
         let connection = member.connect(None).await;
@@ -72,7 +72,7 @@ pub async fn a_change_returns_after_the_sink_was_told(nodes: &Nodes) {
     }
 }
 
-/// Joining twice, and leaving what was not joined, changes nothing.
+/// Joining twice, and leaving a group that was not joined, changes nothing.
 pub async fn repeated_changes_are_harmless(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let member = members.last().unwrap();
@@ -105,7 +105,7 @@ pub async fn a_user_receives_on_every_connection(nodes: &Nodes) {
     assert_eq!(last.sink.received_until(&other, "end").await.len(), 1);
 }
 
-/// What nobody on a node receives is not delivered there.
+/// A message without a receiver on a node is not delivered there.
 pub async fn a_node_without_members_receives_nothing(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (first, last) = (&members[0], members.last().unwrap());

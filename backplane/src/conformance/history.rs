@@ -1,4 +1,4 @@
-//! What topics had is read in one order, and who enters with its topics lacks nothing after that.
+//! Rules about history: several topics are read in one order, and a connection that enters with them misses no message.
 
 use super::whole::Whole;
 use super::{Member, Nodes, envelope, group, open, record};
@@ -14,7 +14,7 @@ fn topics() -> Vec<Topic> {
     [Topic::All, user].into_iter().chain(groups).collect()
 }
 
-/// Publishes to one of the topics in turn, and to a group that is none of them.
+/// Publishes to each of the topics in turn, and to a group that is none of them.
 async fn publish(member: &Member, count: usize) -> Vec<Offset> {
     let (topics, other) = (topics(), Topic::Group(group("other")));
     let mut published = Vec::new();
@@ -71,11 +71,11 @@ async fn enter(member: &Member, groups: &[&str]) -> (ConnectionId, Position) {
     (connection.id, entered.unwrap().position)
 }
 
-/// While others publish: what was read up to where a connection entered with all its topics, and what it received from
-/// there on, are together everything, in order.
+/// While others publish: the messages read up to the entry of a connection with all its topics, and those that it
+/// received from there on, are together all messages, in order.
 pub async fn history_and_what_is_received_meet_where_a_connection_enters(nodes: &Nodes) {
     let options = HubOptions {
-        retention_messages: 1_000_000, // whatever is published meanwhile is kept
+        retention_messages: 1_000_000, // all messages of the test are kept
         ..HubOptions::default()
     };
     let members = open(nodes, options).await;
@@ -110,7 +110,7 @@ pub async fn history_and_what_is_received_meet_where_a_connection_enters(nodes: 
     }
 }
 
-/// A connection that entered with groups is a member like any other: it leaves them, and they end with it.
+/// A connection that entered with groups is a member like any other: it can leave them, and its end ends them.
 pub async fn groups_that_a_connection_enters_with_are_joined(nodes: &Nodes) {
     for member in open(nodes, HubOptions::default()).await {
         let (id, _) = enter(&member, &["a", "b"]).await;
@@ -128,7 +128,7 @@ pub async fn groups_that_a_connection_enters_with_are_joined(nodes: &Nodes) {
     }
 }
 
-/// The last messages of each topic, as many as asked for, up to a place.
+/// The last messages of each topic are found, as many as requested, up to an offset.
 pub async fn the_newest_messages_of_each_topic_are_read(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
@@ -150,7 +150,7 @@ pub async fn the_newest_messages_of_each_topic_are_read(nodes: &Nodes) {
     assert_eq!(newest(Offset::MAX, 100).await.len(), 10);
 }
 
-/// What the log no longer has, a place of another epoch and one that was never given out are told.
+/// Trimmed messages, a position of another epoch and a position that was never assigned are reported.
 pub async fn history_that_the_log_can_not_vouch_for_is_refused(nodes: &Nodes) {
     let options = HubOptions {
         retention_messages: 10,
@@ -190,7 +190,7 @@ pub async fn history_that_the_log_can_not_vouch_for_is_refused(nodes: &Nodes) {
     ));
 }
 
-/// However large messages are, and however many topics: a page has no more than it was asked for and one message.
+/// However large messages are, and however many topics: a page exceeds the requested bytes by one message at most.
 pub async fn a_page_is_bounded_by_bytes(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
@@ -233,7 +233,7 @@ pub async fn a_page_is_bounded_by_bytes(nodes: &Nodes) {
     }
 }
 
-/// Messages of clients for groups and users that nobody could come back for are pushed and not kept; who left lately could.
+/// Clients' messages for groups and users without members are pushed and not kept, unless a member has left lately.
 pub async fn nothing_is_kept_for_nobody(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());

@@ -1,7 +1,7 @@
 //! The rules that every [`Backplane`] obeys, as async functions that panic where it does not.
 //!
-//! A rule takes the nodes of one cluster, which have nothing to do with other rules: each opens hubs of its own. With
-//! one node a rule says what holds within it; rules that say something about two nodes are listed apart.
+//! A rule takes the nodes of one cluster. Rules do not disturb each other: each opens hubs of its own. With one node a
+//! rule checks what holds within it; rules that need two nodes are listed apart.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod calls;
@@ -42,7 +42,7 @@ use crate::wire::Envelope;
 /// The nodes of one cluster.
 pub type Nodes = [Arc<dyn Backplane>];
 
-/// A sink that keeps what it is given.
+/// A sink that keeps its deliveries.
 #[derive(Default)]
 pub struct Recorder {
     deliveries: Mutex<Vec<Delivery>>,
@@ -55,13 +55,13 @@ impl HubSink for Recorder {
 }
 
 impl Recorder {
-    /// Everything so far.
+    /// All deliveries so far.
     #[must_use]
     pub fn deliveries(&self) -> Vec<Delivery> {
         self.deliveries.lock().clone()
     }
 
-    /// What a session of this connection would have sent so far, by offset and target.
+    /// The messages that a session of this connection would have sent so far, by offset and target.
     #[must_use]
     pub fn received(&self, connection: &ConnectionId) -> Vec<(Offset, String)> {
         let own = Topic::Connection(connection.clone());
@@ -74,7 +74,7 @@ impl Recorder {
                     ..
                 } if who == connection => {
                     if joined.contains(&own) {
-                        topics.clear(); // it begins here: what it had in an earlier ownership is told again
+                        topics.clear(); // an ownership begins here, with all topics of an earlier one
                     }
                     topics.extend(joined.iter().cloned());
                 }
@@ -98,7 +98,7 @@ impl Recorder {
         received
     }
 
-    /// Waits until a connection received something with this target, and returns all it received.
+    /// Waits until a connection received a message with this target, and returns all messages that it received.
     pub async fn received_until(&self, connection: &ConnectionId, target: &str) -> Vec<(Offset, String)> {
         eventually(&format!("{connection} receives {target}"), async || {
             let received = self.received(connection);
@@ -110,7 +110,7 @@ impl Recorder {
         .await
     }
 
-    /// How many times something was told to be missing.
+    /// The number of gaps so far.
     #[must_use]
     pub fn gaps(&self) -> usize {
         self.deliveries
@@ -121,7 +121,7 @@ impl Recorder {
     }
 }
 
-/// A service that notes what a node is told about connections and the end of nodes, and answers nobody.
+/// A service that records a node's notifications about connections and its own fencing, and fails all requests.
 #[derive(Default)]
 pub struct Witness {
     orphans: Mutex<Vec<ConnectionRecord>>,
@@ -130,7 +130,7 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// Sets a new one as a node's service.
+    /// Sets a new recording service as a node's service.
     #[must_use]
     pub fn of(node: &dyn Backplane) -> Arc<Self> {
         let witness = Arc::new(Self::default());
@@ -138,19 +138,19 @@ impl Witness {
         witness
     }
 
-    /// The connections whose removal this node was told of.
+    /// The connections whose removal was reported to this node.
     #[must_use]
     pub fn orphans(&self) -> Vec<ConnectionRecord> {
         self.orphans.lock().clone()
     }
 
-    /// The connections that this node was told to have lost.
+    /// The connections that were reported to this node as lost.
     #[must_use]
     pub fn lost(&self) -> Vec<ConnectionId> {
         self.lost.lock().clone()
     }
 
-    /// How often this node was told that its connections were removed.
+    /// The number of times that this node was fenced.
     #[must_use]
     pub fn fenced(&self) -> usize {
         self.fenced.load(Ordering::Acquire)
@@ -175,14 +175,14 @@ impl NodeService for Witness {
     }
 }
 
-/// One node with a hub and what it was given.
+/// One node with a hub, and the deliveries of that hub.
 #[derive(Clone)]
 pub struct Member {
     /// The node.
     pub node: Arc<dyn Backplane>,
     /// The hub, which all nodes of the rule serve.
     pub hub: HubName,
-    /// What the node's hub was given.
+    /// The sink that has the deliveries of the node's hub.
     pub sink: Arc<Recorder>,
 }
 
@@ -270,7 +270,7 @@ pub fn record(user: Option<&str>) -> ConnectionRecord {
     }
 }
 
-/// The directory's entry of a connection, as soon as that can be told.
+/// The directory's listing of a connection, as soon as the directory is settled.
 pub async fn listing(member: &Member, connection: &ConnectionId) -> Option<Listing> {
     eventually("the directory knows", async || {
         match member.node.look_up(&member.hub, connection).await {
@@ -292,7 +292,7 @@ pub fn group(name: &str) -> GroupName {
     GroupName::parse(name).unwrap()
 }
 
-/// A message that is told apart by its target.
+/// A message that is identified by its target.
 #[must_use]
 pub fn envelope(target: &str) -> Envelope {
     Envelope {

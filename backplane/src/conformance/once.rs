@@ -1,4 +1,4 @@
-//! Requests to publish that may be repeated.
+//! Rules about requests to publish that may be repeated.
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -51,7 +51,7 @@ pub async fn a_request_is_published_once(nodes: &Nodes) {
     assert!(first.remove(&connection).await);
 }
 
-/// A key that was used for something else publishes nothing; another hub's keys are others.
+/// A key that was used for another content publishes nothing; each hub has keys of its own.
 pub async fn a_key_is_for_one_content_of_one_hub(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (first, last) = (&members[0], &members[members.len() - 1]);
@@ -78,7 +78,7 @@ pub async fn a_key_is_for_one_content_of_one_hub(nodes: &Nodes) {
     assert!(first.remove(&connection).await);
 }
 
-/// A request to a connection that nobody owns is one that was carried out.
+/// A request for a connection that does not exist counts as carried out.
 pub async fn a_request_to_nobody_is_not_published_later(nodes: &Nodes) {
     let member = &open(nodes, HubOptions::default()).await[0];
     let nobody = Topic::Connection(super::record(None).id);

@@ -1,4 +1,4 @@
-//! One path, one order.
+//! Rules about order: all messages go one path, in one order.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::position::Offset;
 use crate::topic::{Topic, UserId};
 use crate::wire::{Encoding, Envelope};
 
-/// A node that publishes receives what it published, in the order in which it did.
+/// A node that publishes receives its own messages, in the order in which it published them.
 pub async fn a_publisher_receives_its_own_messages_in_order(nodes: &Nodes) {
     for member in open(nodes, HubOptions::default()).await {
         let connection = member.connect(None).await;
@@ -24,7 +24,7 @@ pub async fn a_publisher_receives_its_own_messages_in_order(nodes: &Nodes) {
     }
 }
 
-/// Whoever publishes at the same time, every node sees one and the same order.
+/// While several nodes publish at the same time, all nodes see the same order.
 pub async fn concurrent_publishers_have_one_order_on_all_nodes(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let mut connections = Vec::new();
@@ -65,7 +65,7 @@ pub async fn concurrent_publishers_have_one_order_on_all_nodes(nodes: &Nodes) {
     assert!(orders.iter().all(|order| *order == orders[0]));
 }
 
-/// Every offset is given out once, and none is left out.
+/// Every offset is assigned once, and none is left out.
 pub async fn offsets_have_no_holes(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let member = &members[0];

@@ -1,4 +1,4 @@
-//! Who owns a resumable connection, and what becomes of it without an owner.
+//! Rules about the ownership of resumable connections, and about parked ones.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::position::Position;
 use crate::sessions::{Checkpoint, Listing, State, TakeOver, Version};
 use crate::topic::{ConnectionId, Topic};
 
-/// The directory says who owns a connection, in which version, and whether it can be taken over.
+/// The directory has the owner of a connection, its version, and whether it is resumable.
 pub async fn the_directory_tells_of_ownership(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
@@ -51,7 +51,7 @@ pub async fn the_directory_tells_of_ownership(nodes: &Nodes) {
     assert_eq!(found(id).await, None);
 }
 
-/// Who knows an ownership that is over takes nothing over.
+/// A take-over with the version of an ownership that is over fails.
 pub async fn an_ownership_that_is_over_is_not_taken_over(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
@@ -72,7 +72,7 @@ pub async fn an_ownership_that_is_over_is_not_taken_over(nodes: &Nodes) {
     assert!(matches!(outcome, TakeOver::Gone), "{outcome:?}");
 }
 
-/// Of all who take a connection over at once, also on one node, exactly one succeeds and receives.
+/// Of several calls that take a connection over at once, also on one node, exactly one succeeds and receives.
 pub async fn a_connection_is_taken_over_once(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     for round in 0..10 {
@@ -109,7 +109,7 @@ pub async fn a_connection_is_taken_over_once(nodes: &Nodes) {
     }
 }
 
-/// An owner that lives and is shut out is told, and can do nothing to the connection any more.
+/// A living owner that is shut out gets a delivery of that, and can change the connection no more.
 pub async fn an_owner_that_is_shut_out_is_told_and_refused(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
@@ -162,7 +162,7 @@ pub async fn an_owner_that_is_shut_out_is_told_and_refused(nodes: &Nodes) {
     assert_eq!(again.checkpoint.position.offset, entered.position.offset);
 }
 
-/// What a session of an older ownership tries.
+/// The calls of a session of an older ownership are refused.
 async fn an_ownership_is_refused(member: &Member, id: &ConnectionId, version: Version) {
     let (node, hub) = (&member.node, &member.hub);
     assert!(!node.note(hub, id, version, 9, Some("call")).await.unwrap());
@@ -179,7 +179,7 @@ async fn an_ownership_is_refused(member: &Member, id: &ConnectionId, version: Ve
     assert!(!node.park(hub, id, version, Some(&checkpoint)).await.unwrap());
 }
 
-/// A connection without state ends with its node: it is neither given up nor taken over, and trying does it no harm.
+/// A connection without state ends with its node: it is neither parked nor taken over, and trying does it no harm.
 pub async fn a_connection_without_state_stays_where_it_is(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
@@ -201,7 +201,7 @@ pub async fn a_connection_without_state_stays_where_it_is(nodes: &Nodes) {
     assert!(home.remove(&connection).await);
 }
 
-/// Nobody but who takes it over has a say over a parked connection; its id is refused.
+/// Only a take-over gives a parked connection an owner; a claim of its id is refused.
 pub async fn a_parked_connection_is_nobodys(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
@@ -228,7 +228,7 @@ pub async fn a_parked_connection_is_nobodys(nodes: &Nodes) {
         an_ownership_is_refused(member, id, entered.version).await;
         assert_eq!(owner(member, id).await, None);
     }
-    // An older session that gives the connection up does so to nobody's harm.
+    // An older session that parks the connection does no harm.
     let taken = other.take_over(id).await;
     an_ownership_is_refused(home, id, entered.version).await;
     assert_eq!(taken.groups, [group("g")]);
@@ -237,7 +237,7 @@ pub async fn a_parked_connection_is_nobodys(nodes: &Nodes) {
     assert!(other.remove(id).await);
 }
 
-/// A connection moves on and on; each time it is its present owner's alone.
+/// A connection moves many times; each time only its present owner has it.
 pub async fn a_connection_may_move_again_and_again(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (connection, entered) = members[0].connect_resumable(None).await;
@@ -268,7 +268,7 @@ pub async fn a_connection_may_move_again_and_again(nodes: &Nodes) {
     }
 }
 
-/// A parked connection that nobody takes over is removed when its time is up, by exactly one node, which is told.
+/// A parked connection that no node takes over is removed when its time is up, by exactly one node, which is notified.
 pub async fn a_parked_connection_is_removed_when_its_time_is_up(nodes: &Nodes) {
     let witnesses: Vec<_> = nodes.iter().map(|node| Witness::of(node.as_ref())).collect();
     let window = Duration::from_millis(600);
@@ -321,7 +321,7 @@ pub async fn a_parked_connection_is_removed_when_its_time_is_up(nodes: &Nodes) {
     assert_eq!(told(), connections, "each once, with its user and state");
 }
 
-/// Its owner, and nobody else, gives a connection another state, which moves with it.
+/// Only the owner can replace a connection's state, which moves with the connection.
 pub async fn another_state_moves_with_its_connection(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());

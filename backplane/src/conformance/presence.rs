@@ -1,4 +1,4 @@
-//! Who comes to a group and goes is told in the step that changes it.
+//! Rules about presence messages, which are appended in the step that changes the group.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -17,7 +17,7 @@ fn telling() -> HubOptions {
     }
 }
 
-/// What is told of a change.
+/// The presence message of a change.
 fn told(joined: bool, name: &str, connection: &ConnectionId, user: Option<&str>) -> String {
     let user = user.map(|user| UserId::parse(user).unwrap());
     let message = presence::message(joined, &group(name), connection, user.as_ref());
@@ -41,7 +41,7 @@ impl Member {
         watcher.id
     }
 
-    /// What a connection of this node was told of groups, up to now.
+    /// The presence messages that a connection of this node received up to now.
     async fn heard(&self, watcher: &ConnectionId) -> Vec<String> {
         let end = uuid::Uuid::new_v4().to_string();
         self.publish(Topic::Connection(watcher.clone()), &end).await;
@@ -66,7 +66,7 @@ impl Member {
     }
 }
 
-/// Each change is told once, in order, and what changes nothing is not.
+/// Each change has one message, in order; calls that change nothing have none.
 pub async fn every_change_is_told_once(nodes: &Nodes) {
     let members = open(nodes, telling()).await;
     let (first, last) = (&members[0], members.last().unwrap());
@@ -93,7 +93,7 @@ pub async fn every_change_is_told_once(nodes: &Nodes) {
         told(false, "h", &two.id, None),
     ];
     assert_eq!(first.heard(&watcher).await, expected);
-    // Who watches no longer is told nothing, and nobody was told of who watches.
+    // A connection that no longer watches gets no messages, and watching itself has none.
     let watched = GroupName::presence_of(&group("g"));
     first.node.leave(&first.hub, &watcher, &watched).await.unwrap();
     let three = first.connect(None).await;
@@ -101,7 +101,7 @@ pub async fn every_change_is_told_once(nodes: &Nodes) {
     assert_eq!(first.heard(&watcher).await, expected);
 }
 
-/// A hub that is not to tell does not.
+/// A hub without presence has no messages.
 pub async fn a_hub_that_does_not_tell_is_silent(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (first, last) = (&members[0], members.last().unwrap());
@@ -114,7 +114,7 @@ pub async fn a_hub_that_does_not_tell_is_silent(nodes: &Nodes) {
     assert_eq!(first.heard(&watcher).await, [""; 0]);
 }
 
-/// A hub that keeps nothing tells all the same.
+/// A volatile hub has presence messages, too.
 pub async fn a_volatile_hub_tells(nodes: &Nodes) {
     let options = HubOptions {
         volatile: true,
@@ -128,7 +128,7 @@ pub async fn a_volatile_hub_tells(nodes: &Nodes) {
     assert_eq!(first.heard(&watcher).await, [told(true, "g", &connection, None)]);
 }
 
-/// Names come as they are.
+/// Names arrive unchanged.
 pub async fn names_are_told_as_they_are(nodes: &Nodes) {
     let members = open(nodes, telling()).await;
     let (first, last) = (&members[0], members.last().unwrap());
@@ -201,7 +201,7 @@ pub async fn an_end_by_time_is_told(nodes: &Nodes) {
     assert_eq!(heard, expected);
 }
 
-/// Who watches and is parked, or moves, misses nothing.
+/// A watching connection that is parked, or moves, misses no message.
 pub async fn a_watcher_that_moves_misses_nothing(nodes: &Nodes) {
     let members = open(nodes, telling()).await;
     let (home, other) = (&members[0], members.last().unwrap());

@@ -1,4 +1,4 @@
-//! What can't be replayed is told.
+//! Rules about replays: messages that can't be replayed are reported.
 
 use super::sessions::{Ledger, of_connection, of_group};
 use super::whole::Whole;
@@ -7,7 +7,7 @@ use crate::backplane::HubOptions;
 use crate::position::{Epoch, Position};
 use crate::topic::{Topic, UserId};
 
-/// What the log no longer has is told, whichever topic it was of, and also when the connection had left it since.
+/// Trimmed messages are reported, whichever topic they were of, also when the connection has left the topic since.
 pub async fn a_replay_without_all_of_the_log_is_refused(nodes: &Nodes) {
     let options = HubOptions {
         retention_messages: 10,
@@ -46,7 +46,7 @@ pub async fn a_replay_without_all_of_the_log_is_refused(nodes: &Nodes) {
     }
 }
 
-/// A place of another epoch, and one that the log has not come to, are not replayed from.
+/// There is no replay from a position of another epoch, or from one that the log has not reached.
 pub async fn a_replay_from_a_place_of_another_log_is_refused(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
@@ -69,7 +69,7 @@ pub async fn a_replay_from_a_place_of_another_log_is_refused(nodes: &Nodes) {
     assert!(matches!(read, Whole::Trimmed), "{read:?}");
 }
 
-/// A volatile hub delivers in order to its members and keeps nothing: only who stands at the end has missed nothing.
+/// A volatile hub delivers in order and keeps no messages: only a position at the log's end has missed none.
 pub async fn a_volatile_hub_keeps_nothing(nodes: &Nodes) {
     let options = HubOptions {
         volatile: true,

@@ -1,4 +1,4 @@
-//! Nodes ask each other.
+//! Rules about requests between nodes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use crate::topic::{ConnectionId, HubName, NodeId};
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// Answers with what it is asked, fails on `fail`, and takes for ever on `wait`.
+/// A service that echoes requests, fails on `fail`, and takes for ever on `wait`.
 #[derive(Default)]
 pub struct Echo {
     waiting: Arc<AtomicUsize>,
@@ -76,7 +76,7 @@ pub async fn a_request_gets_its_reply(nodes: &Nodes) {
     }
 }
 
-/// A service's failure comes with its words.
+/// A service's failure comes with its message.
 pub async fn a_failure_is_told(nodes: &Nodes) {
     let (node, _) = serve(nodes);
     let failed = nodes[0]
@@ -88,7 +88,7 @@ pub async fn a_failure_is_told(nodes: &Nodes) {
     );
 }
 
-/// A node that does not live is told soon.
+/// A request to a node that does not live fails soon.
 pub async fn an_unknown_node_is_unreachable(nodes: &Nodes) {
     let unknown = NodeId::parse("nobody").unwrap();
     for unheard in [Unheard::GiveUp, Unheard::Wait] {
@@ -101,7 +101,7 @@ pub async fn an_unknown_node_is_unreachable(nodes: &Nodes) {
     }
 }
 
-/// Who asks waits for a bounded time.
+/// A request waits for a bounded time.
 pub async fn a_request_ends_at_its_timeout(nodes: &Nodes) {
     let (node, echo) = serve(nodes);
     let asked = nodes[0]
@@ -119,7 +119,7 @@ pub async fn a_request_ends_at_its_timeout(nodes: &Nodes) {
     .await;
 }
 
-/// When the asking call is dropped, the serving one is too.
+/// When the asking call is dropped, the serving call is dropped, too.
 pub async fn a_dropped_request_is_cancelled(nodes: &Nodes) {
     let (node, echo) = serve(nodes);
     let waiting = || echo.waiting.load(Ordering::Acquire);

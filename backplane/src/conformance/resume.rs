@@ -1,4 +1,4 @@
-//! Exact or explicit.
+//! Rules about reading from a position: the result is exact, or the loss is explicit.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub async fn a_log_is_read_from_a_position(nodes: &Nodes) {
     );
 }
 
-/// A connection's own topic has its messages; changes of membership don't show.
+/// A connection's own topic has its messages; changes of membership are left out.
 pub async fn changes_of_membership_are_not_read(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let member = members.last().unwrap();
@@ -62,7 +62,7 @@ pub async fn changes_of_membership_are_not_read(nodes: &Nodes) {
     assert_eq!(read(sent[0]).await, sent[1..]);
 }
 
-/// What was trimmed by number is told; what is left is read.
+/// Messages trimmed by number are reported; the ones that are left can be read.
 pub async fn a_trimmed_log_is_told(nodes: &Nodes) {
     let options = HubOptions {
         retention_messages: 10,
@@ -85,7 +85,7 @@ pub async fn a_trimmed_log_is_told(nodes: &Nodes) {
     assert_eq!(offsets(kept).len(), 10);
 }
 
-/// What was trimmed by time is told, also when something came afterwards.
+/// Messages trimmed by age are reported, also when newer ones came afterwards.
 pub async fn an_expired_log_is_told(nodes: &Nodes) {
     let options = HubOptions {
         retention: Duration::from_millis(200),

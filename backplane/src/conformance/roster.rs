@@ -1,4 +1,4 @@
-//! Who is connected.
+//! Rules about the roster: connections of groups and users, and their lists and counts.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ impl Member {
         left.await.unwrap();
     }
 
-    /// The groups that a new connection of a user is told to join.
+    /// The groups that a new connection of a user is to join.
     async fn entered_groups(&self, user: Option<&str>) -> Vec<GroupName> {
         let connection = record(user);
         let entered = self.node.enter(&self.hub, &connection, true).await.unwrap();
@@ -71,7 +71,7 @@ impl Member {
         found
     }
 
-    /// Connections of all nodes, parked ones, groups.
+    /// The numbers of connections of all nodes, parked connections, and groups.
     async fn census(&self) -> (u64, u64, u64) {
         let census = self.node.census(&self.hub).await.unwrap();
         let owned = census.nodes.iter().map(|(_, count)| count).sum();
@@ -124,7 +124,7 @@ pub async fn connections_are_counted_and_found(nodes: &Nodes) {
     }
 }
 
-/// A list that changes while it is read in pages has everybody who is in it all the time, once and in order.
+/// A list that changes while it is read in pages has each connection that is in it all the time, once and in order.
 pub async fn pages_have_everybody_once(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let g = group("g");
@@ -158,14 +158,14 @@ pub async fn pages_have_everybody_once(nodes: &Nodes) {
     }
     assert!(found.is_sorted() && found.windows(2).all(|pair| pair[0] != pair[1]));
     assert!(stay.iter().all(|connection| found.contains(connection)));
-    // A place need not be anybody's.
+    // A page may begin after an id that is not listed.
     let nobody = ConnectionId::parse("-").unwrap();
     assert_eq!(members[0].page(of, Some(&nobody), 1_000).await, {
         members[0].page(of, None, 1_000).await
     });
 }
 
-/// Every node tells the groups of a connection.
+/// Every node can list the groups of a connection.
 pub async fn a_connection_tells_its_groups(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (first, last) = (&members[0], members.last().unwrap());
@@ -226,7 +226,8 @@ pub async fn a_census_counts_connections_and_groups(nodes: &Nodes) {
     assert_eq!(last.census().await, (0, 0, 0));
 }
 
-/// A parked connection is one of its groups and its user, wherever it goes on, until its time is up.
+/// A parked connection stays listed in its groups and under its user, on whichever node it resumes, until its time is
+/// up.
 pub async fn a_parked_connection_counts(nodes: &Nodes) {
     let _witnesses: Vec<_> = nodes.iter().map(|node| Witness::of(node.as_ref())).collect();
     let options = HubOptions {
@@ -260,7 +261,7 @@ pub async fn a_parked_connection_counts(nodes: &Nodes) {
     assert_eq!(last.census().await, (0, 0, 0));
 }
 
-/// Whoever comes while a user is in a group is told to join it, on every node; whoever is there stays as it is.
+/// A connection that enters while its user is in a group is to join it, on every node; present ones stay as they are.
 pub async fn a_users_groups_await_its_connections(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (first, last) = (&members[0], members.last().unwrap());
@@ -369,7 +370,7 @@ pub async fn parked_connections_are_listed(nodes: &Nodes) {
     assert_eq!(last.parked(Some(Members::Group(&group("h")))).await, []);
 }
 
-/// A parked connection is removed before its time by one of all who try, and comes never back; others are not removed.
+/// Of several calls that remove a parked connection early, one succeeds; others' connections are not removed.
 pub async fn a_parked_connection_is_removed_once(nodes: &Nodes) {
     let witnesses: Vec<_> = nodes.iter().map(|node| Witness::of(node.as_ref())).collect();
     let members = open(nodes, HubOptions::default()).await;

@@ -1,4 +1,4 @@
-//! A resumable connection receives what it would have received had it never moved.
+//! Rules about resumable connections: a connection that moves receives the same messages as one that never moves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,10 +14,10 @@ use crate::position::{Offset, Position};
 use crate::sessions::{Checkpoint, Entered, TakeOver, Taken, Version};
 use crate::topic::{ConnectionId, Topic, UserId};
 
-/// What a connection received: offsets and targets.
+/// The offsets and targets of the messages that a connection received.
 pub type Received = Vec<(Offset, String)>;
 
-/// A connection with an id of its own that can be taken over.
+/// A resumable connection with an id of its own.
 #[must_use]
 pub fn resumable(user: Option<&str>) -> ConnectionRecord {
     ConnectionRecord {
@@ -39,7 +39,7 @@ pub fn of_connection(id: &ConnectionId) -> Topic {
 }
 
 impl Member {
-    /// Enters a new connection that can be taken over.
+    /// Enters a new resumable connection.
     pub async fn connect_resumable(&self, user: Option<&str>) -> (ConnectionRecord, Entered) {
         let connection = resumable(user);
         let entered = self.node.enter(&self.hub, &connection, true).await.unwrap();
@@ -51,7 +51,7 @@ impl Member {
         super::listing(self, connection).await.unwrap().version
     }
 
-    /// Gives a connection up in its present ownership.
+    /// Parks a connection in its present ownership.
     pub async fn park(&self, connection: &ConnectionId) -> bool {
         let version = self.version(connection).await;
         self.node
@@ -60,12 +60,12 @@ impl Member {
             .unwrap()
     }
 
-    /// Takes a connection over from the ownership that is named.
+    /// Takes a connection over from the ownership of this version.
     pub async fn take_over_of(&self, connection: &ConnectionId, version: Version) -> TakeOver {
         self.node.take_over(&self.hub, connection, version).await.unwrap()
     }
 
-    /// Takes a connection over, whoever has it.
+    /// Takes a connection over from its present owner.
     pub async fn take_over(&self, connection: &ConnectionId) -> Taken {
         loop {
             let version = self.version(connection).await;
@@ -78,12 +78,13 @@ impl Member {
         }
     }
 
-    /// What a connection that was taken over missed since a place.
+    /// The messages that a connection that was taken over missed since a position.
     pub async fn replay_after(&self, taken: &Taken, after: &Position) -> Whole {
         whole::replay(self.node.as_ref(), &self.hub, whole::lacks(taken, after)).await
     }
 
-    /// What a connection that was taken over received after its checkpoint: the replay, then what came live.
+    /// The messages that a connection that was taken over received after its checkpoint: the replay, then the live
+    /// ones.
     pub async fn whole_until(&self, taken: &Taken, target: &str) -> Received {
         let mut whole = exact(
             self.replay_after(taken, &taken.checkpoint.position).await,
@@ -111,7 +112,7 @@ pub fn exact(read: Whole, connection: &ConnectionId) -> Received {
         .collect()
 }
 
-/// Notes what a connection has to receive while it is published.
+/// Records the messages that a connection has to receive while they are published.
 pub(super) struct Ledger {
     pub(super) expected: Received,
     count: usize,
@@ -213,7 +214,7 @@ pub async fn what_came_meanwhile_is_replayed(nodes: &Nodes) {
     assert_eq!(other.whole_until(&taken, "end").await, ledger.expected);
 }
 
-/// Joining again what was joined, and leaving what was not, changes nothing of what is replayed.
+/// Joining a group twice, and leaving a group that was not joined, does not change a replay.
 pub async fn redundant_changes_are_not_replayed(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
@@ -235,7 +236,7 @@ pub async fn redundant_changes_are_not_replayed(nodes: &Nodes) {
     other.join(id, "g").await;
     other.leave(id, "h").await;
     ledger.say(home, &[(&g, true), (&h, false)]).await;
-    // And from a place in the middle of it.
+    // The same from a position in the middle of it.
     assert!(other.park(id).await);
     let middle = Position {
         offset: ledger.expected[0].0,
@@ -248,7 +249,7 @@ pub async fn redundant_changes_are_not_replayed(nodes: &Nodes) {
     assert_eq!(home.whole_until(&again, "end").await, ledger.expected);
 }
 
-/// What was published to a parked connection's own topic comes to who takes it over.
+/// Messages to a parked connection's own topic reach the node that takes it over.
 pub async fn what_is_for_a_parked_connection_is_kept(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
@@ -264,13 +265,13 @@ pub async fn what_is_for_a_parked_connection_is_kept(nodes: &Nodes) {
     assert_eq!(other.whole_until(&taken, "end").await, ledger.expected);
 }
 
-/// What a [`Stream`] publishes at most, so that no log is trimmed while somebody reads it, however long that takes.
+/// Most messages of a [`Stream`], so that no log is trimmed while a test reads it, however long that takes.
 const STREAMED: usize = 20_000;
 
-/// How often a connection moves from node to node.
+/// Number of moves of a connection from node to node.
 const MOVES: usize = 60;
 
-/// How often the groups of a connection change, there and back, while it moves once.
+/// Number of changes of a connection's groups, there and back, during one move.
 const CHANGES: usize = 50;
 
 /// Publishes to a topic without pause until stopped, or until it has published enough.
@@ -300,7 +301,7 @@ impl Stream {
     }
 }
 
-/// Joins or leaves on whatever node owns the connection at the moment.
+/// Joins or leaves on the node that owns the connection at the moment.
 pub async fn change_wherever(members: &[Member], id: &ConnectionId, name: &str, join: bool) -> Offset {
     loop {
         for member in members {
@@ -318,8 +319,8 @@ pub async fn change_wherever(members: &[Member], id: &ConnectionId, name: &str, 
     }
 }
 
-/// While others publish without pause and somebody changes its groups, a connection moves from node to node, given up or
-/// not, and misses nothing.
+/// While others publish without pause and its groups change, a connection moves from node to node, parked or not, and
+/// misses no message.
 pub async fn a_connection_that_moves_misses_nothing(nodes: &Nodes) {
     let options = HubOptions {
         retention_messages: 100_000,
@@ -345,7 +346,8 @@ pub async fn a_connection_that_moves_misses_nothing(nodes: &Nodes) {
                 if moved.load(Ordering::Acquire) {
                     break;
                 }
-                // A take-over is begun anew when they change under it: some pauses are long enough for one, some are not.
+                // A take-over is begun anew when they change under it: some pauses are long enough for one, some are
+                // not.
                 for _ in 0..change % 10 {
                     members[0].version(id).await;
                 }
@@ -390,7 +392,7 @@ pub async fn a_connection_that_moves_misses_nothing(nodes: &Nodes) {
     assert_eq!(whole, expected);
 }
 
-/// A checkpoint says from where on is replayed, and stays with the connection.
+/// A replay begins at the checkpoint, which stays with the connection.
 pub async fn a_replay_begins_at_the_checkpoint(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
@@ -415,7 +417,7 @@ pub async fn a_replay_begins_at_the_checkpoint(nodes: &Nodes) {
     let stranger = (record(None).id, entered.version, first.clone());
     let written = [stranger, (id.clone(), entered.version, first.clone())];
     home.node.checkpoint(&home.hub, &written).await.unwrap();
-    // One that was overtaken changes nothing.
+    // A checkpoint that was overtaken changes nothing.
     let overtaken = [(id.clone(), entered.version, place(&ledger, 2))];
     home.node.checkpoint(&home.hub, &overtaken).await.unwrap();
     let taken = other.take_over(id).await;

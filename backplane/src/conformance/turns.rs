@@ -1,4 +1,4 @@
-//! The pace at which connections leave their nodes.
+//! Rules about the pace at which connections leave their nodes.
 //!
 //! All rules are bounds from below on time, which no slow machine breaks.
 
@@ -14,7 +14,8 @@ async fn take(node: &Nodes, index: usize, wanted: TurnsWanted) -> (Instant, Turn
     (Instant::now(), turns)
 }
 
-/// However many nodes take turns, they are no closer than the rate says, and nobody waits for more than those before.
+/// However many nodes take turns, turns are no closer than the rate, and a node waits only for the turns before its
+/// own.
 pub async fn turns_of_all_nodes_are_apart(nodes: &Nodes) {
     const ASKS: u32 = 40;
     let wanted = TurnsWanted {
@@ -41,7 +42,7 @@ pub async fn turns_of_all_nodes_are_apart(nodes: &Nodes) {
     );
 }
 
-/// Who has a deadline has as many turns as that needs, beside what others need.
+/// A node with a deadline gets as many turns as it needs, beside those that other nodes need.
 pub async fn a_deadline_goes_before_the_rate(nodes: &Nodes) {
     let calm = TurnsWanted {
         count: 1,
@@ -55,7 +56,7 @@ pub async fn a_deadline_goes_before_the_rate(nodes: &Nodes) {
     let apart = take(nodes, 1, hurried).await.1.apart;
     let expected = if nodes.len() > 1 { 5_000 } else { 10_000 };
     assert!(apart <= Duration::from_micros(expected), "{apart:?}");
-    // Who needs no more says so.
+    // A node that needs no more turns says so.
     let done = TurnsWanted { need: 0.0, ..calm };
     for node in 0..nodes.len() {
         take(nodes, node, done).await;

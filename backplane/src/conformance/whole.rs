@@ -1,4 +1,4 @@
-//! Reads page by page until nothing is left.
+//! Reads page by page until the end.
 
 use crate::backplane::{Backplane, ConnectionRecord, Message};
 use crate::history::Page;
@@ -9,21 +9,21 @@ use crate::topic::{HubName, Topic};
 
 use super::Member;
 
-/// Bytes of a page: few, so that there are several.
+/// Bytes of a page: few, so that there are several pages.
 const PAGE: usize = 64;
 
-/// All that was asked for.
+/// The result of reading all pages.
 #[derive(Clone, Debug)]
 pub enum Whole {
-    /// These messages, and nothing is missing before or between them.
+    /// The messages are complete: none is missing before or between them.
     Exact(Vec<Message>),
     /// Messages were trimmed away.
     Trimmed,
-    /// The place is of another epoch.
+    /// The position is of another epoch.
     OtherEpoch(Epoch),
 }
 
-/// What a topic has after a place.
+/// The messages of a topic after a position.
 pub async fn read(node: &dyn Backplane, hub: &HubName, topic: &Topic, after: &Position) -> Whole {
     let topics = [(topic.clone(), 0)];
     let (mut after, mut found) = (after.clone(), Vec::new());
@@ -51,7 +51,7 @@ pub async fn read(node: &dyn Backplane, hub: &HubName, topic: &Topic, after: &Po
     }
 }
 
-/// All that a connection was to receive.
+/// All messages that a connection was to receive.
 pub async fn replay(node: &dyn Backplane, hub: &HubName, mut replay: Replay) -> Whole {
     let mut found = Vec::new();
     loop {
@@ -68,7 +68,7 @@ pub async fn replay(node: &dyn Backplane, hub: &HubName, mut replay: Replay) -> 
     }
 }
 
-/// What a connection that was taken over lacks, where it has everything up to `after`.
+/// The replay for a connection that was taken over and has all messages up to `after`.
 #[must_use]
 pub fn lacks(taken: &Taken, after: &Position) -> Replay {
     let record: ConnectionRecord = taken.record.clone();
@@ -76,7 +76,7 @@ pub fn lacks(taken: &Taken, after: &Position) -> Replay {
 }
 
 impl Member {
-    /// What a topic has after a place.
+    /// The messages of a topic after a position.
     pub async fn read(&self, topic: &Topic, after: &Position) -> Whole {
         read(self.node.as_ref(), &self.hub, topic, after).await
     }
