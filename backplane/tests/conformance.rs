@@ -1,4 +1,4 @@
-//! Both implementations obey the rules.
+//! Runs the conformance rules against both implementations.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,7 +7,7 @@
 mod rules;
 mod support;
 
-/// One node: what the rules say about several of them holds trivially.
+/// One node: rules about several nodes hold trivially.
 mod memory {
     use std::sync::Arc;
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The real thing: docker-compose.yml, as it is, on a real Docker engine.
+# Tests docker-compose.yml, as it is, on a real Docker engine.
 #
 #   tests/deploy/compose.sh [CLIENT…]
 #
@@ -141,7 +141,7 @@ images() {
     rootfs "$HUBCAST_WORK/fs/redis" "$(command -v redis-server)" "$(command -v redis-cli)"
     import "$HUBCAST_WORK/fs/redis" "$(named redis)" 'WORKDIR /data' 'CMD ["redis-server"]'
     rootfs "$HUBCAST_WORK/fs/haproxy" "$(command -v haproxy)"
-    # As the official image does: user, master-worker mode.
+    # User and master-worker mode are those of the official image.
     import "$HUBCAST_WORK/fs/haproxy" "$(named haproxy)" 'USER haproxy' \
         'CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]'
     rootfs "$HUBCAST_WORK/fs/prometheus" "$(command -v prometheus)"
@@ -169,7 +169,7 @@ context() {
     echo "$c"
 }
 
-# In the place of rust:…: Debian with a C compiler, this machine's Rust, and the crates, since there is no network.
+# A replacement for rust:…: Debian with a C compiler, this machine's Rust, and the crates, since there is no network.
 toolchain() {
     local fs=$HUBCAST_WORK/debian sysroot
     sysroot=$(cd "$repo" && rustc --print sysroot)
@@ -181,7 +181,7 @@ toolchain() {
     rm -rf "$fs"
 }
 
-# As `docker compose build` does, of the clone; tells how long it took, and that dependencies are a layer of their own.
+# Builds the clone as `docker compose build` does; prints the time, and that dependencies are a layer of their own.
 from_source() {
     local since=$SECONDS profile
     profile=$(sed -n 's/.*HUBCAST_BUILD_PROFILE:-\([a-z]*\)}.*/\1/p' "$repo/docker-compose.yml")
@@ -205,7 +205,7 @@ healthy() { # number of gateways
     done
     [ "$n" = "$1" ]
 }
-# How many servers answered the last N requests, by HAProxy's own log.
+# Prints how many servers answered the last N requests, by HAProxy's own log.
 served() { # n
     local i since
     since=$(date +%s)
@@ -215,7 +215,7 @@ served() { # n
     "$docker" logs --since "$((since + 1))" "$(compose ps -q haproxy)" 2>&1 | grep -o 'gateways/gateway[0-9]* GET /healthz 200' | sort -u | wc -l
 }
 spread() { local n; n=$(served 40); echo "answered by $n, expected $1"; [ "$n" = "$1" ]; }
-# One request after another, on kept and on new connections, until the file appears; counts what failed.
+# Sends one request after another, on kept and on new connections, until the file appears; counts failed requests.
 traffic() {
     python3 - "$HUBCAST_WORK/stop" <<'PY'
 import http.client, os, sys, time

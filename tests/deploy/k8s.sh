@@ -127,7 +127,7 @@ for target in base:k8s/base dev:k8s/overlays/dev production:k8s/overlays/product
 done
 [ "$failed" = 0 ] || { echo "$passed passed, $failed failed"; exit 1; }
 
-# The examples that the production overlay has as comments: taken in, they render, and everything is valid.
+# The examples that the production overlay has as comments render when they are taken in, and all objects are valid.
 commented_examples() {
     cp -r "$work/tree" "$work/commented"
     sed -i -E 's/^( *)# (- |  )/\1\2/' "$work/commented/k8s/overlays/production/kustomization.yaml"

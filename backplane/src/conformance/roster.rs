@@ -370,7 +370,7 @@ pub async fn parked_connections_are_listed(nodes: &Nodes) {
     assert_eq!(last.parked(Some(Members::Group(&group("h")))).await, []);
 }
 
-/// Of several calls that remove a parked connection early, one succeeds; others' connections are not removed.
+/// Of several calls that remove a parked connection early, one succeeds; connections that are not parked stay.
 pub async fn a_parked_connection_is_removed_once(nodes: &Nodes) {
     let witnesses: Vec<_> = nodes.iter().map(|node| Witness::of(node.as_ref())).collect();
     let members = open(nodes, HubOptions::default()).await;

@@ -1,4 +1,4 @@
-//! What is told of ends, and what the directory has, once a schedule is through.
+//! Checks the reports of ends, and the directory, once a schedule is through.
 
 use hubcast_backplane::conformance::{eventually, group};
 use hubcast_backplane::{Members, UserId};
@@ -8,7 +8,7 @@ use crate::schedule::{CONNECTIONS, GROUPS, USERS};
 use crate::world::{World, name_of};
 
 impl World {
-    /// Every connection that has ended was told of once, and no other one.
+    /// The end of every connection that has ended was reported once, and no other end.
     pub(crate) async fn check_ends(&self) {
         let mut ended: Vec<_> = self
             .ended
@@ -25,7 +25,7 @@ impl World {
         assert!(told.values().all(|told| told == &["end"]), "{told:?}");
     }
 
-    /// The directory has the connections that there are, in the groups that they are in.
+    /// The directory has exactly the living connections, in their groups.
     pub(crate) async fn check_directory(&self) {
         let node = &self.nodes[0].node;
         let listed = async |of: Members<'_>, is_one: &dyn Fn(&Connection) -> bool| {

@@ -8,7 +8,7 @@ use hubcast_backplane::{Checkpoint, ConnectionRecord, Epoch, NodeId, Offset, Pos
 
 use crate::schedule::To;
 
-/// A message with its place.
+/// A message with its offset.
 #[derive(Clone, Debug)]
 pub(crate) struct Published {
     pub(crate) offset: Offset,
@@ -17,7 +17,7 @@ pub(crate) struct Published {
     pub(crate) except: Option<usize>,
 }
 
-/// An answer; where it came to lie is known to be between two places.
+/// An answer, whose offset is known to be between two others.
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub(crate) target: String,
@@ -25,7 +25,7 @@ pub(crate) struct Answered {
     pub(crate) upto: Offset,
 }
 
-/// Where a connection is.
+/// The place of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// A node has it.
@@ -35,7 +35,7 @@ pub(crate) enum Place {
     Lost,
 }
 
-/// What a node sends to a client: numbered from `first` on, the replay, then what comes live after `from`.
+/// The messages that a node sends to a client, numbered from `first` on: the replay, then the live ones after `from`.
 pub(crate) struct Session {
     pub(crate) sink: Arc<Recorder>,
     pub(crate) first: usize,
@@ -51,13 +51,13 @@ pub(crate) struct Connection {
     pub(crate) entered: Offset,
     pub(crate) place: Place,
     pub(crate) session: Session,
-    /// What the client has, in order.
+    /// The messages that the client has, in order.
     pub(crate) has: Received,
-    // What the server must have.
+    // The records that the server must have.
     pub(crate) checkpoint: Checkpoint,
     pub(crate) received: u64,
     pub(crate) calls: Vec<(String, NodeId)>,
-    /// For each group, from after which place to before which the connection is a member.
+    /// For each group, the spans in which the connection is a member: after one offset and before another.
     pub(crate) memberships: Vec<Vec<(Offset, Option<Offset>)>>,
     pub(crate) answered: Vec<Answered>,
 }
@@ -67,7 +67,7 @@ fn is_answer(target: &str) -> bool {
 }
 
 impl Connection {
-    /// The client takes what its session has for it, at most so many, and drops by number what it has already.
+    /// The client takes at most `most` messages of its session, and drops by number those that it has already.
     pub(crate) fn receive(&mut self, most: usize) {
         let live = self.session.sink.received(&self.record.id);
         let live = live.into_iter().filter(|(offset, _)| *offset > self.session.from);
@@ -86,7 +86,7 @@ impl Connection {
         }
     }
 
-    /// What is written down when the client has acknowledged all but the last `behind` messages.
+    /// The checkpoint that is stored when the client has acknowledged all but the last `behind` messages.
     pub(crate) fn checkpoint_at(&self, behind: usize, epoch: &Epoch) -> Checkpoint {
         let sequence = self.has.len().saturating_sub(behind);
         match sequence.checked_sub(1).and_then(|index| self.has.get(index)) {
@@ -101,7 +101,7 @@ impl Connection {
         }
     }
 
-    /// Notes a checkpoint that was written down; one before the last one changes nothing.
+    /// Records a checkpoint that was stored; one before the last one changes nothing.
     pub(crate) fn written(&mut self, checkpoint: Checkpoint) {
         if checkpoint.sequence >= self.checkpoint.sequence {
             self.checkpoint = checkpoint;
@@ -112,14 +112,14 @@ impl Connection {
         matches!(self.memberships[group].last(), Some((_, None)))
     }
 
-    /// Whether the connection was a member at a place, where no change of its own lies.
+    /// Whether the connection was a member at an offset, which is not of a change of its own.
     pub(crate) fn is_member_at(&self, group: usize, offset: Offset) -> bool {
         self.memberships[group]
             .iter()
             .any(|(after, before)| *after < offset && before.is_none_or(|before| offset < before))
     }
 
-    /// Notes a change that was made, if it is one.
+    /// Records a change of membership, if it is a real one.
     pub(crate) fn changed(&mut self, group: usize, join: bool, offset: Offset) {
         match (self.is_member(group), join) {
             (false, true) => self.memberships[group].push((offset, None)),
@@ -128,7 +128,7 @@ impl Connection {
         }
     }
 
-    /// Whether the connection is to receive a message, whatever happened to it.
+    /// Whether the connection must receive a message, on whichever nodes it was.
     fn is_due(&self, message: &Published) -> bool {
         let offset = message.offset;
         let topic = match message.to {
@@ -140,12 +140,12 @@ impl Connection {
         topic && offset > self.entered && message.except != Some(self.number)
     }
 
-    /// Compares what the client has with what it must have.
+    /// Compares the client's messages with those that it must have.
     pub(crate) fn check(&self, published: &[Published]) {
         self.check_until(Offset::MAX, published, &self.answered);
     }
 
-    /// The same for a client that is gone: it had what came up to some place.
+    /// The same for a client that is gone: it had all messages up to some offset.
     pub(crate) fn check_gone(&self, published: &[Published]) {
         let last = self.has.last().map_or(0, |(offset, _)| *offset);
         let answers = self.has.iter().filter(|(_, target)| is_answer(target)).count();

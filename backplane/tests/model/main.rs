@@ -1,9 +1,9 @@
-//! Random schedules of what may happen to resumable connections, against a model that knows nothing of moving.
+//! Random schedules of events around resumable connections, against a model in which connections do not move.
 //!
-//! Whatever happens, answers of the server that are lost included, a client has in the end exactly the messages of its topics, in
-//! order, once; the directory has what there is; and ends are told once. Where nodes see different masters for a while, what was lost
-//! is told (`split`). `HUBCAST_MODEL_SEED` runs
-//! the schedule of one seed, `HUBCAST_MODEL_SCHEDULES` another number of them.
+//! In all schedules, also with lost answers of the server, a client has in the end exactly the messages of its topics,
+//! in order, once; the directory has the living connections; and ends are reported once. Where nodes see different
+//! masters for a while, losses are reported (`split`). `HUBCAST_MODEL_SEED` runs the schedule of one seed,
+//! `HUBCAST_MODEL_SCHEDULES` sets the number of schedules.
 #![allow(clippy::panic, clippy::unwrap_used)]
 
 mod check;
@@ -26,12 +26,12 @@ use hubcast_backplane::{Backplane, NodeId};
 use crate::schedule::Schedule;
 use crate::world::World;
 
-/// Where the nodes of a schedule come from.
+/// The source of a schedule's nodes.
 trait Cluster: Send + Sync + 'static {
-    /// How many nodes there are at a time.
+    /// The number of nodes at a time.
     fn size(&self) -> usize;
 
-    /// A node in place of one that is no more, with a name of its own.
+    /// A node that replaces a dead one, with a name of its own.
     fn node(&self, name: String) -> BoxFuture<'_, Arc<dyn Backplane>>;
 
     /// Whether nodes can die; else their connections are only taken from them.
@@ -81,7 +81,7 @@ async fn run(seed: u64, cluster: Arc<dyn Cluster>) {
     telling(seed, steps, running).await;
 }
 
-/// Tells which schedule it was where it fails.
+/// Prints the seed of a schedule that fails.
 async fn telling(seed: u64, steps: Vec<impl std::fmt::Debug>, running: impl Future<Output = ()>) {
     if let Err(failed) = AssertUnwindSafe(running).catch_unwind().await {
         eprintln!("HUBCAST_MODEL_SEED={seed}");
@@ -136,7 +136,7 @@ mod redis_server {
                 let mut options = way.options(&name);
                 options.prefix = format!("schedule-{}", self.seed);
                 options.lease = Duration::from_secs(1);
-                // Where there is no room for pushes, the log is read.
+                // Pushes without room in the lane make it catch up from the log.
                 options.lane_capacity = if self.seed.is_multiple_of(2) { 1_000 } else { 3 };
                 self.ways.lock().insert(options.node.clone(), way);
                 let node: Arc<dyn Backplane> = Arc::new(RedisBackplane::connect(options).await.unwrap());

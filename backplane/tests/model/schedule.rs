@@ -1,4 +1,4 @@
-//! What happens, derived from a seed.
+//! The steps of a schedule, derived from a seed.
 
 /// Connections of a schedule. The first two are one user's.
 pub(crate) const CONNECTIONS: usize = 3;
@@ -6,7 +6,7 @@ pub(crate) const USERS: usize = 2;
 pub(crate) const GROUPS: usize = 3;
 const STEPS: u64 = 60;
 
-/// For whom a message is.
+/// The receivers of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum To {
     All,
@@ -22,7 +22,7 @@ pub(crate) struct Change {
     pub(crate) join: bool,
 }
 
-/// What happens next. What can't, in the state that things are in, is left out.
+/// A step of the schedule. A step that is impossible in the present state is left out.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     /// One message, which one connection may be left out of.
@@ -41,7 +41,7 @@ pub(crate) enum Step {
     },
     /// The client receives at most so many messages.
     Receive { connection: usize, most: usize },
-    /// The owner writes down what the client has, less `behind`.
+    /// The owner stores a checkpoint of the client's messages without the last `behind`.
     Checkpoint { connection: usize, behind: usize },
     /// The owner takes a message of the client, which may be a call.
     Note { connection: usize, call: bool },
@@ -51,12 +51,12 @@ pub(crate) enum Step {
         on: usize,
         last: bool,
     },
-    /// The owner gives the connection up, with a checkpoint or without.
+    /// The owner parks the connection, with a checkpoint or without.
     Park {
         connection: usize,
         behind: Option<usize>,
     },
-    /// The client comes to a node, which takes the connection from whoever has it; its groups may change meanwhile.
+    /// The client comes to a node, which takes the connection over; its groups may change meanwhile.
     TakeOver {
         connection: usize,
         on: usize,
@@ -64,8 +64,8 @@ pub(crate) enum Step {
     },
     /// A node dies. Its connections wait until they are taken over.
     Crash { node: usize },
-    /// A connection ends, by its owner or, where it is parked, by `on` and another node at a time. Who ended it tells of that,
-    /// or dies before it does. Another connection comes in its place.
+    /// A connection ends, by its owner or, where it is parked, by `on` and another node at once. The node that ended it
+    /// reports that, or dies before. Another connection comes in its place.
     End {
         connection: usize,
         on: usize,

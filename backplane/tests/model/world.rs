@@ -1,4 +1,4 @@
-//! Carries a schedule out.
+//! Carries out a schedule.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +26,9 @@ pub(crate) struct World {
     pub(crate) ended: Vec<Connection>,
     pub(crate) told: Told,
     published: Vec<Published>,
-    /// What is being published meanwhile.
+    /// Messages that are published while the next steps go on.
     bursts: JoinSet<Vec<Published>>,
-    /// For names that are used once.
+    /// A counter for names that are used once.
     count: usize,
 }
 
@@ -330,7 +330,7 @@ impl World {
     async fn take_over(&mut self, number: usize, on: usize, mut meanwhile: Vec<Change>) {
         let id = self.connections[number].record.id.clone();
         if self.connections[number].place == Place::Lost {
-            meanwhile.clear(); // nobody could change it before
+            meanwhile.clear(); // no node could change it before
         }
         let changing = async {
             let mut changed = Vec::new();
@@ -362,7 +362,7 @@ impl World {
         };
     }
 
-    /// Compares what was handed over with what must have been kept.
+    /// Compares the result of a take-over with the records that the model expects.
     fn compare(&self, number: usize, taken: &Taken) {
         let connection = &self.connections[number];
         assert_eq!(taken.record, connection.record);
@@ -382,7 +382,7 @@ impl World {
 
     /// A connection ends, and another one comes in its place.
     async fn end(&mut self, number: usize, on: usize, dies: bool) {
-        self.end_bursts().await; // for whom its messages are is known
+        self.end_bursts().await; // so that the receivers of their messages are known
         let connection = &mut self.connections[number];
         let id = connection.record.id.clone();
         let end = || End {
@@ -426,9 +426,9 @@ impl World {
             .push(std::mem::replace(&mut self.connections[number], next));
     }
 
-    /// A node is no more. Nobody tells the others.
+    /// A node dies without notice to the others.
     async fn crash(&mut self, node: usize) {
-        self.end_bursts().await; // whether a message of a dead node was published is not known
+        self.end_bursts().await; // because it is not known whether a dead node's message was published
         for connection in &mut self.connections {
             if connection.place == Place::On(node) {
                 connection.place = Place::Lost;

@@ -1,4 +1,4 @@
-//! Commands that were carried out, and whose answers nobody got.
+//! Tests of commands that were carried out and whose answers are lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub(crate) async fn two_nodes(server: &RedisServer, options: HubOptions) -> (Way
     (way, open(&nodes, options).await)
 }
 
-/// Who gives a connection up is told that it did.
+/// A node that parks a connection gets the outcome although the answer was lost.
 #[tokio::test]
 async fn a_connection_is_given_up_without_an_answer() {
     let server = RedisServer::start().await;
@@ -48,7 +48,7 @@ async fn a_connection_is_given_up_without_an_answer() {
     assert_eq!(members[1].whole_until(&taken, "end").await.len(), 1);
 }
 
-/// A take-over whose answer is lost is asked for again, and told as it was carried out the first time.
+/// A take-over whose answer is lost is repeated, and returns the outcome of the first time.
 #[tokio::test]
 async fn a_connection_is_taken_over_without_an_answer() {
     let server = RedisServer::start().await;
@@ -73,7 +73,7 @@ async fn a_connection_is_taken_over_without_an_answer() {
     members[1].whole_until(&taken, "end").await;
 }
 
-/// A removal by the window's end that has to be asked for again still tells whose connection it was.
+/// A removal at the window's end that has to be repeated still returns the connection's user.
 #[tokio::test]
 async fn an_orphan_is_told_in_full_without_an_answer() {
     let server = RedisServer::start().await;

@@ -1,4 +1,4 @@
-//! The server, or the way to it, is lost and comes back.
+//! Tests in which the server, or the way to it, is lost and comes back.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::support::RedisServer;
 use crate::{many, one, publish_until_it_works, status};
 
-/// Publishes numbered messages until stopped; what may not have been carried out counts as unknown.
+/// Publishes numbered messages until stopped; messages that may not have been carried out count as unknown.
 pub(crate) struct Publisher {
     stop: Arc<AtomicBool>,
     task: JoinHandle<(BTreeSet<Offset>, usize)>,
@@ -120,7 +120,7 @@ async fn nothing_is_missing_after_commands_are_cut() {
     cut_repeatedly("normal").await;
 }
 
-/// Kills and restarts the server under a connected client, which must be told and served on.
+/// Kills and restarts the server under a connected client, which must get the gap and further messages.
 async fn restart(arguments: &[&str]) {
     let mut server = RedisServer::start_with(arguments).await;
     let nodes = server.nodes(2).await;
@@ -271,7 +271,7 @@ async fn commands_fail_within_the_bound_while_the_server_is_down_and_removals_wa
     member.sink.received_until(&kept, "end").await;
 }
 
-/// A proxy that can go on taking bytes and stop giving the server's.
+/// A proxy that can go on taking bytes and stop forwarding the server's.
 mod deaf {
     use std::net::Ipv4Addr;
     use std::sync::Arc;
@@ -293,7 +293,7 @@ mod deaf {
                 tokio::spawn(async move {
                     let (mut buffer, mut stuck) = (vec![0; 65_536], false);
                     while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
-                        // Pushes are lost from the moment on; who connects later is served well.
+                        // Pushes are lost from this moment on; later connections are served well.
                         stuck |=
                             buffer.starts_with(b">3\r\n$7\r\nmessage") && deaf.swap(false, Ordering::AcqRel);
                         if !stuck && to_client.write_all(&buffer[..read]).await.is_err() {

@@ -1,5 +1,5 @@
-//! The ends of connections are told once, by whoever removed them or by a survivor; and what a node says of its own
-//! connections wins when the server went back to an earlier state.
+//! Tests that ends of connections are reported once, by the node that removed them or by a survivor; and that a node's
+//! own connections win when the server went back to an earlier state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn end(tells: &'static str) -> End {
     }
 }
 
-/// Removes a connection, and tells of its end if that is for this node.
+/// Removes a connection, and reports its end if that is for this node.
 async fn end_and_tell(node: &dyn Backplane, hub: &HubName, id: &ConnectionId, told: &Told) {
     if node.remove(hub, id, end("goodbye")).await.unwrap() {
         note(told, id, Bytes::from_static(b"goodbye"));
@@ -78,7 +78,7 @@ async fn an_end_is_told_once_when_the_answer_to_its_removal_is_lost() {
     assert!(ids.iter().all(|id| told[id.as_str()] == ["goodbye"]), "{told:?}");
 }
 
-/// A node that removed connections and died before it told leaves that to one survivor, with what it would have told.
+/// One survivor makes the reports of a node that removed connections and died before it reported their ends.
 #[tokio::test]
 async fn an_end_that_was_not_told_is_told_by_a_survivor() {
     let server = RedisServer::start().await;
@@ -121,7 +121,7 @@ async fn an_end_that_was_not_told_is_told_by_a_survivor() {
     assert!(ids.iter().all(|id| told[id.as_str()] == ["it left"]), "{told:?}");
 }
 
-/// Clients leave while their node stands still for longer than its lease. It wakes up, and ends them when others have.
+/// Clients leave while their node is paused for longer than its lease. It wakes up, and ends them after others have.
 #[tokio::test]
 async fn a_node_that_stood_still_tells_nothing_that_others_told() {
     let server = RedisServer::start().await;
@@ -129,7 +129,7 @@ async fn a_node_that_stood_still_tells_nothing_that_others_told() {
     let survivors = [survivor(&server, "a", &told).await];
     let hub = open(&survivors, telling()).await[0].hub.clone();
     let (node, freezer, ids) = frozen_node(&server, &hub, &told).await;
-    // The first ones have left just before: what the server is told of them may be under way.
+    // The first ones have left just before: their departures may be under way.
     let leaving = ids.iter().map(|id| end_and_tell(node.as_ref(), &hub, id, &told));
     let mut leaving: Vec<_> = leaving.map(Box::pin).collect();
     for left in leaving.iter_mut().take(10) {
@@ -151,7 +151,7 @@ async fn a_node_that_stood_still_tells_nothing_that_others_told() {
     assert_each_was_told_once(&ids, &told);
 }
 
-/// The server forgets which connections the others removed before the node comes to end them, too.
+/// The server forgets which connections the others removed, before the node ends them, too.
 #[tokio::test]
 async fn a_node_that_was_taken_for_dead_tells_nothing_though_the_server_forgot() {
     let server = RedisServer::start().await;
@@ -222,8 +222,8 @@ fn assert_each_was_told_once(ids: &[ConnectionId], told: &Told) {
     );
 }
 
-/// The server went back to a state in which one connection was another node's, one had not ended, and one was in a group that
-/// it has left. The node's other connections go on as they are.
+/// The server went back to a state in which one connection was another node's, one had not ended, and one was in a
+/// group that it has left. The node's other connections go on as they are.
 #[tokio::test]
 async fn what_a_node_says_of_its_connections_wins() {
     let server = RedisServer::start().await;
@@ -284,7 +284,7 @@ async fn what_a_node_says_of_its_connections_wins() {
     }
 }
 
-/// Entering, registering again and removing go in steps, and nothing is left of any of them.
+/// Entering, registering again and removing go in steps, and leave no keys behind.
 #[tokio::test]
 async fn a_connection_in_many_groups_comes_and_goes_whole() {
     let server = RedisServer::start().await;
@@ -328,7 +328,7 @@ async fn a_connection_in_many_groups_comes_and_goes_whole() {
     assert_eq!(left, None);
 }
 
-/// The server knows nothing of them by then, and the node registers what it has left at the same time.
+/// The server does not have them by then, and the node registers its remaining connections at the same time.
 #[tokio::test]
 async fn ends_of_connections_that_the_server_has_forgotten_are_told() {
     let server = RedisServer::start().await;
@@ -348,15 +348,16 @@ async fn ends_of_connections_that_the_server_has_forgotten_are_told() {
     assert_each_was_told_once(&ids, &told);
 }
 
-/// How many connections the directory has.
+/// The number of connections that the directory has.
 async fn listed(member: &Member) -> Option<u64> {
     let census = member.node.census(&member.hub).await.ok()?;
     let owned: u64 = census.nodes.iter().map(|(_, count)| count).sum();
     Some(owned + census.parked)
 }
 
-/// A copy of the server's data is restored that is older than moves and ends of connections. Who took a connection over last
-/// owns it and tells of its end; what had ended before is not listed and not told again.
+/// A copy of the server's data is restored that is older than moves and ends of connections. The node that took a
+/// connection over last owns it and reports its end; connections that had ended before are not listed or reported
+/// again.
 #[tokio::test]
 async fn connections_that_moved_or_ended_after_a_restored_copy_are_told_once() {
     let mut server = RedisServer::start().await;
@@ -405,7 +406,7 @@ async fn connections_that_moved_or_ended_after_a_restored_copy_are_told_once() {
     assert_each_was_told_once(&ids, &told);
 }
 
-/// A copy is restored that is older than a node's death: its connections are removed once more, and not told again.
+/// A copy is restored that is older than a node's death: its connections are removed once more, and not reported again.
 #[tokio::test]
 async fn a_node_whose_death_a_restored_copy_lacks_is_not_told_of_again() {
     let mut server = RedisServer::start().await;
@@ -468,7 +469,8 @@ async fn a_node_that_came_back_and_dies_is_told_of() {
     assert!(told.lock().values().all(|times| times.len() == 1));
 }
 
-/// The server deletes entries of connections to make room: those that end at once are told of, the others are listed again.
+/// The server deletes entries of connections to make room: ends right after that are reported, the others are listed
+/// again.
 #[tokio::test]
 async fn connections_whose_entries_were_evicted_are_told_and_listed_again() {
     let server = RedisServer::start().await;

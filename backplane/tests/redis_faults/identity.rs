@@ -1,5 +1,5 @@
-//! Events of a living server by which it forgets nothing: nobody must hear of them. And events by which it may have forgotten
-//! something: everybody is told of them, once.
+//! Tests with events of a living server by which it forgets nothing: no node may report a gap. And with events by which
+//! it may have forgotten something: every node reports a gap, once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ impl Scene {
         Self::of(&server.nodes(2).await).await
     }
 
-    /// Of a hub that is new to these nodes.
+    /// Opens a hub that is new to these nodes.
     async fn of(nodes: &[Arc<dyn Backplane>]) -> Self {
         let members = open(nodes, many()).await;
         let epoch = members[0].node.position(&members[0].hub).await.unwrap().epoch;
@@ -58,7 +58,7 @@ impl Scene {
         self.add(Member { node, hub, sink }).await;
     }
 
-    /// Everybody publishes in turn on each connection to the server that a node has, and hears all of it.
+    /// All nodes publish in turn on each of their connections to the server, and receive all messages.
     async fn exchange(&mut self) {
         self.exchanges += 1;
         for number in 0..10 {
@@ -92,7 +92,7 @@ impl Scene {
         gaps.collect()
     }
 
-    /// On each connection to the server, the epoch is the one that it was at first, and nobody heard of a gap.
+    /// On each connection to the server, the epoch is the first one, and no node reported a gap.
     async fn is_as_it_was(&self) {
         for member in &self.members {
             for _ in 0..4 {
@@ -103,7 +103,7 @@ impl Scene {
         }
     }
 
-    /// There is one more epoch, which everybody was told of once. That messages of the last moments are lost may be told besides.
+    /// There is one more epoch, which every node reported once. Gaps of the last moments may be reported besides.
     async fn has_one_new_epoch(&mut self) {
         self.connected().await;
         eventually("everybody hears of a new epoch", async || {
@@ -141,7 +141,7 @@ async fn replication_id(server: &RedisServer) -> String {
     line.unwrap().to_owned()
 }
 
-/// Ends a connection for commands. Those of other kinds never call a script.
+/// Ends a connection for commands. Connections of other kinds never call a script.
 async fn cut_one_link(server: &RedisServer) {
     let list: String = redis::cmd("CLIENT")
         .arg("LIST")
@@ -153,7 +153,7 @@ async fn cut_one_link(server: &RedisServer) {
     server.command(&format!("CLIENT KILL ID {}", id.unwrap())).await;
 }
 
-/// Has every node subscribe anew, on connections that are younger than those of its commands, and keep those.
+/// Makes every node subscribe anew, on connections that are younger than its connections for commands, which stay.
 async fn cut_subscriptions(server: &RedisServer, scene: &mut Scene) {
     let before = subscriptions(server).await;
     server.command("CLIENT KILL TYPE pubsub").await;
@@ -166,7 +166,7 @@ async fn cut_subscriptions(server: &RedisServer, scene: &mut Scene) {
     assert_eq!(subscriptions(server).await, anew, "they are kept");
 }
 
-/// Connections of all kinds that are younger than the others agree with those, and nobody hears of anything.
+/// Connections of all kinds that are younger than the others agree with those, and no gap is reported.
 async fn goes_on_with_younger_connections(server: &RedisServer, scene: &mut Scene) {
     scene.exchange().await;
     cut_one_link(server).await;

@@ -1,4 +1,4 @@
-//! A sink that is too slow for what is pushed.
+//! Tests with a sink that is too slow for the pushes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::support::RedisServer;
 use crate::{many, one};
 
-/// A sink that takes nothing until it is let.
+/// A sink that takes no delivery until it is opened.
 #[derive(Default)]
 pub(crate) struct Gate {
     pub(crate) recorder: Recorder,
@@ -25,7 +25,7 @@ impl Gate {
         *self.closed.lock() = true;
     }
 
-    /// Waits until something waits to be let in.
+    /// Waits until a delivery waits for the sink.
     pub(crate) async fn wait(&self) {
         eventually("the sink blocks", async || {
             self.waiting.load(Ordering::Acquire).then_some(())
@@ -41,7 +41,7 @@ impl Gate {
 
 impl HubSink for Gate {
     fn deliver(&self, deliveries: &[Delivery]) {
-        // What else this thread has to do goes on meanwhile.
+        // Other tasks of this thread go on meanwhile.
         tokio::task::block_in_place(|| {
             let mut closed = self.closed.lock();
             self.waiting.store(*closed, Ordering::Release);

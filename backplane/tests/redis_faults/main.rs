@@ -1,4 +1,4 @@
-//! What happens when the server, the way to it, or a node fails.
+//! Tests in which the server, the way to it, or a node fails.
 #![cfg(feature = "redis")]
 #![allow(clippy::panic, clippy::unwrap_used)]
 

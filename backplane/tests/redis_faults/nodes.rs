@@ -1,4 +1,4 @@
-//! Nodes that die, or seem to.
+//! Tests with nodes that die, or seem to.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -277,7 +277,7 @@ async fn a_request_ends_when_the_asked_node_dies() {
         .unwrap();
 }
 
-/// A server that makes room may delete what nodes say of themselves. None of them was removed by that.
+/// A server that makes room may delete the nodes' counts. No node is removed for that.
 #[tokio::test]
 async fn no_node_is_shut_out_because_keys_were_evicted() {
     let server = RedisServer::start().await;

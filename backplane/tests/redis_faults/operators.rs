@@ -1,4 +1,4 @@
-//! Settings that an operator chooses, and warnings about the server.
+//! Tests of settings that an operator chooses, and of warnings about the server.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Requests between nodes whose subscriptions are lost.
+//! Tests of requests between nodes whose subscriptions are lost.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -23,13 +23,13 @@ use crate::support::way::Way;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Counts how often it serves each request, and hands out things one by one to those that ask for the `next`.
+/// A service that counts how often it serves each request, and hands out things one by one to requests for the `next`.
 #[derive(Default)]
 struct Shop {
     served: Arc<Mutex<BTreeMap<Bytes, usize>>>,
     things: Arc<Mutex<VecDeque<Bytes>>>,
     filled: Arc<Notify>,
-    /// Lives as often as somebody waits for the next thing.
+    /// A token of which each request that waits for the next thing holds a clone.
     waiting: Arc<()>,
 }
 
@@ -168,8 +168,8 @@ async fn what_is_asked_while_nobody_can_subscribe_is_answered_when_they_can() {
     assert!(shop.served.lock().values().all(|times| *times == 1));
 }
 
-/// Replies that take something with them, as polls do: of what is taken, nothing is lost or handed out twice, also where who
-/// asks goes away.
+/// Replies that take things with them, as polls do: no thing is lost or handed out twice, also where the asking call is
+/// dropped.
 #[tokio::test]
 async fn what_replies_take_with_them_arrives_once() {
     let server = RedisServer::start().await;
@@ -183,7 +183,7 @@ async fn what_replies_take_with_them_arrives_once() {
         askers.spawn(async move {
             for round in 0.. {
                 let next = asking.request(&node, Bytes::from_static(b"next"), LONG, Unheard::Wait);
-                // Most go away now and then, some of them when the reply is on its way.
+                // Most callers give up now and then, some of them when the reply is on its way.
                 let patience = Duration::from_micros(500 + (asker + round) % 7 * 400);
                 let patience = if asker == 0 { LONG } else { patience };
                 if let Ok(next) = timeout(patience, next).await {
@@ -248,13 +248,13 @@ async fn a_request_of_a_node_that_was_wrongly_taken_for_dead_ends_with_an_error(
     );
 }
 
-/// A node that has just started is alive, also where no sign of life has told the asking one since.
+/// A node that has just started is alive, also where the asking node has had no answered beat since.
 #[tokio::test]
 async fn a_node_that_started_just_before_an_outage_is_not_taken_for_dead() {
     let server = RedisServer::start().await;
     let way = Way::to(server.port()).await;
     let asking = way.node("asking").await;
-    way.lead_to(1); // nobody listens there
+    way.lead_to(1); // no node is subscribed there
     let serving = server.node("serving").await;
     let _shop = Shop::on(serving.as_ref());
     let back = async {

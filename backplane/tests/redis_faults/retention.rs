@@ -1,4 +1,5 @@
-//! The log is bounded by age and bytes, a full server still serves what frees memory, and eviction is told.
+//! Tests that the log is bounded by age and bytes, that a full server still serves calls that free memory, and that
+//! eviction is reported.
 
 use std::time::Duration;
 
@@ -139,7 +140,7 @@ async fn a_full_server_refuses_what_grows_and_nothing_else() {
         full.is_transient() && full.to_string().contains("maxmemory"),
         "{full}"
     );
-    // Signs of life, reading, leaving and ending go on.
+    // Beats, reading, leaving and ending go on.
     assert_eq!(*member.node.status().borrow(), Status::Connected);
     position.offset = member.node.position(&member.hub).await.unwrap().offset;
     assert!(matches!(
@@ -148,7 +149,7 @@ async fn a_full_server_refuses_what_grows_and_nothing_else() {
     ));
     member.leave(&leaver, "g").await;
     assert!(member.remove(&leaver).await);
-    // And publishing does as soon as enough is forgotten.
+    // Publishing goes on as soon as enough is forgotten.
     publish_until_it_works(&member, of_group("flood"), "again").await;
     status(member.node.as_ref(), Status::Connected).await;
 }
@@ -161,7 +162,7 @@ async fn evicted_entries_are_a_gap() {
     let begin = member.node.position(&member.hub).await.unwrap();
     member.publish(topic.clone(), "evicted").await;
     assert!(matches!(read(&member, &topic, &begin).await, Whole::Exact(found) if found.len() == 1));
-    // Everything that has a life is evicted: streams and tails.
+    // All keys with an expiry are evicted: streams and tails.
     server
         .command("CONFIG SET maxmemory-policy volatile-random")
         .await;
@@ -186,7 +187,7 @@ async fn evicted_entries_are_a_gap() {
     assert!(matches!(read(&member, &topic, &now).await, Whole::Exact(found) if found.len() == 1));
 }
 
-/// Of a log that the server has deleted, streams may be left. What is in them is of an older epoch.
+/// Streams of a log that the server has deleted may be left. Their entries are of an older epoch.
 #[tokio::test]
 async fn entries_of_a_log_that_was_evicted_are_not_taken_for_newer_ones() {
     let server = RedisServer::start().await;
@@ -210,7 +211,7 @@ async fn entries_of_a_log_that_was_evicted_are_not_taken_for_newer_ones() {
     assert!(matches!(read(&member, &old, &begin).await, Whole::Exact(found) if found.len() == 1));
 }
 
-/// A clock that is set back lets nothing end early.
+/// A clock that is set back makes nothing expire early.
 #[tokio::test]
 async fn nothing_is_missing_because_the_servers_clock_was_set_back() {
     let server = RedisServer::start().await;
@@ -227,7 +228,7 @@ async fn nothing_is_missing_because_the_servers_clock_was_set_back() {
     assert!(matches!(read(&member, &topic, &begin).await, Whole::Exact(found) if found.len() == 1));
 }
 
-/// Nobody can say whether a call was answered of which the server knows nothing any more.
+/// It is not known whether a call was answered whose record the server has lost.
 #[tokio::test]
 async fn a_call_that_was_evicted_can_not_be_answered_and_that_is_told() {
     let server = RedisServer::start().await;

@@ -1,4 +1,4 @@
-//! Who is connected, when nodes die and servers forget; and what it costs to ask.
+//! Tests of the roster when nodes die and servers forget, and a benchmark of its queries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,7 +109,7 @@ async fn a_server_that_forgot_is_told_who_is_connected() {
             })
             .await;
         }
-        // The server lists a node again with its next sign of life.
+        // The server lists a node again with its next beat.
         eventually("the census has everybody", async || {
             let census = census(member).await;
             let connections: u64 = census.nodes.iter().map(|(_, count)| count).sum();
@@ -141,7 +141,7 @@ fn tell(what: &str, times: &[Duration]) {
     );
 }
 
-/// Prints what questions cost for a group of 100,000.
+/// Prints the cost of queries about a group of 100,000 connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "prints figures, proves nothing"]
 async fn figures_of_a_large_group() {

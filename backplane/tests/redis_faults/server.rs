@@ -1,4 +1,4 @@
-//! What stays on a server, and which servers are accepted.
+//! Tests of the keys that stay on a server, and of the servers that are accepted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,7 +144,7 @@ async fn a_server_that_is_not_there_is_told_within_the_bound() {
     assert!(error.to_string().contains("refused"), "{error}");
 }
 
-/// A node tries on while a server is away; it ends where only another configuration helps.
+/// A node goes on trying while a server is away; it fails where only another configuration helps.
 #[tokio::test]
 async fn what_trying_can_not_mend_is_told_from_what_it_can() {
     let server = RedisServer::start().await;

@@ -1,4 +1,4 @@
-//! Resumable connections when nodes die, the server restarts, answers are lost or a lane is late.
+//! Tests of resumable connections when nodes die, the server restarts, answers are lost or a lane is late.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -54,8 +54,8 @@ fn sorted(mut records: Vec<ConnectionRecord>) -> Vec<ConnectionRecord> {
     records
 }
 
-/// Of a dead node's connections, those with state wait for a node, before and after the lease's end; the others end with
-/// the lease. What nobody took over ends with the window. All of it once, by one survivor.
+/// Of a dead node's connections, the resumable ones wait for a node, before and after the lease's end; the others end
+/// with the lease. Connections that no node took over end with the window. Each ends once, by one survivor.
 #[tokio::test]
 async fn the_resumable_connections_of_a_dead_node_wait() {
     let server = RedisServer::start().await;
@@ -77,7 +77,7 @@ async fn the_resumable_connections_of_a_dead_node_wait() {
     let all: Vec<_> = plain.iter().chain(&kept).cloned().collect();
     live_and_die(&server, &members[0].hub, &options, &all).await;
     let orphans = || sorted(witnesses.iter().flat_map(|witness| witness.orphans()).collect());
-    // Before the lease's end: nobody waits for it.
+    // The take-over comes before the lease's end: it does not wait for that.
     members[1].publish(of_group("g"), "one").await;
     let before = members[0].take_over(&kept[0].id).await;
     eventually("the others end with the lease", async || {
@@ -120,7 +120,7 @@ async fn the_resumable_connections_of_a_dead_node_wait() {
     assert!(witnesses.iter().all(|witness| witness.fenced() == 0));
 }
 
-/// A server that was restarted may have forgotten its last second: nothing is replayed across that.
+/// A server that was restarted may have forgotten its last second: there is no replay across that.
 #[tokio::test]
 async fn nothing_is_replayed_across_a_restart() {
     let mut server = RedisServer::start_with(&["--appendonly yes", "--appendfsync always"]).await;
@@ -142,7 +142,7 @@ async fn nothing_is_replayed_across_a_restart() {
     }
 }
 
-/// What a server lost can't be taken over, and is not mistaken for something that can.
+/// A connection that the server lost can't be taken over, and is not mistaken for a resumable one.
 #[tokio::test]
 async fn what_the_server_lost_is_gone() {
     let mut server = RedisServer::start().await;
@@ -169,7 +169,7 @@ async fn what_the_server_lost_is_gone() {
     assert!(members[0].remove(&owned.id).await);
 }
 
-/// Takes a connection over, however often it takes.
+/// Takes a connection over, with as many tries as it needs.
 async fn persistently(member: &Member, id: &ConnectionId) -> Taken {
     eventually("it is taken over", async || {
         let listing = member.node.look_up(&member.hub, id).await.ok().flatten()?;
@@ -186,7 +186,7 @@ async fn persistently(member: &Member, id: &ConnectionId) -> Taken {
     .await
 }
 
-/// Answers to those who give up and take over are lost again and again. Nothing else is.
+/// Answers to calls that park and take over are lost again and again. No message is lost.
 #[tokio::test]
 async fn a_connection_moves_while_commands_are_cut() {
     let server = RedisServer::start().await;
@@ -238,7 +238,7 @@ async fn a_connection_moves_while_commands_are_cut() {
     assert!(members[0].remove(id).await);
 }
 
-/// A node's lane is behind while the connection goes to another node, changes there and comes back.
+/// A node's lane needs a catch-up while the connection goes to another node, changes there and comes back.
 async fn come_back_to_a_late_lane(lane_capacity: usize) {
     let server = RedisServer::start().await;
     let mut options = server.options("slow");
@@ -296,7 +296,7 @@ async fn come_back_to_a_late_lane(lane_capacity: usize) {
         targets,
         ["one", "two", h.as_str(), own.as_str(), "parked", "back", "end"]
     );
-    // The earlier session was told that it is over, at its place and before the new one began.
+    // The earlier session got its end, at its offset and before the new one began.
     let told = gate
         .recorder
         .deliveries()
@@ -321,7 +321,7 @@ async fn a_connection_comes_back_to_a_node_that_has_to_read_the_log() {
     come_back_to_a_late_lane(1).await;
 }
 
-/// A change that the server carried out although its caller was not told so is told to the sink when it is tried again.
+/// A change that the server carried out, but whose answer was lost, reaches the sink when it is repeated.
 #[tokio::test]
 async fn a_change_that_the_server_knows_already_is_told_to_the_sink() {
     let server = RedisServer::start().await;
@@ -346,7 +346,7 @@ async fn a_change_that_the_server_knows_already_is_told_to_the_sink() {
     assert_eq!(member.sink.received_until(id, "end").await.len(), 2);
 }
 
-/// While it can't be known whether this node owns a connection, nobody claims its id as a new one.
+/// While it is not known whether this node owns a connection, its id can't be claimed as a new one.
 #[tokio::test]
 async fn the_id_of_a_connection_is_refused_after_a_take_over_without_an_answer() {
     let mut server = RedisServer::start_with(&["--appendonly yes", "--appendfsync always"]).await;
@@ -380,13 +380,13 @@ async fn the_id_of_a_connection_is_refused_after_a_take_over_without_an_answer()
     assert!(member.remove(&connection.id).await);
 }
 
-/// A connection that was closed while the server could not be told is not taken over before it is.
+/// A connection that was closed while the server could not be reached is not taken over before the server has that.
 #[tokio::test]
 async fn a_connection_whose_removal_waits_is_not_taken_over() {
     let mut server = RedisServer::start_with(&["--appendonly yes", "--appendfsync always"]).await;
     let mut options = server.options("a");
     options.reconnect_wait = Duration::from_millis(300);
-    options.heartbeat_interval = Duration::from_secs(2); // which tells the server of it
+    options.heartbeat_interval = Duration::from_secs(2); // a beat also sends the departure
     let member = one(Arc::new(RedisBackplane::connect(options).await.unwrap()), many()).await;
     let (connection, entered) = member.connect_resumable(None).await;
     server.kill().await;
@@ -419,7 +419,7 @@ async fn a_connection_whose_removal_waits_is_not_taken_over() {
     );
 }
 
-/// Groups that change without pause hold no take-over up, and no change is lost by it.
+/// Groups that change without pause do not hold up a take-over, and no change is lost by it.
 #[tokio::test]
 async fn a_take_over_does_not_wait_for_the_groups_to_stay() {
     let server = RedisServer::start().await;
@@ -434,7 +434,7 @@ async fn a_take_over_does_not_wait_for_the_groups_to_stay() {
             let mut changes = 0;
             while !stop.load(Ordering::Acquire) {
                 let name = group(&format!("g{}", changes % 20));
-                // Its owner is asked, as far as this node is it.
+                // The change is made on this node, as far as it owns the connection.
                 let changed = match changes % 2 {
                     0 => node.join(&hub, &id, &name).await,
                     _ => node.leave(&hub, &id, &name).await,

@@ -1,4 +1,4 @@
-//! The directory's answers after the server has forgotten everything, and before nodes have registered again.
+//! Tests of the directory's answers after the server has forgotten everything, and before nodes have registered again.
 
 use hubcast_backplane::conformance::{eventually, listing, open, record};
 use hubcast_backplane::{BackplaneError, Claim, ConnectionRecord};
@@ -40,7 +40,7 @@ async fn a_connection_is_unknown_only_when_all_nodes_could_register() {
             }
         })
         .await;
-        // Newcomers don't wait, as soon as the epoch is known here.
+        // New connections don't wait, as soon as the epoch is known here.
         eventually("a new connection is let in", async || {
             let claim = asking.node.claim(&asking.hub, &record(None)).await;
             (claim.ok()? == Claim::Claimed).then_some(())

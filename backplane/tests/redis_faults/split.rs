@@ -1,4 +1,4 @@
-//! A node that goes on with the former master after a failover, because it has not heard of it.
+//! Tests of a node that goes on with the former master after a failover, because it does not know of it.
 
 use hubcast_backplane::conformance::sessions::of_group;
 use hubcast_backplane::conformance::{eventually, open};

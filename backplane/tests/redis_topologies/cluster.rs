@@ -1,4 +1,4 @@
-//! A Redis Cluster.
+//! Tests with a Redis Cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +75,7 @@ async fn a_killed_master_concerns_its_hubs_only() {
     let mut set = ClusterSet::start(1).await;
     let nodes = nodes(&set.url(), 2).await;
     let mut others = watched_everywhere(&set, &nodes).await;
-    // First the master that the nodes' signs of life go to, then another one.
+    // First the master that the nodes' beats go to, then another one.
     let home = set.master_of("*").await;
     for round in 0..2 {
         let mut index = 0;

@@ -17,7 +17,7 @@ pub(crate) struct ClusterSet {
 pub(crate) struct Seen {
     pub(crate) id: String,
     pub(crate) port: u16,
-    /// Nothing for a master.
+    /// The id of its master; `None` for a master.
     master: Option<String>,
     slots: Vec<(u16, u16)>,
 }
@@ -78,7 +78,7 @@ impl ClusterSet {
         format!("redis+cluster://{}", hosts.join(","))
     }
 
-    /// What a server that runs knows of the others that do.
+    /// The running servers, as one of them sees the cluster.
     pub(crate) async fn seen(&self) -> Vec<Seen> {
         eventually("a server tells of the others", async || {
             for server in &self.servers {
@@ -92,7 +92,7 @@ impl ClusterSet {
         .await
     }
 
-    /// The master that has what a tag stands for.
+    /// The master that has the keys of a tag.
     pub(crate) async fn master_of(&self, tag: &str) -> Seen {
         let slot = self.slot_of(tag).await;
         let has = |seen: &Seen| {
@@ -125,7 +125,7 @@ impl ClusterSet {
         .await
     }
 
-    /// Waits until the replica of a master has what that has now: one that lacks it would give offsets out twice.
+    /// Waits until the replica of a master has all of its data: one without it would assign offsets twice.
     pub(crate) async fn replicated(&self, master: &Seen) {
         let replica = self.replica_of(master).await;
         let server = |seen: &Seen| self.servers.iter().find(|server| server.port() == seen.port);

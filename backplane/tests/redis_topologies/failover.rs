@@ -1,4 +1,4 @@
-//! What every failover must look like from outside.
+//! The checks that every failover must pass, seen from outside.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use hubcast_backplane::{BackplaneError, ConnectionId, Delivery, Gap, Offset, Top
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// What is published to see whether publishing works.
+/// A message that is published to see whether publishing works.
 const PROBE: &str = "probe";
 
 /// A connection whose hub is about to lose its server.
@@ -80,8 +80,8 @@ impl Watched {
         assert!(received.is_sorted_by(|(a, _), (b, _)| a < b));
     }
 
-    /// Waits until publishing works in a new epoch and the connection was told of it, then checks that nothing else
-    /// is missing. Returns how long publishing did not work.
+    /// Waits until publishing works in a new epoch and the connection got its gap, then checks that no other message is
+    /// missing. Returns the time for which publishing did not work.
     pub(crate) async fn survives(&self, begun: Instant) -> Duration {
         let outage = self
             .publish_until_it_works()
@@ -104,14 +104,14 @@ impl Watched {
             .await
             .unwrap()
             .epoch;
-        // Messages that were published meanwhile may be told to be lost besides.
+        // Messages that were published meanwhile may be reported as lost besides.
         let mut gaps = self.gaps();
         gaps.retain(|gap| matches!(gap, Gap::NewEpoch(_)));
         assert_eq!(gaps, [Gap::NewEpoch(epoch)]);
         outage
     }
 
-    /// Tries in a row, as a caller would. Every failure is told within its bound, and as one.
+    /// Tries in a row, as a caller would. Every failure comes within its time limit, and as an error.
     async fn publish_until_it_works(&self) -> Instant {
         let give_up = Instant::now() + Duration::from_secs(40);
         while Instant::now() < give_up {
@@ -149,9 +149,9 @@ impl Watched {
         load
     }
 
-    /// What is published now, after the new epoch was told, is received, each once and in order.
+    /// Messages that are published now, after the new epoch was reported, are received, each once and in order.
     pub(crate) async fn receives_all_of(&self, load: Load) {
-        // What the old server carried out until it knew of the new one belongs to the old epoch.
+        // Messages that the old server took until it knew of the new one belong to the old epoch.
         let before = std::mem::take(&mut *load.published.lock()).len();
         eventually("publishing goes on", async || {
             (load.published.lock().len() > 100).then_some(())
@@ -184,7 +184,7 @@ impl Watched {
     }
 }
 
-/// A publisher and what was acknowledged to it.
+/// A publisher, with its acknowledged messages.
 #[derive(Default)]
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,

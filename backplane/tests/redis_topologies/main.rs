@@ -1,5 +1,5 @@
-//! A master that sentinels watch, and a Redis Cluster, with real servers: the rules hold there too, and a failover is
-//! told to who is concerned.
+//! Tests with a master that sentinels watch, and with a Redis Cluster, on real servers: the rules hold there too, and a
+//! failover is reported to the nodes that it concerns.
 #![cfg(feature = "redis")]
 #![allow(clippy::panic, clippy::unwrap_used)]
 
@@ -22,12 +22,12 @@ use std::time::Duration;
 use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
 use hubcast_backplane::{Backplane, NodeId};
 
-/// Whether the programs that a test needs are there; tells which is not.
+/// Whether the programs that a test needs are installed; prints the ones that are not.
 fn can_run(programs: &[&str]) -> bool {
     for program in programs {
         let found = std::process::Command::new(program).arg("--version").output();
         if found.is_err() {
-            // Past the capture of a passing test's output: whoever counts the tests looks for such lines.
+            // Written past the capture of a passing test's output: the count of skipped tests looks for such lines.
             let _nobody_reads_it = writeln!(std::io::stderr(), "topology skipped: there is no {program}");
             return false;
         }

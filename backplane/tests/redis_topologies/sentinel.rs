@@ -1,4 +1,4 @@
-//! A master that sentinels watch.
+//! Tests with a master that sentinels watch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +67,7 @@ async fn a_killed_master_is_followed_by_another_and_a_new_epoch() {
     println!("sentinels, SIGKILL: publishing worked again after {outage:?}");
     connected(&nodes).await;
     let failovers = set.failovers().await;
-    // The old master comes back, and is made a replica by the sentinels: nobody follows it.
+    // The old master comes back, and is made a replica by the sentinels: no node follows it.
     assert!(set.servers[0].restart().await);
     let role = async || {
         let info: String = ask(set.servers[0].port(), &["INFO", "replication"]).await.ok()?;
@@ -141,7 +141,7 @@ async fn a_master_that_wakes_up_while_most_sentinels_still_name_it_is_left() {
     nobody_listens(&set.servers[0]).await;
     let outage = watched.survives(begun).await;
     println!("sentinels, SIGSTOP and at once SIGCONT: publishing worked again after {outage:?}");
-    // Sentinels demote it after ten seconds: what it takes until then is lost.
+    // Sentinels demote it after ten seconds: messages that it takes until then are lost.
     assert!(outage < Duration::from_secs(9), "{outage:?}");
     watched.leave().await;
 }
@@ -200,7 +200,7 @@ async fn a_former_master_is_left(is_demoted: bool) {
     set.replicated().await;
     set.servers[1].promote().await;
     if is_demoted {
-        // Sentinels end the connections of whom they demote; this one keeps them.
+        // Sentinels end the connections of a server that they demote; this one keeps them.
         set.servers[0].follow(&set.servers[1]).await;
     }
     set.name_master(&set.servers[1]).await;

@@ -27,7 +27,7 @@ pub(crate) struct Settings<'a> {
 }
 
 pub(crate) struct SentinelSet {
-    /// The first one was the master at first.
+    /// The servers; the first one was the master at first.
     pub(crate) servers: Vec<RedisServer>,
     sentinels: Vec<Sentinel>,
 }
@@ -88,14 +88,14 @@ impl SentinelSet {
         }
     }
 
-    /// Waits until the replicas have what the first server has now: one that lacks it would give offsets out twice.
+    /// Waits until the replicas have all data of the first server: one without it would assign offsets twice.
     pub(crate) async fn replicated(&self) {
         for replica in &self.servers[1..] {
             replica.has_all_of(&self.servers[0]).await;
         }
     }
 
-    /// Waits until some sentinel has another server for the master, whether the others know already or not.
+    /// Waits until some sentinel names another server as the master, whether the others do already or not.
     pub(crate) async fn failover_begins(&self) {
         let first = self.servers[0].port().to_string();
         eventually("a sentinel names another master", async || {
@@ -113,7 +113,7 @@ impl SentinelSet {
         .await;
     }
 
-    /// One more sentinel, for which another server is the master, by a failover of this number.
+    /// One more sentinel, which takes another server for the master, by a failover of this number.
     pub(crate) async fn add_sentinel(&mut self, master: &RedisServer, failover: usize) {
         let settings = Settings {
             failover,
@@ -123,14 +123,14 @@ impl SentinelSet {
             .push(Sentinel::start(master.port(), &settings).await);
     }
 
-    /// Has no sentinel know of the master, so that none of them acts.
+    /// Makes all sentinels forget the master, so that none of them acts.
     pub(crate) async fn forget_master(&self) {
         for sentinel in &self.sentinels {
             sentinel.command(&["REMOVE", MASTER]).await.unwrap();
         }
     }
 
-    /// Has the sentinels take a server for the master.
+    /// Makes the sentinels watch a server as the master.
     pub(crate) async fn name_master(&self, server: &RedisServer) {
         let port = server.port().to_string();
         for sentinel in &self.sentinels {
@@ -162,7 +162,7 @@ impl SentinelSet {
         format!("redis+sentinel://{}/{MASTER}", self.hosts())
     }
 
-    /// Has the sentinels make a replica the master while the master lives.
+    /// Makes the sentinels promote a replica while the master lives.
     pub(crate) async fn switch(&self) {
         eventually("the sentinels agree to a failover", async || {
             self.sentinels[0].command(&["FAILOVER", MASTER]).await
@@ -215,7 +215,7 @@ impl Sentinel {
                 .unwrap();
             let listens = eventually("the sentinel listens or ends", async || {
                 if child.try_wait().unwrap().is_some() {
-                    return Some(false); // somebody else took the port
+                    return Some(false); // another process took the port
                 }
                 let connected = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
                 connected.is_ok().then_some(true)
@@ -232,7 +232,7 @@ impl Sentinel {
         panic!("the sentinel does not start");
     }
 
-    /// A number that it tells of the master.
+    /// A number that the sentinel has of the master.
     async fn count(&self, name: &str) -> Option<usize> {
         let mut command = redis::cmd("SENTINEL");
         command.arg("MASTER").arg(MASTER);

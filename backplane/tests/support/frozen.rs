@@ -1,4 +1,4 @@
-//! A node that stands still: nothing of it moves, as of a process that gets no CPU.
+//! A node that can be frozen: all of its tasks stand still, as in a process that gets no CPU.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 use hubcast_backplane::Backplane;
 use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
 
-/// A node whose tasks run in a thread of their own, which can be made to wait. Calls of the node may be made from elsewhere.
+/// A node whose tasks run in a thread of their own, which can be made to wait. Calls of the node may be made from
+/// elsewhere.
 pub struct Freezer {
     freeze: Option<tokio::sync::mpsc::Sender<Receiver<()>>>,
     thread: Option<JoinHandle<()>>,

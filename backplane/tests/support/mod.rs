@@ -38,7 +38,7 @@ impl RedisServer {
         Self::start_with(&[]).await
     }
 
-    /// With more arguments, each of them `--name value…`.
+    /// Starts a server with more arguments, each of them `--name value…`.
     pub async fn start_with(arguments: &[&str]) -> Self {
         let mut server = Self {
             child: None,
@@ -59,7 +59,7 @@ impl RedisServer {
         panic!("redis-server does not start");
     }
 
-    /// Starts the server again on its port, with what it persisted. Returns whether it accepts connections.
+    /// Starts the server again on its port, with the data that it persisted. Returns whether it accepts connections.
     pub async fn restart(&mut self) -> bool {
         let mut command = Command::new("redis-server");
         command
@@ -84,7 +84,7 @@ impl RedisServer {
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline {
             if child.try_wait().unwrap().is_some() {
-                return false; // somebody else took the port
+                return false; // another process took the port
             }
             if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.is_ok() {
                 self.child = Some(child);
@@ -147,7 +147,7 @@ impl RedisServer {
         nodes
     }
 
-    /// A connection to look at the server with.
+    /// A connection for the test itself.
     pub async fn look(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.url()).unwrap();
         client.get_multiplexed_async_connection().await.unwrap()
@@ -164,7 +164,7 @@ impl RedisServer {
         keys
     }
 
-    /// A section of what the server tells of itself.
+    /// A section of the server's `INFO`.
     pub async fn info(&self, section: &str) -> String {
         redis::cmd("INFO")
             .arg(section)
@@ -184,7 +184,7 @@ impl RedisServer {
         .await;
     }
 
-    /// Waits until it has what its master has now.
+    /// Waits until it has all present data of its master.
     pub async fn has_all_of(&self, master: &Self) {
         let offset = async |server: &Self| -> u64 {
             let told = server.info("replication").await;
@@ -209,7 +209,7 @@ impl RedisServer {
     /// Has the server delete keys to make room, as it does where not all of them are to stay.
     pub async fn evict(&self, keys: &[String]) {
         for key in keys {
-            self.command(&format!("PEXPIRE {key} 100000")).await; // what has no life stays
+            self.command(&format!("PEXPIRE {key} 100000")).await; // a key without an expiry stays
         }
         self.command("CONFIG SET maxmemory-policy volatile-ttl").await;
         self.command("CONFIG SET maxmemory 1").await;

@@ -1,6 +1,6 @@
-//! Every rule of the conformance suite, for whatever is to be made of the list.
+//! The list of all rules of the conformance suite, for macros.
 
-/// Gives the list to a macro, after what that macro is to know.
+/// Gives the list to a macro, after that macro's own arguments.
 macro_rules! all_rules {
     ($run:ident, $nodes:expr) => {
         $run! { $nodes;
@@ -120,14 +120,14 @@ macro_rules! tests {
     };
 }
 
-/// One rule after the other, each with nodes of its own. Gives their number.
+/// Runs one rule after the other, each with nodes of its own. Returns their number.
 #[allow(unused_macros, reason = "each test binary uses a part")]
 macro_rules! in_turn {
     ($nodes:expr; $($module:ident: $($rule:ident),+;)+) => {{
         let mut count = 0;
         $($(
             println!("{}::{}", stringify!($module), stringify!($rule));
-            // Made in a frame of its own: all rules together are too much for the stack of a test.
+            // The future is made in a frame of its own: all rules together are too much for the stack of a test.
             let run = || Box::pin(async {
                 let nodes = $nodes.await;
                 hubcast_backplane::conformance::$module::$rule(&nodes).await;

@@ -1,4 +1,4 @@
-//! Hub code of several nodes that is told of ends, as a gateway tells it.
+//! The hub code of several nodes, to which ends are reported as a gateway reports them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use hubcast_backplane::{Backplane, ConnectionId, ConnectionRecord, HubName, NodeService};
 use parking_lot::Mutex;
 
-/// The ends that hub code was told, by connection, with what it was told of each.
+/// The reported ends, by connection, with the reports of each.
 pub type Told = Arc<Mutex<BTreeMap<String, Vec<Bytes>>>>;
 
 /// One node's service.
@@ -45,7 +45,7 @@ impl NodeService for Teller {
     fn fenced(&self) {}
 }
 
-/// Hub code is told of an end.
+/// Records the report of an end.
 pub fn note(told: &Told, id: &ConnectionId, tells: Bytes) {
     told.lock().entry(id.to_string()).or_default().push(tells);
 }

@@ -1,4 +1,4 @@
-//! The way from a node to its server: it leads to another server when it is told to, and loses answers.
+//! A proxy between a node and its server, which can lead to another server and lose answers.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ pub struct Way {
 
 struct Road {
     server: AtomicU16,
-    /// Changes when all connections end.
+    /// Changed to end all connections.
     cut: watch::Sender<()>,
     loss: Mutex<Option<Loss>>,
 }
 
-/// Which answer is lost: its command is carried out, and the connection is cut in place of the answer.
+/// The answer that is lost: its command is carried out, and the connection is cut in place of the answer.
 enum Loss {
     /// The answer to the next command that has these bytes.
     To(String),
@@ -52,12 +52,12 @@ impl Way {
         Self { port, road }
     }
 
-    /// Leads new connections to another server. Those that there are go on, each until it ends.
+    /// Leads new connections to another server. Open ones go on, each until it ends.
     pub fn lead_new_to(&self, server: u16) {
         self.road.server.store(server, Ordering::Release);
     }
 
-    /// Leads all connections to another server: those that there are end.
+    /// Leads all connections to another server: open ones end.
     pub fn lead_to(&self, server: u16) {
         self.lead_new_to(server);
         self.road.cut.send_replace(());
@@ -73,7 +73,7 @@ impl Way {
         *self.road.loss.lock() = Some(Loss::After(calls));
     }
 
-    /// Whether the answer that was to be lost is.
+    /// Whether the answer was lost.
     pub fn has_lost(&self) -> bool {
         self.road.loss.lock().is_none()
     }

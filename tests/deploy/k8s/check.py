@@ -193,7 +193,7 @@ def rendering(name: str, docs: list[dict]) -> None:
     spec = deployment["template"]["spec"]
     container = spec["containers"][0]
 
-    # Selectors select.
+    # Selectors match the pods' labels.
     for kind, selector in (
         ("Deployment", deployment["selector"]["matchLabels"]),
         ("Service", hubcast("Service")["spec"]["selector"]),
@@ -203,7 +203,7 @@ def rendering(name: str, docs: list[dict]) -> None:
     ):
         check(selector.items() <= labels.items(), f"{name}: {kind} selects {selector}, pods have {labels}")
 
-    # References resolve.
+    # References point to objects that exist.
     check(hubcast("ServiceAccount").get("automountServiceAccountToken") is False, f"{name}: account's token")
     check(spec["serviceAccountName"] == "hubcast", f"{name}: serviceAccountName")
     ports = {p["name"]: p["containerPort"] for p in container["ports"]}
@@ -249,7 +249,7 @@ def rendering(name: str, docs: list[dict]) -> None:
     # Pods that are not ready (all, while Redis is away) still hold their clients.
     check(budget.get("unhealthyPodEvictionPolicy") != "AlwaysAllow", f"{name}: unready pods are evicted without a bound")
 
-    # The network: in by the port, out to names and Redis.
+    # The network policy admits traffic in by the port, and out to DNS and Redis.
     policy = hubcast("NetworkPolicy")["spec"]
     check(sorted(policy["policyTypes"]) == ["Egress", "Ingress"], f"{name}: policyTypes")
     check(settings["HUBCAST_SERVER__ADMIN_LISTEN"] == f"0.0.0.0:{ports['admin']}", f"{name}: HUBCAST_SERVER__ADMIN_LISTEN")

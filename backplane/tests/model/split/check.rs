@@ -1,4 +1,4 @@
-//! What must be true once all nodes have come to one master.
+//! The checks once all nodes have come to one master.
 
 use hubcast_backplane::conformance::{eventually, group};
 use hubcast_backplane::{Members, Topic, UserId};
@@ -10,7 +10,7 @@ use crate::schedule::{GROUPS, USERS};
 use crate::world::name_of;
 
 impl Split {
-    /// Waits until the directory has what the owners have, and every owner has got a last message of every node.
+    /// Waits until the directory agrees with the owners, and every owner has got a last message of every node.
     pub(super) async fn settle(&mut self) {
         for number in 0..NODES {
             eventually("the directory has what the owners have", async || {
@@ -37,7 +37,7 @@ impl Split {
         self.connections.iter().filter(|connection| !connection.ended)
     }
 
-    /// Nothing where a node sees something else in the directory, or can't look.
+    /// `None` where a node sees another state in the directory, or can't look.
     async fn directory_is_right(&self, seen_by: &Node) -> Option<()> {
         let Node { node, hub, .. } = seen_by;
         for connection in &self.connections {
@@ -110,7 +110,7 @@ impl Split {
         );
     }
 
-    /// Each owner got what was due to it; or it was told that it did not, or whoever was the owner by then.
+    /// Each owner got the messages due to it, or a gap was reported to it or to the owner by then.
     fn check_messages(&self, connection: &Connection, checks: &[Check<'_>]) {
         let user = UserId::parse(format!("u{}", connection.user)).unwrap();
         let own = [
@@ -148,7 +148,8 @@ impl Split {
                 };
                 let left = until < owner.until || !stays(&due.topic);
                 for lost in checks[owner.node].missing(&due) {
-                    // What only another server took is told to those who receive its topic when that is known.
+                    // The loss of a message that only another server took is reported to those who receive its topic by
+                    // then.
                     if left && checks[owner.node].epoch_at(lost.begun) != lost.epoch {
                         continue;
                     }
@@ -171,7 +172,7 @@ impl Split {
         }
     }
 
-    /// Only the present owner is one: all that others may still want to do is refused.
+    /// Only the present owner can act for the connection: calls of other nodes are refused.
     async fn check_owners(&self, connection: &Connection) {
         let present = connection.present();
         for owner in &connection.ownerships {

@@ -1,8 +1,8 @@
-//! Nodes that see different masters for a while: some have followed a promotion, others still work with the former master, and
-//! connections of one node may lead to both.
+//! Nodes that see different masters for a while: some have followed a promotion, others still work with the former
+//! master, and connections of one node may lead to both.
 //!
-//! What the former master took is lost. The model wants to know that this is told, where it must be, and that all agree once
-//! everybody has come to the present master.
+//! Messages that only the former master took are lost. The model checks that this is reported where it must be, and
+//! that all nodes agree once they have come to the present master.
 
 mod check;
 mod record;
@@ -35,13 +35,13 @@ pub(crate) use self::schedule::steps;
 struct Node {
     node: Arc<dyn Backplane>,
     hub: HubName,
-    /// The epoch in which it came.
+    /// The epoch in which the node started.
     first: Epoch,
     record: Arc<Record>,
     way: Way,
-    /// The server that it is led to.
+    /// The server that the node is led to.
     at: usize,
-    /// Connections to the former master may go on.
+    /// Whether connections to the former master may go on.
     drifts: bool,
 }
 
@@ -50,18 +50,19 @@ struct Ownership {
     node: usize,
     version: Version,
     since: u64,
-    /// What its node replayed to the client when it came; nothing where it told it that messages may be lost.
+    /// The targets that the node replayed to the client when it came; `None` where it reported that messages may be
+    /// lost.
     replayed: Option<HashSet<String>>,
-    /// When the next one began, or the end.
+    /// The time at which the next ownership began, or the end.
     until: u64,
-    /// For each group, from when on and until when the connection was in it for certain.
+    /// For each group, the spans in which the connection certainly was a member.
     memberships: Vec<Vec<(u64, u64)>>,
 }
 
 struct Connection {
     id: ConnectionId,
     user: usize,
-    /// As they came. The one with the highest version counts.
+    /// The ownerships in the order in which they began. The one with the highest version counts.
     ownerships: Vec<Ownership>,
     ended: bool,
 }
@@ -76,7 +77,7 @@ pub(crate) struct Split {
     sent: Vec<Sent>,
     bursts: JoinSet<Vec<Sent>>,
     told: Told,
-    /// For names that are used once.
+    /// A counter for names that are used once.
     count: usize,
 }
 
@@ -121,7 +122,7 @@ impl Node {
     async fn connect(clock: &Clock, number: usize, server: &RedisServer, told: &Told) -> Self {
         let way = Way::to(server.port()).await;
         let mut options = way.options(&format!("node{number}"));
-        // However long it stays away, nobody takes it for dead.
+        // However long a node stays away, the others do not take it for dead.
         options.lease = Duration::from_secs(600);
         let node: Arc<dyn Backplane> = Arc::new(
             hubcast_backplane::redis::RedisBackplane::connect(options)
@@ -160,7 +161,7 @@ impl Node {
     }
 }
 
-/// Whether something failed because a server is left, and may work again.
+/// Whether a call failed because a server is being left, and may work again.
 fn is_passing(error: &BackplaneError) -> bool {
     matches!(
         error,
@@ -168,7 +169,7 @@ fn is_passing(error: &BackplaneError) -> bool {
     )
 }
 
-/// An owner is refused while the server that it has come to does not know yet that it is the owner.
+/// An owner is refused while the server that it has come to does not have it as the owner yet.
 fn unless_forgotten<T>(outcome: Result<T, BackplaneError>) -> Result<T, BackplaneError> {
     match outcome {
         Err(BackplaneError::NotOwner { .. }) => Err(BackplaneError::Unsettled),
@@ -176,7 +177,7 @@ fn unless_forgotten<T>(outcome: Result<T, BackplaneError>) -> Result<T, Backplan
     }
 }
 
-/// Repeats what fails because a server is left.
+/// Repeats a call that fails because a server is being left.
 async fn persist<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T, BackplaneError>) -> T {
     eventually(what, async || match call().await {
         Ok(value) => Some(value),
@@ -196,8 +197,8 @@ struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes until that is acknowledged: what failed may have come all the same, so each try has a name of its own.
-    /// Nothing where nobody has the connection that it is for.
+    /// Publishes until that is acknowledged: a message that failed may have come all the same, so each try has a name
+    /// of its own. `None` where the connection that it is for does not exist.
     async fn publish(&self, topic: &Topic, name: &str) -> Option<Sent> {
         for attempt in 0..100 {
             match self.try_to(topic, format!("{name}.{attempt}")).await {
@@ -390,7 +391,7 @@ impl Split {
         }
     }
 
-    /// The client comes to a node, which asks its own server whose the connection is.
+    /// The client comes to a node, which asks its own server for the connection's owner.
     async fn take_over(&mut self, number: usize, on: usize) {
         let connection = &mut self.connections[number];
         if connection.ended {
@@ -410,7 +411,7 @@ impl Split {
         if present.version < owner.version {
             present.until = begun;
         } else {
-            owner.until = since; // its server does not know that somebody else was later
+            owner.until = since; // its server does not know of a later owner
         }
         connection.ownerships.push(owner);
     }
@@ -439,7 +440,7 @@ impl Split {
         let id = connection.id.clone();
         let owner = connection.present_mut();
         let Node { node, hub, .. } = &self.nodes[owner.node];
-        // What its node has not come to by then is not for it any more.
+        // Entries that its node has not reached by then are not for the connection any more.
         persist("its node has handed on what came before", async || {
             node.handed_on(hub).await
         })
@@ -479,7 +480,7 @@ async fn take(node: &Node, id: &ConnectionId) -> Taken {
     }
 }
 
-/// What a connection that was taken over missed since a place; nothing where that can't be told.
+/// The targets that a connection that was taken over missed since a position; `None` where they can't be known.
 async fn replay(node: &Node, taken: &Taken, after: &Position) -> Option<HashSet<String>> {
     let mut lacks = whole::lacks(taken, after);
     let mut targets = HashSet::new();

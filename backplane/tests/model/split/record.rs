@@ -1,4 +1,4 @@
-//! What nodes were given, what was published to them, and how the two must agree.
+//! The record of deliveries and published messages, and the checks that the two agree.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hubcast_backplane::{ConnectionId, Delivery, Epoch, Gap, HubSink, Message, Offset, Position, Topic};
 use parking_lot::Mutex;
 
-/// Orders what happens: a later event has a higher number.
+/// Numbers events in their order: a later event has a higher number.
 #[derive(Clone, Default)]
 pub(crate) struct Clock(Arc<AtomicU64>);
 
@@ -17,7 +17,7 @@ impl Clock {
     }
 }
 
-/// What one node's hub was given, and when.
+/// The deliveries of one node's hub, with their times.
 #[derive(Default)]
 pub(crate) struct Record {
     clock: Clock,
@@ -39,14 +39,14 @@ pub(crate) struct Sent {
     pub(crate) by: usize,
     pub(crate) topic: Topic,
     pub(crate) target: String,
-    /// Before it was published, and after it was acknowledged.
+    /// The times before it was published and after it was acknowledged.
     pub(crate) begun: u64,
     pub(crate) acked: u64,
-    /// The epoch that it lies in, where none began at its node meanwhile.
+    /// The message's epoch, where no other one began at its node meanwhile.
     pub(crate) epoch: Option<Epoch>,
 }
 
-/// For how long, at least, a connection received a topic at a node.
+/// The shortest span in which a connection received a topic at a node.
 pub(crate) struct Due<'a> {
     pub(crate) connection: &'a ConnectionId,
     pub(crate) topic: Topic,
@@ -54,14 +54,14 @@ pub(crate) struct Due<'a> {
     pub(crate) until: u64,
 }
 
-/// When a connection was a node's, until its client left and until another one had taken it over.
+/// The span in which a node owned a connection, until its client left and until another node had taken it over.
 pub(crate) struct Owned {
     pub(crate) since: u64,
     pub(crate) until: u64,
     pub(crate) taken: u64,
 }
 
-/// A message as a node's hub was given it.
+/// A message as it was delivered to a node's hub.
 struct Given<'a> {
     index: usize,
     epoch: Epoch,
@@ -81,8 +81,8 @@ impl Record {
         self.deliveries.lock().clone()
     }
 
-    /// The place of who got everything so far, where `first` is the epoch in which the node came; nothing where an epoch has just
-    /// begun.
+    /// The position of a client that got all messages so far, where `first` is the epoch in which the node started;
+    /// `None` where an epoch has just begun.
     pub(crate) fn place(&self, first: &Epoch) -> Option<Position> {
         let (mut epoch, mut place) = (first, None);
         let deliveries = self.deliveries.lock();
@@ -107,7 +107,7 @@ impl Record {
     }
 }
 
-/// Checks all that one node was given: since `first`, the epoch in which it came.
+/// Checks all deliveries of one node since `first`, the epoch in which it started.
 pub(crate) struct Check<'a> {
     pub(crate) name: String,
     pub(crate) first: Epoch,
@@ -143,7 +143,7 @@ impl Check<'_> {
         begun.last().or(Some(&self.first)).cloned()
     }
 
-    /// Within an epoch everything comes in the log's order, once; and each message after the news of its epoch.
+    /// Within an epoch all messages come in the log's order, once, and after the delivery that begins the epoch.
     pub(crate) fn order(&self) {
         let of: HashMap<_, _> = self
             .sent
@@ -173,7 +173,7 @@ impl Check<'_> {
         self.publishers();
     }
 
-    /// What one node published one after the other comes in that order.
+    /// Messages that one node published one after the other come in that order.
     fn publishers(&self) {
         let of: HashMap<_, _> = self
             .sent
@@ -199,7 +199,7 @@ impl Check<'_> {
         }
     }
 
-    /// The messages of a topic that a connection did not get from this node, and should have.
+    /// The messages of a topic that a connection should have got from this node and did not.
     pub(crate) fn missing(&self, due: &Due<'_>) -> Vec<&Sent> {
         let got = self.of_connection(due.connection);
         let is_due =
@@ -208,8 +208,8 @@ impl Check<'_> {
         due.filter(|sent| !got.contains(sent.target.as_str())).collect()
     }
 
-    /// Whether this node was told that a message may be lost, while it owned a connection or until another one took that over: who
-    /// does so replays what came then. It was told before it was given anything that the message's publisher published later.
+    /// Whether this node got a gap for a lost message, while it owned a connection or until another node took that over
+    /// and replayed later entries. The gap must come before any later message of the same publisher.
     pub(crate) fn was_told(&self, lost: &Sent, connection: &ConnectionId, owned: &Owned) -> bool {
         let tells = |delivery: &Delivery| match delivery {
             Delivery::Gap(Gap::NewEpoch(_)) => true,
@@ -217,7 +217,7 @@ impl Check<'_> {
             _ => false,
         };
         let &Owned { since, until, taken } = owned;
-        // The lane comes to a take-over sooner than who takes over, and later than who took over.
+        // The new owner's lane reaches the take-over before its call returns, the former owner's lane perhaps later.
         let begins = |(at, delivery): &(u64, Delivery)| {
             *at < since
                 && matches!(delivery, Delivery::Joined { connection: who, topics, .. } if who == connection && topics.contains(&Topic::All))
@@ -249,7 +249,7 @@ impl Check<'_> {
         told.is_some()
     }
 
-    /// The targets that a session of the connection was given.
+    /// The targets of messages that a session of the connection got.
     fn of_connection(&self, connection: &ConnectionId) -> HashSet<&str> {
         let own = Topic::Connection(connection.clone());
         let (mut topics, mut got) = (HashSet::new(), HashSet::new());

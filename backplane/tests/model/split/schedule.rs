@@ -1,11 +1,11 @@
-//! What happens while nodes see different masters, derived from a seed.
+//! The steps of a schedule in which nodes see different masters, derived from a seed.
 
 use crate::schedule::{Change, Source, To};
 
 pub(crate) const NODES: usize = 3;
 const STEPS: u64 = 70;
 
-/// What happens next. What can't, in the state that things are in, is left out.
+/// A step of the schedule. A step that is impossible in the present state is left out.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Publish {
@@ -41,13 +41,14 @@ pub(crate) enum Step {
         on: usize,
         after: usize,
     },
-    /// The replica becomes the master. Only some nodes are led there; for the others the former one goes on. `whole`: it has all
-    /// that the former one had.
+    /// The replica becomes the master. Only some nodes are led there; for the others the former one goes on. `whole`:
+    /// the replica has all data of the former master.
     Promote {
         early: [bool; NODES],
         whole: bool,
     },
-    /// A node that is late is led to the master; without `cut`, what it has of connections goes on until that ends.
+    /// A node that is late is led to the master; without `cut`, its open connections to the former one go on until they
+    /// end.
     Lead {
         on: usize,
         cut: bool,
