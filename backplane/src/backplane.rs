@@ -63,9 +63,9 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
 
     /// Appends a message to each of the topics, in order, and pushes it to the nodes with receivers.
     ///
-    /// The returned offsets are in the order of `topics`. A message to a [`Topic::Connection`] that does not exist is not
-    /// appended: its offset is `None`. Messages to groups and users without connections are appended; connections that
-    /// join later do not receive them.
+    /// The returned offsets are in the order of `topics`. A message to a [`Topic::Connection`] that does not exist is
+    /// not appended: its offset is `None`. Messages to groups and users without connections are appended; connections
+    /// that join later do not receive them.
     ///
     /// On error, topics before the failing one may have been published to.
     fn publish<'a>(
@@ -226,13 +226,13 @@ pub(crate) const AWAITED_PER_SECOND: u32 = 2_000;
 pub struct HubOptions {
     /// Most entries kept of one topic (`retention.messages`). The server may keep up to 100 more.
     pub retention_messages: usize,
-    /// How long an entry is kept (`retention.seconds`). The server may keep it for an eighth longer.
+    /// The time for which an entry is kept (`retention.seconds`). The server may keep it for an eighth longer.
     pub retention: Duration,
     /// About how many bytes are kept of one topic; 0: no bound.
     pub retention_topic_bytes: u64,
     /// About how many bytes are kept of the hub, the oldest entries going first; 0: no bound.
     pub retention_bytes: u64,
-    /// How long a parked connection waits for a node to take it over.
+    /// The time for which a parked connection waits for a node to take it over.
     pub resume_window: Duration,
     /// Whether messages are pushed and not kept: what a node misses is lost, and nothing can be resumed or read.
     /// Reading from anywhere but the end says [`Page::Trimmed`](crate::Page::Trimmed).

@@ -131,7 +131,8 @@ mod tests {
     }
 
     proptest! {
-        /// A model: groups are joined and left at random; what the changes tell is compared with what was.
+        /// A model: groups are joined and left at random; spans derived from the changes are compared with the true
+        /// ones.
         #[test]
         fn the_past_follows_from_the_changes_and_the_present(
             before in proptest::collection::hash_set(0_usize..4, 0..4),

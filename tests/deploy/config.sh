@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks configuration files without an engine: HAProxy, nginx, Compose, Prometheus, Grafana's dashboard, the systemd unit.
-# HUBCAST_BINARY (default: target/{debug,release}/hubcast) is asked whether it takes the settings.
+# Checks configuration files without an engine: HAProxy, nginx, Compose, Prometheus, the dashboard, the systemd unit.
+# HUBCAST_BINARY (default: target/{debug,release}/hubcast) checks the settings.
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -63,7 +63,7 @@ with open(sys.argv[2], "w") as f:
 PY
 check "dashboard's queries" promtool check rules "$work/queries.yml"
 
-# Published on loopback alone unless told otherwise, and every gateway knows its proxy.
+# Ports are published on loopback alone unless HUBCAST_BIND says otherwise, and every gateway knows its proxy.
 compose_defaults() {
     env -u HUBCAST_BIND -u HUBCAST_PORT "${compose[@]}" -f "$repo/docker-compose.yml" --profile observability config >"$work/compose"
     # Every published port, as Compose 1 and 2 print it, is one of loopback.

@@ -101,7 +101,7 @@ refused() { # words of the error, setting…
 refuses_without_secret_env() {
     if "$REAL_KUBECTL" kustomize "$work/tree/k8s/overlays/production" >"$work/refused" 2>&1; then echo "rendered"; return 1; fi
     grep -o 'secret.env: no such file' "$work/refused" || { cat "$work/refused"; return 1; }
-    # and nobody commits it
+    # git must ignore the file
     if [ -e "$repo/.git" ]; then (cd "$repo" && git check-ignore -q k8s/overlays/production/secret.env); fi
 }
 

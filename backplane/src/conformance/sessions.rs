@@ -145,8 +145,8 @@ impl Ledger {
     }
 }
 
-/// A connection that was parked and taken over receives everything once, in order, with its memberships as they were
-/// before, while nobody owned it, and after.
+/// A connection that was parked and taken over receives all messages once, in order, with its memberships as they were
+/// before, while it was parked, and after.
 pub async fn what_came_meanwhile_is_replayed(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());

@@ -1,4 +1,5 @@
-//! The server's time, as this node can tell it without asking: no decision of the cluster rests on the clocks of nodes.
+//! The server's time, as this node estimates it without asking: no decision of the cluster depends on the clocks of
+//! nodes.
 
 use std::time::Duration;
 

@@ -47,7 +47,7 @@ pub(super) enum Presence {
     /// No epoch: the connection was never registered there, or the server forgot it.
     #[default]
     Unknown,
-    /// The epoch in which the server knew it, as far as this node can tell.
+    /// The epoch in which the server had it, as far as this node knows.
     Known(Epoch),
     /// Any epoch: the other nodes took this one for dead, and removed its connections.
     ShutOut,

@@ -122,7 +122,7 @@ impl Inner {
         if is_young(&answer) {
             let (present, age, _): (String, u64, Value) = decode(answer)?;
             if !self.is_settled(hub, &present, Duration::from_millis(age)).await? {
-                hub.set_behind(); // this node may not have heard of the epoch yet
+                hub.set_behind(); // this node may not know the epoch yet
                 return Err(BackplaneError::Unsettled);
             }
             answer = hub

@@ -54,7 +54,7 @@ pub(super) struct Hub {
     repaired: AtomicU64,
 }
 
-/// How far this node has registered its connections again after the server may have forgotten them.
+/// The state of registering this node's connections again after the server may have forgotten them.
 struct Registered {
     /// The epoch in which all connections of this node are registered.
     epoch: Epoch,

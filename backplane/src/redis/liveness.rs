@@ -178,7 +178,7 @@ mod tests {
             watch.after(INTERVAL, &[("a", beat), ("b", 7)]);
             assert_eq!(watch.living(), ["a", "b"], "beat {beat}");
         }
-        // The first observation was heard 5 ms after it was sent: only now is it certain.
+        // The first observation came 5 ms after it was sent: only now is it certain.
         watch.after(INTERVAL, &[("a", 6), ("b", 7)]);
         assert_eq!(watch.living(), ["a"]);
         assert_eq!(watch.dead(Duration::ZERO), [("b".to_owned(), 7)]);

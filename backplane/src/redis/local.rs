@@ -65,7 +65,7 @@ pub(super) struct Registration {
 pub(super) enum Seen {
     /// No local connection receives it.
     Nobody,
-    /// Up to this offset.
+    /// The topic was delivered up to this offset.
     UpTo(Offset),
 }
 

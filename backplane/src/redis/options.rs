@@ -58,7 +58,7 @@ pub struct RedisOptions {
     /// PEM file with the certificate authorities to trust instead of the system's (`rediss…://`).
     pub ca_file: Option<PathBuf>,
     /// User to log in to sentinels with, from the URL's parameter. It must be allowed
-    /// `SENTINEL GET-MASTER-ADDR-BY-NAME`, and should be allowed `SENTINEL MASTER`, which tells the newest failover.
+    /// `SENTINEL GET-MASTER-ADDR-BY-NAME`, and should be allowed `SENTINEL MASTER`, which shows the newest failover.
     pub sentinel_username: Option<String>,
     /// Password to log in to sentinels with, from the URL's parameter.
     pub sentinel_password: Option<String>,
