@@ -20,7 +20,7 @@ use crate::wire::{Encoding, Envelope};
 /// The target of presence messages.
 pub const TARGET: &str = "presence";
 
-/// The presence message of one change. `announce` in `redis/scripts/log.lua` writes the same.
+/// The presence message of one change. `announce` in `redis/script/lua/log.lua` writes the same.
 pub(crate) fn message(
     joined: bool,
     group: &GroupName,

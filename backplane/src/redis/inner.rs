@@ -15,17 +15,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::backoff::Backoff;
-use super::commands::Commands;
-use super::hub::Hub;
-use super::interest::Subject;
 use super::keys::Keys;
-use super::nodes::Nodes;
 use super::options::RedisOptions;
-use super::rpc::Rpc;
-use super::writer::Writer;
 use crate::backplane::{NodeService, Status};
 use crate::error::BackplaneError;
+use crate::redis::feed::hub::Hub;
+use crate::redis::feed::interest::Subject;
+use crate::redis::node::nodes::Nodes;
+use crate::redis::node::rpc::Rpc;
+use crate::redis::script::writer::Writer;
+use crate::redis::server::backoff::Backoff;
+use crate::redis::server::commands::Commands;
 use crate::topic::HubName;
 
 /// The longest time that a push usually takes.

@@ -4,60 +4,15 @@
 //! When the server loses data, the nodes register their connections again. Clients of a node stay connected while the
 //! server can't be reached; calls fail after a bounded time.
 
-mod backoff;
-mod beat;
-mod catch_up;
-mod clock;
-mod cluster;
-mod commands;
-mod connector;
-mod departures;
 mod directory;
-mod endpoint;
-mod ends;
-mod entry;
-mod frame;
-mod groups;
-mod history;
-mod hub;
-mod hub_scripts;
-mod info;
+mod feed;
 mod inner;
-mod interest;
 mod keys;
-mod lane;
-mod link;
-mod liveness;
-mod local;
-mod location;
-mod master;
-mod nodes;
+mod node;
 mod options;
-mod pool;
 mod publish;
-mod reaper;
-mod registration;
-mod removal;
-mod replay;
-mod roster;
-mod rpc;
-mod run;
 mod script;
-mod sender;
-mod sentinel;
-mod serving;
-mod sessions;
-mod settled;
-mod slots;
-mod split;
-mod subscriber;
-mod subscription;
-mod take_over;
-mod tend;
-mod topology;
-mod turns;
-mod waiters;
-mod writer;
+mod server;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -71,16 +26,16 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::commands::Commands;
-use self::hub::Hub;
-use self::hub_scripts::HubScripts;
+use self::feed::hub::Hub;
+use self::feed::interest::Subject;
+use self::feed::lane::Lane;
 use self::inner::{Inner, Standing};
-use self::interest::Subject;
 use self::keys::Keys;
-use self::lane::Lane;
-use self::nodes::Nodes;
+use self::node::nodes::Nodes;
+use self::node::rpc::Rpc;
 pub use self::options::RedisOptions;
-use self::rpc::Rpc;
+use self::script::hub_scripts::HubScripts;
+use self::server::commands::Commands;
 use crate::backplane::{
     Backplane, Claim, ConnectionRecord, End, HubOptions, HubSink, NodeService, Statistics, Status, Unheard,
 };

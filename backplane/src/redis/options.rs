@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::connector::Connector;
-use super::location::{Location, Login};
 use crate::error::BackplaneError;
+use crate::redis::server::connector::Connector;
+use crate::redis::server::location::{Location, Login};
 use crate::topic::NodeId;
 
 /// The options with which a node uses Redis or Valkey: a server, a master with its replicas, or a cluster.

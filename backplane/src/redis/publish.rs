@@ -3,15 +3,15 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::hub_scripts::HubScripts;
 use super::keys::HubKeys;
-use super::link::{decode, malformed};
-use super::script::{Invocation, Name};
-use super::writer::{Patience, Writer};
 use crate::backplane::HubOptions;
 use crate::error::BackplaneError;
 use crate::once::{Once, Published};
 use crate::position::Offset;
+use crate::redis::script::catalog::{Invocation, Name};
+use crate::redis::script::hub_scripts::HubScripts;
+use crate::redis::script::writer::{Patience, Writer};
+use crate::redis::server::link::{decode, malformed};
 use crate::topic::{NodeId, Topic};
 use crate::wire::{self, Envelope};
 

@@ -1,0 +1,360 @@
+//! The roster, as the server has it.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use redis::{Cmd, FromRedisValue, Value};
+use uuid::Uuid;
+
+use crate::backplane::{ConnectionRecord, End};
+use crate::error::BackplaneError;
+use crate::redis::RedisBackplane;
+use crate::redis::directory::removal::{Removal, removed};
+use crate::redis::feed::hub::Hub;
+use crate::redis::inner::Inner;
+use crate::redis::keys::HubKeys;
+use crate::redis::script::catalog::{Invocation, Name};
+use crate::redis::script::hub_scripts::group_names;
+use crate::redis::script::writer::Patience;
+use crate::redis::server::commands::Repeat;
+use crate::redis::server::link::{decode, items, malformed};
+use crate::roster::{Census, Members, Parked, ParkedCursor, Present, Roster, USER_GROUP_TTL};
+use crate::topic::{ConnectionId, GroupName, HubName, NodeId, UserId};
+
+/// Parked connections that are looked at in one round trip.
+const PARKED: u128 = 500;
+
+impl HubKeys {
+    /// Sorted set without scores: the connections of a group or a user.
+    fn members(&self, of: Members<'_>) -> String {
+        match of {
+            Members::Group(group) => format!("{}{group}", self.group_prefix()),
+            Members::User(user) => format!("{}{user}", self.user_prefix()),
+        }
+    }
+}
+
+impl Inner {
+    async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, BackplaneError> {
+        decode(self.commands.command(command, Repeat::Safe).await?)
+    }
+
+    async fn census(&self, hub: &Hub) -> Result<Census, BackplaneError> {
+        // A dead node is in one of the two lists until its connections are removed, and for a moment in both.
+        let mut nodes: Vec<String> = Vec::new();
+        for key in [self.keys.beats(), self.keys.dying()] {
+            let mut command = redis::cmd("HKEYS");
+            command.arg(key);
+            nodes.extend(self.query::<Vec<String>>(&command).await?);
+        }
+        nodes.sort();
+        nodes.dedup();
+        let nodes: Vec<_> = nodes
+            .into_iter()
+            .filter_map(|node| NodeId::parse(node).ok())
+            .collect();
+        let keys = &hub.scripts.keys;
+        let counted = [keys.parked(), keys.group_names()];
+        let counted = counted
+            .into_iter()
+            .chain(nodes.iter().map(|node| keys.node(node)));
+        let call = Invocation::new(Name::Census, counted.collect());
+        let counts: Vec<u64> = decode(self.commands.script(&call, Repeat::Safe).await?)?;
+        let [parked, groups, owned @ ..] = counts.as_slice() else {
+            return Err(malformed("a census of another length"));
+        };
+        Ok(Census {
+            nodes: nodes.into_iter().zip(owned.iter().copied()).collect(),
+            parked: *parked,
+            groups: *groups,
+        })
+    }
+
+    async fn present(
+        &self,
+        hub: &Hub,
+        group: &GroupName,
+        after: Option<&ConnectionId>,
+        limit: usize,
+    ) -> Result<Vec<Present>, BackplaneError> {
+        let keys = &hub.scripts.keys;
+        let call = Invocation::new(Name::Present, vec![keys.members(Members::Group(group))])
+            .arg(behind(after))
+            .number(limit as u128)
+            .arg(keys.connection_prefix());
+        let found: Vec<(String, String)> = decode(self.commands.script(&call, Repeat::Safe).await?)?;
+        let present = |(id, user): (String, String)| {
+            Some(Present {
+                connection: ConnectionId::parse(id).ok()?,
+                user: UserId::parse(user).ok(),
+            })
+        };
+        Ok(found.into_iter().filter_map(present).collect())
+    }
+
+    async fn parked(
+        &self,
+        hub: &Hub,
+        of: Option<Members<'_>>,
+        from: ParkedCursor,
+    ) -> Result<Parked, BackplaneError> {
+        let keys = &hub.scripts.keys;
+        let within = of.map(|of| keys.members(of));
+        let call = Invocation::new(Name::Parked, [keys.parked()].into_iter().chain(within).collect())
+            .number(from.0.into())
+            .number(PARKED);
+        let answer = items(self.commands.script(&call, Repeat::Safe).await?)?;
+        let Ok([next, ids]) = <[Value; 2]>::try_from(answer) else {
+            return Err(malformed("a list of parked connections of another length"));
+        };
+        let next: u64 = decode(next)?;
+        Ok(Parked {
+            connections: connections(decode(ids)?),
+            next: (next > 0).then_some(ParkedCursor(next)),
+        })
+    }
+
+    async fn remove_parked(
+        &self,
+        hub: &Hub,
+        id: &ConnectionId,
+        end: &End,
+    ) -> Result<Option<ConnectionRecord>, BackplaneError> {
+        let removal = Removal {
+            name: &Uuid::new_v4().simple().to_string(),
+            // Without a tombstone a repetition could not be distinguished from another caller's removal.
+            tombstone: end.tombstone.max(Duration::from_secs(1)),
+            early: true,
+            teller: Some(&self.options.node),
+            tells: end.tells.as_ref(),
+            ..Removal::default()
+        };
+        let noted = hub.scripts.options.tells_ends && end.tells.is_some();
+        if noted {
+            hub.ends.lock().begin(id.clone());
+        }
+        let call = hub.scripts.remove_call(id, &removal);
+        let gone = hub
+            .scripts
+            .writer
+            .carry_out(call, Patience::Short)
+            .await
+            .and_then(removed);
+        if noted && !matches!(gone, Ok(Some(_))) {
+            hub.ends.lock().abandon(id);
+        }
+        let Some(gone) = gone? else { return Ok(None) };
+        if gone.left > 0 {
+            self.unlist(&hub.scripts, vec![id.clone()]).await;
+        }
+        let tells = !noted || self.is_teller(hub, id).await;
+        Ok(tells.then(|| ConnectionRecord {
+            id: id.clone(),
+            user: gone.user,
+            state: gone.state,
+        }))
+    }
+
+    async fn ask_user(
+        &self,
+        hub: &Hub,
+        user: &UserId,
+        group: Option<&GroupName>,
+    ) -> Result<Value, BackplaneError> {
+        let keys = vec![hub.scripts.keys.user_groups(user.as_str())];
+        let group = group.map(ToString::to_string).unwrap_or_default();
+        let call = Invocation::new(Name::UserGroups, keys).arg(group);
+        self.commands.script(&call, Repeat::Safe).await
+    }
+}
+
+/// The beginning of a page of a sorted set without scores, as an argument of `ZRANGEBYLEX`.
+fn behind(after: Option<&ConnectionId>) -> String {
+    after.map_or("-".to_owned(), |after| format!("({after}"))
+}
+
+fn connections(ids: Vec<String>) -> Vec<ConnectionId> {
+    ids.into_iter()
+        .filter_map(|id| ConnectionId::parse(id).ok())
+        .collect()
+}
+
+/// Parses group names and sorts them, because the server's sets have no order.
+fn in_order(names: &[String]) -> Vec<GroupName> {
+    let mut groups = group_names(names);
+    groups.sort();
+    groups
+}
+
+impl Roster for RedisBackplane {
+    fn count<'a>(&'a self, hub: &'a HubName, of: Members<'a>) -> BoxFuture<'a, Result<u64, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let mut command = redis::cmd("ZCARD");
+            command.arg(hub.scripts.keys.members(of));
+            self.inner.query(&command).await
+        }
+        .boxed()
+    }
+
+    fn contains<'a>(
+        &'a self,
+        hub: &'a HubName,
+        of: Members<'a>,
+        connection: &'a ConnectionId,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let mut command = redis::cmd("ZSCORE");
+            command.arg(hub.scripts.keys.members(of)).arg(connection.as_str());
+            let score: Option<String> = self.inner.query(&command).await?;
+            Ok(score.is_some())
+        }
+        .boxed()
+    }
+
+    fn page<'a>(
+        &'a self,
+        hub: &'a HubName,
+        of: Members<'a>,
+        after: Option<&'a ConnectionId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<ConnectionId>, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let mut command = redis::cmd("ZRANGEBYLEX");
+            command
+                .arg(hub.scripts.keys.members(of))
+                .arg(behind(after))
+                .arg("+")
+                .arg("LIMIT")
+                .arg(0)
+                .arg(limit);
+            Ok(connections(self.inner.query(&command).await?))
+        }
+        .boxed()
+    }
+
+    fn present<'a>(
+        &'a self,
+        hub: &'a HubName,
+        group: &'a GroupName,
+        after: Option<&'a ConnectionId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Present>, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            self.inner.present(&hub, group, after, limit).await
+        }
+        .boxed()
+    }
+
+    fn groups<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+    ) -> BoxFuture<'a, Result<Vec<GroupName>, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let mut command = redis::cmd("SMEMBERS");
+            command.arg(hub.scripts.keys.groups(connection));
+            let groups: Vec<String> = self.inner.query(&command).await?;
+            Ok(in_order(&groups))
+        }
+        .boxed()
+    }
+
+    fn census<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Census, BackplaneError>> {
+        async move { self.inner.census(&*self.inner.hub(hub)?).await }.boxed()
+    }
+
+    fn join_user<'a>(
+        &'a self,
+        hub: &'a HubName,
+        user: &'a UserId,
+        group: &'a GroupName,
+        ttl: Option<Duration>,
+        most: usize,
+    ) -> BoxFuture<'a, Result<(), BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let ttl = ttl.map_or(USER_GROUP_TTL, |ttl| ttl.min(USER_GROUP_TTL));
+            let keys = vec![hub.scripts.keys.user_groups(user.as_str())];
+            let call = Invocation::new(Name::UserJoin, keys)
+                .arg(group.to_string())
+                .number(ttl.as_millis().max(1))
+                .number(most.max(1) as u128);
+            hub.scripts.writer.carry_out(call, Patience::Long).await.map(drop)
+        }
+        .boxed()
+    }
+
+    fn leave_user<'a>(
+        &'a self,
+        hub: &'a HubName,
+        user: &'a UserId,
+        group: Option<&'a GroupName>,
+    ) -> BoxFuture<'a, Result<(), BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let key = hub.scripts.keys.user_groups(user.as_str());
+            let mut command = redis::cmd(if group.is_some() { "ZREM" } else { "DEL" });
+            command.arg(key).arg(group.map(GroupName::as_str));
+            self.inner
+                .commands
+                .command(&command, Repeat::Safe)
+                .await
+                .map(drop)
+        }
+        .boxed()
+    }
+
+    fn user_groups<'a>(
+        &'a self,
+        hub: &'a HubName,
+        user: &'a UserId,
+    ) -> BoxFuture<'a, Result<Vec<GroupName>, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let groups: Vec<String> = decode(self.inner.ask_user(&hub, user, None).await?)?;
+            Ok(in_order(&groups))
+        }
+        .boxed()
+    }
+
+    fn is_user_in<'a>(
+        &'a self,
+        hub: &'a HubName,
+        user: &'a UserId,
+        group: &'a GroupName,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            decode(self.inner.ask_user(&hub, user, Some(group)).await?)
+        }
+        .boxed()
+    }
+
+    fn parked<'a>(
+        &'a self,
+        hub: &'a HubName,
+        of: Option<Members<'a>>,
+        from: ParkedCursor,
+    ) -> BoxFuture<'a, Result<Parked, BackplaneError>> {
+        async move { self.inner.parked(&*self.inner.hub(hub)?, of, from).await }.boxed()
+    }
+
+    fn remove_parked<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        end: End,
+    ) -> BoxFuture<'a, Result<Option<ConnectionRecord>, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            self.inner.remove_parked(&hub, connection, &end).await
+        }
+        .boxed()
+    }
+}

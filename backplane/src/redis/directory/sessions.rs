@@ -1,0 +1,372 @@
+//! Resumable connections: their records in the server, and parking them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use prost::Message as _;
+use redis::Value;
+use tokio::time::Instant;
+
+use crate::error::BackplaneError;
+use crate::history::Page;
+use crate::position::{Offset, Position};
+use crate::redis::RedisBackplane;
+use crate::redis::directory::departures::Departure;
+use crate::redis::feed::hub::Hub;
+use crate::redis::inner::Inner;
+use crate::redis::publish::entry_arguments;
+use crate::redis::script::catalog::{Invocation, Name};
+use crate::redis::script::hub_scripts::{HubScripts, place};
+use crate::redis::script::writer::Patience;
+use crate::redis::server::commands::Repeat;
+use crate::redis::server::link::{decode, malformed};
+use crate::replay::Replay;
+use crate::sessions::{Call, Checkpoint, Listing, Noted, Sessions, State, TakeOver, Version};
+use crate::topic::{ConnectionId, HubName, NodeId, Topic, UserId};
+use crate::wire::{self, Envelope};
+
+/// Checkpoints that are written in one round trip.
+const CHECKPOINTS: usize = 500;
+impl HubScripts {
+    pub(in crate::redis) fn park_call(
+        &self,
+        owner: &NodeId,
+        id: &ConnectionId,
+        version: Option<Version>,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Invocation {
+        let keys = vec![
+            self.keys.connection(id),
+            self.keys.node(owner),
+            self.keys.parked(),
+        ];
+        let call = Invocation::new(Name::Park, keys)
+            .arg(owner.to_string())
+            .arg(version.map(|version| version.0.to_string()).unwrap_or_default())
+            .arg(id.to_string())
+            .number(self.options.resume_window.as_millis());
+        match checkpoint {
+            None => call.arg("").arg("").arg(""),
+            Some(checkpoint) => checkpoint_arguments(call, checkpoint),
+        }
+    }
+
+    fn checkpoint_call(&self, id: &ConnectionId, version: Version, checkpoint: &Checkpoint) -> Invocation {
+        let call = Invocation::new(Name::Checkpoint, vec![self.keys.connection(id)])
+            .arg(self.node.to_string())
+            .number(version.0.into());
+        checkpoint_arguments(call, checkpoint)
+    }
+
+    fn note_call(
+        &self,
+        id: &ConnectionId,
+        version: Version,
+        received: u64,
+        call: Option<&str>,
+    ) -> Invocation {
+        Invocation::new(Name::Note, vec![self.keys.connection(id), self.keys.calls(id)])
+            .arg(self.node.to_string())
+            .number(version.0.into())
+            .number(received.into())
+            .arg(call.unwrap_or_default().to_owned())
+    }
+
+    fn note_once_call(&self, id: &ConnectionId, version: Version, call: &str, once: &str) -> Invocation {
+        let keys = vec![
+            self.keys.connection(id),
+            self.keys.calls(id),
+            self.keys.once(once),
+        ];
+        Invocation::new(Name::Note, keys)
+            .arg(self.node.to_string())
+            .number(version.0.into())
+            .arg("")
+            .arg(call.to_owned())
+            .number(self.options.retention.as_millis().max(1))
+    }
+
+    fn answer_call(&self, id: &ConnectionId, call: Call<'_>, entry: Bytes, last: bool) -> Invocation {
+        let topic = Topic::Connection(id.clone()).key();
+        let mut keys = self.log_keys(&topic);
+        keys.extend([self.keys.connection(id), self.keys.calls(id)]);
+        let script = Invocation::new(Name::Answer, keys)
+            .arg(call.id.to_owned())
+            .arg(call.host.to_string())
+            .arg(if last { "1" } else { "0" })
+            .arg(self.keys.lane_prefix())
+            .arg(topic);
+        entry_arguments(&self.options, script, entry, self.options.kept())
+    }
+
+    fn settle_call(&self, id: &ConnectionId, call: Call<'_>) -> Invocation {
+        Invocation::new(Name::Settle, vec![self.keys.calls(id)])
+            .arg(call.id.to_owned())
+            .arg(call.host.to_string())
+    }
+}
+
+fn checkpoint_arguments(call: Invocation, checkpoint: &Checkpoint) -> Invocation {
+    call.arg(checkpoint.position.epoch.as_str().to_owned())
+        .number(checkpoint.sequence.into())
+        .number(checkpoint.position.offset.into())
+}
+
+impl Inner {
+    pub(in crate::redis) async fn look_up(
+        &self,
+        hub: &Hub,
+        id: &ConnectionId,
+    ) -> Result<Option<Listing>, BackplaneError> {
+        let keys = &hub.scripts.keys;
+        let keys = vec![keys.log(), keys.connection(id), keys.closed(id)];
+        let script = Invocation::new(Name::LookUp, keys);
+        let answer = self.commands.script(&script, Repeat::Safe).await?;
+        if answer == Value::Nil {
+            return Ok(None);
+        }
+        if matches!(&answer, Value::Array(items) if items.len() == 2) {
+            let (epoch, age): (String, u64) = decode(answer)?;
+            let settled = self.options.settled(epoch == hub.first_epoch.as_str());
+            let age = Duration::from_millis(age);
+            return if age < settled && !self.is_settled(hub, &epoch, age).await? {
+                Err(BackplaneError::Unsettled)
+            } else {
+                Ok(None)
+            };
+        }
+        let (node, version, user, state): (String, Option<u64>, Option<String>, Option<Vec<u8>>) =
+            decode(answer)?;
+        let owner = (!node.is_empty()).then(|| NodeId::parse(node)).transpose();
+        Ok(Some(Listing {
+            owner: owner.map_err(|_| malformed("the id of an owner"))?,
+            version: Version(version.unwrap_or(0)),
+            user: user.and_then(|user| UserId::parse(user).ok()),
+            state: state.map(State::from),
+        }))
+    }
+
+    /// Parks a connection. Where the outcome on the server is not known, a departure repeats it later.
+    async fn park(
+        self: Arc<Self>,
+        hub: Arc<Hub>,
+        id: ConnectionId,
+        version: Version,
+        checkpoint: Option<Checkpoint>,
+    ) -> Result<bool, BackplaneError> {
+        if !hub.local.lock().is_version(&id, version) {
+            return Ok(false);
+        }
+        let parked = async {
+            let _gate = self.pass(&hub, self.deadline()).await?;
+            let call = hub
+                .scripts
+                .park_call(&self.options.node, &id, Some(version), checkpoint.as_ref());
+            decode::<bool>(hub.scripts.writer.carry_out(call, Patience::Short).await?)
+        };
+        let parked = parked.await;
+        // Another call of this node may have taken the connection over since.
+        let given_up = {
+            let mut local = hub.local.lock();
+            let is_known = local.is_version(&id, version) && !matches!(parked, Ok(false));
+            is_known && local.remove(&id)
+        };
+        if given_up && parked.is_err() {
+            drop(self.depart(&hub, id, Departure::Park));
+        }
+        parked
+    }
+}
+
+impl Sessions for RedisBackplane {
+    fn look_up<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+    ) -> BoxFuture<'a, Result<Option<Listing>, BackplaneError>> {
+        async move { self.inner.look_up(&*self.inner.hub(hub)?, connection).await }.boxed()
+    }
+
+    fn take_over<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+    ) -> BoxFuture<'a, Result<TakeOver, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let taking = Arc::clone(&self.inner).take_over(hub, connection.clone(), version);
+            self.inner.finish(taking).await
+        }
+        .boxed()
+    }
+
+    fn replay<'a>(
+        &'a self,
+        hub: &'a HubName,
+        replay: &'a mut Replay,
+        most_bytes: usize,
+    ) -> BoxFuture<'a, Result<Page, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            self.inner.replay(&hub, replay, most_bytes).await
+        }
+        .boxed()
+    }
+
+    fn note<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+        received: u64,
+        call: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let script = hub.scripts.note_call(connection, version, received, call);
+            decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)
+        }
+        .boxed()
+    }
+
+    fn note_once<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+        call: &'a str,
+        once: &'a str,
+    ) -> BoxFuture<'a, Result<Noted, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let script = hub.scripts.note_once_call(connection, version, call, once);
+            match decode::<i64>(hub.scripts.writer.carry_out(script, Patience::Long).await?)? {
+                0 => Ok(Noted::NotOwner),
+                1 => Ok(Noted::Now),
+                2 => Ok(Noted::Before { running: false }),
+                3 => Ok(Noted::Before { running: true }),
+                other => Err(malformed(&format!("note answered {other}"))),
+            }
+        }
+        .boxed()
+    }
+
+    fn restate<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+        state: State,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let script = Invocation::new(Name::Restate, vec![hub.scripts.keys.connection(connection)])
+                .arg(hub.scripts.node.to_string())
+                .number(version.0.into())
+                .arg(state);
+            decode(hub.scripts.writer.carry_out(script, Patience::Short).await?)
+        }
+        .boxed()
+    }
+
+    fn answer<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        call: Call<'a>,
+        envelope: &'a Envelope,
+        last: bool,
+    ) -> BoxFuture<'a, Result<Option<Offset>, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let entry = wire::Entry {
+                body: Some(wire::entry::Body::Message(envelope.clone())),
+            };
+            let script = hub
+                .scripts
+                .answer_call(connection, call, entry.encode_to_vec().into(), last);
+            let place: Option<i64> = decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)?;
+            place
+                .map(|place| Offset::try_from(place).map_err(|_| BackplaneError::Evicted))
+                .transpose()
+        }
+        .boxed()
+    }
+
+    fn settle<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        call: Call<'a>,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let script = hub.scripts.settle_call(connection, call);
+            decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)
+        }
+        .boxed()
+    }
+
+    fn handed_on<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let begun = Instant::now();
+            let deadline = self.inner.deadline();
+            loop {
+                let extent = hub.scripts.extent(&self.inner.commands).await?;
+                let position = Position {
+                    epoch: extent.epoch.clone(),
+                    offset: extent.last,
+                };
+                let place = place(extent.epoch.as_str(), extent.last);
+                let mut reached = hub.waiters.wait(place);
+                if reached.try_recv().is_ok() {
+                    return Ok(position);
+                }
+                hub.set_behind(); // where no entry up to there is for this node, nothing is pushed
+                if self.inner.reached(reached, begun, deadline).await? {
+                    return Ok(position);
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn checkpoint<'a>(
+        &'a self,
+        hub: &'a HubName,
+        checkpoints: &'a [(ConnectionId, Version, Checkpoint)],
+    ) -> BoxFuture<'a, Result<(), BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            for checkpoints in checkpoints.chunks(CHECKPOINTS) {
+                let call = |(id, version, checkpoint): &(ConnectionId, Version, Checkpoint)| {
+                    hub.scripts.checkpoint_call(id, *version, checkpoint)
+                };
+                let calls = checkpoints.iter().map(call).collect();
+                hub.scripts.writer.carry_out_all(calls, Patience::Short).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn park<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+        checkpoint: Option<&'a Checkpoint>,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let parking = Arc::clone(&self.inner).park(hub, connection.clone(), version, checkpoint.cloned());
+            self.inner.finish(parking).await
+        }
+        .boxed()
+    }
+}

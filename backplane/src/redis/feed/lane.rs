@@ -1,0 +1,301 @@
+//! The lane: delivers one hub's entries to its sink in order, from pushes, and from the log where pushes were missed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use crate::backplane::{Delivery, Gap, HubSink, Message};
+use crate::error::BackplaneError;
+use crate::position::{Epoch, Offset, Step, step};
+use crate::redis::feed::entry::{Content, Stored};
+use crate::redis::feed::hub::Hub;
+use crate::redis::feed::local::{Local, Seen};
+use crate::redis::inner::Inner;
+use crate::redis::script::frame::Frame;
+use crate::redis::script::hub_scripts::Extent;
+use crate::redis::server::backoff::Backoff;
+use crate::topic::Topic;
+use crate::wire::membership::Change;
+
+/// Most pushes that are taken at once.
+const BATCH: usize = 256;
+
+pub(in crate::redis) struct Lane {
+    pub(in crate::redis) inner: Arc<Inner>,
+    pub(in crate::redis) hub: Arc<Hub>,
+    pub(in crate::redis) epoch: Epoch,
+    /// The offset up to which all entries for this node were delivered.
+    pub(in crate::redis) cursor: Offset,
+    sink: Arc<dyn HubSink>,
+    /// The deliveries that the sink is given next.
+    out: Vec<Delivery>,
+    /// Number of entries that this catch-up has delivered.
+    repaired: u64,
+}
+
+/// The source of an entry.
+#[derive(Clone, Copy)]
+pub(in crate::redis) enum Source {
+    /// A push: entries that are missing before it are in the log.
+    Push,
+    /// The log, read from `after`: entries that are missing are lost. No topic without a tail has one above
+    /// `forgotten`.
+    Log { after: Offset, forgotten: Offset },
+}
+
+/// The lane needs to catch up before it can deliver a push.
+struct Behind;
+
+impl Lane {
+    pub(in crate::redis) fn new(
+        inner: Arc<Inner>,
+        hub: Arc<Hub>,
+        sink: Arc<dyn HubSink>,
+        extent: &Extent,
+    ) -> Self {
+        Self {
+            inner,
+            hub,
+            epoch: extent.epoch.clone(),
+            cursor: extent.last,
+            sink,
+            out: Vec::new(),
+            repaired: 0,
+        }
+    }
+
+    /// Runs until closing.
+    pub(in crate::redis) async fn run(mut self, mut pushes: mpsc::Receiver<Bytes>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.inner.closing.cancelled() => return,
+                () = self.hub.woken() => {}
+                received = pushes.recv_many(&mut batch, BATCH) => if received == 0 { return },
+            }
+            let (behind, deaf) = self.hub.take_behind();
+            if deaf && !self.hub.scripts.options.volatile {
+                batch.clear(); // the log has them
+            }
+            if behind {
+                self.catch_up().await;
+            }
+            self.take(batch.drain(..).collect()).await;
+        }
+    }
+
+    /// Delivers pushes, after the entries that were missed before them.
+    async fn take(&mut self, mut pushes: VecDeque<Bytes>) {
+        while let Err(Behind) = self.take_pushes(&mut pushes) {
+            self.catch_up().await;
+            // The log was read past this push, so either it was delivered or its epoch is over.
+            pushes.pop_front();
+        }
+    }
+
+    /// Delivers pushes until one needs a catch-up; that one stays in front.
+    fn take_pushes(&mut self, pushes: &mut VecDeque<Bytes>) -> Result<(), Behind> {
+        let hub = Arc::clone(&self.hub);
+        let mut local = hub.local.lock();
+        let mut outcome = Ok(());
+        while let Some(push) = pushes.front() {
+            outcome = self.take_push(&mut local, push);
+            if outcome.is_err() {
+                break;
+            }
+            pushes.pop_front();
+        }
+        drop(local);
+        self.flush();
+        outcome
+    }
+
+    fn take_push(&mut self, local: &mut Local, push: &Bytes) -> Result<(), Behind> {
+        let Some((frame, topic)) =
+            Frame::parse(push).and_then(|frame| Topic::from_key(frame.topic).map(|topic| (frame, topic)))
+        else {
+            warn!(hub = %self.hub.name, "push of an unknown form");
+            return Ok(());
+        };
+        if frame.epoch != self.epoch.as_str() {
+            return Err(Behind);
+        }
+        let Frame {
+            offset,
+            previous,
+            entry,
+            ..
+        } = frame;
+        self.apply(
+            local,
+            &Stored {
+                topic,
+                offset,
+                previous,
+                entry,
+            },
+            Source::Push,
+        )
+    }
+
+    /// Delivers entries of the log, in the order of their offsets.
+    pub(in crate::redis) fn take_stored(&mut self, entries: &[Stored], source: Source) {
+        let hub = Arc::clone(&self.hub);
+        for entries in entries.chunks(BATCH) {
+            let mut local = hub.local.lock();
+            for entry in entries {
+                let _ = self.apply(&mut local, entry, source); // an entry of the log never needs a catch-up
+            }
+            drop(local);
+            self.flush();
+        }
+    }
+
+    /// Delivers one entry, if it is new and a connection of this node receives its topic.
+    fn apply(&mut self, local: &mut Local, entry: &Stored, source: Source) -> Result<(), Behind> {
+        if entry.offset <= self.cursor {
+            return Ok(());
+        }
+        let received = match local.seen(&entry.topic) {
+            Seen::Nobody => false,
+            Seen::UpTo(seen) => {
+                let missing = match (step(seen, entry.previous, entry.offset), source) {
+                    (Step::Gap, Source::Push) => return Err(Behind),
+                    (Step::Gap, Source::Log { .. }) => true,
+                    (_, Source::Log { after, forgotten }) => entry.previous == 0 && after < forgotten,
+                    (_, Source::Push) => false,
+                };
+                if missing {
+                    self.out.push(Delivery::Gap(Gap::Trimmed(entry.topic.clone())));
+                }
+                local.set_seen(&entry.topic, entry.offset);
+                true
+            }
+        };
+        self.cursor = entry.offset;
+        if matches!(source, Source::Log { .. }) {
+            self.repaired += 1;
+        }
+        if received || matches!(entry.topic, Topic::Connection(_)) {
+            self.hand_on(local, entry, received);
+        }
+        Ok(())
+    }
+
+    fn hand_on(&mut self, local: &mut Local, entry: &Stored, received: bool) {
+        let offset = entry.offset;
+        let here = self.inner.options.node.as_str();
+        match entry.content() {
+            None => {
+                warn!(hub = %self.hub.name, "entry of an unknown form");
+                self.out.push(Delivery::Gap(Gap::Trimmed(entry.topic.clone())));
+            }
+            Some(Content::Gap) => self.out.push(Delivery::Gap(Gap::Trimmed(entry.topic.clone()))),
+            Some(Content::Message(envelope)) if received => {
+                self.out.push(Delivery::Message(Message {
+                    topic: entry.topic.clone(),
+                    offset,
+                    envelope,
+                }));
+            }
+            Some(Content::Message(_)) => {} // the message was sent before the connection entered
+            Some(Content::Membership { connection, .. }) if !local.contains(&connection) => {}
+            Some(Content::Membership {
+                connection,
+                change: Change::Taken,
+                owner,
+                ..
+            }) if owner != here => {
+                if local.taken(&connection, &self.epoch, offset) {
+                    self.out.push(Delivery::Taken { connection, offset });
+                }
+            }
+            Some(Content::Membership {
+                connection, change, ..
+            }) if change != Change::Taken && local.is_deaf(&connection) => {} // the replay has this change
+            Some(Content::Membership {
+                connection,
+                topics,
+                change: change @ (Change::Joined | Change::Taken),
+                ..
+            }) => {
+                let missing = if change == Change::Taken {
+                    local.took(&connection, &topics, offset)
+                } else {
+                    local.joined(&connection, &topics, offset)
+                };
+                if missing {
+                    self.inner.wanted.notify_one();
+                }
+                self.out.push(Delivery::Joined {
+                    connection,
+                    topics,
+                    offset,
+                });
+            }
+            Some(Content::Membership {
+                connection,
+                topics,
+                change: Change::Left,
+                ..
+            }) => {
+                local.left(&connection, &topics);
+                self.out.push(Delivery::Left {
+                    connection,
+                    topics,
+                    offset,
+                });
+            }
+        }
+    }
+
+    /// Reports that a topic's entries are lost.
+    pub(in crate::redis) fn lost(&mut self, topic: Topic) {
+        self.out.push(Delivery::Gap(Gap::Trimmed(topic)));
+    }
+
+    /// Begins another epoch.
+    pub(in crate::redis) fn restart(&mut self, extent: &Extent) {
+        self.epoch = extent.epoch.clone();
+        self.cursor = extent.start;
+        self.hub.local.lock().restart(extent.start);
+        self.sink
+            .deliver(&[Delivery::Gap(Gap::NewEpoch(extent.epoch.clone()))]);
+        self.hub.waiters.restart(&self.epoch, self.cursor);
+    }
+
+    /// Gives the sink its deliveries, then notifies the calls that wait for them.
+    pub(in crate::redis) fn flush(&mut self) {
+        if !self.out.is_empty() {
+            self.sink.deliver(&self.out);
+            self.out.clear();
+        }
+        self.hub.waiters.done(self.cursor);
+    }
+
+    /// Reads the log until it was read to its end, or until closing.
+    async fn catch_up(&mut self) {
+        let mut backoff = Backoff::new();
+        loop {
+            self.hub.take_behind(); // a push that finds no room from here on sets the bit again
+            let read = self.read_on().await;
+            let repaired = std::mem::take(&mut self.repaired);
+            if repaired > 0 {
+                self.hub.note_repair(repaired);
+            }
+            match read {
+                Ok(()) => return,
+                Err(BackplaneError::Closed) => return,
+                Err(error) => debug!(hub = %self.hub.name, %error, "log can't be read yet"),
+            }
+            tokio::select! {
+                () = self.inner.closing.cancelled() => return,
+                () = backoff.wait() => {}
+            }
+        }
+    }
+}

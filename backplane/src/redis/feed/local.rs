@@ -1,0 +1,457 @@
+//! The local state of one hub: this node's connections, the topics that they receive, and the offsets delivered.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::backplane::ConnectionRecord;
+use crate::position::{Epoch, Offset, Position};
+use crate::redis::directory::departures::{Departures, Known, Presence};
+use crate::redis::feed::interest::{Interests, Subject};
+use crate::sessions::Version;
+use crate::topic::{ConnectionId, GroupName, Topic, UserId};
+
+/// One hub's connections and interest on this node.
+pub(in crate::redis) struct Local {
+    connections: HashMap<ConnectionId, Connection>,
+    pub(in crate::redis) interests: Interests,
+    /// Changes of connections that are not here any more, which the server is still to carry out.
+    pub(in crate::redis) departures: Departures,
+    /// Connections that are still to be registered in the epoch `registering`.
+    unregistered: HashSet<ConnectionId>,
+    registering: Epoch,
+}
+
+#[derive(Default)]
+struct Connection {
+    user: Option<UserId>,
+    /// The server has this node as the connection's owner.
+    owned: bool,
+    /// The version of the ownership, once it is known.
+    version: Option<Version>,
+    /// Other nodes have removed the connection.
+    shut_out: bool,
+    /// The position at which this node took the connection over, if it did.
+    took_at: Option<Box<Position>>,
+    /// The connection is being taken over, and the lane has not reached that position yet.
+    taking: bool,
+    /// While the connection is being taken over: its live memberships are of an earlier ownership of this node.
+    former: bool,
+    entered: Membership,
+    groups: HashMap<GroupName, Membership>,
+    /// The newest offset of the connection's own topic that was delivered; `None` until it entered.
+    seen: Option<Offset>,
+}
+
+/// A membership as the server has it, and as the lane has it: the lane follows through the log.
+#[derive(Clone, Copy, Default)]
+struct Membership {
+    /// The server has the membership; it is registered again when the server forgets it.
+    registered: bool,
+    /// The lane has passed the join: the connection receives the topic's messages.
+    live: bool,
+}
+
+/// The data of a connection that the server must have.
+pub(in crate::redis) struct Registration {
+    pub(in crate::redis) id: ConnectionId,
+    pub(in crate::redis) user: Option<UserId>,
+    /// The version in which the node owns the connection, where it is known.
+    pub(in crate::redis) version: Option<Version>,
+    pub(in crate::redis) entered: bool,
+    pub(in crate::redis) groups: Vec<GroupName>,
+}
+
+/// The offset up to which a topic was delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::redis) enum Seen {
+    /// No local connection receives it.
+    Nobody,
+    /// The topic was delivered up to this offset.
+    UpTo(Offset),
+}
+
+impl Local {
+    /// The state of a hub without connections, whose log is in this epoch.
+    pub(in crate::redis) fn new(epoch: Epoch) -> Self {
+        Self {
+            connections: HashMap::new(),
+            interests: Interests::default(),
+            departures: Departures::default(),
+            unregistered: HashSet::new(),
+            registering: epoch,
+        }
+    }
+
+    /// Adds a connection; `false` where it is here already.
+    pub(in crate::redis) fn insert(&mut self, connection: &ConnectionRecord) -> bool {
+        if self.connections.contains_key(&connection.id) {
+            return false;
+        }
+        let new = Connection {
+            user: connection.user.clone(),
+            ..Connection::default()
+        };
+        self.connections.insert(connection.id.clone(), new);
+        true
+    }
+
+    /// Begins to take a connection over; `false` while another call claims it, takes it over or gives it up.
+    /// Memberships of an earlier ownership of this node stay until the lane reaches its end.
+    pub(in crate::redis) fn begin_taking(&mut self, connection: &ConnectionRecord) -> bool {
+        if !self.departures.withdraw(&connection.id) {
+            return false;
+        }
+        match self.connections.get_mut(&connection.id) {
+            Some(known) if !known.owned => return false,
+            Some(known) => {
+                (known.owned, known.former, known.taking) = (false, true, true);
+            }
+            None => {
+                self.insert(connection);
+                if let Some(new) = self.connections.get_mut(&connection.id) {
+                    new.taking = true;
+                }
+            }
+        }
+        true
+    }
+
+    /// Records that a take-over failed: an earlier ownership is left, if the lane has not ended it.
+    pub(in crate::redis) fn end_taking(&mut self, id: &ConnectionId) {
+        match self.connections.get_mut(id) {
+            Some(known) if known.former => (known.owned, known.former, known.taking) = (true, false, false),
+            _ => drop(self.remove(id)),
+        }
+    }
+
+    /// Whether the connection is being taken over, so that changes of its topics are of an ownership that is over.
+    pub(in crate::redis) fn is_deaf(&self, id: &ConnectionId) -> bool {
+        self.connections
+            .get(id)
+            .is_some_and(|connection| connection.taking && !connection.former)
+    }
+
+    /// Applies the entry of another node's take-over of a connection, which the lane has reached. Returns whether this
+    /// node owned it until then. A lane that begins an epoch once more reaches entries older than this node's
+    /// ownership.
+    pub(in crate::redis) fn taken(&mut self, id: &ConnectionId, epoch: &Epoch, offset: Offset) -> bool {
+        match self.connections.get_mut(id) {
+            Some(known)
+                if !known.taking
+                    && known
+                        .took_at
+                        .as_ref()
+                        .is_some_and(|took| is_after(took, epoch, offset)) =>
+            {
+                false
+            }
+            Some(known) if known.taking => {
+                let former = std::mem::take(&mut known.former);
+                self.silence(id);
+                former
+            }
+            _ => self.remove(id),
+        }
+    }
+
+    /// Applies the entry of this node's take-over. Returns whether a subscription is missing.
+    pub(in crate::redis) fn took(&mut self, id: &ConnectionId, topics: &[Topic], offset: Offset) -> bool {
+        self.silence(id);
+        if let Some(connection) = self.connections.get_mut(id) {
+            (connection.taking, connection.former) = (false, false);
+        }
+        self.joined(id, topics, offset)
+    }
+
+    pub(in crate::redis) fn contains(&self, id: &ConnectionId) -> bool {
+        self.connections.contains_key(id)
+    }
+
+    /// Whether the server has this node as the connection's owner.
+    pub(in crate::redis) fn is_owned(&self, id: &ConnectionId) -> bool {
+        self.connections
+            .get(id)
+            .is_some_and(|connection| connection.owned)
+    }
+
+    pub(in crate::redis) fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// The user of a connection that is here.
+    pub(in crate::redis) fn user(&self, id: &ConnectionId) -> Option<Option<UserId>> {
+        self.connections.get(id).map(|connection| connection.user.clone())
+    }
+
+    /// Forgets a connection and its topics; `false` where it is not here.
+    pub(in crate::redis) fn remove(&mut self, id: &ConnectionId) -> bool {
+        self.silence(id);
+        self.unregistered.remove(id);
+        self.connections.remove(id).is_some()
+    }
+
+    /// Forgets a connection that the server has as another node's, or as closed; a take-over under way goes on. Returns
+    /// whether this node owned it until now.
+    pub(in crate::redis) fn lose(&mut self, id: &ConnectionId) -> bool {
+        match self.connections.get_mut(id) {
+            Some(known) if known.taking => {
+                self.unregistered.remove(id);
+                std::mem::take(&mut known.former)
+            }
+            _ => self.remove(id),
+        }
+    }
+
+    /// Forgets a connection that this node owns.
+    pub(in crate::redis) fn remove_owned(&mut self, id: &ConnectionId) -> bool {
+        self.is_owned(id) && self.remove(id)
+    }
+
+    /// Whether this node owns the connection in this version.
+    pub(in crate::redis) fn is_version(&self, id: &ConnectionId, version: Version) -> bool {
+        self.connections
+            .get(id)
+            .is_some_and(|connection| connection.owned && connection.version == Some(version))
+    }
+
+    /// Ends all topics of a connection.
+    fn silence(&mut self, id: &ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        connection.seen = None;
+        let mut lost = Vec::new();
+        if std::mem::take(&mut connection.entered.live) {
+            lost.push(Topic::All);
+            lost.extend(connection.user.clone().map(Topic::User));
+        }
+        for (group, membership) in &mut connection.groups {
+            if std::mem::take(&mut membership.live) {
+                lost.push(Topic::Group(group.clone()));
+            }
+        }
+        connection.groups.retain(|_, membership| membership.registered);
+        for topic in lost {
+            self.interests.lose(&Subject::Topic(topic));
+        }
+    }
+
+    /// Records that the server has this node as the connection's owner.
+    pub(in crate::redis) fn set_owned(&mut self, id: &ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.owned = true;
+        }
+    }
+
+    /// Records that the server has the connection as entered, in this version.
+    pub(in crate::redis) fn set_entered(&mut self, id: &ConnectionId, version: Version) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.owned = true;
+            connection.version = Some(version);
+            connection.entered.registered = true;
+        }
+    }
+
+    /// Records that the server has the connection as taken over by this node, with these groups.
+    pub(in crate::redis) fn set_taken(
+        &mut self,
+        id: &ConnectionId,
+        version: Version,
+        place: Position,
+        groups: &[GroupName],
+    ) {
+        self.set_entered(id, version);
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        connection.took_at = Some(Box::new(place));
+        for membership in connection.groups.values_mut() {
+            membership.registered = false;
+        }
+        for group in groups {
+            connection.groups.entry(group.clone()).or_default().registered = true;
+        }
+    }
+
+    /// Records whether the server has the connection as a member of a group.
+    pub(in crate::redis) fn set_member(&mut self, id: &ConnectionId, group: &GroupName, member: bool) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        let membership = connection.groups.entry(group.clone()).or_default();
+        membership.registered = member;
+        if !membership.registered && !membership.live {
+            connection.groups.remove(group);
+        }
+    }
+
+    /// Whether the server has the connection as a member of a group.
+    pub(in crate::redis) fn is_member(&self, id: &ConnectionId, group: &GroupName) -> bool {
+        let connection = self.connections.get(id);
+        let membership = connection.and_then(|connection| connection.groups.get(group));
+        membership.is_some_and(|membership| membership.registered)
+    }
+
+    /// The data that registers a connection of this node again.
+    pub(in crate::redis) fn registration(&self, id: &ConnectionId) -> Option<Registration> {
+        let connection = self.connections.get(id).filter(|connection| connection.owned)?;
+        let groups = connection.groups.iter();
+        let registered = groups.filter(|(_, membership)| membership.registered);
+        Some(Registration {
+            id: id.clone(),
+            user: connection.user.clone(),
+            version: connection.version,
+            entered: connection.entered.registered,
+            groups: registered.map(|(group, _)| group.clone()).collect(),
+        })
+    }
+
+    /// Begins to register in an epoch (with `again`, once more where that had ended), or goes on. Returns the
+    /// connections that are not registered yet.
+    pub(in crate::redis) fn begin_registration(&mut self, epoch: &Epoch, again: bool) -> Vec<ConnectionId> {
+        if self.registering != *epoch || (again && self.unregistered.is_empty()) {
+            self.registering = epoch.clone();
+            let connections = self.connections.iter();
+            let owned = connections.filter(|(_, connection)| connection.owned && !connection.shut_out);
+            self.unregistered = owned.map(|(id, _)| id.clone()).collect();
+        }
+        self.unregistered.iter().cloned().collect()
+    }
+
+    pub(in crate::redis) fn awaits_registration(&self, id: &ConnectionId) -> bool {
+        self.unregistered.contains(id)
+    }
+
+    /// This node's knowledge of the directory entry of a connection that it owns.
+    pub(in crate::redis) fn known(&self, id: &ConnectionId) -> Known {
+        let connection = self.connections.get(id);
+        let presence = if connection.is_some_and(|connection| connection.shut_out) {
+            Presence::ShutOut
+        } else if self.awaits_registration(id) {
+            Presence::Unknown
+        } else {
+            Presence::Known(self.registering.clone())
+        };
+        Known {
+            presence,
+            version: connection.and_then(|connection| connection.version),
+        }
+    }
+
+    /// Records that the other nodes have removed this node's connections: it neither registers them again nor reports
+    /// their ends.
+    pub(in crate::redis) fn be_shut_out(&mut self) {
+        let owned = self
+            .connections
+            .values_mut()
+            .filter(|connection| connection.owned);
+        owned.for_each(|connection| connection.shut_out = true);
+        self.unregistered.clear();
+        self.departures.be_shut_out();
+    }
+
+    pub(in crate::redis) fn end_registration(&mut self, id: &ConnectionId) {
+        self.unregistered.remove(id);
+    }
+
+    // The functions below are called by the lane, in the order of the log.
+
+    pub(in crate::redis) fn seen(&self, topic: &Topic) -> Seen {
+        let seen = match topic {
+            Topic::Connection(id) => self.connections.get(id).and_then(|connection| connection.seen),
+            topic => self.interests.seen(topic),
+        };
+        seen.map_or(Seen::Nobody, Seen::UpTo)
+    }
+
+    pub(in crate::redis) fn set_seen(&mut self, topic: &Topic, offset: Offset) {
+        let seen = match topic {
+            Topic::Connection(id) => self
+                .connections
+                .get_mut(id)
+                .and_then(|connection| connection.seen.as_mut()),
+            topic => self.interests.seen_mut(topic),
+        };
+        if let Some(seen) = seen {
+            *seen = offset;
+        }
+    }
+
+    /// Applies the beginning of memberships at `offset`. Returns whether a subscription is missing.
+    pub(in crate::redis) fn joined(&mut self, id: &ConnectionId, topics: &[Topic], offset: Offset) -> bool {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return false;
+        };
+        let mut gained = Vec::new();
+        for topic in topics {
+            match topic {
+                Topic::Connection(_) => connection.seen = Some(offset),
+                Topic::Group(group) => {
+                    let membership = connection.groups.entry(group.clone()).or_default();
+                    if !std::mem::replace(&mut membership.live, true) {
+                        gained.push(topic);
+                    }
+                }
+                Topic::All | Topic::User(_) if !connection.entered.live => gained.push(topic),
+                Topic::All | Topic::User(_) => {}
+            }
+        }
+        if topics.contains(&Topic::All) {
+            connection.entered.live = true;
+        }
+        let mut missing = false;
+        for topic in gained {
+            missing |= self.interests.receive(topic, offset);
+        }
+        missing
+    }
+
+    /// Applies the end of memberships.
+    pub(in crate::redis) fn left(&mut self, id: &ConnectionId, topics: &[Topic]) {
+        for topic in topics {
+            let Some(connection) = self.connections.get_mut(id) else {
+                return;
+            };
+            let Topic::Group(group) = topic else { continue };
+            let Some(membership) = connection.groups.get_mut(group) else {
+                continue;
+            };
+            let was_live = std::mem::replace(&mut membership.live, false);
+            if !membership.registered {
+                connection.groups.remove(group);
+            }
+            if was_live {
+                self.interests.lose(&Subject::Topic(topic.clone()));
+            }
+        }
+    }
+
+    /// All topics that may have entries for this node.
+    pub(in crate::redis) fn topics(&self) -> Vec<Topic> {
+        let own = self.connections.keys().map(|id| Topic::Connection(id.clone()));
+        self.interests.topics().chain(own).collect()
+    }
+
+    /// Begins a new epoch: all topics count as delivered up to its start.
+    pub(in crate::redis) fn restart(&mut self, start: Offset) {
+        self.interests.restart(start);
+        let own = self
+            .connections
+            .values_mut()
+            .filter_map(|connection| connection.seen.as_mut());
+        own.for_each(|seen| *seen = start);
+    }
+}
+
+/// Whether a position is later than another one, also of another epoch of the same hub.
+fn is_after(place: &Position, epoch: &Epoch, offset: Offset) -> bool {
+    if place.epoch == *epoch {
+        return place.offset > offset;
+    }
+    began(&place.epoch) > began(epoch)
+}
+
+/// The start of an epoch in the server's time (microseconds): its name ends with that (`begin_epoch` in `log.lua`).
+fn began(epoch: &Epoch) -> u64 {
+    let began = epoch.as_str().rsplit('-').next();
+    began.and_then(|began| began.parse().ok()).unwrap_or(0)
+}

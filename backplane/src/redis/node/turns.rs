@@ -1,0 +1,33 @@
+//! Taking turns to let connections go.
+
+use std::time::Duration;
+
+use crate::error::BackplaneError;
+use crate::redis::inner::Inner;
+use crate::redis::script::catalog::{Invocation, Name};
+use crate::redis::server::commands::Repeat;
+use crate::redis::server::link::{decode, items, malformed};
+use crate::turns::{Turns, TurnsWanted};
+
+impl Inner {
+    pub(in crate::redis) async fn take_turns(&self, wanted: &TurnsWanted) -> Result<Turns, BackplaneError> {
+        let call = Invocation::new(Name::Turns, vec![self.keys.turns()])
+            .arg(self.options.node.to_string())
+            .number(wanted.count.max(1).into())
+            .number(wanted.rate.max(1).into())
+            .arg(format!("{:.3}", wanted.need));
+        // Where the script was carried out twice, the first turns are lost.
+        let answer = items(self.commands.script(&call, Repeat::Safe).await?)?;
+        let times = answer
+            .into_iter()
+            .map(decode::<u64>)
+            .collect::<Result<Vec<_>, _>>()?;
+        match times.as_slice() {
+            [wait, apart] => Ok(Turns {
+                wait: Duration::from_micros(*wait),
+                apart: Duration::from_micros(*apart),
+            }),
+            _ => Err(malformed("turns of another length")),
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The scripts that run in the server, and calls of them: alone, or as operations of a batch.
+
+use bytes::Bytes;
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisResult, Script};
+
+use crate::redis::server::run::Run;
+use crate::topic::NodeId;
+
+/// Bytes that a key or argument takes beside its text.
+const ITEM_BYTES: usize = 16;
+
+/// The name of a script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::redis) enum Name {
+    // Changes of a hub: operations of a batch.
+    Publish,
+    PublishDirect,
+    PublishOnce,
+    Answer,
+    Settle,
+    Note,
+    Checkpoint,
+    Claim,
+    Enter,
+    Join,
+    Leave,
+    Release,
+    Remove,
+    Register,
+    TakeOver,
+    Seize,
+    Park,
+    Restate,
+    UserJoin,
+    Sweep,
+    List,
+    Unlist,
+    Adopt,
+    // Scripts that are called alone.
+    Batch,
+    MessageBatch,
+    Renew,
+    Extent,
+    Read,
+    Newest,
+    Tails,
+    Heartbeat,
+    Reap,
+    UserGroups,
+    Parked,
+    Census,
+    Present,
+    LookUp,
+    Overdue,
+    Turns,
+}
+
+const LOG: &str = include_str!("lua/log.lua");
+const BATCH: &str = include_str!("lua/batch.lua");
+
+/// The operations of batches. The first [`MESSAGES`] are frequent and have a script of their own.
+const OPERATIONS: [(Name, &str, &str); 23] = [
+    (Name::Publish, "publish", include_str!("lua/publish.lua")),
+    (
+        Name::PublishDirect,
+        "publish_direct",
+        include_str!("lua/publish_direct.lua"),
+    ),
+    (
+        Name::PublishOnce,
+        "publish_once",
+        include_str!("lua/publish_once.lua"),
+    ),
+    (Name::Answer, "answer", include_str!("lua/answer.lua")),
+    (Name::Settle, "settle", include_str!("lua/settle.lua")),
+    (Name::Note, "note", include_str!("lua/note.lua")),
+    (Name::Checkpoint, "checkpoint", include_str!("lua/checkpoint.lua")),
+    (Name::Claim, "claim", include_str!("lua/claim.lua")),
+    (Name::Enter, "enter", include_str!("lua/enter.lua")),
+    (Name::Join, "join", include_str!("lua/join.lua")),
+    (Name::Leave, "leave", include_str!("lua/leave.lua")),
+    (Name::Release, "release", include_str!("lua/release.lua")),
+    (Name::Remove, "remove", include_str!("lua/remove.lua")),
+    (Name::Register, "register", include_str!("lua/register.lua")),
+    (Name::TakeOver, "take_over", include_str!("lua/take_over.lua")),
+    (Name::Seize, "seize", include_str!("lua/seize.lua")),
+    (Name::Park, "park", include_str!("lua/park.lua")),
+    (Name::Restate, "restate", include_str!("lua/restate.lua")),
+    (Name::UserJoin, "user_join", include_str!("lua/user_join.lua")),
+    (Name::Sweep, "sweep", include_str!("lua/sweep.lua")),
+    (Name::List, "list", include_str!("lua/list.lua")),
+    (Name::Unlist, "unlist", include_str!("lua/unlist.lua")),
+    (Name::Adopt, "adopt", include_str!("lua/adopt.lua")),
+];
+/// Number of [`OPERATIONS`] that the script for messages has.
+const MESSAGES: usize = 7;
+
+/// Scripts that are called alone.
+const SINGLE: [(Name, &str); 14] = [
+    (Name::Renew, include_str!("lua/renew.lua")),
+    (Name::Extent, include_str!("lua/extent.lua")),
+    (Name::Read, include_str!("lua/read.lua")),
+    (Name::Newest, include_str!("lua/newest.lua")),
+    (Name::Tails, include_str!("lua/tails.lua")),
+    (Name::Heartbeat, include_str!("lua/heartbeat.lua")),
+    (Name::Reap, include_str!("lua/reap.lua")),
+    (Name::Overdue, include_str!("lua/overdue.lua")),
+    (Name::UserGroups, include_str!("lua/user_groups.lua")),
+    (Name::Parked, include_str!("lua/parked.lua")),
+    (Name::Census, include_str!("lua/census.lua")),
+    (Name::Present, include_str!("lua/present.lua")),
+    (Name::LookUp, include_str!("lua/lookup.lua")),
+    (Name::Turns, include_str!("lua/turns.lua")),
+];
+
+impl Name {
+    /// The script's name among the operations of a batch; empty for a script that is called alone.
+    fn operation(self) -> &'static str {
+        let found = OPERATIONS.iter().find(|(name, ..)| *name == self);
+        found.map_or("", |(_, operation, _)| operation)
+    }
+
+    /// Whether the script for messages has this operation.
+    fn is_message(self) -> bool {
+        OPERATIONS.iter().take(MESSAGES).any(|(name, ..)| *name == self)
+    }
+}
+
+/// The scripts for one run of one server.
+pub(in crate::redis) struct Scripts {
+    texts: Vec<(Name, String, String)>,
+}
+
+impl Scripts {
+    pub(in crate::redis) fn for_run(run: &Run, publish: &str) -> Self {
+        let Run { id, mark } = run;
+        let prelude =
+            format!("local RUN_ID = '{id}'\nlocal MARK = '{mark}'\nlocal PUBLISH = '{publish}'\n{LOG}\n");
+        let batch = |count: usize| {
+            let mut text = String::from("local operations = {}\n");
+            for (_, operation, body) in OPERATIONS.iter().take(count) {
+                text.push_str(&format!(
+                    "operations.{operation} = function(KEYS, ARGV)\n{body}\nend\n"
+                ));
+            }
+            text.push_str(BATCH);
+            text
+        };
+        let batches = [
+            (Name::MessageBatch, batch(MESSAGES)),
+            (Name::Batch, batch(OPERATIONS.len())),
+        ];
+        let singles = SINGLE.iter().map(|(name, text)| (*name, (*text).to_owned()));
+        let texts = singles.chain(batches).map(|(name, text)| {
+            let text = format!("{prelude}{text}");
+            let hash = Script::new(&text).get_hash().to_owned();
+            (name, text, hash)
+        });
+        Self {
+            texts: texts.collect(),
+        }
+    }
+
+    pub(in crate::redis) async fn load(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+        let mut pipeline = redis::pipe();
+        for (_, text, _) in &self.texts {
+            pipeline.cmd("SCRIPT").arg("LOAD").arg(text).ignore();
+        }
+        pipeline.exec_async(connection).await
+    }
+
+    fn hash(&self, name: Name) -> &str {
+        let found = self.texts.iter().find(|(known, ..)| *known == name);
+        found.map_or("", |(.., hash)| hash)
+    }
+}
+
+/// The arguments of a batch beside its operations.
+pub(in crate::redis) struct BatchHead<'a> {
+    /// The key of the hub's log.
+    pub(in crate::redis) log: &'a str,
+    /// The key of the record of the node's last batch.
+    pub(in crate::redis) record: &'a str,
+    pub(in crate::redis) node: &'a NodeId,
+    pub(in crate::redis) number: u64,
+    /// Most bytes that are kept of a topic, and of the hub; 0: no bound.
+    pub(in crate::redis) kept: (u64, u64),
+    /// The log's epoch; empty where the node does not know it yet.
+    pub(in crate::redis) epoch: &'a str,
+}
+
+/// A call of a script that any run of the server can carry out.
+#[derive(Debug)]
+pub(in crate::redis) struct Invocation {
+    name: Name,
+    keys: Vec<String>,
+    arguments: Vec<Bytes>,
+    /// About the time that the server takes, where 1 is the time of a simple change.
+    cost: usize,
+}
+
+impl Invocation {
+    pub(in crate::redis) fn new(name: Name, keys: Vec<String>) -> Self {
+        Self {
+            name,
+            keys,
+            arguments: Vec::new(),
+            cost: 1,
+        }
+    }
+
+    /// Sets the cost: about as long as this many simple changes.
+    pub(in crate::redis) fn costing(mut self, cost: usize) -> Self {
+        self.cost = cost;
+        self
+    }
+
+    pub(in crate::redis) fn cost(&self) -> usize {
+        self.cost
+    }
+
+    pub(in crate::redis) fn arg(mut self, argument: impl Into<Bytes>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    pub(in crate::redis) fn number(self, number: u128) -> Self {
+        self.arg(number.to_string())
+    }
+
+    /// The first key of the call: all of its keys live in the same slot.
+    pub(in crate::redis) fn key(&self) -> Option<&str> {
+        self.keys.first().map(String::as_str)
+    }
+
+    /// The topic that the call appends a message to, if it does.
+    pub(in crate::redis) fn topic(&self) -> Option<&str> {
+        let place = match self.name {
+            Name::Publish | Name::PublishDirect | Name::PublishOnce => 1,
+            Name::Answer => 4,
+            _ => return None,
+        };
+        std::str::from_utf8(self.arguments.get(place)?).ok()
+    }
+
+    /// About the number of bytes that the call sends.
+    pub(in crate::redis) fn weight(&self) -> usize {
+        let arguments = self.arguments.iter().map(|argument| argument.len() + ITEM_BYTES);
+        let keys = self.keys.iter().map(|key| key.len() + ITEM_BYTES);
+        arguments.sum::<usize>() + keys.sum::<usize>()
+    }
+
+    /// The command of a script that is called alone.
+    pub(in crate::redis) fn command(&self, scripts: &Scripts) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command
+            .arg(scripts.hash(self.name))
+            .arg(self.keys.len())
+            .arg(&self.keys);
+        for argument in &self.arguments {
+            command.arg(argument.as_ref());
+        }
+        command
+    }
+
+    /// The call of a batch, as `batch.lua` takes it: operations with their deadlines in the server's time, in
+    /// milliseconds.
+    pub(in crate::redis) fn batch<'a>(
+        scripts: &Scripts,
+        head: &BatchHead<'_>,
+        operations: impl Iterator<Item = (&'a Self, u64)> + Clone,
+    ) -> Cmd {
+        let messages = operations
+            .clone()
+            .all(|(operation, _)| operation.name.is_message());
+        let script = if messages { Name::MessageBatch } else { Name::Batch };
+        let keys: usize = operations
+            .clone()
+            .map(|(operation, _)| operation.keys.len())
+            .sum();
+        let mut command = redis::cmd("EVALSHA");
+        command
+            .arg(scripts.hash(script))
+            .arg(keys + 2)
+            .arg(head.log)
+            .arg(head.record);
+        for (operation, _) in operations.clone() {
+            command.arg(&operation.keys);
+        }
+        command
+            .arg(head.node.as_str())
+            .arg(head.number)
+            .arg(head.kept.0)
+            .arg(head.kept.1)
+            .arg(head.epoch);
+        for (operation, deadline) in operations {
+            command
+                .arg(operation.name.operation())
+                .arg(deadline)
+                .arg(operation.keys.len())
+                .arg(operation.arguments.len());
+            for argument in &operation.arguments {
+                command.arg(argument.as_ref());
+            }
+        }
+        command
+    }
+}

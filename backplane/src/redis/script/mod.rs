@@ -1,0 +1,7 @@
+//! Everything that must be atomic: the scripts, and the task that carries out changes exactly once.
+
+pub(in crate::redis) mod catalog;
+pub(in crate::redis) mod frame;
+pub(in crate::redis) mod hub_scripts;
+pub(in crate::redis) mod sender;
+pub(in crate::redis) mod writer;

@@ -1,0 +1,243 @@
+//! A few connections to one master, which are opened again when they are lost.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use deadpool::managed::{self, Manager, Metrics, Object, PoolError, RecycleError, RecycleResult};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::redis::server::backoff::Backoff;
+use crate::redis::server::endpoint::Endpoint;
+use crate::redis::server::link::{Link, SharedLink, Trouble};
+use crate::redis::server::master::{Master, Watching};
+
+/// Opens connections for large answers, each used by one caller at a time.
+pub(in crate::redis) struct Opener(Weak<Pool>);
+
+/// A connection for one caller alone. One that is not given back is closed, so that the server stops sending the
+/// answer.
+pub(in crate::redis) struct Own(Option<Object<Opener>>);
+
+impl Own {
+    pub(in crate::redis) fn link(&self) -> Option<SharedLink> {
+        self.0.as_deref().map(Arc::clone)
+    }
+
+    /// Returns the connection for the next caller.
+    pub(in crate::redis) fn give_back(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        drop(self.0.take().map(Object::take));
+    }
+}
+
+pub(in crate::redis) struct Pool {
+    pub(in crate::redis) endpoint: Endpoint,
+    pub(in crate::redis) master: Master,
+    links: watch::Sender<Vec<SharedLink>>,
+    /// Connections for large answers. Building this pool fails only where it has time-outs, and this one has none.
+    own: Option<managed::Pool<Opener>>,
+    next: AtomicUsize,
+    last_error: Mutex<String>,
+    /// Notified when a connection is lost or can't be opened: the server may not be the master any more.
+    pub(in crate::redis) trouble: Arc<Notify>,
+    pub(in crate::redis) closing: CancellationToken,
+}
+
+impl Pool {
+    pub(in crate::redis) fn new(
+        endpoint: Endpoint,
+        watching: Watching,
+        trouble: Arc<Notify>,
+        closing: CancellationToken,
+        own_connections: usize,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|pool| Self {
+            endpoint,
+            master: Master::new(watching),
+            links: watch::Sender::new(Vec::new()),
+            own: managed::Pool::builder(Opener(Weak::clone(pool)))
+                .max_size(own_connections.max(1))
+                .build()
+                .ok(),
+            next: AtomicUsize::new(0),
+            last_error: Mutex::new("not connected yet".to_owned()),
+            trouble,
+            closing,
+        })
+    }
+
+    /// Keeps `size` connections open until closing; `first` is one of them.
+    pub(in crate::redis) fn keep(
+        self: &Arc<Self>,
+        size: usize,
+        first: Option<SharedLink>,
+        tasks: &TaskTracker,
+    ) {
+        let rest = size.saturating_sub(usize::from(first.is_some()));
+        if let Some(first) = first {
+            self.master.learn(&first.run, first.replicas, Instant::now());
+            self.links.send_modify(|links| links.push(Arc::clone(&first)));
+            tasks.spawn(Arc::clone(self).keep_link(Some(first)));
+        }
+        for _ in 0..rest {
+            tasks.spawn(Arc::clone(self).keep_link(None));
+        }
+        tasks.spawn(Arc::clone(self).run_watch());
+    }
+
+    /// Closes the pool's connections.
+    pub(in crate::redis) fn close(&self) {
+        self.closing.cancel();
+        self.own.iter().for_each(managed::Pool::close);
+    }
+
+    /// Waits for a free connection for this caller alone.
+    pub(in crate::redis) async fn own(&self) -> Result<Own, String> {
+        let Some(own) = &self.own else {
+            return Err("no connections for history".to_owned());
+        };
+        own.get()
+            .await
+            .map(|own| Own(Some(own)))
+            .map_err(|error| match error {
+                PoolError::Backend(reason) => reason,
+                other => other.to_string(),
+            })
+    }
+
+    /// The next working connection in turn.
+    pub(in crate::redis) fn pick(&self) -> Option<SharedLink> {
+        let links = self.links.borrow();
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % links.len().max(1);
+        let (before, after) = links.split_at(turn);
+        after
+            .iter()
+            .chain(before)
+            .find(|link| !link.broken.is_cancelled())
+            .cloned()
+    }
+
+    /// A receiver that is notified of connections that are opened and lost.
+    pub(in crate::redis) fn changes(&self) -> watch::Receiver<Vec<SharedLink>> {
+        self.links.subscribe()
+    }
+
+    pub(in crate::redis) fn last_error(&self) -> String {
+        self.last_error.lock().clone()
+    }
+
+    pub(in crate::redis) fn note_error(&self, reason: String) {
+        *self.last_error.lock() = reason;
+    }
+
+    /// Keeps one connection open until closing.
+    async fn keep_link(self: Arc<Self>, mut link: Option<SharedLink>) {
+        let mut backoff = Backoff::new();
+        loop {
+            if let Some(open) = link.take() {
+                tokio::select! {
+                    () = self.closing.cancelled() => return self.forget(&open),
+                    () = open.broken.cancelled() => self.forget(&open),
+                }
+                debug!("backplane command connection lost");
+                self.trouble.notify_one();
+                tokio::select! {
+                    () = self.closing.cancelled() => return,
+                    () = backoff.wait() => {}
+                }
+            }
+            let opened = tokio::select! {
+                () = self.closing.cancelled() => return,
+                opened = self.open_link() => opened,
+            };
+            match opened {
+                Ok(open) => {
+                    backoff = Backoff::new();
+                    link = Some(open);
+                    continue;
+                }
+                Err(reason) => {
+                    self.note_error(reason);
+                    self.trouble.notify_one();
+                }
+            }
+            tokio::select! {
+                () = self.closing.cancelled() => return,
+                () = backoff.wait() => {}
+            }
+        }
+    }
+
+    /// Opens a connection to the master that the watch knows.
+    async fn open(&self) -> Result<SharedLink, String> {
+        let opened = tokio::select! {
+            opened = Link::open(&self.endpoint) => opened,
+            () = self.master.is_replaced() => return Err("the master was replaced".to_owned()),
+        };
+        let open = match opened {
+            Ok(open) => Arc::new(open),
+            Err(error) => {
+                if let Trouble::Final(error) = Trouble::of(&error) {
+                    warn!(%error, "backplane server refuses this node");
+                }
+                return Err(error.to_string());
+            }
+        };
+        if !self.master.confirms(&open.run).await {
+            return Err("the server is not the master, or not in the run that is known".to_owned());
+        }
+        Ok(open)
+    }
+
+    /// Opens a connection that all callers share.
+    async fn open_link(&self) -> Result<SharedLink, String> {
+        let open = self.open().await?;
+        self.links.send_modify(|links| links.push(Arc::clone(&open)));
+        if !self.master.is_known(&open.run) {
+            open.broken.cancel(); // the watch learned of another run just before this connection could be closed with the others
+        }
+        Ok(open)
+    }
+
+    /// Closes some of the connections.
+    pub(in crate::redis) fn give_up(&self, which: impl Fn(&Link) -> bool) {
+        let links = self.links.borrow();
+        let given_up = links.iter().filter(|link| which(link));
+        given_up.for_each(|link| link.broken.cancel());
+    }
+
+    fn forget(&self, gone: &SharedLink) {
+        self.links
+            .send_modify(|links| links.retain(|link| !Arc::ptr_eq(link, gone)));
+    }
+}
+
+impl Manager for Opener {
+    type Type = SharedLink;
+    type Error = String;
+
+    async fn create(&self) -> Result<SharedLink, String> {
+        match self.0.upgrade() {
+            Some(pool) => Box::pin(pool.open()).await,
+            None => Err("the backplane was closed".to_owned()),
+        }
+    }
+
+    async fn recycle(&self, link: &mut SharedLink, _: &Metrics) -> RecycleResult<String> {
+        let is_known = |pool: Arc<Pool>| pool.master.is_known(&link.run);
+        if link.broken.is_cancelled() || !self.0.upgrade().is_some_and(is_known) {
+            return Err(RecycleError::message("it leads to no master any more"));
+        }
+        Ok(())
+    }
+}
