@@ -7,8 +7,7 @@
 //! * **Membership is part of the log.** A connection receives a topic from exactly the offset at which it joined until
 //!   exactly the offset at which it left.
 //! * **Exact or explicit.** Entries that a node missed (lost connection, full queue) are read from the log. When the
-//!   log
-//! can't prove that nothing is missing, the sink gets a [`Delivery::Gap`].
+//!   log can't prove that nothing is missing, the sink gets a [`Delivery::Gap`].
 //! * **One owner.** A connection has one owning node. A closed one never comes back.
 //!
 //! There are two implementations, [`memory`] for one process and [`redis`] for a cluster; both pass the

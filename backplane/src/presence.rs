@@ -5,8 +5,8 @@
 //! messages have offsets in the hub's log like others; a connection receives them by joining the reserved group.
 //!
 //! * One message for each real change of membership: joins and leaves, groups that a connection enters with, its
-//! removal by its owner, by time or by other nodes after its node died. None for a call that changes nothing, for a
-//! connection that is parked or moves to another node, or for reserved groups themselves.
+//!   removal by its owner, by time or by other nodes after its node died. None for a call that changes nothing, for a
+//!   connection that is parked or moves to another node, or for reserved groups themselves.
 //! * Where the server has lost its data, owners register their connections again: these are joins, too.
 //!
 //! The target of the message is [`TARGET`], its one argument a JSON object with `event` (`join` or `leave`), `group`,
