@@ -217,8 +217,8 @@ pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
 /// A topic's newest offset is remembered for at least this long.
 const LEAST_TAIL_LIFE: Duration = Duration::from_secs(15);
 
-/// Most topics of a hub per second whose last member leaves and whose messages are kept from then on. Topics beyond that
-/// are not kept: a member that comes back gets a gap.
+/// Most topics of a hub per second whose last member leaves and whose messages are kept from then on. Topics beyond
+/// that are not kept: a member that comes back gets a gap.
 pub(crate) const AWAITED_PER_SECOND: u32 = 2_000;
 
 /// The retention and the features of one hub.
@@ -249,8 +249,8 @@ pub struct HubOptions {
 }
 
 impl HubOptions {
-    /// How long a topic's newest offset is remembered after its last entry: a reader that stays away for longer can't be told
-    /// that it missed nothing.
+    /// The time for which a topic's newest offset is remembered after its last entry: a reader that stays away for
+    /// longer gets a gap.
     pub(crate) fn tail_life(&self) -> Duration {
         self.retention.saturating_mul(4).max(LEAST_TAIL_LIFE)
     }

@@ -28,7 +28,7 @@ pub(super) struct Log {
     awaited: Awaited,
 }
 
-/// How many topics came to be awaited within this second: their last member left.
+/// Number of topics whose last member left within this second.
 #[derive(Default)]
 struct Awaited {
     second: Option<Instant>,

@@ -161,7 +161,7 @@ impl HubOptions {
         if self.volatile { 0 } else { self.kept() }
     }
 
-    /// How long a topic's newest offset is remembered, in milliseconds.
+    /// The time for which a topic's newest offset is remembered, in milliseconds.
     pub(super) fn tail_life_ms(&self) -> u128 {
         self.tail_life().as_millis()
     }

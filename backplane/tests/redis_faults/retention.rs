@@ -250,8 +250,8 @@ async fn a_call_that_was_evicted_can_not_be_answered_and_that_is_told() {
     assert!(matches!(answer("2 b").await, Err(BackplaneError::Evicted)));
 }
 
-/// Groups that come and go as fast as a client likes don't fill the server: of only so many in a second is kept what they have
-/// after their last member left, and members of the others are told that something is missing.
+/// Groups that come and go as fast as a client likes don't fill the server: messages after the last member left are
+/// kept for a bounded number of groups per second, and members of the others get a gap.
 #[tokio::test]
 async fn groups_that_come_and_go_leave_little_behind() {
     const GROUPS: u32 = 12_000;
@@ -294,7 +294,7 @@ async fn groups_that_come_and_go_leave_little_behind() {
         .await
         .unwrap();
     assert!(life <= 120_000, "{life} ms for a retention of 30 s");
-    // A group that was not awaited any more: its message passed by, and that is told.
+    // The message of a group beyond that number was not kept, and its member gets a gap.
     let awaited = |number: u32| {
         let key = format!(
             "hubcast:{{{}}}:tail:g:g{}-{}",
@@ -305,7 +305,7 @@ async fn groups_that_come_and_go_leave_little_behind() {
         left.iter().any(|left| **left == key)
     };
     let Some(passed) = (0..GROUPS).find(|number| !awaited(*number)) else {
-        return; // this machine is so slow that all of them were
+        return; // this machine is so slow that all groups were kept
     };
     let topic = of_group(&format!("g{}-{}", passed / 1_000, passed % 1_000));
     let passing = Envelope {

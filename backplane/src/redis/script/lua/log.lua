@@ -315,7 +315,7 @@ end
 -- Most topics per second whose last member leaves and whose entries are kept from then on: `AWAITED_PER_SECOND`.
 local AWAITED = 2000
 
--- Counts such a topic. Returns whether there are not too many in this second: groups that come and go as fast as they can
+-- Counts such a topic. Returns whether there are not too many in this second: groups that come and go without pause
 -- must not fill the server.
 local function may_await()
   local key = hub.log .. ':awaited:' .. redis.call('TIME')[1]
