@@ -61,7 +61,7 @@ impl Inner {
                 .as_ref()
                 .is_err_and(|error| !matches!(error, BackplaneError::Unsettled))
             {
-                drop(self.depart(&hub, id.clone(), Departure::Release)); // it may have been carried out
+                drop(self.depart(&hub, id.clone(), Departure::Release)); // the claim may have been carried out
             }
         }
         hub.claimed.notify_waiters();
@@ -268,7 +268,7 @@ impl Inner {
         };
         match self.until(self.deadline(), told).await? {
             Some(Ok(outcome)) => outcome.map(drop),
-            Some(Err(_)) => Ok(()), // it was claimed anew
+            Some(Err(_)) => Ok(()), // the connection was claimed anew
             None => Err(BackplaneError::Timeout {
                 waited: begun.elapsed(),
             }),

@@ -48,7 +48,7 @@ impl Inner {
             if owner.as_deref() != Some(self.options.node.as_str()) || Instant::now() >= deadline {
                 return changed;
             }
-            let soon = deadline.min(Instant::now() + SEIZED); // it is being taken over here
+            let soon = deadline.min(Instant::now() + SEIZED); // the connection is being taken over here
             self.until(soon, taken_over).await?;
         }
         let topics = if change == Change::Joined {

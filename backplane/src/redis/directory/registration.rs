@@ -84,7 +84,7 @@ impl HubScripts {
 }
 
 impl Progress {
-    /// The calls of the next batch, as things are now.
+    /// The calls of the next batch, for the present state of the connections.
     fn next_batch(&mut self, hub: &Hub) -> (Vec<Step>, Vec<Invocation>) {
         let local = hub.local.lock();
         let (mut steps, mut calls, mut size) = (Vec::new(), Vec::new(), 0);
@@ -211,8 +211,8 @@ impl Inner {
     }
 
     /// Removes connections that the server lists for this node and the node does not have, because the server went back
-    /// to an earlier state. Waits until every node has registered: before, another node may have taken such a
-    /// connection over.
+    /// to an earlier state. Does nothing until every node has registered: until then, another node may have taken such
+    /// a connection over.
     async fn tidy_up(&self, hub: &Hub, epoch: &Epoch) -> Result<(), BackplaneError> {
         let Some(age) = hub.untidied(epoch) else {
             return Ok(());
@@ -257,7 +257,7 @@ impl Inner {
         Ok(true)
     }
 
-    /// Registers a connection that is about to be changed at once.
+    /// Registers one connection at once, because a call is about to change it.
     pub(in crate::redis) async fn register_now(
         &self,
         hub: &Hub,

@@ -327,7 +327,7 @@ impl Sessions for RedisBackplane {
                 if reached.try_recv().is_ok() {
                     return Ok(position);
                 }
-                hub.set_behind(); // where no entry up to there is for this node, nothing is pushed
+                hub.set_behind(); // no push comes where no entry up to there is for this node
                 if self.inner.reached(reached, begun, deadline).await? {
                     return Ok(position);
                 }

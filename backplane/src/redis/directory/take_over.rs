@@ -101,7 +101,7 @@ impl Inner {
                 Ok(None) => hub.local.lock().end_taking(&id),
                 Err(_) => {
                     hub.local.lock().remove(&id);
-                    drop(self.depart(&hub, id.clone(), Departure::Park)); // it may have been carried out
+                    drop(self.depart(&hub, id.clone(), Departure::Park)); // the take-over may have been carried out
                 }
             }
             hub.claimed.notify_waiters();
