@@ -1,4 +1,5 @@
-//! Requests from node to node, outside of the log: the asking side. [`serving`](crate::redis::node::serving) is the other one.
+//! The asking side of requests from node to node, outside of the log. [`serving`](crate::redis::node::serving) is the
+//! other side.
 //!
 //! Requests and replies are pushes, which are lost with a subscription. So a request has an id and is repeated until
 //! its reply comes, the other node is dead, or the caller stops waiting; a cancellation is repeated in the same way.

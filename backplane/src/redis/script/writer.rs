@@ -87,8 +87,8 @@ impl Writer {
     /// Carries one change out, after the changes that were queued before.
     ///
     /// # Errors
-    /// [`BackplaneError::Unavailable`]: the change was not carried out, and will not be. [`BackplaneError::Timeout`]: the
-    /// change may have been carried out, but it will not be carried out later.
+    /// [`BackplaneError::Unavailable`]: the change was not carried out, and will not be. [`BackplaneError::Timeout`]:
+    /// the change may have been carried out, but it will not be carried out later.
     pub(in crate::redis) async fn carry_out(
         &self,
         operation: Invocation,
