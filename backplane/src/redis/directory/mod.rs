@@ -1,4 +1,4 @@
-//! The connections of all nodes: who owns them, their groups, what they missed, their ends.
+//! The connections of all nodes: their owners, groups, missed messages and ends.
 
 pub(in crate::redis) mod connections;
 pub(in crate::redis) mod departures;

@@ -1,4 +1,4 @@
-//! The nodes of the cluster: signs of life, the dead, and requests between them.
+//! The nodes of the cluster: their beats, dead nodes, and requests between nodes.
 
 pub(in crate::redis) mod beat;
 pub(in crate::redis) mod clock;

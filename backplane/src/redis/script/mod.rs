@@ -1,4 +1,4 @@
-//! Everything that must be atomic: the scripts, and the task that carries out changes exactly once.
+//! The atomic operations: the scripts, and the task that carries out changes exactly once.
 
 pub(in crate::redis) mod catalog;
 pub(in crate::redis) mod frame;
