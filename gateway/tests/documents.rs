@@ -23,7 +23,10 @@ fn root() -> PathBuf {
 fn files(folder: &Path, found: &mut Vec<String>) {
     for entry in fs::read_dir(folder).expect("the folder can be read") {
         let path = entry.expect("an entry").path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         let is_hidden = name.starts_with('.') && name != ".ci";
         if FOREIGN.contains(&name) || is_hidden {
             continue;
@@ -77,7 +80,9 @@ fn is_named(path: &str, name: &str) -> bool {
 }
 
 fn is_file_name(word: &str) -> bool {
-    let has_end = ENDS.iter().any(|end| word.len() > end.len() && word.ends_with(end));
+    let has_end = ENDS
+        .iter()
+        .any(|end| word.len() > end.len() && word.ends_with(end));
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
     has_end && word.chars().all(is_plain) && !word.contains("NAME")
 }
@@ -92,7 +97,9 @@ fn anchor(heading: &str) -> String {
 fn anchors(text: &str) -> BTreeSet<String> {
     let text = prose(text);
     let headings = text.lines().filter(|line| line.starts_with('#'));
-    headings.map(|line| anchor(line.trim_start_matches('#'))).collect()
+    headings
+        .map(|line| anchor(line.trim_start_matches('#')))
+        .collect()
 }
 
 /// The targets of the links of a text.
@@ -116,7 +123,11 @@ fn every_link_leads_to_a_file_and_a_heading() {
             let (target, place) = link.split_once('#').unwrap_or((&link, ""));
             let folder = root().join(path);
             let folder = folder.parent().expect("a folder");
-            let file = if target.is_empty() { root().join(path) } else { folder.join(target) };
+            let file = if target.is_empty() {
+                root().join(path)
+            } else {
+                folder.join(target)
+            };
             if !file.exists() {
                 wrong.push(format!("{path}: {link}: no such file"));
             } else if !place.is_empty() {
@@ -137,7 +148,8 @@ fn every_file_that_a_document_names_exists() {
     let mut wrong = Vec::new();
     let mut count = 0;
     let documents = documents(&files);
-    let of_developers = |path: &str| ["ARCHITECTURE.md", "CONTRIBUTING.md"].contains(&path) || path.starts_with("docs/");
+    let of_developers =
+        |path: &str| ["ARCHITECTURE.md", "CONTRIBUTING.md"].contains(&path) || path.starts_with("docs/");
     for (path, text) in documents.iter().filter(|(path, _)| of_developers(path)) {
         for word in quoted(&prose(text)).filter(|word| is_file_name(word)) {
             count += 1;
@@ -178,7 +190,10 @@ fn every_file_of_the_map_exists() {
             }
         }
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
-        for word in line.split(|c: char| !is_plain(c)).map(|word| word.trim_end_matches('.')) {
+        for word in line
+            .split(|c: char| !is_plain(c))
+            .map(|word| word.trim_end_matches('.'))
+        {
             if is_file_name(word) {
                 count += 1;
                 // In the folder of the line, or anywhere in its package.
@@ -226,14 +241,20 @@ fn every_invariant_names_tests_that_exist() {
     assert!(invariants.len() > 30, "{} invariants", invariants.len());
     for (index, invariant) in invariants.iter().enumerate() {
         let number = format!("**I{}. ", index + 1);
-        assert!(invariant.starts_with(&number), "expected {number} at: {invariant}");
+        assert!(
+            invariant.starts_with(&number),
+            "expected {number} at: {invariant}"
+        );
         let (_, tests) = invariant
             .rsplit_once("Tests: ")
             .unwrap_or_else(|| panic!("names no test: {invariant}"));
         let tests: Vec<_> = quoted(tests).collect();
         assert!(!tests.is_empty(), "names no test: {invariant}");
         for test in tests {
-            assert!(functions.contains(test), "{number}names {test}, which is not there");
+            assert!(
+                functions.contains(test),
+                "{number}names {test}, which is not there"
+            );
         }
     }
 }
@@ -243,7 +264,10 @@ fn the_readme_is_short_and_has_the_commands_of_a_fresh_machine() {
     let readme = read("README.md");
     assert!(readme.lines().count() <= 130, "{} lines", readme.lines().count());
     for command in ["cargo run --release -p hubcast -- serve", ".ci/run"] {
-        assert!(readme.lines().any(|line| line == command), "{command} is not in README.md");
+        assert!(
+            readme.lines().any(|line| line == command),
+            "{command} is not in README.md"
+        );
     }
 }
 

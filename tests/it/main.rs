@@ -13,6 +13,7 @@ mod carried;
 mod chaos;
 mod cli;
 mod clients;
+mod documents;
 mod drains;
 mod examples;
 mod fanout;

@@ -347,7 +347,7 @@ async fn listen(mut output: Lines<BufReader<ChildStdout>>, shared: Arc<Shared>) 
 }
 
 /// The folder of the driver, with the packages that its lock file names.
-fn folder() -> PathBuf {
+pub fn folder() -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(install).clone()
 }
