@@ -365,11 +365,16 @@ mod tests {
         }
     }
 
-    /// Keys and defaults of the tables of settings in the README; keys that are no more than a pointer have a `…`.
-    fn of_readme() -> Vec<(&'static str, &'static str)> {
-        let readme = include_str!("../../../README.md");
+    /// Keys and defaults of the tables of settings in the documents; keys that are no more than a pointer have a `…`.
+    fn of_documents() -> Vec<(&'static str, &'static str)> {
+        let pages = [
+            include_str!("../../../docs/configuration.md"),
+            include_str!("../../../docs/tokens-and-roles.md"),
+        ];
         let mut keys = Vec::new();
-        let tables = readme.split("| key | default | |\n").skip(1);
+        let tables = pages
+            .iter()
+            .flat_map(|page| page.split("| key | default | |\n").skip(1));
         for row in tables.flat_map(|table| table.lines().skip(1).take_while(|line| line.starts_with('|'))) {
             let cells: Vec<_> = row.split('|').map(str::trim).collect();
             let defaults: Vec<_> = cells[2].split(", ").collect();
@@ -383,12 +388,12 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_every_key_with_its_default() {
-        let (config, written) = (Config::default(), of_readme());
+    fn the_documents_have_every_key_with_its_default() {
+        let (config, written) = (Config::default(), of_documents());
         for key in KEYS {
             let found: Vec<_> = written.iter().filter(|(name, _)| *name == key.name).collect();
             let [(name, default)] = found[..] else {
-                panic!("{} is in the README {} times", key.name, found.len())
+                panic!("{} is in the documents {} times", key.name, found.len())
             };
             let holds = match (key.value)(&config) {
                 None if key.kind == Kind::Flag => *default == "false",
