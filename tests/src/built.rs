@@ -30,7 +30,7 @@ fn without_settings(program: &Path) -> Command {
     command
 }
 
-/// An example. In the release profile they are those that `cargo test` has built, but for the recording gateway.
+/// An example. In profiles other than `dev` they are those that `cargo test` has built, but for the recording gateway.
 pub fn example(name: &str) -> PathBuf {
     built(&format!("examples/{name}"))
 }
@@ -52,11 +52,12 @@ fn build() -> PathBuf {
     // The whole workspace, and with examples, as `cargo test` has it: another choice would have other features of
     // dependencies, and compile them once more.
     build.args(["build", "--quiet", "--workspace", "--bin", "hubcast"]);
-    if profile.ends_with("release") {
-        // Benchmarks need no other examples, which take long to link.
-        build.args(["--release", "--example", "recording_gateway"]);
-    } else {
+    if profile.ends_with("debug") {
         build.arg("--examples");
+    } else {
+        // Benchmarks need no other examples, which take long to link. A profile's folder has its name.
+        let name = profile.file_name().expect("a folder of a profile");
+        build.arg("--profile").arg(name).args(["--example", "recording_gateway"]);
     }
     build
         .arg("--target-dir")
