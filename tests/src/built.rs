@@ -57,7 +57,10 @@ fn build() -> PathBuf {
     } else {
         // Benchmarks need no other examples, which take long to link. A profile's folder has its name.
         let name = profile.file_name().expect("a folder of a profile");
-        build.arg("--profile").arg(name).args(["--example", "recording_gateway"]);
+        build
+            .arg("--profile")
+            .arg(name)
+            .args(["--example", "recording_gateway"]);
     }
     build
         .arg("--target-dir")
