@@ -174,7 +174,7 @@ fn every_file_of_the_map_exists() {
         .and_then(|rest| rest.split("```").nth(1))
         .expect("ARCHITECTURE.md has a map");
     let mut wrong = Vec::new();
-    let (mut package, mut folder, mut count) = (String::new(), String::new(), 0);
+    let (mut package, mut outer, mut folder, mut count) = (String::new(), String::new(), String::new(), 0);
     for line in map.lines().skip(1).filter(|line| !line.trim().is_empty()) {
         let indentation = line.len() - line.trim_start().len();
         let first = line.split_whitespace().next().unwrap_or_default();
@@ -182,8 +182,11 @@ fn every_file_of_the_map_exists() {
             (package, folder) = (first.to_owned(), first.to_owned());
         } else if indentation == 2 {
             folder = format!("{package}{first}");
+            outer = folder.clone();
+        } else if indentation == 4 {
+            folder = format!("{outer}{first}");
         }
-        if indentation <= 2 && first.contains(['/', '.']) {
+        if indentation <= 4 && first.contains(['/', '.']) {
             count += 1;
             if !root().join(&folder).exists() {
                 wrong.push(format!("{folder} of the map"));
