@@ -218,6 +218,8 @@ pub(crate) const KEYS: &[Key] = &[
         "keep what clients send also for users and groups that nobody receives"),
     key("hubs.presence", Flag, |c| flag(c.options.hubs.presence),
         "let clients watch who joins groups and leaves them"),
+    key("hubs.transports", List, |c| list(&c.options.hubs.transports.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        "how clients may be connected: WebSockets, ServerSentEvents, LongPolling"),
     key("backplane.key_prefix", Text, |c| text(&c.backplane.key_prefix),
         "begins every key and channel in Redis"),
     key("backplane.pool_size", Count, |c| count(c.backplane.pool_size),
@@ -394,8 +396,8 @@ mod tests {
                 None if key.kind == Kind::Flag => *default == "false",
                 None => matches!(*default, "none" | "random"),
                 Some(Value::Integer(0)) if key.is_derived() => *default == "by memory",
-                Some(Value::Array(list)) => {
-                    list.is_empty() && matches!(*default, "none" | "any" | "own origin" | "see below")
+                Some(Value::Array(list)) if list.is_empty() => {
+                    matches!(*default, "none" | "any" | "own origin" | "see below")
                 }
                 Some(Value::String(text)) => *default == text,
                 Some(value) => *default == value.to_string(),
