@@ -139,6 +139,7 @@ pub(crate) fn routes(gateway: &Gateway) -> Result<Router, Error> {
     let [(_, test_hub), ..] = PATHS;
     Ok(Router::new()
         .route("/redirect/negotiate", post(redirect))
+        .route("/bad-negotiate/negotiate", post(bad_negotiate))
         .route("/clientresult/{id}", get(client_result))
         .with_state(gateway.hub(test_hub)?))
 }
@@ -156,6 +157,10 @@ async fn redirect(Query(query): Query<Redirect>) -> impl IntoResponse {
     let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     let number = LAST.fetch_max(now, Ordering::Relaxed).saturating_add(1).max(now);
     Json(json!({ "url": format!("{}/testHub?numRedirects={number}", query.base_url) }))
+}
+
+async fn bad_negotiate() -> (StatusCode, &'static str) {
+    (StatusCode::BAD_REQUEST, "Some response from server")
 }
 
 /// Asks a client for a number.

@@ -14,7 +14,7 @@
 //!
 //! The tests of ASP.NET Core's TypeScript client (`FunctionalTests`, to be run with `SERVER_URL=';http://127.0.0.1:8080'`) find
 //! what they expect at the paths of their own server: `/testhub`, `/testhub-nowebsockets`, `/authorizedhub`, `/uncreatable`,
-//! `/redirect` and `/clientresult/{id}`. `/echo` is not there: connections without hub messages are none of the gateway's.
+//! `/redirect`, `/bad-negotiate` and `/clientresult/{id}`. `/echo` is not there: connections without hub messages are none of the gateway's.
 //!
 //! Several processes with `--redis URL` are one cluster, behind any balancer:
 //!
