@@ -134,7 +134,7 @@ pub(crate) fn hubs() -> [Hub; 4] {
     ]
 }
 
-/// What the tests ask for besides hubs.
+/// Routes besides hubs that the tests ask for.
 pub(crate) fn routes(gateway: &Gateway) -> Result<Router, Error> {
     let [(_, test_hub), ..] = PATHS;
     Ok(Router::new()
