@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::protocol::Transport;
+
 pub use auth::{AuthOptions, KeyAge, KeyInterval, Leeway};
 pub use limits::Limits;
 pub(crate) use origin::{Origin, requested_authority};
@@ -197,6 +199,9 @@ pub struct HubDefaults {
     /// backplane one more entry of its log. See [`Context::watch`](crate::Context::watch). All nodes are to say the
     /// same.
     pub presence: bool,
+    /// How clients may be connected: all by default. Negotiation offers these, and requests of others are answered with 404.
+    /// Event streams count as `ServerSentEvents`, plain and Web PubSub sockets as `WebSockets`.
+    pub transports: Vec<Transport>,
 }
 
 impl HubDefaults {
@@ -222,6 +227,7 @@ impl Default for HubDefaults {
             volatile: log.volatile,
             keep_unread: log.keeps_unread,
             presence: log.presence,
+            transports: Transport::ALL.to_vec(),
         }
     }
 }
@@ -275,6 +281,12 @@ impl Options {
             "nothing could run",
         )?;
         at_least("hubs.stream_buffer", hubs.stream_buffer, 1, "no item would fit")?;
+        at_least(
+            "hubs.transports",
+            hubs.transports.len(),
+            1,
+            "no client could connect",
+        )?;
         at_least(
             "hubs.retention_messages",
             hubs.retention_messages,

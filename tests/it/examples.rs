@@ -86,6 +86,76 @@ async fn functional_tests() {
     ends(application, Some(client)).await;
 }
 
+/// The paths, hubs and errors that the tests of ASP.NET Core's TypeScript client expect of a server.
+#[tokio::test]
+async fn functional_tests_as_aspnet_core() {
+    let application = Application::of("functional_tests").await;
+    let address = application.address();
+    let negotiate = async |path: &str| {
+        let target = format!("{path}/negotiate?negotiateVersion=1");
+        fetch(address, &Request::post(&target, "")).await
+    };
+    let of_hub = negotiate("/testHub").await; // paths have no case there
+    let cookies = of_hub.head.list("set-cookie").join(";");
+    assert!(
+        cookies.contains("testcookie=testvalue") && cookies.contains("expiredcookie"),
+        "{cookies}"
+    );
+    let transports = |json: &Value| {
+        let offered = json["availableTransports"].as_array().unwrap().iter();
+        offered
+            .map(|one| one["transport"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let every = ["WebSockets", "ServerSentEvents", "LongPolling"];
+    assert_eq!(transports(&of_hub.json()), every);
+
+    // A hub without WebSockets offers none, and takes none.
+    let without = negotiate("/testhub-nowebsockets").await.json();
+    assert_eq!(transports(&without), every[1..]);
+    let token = without["connectionToken"].as_str().unwrap();
+    let socket = Request::upgrade(&format!("/testhub-nowebsockets?id={token}"));
+    let refused = fetch(address, &socket).await;
+    let text = "WebSockets transport not supported by this end point type";
+    assert_eq!(refused.outcome(), (404, text));
+    let poll = fetch(
+        address,
+        &Request::get(&format!("/testhub-nowebsockets?id={token}")),
+    )
+    .await;
+    assert_eq!(poll.status(), 200, "{}", poll.text());
+
+    assert_eq!(negotiate("/authorizedhub").await.outcome(), (401, ""));
+    let bad = negotiate("/bad-negotiate").await;
+    assert_eq!(bad.outcome(), (400, "Some response from server"));
+    let target = "/redirect/negotiate?numRedirects=0&baseUrl=http://there";
+    let mut numbers = Vec::new();
+    for _ in 0..2 {
+        let there = fetch(address, &Request::post(target, "")).await.json()["url"].clone();
+        let number = there
+            .as_str()
+            .and_then(|url| url.strip_prefix("http://there/testHub?numRedirects="));
+        numbers.push(
+            number
+                .and_then(|number| number.parse::<u64>().ok())
+                .expect("a number"),
+        );
+    }
+    assert!(numbers[0] < numbers[1], "{numbers:?}");
+    let nobody = fetch(address, &Request::get("/clientresult/nobody")).await;
+    assert_eq!(nobody.text(), "Connection 'nobody' does not exist.");
+
+    let door = Arc::new(application.door("aspnet-testhub"));
+    let mut client = HubClient::connect(&door, Transport::WebSockets).await;
+    let sent = json!({
+        "ByteArray": "AQID", "DateTime": "2000-01-01T00:00:00Z", "Guid": "00010203-0405-0607-0706-050403020100",
+        "IntArray": [1, 2, 3], "String": "hello world",
+    });
+    assert_eq!(client.result("SendComplexObject", json!([])).await, sent);
+    assert_eq!(client.result("EchoComplexObject", json!([sent])).await, sent);
+    ends(application, Some(client)).await;
+}
+
 #[tokio::test]
 async fn llm_sse() {
     let application = Application::of("llm_sse").await;

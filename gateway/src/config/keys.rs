@@ -9,7 +9,7 @@ use std::{
 use secrecy::SecretString;
 use toml::Value;
 
-use self::Kind::{Count, Flag, List, OneOf, Ratio, Seconds, Secret, Text};
+use self::Kind::{AnyOf, Count, Flag, List, OneOf, Ratio, Seconds, Secret, Text};
 use super::Config;
 
 /// One configuration key.
@@ -23,6 +23,9 @@ pub(crate) struct Key {
     /// The value in a configuration; `None` where it is not set and has no default.
     pub(crate) value: fn(&Config) -> Option<Value>,
 }
+
+/// The names of [`Transport::ALL`](crate::Transport::ALL).
+const TRANSPORTS: &[&str] = &["WebSockets", "ServerSentEvents", "LongPolling"];
 
 #[cfg(test)]
 impl Key {
@@ -51,6 +54,8 @@ pub(crate) enum Kind {
     OneOf(&'static [&'static str]),
     /// Texts: an array in a file, separated by commas elsewhere.
     List,
+    /// The same, of these words.
+    AnyOf(&'static [&'static str]),
 }
 
 impl Key {
@@ -218,6 +223,8 @@ pub(crate) const KEYS: &[Key] = &[
         "keep what clients send also for users and groups that nobody receives"),
     key("hubs.presence", Flag, |c| flag(c.options.hubs.presence),
         "let clients watch who joins groups and leaves them"),
+    key("hubs.transports", AnyOf(TRANSPORTS), |c| list(&c.options.hubs.transports.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        "how clients may be connected"),
     key("backplane.key_prefix", Text, |c| text(&c.backplane.key_prefix),
         "begins every key and channel in Redis"),
     key("backplane.pool_size", Count, |c| count(c.backplane.pool_size),
@@ -399,9 +406,10 @@ mod tests {
                 None if key.kind == Kind::Flag => *default == "false",
                 None => matches!(*default, "none" | "random"),
                 Some(Value::Integer(0)) if key.is_derived() => *default == "by memory",
-                Some(Value::Array(list)) => {
-                    list.is_empty() && matches!(*default, "none" | "any" | "own origin" | "see below")
+                Some(Value::Array(list)) if list.is_empty() => {
+                    matches!(*default, "none" | "any" | "own origin" | "see below")
                 }
+                Some(Value::Array(_)) if matches!(key.kind, AnyOf(_)) => *default == "all",
                 Some(Value::String(text)) => *default == text,
                 Some(value) => *default == value.to_string(),
             };

@@ -437,8 +437,15 @@ fn check(kind: Kind, value: Value) -> Result<Value, String> {
         (Kind::Seconds | Kind::Ratio, _) => wrong("a number"),
         (Kind::OneOf(words), Value::String(word)) if words.contains(&word.as_str()) => Ok(value),
         (Kind::OneOf(words), _) => Err(format!("must be one of {}", words.join(", "))),
+        (Kind::AnyOf(words), Value::Array(items)) => {
+            let is_word = |item: &Value| item.as_str().is_some_and(|item| words.contains(&item));
+            match items.iter().find(|item| !is_word(item)) {
+                None => Ok(value),
+                Some(item) => Err(format!("has {item}, must be of {}", words.join(", "))),
+            }
+        }
         (Kind::List, Value::Array(items)) if items.iter().all(Value::is_str) => Ok(value),
-        (Kind::List, _) => wrong("an array of texts"),
+        (Kind::List | Kind::AnyOf(_), _) => wrong("an array of texts"),
     }
 }
 

@@ -3,6 +3,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use super::*;
+use crate::Transport;
 
 const KEY: &str = "0123456789012345678901234567890123456789";
 
@@ -353,6 +354,27 @@ fn a_hub_of_its_own_may_tell_presence() {
         .map(|(name, hub)| (name.as_str(), hub.presence))
         .collect();
     assert_eq!(told, [("chat", true), ("news", false)]);
+}
+
+#[test]
+fn a_hub_may_have_transports_of_its_own() {
+    let text = "[hubs]\ntransports = ['WebSockets', 'LongPolling']\n[hubs.chat]\ntransports = ['LongPolling']\n[hubs.news]\n";
+    let file = TempFile::new("hub-transports", text);
+    let hubs = load(&file.sources(), []).unwrap().config.builtin_hubs().unwrap();
+    let transports: Vec<_> = hubs.into_iter().map(|(_, hub)| hub.transports).collect();
+    let [web_sockets, _, polls] = Transport::ALL;
+    assert_eq!(transports, [vec![polls], vec![web_sockets, polls]]);
+    let error = |text| {
+        with_variables(&[("HUBCAST_HUBS__TRANSPORTS", text)])
+            .unwrap_err()
+            .to_string()
+    };
+    let expected = "hubs.transports (variable HUBCAST_HUBS__TRANSPORTS): has \"Pigeons\", must be of \
+                    WebSockets, ServerSentEvents, LongPolling";
+    assert_eq!(error("LongPolling, Pigeons"), expected);
+    let file = TempFile::new("no-transports", "hubs.transports = []");
+    let error = load(&file.sources(), []).unwrap_err().to_string();
+    assert!(error.contains("no client could connect"), "{error}");
 }
 
 #[test]

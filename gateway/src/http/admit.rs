@@ -17,6 +17,7 @@ use crate::auth::{AuthError, Credentials, Identity};
 use crate::http::App;
 use crate::hub::HubRuntime;
 use crate::limits::ConnectionPermit;
+use crate::protocol::Transport;
 use crate::telemetry::labels::{LimitLabel, RejectLabel};
 
 /// The reason why a node takes no new connection.
@@ -58,6 +59,11 @@ pub(super) fn trust(parts: &Parts) {
     }
 }
 
+/// Tells whether a client may be connected to the hub by this transport.
+pub(super) fn offers(hub: &HubRuntime, identity: &Identity, transport: Transport) -> bool {
+    hub.options().hubs.transports.contains(&transport) && identity.may_use(transport.index())
+}
+
 /// Reads a request's query, and decides which identity it has. The refusal is boxed, because it is large and rare.
 pub(super) async fn admit(
     app: &App,
@@ -89,7 +95,7 @@ pub(super) async fn admit(
         rejected(RejectLabel::Unauthorized);
         return Err(Box::new(reply::unauthorized(AuthError::Expired)));
     }
-    if let Some(transport) = kind.transport().filter(|one| !identity.may_use(one.index())) {
+    if let Some(transport) = kind.transport().filter(|one| !offers(hub, &identity, *one)) {
         return Err(Box::new(reply::no_transport(transport)));
     }
     if !hub.hub().admits(&identity) {

@@ -8,7 +8,7 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::admit::trust;
+use super::admit::{offers, trust};
 use super::reply;
 use super::request::Query;
 use crate::auth::{Carrier, Credentials, Identity, TokenKind};
@@ -91,14 +91,13 @@ pub(crate) async fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -
     let access_token = app
         .tickets()
         .and_then(|booth| booth.issue(hub.name(), &token, &identity));
-    let may_use = |transport: &Transport| identity.may_use(transport.index());
     let negotiated = Negotiated {
         negotiate_version: version,
         connection_id: id.to_string(),
         connection_token: (version > 0).then_some(token),
         available_transports: Transport::ALL
             .into_iter()
-            .filter(may_use)
+            .filter(|transport| offers(hub, &identity, *transport))
             .map(available)
             .collect(),
         use_stateful_reconnect: kind == TokenKind::Stateful,

@@ -44,6 +44,7 @@ pub use self::{
     },
     message::{Headers, HubMessage, Invocation, Outcome},
     pack::PackError,
+    timestamp::{Timestamp, TimestampError},
     transcode::TranscodeError,
     value::{DecodeValueError, EncodeValueError, Value},
 };

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::Deserialize;
+
 /// How a client is connected. Names as in negotiate responses.
 ///
 /// ```
@@ -18,7 +20,7 @@ use std::fmt;
 /// let hub = Hub::new("map").method("UpdatesPerSecond", updates_per_second);
 /// assert_eq!(Transport::ServerSentEvents.name(), "ServerSentEvents");
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Deserialize)]
 pub enum Transport {
     /// One socket for both directions.
     WebSockets,

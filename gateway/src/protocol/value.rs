@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{ser::Formatter, value::RawValue};
 
-use super::{Encoding, MAX_DEPTH, PackError, TranscodeError, json, pack, transcode};
+use super::{Encoding, MAX_DEPTH, PackError, TranscodeError, json, pack, timestamp, transcode};
 
 /// One encoded value: an argument, a stream item or a result.
 ///
@@ -81,16 +81,16 @@ impl Value {
         }
     }
 
-    /// Writes a typed value as JSON, or as MessagePack if it holds byte strings, which JSON would turn into
-    /// text: so receivers of either protocol get what is natural there.
+    /// Writes a typed value as JSON, or as MessagePack if it holds byte strings or [timestamps](super::Timestamp), which
+    /// JSON would turn into text: so receivers of either protocol get what is natural there.
     ///
     /// # Errors
     ///
     /// `value` can't be written (a map with keys that are no strings, its own `Serialize` failed), or is
     /// nested deeper than [`MAX_DEPTH`].
     pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Value, EncodeValueError> {
-        let (json, bytes_seen) = to_json(value)?;
-        if bytes_seen {
+        let (json, richer) = to_json(value)?;
+        if richer {
             Value::encode_as(value, Encoding::MessagePack)
         } else {
             Ok(json)
@@ -115,7 +115,7 @@ impl Value {
                 let mut serializer = rmp_serde::Serializer::new(&mut out)
                     .with_struct_map()
                     .with_human_readable();
-                value.serialize(&mut serializer)?;
+                timestamp::writing(encoding, || value.serialize(&mut serializer)).0?;
                 pack::check_value(&out).map_err(|_| EncodeValueError::TooDeep)?;
                 Ok(Value::from_raw(encoding, out.into()))
             }
@@ -260,15 +260,21 @@ impl From<PackError> for DecodeValueError {
 /// The deserializer refuses the container at which its counter reaches zero. Depth has been checked before.
 const DESERIALIZER_DEPTH: usize = MAX_DEPTH + 1;
 
+/// The value as JSON, and whether MessagePack can say more of it.
 fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<(Value, bool), EncodeValueError> {
     let mut out = Vec::new();
     let mut bytes_seen = false;
     let formatter = Base64Bytes {
         bytes_seen: &mut bytes_seen,
     };
-    value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))?;
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
+    let (written, times_seen) = timestamp::writing(Encoding::Json, || value.serialize(&mut serializer));
+    written?;
     json::check_depth(&out).map_err(|json::TooDeep| EncodeValueError::TooDeep)?;
-    Ok((Value::from_raw(Encoding::Json, out.into()), bytes_seen))
+    Ok((
+        Value::from_raw(Encoding::Json, out.into()),
+        bytes_seen || times_seen,
+    ))
 }
 
 /// Writes byte strings as base64 text instead of arrays of numbers, and records that there were some.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use hubcast::protocol::{Binary, Encoding, HubProtocol, Value};
-use hubcast::{HubTester, TestClient};
+use hubcast::protocol::{Binary, Encoding, HubProtocol, Timestamp, Value};
+use hubcast::{Hub, HubError, HubTester, TestClient};
 use serde_json::{Value as Json, json};
 use tokio::time::timeout;
 
@@ -306,4 +306,42 @@ async fn the_other_hubs_let_few_in() {
         "Connection closed with an error. HubException: nobody may connect"
     );
     assert!(!closed.allow_reconnect);
+}
+
+#[tokio::test]
+async fn a_method_takes_and_returns_timestamps_in_both_encodings() {
+    let hub = Hub::new("times").method("Later", async |at: Timestamp, seconds: i64| {
+        Ok::<_, HubError>(Timestamp::new(at.seconds() + seconds, at.nanoseconds())?)
+    });
+    let tester = HubTester::new(hub).await.unwrap();
+    let time = |text: &str| text.parse::<Timestamp>().unwrap();
+    for protocol in PROTOCOLS {
+        let mut client = connect(&tester, protocol).await;
+        // As both kinds of clients write it: a timestamp and text.
+        for at in [
+            Value::encode(&time("2024-02-29T23:59:59.5Z")).unwrap(),
+            Value::encode("2024-03-01T01:59:59.5+02:00").unwrap(),
+        ] {
+            let seconds = Value::encode(&1).unwrap();
+            let call = client.begin("Later", vec![at, seconds], &[]).await.unwrap();
+            let later = client.result_value(&call).await.unwrap();
+            assert_eq!(
+                later.decode::<Timestamp>().unwrap(),
+                time("2024-03-01T00:00:00.5Z")
+            );
+            match protocol {
+                HubProtocol::Json => assert_eq!(later.bytes(), &br#""2024-03-01T00:00:00.5Z""#[..]),
+                HubProtocol::MessagePack => assert_eq!(later.bytes()[..2], [0xd7, 0xff]), // 64 bits, extension -1
+            }
+        }
+        let refused = client
+            .invoke::<Timestamp>("Later", ("tomorrow", 1))
+            .await
+            .unwrap_err();
+        assert_eq!(refused, "Failed to invoke 'Later' due to an error on the server.");
+        let far = client
+            .invoke::<Timestamp>("Later", ("9999-12-31T23:59:59Z", 1))
+            .await;
+        assert!(far.is_err());
+    }
 }
