@@ -228,7 +228,8 @@ fn every_example_is_tried() {
     let mut examples = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_file() || path.join("main.rs").exists() {
+        let is_source = path.extension().is_some_and(|extension| extension == "rs");
+        if is_source || path.join("main.rs").exists() {
             examples.push(path.file_stem().unwrap().to_str().unwrap().to_owned());
         }
     }
