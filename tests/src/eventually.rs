@@ -9,8 +9,17 @@ use tokio::time::{Instant, sleep, timeout};
 pub const BOUND: Duration = Duration::from_secs(30);
 
 /// Calls `probe` until it has an answer. Panics with `what` when none comes within [`BOUND`].
-pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let found = timeout(BOUND, async {
+pub async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_within(BOUND, what, probe).await
+}
+
+/// The same, for a condition that others, such as sentinels, bring about by long time-outs of their own.
+pub async fn eventually_within<T>(
+    bound: Duration,
+    what: &str,
+    mut probe: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    let found = timeout(bound, async {
         loop {
             if let Some(value) = probe().await {
                 return value;

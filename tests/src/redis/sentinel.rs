@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 use super::{Redis, Setup};
-use crate::eventually::eventually;
+use crate::eventually::{BOUND, eventually, eventually_within};
 use crate::fault_proxy::FaultProxy;
 use crate::ports::free_port;
 use crate::process::Process;
@@ -72,10 +72,16 @@ impl SentinelSet {
             })
             .await;
         }
-        let master = self.master().await;
-        for (_, server) in self.servers.iter().enumerate().filter(|(i, _)| *i != master) {
-            server.redis.says("master_link_status", "up").await;
-        }
+        eventually_within(BOUND * 4, "every replica follows the master", async || {
+            let master = self.master().await;
+            for (_, server) in self.servers.iter().enumerate().filter(|(i, _)| *i != master) {
+                if server.redis.info("master_link_status").await? != "up" {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
     }
 
     /// The URL for nodes.
