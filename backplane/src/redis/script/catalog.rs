@@ -4,6 +4,7 @@ use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult, Script};
 
+use crate::backplane::AWAITED_PER_SECOND;
 use crate::redis::server::run::Run;
 use crate::topic::NodeId;
 
@@ -135,8 +136,10 @@ pub(in crate::redis) struct Scripts {
 impl Scripts {
     pub(in crate::redis) fn for_run(run: &Run, publish: &str) -> Self {
         let Run { id, mark } = run;
-        let prelude =
-            format!("local RUN_ID = '{id}'\nlocal MARK = '{mark}'\nlocal PUBLISH = '{publish}'\n{LOG}\n");
+        let prelude = format!(
+            "local RUN_ID = '{id}'\nlocal MARK = '{mark}'\nlocal PUBLISH = '{publish}'\n\
+                 local AWAITED = {AWAITED_PER_SECOND}\n{LOG}\n"
+        );
         let batch = |count: usize| {
             let mut text = String::from("local operations = {}\n");
             for (_, operation, body) in OPERATIONS.iter().take(count) {

@@ -1,4 +1,4 @@
--- Every script starts with this text, after lines that set RUN_ID, MARK and PUBLISH: the run of the server (`run.rs`),
+-- Every script starts with this text, after lines that set RUN_ID, MARK, PUBLISH and AWAITED: the run of the server (`run.rs`),
 -- and the command that publishes: in a cluster channels are sharded. A text that names another run has another hash: a
 -- script can't be called by hash on a server that was restarted or promoted.
 
@@ -311,9 +311,6 @@ local function announce(presence, event, group, connection, id, of_group)
   local watchers = keeps_unread ~= '1' and string.sub(of_group, 1, #of_group - #group) .. '\1' .. group or ''
   append(stream .. topic, tail .. topic, channel .. topic, topic, entry, most, life, tail_life, nil, watchers)
 end
-
--- Most topics per second whose last member leaves and whose entries are kept from then on: `AWAITED_PER_SECOND`.
-local AWAITED = 2000
 
 -- Counts such a topic. Returns whether there are not too many in this second: groups that come and go without pause
 -- must not fill the server.
