@@ -8,6 +8,7 @@ mod follow;
 mod frames;
 mod handed_off_calls;
 mod handshake;
+mod inbound;
 mod invocations;
 mod link;
 mod membership;
@@ -47,6 +48,7 @@ pub(crate) use client_results::ClientResultError;
 pub(crate) use close::{BadFrame, CloseReason};
 pub(crate) use frames::{Carriage, Frames};
 pub(crate) use handed_off_calls::read_carried;
+pub(crate) use inbound::{Inbound, Received};
 pub(crate) use invocations::Slots;
 pub(crate) use link::{
     Detached, HttpLink, Posting, break_off, receive_part, run_over_http, run_reader, run_restored_over_http,
@@ -55,7 +57,7 @@ pub(crate) use outbox::{BurstPolicy, ByteQueue, PushError, Taken};
 pub(crate) use parked::Parked;
 pub(crate) use reader::{Begin, Reading};
 pub(crate) use restore::{Claimant, Restored, connection_of, restore};
-pub(crate) use run::{Inbound, Past, Received, run, run_restored};
+pub(crate) use run::{Past, run, run_restored};
 
 /// The version of both hub protocols from which on stateful reconnect works.
 const STATEFUL_VERSION: i32 = 2;

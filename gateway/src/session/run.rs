@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::close_code;
-use bytes::Bytes;
 use hubcast_backplane::{NodeId, Status};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
@@ -16,7 +15,7 @@ use super::handed_off_calls::CallRelay;
 use super::invocations::Invocations;
 use super::reader::MOVE;
 use super::sequence::ReceiveSequence;
-use super::{BadFrame, CloseReason, Session, handshake};
+use super::{CloseReason, Inbound, Received, Session, handshake};
 use crate::limits::Held;
 use crate::protocol::{
     ClientDecoder, ClientMessage, ClientProtocol, DecodeError, HubMessage, Outcome, webpubsub,
@@ -31,29 +30,6 @@ const FRAME_BYTES: usize = 16;
 
 const UNFINISHED: &str = "OperationCanceledException: A message did not get on (timeouts.receive_seconds, \
      limits.least_bytes_per_second).";
-
-/// The source of a session's bytes. `receive` is cancel-safe.
-pub(crate) trait Inbound: Send {
-    /// The next bytes of the client, or the end.
-    fn receive(&mut self) -> impl Future<Output = Received> + Send;
-}
-
-/// Input of a session.
-#[derive(Debug)]
-pub(crate) enum Received {
-    /// Bytes, cut anywhere.
-    Data(Bytes),
-    /// A control frame of so many bytes: a sign of life without content.
-    Alive { bytes: usize },
-    /// A socket was lost and a new one took its place, or a body broke off: the cut-off message is not continued.
-    Resumed,
-    /// The client ended the connection properly.
-    Closed,
-    /// Bytes came that are no frame of a WebSocket.
-    Bad(BadFrame),
-    /// The connection broke.
-    Lost(&'static str),
-}
 
 /// Runs a session from its handshake to the end of its membership. `claim`: the directory does not know it yet.
 /// When this returns, the outbox is closed and everything about the connection is gone from node and cluster.
