@@ -56,8 +56,8 @@ pub(crate) use link::{
 pub(crate) use outbox::{BurstPolicy, ByteQueue, PushError, Taken};
 pub(crate) use parked::Parked;
 pub(crate) use reader::{Begin, Reading};
-pub(crate) use restore::{Claimant, Restored, connection_of, restore};
-pub(crate) use run::{Past, run, run_restored};
+pub(crate) use restore::{Claimant, Past, Restored, connection_of, restore};
+pub(crate) use run::{run, run_restored};
 
 /// The version of both hub protocols from which on stateful reconnect works.
 const STATEFUL_VERSION: i32 = 2;

@@ -13,7 +13,6 @@ use tokio::time::sleep;
 
 use super::completions::invocation_of;
 use super::replaying::Replaying;
-use super::run::Past;
 use super::run_restored_over_http;
 use super::stateful::Stateful;
 use super::{CloseReason, Session};
@@ -207,6 +206,14 @@ async fn release(
             HandedOver::Silent => Release::ShutOut(owner.clone()),
         },
     )
+}
+
+/// The state in which a session left another node.
+pub(crate) struct Past {
+    /// How many of the client's messages were taken.
+    pub(crate) received: u64,
+    /// Nodes where the client's calls still run.
+    pub(crate) hosts: Vec<NodeId>,
 }
 
 /// A session on its way here.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::close_code;
-use hubcast_backplane::{NodeId, Status};
+use hubcast_backplane::Status;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
@@ -15,7 +15,7 @@ use super::handed_off_calls::CallRelay;
 use super::invocations::Invocations;
 use super::reader::MOVE;
 use super::sequence::ReceiveSequence;
-use super::{CloseReason, Inbound, Received, Session, handshake};
+use super::{CloseReason, Inbound, Past, Received, Session, handshake};
 use crate::limits::Held;
 use crate::protocol::{
     ClientDecoder, ClientMessage, ClientProtocol, DecodeError, HubMessage, Outcome, webpubsub,
@@ -46,14 +46,6 @@ pub(crate) async fn run(session: &Arc<Session>, inbound: &mut impl Inbound, clai
     // With a protocol chosen the registration was begun, and may have happened even if it seemed to fail.
     let registered = !claim || session.connection.protocol().is_some();
     end(session, reason, running, registered).await;
-}
-
-/// The state in which a session left another node.
-pub(crate) struct Past {
-    /// How many of the client's messages were taken.
-    pub(crate) received: u64,
-    /// Nodes where the client's calls still run.
-    pub(crate) hosts: Vec<NodeId>,
 }
 
 /// Goes on with a session of another node.
