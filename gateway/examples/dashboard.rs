@@ -23,7 +23,8 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Html;
 use axum::routing::{get, post};
-use hubcast::{Context, Disconnected, Event, Gateway, Hub, HubError, HubHandle, Options, State};
+use hubcast::hub::{Disconnected, Event, HubHandle, State};
+use hubcast::{Context, Gateway, Hub, HubError, Options};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -181,7 +182,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// The official client for browsers.
-const CLIENT: &str = include_str!("../src/demo/page/vendor/signalr.min.js");
+const CLIENT: &str = include_str!("../src/bin/hubcast/demo/page/vendor/signalr.min.js");
 
 const PAGE: &str = r##"<!doctype html>
 <html lang="en">

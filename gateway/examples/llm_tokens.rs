@@ -21,7 +21,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::Html;
 use axum::routing::get;
 use futures_util::stream::{self, Stream};
-use hubcast::{Context, Gateway, Hub, HubError, Options, State};
+use hubcast::hub::State;
+use hubcast::{Context, Gateway, Hub, HubError, Options};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -154,7 +155,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// The official client for browsers.
-const CLIENT: &str = include_str!("../src/demo/page/vendor/signalr.min.js");
+const CLIENT: &str = include_str!("../src/bin/hubcast/demo/page/vendor/signalr.min.js");
 
 const PAGE: &str = r##"<!doctype html>
 <html lang="en">

@@ -22,7 +22,8 @@ use axum::response::Html;
 use axum::routing::get;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
-use hubcast::{Context, Event, Filter, Gateway, Hub, HubError, Invoked, Next, Options, Reply, State, Upload};
+use hubcast::hub::{Event, Filter, Invoked, Next, Reply, State, Upload};
+use hubcast::{Context, Gateway, Hub, HubError, Options};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -216,7 +217,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// The official client for browsers.
-const CLIENT: &str = include_str!("../src/demo/page/vendor/signalr.min.js");
+const CLIENT: &str = include_str!("../src/bin/hubcast/demo/page/vendor/signalr.min.js");
 
 const PAGE: &str = r##"<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Whiteboard</title>

@@ -10,7 +10,8 @@ use crate::protocol::{DecodeValueError, EncodeValueError, TranscodeError};
 /// The reason why a call of this library failed.
 ///
 /// ```
-/// use hubcast::{Context, Error, Hub, HubTester};
+/// use hubcast::testing::HubTester;
+/// use hubcast::{Context, Error, Hub};
 ///
 /// async fn join(context: Context, group: String) -> Result<bool, Error> {
 ///     match context.join(group).await {
@@ -91,7 +92,7 @@ pub enum Error {
     /// A group was to be watched on a hub that does not report presence.
     #[error("the hub does not tell who joins groups and leaves them (hubs.presence)")]
     NoPresence,
-    /// The reason for closing connections is longer than [`MAX_REASON_BYTES`](crate::MAX_REASON_BYTES).
+    /// The reason for closing connections is longer than [`MAX_REASON_BYTES`](crate::hub::MAX_REASON_BYTES).
     #[error("a reason of {length} bytes is over the limit of {limit}; tell clients less")]
     ReasonTooLong {
         /// The value's length in bytes.

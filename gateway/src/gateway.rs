@@ -13,14 +13,10 @@ use crate::auth::{Authenticator, ServerAuthenticator};
 use crate::cluster::{Cluster, ServeNode};
 use crate::drain::{self, Drained};
 use crate::error::Error;
-use crate::http::{self, App};
+use crate::http::{self, App, Starting};
 use crate::hub::{Hub, HubHandle, HubRuntime, Shared};
-#[cfg(feature = "cli")]
-use crate::limits::Doors;
-#[cfg(feature = "cli")]
-use crate::limits::Terms;
-use crate::options::Options;
-use crate::options::{DRAIN_CALLS, DRAIN_RATE};
+use crate::limits::{Doors, Terms};
+use crate::options::{DRAIN_CALLS, DRAIN_RATE, Options};
 use crate::telemetry::metrics::Metrics;
 
 /// A running gateway node, to be mounted in an axum application.
@@ -62,7 +58,8 @@ pub struct Gateway {
 /// use std::time::Duration;
 /// use hubcast::backplane::NodeId;
 /// use hubcast::backplane::memory::MemoryBackplane;
-/// use hubcast::{Drained, Gateway, Hub, Options};
+/// use hubcast::drain::Drained;
+/// use hubcast::{Gateway, Hub, Options};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -146,17 +143,18 @@ impl GatewayBuilder {
         self
     }
 
-    /// Believes tokens of back ends whatever REST URL they are for: for trying things out.
-    #[cfg(feature = "cli")]
-    pub(crate) fn any_audience(mut self) -> Self {
+    /// Accepts tokens of back ends whatever REST URL their `aud` names, or without one: for demonstrations, since such a
+    /// token is valid for every operation.
+    #[must_use]
+    pub fn any_audience(mut self) -> Self {
         self.any_audience = true;
         self
     }
 
-    /// Counts on in these.
-    #[cfg(feature = "cli")]
-    pub(crate) fn metrics(mut self, metrics: &Arc<Metrics>) -> Self {
-        self.metrics = Some(Arc::clone(metrics));
+    /// Continues the metrics of a node that was [starting](crate::server::Starting).
+    #[must_use]
+    pub fn started(mut self, starting: &Starting) -> Self {
+        self.metrics = Some(Arc::clone(starting.metrics()));
         self
     }
 
@@ -231,25 +229,24 @@ impl Gateway {
         self.router_with(Router::new())
     }
 
-    /// The same, and more pages.
-    pub(crate) fn router_with(&self, pages: Router) -> Router {
+    /// The same with more pages, which requests for other paths reach.
+    pub fn router_with(&self, pages: Router) -> Router {
         http::router(self.app.clone(), pages)
     }
 
-    /// The endpoints for operators, on a listener of its own.
-    #[cfg(feature = "cli")]
-    pub(crate) fn admin_router(&self) -> Router {
+    /// `/healthz`, `/readyz`, `/metrics` and the OpenAPI document: for a listener that only operators reach
+    /// ([`ServerOptions::admin_listen`](crate::options::ServerOptions::admin_listen)).
+    pub fn admin_router(&self) -> Router {
         http::admin_router(self.app.clone())
     }
 
-    /// A warning for operators that is not about the backplane.
-    #[cfg(feature = "cli")]
-    pub(crate) fn own_warning(&self) -> Option<String> {
+    /// A warning for operators that is not about the backplane, as `/readyz` shows it: no hub is served.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
         self.app.own_warning()
     }
 
     /// The settings of the server. A client may take as long to fetch an answer as the most patient hub allows for.
-    #[cfg(feature = "cli")]
     pub(crate) fn rules(&self, doors: Option<Arc<Doors>>) -> http::Rules {
         let shared = self.app.shared();
         let options = shared.options();

@@ -18,48 +18,28 @@
 //! let hub = Hub::new("rooms").method("Join", join);
 //! ```
 
-mod auth;
+pub mod auth;
 mod bom;
-#[cfg(feature = "cli")]
-mod builtin;
-#[cfg(feature = "cli")]
-pub mod cli;
 mod cluster;
-#[cfg(feature = "cli")]
-mod config;
-#[cfg(feature = "cli")]
-mod demo;
-mod drain;
+pub mod drain;
 mod error;
 mod fanout;
 mod gateway;
 mod http;
-mod hub;
+pub mod hub;
 mod limits;
-#[cfg(feature = "cli")]
-mod node;
-mod options;
+pub mod options;
+pub mod prelude;
 pub mod protocol;
+pub mod server;
 mod session;
-mod telemetry;
-mod tester;
+pub mod telemetry;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod transport;
 
-pub use auth::{Identity, Permissions};
-pub use drain::{Drained, Rebalance, SETTLED, Share};
 pub use error::Error;
 pub use gateway::{Gateway, GatewayBuilder};
-pub use hub::{
-    Arguments, BindError, Call, CallerClients, Census, Clients, Connected, Connection, ConnectionData,
-    Context, Disconnected, Event, Filter, FromHook, FromInvocation, Groups, Hook, HookOutcome, Hub, HubError,
-    HubHandle, HubSettings, InGroup, IntoOutcome, IntoStream, Invoked, MAX_PAGE, MAX_REASON_BYTES, Member,
-    MemberPage, Method, Needed, Next, NextHook, OfConnection, OfUser, Page, Question, Recipient, Recipients,
-    Reply, Rest, Resumed, State, StreamMethod, Upload, UploadError, marker,
-};
+pub use hub::{Context, Hub, HubError};
 pub use hubcast_backplane as backplane;
-pub use options::{
-    AuthOptions, CorsOptions, HubDefaults, KeyAge, KeyInterval, Leeway, Limits, OptionError, Options,
-    ServerOptions, Timeouts,
-};
-pub use protocol::Transport;
-pub use tester::{Called, Closed, HubTester, TestCall, TestClient, TestClientBuilder, TestUpload};
+pub use options::Options;

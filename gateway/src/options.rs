@@ -15,15 +15,13 @@ use crate::protocol::Transport;
 pub use auth::{AuthOptions, KeyAge, KeyInterval, Leeway};
 pub use limits::Limits;
 pub(crate) use origin::{Origin, requested_authority};
-pub(crate) use proxies::TrustedProxies;
-#[cfg(feature = "cli")]
-pub(crate) use proxies::network_of;
+pub(crate) use proxies::{TrustedProxies, network_of};
 pub use server::ServerOptions;
 
 /// Connections that leave in a second while nodes drain, of all nodes together, unless an option says otherwise.
-pub(crate) const DRAIN_RATE: u32 = 500;
+pub const DRAIN_RATE: u32 = 500;
 /// How long calls whose clients have moved may go on on a node that leaves, unless an option says otherwise.
-pub(crate) const DRAIN_CALLS: Duration = Duration::from_secs(25);
+pub const DRAIN_CALLS: Duration = Duration::from_secs(25);
 
 /// Settings of a [`Gateway`](crate::Gateway). Every field has a default that suits production, except that no client
 /// can connect before `auth` is set.
@@ -341,7 +339,7 @@ fn at_least(key: &'static str, value: usize, least: usize, why: &str) -> Result<
 }
 
 /// Seconds with fractions, as configuration files and variables carry them.
-pub(crate) fn seconds<'de, D: Deserializer<'de>, T: From<Duration>>(deserializer: D) -> Result<T, D::Error> {
+pub fn seconds<'de, D: Deserializer<'de>, T: From<Duration>>(deserializer: D) -> Result<T, D::Error> {
     let seconds = f64::deserialize(deserializer)?;
     Duration::try_from_secs_f64(seconds)
         .map(T::from)

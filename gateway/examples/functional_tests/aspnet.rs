@@ -11,8 +11,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use futures_util::stream::{self, Stream, TryStreamExt};
+use hubcast::hub::{HubHandle, Upload};
+use hubcast::protocol::Transport;
 use hubcast::protocol::{Binary, Timestamp, Value};
-use hubcast::{Context, Error, Gateway, Hub, HubError, HubHandle, Transport, Upload};
+use hubcast::{Context, Error, Gateway, Hub, HubError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 

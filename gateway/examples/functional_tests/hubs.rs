@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
+use hubcast::auth::Identity;
+use hubcast::hub::{State, Upload, UploadError};
 use hubcast::protocol::{Binary, Encoding, Value};
-use hubcast::{Context, Hub, HubError, Identity, State, Upload, UploadError};
+use hubcast::{Context, Hub, HubError};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;

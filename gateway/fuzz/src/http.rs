@@ -411,7 +411,7 @@ async fn welcome(context: Context) -> Result<(), HubError> {
     Ok(())
 }
 
-async fn farewell(context: Context, reason: hubcast::Disconnected) -> Result<(), HubError> {
+async fn farewell(context: Context, reason: hubcast::hub::Disconnected) -> Result<(), HubError> {
     context
         .clients()
         .all()

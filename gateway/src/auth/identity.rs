@@ -100,6 +100,7 @@ impl Identity {
     }
 
     /// The identity with these claims. The user id is the name identifier: `asrs.s.uid`, `nameid`, or else `sub`.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn from_claims(claims: Map<String, Value>) -> Result<Self, AuthError> {
         Self::from_claims_with(claims, None)
     }

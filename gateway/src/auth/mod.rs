@@ -101,6 +101,14 @@ pub(crate) struct Authenticator {
     tickets: bool,
 }
 
+/// Reads the files of keys that the options name, without keeping them.
+///
+/// # Errors
+/// The first key that can't be used, by the setting that names it.
+pub fn check_keys(options: &AuthOptions) -> Result<(), OptionError> {
+    JwtVerifier::new(options).map(drop)
+}
+
 impl Authenticator {
     /// # Errors
     /// The first setting that can't work, by its key.

@@ -23,7 +23,7 @@
 /// role with more than five stars permits nothing. Case counts. Without a role nothing is permitted.
 ///
 /// ```
-/// use hubcast::Permissions;
+/// use hubcast::auth::Permissions;
 ///
 /// let permissions = Permissions::of(["hubcast.join.room-*", "hubcast.send.room-7"]);
 /// assert!(permissions.may_join("room-7") && permissions.may_join("room-8"));

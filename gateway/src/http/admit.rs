@@ -1,6 +1,5 @@
 //! Admission of requests to a hub: the same for all of its addresses.
 
-#[cfg(feature = "cli")]
 use std::sync::Arc;
 
 use axum::http::StatusCode;
@@ -11,7 +10,6 @@ use hubcast_backplane::UserId;
 use super::expiry;
 use super::reply;
 use super::request::{Query, RequestKind};
-#[cfg(feature = "cli")]
 use super::tcp::Traffic;
 use crate::auth::{AuthError, Credentials, Identity};
 use crate::http::App;
@@ -48,12 +46,7 @@ pub(super) fn check_origin(app: &App, parts: &Parts) -> Result<(), Box<Response>
 }
 
 /// Records that the caller was admitted: its TCP connection may carry more requests at once.
-#[cfg_attr(
-    not(feature = "cli"),
-    expect(unused_variables, reason = "applications have servers of their own")
-)]
 pub(super) fn trust(parts: &Parts) {
-    #[cfg(feature = "cli")]
     if let Some(traffic) = parts.extensions.get::<Arc<Traffic>>() {
         traffic.trust();
     }

@@ -1,7 +1,7 @@
 //! The hosts that requests may be for.
 //!
 //! A page whose name was made to lead to a gateway's address (DNS rebinding) is of the gateway's own origin for its browser.
-//! Only the name gives it away: see [`ServerOptions::allowed_hosts`](crate::ServerOptions).
+//! Only the name gives it away: see [`ServerOptions::allowed_hosts`](crate::options::ServerOptions).
 
 use std::net::Ipv6Addr;
 

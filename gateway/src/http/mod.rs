@@ -15,17 +15,14 @@ mod reply;
 mod request;
 mod rest;
 mod router;
-#[cfg(feature = "cli")]
 mod serve;
-#[cfg(feature = "cli")]
-pub(crate) mod starting;
-#[cfg(feature = "cli")]
+mod starting;
 mod tcp;
 
 pub(crate) use app::App;
 pub(crate) use hosts::Hosts;
-#[cfg(feature = "cli")]
 pub(crate) use router::admin_router;
 pub(crate) use router::router;
-#[cfg(feature = "cli")]
 pub(crate) use serve::{Rules, serve};
+pub use starting::Starting;
+pub(crate) use starting::{admin_router as starting_admin_router, router as starting_router};

@@ -19,7 +19,6 @@ pub(super) async fn limit(State(app): State<App>, request: Request, next: Next) 
 }
 
 /// The same, of every connection.
-#[cfg(feature = "cli")]
 pub(super) async fn never(request: Request, next: Next) -> Response {
     close_where(request, next, |_| true).await
 }

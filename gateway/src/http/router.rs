@@ -50,7 +50,6 @@ pub(crate) fn router(app: App, pages: Router) -> Router {
 }
 
 /// The endpoints for operators, on a listener of its own.
-#[cfg(feature = "cli")]
 pub(crate) fn admin_router(app: App) -> Router {
     probes()
         .merge(metrics())

@@ -18,23 +18,31 @@ use crate::auth::Origins;
 use crate::options::Options;
 use crate::telemetry::metrics::Metrics;
 
-/// A starting node, with the reason why it waits.
-pub(crate) struct Starting {
+/// A starting node, with the reason why it waits, and the metrics that the gateway takes over when it is there.
+#[derive(Debug)]
+pub struct Starting {
     reason: Mutex<String>,
     metrics: Arc<Metrics>,
 }
 
 impl Starting {
-    pub(crate) fn new(metrics: &Arc<Metrics>) -> Arc<Self> {
+    /// A node that waits for something that is not known yet.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        let metrics = Arc::new(Metrics::new());
         metrics.backplane_up.set(0);
         Arc::new(Self {
             reason: Mutex::new("not everything is there yet".to_owned()),
-            metrics: Arc::clone(metrics),
+            metrics,
         })
     }
 
-    /// Sets the reason of the wait. Returns whether it is a new one.
-    pub(crate) fn waits(&self, reason: &str) -> bool {
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Sets the reason of the wait, which `/readyz` shows to operators. Returns whether it is a new one.
+    pub fn waits(&self, reason: &str) -> bool {
         let mut known = self.reason.lock();
         let changed = *known != reason;
         reason.clone_into(&mut known);

@@ -24,7 +24,8 @@ impl Hub {
     /// Admits only clients with a role: see [`Identity::has_role`]. Of several all are needed.
     ///
     /// ```
-    /// use hubcast::{Hub, HubTester};
+    /// use hubcast::testing::HubTester;
+    /// use hubcast::Hub;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {

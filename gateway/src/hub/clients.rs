@@ -16,7 +16,8 @@ use crate::session::Slots;
 /// no client.
 ///
 /// ```
-/// use hubcast::{Hub, HubTester};
+/// use hubcast::testing::HubTester;
+/// use hubcast::Hub;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -346,7 +347,7 @@ impl Recipient {
 /// A single argument is a tuple too, with its comma: `(text,)`.
 ///
 /// ```
-/// use hubcast::Arguments;
+/// use hubcast::hub::Arguments;
 /// use hubcast::protocol::{Binary, Encoding};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -15,7 +15,8 @@ use crate::protocol::{ClientProtocol, Transport};
 /// A client's connection: its id, its identity, and the request that it came with.
 ///
 /// ```
-/// use hubcast::{Context, Hub, HubTester};
+/// use hubcast::testing::HubTester;
+/// use hubcast::{Context, Hub};
 ///
 /// async fn language(context: Context) -> String {
 ///     let connection = context.connection();

@@ -187,7 +187,7 @@ impl Context {
     }
 
     /// Ends the calling connection, also when it has moved to another node meanwhile. The client does not reconnect by
-    /// itself. See [`OfConnection::close`](crate::OfConnection::close) to give it a reason, and to know that it was
+    /// itself. See [`OfConnection::close`](crate::hub::OfConnection::close) to give it a reason, and to know that it was
     /// closed.
     pub fn abort(&self) {
         let session = self.hub.registry().find(self.connection.id());

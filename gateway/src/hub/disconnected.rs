@@ -7,7 +7,8 @@ use bytes::Bytes;
 /// The reason why a connection ended, for [`Hub::on_disconnected`](crate::Hub::on_disconnected).
 ///
 /// ```
-/// use hubcast::{Context, Disconnected, Hub, HubError};
+/// use hubcast::hub::Disconnected;
+/// use hubcast::{Context, Hub, HubError};
 ///
 /// async fn part(context: Context, reason: Disconnected) -> Result<(), HubError> {
 ///     let Some(user) = context.user() else { return Ok(()) };

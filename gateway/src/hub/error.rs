@@ -14,7 +14,8 @@ use crate::error::Error;
 /// that a name can't be used.
 ///
 /// ```
-/// use hubcast::{Hub, HubError, HubTester};
+/// use hubcast::testing::HubTester;
+/// use hubcast::{Hub, HubError};
 ///
 /// async fn read(name: String) -> Result<String, HubError> {
 ///     if name.contains('/') {

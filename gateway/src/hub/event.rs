@@ -13,7 +13,8 @@ use crate::protocol::{EncodeValueError, Value};
 /// An event is the only argument, unless [`arguments`](Self::arguments) says otherwise.
 ///
 /// ```
-/// use hubcast::{Context, Event, Hub, HubError};
+/// use hubcast::hub::Event;
+/// use hubcast::{Context, Hub, HubError};
 /// use serde::Serialize;
 ///
 /// #[derive(Serialize)]
@@ -37,7 +38,9 @@ use crate::protocol::{EncodeValueError, Value};
 ///
 /// ```
 /// use hubcast::protocol::{EncodeValueError, Value};
-/// use hubcast::{Arguments, Event, Hub, HubTester};
+/// use hubcast::hub::{Arguments, Event};
+/// use hubcast::testing::HubTester;
+/// use hubcast::Hub;
 ///
 /// #[derive(serde::Serialize)]
 /// struct Moved(f64, f64);
@@ -75,7 +78,8 @@ pub trait Event: Serialize + Sync + Sized {
 /// A question to one client, declared once: the method that it calls, its arguments, and the type of its client result.
 ///
 /// ```
-/// use hubcast::{Context, Error, Question};
+/// use hubcast::hub::Question;
+/// use hubcast::{Context, Error};
 /// use serde::Serialize;
 ///
 /// #[derive(Serialize)]

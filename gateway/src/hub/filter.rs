@@ -16,7 +16,8 @@ use crate::protocol::Value;
 ///
 /// ```
 /// use futures_util::future::BoxFuture;
-/// use hubcast::{Filter, Hub, HubError, Invoked, Next, Reply};
+/// use hubcast::hub::{Filter, Invoked, Next, Reply};
+/// use hubcast::{Hub, HubError};
 ///
 /// struct ReadOnly;
 ///
@@ -59,7 +60,8 @@ pub trait Filter: Send + Sync + 'static {
 ///
 /// ```
 /// use futures_util::future::BoxFuture;
-/// use hubcast::{Filter, HubError, Invoked, Next, Reply};
+/// use hubcast::hub::{Filter, Invoked, Next, Reply};
+/// use hubcast::HubError;
 ///
 /// /// Only members of a room may call methods whose first argument is a room.
 /// struct MembersOnly;
@@ -115,7 +117,7 @@ impl Invoked {
     /// How many uploads the client sends along.
     ///
     /// Their items can't be seen: they come after the invocation has begun, straight into the queue of the method's
-    /// [`Upload`](crate::Upload), and get their type only when the method takes them from there.
+    /// [`Upload`](crate::hub::Upload), and get their type only when the method takes them from there.
     #[must_use]
     pub fn uploads(&self) -> usize {
         self.uploads
@@ -137,7 +139,8 @@ impl fmt::Debug for Invoked {
 /// ```
 /// use futures_util::future::BoxFuture;
 /// use hubcast::protocol::Value;
-/// use hubcast::{Filter, HubError, Invoked, Next, Reply};
+/// use hubcast::hub::{Filter, Invoked, Next, Reply};
+/// use hubcast::HubError;
 ///
 /// /// Answers every result in an object of its own, as `{"ok": …}`.
 /// struct Wrapped;
@@ -188,7 +191,8 @@ impl fmt::Debug for Reply {
 ///
 /// ```
 /// use futures_util::future::BoxFuture;
-/// use hubcast::{Filter, HubError, Invoked, Next, Reply};
+/// use hubcast::hub::{Filter, Invoked, Next, Reply};
+/// use hubcast::HubError;
 ///
 /// struct Timed;
 ///
@@ -243,7 +247,8 @@ impl fmt::Debug for Next<'_> {
 ///
 /// ```
 /// use futures_util::future::BoxFuture;
-/// use hubcast::{Context, Disconnected, Filter, HubError, NextHook};
+/// use hubcast::hub::{Disconnected, Filter, NextHook};
+/// use hubcast::{Context, HubError};
 ///
 /// struct Doorman;
 ///

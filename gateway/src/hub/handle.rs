@@ -11,7 +11,8 @@ use crate::error::Error;
 /// A hub of a running gateway, for background tasks and other parts of an application. Cheap to clone.
 ///
 /// ```
-/// use hubcast::{Gateway, Hub, HubHandle};
+/// use hubcast::hub::HubHandle;
+/// use hubcast::{Gateway, Hub};
 ///
 /// async fn tick(clock: HubHandle) -> Result<(), hubcast::Error> {
 ///     for second in 0..3 {
@@ -91,7 +92,8 @@ impl fmt::Debug for HubHandle {
 /// Group membership of any connection of the hub, on whatever node it is. Membership ends with the connection.
 ///
 /// ```
-/// use hubcast::{Hub, HubTester};
+/// use hubcast::testing::HubTester;
+/// use hubcast::Hub;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {

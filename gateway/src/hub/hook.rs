@@ -19,7 +19,8 @@ pub struct Resumed;
 /// [`Disconnected`]. Types of an application may be parameters too:
 ///
 /// ```
-/// use hubcast::{Connected, Context, FromHook, Hub, HubError};
+/// use hubcast::hub::{Connected, FromHook};
+/// use hubcast::{Context, Hub, HubError};
 ///
 /// /// The client's value of `?room=`.
 /// struct Room(String);

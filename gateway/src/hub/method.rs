@@ -41,7 +41,9 @@ pub mod marker {
 ///
 /// ```
 /// use hubcast::protocol::Value;
-/// use hubcast::{BindError, Call, FromInvocation, Hub, HubTester, marker};
+/// use hubcast::hub::{BindError, Call, FromInvocation, marker};
+/// use hubcast::testing::HubTester;
+/// use hubcast::Hub;
 ///
 /// /// An argument in either of two forms: `[x, y]` or `{"x": …, "y": …}`.
 /// struct Point(f64, f64);
@@ -169,7 +171,9 @@ pub enum BindError {
 /// and tells implementations apart:
 ///
 /// ```
-/// use hubcast::{BindError, Call, FromInvocation, Hub, HubTester, marker};
+/// use hubcast::hub::{BindError, Call, FromInvocation, marker};
+/// use hubcast::testing::HubTester;
+/// use hubcast::Hub;
 ///
 /// /// The caller's user id, or `guest`.
 /// struct Caller(String);
@@ -303,7 +307,8 @@ pub(crate) type ValueStream = BoxStream<'static, Result<Value, HubError>>;
 ///
 /// ```
 /// use futures_util::stream::{self, Stream};
-/// use hubcast::{Hub, HubError, HubTester};
+/// use hubcast::testing::HubTester;
+/// use hubcast::{Hub, HubError};
 ///
 /// /// Fails before it begins, or after its last item.
 /// async fn lines(count: usize) -> Result<impl Stream<Item = Result<String, HubError>>, HubError> {

@@ -72,7 +72,8 @@ type Change = Box<dyn Fn(&mut HubSettings) + Send + Sync>;
 ///
 /// ```
 /// use std::time::Duration;
-/// use hubcast::{Gateway, Hub, HubSettings, Options};
+/// use hubcast::hub::HubSettings;
+/// use hubcast::{Gateway, Hub, Options};
 ///
 /// fn for_sensors(settings: &mut HubSettings) {
 ///     settings.limits.message_bytes = 1024;
@@ -230,7 +231,8 @@ impl Hub {
     ///
     /// ```
     /// use std::sync::atomic::{AtomicUsize, Ordering};
-    /// use hubcast::{Context, Disconnected, Hub, HubError, State};
+    /// use hubcast::hub::{Disconnected, State};
+    /// use hubcast::{Context, Hub, HubError};
     ///
     /// async fn welcome(context: Context, online: State<AtomicUsize>) -> Result<(), HubError> {
     ///     let online = online.fetch_add(1, Ordering::Relaxed) + 1;

@@ -16,7 +16,9 @@ impl FromInvocation<marker::Raw> for Value {
 /// be sent on as it is.
 ///
 /// ```
-/// use hubcast::{Context, Hub, HubError, HubTester, Rest};
+/// use hubcast::hub::Rest;
+/// use hubcast::testing::HubTester;
+/// use hubcast::{Context, Hub, HubError};
 ///
 /// async fn shout(context: Context, target: String, arguments: Rest) -> Result<usize, HubError> {
 ///     let count = arguments.0.len();

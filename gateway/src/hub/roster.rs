@@ -9,7 +9,7 @@
 //! | `hub.of_connection(c)` | [`OfConnection`]: `exists`, `user`, `groups`, `leave_all`, `close(reason)` |
 //! | `hub.close_all(reason, except)` | ends every connection of the hub |
 //! | `hub.census()` | [`Census`]: connections, on which node, groups |
-//! | `hub.rebalance(settled)` | [`Rebalance`](crate::Rebalance): nodes with many connections let some go |
+//! | `hub.rebalance(settled)` | [`Rebalance`](crate::drain::Rebalance): nodes with many connections let some go |
 //!
 //! Each is async and answers `Result<_, Error>`. Questions cost the backplane the same however many connections there
 //! are, and no node is asked. Unknown ids are no error: no connection has them. What can't be a group's
@@ -96,7 +96,8 @@ impl HubHandle {
     /// Counts the hub's connections.
     ///
     /// ```
-    /// use hubcast::{Hub, HubTester};
+    /// use hubcast::testing::HubTester;
+    /// use hubcast::Hub;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -133,7 +134,8 @@ impl HubHandle {
 /// The connections of a group, on whatever node they are: [`HubHandle::in_group`].
 ///
 /// ```
-/// use hubcast::{Hub, HubTester};
+/// use hubcast::testing::HubTester;
+/// use hubcast::Hub;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -233,7 +235,8 @@ impl InGroup {
 ///
 /// ```
 /// use std::time::Duration;
-/// use hubcast::{Hub, HubTester};
+/// use hubcast::testing::HubTester;
+/// use hubcast::Hub;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -379,7 +382,9 @@ impl OfUser {
 /// One connection, on whatever node it is: [`HubHandle::of_connection`].
 ///
 /// ```
-/// use hubcast::{Disconnected, Hub, HubTester};
+/// use hubcast::hub::Disconnected;
+/// use hubcast::testing::HubTester;
+/// use hubcast::Hub;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -456,7 +461,7 @@ impl OfConnection {
 
     /// Ends the connection. Its client gets `reason` as the error of the end, and does not reconnect by itself;
     /// [`Hub::on_disconnected`](crate::Hub::on_disconnected) is given
-    /// [`Disconnected::ByServer`](crate::Disconnected::ByServer). Answers whether there was such a connection.
+    /// [`Disconnected::ByServer`](crate::hub::Disconnected::ByServer). Answers whether there was such a connection.
     ///
     /// # Errors
     /// [`Error::ReasonTooLong`], or a backplane or node that can't be reached: the connection may live on, and the call

@@ -102,7 +102,6 @@ impl Shared {
         &self.metrics
     }
 
-    #[cfg(feature = "cli")]
     pub(crate) fn metrics_handle(&self) -> &Arc<Metrics> {
         &self.metrics
     }

@@ -14,7 +14,8 @@ type Shared = Arc<dyn Any + Send + Sync>;
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering};
-/// use hubcast::{Hub, State};
+/// use hubcast::hub::State;
+/// use hubcast::Hub;
 ///
 /// async fn count(calls: State<AtomicU64>) -> u64 {
 ///     calls.fetch_add(1, Ordering::Relaxed)
@@ -44,8 +45,8 @@ impl<T: fmt::Debug> fmt::Debug for State<T> {
     }
 }
 
-/// A type that a parameter needs from its hub, as a [`FromInvocation`](crate::FromInvocation) or
-/// [`FromHook`](crate::FromHook) names it: a hub without such a state can't be built.
+/// A type that a parameter needs from its hub, as a [`FromInvocation`](crate::hub::FromInvocation) or
+/// [`FromHook`](crate::hub::FromHook) names it: a hub without such a state can't be built.
 #[derive(Debug, Clone, Copy)]
 pub struct Needed {
     id: TypeId,

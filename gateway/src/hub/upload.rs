@@ -21,7 +21,8 @@ use crate::protocol::{DecodeValueError, Value};
 ///
 /// ```
 /// use futures_util::StreamExt;
-/// use hubcast::{Hub, HubError, Upload};
+/// use hubcast::hub::Upload;
+/// use hubcast::{Hub, HubError};
 ///
 /// async fn sum(mut numbers: Upload<f64>) -> Result<f64, HubError> {
 ///     let mut total = 0.0;
@@ -43,7 +44,8 @@ pub struct Upload<T> {
 ///
 /// ```
 /// use futures_util::StreamExt;
-/// use hubcast::{Hub, Upload, UploadError};
+/// use hubcast::hub::{Upload, UploadError};
+/// use hubcast::Hub;
 ///
 /// async fn archive(mut lines: Upload<String>) -> String {
 ///     let mut kept = 0;

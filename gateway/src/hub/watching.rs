@@ -29,7 +29,9 @@ impl Context {
     /// [`unwatch`](Self::unwatch).
     ///
     /// ```
-    /// use hubcast::{Context, Hub, HubError, HubTester, MemberPage};
+    /// use hubcast::hub::MemberPage;
+    /// use hubcast::testing::HubTester;
+    /// use hubcast::{Context, Hub, HubError};
     ///
     /// async fn watch(context: Context, room: String) -> Result<MemberPage, HubError> {
     ///     context.watch(&room).await?;
@@ -103,7 +105,8 @@ impl InGroup {
     /// of the group.
     ///
     /// ```
-    /// use hubcast::{Hub, HubTester};
+    /// use hubcast::testing::HubTester;
+    /// use hubcast::Hub;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {

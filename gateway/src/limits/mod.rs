@@ -1,14 +1,12 @@
 //! Limits that keep one client, user or address from taking everything: on connections and on the pace of reading.
 
 mod bucket;
-#[cfg(feature = "cli")]
 mod doors;
 mod gate;
 mod held;
 mod permits;
 
 pub(crate) use bucket::Bucket;
-#[cfg(feature = "cli")]
 pub(crate) use doors::{Doors, Entered};
 pub(crate) use gate::{ConnectionPermit, Gate};
 pub(crate) use held::{Budget, Held, Terms};

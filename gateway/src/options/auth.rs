@@ -126,8 +126,8 @@ impl AuthOptions {
     }
 
     /// Returns whether some token could be valid.
-    #[cfg(feature = "cli")]
-    pub(crate) fn has_keys(&self) -> bool {
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
         self.access_key.is_some()
             || !self.key_files.is_empty()
             || self.jwks_file.is_some()

@@ -43,7 +43,7 @@ pub struct Limits {
     /// each node. One that comes here from another node is counted, and not refused.
     pub connections_per_user: usize,
     /// Connections that one node accepts from one address, over all hubs; 0 for no bound. An IPv6 network of 64 bits counts
-    /// as one address. For the address behind a proxy: see [`ServerOptions`](crate::ServerOptions).
+    /// as one address. For the address behind a proxy: see [`ServerOptions`](crate::options::ServerOptions).
     pub connections_per_address: usize,
     /// TCP connections that the `hubcast` binary accepts, whatever is requested on them; 0 for no bound. Others are
     /// closed at once.

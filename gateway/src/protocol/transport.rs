@@ -7,7 +7,8 @@ use serde::Deserialize;
 /// How a client is connected. Names as in negotiate responses.
 ///
 /// ```
-/// use hubcast::{Context, Hub, Transport};
+/// use hubcast::protocol::Transport;
+/// use hubcast::{Context, Hub};
 ///
 /// /// Clients that poll get fewer updates.
 /// async fn updates_per_second(context: Context) -> u32 {

@@ -6,7 +6,7 @@ use super::*;
 use crate::auth::Identity;
 use crate::hub::{Connection, Context, Hub, HubError, RequestInfo};
 use crate::protocol::HubProtocol;
-use crate::tester::HubTester;
+use crate::testing::HubTester;
 
 async fn wait(context: Context) -> Result<(), HubError> {
     context.cancelled().cancelled().await;

@@ -8,7 +8,7 @@ use crate::auth::Identity;
 use crate::hub::{Connection, Hub, RequestInfo};
 use crate::protocol::Transport;
 use crate::session::run_reader;
-use crate::tester::HubTester;
+use crate::testing::HubTester;
 
 /// The next chunks that are no signs of life.
 async fn next(session: &Session) -> Vec<String> {

@@ -1,5 +1,5 @@
-//! Metrics and traces of a node.
+//! Metrics of a node, and the trace context of its spans.
 
 pub(crate) mod labels;
 pub(crate) mod metrics;
-pub(crate) mod trace;
+pub mod trace;

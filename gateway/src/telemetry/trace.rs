@@ -14,19 +14,20 @@ use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The target of spans that make up traces: `info_span!(target: trace::TARGET, …)`.
-pub(crate) const TARGET: &str = "hubcast::trace";
+pub const TARGET: &str = "hubcast::trace";
 
 /// A span's identity, as its remote children need it.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub(crate) struct TraceContext {
+pub struct TraceContext {
     /// Value of the header `traceparent`.
-    pub(crate) traceparent: String,
+    pub traceparent: String,
     /// Value of the header `tracestate`; often empty.
-    pub(crate) tracestate: String,
+    pub tracestate: String,
 }
 
 /// The context of a span; `None` where it is not recorded.
-pub(crate) fn context_of(span: &Span) -> Option<TraceContext> {
+#[must_use]
+pub fn context_of(span: &Span) -> Option<TraceContext> {
     if span.is_disabled() {
         return None;
     }
@@ -46,7 +47,7 @@ pub(crate) fn context_of(span: &Span) -> Option<TraceContext> {
 
 /// Makes a span, which must not have been entered yet, the child of a remote one. Text that is not a trace
 /// context is passed over: it comes from a peer, and a trace is no reason to refuse a request.
-pub(crate) fn set_parent(span: &Span, traceparent: &str, tracestate: &str) {
+pub fn set_parent(span: &Span, traceparent: &str, tracestate: &str) {
     if traceparent.is_empty() || span.is_disabled() {
         return;
     }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use hubcast::{Context, Hub, HubError, HubTester, Upload};
+use hubcast::hub::Upload;
+use hubcast::testing::HubTester;
+use hubcast::{Context, Hub, HubError};
 use tokio::time::sleep;
 
 async fn wait(context: Context) -> Result<(), HubError> {

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
+use hubcast::hub::Upload;
 use hubcast::protocol::{Binary, HubProtocol};
-use hubcast::{Context, Hub, HubError, HubTester, Upload};
+use hubcast::testing::HubTester;
+use hubcast::{Context, Hub, HubError};
 use serde_json::json;
 
 fn hub() -> Hub {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use hubcast::protocol::{Binary, Encoding, HubProtocol, Timestamp, Value};
-use hubcast::{Hub, HubError, HubTester, TestClient};
+use hubcast::testing::{HubTester, TestClient};
+use hubcast::{Hub, HubError};
 use serde_json::{Value as Json, json};
 use tokio::time::timeout;
 

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use hubcast::{Connected, Context, Disconnected, Error, FromHook, Hub, HubError, HubTester, State};
+use hubcast::hub::{Connected, Disconnected, FromHook, State};
+use hubcast::testing::HubTester;
+use hubcast::{Context, Error, Hub, HubError};
 
 #[derive(Default)]
 struct Ends(Mutex<Vec<Disconnected>>);

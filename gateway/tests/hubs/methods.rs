@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, Stream, TryStreamExt};
+use hubcast::hub::{Disconnected, Event, Filter, Invoked, Next, NextHook, Question, Reply, State, Upload};
 use hubcast::protocol::Value;
-use hubcast::{
-    Context, Disconnected, Error, Event, Filter, Gateway, Hub, HubError, HubTester, Invoked, Next, NextHook,
-    Options, Question, Reply, State, Upload,
-};
+use hubcast::testing::HubTester;
+use hubcast::{Context, Error, Gateway, Hub, HubError, Options};
 use serde::Serialize;
 
 async fn add(a: i64, b: i64) -> i64 {
@@ -361,7 +360,8 @@ async fn filters_run_around_invocations_streams_and_the_connection() {
 
 #[tokio::test]
 async fn restrictions_hold_for_one_method() {
-    let is_ann = |identity: &hubcast::Identity| identity.user().is_some_and(|user| user.as_str() == "ann");
+    let is_ann =
+        |identity: &hubcast::auth::Identity| identity.user().is_some_and(|user| user.as_str() == "ann");
     let tester = HubTester::new(hub().restrict("Add", is_ann)).await.unwrap();
     let mut ann = tester.connect_as("ann").await;
     let mut bob = tester.connect_as("bob").await;

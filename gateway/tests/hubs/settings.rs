@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hubcast::{
-    Context, Disconnected, Gateway, Hub, HubError, HubSettings, HubTester, Options, State, Upload,
-};
+use hubcast::hub::{Disconnected, HubSettings, State, Upload};
+use hubcast::testing::HubTester;
+use hubcast::{Context, Gateway, Hub, HubError, Options};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use hubcast::{Disconnected, TestClient};
+use hubcast::hub::Disconnected;
+use hubcast::testing::TestClient;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 

@@ -1,6 +1,7 @@
 //! Questions about connections, asked on every node.
 
-use hubcast::{Error, Page};
+use hubcast::Error;
+use hubcast::hub::Page;
 
 use crate::nodes::{Cluster, Resumable};
 
@@ -75,7 +76,7 @@ async fn what_cannot_be_a_name_is_nobodys_or_an_error() {
     assert!(!user.exists().await.unwrap() && user.groups().await.unwrap().is_empty());
     assert_eq!(user.connections(None, 10).await.unwrap(), Page::default());
     user.close_all(None, [""; 0]).await.unwrap();
-    let long = "x".repeat(hubcast::MAX_REASON_BYTES + 1);
+    let long = "x".repeat(hubcast::hub::MAX_REASON_BYTES + 1);
     let errors = [
         hub.in_group("\n").count().await.err(),
         user.join("g", None).await.err(),

@@ -1,6 +1,7 @@
 //! Watching groups from any node, and their members.
 
-use hubcast::{Error, Hub, HubTester, Options, TestClient};
+use hubcast::testing::{HubTester, TestClient};
+use hubcast::{Error, Hub, Options};
 use serde_json::{Value, json};
 
 use crate::nodes::Cluster;

@@ -1,6 +1,7 @@
 //! The sources of the commands' gateway and key, their output for scripts, and their help.
 
 use hubcast_tests::cluster::Plan;
+use hubcast_tests::event_source::{EventSource, events};
 use hubcast_tests::eventually::eventually;
 use hubcast_tests::http::Request;
 use hubcast_tests::jwt::ACCESS_KEY;
@@ -82,6 +83,28 @@ async fn tokens_and_configurations_are_printed_for_scripts() {
             .fails(2)
             .contains("HUBCAST_ACCESS_KEY")
     );
+}
+
+/// The hub and the roles of a token that the command line signed decide, on every node.
+#[tokio::test]
+async fn nodes_read_the_hub_and_the_roles_of_a_token() {
+    let cluster = Plan::one_node().set("auth.allow_anonymous", false).start().await;
+    let node = cluster.nodes[0].address();
+    let key = [("HUBCAST_ACCESS_KEY", ACCESS_KEY)];
+    let sign = async |hub: &'static str| {
+        let args = ["token", "--user", "ann", "--hub", hub, "--role", "hubcast.join.a"];
+        let args = [&args[..], &["--role", "hubcast.join.b"]].concat();
+        let printed = output(&args, &key).await.stdout;
+        String::from_utf8(printed).expect("text").trim_end().to_owned()
+    };
+    let token = sign("demo").await;
+    let request = |groups, token: &str| events(groups, "").bearer(Some(token));
+    let (head, _source) = EventSource::start(node, &request("group=a&group=b", &token)).await;
+    assert_eq!(head.status, 200);
+    let (status, text) = EventSource::refusal(node, &request("group=c", &token)).await;
+    assert_eq!((status, text.contains("\"c\"")), (403, true), "{text}");
+    let foreign = request("group=a", &sign("news").await);
+    assert_eq!(EventSource::refusal(node, &foreign).await.0, 401);
 }
 
 /// Secrets that were made with `--from-file` or `echo` end in a line feed, files of some editors begin with a mark, and

@@ -22,7 +22,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::config::{self, ConfigError, Flag, KEYS, Loaded, Sources};
 
 /// Runs the command that the process was started with.
-pub fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let command = Cli::command()
         .mut_subcommand("serve", |serve| serve.after_long_help(serve::help()))
         .mut_subcommand("check", |check| check.after_long_help(check::EXAMPLES));

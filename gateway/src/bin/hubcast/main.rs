@@ -1,4 +1,10 @@
-//! `hubcast`: command line in, exit code out.
+//! `hubcast`: command line in, exit code out. It is a user of the library `hubcast` like any other.
+
+mod builtin;
+mod cli;
+mod config;
+mod demo;
+mod node;
 
 use std::process::ExitCode;
 
@@ -8,5 +14,5 @@ use std::process::ExitCode;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    hubcast::cli::main()
+    cli::main()
 }

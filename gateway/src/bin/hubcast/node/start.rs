@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
+use hubcast::server::Starting;
+use hubcast::{Error, Gateway};
 use hubcast_backplane::memory::MemoryBackplane;
 use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
 use hubcast_backplane::{Backplane, BackplaneError, NodeId};
@@ -17,10 +19,6 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::error::Error;
-use crate::gateway::Gateway;
-use crate::http::starting::Starting;
-use crate::telemetry::metrics::Metrics;
 use crate::{builtin, demo};
 
 /// Time between two attempts, at first and at most.
@@ -48,14 +46,13 @@ enum Failed {
 /// Starts a node, with as many attempts as it takes. `waits` is called for each that failed.
 pub(super) async fn start(
     config: &Config,
-    metrics: &Arc<Metrics>,
     starting: &Starting,
     mut waits: impl FnMut(),
 ) -> anyhow::Result<Started> {
     let (begun, mut said) = (Instant::now(), None);
     let mut pause = PAUSES.0;
     loop {
-        let reason = match attempt(config, metrics).await {
+        let reason = match attempt(config, starting).await {
             Ok(started) => {
                 if said.is_some() {
                     info!(waited = ?begun.elapsed(), "the node has what it waited for");
@@ -68,7 +65,7 @@ pub(super) async fn start(
         if starting.waits(&reason) || said.is_none_or(|said: Instant| said.elapsed() >= SAY_AGAIN) {
             warn!(
                 reason,
-                "the node can't start yet; it tries on, and /readyz says no"
+                "the node can't start yet; it keeps trying, and /readyz answers 503 until then"
             );
             said = Some(Instant::now());
         }
@@ -78,9 +75,9 @@ pub(super) async fn start(
     }
 }
 
-async fn attempt(config: &Config, metrics: &Arc<Metrics>) -> Result<Started, Failed> {
+async fn attempt(config: &Config, starting: &Starting) -> Result<Started, Failed> {
     let backplane = backplane(config).await?;
-    let built = build(config, metrics, &backplane).await;
+    let built = build(config, starting, &backplane).await;
     if built.is_err() {
         // The next attempt is another node.
         let _ = timeout(Duration::from_secs(2), backplane.shutdown()).await;
@@ -90,7 +87,7 @@ async fn attempt(config: &Config, metrics: &Arc<Metrics>) -> Result<Started, Fai
 
 async fn build(
     config: &Config,
-    metrics: &Arc<Metrics>,
+    starting: &Starting,
     backplane: &Arc<dyn Backplane>,
 ) -> Result<Started, Failed> {
     let mut options = config.options.clone();
@@ -98,7 +95,7 @@ async fn build(
         .backplane(Arc::clone(backplane))
         .drain_rate(config.drain.rate_per_second)
         .drain_calls(config.drain.calls)
-        .metrics(metrics);
+        .started(starting);
     let mut pages = Router::new();
     let mut demo_key = None;
     if config.demo {

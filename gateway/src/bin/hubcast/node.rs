@@ -4,21 +4,19 @@ mod listeners;
 mod start;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use anyhow::Context;
+use hubcast::Gateway;
+use hubcast::drain::Drained;
+use hubcast::server::{Serving, Starting};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
-use self::listeners::{Listeners, Serving};
+use self::listeners::{Listeners, PATIENCE};
 pub(crate) use self::start::redis_options;
 use crate::config::Config;
-use crate::drain::Drained;
-use crate::gateway::Gateway;
-use crate::http::starting::Starting;
-use crate::telemetry::metrics::Metrics;
 
 /// Events of a node that scripts and people should know.
 pub(crate) enum News {
@@ -42,24 +40,23 @@ pub(crate) async fn run(config: Config, tell: impl Fn(News)) -> anyhow::Result<(
     let mut stopped = Stopped::new().context("signals can't be handled")?;
     let listeners = Listeners::bind(&config).await?;
     let (address, admin) = (listeners.address(), listeners.admin());
-    let metrics = Arc::new(Metrics::new());
-    let starting = Starting::new(&metrics);
-    let waiting = listeners.serve_starting(&config, &starting, &metrics);
+    let starting = Starting::new();
+    let waiting = listeners.serve_starting(&config, &starting);
     let mut untold = Some(News::Listening { address, admin });
     let mut listens = || untold.take().into_iter().for_each(&tell);
     let started = tokio::select! {
-        started = start::start(&config, &metrics, &starting, &mut listens) => started?,
+        started = start::start(&config, &starting, &mut listens) => started?,
         () = stopped.wait() => {
             tracing::info!("stopped before the node had started");
             waiting.iter().for_each(Serving::stop);
             for serving in waiting {
-                serving.ended().await;
+                serving.ended(PATIENCE).await;
             }
             return Ok(());
         }
     };
     let gateway = started.gateway;
-    if let Some(warning) = gateway.own_warning() {
+    if let Some(warning) = gateway.warning() {
         tracing::warn!("{warning}");
     }
     let (clients, _operators) = listeners.serve(&gateway, started.pages, config.drain.deadline); // those are answered to the end
@@ -83,7 +80,7 @@ async fn drain(config: &Config, gateway: &Gateway, clients: Serving) {
     sleep(config.drain.notice).await;
     clients.stop();
     let drained = gateway.shutdown(config.drain.deadline).await;
-    clients.ended().await;
+    clients.ended(PATIENCE).await;
     match drained {
         Drained::Clean => tracing::info!("drained"),
         Drained::Abandoned { tasks } => {

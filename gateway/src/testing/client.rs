@@ -32,7 +32,9 @@ impl Called {
 /// How the connection of a test client ended.
 ///
 /// ```
-/// use hubcast::{Context, Disconnected, Hub, HubTester};
+/// use hubcast::hub::Disconnected;
+/// use hubcast::testing::HubTester;
+/// use hubcast::{Context, Hub};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -64,7 +66,9 @@ pub struct Closed {
 ///
 /// ```
 /// use futures_util::stream::{self, Stream, TryStreamExt};
-/// use hubcast::{Context, Hub, HubError, HubTester, Upload};
+/// use hubcast::hub::Upload;
+/// use hubcast::testing::HubTester;
+/// use hubcast::{Context, Hub, HubError};
 ///
 /// async fn sum(context: Context, numbers: Upload<u64>) -> Result<u64, HubError> {
 ///     let numbers: Vec<u64> = numbers.try_collect().await?;
@@ -187,7 +191,8 @@ impl TestClient {
     /// methods:
     ///
     /// ```
-    /// # use hubcast::{Hub, HubTester};
+    /// # use hubcast::testing::HubTester;
+    /// # use hubcast::Hub;
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let tester = HubTester::new(Hub::new("phones")).await?;

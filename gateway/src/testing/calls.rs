@@ -18,7 +18,9 @@ pub struct TestCall {
 ///
 /// ```
 /// use futures_util::stream::{Stream, StreamExt};
-/// use hubcast::{Hub, HubTester, Upload, UploadError};
+/// use hubcast::hub::{Upload, UploadError};
+/// use hubcast::testing::HubTester;
+/// use hubcast::Hub;
 ///
 /// async fn double(numbers: Upload<i32>) -> impl Stream<Item = Result<i32, UploadError>> {
 ///     numbers.map(|number| Ok(number? * 2))

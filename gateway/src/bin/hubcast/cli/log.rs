@@ -6,6 +6,7 @@
 use std::io;
 
 use anyhow::Context;
+use hubcast::telemetry::trace;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{
@@ -21,7 +22,6 @@ use tracing_subscriber::{
 };
 
 use crate::config::{LogConfig, LogFormat, TelemetryConfig, parse_level, without_credentials};
-use crate::telemetry::trace;
 
 /// Sends the remaining spans when it is dropped.
 pub(crate) struct Guard {

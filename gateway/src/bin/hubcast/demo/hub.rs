@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream, StreamExt};
+use hubcast::hub::Upload;
+use hubcast::protocol::Value;
+use hubcast::{Context, Hub, HubError};
 use serde::Serialize;
 use tokio::time::sleep;
-
-use crate::protocol::Value;
-use crate::{Context, Hub, HubError, Upload};
 
 /// Whatever a client answers, passed on.
 type Answer = serde_json::Value;

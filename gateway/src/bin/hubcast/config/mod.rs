@@ -9,11 +9,9 @@ mod load;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
+use hubcast::options::{DRAIN_CALLS, DRAIN_RATE, Options, seconds};
 use secrecy::SecretString;
 use serde::Deserialize;
-
-use crate::options::{DRAIN_CALLS, DRAIN_RATE};
-use crate::options::{Options, seconds};
 
 pub(crate) use self::{
     check::parse_level,

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use hubcast::options::{HubDefaults, OptionError, Options};
 use hubcast_backplane::HubName;
 use toml::{Table, Value};
 
 use super::{Config, load::Origin};
-use crate::options::{HubDefaults, OptionError, Options};
 
 /// Values by the names of their shared keys, such as `hubs.retention_messages`.
 type Own = BTreeMap<&'static str, (Value, Origin)>;

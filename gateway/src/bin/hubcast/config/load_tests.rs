@@ -1,9 +1,9 @@
 use std::time::Duration;
 
+use hubcast::protocol::Transport;
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::Transport;
 
 const KEY: &str = "0123456789012345678901234567890123456789";
 

@@ -1,15 +1,15 @@
 //! Hubs without code: clients may do what their roles permit. Written with the public library alone.
 
+use hubcast::hub::{MemberPage, Rest};
+use hubcast::options::HubDefaults;
+use hubcast::{Context, Error, Hub, HubError};
 use serde::Serialize;
-
-use crate::options::HubDefaults;
-use crate::{Context, Error, Hub, HubError, MemberPage, Rest};
 
 /// Connections of a page of `GetPresence`, unless the client says how many.
 const PAGE: usize = 100;
 
 /// A hub whose clients join and watch groups, and send to groups, users and all, as far as their roles permit: see
-/// [`Permissions`](crate::Permissions).
+/// [`Permissions`](hubcast::auth::Permissions).
 pub(crate) fn hub(name: &str, settings: HubDefaults) -> Hub {
     Hub::new(name)
         .configure(move |own| own.hubs = settings.clone())
@@ -143,7 +143,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{HubTester, TestClient};
+    use hubcast::testing::{HubTester, TestClient};
 
     async fn tester() -> HubTester {
         HubTester::new(hub("chat", HubDefaults::default())).await.unwrap()
@@ -155,7 +155,12 @@ mod tests {
         client.connect().await
     }
 
-    async fn is_refused(client: &mut TestClient, method: &str, arguments: impl crate::Arguments, role: &str) {
+    async fn is_refused(
+        client: &mut TestClient,
+        method: &str,
+        arguments: impl hubcast::hub::Arguments,
+        role: &str,
+    ) {
         let error = client.invoke::<()>(method, arguments).await.unwrap_err();
         let expected = format!("HubException: Not permitted: it takes the role {role}");
         assert!(error.ends_with(&expected), "{method}: {error}");
@@ -227,7 +232,7 @@ mod tests {
         for (method, arguments) in [("SendToAll", vec![]), ("SendToGroup", vec![json!("a")])] {
             let arguments: Vec<_> = arguments
                 .iter()
-                .map(|value| crate::protocol::Value::encode(value).unwrap())
+                .map(|value| hubcast::protocol::Value::encode(value).unwrap())
                 .collect();
             assert!(ann.invoke::<()>(method, arguments).await.is_err(), "{method}");
         }

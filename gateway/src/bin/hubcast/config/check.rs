@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use hubcast::auth;
+use hubcast::options::OptionError;
 use hubcast_backplane::BackplaneError;
 use hubcast_backplane::redis::RedisOptions;
 use secrecy::{ExposeSecret, SecretString};
@@ -9,9 +11,6 @@ use secrecy::{ExposeSecret, SecretString};
 use super::Config;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
-
-use crate::auth::JwtVerifier;
-use crate::options::OptionError;
 
 /// Defaults of the official clients: how long they wait for a message of the server, and how often they ping.
 const CLIENTS_WAIT: Duration = Duration::from_secs(30);
@@ -59,7 +58,7 @@ impl Config {
         self.options
             .check()
             .map_err(|error| with_configuration_key(&error))?;
-        JwtVerifier::new(&self.options.auth)?;
+        auth::check_keys(&self.options.auth)?;
         self.check_hubs()?;
         self.check_redis()?;
         self.check_backplane()?;

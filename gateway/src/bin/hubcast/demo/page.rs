@@ -10,7 +10,7 @@ use axum::{
 use rust_embed::{Embed, EmbeddedFile};
 
 #[derive(Embed)]
-#[folder = "src/demo/page/"]
+#[folder = "src/bin/hubcast/demo/page/"]
 struct Assets;
 
 /// The page at `/` and its files below `/demo/`.

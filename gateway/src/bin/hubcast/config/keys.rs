@@ -328,10 +328,9 @@ mod tests {
     use serde::de::DeserializeOwned;
 
     use super::*;
-    use crate::{
-        config::{BackplaneConfig, DrainConfig, LogConfig, TelemetryConfig},
-        options::{AuthOptions, CorsOptions, HubDefaults, Limits, ServerOptions, Timeouts},
-    };
+    use hubcast::options::{AuthOptions, CorsOptions, HubDefaults, Limits, ServerOptions, Timeouts};
+
+    use crate::config::{BackplaneConfig, DrainConfig, LogConfig, TelemetryConfig};
 
     /// The fields of a section, as serde lists them for a misspelt one.
     fn fields<T: DeserializeOwned>() -> Vec<String> {
@@ -375,8 +374,8 @@ mod tests {
     /// Keys and defaults of the tables of settings in the documents; keys that are no more than a pointer have a `…`.
     fn of_documents() -> Vec<(&'static str, &'static str)> {
         let pages = [
-            include_str!("../../../docs/configuration.md"),
-            include_str!("../../../docs/tokens-and-roles.md"),
+            include_str!("../../../../../docs/configuration.md"),
+            include_str!("../../../../../docs/tokens-and-roles.md"),
         ];
         let mut keys = Vec::new();
         let tables = pages

@@ -27,7 +27,8 @@ use wire::Wire;
 /// A hub under test. Its clients do without sockets; everything else is as in production, on an in-memory backplane.
 ///
 /// ```
-/// use hubcast::{Context, Hub, HubError, HubTester};
+/// use hubcast::testing::HubTester;
+/// use hubcast::{Context, Hub, HubError};
 ///
 /// async fn shout(context: Context, text: String) -> Result<usize, HubError> {
 ///     context.clients().others().send("Shouted", (text.to_uppercase(),)).await?;
@@ -78,7 +79,8 @@ impl HubTester {
     /// A tester for one hub of a gateway that was built elsewhere, such as that of an application with several hubs.
     ///
     /// ```
-    /// use hubcast::{Gateway, Hub, HubTester};
+    /// use hubcast::testing::HubTester;
+    /// use hubcast::{Gateway, Hub};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -139,7 +141,8 @@ impl HubTester {
 /// A client that is to connect to a hub under test: its identity, and the request that it comes with.
 ///
 /// ```
-/// use hubcast::{Context, Hub, HubTester};
+/// use hubcast::testing::HubTester;
+/// use hubcast::{Context, Hub};
 ///
 /// async fn describe(context: Context) -> Option<String> {
 ///     let connection = context.connection();
