@@ -54,6 +54,8 @@ outer() {
         (cd "$repo" && cargo build --release --locked -p hubcast)
     fi
 
+    collector
+
     HUBCAST_WORK=$(mktemp -d "${TMPDIR:-/tmp}/hubcast-compose.XXXXXX")
     HUBCAST_CGROUP=hubcast-compose-$$
     export HUBCAST_BINARY HUBCAST_WORK HUBCAST_CGROUP
@@ -81,6 +83,19 @@ outer() {
     wait "$inner" || rc=$?
     inner=
     exit "$rc"
+}
+
+# The OpenTelemetry collector, of the version that the compose file names, compiled with the components that its
+# configuration names. HUBCAST_COLLECTOR: the binary; empty where no Go can compile it.
+collector() {
+    local version
+    version=$(named otel/opentelemetry-collector-contrib); version=${version##*:}
+    export HUBCAST_COLLECTOR=$repo/target/deploy-tools/otelcol-$version
+    local go
+    for go in go /usr/local/go/bin/go ''; do command -v "$go" >/dev/null && break; done
+    if [ -z "$go" ] || ! (cd "$repo/tests/deploy/otel-collector" && CGO_ENABLED=0 "$go" build -trimpath -ldflags=-s -o "$HUBCAST_COLLECTOR" . 2>&1 | tail -n 5; [ "${PIPESTATUS[0]}" = 0 ]); then
+        HUBCAST_COLLECTOR=
+    fi
 }
 
 # ---- inside ------------------------------------------------------------------------------------------------
@@ -147,6 +162,12 @@ images() {
     rootfs "$HUBCAST_WORK/fs/prometheus" "$(command -v prometheus)"
     install -d -o 65534 -g 65534 "$HUBCAST_WORK/fs/prometheus/prometheus"
     import "$HUBCAST_WORK/fs/prometheus" "$(named prom/prometheus)" 'USER 65534' 'ENTRYPOINT ["/usr/local/bin/prometheus"]'
+    if [ -n "$HUBCAST_COLLECTOR" ]; then
+        # User and place of the binary are those of the official image.
+        rootfs "$HUBCAST_WORK/fs/collector"
+        cp "$HUBCAST_COLLECTOR" "$HUBCAST_WORK/fs/collector/otelcol-contrib"
+        import "$HUBCAST_WORK/fs/collector" "$(named otel/opentelemetry-collector-contrib)" 'USER 10001' 'ENTRYPOINT ["/otelcol-contrib"]'
+    fi
     # Every library that the gateway may need is in here (libgcc_s, libstdc++, libm, libc); no shell.
     rootfs "$HUBCAST_WORK/fs/runtime" "$HUBCAST_BINARY" /bin/true
     local lib
@@ -352,6 +373,16 @@ print(*wrong, f"{len(rules)} alerts, {panels} queries", sep="\n")
 sys.exit(1 if wrong else 0)
 PY
 }
+# A client's message makes a trace, and the collector writes a line for each batch of spans.
+traced() {
+    local hub=$url/hubs/demo id
+    id=$(curl -sf -m 5 -X POST "$hub/negotiate?negotiateVersion=1" | python3 -c 'import json, sys; print(json.load(sys.stdin)["connectionToken"])')
+    hub="$hub?id=$id"
+    curl -sf -m 5 "$hub" && printf '{"protocol":"json","version":1}\x1e' | curl -sf -m 5 --data-binary @- "$hub" \
+        && printf '{"type":1,"target":"SendMessage","arguments":["someone","traced"]}\x1e' | curl -sf -m 5 --data-binary @- "$hub"
+    curl -sf -m 5 -X DELETE "$hub"
+    "$docker" logs "$(compose ps -q otel-collector)" 2>&1 | grep -E 'Traces.*"spans": [1-9]'
+}
 nothing_sticky() {
     curl -si -m 5 "$url/healthz" | tee "$HUBCAST_WORK/headers"
     grep -q '^HTTP/1.1 200' "$HUBCAST_WORK/headers" && ! grep -qi '^set-cookie' "$HUBCAST_WORK/headers"
@@ -387,7 +418,7 @@ inner() {
     fi
     [ ! -e "$HUBCAST_WORK/times" ] || cat "$HUBCAST_WORK/times"
     echo "image size: $("$docker" image inspect -f '{{.Size}}' hubcast:local) bytes; compose: $($COMPOSE version --short 2>/dev/null)"
-    export HUBCAST_PORT=8080
+    export HUBCAST_PORT=8080 HUBCAST_TELEMETRY__OTLP_ENDPOINT=http://otel-collector:4318
 
     check "compose: configuration is valid" compose config -q
     check "compose: up" compose up -d --no-build
@@ -415,6 +446,12 @@ inner() {
     # Of the observability profile, the part that Debian has as a package.
     check "observability: Prometheus starts" compose --profile observability up -d --no-build prometheus
     check "observability: all gateways, alerts and panels have data" eventually 60 observed 5
+    if [ -n "$HUBCAST_COLLECTOR" ]; then
+        check "observability: the collector starts" compose --profile observability up -d --no-build otel-collector
+        check "observability: the collector has traces of a client's message" eventually 30 traced
+    else
+        echo "collector skipped: no Go that compiles it"
+    fi
     undisturbed "a gateway that is stopped drains, exits 0, and loses no request" stopped "$(gateways | tail -n 1)"
     undisturbed "scaling from 5 to 2 loses no request" scaled 2
     check "40 requests reach both gateways" spread 2

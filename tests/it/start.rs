@@ -121,7 +121,7 @@ async fn refused(settings: &[(&str, &str)]) -> String {
         .await
         .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success(), "{errors}");
+    assert_eq!(output.status.code(), Some(2), "{errors}");
     errors
 }
 

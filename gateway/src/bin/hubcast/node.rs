@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 use self::listeners::{Listeners, PATIENCE};
-pub(crate) use self::start::redis_options;
+pub(crate) use self::start::{Unusable, redis_options};
 use crate::config::Config;
 
 /// Events of a node that scripts and people should know.

@@ -31,7 +31,10 @@ pub(super) fn run(args: ConfigArgs) -> Result<(), Failure> {
             hints.log(address);
         }
     }));
-    Ok(outcome?)
+    outcome.map_err(|error| match error.downcast::<node::Unusable>() {
+        Ok(unusable) => Failure::Usage(unusable.to_string()),
+        Err(other) => other.into(),
+    })
 }
 
 /// Prints the node's address for scripts and tests, which may have requested any free port, and, for the demo, the

@@ -35,6 +35,11 @@ pub(super) struct Started {
     pub(super) demo_key: Option<SecretString>,
 }
 
+/// The configuration, or a server that it names, is wrong: starting again would fail in the same way.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub(crate) struct Unusable(anyhow::Error);
+
 /// The reason why an attempt to start failed.
 enum Failed {
     /// Something is away, in words.
@@ -44,6 +49,9 @@ enum Failed {
 }
 
 /// Starts a node, with as many attempts as it takes. `waits` is called for each that failed.
+///
+/// # Errors
+/// [`Unusable`]
 pub(super) async fn start(
     config: &Config,
     starting: &Starting,
@@ -59,7 +67,7 @@ pub(super) async fn start(
                 }
                 return Ok(started);
             }
-            Err(Failed::ForGood(error)) => return Err(error),
+            Err(Failed::ForGood(error)) => return Err(Unusable(error).into()),
             Err(Failed::Away(reason)) => reason,
         };
         if starting.waits(&reason) || said.is_none_or(|said: Instant| said.elapsed() >= SAY_AGAIN) {
