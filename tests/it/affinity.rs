@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hubcast_tests::balancer::Balanced;
 use hubcast_tests::cluster::Plan;
-use hubcast_tests::door::Door;
+use hubcast_tests::entry_point::EntryPoint;
 use hubcast_tests::http::{Connection, Request};
 use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::js::{Connect, Js};
@@ -46,12 +46,12 @@ async fn the_balancer_spreads_the_requests_of_one_connection() {
 #[tokio::test]
 async fn polls_posts_and_delete_of_one_client_reach_several_nodes() {
     let mut cluster = Plan::nodes(3).balanced().start().await;
-    let door = Arc::new(Door::new(&[cluster.balancer().address()], &cluster.secrets));
-    let mut client = HubClient::connect(&door, Transport::LongPolling).await;
+    let entry = Arc::new(EntryPoint::new(&[cluster.balancer().address()], &cluster.secrets));
+    let mut client = HubClient::connect(&entry, Transport::LongPolling).await;
     for i in 0..12 {
         assert_eq!(client.result("Echo", json!([i])).await, i);
     }
-    assert_eq!(door.delete(client.token()).await.status(), 202);
+    assert_eq!(entry.delete(client.token()).await.status(), 202);
     let requests = cluster.balancer().requests_with(client.token());
     for method in ["GET", "POST"] {
         let requests: Vec<_> = requests
@@ -78,8 +78,8 @@ async fn polls_posts_and_delete_of_one_client_reach_several_nodes() {
 #[tokio::test]
 async fn posts_of_an_event_stream_reach_several_nodes() {
     let mut cluster = Plan::nodes(3).balanced().start().await;
-    let door = Arc::new(Door::new(&[cluster.balancer().address()], &cluster.secrets));
-    let mut client = HubClient::connect(&door, Transport::ServerSentEvents).await;
+    let entry = Arc::new(EntryPoint::new(&[cluster.balancer().address()], &cluster.secrets));
+    let mut client = HubClient::connect(&entry, Transport::ServerSentEvents).await;
     for i in 0..12 {
         assert_eq!(client.result("Echo", json!([i])).await, i);
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use hubcast_tests::cluster::{Cluster, Plan};
-use hubcast_tests::door::Door;
+use hubcast_tests::entry_point::EntryPoint;
 use hubcast_tests::eventually::eventually;
 use hubcast_tests::http::Request;
 use hubcast_tests::hub_client::{HubClient, Transport};
@@ -22,8 +22,8 @@ fn with_roles(cluster: &Cluster, user: &str, roles: &[&str]) -> String {
 }
 
 /// The hub `chat` of a configuration, for the bearer of this token.
-fn chat(cluster: &Cluster, token: &str) -> Arc<Door> {
-    Arc::new(cluster.door().at("/hubs/chat").with_bearer(token))
+fn chat(cluster: &Cluster, token: &str) -> Arc<EntryPoint> {
+    Arc::new(cluster.entry().at("/hubs/chat").with_bearer(token))
 }
 
 fn is_refused(answer: &Value, role: &str) {
@@ -91,7 +91,7 @@ async fn hubs_that_nobody_named_are_not_there() {
     let mut cluster = plan.start().await;
     let token = token_for("ann");
     for node in 0..2 {
-        let door = cluster.door_on(node);
+        let entry = cluster.entry_on(node);
         for (target, status) in [
             ("/hubs/chat/negotiate", 200),
             ("/hubs/chat/negotiate/", 200),
@@ -106,7 +106,7 @@ async fn hubs_that_nobody_named_are_not_there() {
             ("/client?hub=chat&id=x", 404),
             ("/client/", 400),
         ] {
-            let answer = door.fetch(&Request::post(target, "").bearer(Some(&token))).await;
+            let answer = entry.fetch(&Request::post(target, "").bearer(Some(&token))).await;
             assert_eq!(answer.status(), status, "{target}: {}", answer.text());
         }
     }
@@ -120,8 +120,8 @@ async fn strangers_may_what_strangers_may() {
         .set("auth.anonymous_roles", "hubcast.join.lobby")
         .start()
         .await;
-    let door = Arc::new(cluster.door().at("/hubs/chat"));
-    let mut stranger = HubClient::connect(&door, Transport::WebSockets).await;
+    let entry = Arc::new(cluster.entry().at("/hubs/chat"));
+    let mut stranger = HubClient::connect(&entry, Transport::WebSockets).await;
     stranger.result("JoinGroup", json!(["lobby"])).await;
     is_refused(
         &stranger.call("SendToGroup", json!(["lobby", "x"])).await,
@@ -145,8 +145,8 @@ async fn a_connection_ends_with_its_token() {
     let mut cluster = plan.start().await;
     for transport in Transport::ALL {
         let ends = now() + 3;
-        let door = Arc::new(cluster.door().with_bearer(&ending("ann", 3)));
-        let mut client = HubClient::open(&door, transport).await;
+        let entry = Arc::new(cluster.entry().with_bearer(&ending("ann", 3)));
+        let mut client = HubClient::open(&entry, transport).await;
         client.send(hubcast_tests::hub_client::JSON_HANDSHAKE).await;
         assert_eq!(client.next().await, Some(json!({})));
         if transport == Transport::LongPolling {
@@ -161,7 +161,7 @@ async fn a_connection_ends_with_its_token() {
         );
     }
     cluster.has_connections(0).await;
-    let lasting = Arc::new(cluster.door().with_bearer(&token_for("ann")));
+    let lasting = Arc::new(cluster.entry().with_bearer(&token_for("ann")));
     let mut lasting = HubClient::connect(&lasting, Transport::WebSockets).await;
     assert_eq!(lasting.result("Echo", json!(["alive"])).await, "alive");
     lasting.close().await;
@@ -175,15 +175,15 @@ async fn a_token_may_say_itself_that_its_connection_ends_with_it() {
     let claims = json!({
         "asrs.s.uid": "ann", "exp": now() + 600, "asrs.s.coae": "true", "asrs.s.aeo": (now() + 2).to_string(),
     });
-    let door = Arc::new(cluster.door().with_bearer(&token_with(&claims, ACCESS_KEY)));
-    let mut client = HubClient::connect(&door, Transport::WebSockets).await;
+    let entry = Arc::new(cluster.entry().with_bearer(&token_with(&claims, ACCESS_KEY)));
+    let mut client = HubClient::connect(&entry, Transport::WebSockets).await;
     assert_eq!(
         client.next().await.expect("a Close message")["allowReconnect"],
         true
     );
     let no_sockets = json!({ "asrs.s.htt": "6", "exp": now() + 600 });
-    let door = cluster.door().with_bearer(&token_with(&no_sockets, ACCESS_KEY));
-    let offered = door.negotiate_with("negotiateVersion=1").await.json()["availableTransports"].clone();
+    let entry = cluster.entry().with_bearer(&token_with(&no_sockets, ACCESS_KEY));
+    let offered = entry.negotiate_with("negotiateVersion=1").await.json()["availableTransports"].clone();
     let names: Vec<_> = offered
         .as_array()
         .expect("a list")
@@ -191,7 +191,7 @@ async fn a_token_may_say_itself_that_its_connection_ends_with_it() {
         .map(|one| one["transport"].clone())
         .collect();
     assert_eq!(names, ["ServerSentEvents", "LongPolling"]);
-    assert_eq!(door.upgrade("").await.status(), 404);
+    assert_eq!(entry.upgrade("").await.status(), 404);
     cluster.is_tidy().await;
 }
 
@@ -214,8 +214,8 @@ async fn a_newer_token_keeps_a_connection_alive_and_changes_its_roles() {
     const LIFETIME: i64 = 20;
     let first = of(&["hubcast.join"], LIFETIME);
     let ends = now() + LIFETIME;
-    let door = chat(&cluster, &first);
-    let negotiated = door.negotiate_with("negotiateVersion=1").await.json();
+    let entry = chat(&cluster, &first);
+    let negotiated = entry.negotiate_with("negotiateVersion=1").await.json();
     assert!(
         negotiated["tokenLifetimeSeconds"]
             .as_u64()
@@ -224,16 +224,16 @@ async fn a_newer_token_keeps_a_connection_alive_and_changes_its_roles() {
     );
     let mut sockets = Vec::new();
     for transport in [Transport::WebSockets, Transport::ServerSentEvents] {
-        sockets.push(HubClient::connect(&door, transport).await);
+        sockets.push(HubClient::connect(&entry, transport).await);
     }
     let later = of(&["hubcast.send"], 3_600);
     for client in &mut sockets {
         client.result("JoinGroup", json!(["a"])).await;
         for node in 0..3 {
-            let door = cluster.door_on(node);
+            let entry = cluster.entry_on(node);
             for path in ["/hubs/chat/refresh?", "/client/refresh?hub=chat&"] {
                 let request = Request::post(&format!("{path}id={}", client.token()), "");
-                let answer = door.fetch(&request.bearer(Some(&later))).await;
+                let answer = entry.fetch(&request.bearer(Some(&later))).await;
                 assert_eq!(answer.status(), 200, "{}", answer.text());
                 assert!(answer.json()["tokenLifetimeSeconds"].as_u64() > Some(3_500));
             }
@@ -262,12 +262,12 @@ async fn a_newer_token_keeps_a_connection_alive_and_changes_its_roles() {
 async fn a_refresh_is_unknown_unless_it_is_wanted() {
     let mut cluster = Plan::one_node().start().await;
     let token = token_for("ann");
-    let door = Arc::new(cluster.door().with_bearer(&token));
-    let negotiated = door.negotiate_with("negotiateVersion=1").await.json();
+    let entry = Arc::new(cluster.entry().with_bearer(&token));
+    let negotiated = entry.negotiate_with("negotiateVersion=1").await.json();
     assert!(negotiated.get("tokenLifetimeSeconds").is_none() && negotiated.get("accessToken").is_none());
-    let client = HubClient::connect(&door, Transport::WebSockets).await;
+    let client = HubClient::connect(&entry, Transport::WebSockets).await;
     let request = Request::post(&format!("/hubs/demo/refresh?id={}", client.token()), "");
-    assert_eq!(door.fetch(&request.bearer(Some(&token))).await.status(), 404);
+    assert_eq!(entry.fetch(&request.bearer(Some(&token))).await.status(), 404);
     client.close().await;
     cluster.is_tidy().await;
 }
@@ -316,8 +316,8 @@ async fn a_ticket_is_good_until_its_connection_ends_for_good() {
         .set("auth.allow_anonymous", false);
     let mut cluster = plan.start().await;
     let ann = with_roles(&cluster, "ann", &["hubcast.send"]);
-    let door = chat(&cluster, &ann);
-    let negotiated = door
+    let entry = chat(&cluster, &ann);
+    let negotiated = entry
         .negotiate_with("negotiateVersion=1&useStatefulReconnect=true")
         .await
         .json();
@@ -330,10 +330,10 @@ async fn a_ticket_is_good_until_its_connection_ends_for_good() {
     );
     cluster.secrets.add(&text("connectionToken"));
     cluster.secrets.add(&text("accessToken"));
-    let doors: Vec<_> = (0..3)
-        .map(|node| cluster.door_on(node).at("/hubs/chat"))
+    let entries: Vec<_> = (0..3)
+        .map(|node| cluster.entry_on(node).at("/hubs/chat"))
         .collect();
-    let mut socket = doors[0].websocket_with(&query).await.expect("it opens");
+    let mut socket = entries[0].websocket_with(&query).await.expect("it opens");
     socket.text("{\"protocol\":\"json\",\"version\":2}\u{1e}").await;
     assert!(socket.next().await.is_some());
     let mut sent = 0;
@@ -360,7 +360,7 @@ async fn a_ticket_is_good_until_its_connection_ends_for_good() {
     send(&mut socket, "").await;
     for (node, sequence) in [(1, 2), (2, 3), (2, 4)] {
         socket.vanish();
-        socket = doors[node].websocket_with(&query).await.expect("it comes back");
+        socket = entries[node].websocket_with(&query).await.expect("it comes back");
         send(
             &mut socket,
             &format!("{{\"type\":9,\"sequenceId\":{sequence}}}\u{1e}"),
@@ -369,8 +369,8 @@ async fn a_ticket_is_good_until_its_connection_ends_for_good() {
     }
     socket.text("{\"type\":7}\u{1e}").await;
     cluster.has_connections(0).await;
-    for door in &doors {
-        assert_eq!(door.upgrade(&query).await.status(), 404, "it has ended");
+    for entry in &entries {
+        assert_eq!(entry.upgrade(&query).await.status(), 404, "it has ended");
     }
     cluster.is_tidy().await;
 }

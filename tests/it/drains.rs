@@ -16,9 +16,9 @@ fn goodbye() -> Value {
 async fn clients(cluster: &Cluster, of_each: usize) -> JoinSet<(Option<Value>, Instant)> {
     let mut reading = JoinSet::new();
     for node in 0..cluster.nodes.len() {
-        let door = cluster.door_on(node);
+        let entry = cluster.entry_on(node);
         for _ in 0..of_each {
-            let mut client = HubClient::connect(&door, Transport::WebSockets).await;
+            let mut client = HubClient::connect(&entry, Transport::WebSockets).await;
             reading.spawn(async move {
                 let told = client.rest().await.pop();
                 (told, Instant::now())

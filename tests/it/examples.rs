@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// A client of a hub of an example.
 async fn connect(application: &Application, hub: &str) -> HubClient {
-    HubClient::connect(&Arc::new(application.door(hub)), Transport::WebSockets).await
+    HubClient::connect(&Arc::new(application.entry(hub)), Transport::WebSockets).await
 }
 
 /// The first items of a stream.
@@ -145,8 +145,8 @@ async fn functional_tests_as_aspnet_core() {
     let nobody = fetch(address, &Request::get("/clientresult/nobody")).await;
     assert_eq!(nobody.text(), "Connection 'nobody' does not exist.");
 
-    let door = Arc::new(application.door("aspnet-testhub"));
-    let mut client = HubClient::connect(&door, Transport::WebSockets).await;
+    let entry = Arc::new(application.entry("aspnet-testhub"));
+    let mut client = HubClient::connect(&entry, Transport::WebSockets).await;
     let sent = json!({
         "ByteArray": "AQID", "DateTime": "2000-01-01T00:00:00Z", "Guid": "00010203-0405-0607-0706-050403020100",
         "IntArray": [1, 2, 3], "String": "hello world",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hubcast_tests::cluster::{Cluster, Plan};
-use hubcast_tests::door::Door;
+use hubcast_tests::entry_point::EntryPoint;
 use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::messagepack;
 use serde_json::{Value, json};
@@ -14,15 +14,15 @@ async fn all_members_see_all_messages_in_one_order() {
     let mut members = Vec::new();
     for node in 0..3 {
         for transport in Transport::ALL {
-            let mut member = HubClient::connect(&cluster.door_on(node), transport).await;
+            let mut member = HubClient::connect(&cluster.entry_on(node), transport).await;
             member.result("JoinGroup", json!(["g"])).await;
             members.push(member);
         }
     }
     // Three publishers at once, on all nodes, each to the group and to all clients, without waiting for answers.
     const EACH: u32 = 100;
-    let publish = async |door: Arc<Door>| {
-        let mut publisher = HubClient::connect(&door, Transport::WebSockets).await;
+    let publish = async |entry: Arc<EntryPoint>| {
+        let mut publisher = HubClient::connect(&entry, Transport::WebSockets).await;
         for i in 0..EACH {
             for (target, to) in [("SendToGroup", "g"), ("SendMessage", "all")] {
                 let text = format!("{} {i}", publisher.id());
@@ -45,9 +45,9 @@ async fn all_members_see_all_messages_in_one_order() {
     });
     let reading: Vec<_> = reading.collect();
     let publishers = tokio::join!(
-        publish(cluster.door_on(0)),
-        publish(cluster.door_on(1)),
-        publish(cluster.door_on(2))
+        publish(cluster.entry_on(0)),
+        publish(cluster.entry_on(1)),
+        publish(cluster.entry_on(2))
     );
     let mut orders: Vec<Vec<(Value, Value)>> = Vec::new();
     for member in reading {
@@ -90,9 +90,10 @@ async fn a_message_is_encoded_once_for_each_protocol_and_node() {
     let mut json_clients = Vec::new();
     let mut packed_clients = Vec::new();
     for _ in 0..5 {
-        json_clients.push(HubClient::connect(&cluster.door_on(0), Transport::WebSockets).await);
-        packed_clients.push(HubClient::connect_messagepack(&cluster.door_on(0), Transport::WebSockets).await);
-        json_clients.push(HubClient::connect(&cluster.door_on(1), Transport::WebSockets).await);
+        json_clients.push(HubClient::connect(&cluster.entry_on(0), Transport::WebSockets).await);
+        packed_clients
+            .push(HubClient::connect_messagepack(&cluster.entry_on(0), Transport::WebSockets).await);
+        json_clients.push(HubClient::connect(&cluster.entry_on(1), Transport::WebSockets).await);
     }
     let before = figures(&cluster).await;
     for i in 0..10 {
@@ -146,9 +147,9 @@ async fn figures(cluster: &Cluster) -> Vec<f64> {
 #[tokio::test]
 async fn a_node_without_receivers_is_not_bothered() {
     let mut cluster = Plan::nodes(3).start().await;
-    let mut member = HubClient::connect(&cluster.door_on(0), Transport::WebSockets).await;
-    let mut sender = HubClient::connect(&cluster.door_on(1), Transport::WebSockets).await;
-    let _bystander = HubClient::connect(&cluster.door_on(2), Transport::WebSockets).await;
+    let mut member = HubClient::connect(&cluster.entry_on(0), Transport::WebSockets).await;
+    let mut sender = HubClient::connect(&cluster.entry_on(1), Transport::WebSockets).await;
+    let _bystander = HubClient::connect(&cluster.entry_on(2), Transport::WebSockets).await;
     let before = subscriptions(&mut cluster).await;
     member.result("JoinGroup", json!(["g"])).await;
     let mut after = subscriptions(&mut cluster).await;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use hubcast_tests::cluster::Cluster;
-use hubcast_tests::door::Door;
+use hubcast_tests::entry_point::EntryPoint;
 use hubcast_tests::eventually::{eventually, within};
 use hubcast_tests::http::Request;
 use hubcast_tests::http2::Http2;
@@ -25,14 +25,14 @@ proves_on_one_node_and_on_two! { |plan| plan.set("timeouts.disconnect_seconds", 
     a_connect_for_something_else_than_a_websocket_is_refused,
 }
 
-async fn door(cluster: &Cluster) -> Arc<Door> {
-    Arc::new(cluster.door().over_http2().await)
+async fn entry(cluster: &Cluster) -> Arc<EntryPoint> {
+    Arc::new(cluster.entry().over_http2().await)
 }
 
 async fn every_transport_works(cluster: &mut Cluster) {
-    let door = door(cluster).await;
+    let entry = entry(cluster).await;
     for transport in Transport::ALL {
-        let mut client = HubClient::connect(&door, transport).await;
+        let mut client = HubClient::connect(&entry, transport).await;
         let me = client.result("WhoAmI", json!([])).await;
         assert_eq!(me["connectionId"], client.id());
         assert_eq!(me["transport"], format!("{transport:?}"));
@@ -77,9 +77,9 @@ async fn pages_of_the_gateway_itself_are_admitted(cluster: &mut Cluster) {
 }
 
 async fn messagepack_works(cluster: &mut Cluster) {
-    let door = door(cluster).await;
+    let entry = entry(cluster).await;
     for transport in [Transport::WebSockets, Transport::LongPolling] {
-        let mut client = HubClient::connect_messagepack(&door, transport).await;
+        let mut client = HubClient::connect_messagepack(&entry, transport).await;
         let bytes = Pack::Binary((0..=255).collect());
         let call = messagepack::invocation("0", "Echo", vec![bytes.clone()]);
         client.send(messagepack::frame(&call)).await;
@@ -89,11 +89,11 @@ async fn messagepack_works(cluster: &mut Cluster) {
 }
 
 async fn streams_of_one_connection_are_different_clients(cluster: &mut Cluster) {
-    let door = door(cluster).await;
+    let entry = entry(cluster).await;
     let mut clients = Vec::new();
     for _ in 0..4 {
         for transport in Transport::ALL {
-            let mut client = HubClient::connect(&door, transport).await;
+            let mut client = HubClient::connect(&entry, transport).await;
             client.result("JoinGroup", json!(["all"])).await;
             clients.push(client);
         }
@@ -117,12 +117,12 @@ async fn streams_of_one_connection_are_different_clients(cluster: &mut Cluster) 
 }
 
 async fn a_stream_that_is_reset_ends_its_client_alone(cluster: &mut Cluster) {
-    let door = door(cluster).await;
+    let entry = entry(cluster).await;
     for transport in [Transport::ServerSentEvents, Transport::WebSockets] {
-        let gone = HubClient::connect(&door, transport).await;
+        let gone = HubClient::connect(&entry, transport).await;
         let mut others = Vec::new();
         for transport in Transport::ALL {
-            others.push(HubClient::connect(&door, transport).await);
+            others.push(HubClient::connect(&entry, transport).await);
         }
         cluster.has_connections(4).await;
         drop(gone); // RST_STREAM, and nothing else: the connection is needed for the others
@@ -137,11 +137,11 @@ async fn a_stream_that_is_reset_ends_its_client_alone(cluster: &mut Cluster) {
 }
 
 async fn a_poll_that_is_reset_no_longer_holds_its_client(cluster: &mut Cluster) {
-    let door = door(cluster).await;
-    let client = HubClient::connect(&door, Transport::LongPolling).await;
+    let entry = entry(cluster).await;
+    let client = HubClient::connect(&entry, Transport::LongPolling).await;
     let poll = || {
-        let (door, token) = (Arc::clone(&door), client.token().to_owned());
-        tokio::spawn(async move { door.poll(&token).await })
+        let (entry, token) = (Arc::clone(&entry), client.token().to_owned());
+        tokio::spawn(async move { entry.poll(&token).await })
     };
     let (one, other) = (poll(), poll());
     // One of them ends because the other one waits.
@@ -155,7 +155,7 @@ async fn a_poll_that_is_reset_no_longer_holds_its_client(cluster: &mut Cluster) 
 }
 
 async fn a_connection_that_breaks_ends_the_clients_on_its_streams(cluster: &mut Cluster) {
-    let (breaking, lasting) = (door(cluster).await, door(cluster).await);
+    let (breaking, lasting) = (entry(cluster).await, entry(cluster).await);
     let mut other = HubClient::connect(&lasting, Transport::ServerSentEvents).await;
     let mut clients = Vec::new();
     for _ in 0..3 {
@@ -175,9 +175,9 @@ async fn a_connection_that_breaks_ends_the_clients_on_its_streams(cluster: &mut 
 }
 
 async fn a_client_that_closes_is_answered_and_forgotten(cluster: &mut Cluster) {
-    let door = door(cluster).await;
+    let entry = entry(cluster).await;
     for transport in Transport::ALL {
-        let mut client = HubClient::connect(&door, transport).await;
+        let mut client = HubClient::connect(&entry, transport).await;
         client.say(&json!({ "type": 7 })).await;
         assert_eq!(client.rest().await, [json!({ "type": 7 })], "{transport:?}");
     }
@@ -185,7 +185,7 @@ async fn a_client_that_closes_is_answered_and_forgotten(cluster: &mut Cluster) {
 }
 
 async fn requests_are_refused_as_over_http_1(cluster: &mut Cluster) {
-    let (one, two) = (cluster.door(), door(cluster).await);
+    let (one, two) = (cluster.entry(), entry(cluster).await);
     let socket = HubClient::connect(&two, Transport::WebSockets).await;
     let events = HubClient::connect(&two, Transport::ServerSentEvents).await;
     let stream = |token: &str| two.request("GET", token).header("Accept", "text/event-stream");
@@ -221,8 +221,8 @@ async fn requests_are_refused_as_over_http_1(cluster: &mut Cluster) {
 }
 
 async fn a_connect_for_something_else_than_a_websocket_is_refused(cluster: &mut Cluster) {
-    let door = door(cluster).await;
-    for connection in door.http2() {
+    let entry = entry(cluster).await;
+    for connection in entry.http2() {
         for protocol in ["connect-udp", "websockets", "x"] {
             let refusal = within("a refusal", connection.connect(protocol, "/hubs/demo", &[])).await;
             assert!(
@@ -232,6 +232,6 @@ async fn a_connect_for_something_else_than_a_websocket_is_refused(cluster: &mut 
             );
         }
     }
-    let mut client = HubClient::connect(&door, Transport::WebSockets).await;
+    let mut client = HubClient::connect(&entry, Transport::WebSockets).await;
     assert_eq!(client.result("Echo", json!(["unharmed"])).await, "unharmed");
 }

@@ -107,7 +107,7 @@ const UNAUTHORIZED: &str = "Failed to invoke 'OnlyAdmins' because user is unauth
 async fn every_request_to_a_hub_needs_its_admission() {
     let application = Application::start().await;
     let admins = application
-        .door(ADMINS)
+        .entry(ADMINS)
         .with_bearer(&application.token("ann", "admin").await);
     let mut client = HubClient::connect(
         &Arc::new(admins.with_bearer(&application.token("ann", "admin").await)),
@@ -115,20 +115,20 @@ async fn every_request_to_a_hub_needs_its_admission() {
     )
     .await;
     let guest = application.token("ann", "guest").await; // the same user, no admin by this token
-    for (door, status) in [
-        (application.door(ADMINS), 401),
-        (application.door(ADMINS).with_bearer(&guest), 403),
-        (application.door(ADMINS).with_bearer("nonsense"), 401),
+    for (entry, status) in [
+        (application.entry(ADMINS), 401),
+        (application.entry(ADMINS).with_bearer(&guest), 403),
+        (application.entry(ADMINS).with_bearer("nonsense"), 401),
     ] {
         for token in [client.token(), &admins.negotiate().await.token] {
-            let events = door.request("GET", token).header("Accept", "text/event-stream");
-            assert_eq!(door.negotiate_with("negotiateVersion=1").await.status(), status);
-            assert_eq!(door.upgrade("").await.status(), status, "a WebSocket");
-            assert_eq!(door.upgrade(&format!("id={token}")).await.status(), status);
-            assert_eq!(door.poll(token).await.status(), status, "a poll");
-            assert_eq!(door.fetch(&events).await.status(), status, "an event stream");
-            assert_eq!(door.post(token, "x").await.status(), status, "a POST");
-            assert_eq!(door.delete(token).await.status(), status, "DELETE");
+            let events = entry.request("GET", token).header("Accept", "text/event-stream");
+            assert_eq!(entry.negotiate_with("negotiateVersion=1").await.status(), status);
+            assert_eq!(entry.upgrade("").await.status(), status, "a WebSocket");
+            assert_eq!(entry.upgrade(&format!("id={token}")).await.status(), status);
+            assert_eq!(entry.poll(token).await.status(), status, "a poll");
+            assert_eq!(entry.fetch(&events).await.status(), status, "an event stream");
+            assert_eq!(entry.post(token, "x").await.status(), status, "a POST");
+            assert_eq!(entry.delete(token).await.status(), status, "DELETE");
         }
     }
     assert_eq!(client.result("EchoString", json!(["unharmed"])).await, "unharmed");
@@ -139,8 +139,8 @@ async fn a_connection_token_is_for_one_hub() {
     let application = Application::start().await;
     let admin = application.token("ann", "admin").await;
     let (open, admins) = (
-        Arc::new(application.door(OPEN).with_bearer(&admin)),
-        application.door(ADMINS).with_bearer(&admin),
+        Arc::new(application.entry(OPEN).with_bearer(&admin)),
+        application.entry(ADMINS).with_bearer(&admin),
     );
     let mut client = HubClient::connect(&open, Transport::LongPolling).await;
     for token in [client.token(), &open.negotiate().await.token] {
@@ -171,9 +171,9 @@ async fn a_client_whose_hub_fails_it_is_closed_for_good() {
             "{transport}: {error}"
         );
     }
-    let door = Arc::new(application.door(UNCREATABLE));
+    let entry = Arc::new(application.entry(UNCREATABLE));
     for transport in Transport::ALL {
-        let mut client = HubClient::connect(&door, transport).await;
+        let mut client = HubClient::connect(&entry, transport).await;
         let closes = client.rest().await;
         assert_eq!(closes.len(), 1, "{transport:?}: {closes:?}");
         assert_eq!(closes[0]["type"], 7);

@@ -19,7 +19,7 @@ fn goodbye() -> Value {
 async fn clients_of(cluster: &Cluster, node: usize) -> Vec<HubClient> {
     let mut clients = Vec::new();
     for transport in Transport::ALL {
-        let mut client = HubClient::connect(&cluster.door_on(node), transport).await;
+        let mut client = HubClient::connect(&cluster.entry_on(node), transport).await;
         client.result("JoinGroup", json!(["g"])).await;
         clients.push(client);
     }
@@ -44,8 +44,8 @@ async fn listen(cluster: &Cluster, clients: Vec<HubClient>) -> Vec<JoinHandle<Ve
 async fn a_node_that_is_asked_to_leave_says_goodbye_and_exits_with_0() {
     let mut cluster = Plan::nodes(2).set("drain.deadline_seconds", 20).start().await;
     let clients = clients_of(&cluster, 0).await;
-    let mut packed = HubClient::connect_messagepack(&cluster.door_on(0), Transport::WebSockets).await;
-    let mut survivor = HubClient::connect(&cluster.door_on(1), Transport::WebSockets).await;
+    let mut packed = HubClient::connect_messagepack(&cluster.entry_on(0), Transport::WebSockets).await;
+    let mut survivor = HubClient::connect(&cluster.entry_on(1), Transport::WebSockets).await;
     let listening = listen(&cluster, clients).await;
     cluster.nodes[0].terminate();
     for client in listening {
@@ -85,10 +85,10 @@ async fn a_node_without_redis_leaves_in_the_same_way() {
 #[tokio::test]
 async fn the_goodbye_to_a_polling_client_may_be_fetched_through_another_node() {
     let mut cluster = Plan::nodes(2).set("drain.deadline_seconds", 20).start().await;
-    let client = HubClient::connect(&cluster.door_on(0), Transport::LongPolling).await;
+    let client = HubClient::connect(&cluster.entry_on(0), Transport::LongPolling).await;
     cluster.nodes[0].terminate();
     // The balancer sends the next poll, which comes between two others, to a ready node.
-    let elsewhere = cluster.door_on(1);
+    let elsewhere = cluster.entry_on(1);
     assert_eq!(
         elsewhere.poll(client.token()).await.outcome(),
         (200, "{\"type\":7,\"allowReconnect\":true}\u{1e}")
@@ -105,7 +105,7 @@ async fn the_goodbye_to_a_polling_client_may_be_fetched_through_another_node() {
 #[tokio::test]
 async fn a_node_that_leaves_says_that_it_is_not_ready() {
     let mut cluster = Plan::nodes(2).set("drain.notice_seconds", 3).start().await;
-    let mut client = HubClient::connect(&cluster.door_on(0), Transport::WebSockets).await;
+    let mut client = HubClient::connect(&cluster.entry_on(0), Transport::WebSockets).await;
     let address = cluster.nodes[0].address();
     let mut connection = Connection::open(address).await.unwrap();
     let mut readiness = async || {
@@ -231,7 +231,7 @@ async fn clients_move_from_a_node_that_leaves_to_another() {
 async fn what_a_killed_node_leaves_is_removed_by_the_others() {
     let mut cluster = Plan::nodes(3).with_short_leases().start().await;
     let dead = clients_of(&cluster, 0).await;
-    let mut living = HubClient::connect(&cluster.door_on(1), Transport::WebSockets).await;
+    let mut living = HubClient::connect(&cluster.entry_on(1), Transport::WebSockets).await;
     living.result("JoinGroup", json!(["g"])).await;
     assert_eq!(traces(&mut cluster, &dead).await.len(), 3, "all are known before");
     cluster.nodes[0].kill();
@@ -244,7 +244,7 @@ async fn what_a_killed_node_leaves_is_removed_by_the_others() {
     for client in &dead {
         for node in [1, 2] {
             assert_eq!(
-                cluster.door_on(node).post(client.token(), "x").await.outcome(),
+                cluster.entry_on(node).post(client.token(), "x").await.outcome(),
                 unknown
             );
         }
@@ -258,7 +258,7 @@ async fn what_a_killed_node_leaves_is_removed_by_the_others() {
     cluster.redis_is_tidy().await;
     // And it may come back.
     cluster.nodes[0].restart().await;
-    let mut newcomer = HubClient::connect(&cluster.door_on(0), Transport::WebSockets).await;
+    let mut newcomer = HubClient::connect(&cluster.entry_on(0), Transport::WebSockets).await;
     assert_eq!(newcomer.result("Echo", json!([1])).await, 1);
 }
 
@@ -289,7 +289,7 @@ async fn a_node_that_was_paused_too_long_closes_its_clients() {
         .reconnecting();
     let official = js.connect(connect.listening(&["GroupMessage"])).await;
     let id = official.id().await;
-    let mut other = HubClient::connect(&cluster.door_on(1), Transport::WebSockets).await;
+    let mut other = HubClient::connect(&cluster.entry_on(1), Transport::WebSockets).await;
 
     cluster.nodes[0].pause();
     let what = "the other node has removed its connections";
@@ -334,9 +334,9 @@ async fn a_node_that_was_paused_too_long_closes_its_clients() {
 #[tokio::test]
 async fn requests_for_a_node_that_hangs_end_in_bounded_time() {
     let cluster = Plan::nodes(2).with_short_leases().start().await;
-    let door = cluster.door_on(0);
-    let client = HubClient::connect(&door, Transport::LongPolling).await;
-    let elsewhere = Arc::new(cluster.door_on(1).on(0));
+    let entry = cluster.entry_on(0);
+    let client = HubClient::connect(&entry, Transport::LongPolling).await;
+    let elsewhere = Arc::new(cluster.entry_on(1).on(0));
     cluster.nodes[0].pause();
     // The owner can't answer. The other node says so, rather than wait with the client for ever.
     let status = elsewhere
@@ -352,9 +352,9 @@ async fn requests_for_a_node_that_hangs_end_in_bounded_time() {
 #[tokio::test]
 async fn a_poll_that_waited_on_a_killed_node_takes_nothing_with_it() {
     let mut cluster = Plan::nodes(3).with_short_leases().start().await;
-    let mut client = HubClient::connect(&cluster.door_on(0), Transport::LongPolling).await;
+    let mut client = HubClient::connect(&cluster.entry_on(0), Transport::LongPolling).await;
     client.result("JoinGroup", json!(["g"])).await;
-    let through_another = cluster.door_on(1);
+    let through_another = cluster.entry_on(1);
     let token = client.token().to_owned();
     let poll = tokio::spawn(async move { through_another.try_poll(&token).await });
     let forwarded = async || {
@@ -369,7 +369,7 @@ async fn a_poll_that_waited_on_a_killed_node_takes_nothing_with_it() {
     .await;
     cluster.nodes[1].kill();
     assert!(poll.await.unwrap().is_none(), "the poll ends with its node");
-    let mut sender = HubClient::connect(&cluster.door_on(2), Transport::WebSockets).await;
+    let mut sender = HubClient::connect(&cluster.entry_on(2), Transport::WebSockets).await;
     sender.result("SendToGroup", json!(["g", "kept"])).await;
     assert_eq!(client.expect("GroupMessage").await, json!(["g", "kept"]));
 }

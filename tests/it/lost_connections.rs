@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use hubcast_tests::cluster::{Cluster, Plan};
-use hubcast_tests::door::Door;
+use hubcast_tests::entry_point::EntryPoint;
 use hubcast_tests::eventually::{eventually, eventually_equals};
 use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::redis::Redis;
@@ -22,9 +22,9 @@ const FAULTS: usize = 8;
 type Count = Arc<AtomicUsize>;
 
 /// Publishes to the group, one message after the other, until `stop` is set. Counts what is accepted.
-fn publish(door: Arc<Door>, stop: Arc<AtomicBool>, count: Count) -> JoinHandle<Told> {
+fn publish(entry: Arc<EntryPoint>, stop: Arc<AtomicBool>, count: Count) -> JoinHandle<Told> {
     tokio::spawn(async move {
-        let mut publisher = HubClient::connect(&door, Transport::WebSockets).await;
+        let mut publisher = HubClient::connect(&entry, Transport::WebSockets).await;
         let mut accepted = Vec::new();
         while !stop.load(Ordering::Relaxed) {
             let text = format!("{} {}", publisher.id(), accepted.len());
@@ -66,7 +66,7 @@ impl Traffic {
         let (mut members, mut received) = (Vec::new(), Vec::new());
         for node in 0..cluster.nodes.len() {
             for transport in Transport::ALL {
-                let mut member = HubClient::connect(&cluster.door_on(node), transport).await;
+                let mut member = HubClient::connect(&cluster.entry_on(node), transport).await;
                 member.result("JoinGroup", json!(["g"])).await;
                 received.push(Count::default());
                 members.push(collect(member, Arc::clone(received.last().unwrap())));
@@ -77,7 +77,7 @@ impl Traffic {
         let publishers = accepted
             .iter()
             .enumerate()
-            .map(|(node, count)| publish(cluster.door_on(node), Arc::clone(&stop), Arc::clone(count)));
+            .map(|(node, count)| publish(cluster.entry_on(node), Arc::clone(&stop), Arc::clone(count)));
         Self {
             publishers: publishers.collect(),
             accepted,
@@ -136,7 +136,7 @@ impl Traffic {
         for publisher in self.publishers {
             told.push(publisher.await.unwrap());
         }
-        let mut last = HubClient::connect(&cluster.door_on(0), Transport::WebSockets).await;
+        let mut last = HubClient::connect(&cluster.entry_on(0), Transport::WebSockets).await;
         last.result("SendToGroup", json!(["g", "last"])).await;
         let mut got = Vec::new();
         for member in self.members {
@@ -234,7 +234,7 @@ async fn a_redis_that_restarts_empty_repeats_nothing_and_loses_nothing_after() {
     }
     // A message that was accepted in the last moment before may be lost with the Redis that accepted it. From here on
     // nothing may.
-    let mut after = HubClient::connect(&cluster.door_on(1), Transport::WebSockets).await;
+    let mut after = HubClient::connect(&cluster.entry_on(1), Transport::WebSockets).await;
     let mut texts = Vec::new();
     for i in 0..50 {
         texts.push(format!("{} {i}", after.id()));

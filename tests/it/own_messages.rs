@@ -22,7 +22,7 @@ async fn a_question_does_not_overtake_messages_of_earlier_calls() {
     for plan in plans() {
         let mut cluster = plan.start().await;
         for transport in Transport::ALL {
-            let mut client = HubClient::connect(&cluster.door(), transport).await;
+            let mut client = HubClient::connect(&cluster.entry(), transport).await;
             let id = client.id().to_owned();
             let mut order = Vec::new();
             for round in 0..ROUNDS {
@@ -63,9 +63,9 @@ async fn a_question_does_not_overtake_messages_of_earlier_calls() {
 #[tokio::test]
 async fn a_question_to_another_does_not_overtake_what_its_call_has_sent() {
     let cluster = Plan::nodes(3).start().await;
-    let mut asked = HubClient::connect(&cluster.door_on(1), Transport::WebSockets).await;
+    let mut asked = HubClient::connect(&cluster.entry_on(1), Transport::WebSockets).await;
     asked.result("JoinGroup", json!(["g"])).await;
-    let mut caller = HubClient::connect(&cluster.door_on(0), Transport::WebSockets).await;
+    let mut caller = HubClient::connect(&cluster.entry_on(0), Transport::WebSockets).await;
     for round in 0..ROUNDS {
         let send = json!({ "type": 1, "target": "SendToGroup", "arguments": ["g", round.to_string()] });
         let ask =
@@ -88,7 +88,7 @@ async fn what_is_sent_before_a_connection_is_ended_by_rest_arrives() {
     let rest = Rest::on(&cluster.nodes[1]);
     for transport in Transport::ALL {
         for round in 0..20 {
-            let mut client = HubClient::connect(&cluster.door_on(0), transport).await;
+            let mut client = HubClient::connect(&cluster.entry_on(0), transport).await;
             let at = format!("/connections/{}", client.id());
             let sent = rest
                 .send(

@@ -29,8 +29,8 @@ fn token(user: &str, roles: &[&str]) -> String {
 /// A client of the hub `chat` on a node.
 async fn client(cluster: &Cluster, node: usize, user: &str) -> HubClient {
     let token = token(user, &["hubcast.join", "hubcast.watch"]);
-    let door = cluster.door_on(node).at("/hubs/chat").with_bearer(&token);
-    HubClient::connect(&Arc::new(door), Transport::WebSockets).await
+    let entry = cluster.entry_on(node).at("/hubs/chat").with_bearer(&token);
+    HubClient::connect(&Arc::new(entry), Transport::WebSockets).await
 }
 
 async fn member(cluster: &Cluster, node: usize, user: &str) -> (HubClient, Value) {
@@ -158,11 +158,11 @@ async fn a_member_that_moves_stays_until_its_time_is_up() {
     let mut cluster = plan().set("hubs.resume_window_seconds", 6).start().await;
     let mut watcher = client(&cluster, 0, "watcher").await;
     watcher.result("WatchGroup", json!(["tea"])).await;
-    let door = |cluster: &Cluster, node: usize| {
+    let entry = |cluster: &Cluster, node: usize| {
         let token = token("ann", &["hubcast.join"]);
-        Arc::new(cluster.door_on(node).at("/hubs/chat").with_bearer(&token))
+        Arc::new(cluster.entry_on(node).at("/hubs/chat").with_bearer(&token))
     };
-    let mut moving = Resumable::connect(&door(&cluster, 2)).await;
+    let mut moving = Resumable::connect(&entry(&cluster, 2)).await;
     moving.invoke("j", "JoinGroup", json!(["tea"])).await;
     moving.result("j").await;
     let joined = heard(&mut watcher, 1).await.remove(0);
@@ -172,7 +172,7 @@ async fn a_member_that_moves_stays_until_its_time_is_up() {
     );
     // The client loses its socket, and then its node.
     for node in [1, 2, 0] {
-        moving.turn_to(&door(&cluster, node));
+        moving.turn_to(&entry(&cluster, node));
         moving.lose();
         moving.resume().await;
         if node == 2 {
@@ -190,14 +190,14 @@ async fn a_member_that_moves_stays_until_its_time_is_up() {
 async fn a_watcher_that_moves_misses_nothing() {
     let cluster = plan().start().await;
     let token = token("eve", &["hubcast.watch"]);
-    let door = |node: usize| Arc::new(cluster.door_on(node).at("/hubs/chat").with_bearer(&token));
-    let mut watcher = Resumable::connect(&door(0)).await;
+    let entry = |node: usize| Arc::new(cluster.entry_on(node).at("/hubs/chat").with_bearer(&token));
+    let mut watcher = Resumable::connect(&entry(0)).await;
     watcher.invoke("w", "WatchGroup", json!(["tea"])).await;
     watcher.result("w").await;
     watcher.acknowledge(1).await;
     watcher.lose();
     let (first, one) = member(&cluster, 1, "one").await;
-    watcher.turn_to(&door(2));
+    watcher.turn_to(&entry(2));
     watcher.resume().await;
     first.close().await;
     let (_second, two) = member(&cluster, 0, "two").await;
@@ -253,8 +253,8 @@ async fn a_reader_is_refused_what_it_may_not_watch() {
 async fn nobody_forges_who_comes_and_goes() {
     let cluster = plan().start().await;
     let token = token("liar", &["hubcast.join", "hubcast.watch", "hubcast.send"]);
-    let door = cluster.door_on(0).at("/hubs/chat").with_bearer(&token);
-    let mut liar = HubClient::connect(&Arc::new(door), Transport::WebSockets).await;
+    let entry = cluster.entry_on(0).at("/hubs/chat").with_bearer(&token);
+    let mut liar = HubClient::connect(&Arc::new(entry), Transport::WebSockets).await;
     liar.result("JoinGroup", json!(["tea"])).await;
     let mut watcher = client(&cluster, 1, "watcher").await;
     watcher.result("WatchGroup", json!(["tea"])).await;

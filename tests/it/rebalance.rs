@@ -26,7 +26,7 @@ async fn a_node_with_many_connections_lets_those_above_the_mean_go() {
     // Slow enough to see that it goes on.
     let plan = Plan::nodes(3).set("drain.rate_per_second", 8);
     let cluster = plan.start().await;
-    let full = cluster.door_on(0);
+    let full = cluster.entry_on(0);
     let (mut stateful, mut plain) = (Vec::new(), JoinSet::new());
     for _ in 0..30 {
         stateful.push(Resumable::connect(&full).await);
@@ -35,7 +35,7 @@ async fn a_node_with_many_connections_lets_those_above_the_mean_go() {
     }
     let mut few = Vec::new();
     for _ in 0..3 {
-        few.push(HubClient::connect(&cluster.door_on(1), Transport::WebSockets).await);
+        few.push(HubClient::connect(&cluster.entry_on(1), Transport::WebSockets).await);
     }
     // They have just come.
     let (told, leaving) = rebalance(&cluster, "").await;
@@ -65,7 +65,7 @@ async fn a_node_with_many_connections_lets_those_above_the_mean_go() {
     let news = json!({ "target": "News", "arguments": [1] });
     let rest = Rest::on(&cluster.nodes[1]);
     assert_eq!(rest.send("/:send", &news).await.status(), 202);
-    let elsewhere = cluster.door_on(2);
+    let elsewhere = cluster.entry_on(2);
     let mut gone = 0;
     for client in &mut stateful {
         loop {

@@ -22,8 +22,8 @@ async fn cluster() -> (Cluster, Rest) {
 }
 
 async fn ann(cluster: &Cluster, node: usize) -> HubClient {
-    let door = cluster.door_on(node).with_bearer(&token_for("ann"));
-    HubClient::connect(&Arc::new(door), Transport::WebSockets).await
+    let entry = cluster.entry_on(node).with_bearer(&token_for("ann"));
+    HubClient::connect(&Arc::new(entry), Transport::WebSockets).await
 }
 
 /// Connections, those that no node has, and groups.
@@ -75,7 +75,7 @@ async fn a_resumable_connection_of_a_dead_node_is_there_until_it_is_closed() {
     let (mut cluster, rest) = cluster().await;
     let mut clients = Vec::new();
     for _ in 0..3 {
-        let mut client = Resumable::connect(&cluster.door_on(1)).await;
+        let mut client = Resumable::connect(&cluster.entry_on(1)).await;
         client.invoke("j", "JoinGroup", json!(["g"])).await;
         client.result("j").await;
         client.invoke("i", "WhoAmI", json!([])).await;
@@ -93,9 +93,9 @@ async fn a_resumable_connection_of_a_dead_node_is_there_until_it_is_closed() {
     let path = format!("/groups/g/:closeConnections?excluded={second}");
     assert_eq!(rest.send(&path, &Value::Null).await.status(), 204);
     assert_eq!(counted(&rest).await, [1, 1, 1]);
-    let door = cluster.door_on(0);
+    let entry = cluster.entry_on(0);
     for (index, (client, _)) in clients.iter_mut().enumerate() {
-        client.turn_to(&door);
+        client.turn_to(&entry);
         client.lose();
         if index == 1 {
             client.resume().await;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use hubcast_tests::built;
-use hubcast_tests::door::Door;
+use hubcast_tests::entry_point::EntryPoint;
 use hubcast_tests::eventually::eventually;
 use hubcast_tests::gateway::{Gateway, Settings};
 use hubcast_tests::http::{Request, Response};
@@ -65,8 +65,8 @@ async fn a_node_that_starts_before_its_redis_waits_for_it() {
 
     let _redis = Redis::start_at(port, Setup::default()).await;
     gateway.ready().await;
-    let door = Door::new(&[gateway.address()], &Default::default());
-    let mut client = HubClient::connect(&std::sync::Arc::new(door), Transport::WebSockets).await;
+    let entry = EntryPoint::new(&[gateway.address()], &Default::default());
+    let mut client = HubClient::connect(&std::sync::Arc::new(entry), Transport::WebSockets).await;
     assert_eq!(client.result("Echo", json!(["here"])).await, "here");
     assert_eq!(gateway.metrics().await.sum("hubcast_backplane_up"), 1.0);
     gateway.terminate();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use hubcast_tests::collector::Collector;
-use hubcast_tests::door::{Door, Secrets};
+use hubcast_tests::entry_point::{EntryPoint, Secrets};
 use hubcast_tests::eventually::eventually;
 use hubcast_tests::gateway::{Gateway, Settings};
 use hubcast_tests::hub_client::{HubClient, Transport};
@@ -27,8 +27,8 @@ async fn a_trace_spans_the_publishing_and_the_delivering_node() {
     };
     let (publisher, deliverer) = (node(&publishing).await, node(&delivering).await);
     let client = async |gateway: &Gateway| {
-        let door = Door::new(&[gateway.address()], &Secrets::default());
-        HubClient::connect(&std::sync::Arc::new(door), Transport::WebSockets).await
+        let entry = EntryPoint::new(&[gateway.address()], &Secrets::default());
+        HubClient::connect(&std::sync::Arc::new(entry), Transport::WebSockets).await
     };
     let (mut sender, mut receiver) = (client(&publisher).await, client(&deliverer).await);
     receiver.result("JoinGroup", json!(["g"])).await;
@@ -74,8 +74,8 @@ async fn spans_that_are_not_sent_yet_are_sent_before_the_end() {
     let collector = Collector::start().await;
     let settings = Settings::default().set("telemetry.otlp_endpoint", collector.url());
     let mut gateway = Gateway::start(settings.variable("OTEL_BSP_SCHEDULE_DELAY", 600_000)).await;
-    let door = std::sync::Arc::new(Door::new(&[gateway.address()], &Secrets::default()));
-    let mut client = HubClient::connect(&door, Transport::WebSockets).await;
+    let entry = std::sync::Arc::new(EntryPoint::new(&[gateway.address()], &Secrets::default()));
+    let mut client = HubClient::connect(&entry, Transport::WebSockets).await;
     client.result("SendToGroup", json!(["g", "traced"])).await;
     drop(client);
     gateway.terminate();
@@ -87,8 +87,8 @@ async fn spans_that_are_not_sent_yet_are_sent_before_the_end() {
 async fn a_collector_that_is_gone_harms_nobody() {
     let url = Collector::start().await.url();
     let mut gateway = Gateway::start(Settings::default().set("telemetry.otlp_endpoint", url)).await;
-    let door = std::sync::Arc::new(Door::new(&[gateway.address()], &Secrets::default()));
-    let mut client = HubClient::connect(&door, Transport::WebSockets).await;
+    let entry = std::sync::Arc::new(EntryPoint::new(&[gateway.address()], &Secrets::default()));
+    let mut client = HubClient::connect(&entry, Transport::WebSockets).await;
     for i in 0..10 {
         client.result("SendToGroup", json!(["g", i.to_string()])).await;
     }

@@ -46,41 +46,41 @@ async fn a_connection_that_asks_for_nothing_is_kept_as_long_as_is_set() {
 const UNKNOWN: (u16, &str) = (404, "No Connection with that ID");
 
 async fn a_poll_without_data_ends_empty(cluster: &mut Cluster) {
-    let door = cluster.door();
-    let client = HubClient::connect(&door, Transport::LongPolling).await;
-    for _ in 0..2 * door.nodes() {
-        assert_eq!(door.poll(client.token()).await.outcome(), (200, ""));
+    let entry = cluster.entry();
+    let client = HubClient::connect(&entry, Transport::LongPolling).await;
+    for _ in 0..2 * entry.nodes() {
+        assert_eq!(entry.poll(client.token()).await.outcome(), (200, ""));
     }
     cluster.has_connections(1).await;
 }
 
 async fn a_connection_that_nobody_polls_is_forgotten(cluster: &mut Cluster) {
-    let door = cluster.door();
-    let mut client = HubClient::connect(&door, Transport::LongPolling).await;
+    let entry = cluster.entry();
+    let mut client = HubClient::connect(&entry, Transport::LongPolling).await;
     client.result("JoinGroup", json!(["g"])).await;
     cluster.is_tidy().await;
-    for _ in 0..door.nodes() {
-        assert_eq!(door.poll(client.token()).await.outcome(), UNKNOWN);
-        assert_eq!(door.post(client.token(), "x").await.outcome(), UNKNOWN);
+    for _ in 0..entry.nodes() {
+        assert_eq!(entry.poll(client.token()).await.outcome(), UNKNOWN);
+        assert_eq!(entry.post(client.token(), "x").await.outcome(), UNKNOWN);
     }
 }
 
 async fn a_token_that_nobody_uses_expires(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     let mut tokens = Vec::new();
     for _ in 0..100 {
-        tokens.push(door.negotiate().await.token);
+        tokens.push(entry.negotiate().await.token);
     }
     // Each token is used once: a request counts as use.
     eventually("a token is too old", async || {
         sleep(Duration::from_millis(100)).await;
-        let poll = door.poll(&tokens.pop().expect("10 seconds are enough")).await;
+        let poll = entry.poll(&tokens.pop().expect("10 seconds are enough")).await;
         (poll.outcome() == UNKNOWN).then_some(())
     })
     .await;
     for token in &tokens {
         assert_eq!(
-            door.upgrade(&format!("id={token}")).await.outcome(),
+            entry.upgrade(&format!("id={token}")).await.outcome(),
             UNKNOWN,
             "so are all the others"
         );
@@ -88,9 +88,9 @@ async fn a_token_that_nobody_uses_expires(cluster: &mut Cluster) {
 }
 
 async fn pings_keep_streams_alive_and_polls_need_none(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     for transport in [Transport::WebSockets, Transport::ServerSentEvents] {
-        let mut client = HubClient::open(&door, transport).await;
+        let mut client = HubClient::open(&entry, transport).await;
         client.send(JSON_HANDSHAKE).await;
         for expected in [
             "{}\u{1e}",
@@ -105,10 +105,10 @@ async fn pings_keep_streams_alive_and_polls_need_none(cluster: &mut Cluster) {
             );
         }
     }
-    let client = HubClient::connect(&door, Transport::LongPolling).await;
+    let client = HubClient::connect(&entry, Transport::LongPolling).await;
     for _ in 0..3 {
         assert_eq!(
-            door.poll(client.token()).await.outcome(),
+            entry.poll(client.token()).await.outcome(),
             (200, ""),
             "no Ping in a poll"
         );
@@ -116,11 +116,11 @@ async fn pings_keep_streams_alive_and_polls_need_none(cluster: &mut Cluster) {
 }
 
 async fn a_client_that_falls_silent_is_told_so(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     let expected = json!({ "type": 7, "error": "Connection closed with an error.", "allowReconnect": true });
     for transport in [Transport::WebSockets, Transport::ServerSentEvents] {
-        let mut never_pinged = HubClient::connect(&door, transport).await;
-        let mut pinged_once = HubClient::connect(&door, transport).await;
+        let mut never_pinged = HubClient::connect(&entry, transport).await;
+        let mut pinged_once = HubClient::connect(&entry, transport).await;
         pinged_once.say(&json!({ "type": 6 })).await;
         assert_eq!(
             pinged_once.rest().await,

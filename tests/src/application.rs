@@ -6,7 +6,7 @@ use std::process::{Command, ExitStatus};
 use tempfile::TempDir;
 
 use crate::built;
-use crate::door::{Door, Secrets};
+use crate::entry_point::{EntryPoint, Secrets};
 use crate::eventually::eventually;
 use crate::http::{Request, fetch};
 use crate::process::{Process, Signal};
@@ -58,8 +58,8 @@ impl Application {
     }
 
     /// A hub, for raw requests.
-    pub fn door(&self, hub: &str) -> Door {
-        Door::new(&[self.address], &Secrets::default()).at(&format!("/hubs/{hub}"))
+    pub fn entry(&self, hub: &str) -> EntryPoint {
+        EntryPoint::new(&[self.address], &Secrets::default()).at(&format!("/hubs/{hub}"))
     }
 
     /// An access token from `functional_tests`.

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use crate::balancer::{Balancer, Rules};
-use crate::door::{Door, HUB, Secrets};
+use crate::entry_point::{EntryPoint, HUB, Secrets};
 use crate::eventually::{eventually, eventually_equals};
 use crate::gateway::{Gateway, Settings};
 use crate::ports::free_port;
@@ -159,14 +159,14 @@ impl Cluster {
     }
 
     /// The demo hub on every node in turn.
-    pub fn door(&self) -> Arc<Door> {
+    pub fn entry(&self) -> Arc<EntryPoint> {
         let addresses: Vec<_> = self.nodes.iter().map(Gateway::address).collect();
-        Arc::new(Door::new(&addresses, &self.secrets))
+        Arc::new(EntryPoint::new(&addresses, &self.secrets))
     }
 
     /// The demo hub on one node.
-    pub fn door_on(&self, node: usize) -> Arc<Door> {
-        Arc::new(Door::new(&[self.nodes[node].address()], &self.secrets))
+    pub fn entry_on(&self, node: usize) -> Arc<EntryPoint> {
+        Arc::new(EntryPoint::new(&[self.nodes[node].address()], &self.secrets))
     }
 
     /// The sum of a metric over all running nodes.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::door::Door;
+use crate::entry_point::EntryPoint;
 use crate::eventually::within;
 use crate::http::{Body, Connection, Head, Lines, Request, fetch};
 
@@ -63,9 +63,9 @@ impl EventSource {
         )
     }
 
-    /// The same through a door, with whatever its requests share.
-    pub async fn through(door: &Door, request: &Request) -> (Head, Self) {
-        let (head, body) = door.start(request).await;
+    /// The same through an entry point, with whatever its requests share.
+    pub async fn through(entry: &EntryPoint, request: &Request) -> (Head, Self) {
+        let (head, body) = entry.start(request).await;
         (head, Self::new(body, request))
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 use serde_json::{Value, json};
 
-use crate::door::{Door, Negotiated};
+use crate::entry_point::{EntryPoint, Negotiated};
 use crate::eventually::within;
 use crate::http::{Body, Lines};
 use crate::messagepack;
@@ -43,7 +43,7 @@ enum Carrier {
 
 /// One client connection.
 pub struct HubClient {
-    door: Arc<Door>,
+    entry: Arc<EntryPoint>,
     negotiated: Negotiated,
     carrier: Carrier,
     binary: bool,
@@ -54,16 +54,16 @@ pub struct HubClient {
 
 impl HubClient {
     /// Connects and says which protocol: JSON.
-    pub async fn connect(door: &Arc<Door>, transport: Transport) -> Self {
-        let mut client = Self::open(door, transport).await;
+    pub async fn connect(entry: &Arc<EntryPoint>, transport: Transport) -> Self {
+        let mut client = Self::open(entry, transport).await;
         client.send(JSON_HANDSHAKE).await;
         assert_eq!(client.next().await, Some(json!({})), "the handshake is accepted");
         client
     }
 
     /// Connects and says which protocol: MessagePack.
-    pub async fn connect_messagepack(door: &Arc<Door>, transport: Transport) -> Self {
-        let mut client = Self::open(door, transport).await;
+    pub async fn connect_messagepack(entry: &Arc<EntryPoint>, transport: Transport) -> Self {
+        let mut client = Self::open(entry, transport).await;
         client.send(MESSAGEPACK_HANDSHAKE).await;
         client.binary = true;
         let answer = client.receive().await.expect("the handshake is answered");
@@ -76,30 +76,30 @@ impl HubClient {
     }
 
     /// Connects, and has said nothing yet.
-    pub async fn open(door: &Arc<Door>, transport: Transport) -> Self {
-        let negotiated = door.negotiate().await;
+    pub async fn open(entry: &Arc<EntryPoint>, transport: Transport) -> Self {
+        let negotiated = entry.negotiate().await;
         let carrier = match transport {
             Transport::WebSockets => {
-                let socket = door
+                let socket = entry
                     .websocket(&negotiated.token)
                     .await
                     .expect("the WebSocket opens");
                 Carrier::WebSocket(Box::new(socket))
             }
             Transport::ServerSentEvents => {
-                let (head, body) = door.events(&negotiated.token).await;
+                let (head, body) = entry.events(&negotiated.token).await;
                 assert_eq!(head.status, 200, "the event stream opens");
                 Carrier::Events(Box::new(EventStream::new(body)))
             }
             Transport::LongPolling => {
-                let first = door.poll(&negotiated.token).await;
+                let first = entry.poll(&negotiated.token).await;
                 assert_eq!(first.outcome(), (200, ""), "the first poll opens the connection");
                 Carrier::Polls
             }
         };
         let (buffer, unread) = (BytesMut::new(), VecDeque::new());
         Self {
-            door: Arc::clone(door),
+            entry: Arc::clone(entry),
             negotiated,
             carrier,
             binary: false,
@@ -132,7 +132,7 @@ impl HubClient {
             }
             Carrier::Events(_) | Carrier::Polls => {
                 let body = Bytes::copy_from_slice(bytes);
-                self.door.post(&self.negotiated.token, body).await.status()
+                self.entry.post(&self.negotiated.token, body).await.status()
             }
         }
     }
@@ -159,7 +159,7 @@ impl HubClient {
             Carrier::Events(events) => events.next().await,
             Carrier::Polls => loop {
                 // A node that is gone ends a connection as a broken socket does.
-                let response = self.door.try_poll(&self.negotiated.token).await?;
+                let response = self.entry.try_poll(&self.negotiated.token).await?;
                 match response.status() {
                     200 if response.body.is_empty() => {}
                     200 => return Some(response.body),

@@ -12,7 +12,7 @@ pub mod chaos;
 pub mod clock;
 pub mod cluster;
 pub mod collector;
-pub mod door;
+pub mod entry_point;
 pub mod event_source;
 pub mod eventually;
 pub mod fault_proxy;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::door::Door;
+use crate::entry_point::EntryPoint;
 use crate::websocket::{Message, WebSocket};
 
 /// The handshake of a client that can resume.
@@ -13,7 +13,7 @@ pub const RESUMABLE_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":2}\u{1
 
 /// One connection, on one socket after the other.
 pub struct Resumable {
-    door: Arc<Door>,
+    entry: Arc<EntryPoint>,
     token: String,
     /// `None` between two sockets.
     socket: Option<WebSocket>,
@@ -22,8 +22,8 @@ pub struct Resumable {
 
 impl Resumable {
     /// Negotiates, connects, and has been heard once: messages are not held back any more.
-    pub async fn connect(door: &Arc<Door>) -> Self {
-        let mut client = Self::open(door).await;
+    pub async fn connect(entry: &Arc<EntryPoint>) -> Self {
+        let mut client = Self::open(entry).await;
         client.socket().text(RESUMABLE_HANDSHAKE).await;
         assert_eq!(client.next().await, Some(json!({})), "the handshake is accepted");
         client.say(&json!({ "type": 6 })).await;
@@ -31,14 +31,14 @@ impl Resumable {
     }
 
     /// Negotiates and connects, and has said nothing yet.
-    pub async fn open(door: &Arc<Door>) -> Self {
+    pub async fn open(entry: &Arc<EntryPoint>) -> Self {
         let query = "negotiateVersion=1&useStatefulReconnect=true";
-        let answer = door.negotiate_with(query).await.json();
+        let answer = entry.negotiate_with(query).await.json();
         assert_eq!(answer["useStatefulReconnect"], true, "{answer}");
         let token = answer["connectionToken"].as_str().expect("a token").to_owned();
-        let socket = door.websocket(&token).await.expect("the WebSocket opens");
+        let socket = entry.websocket(&token).await.expect("the WebSocket opens");
         Self {
-            door: Arc::clone(door),
+            entry: Arc::clone(entry),
             token,
             socket: Some(socket),
             unread: VecDeque::new(),
@@ -63,14 +63,14 @@ impl Resumable {
     /// Opens another socket and returns the one before, which is still open, if there was one; the error is the
     /// refusal's status.
     pub async fn replace(&mut self) -> Result<Option<WebSocket>, u16> {
-        let socket = self.door.websocket(&self.token).await?;
+        let socket = self.entry.websocket(&self.token).await?;
         self.unread.clear(); // what was cut off is sent again
         Ok(self.socket.replace(socket))
     }
 
     /// Will come back to other nodes.
-    pub fn turn_to(&mut self, door: &Arc<Door>) {
-        self.door = Arc::clone(door);
+    pub fn turn_to(&mut self, entry: &Arc<EntryPoint>) {
+        self.entry = Arc::clone(entry);
     }
 
     /// Loses its socket and resumes on another one, on which the server speaks first. The number is its Sequence.

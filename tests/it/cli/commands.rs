@@ -21,8 +21,8 @@ impl World {
         let mut cluster = plan.start().await;
         let last = cluster.nodes.len() - 1;
         let connect = async |node: usize, user: &str| {
-            let door = Arc::new(cluster.door_on(node).with_bearer(&token_for(user)));
-            HubClient::connect(&door, Transport::WebSockets).await
+            let entry = Arc::new(cluster.entry_on(node).with_bearer(&token_for(user)));
+            HubClient::connect(&entry, Transport::WebSockets).await
         };
         let (ann, bob) = (connect(0, "ann").await, connect(last, "bob").await);
         cluster.has_connections(2).await;

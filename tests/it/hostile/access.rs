@@ -1,6 +1,6 @@
 //! Access tokens.
 
-use hubcast_tests::door::Door;
+use hubcast_tests::entry_point::EntryPoint;
 use hubcast_tests::http::Request;
 use hubcast_tests::hub_client::{HubClient, JSON_HANDSHAKE, Transport};
 use hubcast_tests::jwt::{ACCESS_KEY, now, token_for, token_with, unsigned_token};
@@ -50,29 +50,29 @@ fn bad_tokens() -> Vec<(&'static str, String)> {
 #[tokio::test]
 async fn a_bad_token_opens_nothing() {
     let target = Target::start(|plan| plan).await;
-    let mut client = HubClient::connect(&target.door, Transport::LongPolling).await;
+    let mut client = HubClient::connect(&target.entry, Transport::LongPolling).await;
     for (what, token) in bad_tokens() {
-        let door = target.door.with_bearer(&token);
+        let entry = target.entry.with_bearer(&token);
         assert_eq!(
-            door.negotiate_with("negotiateVersion=1").await.status(),
+            entry.negotiate_with("negotiateVersion=1").await.status(),
             401,
             "negotiate, {what}"
         );
-        assert_eq!(door.upgrade("").await.status(), 401, "a WebSocket, {what}");
-        assert_eq!(door.poll(client.token()).await.status(), 401, "a poll, {what}");
+        assert_eq!(entry.upgrade("").await.status(), 401, "a WebSocket, {what}");
+        assert_eq!(entry.poll(client.token()).await.status(), 401, "a poll, {what}");
         assert_eq!(
-            door.post(client.token(), "{\"type\":6}\u{1e}").await.status(),
+            entry.post(client.token(), "{\"type\":6}\u{1e}").await.status(),
             401,
             "a POST, {what}"
         );
         assert_eq!(
-            door.delete(client.token()).await.status(),
+            entry.delete(client.token()).await.status(),
             401,
             "a DELETE, {what}"
         );
         let query = format!("access_token={token}");
         assert_eq!(
-            target.door.upgrade(&query).await.status(),
+            target.entry.upgrade(&query).await.status(),
             401,
             "a WebSocket with it in the query, {what}"
         );
@@ -89,28 +89,28 @@ async fn nobody_comes_in_without_a_token_where_one_is_needed() {
         .set("auth.allow_anonymous", false)
         .start()
         .await;
-    let door = cluster.door();
+    let entry = cluster.entry();
     let mut target = Target {
         bystander: HubClient::connect(
-            &std::sync::Arc::new(door.with_bearer(&token_for("alice"))),
+            &std::sync::Arc::new(entry.with_bearer(&token_for("alice"))),
             Transport::WebSockets,
         )
         .await,
-        door,
+        entry,
         cluster,
     };
-    let door = &target.door;
-    is_closed(door).await;
+    let entry = &target.entry;
+    is_closed(entry).await;
     // The connection token alone opens nothing.
-    let alice = door.with_bearer(&token_for("alice"));
+    let alice = entry.with_bearer(&token_for("alice"));
     let token = alice.negotiate().await.token;
-    for node in 0..door.nodes() {
-        let door = door.on(node);
-        assert_eq!(door.upgrade(&format!("id={token}")).await.status(), 401);
-        assert_eq!(door.poll(&token).await.status(), 401);
-        assert_eq!(door.post(&token, JSON_HANDSHAKE).await.status(), 401);
-        let query = Request::get(&door.target(&format!("id={token}&access_token={}", token_for("mallory"))));
-        assert_eq!(door.fetch(&query).await.status(), 403, "another user's");
+    for node in 0..entry.nodes() {
+        let entry = entry.on(node);
+        assert_eq!(entry.upgrade(&format!("id={token}")).await.status(), 401);
+        assert_eq!(entry.poll(&token).await.status(), 401);
+        assert_eq!(entry.post(&token, JSON_HANDSHAKE).await.status(), 401);
+        let query = Request::get(&entry.target(&format!("id={token}&access_token={}", token_for("mallory"))));
+        assert_eq!(entry.fetch(&query).await.status(), 403, "another user's");
     }
     assert_eq!(alice.poll(&token).await.outcome(), (200, ""));
     assert_eq!(alice.delete(&token).await.status(), 202);
@@ -121,18 +121,18 @@ async fn nobody_comes_in_without_a_token_where_one_is_needed() {
     target.ends_unharmed().await;
 }
 
-async fn is_closed(door: &Door) {
-    assert_eq!(door.negotiate_with("negotiateVersion=1").await.status(), 401);
-    assert_eq!(door.negotiate_with("").await.status(), 401);
-    assert_eq!(door.upgrade("").await.status(), 401);
-    assert_eq!(door.upgrade("access_token=").await.status(), 401);
+async fn is_closed(entry: &EntryPoint) {
+    assert_eq!(entry.negotiate_with("negotiateVersion=1").await.status(), 401);
+    assert_eq!(entry.negotiate_with("").await.status(), 401);
+    assert_eq!(entry.upgrade("").await.status(), 401);
+    assert_eq!(entry.upgrade("access_token=").await.status(), 401);
     assert_eq!(
-        door.poll("x").await.status(),
+        entry.poll("x").await.status(),
         401,
         "not even whether an id is known"
     );
-    let events = door.request("GET", "x").header("Accept", "text/event-stream");
-    assert_eq!(door.fetch(&events).await.status(), 401);
+    let events = entry.request("GET", "x").header("Accept", "text/event-stream");
+    assert_eq!(entry.fetch(&events).await.status(), 401);
 }
 
 #[tokio::test]
@@ -149,8 +149,8 @@ async fn the_user_is_whom_the_token_names() {
         claims["exp"] = (now() + 600).into();
         let token = token_with(&claims, ACCESS_KEY);
         for transport in Transport::ALL {
-            let door = std::sync::Arc::new(target.door.with_bearer(&token));
-            let mut client = HubClient::connect(&door, transport).await;
+            let entry = std::sync::Arc::new(target.entry.with_bearer(&token));
+            let mut client = HubClient::connect(&entry, transport).await;
             assert_eq!(
                 client.result("WhoAmI", json!([])).await["userId"],
                 user,

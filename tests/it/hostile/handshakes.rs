@@ -38,7 +38,7 @@ async fn a_handshake_that_cannot_be_served_is_told_why() {
         ("{\"type\":6}", MALFORMED),
     ] {
         for transport in Transport::ALL {
-            let mut client = HubClient::open(&target.door, transport).await;
+            let mut client = HubClient::open(&target.entry, transport).await;
             client.send(format!("{handshake}\u{1e}")).await;
             assert_eq!(
                 client.rest().await,
@@ -55,7 +55,7 @@ async fn a_handshake_that_is_too_large_or_too_slow_is_cancelled() {
     let target = Target::start(|plan| plan.set("timeouts.handshake_seconds", 1)).await;
     for transport in Transport::ALL {
         for beginning in ["", "{\"protocol\":", &"x".repeat(33_000)] {
-            let mut client = HubClient::open(&target.door, transport).await;
+            let mut client = HubClient::open(&target.entry, transport).await;
             client.send(beginning).await;
             let shown: String = beginning.chars().take(20).collect();
             let expected = json!({ "error": "Handshake was canceled." });
@@ -75,7 +75,7 @@ async fn a_handshake_may_be_written_in_any_way() {
         "{\"protocol\":\"json\",\"version\":2}",
         " { \"future\" : [1, {}], \"protocol\" : \"js\\u006fn\", \"version\" : 1 } ",
     ] {
-        let mut client = HubClient::open(&target.door, Transport::WebSockets).await;
+        let mut client = HubClient::open(&target.entry, Transport::WebSockets).await;
         for byte in format!("{handshake}\u{1e}").as_bytes().chunks(7) {
             client.send(byte).await;
         }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hubcast_tests::cluster::{Cluster, Plan};
-use hubcast_tests::door::Door;
+use hubcast_tests::entry_point::EntryPoint;
 use hubcast_tests::eventually::{eventually, within};
 use hubcast_tests::http::{Connection, Request};
 use hubcast_tests::hub_client::{HubClient, Transport};
@@ -16,8 +16,8 @@ pub(super) const MEGABYTE: usize = 1 << 20;
 const HANDSHAKE: &[u8] = b"{\"protocol\":\"json\",\"version\":1}\x1e";
 
 /// Kinds of sockets: their path, their subprotocol, and what they begin with.
-async fn kinds(door: &Door) -> Vec<(String, &'static str, Vec<u8>)> {
-    let stateful = door
+async fn kinds(entry: &EntryPoint) -> Vec<(String, &'static str, Vec<u8>)> {
+    let stateful = entry
         .negotiate_with("negotiateVersion=1&useStatefulReconnect=true")
         .await
         .json();
@@ -106,10 +106,10 @@ fn resident(cluster: &Cluster) -> usize {
 #[tokio::test]
 async fn pings_of_a_client_that_does_not_read_cost_next_to_nothing() {
     let mut cluster = plan().set("timeouts.send_seconds", 2).start().await;
-    let door = cluster.door();
+    let entry = cluster.entry();
     let pings = frame(0x89, &[b'p'; 125]).repeat(500);
-    for (target, subprotocol, beginning) in kinds(&door).await {
-        let mut client = socket(door.turn(), &target, subprotocol).await;
+    for (target, subprotocol, beginning) in kinds(&entry).await {
+        let mut client = socket(entry.turn(), &target, subprotocol).await;
         client.send(&beginning).await.expect("it is open");
         let before = resident(&cluster);
         let sent = pour(&mut client, &pings, 64 * MEGABYTE).await;
@@ -135,9 +135,9 @@ async fn control_frames_count_as_messages_and_bytes() {
             .set(limit, value)
             .start()
             .await;
-        let door = cluster.door();
-        for (target, subprotocol, beginning) in kinds(&door).await {
-            let mut client = socket(door.turn(), &target, subprotocol).await;
+        let entry = cluster.entry();
+        for (target, subprotocol, beginning) in kinds(&entry).await {
+            let mut client = socket(entry.turn(), &target, subprotocol).await;
             client.send(&beginning).await.expect("it is open");
             let begun = tokio::time::Instant::now();
             // 60 of 100 bytes, three times what a second allows for.
@@ -169,17 +169,17 @@ async fn unfinished_messages_are_held_small_and_not_for_long() {
         .set("timeouts.receive_seconds", 2)
         .set("limits.least_bytes_per_second", 1_000_000);
     let mut cluster = plan.start().await;
-    let door = cluster.door();
+    let entry = cluster.entry();
     let part = vec![b'x'; MEGABYTE - 1_000];
     for (name, last) in [("one frame", 0x81), ("fragments", 0x01)] {
-        for (target, subprotocol, beginning) in kinds(&door).await {
+        for (target, subprotocol, beginning) in kinds(&entry).await {
             if target.contains("id=") {
                 continue; // a token makes one connection; its socket is like the others
             }
             let before = resident(&cluster);
             let mut clients = Vec::new();
             for _ in 0..30 {
-                let mut client = socket(door.turn(), &target, subprotocol).await;
+                let mut client = socket(entry.turn(), &target, subprotocol).await;
                 client.send(&beginning).await.expect("it is open");
                 client.send(&head(last, MEGABYTE)).await.expect("it is open");
                 let _ = client.send(&part).await; // it may be refused meanwhile
@@ -201,9 +201,9 @@ async fn unfinished_messages_are_held_small_and_not_for_long() {
 #[tokio::test]
 async fn a_message_that_does_not_get_on_ends_its_connection_however_alive_the_client_seems() {
     let mut cluster = plan().set("timeouts.receive_seconds", 1).start().await;
-    let door = cluster.door();
-    for (target, subprotocol, beginning) in kinds(&door).await {
-        let mut client = socket(door.turn(), &target, subprotocol).await;
+    let entry = cluster.entry();
+    for (target, subprotocol, beginning) in kinds(&entry).await {
+        let mut client = socket(entry.turn(), &target, subprotocol).await;
         client.send(&beginning).await.expect("it is open");
         client
             .send(&frame(0x01, b"{\"begun\":"))
@@ -221,9 +221,9 @@ async fn a_message_that_does_not_get_on_ends_its_connection_however_alive_the_cl
 }
 
 /// A POST's head and the first bytes of its body.
-async fn begin_post(door: &Door, token: &str, length: usize, first: &[u8]) -> Connection {
-    let mut connection = Connection::open(door.turn()).await.expect("a connection");
-    let target = door.target(&format!("id={token}"));
+async fn begin_post(entry: &EntryPoint, token: &str, length: usize, first: &[u8]) -> Connection {
+    let mut connection = Connection::open(entry.turn()).await.expect("a connection");
+    let target = entry.target(&format!("id={token}"));
     let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
     connection.send(head.as_bytes()).await.expect("it is open");
     connection.send(first).await.expect("it is open");
@@ -237,14 +237,14 @@ async fn bodies_of_one_connection_are_read_one_after_the_other_and_go_with_it() 
         .set("timeouts.disconnect_seconds", 3)
         .start()
         .await;
-    let door = cluster.door();
-    let token = door.negotiate().await.token;
-    assert_eq!(door.poll(&token).await.status(), 200);
+    let entry = cluster.entry();
+    let token = entry.negotiate().await.token;
+    assert_eq!(entry.poll(&token).await.status(), 200);
     let before = resident(&cluster);
     let mut posts = Vec::new();
     let part = vec![b'x'; MEGABYTE - 1_000];
     for _ in 0..40 {
-        let mut post = begin_post(&door, &token, MEGABYTE, b"").await;
+        let mut post = begin_post(&entry, &token, MEGABYTE, b"").await;
         let _ = timeout(Duration::from_millis(50), post.send(&part)).await;
         posts.push(post);
     }
@@ -261,10 +261,10 @@ async fn bodies_of_one_connection_are_read_one_after_the_other_and_go_with_it() 
 #[tokio::test]
 async fn a_body_has_to_get_on_whatever_it_is_for() {
     let mut cluster = plan().set("timeouts.receive_seconds", 1).start().await;
-    let door = cluster.door();
-    let token = door.negotiate().await.token;
-    assert_eq!(door.poll(&token).await.status(), 200);
-    let hub = door.target(&format!("id={token}"));
+    let entry = cluster.entry();
+    let token = entry.negotiate().await.token;
+    assert_eq!(entry.poll(&token).await.status(), 200);
+    let hub = entry.target(&format!("id={token}"));
     let paths = [
         hub.as_str(),
         "/hubs/demo/negotiate?negotiateVersion=1",
@@ -273,7 +273,7 @@ async fn a_body_has_to_get_on_whatever_it_is_for() {
         "/nowhere",
     ];
     for path in paths {
-        let mut connection = Connection::open(door.turn()).await.expect("a connection");
+        let mut connection = Connection::open(entry.turn()).await.expect("a connection");
         let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx");
         connection.send(head.as_bytes()).await.expect("it is open");
         let head = within("an answer", connection.head("POST"))
@@ -287,7 +287,7 @@ async fn a_body_has_to_get_on_whatever_it_is_for() {
         );
     }
     // A body that goes on, slowly, is fine.
-    let mut slow = begin_post(&door, &token, 40, HANDSHAKE).await;
+    let mut slow = begin_post(&entry, &token, 40, HANDSHAKE).await;
     for _ in 0..40 - HANDSHAKE.len() {
         tokio::time::sleep(Duration::from_millis(20)).await;
         slow.send(b" ").await.expect("it is open");
@@ -297,16 +297,16 @@ async fn a_body_has_to_get_on_whatever_it_is_for() {
 }
 
 /// A client that does not fetch the answers to its calls: its token.
-async fn deaf_client(door: &Door, calls: usize) -> String {
-    let token = door.negotiate().await.token;
-    assert_eq!(door.post(&token, HANDSHAKE).await.status(), 200);
-    assert_eq!(door.poll(&token).await.status(), 200);
+async fn deaf_client(entry: &EntryPoint, calls: usize) -> String {
+    let token = entry.negotiate().await.token;
+    assert_eq!(entry.post(&token, HANDSHAKE).await.status(), 200);
+    assert_eq!(entry.poll(&token).await.status(), 200);
     let text = "x".repeat(30_000);
     let call = |id| json!({ "type": 1, "invocationId": id, "target": "Echo", "arguments": [text] });
     let body: String = (0..calls)
         .map(|id| call(id.to_string()).to_string() + "\u{1e}")
         .collect();
-    let answer = door.post(&token, body).await;
+    let answer = entry.post(&token, body).await;
     assert!([200, 404].contains(&answer.status()), "{answer:?}"); // it may be gone by now
     token
 }
@@ -322,11 +322,11 @@ async fn answers_that_are_not_fetched_are_bounded_for_all_clients_together() {
         .set("timeouts.disconnect_seconds", 60)
         .start()
         .await;
-    let door = cluster.door();
-    let mut bystander = HubClient::connect(&door, Transport::WebSockets).await;
+    let entry = cluster.entry();
+    let mut bystander = HubClient::connect(&entry, Transport::WebSockets).await;
     let mut tokens = Vec::new();
     for _ in 0..16 {
-        tokens.push(deaf_client(&door, 8).await); // 240 kB, of the 1 MiB that one may have waiting
+        tokens.push(deaf_client(&entry, 8).await); // 240 kB, of the 1 MiB that one may have waiting
         assert_eq!(bystander.result("Echo", json!(["fine"])).await, "fine");
         let waiting = cluster.nodes[0].metrics().await.sum("hubcast_outbox_bytes");
         assert!(waiting < 1.5 * f64::from(limit), "{waiting} bytes wait");
@@ -342,9 +342,9 @@ async fn answers_that_are_not_fetched_are_bounded_for_all_clients_together() {
     .await;
     let mut told = 0;
     for token in &tokens {
-        let answer = door.poll(token).await;
+        let answer = entry.poll(token).await;
         told += usize::from(answer.text().contains("limits.held_bytes"));
-        door.delete(token).await;
+        entry.delete(token).await;
     }
     assert!(told > 0 && told < tokens.len(), "{told}");
     bystander.close().await;
@@ -354,7 +354,7 @@ async fn answers_that_are_not_fetched_are_bounded_for_all_clients_together() {
 #[tokio::test]
 async fn an_answer_comes_whole_though_the_body_was_not_read() {
     let mut cluster = plan().start().await;
-    let door = cluster.door();
+    let entry = cluster.entry();
     let refusals = [
         ("POST", "/api/hubs/demo/:send?api-version=2022-06-01", 401),
         ("POST", "/api/hubs/nosuch/nothing/at/all", 404),
@@ -366,7 +366,7 @@ async fn an_answer_comes_whole_though_the_body_was_not_read() {
         ("POST", "/client/hubs/demo", 426),
     ];
     for (method, path, status) in refusals {
-        let mut connection = Connection::open(door.turn()).await.expect("a connection");
+        let mut connection = Connection::open(entry.turn()).await.expect("a connection");
         for _ in 0..2 {
             let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
             connection.send(head.as_bytes()).await.expect(path);
@@ -397,16 +397,16 @@ async fn an_answer_comes_whole_though_the_body_was_not_read() {
 async fn a_body_that_breaks_off_takes_its_unfinished_message_along() {
     for plan in [plan(), Plan::nodes(2)] {
         let mut cluster = plan.set("timeouts.receive_seconds", 1).start().await;
-        let door = cluster.door_on(cluster.nodes.len() - 1);
-        let mut client = HubClient::connect(&cluster.door_on(0), Transport::LongPolling).await;
+        let entry = cluster.entry_on(cluster.nodes.len() - 1);
+        let mut client = HubClient::connect(&cluster.entry_on(0), Transport::LongPolling).await;
         let call = "{\"type\":1,\"invocationId\":\"0\",\"target\":\"Echo\",\"arguments\":[\"whole\"]}\u{1e}";
         for length in [1_000, MEGABYTE] {
             let mut text = call.repeat(length / call.len());
             let whole = text.matches('\u{1e}').count();
             text.push_str("{\"type\":1,\"target\":\"Echo\",\"arg");
-            let (door, token) = (std::sync::Arc::clone(&door), client.token().to_owned());
+            let (entry, token) = (std::sync::Arc::clone(&entry), client.token().to_owned());
             let broken = tokio::spawn(async move {
-                let post = begin_post(&door, &token, 2 * MEGABYTE, text.as_bytes()).await;
+                let post = begin_post(&entry, &token, 2 * MEGABYTE, text.as_bytes()).await;
                 drop(post);
             });
             let mut answered = 0;

@@ -17,7 +17,7 @@ async fn a_call_that_cannot_be_served_is_told_why() {
     let target = Target::start(|plan| plan).await;
     let unknown = |method: &str| failed(method, " HubException: Method does not exist.");
     for transport in Transport::ALL {
-        let mut client = HubClient::connect(&target.door, transport).await;
+        let mut client = HubClient::connect(&target.entry, transport).await;
         for (method, arguments, error) in [
             ("Nothing", json!([]), unknown("Nothing")),
             ("", json!([]), unknown("")),
@@ -50,7 +50,7 @@ async fn a_call_that_cannot_be_served_is_told_why() {
 #[tokio::test]
 async fn details_are_told_where_they_are_switched_on() {
     let target = Target::start(|plan| plan.set("hubs.detailed_errors", true)).await;
-    let mut client = HubClient::connect(&target.door, Transport::WebSockets).await;
+    let mut client = HubClient::connect(&target.entry, Transport::WebSockets).await;
     for (method, arguments, detail) in [
         (
             "Echo",
@@ -88,7 +88,7 @@ async fn details_are_told_where_they_are_switched_on() {
 #[tokio::test]
 async fn a_call_that_wants_no_answer_gets_none() {
     let target = Target::start(|plan| plan).await;
-    let mut client = HubClient::connect(&target.door, Transport::WebSockets).await;
+    let mut client = HubClient::connect(&target.entry, Transport::WebSockets).await;
     for message in [
         json!({ "type": 1, "target": "Nothing", "arguments": [] }),
         json!({ "type": 1, "target": "Echo", "arguments": [] }),
@@ -109,7 +109,7 @@ async fn a_call_that_wants_no_answer_gets_none() {
 async fn streams_are_told_apart_from_calls() {
     let target = Target::start(|plan| plan).await;
     for transport in Transport::ALL {
-        let mut client = HubClient::connect(&target.door, transport).await;
+        let mut client = HubClient::connect(&target.entry, transport).await;
         let mut stream = async |id: &str, method: &str, arguments: Value| {
             client
                 .say(&json!({ "type": 4, "invocationId": id, "target": method, "arguments": arguments }))
@@ -167,7 +167,7 @@ async fn streams_are_told_apart_from_calls() {
 #[tokio::test]
 async fn sending_to_what_is_not_there_succeeds_silently() {
     let target = Target::start(|plan| plan).await;
-    let mut client = HubClient::connect(&target.door, Transport::WebSockets).await;
+    let mut client = HubClient::connect(&target.entry, Transport::WebSockets).await;
     let long = "x".repeat(1_000);
     for (method, arguments) in [
         ("SendToConnection", json!(["AAAAAAAAAAAAAAAAAAAAAA", "lost"])),
@@ -212,7 +212,7 @@ async fn sending_to_what_is_not_there_succeeds_silently() {
 #[tokio::test]
 async fn nobody_joins_more_groups_than_allowed() {
     let target = Target::start(|plan| plan.set("limits.groups_per_connection", 3)).await;
-    let mut client = HubClient::connect(&target.door, Transport::WebSockets).await;
+    let mut client = HubClient::connect(&target.entry, Transport::WebSockets).await;
     for group in ["a", "b", "c", "a"] {
         client.result("JoinGroup", json!([group])).await;
     }

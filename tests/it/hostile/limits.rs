@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubcast_tests::cluster::{Cluster, Plan};
-use hubcast_tests::door::Door;
+use hubcast_tests::entry_point::EntryPoint;
 use hubcast_tests::eventually::{eventually, eventually_equals};
 use hubcast_tests::http::{Connection, Request, Response};
 use hubcast_tests::hub_client::{HubClient, Transport};
@@ -23,18 +23,18 @@ async fn limited(cluster: &Cluster, node: usize, limit: &str) -> f64 {
     metrics.sum_where("hubcast_limited_total", &[("limit", limit)])
 }
 
-fn of(door: &Door, user: &str) -> Arc<Door> {
-    Arc::new(door.with_bearer(&token_for(user)))
+fn of(entry: &EntryPoint, user: &str) -> Arc<EntryPoint> {
+    Arc::new(entry.with_bearer(&token_for(user)))
 }
 
 /// Refusals of each transport's first request.
-async fn refusals(door: &Door) -> Vec<Response> {
-    let poll = door.poll(&door.negotiate().await.token).await;
-    let post = door.post(&door.negotiate().await.token, "x").await;
-    let negotiated = door
-        .upgrade(&format!("id={}", door.negotiate().await.token))
+async fn refusals(entry: &EntryPoint) -> Vec<Response> {
+    let poll = entry.poll(&entry.negotiate().await.token).await;
+    let post = entry.post(&entry.negotiate().await.token, "x").await;
+    let negotiated = entry
+        .upgrade(&format!("id={}", entry.negotiate().await.token))
         .await;
-    vec![door.upgrade("").await, negotiated, poll, post]
+    vec![entry.upgrade("").await, negotiated, poll, post]
 }
 
 fn upgrade(forwarded_for: &str) -> Request {
@@ -46,8 +46,8 @@ async fn a_user_has_so_many_connections_to_a_node_and_others_have_theirs() {
     for plan in plans() {
         let mut cluster = plan.set("limits.connections_per_user", 2).start().await;
         for node in 0..cluster.nodes.len() {
-            let door = cluster.door_on(node);
-            let alice = of(&door, "alice");
+            let entry = cluster.entry_on(node);
+            let alice = of(&entry, "alice");
             let mut first = HubClient::connect(&alice, Transport::WebSockets).await;
             let mut second = HubClient::connect(&alice, Transport::LongPolling).await;
             for refusal in refusals(&alice).await {
@@ -59,9 +59,9 @@ async fn a_user_has_so_many_connections_to_a_node_and_others_have_theirs() {
                 );
             }
             assert_eq!(limited(&cluster, node, "connections_per_user").await, 4.0);
-            let mut others = vec![HubClient::connect(&of(&door, "bob"), Transport::WebSockets).await];
+            let mut others = vec![HubClient::connect(&of(&entry, "bob"), Transport::WebSockets).await];
             for _ in 0..3 {
-                others.push(HubClient::connect(&door, Transport::ServerSentEvents).await); // of no user
+                others.push(HubClient::connect(&entry, Transport::ServerSentEvents).await); // of no user
             }
             assert_eq!(first.result("Echo", json!([1])).await, 1);
             assert_eq!(second.result("Echo", json!([2])).await, 2);
@@ -85,9 +85,9 @@ async fn polls_of_a_connection_elsewhere_need_no_place() {
         .set("limits.handshakes_per_second", 3)
         .start()
         .await;
-    let everywhere = of(&cluster.door(), "alice");
-    let mut here = HubClient::connect(&of(&cluster.door_on(0), "alice"), Transport::WebSockets).await;
-    let there = of(&cluster.door_on(1), "alice");
+    let everywhere = of(&cluster.entry(), "alice");
+    let mut here = HubClient::connect(&of(&cluster.entry_on(0), "alice"), Transport::WebSockets).await;
+    let there = of(&cluster.entry_on(1), "alice");
     let mut polling = HubClient::connect(&there, Transport::LongPolling).await;
     let token = polling.token().to_owned();
     for round in 0..8 {
@@ -108,20 +108,20 @@ async fn an_address_has_so_many_connections_to_a_node() {
     for plan in plans() {
         let mut cluster = plan.set("limits.connections_per_address", 1).start().await;
         for node in 0..cluster.nodes.len() {
-            let door = cluster.door_on(node);
-            let mut first = HubClient::connect(&of(&door, "alice"), Transport::ServerSentEvents).await;
-            for refusal in refusals(&of(&door, "bob")).await {
+            let entry = cluster.entry_on(node);
+            let mut first = HubClient::connect(&of(&entry, "alice"), Transport::ServerSentEvents).await;
+            for refusal in refusals(&of(&entry, "bob")).await {
                 assert_eq!(refusal.status(), 429);
                 let text = refusal.text();
                 assert!(text.contains("limits.connections_per_address"), "{text}");
             }
             // Only a trusted proxy's header is believed.
-            assert_eq!(door.fetch(&upgrade("1.2.3.4")).await.status(), 429);
+            assert_eq!(entry.fetch(&upgrade("1.2.3.4")).await.status(), 429);
             assert_eq!(limited(&cluster, node, "connections_per_address").await, 5.0);
             assert_eq!(first.result("Echo", json!([1])).await, 1);
             drop(first);
             eventually("the place of who has gone is free", async || {
-                door.websocket_with("").await.ok()
+                entry.websocket_with("").await.ok()
             })
             .await
             .vanish();
@@ -139,16 +139,16 @@ async fn behind_a_trusted_proxy_the_last_hop_counts() {
             .start()
             .await;
         for node in 0..cluster.nodes.len() {
-            let door = cluster.door_on(node);
-            let (first, open) = door.start(&upgrade("9.9.9.9, 1.1.1.1")).await;
-            let (second, open_too) = door.start(&upgrade("1.1.1.1, 2.2.2.2, 10.1.2.3")).await;
+            let entry = cluster.entry_on(node);
+            let (first, open) = entry.start(&upgrade("9.9.9.9, 1.1.1.1")).await;
+            let (second, open_too) = entry.start(&upgrade("1.1.1.1, 2.2.2.2, 10.1.2.3")).await;
             assert_eq!((first.status, second.status), (101, 101));
             for again in ["8.8.8.8, 1.1.1.1", "2.2.2.2:55", "1.1.1.1, 10.0.0.1"] {
-                assert_eq!(door.fetch(&upgrade(again)).await.status(), 429, "{again}");
+                assert_eq!(entry.fetch(&upgrade(again)).await.status(), 429, "{again}");
             }
             drop((open, open_too));
             eventually("the places are free", async || {
-                let (head, _) = door.start(&upgrade("1.1.1.1")).await;
+                let (head, _) = entry.start(&upgrade("1.1.1.1")).await;
                 (head.status == 101).then_some(())
             })
             .await;
@@ -162,9 +162,9 @@ async fn a_node_that_is_full_says_which_limit_it_is() {
     for plan in plans() {
         let mut cluster = plan.set("limits.connections", 1).start().await;
         for node in 0..cluster.nodes.len() {
-            let door = cluster.door_on(node);
-            let only = HubClient::connect(&door, Transport::WebSockets).await;
-            for refusal in refusals(&door).await {
+            let entry = cluster.entry_on(node);
+            let only = HubClient::connect(&entry, Transport::WebSockets).await;
+            for refusal in refusals(&entry).await {
                 assert_eq!(refusal.status(), 503);
                 assert!(
                     refusal.text().contains("(limits.connections)"),
@@ -184,11 +184,11 @@ async fn a_node_takes_so_many_new_connections_a_second() {
     for plan in plans() {
         let mut cluster = plan.set("limits.handshakes_per_second", 3).start().await;
         for node in 0..cluster.nodes.len() {
-            let door = cluster.door_on(node);
+            let entry = cluster.entry_on(node);
             let begun = Instant::now();
             let mut open = Vec::new();
             let refusal = eventually("one too many", async || {
-                let (head, body) = door.start(&upgrade("")).await;
+                let (head, body) = entry.start(&upgrade("")).await;
                 if head.status == 101 {
                     open.push(body);
                     return None;
@@ -208,7 +208,7 @@ async fn a_node_takes_so_many_new_connections_a_second() {
             );
             assert!(limited(&cluster, node, "handshakes_per_second").await >= 1.0);
             eventually("others come in later", async || {
-                door.websocket_with("").await.ok()
+                entry.websocket_with("").await.ok()
             })
             .await
             .vanish();
@@ -247,10 +247,10 @@ async fn a_client_that_sends_too_many_messages_is_read_no_faster_and_loses_nothi
     for plan in plans() {
         let mut cluster = plan.set("limits.messages_per_second", 20).start().await;
         let last = cluster.nodes.len() - 1;
-        let door = cluster.door_on(last);
+        let entry = cluster.entry_on(last);
         for transport in Transport::ALL {
             let before = limited(&cluster, last, "messages_per_second").await;
-            let mut client = HubClient::connect(&door, transport).await;
+            let mut client = HubClient::connect(&entry, transport).await;
             let took = flood(&mut client, 50, "x").await;
             assert!(took >= Duration::from_millis(1_450), "{transport:?}: {took:?}");
             let held = limited(&cluster, last, "messages_per_second").await - before;
@@ -269,9 +269,9 @@ async fn a_client_that_sends_too_many_bytes_is_read_no_faster_and_loses_nothing(
             .set("limits.message_bytes", 10_000)
             .start()
             .await;
-        let door = cluster.door_on(0);
+        let entry = cluster.entry_on(0);
         for transport in Transport::ALL {
-            let mut client = HubClient::connect(&door, transport).await;
+            let mut client = HubClient::connect(&entry, transport).await;
             let took = flood(&mut client, 5, &"x".repeat(5_000)).await;
             assert!(took >= Duration::from_millis(900), "{transport:?}: {took:?}");
             assert!(limited(&cluster, 0, "bytes_per_second").await >= 1.0);
@@ -285,7 +285,7 @@ async fn a_client_that_sends_too_many_bytes_is_read_no_faster_and_loses_nothing(
 async fn pings_are_no_messages() {
     for plan in plans() {
         let mut cluster = plan.set("limits.messages_per_second", 5).start().await;
-        let mut client = HubClient::connect(&cluster.door_on(0), Transport::WebSockets).await;
+        let mut client = HubClient::connect(&cluster.entry_on(0), Transport::WebSockets).await;
         client.send("{\"type\":6}\u{1e}".repeat(5_000)).await;
         assert_eq!(client.result("Echo", json!(["read"])).await, "read");
         assert_eq!(limited(&cluster, 0, "messages_per_second").await, 0.0);
@@ -302,7 +302,10 @@ async fn a_stateful_client_is_slowed_down_too_and_keeps_its_place_wherever_it_go
         .set("hubs.resume_window_seconds", 2)
         .start()
         .await;
-    let (one, two) = (of(&cluster.door_on(0), "alice"), of(&cluster.door_on(1), "alice"));
+    let (one, two) = (
+        of(&cluster.entry_on(0), "alice"),
+        of(&cluster.entry_on(1), "alice"),
+    );
     let mut client = Resumable::connect(&one).await;
     let begun = Instant::now();
     for id in 0..25 {
@@ -352,16 +355,16 @@ async fn a_request_has_so_many_headers() {
     for plan in plans() {
         let mut cluster = plan.set("limits.headers", 30).start().await;
         for node in 0..cluster.nodes.len() {
-            let door = cluster.door_on(node);
+            let entry = cluster.entry_on(node);
             // The Host header is one of them.
-            assert_eq!(door.fetch(&with_headers(29)).await.status(), 200);
-            let refusal = door.fetch(&with_headers(30)).await;
+            assert_eq!(entry.fetch(&with_headers(29)).await.status(), 200);
+            let refusal = entry.fetch(&with_headers(30)).await;
             assert_eq!(refusal.status(), 431);
             assert!(refusal.text().contains("limits.headers"), "{}", refusal.text());
-            let mut connection = Connection::open(door.turn()).await.expect("a connection");
+            let mut connection = Connection::open(entry.turn()).await.expect("a connection");
             let head = connection.start(&with_headers(1_000)).await.expect("an answer");
             assert_eq!(head.status, 431, "and nothing of it is kept");
-            let http2 = door.over_http2().await;
+            let http2 = entry.over_http2().await;
             assert_eq!(http2.fetch(&with_headers(30)).await.status(), 200);
             assert_eq!(http2.fetch(&with_headers(31)).await.status(), 431);
             eventually_equals("each is counted", &3.0, async || {
@@ -380,7 +383,7 @@ async fn a_connection_is_in_so_many_groups() {
             .set("limits.groups_per_connection", 2)
             .set("hubs.detailed_errors", true);
         let mut cluster = plan.start().await;
-        let mut client = HubClient::connect(&cluster.door_on(0), Transport::WebSockets).await;
+        let mut client = HubClient::connect(&cluster.entry_on(0), Transport::WebSockets).await;
         for group in ["a", "b", "a"] {
             client.result("JoinGroup", json!([group])).await;
         }
@@ -400,13 +403,13 @@ async fn who_has_left_and_may_come_back_takes_no_place_and_the_oldest_goes_first
         .set("hubs.resume_window_seconds", 20)
         .start()
         .await;
-    let door = cluster.door();
+    let entry = cluster.entry();
     let mut gone = Vec::new();
     for _ in 0..5 {
         let mut client = eventually("there is a place", async || {
-            let token = door.websocket_with("").await.ok()?;
+            let token = entry.websocket_with("").await.ok()?;
             token.vanish();
-            Some(Resumable::connect(&door).await)
+            Some(Resumable::connect(&entry).await)
         })
         .await;
         client.lose();

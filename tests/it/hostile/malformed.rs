@@ -23,7 +23,7 @@ fn padded_call(total: usize) -> String {
 async fn a_message_over_the_limit_ends_the_connection() {
     let target = Target::start(|plan| plan).await;
     for transport in Transport::ALL {
-        let mut client = HubClient::connect(&target.door, transport).await;
+        let mut client = HubClient::connect(&target.entry, transport).await;
         client.send(padded_call(LIMIT)).await;
         let answer = client.next().await.expect("the largest message is answered");
         assert_eq!(
@@ -41,7 +41,7 @@ async fn a_message_over_the_limit_ends_the_connection() {
 async fn a_message_that_never_ends_ends_the_connection() {
     let target = Target::start(|plan| plan).await;
     for transport in Transport::ALL {
-        let mut client = HubClient::connect(&target.door, transport).await;
+        let mut client = HubClient::connect(&target.entry, transport).await;
         for _ in 0..9 {
             client.send("x".repeat(LIMIT / 8)).await;
         }
@@ -62,7 +62,7 @@ async fn a_messagepack_message_over_the_limit_ends_the_connection() {
             ))
         };
         let overhead = call(20_000).len() - 20_000;
-        let mut client = HubClient::connect_messagepack(&target.door, transport).await;
+        let mut client = HubClient::connect_messagepack(&target.entry, transport).await;
         client.send(call(LIMIT - overhead)).await;
         let answer = client
             .next_messagepack()
@@ -81,7 +81,7 @@ async fn a_messagepack_message_over_the_limit_ends_the_connection() {
         );
         assert_eq!(client.next_messagepack().await, None, "{transport:?}");
 
-        let mut client = HubClient::connect_messagepack(&target.door, transport).await;
+        let mut client = HubClient::connect_messagepack(&target.entry, transport).await;
         client.send([0xFF, 0xFF, 0xFF, 0xFF, 0x07]).await; // announces 2 GiB - 1
         assert_eq!(
             client.next_messagepack().await,
@@ -128,13 +128,13 @@ async fn json_that_breaks_the_protocol_ends_the_connection() {
         &deep,
         &abyss,
     ] {
-        let mut client = HubClient::connect(&target.door, Transport::WebSockets).await;
+        let mut client = HubClient::connect(&target.entry, Transport::WebSockets).await;
         client.send(format!("{message}\u{1e}")).await;
         let shown: String = message.chars().take(80).collect();
         assert_eq!(client.rest().await, [mistake()], "{shown}");
     }
     for transport in [Transport::ServerSentEvents, Transport::LongPolling] {
-        let mut client = HubClient::connect(&target.door, transport).await;
+        let mut client = HubClient::connect(&target.entry, transport).await;
         client.send("nonsense\u{1e}").await;
         assert_eq!(client.rest().await, [mistake()], "{transport:?}");
     }
@@ -145,7 +145,7 @@ async fn json_that_breaks_the_protocol_ends_the_connection() {
 async fn bytes_that_are_not_text_end_a_json_connection() {
     let target = Target::start(|plan| plan).await;
     for transport in Transport::ALL {
-        let mut client = HubClient::connect(&target.door, transport).await;
+        let mut client = HubClient::connect(&target.entry, transport).await;
         client
             .send(b"{\"type\":1,\"target\":\"Echo\",\"arguments\":[\"\xff\xfe\"]}\x1e")
             .await;
@@ -217,7 +217,7 @@ async fn messagepack_that_breaks_the_protocol_ends_the_connection() {
         ("an abyss", nested(30_000)),
         ("the byte that nothing begins with", vec![0x01, 0xC1]),
     ] {
-        let mut client = HubClient::connect_messagepack(&target.door, Transport::WebSockets).await;
+        let mut client = HubClient::connect_messagepack(&target.entry, Transport::WebSockets).await;
         client.send(bytes).await;
         assert_eq!(client.next_messagepack().await, Some(packed_mistake()), "{what}");
         assert_eq!(client.next_messagepack().await, None, "{what}");
@@ -228,7 +228,7 @@ async fn messagepack_that_breaks_the_protocol_ends_the_connection() {
 #[tokio::test]
 async fn what_future_clients_may_say_is_skipped() {
     let target = Target::start(|plan| plan).await;
-    let mut client = HubClient::connect(&target.door, Transport::WebSockets).await;
+    let mut client = HubClient::connect(&target.entry, Transport::WebSockets).await;
     for message in [
         "{\"type\":42,\"future\":true}",
         "{\"type\":6,\"future\":[{}]}",
@@ -242,7 +242,7 @@ async fn what_future_clients_may_say_is_skipped() {
         assert_eq!(client.result("Echo", json!([message])).await, message);
     }
     drop(client);
-    let mut client = HubClient::connect_messagepack(&target.door, Transport::WebSockets).await;
+    let mut client = HubClient::connect_messagepack(&target.entry, Transport::WebSockets).await;
     let map = || Pack::Map(vec![("key".into(), "value".into())]);
     for items in [
         vec![42.into(), "future".into()],
@@ -285,7 +285,7 @@ async fn what_future_clients_may_say_is_skipped() {
 #[tokio::test]
 async fn what_ends_a_client_is_in_the_log() {
     let cluster = Plan::one_node().start().await;
-    let mut client = HubClient::connect(&cluster.door(), Transport::WebSockets).await;
+    let mut client = HubClient::connect(&cluster.entry(), Transport::WebSockets).await;
     client.send("nonsense\u{1e}").await;
     client.rest().await;
     let line = eventually("it is told", async || {

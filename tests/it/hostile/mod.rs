@@ -16,7 +16,7 @@ mod tokens;
 use std::sync::Arc;
 
 use hubcast_tests::cluster::{Cluster, Plan};
-use hubcast_tests::door::Door;
+use hubcast_tests::entry_point::EntryPoint;
 use hubcast_tests::hub_client::{HubClient, Transport};
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ fn mistake() -> Value {
 /// Two nodes that log all they can, and a client that is not hostile.
 struct Target {
     cluster: Cluster,
-    door: Arc<Door>,
+    entry: Arc<EntryPoint>,
     bystander: HubClient,
 }
 
@@ -37,11 +37,11 @@ impl Target {
         let cluster = plan(Plan::nodes(2).trace().set("timeouts.disconnect_seconds", 3))
             .start()
             .await;
-        let door = cluster.door();
-        let bystander = HubClient::connect(&door, Transport::WebSockets).await;
+        let entry = cluster.entry();
+        let bystander = HubClient::connect(&entry, Transport::WebSockets).await;
         Self {
             cluster,
-            door,
+            entry,
             bystander,
         }
     }

@@ -35,7 +35,7 @@ async fn noise_in_pieces_harms_nobody() {
     let mut noise = Noise(0x5EED);
     for round in 0..60 {
         let transport = Transport::ALL[round % 3];
-        let mut client = HubClient::open(&target.door, transport).await;
+        let mut client = HubClient::open(&target.entry, transport).await;
         if let Some(handshake) = [None, Some(MESSAGEPACK_HANDSHAKE), Some(JSON_HANDSHAKE)][round % 4 % 3] {
             client.send(handshake).await;
         }
@@ -76,7 +76,7 @@ async fn messages_with_a_changed_byte_harm_nobody() {
             let at = noise.below(bytes.len());
             bytes[at] = noise.bytes(1)[0];
         }
-        let mut client = HubClient::open(&target.door, Transport::WebSockets).await;
+        let mut client = HubClient::open(&target.entry, Transport::WebSockets).await;
         client.send(handshake).await;
         client.send(bytes).await;
         client.send("{\"type\":7}\u{1e}").await;
@@ -89,7 +89,7 @@ async fn requests_that_are_no_http_harm_nobody() {
     let target = Target::start(|plan| plan).await;
     let mut noise = Noise(0xBADC0DE);
     for round in 0..60 {
-        let mut connection = Connection::open(target.door.turn())
+        let mut connection = Connection::open(target.entry.turn())
             .await
             .expect("the server accepts connections");
         let bytes = match round % 6 {

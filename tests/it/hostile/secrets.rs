@@ -25,7 +25,7 @@ async fn no_secret_is_in_any_log_metric_or_trace() {
         .variable("OTEL_BSP_SCHEDULE_DELAY", 100);
     let mut cluster = plan.start().await;
     let secrets = cluster.secrets.clone();
-    let door = cluster.door();
+    let entry = cluster.entry();
     let jwt = |user: &str, seconds: i64| {
         let claims = json!({ "nameid": user, "exp": now() + seconds, "role": "hubcast.send" });
         let token = token_with(&claims, ACCESS_KEY);
@@ -36,19 +36,19 @@ async fn no_secret_is_in_any_log_metric_or_trace() {
     let (ann, bob, expired) = (jwt("ann", 600), jwt("bob", 600), jwt("ann", -600));
 
     // Every transport with a token of its own, and a refresh that is granted, refused, and without a user.
-    let with_token = Arc::new(door.at("/hubs/chat").with_bearer(&ann));
+    let with_token = Arc::new(entry.at("/hubs/chat").with_bearer(&ann));
     for transport in Transport::ALL {
         let mut client = HubClient::connect(&with_token, transport).await;
         client.result("SendToAll", json!(["Said", "hello"])).await;
         for (token, status) in [(&ann, 200), (&bob, 403), (&expired, 401)] {
             let refresh = Request::post(&format!("/hubs/chat/refresh?id={}", client.token()), "");
-            assert_eq!(door.fetch(&refresh.bearer(Some(token))).await.status(), status);
+            assert_eq!(entry.fetch(&refresh.bearer(Some(token))).await.status(), status);
         }
         client.close().await;
     }
 
     // Tickets, good and bad, in URLs and headers; tokens where none may stand.
-    let negotiated = door
+    let negotiated = entry
         .with_bearer(&ann)
         .negotiate_with("negotiateVersion=1")
         .await
@@ -68,7 +68,7 @@ async fn no_secret_is_in_any_log_metric_or_trace() {
         (format!("access_token={ticket}"), 401),
         (format!("id={id}&access_token={ticket}"), 101),
     ] {
-        assert_eq!(door.upgrade(&query).await.status(), status);
+        assert_eq!(entry.upgrade(&query).await.status(), status);
     }
 
     // Cookies, wrong schemes, a wrong origin, REST with a client's token and without one, and paths that are none.
@@ -85,13 +85,13 @@ async fn no_secret_is_in_any_log_metric_or_trace() {
         Request::new("PUT", &format!("/hubs/chat?access_token={ann}&id={id}")),
         Request::get(&format!("/hubs/chat?access_token=%zz{ann}")),
     ] {
-        for _ in 0..door.nodes() {
-            let _whatever = door.fetch(&request).await;
+        for _ in 0..entry.nodes() {
+            let _whatever = entry.fetch(&request).await;
         }
     }
 
     // A connection that ends with its token.
-    let short = Arc::new(door.with_bearer(&jwt("ann", 1)));
+    let short = Arc::new(entry.with_bearer(&jwt("ann", 1)));
     drop(HubClient::open(&short, Transport::WebSockets).await);
     cluster.has_connections(0).await;
     eventually("there are spans", async || {

@@ -14,10 +14,10 @@ async fn a_client_that_does_not_read_is_closed_and_the_others_get_everything() {
         .set("limits.outbox_bytes", 100_000)
         .set("timeouts.send_seconds", 60);
     let mut cluster = plan.start().await;
-    let door = cluster.door();
-    let lazy = HubClient::connect(&Arc::new(door.on(0)), Transport::WebSockets).await;
-    let mut eager = HubClient::connect(&Arc::new(door.on(0)), Transport::WebSockets).await;
-    let mut sender = HubClient::connect(&Arc::new(door.on(1)), Transport::WebSockets).await;
+    let entry = cluster.entry();
+    let lazy = HubClient::connect(&Arc::new(entry.on(0)), Transport::WebSockets).await;
+    let mut eager = HubClient::connect(&Arc::new(entry.on(0)), Transport::WebSockets).await;
+    let mut sender = HubClient::connect(&Arc::new(entry.on(1)), Transport::WebSockets).await;
     cluster.has_connections(3).await;
     let text = "x".repeat(30_000);
     let mut sent = 0;
@@ -58,7 +58,7 @@ async fn a_client_that_reads_gets_bodies_that_meet() {
     let message = json!({ "to": "all", "target": "T", "arguments": [text] });
     let batch = json!({ "messages": vec![message; 10] });
     for transport in Transport::ALL {
-        let mut client = HubClient::connect(&cluster.door_on(0), transport).await;
+        let mut client = HubClient::connect(&cluster.entry_on(0), transport).await;
         for _ in 0..ROUNDS {
             let rest = Rest::on(&cluster.nodes[1]);
             let sending = async || rest.post(&latest("/:batch"), &batch).await.status();
@@ -80,7 +80,7 @@ async fn who_reads_too_slowly_is_told_so() {
         .set("limits.outbox_bytes", 1024)
         .start()
         .await;
-    let mut client = HubClient::connect(&cluster.door_on(0), Transport::LongPolling).await;
+    let mut client = HubClient::connect(&cluster.entry_on(0), Transport::LongPolling).await;
     let rest = Rest::on(&cluster.nodes[0]);
     let message = json!({ "to": "all", "target": "T", "arguments": ["x".repeat(500)] });
     let batch = json!({ "messages": vec![message; 100] });

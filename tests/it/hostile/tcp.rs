@@ -18,8 +18,8 @@ async fn tcp_connections_are_bounded_and_operators_have_a_listener_of_their_own(
         let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let plan = Plan::one_node().set("server.admin_listen", admin);
         let cluster = plan.set(limit, 8).start().await;
-        let door = cluster.door();
-        let address = door.turn();
+        let entry = cluster.entry();
+        let address = entry.turn();
         let mut idle = Vec::new();
         eventually("the node is full", async || {
             let mut stream = TcpStream::connect(address).await.expect("the kernel accepts");
@@ -58,9 +58,9 @@ async fn tcp_connections_are_bounded_and_operators_have_a_listener_of_their_own(
 #[tokio::test]
 async fn who_does_not_read_answers_is_closed() {
     let mut cluster = Plan::one_node().set("timeouts.send_seconds", 1).start().await;
-    let door = cluster.door();
+    let entry = cluster.entry();
     let pipeline = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(500);
-    let mut stream = TcpStream::connect(door.turn()).await.expect("a connection");
+    let mut stream = TcpStream::connect(entry.turn()).await.expect("a connection");
     within("a pipeline that nobody reads ends", async {
         while stream.write_all(&pipeline).await.is_ok() {}
     })
@@ -89,9 +89,9 @@ fn get(path: &str) -> Vec<u8> {
 async fn who_keeps_http2_windows_closed_holds_few_answers_and_not_for_long() {
     let plan = Plan::one_node().set("timeouts.send_seconds", 1);
     let mut cluster = plan.set("limits.least_bytes_per_second", 100_000).start().await;
-    let door = cluster.door();
+    let entry = cluster.entry();
     for window in [0_u32, 1, 600] {
-        let mut stream = TcpStream::connect(door.turn()).await.expect("a connection");
+        let mut stream = TcpStream::connect(entry.turn()).await.expect("a connection");
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         let mut settings = vec![0, 4];
         settings.extend(window.to_be_bytes());
@@ -115,7 +115,7 @@ async fn who_keeps_http2_windows_closed_holds_few_answers_and_not_for_long() {
         assert_eq!(heads, 100, "each is answered, most with a refusal");
     }
     // An admitted client may send more requests at once.
-    let http2 = door.over_http2().await;
+    let http2 = entry.over_http2().await;
     assert_eq!(http2.negotiate_with("negotiateVersion=1").await.status(), 200);
     let request = Request::get("/healthz");
     for answer in join_all((0..40).map(|_| http2.fetch(&request))).await {
@@ -145,7 +145,7 @@ async fn a_request_is_for_one_host_and_on_loopback_for_no_foreign_one() {
         .set("server.trusted_proxies", "127.0.0.1")
         .start()
         .await;
-    let [local, listed, proxied] = [local, listed, proxied].map(|cluster| (cluster.door().turn(), cluster));
+    let [local, listed, proxied] = [local, listed, proxied].map(|cluster| (cluster.entry().turn(), cluster));
     for (address, _) in [&local, &listed, &proxied] {
         assert_eq!(status(*address, "").await, 400, "no host");
         assert_eq!(status(*address, "Host: a\r\nHost: a\r\n").await, 400, "two hosts");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hubcast_tests::cluster::{Cluster, Plan};
-use hubcast_tests::door::Door;
+use hubcast_tests::entry_point::EntryPoint;
 use hubcast_tests::eventually::{eventually, within};
 use hubcast_tests::http::Request;
 use hubcast_tests::hub_client::{HubClient, JSON_HANDSHAKE, Transport};
@@ -97,12 +97,12 @@ fn bad_tokens() -> Vec<(String, String)> {
 #[tokio::test]
 async fn no_bad_token_opens_anything() {
     let (mut cluster, _key) = start(|plan| plan).await;
-    let door = cluster.door();
-    let alice = Arc::new(door.with_bearer(&token_for("alice")));
+    let entry = cluster.entry();
+    let alice = Arc::new(entry.with_bearer(&token_for("alice")));
     let mut client = HubClient::connect(&alice, Transport::LongPolling).await;
     for (what, token) in bad_tokens() {
         cluster.secrets.add(&token);
-        let bad = door.with_bearer(&token);
+        let bad = entry.with_bearer(&token);
         let id = client.token();
         let answers = [
             bad.negotiate_with("negotiateVersion=1").await,
@@ -111,14 +111,14 @@ async fn no_bad_token_opens_anything() {
             bad.post(id, "{\"type\":6}\u{1e}").await,
             bad.delete(id).await,
             bad.fetch(&refresh(id).bearer(Some(&token))).await,
-            door.upgrade(&format!("access_token={token}")).await,
+            entry.upgrade(&format!("access_token={token}")).await,
         ];
         for (i, answer) in answers.iter().enumerate() {
             assert_eq!(answer.status(), 401, "{what}, request {i}: {}", answer.text());
             assert!(!answer.text().contains(&token), "{what}: the answer repeats it");
         }
-        let events = Request::get(&door.target(&format!("id={id}&access_token={token}")));
-        let (head, _) = door.start(&events.header("Accept", "text/event-stream")).await;
+        let events = Request::get(&entry.target(&format!("id={id}&access_token={token}")));
+        let (head, _) = entry.start(&events.header("Accept", "text/event-stream")).await;
         assert_eq!(head.status, 401, "{what}, an event stream");
     }
     assert_eq!(client.result("Echo", json!(["unharmed"])).await, "unharmed");
@@ -130,12 +130,12 @@ async fn no_bad_token_opens_anything() {
 async fn a_token_that_fills_the_head_of_a_request_is_cut_off() {
     let (mut cluster, _key) = start(|plan| plan).await;
     let token = token_with(&claims(&json!({ "x": "x".repeat(100_000) })), ACCESS_KEY);
-    let door = cluster.door();
+    let entry = cluster.entry();
     for request in [
         Request::post("/hubs/demo/negotiate", "").bearer(Some(&token)),
         Request::get(&format!("/hubs/demo?access_token={token}")),
     ] {
-        let answer = hubcast_tests::http::try_fetch(door.turn(), &request).await;
+        let answer = hubcast_tests::http::try_fetch(entry.turn(), &request).await;
         // Either an answer that says so, or the end of the connection while the head is still being sent.
         if let Ok(answer) = answer {
             assert!(matches!(answer.status(), 414 | 431), "{}", answer.status());
@@ -152,11 +152,11 @@ fn refresh(id: &str) -> Request {
 #[tokio::test]
 async fn a_poll_with_the_credentials_of_another_user_is_told_to_refresh() {
     let (mut cluster, _key) = start(|plan| plan).await;
-    let door = cluster.door();
-    let alice = Arc::new(door.with_bearer(&token_for("alice")));
+    let entry = cluster.entry();
+    let alice = Arc::new(entry.with_bearer(&token_for("alice")));
     let client = HubClient::connect(&alice, Transport::LongPolling).await;
-    let mallory = door.with_bearer(&token_for("mallory"));
-    for _ in 0..door.nodes() {
+    let mallory = entry.with_bearer(&token_for("mallory"));
+    for _ in 0..entry.nodes() {
         let answer = mallory.poll(client.token()).await;
         let told = "{\"error\":\"authentication_refresh_required\"}";
         assert_eq!((answer.status(), answer.text()), (409, told));
@@ -169,14 +169,14 @@ async fn a_poll_with_the_credentials_of_another_user_is_told_to_refresh() {
 #[tokio::test]
 async fn a_connection_is_refreshed_by_its_user_alone() {
     let (mut cluster, _key) = start(|plan| plan).await;
-    let door = cluster.door();
+    let entry = cluster.entry();
     let (alice, mallory) = (token_for("alice"), token_for("mallory"));
-    let client = HubClient::connect(&Arc::new(door.with_bearer(&alice)), Transport::WebSockets).await;
+    let client = HubClient::connect(&Arc::new(entry.with_bearer(&alice)), Transport::WebSockets).await;
     let outcome = async |request: Request, token: Option<&str>| {
-        let answer = door.fetch(&request.bearer(token)).await;
+        let answer = entry.fetch(&request.bearer(token)).await;
         (answer.status(), answer.text().to_owned())
     };
-    for _ in 0..door.nodes() {
+    for _ in 0..entry.nodes() {
         let rejected = (403, "{\"error\":\"user_changed\"}".to_owned());
         assert_eq!(outcome(refresh(client.token()), Some(&mallory)).await, rejected);
         let unknown = (404, "{\"error\":\"connection_not_found\"}".to_owned());
@@ -187,7 +187,7 @@ async fn a_connection_is_refreshed_by_its_user_alone() {
             "the id is not the token"
         );
         assert_eq!(outcome(refresh("nonsense"), Some(&alice)).await, unknown);
-        let negotiated = door.with_bearer(&alice).negotiate().await;
+        let negotiated = entry.with_bearer(&alice).negotiate().await;
         assert_eq!(
             outcome(refresh(&negotiated.token), Some(&alice)).await,
             unknown,
@@ -203,7 +203,7 @@ async fn a_connection_is_refreshed_by_its_user_alone() {
         let by_header =
             Request::post("/hubs/demo/refresh", "").header("X-SignalR-Connection-Token", client.token());
         assert_eq!(outcome(by_header, Some(&alice)).await.0, 200);
-        let same = door.with_bearer(&alice).negotiate_with("").await.json()["connectionId"].clone();
+        let same = entry.with_bearer(&alice).negotiate_with("").await.json()["connectionId"].clone();
         let unsupported = (400, "{\"error\":\"unsupported_negotiate_version\"}".to_owned());
         let same = refresh(same.as_str().expect("an id"));
         assert_eq!(outcome(same, Some(&alice)).await, unsupported);
@@ -226,33 +226,33 @@ async fn a_foreign_page_can_not_use_its_visitors_cookie() {
             .set("cors.allowed_origins", "https://app.example")
     })
     .await;
-    let door = cluster.door();
+    let entry = cluster.entry();
     let cookie = format!("theme=dark; session={}", token_for("alice"));
     let negotiate = || Request::post("/hubs/demo/negotiate?negotiateVersion=1", "").header("Cookie", &cookie);
     let upgrade = || Request::upgrade("/hubs/demo").header("Cookie", &cookie);
-    for _ in 0..door.nodes() {
+    for _ in 0..entry.nodes() {
         for origin in [
             "https://evil.example",
             "null",
             "https://app.example.evil.example",
             "http://app.example",
         ] {
-            let (head, _) = door.start(&upgrade().header("Origin", origin)).await;
+            let (head, _) = entry.start(&upgrade().header("Origin", origin)).await;
             assert_eq!(head.status, 403, "a WebSocket from {origin}");
-            let answer = door.fetch(&negotiate().header("Origin", origin)).await;
+            let answer = entry.fetch(&negotiate().header("Origin", origin)).await;
             assert_eq!(answer.status(), 403, "negotiate from {origin}");
         }
-        let own = door
+        let own = entry
             .fetch(&negotiate().header("Origin", "https://app.example"))
             .await;
         assert_eq!(own.status(), 200, "{}", own.text());
-        let (head, _) = door
+        let (head, _) = entry
             .start(&upgrade().header("Origin", "https://app.example"))
             .await;
         assert_eq!(head.status, 101);
     }
     // Hub code sees the other cookies alone.
-    let address = door.turn();
+    let address = entry.turn();
     let opened =
         hubcast_tests::websocket::WebSocket::open(address, "/hubs/demo", &[("Cookie", &cookie)]).await;
     let mut socket = opened.expect("the WebSocket opens");
@@ -279,8 +279,11 @@ async fn a_foreign_page_can_not_use_its_visitors_cookie() {
 }
 
 /// Negotiates; a ticket comes with it.
-async fn ticket(door: &Door, secrets: &hubcast_tests::door::Secrets) -> (String, String, String) {
-    let answer = door.negotiate_with("negotiateVersion=1").await.json();
+async fn ticket(
+    entry: &EntryPoint,
+    secrets: &hubcast_tests::entry_point::Secrets,
+) -> (String, String, String) {
+    let answer = entry.negotiate_with("negotiateVersion=1").await.json();
     let text = |name: &str| {
         answer[name]
             .as_str()
@@ -297,10 +300,10 @@ async fn ticket(door: &Door, secrets: &hubcast_tests::door::Secrets) -> (String,
 #[tokio::test]
 async fn a_ticket_is_good_for_one_connection() {
     let (mut cluster, _key) = start(|plan| plan.set("auth.tickets", true)).await;
-    let door = cluster.door();
+    let entry = cluster.entry();
     let jwt = token_for("alice");
-    let alice = door.with_bearer(&jwt);
-    for _ in 0..door.nodes() {
+    let alice = entry.with_bearer(&jwt);
+    for _ in 0..entry.nodes() {
         let (id, token, pass) = ticket(&alice, &cluster.secrets).await;
         let (_, other, _) = ticket(&alice, &cluster.secrets).await;
         // Not without its connection, not for another one, not by the public id, and no token stands in a URL.
@@ -312,17 +315,17 @@ async fn a_ticket_is_good_for_one_connection() {
             format!("id={token}&access_token={jwt}"),
             format!("id={token}&access_token={}", &pass[..pass.len() - 1]),
         ] {
-            assert_eq!(door.upgrade(&query).await.status(), 401, "{query}");
+            assert_eq!(entry.upgrade(&query).await.status(), 401, "{query}");
         }
-        assert_eq!(door.with_bearer(&pass).negotiate_with("").await.status(), 401);
+        assert_eq!(entry.with_bearer(&pass).negotiate_with("").await.status(), 401);
         let query = format!("id={token}&access_token={pass}");
-        let mut socket = door.websocket_with(&query).await.expect("the WebSocket opens");
-        for _ in 0..door.nodes() {
-            let again = door.upgrade(&query).await.status();
+        let mut socket = entry.websocket_with(&query).await.expect("the WebSocket opens");
+        for _ in 0..entry.nodes() {
+            let again = entry.upgrade(&query).await.status();
             assert!(matches!(again, 400 | 404 | 409), "a second time: {again}");
             let fresh = refresh(&token).bearer(Some(&pass));
             assert_eq!(
-                door.fetch(&fresh).await.status(),
+                entry.fetch(&fresh).await.status(),
                 401,
                 "a ticket refreshes nothing"
             );
@@ -331,12 +334,12 @@ async fn a_ticket_is_good_for_one_connection() {
         assert!(socket.next().await.is_some(), "the first is not disturbed");
         drop(socket);
         cluster.has_connections(0).await;
-        let gone = async || (door.upgrade(&query).await.status() == 404).then_some(());
+        let gone = async || (entry.upgrade(&query).await.status() == 404).then_some(());
         eventually("the ticket has ended with its connection", gone).await;
     }
     // Requests of one connection show it one after the other.
     let (_, token, pass) = ticket(&alice, &cluster.secrets).await;
-    let with_ticket = door.with_bearer(&pass);
+    let with_ticket = entry.with_bearer(&pass);
     assert_eq!(with_ticket.poll(&token).await.outcome(), (200, ""));
     assert_eq!(
         with_ticket.post(&token, JSON_HANDSHAKE).await.outcome(),
@@ -400,7 +403,7 @@ async fn half_open_connections_cost_little_and_keep_nobody_out() {
     let growth = served(&cluster, process).await.saturating_sub(before);
     let each = growth as f64 / (count - warm) as f64;
     assert!(each < 20.0, "{each:.1} KiB for each");
-    let mut client = HubClient::connect(&cluster.door(), Transport::WebSockets).await;
+    let mut client = HubClient::connect(&cluster.entry(), Transport::WebSockets).await;
     // Connections with a WebSocket and no handshake are ended soon, the others within the patience for a request.
     for stream in open
         .iter_mut()
@@ -420,7 +423,7 @@ async fn half_open_connections_cost_little_and_keep_nobody_out() {
 
 /// The memory of a node once it serves a client, and so has accepted all that came before.
 async fn served(cluster: &Cluster, process: u32) -> usize {
-    let mut client = HubClient::connect(&cluster.door(), Transport::WebSockets).await;
+    let mut client = HubClient::connect(&cluster.entry(), Transport::WebSockets).await;
     assert_eq!(client.result("Echo", json!(["served"])).await, "served");
     client.close().await;
     resident_kib(process)

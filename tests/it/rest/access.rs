@@ -127,10 +127,10 @@ async fn tokens_of_clients_and_back_ends_open_nothing_of_each_other() {
     ] {
         assert_eq!(status(&rest, &target, &client).await, 401);
     }
-    let door = world.cluster.door_on(2).with_bearer(&rest.token(&target));
-    assert_eq!(door.negotiate_with("negotiateVersion=1").await.status(), 401);
-    assert_eq!(door.upgrade("").await.status(), 401);
-    let anonymous = world.cluster.door_on(2);
+    let entry = world.cluster.entry_on(2).with_bearer(&rest.token(&target));
+    assert_eq!(entry.negotiate_with("negotiateVersion=1").await.status(), 401);
+    assert_eq!(entry.upgrade("").await.status(), 401);
+    let anonymous = world.cluster.entry_on(2);
     let query = format!("access_token={}", rest.token(&target));
     assert_eq!(anonymous.upgrade(&query).await.status(), 401);
     world.ends().await;
@@ -165,8 +165,8 @@ async fn a_back_end_gets_tokens_for_clients() {
         401,
         "it is for clients"
     );
-    let door = std::sync::Arc::new(world.cluster.door_on(0).with_bearer(&token));
-    let mut dora = HubClient::connect(&door, Transport::WebSockets).await;
+    let entry = std::sync::Arc::new(world.cluster.entry_on(0).with_bearer(&token));
+    let mut dora = HubClient::connect(&entry, Transport::WebSockets).await;
     assert_eq!(dora.result("WhoAmI", json!([])).await["userId"], "dora");
     dora.close().await;
     for bad in [

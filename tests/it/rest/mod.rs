@@ -29,11 +29,11 @@ struct Receiver {
 
 impl Receiver {
     async fn connect(cluster: &Cluster, node: usize, user: &str, binary: bool) -> Self {
-        let door = Arc::new(cluster.door_on(node).with_bearer(&token_for(user)));
+        let entry = Arc::new(cluster.entry_on(node).with_bearer(&token_for(user)));
         let client = if binary {
-            HubClient::connect_messagepack(&door, Transport::WebSockets).await
+            HubClient::connect_messagepack(&entry, Transport::WebSockets).await
         } else {
-            HubClient::connect(&door, Transport::WebSockets).await
+            HubClient::connect(&entry, Transport::WebSockets).await
         };
         Self { client, binary }
     }

@@ -17,7 +17,7 @@ async fn three_nodes() -> Cluster {
 
 /// A client of the demo hub on one node.
 async fn sender(cluster: &Cluster, node: usize) -> HubClient {
-    HubClient::connect(&cluster.door_on(node), Transport::WebSockets).await
+    HubClient::connect(&cluster.entry_on(node), Transport::WebSockets).await
 }
 
 async fn send(sender: &mut HubClient, group: &str, text: impl Into<Value>) {

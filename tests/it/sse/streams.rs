@@ -57,7 +57,7 @@ async fn a_user_receives_its_own_messages_and_messagepack_comes_as_json() {
     let request = events(&format!("access_token={}", token_for("ann")), "");
     let (_, source) = EventSource::start(cluster.nodes[0].address(), &request).await;
     let mut source = source.begun().await;
-    let mut other = HubClient::connect_messagepack(&cluster.door_on(1), Transport::WebSockets).await;
+    let mut other = HubClient::connect_messagepack(&cluster.entry_on(1), Transport::WebSockets).await;
     let call = rmp(&json!([1, {}, null, "SendToUser", ["ann", "hello"], []]));
     other.send(&call).await;
     let event = source.event().await;
@@ -102,8 +102,8 @@ async fn signalr_clients_and_event_sources_see_one_order() {
 #[tokio::test]
 async fn streams_work_over_http2_too() {
     let cluster = three_nodes().await;
-    let door = cluster.door().over_http2().await;
-    let (head, source) = EventSource::through(&door, &events("group=g", "")).await;
+    let entry = cluster.entry().over_http2().await;
+    let (head, source) = EventSource::through(&entry, &events("group=g", "")).await;
     assert_eq!(head.status, 200);
     let mut source = source.begun().await;
     let mut other = sender(&cluster, 1).await;
@@ -203,7 +203,7 @@ async fn only_get_opens_a_stream_and_only_of_hubs_that_there_are() {
         (200, Some("text/event-stream"))
     );
     cluster.has_connections(0).await;
-    let mut asking = HubClient::connect(&Arc::new(cluster.door_on(0).on(0)), Transport::WebSockets).await;
+    let mut asking = HubClient::connect(&Arc::new(cluster.entry_on(0).on(0)), Transport::WebSockets).await;
     let _source = open(&cluster, 0, "").await;
     let who = asking.result("WhoAmI", json!([])).await;
     assert!(who["connectionId"].is_string());

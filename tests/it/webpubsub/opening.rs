@@ -125,10 +125,10 @@ async fn a_token_is_needed_and_must_be_for_clients_of_the_hub() {
         .header("Upgrade", "websocket")
         .header("Sec-WebSocket-Version", "13")
         .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
-    let (head, _body) = cluster.door_on(0).start(&request).await;
+    let (head, _body) = cluster.entry_on(0).start(&request).await;
     assert_eq!(head.status, 101, "a header may show it as well");
     let (head, _body) = cluster
-        .door_on(0)
+        .entry_on(0)
         .start(&request.header("Origin", "https://elsewhere.example"))
         .await;
     assert_eq!(head.status, 403, "other pages may not use it");
@@ -137,7 +137,7 @@ async fn a_token_is_needed_and_must_be_for_clients_of_the_hub() {
 #[tokio::test]
 async fn sockets_are_streams_of_http2_as_well() {
     let cluster = Plan::nodes(2).start().await;
-    let door = cluster.door().over_http2().await;
+    let entry = cluster.entry().over_http2().await;
     for (protocol, begins) in [
         (PLAIN, "{\"type\":\"connected\""),
         (JSON, "{\"type\":\"system\""),
@@ -145,7 +145,7 @@ async fn sockets_are_streams_of_http2_as_well() {
     ] {
         let headers = [("sec-websocket-protocol", protocol)];
         let headers = if protocol.is_empty() { &[] } else { &headers[..] };
-        for connection in door.http2() {
+        for connection in entry.http2() {
             let mut socket = connection.websocket(DEMO, headers).await.expect("it opens");
             let first = socket.next().await.expect("a frame").into_text().expect("text");
             assert!(first.starts_with(begins), "{first}");
@@ -154,6 +154,6 @@ async fn sockets_are_streams_of_http2_as_well() {
         }
     }
     let unknown = [("sec-websocket-protocol", "mqtt")];
-    let refused = door.http2()[0].websocket(DEMO, &unknown).await;
+    let refused = entry.http2()[0].websocket(DEMO, &unknown).await;
     assert_eq!(refused.err(), Some(400));
 }

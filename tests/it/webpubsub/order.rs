@@ -39,8 +39,8 @@ fn said_as_data(message: &Value) -> Said {
 /// Begins to publish with one client of each kind on each of these nodes in turn.
 async fn publish(cluster: &Cluster, nodes: &[usize]) -> Vec<JoinHandle<()>> {
     let node = |index: usize| nodes[index % nodes.len()];
-    let mut json = HubClient::connect(&cluster.door_on(node(0)), Transport::WebSockets).await;
-    let mut packed = HubClient::connect_messagepack(&cluster.door_on(node(1)), Transport::WebSockets).await;
+    let mut json = HubClient::connect(&cluster.entry_on(node(0)), Transport::WebSockets).await;
+    let mut packed = HubClient::connect_messagepack(&cluster.entry_on(node(1)), Transport::WebSockets).await;
     let mut web = demo(cluster, node(2), JSON).await;
     let mut reliable = demo(cluster, node(0), RELIABLE).await;
     let rest = Rest::on(&cluster.nodes[node(1)]);
@@ -166,10 +166,10 @@ struct Receivers {
 impl Receivers {
     /// SignalR's on these nodes, Web PubSub's, the event stream's, the plain socket's.
     async fn gather(cluster: &Cluster, nodes: [usize; 5]) -> Self {
-        let mut json = HubClient::connect(&cluster.door_on(nodes[0]), Transport::WebSockets).await;
+        let mut json = HubClient::connect(&cluster.entry_on(nodes[0]), Transport::WebSockets).await;
         json.result("JoinGroup", json!(["g"])).await;
         let mut packed =
-            HubClient::connect_messagepack(&cluster.door_on(nodes[1]), Transport::WebSockets).await;
+            HubClient::connect_messagepack(&cluster.entry_on(nodes[1]), Transport::WebSockets).await;
         let join = messagepack::invocation("1", "JoinGroup", vec!["g".into()]);
         packed.send(messagepack::frame(&join)).await;
         packed.next_messagepack().await.expect("it has joined");

@@ -27,9 +27,9 @@ struct Everybody {
 impl Everybody {
     async fn gather() -> Self {
         let cluster = Plan::nodes(3).start().await;
-        let mut json = HubClient::connect(&cluster.door_on(0), Transport::WebSockets).await;
+        let mut json = HubClient::connect(&cluster.entry_on(0), Transport::WebSockets).await;
         json.result("JoinGroup", json!(["g"])).await;
-        let mut packed = HubClient::connect_messagepack(&cluster.door_on(1), Transport::WebSockets).await;
+        let mut packed = HubClient::connect_messagepack(&cluster.entry_on(1), Transport::WebSockets).await;
         let join = messagepack::invocation("1", "JoinGroup", vec!["g".into()]);
         packed.send(messagepack::frame(&join)).await;
         packed.next_messagepack().await.expect("it has joined");
@@ -111,7 +111,7 @@ async fn calls_and_requests_of_others_reach_each_kind_of_client() {
     let message = |data: Value| json!({ "type": "message", "from": "group", "group": "g", "dataType": "json", "data": data });
     let whole =
         |target: &str, arguments: &Value| message(json!({ "target": target, "arguments": arguments }));
-    let mut caller = HubClient::connect(&all.cluster.door_on(2), Transport::WebSockets).await;
+    let mut caller = HubClient::connect(&all.cluster.entry_on(2), Transport::WebSockets).await;
     caller.result("SendToGroup", json!(["g", "x"])).await;
     let arguments = json!(["g", "x"]);
     let packed = ["g".into(), "x".into()];
@@ -150,8 +150,8 @@ async fn calls_and_requests_of_others_reach_each_kind_of_client() {
 async fn a_hub_of_the_configuration_passes_calls_of_signalr_on() {
     let cluster = with_chat(Plan::nodes(2)).start().await;
     let bearer = token(&cluster, "sig", &json!({ "role": ["hubcast.send"] }));
-    let door = Arc::new(cluster.door_on(1).at("/hubs/chat").with_bearer(&bearer));
-    let mut caller = HubClient::connect(&door, Transport::WebSockets).await;
+    let entry = Arc::new(cluster.entry_on(1).at("/hubs/chat").with_bearer(&bearer));
+    let mut caller = HubClient::connect(&entry, Transport::WebSockets).await;
     for protocol in [JSON, RELIABLE] {
         let mut client = chat(&cluster, 0, protocol, "ann", &["hubcast.join"]).await;
         client.join("g").await;

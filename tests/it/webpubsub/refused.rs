@@ -109,8 +109,8 @@ async fn what_has_ended_does_not_come_back() {
 #[tokio::test]
 async fn signalr_and_web_pubsub_have_tokens_of_their_own() {
     let cluster = Plan::nodes(2).start().await;
-    let door = cluster.door_on(0);
-    let mut signalr = Resumable::connect(&door).await;
+    let entry = cluster.entry_on(0);
+    let mut signalr = Resumable::connect(&entry).await;
     signalr.invoke("1", "WhoAmI", json!([])).await;
     let id = signalr.result("1").await["connectionId"]
         .as_str()
@@ -122,10 +122,10 @@ async fn signalr_and_web_pubsub_have_tokens_of_their_own() {
             is_over(&cluster, node, &way(&id, token)).await;
             is_over(&cluster, node, &way(signalr.token(), token)).await;
         }
-        let door = cluster.door_on(node);
+        let entry = cluster.entry_on(node);
         for id in [client.token(), client.id()] {
-            assert_eq!(door.upgrade(&format!("id={id}")).await.status(), 404);
-            assert_eq!(door.post(id, "x").await.status(), 404);
+            assert_eq!(entry.upgrade(&format!("id={id}")).await.status(), 404);
+            assert_eq!(entry.post(id, "x").await.status(), 404);
         }
     }
     signalr.invoke("2", "Echo", json!(["unharmed"])).await;
@@ -209,7 +209,7 @@ async fn a_node_that_leaves_sends_who_comes_back_elsewhere() {
     client.come_back(at(&cluster, 1)).await;
     client.send("g", "there").await;
     assert_eq!(client.fresh_data(1).await, ["there"]);
-    let mut others = HubClient::connect(&cluster.door_on(1), Transport::WebSockets).await;
+    let mut others = HubClient::connect(&cluster.entry_on(1), Transport::WebSockets).await;
     assert_eq!(others.result("Echo", json!([1])).await, 1);
 }
 

@@ -2,7 +2,7 @@
 
 use hubcast_tests::application::Application;
 use hubcast_tests::cluster::Plan;
-use hubcast_tests::door::{Door, Secrets};
+use hubcast_tests::entry_point::{EntryPoint, Secrets};
 use hubcast_tests::eventually::eventually;
 use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::webpubsub::to_group;
@@ -327,7 +327,7 @@ async fn an_invoke_is_answered() {
 #[tokio::test]
 async fn an_invoke_can_be_cancelled() {
     let application = Application::start().await;
-    let door = Door::new(&[application.address()], &Secrets::default());
+    let entry = EntryPoint::new(&[application.address()], &Secrets::default());
     let mut client = WebPubSub::connect(application.address(), "/client/hubs/parallelhub", JSON).await;
     let invoke =
         json!({ "type": "invoke", "invocationId": "1", "target": "event", "event": "WaitForCancel" });
@@ -339,8 +339,8 @@ async fn an_invoke_can_be_cancelled() {
     client
         .say(&json!({ "type": "cancelInvocation", "invocationId": "1" }))
         .await;
-    let door = std::sync::Arc::new(door.at("/hubs/parallelhub"));
-    let mut watcher = HubClient::connect(&door, Transport::WebSockets).await;
+    let entry = std::sync::Arc::new(entry.at("/hubs/parallelhub"));
+    let mut watcher = HubClient::connect(&entry, Transport::WebSockets).await;
     eventually("the method is told", async || {
         (watcher.result("GetCancelled", json!([])).await == 1).then_some(())
     })

@@ -28,11 +28,11 @@ fn requests(query: &str) -> Vec<(&'static str, Request)> {
 }
 
 async fn a_request_without_an_id_is_refused(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     for query in ["", "?id=", "?ids=x", "?x=id"] {
         for (what, request) in requests(query) {
             assert_eq!(
-                door.fetch(&request).await.outcome(),
+                entry.fetch(&request).await.outcome(),
                 (400, "Connection ID required"),
                 "{what} {query}"
             );
@@ -41,7 +41,7 @@ async fn a_request_without_an_id_is_refused(cluster: &mut Cluster) {
 }
 
 async fn a_request_with_an_unknown_id_is_refused(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     for id in [
         "x",
         "AAAAAAAAAAAAAAAAAAAAAA",
@@ -49,12 +49,12 @@ async fn a_request_with_an_unknown_id_is_refused(cluster: &mut Cluster) {
         "%E2%82%AC",
         &"A".repeat(2_000),
     ] {
-        for _ in 0..door.nodes() {
+        for _ in 0..entry.nodes() {
             for (what, request) in requests(&format!("?id={id}")) {
-                assert_eq!(door.fetch(&request).await.outcome(), UNKNOWN, "{what} {id}");
+                assert_eq!(entry.fetch(&request).await.outcome(), UNKNOWN, "{what} {id}");
             }
             assert_eq!(
-                door.upgrade(&format!("id={id}")).await.outcome(),
+                entry.upgrade(&format!("id={id}")).await.outcome(),
                 UNKNOWN,
                 "WebSocket {id}"
             );
@@ -65,7 +65,7 @@ async fn a_request_with_an_unknown_id_is_refused(cluster: &mut Cluster) {
 async fn refusals_are_plain_text(cluster: &mut Cluster) {
     for query in ["", "?id=x"] {
         for (what, request) in requests(query) {
-            let response = cluster.door().fetch(&request).await;
+            let response = cluster.entry().fetch(&request).await;
             let kind = response.head.header("content-type").unwrap_or_default();
             assert!(kind.starts_with("text/plain"), "{what}: {kind}");
         }

@@ -149,8 +149,8 @@ fn unpacked(message: &Pack) -> Value {
 
 /// Has the conversation in these pieces.
 async fn converse(cluster: &Cluster, protocol: Protocol, transport: Transport, pieces: &[&[u8]]) {
-    let door = cluster.door();
-    let mut client = HubClient::open(&door, transport).await;
+    let entry = cluster.entry();
+    let mut client = HubClient::open(&entry, transport).await;
     for piece in pieces {
         assert_eq!(client.send(piece).await, 200);
     }

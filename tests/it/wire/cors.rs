@@ -45,7 +45,7 @@ async fn a_page_of_an_allowed_origin_may_ask_before_it_asks(cluster: &mut Cluste
             ("/hubs/demo?id=x", "GET"),
             ("/hubs/demo?id=x", "DELETE"),
         ] {
-            let response = cluster.door().fetch(&preflight(target, origin, method)).await;
+            let response = cluster.entry().fetch(&preflight(target, origin, method)).await;
             assert!(
                 matches!(response.status(), 200 | 204),
                 "{method} {target}: {}",
@@ -83,14 +83,14 @@ async fn a_page_of_another_origin_is_not_told_that_it_may(cluster: &mut Cluster)
         "null",
     ] {
         let target = "/hubs/demo/negotiate?negotiateVersion=1";
-        let response = cluster.door().fetch(&preflight(target, origin, "POST")).await;
+        let response = cluster.entry().fetch(&preflight(target, origin, "POST")).await;
         assert_eq!(
             response.head.header("access-control-allow-origin"),
             None,
             "{origin}"
         );
         let response = cluster
-            .door()
+            .entry()
             .fetch(&Request::post(target, "").header("Origin", origin))
             .await;
         assert_eq!(
@@ -102,31 +102,36 @@ async fn a_page_of_another_origin_is_not_told_that_it_may(cluster: &mut Cluster)
 }
 
 async fn every_answer_names_the_exact_origin(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     let origin = "https://b.example";
-    let client = HubClient::connect(&door, Transport::LongPolling).await;
-    let events = door.negotiate().await.token;
+    let client = HubClient::connect(&entry, Transport::LongPolling).await;
+    let events = entry.negotiate().await.token;
     let requests = [
-        Request::post(&door.target("negotiateVersion=1").replace('?', "/negotiate?"), ""),
-        door.request("POST", client.token()).body("{\"type\":6}\u{1e}"),
-        door.request("DELETE", client.token()),
-        door.request("GET", &events).header("Accept", "text/event-stream"),
-        door.request("GET", "unknown"),
-        Request::get(&door.target("")),
+        Request::post(
+            &entry.target("negotiateVersion=1").replace('?', "/negotiate?"),
+            "",
+        ),
+        entry.request("POST", client.token()).body("{\"type\":6}\u{1e}"),
+        entry.request("DELETE", client.token()),
+        entry
+            .request("GET", &events)
+            .header("Accept", "text/event-stream"),
+        entry.request("GET", "unknown"),
+        Request::get(&entry.target("")),
     ];
     for request in requests {
-        let (head, _) = door.start(&request.header("Origin", origin)).await;
+        let (head, _) = entry.start(&request.header("Origin", origin)).await;
         is_allowed(&head, origin);
     }
 }
 
 async fn a_websocket_is_opened_for_allowed_origins_only(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     let own = format!("http://{}", cluster.nodes[0].address());
     for origin in ["https://a.example", "https://b.example", &own] {
         let socket = WebSocket::open(
             cluster.nodes[0].address(),
-            &door.target(""),
+            &entry.target(""),
             &[("Origin", origin)],
         )
         .await;
@@ -134,10 +139,10 @@ async fn a_websocket_is_opened_for_allowed_origins_only(cluster: &mut Cluster) {
     }
     // Browsers send no preflight before a WebSocket, and they send cookies along.
     for origin in ["https://evil.example", "null"] {
-        let socket = WebSocket::open(door.turn(), &door.target(""), &[("Origin", origin)]).await;
+        let socket = WebSocket::open(entry.turn(), &entry.target(""), &[("Origin", origin)]).await;
         assert_eq!(socket.err(), Some(403), "{origin}");
     }
-    let mut client = HubClient::connect(&door, Transport::WebSockets).await;
+    let mut client = HubClient::connect(&entry, Transport::WebSockets).await;
     assert_eq!(
         client.result("Echo", json!([1])).await,
         1,

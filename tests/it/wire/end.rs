@@ -19,7 +19,7 @@ proves_on_one_node_and_on_two! { |plan| plan;
 
 async fn a_websocket_ends_with_close_message_and_close_frame(cluster: &mut Cluster) {
     let mut socket = cluster
-        .door()
+        .entry()
         .websocket_with("")
         .await
         .expect("the WebSocket opens");
@@ -36,9 +36,9 @@ async fn a_websocket_ends_with_close_message_and_close_frame(cluster: &mut Clust
 }
 
 async fn a_client_that_closes_is_answered_and_forgotten(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     for transport in Transport::ALL {
-        let mut client = HubClient::connect(&door, transport).await;
+        let mut client = HubClient::connect(&entry, transport).await;
         client.say(&json!({ "type": 7 })).await;
         assert_eq!(client.rest().await, [json!({ "type": 7 })], "{transport:?}");
     }
@@ -47,15 +47,15 @@ async fn a_client_that_closes_is_answered_and_forgotten(cluster: &mut Cluster) {
 
 /// A socket of the demo hub after its handshake, with stateful reconnect or without.
 async fn greeted(cluster: &Cluster, version: u8) -> WebSocket {
-    let door = cluster.door();
+    let entry = cluster.entry();
     let mut socket = match version {
-        1 => door.websocket_with("").await,
+        1 => entry.websocket_with("").await,
         _ => {
-            let negotiated = door
+            let negotiated = entry
                 .negotiate_with("negotiateVersion=1&useStatefulReconnect=true")
                 .await;
             let token = negotiated.json()["connectionToken"].clone();
-            door.websocket(token.as_str().expect("a token")).await
+            entry.websocket(token.as_str().expect("a token")).await
         }
     }
     .expect("the WebSocket opens");
@@ -116,9 +116,9 @@ async fn what_breaks_the_protocol_ends_with_1000_behind_all_answers(cluster: &mu
 }
 
 async fn an_aborted_client_may_not_reconnect(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     for transport in Transport::ALL {
-        let mut client = HubClient::connect(&door, transport).await;
+        let mut client = HubClient::connect(&entry, transport).await;
         client
             .say(&json!({ "type": 1, "invocationId": "1", "target": "Abort", "arguments": [] }))
             .await;
@@ -128,9 +128,9 @@ async fn an_aborted_client_may_not_reconnect(cluster: &mut Cluster) {
 }
 
 async fn messagepack_clients_get_a_messagepack_close(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     for transport in [Transport::WebSockets, Transport::LongPolling] {
-        let mut client = HubClient::connect_messagepack(&door, transport).await;
+        let mut client = HubClient::connect_messagepack(&entry, transport).await;
         client
             .send(messagepack::frame(&messagepack::invocation(
                 "1",
@@ -155,10 +155,10 @@ async fn messagepack_clients_get_a_messagepack_close(cluster: &mut Cluster) {
 }
 
 async fn a_client_that_vanishes_is_forgotten(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     let mut clients = Vec::new();
     for transport in [Transport::WebSockets, Transport::ServerSentEvents] {
-        let mut client = HubClient::connect(&door, transport).await;
+        let mut client = HubClient::connect(&entry, transport).await;
         client.result("JoinGroup", json!(["g"])).await;
         clients.push(client);
     }
@@ -168,9 +168,9 @@ async fn a_client_that_vanishes_is_forgotten(cluster: &mut Cluster) {
 }
 
 async fn a_client_that_never_spoke_is_forgotten(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     for transport in [Transport::WebSockets, Transport::ServerSentEvents] {
-        drop(HubClient::open(&door, transport).await);
+        drop(HubClient::open(&entry, transport).await);
     }
     cluster.is_tidy().await;
 }

@@ -1,7 +1,7 @@
 //! Server-sent events.
 
 use hubcast_tests::cluster::Cluster;
-use hubcast_tests::door::Negotiated;
+use hubcast_tests::entry_point::Negotiated;
 use hubcast_tests::eventually::within;
 use hubcast_tests::http::Body;
 use hubcast_tests::hub_client::{HubClient, JSON_HANDSHAKE, Transport};
@@ -26,9 +26,9 @@ async fn read(connection: &mut Body, length: usize) -> String {
 }
 
 async fn the_stream_begins_with_the_bytes_that_every_client_understands(cluster: &mut Cluster) {
-    let door = cluster.door();
-    let Negotiated { token, .. } = door.negotiate().await;
-    let (head, mut connection) = door.events(&token).await;
+    let entry = cluster.entry();
+    let Negotiated { token, .. } = entry.negotiate().await;
+    let (head, mut connection) = entry.events(&token).await;
     assert_eq!(head.status, 200);
     assert_eq!(head.header("content-type"), Some("text/event-stream"));
     assert_eq!(
@@ -46,16 +46,16 @@ async fn the_stream_begins_with_the_bytes_that_every_client_understands(cluster:
 }
 
 async fn each_event_is_one_line_that_ends_with_cr_lf(cluster: &mut Cluster) {
-    let door = cluster.door();
-    let Negotiated { token, .. } = door.negotiate().await;
-    let (_, mut connection) = door.events(&token).await;
+    let entry = cluster.entry();
+    let Negotiated { token, .. } = entry.negotiate().await;
+    let (_, mut connection) = entry.events(&token).await;
     read(&mut connection, 3).await;
-    assert_eq!(door.post(&token, JSON_HANDSHAKE).await.outcome(), (200, ""));
+    assert_eq!(entry.post(&token, JSON_HANDSHAKE).await.outcome(), (200, ""));
     assert_eq!(read(&mut connection, 13).await, "data: {}\u{1e}\r\n\r\n");
     let text = "line\nline\r\nä€😀";
     let call = json!({ "type": 1, "invocationId": "0", "target": "Echo", "arguments": [text] });
     assert_eq!(
-        door.post(&token, format!("{call}\u{1e}")).await.outcome(),
+        entry.post(&token, format!("{call}\u{1e}")).await.outcome(),
         (200, "")
     );
     let expected =
@@ -64,23 +64,23 @@ async fn each_event_is_one_line_that_ends_with_cr_lf(cluster: &mut Cluster) {
 }
 
 async fn a_second_stream_on_a_connection_is_refused(cluster: &mut Cluster) {
-    let door = cluster.door();
-    let mut client = HubClient::connect(&door, Transport::ServerSentEvents).await;
-    for _ in 0..door.nodes() {
-        let request = door
+    let entry = cluster.entry();
+    let mut client = HubClient::connect(&entry, Transport::ServerSentEvents).await;
+    for _ in 0..entry.nodes() {
+        let request = entry
             .request("GET", client.token())
             .header("Accept", "text/event-stream");
-        assert_eq!(door.fetch(&request).await.outcome(), (409, ""));
+        assert_eq!(entry.fetch(&request).await.outcome(), (409, ""));
     }
     assert_eq!(client.result("Echo", json!([1])).await, 1);
 }
 
 async fn the_stream_ends_with_its_connection(cluster: &mut Cluster) {
-    let door = cluster.door();
-    let mut client = HubClient::connect(&door, Transport::ServerSentEvents).await;
+    let entry = cluster.entry();
+    let mut client = HubClient::connect(&entry, Transport::ServerSentEvents).await;
     client.say(&json!({ "type": 7 })).await;
     assert_eq!(client.rest().await, [json!({ "type": 7 })]);
-    let mut client = HubClient::connect(&door, Transport::ServerSentEvents).await;
+    let mut client = HubClient::connect(&entry, Transport::ServerSentEvents).await;
     client
         .say(&json!({ "type": 1, "target": "Abort", "arguments": [] }))
         .await;
@@ -89,10 +89,10 @@ async fn the_stream_ends_with_its_connection(cluster: &mut Cluster) {
 }
 
 async fn a_stream_that_breaks_ends_its_connection(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     let clients = [
-        HubClient::connect(&door, Transport::ServerSentEvents).await,
-        HubClient::connect(&door, Transport::ServerSentEvents).await,
+        HubClient::connect(&entry, Transport::ServerSentEvents).await,
+        HubClient::connect(&entry, Transport::ServerSentEvents).await,
     ];
     cluster.has_connections(2).await;
     drop(clients);
@@ -100,14 +100,14 @@ async fn a_stream_that_breaks_ends_its_connection(cluster: &mut Cluster) {
 }
 
 async fn the_accept_header_may_be_a_list(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     for accept in [
         "text/event-stream, */*",
         "application/json;q=0.5, text/event-stream;q=0.9",
     ] {
-        let Negotiated { token, .. } = door.negotiate().await;
-        let (head, _) = door
-            .start(&door.request("GET", &token).header("Accept", accept))
+        let Negotiated { token, .. } = entry.negotiate().await;
+        let (head, _) = entry
+            .start(&entry.request("GET", &token).header("Accept", accept))
             .await;
         assert_eq!(head.header("content-type"), Some("text/event-stream"), "{accept}");
     }

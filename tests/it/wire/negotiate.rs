@@ -24,7 +24,7 @@ fn all_transports() -> Value {
 }
 
 async fn version_1_gives_an_id_and_another_secret_token(cluster: &mut Cluster) {
-    let response = cluster.door().negotiate_with("negotiateVersion=1").await;
+    let response = cluster.entry().negotiate_with("negotiateVersion=1").await;
     assert_eq!(response.status(), 200);
     assert_eq!(response.head.header("content-type"), Some("application/json"));
     assert_eq!(
@@ -60,20 +60,20 @@ async fn version_1_gives_an_id_and_another_secret_token(cluster: &mut Cluster) {
 }
 
 async fn version_0_gives_one_id_for_both(cluster: &mut Cluster) {
-    let door = cluster.door();
-    let response = door.negotiate_with("").await;
+    let entry = cluster.entry();
+    let response = entry.negotiate_with("").await;
     assert_eq!(response.status(), 200);
     let answer = response.json();
     assert_eq!(answer["negotiateVersion"], 0);
     assert_eq!(answer.get("connectionToken"), None);
     assert_eq!(answer["availableTransports"], all_transports());
     let id = answer["connectionId"].as_str().unwrap();
-    assert_eq!(door.poll(id).await.outcome(), (200, ""), "the id is the token");
+    assert_eq!(entry.poll(id).await.outcome(), (200, ""), "the id is the token");
 }
 
 async fn a_higher_version_is_answered_with_1(cluster: &mut Cluster) {
     for query in ["negotiateVersion=2", "negotiateVersion=99", "NegotiateVersion=1"] {
-        let answer = cluster.door().negotiate_with(query).await.json();
+        let answer = cluster.entry().negotiate_with(query).await.json();
         assert_eq!(answer["negotiateVersion"], 1, "{query}");
         assert!(answer["connectionToken"].is_string(), "{query}");
     }
@@ -87,7 +87,7 @@ async fn a_version_that_cannot_be_served_is_an_error_with_status_200(cluster: &m
         ("negotiateVersion=one", no_integer),
         ("negotiateVersion=1.0", no_integer),
     ] {
-        let response = cluster.door().negotiate_with(query).await;
+        let response = cluster.entry().negotiate_with(query).await;
         assert_eq!(response.status(), 200, "{query}");
         assert_eq!(response.json()["error"], error, "{query}");
         assert_eq!(response.json().get("connectionId"), None, "{query}");
@@ -95,27 +95,27 @@ async fn a_version_that_cannot_be_served_is_an_error_with_status_200(cluster: &m
 }
 
 async fn only_post_is_allowed(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     for method in ["GET", "PUT", "DELETE"] {
-        let response = door
+        let response = entry
             .fetch(&Request::new(method, "/hubs/demo/negotiate?negotiateVersion=1"))
             .await;
         assert_eq!(response.outcome(), (405, ""), "{method} negotiate");
     }
     for method in ["PUT", "PATCH"] {
-        let response = door.fetch(&Request::new(method, "/hubs/demo").body("")).await;
+        let response = entry.fetch(&Request::new(method, "/hubs/demo").body("")).await;
         assert_eq!(response.outcome(), (405, ""), "{method} on the hub");
     }
 }
 
 async fn every_path_that_clients_use_is_the_same_hub(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     for path in [
         "/hubs/demo/negotiate?negotiateVersion=1",
         "/client/negotiate?hub=demo&negotiateVersion=1",
         "/client/negotiate?negotiateVersion=1&hub=demo&x=y",
     ] {
-        let response = door.fetch(&Request::post(path, "")).await;
+        let response = entry.fetch(&Request::post(path, "")).await;
         assert_eq!(response.status(), 200, "{path}");
         let token = response.json()["connectionToken"].as_str().unwrap().to_owned();
         for hub in [
@@ -124,13 +124,14 @@ async fn every_path_that_clients_use_is_the_same_hub(cluster: &mut Cluster) {
             "/client/?hub=demo&",
             "/client?hub=demo&",
         ] {
-            let poll = door
+            let poll = entry
                 .fetch(&Request::get(&format!("{hub}id={token}&_=1700000000000")))
                 .await;
             assert_eq!(poll.status(), 200, "{hub}");
             if poll.body.is_empty() {
                 let handshake = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
-                door.fetch(&Request::post(&format!("{hub}id={token}"), handshake))
+                entry
+                    .fetch(&Request::post(&format!("{hub}id={token}"), handshake))
                     .await;
             } else {
                 assert_eq!(poll.text(), "{}\u{1e}");
@@ -146,13 +147,13 @@ async fn a_hub_that_is_not_there_is_not_found(cluster: &mut Cluster) {
         "/client/negotiate?hub=nothing",
         "/client/negotiate",
     ] {
-        let status = cluster.door().fetch(&Request::post(path, "")).await.status();
+        let status = cluster.entry().fetch(&Request::post(path, "")).await.status();
         assert!(matches!(status, 400 | 404), "{path}: {status}");
     }
 }
 
 async fn nobody_is_offered_what_it_did_not_ask_for(cluster: &mut Cluster) {
-    let answer = cluster.door().negotiate_with("negotiateVersion=1").await.json();
+    let answer = cluster.entry().negotiate_with("negotiateVersion=1").await.json();
     assert_eq!(
         answer.get("useStatefulReconnect"),
         None,

@@ -1,7 +1,7 @@
 //! A connection has one transport, and each transport its own methods.
 
 use hubcast_tests::cluster::Cluster;
-use hubcast_tests::door::Door;
+use hubcast_tests::entry_point::EntryPoint;
 use hubcast_tests::eventually::eventually;
 use hubcast_tests::http::{Connection, Request};
 use hubcast_tests::hub_client::{HubClient, JSON_HANDSHAKE, MESSAGEPACK_HANDSHAKE, Transport};
@@ -50,8 +50,8 @@ async fn an_upgrade_is_read_as_proxies_write_it(cluster: &mut Cluster) {
 }
 
 async fn a_websocket_needs_no_id(cluster: &mut Cluster) {
-    let door = cluster.door();
-    let mut socket = door.websocket_with("").await.expect("the WebSocket opens");
+    let entry = cluster.entry();
+    let mut socket = entry.websocket_with("").await.expect("the WebSocket opens");
     socket.text(JSON_HANDSHAKE).await;
     assert_eq!(socket.next().await, Some(Message::text("{}\u{1e}")));
     socket
@@ -69,39 +69,39 @@ async fn a_websocket_needs_no_id(cluster: &mut Cluster) {
 }
 
 async fn a_second_websocket_on_a_connection_is_refused(cluster: &mut Cluster) {
-    let door = cluster.door();
-    let mut client = HubClient::connect(&door, Transport::WebSockets).await;
-    for _ in 0..door.nodes() {
-        let refusal = door.upgrade(&format!("id={}", client.token())).await;
+    let entry = cluster.entry();
+    let mut client = HubClient::connect(&entry, Transport::WebSockets).await;
+    for _ in 0..entry.nodes() {
+        let refusal = entry.upgrade(&format!("id={}", client.token())).await;
         assert_eq!(refusal.outcome(), (409, ""));
     }
     assert_eq!(client.result("Echo", json!(["still here"])).await, "still here");
 }
 
 async fn a_connection_keeps_its_transport(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     const REFUSAL: (u16, &str) = (400, "Cannot change transports mid-connection");
     for transport in Transport::ALL {
-        let mut client = HubClient::connect(&door, transport).await;
-        for _ in 0..door.nodes() {
+        let mut client = HubClient::connect(&entry, transport).await;
+        for _ in 0..entry.nodes() {
             let token = client.token();
             if transport != Transport::LongPolling {
                 assert_eq!(
-                    door.poll(token).await.outcome(),
+                    entry.poll(token).await.outcome(),
                     REFUSAL,
                     "a poll of {transport:?}"
                 );
             }
             if transport != Transport::ServerSentEvents {
-                let request = door.request("GET", token).header("Accept", "text/event-stream");
+                let request = entry.request("GET", token).header("Accept", "text/event-stream");
                 assert_eq!(
-                    door.fetch(&request).await.outcome(),
+                    entry.fetch(&request).await.outcome(),
                     REFUSAL,
                     "an event stream of {transport:?}"
                 );
             }
             if transport != Transport::WebSockets {
-                let refusal = door.upgrade(&format!("id={token}")).await;
+                let refusal = entry.upgrade(&format!("id={token}")).await;
                 assert_eq!(refusal.outcome(), REFUSAL, "a WebSocket of {transport:?}");
             }
         }
@@ -110,10 +110,10 @@ async fn a_connection_keeps_its_transport(cluster: &mut Cluster) {
 }
 
 async fn a_websocket_connection_takes_no_post(cluster: &mut Cluster) {
-    let door = cluster.door();
-    let client = HubClient::connect(&door, Transport::WebSockets).await;
-    for _ in 0..door.nodes() {
-        let refusal = door.post(client.token(), "{\"type\":6}\u{1e}").await;
+    let entry = cluster.entry();
+    let client = HubClient::connect(&entry, Transport::WebSockets).await;
+    for _ in 0..entry.nodes() {
+        let refusal = entry.post(client.token(), "{\"type\":6}\u{1e}").await;
         assert_eq!(
             refusal.outcome(),
             (405, "POST requests are not allowed for WebSocket connections.")
@@ -122,39 +122,39 @@ async fn a_websocket_connection_takes_no_post(cluster: &mut Cluster) {
 }
 
 async fn only_long_polling_is_ended_by_delete(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     const REFUSAL: (u16, &str) = (400, "Cannot terminate this connection using the DELETE endpoint.");
     for transport in [Transport::WebSockets, Transport::ServerSentEvents] {
-        let mut client = HubClient::connect(&door, transport).await;
-        for _ in 0..door.nodes() {
+        let mut client = HubClient::connect(&entry, transport).await;
+        for _ in 0..entry.nodes() {
             assert_eq!(
-                door.delete(client.token()).await.outcome(),
+                entry.delete(client.token()).await.outcome(),
                 REFUSAL,
                 "{transport:?}"
             );
         }
         assert_eq!(client.result("Echo", json!([1])).await, 1, "{transport:?}");
     }
-    for _ in 0..door.nodes() {
-        let client = HubClient::connect(&door, Transport::LongPolling).await;
-        assert_eq!(door.delete(client.token()).await.outcome(), (202, ""));
-        is_forgotten(&door, client.token()).await;
+    for _ in 0..entry.nodes() {
+        let client = HubClient::connect(&entry, Transport::LongPolling).await;
+        assert_eq!(entry.delete(client.token()).await.outcome(), (202, ""));
+        is_forgotten(&entry, client.token()).await;
     }
 }
 
 /// Waits until no node knows the token, for none of the requests.
-async fn is_forgotten(door: &Door, token: &str) {
-    for _ in 0..door.nodes() {
+async fn is_forgotten(entry: &EntryPoint, token: &str) {
+    for _ in 0..entry.nodes() {
         eventually("the token is forgotten", async || {
-            (door.poll(token).await.outcome() == UNKNOWN).then_some(())
+            (entry.poll(token).await.outcome() == UNKNOWN).then_some(())
         })
         .await;
     }
-    for _ in 0..door.nodes() {
-        assert_eq!(door.poll(token).await.outcome(), UNKNOWN, "a poll");
-        assert_eq!(door.delete(token).await.outcome(), UNKNOWN, "DELETE");
+    for _ in 0..entry.nodes() {
+        assert_eq!(entry.poll(token).await.outcome(), UNKNOWN, "a poll");
+        assert_eq!(entry.delete(token).await.outcome(), UNKNOWN, "DELETE");
         assert_eq!(
-            door.upgrade(&format!("id={token}")).await.outcome(),
+            entry.upgrade(&format!("id={token}")).await.outcome(),
             UNKNOWN,
             "a WebSocket"
         );
@@ -163,10 +163,10 @@ async fn is_forgotten(door: &Door, token: &str) {
 
 /// Clients join everything that waits while they send.
 async fn a_burst_of_small_calls_is_answered_whatever_it_comes_in(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     for transport in Transport::ALL {
         for (count, size) in [(60_u32, 20_000), (3_000, 20)] {
-            let mut client = HubClient::connect(&door, transport).await;
+            let mut client = HubClient::connect(&entry, transport).await;
             let text = "x".repeat(size);
             let call = |i: u32| {
                 format!(
@@ -178,7 +178,7 @@ async fn a_burst_of_small_calls_is_answered_whatever_it_comes_in(cluster: &mut C
             let posting = async {
                 if transport != Transport::WebSockets {
                     assert_eq!(
-                        door.post(&token, all.clone()).await.status(),
+                        entry.post(&token, all.clone()).await.status(),
                         200,
                         "{transport:?}"
                     );
@@ -200,9 +200,9 @@ async fn a_burst_of_small_calls_is_answered_whatever_it_comes_in(cluster: &mut C
 }
 
 async fn messages_may_be_split_and_merged_at_will(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     for transport in Transport::ALL {
-        let mut client = HubClient::connect(&door, transport).await;
+        let mut client = HubClient::connect(&entry, transport).await;
         let call = |i: u32| {
             format!("{{\"type\":1,\"invocationId\":\"{i}\",\"target\":\"Echo\",\"arguments\":[{i}]}}\u{1e}")
         };
@@ -220,7 +220,7 @@ async fn messages_may_be_split_and_merged_at_will(cluster: &mut Cluster) {
 
 async fn frames_may_be_text_or_binary(cluster: &mut Cluster) {
     let mut socket = cluster
-        .door()
+        .entry()
         .websocket_with("")
         .await
         .expect("the WebSocket opens");
@@ -235,9 +235,9 @@ async fn frames_may_be_text_or_binary(cluster: &mut Cluster) {
 }
 
 async fn what_follows_the_handshake_in_one_frame_is_read(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     for transport in Transport::ALL {
-        let mut client = HubClient::open(&door, transport).await;
+        let mut client = HubClient::open(&entry, transport).await;
         let call = "{\"type\":1,\"invocationId\":\"0\",\"target\":\"Echo\",\"arguments\":[null]}\u{1e}";
         client.send(format!("{JSON_HANDSHAKE}{call}")).await;
         assert_eq!(client.next().await, Some(json!({})), "{transport:?}");
@@ -247,27 +247,27 @@ async fn what_follows_the_handshake_in_one_frame_is_read(cluster: &mut Cluster) 
 }
 
 async fn binary_over_an_event_stream_is_refused(cluster: &mut Cluster) {
-    let door = cluster.door();
-    for _ in 0..door.nodes() {
-        let mut client = HubClient::open(&door, Transport::ServerSentEvents).await;
+    let entry = cluster.entry();
+    for _ in 0..entry.nodes() {
+        let mut client = HubClient::open(&entry, Transport::ServerSentEvents).await;
         client.send(MESSAGEPACK_HANDSHAKE).await;
         let error = "Cannot use the 'messagepack' protocol on the current transport. \
                      The transport does not support 'Binary' transfer format.";
         assert_eq!(client.rest().await, [json!({ "error": error })]);
-        is_forgotten(&door, client.token()).await;
+        is_forgotten(&entry, client.token()).await;
     }
     cluster.is_tidy().await;
 }
 
 async fn bodies_that_arrive_together_are_read_one_after_the_other(cluster: &mut Cluster) {
-    let door = cluster.door();
+    let entry = cluster.entry();
     for transport in [Transport::ServerSentEvents, Transport::LongPolling] {
-        let mut client = HubClient::connect(&door, transport).await;
+        let mut client = HubClient::connect(&entry, transport).await;
         let call = |i: usize| {
             let text = "x".repeat(5_000);
             let call =
                 json!({ "type": 1, "invocationId": i.to_string(), "target": "Echo", "arguments": [text] });
-            door.post(client.token(), format!("{call}\u{1e}"))
+            entry.post(client.token(), format!("{call}\u{1e}"))
         };
         // No 409: they wait for each other, and none is mixed with another one.
         for answer in futures_util::future::join_all((0..10).map(call)).await {

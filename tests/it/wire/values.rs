@@ -21,7 +21,7 @@ async fn echoed(client: &mut HubClient, argument: &str) -> String {
 }
 
 async fn numbers_keep_their_last_digit(cluster: &mut Cluster) {
-    let mut client = HubClient::connect(&cluster.door(), Transport::WebSockets).await;
+    let mut client = HubClient::connect(&cluster.entry(), Transport::WebSockets).await;
     for number in [
         "0.1",
         "-1.5e-300",
@@ -41,7 +41,7 @@ async fn numbers_keep_their_last_digit(cluster: &mut Cluster) {
 }
 
 async fn text_keeps_its_escapes_or_its_meaning(cluster: &mut Cluster) {
-    let mut client = HubClient::connect(&cluster.door(), Transport::WebSockets).await;
+    let mut client = HubClient::connect(&cluster.entry(), Transport::WebSockets).await;
     for text in [
         r#""\u001e""#,
         r#""\u0000\b\f\n\r\t\"\\\/""#,

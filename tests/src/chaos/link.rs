@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::door::HUB;
+use crate::entry_point::HUB;
 use crate::http::{Connection, Request};
 
 /// One open WebSocket.

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::fault::{Fault, Kind};
 use crate::clock::Clock;
-use crate::door::HUB_NAME;
+use crate::entry_point::HUB_NAME;
 use crate::fault_proxy::{Action, FaultProxy, On, Rule};
 use crate::redis::cluster::ClusterSet;
 use crate::redis::sentinel::{Fronted, SentinelSet};

@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::kinds::ClientKind;
 use super::link::{Link, Negotiated};
-use crate::door::HUB;
+use crate::entry_point::HUB;
 use crate::http::{Body, Connection, Lines, Request};
 
 /// An open connection.

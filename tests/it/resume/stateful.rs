@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use hubcast_tests::cluster::{Cluster, Plan};
-use hubcast_tests::door::Door;
+use hubcast_tests::entry_point::EntryPoint;
 use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::resumable::{RESUMABLE_HANDSHAKE, Resumable};
 use hubcast_tests::websocket::{CloseCode, Message};
@@ -28,18 +28,18 @@ proves_on_one_node_and_on_two! { |plan| plan.set("hubs.resume_window_seconds", 5
 }
 
 /// The node on which the client stays.
-fn home(cluster: &Cluster) -> Arc<Door> {
-    cluster.door_on(0)
+fn home(cluster: &Cluster) -> Arc<EntryPoint> {
+    cluster.entry_on(0)
 }
 
 /// A client that sends from another node, if there is one.
 async fn sender(cluster: &Cluster) -> HubClient {
-    HubClient::connect(&cluster.door_on(cluster.nodes.len() - 1), Transport::WebSockets).await
+    HubClient::connect(&cluster.entry_on(cluster.nodes.len() - 1), Transport::WebSockets).await
 }
 
 async fn the_messages_are_these_bytes(cluster: &mut Cluster) {
-    let door = home(cluster);
-    let mut client = Resumable::connect(&door).await;
+    let entry = home(cluster);
+    let mut client = Resumable::connect(&entry).await;
     client.invoke("a", "Echo", json!([1])).await;
     let answer = Message::text("{\"type\":3,\"invocationId\":\"a\",\"result\":1}\u{1e}");
     assert_eq!(client.socket().next().await.as_ref(), Some(&answer));
@@ -50,7 +50,7 @@ async fn the_messages_are_these_bytes(cluster: &mut Cluster) {
     assert_eq!(client.socket().next().await, Some(sequence));
     assert_eq!(client.socket().next().await, Some(answer));
 
-    let mut client = Resumable::open(&door).await;
+    let mut client = Resumable::open(&entry).await;
     let handshake = RESUMABLE_HANDSHAKE.replace("json", "messagepack");
     client.socket().text(&handshake).await;
     let call = [
@@ -297,18 +297,18 @@ async fn a_newer_socket_takes_the_place_of_the_older_one(cluster: &mut Cluster) 
 }
 
 async fn who_said_goodbye_does_not_come_back(cluster: &mut Cluster) {
-    let door = home(cluster);
+    let entry = home(cluster);
     for goodbye in [
         json!({ "type": 7 }),
         json!({ "type": 1, "target": "Abort", "arguments": [] }),
     ] {
-        let mut client = Resumable::connect(&door).await;
+        let mut client = Resumable::connect(&entry).await;
         client.say(&goodbye).await;
         assert_eq!(client.next().await, Some(json!({ "type": 7 })));
         // The official client tries it at once, and must not be taken in.
         assert_eq!(client.replace().await.err(), Some(404), "{goodbye}");
     }
-    let mut client = Resumable::connect(&door).await;
+    let mut client = Resumable::connect(&entry).await;
     client.socket().send(Message::Close(None)).await;
     cluster.is_tidy().await;
     assert_eq!(client.replace().await.err(), Some(404), "a Close frame");
@@ -415,7 +415,7 @@ async fn it_is_agreed_on_only_where_both_sides_want_it() {
         let plan = Plan::one_node().set("hubs.stateful_reconnect", allowed);
         let cluster = plan.start().await;
         let query = format!("negotiateVersion={version}&useStatefulReconnect=true");
-        let answer = cluster.door().negotiate_with(&query).await.json();
+        let answer = cluster.entry().negotiate_with(&query).await.json();
         assert_eq!(answer["useStatefulReconnect"], expected, "{allowed} {version}");
     }
 }

@@ -49,7 +49,7 @@ pub struct Negotiated {
 
 /// A hub's address on one node or on several.
 #[derive(Debug)]
-pub struct Door {
+pub struct EntryPoint {
     addresses: Vec<SocketAddr>,
     next: AtomicUsize,
     path: String,
@@ -59,10 +59,10 @@ pub struct Door {
     secrets: Secrets,
 }
 
-impl Door {
+impl EntryPoint {
     /// The demo hub on these nodes, in turn.
     pub fn new(addresses: &[SocketAddr], secrets: &Secrets) -> Self {
-        assert!(!addresses.is_empty(), "a door leads somewhere");
+        assert!(!addresses.is_empty(), "an entry point leads somewhere");
         Self {
             addresses: addresses.to_vec(),
             next: AtomicUsize::new(0),
@@ -118,7 +118,7 @@ impl Door {
 
     /// The HTTP/2 connections.
     pub fn http2(&self) -> &[Arc<Http2>] {
-        self.http2.as_deref().expect("this door is one for HTTP/2")
+        self.http2.as_deref().expect("this entry point is one for HTTP/2")
     }
 
     fn copy(&self) -> Self {

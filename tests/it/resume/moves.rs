@@ -19,10 +19,10 @@ const FATES: [Fate; 4] = [Fate::Lives, Fate::IsDrained, Fate::IsKilled, Fate::Is
 
 /// A client on the first of three nodes, in a group, and one on the last that sends.
 async fn two_clients(cluster: &Cluster) -> (Resumable, HubClient) {
-    let mut client = Resumable::connect(&cluster.door_on(0)).await;
+    let mut client = Resumable::connect(&cluster.entry_on(0)).await;
     client.invoke("join", "JoinGroup", json!(["g"])).await;
     client.result("join").await;
-    let sender = HubClient::connect(&cluster.door_on(2), Transport::WebSockets).await;
+    let sender = HubClient::connect(&cluster.entry_on(2), Transport::WebSockets).await;
     (client, sender)
 }
 
@@ -78,7 +78,7 @@ async fn a_session_goes_on_on_another_node_with_the_same_numbers() {
         for number in 5..10 {
             sender.result("SendToGroup", text(number)).await;
         }
-        client.turn_to(&cluster.door_on(1));
+        client.turn_to(&cluster.entry_on(1));
         let first = client.resume().await;
         // Messages that were acknowledged in the last second may be sent again: the client drops them by their number.
         assert!((1..=4).contains(&first), "{fate:?}: {first}");
@@ -119,14 +119,14 @@ async fn calls_that_go_on_end_with_an_error_when_the_node_waits_no_longer() {
         .set("drain.calls_seconds", 1)
         .start()
         .await;
-    let mut client = Resumable::connect(&cluster.door_on(0)).await;
+    let mut client = Resumable::connect(&cluster.entry_on(0)).await;
     let stream = json!({ "type": 4, "invocationId": "s", "target": "Counter", "arguments": [1_000_000, 20] });
     client.say(&stream).await;
     assert_eq!(client.numbered().await["type"], 2);
     client.is_acknowledged(1).await;
     cluster.nodes[0].terminate();
     while client.next().await.is_some() {}
-    client.turn_to(&cluster.door_on(1));
+    client.turn_to(&cluster.entry_on(1));
     client.resume().await;
     client.continue_at(2).await;
     let end = loop {
@@ -151,7 +151,7 @@ async fn calls_that_go_on_end_with_an_error_when_the_node_waits_no_longer() {
 #[tokio::test]
 async fn streams_and_uploads_go_on_where_they_began() {
     let cluster = Plan::nodes(2).start().await;
-    let mut client = Resumable::connect(&cluster.door_on(0)).await;
+    let mut client = Resumable::connect(&cluster.entry_on(0)).await;
     let say = async |client: &mut Resumable, message: Value| client.say(&message).await;
     say(
         &mut client,
@@ -182,7 +182,7 @@ async fn streams_and_uploads_go_on_where_they_began() {
     // The client knows that its four messages arrived, and how far it was sent.
     client.is_acknowledged(4).await;
 
-    client.turn_to(&cluster.door_on(1));
+    client.turn_to(&cluster.entry_on(1));
     // The client has acknowledged nothing, so it is sent everything again.
     let first = client.resume().await;
     assert_eq!(first, 1);
@@ -233,7 +233,7 @@ async fn a_call_that_died_with_its_node_ends_with_an_error_and_is_not_run_again(
     let question = client.numbered().await;
     assert_eq!(question["target"], "GetAnswer");
     cluster.nodes[0].kill();
-    client.turn_to(&cluster.door_on(1));
+    client.turn_to(&cluster.entry_on(1));
     client.resume().await;
     client.continue_at(1).await;
     client.invoke("join", "Echo", json!(["taken before"])).await;
@@ -257,11 +257,11 @@ async fn a_call_that_died_with_its_node_ends_with_an_error_and_is_not_run_again(
 #[tokio::test]
 async fn a_question_is_answered_on_the_node_that_the_client_moved_to() {
     let cluster = Plan::nodes(2).start().await;
-    let mut client = Resumable::connect(&cluster.door_on(0)).await;
+    let mut client = Resumable::connect(&cluster.entry_on(0)).await;
     client.invoke("q", "AskCaller", json!([])).await;
     let question = client.numbered().await;
     client.is_acknowledged(1).await;
-    client.turn_to(&cluster.door_on(1));
+    client.turn_to(&cluster.entry_on(1));
     client.resume().await;
     client.continue_at(2).await;
     let id = question["invocationId"].clone();
@@ -292,7 +292,7 @@ async fn who_is_quiet_for_longer_than_the_log_is_kept_can_come_back() {
     .await;
     cluster.nodes[0].kill();
     sender.result("SendToGroup", text(1)).await;
-    client.turn_to(&cluster.door_on(1));
+    client.turn_to(&cluster.entry_on(1));
     assert_eq!(client.resume().await, 2);
     assert_eq!(client.numbered().await["arguments"], text(1));
 }
@@ -305,7 +305,7 @@ async fn what_the_log_has_no_more_is_not_pretended() {
     for number in 0..500 {
         sender.result("SendToGroup", text(number)).await;
     }
-    client.turn_to(&cluster.door_on(1));
+    client.turn_to(&cluster.entry_on(1));
     assert_eq!(client.replace().await.err(), Some(404));
     assert_eq!(resumes(&mut cluster, "shut_out", "lost").await, 1.0);
     cluster.logs_are_clean();
@@ -341,11 +341,11 @@ async fn who_does_not_come_back_is_removed_by_one_survivor() {
 async fn a_hub_that_keeps_nothing_does_not_offer_it() {
     let cluster = Plan::nodes(2).set("hubs.volatile", true).start().await;
     let query = "negotiateVersion=1&useStatefulReconnect=true";
-    let answer = cluster.door().negotiate_with(query).await.json();
+    let answer = cluster.entry().negotiate_with(query).await.json();
     assert_eq!(answer["useStatefulReconnect"], Value::Null);
-    let mut receiver = HubClient::connect(&cluster.door_on(0), Transport::WebSockets).await;
+    let mut receiver = HubClient::connect(&cluster.entry_on(0), Transport::WebSockets).await;
     receiver.result("JoinGroup", json!(["g"])).await;
-    let mut sender = HubClient::connect(&cluster.door_on(1), Transport::WebSockets).await;
+    let mut sender = HubClient::connect(&cluster.entry_on(1), Transport::WebSockets).await;
     for number in 0..20 {
         sender.result("SendToGroup", text(number)).await;
     }
