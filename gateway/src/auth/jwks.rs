@@ -241,7 +241,7 @@ impl KeySet {
                         source = set.source.name(),
                         kept,
                         error,
-                        "the key set can't be loaded; the keys stay as they are"
+                        "the key set can't be loaded; the keys that were loaded before stay in use"
                     );
                     set.missing
                         .rcu(|missing| missing.as_ref().map(|_| Arc::new(error.clone())));

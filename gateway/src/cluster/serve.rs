@@ -80,7 +80,7 @@ impl NodeService for ServeNode {
 
     fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord, tells: Bytes) {
         if let Some(hub) = self.hub(hub.as_str()) {
-            tracing::info!(hub = %hub.name(), connection_id = %connection.id, "a connection ended that no node runs");
+            tracing::info!(hub = %hub.name(), connection_id = %connection.id, "ended a connection that no node runs");
             let reason = Disconnected::from_note(&tells);
             let tasks = hub.shared().tasks().clone();
             tasks.spawn(async move { hub.ended_elsewhere(connection, reason).await });
@@ -92,7 +92,7 @@ impl NodeService for ServeNode {
             .hub(hub.as_str())
             .and_then(|hub| hub.registry().find(connection));
         if let Some(session) = session {
-            tracing::warn!(%hub, connection_id = %connection, "another node has this connection, or it was closed");
+            tracing::warn!(%hub, connection_id = %connection, "closing a connection that another node has taken over, or that was closed elsewhere");
             session.leave(CloseReason::Fenced);
         }
     }

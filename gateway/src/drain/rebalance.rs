@@ -104,7 +104,7 @@ impl HubRuntime {
         sessions.truncate(usize::try_from(most).unwrap_or(usize::MAX));
         let leaving = sessions.len() as u64;
         if leaving > 0 {
-            tracing::info!(hub = %self.name(), leaving, "connections leave for nodes that have fewer");
+            tracing::info!(hub = %self.name(), leaving, "rebalancing: connections leave for nodes that have fewer");
         }
         let shared = Arc::clone(self.shared());
         let stopping = shared.stopping().clone();

@@ -162,7 +162,7 @@ impl Session {
             .publish(self.hub.name(), &topics, &lost_envelope())
             .await;
         if let Err(error) = told {
-            tracing::warn!(connection_id = %self.id(), %error, "a client can't be told that an answer is lost");
+            tracing::warn!(connection_id = %self.id(), %error, "a client could not be told that its answer is lost");
         }
     }
 

@@ -56,7 +56,7 @@ pub(super) async fn end(
     }
     tracing::debug!(hub = %hub.name(), connection_id = %session.id(), ?reason, "session ended");
     if let Some(mistake) = reason.mistake().filter(|_| hub.shared().may_tell_mistake()) {
-        tracing::info!(hub = %hub.name(), connection_id = %session.id(), mistake, "a client was closed for what it sent; further ones within a second are told at the level debug");
+        tracing::info!(hub = %hub.name(), connection_id = %session.id(), mistake, "closed a client for a protocol error; more of them within a second are logged at level debug");
     }
     let mut disconnected = None;
     if let Some(running) = running {

@@ -58,7 +58,7 @@ async fn break_off(session: &Session, invocations: Invocations) {
         hub = %session.hub.name(),
         connection_id = %session.id(),
         calls = calls.len(),
-        "calls that went on here end with an error: the node leaves"
+        "ended the calls of clients that had moved: this node is stopping"
     );
     let node = session.hub.shared().backplane().node();
     for call in calls {

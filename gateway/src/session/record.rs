@@ -56,11 +56,11 @@ impl Conversation<'_> {
 
     /// A message whose record is not known to stand counts as not received.
     fn not_noted(&mut self, error: &BackplaneError, call: Option<String>) -> CloseReason {
-        tracing::warn!(connection_id = %self.session.id(), %error, "a message could not be noted");
+        tracing::warn!(connection_id = %self.session.id(), %error, "a client's message could not be recorded");
         if !matches!(error, BackplaneError::Unavailable { .. }) {
             self.unsure = call; // it may have been recorded all the same
         }
-        CloseReason::LogLost("a message could not be noted in the backplane")
+        CloseReason::LogLost("a client's message could not be recorded in the backplane")
     }
 
     /// A node that goes on with the session must know which messages were applied: items of uploads, too, whose calls go on here.

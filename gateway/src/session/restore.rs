@@ -273,7 +273,7 @@ impl Restoring {
             }
             outcome => {
                 metrics.resumes(self.kind(), ResumeOutcome::Lost).inc();
-                tracing::info!(hub = %hub.name(), connection_id = %self.session.id(), kind = ?self.kind(), "session can't be continued exactly");
+                tracing::info!(hub = %hub.name(), connection_id = %self.session.id(), kind = ?self.kind(), "a session could not be resumed exactly; the client starts anew");
                 self.end(taken.record).await;
                 outcome.map(|_| Restored::Unknown)
             }

@@ -320,7 +320,7 @@ async fn who_does_not_come_back_is_removed_by_one_survivor() {
     let (client, sender) = two_clients(&cluster).await;
     cluster.nodes[0].kill();
     let removed = |cluster: &Cluster| {
-        let line = |line: &str| line.contains("a connection ended that no node runs");
+        let line = |line: &str| line.contains("ended a connection that no node runs");
         cluster
             .nodes
             .iter()

@@ -224,7 +224,7 @@ impl Inner {
             match outcome {
                 Ok(answer) => self.departed(hub, id, what, answer),
                 Err(error @ BackplaneError::Refused { .. }) => {
-                    warn!(hub = %hub.name, connection_id = %id, %error, "a departure was refused");
+                    warn!(hub = %hub.name, connection_id = %id, %error, "Redis refused to remove a connection");
                     answer(hub, id, Err(error));
                 }
                 Err(error) => waits = Err(error),

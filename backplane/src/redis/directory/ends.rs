@@ -199,7 +199,7 @@ impl Inner {
             hub.ends.lock().abandon(id);
             return adopted.map(drop);
         }
-        info!(hub = %hub.name, connection_id = %id, "telling of an end that nobody told of");
+        info!(hub = %hub.name, connection_id = %id, "running the disconnect hook of a connection whose node died before it could");
         let connection = ConnectionRecord {
             id: id.clone(),
             user: note.user,

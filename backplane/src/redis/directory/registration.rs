@@ -195,7 +195,7 @@ impl Inner {
             if told.elapsed() > Duration::from_secs(1) {
                 told = Instant::now();
                 let registered = progress.registered;
-                info!(hub = %hub.name, registered, of = all, "registering again");
+                info!(hub = %hub.name, registered, of = all, "registering this node's connections again");
             }
         }
         self.note_registered(hub, epoch.as_str()).await?;
@@ -223,7 +223,7 @@ impl Inner {
         let removed = self.remove_unknown(hub).await?;
         hub.set_tidied(epoch);
         if removed > 0 {
-            info!(hub = %hub.name, removed, "removed connections that had ended before the server went back");
+            info!(hub = %hub.name, removed, "removed connections that had ended before Redis went back to an older state");
         }
         Ok(())
     }

@@ -118,7 +118,7 @@ impl Lane {
         let Some((frame, topic)) =
             Frame::parse(push).and_then(|frame| Topic::from_key(frame.topic).map(|topic| (frame, topic)))
         else {
-            warn!(hub = %self.hub.name, "push of an unknown form");
+            warn!(hub = %self.hub.name, "ignored a push that can't be read; is another version of Hubcast on this Redis?");
             return Ok(());
         };
         if frame.epoch != self.epoch.as_str() {
@@ -191,7 +191,7 @@ impl Lane {
         let here = self.inner.options.node.as_str();
         match entry.content() {
             None => {
-                warn!(hub = %self.hub.name, "entry of an unknown form");
+                warn!(hub = %self.hub.name, "ignored a log entry that can't be read; is another version of Hubcast on this Redis?");
                 self.out.push(Delivery::Gap(Gap::Trimmed(entry.topic.clone())));
             }
             Some(Content::Gap) => self.out.push(Delivery::Gap(Gap::Trimmed(entry.topic.clone()))),

@@ -171,7 +171,9 @@ impl Inner {
     /// Takes a push on this node's channel. Never waits.
     pub(in crate::redis) fn take_node_message(self: &Arc<Self>, payload: Bytes) {
         let Ok(message) = NodeMessage::decode(payload) else {
-            warn!("node message of an unknown form");
+            warn!(
+                "ignored a node-to-node message that can't be read; is another version of Hubcast on this Redis?"
+            );
             return;
         };
         match message.body {

@@ -246,7 +246,7 @@ impl Inner {
             return; // the asking node does not wait any more
         };
         let Ok(asking) = NodeId::parse(&request.reply_to) else {
-            warn!("a request of a node without a name");
+            warn!("ignored a node-to-node request that does not name its sender");
             return;
         };
         let serving = &self.rpc.serving;
@@ -265,7 +265,7 @@ impl Inner {
                     .spawn(async move { inner.reply(&asking, &key, reply).await });
             }
             (Arrival::GivenUp, _) => self.give_up_request(asking, request.id),
-            (_, None) => warn!("too many requests of other nodes"), // the requests come again
+            (_, None) => warn!("refused a request of another node: too many are being served"), // the requests come again
             _ => {}
         }
     }

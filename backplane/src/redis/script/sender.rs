@@ -320,7 +320,7 @@ fn outcome_of(kind: u8, value: Value, waited: Duration) -> Result<Value, Backpla
         DONE => Ok(value),
         FAILED => {
             let reason: String = decode(value)?;
-            warn!(%reason, "the server failed to carry out a change");
+            warn!(%reason, "the Redis server could not carry out a change");
             Err(BackplaneError::Refused { reason })
         }
         EXPIRED => Err(BackplaneError::Unavailable {

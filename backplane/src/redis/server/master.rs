@@ -331,11 +331,7 @@ impl Pool {
         let known = self.master.is_known(run);
         self.master.learn(run, replicas, asked);
         if !known {
-            info!(
-                run = run.id,
-                promotion = run.mark,
-                "backplane server is in this run"
-            );
+            info!(run = run.id, promotion = run.mark, "following a Redis master");
         }
         self.give_up(|link| !link.run.goes_on_as(run));
     }
@@ -343,7 +339,7 @@ impl Pool {
     /// Closes all connections: the server is not the master any more, though it may not know yet, and messages that it
     /// took would reach no client.
     fn leave(&self, server: &str, reason: &str) {
-        warn!(server, reason, "backplane server is left");
+        warn!(server, reason, "gave up a Redis master");
         self.master.known.send_modify(|known| known.run = None);
         self.give_up(|_| true);
     }

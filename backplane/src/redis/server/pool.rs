@@ -188,7 +188,7 @@ impl Pool {
             Ok(open) => Arc::new(open),
             Err(error) => {
                 if let Trouble::Final(error) = Trouble::of(&error) {
-                    warn!(%error, "backplane server refuses this node");
+                    warn!(%error, "the Redis server refuses this node's connections");
                 }
                 return Err(error.to_string());
             }

@@ -331,7 +331,10 @@ impl Topology {
                 |(a, b): (&Arc<Shard>, &Arc<Shard>)| Arc::ptr_eq(&a.pool, &b.pool) && a.slots == b.slots;
             let changed = map.shards.len() != shards.len() || !map.shards.iter().zip(&shards).all(same);
             if changed {
-                info!(masters = shards.len(), "the cluster's masters and slots");
+                info!(
+                    masters = shards.len(),
+                    "read the Redis Cluster's masters and slots"
+                );
                 *map = Arc::new(Map::of_shards(std::mem::take(&mut shards)));
             }
             changed

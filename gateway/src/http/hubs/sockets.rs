@@ -189,7 +189,7 @@ impl HubRequest {
         match wait {
             Some(wait) => sleep(wait).await,
             None => {
-                tracing::info!(hub = %self.hub.name(), connection_id = %session.id(), "a connection came back again and again, and got no further");
+                tracing::info!(hub = %self.hub.name(), connection_id = %session.id(), "ended a connection that kept recovering without making progress");
                 session.close(CloseReason::LogLost(
                     "it came back again and again, and got no further",
                 ));

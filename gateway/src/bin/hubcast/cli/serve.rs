@@ -89,7 +89,9 @@ impl Hints {
             info!("the demo is on: open http://{}/", reachable(bound));
         }
         if self.alone {
-            info!("no Redis is set: this node is alone; give every node the same --redis to make a cluster");
+            info!(
+                "no Redis is set, so this node serves alone; give every node the same --redis to make a cluster"
+            );
         }
         for warning in &self.warnings {
             warn!("{warning}");

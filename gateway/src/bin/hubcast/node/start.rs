@@ -63,7 +63,7 @@ pub(super) async fn start(
         let reason = match attempt(config, starting).await {
             Ok(started) => {
                 if said.is_some() {
-                    info!(waited = ?begun.elapsed(), "the node has what it waited for");
+                    info!(waited = ?begun.elapsed(), "the node has started");
                 }
                 return Ok(started);
             }
