@@ -73,7 +73,7 @@ async fn a_node_that_starts_before_its_redis_waits_for_it() {
     assert_eq!(gateway.exit().await.code(), Some(0));
     let log = gateway.log();
     assert!(
-        log.contains("the node can't start yet") && log.contains("has what it waited for"),
+        log.contains("the node can't start yet") && log.contains("the node has started"),
         "{log}"
     );
 }
