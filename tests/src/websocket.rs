@@ -18,13 +18,13 @@ pub use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 pub use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 /// The stream that a WebSocket runs on.
-pub trait Carrier: AsyncRead + AsyncWrite + Unpin + Send {}
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Carrier for T {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// One open WebSocket.
 pub struct WebSocket {
-    stream: WebSocketStream<Box<dyn Carrier>>,
+    stream: WebSocketStream<Box<dyn Stream>>,
 }
 
 impl WebSocket {
@@ -35,7 +35,7 @@ impl WebSocket {
             .await
             .expect("the server accepts connections");
         tcp.set_nodelay(true).expect("a TCP socket has options");
-        let tcp: Box<dyn Carrier> = Box::new(tcp);
+        let tcp: Box<dyn Stream> = Box::new(tcp);
         match within("a WebSocket opens", client_async(request, tcp)).await {
             Ok((stream, _)) => Ok(Self { stream }),
             Err(tokio_tungstenite::tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
@@ -44,8 +44,8 @@ impl WebSocket {
     }
 
     /// A WebSocket that a server has accepted already.
-    pub async fn accepted(stream: impl Carrier + 'static) -> Self {
-        let stream: Box<dyn Carrier> = Box::new(stream);
+    pub async fn accepted(stream: impl Stream + 'static) -> Self {
+        let stream: Box<dyn Stream> = Box::new(stream);
         let stream = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
         Self { stream }
     }

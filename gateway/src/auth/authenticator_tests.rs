@@ -40,7 +40,7 @@ async fn shown(
     authenticator: &Authenticator,
     headers: &HeaderMap,
     query_token: Option<&str>,
-) -> Result<(Option<String>, Carrier), AuthError> {
+) -> Result<(Option<String>, TokenSource), AuthError> {
     let hub = HubName::parse("chat").unwrap();
     let credentials = Credentials {
         hub: &hub,
@@ -50,7 +50,7 @@ async fn shown(
     };
     let authenticated = authenticator.authenticate(&credentials).await?;
     let user = authenticated.identity.user().map(ToString::to_string);
-    Ok((user, authenticated.carrier))
+    Ok((user, authenticated.source))
 }
 
 #[tokio::test]
@@ -60,19 +60,19 @@ async fn the_header_counts_before_the_query_before_the_cookie() {
     let cookie = ("cookie", format!("theme=dark; session=\"{}\"; x=y", token("cat")));
     let (query, nothing) = (token("bob"), headers(&[]));
     let all = headers(&[header.clone(), cookie.clone()]);
-    let expected = |user: &str, carrier| Ok((Some(user.to_owned()), carrier));
+    let expected = |user: &str, source| Ok((Some(user.to_owned()), source));
     assert_eq!(
         shown(&gate, &all, Some(&query)).await,
-        expected("ann", Carrier::Header)
+        expected("ann", TokenSource::Header)
     );
     let cookie = headers(&[cookie]);
     assert_eq!(
         shown(&gate, &cookie, Some(&query)).await,
-        expected("bob", Carrier::Query)
+        expected("bob", TokenSource::Query)
     );
     assert_eq!(
         shown(&gate, &cookie, None).await,
-        expected("cat", Carrier::Cookie)
+        expected("cat", TokenSource::Cookie)
     );
     assert_eq!(shown(&gate, &nothing, None).await, Err(AuthError::Missing));
     // The first credential found decides: no other one is tried when it is bad.
@@ -110,7 +110,7 @@ async fn strangers_are_let_in_with_the_roles_of_strangers() {
         connection: None,
     };
     let stranger = gate.authenticate(&credentials).await.unwrap();
-    assert_eq!(stranger.carrier, Carrier::Nothing);
+    assert_eq!(stranger.source, TokenSource::Nothing);
     assert!(stranger.identity.is_anonymous() && stranger.identity.has_role("hubcast.join"));
     // A bad token is not no token.
     let bad = headers(&[("authorization", "Bearer x".to_owned())]);
@@ -136,13 +136,16 @@ async fn a_foreign_or_empty_authorization_is_none() {
         let shows = headers(&[("authorization", value.to_owned())]);
         assert_eq!(
             shown(&gate, &shows, None).await,
-            Ok((None, Carrier::Nothing)),
+            Ok((None, TokenSource::Nothing)),
             "{value}"
         );
-        assert_eq!(shown(&gate, &shows, Some("")).await, Ok((None, Carrier::Nothing)));
+        assert_eq!(
+            shown(&gate, &shows, Some("")).await,
+            Ok((None, TokenSource::Nothing))
+        );
         assert_eq!(
             shown(&gate, &shows, Some(&token("ann"))).await,
-            Ok((Some("ann".to_owned()), Carrier::Query))
+            Ok((Some("ann".to_owned()), TokenSource::Query))
         );
         assert_eq!(
             shown(&closed, &shows, None).await,

@@ -76,7 +76,7 @@ pub(crate) struct Credentials<'a> {
 
 /// The part of a request where its token was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Carrier {
+pub(crate) enum TokenSource {
     /// There was none.
     Nothing,
     Header,
@@ -89,7 +89,7 @@ pub(crate) enum Carrier {
 #[derive(Debug)]
 pub(crate) struct Authenticated {
     pub(crate) identity: Identity,
-    pub(crate) carrier: Carrier,
+    pub(crate) source: TokenSource,
 }
 
 /// Decides which identity a request has.
@@ -143,28 +143,28 @@ impl Authenticator {
         let authorization = shown.headers.get(header::AUTHORIZATION);
         let header = authorization.and_then(|value| bearer(value.as_bytes()));
         let query = shown.query_token.filter(|token| !token.is_empty());
-        let (token, carrier) = match (header, query) {
-            (Some(token), _) => (Some(token), Carrier::Header),
-            (None, Some(token)) => (Some(token), Carrier::Query),
-            (None, None) => (self.cookie(shown.headers), Carrier::Cookie),
+        let (token, source) = match (header, query) {
+            (Some(token), _) => (Some(token), TokenSource::Header),
+            (None, Some(token)) => (Some(token), TokenSource::Query),
+            (None, None) => (self.cookie(shown.headers), TokenSource::Cookie),
         };
         let Some(token) = token else {
             let missing = authorization.map_or(AuthError::Missing, |_| AuthError::Scheme);
             return Ok(Authenticated {
                 identity: self.stranger.clone().ok_or(missing)?,
-                carrier: Carrier::Nothing,
+                source: TokenSource::Nothing,
             });
         };
         let identity = if self.tickets && ticket::is_ticket(token) {
             let (booth, connection_token) = shown.connection.ok_or(AuthError::Invalid)?;
             let read = booth.read(shown.hub, connection_token, token);
             read.ok_or(AuthError::Invalid)?
-        } else if self.tickets && carrier == Carrier::Query {
+        } else if self.tickets && source == TokenSource::Query {
             return Err(AuthError::NoTicket);
         } else {
             self.jwt.verify(Some(shown.hub.as_str()), token).await?
         };
-        Ok(Authenticated { identity, carrier })
+        Ok(Authenticated { identity, source })
     }
 
     fn cookie<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {

@@ -23,10 +23,10 @@ pub(crate) const NO_HUB: &str = "no hub is served, so every negotiate is answere
 /// The state that the HTTP endpoints use. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct App {
-    inner: Arc<Inner>,
+    inner: Arc<AppState>,
 }
 
-struct Inner {
+struct AppState {
     shared: Arc<Shared>,
     hubs: HashMap<HubName, Arc<HubRuntime>>,
     authenticator: Authenticator,
@@ -63,7 +63,7 @@ impl App {
         let gate = Gate::new(options);
         let draining = AtomicBool::new(false);
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(AppState {
                 shared,
                 hubs,
                 authenticator,

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::admit::{offers, trust};
 use super::reply;
 use super::request::Query;
-use crate::auth::{Carrier, Credentials, Identity, TokenKind};
+use crate::auth::{Credentials, Identity, TokenKind, TokenSource};
 use crate::http::App;
 use crate::hub::HubRuntime;
 use crate::protocol::TransferFormat;
@@ -123,7 +123,7 @@ pub(super) async fn admitted(app: &App, hub: &HubRuntime, parts: &Parts) -> Resu
             return Err(Box::new(reply::unauthorized(error)));
         }
     };
-    if authenticated.carrier == Carrier::Cookie && !app.origins().admit(parts) {
+    if authenticated.source == TokenSource::Cookie && !app.origins().admit(parts) {
         app.metrics().rejected.get(RejectLabel::Origin).inc();
         return Err(Box::new(reply::foreign_origin()));
     }

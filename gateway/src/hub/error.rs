@@ -37,10 +37,10 @@ use crate::error::Error;
 /// # }
 /// ```
 pub struct HubError {
-    inner: Inner,
+    kind: Kind,
 }
 
-enum Inner {
+enum Kind {
     Visible(String),
     /// The backplane could not be reached; with a text for the client.
     Unreachable(String),
@@ -54,30 +54,30 @@ impl HubError {
     /// An error whose text is meant for the client.
     pub fn new(text: impl Into<String>) -> Self {
         Self {
-            inner: Inner::Visible(text.into()),
+            kind: Kind::Visible(text.into()),
         }
     }
 
     /// The text added to a base text for the client: the reference names the exception's class and its message when the
     /// exception is a `HubException` or detailed errors are on.
     pub(crate) fn client_suffix(&self, detailed: bool) -> Option<String> {
-        match &self.inner {
-            Inner::Visible(text) | Inner::Unreachable(text) => Some(format!(" HubException: {text}")),
-            Inner::Hidden { name, source } => detailed.then(|| format!(" {name}: {source}")),
+        match &self.kind {
+            Kind::Visible(text) | Kind::Unreachable(text) => Some(format!(" HubException: {text}")),
+            Kind::Hidden { name, source } => detailed.then(|| format!(" {name}: {source}")),
         }
     }
 
     /// Returns whether the method failed because the backplane could not be reached.
     pub(crate) fn is_unreachable(&self) -> bool {
-        matches!(self.inner, Inner::Unreachable(_))
+        matches!(self.kind, Kind::Unreachable(_))
     }
 
     /// Returns whether the error is the client's fault, or meant for it: operators need not look at it.
     pub(crate) fn is_theirs(&self) -> bool {
-        match &self.inner {
-            Inner::Visible(_) => true,
-            Inner::Unreachable(_) => false,
-            Inner::Hidden { source, .. } => source.is::<UploadError>(),
+        match &self.kind {
+            Kind::Visible(_) => true,
+            Kind::Unreachable(_) => false,
+            Kind::Hidden { source, .. } => source.is::<UploadError>(),
         }
     }
 }
@@ -92,17 +92,17 @@ impl<E: StdError + Send + Sync + 'static> From<E> for HubError {
         let known = (&error as &dyn Any).downcast_ref::<Error>();
         if let Some((known, text)) = known.and_then(|known| Some((known, known.client_text()?))) {
             let unreachable = matches!(known, Error::Backplane(_));
-            let inner = if unreachable {
-                Inner::Unreachable(text)
+            let kind = if unreachable {
+                Kind::Unreachable(text)
             } else {
-                Inner::Visible(text)
+                Kind::Visible(text)
             };
-            return Self { inner };
+            return Self { kind };
         }
         let name = std::any::type_name::<E>();
         let name = name.rsplit("::").next().unwrap_or(name);
         Self {
-            inner: Inner::Hidden {
+            kind: Kind::Hidden {
                 name,
                 source: Box::new(error),
             },
@@ -112,18 +112,18 @@ impl<E: StdError + Send + Sync + 'static> From<E> for HubError {
 
 impl fmt::Display for HubError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.inner {
-            Inner::Visible(text) | Inner::Unreachable(text) => f.write_str(text),
-            Inner::Hidden { source, .. } => source.fmt(f),
+        match &self.kind {
+            Kind::Visible(text) | Kind::Unreachable(text) => f.write_str(text),
+            Kind::Hidden { source, .. } => source.fmt(f),
         }
     }
 }
 
 impl fmt::Debug for HubError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.inner {
-            Inner::Visible(text) | Inner::Unreachable(text) => f.debug_tuple("HubError").field(text).finish(),
-            Inner::Hidden { source, .. } => f.debug_tuple("HubError").field(source).finish(),
+        match &self.kind {
+            Kind::Visible(text) | Kind::Unreachable(text) => f.debug_tuple("HubError").field(text).finish(),
+            Kind::Hidden { source, .. } => f.debug_tuple("HubError").field(source).finish(),
         }
     }
 }

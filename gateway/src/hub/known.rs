@@ -15,11 +15,11 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(crate) struct Known {
-    state: Mutex<State>,
+    remembered: Mutex<Remembered>,
 }
 
 #[derive(Default)]
-struct State {
+struct Remembered {
     /// The time until which each is kept in mind: later its token says enough.
     until: HashMap<ConnectionId, Instant>,
     swept: Option<Instant>,
@@ -29,19 +29,22 @@ impl Known {
     /// Records that a connection exists.
     pub(crate) fn note(&self, id: &ConnectionId, life: Duration) {
         let now = Instant::now();
-        let mut state = self.state.lock();
-        if state.swept.is_none_or(|swept| now >= swept + SWEEP) {
-            state.swept = Some(now);
-            state.until.retain(|_, until| *until > now);
+        let mut remembered = self.remembered.lock();
+        if remembered.swept.is_none_or(|swept| now >= swept + SWEEP) {
+            remembered.swept = Some(now);
+            remembered.until.retain(|_, until| *until > now);
         }
-        if state.until.len() < MOST {
-            state.until.insert(id.clone(), now + life);
+        if remembered.until.len() < MOST {
+            remembered.until.insert(id.clone(), now + life);
         }
     }
 
     pub(crate) fn contains(&self, id: &ConnectionId) -> bool {
-        let state = self.state.lock();
-        state.until.get(id).is_some_and(|until| *until > Instant::now())
+        let remembered = self.remembered.lock();
+        remembered
+            .until
+            .get(id)
+            .is_some_and(|until| *until > Instant::now())
     }
 }
 

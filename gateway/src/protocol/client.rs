@@ -204,11 +204,11 @@ pub(crate) const MESSAGE: &str = "message";
 #[derive(Debug)]
 pub(crate) struct ClientDecoder {
     protocol: ClientProtocol,
-    inner: Inner,
+    input: Input,
 }
 
 #[derive(Debug)]
-enum Inner {
+enum Input {
     /// A stream of bytes, cut anywhere.
     Stream(Decoder),
     /// Each chunk is a message.
@@ -227,7 +227,7 @@ impl From<Decoder> for ClientDecoder {
     fn from(decoder: Decoder) -> Self {
         Self {
             protocol: decoder.protocol().into(),
-            inner: Inner::Stream(decoder),
+            input: Input::Stream(decoder),
         }
     }
 }
@@ -239,7 +239,7 @@ impl ClientDecoder {
             ClientProtocol::Hub(hub) => Decoder::new(hub, max_message_bytes).into(),
             _ => Self {
                 protocol,
-                inner: Inner::Frames(Frames {
+                input: Input::Frames(Frames {
                     limit: max_message_bytes,
                     ..Frames::default()
                 }),
@@ -252,11 +252,11 @@ impl ClientDecoder {
     }
 
     pub(crate) fn push(&mut self, chunk: Bytes) {
-        match &mut self.inner {
-            Inner::Stream(decoder) => decoder.push(&chunk),
+        match &mut self.input {
+            Input::Stream(decoder) => decoder.push(&chunk),
             // An empty chunk carries no message, but a plain client's empty frame does.
-            Inner::Frames(_) if chunk.is_empty() && self.protocol != ClientProtocol::Plain => {}
-            Inner::Frames(frames) => {
+            Input::Frames(_) if chunk.is_empty() && self.protocol != ClientProtocol::Plain => {}
+            Input::Frames(frames) => {
                 frames.bytes = frames.bytes.saturating_add(chunk.len());
                 frames.waiting.push_back(chunk);
             }
@@ -265,16 +265,16 @@ impl ClientDecoder {
 
     /// Bytes of messages that were not given yet.
     pub(crate) fn buffered_bytes(&self) -> usize {
-        match &self.inner {
-            Inner::Stream(decoder) => decoder.buffered_bytes(),
-            Inner::Frames(frames) => frames.bytes,
+        match &self.input {
+            Input::Stream(decoder) => decoder.buffered_bytes(),
+            Input::Frames(frames) => frames.bytes,
         }
     }
 
     pub(crate) fn next_message(&mut self) -> Result<Option<ClientMessage>, DecodeError> {
-        match &mut self.inner {
-            Inner::Stream(decoder) => Ok(decoder.next_message()?.map(ClientMessage::Hub)),
-            Inner::Frames(frames) => {
+        match &mut self.input {
+            Input::Stream(decoder) => Ok(decoder.next_message()?.map(ClientMessage::Hub)),
+            Input::Frames(frames) => {
                 let Some(frame) = frames.next()? else {
                     return Ok(None);
                 };

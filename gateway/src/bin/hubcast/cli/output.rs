@@ -31,7 +31,7 @@ struct Member {
 /// A page of a list.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Page {
+struct ConnectionPage {
     value: Vec<Member>,
     next_link: Option<String>,
 }
@@ -91,7 +91,7 @@ pub(super) async fn count(api: &Api, group: &str) -> Result<usize, Failure> {
     }
 }
 
-async fn page(api: &Api, group: &str, size: usize, after: Option<String>) -> Result<Page, Failure> {
+async fn page(api: &Api, group: &str, size: usize, after: Option<String>) -> Result<ConnectionPage, Failure> {
     let path = ["groups", group, "connections"];
     let request = Request::new(reqwest::Method::GET, &path)
         .query("maxpagesize", Some(size))

@@ -40,7 +40,7 @@ Examples:
 );
 
 #[derive(Deserialize)]
-struct Told {
+struct Answer {
     connections: u64,
     mean: u64,
     nodes: Vec<Share>,
@@ -58,7 +58,7 @@ pub(super) fn run(args: &RebalanceArgs) -> Result<(), Failure> {
         let settled = Some(args.settled.as_secs());
         let request = Request::new(Method::POST, &[":rebalance"]).query("settled", settled);
         let object: Value = api.read(request).await?;
-        let told = Told::deserialize(&object)
+        let told = Answer::deserialize(&object)
             .map_err(|error| Failure::Runtime(format!("the gateway's answer can't be read: {error}")))?;
         let mut text = format!("connections  {}\nmean         {}\n", told.connections, told.mean);
         for node in &told.nodes {
