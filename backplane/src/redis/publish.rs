@@ -70,9 +70,14 @@ impl HubScripts {
             options,
             writer,
             presence: String::new(),
+            events: String::new(),
         };
         if scripts.options.presence {
             scripts.presence = scripts.presence_argument();
+        }
+        if let Some(events) = &scripts.options.events {
+            let (stream, deliver) = (scripts.keys.events(), u8::from(events.deliver));
+            scripts.events = format!("{stream}\n{}\n{deliver}", events.most.max(1));
         }
         scripts
     }

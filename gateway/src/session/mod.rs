@@ -167,6 +167,7 @@ impl Session {
             id: self.id().clone(),
             user: self.connection.user().cloned(),
             state: None,
+            event: EventRecord::default(),
         }
     }
 

@@ -143,6 +143,7 @@ pub(crate) async fn restore(
             id: id.clone(),
             user: listing.user,
             state: listing.state,
+            event: EventRecord::default(),
         };
         let session = Session::over_http(Arc::clone(&hub), connection_of(&record));
         session.keep(); // messages that come meanwhile are numbered

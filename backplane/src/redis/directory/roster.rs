@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::backplane::{ConnectionRecord, End};
 use crate::error::BackplaneError;
+use crate::events::EventRecord;
 use crate::redis::RedisBackplane;
 use crate::redis::directory::removal::{Removal, removed};
 use crate::redis::feed::hub::Hub;
@@ -128,6 +129,7 @@ impl Inner {
             early: true,
             teller: Some(&self.options.node),
             tells: end.tells.as_ref(),
+            reason: &end.reason,
             ..Removal::default()
         };
         let noted = hub.scripts.options.tells_ends && end.tells.is_some();
@@ -145,6 +147,7 @@ impl Inner {
             hub.ends.lock().abandon(id);
         }
         let Some(gone) = gone? else { return Ok(None) };
+        hub.events.news.notify_waiters();
         if gone.left > 0 {
             self.unlist(&hub.scripts, vec![id.clone()]).await;
         }
@@ -153,6 +156,7 @@ impl Inner {
             id: id.clone(),
             user: gone.user,
             state: gone.state,
+            event: EventRecord::default(),
         }))
     }
 

@@ -67,6 +67,19 @@ pub(in crate::redis) struct HubScripts {
     pub(in crate::redis) writer: Writer,
     /// The presence argument of `announce`: empty where the hub has no presence messages.
     pub(in crate::redis) presence: String,
+    /// The events argument of `append_event`: empty where the hub has no connection events.
+    pub(in crate::redis) events: String,
+}
+
+/// A connection that has entered, as the server has it.
+pub(in crate::redis) struct EnteredThere {
+    /// The place where it begins to receive.
+    pub(in crate::redis) place: Place,
+    pub(in crate::redis) version: Version,
+    /// The groups that its user's connections are to join.
+    pub(in crate::redis) groups: Vec<GroupName>,
+    /// The part that the ids of its events share, where the hub has connection events.
+    pub(in crate::redis) event_base: Option<String>,
 }
 
 impl HubScripts {
@@ -88,15 +101,15 @@ impl HubScripts {
             .arg(epoch.to_owned())
     }
 
-    /// Enters a connection that joins the groups `joined` and is listed in `first` of them. Returns the place where it
-    /// begins to receive, its version and its user's groups; `None` where this node does not own it.
+    /// Enters a connection that joins the groups `joined` and is listed in `first` of them. `None` where this node
+    /// does not own it.
     pub(in crate::redis) async fn enter(
         &self,
         connection: &ConnectionRecord,
         joined: &[GroupName],
         first: &[GroupName],
         claim: bool,
-    ) -> Result<Option<(Place, Version, Vec<GroupName>)>, BackplaneError> {
+    ) -> Result<Option<EnteredThere>, BackplaneError> {
         let (id, user) = (&connection.id, connection.user.as_ref());
         let topic = Topic::Connection(id.clone());
         let mut keys = self.log_keys(&topic.key());
@@ -124,14 +137,22 @@ impl HubScripts {
         let call = self
             .membership_arguments(call, id, Change::Joined, &topics)
             .arg(self.keys.group_prefix())
-            .arg(self.presence.clone());
+            .arg(self.presence.clone())
+            .arg(self.events.clone())
+            .arg(connection.event.payload.clone())
+            .arg(connection.event.state.clone());
         let call = call.costing(1 + first.len());
         let call = first.iter().fold(call, |call, group| call.arg(group.to_string()));
-        let entered: Option<(String, Offset, u64, Vec<String>)> =
+        let entered: Option<(String, Offset, u64, Vec<String>, Option<String>)> =
             decode(self.writer.carry_out(call, Patience::Short).await?)?;
-        Ok(entered.map(|(epoch, offset, version, groups)| {
-            (place(&epoch, offset), Version(version), group_names(&groups))
-        }))
+        Ok(
+            entered.map(|(epoch, offset, version, groups, event_base)| EnteredThere {
+                place: place(&epoch, offset),
+                version: Version(version),
+                groups: group_names(&groups),
+                event_base,
+            }),
+        )
     }
 
     /// Changes a membership. Returns its place in the log; `None` where this node does not own the connection or, with
@@ -202,12 +223,19 @@ impl HubScripts {
         }
     }
 
-    /// Forgets slices that are too old or too much. Returns how many slices of the log wait to be swept.
-    pub(in crate::redis) async fn sweep(&self) -> Result<u64, BackplaneError> {
+    /// Forgets slices and events that are too old or too much. Returns how many slices of the log wait to be swept, and
+    /// how many events were dropped unfinished.
+    pub(in crate::redis) async fn sweep(&self) -> Result<(u64, u64), BackplaneError> {
         let call = Invocation::new(Name::Sweep, vec![self.keys.log()])
             .number(self.options.retention.as_millis().max(1))
             .number(SWEPT)
             .number(self.options.tail_life_ms());
+        let call = match &self.options.events {
+            Some(events) => call
+                .arg(self.keys.events())
+                .number(events.life.as_millis().max(1)),
+            None => call.arg("").arg(""),
+        };
         decode(self.writer.carry_out(call, Patience::Short).await?)
     }
 

@@ -295,6 +295,7 @@ impl HubRequest {
                 id: connection.id().clone(),
                 user: connection.user().cloned(),
                 state: None,
+                event: EventRecord::default(),
             };
             let backplane = hub.shared().backplane();
             let claim = backplane.claim_of(hub.name(), &record, epoch.as_ref()).await?;
