@@ -302,7 +302,8 @@ impl Options {
             hubs.retention_messages,
             1,
             "a lost connection could not be repaired",
-        )
+        )?;
+        at_least("hubs.events_most", hubs.events_most, 1, "no event would be kept")
     }
 
     fn check_times(&self) -> Result<(), OptionError> {
@@ -321,6 +322,7 @@ impl Options {
             ("timeouts.close_seconds", times.close),
             ("hubs.retention_seconds", self.hubs.retention),
             ("hubs.resume_window_seconds", self.hubs.resume_window),
+            ("hubs.events_seconds", self.hubs.events_life),
         ];
         if let Some((key, _)) = all.into_iter().find(|(_, time)| time.is_zero()) {
             return Err(OptionError {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use futures_util::FutureExt;
 use hubcast_backplane::{
-    BackplaneError, ConnectionId, ConnectionRecord, Delivery, End, Epoch, GroupName, HubName, HubSink,
-    Listing,
+    BackplaneError, ConnectionId, ConnectionRecord, Delivery, End, Epoch, EventOptions, GroupName, HubName,
+    HubSink, Listing,
 };
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubcast_backplane::{
-    BackplaneError, ConnectionId, ConnectionRecord, Listing, NodeId, State, TakeOver, Taken, UserId,
+    BackplaneError, ConnectionId, ConnectionRecord, EventRecord, Listing, NodeId, State, TakeOver, Taken,
+    UserId,
 };
 use prost::Message as _;
 use tokio::time::sleep;

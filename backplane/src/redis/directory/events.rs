@@ -36,6 +36,9 @@ const PAGE_BYTES: u128 = 1 << 20;
 /// Time between two looks of a follower for other nodes' events.
 const FOLLOWING: Duration = Duration::from_millis(250);
 
+/// The fields of an entry of the stream: names and values in turn.
+type Fields = Vec<Bytes>;
+
 /// The events of a hub that this node delivers.
 #[derive(Default)]
 pub(in crate::redis) struct EventsHere {
@@ -123,7 +126,7 @@ impl Inner {
             .iter()
             .fold(call, |call, place| call.arg(place.to_string()));
         let answer = self.commands.script(&call, Repeat::Safe).await?;
-        let (finished, events): (Vec<String>, Vec<(String, Vec<Bytes>, bool)>) = decode(answer)?;
+        let (finished, events): (Vec<String>, Vec<(String, Fields, bool)>) = decode(answer)?;
         let full = events.len() == count.clamp(1, PAGE);
         let mut state = hub.events.state.lock();
         for earlier in finished.iter().filter_map(|place| place.parse().ok()) {
@@ -138,10 +141,10 @@ impl Inner {
             if state.held.has(&place) {
                 continue;
             }
-            match read_event(place, fields) {
+            match read_event(place, &fields) {
                 Some((event, earlier)) => state.held.add(event, earlier.filter(|_| waits)),
                 None => {
-                    warn!(hub = %hub.name, %place, "an event of this hub has a form that this version does not read")
+                    warn!(hub = %hub.name, %place, "an event of this hub has a form that this version does not read");
                 }
             }
         }
@@ -233,10 +236,9 @@ impl Inner {
             .number(PAGE_BYTES);
         loop {
             let news = hub.events.news.notified();
-            let (reached, trimmed, entries): (String, bool, Vec<(String, Vec<Bytes>)>) =
+            let (reached, trimmed, entries): (String, bool, Vec<(String, Fields)>) =
                 decode(self.commands.read(&call).await?)?;
-            let event =
-                |(place, fields): (String, Vec<Bytes>)| Some(read_event(place.parse().ok()?, fields)?.0);
+            let event = |(place, fields): (String, Fields)| Some(read_event(place.parse().ok()?, &fields)?.0);
             let page = EventPage {
                 events: entries.into_iter().filter_map(event).collect(),
                 reached: reached.parse().map_err(|_| malformed("the place of an event"))?,
@@ -257,7 +259,7 @@ impl Inner {
 
 /// Reads an entry of the stream as `append_event` in `log.lua` writes it, and the place of the connection's earlier
 /// event.
-fn read_event(place: EventPlace, fields: Vec<Bytes>) -> Option<(ConnectionEvent, Option<EventPlace>)> {
+fn read_event(place: EventPlace, fields: &[Bytes]) -> Option<(ConnectionEvent, Option<EventPlace>)> {
     let field = |name: &str| {
         let (pairs, _) = fields.as_chunks::<2>();
         let found = pairs.iter().find(|[known, _]| *known == name.as_bytes());

@@ -143,16 +143,17 @@ impl HubScripts {
             .arg(connection.event.state.clone());
         let call = call.costing(1 + first.len());
         let call = first.iter().fold(call, |call, group| call.arg(group.to_string()));
-        let entered: Option<(String, Offset, u64, Vec<String>, Option<String>)> =
-            decode(self.writer.carry_out(call, Patience::Short).await?)?;
-        Ok(
-            entered.map(|(epoch, offset, version, groups, event_base)| EnteredThere {
-                place: place(&epoch, offset),
-                version: Version(version),
-                groups: group_names(&groups),
-                event_base,
-            }),
-        )
+        let answer = self.writer.carry_out(call, Patience::Short).await?;
+        if answer == Value::Nil {
+            return Ok(None);
+        }
+        let (epoch, offset, version, groups, event_base): (String, _, _, Vec<String>, _) = decode(answer)?;
+        Ok(Some(EnteredThere {
+            place: place(&epoch, offset),
+            version: Version(version),
+            groups: group_names(&groups),
+            event_base,
+        }))
     }
 
     /// Changes a membership. Returns its place in the log; `None` where this node does not own the connection or, with
