@@ -30,6 +30,7 @@ pub mod redis;
 mod replay;
 mod roster;
 mod sessions;
+mod stored;
 mod topic;
 mod turns;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::sessions::resumable;
-use super::{Member, Nodes, Witness, eventually, group, open, record};
+use super::{Member, Nodes, Witness, eventually, open, record};
 use crate::backplane::{ConnectionRecord, End, HubOptions};
 use crate::error::BackplaneError;
 use crate::events::{
@@ -102,7 +102,7 @@ pub async fn each_connection_has_one_event_of_each_kind(nodes: &Nodes) {
         .map(|event| {
             (
                 &event.connection,
-                event.user.as_ref().map(|user| user.as_str()),
+                event.user.as_ref().map(|user| user.stored()),
                 event.kind.clone(),
             )
         })
@@ -437,7 +437,7 @@ pub async fn events_that_are_not_delivered_are_nobodys(nodes: &Nodes) {
     assert_eq!(dropped, 0);
     let without = &open(nodes, HubOptions::default()).await[0];
     let id = without.connect(None).await;
-    without.join(&id, group("g").as_str()).await;
+    without.join(&id, "g").await;
     let refused = without.node.read_events(&without.hub, 1, Duration::ZERO).await;
     assert!(
         matches!(refused, Err(BackplaneError::NoEvents { .. })),

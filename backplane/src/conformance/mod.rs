@@ -9,6 +9,7 @@ pub mod directory;
 pub mod events;
 pub mod groups;
 pub mod history;
+pub mod names;
 pub mod once;
 pub mod order;
 pub mod ownership;

@@ -121,8 +121,8 @@ fn members(keys: &HubKeys, options: &HubOptions, topic: &Topic, by_client: bool)
         return String::new();
     }
     match topic {
-        Topic::Group(group) => format!("{}{group}", keys.group_prefix()),
-        Topic::User(user) => format!("{}{user}", keys.user_prefix()),
+        Topic::Group(group) => format!("{}{}", keys.group_prefix(), group.stored()),
+        Topic::User(user) => format!("{}{}", keys.user_prefix(), user.stored()),
         Topic::All | Topic::Connection(_) => String::new(),
     }
 }

@@ -93,6 +93,9 @@ macro_rules! all_rules {
                 a_watcher_that_moves_misses_nothing,
                 who_watches_is_not_listed,
                 pages_tell_users;
+            names:
+                any_text_is_a_name,
+                similar_names_are_different;
             events:
                 each_connection_has_one_event_of_each_kind,
                 an_event_carries_what_the_connection_entered_with,

@@ -39,7 +39,7 @@ impl HubScripts {
             .arg(self.presence.clone());
         groups
             .iter()
-            .fold(call, |call, group| call.arg(group.to_string()))
+            .fold(call, |call, group| call.arg(group.stored().to_owned()))
     }
 }
 

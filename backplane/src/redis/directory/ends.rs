@@ -80,7 +80,7 @@ impl Note {
         let state = text.get(state_at..)?;
         Some(Self {
             teller: NodeId::parse(teller).ok(),
-            user: UserId::parse(user).ok(),
+            user: UserId::from_stored(user).ok(),
             tells: text.slice(tells_at..state_at),
             state: state.strip_prefix(b"s").map(State::copy_from_slice),
             rest: text.slice(user_at..),

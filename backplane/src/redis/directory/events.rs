@@ -277,7 +277,7 @@ fn read_event(place: EventPlace, fields: &[Bytes]) -> Option<(ConnectionEvent, O
         id: text("id")?,
         place,
         connection: ConnectionId::parse(text("connection")?).ok()?,
-        user: UserId::parse(text("user").unwrap_or_default()).ok(),
+        user: UserId::from_stored(&text("user").unwrap_or_default()).ok(),
         kind,
         time: UNIX_EPOCH + Duration::from_millis(text("time")?.parse().ok()?),
         record: EventRecord {

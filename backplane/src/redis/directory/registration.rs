@@ -86,7 +86,7 @@ impl HubScripts {
         };
         groups
             .iter()
-            .fold(call, |call, group| call.arg(group.to_string()))
+            .fold(call, |call, group| call.arg(group.stored().to_owned()))
     }
 }
 
@@ -318,7 +318,10 @@ impl Inner {
         let mut command = redis::cmd("SMEMBERS");
         command.arg(hub.scripts.keys.groups(id));
         let listed: Vec<String> = decode(self.commands.command(&command, Repeat::Safe).await?)?;
-        for group in listed.iter().filter_map(|group| GroupName::from_node(group).ok()) {
+        for group in listed
+            .iter()
+            .filter_map(|group| GroupName::from_stored(group).ok())
+        {
             let _gate = hub.gate.write().await;
             if hub.local.lock().is_member(id, &group) {
                 continue;

@@ -140,7 +140,7 @@ pub(in crate::redis) fn removed(answer: Value) -> Result<Option<Removed>, Backpl
     }
     let state: Option<Vec<u8>> = decode(state)?;
     Ok(Some(Removed {
-        user: UserId::parse(decode::<String>(user)?).ok(),
+        user: UserId::from_stored(&decode::<String>(user)?).ok(),
         state: state.map(State::from),
         left: decode(left)?,
     }))

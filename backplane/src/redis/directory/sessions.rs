@@ -147,7 +147,7 @@ impl Inner {
         Ok(Some(Listing {
             owner: owner.map_err(|_| malformed("the id of an owner"))?,
             version: Version(version.unwrap_or(0)),
-            user: user.and_then(|user| UserId::parse(user).ok()),
+            user: user.and_then(|user| UserId::from_stored(&user).ok()),
             state: state.map(State::from),
         }))
     }

@@ -206,7 +206,7 @@ impl Inner {
         Ok(Some(Candidate {
             record: ConnectionRecord {
                 id: id.clone(),
-                user: user.and_then(|user| UserId::parse(user).ok()),
+                user: user.and_then(|user| UserId::from_stored(&user).ok()),
                 state: Some(state),
                 event: EventRecord {
                     payload: payload.unwrap_or_default(),
@@ -219,7 +219,7 @@ impl Inner {
             former: String::new(),
             groups: groups
                 .iter()
-                .filter_map(|group| GroupName::from_node(group).ok())
+                .filter_map(|group| GroupName::from_stored(group).ok())
                 .collect(),
         }))
     }

@@ -113,7 +113,7 @@ impl HubScripts {
         let (id, user) = (&connection.id, connection.user.as_ref());
         let topic = Topic::Connection(id.clone());
         let mut keys = self.log_keys(&topic.key());
-        let user_name = user.map_or("", UserId::as_str);
+        let user_name = user.map_or("", UserId::stored);
         let of_user = format!("{}{user_name}", self.keys.user_prefix());
         keys.extend([
             self.keys.connection(id),
@@ -142,7 +142,9 @@ impl HubScripts {
             .arg(connection.event.payload.clone())
             .arg(connection.event.state.clone());
         let call = call.costing(1 + first.len());
-        let call = first.iter().fold(call, |call, group| call.arg(group.to_string()));
+        let call = first
+            .iter()
+            .fold(call, |call, group| call.arg(group.stored().to_owned()));
         let answer = self.writer.carry_out(call, Patience::Short).await?;
         if answer == Value::Nil {
             return Ok(None);
@@ -171,7 +173,7 @@ impl HubScripts {
             Name::Leave
         };
         let mut keys = self.log_keys(&Topic::Connection(id.clone()).key());
-        let of_group = format!("{}{group}", self.keys.group_prefix());
+        let of_group = format!("{}{}", self.keys.group_prefix(), group.stored());
         keys.extend([
             self.keys.connection(id),
             self.keys.groups(id),
@@ -183,7 +185,7 @@ impl HubScripts {
         let call = Invocation::new(name, keys)
             .arg(owner.to_owned())
             .arg(id.to_string())
-            .arg(group.to_string())
+            .arg(group.stored().to_owned())
             .arg(self.membership(id, change, std::slice::from_ref(&topic), true));
         let call = self
             .membership_arguments(call, id, change, &[topic])
@@ -335,16 +337,14 @@ fn marked(state: &State) -> Bytes {
     [b"s", state.as_ref()].concat().into()
 }
 
-/// Parses group names from the server, and leaves reserved ones out.
+/// Reads group names from the server, and leaves reserved ones out.
 pub(in crate::redis) fn group_names(names: &[String]) -> Vec<GroupName> {
-    names
-        .iter()
-        .filter_map(|name| GroupName::parse(name).ok())
-        .collect()
+    let groups = names.iter().filter_map(|name| GroupName::from_stored(name).ok());
+    groups.filter(|group| !group.is_reserved()).collect()
 }
 
 pub(in crate::redis) fn user_text(user: Option<&UserId>) -> String {
-    user.map(ToString::to_string).unwrap_or_default()
+    user.map(|user| user.stored().to_owned()).unwrap_or_default()
 }
 
 /// A version as an argument; empty where the node does not know it.

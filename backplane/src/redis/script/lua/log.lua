@@ -281,9 +281,9 @@ local function field(number, bytes)
   return head .. string.char(length) .. bytes
 end
 
--- A name as JSON. Names have no control characters.
+-- A stored name as JSON. `stored.rs` writes control characters as \2 and two hexadecimal digits.
 local function quoted(name)
-  return '"' .. string.gsub(name, '["\\]', '\\%0') .. '"'
+  return '"' .. string.gsub(string.gsub(name, '["\\]', '\\%0'), '\2', '\\u00') .. '"'
 end
 
 -- Whether a group is the server's own.
