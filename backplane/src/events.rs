@@ -367,6 +367,16 @@ impl Held {
         awaited.filter(|place| !mine(place)).collect()
     }
 
+    /// The number of events that the node has.
+    pub(crate) fn len(&self) -> usize {
+        self.ready.len() + self.waiting.len() + self.given.len()
+    }
+
+    /// The places of events that were given out.
+    pub(crate) fn given(&self) -> impl Iterator<Item = EventPlace> {
+        self.given.keys().copied()
+    }
+
     /// Forgets all events that were not given out.
     pub(crate) fn forget_rest(&mut self) {
         self.ready.clear();

@@ -4,6 +4,8 @@
 //! Events are assigned in the script that appends them, so no connection to the server waits for them: this node knows
 //! of its own, and looks for those that it took over, or that wait for another node, with each heartbeat.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -54,9 +56,18 @@ struct Here {
     held: Held,
     /// The place up to which this node has read its events.
     cursor: EventPlace,
+    /// Events that were given out before this node stood still for so long that another one may have them now.
+    doubted: HashSet<EventPlace>,
 }
 
 impl EventsHere {
+    /// Records that other nodes may have taken this one for dead, and its events with it.
+    pub(in crate::redis) fn doubt(&self) {
+        self.read_anew();
+        let mut state = self.state.lock();
+        state.doubted = state.held.given().collect();
+    }
+
     /// Has all events read anew that were not given out: some may have been assigned to this node, or to others.
     fn read_anew(&self) {
         let mut state = self.state.lock();
@@ -66,7 +77,7 @@ impl EventsHere {
 }
 
 impl Inner {
-    fn hub_with_events(&self, name: &HubName) -> Result<std::sync::Arc<Hub>, BackplaneError> {
+    fn hub_with_events(&self, name: &HubName) -> Result<Arc<Hub>, BackplaneError> {
         let hub = self.hub(name)?;
         if hub.scripts.options.events.is_none() {
             return Err(BackplaneError::NoEvents {
@@ -161,7 +172,10 @@ impl Inner {
                 .fold(call, |call, place| call.arg(place.to_string()));
             self.commands.script(&call, Repeat::Safe).await?;
             let mut state = hub.events.state.lock();
-            places.iter().for_each(|place| state.held.end(place));
+            for place in places {
+                state.held.end(place);
+                state.doubted.remove(place);
+            }
         }
         hub.events.news.notify_waiters();
         Ok(())
@@ -181,16 +195,17 @@ impl Inner {
         Ok(node.and_then(|node| NodeId::parse(node).ok()))
     }
 
-    async fn pending_events(&self, hub: &Hub) -> Result<(PendingEvents, Vec<NodeId>), BackplaneError> {
+    /// The unfinished events, and how many each node has.
+    async fn pending_events(&self, hub: &Hub) -> Result<(PendingEvents, Vec<(NodeId, u64)>), BackplaneError> {
         let call = Invocation::new(Name::PendingEvents, vec![hub.scripts.keys.events()]);
-        let (count, oldest, nodes): (u64, u64, Vec<String>) =
+        let (count, oldest, nodes): (u64, u64, Vec<(String, u64)>) =
             decode(self.commands.script(&call, Repeat::Safe).await?)?;
         let pending = PendingEvents {
             count,
             oldest: (count > 0).then(|| Duration::from_millis(oldest)),
         };
-        let nodes = nodes.into_iter().filter_map(|node| NodeId::parse(node).ok());
-        Ok((pending, nodes.collect()))
+        let named = |(node, count): (String, u64)| Some((NodeId::parse(node).ok()?, count));
+        Ok((pending, nodes.into_iter().filter_map(named).collect()))
     }
 
     /// Takes over events of nodes that are gone, and has this node's readers look for theirs.
@@ -199,10 +214,21 @@ impl Inner {
         hub: &Hub,
         missing: &mut Missing,
     ) -> Result<(), BackplaneError> {
-        hub.events.news.notify_waiters();
         let (_, nodes) = self.pending_events(hub).await?;
-        let others = nodes.into_iter().filter(|node| *node != self.options.node);
-        let gone: Vec<_> = others.filter(|node| self.is_gone(Some(node), missing)).collect();
+        let (mut gone, mut assigned) = (Vec::new(), 0);
+        for (node, count) in nodes {
+            if node == self.options.node {
+                assigned = count;
+            } else if self.is_gone(Some(&node), missing) {
+                gone.push(node);
+            }
+        }
+        // More than this node has read: they were assigned to it by a call whose answer was lost, or came back with
+        // an earlier state of the server; or this node is yet to read them.
+        if assigned > hub.events.state.lock().held.len() as u64 {
+            hub.events.read_anew();
+        }
+        hub.events.news.notify_waiters();
         if gone.is_empty() {
             return Ok(());
         }
@@ -213,10 +239,9 @@ impl Inner {
         let claimed: u64 = decode(self.commands.script(&call, Repeat::Safe).await?)?;
         if claimed > 0 {
             info!(hub = %hub.name, events = claimed, "delivering events of nodes that are gone");
+            hub.events.read_anew();
+            hub.events.news.notify_waiters();
         }
-        // Also where none was claimed: the answer to an earlier call may have been lost.
-        hub.events.read_anew();
-        hub.events.news.notify_waiters();
         Ok(())
     }
 
@@ -310,7 +335,14 @@ impl Events for RedisBackplane {
         let Ok(hub) = self.inner.hub(hub) else { return };
         {
             let mut state = hub.events.state.lock();
-            places.iter().for_each(|place| state.held.give_back(place));
+            for place in places {
+                if state.doubted.remove(place) {
+                    state.held.end(place); // if it still is this node's, it is read anew
+                    state.cursor = EventPlace::START;
+                } else {
+                    state.held.give_back(place);
+                }
+            }
         }
         hub.events.news.notify_waiters();
     }
@@ -323,16 +355,28 @@ impl Events for RedisBackplane {
         async move {
             let inner = &self.inner;
             let hub = inner.hub_with_events(hub)?;
-            if !hub.events.state.lock().held.has(&event.place) {
-                return Ok(false);
-            }
-            if inner.nodes.is_fresh(inner.options.lease / 2) {
-                return Ok(true);
+            let is_fresh = inner.nodes.is_fresh(inner.options.lease / 2);
+            {
+                let state = hub.events.state.lock();
+                if !state.held.has(&event.place) {
+                    return Ok(false);
+                }
+                if is_fresh && !state.doubted.contains(&event.place) {
+                    return Ok(true);
+                }
             }
             let node = inner
                 .node_of_event(&hub, Some(event.place), &event.connection)
                 .await?;
-            Ok(node.as_ref() == Some(&inner.options.node))
+            let mine = node.as_ref() == Some(&inner.options.node);
+            let mut state = hub.events.state.lock();
+            if !mine {
+                state.held.end(&event.place);
+            }
+            if is_fresh || !mine {
+                state.doubted.remove(&event.place);
+            }
+            Ok(mine)
         }
         .boxed()
     }
