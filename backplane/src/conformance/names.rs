@@ -98,7 +98,7 @@ pub async fn a_name_comes_back_as_it_is(nodes: &Nodes, name: &str) {
     let connection = resumable(Some(name));
     let id = &connection.id;
     let entered = first.node.enter(&first.hub, &connection, true).await.unwrap();
-    assert_eq!(entered.groups, [g.clone()]);
+    assert_eq!(entered.groups, std::slice::from_ref(&g));
     first.join(id, name).await;
     last.publish(of_group(name), "to the group").await;
     last.publish(Topic::User(user.clone()), "to the user").await;
