@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::error::BackplaneError;
+use crate::events::{EventOptions, EventRecord, Events};
 use crate::history::History;
 use crate::once::{Once, Published};
 use crate::position::{Epoch, Offset, Position};
@@ -25,7 +26,7 @@ use crate::wire::Envelope;
 ///
 /// Calls wait for a bounded time when the server can't be reached and then fail with
 /// [`BackplaneError::Unavailable`]. A dropped call may still be carried out.
-pub trait Backplane: Sessions + Roster + History + Send + Sync + 'static {
+pub trait Backplane: Sessions + Roster + History + Events + Send + Sync + 'static {
     /// This process.
     fn node(&self) -> &NodeId;
 
@@ -246,6 +247,8 @@ pub struct HubOptions {
     /// Whether ends of connections are reported to the hub's code: each removal then writes an end record that names
     /// the reporting node. All nodes of a hub must have the same value.
     pub tells_ends: bool,
+    /// The hub's [connection events](crate::Events); `None`: it has none. All nodes of a hub must have the same value.
+    pub events: Option<EventOptions>,
 }
 
 impl HubOptions {
@@ -268,6 +271,7 @@ impl Default for HubOptions {
             keeps_unread: false,
             presence: false,
             tells_ends: false,
+            events: None,
         }
     }
 }
@@ -351,6 +355,9 @@ pub struct ConnectionRecord {
     pub user: Option<UserId>,
     /// The state that another node needs to take the connection over; `None` for a connection that ends with its node.
     pub state: Option<State>,
+    /// The data that the hub's connection events carry of it. Only records that the gateway passes, and those of
+    /// [`Taken`](crate::Taken), have it.
+    pub event: EventRecord,
 }
 
 /// The way in which a connection is removed.
@@ -360,6 +367,8 @@ pub struct End {
     pub tombstone: Duration,
     /// The reason that is reported to the hub's code, as the gateway encodes it; `None`: the end is not reported.
     pub tells: Option<Bytes>,
+    /// The reason in the connection's `disconnected` event, in words.
+    pub reason: String,
 }
 
 impl End {
@@ -369,6 +378,7 @@ impl End {
         Self {
             tombstone,
             tells: None,
+            reason: "server".to_owned(),
         }
     }
 }
@@ -402,6 +412,9 @@ pub struct Statistics {
     pub repairs: u64,
     /// Number of entries that were read from the log for that reason and delivered.
     pub repaired: u64,
+    /// Number of unfinished [connection events](crate::Events) that the bounds of their streams dropped, as far as this
+    /// node noticed it.
+    pub events_dropped: u64,
 }
 
 /// Serves other nodes' requests, and is notified of connections that end without this node's doing.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::events::MAX_EVENT_RECORD_BYTES;
 use crate::topic::{ConnectionId, NodeId};
 
 /// The reason why a call of the backplane failed. Nothing was changed unless the variant says otherwise.
@@ -48,6 +49,20 @@ pub enum BackplaneError {
         "the Redis server deletes keys to make room (maxmemory-policy; set it to noeviction), and a call's with them"
     )]
     Evicted,
+    /// The data that a connection's events are to carry is over its bound. Nothing was changed.
+    #[error(
+        "the data of a connection's events has {bytes} bytes, over the limit of {MAX_EVENT_RECORD_BYTES}"
+    )]
+    EventTooLarge {
+        /// The size of the payload, or of the state.
+        bytes: usize,
+    },
+    /// The hub has no connection events.
+    #[error("hub {hub:?} has no connection events (hubs.events)")]
+    NoEvents {
+        /// The hub's name.
+        hub: String,
+    },
     /// The hub was not opened on this node.
     #[error("hub {hub:?} is not open on this node")]
     HubNotOpen {

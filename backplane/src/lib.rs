@@ -17,6 +17,7 @@ mod backplane;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod events;
 mod history;
 pub mod memory;
 mod once;
@@ -29,6 +30,7 @@ pub mod redis;
 mod replay;
 mod roster;
 mod sessions;
+mod stored;
 mod topic;
 mod turns;
 
@@ -37,6 +39,10 @@ pub use backplane::{
     Statistics, Status, Unheard,
 };
 pub use error::BackplaneError;
+pub use events::{
+    ConnectionEvent, EventKind, EventOptions, EventPage, EventPlace, EventRecord, Events,
+    MAX_EVENT_RECORD_BYTES, NODE_DIED, NOT_RESUMED, NoEventPlace, PendingEvents,
+};
 pub use history::{History, Page};
 pub use once::{Once, Published};
 pub use position::{Epoch, Offset, Position, Step, step};

@@ -14,6 +14,7 @@
 
 use bytes::Bytes;
 
+use crate::stored::{ESCAPE, escape};
 use crate::topic::{ConnectionId, GroupName, UserId};
 use crate::wire::{Encoding, Envelope};
 
@@ -46,9 +47,10 @@ pub(crate) fn message(
     }
 }
 
-/// A name as JSON. Names have no control characters.
+/// A name as JSON, with control characters as `\u00xx`.
 fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('\\', r"\\").replace('"', r#"\""#))
+    let stored = escape(&name.replace('\\', r"\\").replace('"', r#"\""#)).into_owned();
+    format!("\"{}\"", stored.replace(ESCAPE, r"\u00"))
 }
 
 #[cfg(test)]
@@ -62,6 +64,10 @@ mod tests {
         let user = UserId::parse("\u{2028}\"").unwrap();
         let told = message(true, &group, &connection, Some(&user));
         let expected = "{\"event\":\"join\",\"group\":\"a\\\"b\\\\c/ü\",\"connectionId\":\"c-1\",\"userId\":\"\u{2028}\\\"\"}";
+        assert_eq!(told.arguments, [expected.as_bytes()]);
+        let group = GroupName::parse("a\n\u{2}\u{85}").unwrap();
+        let told = message(true, &group, &connection, None);
+        let expected = r#"{"event":"join","group":"a\u000a\u0002\u0085","connectionId":"c-1"}"#;
         assert_eq!(told.arguments, [expected.as_bytes()]);
         let told = message(false, &group, &connection, None);
         assert!(told.arguments[0].ends_with(b"\"connectionId\":\"c-1\"}"));

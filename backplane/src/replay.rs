@@ -142,6 +142,7 @@ mod tests {
                 id: ConnectionId::parse("c").unwrap(),
                 user: None,
                 state: None,
+                event: crate::events::EventRecord::default(),
             };
             let (after, mut members, mut changes, mut expected) = (10, before.clone(), Vec::new(), Vec::new());
             for (index, (who, message, join)) in steps.iter().enumerate() {

@@ -1,8 +1,10 @@
 //! The names that messages are addressed by. Parsed once at the edge, valid afterwards.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::sync::Arc;
+
+use crate::stored::{escape, unescape};
 
 /// Longest hub name, in characters.
 pub const MAX_HUB_NAME_CHARS: usize = 128;
@@ -44,7 +46,35 @@ pub enum NameError {
     },
 }
 
-macro_rules! name {
+/// Checks a name's length, and its characters by `allowed`.
+fn check(
+    name: &str,
+    kind: &'static str,
+    limit: usize,
+    allowed: (fn(char) -> bool, &'static str),
+) -> Result<(), NameError> {
+    if name.is_empty() {
+        return Err(NameError::Empty { kind });
+    }
+    if name.len() > limit {
+        let length = name.chars().count();
+        if length > limit {
+            return Err(NameError::TooLong { kind, length, limit });
+        }
+    }
+    let (allowed, in_words) = allowed;
+    match name.chars().find(|character| !allowed(*character)) {
+        Some(character) => Err(NameError::Character {
+            kind,
+            character,
+            allowed: in_words,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// A name of the characters that `$allowed` lists.
+macro_rules! plain_name {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $limit:expr, $allowed:expr, $allowed_text:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,19 +87,7 @@ macro_rules! name {
             /// [`NameError`] when it is empty, too long or holds a character that is not allowed.
             pub fn parse(name: impl AsRef<str>) -> Result<Self, NameError> {
                 let name = name.as_ref();
-                if name.is_empty() {
-                    return Err(NameError::Empty { kind: $kind });
-                }
-                if name.len() > $limit {
-                    let length = name.chars().count();
-                    if length > $limit {
-                        return Err(NameError::TooLong { kind: $kind, length, limit: $limit });
-                    }
-                }
-                let allowed: fn(char) -> bool = $allowed;
-                if let Some(character) = name.chars().find(|c| !allowed(*c)) {
-                    return Err(NameError::Character { kind: $kind, character, allowed: $allowed_text });
-                }
+                check(name, $kind, $limit, ($allowed, $allowed_text))?;
                 Ok(Self(Arc::from(name)))
             }
 
@@ -106,31 +124,96 @@ macro_rules! name {
     };
 }
 
-name!(
+/// A name of any characters, with its stored form, see `stored.rs`.
+macro_rules! free_name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $limit:expr) => {
+        $(#[$doc])*
+        ///
+        /// Keys, channels, log entries and requests between nodes have [`stored`](Self::stored), not the text.
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name {
+            text: Arc<str>,
+            /// The stored form, where that differs.
+            stored: Option<Arc<str>>,
+        }
+
+        impl $name {
+            /// Parses a name.
+            ///
+            /// # Errors
+            /// [`NameError`] when it is empty or too long.
+            pub fn parse(name: impl AsRef<str>) -> Result<Self, NameError> {
+                let name = name.as_ref();
+                check(name, $kind, $limit, (|_| true, ""))?;
+                let stored = match escape(name) {
+                    Cow::Borrowed(_) => None,
+                    Cow::Owned(stored) => Some(stored.into()),
+                };
+                Ok(Self {
+                    text: name.into(),
+                    stored,
+                })
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.text
+            }
+
+            /// The form of the name in keys, channels and log entries: control characters are escaped.
+            #[must_use]
+            pub fn stored(&self) -> &str {
+                self.stored.as_ref().unwrap_or(&self.text)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.text)
+            }
+        }
+
+        /// The name as a Rust literal: without control characters, so it is safe to log.
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.text)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.text
+            }
+        }
+    };
+}
+
+plain_name!(
     /// A hub: letters, digits, `_`, `-` and `.`, at most [`MAX_HUB_NAME_CHARS`].
     HubName, "hub name", MAX_HUB_NAME_CHARS,
     |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'), "ASCII letters, digits, '_', '-' and '.'"
 );
-name!(
-    /// A group of a hub, compared exactly: any text without control characters, at most [`MAX_GROUP_NAME_CHARS`].
-    GroupName, "group name", MAX_GROUP_NAME_CHARS, |c| !c.is_control(), "all but control characters"
+free_name!(
+    /// A group of a hub, compared exactly: any text of at most [`MAX_GROUP_NAME_CHARS`].
+    GroupName, "group name", MAX_GROUP_NAME_CHARS
 );
-name!(
-    /// A user, compared exactly: any text without control characters, at most [`MAX_USER_ID_CHARS`].
-    UserId, "user id", MAX_USER_ID_CHARS, |c| !c.is_control(), "all but control characters"
+free_name!(
+    /// A user, compared exactly: any text of at most [`MAX_USER_ID_CHARS`].
+    UserId, "user id", MAX_USER_ID_CHARS
 );
-name!(
+plain_name!(
     /// A connection's public id: URL-safe base64 characters, at most [`MAX_CONNECTION_ID_CHARS`].
     ConnectionId, "connection id", MAX_CONNECTION_ID_CHARS,
     |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'), "ASCII letters, digits, '_' and '-'"
 );
-name!(
+plain_name!(
     /// A gateway process.
     NodeId, "node id", 80,
     |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'), "ASCII letters, digits, '_' and '-'"
 );
 
-/// The first character of reserved groups' names. Names from outside can't have it; keys, channels and entries may.
+/// The first character of the stored form of reserved groups' names. No name that was parsed has such a form.
 const RESERVED: char = '\u{1}';
 
 impl GroupName {
@@ -141,25 +224,51 @@ impl GroupName {
         if group.is_reserved() {
             return group.clone();
         }
-        Self(Arc::from(format!("{RESERVED}{group}")))
-    }
-
-    /// Whether this is a group of the server's own, which [`GroupName::parse`] refuses.
-    #[must_use]
-    pub fn is_reserved(&self) -> bool {
-        self.0.starts_with(RESERVED)
-    }
-
-    /// Parses a name that a node has stored, which may be a reserved one. Not for names that come from outside.
-    ///
-    /// # Errors
-    /// As for [`GroupName::parse`].
-    pub fn from_node(name: &str) -> Result<Self, NameError> {
-        match name.strip_prefix(RESERVED) {
-            Some(watched) => Ok(Self::presence_of(&Self::parse(watched)?)),
-            None => Self::parse(name),
+        let name: Arc<str> = format!("{RESERVED}{}", group.stored()).into();
+        Self {
+            text: Arc::clone(&name),
+            stored: Some(name),
         }
     }
+
+    /// Whether this is a group of the server's own, which [`GroupName::parse`] never returns.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.stored().starts_with(RESERVED)
+    }
+
+    /// Reads the stored form of a name, which may be a reserved one. Not for names that come from outside.
+    ///
+    /// # Errors
+    /// [`NameError`] where it is the form of no name.
+    pub fn from_stored(stored: &str) -> Result<Self, NameError> {
+        match stored.strip_prefix(RESERVED) {
+            Some(watched) => Ok(Self::presence_of(&Self::parse(original(watched, "group name")?)?)),
+            None => Self::parse(original(stored, "group name")?),
+        }
+    }
+}
+
+impl UserId {
+    /// Reads the stored form of a user's id. Not for ids that come from outside.
+    ///
+    /// # Errors
+    /// [`NameError`] where it is the form of no id.
+    pub fn from_stored(stored: &str) -> Result<Self, NameError> {
+        Self::parse(original(stored, "user id")?)
+    }
+}
+
+/// The name of a stored form.
+fn original<'a>(stored: &'a str, kind: &'static str) -> Result<Cow<'a, str>, NameError> {
+    unescape(stored).ok_or_else(|| NameError::Character {
+        kind,
+        character: stored
+            .chars()
+            .find(|character| character.is_control())
+            .unwrap_or_default(),
+        allowed: "in its stored form all but control characters",
+    })
 }
 
 /// The address of a hub's messages; each connection receives several topics.
@@ -181,8 +290,8 @@ impl Topic {
     pub fn key(&self) -> String {
         match self {
             Self::All => "a".to_owned(),
-            Self::Group(group) => format!("g:{group}"),
-            Self::User(user) => format!("u:{user}"),
+            Self::Group(group) => format!("g:{}", group.stored()),
+            Self::User(user) => format!("u:{}", user.stored()),
             Self::Connection(connection) => format!("c:{connection}"),
         }
     }
@@ -195,8 +304,8 @@ impl Topic {
         }
         let (kind, name) = key.split_once(':')?;
         match kind {
-            "g" => GroupName::from_node(name).ok().map(Self::Group),
-            "u" => UserId::parse(name).ok().map(Self::User),
+            "g" => GroupName::from_stored(name).ok().map(Self::Group),
+            "u" => UserId::from_stored(name).ok().map(Self::User),
             "c" => ConnectionId::parse(name).ok().map(Self::Connection),
             _ => None,
         }
@@ -214,6 +323,8 @@ mod tests {
             Topic::Group(GroupName::parse("a:b c/ü").unwrap()),
             Topic::Group(GroupName::presence_of(&GroupName::parse("a:b c/ü").unwrap())),
             Topic::User(UserId::parse("me@example.org").unwrap()),
+            Topic::Group(GroupName::parse("\u{1}a\nb\0").unwrap()),
+            Topic::User(UserId::parse("\n\u{2}").unwrap()),
             Topic::Connection(ConnectionId::parse("aB-_9").unwrap()),
         ];
         for topic in topics {
@@ -229,8 +340,10 @@ mod tests {
         let longest = GroupName::parse("ü".repeat(MAX_GROUP_NAME_CHARS)).unwrap();
         let reserved = GroupName::presence_of(&longest);
         assert!(reserved.is_reserved() && !longest.is_reserved() && reserved != longest);
-        assert!(GroupName::parse(&reserved).is_err());
-        assert_eq!(GroupName::from_node(reserved.as_str()), Ok(reserved.clone()));
+        assert_eq!(GroupName::from_stored(reserved.stored()), Ok(reserved.clone()));
+        let similar = GroupName::parse("\u{1}a").unwrap();
+        assert!(!similar.is_reserved() && similar != GroupName::presence_of(&GroupName::parse("a").unwrap()));
+        assert_eq!(similar.as_str(), "\u{1}a");
         assert_eq!(GroupName::presence_of(&reserved), reserved);
     }
 
@@ -254,8 +367,22 @@ mod tests {
             ));
         }
         assert!(matches!(
-            UserId::parse("a\u{1e}b"),
+            ConnectionId::parse("a\u{1e}b"),
             Err(NameError::Character { .. })
         ));
+        for stored in ["a\nb", "\u{2}", "\u{1}\u{1}a"] {
+            assert!(GroupName::from_stored(stored).is_err() && UserId::from_stored(stored).is_err());
+        }
+    }
+
+    #[test]
+    fn names_have_any_characters_and_are_logged_without_control_characters() {
+        let name = "\u{0}\u{1}a\r\nERROR \u{1b}[31m\u{85}";
+        let (group, user) = (GroupName::parse(name).unwrap(), UserId::parse(name).unwrap());
+        assert_eq!((group.as_str(), user.as_str()), (name, name));
+        let printed = format!("{group:?} {user:?} {:?}", Topic::Group(group.clone()));
+        assert!(!printed.chars().any(char::is_control), "{printed}");
+        let plain = GroupName::parse("a%0ab").unwrap();
+        assert_eq!((plain.stored(), plain.as_str()), ("a%0ab", "a%0ab"));
     }
 }

@@ -199,6 +199,7 @@ impl GatewayBuilder {
                 keeps_unread: log.keep_unread,
                 presence: log.presence,
                 tells_ends: runtime.hears_of_ends(),
+                events: runtime.events(),
             };
             shared
                 .backplane()

@@ -197,6 +197,14 @@ pub struct HubDefaults {
     /// backplane one more entry of its log. See [`Context::watch`](crate::Context::watch). All nodes are to say the
     /// same.
     pub presence: bool,
+    /// True if the hub has connection events: each connection that has entered, and each that has ended, is then an entry
+    /// of a stream, exactly once, for back ends that count or bill them. All nodes are to say the same.
+    pub events: bool,
+    /// Most connection events that are kept. They take about 300 bytes each, and what they carry.
+    pub events_most: usize,
+    /// How long connection events are kept.
+    #[serde(rename = "events_seconds", deserialize_with = "seconds")]
+    pub events_life: Duration,
     /// How clients may be connected: all by default. Negotiation offers these, and requests of others are answered with 404.
     /// Event streams count as `ServerSentEvents`, plain and Web PubSub sockets as `WebSockets`.
     pub transports: Vec<Transport>,
@@ -212,6 +220,7 @@ impl HubDefaults {
 impl Default for HubDefaults {
     fn default() -> Self {
         let log = hubcast_backplane::HubOptions::default();
+        let events = hubcast_backplane::EventOptions::default();
         Self {
             detailed_errors: false,
             parallel_invocations: 1,
@@ -225,6 +234,9 @@ impl Default for HubDefaults {
             volatile: log.volatile,
             keep_unread: log.keeps_unread,
             presence: log.presence,
+            events: log.events.is_some(),
+            events_most: events.most,
+            events_life: events.life,
             transports: Transport::ALL.to_vec(),
         }
     }
@@ -290,7 +302,8 @@ impl Options {
             hubs.retention_messages,
             1,
             "a lost connection could not be repaired",
-        )
+        )?;
+        at_least("hubs.events_most", hubs.events_most, 1, "no event would be kept")
     }
 
     fn check_times(&self) -> Result<(), OptionError> {
@@ -309,6 +322,7 @@ impl Options {
             ("timeouts.close_seconds", times.close),
             ("hubs.retention_seconds", self.hubs.retention),
             ("hubs.resume_window_seconds", self.hubs.resume_window),
+            ("hubs.events_seconds", self.hubs.events_life),
         ];
         if let Some((key, _)) = all.into_iter().find(|(_, time)| time.is_zero()) {
             return Err(OptionError {

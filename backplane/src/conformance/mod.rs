@@ -6,8 +6,10 @@
 
 pub mod calls;
 pub mod directory;
+pub mod events;
 pub mod groups;
 pub mod history;
+pub mod names;
 pub mod once;
 pub mod order;
 pub mod ownership;
@@ -34,6 +36,7 @@ use uuid::Uuid;
 
 use crate::backplane::{Backplane, ConnectionRecord, Delivery, End, HubOptions, HubSink, NodeService};
 use crate::error::BackplaneError;
+use crate::events::EventRecord;
 use crate::position::Offset;
 use crate::sessions::Listing;
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic, UserId};
@@ -267,6 +270,7 @@ pub fn record(user: Option<&str>) -> ConnectionRecord {
         id,
         user: user.map(|user| UserId::parse(user).unwrap()),
         state: None,
+        event: EventRecord::default(),
     }
 }
 

@@ -273,7 +273,7 @@ pub async fn pages_tell_users(nodes: &Nodes) {
             let Some(last) = page.last() else { break };
             after = Some(last.connection.clone());
             let entry = |present: crate::Present| {
-                let user = present.user.map(|user| user.to_string());
+                let user = present.user.map(|user| user.stored().to_owned());
                 (present.connection, user)
             };
             found.extend(page.into_iter().map(entry));

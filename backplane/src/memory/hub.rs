@@ -9,12 +9,14 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::events::{EventLog, Reported};
 use super::lane::Item;
 use super::log::Log;
 use super::roster::Roll;
 use super::sessions::Session;
-use crate::backplane::{Claim, ConnectionRecord, Delivery, HubOptions};
+use crate::backplane::{Claim, ConnectionRecord, Delivery, End, HubOptions};
 use crate::error::BackplaneError;
+use crate::events::NOT_RESUMED;
 use crate::position::{Epoch, Offset, Position};
 use crate::replay::Past;
 use crate::sessions::{Entered, Version};
@@ -47,6 +49,8 @@ pub(super) struct State {
     versions: u64,
     /// Requests whose message is published once: content and expiry.
     pub(super) requests: HashMap<String, (Bytes, Instant)>,
+    /// The hub's connection events, if it has any.
+    pub(super) events: Option<EventLog>,
 }
 
 pub(super) struct Connection {
@@ -58,6 +62,8 @@ pub(super) struct Connection {
     pub(super) parked: Option<Instant>,
     /// The records of a resumable connection; `None` for others.
     pub(super) session: Option<Session>,
+    /// The events of a connection that has entered; `None` where the hub has none.
+    pub(super) reported: Option<Reported>,
 }
 
 impl Hub {
@@ -69,6 +75,7 @@ impl Hub {
             told: Vec::new(),
             versions: 0,
             requests: HashMap::new(),
+            events: options.events.clone().map(EventLog::new),
             connections: HashMap::new(),
             interest: HashMap::new(),
             roll: Roll::default(),
@@ -140,6 +147,7 @@ impl Hub {
                     let known = state.connections.get_mut(&connection.id)?;
                     known.session = Some(Session::new(kept.clone(), &self.epoch, at));
                 }
+                state.report_connected(&connection.id, &self.epoch, at, &connection.event);
                 Some(entered)
             })
             .await?;
@@ -188,7 +196,7 @@ impl Hub {
 
     /// Releases a connection that was claimed and not entered.
     pub(super) fn release(&self, id: &ConnectionId) -> Result<(), BackplaneError> {
-        let removed = self.state.lock().take_owned(id);
+        let removed = self.state.lock().take_owned(id, "");
         if removed {
             Ok(())
         } else {
@@ -198,11 +206,13 @@ impl Hub {
         }
     }
 
-    pub(super) async fn remove(&self, id: &ConnectionId, tombstone: Duration) -> bool {
+    pub(super) async fn remove(&self, id: &ConnectionId, end: &End) -> bool {
         self.removing(|state| {
-            let removed = state.take_owned(id);
+            let removed = state.take_owned(id, &end.reason);
             if removed {
-                state.tombstones.insert(id.clone(), Instant::now() + tombstone);
+                state
+                    .tombstones
+                    .insert(id.clone(), Instant::now() + end.tombstone);
             }
             removed
         })
@@ -234,7 +244,7 @@ impl Hub {
         self.lane.max_capacity() - self.lane.capacity()
     }
 
-    /// Drops expired tombstones, requests and entries.
+    /// Drops expired tombstones, requests, entries and events.
     pub(super) fn sweep(&self) {
         let now = Instant::now();
         let mut state = self.state.lock();
@@ -242,6 +252,9 @@ impl Hub {
         state.tombstones.retain(|_, end| *end > now);
         state.roll.sweep(now);
         state.requests.retain(|_, (_, end)| *end > now);
+        if let Some(events) = &mut state.events {
+            events.sweep(now);
+        }
     }
 
     /// Removes parked connections whose time is up.
@@ -254,7 +267,7 @@ impl Hub {
         self.removing(|state| {
             let expired: Vec<_> = state.connections.iter().filter_map(up).collect();
             for connection in &expired {
-                state.take(&connection.id);
+                state.take(&connection.id, NOT_RESUMED);
                 state.tombstones.insert(connection.id.clone(), now + tombstone);
             }
             expired
@@ -362,6 +375,11 @@ impl Connection {
             id: id.clone(),
             user: self.user.clone(),
             state: self.session.as_ref().map(|session| session.state.clone()),
+            event: self
+                .reported
+                .as_ref()
+                .map(|reported| reported.record.clone())
+                .unwrap_or_default(),
         }
     }
 }
@@ -388,6 +406,7 @@ impl State {
             version: Version(self.versions),
             parked: None,
             session: None,
+            reported: None,
         };
         self.connections.insert(connection.id.clone(), new);
         Claim::Claimed
@@ -433,16 +452,16 @@ impl State {
     }
 
     /// Removes a connection that is not parked, with its memberships.
-    fn take_owned(&mut self, id: &ConnectionId) -> bool {
+    fn take_owned(&mut self, id: &ConnectionId, reason: &str) -> bool {
         let owned = self
             .connections
             .get(id)
             .is_some_and(|known| known.parked.is_none());
-        owned && self.take(id)
+        owned && self.take(id, reason)
     }
 
-    /// Removes a connection, with its memberships.
-    pub(super) fn take(&mut self, id: &ConnectionId) -> bool {
+    /// Removes a connection, with its memberships, for a reason that its event names.
+    pub(super) fn take(&mut self, id: &ConnectionId, reason: &str) -> bool {
         let Some(connection) = self.connections.remove(id) else {
             return false;
         };
@@ -457,6 +476,7 @@ impl State {
             self.roll.parked -= 1;
         }
         self.log.delete(&Topic::Connection(id.clone()));
+        self.report_disconnected(id, &connection, reason);
         true
     }
 

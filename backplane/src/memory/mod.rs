@@ -1,5 +1,6 @@
 //! The backplane of a single node, in its own process, with the semantics of a cluster.
 
+mod events;
 mod history;
 mod hub;
 mod lane;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 use uuid::Uuid;
 
 use self::hub::Hub;
@@ -29,6 +31,7 @@ use crate::backplane::{
     Backplane, Claim, ConnectionRecord, End, HubOptions, HubSink, NodeService, Statistics, Status, Unheard,
 };
 use crate::error::BackplaneError;
+use crate::events::EVENTS_DROPPED;
 use crate::once::{Once, Published};
 use crate::position::{Epoch, Offset, Position};
 use crate::random;
@@ -134,9 +137,10 @@ impl Backplane for MemoryBackplane {
     }
 
     fn statistics(&self) -> Statistics {
-        let waiting = self.hubs.read().values().map(|hub| hub.waiting()).sum();
+        let hubs = self.hubs.read();
         Statistics {
-            waiting,
+            waiting: hubs.values().map(|hub| hub.waiting()).sum(),
+            events_dropped: hubs.values().map(|hub| hub.events_dropped()).sum(),
             ..Statistics::default()
         }
     }
@@ -222,7 +226,12 @@ impl Backplane for MemoryBackplane {
         groups: &'a [GroupName],
         claim: bool,
     ) -> BoxFuture<'a, Result<Entered, BackplaneError>> {
-        async move { self.hub(hub)?.enter(connection, groups, claim).await }.boxed()
+        async move {
+            let hub = self.hub(hub)?;
+            connection.event.check()?;
+            hub.enter(connection, groups, claim).await
+        }
+        .boxed()
     }
 
     fn release<'a>(
@@ -239,7 +248,7 @@ impl Backplane for MemoryBackplane {
         connection: &'a ConnectionId,
         end: End,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
-        async move { Ok(self.hub(hub)?.remove(connection, end.tombstone).await) }.boxed()
+        async move { Ok(self.hub(hub)?.remove(connection, &end).await) }.boxed()
     }
 
     /// No other node could report an end in place of this one: there is no end record to delete.
@@ -320,12 +329,18 @@ struct Sweeps {
 impl Sweeps {
     async fn run(self, period: Duration, closing: CancellationToken) {
         let mut ticks = interval(period);
+        let mut dropped = 0;
         loop {
             tokio::select! {
                 () = closing.cancelled() => return,
                 _ = ticks.tick() => {}
             }
             self.hub.sweep();
+            let now_dropped = self.hub.events_dropped();
+            if now_dropped > dropped {
+                warn!(hub = %self.name, events = now_dropped - dropped, "{EVENTS_DROPPED}");
+                dropped = now_dropped;
+            }
             // A node that has no service yet to notify of removed connections must not remove any.
             let Some(service) = self.service.load_full() else {
                 continue;

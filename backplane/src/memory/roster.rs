@@ -148,12 +148,12 @@ impl State {
             .collect()
     }
 
-    fn remove_parked(&mut self, id: &ConnectionId, tombstone: Duration) -> Option<ConnectionRecord> {
+    fn remove_parked(&mut self, id: &ConnectionId, end: &End) -> Option<ConnectionRecord> {
         let connection = self.connections.get(id)?;
         connection.parked?;
         let record = connection.record(id);
-        self.take(id);
-        self.tombstones.insert(id.clone(), Instant::now() + tombstone);
+        self.take(id, &end.reason);
+        self.tombstones.insert(id.clone(), Instant::now() + end.tombstone);
         Some(record)
     }
 }
@@ -296,9 +296,7 @@ impl Roster for MemoryBackplane {
     ) -> BoxFuture<'a, Result<Option<ConnectionRecord>, BackplaneError>> {
         async move {
             let hub = self.hub(hub)?;
-            Ok(hub
-                .removing(|state| state.remove_parked(connection, end.tombstone))
-                .await)
+            Ok(hub.removing(|state| state.remove_parked(connection, &end)).await)
         }
         .boxed()
     }

@@ -160,6 +160,11 @@ impl HubKeys {
         format!("{}:ended", self.base)
     }
 
+    /// Stream: the hub's connection events.
+    pub(super) fn events(&self) -> String {
+        format!("{}:events", self.base)
+    }
+
     /// Sorted set: connection that was removed and is still listed in groups → time from which any node may finish
     /// that.
     pub(super) fn leaving(&self) -> String {

@@ -291,6 +291,7 @@ impl Backplane for RedisBackplane {
     ) -> BoxFuture<'a, Result<Entered, BackplaneError>> {
         async move {
             let hub = self.inner.hub(hub)?;
+            connection.event.check()?;
             self.inner
                 .finish(Arc::clone(&self.inner).enter(hub, connection.clone(), groups.to_vec(), claim))
                 .await

@@ -70,9 +70,14 @@ impl HubScripts {
             options,
             writer,
             presence: String::new(),
+            events: String::new(),
         };
         if scripts.options.presence {
             scripts.presence = scripts.presence_argument();
+        }
+        if let Some(events) = &scripts.options.events {
+            let (stream, deliver) = (scripts.keys.events(), u8::from(events.deliver));
+            scripts.events = format!("{stream}\n{}\n{deliver}", events.most.max(1));
         }
         scripts
     }
@@ -116,8 +121,8 @@ fn members(keys: &HubKeys, options: &HubOptions, topic: &Topic, by_client: bool)
         return String::new();
     }
     match topic {
-        Topic::Group(group) => format!("{}{group}", keys.group_prefix()),
-        Topic::User(user) => format!("{}{user}", keys.user_prefix()),
+        Topic::Group(group) => format!("{}{}", keys.group_prefix(), group.stored()),
+        Topic::User(user) => format!("{}{}", keys.user_prefix(), user.stored()),
         Topic::All | Topic::Connection(_) => String::new(),
     }
 }

@@ -388,6 +388,7 @@ impl World {
         let end = || End {
             tombstone: Duration::from_secs(60),
             tells: Some(Bytes::from_static(b"end")),
+            reason: "end".to_owned(),
         };
         let ender = match connection.place {
             Place::Lost => return,

@@ -8,7 +8,8 @@ use std::time::Duration;
 use hubcast_backplane::conformance::{Member, envelope, eventually, group, open, owner, record};
 use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
 use hubcast_backplane::{
-    Backplane, BackplaneError, Claim, ConnectionId, ConnectionRecord, Delivery, Gap, Offset, Status, Topic,
+    Backplane, BackplaneError, Claim, ConnectionId, ConnectionRecord, Delivery, EventRecord, Gap, Offset,
+    Status, Topic,
 };
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -56,6 +57,7 @@ fn record_of(id: &ConnectionId) -> ConnectionRecord {
         id: id.clone(),
         user: None,
         state: None,
+        event: EventRecord::default(),
     }
 }
 

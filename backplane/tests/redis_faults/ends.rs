@@ -27,6 +27,7 @@ fn end(tells: &'static str) -> End {
     End {
         tombstone: Duration::from_secs(60),
         tells: Some(Bytes::from_static(tells.as_bytes())),
+        reason: tells.to_owned(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A connection's whole life, in which the answer to one change after the other is lost: the life stays the same.
 
+use hubcast_backplane::conformance::events::delivering;
 use hubcast_backplane::conformance::sessions::{of_connection, of_group};
 use hubcast_backplane::conformance::{Member, envelope, group};
 use hubcast_backplane::{
@@ -11,9 +12,10 @@ use crate::many;
 use crate::support::RedisServer;
 
 /// Every operation of `batch.lua` that a life has, in the order of their first use.
-const OPERATIONS: [&str; 16] = [
+const OPERATIONS: [&str; 17] = [
     "user_join",
     "enter",
+    "restate_events",
     "claim",
     "release",
     "join",
@@ -53,6 +55,7 @@ async fn live(members: &[Member], connection: &ConnectionRecord, other: &Connect
     );
     let entered = node.enter(hub, connection, true).await.unwrap();
     told.note((entered.position.offset, &entered.groups));
+    told.note(node.restate_events(hub, id, "held".into()).await.unwrap());
     told.note(node.claim(hub, other).await.unwrap());
     told.note(node.release(hub, &other.id).await.is_ok());
     told.note(cut.join(id, "g").await);
@@ -119,12 +122,16 @@ async fn live(members: &[Member], connection: &ConnectionRecord, other: &Connect
     told.note(cut.remove(id).await);
     told.note(cut.remove(id).await);
     told.note(home.publish(of_connection(id), "to nobody").await);
+    for event in home.all_events().await {
+        told.note((event.connection, event.user, event.kind, event.record));
+    }
     told
 }
 
 fn options() -> HubOptions {
     HubOptions {
         presence: true,
+        events: delivering().events,
         ..many()
     }
 }

@@ -5,9 +5,11 @@
 mod answers;
 mod connection;
 mod ends;
+mod events;
 mod identity;
 mod lane;
 mod life;
+mod names;
 mod nodes;
 mod operators;
 mod requests;

@@ -1,7 +1,7 @@
 //! Tests of the directory's answers after the server has forgotten everything, and before nodes have registered again.
 
 use hubcast_backplane::conformance::{eventually, listing, open, record};
-use hubcast_backplane::{BackplaneError, Claim, ConnectionRecord};
+use hubcast_backplane::{BackplaneError, Claim, ConnectionRecord, EventRecord};
 
 use crate::many;
 use crate::support::RedisServer;
@@ -19,6 +19,7 @@ async fn a_connection_is_unknown_only_when_all_nodes_could_register() {
             id: id.clone(),
             user: None,
             state: None,
+            event: EventRecord::default(),
         };
         server.command("FLUSHALL").await;
         eventually(&format!("it is registered again, round {round}"), async || {

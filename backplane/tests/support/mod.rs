@@ -7,6 +7,7 @@
     reason = "each test binary uses a part"
 )]
 
+pub mod dying;
 pub mod frozen;
 pub mod teller;
 pub mod way;

@@ -93,6 +93,21 @@ macro_rules! all_rules {
                 a_watcher_that_moves_misses_nothing,
                 who_watches_is_not_listed,
                 pages_tell_users;
+            names:
+                any_text_is_a_name,
+                similar_names_are_different;
+            events:
+                each_connection_has_one_event_of_each_kind,
+                an_event_carries_what_the_connection_entered_with,
+                a_connection_that_never_entered_has_no_event,
+                a_move_is_no_event,
+                an_end_by_time_is_an_event,
+                an_event_waits_for_the_earlier_one_of_its_connection,
+                an_event_is_given_out_once_until_it_is_returned,
+                events_are_followed_from_any_place,
+                events_beyond_the_bounds_are_dropped_and_counted,
+                events_that_are_not_delivered_are_nobodys,
+                what_events_carry_is_bounded;
             calls:
                 what_was_noted_goes_with_the_connection,
                 a_call_is_answered_from_anywhere_until_it_ends,

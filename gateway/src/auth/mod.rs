@@ -47,7 +47,7 @@ pub(crate) enum AuthError {
     Issuer,
     #[error("the token is not for clients of this hub")]
     Audience,
-    #[error("the token's user id can't be used: it is empty, too long or holds control characters")]
+    #[error("the token's user id can't be used: it is empty or too long")]
     UserId,
     #[error("the keys of this node are not there yet")]
     NoKeys,

@@ -70,7 +70,7 @@ impl Peers for Cluster {
         join: bool,
     ) -> BoxFuture<'a, Result<(), Error>> {
         let change = Ask::Group(ask::Group {
-            group: group.to_string(),
+            group: group.stored().to_owned(),
             join,
         });
         async move {

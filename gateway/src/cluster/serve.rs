@@ -114,7 +114,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         .ask
         .ok_or("this node does not know that request; is it older than the asking one?")?;
     if let Ask::Group(change) = ask {
-        let group = GroupName::from_node(&change.group).map_err(|error| error.to_string())?;
+        let group = GroupName::from_stored(&change.group).map_err(|error| error.to_string())?;
         return match hub.change_local_group(&connection, &group, change.join).await {
             Ok(()) => Ok(Answer::status(200)),
             Err(Error::TooManyGroups { .. }) => Ok(Answer::status(409)),

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use hubcast_backplane::NODE_DIED;
 
 /// The reason why a connection ended, for [`Hub::on_disconnected`](crate::Hub::on_disconnected).
 ///
@@ -47,6 +48,18 @@ impl Disconnected {
             Self::Refused(what) => ('r', what.as_str()),
         };
         format!("{kind}{text}").into()
+    }
+
+    /// The reason in the connection's `disconnected` event: a word, and after `: ` the reason that was seen.
+    pub(crate) fn to_event(&self) -> String {
+        match self {
+            Self::ByClient => "client".to_owned(),
+            Self::ByServer => "server".to_owned(),
+            Self::NodeStopped => "node stopped".to_owned(),
+            Self::NodeDied => NODE_DIED.to_owned(),
+            Self::Lost(what) => format!("lost: {what}"),
+            Self::Refused(what) => format!("refused: {what}"),
+        }
     }
 
     /// Reads the record of some node. Without one, the connection's node died.

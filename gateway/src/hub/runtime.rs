@@ -8,8 +8,8 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use futures_util::FutureExt;
 use hubcast_backplane::{
-    BackplaneError, ConnectionId, ConnectionRecord, Delivery, End, Epoch, GroupName, HubName, HubSink,
-    Listing,
+    BackplaneError, ConnectionId, ConnectionRecord, Delivery, End, Epoch, EventOptions, GroupName, HubName,
+    HubSink, Listing,
 };
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
@@ -353,6 +353,7 @@ impl HubRuntime {
         End {
             tombstone: self.tombstone(),
             tells: reason.map(Disconnected::to_note),
+            reason: reason.map_or_else(|| "server".to_owned(), Disconnected::to_event),
         }
     }
 
@@ -370,6 +371,16 @@ impl HubRuntime {
         cancelled.cancel();
         let context = Context::new(Arc::clone(self), connection, cancelled);
         self.ended(context, reason).await;
+    }
+
+    /// The hub's connection events, if it has any.
+    pub(crate) fn events(&self) -> Option<EventOptions> {
+        let hubs = &self.options.hubs;
+        hubs.events.then(|| EventOptions {
+            most: hubs.events_most,
+            life: hubs.events_life,
+            ..EventOptions::default()
+        })
     }
 
     /// How long the id of an ended connection stays refused: as long as its token could still create it, in any node's view

@@ -24,6 +24,10 @@ mod messagepack;
 mod pack;
 pub mod plain;
 mod timestamp;
+#[cfg(feature = "chrono")]
+mod timestamp_chrono;
+#[cfg(feature = "time")]
+mod timestamp_time;
 mod told;
 mod transcode;
 mod transport;

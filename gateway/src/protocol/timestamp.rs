@@ -25,7 +25,8 @@ const LAST_NANOSECOND: u32 = 999_999_999;
 /// It has nanoseconds and the years 0001 to 9999, which are those of .NET. It reads from timestamps and from RFC 3339 text with
 /// any offset, whatever the protocol, because a value may have been transcoded on its way.
 ///
-/// It converts from and to [`SystemTime`], as the types of the crates `time` and `chrono` do, so that theirs get here through it.
+/// It converts from and to [`SystemTime`]; with the features `time` and `chrono` also from and to `time::OffsetDateTime` and
+/// `chrono::DateTime<Utc>`, which hold every time that this type does.
 ///
 /// Only [`Value::encode`](super::Value::encode) and [`encode_as`](super::Value::encode_as), through which hubs send and return
 /// values, write timestamps; other serializers are given text.

@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use hubcast_backplane::{ConnectionId, ConnectionRecord, GroupName, Topic};
+use hubcast_backplane::{ConnectionId, ConnectionRecord, EventRecord, GroupName, Topic};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -167,6 +167,7 @@ impl Session {
             id: self.id().clone(),
             user: self.connection.user().cloned(),
             state: None,
+            event: EventRecord::default(),
         }
     }
 

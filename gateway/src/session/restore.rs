@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubcast_backplane::{
-    BackplaneError, ConnectionId, ConnectionRecord, Listing, NodeId, State, TakeOver, Taken, UserId,
+    BackplaneError, ConnectionId, ConnectionRecord, EventRecord, Listing, NodeId, State, TakeOver, Taken,
+    UserId,
 };
 use prost::Message as _;
 use tokio::time::sleep;
@@ -143,6 +144,7 @@ pub(crate) async fn restore(
             id: id.clone(),
             user: listing.user,
             state: listing.state,
+            event: EventRecord::default(),
         };
         let session = Session::over_http(Arc::clone(&hub), connection_of(&record));
         session.keep(); // messages that come meanwhile are numbered

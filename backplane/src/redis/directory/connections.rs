@@ -13,9 +13,10 @@ use crate::position::{Epoch, Position};
 use crate::redis::directory::departures::{Departure, Known};
 use crate::redis::feed::hub::Hub;
 use crate::redis::feed::interest::Subject;
+use crate::redis::feed::local::Reported;
 use crate::redis::inner::Inner;
 use crate::redis::script::catalog::{Invocation, Name};
-use crate::redis::script::hub_scripts::HubScripts;
+use crate::redis::script::hub_scripts::{EnteredThere, HubScripts};
 use crate::redis::script::writer::Patience;
 use crate::redis::server::link::{decode, malformed};
 use crate::sessions::Entered;
@@ -38,7 +39,7 @@ impl HubScripts {
             .arg(self.presence.clone());
         groups
             .iter()
-            .fold(call, |call, group| call.arg(group.to_string()))
+            .fold(call, |call, group| call.arg(group.stored().to_owned()))
     }
 }
 
@@ -205,12 +206,18 @@ impl Inner {
             let (place, version, groups) = {
                 let _gate = self.pass_with(hub, id, deadline).await?;
                 let entered = hub.scripts.enter(connection, joined, first, claim).await?;
-                let entered = owned(entered, id)?;
+                let EnteredThere {
+                    place,
+                    version,
+                    groups,
+                    event_base,
+                } = owned(entered, id)?;
                 let mut local = hub.local.lock();
-                local.set_entered(id, entered.1);
+                local.set_entered(id, version, Reported::new(event_base, connection));
                 first.iter().for_each(|group| local.set_member(id, group, true));
-                entered
+                (place, version, groups)
             };
+            hub.events.news.notify_waiters();
             self.list_rest(hub, id, rest, deadline).await?;
             let position = Position {
                 epoch: place.epoch.clone(),

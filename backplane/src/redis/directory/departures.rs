@@ -14,9 +14,11 @@ use uuid::Uuid;
 
 use crate::backplane::End;
 use crate::error::BackplaneError;
+use crate::events::NOT_RESUMED;
 use crate::position::Epoch;
 use crate::redis::directory::removal::{Removal, removed};
 use crate::redis::feed::hub::Hub;
+use crate::redis::feed::local::Reported;
 use crate::redis::inner::Inner;
 use crate::redis::script::catalog::{Invocation, Name};
 use crate::redis::script::writer::Patience;
@@ -70,6 +72,8 @@ pub(in crate::redis) struct Known {
     pub(in crate::redis) presence: Presence,
     /// The version in which this node owned the connection, where it is known.
     pub(in crate::redis) version: Option<Version>,
+    /// The events of the connection, where it has some.
+    pub(in crate::redis) event: Option<Box<Reported>>,
 }
 
 /// The outcome of a departure: whether this node owned the connection until now.
@@ -242,7 +246,9 @@ impl Inner {
                 ];
                 hub.scripts.own(Name::Release, keys, id)
             }
-            Departure::Park => hub.scripts.park_call(&self.options.node, id, None, None),
+            Departure::Park => hub
+                .scripts
+                .park_call(&self.options.node, id, None, None, NOT_RESUMED),
             Departure::Remove { end, name, known } => hub.scripts.remove_call(
                 id,
                 &Removal {
@@ -253,6 +259,8 @@ impl Inner {
                     version: known.version,
                     teller: Some(&self.options.node),
                     tells: end.tells.as_ref(),
+                    reason: &end.reason,
+                    event: known.event.as_deref(),
                     ..Removal::default()
                 },
             ),
@@ -267,6 +275,7 @@ impl Inner {
             Err(error) => answer(hub, id, Err(error)),
             Ok(None) => answer(hub, id, Ok(false)),
             Ok(Some(gone)) => {
+                hub.events.news.notify_waiters();
                 if hub.scripts.options.tells_ends
                     && matches!(what, Departure::Remove { end, .. } if end.tells.is_some())
                 {

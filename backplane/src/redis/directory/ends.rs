@@ -13,6 +13,7 @@ use tracing::{debug, info};
 
 use crate::backplane::ConnectionRecord;
 use crate::error::BackplaneError;
+use crate::events::EventRecord;
 use crate::redis::feed::hub::Hub;
 use crate::redis::inner::Inner;
 use crate::redis::node::nodes::ABSENCES;
@@ -79,7 +80,7 @@ impl Note {
         let state = text.get(state_at..)?;
         Some(Self {
             teller: NodeId::parse(teller).ok(),
-            user: UserId::parse(user).ok(),
+            user: UserId::from_stored(user).ok(),
             tells: text.slice(tells_at..state_at),
             state: state.strip_prefix(b"s").map(State::copy_from_slice),
             rest: text.slice(user_at..),
@@ -93,8 +94,8 @@ impl Note {
     }
 }
 
-/// Reporting nodes that this node has not seen alive, with the number of this node's own beats by then.
-type Missing = HashMap<Option<NodeId>, u64>;
+/// Nodes that are to report ends or deliver events and that this node has not seen alive, with the number of this node's own beats by then.
+pub(in crate::redis) type Missing = HashMap<Option<NodeId>, u64>;
 
 impl Inner {
     /// Finishes other nodes' work until closing: expired connections, unfinished removals and ends that no node
@@ -114,6 +115,15 @@ impl Inner {
                 self.unlist_overdue(&hub).await?;
                 if hub.scripts.options.tells_ends {
                     cursor = self.adopt_some(&hub, cursor, &mut missing).await?;
+                }
+                if hub
+                    .scripts
+                    .options
+                    .events
+                    .as_ref()
+                    .is_some_and(|events| events.deliver)
+                {
+                    self.tend_events(&hub, &mut missing).await?;
                 }
                 Ok::<_, BackplaneError>(())
             };
@@ -168,15 +178,18 @@ impl Inner {
                 let departs = hub.local.lock().departures.contains(id);
                 !departs && !hub.ends.lock().telling.contains_key(id)
             }
-            Some(teller) if self.nodes.living().borrow().contains(teller) => {
-                missing.remove(&Some(teller.clone()));
-                false
-            }
-            teller => {
-                let beats = *self.nodes.beats().borrow();
-                beats >= *missing.entry(teller.cloned()).or_insert(beats) + ABSENCES
-            }
+            teller => self.is_gone(teller, missing),
         }
+    }
+
+    /// Whether a node is not alive, as several beats of this one have shown; `None` for a node without a name.
+    pub(in crate::redis) fn is_gone(&self, node: Option<&NodeId>, missing: &mut Missing) -> bool {
+        if node.is_some_and(|node| self.nodes.living().borrow().contains(node)) {
+            missing.remove(&node.cloned());
+            return false;
+        }
+        let beats = *self.nodes.beats().borrow();
+        beats >= *missing.entry(node.cloned()).or_insert(beats) + ABSENCES
     }
 
     async fn adopt(
@@ -204,6 +217,7 @@ impl Inner {
             id: id.clone(),
             user: note.user,
             state: note.state,
+            event: EventRecord::default(),
         };
         service.orphan_removed(&hub.name, connection, note.tells);
         Ok(())

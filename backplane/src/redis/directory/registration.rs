@@ -77,9 +77,16 @@ impl HubScripts {
             .arg(self.presence.clone())
             .arg(version_text(registration.version))
             .arg(self.keys.node_prefix());
+        let call = match &registration.event {
+            None => call.arg("").arg("").arg(""),
+            Some(event) => call
+                .arg(event.base.clone())
+                .arg(event.record.payload.clone())
+                .arg(event.record.state.clone()),
+        };
         groups
             .iter()
-            .fold(call, |call, group| call.arg(group.to_string()))
+            .fold(call, |call, group| call.arg(group.stored().to_owned()))
     }
 }
 
@@ -311,7 +318,10 @@ impl Inner {
         let mut command = redis::cmd("SMEMBERS");
         command.arg(hub.scripts.keys.groups(id));
         let listed: Vec<String> = decode(self.commands.command(&command, Repeat::Safe).await?)?;
-        for group in listed.iter().filter_map(|group| GroupName::from_node(group).ok()) {
+        for group in listed
+            .iter()
+            .filter_map(|group| GroupName::from_stored(group).ok())
+        {
             let _gate = hub.gate.write().await;
             if hub.local.lock().is_member(id, &group) {
                 continue;
@@ -373,6 +383,7 @@ impl Inner {
             owner: Some(&self.options.node),
             name: &name,
             tombstone: self.options.orphan_tombstone,
+            reason: "server",
             ..Removal::default()
         };
         let calls = ids
@@ -404,6 +415,7 @@ impl Inner {
         let mut command = redis::cmd("HSET");
         let (log, presence) = (hub.scripts.keys.log(), &hub.scripts.presence);
         command.arg(log).arg("presence").arg(presence);
+        command.arg("events").arg(&hub.scripts.events);
         command.arg("ends").arg(u8::from(hub.scripts.options.tells_ends));
         command
             .arg("tails")

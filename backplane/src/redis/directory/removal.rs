@@ -10,9 +10,10 @@ use tracing::debug;
 
 use crate::error::BackplaneError;
 use crate::redis::directory::departures::Presence;
+use crate::redis::feed::local::Reported;
 use crate::redis::inner::Inner;
 use crate::redis::script::catalog::{Invocation, Name};
-use crate::redis::script::hub_scripts::{HubScripts, version_text};
+use crate::redis::script::hub_scripts::{HubScripts, user_text, version_text};
 use crate::redis::script::writer::Patience;
 use crate::redis::server::backoff::Backoff;
 use crate::redis::server::link::{decode, items, malformed};
@@ -45,6 +46,10 @@ pub(in crate::redis) struct Removal<'a> {
     pub(in crate::redis) teller: Option<&'a NodeId>,
     /// The report of the end; `None` where the end is not reported.
     pub(in crate::redis) tells: Option<&'a Bytes>,
+    /// The reason in the connection's event; empty: the one for which it was parked.
+    pub(in crate::redis) reason: &'a str,
+    /// The owner's knowledge of the connection's events.
+    pub(in crate::redis) event: Option<&'a Reported>,
 }
 
 /// A connection that was removed.
@@ -74,7 +79,7 @@ impl HubScripts {
         let tells = removal.tells.filter(|_| self.options.tells_ends);
         let flag = |set: bool| if set { "1" } else { "0" };
         let name = |node: Option<&NodeId>| node.map(ToString::to_string).unwrap_or_default();
-        Invocation::new(Name::Remove, keys)
+        let call = Invocation::new(Name::Remove, keys)
             .costing(2 + FIRST)
             .arg(name(removal.owner))
             .arg(id.to_string())
@@ -90,6 +95,11 @@ impl HubScripts {
             .arg(name(removal.teller))
             .arg(tells.cloned().unwrap_or_default())
             .arg(version_text(removal.version))
+            .arg(self.events.clone())
+            // Where the node does not serve the hub, one that does takes the event over from the dead node.
+            .arg(removal.teller.unwrap_or(&self.node).to_string())
+            .arg(removal.reason.to_owned());
+        event_arguments(call, removal.event)
     }
 
     fn unlist_call(&self, id: &ConnectionId) -> Invocation {
@@ -108,6 +118,18 @@ impl HubScripts {
     }
 }
 
+/// Adds a node's knowledge of a connection's events: the part that their ids share, user, payload and state.
+fn event_arguments(call: Invocation, event: Option<&Reported>) -> Invocation {
+    match event {
+        None => call.arg("").arg("").arg("").arg(""),
+        Some(Reported { base, user, record }) => call
+            .arg(base.clone())
+            .arg(user_text(user.as_ref()))
+            .arg(record.payload.clone())
+            .arg(record.state.clone()),
+    }
+}
+
 /// Reads the answer of `remove.lua`.
 pub(in crate::redis) fn removed(answer: Value) -> Result<Option<Removed>, BackplaneError> {
     let Ok([removed, user, state, left]) = <[Value; 4]>::try_from(items(answer)?) else {
@@ -118,7 +140,7 @@ pub(in crate::redis) fn removed(answer: Value) -> Result<Option<Removed>, Backpl
     }
     let state: Option<Vec<u8>> = decode(state)?;
     Ok(Some(Removed {
-        user: UserId::parse(decode::<String>(user)?).ok(),
+        user: UserId::from_stored(&decode::<String>(user)?).ok(),
         state: state.map(State::from),
         left: decode(left)?,
     }))

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::backplane::{ConnectionRecord, End};
 use crate::error::BackplaneError;
+use crate::events::EventRecord;
 use crate::redis::RedisBackplane;
 use crate::redis::directory::removal::{Removal, removed};
 use crate::redis::feed::hub::Hub;
@@ -29,8 +30,8 @@ impl HubKeys {
     /// Sorted set without scores: the connections of a group or a user.
     fn members(&self, of: Members<'_>) -> String {
         match of {
-            Members::Group(group) => format!("{}{group}", self.group_prefix()),
-            Members::User(user) => format!("{}{user}", self.user_prefix()),
+            Members::Group(group) => format!("{}{}", self.group_prefix(), group.stored()),
+            Members::User(user) => format!("{}{}", self.user_prefix(), user.stored()),
         }
     }
 }
@@ -87,7 +88,7 @@ impl Inner {
         let present = |(id, user): (String, String)| {
             Some(Present {
                 connection: ConnectionId::parse(id).ok()?,
-                user: UserId::parse(user).ok(),
+                user: UserId::from_stored(&user).ok(),
             })
         };
         Ok(found.into_iter().filter_map(present).collect())
@@ -128,6 +129,7 @@ impl Inner {
             early: true,
             teller: Some(&self.options.node),
             tells: end.tells.as_ref(),
+            reason: &end.reason,
             ..Removal::default()
         };
         let noted = hub.scripts.options.tells_ends && end.tells.is_some();
@@ -145,6 +147,7 @@ impl Inner {
             hub.ends.lock().abandon(id);
         }
         let Some(gone) = gone? else { return Ok(None) };
+        hub.events.news.notify_waiters();
         if gone.left > 0 {
             self.unlist(&hub.scripts, vec![id.clone()]).await;
         }
@@ -153,6 +156,7 @@ impl Inner {
             id: id.clone(),
             user: gone.user,
             state: gone.state,
+            event: EventRecord::default(),
         }))
     }
 
@@ -162,8 +166,8 @@ impl Inner {
         user: &UserId,
         group: Option<&GroupName>,
     ) -> Result<Value, BackplaneError> {
-        let keys = vec![hub.scripts.keys.user_groups(user.as_str())];
-        let group = group.map(ToString::to_string).unwrap_or_default();
+        let keys = vec![hub.scripts.keys.user_groups(user.stored())];
+        let group = group.map_or("", GroupName::stored).to_owned();
         let call = Invocation::new(Name::UserGroups, keys).arg(group);
         self.commands.script(&call, Repeat::Safe).await
     }
@@ -280,9 +284,9 @@ impl Roster for RedisBackplane {
         async move {
             let hub = self.inner.hub(hub)?;
             let ttl = ttl.map_or(USER_GROUP_TTL, |ttl| ttl.min(USER_GROUP_TTL));
-            let keys = vec![hub.scripts.keys.user_groups(user.as_str())];
+            let keys = vec![hub.scripts.keys.user_groups(user.stored())];
             let call = Invocation::new(Name::UserJoin, keys)
-                .arg(group.to_string())
+                .arg(group.stored().to_owned())
                 .number(ttl.as_millis().max(1))
                 .number(most.max(1) as u128);
             hub.scripts.writer.carry_out(call, Patience::Long).await.map(drop)
@@ -298,9 +302,9 @@ impl Roster for RedisBackplane {
     ) -> BoxFuture<'a, Result<(), BackplaneError>> {
         async move {
             let hub = self.inner.hub(hub)?;
-            let key = hub.scripts.keys.user_groups(user.as_str());
+            let key = hub.scripts.keys.user_groups(user.stored());
             let mut command = redis::cmd(if group.is_some() { "ZREM" } else { "DEL" });
-            command.arg(key).arg(group.map(GroupName::as_str));
+            command.arg(key).arg(group.map(GroupName::stored));
             self.inner
                 .commands
                 .command(&command, Repeat::Safe)

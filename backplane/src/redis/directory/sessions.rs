@@ -11,6 +11,7 @@ use redis::Value;
 use tokio::time::Instant;
 
 use crate::error::BackplaneError;
+use crate::events::NOT_RESUMED;
 use crate::history::Page;
 use crate::position::{Offset, Position};
 use crate::redis::RedisBackplane;
@@ -37,6 +38,7 @@ impl HubScripts {
         id: &ConnectionId,
         version: Option<Version>,
         checkpoint: Option<&Checkpoint>,
+        reason: &'static str,
     ) -> Invocation {
         let keys = vec![
             self.keys.connection(id),
@@ -48,10 +50,11 @@ impl HubScripts {
             .arg(version.map(|version| version.0.to_string()).unwrap_or_default())
             .arg(id.to_string())
             .number(self.options.resume_window.as_millis());
-        match checkpoint {
+        let call = match checkpoint {
             None => call.arg("").arg("").arg(""),
             Some(checkpoint) => checkpoint_arguments(call, checkpoint),
-        }
+        };
+        call.arg(reason)
     }
 
     fn checkpoint_call(&self, id: &ConnectionId, version: Version, checkpoint: &Checkpoint) -> Invocation {
@@ -144,7 +147,7 @@ impl Inner {
         Ok(Some(Listing {
             owner: owner.map_err(|_| malformed("the id of an owner"))?,
             version: Version(version.unwrap_or(0)),
-            user: user.and_then(|user| UserId::parse(user).ok()),
+            user: user.and_then(|user| UserId::from_stored(&user).ok()),
             state: state.map(State::from),
         }))
     }
@@ -162,9 +165,13 @@ impl Inner {
         }
         let parked = async {
             let _gate = self.pass(&hub, self.deadline()).await?;
-            let call = hub
-                .scripts
-                .park_call(&self.options.node, &id, Some(version), checkpoint.as_ref());
+            let call = hub.scripts.park_call(
+                &self.options.node,
+                &id,
+                Some(version),
+                checkpoint.as_ref(),
+                NOT_RESUMED,
+            );
             decode::<bool>(hub.scripts.writer.carry_out(call, Patience::Short).await?)
         };
         let parked = parked.await;

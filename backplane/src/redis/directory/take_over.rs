@@ -3,15 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use redis::Value;
 use tokio::time::Instant;
 
 use crate::backplane::ConnectionRecord;
 use crate::error::BackplaneError;
+use crate::events::EventRecord;
 use crate::position::{Epoch, Offset, Position};
 use crate::redis::directory::departures::Departure;
 use crate::redis::feed::hub::Hub;
 use crate::redis::feed::interest::Subject;
+use crate::redis::feed::local::Reported;
 use crate::redis::inner::Inner;
 use crate::redis::script::catalog::{Invocation, Name};
 use crate::redis::script::hub_scripts::{HubScripts, Place, place};
@@ -25,6 +28,18 @@ use crate::wire::membership::Change;
 /// Most attempts of a take-over, which begins anew when other calls change the connection meanwhile.
 const ATTEMPTS: usize = 5;
 
+/// Fields of a connection's hash: version, changes of its groups, user, state; and of its events: the part that their ids
+/// share, payload, state.
+type Fields = (
+    Option<u64>,
+    Option<u64>,
+    Option<String>,
+    Option<State>,
+    Option<String>,
+    Option<Bytes>,
+    Option<Bytes>,
+);
+
 /// A connection as it is before it is taken over.
 struct Candidate {
     record: ConnectionRecord,
@@ -32,6 +47,8 @@ struct Candidate {
     /// Number of changes of the connection's groups.
     changes: u64,
     groups: Vec<GroupName>,
+    /// The part that the ids of its events share, where it has some.
+    event_base: Option<String>,
     /// The node that owned it before this node seized it.
     former: String,
 }
@@ -177,10 +194,10 @@ impl Inner {
         let mut command = redis::cmd("HMGET");
         command
             .arg(keys.connection(id))
-            .arg(&["version", "groups", "user", "state"]);
-        let answer: (Option<u64>, Option<u64>, Option<String>, Option<Vec<u8>>) =
+            .arg(&["version", "groups", "user", "state", "event", "payload", "held"]);
+        let (version, changes, user, state, event_base, payload, held): Fields =
             decode(self.commands.command(&command, Repeat::Safe).await?)?;
-        let (Some(version), changes, user, Some(state)) = answer else {
+        let (Some(version), Some(state)) = (version, state) else {
             return Ok(None);
         };
         let mut command = redis::cmd("SMEMBERS");
@@ -189,15 +206,20 @@ impl Inner {
         Ok(Some(Candidate {
             record: ConnectionRecord {
                 id: id.clone(),
-                user: user.and_then(|user| UserId::parse(user).ok()),
-                state: Some(State::from(state)),
+                user: user.and_then(|user| UserId::from_stored(&user).ok()),
+                state: Some(state),
+                event: EventRecord {
+                    payload: payload.unwrap_or_default(),
+                    state: held.unwrap_or_default(),
+                },
             },
+            event_base,
             version: Version(version),
             changes: changes.unwrap_or(0),
             former: String::new(),
             groups: groups
                 .iter()
-                .filter_map(|group| GroupName::from_node(group).ok())
+                .filter_map(|group| GroupName::from_stored(group).ok())
                 .collect(),
         }))
     }
@@ -224,9 +246,14 @@ impl Inner {
             let Some((place, taken)) = read_taken(answer, candidate)? else {
                 return Ok(None);
             };
-            hub.local
-                .lock()
-                .set_taken(id, taken.version, taken.position.clone(), &candidate.groups);
+            let event = Reported::new(candidate.event_base.clone(), &candidate.record);
+            hub.local.lock().set_taken(
+                id,
+                taken.version,
+                taken.position.clone(),
+                &candidate.groups,
+                event,
+            );
             (place, taken)
         };
         if !self.reached(hub.waiters.wait(place), begun, deadline).await? {

@@ -13,6 +13,7 @@ use tracing::debug;
 use crate::backplane::Statistics;
 use crate::position::Epoch;
 use crate::redis::directory::ends::Ends;
+use crate::redis::directory::events::EventsHere;
 use crate::redis::feed::interest::Subject;
 use crate::redis::feed::local::Local;
 use crate::redis::feed::waiters::Waiters;
@@ -52,6 +53,9 @@ pub(in crate::redis) struct Hub {
     woken: Notify,
     repairs: AtomicU64,
     repaired: AtomicU64,
+    /// The connection events that this node delivers.
+    pub(in crate::redis) events: EventsHere,
+    events_dropped: AtomicU64,
 }
 
 /// The state of registering this node's connections again after the server may have forgotten them.
@@ -105,6 +109,8 @@ impl Hub {
             woken: Notify::new(),
             repairs: AtomicU64::new(0),
             repaired: AtomicU64::new(0),
+            events: EventsHere::default(),
+            events_dropped: AtomicU64::new(0),
         };
         (Arc::new(hub), pushes)
     }
@@ -147,11 +153,17 @@ impl Hub {
         self.repaired.fetch_add(entries, Ordering::Relaxed);
     }
 
+    /// Counts connection events that were dropped unfinished.
+    pub(in crate::redis) fn note_dropped(&self, events: u64) {
+        self.events_dropped.fetch_add(events, Ordering::Relaxed);
+    }
+
     /// Adds this hub's counters.
     pub(in crate::redis) fn add_to(&self, statistics: &mut Statistics) {
         statistics.waiting += self.queue.max_capacity() - self.queue.capacity();
         statistics.repairs += self.repairs.load(Ordering::Relaxed);
         statistics.repaired += self.repaired.load(Ordering::Relaxed);
+        statistics.events_dropped += self.events_dropped.load(Ordering::Relaxed);
     }
 
     /// Takes a push. Never waits: a push for which the queue has no room is read from the log.

@@ -2,7 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use bytes::Bytes;
+
 use crate::backplane::ConnectionRecord;
+use crate::events::EventRecord;
 use crate::position::{Epoch, Offset, Position};
 use crate::redis::directory::departures::{Departures, Known, Presence};
 use crate::redis::feed::interest::{Interests, Subject};
@@ -37,6 +40,8 @@ struct Connection {
     former: bool,
     entered: Membership,
     groups: HashMap<GroupName, Membership>,
+    /// The connection's events; `None` where it has none.
+    event: Option<Box<Reported>>,
     /// The newest offset of the connection's own topic that was delivered; `None` until it entered.
     seen: Option<Offset>,
 }
@@ -50,6 +55,27 @@ struct Membership {
     live: bool,
 }
 
+/// The data of a connection that its events carry: this node keeps it for a server that forgets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::redis) struct Reported {
+    /// The part that the ids of its events share.
+    pub(in crate::redis) base: String,
+    pub(in crate::redis) user: Option<UserId>,
+    pub(in crate::redis) record: EventRecord,
+}
+
+impl Reported {
+    /// `None` where the server has no event of the connection.
+    pub(in crate::redis) fn new(base: Option<String>, connection: &ConnectionRecord) -> Option<Box<Self>> {
+        let reported = |base| Self {
+            base,
+            user: connection.user.clone(),
+            record: connection.event.clone(),
+        };
+        base.map(reported).map(Box::new)
+    }
+}
+
 /// The data of a connection that the server must have.
 pub(in crate::redis) struct Registration {
     pub(in crate::redis) id: ConnectionId,
@@ -58,6 +84,7 @@ pub(in crate::redis) struct Registration {
     pub(in crate::redis) version: Option<Version>,
     pub(in crate::redis) entered: bool,
     pub(in crate::redis) groups: Vec<GroupName>,
+    pub(in crate::redis) event: Option<Box<Reported>>,
 }
 
 /// The offset up to which a topic was delivered.
@@ -242,9 +269,15 @@ impl Local {
         }
     }
 
-    /// Records that the server has the connection as entered, in this version.
-    pub(in crate::redis) fn set_entered(&mut self, id: &ConnectionId, version: Version) {
+    /// Records that the server has the connection as entered, in this version and with these events.
+    pub(in crate::redis) fn set_entered(
+        &mut self,
+        id: &ConnectionId,
+        version: Version,
+        event: Option<Box<Reported>>,
+    ) {
         if let Some(connection) = self.connections.get_mut(id) {
+            connection.event = event;
             connection.owned = true;
             connection.version = Some(version);
             connection.entered.registered = true;
@@ -258,8 +291,9 @@ impl Local {
         version: Version,
         place: Position,
         groups: &[GroupName],
+        event: Option<Box<Reported>>,
     ) {
-        self.set_entered(id, version);
+        self.set_entered(id, version, event);
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
@@ -302,7 +336,19 @@ impl Local {
             version: connection.version,
             entered: connection.entered.registered,
             groups: registered.map(|(group, _)| group.clone()).collect(),
+            event: connection.event.clone(),
         })
+    }
+
+    /// Records the state that the server has for the connection's events.
+    pub(in crate::redis) fn set_event_state(&mut self, id: &ConnectionId, state: Bytes) {
+        if let Some(event) = self
+            .connections
+            .get_mut(id)
+            .and_then(|known| known.event.as_mut())
+        {
+            event.record.state = state;
+        }
     }
 
     /// Begins to register in an epoch (with `again`, once more where that had ended), or goes on. Returns the
@@ -334,6 +380,7 @@ impl Local {
         Known {
             presence,
             version: connection.and_then(|connection| connection.version),
+            event: connection.and_then(|connection| connection.event.clone()),
         }
     }
 

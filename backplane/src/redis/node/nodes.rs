@@ -253,12 +253,15 @@ impl Inner {
         }
         let same_epoch = self.nodes.epoch.borrow().as_ref() == Some(&beat.observation.epoch);
         state.liveness.observe(&beat.observation);
-        self.nodes.sent.store(Arc::new(Some(sent)));
         self.nodes.tell_living(&state.liveness, &beat);
         self.nodes
             .beats
             .send_modify(|beats| *beats = beats.wrapping_add(1));
         self.check_fence(state, &beat, same_epoch);
+        if !self.nodes.is_fresh(self.options.lease / 2) {
+            self.all_hubs().iter().for_each(|hub| hub.events.doubt());
+        }
+        self.nodes.sent.store(Arc::new(Some(sent)));
         if !same_epoch {
             self.nodes
                 .epoch

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::backplane::{ConnectionRecord, HubOptions};
 use crate::error::BackplaneError;
+use crate::events::{EventRecord, NODE_DIED};
 use crate::redis::directory::removal::{Removal, removed};
 use crate::redis::feed::hub::Hub;
 use crate::redis::inner::Inner;
@@ -164,8 +165,8 @@ impl Inner {
             return Ok(HubScripts::new(keys, dead.clone(), options, self.writer(hub)));
         }
         let mut command = redis::cmd("HMGET");
-        command.arg(keys.log()).arg("presence").arg("ends");
-        let (presence, ends): (Option<String>, Option<u8>) =
+        command.arg(keys.log()).arg(&["presence", "ends", "events"]);
+        let (presence, ends, events): (Option<String>, Option<u8>, Option<String>) =
             decode(self.commands.command(&command, Repeat::Safe).await?)?;
         let options = HubOptions {
             tells_ends: ends == Some(1),
@@ -173,6 +174,7 @@ impl Inner {
         };
         Ok(HubScripts {
             presence: presence.unwrap_or_default(),
+            events: events.unwrap_or_default(),
             ..HubScripts::new(keys, dead.clone(), options, self.writer(hub))
         })
     }
@@ -224,7 +226,7 @@ impl Inner {
         let Some(dead) = dead else {
             return self.remove_orphans(scripts, hub, orphaned, ids).await;
         };
-        let park = |id| scripts.park_call(dead, id, None, None);
+        let park = |id| scripts.park_call(dead, id, None, None, NODE_DIED);
         let calls = ids.iter().map(park).collect();
         let parked = scripts.writer.carry_out_all(calls, Patience::Short).await?;
         let mut others = Vec::new();
@@ -300,6 +302,7 @@ impl Inner {
             },
             teller: served.as_ref().map(|_| &self.options.node),
             tells: (!orphaned.again).then_some(&nothing),
+            reason: if orphaned.owner.is_some() { NODE_DIED } else { "" },
             ..Removal::default()
         };
         let calls = ids.iter().map(|id| scripts.remove_call(id, &removal)).collect();
@@ -324,6 +327,7 @@ impl Inner {
                 id: id.clone(),
                 user: gone.user.clone(),
                 state: gone.state.clone(),
+                event: EventRecord::default(),
             });
         }
         if let Some(hub) = noted {
@@ -337,6 +341,7 @@ impl Inner {
             self.unlist(scripts, left).await;
         }
         if let Some(served) = &served {
+            served.events.news.notify_waiters();
             self.tell_orphans(served, orphans).await;
         }
         Ok(count)

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use tokio::time::sleep;
-use tracing::debug;
+use tracing::{debug, warn};
 
+use crate::events::EVENTS_DROPPED;
 use crate::redis::feed::hub::Hub;
 use crate::redis::inner::Inner;
 
@@ -24,8 +25,15 @@ impl Inner {
     async fn sweep(&self, hub: &Hub) {
         loop {
             match hub.scripts.sweep().await {
-                Ok(0) => return,
-                Ok(_) => {}
+                Ok((left, dropped)) => {
+                    if dropped > 0 {
+                        warn!(hub = %hub.name, events = dropped, "{EVENTS_DROPPED}");
+                        hub.note_dropped(dropped);
+                    }
+                    if left == 0 {
+                        return;
+                    }
+                }
                 Err(error) => return debug!(hub = %hub.name, %error, "the log can't be swept yet"),
             }
         }

@@ -38,6 +38,7 @@ pub(in crate::redis) enum Name {
     List,
     Unlist,
     Adopt,
+    RestateEvents,
     // Scripts that are called alone.
     Batch,
     MessageBatch,
@@ -55,13 +56,19 @@ pub(in crate::redis) enum Name {
     LookUp,
     Overdue,
     Turns,
+    ReadEvents,
+    FinishEvents,
+    EventsOf,
+    ClaimEvents,
+    PendingEvents,
+    FollowEvents,
 }
 
 const LOG: &str = include_str!("lua/log.lua");
 const BATCH: &str = include_str!("lua/batch.lua");
 
 /// The operations of batches. The first [`MESSAGES`] are frequent and have a script of their own.
-const OPERATIONS: [(Name, &str, &str); 23] = [
+const OPERATIONS: [(Name, &str, &str); 24] = [
     (Name::Publish, "publish", include_str!("lua/publish.lua")),
     (
         Name::PublishDirect,
@@ -93,12 +100,17 @@ const OPERATIONS: [(Name, &str, &str); 23] = [
     (Name::List, "list", include_str!("lua/list.lua")),
     (Name::Unlist, "unlist", include_str!("lua/unlist.lua")),
     (Name::Adopt, "adopt", include_str!("lua/adopt.lua")),
+    (
+        Name::RestateEvents,
+        "restate_events",
+        include_str!("lua/restate_events.lua"),
+    ),
 ];
 /// Number of [`OPERATIONS`] that the script for messages has.
 const MESSAGES: usize = 7;
 
 /// Scripts that are called alone.
-const SINGLE: [(Name, &str); 14] = [
+const SINGLE: [(Name, &str); 20] = [
     (Name::Renew, include_str!("lua/renew.lua")),
     (Name::Extent, include_str!("lua/extent.lua")),
     (Name::Read, include_str!("lua/read.lua")),
@@ -113,6 +125,12 @@ const SINGLE: [(Name, &str); 14] = [
     (Name::Present, include_str!("lua/present.lua")),
     (Name::LookUp, include_str!("lua/lookup.lua")),
     (Name::Turns, include_str!("lua/turns.lua")),
+    (Name::ReadEvents, include_str!("lua/read_events.lua")),
+    (Name::FinishEvents, include_str!("lua/finish_events.lua")),
+    (Name::EventsOf, include_str!("lua/events_of.lua")),
+    (Name::ClaimEvents, include_str!("lua/claim_events.lua")),
+    (Name::PendingEvents, include_str!("lua/pending_events.lua")),
+    (Name::FollowEvents, include_str!("lua/follow_events.lua")),
 ];
 
 impl Name {

@@ -67,6 +67,19 @@ pub(in crate::redis) struct HubScripts {
     pub(in crate::redis) writer: Writer,
     /// The presence argument of `announce`: empty where the hub has no presence messages.
     pub(in crate::redis) presence: String,
+    /// The events argument of `append_event`: empty where the hub has no connection events.
+    pub(in crate::redis) events: String,
+}
+
+/// A connection that has entered, as the server has it.
+pub(in crate::redis) struct EnteredThere {
+    /// The place where it begins to receive.
+    pub(in crate::redis) place: Place,
+    pub(in crate::redis) version: Version,
+    /// The groups that its user's connections are to join.
+    pub(in crate::redis) groups: Vec<GroupName>,
+    /// The part that the ids of its events share, where the hub has connection events.
+    pub(in crate::redis) event_base: Option<String>,
 }
 
 impl HubScripts {
@@ -88,19 +101,19 @@ impl HubScripts {
             .arg(epoch.to_owned())
     }
 
-    /// Enters a connection that joins the groups `joined` and is listed in `first` of them. Returns the place where it
-    /// begins to receive, its version and its user's groups; `None` where this node does not own it.
+    /// Enters a connection that joins the groups `joined` and is listed in `first` of them. `None` where this node
+    /// does not own it.
     pub(in crate::redis) async fn enter(
         &self,
         connection: &ConnectionRecord,
         joined: &[GroupName],
         first: &[GroupName],
         claim: bool,
-    ) -> Result<Option<(Place, Version, Vec<GroupName>)>, BackplaneError> {
+    ) -> Result<Option<EnteredThere>, BackplaneError> {
         let (id, user) = (&connection.id, connection.user.as_ref());
         let topic = Topic::Connection(id.clone());
         let mut keys = self.log_keys(&topic.key());
-        let user_name = user.map_or("", UserId::as_str);
+        let user_name = user.map_or("", UserId::stored);
         let of_user = format!("{}{user_name}", self.keys.user_prefix());
         keys.extend([
             self.keys.connection(id),
@@ -124,13 +137,24 @@ impl HubScripts {
         let call = self
             .membership_arguments(call, id, Change::Joined, &topics)
             .arg(self.keys.group_prefix())
-            .arg(self.presence.clone());
+            .arg(self.presence.clone())
+            .arg(self.events.clone())
+            .arg(connection.event.payload.clone())
+            .arg(connection.event.state.clone());
         let call = call.costing(1 + first.len());
-        let call = first.iter().fold(call, |call, group| call.arg(group.to_string()));
-        let entered: Option<(String, Offset, u64, Vec<String>)> =
-            decode(self.writer.carry_out(call, Patience::Short).await?)?;
-        Ok(entered.map(|(epoch, offset, version, groups)| {
-            (place(&epoch, offset), Version(version), group_names(&groups))
+        let call = first
+            .iter()
+            .fold(call, |call, group| call.arg(group.stored().to_owned()));
+        let answer = self.writer.carry_out(call, Patience::Short).await?;
+        if answer == Value::Nil {
+            return Ok(None);
+        }
+        let (epoch, offset, version, groups, event_base): (String, _, _, Vec<String>, _) = decode(answer)?;
+        Ok(Some(EnteredThere {
+            place: place(&epoch, offset),
+            version: Version(version),
+            groups: group_names(&groups),
+            event_base,
         }))
     }
 
@@ -149,7 +173,7 @@ impl HubScripts {
             Name::Leave
         };
         let mut keys = self.log_keys(&Topic::Connection(id.clone()).key());
-        let of_group = format!("{}{group}", self.keys.group_prefix());
+        let of_group = format!("{}{}", self.keys.group_prefix(), group.stored());
         keys.extend([
             self.keys.connection(id),
             self.keys.groups(id),
@@ -161,7 +185,7 @@ impl HubScripts {
         let call = Invocation::new(name, keys)
             .arg(owner.to_owned())
             .arg(id.to_string())
-            .arg(group.to_string())
+            .arg(group.stored().to_owned())
             .arg(self.membership(id, change, std::slice::from_ref(&topic), true));
         let call = self
             .membership_arguments(call, id, change, &[topic])
@@ -202,12 +226,19 @@ impl HubScripts {
         }
     }
 
-    /// Forgets slices that are too old or too much. Returns how many slices of the log wait to be swept.
-    pub(in crate::redis) async fn sweep(&self) -> Result<u64, BackplaneError> {
+    /// Forgets slices and events that are too old or too much. Returns how many slices of the log wait to be swept, and
+    /// how many events were dropped unfinished.
+    pub(in crate::redis) async fn sweep(&self) -> Result<(u64, u64), BackplaneError> {
         let call = Invocation::new(Name::Sweep, vec![self.keys.log()])
             .number(self.options.retention.as_millis().max(1))
             .number(SWEPT)
             .number(self.options.tail_life_ms());
+        let call = match &self.options.events {
+            Some(events) => call
+                .arg(self.keys.events())
+                .number(events.life.as_millis().max(1)),
+            None => call.arg("").arg(""),
+        };
         decode(self.writer.carry_out(call, Patience::Short).await?)
     }
 
@@ -306,16 +337,14 @@ fn marked(state: &State) -> Bytes {
     [b"s", state.as_ref()].concat().into()
 }
 
-/// Parses group names from the server, and leaves reserved ones out.
+/// Reads group names from the server, and leaves reserved ones out.
 pub(in crate::redis) fn group_names(names: &[String]) -> Vec<GroupName> {
-    names
-        .iter()
-        .filter_map(|name| GroupName::parse(name).ok())
-        .collect()
+    let groups = names.iter().filter_map(|name| GroupName::from_stored(name).ok());
+    groups.filter(|group| !group.is_reserved()).collect()
 }
 
 pub(in crate::redis) fn user_text(user: Option<&UserId>) -> String {
-    user.map(ToString::to_string).unwrap_or_default()
+    user.map(|user| user.stored().to_owned()).unwrap_or_default()
 }
 
 /// A version as an argument; empty where the node does not know it.

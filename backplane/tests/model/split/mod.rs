@@ -449,6 +449,7 @@ impl Split {
         let end = End {
             tombstone: Duration::from_secs(60),
             tells: Some(Bytes::from_static(b"end")),
+            reason: "end".to_owned(),
         };
         let removed = node.remove(hub, &id, end).await.unwrap();
         assert!(

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use hubcast_backplane::{BackplaneError, Claim, ConnectionId, ConnectionRecord, NodeId};
+use hubcast_backplane::{BackplaneError, Claim, ConnectionId, ConnectionRecord, EventRecord, NodeId};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{HubRequest, Refusal};
@@ -295,6 +295,7 @@ impl HubRequest {
                 id: connection.id().clone(),
                 user: connection.user().cloned(),
                 state: None,
+                event: EventRecord::default(),
             };
             let backplane = hub.shared().backplane();
             let claim = backplane.claim_of(hub.name(), &record, epoch.as_ref()).await?;

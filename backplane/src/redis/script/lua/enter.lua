@@ -5,8 +5,10 @@
 -- ARGV: 1 node, 2 connection id, 3 user or nothing, 4 `1` to claim,
 --       5 `s` and state of a resumable connection, or nothing, 6 channel of the node, 7 topic, 8 entry, 9 most entries,
 --       10 life of the stream, 11 life of the tail, 12 key of a group without its name,
---       13 presence, as `announce` takes it, 14… groups that it joins
--- Returns epoch, offset, version and the groups of its user, or nothing where the node does not own the connection.
+--       13 presence, as `announce` takes it, 14 events, as `append_event` takes them, 15 payload, 16 state of its events,
+--       17… groups that it joins
+-- Returns epoch, offset, version, the groups of its user and the part that the ids of its events share, or nothing where
+-- the node does not own the connection.
 local known = redis.call('HMGET', KEYS[4], 'node', 'version')
 local owner, version = known[1], known[2]
 if not owner and ARGV[4] == '1' and redis.call('EXISTS', KEYS[6]) == 0 then
@@ -23,7 +25,7 @@ if ARGV[3] ~= '' then
   redis.call('ZADD', KEYS[7], 0, ARGV[2])
   groups = redis.call('ZRANGEBYSCORE', KEYS[8], '(' .. clock(), '+inf')
 end
-for index = 14, #ARGV do
+for index = 17, #ARGV do
   if redis.call('SADD', KEYS[9], ARGV[index]) == 1 then
     redis.call('HINCRBY', KEYS[4], 'groups', 1)
   end
@@ -34,4 +36,5 @@ local epoch, offset =
 if ARGV[5] ~= '' then
   redis.call('HSET', KEYS[4], 'state', string.sub(ARGV[5], 2), 'received', 0, 'epoch', epoch, 'sequence', 0, 'offset', offset)
 end
-return {epoch, offset, tonumber(version), groups}
+local events = report_connected(ARGV[14], ARGV[1], KEYS[4], ARGV[2], epoch, offset, ARGV[15], ARGV[16])
+return {epoch, offset, tonumber(version), groups, events}

@@ -4,7 +4,8 @@
 --       6 groups that have connections, 7 parked connections
 -- ARGV: 1 node, 2 connection id, 3 user or nothing, 4 `1` where it was entered, 5 key of a group without its name,
 --       6 key of a user without its id, 7 presence, as `announce` takes it,
---       8 version in which the node owns it, or nothing, 9 key of a node's connections without the node, 10… groups
+--       8 version in which the node owns it, or nothing, 9 key of a node's connections without the node,
+--       10 the part that the ids of its events share, or nothing, 11 payload, 12 state of its events, 13… groups
 -- Returns the number of groups that the connection has now; -1 where the node does not own it.
 if redis.call('EXISTS', KEYS[5]) == 1 then
   return -1
@@ -28,7 +29,10 @@ redis.call('SADD', KEYS[4], ARGV[2])
 if ARGV[4] == '1' and ARGV[3] ~= '' then
   redis.call('ZADD', ARGV[6] .. ARGV[3], 0, ARGV[2])
 end
-for index = 10, #ARGV do
+if ARGV[10] ~= '' and redis.call('HSETNX', KEYS[2], 'event', ARGV[10]) == 1 then
+  redis.call('HSET', KEYS[2], 'event_at', '', 'payload', ARGV[11], 'held', ARGV[12])
+end
+for index = 13, #ARGV do
   redis.call('SADD', KEYS[3], ARGV[index])
   list_member(KEYS[6], ARGV[5] .. ARGV[index], ARGV[index], KEYS[2], ARGV[2], ARGV[7])
 end

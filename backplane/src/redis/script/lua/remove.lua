@@ -8,7 +8,10 @@
 --       7 presence, as `announce` takes it, 8 most groups, 9 `1` where a parked one's time need not be up,
 --       10 epoch in which the server knows the owner's connections, or nothing, or `*` for all epochs,
 --       11 `1` to write an end record, 12 node that reports the end or nothing, 13 its report,
---       14 version in which the owner has it, or nothing
+--       14 version in which the owner has it, or nothing, 15 events, as `append_event` takes them,
+--       16 node that the event is assigned to, 17 reason in the event; nothing: the one for which it was parked,
+--       18 what the owner knows of its events, for where the server forgot it: the part that their ids share, or nothing,
+--       19 user, 20 payload, 21 state
 -- Returns 1, user, state and number of groups left where this call, or an earlier one of the same name, removed the
 -- connection; else 0.
 local found = redis.call('HMGET', KEYS[1], 'node', 'user', 'state', 'version')
@@ -42,6 +45,15 @@ if refused then
   return {0, '', false, 0}
 end
 local user, state = found[2] or '', found[3] and 's' .. found[3] or ''
+local event = ARGV[15] ~= '' and redis.call('HMGET', KEYS[1], 'event', 'event_at', 'payload', 'held', 'parked_for')
+if event and not found[1] and ARGV[18] ~= '' then
+  event = {ARGV[18], '', ARGV[20], ARGV[21], ''}
+end
+if event and event[1] then
+  append_event(ARGV[15], ARGV[16], 'id', event[1] .. '-disconnected', 'type', 'disconnected', 'connection', ARGV[2],
+    'user', found[1] and user or ARGV[19], 'payload', event[3], 'state', event[4],
+    'reason', ARGV[17] ~= '' and ARGV[17] or event[5] or '', 'connected', event[2])
+end
 local left = unlist_some(KEYS[9], KEYS[2], ARGV[5], KEYS[1], ARGV[2], ARGV[7], ARGV[8])
 if user ~= '' and redis.call('ZREM', ARGV[6] .. user, ARGV[2]) == 1 and redis.call('EXISTS', ARGV[6] .. user) == 0 then
   note_left('u:' .. user)

@@ -1,8 +1,9 @@
 -- Forgets slices that are too old or too much, also where no entry is appended, and notices soon when the server has
 -- deleted keys, so that entries after that count as complete.
 -- KEYS: 1 log
--- ARGV: 1 life of the streams (milliseconds), 2 most topics that are looked at, 3 life of a tail (milliseconds)
--- Returns how many slices wait to be swept.
+-- ARGV: 1 life of the streams (milliseconds), 2 most topics that are looked at, 3 life of a tail (milliseconds),
+--       4 key of the stream of events, or nothing, 5 life of events (milliseconds)
+-- Returns how many slices wait to be swept, and how many events were dropped unfinished since the last sweep.
 local life = tonumber(ARGV[1])
 forgotten(KEYS[1], ARGV[3])
 if hub.slice > 0 and hub.now >= hub.slice_ends and hub.slice_from < hub.offset then
@@ -10,4 +11,15 @@ if hub.slice > 0 and hub.now >= hub.slice_ends and hub.slice_from < hub.offset t
 end
 forget_slices(hub.now, life)
 sweep(tonumber(ARGV[2]))
-return hub.kept - hub.swept
+if ARGV[4] == '' then
+  return {hub.kept - hub.swept, 0}
+end
+local oldest = string.format('%.0f', math.max(0, hub.now - ARGV[5]))
+if not trim_events(ARGV[4], 'MINID', '~', oldest, 'LIMIT', 1000) then
+  trim_events(ARGV[4], 'MINID', oldest) -- the rest of the oldest node of the stream, which has some 100 events
+end
+local dropped = redis.call('HGET', hub.log, 'events_dropped')
+if dropped then
+  redis.call('HDEL', hub.log, 'events_dropped')
+end
+return {hub.kept - hub.swept, tonumber(dropped or 0)}
