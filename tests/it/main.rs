@@ -9,6 +9,7 @@ mod proves;
 mod affinity;
 mod auth;
 mod backend;
+mod bench;
 mod carried;
 mod chaos;
 mod cli;

@@ -1,6 +1,7 @@
 //! A real gateway process.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ pub struct Settings {
     port: u16,
     redis: Option<String>,
     record: Option<PathBuf>,
+    program: Option<PathBuf>,
+    wrapper: Vec<String>,
     clock: Option<Clock>,
     variables: BTreeMap<String, String>,
 }
@@ -33,6 +36,8 @@ impl Default for Settings {
             port: 0,
             redis: None,
             record: None,
+            program: None,
+            wrapper: Vec::new(),
             clock: None,
             variables,
         }
@@ -67,6 +72,18 @@ impl Settings {
         self
     }
 
+    /// Runs this gateway in place of the one that was built for tests.
+    pub fn program(mut self, program: &Path) -> Self {
+        self.program = Some(program.to_owned());
+        self
+    }
+
+    /// Has another program, with these arguments, run the gateway.
+    pub fn under(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// Gives it another clock than the machine's.
     pub fn clock(mut self, clock: &Clock) -> Self {
         self.clock = Some(clock.clone());
@@ -85,10 +102,14 @@ impl Settings {
     }
 
     fn command(&self) -> Command {
-        let mut command = match &self.record {
-            Some(_) => built::recording_gateway_command(),
-            None => built::gateway_command(),
+        let program = match (&self.program, &self.record) {
+            (Some(program), _) => program.clone(),
+            (None, Some(_)) => built::recording_gateway(),
+            (None, None) => built::gateway(),
         };
+        let mut words = self.wrapper.iter().map(OsStr::new).chain([program.as_os_str()]);
+        let mut command = built::without_settings(words.next().expect("a program"));
+        command.args(words);
         match &self.record {
             Some(file) => drop(command.env("HUBCAST_RECORD", file)),
             None => drop(command.args(["serve", "--demo"])),

@@ -104,7 +104,8 @@ impl Head {
         Self { status, headers }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads the head of an answer, without the empty line at its end.
+    pub fn parse(text: &str) -> Option<Self> {
         let mut lines = text.split("\r\n");
         let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
         let headers = lines.filter_map(|line| line.split_once(':'));

@@ -30,5 +30,6 @@ mod random;
 pub mod redis;
 pub mod rest;
 pub mod resumable;
+pub mod stamp;
 pub mod webpubsub;
 pub mod websocket;

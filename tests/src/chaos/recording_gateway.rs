@@ -11,12 +11,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::serve::ListenerExt;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use hubcast::backplane::NodeId;
 use hubcast::backplane::redis::{RedisBackplane, RedisOptions};
 use hubcast::drain::Drained;
 use hubcast::hub::{Disconnected, State};
 use hubcast::protocol::Value;
 use hubcast::{Context, Gateway, Hub, HubError, Options};
+use hubcast_tests::stamp::{Stamp, now};
 use serde_json::{Map, json};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -61,6 +63,39 @@ async fn send_to_group(context: Context, group: String, text: String) -> Result<
     Ok(group_members.send("GroupMessage", (&group, text)).await?)
 }
 
+/// Publishes `count` messages to the groups in turn, at a rate, for benchmarks. Their stamps have the times when they should
+/// have been sent.
+async fn publish_at_rate(
+    context: Context,
+    phase: u16,
+    groups: u32,
+    rate: f64,
+    count: u32,
+    bytes: usize,
+) -> Result<(), HubError> {
+    if groups == 0 || !(1.0..=1e6).contains(&rate) {
+        return Err(HubError::new("no groups, or a rate outside 1 to 1,000,000"));
+    }
+    let started = now();
+    let stamps = stream::iter(0..count).then(move |number| async move {
+        let due = started + (f64::from(number) * 1e9 / rate) as u64;
+        sleep(Duration::from_nanos(due.saturating_sub(now()))).await;
+        Stamp {
+            phase,
+            group: number % groups,
+            number: number / groups + 1,
+            due,
+        }
+    });
+    let sent = stamps.map(|stamp| {
+        let (context, group) = (context.clone(), format!("g{}", stamp.group));
+        async move { send_to_group(context, group, stamp.text(bytes)).await }
+    });
+    // They are begun in order, and several wait for the backplane at the same time.
+    sent.buffered(64).try_collect::<Vec<_>>().await?;
+    Ok(())
+}
+
 fn hub(record: Record) -> Hub {
     Hub::new("demo")
         .state(record)
@@ -69,6 +104,7 @@ fn hub(record: Record) -> Hub {
         .method("Echo", echo)
         .method("JoinGroup", join_group)
         .method("SendToGroup", send_to_group)
+        .method("PublishAtRate", publish_at_rate)
 }
 
 /// Variables by their names without `HUBCAST_`, in lower case.
