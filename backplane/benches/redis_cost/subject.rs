@@ -136,6 +136,7 @@ impl Subject {
                 id: ConnectionId::parse(format!("c{number}")).unwrap(),
                 user: None,
                 state: None,
+                event: Default::default(),
             };
             node.enter(&hub, &connection, true).await.unwrap();
             for group in 0..GROUPS {
