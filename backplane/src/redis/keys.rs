@@ -95,7 +95,8 @@ impl Keys {
 }
 
 impl HubKeys {
-    /// Hash: run, epoch, start, offset and other state of the hub's log.
+    /// Hash: run, epoch, start and other state of the hub's log; `batch:` and a node's id → number, time and answers of
+    /// the node's last batch.
     pub(super) fn log(&self) -> String {
         format!("{}:log", self.base)
     }
@@ -123,11 +124,6 @@ impl HubKeys {
     /// Hash: node → epoch in which it has registered its connections.
     pub(super) fn registered(&self) -> String {
         format!("{}:registered", self.base)
-    }
-
-    /// String with an expiry: number and answers of a node's last batch.
-    pub(super) fn batch(&self, node: &NodeId) -> String {
-        format!("{}:batch:{node}", self.base)
     }
 
     /// Hash: owner, user and version of a connection.

@@ -30,6 +30,10 @@ pub struct RedisOptions {
     /// Time that changes wait for the server where their failure can't be reported to a caller, or where later changes
     /// would overtake them, as with clients' calls.
     pub outage_wait: Duration,
+    /// Least time from one batch of a hub's changes to the next; zero: a batch leaves when the one before was answered.
+    /// With 200 µs, hubs with more than 5,000 messages a second cost Redis less, and each message takes up to that much
+    /// longer. A hub with fewer messages notices nothing.
+    pub batch_interval: Duration,
     /// Number of replicas that must follow a master closely for messages to be published there; 0: none need to.
     pub min_replicas: usize,
     /// Connections for commands, to each master of a cluster. Each carries many commands at a time.
@@ -90,6 +94,7 @@ impl RedisOptions {
             connect_wait: None,
             reconnect_wait: Duration::from_secs(2),
             outage_wait: Duration::from_secs(60),
+            batch_interval: Duration::ZERO,
             min_replicas: 0,
             pool_size: 2,
             history_connections: 4,

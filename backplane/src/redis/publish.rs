@@ -25,7 +25,7 @@ impl HubScripts {
         let entry = entry_of(envelope);
         let calls = topics
             .iter()
-            .map(|topic| publish_call(&self.keys, &self.options, topic, &entry, envelope.by_client));
+            .map(|topic| publish_call(&self.options, topic, &entry, envelope.by_client));
         let answers = self.writer.carry_out_all(calls.collect(), Patience::Long).await?;
         answers.into_iter().map(decode).collect()
     }
@@ -38,20 +38,11 @@ impl HubScripts {
         once: &Once,
     ) -> Result<Published, BackplaneError> {
         let entry = entry_of(envelope);
-        let key = topic.key();
-        let mut keys = self.log_keys(&key);
-        keys.push(self.keys.once(&once.key));
-        let channel = if let Topic::Connection(id) = topic {
-            keys.push(self.keys.connection(id));
-            self.keys.lane_prefix()
-        } else {
-            self.keys.topic_channel(&key)
-        };
-        let call = Invocation::new(Name::PublishOnce, keys).arg(channel).arg(key);
-        let call = entry_arguments(&self.options, call, entry, self.options.kept_messages())
-            .arg(once.content.clone())
-            .number(self.options.retention.as_millis().max(1))
-            .arg(members(&self.keys, &self.options, topic, envelope.by_client));
+        let call = Invocation::new(Name::PublishOnce, vec![self.keys.once(&once.key)])
+            .arg(topic.key())
+            .arg(entry)
+            .arg(only_wanted(&self.options, topic, envelope.by_client))
+            .arg(once.content.clone());
         match decode::<i64>(self.writer.carry_out(call, Patience::Long).await?)? {
             0 => Ok(Published::Before),
             -1 => Ok(Published::Differs),
@@ -86,44 +77,31 @@ impl HubScripts {
         let keys = &self.keys;
         let (stream, tail) = (keys.stream(""), keys.tail(""));
         let (channel, kept) = (keys.topic_channel(""), self.options.kept_messages());
-        let (life, tail_life) = (
-            self.options.retention.as_millis().max(1),
-            self.options.tail_life_ms(),
-        );
+        let (life, tail_life) = (self.options.life_ms(), self.options.tail_life_ms());
         let unread = u8::from(self.options.keeps_unread);
         format!("{stream}\n{tail}\n{channel}\n{kept}\n{life}\n{tail_life}\n{unread}")
     }
 }
 
 /// The call that appends an entry to a topic and pushes it.
-fn publish_call(
-    keys: &HubKeys,
-    options: &HubOptions,
-    topic: &Topic,
-    entry: &Bytes,
-    by_client: bool,
-) -> Invocation {
-    let key = topic.key();
-    let mut names = keys.of_log(&key);
-    let call = if let Topic::Connection(id) = topic {
-        names.push(keys.connection(id));
-        Invocation::new(Name::PublishDirect, names).arg(keys.lane_prefix())
-    } else {
-        Invocation::new(Name::Publish, names).arg(keys.topic_channel(&key))
+fn publish_call(options: &HubOptions, topic: &Topic, entry: &Bytes, by_client: bool) -> Invocation {
+    let name = match topic {
+        Topic::Connection(_) => Name::PublishDirect,
+        _ => Name::Publish,
     };
-    entry_arguments(options, call.arg(key), entry.clone(), options.kept_messages())
-        .arg(members(keys, options, topic, by_client))
+    Invocation::new(name, Vec::new())
+        .arg(topic.key())
+        .arg(entry.clone())
+        .arg(only_wanted(options, topic, by_client))
 }
 
-/// The key of a topic's members, where messages are kept only if a connection could come back for them.
-fn members(keys: &HubKeys, options: &HubOptions, topic: &Topic, by_client: bool) -> String {
-    if !by_client || options.keeps_unread {
-        return String::new();
-    }
-    match topic {
-        Topic::Group(group) => format!("{}{}", keys.group_prefix(), group.stored()),
-        Topic::User(user) => format!("{}{}", keys.user_prefix(), user.stored()),
-        Topic::All | Topic::Connection(_) => String::new(),
+/// An argument: `1` where a message is kept only if a connection could come back for it.
+fn only_wanted(options: &HubOptions, topic: &Topic, by_client: bool) -> &'static str {
+    let of_members = matches!(topic, Topic::Group(_) | Topic::User(_));
+    if of_members && by_client && !options.keeps_unread {
+        "1"
+    } else {
+        ""
     }
 }
 
@@ -135,11 +113,11 @@ fn entry_of(envelope: &Envelope) -> Bytes {
 }
 
 /// The call that appends a gap to a topic: messages of it are lost.
-pub(super) fn gap_call(keys: &HubKeys, options: &HubOptions, topic: &Topic) -> Invocation {
+pub(super) fn gap_call(options: &HubOptions, topic: &Topic) -> Invocation {
     let gap = wire::Entry {
         body: Some(wire::entry::Body::Gap(wire::Gap {})),
     };
-    publish_call(keys, options, topic, &gap.encode_to_vec().into(), true)
+    publish_call(options, topic, &gap.encode_to_vec().into(), true)
 }
 
 /// The arguments of a log entry, which end most calls.
@@ -151,7 +129,7 @@ pub(super) fn entry_arguments(
 ) -> Invocation {
     call.arg(entry)
         .number(kept)
-        .number(options.retention.as_millis().max(1))
+        .number(options.life_ms())
         .number(options.tail_life_ms())
 }
 
@@ -164,6 +142,11 @@ impl HubOptions {
     /// Most messages that are kept of a topic.
     pub(super) fn kept_messages(&self) -> u128 {
         if self.volatile { 0 } else { self.kept() }
+    }
+
+    /// The life of a topic's entries, in milliseconds.
+    pub(super) fn life_ms(&self) -> u128 {
+        self.retention.as_millis().max(1)
     }
 
     /// The time for which a topic's newest offset is remembered, in milliseconds.

@@ -17,6 +17,7 @@ use crate::redis::feed::interest::Subject;
 use crate::redis::feed::subscriber::Round;
 use crate::redis::inner::Inner;
 use crate::redis::keys::Route;
+use crate::redis::script::frame::split;
 use crate::redis::server::commands::Repeat;
 use crate::redis::server::connector::Take;
 use crate::redis::server::info::server_info;
@@ -331,7 +332,7 @@ fn route(inner: &Arc<Inner>, channel: &[u8], payload: Bytes) {
         Some(Route::Node) => inner.take_node_message(payload),
         Some(Route::Hub(name)) => {
             if let Some(hub) = inner.find_hub(name) {
-                hub.push(payload);
+                split(payload).for_each(|push| hub.push(push));
             }
         }
         None => {}

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult, Script};
 
-use crate::backplane::AWAITED_PER_SECOND;
+use crate::backplane::{AWAITED_PER_SECOND, HubOptions};
 use crate::redis::server::run::Run;
 use crate::topic::NodeId;
 
@@ -42,6 +42,7 @@ pub(in crate::redis) enum Name {
     // Scripts that are called alone.
     Batch,
     MessageBatch,
+    PublishBatch,
     Renew,
     Extent,
     Read,
@@ -65,9 +66,14 @@ pub(in crate::redis) enum Name {
 }
 
 const LOG: &str = include_str!("lua/log.lua");
+const APPEND: &str = include_str!("lua/append.lua");
+const READING: &str = include_str!("lua/reading.lua");
+const DIRECTORY: &str = include_str!("lua/directory.lua");
+const EVENTS: &str = include_str!("lua/events.lua");
 const BATCH: &str = include_str!("lua/batch.lua");
 
-/// The operations of batches. The first [`MESSAGES`] are frequent and have a script of their own.
+/// The operations of batches. The first [`PUBLISHING`] of them, and the first [`MESSAGES`], are frequent and have
+/// scripts of their own, which the server runs faster.
 const OPERATIONS: [(Name, &str, &str); 24] = [
     (Name::Publish, "publish", include_str!("lua/publish.lua")),
     (
@@ -106,31 +112,37 @@ const OPERATIONS: [(Name, &str, &str); 24] = [
         include_str!("lua/restate_events.lua"),
     ),
 ];
+/// Number of [`OPERATIONS`] that only publish: they begin with a write that a server without memory refuses.
+const PUBLISHING: usize = 3;
 /// Number of [`OPERATIONS`] that the script for messages has.
 const MESSAGES: usize = 7;
 
-/// Scripts that are called alone.
-const SINGLE: [(Name, &str); 20] = [
-    (Name::Renew, include_str!("lua/renew.lua")),
-    (Name::Extent, include_str!("lua/extent.lua")),
-    (Name::Read, include_str!("lua/read.lua")),
-    (Name::Newest, include_str!("lua/newest.lua")),
-    (Name::Tails, include_str!("lua/tails.lua")),
-    (Name::Heartbeat, include_str!("lua/heartbeat.lua")),
-    (Name::Reap, include_str!("lua/reap.lua")),
-    (Name::Overdue, include_str!("lua/overdue.lua")),
-    (Name::UserGroups, include_str!("lua/user_groups.lua")),
-    (Name::Parked, include_str!("lua/parked.lua")),
-    (Name::Census, include_str!("lua/census.lua")),
-    (Name::Present, include_str!("lua/present.lua")),
-    (Name::LookUp, include_str!("lua/lookup.lua")),
-    (Name::Turns, include_str!("lua/turns.lua")),
-    (Name::ReadEvents, include_str!("lua/read_events.lua")),
-    (Name::FinishEvents, include_str!("lua/finish_events.lua")),
-    (Name::EventsOf, include_str!("lua/events_of.lua")),
-    (Name::ClaimEvents, include_str!("lua/claim_events.lua")),
-    (Name::PendingEvents, include_str!("lua/pending_events.lua")),
-    (Name::FollowEvents, include_str!("lua/follow_events.lua")),
+/// Scripts that are called alone: name, the files before it, text.
+const SINGLE: [(Name, &[&str], &str); 20] = [
+    (Name::Renew, &[LOG], include_str!("lua/renew.lua")),
+    (Name::Extent, &[LOG, READING], include_str!("lua/extent.lua")),
+    (Name::Read, &[LOG, READING], include_str!("lua/read.lua")),
+    (Name::Newest, &[LOG], include_str!("lua/newest.lua")),
+    (Name::Tails, &[LOG, READING], include_str!("lua/tails.lua")),
+    (Name::Heartbeat, &[LOG], include_str!("lua/heartbeat.lua")),
+    (Name::Reap, &[LOG], include_str!("lua/reap.lua")),
+    (Name::Overdue, &[LOG], include_str!("lua/overdue.lua")),
+    (Name::UserGroups, &[LOG], include_str!("lua/user_groups.lua")),
+    (Name::Parked, &[], include_str!("lua/parked.lua")),
+    (Name::Census, &[], include_str!("lua/census.lua")),
+    (Name::Present, &[], include_str!("lua/present.lua")),
+    (Name::LookUp, &[LOG, READING], include_str!("lua/lookup.lua")),
+    (Name::Turns, &[], include_str!("lua/turns.lua")),
+    (Name::ReadEvents, &[], include_str!("lua/read_events.lua")),
+    (Name::FinishEvents, &[], include_str!("lua/finish_events.lua")),
+    (Name::EventsOf, &[], include_str!("lua/events_of.lua")),
+    (Name::ClaimEvents, &[], include_str!("lua/claim_events.lua")),
+    (
+        Name::PendingEvents,
+        &[LOG],
+        include_str!("lua/pending_events.lua"),
+    ),
+    (Name::FollowEvents, &[], include_str!("lua/follow_events.lua")),
 ];
 
 impl Name {
@@ -140,9 +152,10 @@ impl Name {
         found.map_or("", |(_, operation, _)| operation)
     }
 
-    /// Whether the script for messages has this operation.
-    fn is_message(self) -> bool {
-        OPERATIONS.iter().take(MESSAGES).any(|(name, ..)| *name == self)
+    /// The place among the [`OPERATIONS`].
+    fn place(self) -> usize {
+        let place = OPERATIONS.iter().position(|(name, ..)| *name == self);
+        place.unwrap_or(OPERATIONS.len())
     }
 }
 
@@ -156,10 +169,15 @@ impl Scripts {
         let Run { id, mark } = run;
         let prelude = format!(
             "local RUN_ID = '{id}'\nlocal MARK = '{mark}'\nlocal PUBLISH = '{publish}'\n\
-                 local AWAITED = {AWAITED_PER_SECOND}\n{LOG}\n"
+                 local AWAITED = {AWAITED_PER_SECOND}\nlocal DELIVERY = 'hubcast'\n"
         );
         let batch = |count: usize| {
-            let mut text = String::from("local operations = {}\n");
+            let mut text = [LOG, APPEND].concat();
+            if count > MESSAGES {
+                text.extend([READING, DIRECTORY, EVENTS]);
+            }
+            let mixed = count > PUBLISHING;
+            text.push_str(&format!("local MIXED = {mixed}\nlocal operations = {{}}\n"));
             for (_, operation, body) in OPERATIONS.iter().take(count) {
                 text.push_str(&format!(
                     "operations.{operation} = function(KEYS, ARGV)\n{body}\nend\n"
@@ -169,10 +187,13 @@ impl Scripts {
             text
         };
         let batches = [
+            (Name::PublishBatch, batch(PUBLISHING)),
             (Name::MessageBatch, batch(MESSAGES)),
             (Name::Batch, batch(OPERATIONS.len())),
         ];
-        let singles = SINGLE.iter().map(|(name, text)| (*name, (*text).to_owned()));
+        let singles = SINGLE
+            .iter()
+            .map(|(name, parts, text)| (*name, parts.concat() + text));
         let texts = singles.chain(batches).map(|(name, text)| {
             let text = format!("{prelude}{text}");
             let hash = Script::new(&text).get_hash().to_owned();
@@ -201,14 +222,12 @@ impl Scripts {
 pub(in crate::redis) struct BatchHead<'a> {
     /// The key of the hub's log.
     pub(in crate::redis) log: &'a str,
-    /// The key of the record of the node's last batch.
-    pub(in crate::redis) record: &'a str,
     pub(in crate::redis) node: &'a NodeId,
     pub(in crate::redis) number: u64,
-    /// Most bytes that are kept of a topic, and of the hub; 0: no bound.
-    pub(in crate::redis) kept: (u64, u64),
     /// The log's epoch; empty where the node does not know it yet.
     pub(in crate::redis) epoch: &'a str,
+    /// The options of the hub, where the node serves it.
+    pub(in crate::redis) options: Option<&'a HubOptions>,
 }
 
 /// A call of a script that any run of the server can carry out.
@@ -258,7 +277,7 @@ impl Invocation {
     /// The topic that the call appends a message to, if it does.
     pub(in crate::redis) fn topic(&self) -> Option<&str> {
         let place = match self.name {
-            Name::Publish | Name::PublishDirect | Name::PublishOnce => 1,
+            Name::Publish | Name::PublishDirect | Name::PublishOnce => 0,
             Name::Answer => 4,
             _ => return None,
         };
@@ -292,29 +311,31 @@ impl Invocation {
         head: &BatchHead<'_>,
         operations: impl Iterator<Item = (&'a Self, u64)> + Clone,
     ) -> Cmd {
-        let messages = operations
-            .clone()
-            .all(|(operation, _)| operation.name.is_message());
-        let script = if messages { Name::MessageBatch } else { Name::Batch };
+        let places = operations.clone().map(|(operation, _)| operation.name.place());
+        let script = match places.max() {
+            Some(last) if last < PUBLISHING => Name::PublishBatch,
+            Some(last) if last < MESSAGES => Name::MessageBatch,
+            _ => Name::Batch,
+        };
         let keys: usize = operations
             .clone()
             .map(|(operation, _)| operation.keys.len())
             .sum();
         let mut command = redis::cmd("EVALSHA");
-        command
-            .arg(scripts.hash(script))
-            .arg(keys + 2)
-            .arg(head.log)
-            .arg(head.record);
+        command.arg(scripts.hash(script)).arg(keys + 1).arg(head.log);
         for (operation, _) in operations.clone() {
             command.arg(&operation.keys);
         }
-        command
-            .arg(head.node.as_str())
-            .arg(head.number)
-            .arg(head.kept.0)
-            .arg(head.kept.1)
-            .arg(head.epoch);
+        command.arg(head.node.as_str()).arg(head.number).arg(head.epoch);
+        match head.options {
+            Some(options) => command
+                .arg(options.retention_topic_bytes)
+                .arg(options.retention_bytes)
+                .arg(options.kept_messages())
+                .arg(options.life_ms())
+                .arg(options.tail_life_ms()),
+            None => command.arg(0).arg(0).arg(0).arg(0).arg(0), // nothing is published
+        };
         for (operation, deadline) in operations {
             command
                 .arg(operation.name.operation())

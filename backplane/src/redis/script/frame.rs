@@ -1,6 +1,7 @@
-//! The pushes that `append` in `log.lua` publishes: `epoch offset previous topic\n`, then the entry.
+//! The pushes that `log.lua` publishes: `epoch offset previous topic\n`, then the entry. Several that follow one another
+//! on a channel travel together: `+`, then for each its length, a space and itself.
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 
 use crate::position::Offset;
 
@@ -31,6 +32,24 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// The pushes that have travelled together.
+pub(in crate::redis) fn split(payload: Bytes) -> impl Iterator<Item = Bytes> {
+    let mut rest = payload;
+    let together = rest.starts_with(b"+");
+    if together {
+        rest.advance(1);
+    }
+    std::iter::from_fn(move || {
+        if !together {
+            return Some(std::mem::take(&mut rest)).filter(|push| !push.is_empty());
+        }
+        let end = rest.iter().position(|byte| *byte == b' ')?;
+        let length: usize = std::str::from_utf8(rest.get(..end)?).ok()?.parse().ok()?;
+        rest.advance(end + 1);
+        (length <= rest.len()).then(|| rest.split_to(length))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -55,8 +74,23 @@ mod tests {
         }
 
         #[test]
+        fn what_travels_together_arrives_one_by_one(
+            pushes in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..40), 2..6)
+        ) {
+            let mut text = b"+".to_vec();
+            for push in &pushes {
+                text.extend_from_slice(format!("{} ", push.len()).as_bytes());
+                text.extend_from_slice(push);
+            }
+            let arrived: Vec<_> = split(Bytes::from(text)).map(Vec::from).collect();
+            prop_assert_eq!(arrived, pushes);
+        }
+
+        #[test]
         fn nothing_that_comes_panics(payload in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let _ = Frame::parse(&Bytes::from(payload));
+            let payload = Bytes::from(payload);
+            let _ = Frame::parse(&payload);
+            let _ = split(payload).count();
         }
     }
 

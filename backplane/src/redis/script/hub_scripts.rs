@@ -230,7 +230,7 @@ impl HubScripts {
     /// how many events were dropped unfinished.
     pub(in crate::redis) async fn sweep(&self) -> Result<(u64, u64), BackplaneError> {
         let call = Invocation::new(Name::Sweep, vec![self.keys.log()])
-            .number(self.options.retention.as_millis().max(1))
+            .number(self.options.life_ms())
             .number(SWEPT)
             .number(self.options.tail_life_ms());
         let call = match &self.options.events {

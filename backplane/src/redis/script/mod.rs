@@ -1,5 +1,6 @@
 //! The atomic operations: the scripts, and the task that carries out changes exactly once.
 
+pub(in crate::redis) mod answers;
 pub(in crate::redis) mod catalog;
 pub(in crate::redis) mod frame;
 pub(in crate::redis) mod hub_scripts;

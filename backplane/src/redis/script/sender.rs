@@ -16,10 +16,11 @@ use crate::redis::feed::split::Acknowledged;
 use crate::redis::keys::HubKeys;
 use crate::redis::node::clock::Clock;
 use crate::redis::publish::gap_call;
+use crate::redis::script::answers::{BatchAnswer, Outcome};
 use crate::redis::script::catalog::{BatchHead, Invocation};
 use crate::redis::script::writer::Change;
 use crate::redis::server::commands::{Commands, Failed, Sent};
-use crate::redis::server::link::{decode, items, malformed};
+use crate::redis::server::link::{decode, malformed};
 use crate::topic::{NodeId, Topic};
 
 /// Highest cost of one batch, in simple changes, so that no call holds the server for long.
@@ -40,11 +41,8 @@ pub(in crate::redis) struct Sender {
     commands: Arc<Commands>,
     clock: Arc<Clock>,
     node: NodeId,
-    keys: HubKeys,
     /// The key of the hub's log.
     log: String,
-    /// The key of the record of the node's last batch.
-    record: String,
     number: u64,
     /// The hub's options, where this node serves it.
     served: Arc<ArcSwapOption<HubOptions>>,
@@ -52,8 +50,10 @@ pub(in crate::redis) struct Sender {
     /// Topics of which a former master has lost messages, until their gaps are appended.
     lost: Vec<Topic>,
     queue: mpsc::Receiver<Change>,
-    /// A change that was taken from the queue and did not fit into the last batch.
+    /// A change that was taken from the queue and is not in a batch yet.
     held: Option<Change>,
+    /// The time of the last batch.
+    begun: Instant,
 }
 
 impl Sender {
@@ -67,16 +67,15 @@ impl Sender {
         Self {
             commands: Arc::clone(commands),
             clock: commands.clock(),
-            record: hub.batch(&node),
             node,
             log: hub.log(),
-            keys: hub.clone(),
             number: 0,
             served,
             acknowledged: Acknowledged::default(),
             lost: Vec::new(),
             queue,
             held: None,
+            begun: Instant::now(),
         }
     }
 
@@ -87,7 +86,7 @@ impl Sender {
             let changes = tokio::select! {
                 biased;
                 () = closing.cancelled() => return,
-                changes = self.next() => changes,
+                changes = self.company() => changes,
             };
             if changes.is_empty() {
                 return; // the last writer is gone
@@ -102,6 +101,25 @@ impl Sender {
                 () = self.send(batch) => {}
             }
         }
+    }
+
+    /// As [`next`](Self::next), but not before the interval between two batches is over: changes that come meanwhile
+    /// share the batch.
+    async fn company(&mut self) -> Vec<Change> {
+        let interval = self.commands.bounds().batches;
+        if interval.is_zero() {
+            return self.next().await;
+        }
+        if self.held.is_none() {
+            self.held = self.queue.recv().await;
+        }
+        let left = interval.saturating_sub(self.begun.elapsed());
+        if !left.is_zero() {
+            // The runtime's timers are too coarse.
+            let _ = tokio::task::spawn_blocking(move || std::thread::sleep(left)).await;
+        }
+        self.begun = Instant::now();
+        self.next().await
     }
 
     /// The changes that wait, as many as one batch takes; empty when there will be no more.
@@ -173,7 +191,7 @@ impl Sender {
             };
             let some = self.lost.iter().take(MOST);
             let gaps: Vec<_> = some
-                .map(|topic| Change::own(gap_call(&self.keys, &options, topic), until))
+                .map(|topic| Change::own(gap_call(&options, topic), until))
                 .collect();
             self.number += 1;
             let outcomes = match self.exchange(self.number, &gaps, until).await {
@@ -181,10 +199,7 @@ impl Sender {
                 Ok(None) => continue, // another epoch has begun meanwhile
                 Err(Failed { why, .. }) => return Err(Failed { sent: Sent::No, why }),
             };
-            let kinds = outcomes
-                .into_iter()
-                .map(|outcome| Ok(Outcome::read(outcome)?.kind));
-            let kinds: Vec<u8> = kinds.collect::<Result<_, _>>().map_err(Failed::for_good)?;
+            let kinds: Vec<u8> = outcomes.iter().map(|outcome| outcome.kind).collect();
             if kinds.contains(&FULL) {
                 return Ok(()); // no node can publish, so no client misses more messages until this works
             }
@@ -210,19 +225,15 @@ impl Sender {
         number: u64,
         changes: &[Change],
         until: Instant,
-    ) -> Result<Option<Vec<Value>>, Failed> {
+    ) -> Result<Option<Vec<Outcome>>, Failed> {
         let begun = Mutex::new(Instant::now());
         let served = self.served.load();
-        let kept = served
-            .as_ref()
-            .map(|options| (options.retention_topic_bytes, options.retention_bytes));
         let head = BatchHead {
             log: &self.log,
-            record: &self.record,
             node: &self.node,
             number,
-            kept: kept.unwrap_or_default(),
             epoch: &self.acknowledged.epoch,
+            options: served.as_deref(),
         };
         let command = |scripts: &_| {
             let now = Instant::now();
@@ -239,16 +250,14 @@ impl Sender {
     }
 
     /// Reads the server's time and epoch from an answer. Returns the outcomes.
-    fn observe(&mut self, answer: Value, begun: Instant) -> Result<Option<Vec<Value>>, BackplaneError> {
-        let mut answer = items(answer)?.into_iter();
-        let now: u64 = decode(answer.next().unwrap_or(Value::Nil))?;
+    fn observe(&mut self, answer: Value, begun: Instant) -> Result<Option<Vec<Outcome>>, BackplaneError> {
+        let BatchAnswer { now, epoch, outcomes } = BatchAnswer::read(answer)?;
         let received = Instant::now();
         self.clock.observe(begun, received, now);
-        let epoch: String = decode(answer.next().unwrap_or(Value::Nil))?;
-        let age: i64 = decode(answer.next().unwrap_or(Value::Nil))?;
-        let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
-        let longest_age = age + received.saturating_duration_since(begun);
-        let lost = self.acknowledged.enter(&epoch, longest_age);
+        let lost = epoch.map_or_else(Vec::new, |(epoch, age)| {
+            let longest_age = age + received.saturating_duration_since(begun);
+            self.acknowledged.enter(&epoch, longest_age)
+        });
         if !lost.is_empty() {
             warn!(
                 topics = lost.len(),
@@ -256,20 +265,18 @@ impl Sender {
             );
             self.lost.extend(lost);
         }
-        let outcomes: Vec<_> = answer.collect();
         Ok(Some(outcomes).filter(|outcomes| !outcomes.is_empty()))
     }
 
     /// Finishes the changes of a batch with their outcomes. Changes that the server took for late, and that are not,
     /// stay in the batch: its clock has moved.
-    fn settle(&mut self, batch: &mut Batch, outcomes: Vec<Value>) -> Result<(), BackplaneError> {
+    fn settle(&mut self, batch: &mut Batch, outcomes: Vec<Outcome>) -> Result<(), BackplaneError> {
         let mut outcomes = outcomes.into_iter();
         let mut late = Vec::new();
         for change in batch.changes.drain(..) {
-            let outcome = outcomes
+            let Outcome { kind, value } = outcomes
                 .next()
                 .ok_or_else(|| malformed("a batch of another length"))?;
-            let Outcome { kind, value } = Outcome::read(outcome)?;
             if kind == EXPIRED && Instant::now() < change.deadline {
                 late.push(change);
                 continue;
@@ -298,22 +305,6 @@ const DONE: u8 = 0;
 const FAILED: u8 = 1;
 const EXPIRED: u8 = 2;
 const FULL: u8 = 3;
-
-/// The outcome of one operation.
-struct Outcome {
-    kind: u8,
-    value: Value,
-}
-
-impl Outcome {
-    fn read(outcome: Value) -> Result<Self, BackplaneError> {
-        let mut parts = items(outcome)?.into_iter();
-        Ok(Self {
-            kind: decode(parts.next().unwrap_or(Value::Nil))?,
-            value: parts.next().unwrap_or(Value::Nil),
-        })
-    }
-}
 
 fn outcome_of(kind: u8, value: Value, waited: Duration) -> Result<Value, BackplaneError> {
     match kind {

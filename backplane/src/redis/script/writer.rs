@@ -52,6 +52,8 @@ pub(in crate::redis) struct Bounds {
     pub(in crate::redis) reconnect: Duration,
     /// The time for both, of a change with [`Patience::Long`].
     pub(in crate::redis) outage: Duration,
+    /// The least time from one batch to the next, see [`RedisOptions`](crate::redis::RedisOptions::batch_interval).
+    pub(in crate::redis) batches: Duration,
 }
 
 /// A change that waits or is on its way.

@@ -87,6 +87,7 @@ impl Commands {
                 command: options.command_timeout,
                 reconnect: options.reconnect_wait.min(options.command_timeout),
                 outage: options.outage_wait,
+                batches: options.batch_interval,
             },
             clock: Arc::new(Clock::new()),
             tasks: tasks.clone(),

@@ -5,7 +5,7 @@
 -- Returns the offset; nothing where the call was answered or the connection is gone; -1 where the server may have
 -- deleted the calls to make room.
 if redis.call('HGET', KEYS[5], ARGV[1]) ~= ARGV[2] then
-  return evictions() ~= '0' and redis.call('EXISTS', KEYS[5]) == 0 and -1 or false
+  return rare().evictions() ~= '0' and redis.call('EXISTS', KEYS[5]) == 0 and -1 or false
 end
 local node = redis.call('HGET', KEYS[4], 'node')
 if not node then

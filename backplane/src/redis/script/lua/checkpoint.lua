@@ -6,5 +6,5 @@ local known = redis.call('HMGET', KEYS[1], 'node', 'version', 'epoch')
 if known[1] ~= ARGV[1] or known[2] ~= ARGV[2] or not known[3] then
   return 0
 end
-write_checkpoint(KEYS[1], ARGV[3], ARGV[4], ARGV[5])
+rare().write_checkpoint(KEYS[1], ARGV[3], ARGV[4], ARGV[5])
 return 1

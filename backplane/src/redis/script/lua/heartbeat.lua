@@ -11,7 +11,7 @@ end
 redis.call('HDEL', KEYS[1], 'none') -- beats work also where memory is short: see `begin_epoch`
 local epoch = cluster.epoch
 if cluster.field == '1' and redis.call('EXISTS', KEYS[2]) == 0 then
-  epoch = begin_epoch(KEYS[1], 0) -- the server has deleted all counts to make room: no node was removed
+  epoch = rare().begin_epoch(KEYS[1], 0) -- the server has deleted all counts to make room: no node was removed
 end
 local secret = redis.call('GET', KEYS[4])
 if not secret then

@@ -12,7 +12,7 @@ if known[1] ~= ARGV[1] or (ARGV[2] ~= '' and known[2] ~= ARGV[2]) or not known[3
 end
 redis.call('HSET', KEYS[1], 'node', '', 'parked_by', ARGV[1], 'parked_for', ARGV[8])
 if ARGV[5] ~= '' then
-  write_checkpoint(KEYS[1], ARGV[5], ARGV[6], ARGV[7])
+  rare().write_checkpoint(KEYS[1], ARGV[5], ARGV[6], ARGV[7])
 end
 redis.call('SREM', KEYS[2], ARGV[3])
 local time = redis.call('TIME')

@@ -1,7 +1,10 @@
 -- Publishes a message to all, a group or a user.
--- KEYS: 1 log, 2 stream, 3 tail of the topic
--- ARGV: 1 channel, 2 topic, 3 entry, 4 most entries, 5 life of the stream, 6 life of the tail (milliseconds),
---       7 key of its members, as `append` takes it
+-- ARGV: 1 topic, 2 entry, 3 `1` where it is kept only if a connection could come back for it
 -- Returns the offset.
-local _, offset = append(KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], nil, ARGV[7])
+local topic, members = ARGV[1], false
+if ARGV[3] == '1' then
+  members = hub.base .. (string.byte(topic) == 103 and 'group:' or 'user:') .. string.sub(topic, 3) -- 103: g
+end
+local _, offset = append(hub.base .. 'stream:' .. topic, hub.base .. 'tail:' .. topic, hub.base .. 'topic:' .. topic, topic,
+  ARGV[2], hub.messages, hub.life, hub.tail_life, nil, members)
 return offset

@@ -7,10 +7,25 @@
 local life = tonumber(ARGV[1])
 forgotten(KEYS[1], ARGV[3])
 if hub.slice > 0 and hub.now >= hub.slice_ends and hub.slice_from < hub.offset then
-  begin_slice(hub.now, life)
+  rare().begin_slice(hub.now, life)
 end
-forget_slices(hub.now, life)
-sweep(tonumber(ARGV[2]))
+rare().forget_slices(hub.now, life)
+rare().sweep(tonumber(ARGV[2]))
+
+-- Forgets the records of nodes that have sent no batch for longer than any node repeats one, and looks for them once in
+-- ten minutes.
+local tidied = tonumber(redis.call('HGET', KEYS[1], 'tidied') or 0)
+if math.abs(hub.now - tidied) > 600000 then
+  redis.call('HSET', KEYS[1], 'tidied', hub.now)
+  for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+    if string.sub(field, 1, 6) == 'batch:' then
+      local sent = string.match(redis.call('HGET', KEYS[1], field), '^%d+ (%d+)')
+      if hub.now - sent * 1000 > 3600000 then
+        redis.call('HDEL', KEYS[1], field)
+      end
+    end
+  end
+end
 if ARGV[4] == '' then
   return {hub.kept - hub.swept, 0}
 end
