@@ -1,23 +1,30 @@
-//! Pushes entries of the log to the outboxes of the sessions that receive them.
+//! Adds entries of the log to the outboxes of the sessions that receive them, and writes them.
+//!
+//! Each session that something was added for is written to once, at the end of the batch: the more a batch has, the fewer
+//! writes. Order holds however the writing is shared out, because a session's frames wait in its outbox, and whoever writes
+//! holds that.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use hubcast_backplane::wire::Envelope;
 use hubcast_backplane::{Delivery, Gap, Message};
 
 use crate::hub::HubRuntime;
-use crate::session::Frames;
-use crate::session::{CloseReason, Session};
+use crate::session::{CloseReason, Delivered, Frames, Session};
 use crate::telemetry::trace;
 
+/// As many sessions are written to by one task. Writing takes some microseconds for each.
+const SHARE: usize = 256;
 /// Exclusion lists up to this length are searched one by one.
 const SHORT_LIST: usize = 8;
 
 /// Takes entries in log order. Never waits: a session whose outbox is full is closed, the others are not held up.
 pub(crate) fn deliver(hub: &HubRuntime, deliveries: &[Delivery]) {
+    let mut dirty = Dirty::default();
     for delivery in deliveries {
         match delivery {
-            Delivery::Message(message) => deliver_message(hub, message),
+            Delivery::Message(message) => deliver_message(hub, message, &mut dirty),
             Delivery::Joined {
                 connection, topics, ..
             } => {
@@ -44,9 +51,31 @@ pub(crate) fn deliver(hub: &HubRuntime, deliveries: &[Delivery]) {
             Delivery::Gap(gap) => note_gap(hub, gap),
         }
     }
+    dirty.write();
 }
 
-fn deliver_message(hub: &HubRuntime, message: &Message) {
+/// Sessions whose outboxes have something that is to be written.
+#[derive(Default)]
+struct Dirty(Vec<Arc<Session>>);
+
+impl Dirty {
+    /// Writes to them: to few in place, to many by several tasks, so that all cores take part. Waits for none of them.
+    fn write(mut self) {
+        while self.0.len() > SHARE {
+            let share = self.0.split_off(self.0.len().saturating_sub(SHARE));
+            tokio::spawn(async move { flush(&share) });
+        }
+        flush(&self.0);
+    }
+}
+
+fn flush(sessions: &[Arc<Session>]) {
+    for session in sessions {
+        session.count_sent(session.flush());
+    }
+}
+
+fn deliver_message(hub: &HubRuntime, message: &Message, dirty: &mut Dirty) {
     let envelope = &*message.envelope;
     if let Some(reason) = closing(envelope) {
         return close(hub, message, &reason);
@@ -65,7 +94,12 @@ fn deliver_message(hub: &HubRuntime, message: &Message) {
     let mut delivered = 0_u64;
     for receivers in hub.registry().receivers(&message.topic) {
         for session in receivers.iter().filter(|session| !except.holds(session)) {
-            delivered += u64::from(session.deliver(&frames, message.offset));
+            if let Delivered::Yes { is_dirty } = session.deliver(&frames, message.offset) {
+                delivered += 1;
+                if is_dirty {
+                    dirty.0.push(Arc::clone(session));
+                }
+            }
         }
     }
     metrics.fanout_messages.inc();

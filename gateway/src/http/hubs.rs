@@ -32,11 +32,10 @@ use crate::cluster::{Answer, Forward};
 use crate::http::App;
 use crate::hub::{Connection, HubRuntime, RequestInfo};
 use crate::protocol::Transport;
+use crate::protocol::websocket::Messages;
 use crate::session::{Claimant, CloseReason, Detached, Restored, Session, restore};
 use crate::telemetry::labels::{LimitLabel, RejectLabel, ResumeKind, ResumeOutcome};
-use crate::transport::{
-    Messages, Reservation, Upgrade, WebSocket, serve_resumable, serve_websocket, sse_stream,
-};
+use crate::transport::{Reservation, Upgrade, WebSocket, serve_resumable, serve_websocket, sse_stream};
 
 /// How long a POST or DELETE waits for an owner that can't be reached: it would end its client.
 const SENDING: Duration = Duration::from_secs(30);

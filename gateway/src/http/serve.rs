@@ -27,11 +27,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::reply;
-use super::tcp::{self, Socket, Traffic};
+use super::tcp::{self, Traffic};
 use crate::limits::{Budget, Doors, Terms};
 use crate::options::Options;
 use crate::telemetry::labels::LimitLabel;
 use crate::telemetry::metrics::Metrics;
+use crate::transport::HttpSocket;
 
 /// Time between two lines that say that connections can't be accepted.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
@@ -84,7 +85,7 @@ pub(crate) async fn serve(
         };
         let connection = server
             .serve_connection_with_upgrades(
-                TokioIo::new(Socket::new(stream, rules.terms.clone(), place)),
+                TokioIo::new(HttpSocket::new(stream, rules.terms.clone(), place)),
                 service,
             )
             .into_owned();

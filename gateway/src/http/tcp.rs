@@ -19,12 +19,11 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use crate::limits::{Entered, Held, Terms};
+use crate::limits::Terms;
 
 /// Requests that may be open on a connection before one of them was admitted: enough for the files of a page.
 const MOST_UNKNOWN: usize = 16;
@@ -200,80 +199,6 @@ impl HttpBody for Answer {
             hint.set_upper(upper.saturating_add(rest));
         }
         hint
-    }
-}
-
-/// The socket. Writing fails when it made no progress for too long.
-pub(super) struct Socket {
-    stream: TcpStream,
-    stuck: Held,
-    _place: Option<Entered>,
-}
-
-impl Socket {
-    pub(super) fn new(stream: TcpStream, terms: Terms, place: Option<Entered>) -> Self {
-        let terms = Terms {
-            least_rate: 0, // the kernel takes large enough pieces at once
-            ..terms
-        };
-        Self {
-            stream,
-            stuck: Held::new(terms),
-            _place: place,
-        }
-    }
-
-    fn note(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match &written {
-            Poll::Pending => {
-                self.stuck.begin();
-                if self.stuck.poll_late(cx).is_ready() {
-                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-                }
-            }
-            Poll::Ready(_) => self.stuck.end(),
-        }
-        written
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
-        this.note(cx, written)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bytes);
-        this.note(cx, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
 

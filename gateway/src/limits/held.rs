@@ -149,6 +149,11 @@ impl Held {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn budget(&self) -> Arc<Budget> {
+        Arc::clone(&self.terms.budget)
+    }
+
     /// Something unfinished begins, if it has not: from now on the peer's time runs.
     pub(crate) fn begin(&mut self) {
         self.since.get_or_insert_with(|| Since {

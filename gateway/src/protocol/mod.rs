@@ -33,6 +33,8 @@ mod transcode;
 mod transport;
 mod value;
 pub mod webpubsub;
+#[doc(hidden)] // for the fuzz targets
+pub mod websocket;
 
 use std::fmt;
 

@@ -57,7 +57,6 @@ pub(super) fn encode(message: &HubMessage) -> Option<Bytes> {
             outcome: Outcome::Error(text),
             ..
         } => Some(with_text(br#"{"type":"error","error":"#, text, b"}")),
-        HubMessage::Ping => Some(Bytes::new()), // a ping of the WebSocket
         HubMessage::Close {
             error,
             allow_reconnect,

@@ -217,7 +217,6 @@ pub(super) fn encode(message: &HubMessage) -> Result<Option<Bytes>, EncodeError>
             outcome,
             ..
         } => completion(invocation_id, outcome)?,
-        HubMessage::Ping => Some(Bytes::new()), // a ping of the WebSocket: the protocol has none for clients
         HubMessage::Close { error, .. } => Some(disconnected(error.as_deref())),
         _ => None,
     })

@@ -6,6 +6,7 @@ use axum::extract::ws::close_code;
 use bytes::Bytes;
 
 use crate::hub::Disconnected;
+use crate::protocol::websocket::BadFrame;
 use crate::protocol::{ClientProtocol, DecodeError, HubMessage, encode_for};
 use crate::telemetry::labels::CloseLabel;
 
@@ -47,14 +48,6 @@ pub(crate) enum CloseReason {
     Moved,
     /// A stateful session can't be continued exactly.
     LogLost(&'static str),
-}
-
-/// A WebSocket error of a client: a frame that breaks the rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BadFrame {
-    /// The code of the Close frame, by section 7.4.1 of RFC 6455.
-    pub(crate) code: u16,
-    pub(crate) what: &'static str,
 }
 
 /// Most bytes of the words of a Close frame, by section 5.5 of RFC 6455.

@@ -11,8 +11,8 @@ use crate::auth::PointSigner;
 use crate::hub::{HubRuntime, Shared};
 use crate::limits::Budget;
 use crate::protocol::{
-    ClientProtocol, DataType, EncodeError, Encoding, HubProtocol, TranscodeError, Value, encode_invocation,
-    events, plain, webpubsub,
+    ClientProtocol, DataType, EncodeError, Encoding, HubProtocol, TranscodeError, TransferFormat, Value,
+    encode_invocation, events, plain, webpubsub, websocket,
 };
 use crate::telemetry::metrics::Metrics;
 
@@ -23,23 +23,30 @@ pub(crate) enum Carriage {
     Plain,
     /// Server-sent events.
     Event,
+    /// Frames of a WebSocket.
+    Socket,
 }
 
 impl Carriage {
-    const COUNT: usize = 2;
+    const COUNT: usize = 3;
 
     fn index(self) -> usize {
         match self {
             Self::Plain => 0,
             Self::Event => 1,
+            Self::Socket => 2,
         }
     }
 
-    /// Wraps one frame.
-    pub(crate) fn carry(self, frame: Bytes) -> Bytes {
+    /// Wraps one frame of a protocol; `None` is the one before the handshake, which is text.
+    pub(crate) fn carry(self, frame: Bytes, protocol: Option<ClientProtocol>) -> Bytes {
         match self {
             Self::Plain => frame,
             Self::Event => events::event(&frame),
+            Self::Socket => {
+                let format = protocol.map_or(TransferFormat::Text, ClientProtocol::transfer_format);
+                websocket::message_frame(&frame, format == TransferFormat::Text)
+            }
         }
     }
 }
@@ -49,7 +56,8 @@ pub(crate) struct Frames<'a> {
     message: &'a Message,
     metrics: &'a Metrics,
     budget: &'a Arc<Budget>,
-    frames: [[OnceCell<Option<Bytes>>; Carriage::COUNT]; ClientProtocol::COUNT],
+    bare: [OnceCell<Option<Bytes>>; ClientProtocol::COUNT],
+    carried: [[OnceCell<Option<Bytes>>; Carriage::COUNT]; ClientProtocol::COUNT],
     place: Option<Place<'a>>,
 }
 
@@ -65,7 +73,8 @@ impl<'a> Frames<'a> {
             message,
             metrics: shared.metrics(),
             budget: shared.budget(),
-            frames: Default::default(),
+            bare: Default::default(),
+            carried: Default::default(),
             place: None,
         }
     }
@@ -79,13 +88,11 @@ impl<'a> Frames<'a> {
     /// The frame for one protocol and transport; a clone is a reference count, not a copy. `None` when the message
     /// can't be written in that protocol, which is logged once, or is not for its clients.
     pub(crate) fn get(&self, protocol: ClientProtocol, carriage: Carriage) -> Option<Bytes> {
-        let cell = self.frames.get(protocol.index())?.get(carriage.index())?;
+        let cell = self.carried.get(protocol.index())?.get(carriage.index())?;
         let make = || {
-            let frame = match carriage {
-                Carriage::Plain => self.encode(protocol)?,
-                Carriage::Event => carriage.carry(self.get(protocol, Carriage::Plain)?),
-            };
-            Some(self.budget.charge(frame))
+            let bare = self.bare.get(protocol.index())?;
+            let bare = bare.get_or_init(|| self.encode(protocol)).clone()?;
+            Some(self.budget.charge(carriage.carry(bare, Some(protocol))))
         };
         cell.get_or_init(make).clone()
     }

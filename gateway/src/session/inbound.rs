@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::BadFrame;
+use crate::protocol::websocket::BadFrame;
 
 /// The source of a session's bytes. `receive` is cancel-safe.
 pub(crate) trait Inbound: Send {

@@ -25,6 +25,7 @@ mod run;
 mod sequence;
 mod stateful;
 mod uploads;
+mod writing;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -45,7 +46,7 @@ use reader::Reader;
 use stateful::Stateful;
 
 pub(crate) use client_results::ClientResultError;
-pub(crate) use close::{BadFrame, CloseReason};
+pub(crate) use close::CloseReason;
 pub(crate) use frames::{Carriage, Frames};
 pub(crate) use handed_off_calls::read_carried;
 pub(crate) use inbound::{Inbound, Received};
@@ -53,11 +54,13 @@ pub(crate) use invocations::Slots;
 pub(crate) use link::{
     Detached, HttpLink, Posting, break_off, receive_part, run_over_http, run_reader, run_restored_over_http,
 };
-pub(crate) use outbox::{BurstPolicy, ByteQueue, PushError, Taken};
+pub(crate) use outbox::{BurstPolicy, ByteQueue, PushError, Sent, Taken, Writing};
+pub(crate) use outgoing::Delivered;
 pub(crate) use parked::Parked;
 pub(crate) use reader::{Begin, Reading};
 pub(crate) use restore::{Claimant, Past, Restored, connection_of, restore};
 pub(crate) use run::{run, run_restored};
+pub(crate) use writing::{BROKE, STALLED};
 
 /// The version of both hub protocols from which on stateful reconnect works.
 const STATEFUL_VERSION: i32 = 2;

@@ -1,6 +1,7 @@
-//! A queue of byte chunks between two tasks, bounded by bytes.
+//! A queue of byte chunks between two tasks, or between tasks and a socket, bounded by bytes.
 
 mod burst;
+mod socket;
 mod state;
 
 use std::collections::VecDeque;
@@ -10,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub(crate) use burst::BurstPolicy;
+pub(crate) use socket::{Sent, Writing};
 use state::{Hold, Resend, State};
 
 /// Room for this many chunks is kept by an empty queue.
@@ -19,6 +21,9 @@ const IDLE_CHUNKS: usize = 16;
 ///
 /// Callers that must not wait use [`try_push`](Self::try_push), which refuses over the bound; callers that may wait use
 /// [`push`](Self::push). Nothing is ever removed from the middle.
+///
+/// The consumer is a task that takes chunks, or a socket ([`attach`](Self::attach)): then whoever pushes also writes, and
+/// the task is woken only for what the kernel does not take.
 #[derive(Debug)]
 pub(crate) struct ByteQueue {
     state: Mutex<State>,
@@ -44,6 +49,8 @@ pub(crate) enum PushError {
 pub(crate) enum Taken {
     /// At least one chunk.
     Some,
+    /// Answers to the client's Pings, which overtake chunks.
+    Pongs,
     /// The queue is closed and empty.
     End,
 }
@@ -73,8 +80,7 @@ impl ByteQueue {
         let mut state = self.state.lock();
         state.push_front(first, None);
         state.hold = Hold::Nothing;
-        drop(state);
-        self.filled.notify_one();
+        self.offer(&mut state);
     }
 
     /// From now on numbered chunks are kept until they are acknowledged. The first of them gets the number 1.
@@ -93,14 +99,14 @@ impl ByteQueue {
         let mut state = self.state.lock();
         state.push_front(first, None);
         state.hold = Hold::AfterFirst;
-        drop(state);
-        self.filled.notify_one();
+        self.offer(&mut state);
     }
 
     /// Ends what [`open_one`](Self::open_one) held back.
     pub(crate) fn release(&self) {
-        self.state.lock().hold = Hold::Nothing;
-        self.filled.notify_one();
+        let mut state = self.state.lock();
+        state.hold = Hold::Nothing;
+        self.offer(&mut state);
     }
 
     /// The number of the last numbered chunk, where all of them were acknowledged.
@@ -132,9 +138,8 @@ impl ByteQueue {
         }
         if last.is_some() {
             self.goes_on(&mut state);
+            self.tell_drained(&mut state);
         }
-        drop(state);
-        self.drained.notify_waiters();
         last
     }
 
@@ -151,8 +156,7 @@ impl ByteQueue {
         let kept = std::mem::take(&mut resend.kept);
         resend.kept_bytes = 0;
         state.begin_with(kept, head);
-        drop(state);
-        self.filled.notify_one();
+        self.offer(&mut state);
         true
     }
 
@@ -188,8 +192,7 @@ impl ByteQueue {
             resend.first = first;
         }
         state.begin_with(kept, head);
-        drop(state);
-        self.filled.notify_one();
+        self.offer(&mut state);
         true
     }
 
@@ -205,8 +208,7 @@ impl ByteQueue {
         if let Some(resend) = &mut state.resend {
             resend.places.push_back(Some(place));
         }
-        drop(state);
-        self.filled.notify_one();
+        self.offer(&mut state);
         Ok(())
     }
 
@@ -220,22 +222,45 @@ impl ByteQueue {
         for (chunk, place) in later.chunks {
             state.push_back(chunk, place);
         }
-        drop(state);
-        self.filled.notify_one();
+        self.offer(&mut state);
     }
 
     /// Adds a chunk without waiting. A chunk that alone is over the bound is taken when nothing else waits, an empty one always.
     pub(crate) fn try_push(&self, chunk: Bytes) -> Result<(), PushError> {
-        self.add(chunk, None, self.bursts.as_ref())
-    }
-
-    /// Like [`try_push`](Self::try_push), for a chunk with a place in the log. After [`keep`](Self::keep) it is numbered.
-    pub(crate) fn try_push_numbered(&self, chunk: Bytes, place: u64) -> Result<(), PushError> {
-        self.add(chunk, Some(place), self.bursts.as_ref())
-    }
-
-    fn add(&self, chunk: Bytes, place: Option<u64>, bursts: Option<&BurstPolicy>) -> Result<(), PushError> {
         let mut state = self.state.lock();
+        self.add(&mut state, chunk, None, self.bursts.as_ref())?;
+        self.offer_added(&mut state);
+        Ok(())
+    }
+
+    /// Like [`try_push`](Self::try_push), for a message of the log. After [`keep`](Self::keep) it is numbered with its place.
+    /// Where the consumer is a socket, nothing is written yet. Returns whether the caller is to [`flush`](Self::flush).
+    pub(crate) fn append(&self, chunk: Bytes, place: Option<u64>) -> Result<bool, PushError> {
+        let mut state = self.state.lock();
+        self.add(&mut state, chunk, place, self.bursts.as_ref())?;
+        match &state.socket {
+            None => {
+                self.offer_added(&mut state);
+                Ok(false)
+            }
+            Some(_) => Ok(!std::mem::replace(&mut state.is_dirty, true)),
+        }
+    }
+
+    /// As [`offer`](Self::offer), for a chunk that was added: a task that takes chunks was woken for the one before it.
+    fn offer_added(&self, state: &mut State) {
+        if state.socket.is_some() || state.chunks.len() == 1 {
+            self.offer(state);
+        }
+    }
+
+    fn add(
+        &self,
+        state: &mut State,
+        chunk: Bytes,
+        place: Option<u64>,
+        bursts: Option<&BurstPolicy>,
+    ) -> Result<(), PushError> {
         if state.closed {
             return Err(PushError::Closed);
         }
@@ -252,11 +277,6 @@ impl ByteQueue {
             state.stall.begin();
         }
         state.push_back(chunk, place);
-        let wake = state.chunks.len() == 1;
-        drop(state);
-        if wake {
-            self.filled.notify_one();
-        }
         Ok(())
     }
 
@@ -268,16 +288,42 @@ impl ByteQueue {
         }
     }
 
+    /// Something was handed out.
+    fn went_on(&self, state: &mut State) {
+        if state.bytes <= self.limit_bytes / 2 {
+            state.allowance = 0;
+        }
+        self.goes_on(state);
+        if state.chunks.is_empty() && state.chunks.capacity() > IDLE_CHUNKS {
+            state.chunks = VecDeque::new(); // an idle connection keeps no large buffer
+        }
+        self.tell_drained(state);
+    }
+
+    fn tell_drained(&self, state: &mut State) {
+        if std::mem::take(&mut state.is_awaited) {
+            self.drained.notify_waiters();
+        }
+    }
+
     /// Adds a chunk, waiting for room.
     pub(crate) async fn push(&self, chunk: Bytes) -> Result<(), PushError> {
         loop {
             let drained = self.drained.notified();
             tokio::pin!(drained);
             drained.as_mut().enable();
-            match self.add(chunk.clone(), None, None) {
-                Err(PushError::Full { .. }) => drained.await,
-                outcome => return outcome,
+            {
+                let mut state = self.state.lock();
+                match self.add(&mut state, chunk.clone(), None, None) {
+                    Err(PushError::Full { .. }) => state.is_awaited = true,
+                    Err(closed) => return Err(closed),
+                    Ok(()) => {
+                        self.offer_added(&mut state);
+                        return Ok(());
+                    }
+                }
             }
+            drained.await;
         }
     }
 
@@ -288,10 +334,11 @@ impl ByteQueue {
             tokio::pin!(drained);
             drained.as_mut().enable();
             {
-                let state = self.state.lock();
+                let mut state = self.state.lock();
                 if state.closed || state.due_bytes() <= bytes {
                     return;
                 }
+                state.is_awaited = true;
             }
             drained.await;
         }
@@ -315,49 +362,47 @@ impl ByteQueue {
 
     fn take_now(&self, into: &mut Vec<Bytes>, max_bytes: usize) -> Option<Taken> {
         let mut state = self.state.lock();
-        if state.hold == Hold::Everything && !state.closed {
-            return None;
+        if !state.pongs.is_empty() {
+            into.push(std::mem::take(&mut state.pongs).into());
+            self.filled.notify_one();
+            self.tell_drained(&mut state);
+            return Some(Taken::Pongs);
         }
-        if state.chunks.is_empty() {
-            return state.closed.then_some(Taken::End);
+        if state.closed && state.chunks.is_empty() {
+            return Some(Taken::End);
         }
-        let mut moved = 0_usize;
-        while let Some(chunk) = state.chunks.front() {
+        let (mut moved, before) = (0_usize, into.len());
+        while state.may_hand_out() > 0
+            && let Some(chunk) = state.chunks.front()
+        {
             if moved > 0 && moved.saturating_add(chunk.len()) > max_bytes {
                 break;
             }
             moved = moved.saturating_add(chunk.len());
-            into.extend(state.pop_front(self.limit_bytes));
-            if state.hold == Hold::AfterFirst {
-                state.hold = Hold::Everything;
-                break;
-            }
+            into.extend(state.hand_out(self.limit_bytes));
         }
-        if state.bytes <= self.limit_bytes / 2 {
-            state.allowance = 0;
+        if into.len() == before {
+            return None;
         }
-        self.goes_on(&mut state);
-        if state.chunks.is_empty() {
-            if state.chunks.capacity() > IDLE_CHUNKS {
-                state.chunks = VecDeque::new(); // an idle connection keeps no large buffer
-            }
-        } else {
+        self.went_on(&mut state);
+        if !state.chunks.is_empty() {
             self.filled.notify_one(); // the rest may be taken by a later call
         }
-        drop(state);
-        self.drained.notify_waiters();
         Some(Taken::Some)
     }
 
     /// Puts a chunk before everything that waits, also into a queue that was closed.
     pub(crate) fn put_back(&self, chunk: Bytes) {
-        self.state.lock().push_front(chunk, None);
-        self.filled.notify_one();
+        let mut state = self.state.lock();
+        state.push_front(chunk, None);
+        self.offer(&mut state);
     }
 
     /// Ends the queue: nothing more is accepted, waiting chunks can still be taken.
     pub(crate) fn close(&self) {
-        self.state.lock().closed = true;
+        let mut state = self.state.lock();
+        state.closed = true;
+        self.offer(&mut state);
         self.filled.notify_one();
         self.drained.notify_waiters();
     }
@@ -381,8 +426,7 @@ impl ByteQueue {
             resend.places = VecDeque::new();
             resend.later = None;
         }
-        drop(state);
-        self.drained.notify_waiters();
+        self.tell_drained(&mut state);
     }
 
     /// Ends the queue and forgets the waiting chunks: the consumer is gone.
@@ -392,6 +436,10 @@ impl ByteQueue {
         state.chunks = VecDeque::new();
         state.bytes = 0;
         state.resend = None;
+        state.pongs = Vec::new();
+        if let Some(socket) = &mut state.socket {
+            socket.forget();
+        }
         self.goes_on(&mut state);
         drop(state);
         self.filled.notify_one();

@@ -62,16 +62,16 @@ async fn over_the_bound_a_push_is_refused_and_a_waiting_push_goes_on_after_a_tak
 async fn what_was_not_acknowledged_comes_again_behind_its_number() {
     let queue = ByteQueue::held(100, strict());
     queue.keep();
-    queue.try_push_numbered(Bytes::from_static(b"one"), 10).unwrap();
+    queue.append(Bytes::from_static(b"one"), Some(10)).unwrap();
     queue.open_one(Bytes::from_static(b"hello"));
     let mut batch = Vec::new();
     queue.take(&mut batch, 100).await;
     assert_eq!(batch, ["hello"], "the rest is held back");
     queue.release();
     queue.try_push(Bytes::from_static(b"ping")).unwrap();
-    queue.try_push_numbered(Bytes::from_static(b"two"), 20).unwrap();
+    queue.append(Bytes::from_static(b"two"), Some(20)).unwrap();
     queue.take(&mut batch, 100).await;
-    queue.try_push_numbered(Bytes::from_static(b"three"), 30).unwrap();
+    queue.append(Bytes::from_static(b"three"), Some(30)).unwrap();
     assert_eq!(batch, ["hello", "one", "ping", "two"]);
 
     assert_eq!(queue.acknowledge(1), Some((1, 10)));
@@ -97,16 +97,14 @@ async fn kept_chunks_beyond_the_bound_are_dropped_and_that_is_known() {
     queue.release();
     let mut batch = Vec::new();
     for place in 1..=3 {
-        queue
-            .try_push_numbered(Bytes::from(vec![b'x'; 90]), place)
-            .unwrap();
+        queue.append(Bytes::from(vec![b'x'; 90]), Some(place)).unwrap();
         queue.take(&mut batch, 1_000).await;
         assert_eq!(queue.can_rewind(), place < 3);
     }
     assert!(!queue.rewind(|_| None));
     assert_eq!(queue.acknowledge(2), Some((2, 2)));
     assert!(!queue.can_rewind());
-    queue.try_push_numbered(Bytes::from_static(b"four"), 4).unwrap();
+    queue.append(Bytes::from_static(b"four"), Some(4)).unwrap();
     queue.take(&mut batch, 1_000).await;
     assert_eq!(queue.acknowledge(3), Some((3, 3)));
     batch.clear();
@@ -119,7 +117,7 @@ async fn kept_chunks_beyond_the_bound_are_dropped_and_that_is_known() {
 async fn a_queue_goes_on_where_another_one_ended() {
     let queue = ByteQueue::held(30, strict());
     queue.keep();
-    queue.try_push_numbered(Bytes::from_static(b"live"), 90).unwrap();
+    queue.append(Bytes::from_static(b"live"), Some(90)).unwrap();
     let kept = VecDeque::from([
         (Bytes::from_static(b"eight"), 70),
         (Bytes::from_static(b"nine"), 80),
@@ -137,7 +135,7 @@ async fn a_queue_goes_on_where_another_one_ended() {
 async fn a_long_past_comes_before_what_was_pushed_meanwhile() {
     let queue = ByteQueue::held(30, strict());
     queue.keep();
-    queue.try_push_numbered(Bytes::from_static(b"live"), 90).unwrap();
+    queue.append(Bytes::from_static(b"live"), Some(90)).unwrap();
     let kept = VecDeque::from([(Bytes::from_static(b"eight"), 70)]);
     assert!(queue.go_on(8, kept, true, |_| None));
     let mut seen = Vec::new();
@@ -154,8 +152,8 @@ async fn a_long_past_comes_before_what_was_pushed_meanwhile() {
         adding.await.unwrap();
         assert_eq!(queue.all_acknowledged(), None);
     }
-    queue.try_push_numbered(Bytes::from_static(b"later"), 91).unwrap();
-    let full = queue.try_push_numbered(Bytes::from_static(&[0; 30]), 92);
+    queue.append(Bytes::from_static(b"later"), Some(91)).unwrap();
+    let full = queue.append(Bytes::from_static(&[0; 30]), Some(92));
     assert_eq!(full, Err(PushError::Full { queued: 9 }));
     queue.end_past();
     queue.take(&mut seen, 100).await;

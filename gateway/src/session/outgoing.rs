@@ -3,24 +3,34 @@
 use bytes::Bytes;
 use hubcast_backplane::UserId;
 
-use super::{Carriage, CloseReason, Frames, PushError, STATEFUL_VERSION, Session, Taken};
+use super::reader::Reader;
+use super::{Carriage, CloseReason, Frames, PushError, STATEFUL_VERSION, Sent, Session, Taken};
 use crate::auth::TokenSigner;
 use crate::protocol::{
     ClientProtocol, HubMessage, Transport, encode_for, handshake_response_error, handshake_response_ok,
-    webpubsub,
+    webpubsub, websocket,
 };
 use crate::telemetry::labels::LimitLabel;
+
+/// The outcome of delivering a message to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivered {
+    /// Its outbox has it. `is_dirty`: the caller is to flush it.
+    Yes { is_dirty: bool },
+    /// It is not for its client, or came too late.
+    No,
+}
 
 impl Session {
     /// Answers the handshake. Of a stateful session, numbered messages are held back until the client was heard once
     /// more: the official JavaScript client begins to count only some time after the answer.
     pub(super) fn open(&self) {
         if !self.speaks_hub_protocol() {
-            self.outbox.open(self.greeting());
+            self.outbox.open(self.carry(self.greeting()));
         } else if self.is_stateful() {
-            self.outbox.open_one(handshake_response_ok());
+            self.outbox.open_one(self.carry_text(handshake_response_ok()));
         } else {
-            self.outbox.open(self.carriage().carry(handshake_response_ok()));
+            self.outbox.open(self.carry_text(handshake_response_ok()));
         }
     }
 
@@ -54,14 +64,17 @@ impl Session {
     /// Answers the handshake with an error.
     pub(super) fn refuse(&self, text: &str) {
         let refusal = if self.speaks_hub_protocol() {
-            Some(self.carriage().carry(handshake_response_error(text)))
+            Some(self.carry_text(handshake_response_error(text)))
         } else {
             self.encode(&HubMessage::Close {
                 error: Some(text.to_owned()),
                 allow_reconnect: true,
             })
         };
-        self.outbox.open(refusal.unwrap_or_default());
+        match refusal {
+            Some(refusal) => self.outbox.open(refusal),
+            None => self.outbox.release(),
+        }
     }
 
     /// Ends the outbox, with a last message if there is one. A node without room keeps nothing else.
@@ -72,7 +85,7 @@ impl Session {
         }
         self.end_past();
         match last {
-            Some(frame) => self.outbox.close_with(self.carriage().carry(frame)),
+            Some(frame) => self.outbox.close_with(self.carry(frame)),
             None => self.outbox.close(),
         }
     }
@@ -81,8 +94,19 @@ impl Session {
     pub(super) fn carriage(&self) -> Carriage {
         match self.connection.transport() {
             Some(Transport::ServerSentEvents) if self.speaks_hub_protocol() => Carriage::Event,
+            Some(Transport::WebSockets) => Carriage::Socket,
             _ => Carriage::Plain,
         }
+    }
+
+    /// Wraps a frame of the client's protocol as its transport carries it.
+    pub(super) fn carry(&self, frame: Bytes) -> Bytes {
+        self.carriage().carry(frame, self.connection.protocol())
+    }
+
+    /// Wraps a frame of the handshake, which is text whatever protocol was chosen.
+    fn carry_text(&self, frame: Bytes) -> Bytes {
+        self.carriage().carry(frame, None)
     }
 
     /// Sends the messages that were held back.
@@ -102,29 +126,51 @@ impl Session {
         self.outbox.can_rewind()
     }
 
-    /// Pushes a message of the log. Returns whether the outbox took it; one that is full ends the session. A session that was
+    /// Adds a message of the log to the outbox; one that is full ends the session. A session that was
     /// closed takes only what its calls had sent before: messages after the offset of its end are not for its client.
-    pub(crate) fn deliver(&self, frames: &Frames<'_>, place: u64) -> bool {
+    pub(crate) fn deliver(&self, frames: &Frames<'_>, place: u64) -> Delivered {
         if let Some(reason) = self.reason()
             && (!reason.lets_follow() || place > self.connection.sent())
         {
-            return false;
+            return Delivered::No;
         }
         let Some(frame) = self
             .connection
             .protocol()
             .and_then(|protocol| frames.get(protocol, self.carriage()))
         else {
-            return false;
+            return Delivered::No;
         };
         if !self.has_room() {
-            return false;
+            return Delivered::No;
         }
-        let pushed = match &self.reader {
-            Some(reader) => reader.push(&self.outbox, frame, place),
-            None => self.outbox.try_push_numbered(frame, place),
+        let appended = match &self.reader {
+            Some(reader) => reader.append(&self.outbox, frame, place),
+            None => self.outbox.append(frame, Some(place)),
         };
-        self.was_pushed(pushed)
+        match appended {
+            Ok(is_dirty) => Delivered::Yes { is_dirty },
+            Err(error) => {
+                self.was_pushed(Err(error));
+                Delivered::No
+            }
+        }
+    }
+
+    /// Writes what was delivered, where the client has a socket of its own.
+    pub(crate) fn flush(&self) -> Sent {
+        self.outbox.flush()
+    }
+
+    /// Counts what was written to the client.
+    pub(crate) fn count_sent(&self, sent: Sent) {
+        if sent.chunks > 0
+            && let Some(protocol) = self.connection.protocol()
+        {
+            let metrics = self.hub.shared().metrics();
+            metrics.messages_sent.get(protocol).inc_by(sent.chunks);
+            metrics.sent_bytes.inc_by(sent.bytes);
+        }
     }
 
     /// Returns whether no more than the client's share waits for it. Otherwise the session ends.
@@ -159,6 +205,11 @@ impl Session {
         }
     }
 
+    /// Pushes a message of the client's protocol to this client alone.
+    pub(super) fn push_bare(&self, message: Bytes) -> bool {
+        self.push_frame(self.carry(message))
+    }
+
     /// Pushes a frame that is in no log. Returns whether the outbox took it.
     pub(super) fn push_frame(&self, frame: Bytes) -> bool {
         self.has_room() && self.was_pushed(self.outbox.try_push(frame))
@@ -188,7 +239,11 @@ impl Session {
 
     /// As the transport carries it; `None` also where the client's protocol has no such message.
     pub(super) fn encode(&self, message: &HubMessage) -> Option<Bytes> {
-        let frame = self.carriage().carry(self.encode_bare(message)?);
+        let Some(frame) = self.encode_bare(message) else {
+            let is_ping = matches!(message, HubMessage::Ping) && self.carriage() == Carriage::Socket;
+            return is_ping.then_some(websocket::PING_FRAME); // the protocol has none, but the WebSocket has
+        };
+        let frame = self.carry(frame);
         Some(match message {
             HubMessage::Ping => frame, // all clients have the same one
             _ => self.hub.shared().budget().charge(frame),
@@ -222,20 +277,37 @@ impl Session {
 
     /// Moves frames, whole hub messages in order, to `into`: at least one, up to about `max_bytes`.
     pub(crate) async fn take_frames(&self, into: &mut Vec<Bytes>, max_bytes: usize) -> Taken {
-        if self.take_past(into, max_bytes).await == Taken::Some {
-            return Taken::Some;
+        let past = self.take_past(into, max_bytes).await;
+        if past != Taken::End {
+            return past;
         }
         let already = into.len();
         let taken = self.outbox.take(into, max_bytes).await;
-        if let (Taken::Some, Some(protocol)) = (taken, self.connection.protocol()) {
-            let metrics = self.hub.shared().metrics();
+        if taken == Taken::Some {
             let new = into.iter().skip(already);
-            metrics.messages_sent.get(protocol).inc_by(new.len() as u64);
-            metrics
-                .sent_bytes
-                .inc_by(new.map(Bytes::len).sum::<usize>() as u64);
+            self.count_sent(Sent {
+                chunks: new.len() as u64,
+                bytes: new.map(Bytes::len).sum::<usize>() as u64,
+            });
         }
         taken
+    }
+
+    /// Answers a Ping of the client's WebSocket.
+    pub(crate) fn answer_ping(&self, payload: &[u8]) {
+        let frame = websocket::pong_frame(payload);
+        let in_past = |reader: &Reader| reader.past.add_pong(&frame);
+        if !self.reader.as_deref().is_some_and(in_past) {
+            self.outbox.add_pong(&frame);
+        }
+    }
+
+    /// Waits until the answers to the client's Pings are written: until then it is not read.
+    pub(crate) async fn pongs_are_out(&self) {
+        if let Some(reader) = &self.reader {
+            reader.past.pongs_are_out().await;
+        }
+        self.outbox.pongs_are_out().await;
     }
 
     /// Puts frames that a poll took, and did not bring to the client, before all others. Where a later one has taken

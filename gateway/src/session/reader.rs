@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::Frames;
 use super::{ByteQueue, CloseReason, PushError, Session, Taken};
-use super::{Carriage, Frames};
 use crate::auth::{PointSigner, ResumePoint};
 use crate::error::Error;
 use crate::hub::HubRuntime;
@@ -63,11 +63,11 @@ impl Reader {
         }
     }
 
-    /// Puts a message of the log into the outbox.
-    pub(super) fn push(&self, outbox: &ByteQueue, frame: Bytes, place: Offset) -> Result<(), PushError> {
+    /// Adds a message of the log to the outbox, as [`ByteQueue::append`].
+    pub(super) fn append(&self, outbox: &ByteQueue, frame: Bytes, place: Offset) -> Result<bool, PushError> {
         let mut last = self.last.lock();
         *last = place;
-        outbox.try_push(frame)
+        outbox.append(frame, None)
     }
 }
 
@@ -170,7 +170,7 @@ impl Session {
                 Gap::NewEpoch(_) => Why::Epoch,
                 Gap::Trimmed(_) => Why::Trimmed,
             };
-            self.push_frame(self.reset_frame(why, None));
+            self.push_bare(self.reset_frame(why, None));
         }
         if let (Some(reader), Gap::NewEpoch(_)) = (&self.reader, gap) {
             *reader.last.lock() = 0;
@@ -192,7 +192,7 @@ impl Session {
             Ok(now) => {
                 let last = reader.last.lock();
                 if *last <= now.offset {
-                    self.push_frame(self.place_frame(&point(hub, &now.epoch, now.offset)));
+                    self.push_bare(self.place_frame(&point(hub, &now.epoch, now.offset)));
                 }
             }
             Err(error) => tracing::debug!(hub = %hub.name(), %error, "a reader's place could not be moved"),
@@ -200,11 +200,16 @@ impl Session {
     }
 
     /// Takes the replayed frames, which come before the outbox, until there are no more of them.
-    pub(super) async fn take_past(&self, into: &mut Vec<Bytes>, max_bytes: usize) -> Taken {
+    pub(crate) async fn take_past(&self, into: &mut Vec<Bytes>, max_bytes: usize) -> Taken {
         match &self.reader {
             Some(reader) => reader.past.take(into, max_bytes).await,
             None => Taken::End,
         }
+    }
+
+    /// Returns whether frames may come before the outbox.
+    pub(crate) fn has_past(&self) -> bool {
+        self.reader.is_some()
     }
 
     /// Ends the replay: the outbox follows.
@@ -225,12 +230,17 @@ impl Session {
     }
 
     /// Writes before the outbox, as fast as the client reads.
-    async fn give(&self, event: Bytes) -> Result<(), Failed> {
+    async fn give(&self, message: Bytes) -> Result<(), Failed> {
+        self.give_frame(self.carry(message)).await
+    }
+
+    /// As [`give`](Self::give), for a message that is wrapped as the transport carries it.
+    async fn give_frame(&self, frame: Bytes) -> Result<(), Failed> {
         let Some(reader) = &self.reader else { return Ok(()) };
         tokio::select! {
             biased;
             () = self.closing.cancelled() => Err(Failed::Asked),
-            given = reader.past.push(event) => given.map_err(|_| Failed::Asked),
+            given = reader.past.push(frame) => given.map_err(|_| Failed::Asked),
         }
     }
 
@@ -288,7 +298,7 @@ impl Session {
                     error: Some(text),
                     allow_reconnect: true,
                 };
-                if let Some(frame) = self.encode(&close) {
+                if let Some(frame) = self.encode_bare(&close) {
                     let _ = self.give(frame).await; // a client that is gone need not know
                 }
                 let detail = error.to_string();
@@ -355,7 +365,7 @@ impl Session {
         }
         self.end_past();
         // A reader that receives nothing must also know from where on it lacks messages.
-        self.outbox.open(self.place_frame(&id));
+        self.outbox.open(self.carry(self.place_frame(&id)));
         Ok(())
     }
 
@@ -435,11 +445,11 @@ impl Session {
         for message in messages {
             let frame = {
                 let frames = Frames::new(&message, hub.shared()).at(hub, Some(Arc::clone(&epoch)));
-                frames.get(protocol, Carriage::Plain)
+                frames.get(protocol, self.carriage())
             };
-            if let Some(event) = frame {
+            if let Some(frame) = frame {
                 metrics.replayed.inc();
-                self.give(event).await?;
+                self.give_frame(frame).await?;
             }
         }
         Ok(())

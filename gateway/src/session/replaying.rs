@@ -8,8 +8,7 @@ use bytes::Bytes;
 use hubcast_backplane::{BackplaneError, Message, Page, Replay, Taken};
 use tokio::time::sleep;
 
-use super::{Carriage, Frames};
-use super::{CloseReason, Session};
+use super::{CloseReason, Frames, Session};
 use crate::fanout::{Except, cut_at_close};
 
 /// Frames with their offsets in the log.
@@ -107,7 +106,7 @@ impl Replaying {
         let frame = |message: &Message| {
             let receives = !Except::new(&message.envelope.except).holds(&self.session);
             let frames = Frames::new(message, shared);
-            let frame = receives.then(|| frames.get(protocol, Carriage::Plain))??;
+            let frame = receives.then(|| frames.get(protocol, self.session.carriage()))??;
             Some((frame, message.offset))
         };
         messages.iter().filter_map(frame).collect()

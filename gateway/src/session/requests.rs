@@ -57,7 +57,7 @@ impl Session {
     pub(super) fn tell_duplicate(&self, call: &str) {
         if let Some(ack_id) = ack_id_of(call) {
             let text = webpubsub::duplicate(ack_id);
-            self.push_frame(webpubsub::ack(ack_id, Err((RefusedAs::Duplicate, &text))));
+            self.push_bare(webpubsub::ack(ack_id, Err((RefusedAs::Duplicate, &text))));
         }
     }
 
@@ -78,7 +78,7 @@ impl Session {
             self.follow().await;
             let outcome = outcome.as_ref().map(drop);
             let refused = outcome.map_err(|(name, text)| (*name, text.as_str()));
-            self.push_frame(webpubsub::ack(ack_id, refused));
+            self.push_bare(webpubsub::ack(ack_id, refused));
         }
     }
 

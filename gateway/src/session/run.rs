@@ -468,7 +468,7 @@ impl<'a> Conversation<'a> {
             | HubMessage::StreamItem { .. }
             | HubMessage::Completion { .. } => self.invocations.hear(self.session, message),
             HubMessage::Ping if !self.session.speaks_hub_protocol() => {
-                self.session.push_frame(webpubsub::pong());
+                self.session.push_bare(webpubsub::pong());
             }
             HubMessage::Ping => {
                 self.pings |= !self

@@ -4,11 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::client::{Called, Closed};
+use crate::protocol::websocket;
 use crate::protocol::{Decoder, HubMessage, HubProtocol, Invocation, Outcome, Value, encode};
 use crate::session::Taken;
 use crate::session::{CloseReason, Received, Session};
@@ -135,7 +135,8 @@ impl Wire {
             taken = self.session.take_frames(&mut frames, usize::MAX) => taken,
             () = sleep_until(until) => return Err(format!("nothing came within {:?}", self.patience)),
         };
-        frames.iter().for_each(|frame: &Bytes| self.decoder.push(frame));
+        let payloads = frames.iter().map(websocket::payload_of);
+        payloads.for_each(|payload| self.decoder.push(&payload));
         while let Some(message) = self.decoder.next_message().map_err(|error| error.to_string())? {
             self.take(message);
         }

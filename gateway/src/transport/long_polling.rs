@@ -49,7 +49,7 @@ pub(crate) async fn poll(session: &Arc<Session>, patience: Duration) -> Poll {
         biased;
         () = superseded.cancelled() => Poll::Ended,
         taken = session.take_frames(&mut frames, MAX_POLL_BYTES) => match taken {
-            Taken::Some => Poll::Data {
+            Taken::Some | Taken::Pongs => Poll::Data {
                 body: join(frames),
                 taking: link.count_taking(),
             },

@@ -1,13 +1,17 @@
 //! Bytes in, bytes out. Nothing in here knows hubs or protocols beyond text or binary.
 
-mod frames;
 mod long_polling;
+mod socket;
 mod sse;
+#[cfg(feature = "cli")]
+mod tcp;
 mod upgrade;
 mod websocket;
 
-pub(crate) use frames::Messages;
 pub(crate) use long_polling::{Poll, poll};
+pub(crate) use socket::WebSocket;
 pub(crate) use sse::stream as sse_stream;
-pub(crate) use upgrade::{Upgrade, WebSocket};
+#[cfg(feature = "cli")]
+pub(crate) use tcp::HttpSocket;
+pub(crate) use upgrade::Upgrade;
 pub(crate) use websocket::{Reservation, serve as serve_websocket, serve_resumable};

@@ -1,5 +1,6 @@
-//! Upgrades a request to a WebSocket whose frames are cut: see [`frames`](super::frames).
+//! Upgrades a request to a WebSocket.
 
+use aws_lc_rs::digest;
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::extract::ws::WebSocketUpgrade;
@@ -7,25 +8,16 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use hyper::upgrade::OnUpgrade;
 
-use super::frames::{Frames, Messages};
+use super::socket::WebSocket;
 use crate::limits::Terms;
+use crate::protocol::websocket::Messages;
 
-/// An accepted socket.
-pub(crate) type WebSocket = WebSocketStream<Frames<TokioIo<Upgraded>>>;
-
-/// Read buffer of a socket. The library fills it with zeros at each read, so that a larger one costs time and memory
-/// with every connection.
-const READ_BUFFER_BYTES: usize = 2 * 1024;
-/// Written in one system call, if that much waits.
-const WRITE_BUFFER_BYTES: usize = 16 * 1024;
-/// Largest frame of a stream that the library sees.
-const MOST_PIECE_BYTES: usize = 64 * 1024;
+/// Follows a client's key in what its answer is made of (section 1.3 of RFC 6455).
+const KEY_END: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// A request that may become a WebSocket.
 pub(crate) struct Upgrade {
@@ -83,9 +75,7 @@ impl Upgrade {
             // When it fails, the socket's preparation is dropped, and gives up by itself.
             let Some(on_upgrade) = on_upgrade else { return };
             if let Ok(upgraded) = on_upgrade.await {
-                let io = Frames::new(TokioIo::new(upgraded), messages, terms);
-                let config = Some(config(messages));
-                serve(WebSocketStream::from_raw_socket(io, Role::Server, config).await).await;
+                serve(WebSocket::new(upgraded, messages, terms)).await;
             }
         });
         response
@@ -123,20 +113,26 @@ fn switching(key: &HeaderValue) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
+    if let Ok(accept) = HeaderValue::from_str(&accept_key(key.as_bytes())) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
     response
 }
 
-fn config(messages: Messages) -> WebSocketConfig {
-    let most = match messages {
-        Messages::Stream => MOST_PIECE_BYTES,
-        Messages::Units { limit } => limit.saturating_add(1),
-    };
-    WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(WRITE_BUFFER_BYTES)
-        .max_message_size(Some(most))
-        .max_frame_size(Some(most))
+fn accept_key(key: &[u8]) -> String {
+    let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    context.update(key);
+    context.update(KEY_END);
+    BASE64_STANDARD.encode(context.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_answered_as_in_the_example_of_the_rfc() {
+        let accepted = accept_key(b"dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(accepted, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
 }

@@ -1,29 +1,20 @@
 //! WebSocket: one socket for both directions, one task for both halves.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use axum::extract::ws::close_code;
 use bytes::Bytes;
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
 use tokio::time::{sleep_until, timeout};
-use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
-use super::upgrade::WebSocket;
+use super::socket::{Next, Reader, WebSocket, Writer};
+use crate::protocol::ClientProtocol;
 use crate::protocol::Transport;
-use crate::protocol::{ClientProtocol, TransferFormat};
-use crate::session::Taken;
-use crate::session::{BadFrame, CloseReason, Inbound, Received, Session, run};
+use crate::protocol::websocket::{BadFrame, Incoming, close_code, close_payload};
+use crate::session::{CloseReason, Inbound, Received, STALLED, Session, Taken, run};
 use crate::session::{Detached, HttpLink};
 
-/// Most bytes that are taken from the outbox between two flushes.
+/// Most bytes that are taken from the outbox between two flushes, where a task writes.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
-
-const STALLED: &str = "a write stalled";
-const BROKE: Received = Received::Lost("the socket broke");
 
 /// A session that waits for its socket. If the upgrade never comes about, the connection is given up.
 pub(crate) struct Reservation {
@@ -63,39 +54,47 @@ impl Inbound for Gone {
 }
 
 /// Serves an accepted socket until both sides are done. `early` came in before this node owned the connection.
-pub(crate) async fn serve(mut reservation: Reservation, early: Detached, socket: WebSocket) {
+pub(crate) async fn serve(mut reservation: Reservation, early: Detached, mut socket: WebSocket) {
     let Some(session) = reservation.session.take() else {
         return;
     };
     session.connection().set_transport(Transport::WebSockets);
-    let (sink, stream) = socket.split();
+    let goodbye = OnceLock::new();
     let mut inbound = SocketInbound {
-        early: early.into_iter(),
-        stream,
-    };
-    let mut writer = Writer {
         session: &session,
-        sink,
+        early: early.into_iter(),
+        reader: &mut socket.reader,
+        was_pinged: false,
+        goodbye: &goodbye,
     };
+    let writer = &mut socket.writer;
     let writing = async {
         // Also where nothing can be written because the client said goodbye: it is owed an answer.
-        let written = writer.run().await;
+        let written = write(&session, writer).await;
+        let rest = session.detach();
         let written = written.inspect_err(|what| session.transport_ended(what));
-        written != Err(STALLED) && writer.say_goodbye().await
+        written != Err(STALLED) && Box::pin(say_goodbye(&session, writer, rest, goodbye.get())).await
     };
-    let (ended, ()) = tokio::join!(writing, run(&session, &mut inbound, !reservation.claimed));
-    if ended {
-        // The last frame would be lost in a reset if this side closed the socket first.
-        let patience = session.hub().options().timeouts.close;
-        let _ = timeout(patience, async {
-            while let Some(Ok(_)) = inbound.stream.next().await {}
-        })
-        .await;
+    let both = async { tokio::join!(writing, run(&session, &mut inbound, !reservation.claimed)) };
+    let (is_told, ()) = session.in_turns(both).await;
+    if is_told {
+        Box::pin(part(&session, socket, goodbye.get().is_some())).await;
+    }
+}
+
+/// Waits for the client after the last frame was written to it. `was_told`: it said goodbye itself, or can't be understood.
+async fn part(session: &Session, mut socket: WebSocket, was_told: bool) {
+    let patience = session.hub().options().timeouts.close;
+    if was_told || matches!(session.reason(), Some(CloseReason::BadFrame(_))) {
+        socket.writer.shut_down().await;
+        socket.reader.await_gone(patience).await;
+    } else {
+        socket.reader.await_end(patience).await;
     }
 }
 
 /// Serves one socket of a connection that outlives its sockets. A newer one takes its place.
-pub(crate) async fn serve_resumable(session: Arc<Session>, socket: WebSocket) {
+pub(crate) async fn serve_resumable(session: Arc<Session>, mut socket: WebSocket) {
     let Some(link) = session.http() else { return };
     let superseded = link.supersede();
     let _turn = link.polling.lock().await; // the older socket has stopped writing
@@ -112,52 +111,53 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, socket: WebSocket) {
             return;
         }
     }
-    let (sink, mut stream) = socket.split();
-    let mut writer = Writer {
-        session: &session,
-        sink,
-    };
     let protocol = session.connection().protocol();
     let patience = session.hub().options().timeouts.client_timeout;
     let patience = protocol
         .is_some_and(ClientProtocol::answers_pings)
         .then_some(patience);
-    let end = tokio::select! {
-        () = superseded.cancelled() => SocketEnd::Superseded,
-        end = read_into(&session, link, &mut stream, patience) => end,
-        written = writer.run() => match written {
-            Ok(()) => SocketEnd::SessionOver,
-            Err(what) => SocketEnd::Broken(what),
-        },
+    let serving = async {
+        tokio::select! {
+            () = superseded.cancelled() => SocketEnd::Superseded,
+            end = read_into(&session, link, &mut socket.reader, patience) => end,
+            written = write(&session, &mut socket.writer) => match written {
+                Ok(()) => SocketEnd::SessionOver,
+                Err(what) => SocketEnd::Broken(what),
+            },
+        }
     };
-    match end {
-        SocketEnd::Superseded => {}
+    let end = session.in_turns(serving).await;
+    let rest = session.detach();
+    let goodbye = match end {
+        SocketEnd::Superseded => return,
         // A Close frame is a goodbye, and without one the client comes back, if the handshake allowed for it.
-        SocketEnd::Closed => {
+        SocketEnd::Closed(payload) => {
             session.close(CloseReason::ByClient);
-            writer.say_goodbye().await;
+            Some(payload)
         }
         SocketEnd::Bad(frame) => {
             session.close(CloseReason::BadFrame(frame));
-            writer.say_goodbye().await;
+            None
         }
-        SocketEnd::Broken(_) if session.is_stateful() => session.wait_for_client(),
-        SocketEnd::Broken(what) => session.transport_ended(what),
+        SocketEnd::Broken(_) if session.is_stateful() => return session.wait_for_client(),
+        SocketEnd::Broken(what) => return session.transport_ended(what),
         // Without a Close frame the client comes back by itself.
-        SocketEnd::SessionOver if session.has_moved() => {}
-        SocketEnd::SessionOver => {
-            let patience = session.hub().options().timeouts.close;
-            if writer.say_goodbye().await {
-                let _ = timeout(patience, async { while let Some(Ok(_)) = stream.next().await {} }).await;
-            }
+        SocketEnd::SessionOver if session.has_moved() => return,
+        SocketEnd::SessionOver => None,
+    };
+    Box::pin(async {
+        if say_goodbye(&session, &mut socket.writer, rest, goodbye.as_ref()).await {
+            part(&session, socket, goodbye.is_some()).await;
         }
-    }
+    })
+    .await;
 }
 
 /// The reason why a socket is no longer served.
 enum SocketEnd {
     Superseded,
-    Closed,
+    /// The payload of the client's Close frame.
+    Closed(Bytes),
     Bad(BadFrame),
     Broken(&'static str),
     SessionOver,
@@ -167,33 +167,32 @@ enum SocketEnd {
 async fn read_into(
     session: &Session,
     link: &HttpLink,
-    stream: &mut SplitStream<WebSocket>,
+    reader: &mut Reader,
     patience: Option<Duration>,
 ) -> SocketEnd {
     loop {
         let next = match patience {
-            None => stream.next().await,
-            Some(patience) => match timeout(patience, stream.next()).await {
+            None => reader.next().await,
+            Some(patience) => match timeout(patience, reader.next()).await {
                 Ok(next) => next,
                 Err(_) => return SocketEnd::Broken("the client fell silent"),
             },
         };
         let bytes = match next {
-            Some(Ok(Message::Text(text))) => text.into(),
-            Some(Ok(Message::Binary(bytes))) => bytes,
-            Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => {
-                session.measure(true, control_bytes(&payload));
-                if let Some(due) = session.pace_resumes() {
-                    sleep_until(due).await;
-                }
+            Next::Incoming(Incoming::Data(bytes)) => bytes,
+            Next::Incoming(Incoming::Ping(payload)) => {
+                session.answer_ping(&payload);
+                session.pongs_are_out().await;
+                rest(session, payload.len()).await;
                 continue;
             }
-            Some(Ok(Message::Frame(_))) => continue, // only ever sent
-            Some(Ok(Message::Close(_))) => return SocketEnd::Closed,
-            Some(Err(error)) => {
-                return bad_frame(&error).map_or(SocketEnd::Broken("the socket broke"), SocketEnd::Bad);
+            Next::Incoming(Incoming::Pong(length)) => {
+                rest(session, length).await;
+                continue;
             }
-            None => return SocketEnd::Broken("the socket broke"),
+            Next::Incoming(Incoming::Close(payload)) => return SocketEnd::Closed(payload),
+            Next::Bad(frame) => return SocketEnd::Bad(frame),
+            Next::Lost(what) => return SocketEnd::Broken(what),
         };
         if !link.receive(bytes).await {
             return std::future::pending().await; // the session is over; its last frames are still being written
@@ -201,124 +200,106 @@ async fn read_into(
     }
 }
 
+/// Charges the client for a control frame, and waits where it sends too fast.
+async fn rest(session: &Session, payload: usize) {
+    session.measure(true, control_bytes(payload));
+    if let Some(due) = session.pace_resumes() {
+        sleep_until(due).await;
+    }
+}
+
 /// The weight of a control frame in bytes, with its header.
-fn control_bytes(payload: &[u8]) -> usize {
-    payload.len() + 6
+fn control_bytes(payload: usize) -> usize {
+    payload.saturating_add(6)
 }
 
-struct SocketInbound {
+struct SocketInbound<'a> {
+    session: &'a Session,
     early: std::vec::IntoIter<Bytes>,
-    stream: SplitStream<WebSocket>,
+    reader: &'a mut Reader,
+    /// A Ping was answered: nothing is read before the answer is out.
+    was_pinged: bool,
+    /// Where the payload of the client's Close frame goes.
+    goodbye: &'a OnceLock<Bytes>,
 }
 
-impl Inbound for SocketInbound {
+impl Inbound for SocketInbound<'_> {
     async fn receive(&mut self) -> Received {
         if let Some(chunk) = self.early.next() {
             return Received::Data(chunk);
         }
-        loop {
-            match self.stream.next().await {
-                // Text and binary frames are both just bytes: a MessagePack client sends its handshake as text.
-                Some(Ok(Message::Text(text))) => return Received::Data(text.into()),
-                Some(Ok(Message::Binary(bytes))) => return Received::Data(bytes),
-                // A Ping is answered by the library.
-                Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => {
-                    return Received::Alive {
-                        bytes: control_bytes(&payload),
-                    };
+        if self.was_pinged {
+            self.session.pongs_are_out().await;
+            self.was_pinged = false;
+        }
+        match self.reader.next().await {
+            // Text and binary frames are both just bytes: a MessagePack client sends its handshake as text.
+            Next::Incoming(Incoming::Data(bytes)) => Received::Data(bytes),
+            Next::Incoming(Incoming::Ping(payload)) => {
+                self.session.answer_ping(&payload);
+                self.was_pinged = true;
+                Received::Alive {
+                    bytes: control_bytes(payload.len()),
                 }
-                Some(Ok(Message::Frame(_))) => {} // only ever sent
-                Some(Ok(Message::Close(_))) => return Received::Closed,
-                Some(Err(error)) => return bad_frame(&error).map_or(BROKE, Received::Bad),
-                None => return BROKE,
             }
+            Next::Incoming(Incoming::Pong(length)) => Received::Alive {
+                bytes: control_bytes(length),
+            },
+            Next::Incoming(Incoming::Close(payload)) => {
+                let _ = self.goodbye.set(payload); // nothing is read after the first one
+                Received::Closed
+            }
+            Next::Bad(frame) => Received::Bad(frame),
+            Next::Lost(what) => Received::Lost(what),
         }
     }
 }
 
-struct Writer<'a> {
-    session: &'a Arc<Session>,
-    sink: SplitSink<WebSocket, Message>,
+/// Writes what is for the client until there is nothing more.
+async fn write(session: &Session, writer: &mut Writer) -> Result<(), &'static str> {
+    match writer {
+        Writer::Tcp(stream) => {
+            let stream = Arc::clone(stream);
+            if session.has_past() {
+                Box::pin(write_by_task(session, writer, true)).await?;
+            }
+            session.write_to(&stream).await
+        }
+        Writer::Other(_) => Box::pin(write_by_task(session, writer, false)).await,
+    }
 }
 
-impl Writer<'_> {
-    /// Writes the frames of the outbox, batch by batch, until it ends.
-    async fn run(&mut self) -> Result<(), &'static str> {
-        let mut frames = Vec::new();
-        while self.session.take_frames(&mut frames, MAX_BATCH_BYTES).await == Taken::Some {
-            self.write(&mut frames).await?;
-            if frames.capacity() > 64 {
-                frames = Vec::new();
-            }
+/// Writes batch by batch. `past`: only what comes before the outbox.
+async fn write_by_task(session: &Session, writer: &mut Writer, past: bool) -> Result<(), &'static str> {
+    let patience = session.hub().options().timeouts.send;
+    let mut frames = Vec::new();
+    loop {
+        let taken = match past {
+            true => session.take_past(&mut frames, MAX_BATCH_BYTES).await,
+            false => session.take_frames(&mut frames, MAX_BATCH_BYTES).await,
+        };
+        if taken == Taken::End {
+            return Ok(());
         }
-        Ok(())
+        writer.write(&mut frames, patience).await?;
+        if frames.capacity() > 64 {
+            frames = Vec::new();
+        }
     }
+}
 
-    /// Says that this side ends the socket, or answers the client that said so first. `false` where it could not be written.
-    async fn say_goodbye(&mut self) -> bool {
-        let protocol = self.session.connection().protocol();
-        let reason = self.session.reason();
-        let (code, words) = reason.map_or((close_code::NORMAL, String::new()), |reason| {
+/// Says that this side ends the socket, or answers the client that said so first. `false` where it could not be written.
+async fn say_goodbye(session: &Session, writer: &mut Writer, rest: Bytes, answered: Option<&Bytes>) -> bool {
+    let patience = session.hub().options().timeouts.close;
+    if let Some(payload) = answered {
+        return writer.say_goodbye(rest, payload, patience).await;
+    }
+    let protocol = session.connection().protocol();
+    let (code, words) = session
+        .reason()
+        .map_or((close_code::NORMAL, String::new()), |reason| {
             reason.close_frame(protocol)
         });
-        let frame = Message::Close(Some(CloseFrame {
-            code: code.into(),
-            reason: words.into(),
-        }));
-        let patience = self.session.hub().options().timeouts.close;
-        let saying = async {
-            match self.sink.send(frame).await {
-                Ok(()) => Ok(()),
-                // Refused, where the client's Close came first: the library has the answer to that ready.
-                Err(_) => self.sink.flush().await,
-            }
-        };
-        matches!(timeout(patience, saying).await, Ok(Ok(())))
-    }
-
-    async fn write(&mut self, frames: &mut Vec<Bytes>) -> Result<(), &'static str> {
-        let text = match self.session.connection().protocol() {
-            Some(protocol) => protocol.transfer_format() == TransferFormat::Text,
-            None => true,
-        };
-        let patience = self.session.hub().options().timeouts.send;
-        let sending = async {
-            for frame in frames.drain(..) {
-                self.sink
-                    .feed(message(frame, text)?)
-                    .await
-                    .map_err(|_| "the socket broke")?;
-            }
-            self.sink.flush().await.map_err(|_| "the socket broke")
-        };
-        timeout(patience, sending).await.unwrap_or(Err(STALLED))
-    }
-}
-
-/// The client's error in its input, if it made one; else the socket broke.
-fn bad_frame(error: &tungstenite::Error) -> Option<BadFrame> {
-    let (code, what) = match error {
-        tungstenite::Error::Utf8(_) => (close_code::INVALID, "A text is not UTF-8."),
-        tungstenite::Error::Capacity(_) => (close_code::SIZE, "A frame is too large."),
-        tungstenite::Error::Protocol(
-            ProtocolError::ResetWithoutClosingHandshake
-            | ProtocolError::SendAfterClosing
-            | ProtocolError::ReceivedAfterClosing,
-        ) => return None,
-        tungstenite::Error::Protocol(_) => (close_code::PROTOCOL, "A frame breaks the WebSocket protocol."),
-        _ => return None,
-    };
-    Some(BadFrame { code, what })
-}
-
-fn message(frame: Bytes, text: bool) -> Result<Message, &'static str> {
-    if frame.is_empty() {
-        return Ok(Message::Ping(frame)); // a sign of life, for those whose protocol has none
-    }
-    if !text {
-        return Ok(Message::Binary(frame));
-    }
-    Utf8Bytes::try_from(frame)
-        .map(Message::Text)
-        .map_err(|_| "a text frame was not UTF-8")
+    let payload = close_payload(code, &words);
+    writer.say_goodbye(rest, &payload, patience).await
 }

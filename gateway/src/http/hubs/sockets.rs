@@ -11,18 +11,14 @@
 //! a Close frame of code 1008, by which clients know to begin anew: an HTTP error they would take for an outage.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::Request;
 use axum::extract::ws::close_code;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use futures_util::{SinkExt, StreamExt};
 use hubcast_backplane::{ConnectionId, GroupName};
-use tokio::time::{sleep, timeout};
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio::time::sleep;
 
 use super::{HubRequest, Refusal};
 use crate::auth::{Identity, random_connection_id};
@@ -34,9 +30,10 @@ use crate::http::{expiry, reply};
 use crate::hub::HubRuntime;
 use crate::protocol::ClientProtocol;
 use crate::protocol::Transport;
+use crate::protocol::websocket::Messages;
 use crate::session::{Claimant, CloseReason, Detached, Session, run_over_http};
 use crate::telemetry::labels::RejectLabel;
-use crate::transport::{Messages, Reservation, Upgrade, WebSocket, serve_resumable, serve_websocket};
+use crate::transport::{Reservation, Upgrade, serve_resumable, serve_websocket};
 
 const SUBPROTOCOLS: [ClientProtocol; 2] = [ClientProtocol::WebPubSub, ClientProtocol::ReliableWebPubSub];
 
@@ -211,20 +208,8 @@ impl HubRequest {
         rejected.get(RejectLabel::UnknownConnection).inc();
         let patience = self.hub.options().timeouts.close;
         self.accept(upgrade, self.units(), async move |socket| {
-            say_over(socket, patience).await;
+            let words = "The connection can't be continued";
+            socket.end(close_code::POLICY, words, patience).await;
         })
     }
-}
-
-async fn say_over(mut socket: WebSocket, patience: Duration) {
-    let close = CloseFrame {
-        code: close_code::POLICY.into(),
-        reason: Utf8Bytes::from_static("The connection can't be continued"),
-    };
-    let saying = async {
-        if socket.send(Message::Close(Some(close))).await.is_ok() {
-            while let Some(Ok(_)) = socket.next().await {}
-        }
-    };
-    let _ = timeout(patience, saying).await; // a client may not listen
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::burst::Stall;
+use super::socket::Socket;
 
 /// The least weight of a kept chunk, in bytes.
 const KEPT_CHUNK_BYTES: usize = size_of::<(Bytes, u64)>();
@@ -18,6 +19,14 @@ pub(super) struct State {
     pub(super) allowance: usize,
     pub(super) stall: Stall,
     pub(super) resend: Option<Box<Resend>>,
+    /// Answers to Pings: whole frames, which overtake the chunks.
+    pub(super) pongs: Vec<u8>,
+    /// The consumer, if it is a socket.
+    pub(super) socket: Option<Box<Socket>>,
+    /// Chunks were added that somebody is about to write.
+    pub(super) is_dirty: bool,
+    /// Somebody waits until something was taken.
+    pub(super) is_awaited: bool,
 }
 
 /// The hold on the chunks: decides whether they are handed out.
@@ -60,6 +69,26 @@ impl Resend {
 }
 
 impl State {
+    /// How many chunks may be handed out now.
+    pub(super) fn may_hand_out(&self) -> usize {
+        match self.hold {
+            Hold::AfterFirst if !self.closed => 1,
+            Hold::Everything if !self.closed => 0,
+            _ => self.chunks.len(),
+        }
+    }
+
+    /// Takes the next chunk, if it may be handed out.
+    pub(super) fn hand_out(&mut self, limit_bytes: usize) -> Option<Bytes> {
+        if self.may_hand_out() == 0 {
+            return None;
+        }
+        if self.hold == Hold::AfterFirst {
+            self.hold = Hold::Everything;
+        }
+        self.pop_front(limit_bytes)
+    }
+
     /// Bytes that count against the bound. What comes before the past's end is bounded for itself.
     pub(super) fn weight(&self) -> usize {
         if let Some(later) = self.later() {
@@ -127,7 +156,7 @@ impl State {
         self.hold = Hold::Nothing;
     }
 
-    pub(super) fn pop_front(&mut self, limit_bytes: usize) -> Option<Bytes> {
+    fn pop_front(&mut self, limit_bytes: usize) -> Option<Bytes> {
         let chunk = self.chunks.pop_front()?;
         self.bytes = self.bytes.saturating_sub(chunk.len());
         if let Some(resend) = &mut self.resend

@@ -1,0 +1,305 @@
+//! An accepted WebSocket: a TCP socket that nothing stands before, or any other stream.
+//!
+//! Nothing is kept for reading while nothing comes: bytes are read into a buffer of the thread, and only an unfinished
+//! frame or message stays here, which has to get on ([`Held`]).
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto::upgrade::downcast;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+#[cfg(feature = "cli")]
+use super::tcp::HttpSocket;
+#[cfg(feature = "cli")]
+use crate::limits::Entered;
+use crate::limits::{Held, Terms};
+use crate::protocol::websocket::{self, BadFrame, Incoming, MessageReader, Messages};
+use crate::session::{BROKE, STALLED};
+
+/// Most bytes that are read at once.
+const READ_BYTES: usize = 16 * 1024;
+/// An unfinished frame stays in an allocation of up to so many bytes that was made for more.
+const LEAST_COMPACT_BYTES: usize = 256;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+/// An accepted WebSocket.
+pub(crate) struct WebSocket {
+    pub(super) reader: Reader,
+    pub(super) writer: Writer,
+    /// Its place among the TCP connections.
+    #[cfg(feature = "cli")]
+    _place: Option<Entered>,
+}
+
+/// The next thing that comes from a socket, or its end.
+#[derive(Debug)]
+pub(super) enum Next {
+    Incoming(Incoming),
+    Bad(BadFrame),
+    Lost(&'static str),
+}
+
+pub(super) struct Reader {
+    source: Source,
+    /// Bytes that were read and are not worked off.
+    tail: BytesMut,
+    frames: MessageReader,
+    held: Held,
+}
+
+enum Source {
+    Tcp(Arc<TcpStream>),
+    /// A stream over HTTP/2, or of an application's own server.
+    Other(Box<dyn AsyncRead + Send + Unpin>),
+}
+
+pub(super) enum Writer {
+    Tcp(Arc<TcpStream>),
+    Other(Box<dyn AsyncWrite + Send + Unpin>),
+}
+
+impl WebSocket {
+    /// Takes the stream back from the HTTP library, with the bytes that it has read of it already.
+    pub(super) fn new(upgraded: Upgraded, messages: Messages, terms: Terms) -> Self {
+        #[cfg(feature = "cli")]
+        let upgraded = match downcast::<TokioIo<HttpSocket>>(upgraded) {
+            Ok(parts) => {
+                let (stream, place) = parts.io.into_inner().into_parts();
+                let mut socket = Self::tcp(stream, &parts.read_buf, messages, terms);
+                socket._place = place;
+                return socket;
+            }
+            Err(upgraded) => upgraded,
+        };
+        match downcast::<TokioIo<TcpStream>>(upgraded) {
+            Ok(parts) => Self::tcp(parts.io.into_inner(), &parts.read_buf, messages, terms),
+            Err(upgraded) => {
+                let (reading, writing) = tokio::io::split(TokioIo::new(upgraded));
+                let (source, writer) = (Source::Other(Box::new(reading)), Writer::Other(Box::new(writing)));
+                Self::of(source, writer, &[], messages, terms)
+            }
+        }
+    }
+
+    fn tcp(stream: TcpStream, read: &[u8], messages: Messages, terms: Terms) -> Self {
+        let stream = Arc::new(stream);
+        let source = Source::Tcp(Arc::clone(&stream));
+        Self::of(source, Writer::Tcp(stream), read, messages, terms)
+    }
+
+    fn of(source: Source, writer: Writer, read: &[u8], messages: Messages, terms: Terms) -> Self {
+        Self {
+            reader: Reader {
+                source,
+                tail: BytesMut::from(read),
+                frames: MessageReader::new(messages),
+                held: Held::new(terms),
+            },
+            writer,
+            #[cfg(feature = "cli")]
+            _place: None,
+        }
+    }
+
+    /// Says that the connection ends, and waits for the client to hear it, no longer than `patience`.
+    pub(crate) async fn end(mut self, code: u16, words: &str, patience: Duration) {
+        let payload = websocket::close_payload(code, words);
+        if self.writer.say_goodbye(Bytes::new(), &payload, patience).await {
+            self.reader.await_end(patience).await;
+        }
+    }
+}
+
+impl Reader {
+    /// The next thing that comes. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Next {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        loop {
+            match self.frames.next(&mut self.tail) {
+                Ok(Some(incoming)) => {
+                    if !self.frames.is_unfinished() {
+                        self.held.end();
+                    }
+                    return Poll::Ready(match self.keep() {
+                        Ok(()) => Next::Incoming(incoming),
+                        Err(full) => Next::Lost(full),
+                    });
+                }
+                Ok(None) => self.compact(),
+                Err(bad) => return Poll::Ready(Next::Bad(bad)),
+            }
+            if self.frames.is_unfinished() || !self.tail.is_empty() {
+                self.held.begin();
+            } else {
+                self.held.rest();
+            }
+            if let Err(full) = self.keep() {
+                return Poll::Ready(Next::Lost(full));
+            }
+            match self.poll_read(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::Lost(BROKE)),
+                Poll::Ready(Ok(read)) => self.held.pass(read),
+                Poll::Pending => {
+                    ready!(self.held.poll_late(cx));
+                    return Poll::Ready(Next::Lost("a message did not get on"));
+                }
+            }
+        }
+    }
+
+    /// Charges the client for what is kept of its messages.
+    fn keep(&mut self) -> Result<(), &'static str> {
+        let kept = self.frames.held_bytes().saturating_add(self.tail.len());
+        let kept = self.held.keep(kept);
+        kept.map_err(|_| "the node holds too much for its clients")
+    }
+
+    #[cfg(test)]
+    fn held_budget(&self) -> Arc<crate::limits::Budget> {
+        self.held.budget()
+    }
+
+    fn compact(&mut self) {
+        if self.tail.is_empty() {
+            self.tail = BytesMut::new();
+        } else if self.tail.capacity() > LEAST_COMPACT_BYTES && self.tail.len() < self.tail.capacity() / 2 {
+            self.tail = BytesMut::from(&*self.tail);
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        BUFFER.with_borrow_mut(|buffer| {
+            let read = match &mut self.source {
+                Source::Tcp(stream) => loop {
+                    ready!(stream.poll_read_ready(cx))?;
+                    match stream.try_read(buffer) {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        read => break read?,
+                    }
+                },
+                Source::Other(stream) => {
+                    let mut buffer = ReadBuf::new(buffer);
+                    ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+                    buffer.filled().len()
+                }
+            };
+            self.tail
+                .extend_from_slice(buffer.get(..read).unwrap_or_default());
+            Poll::Ready(Ok(read))
+        })
+    }
+
+    /// Waits until the client has said its goodbye, or is gone, no longer than `patience`. What else it sends is dropped.
+    pub(super) async fn await_end(&mut self, patience: Duration) {
+        let waiting = async {
+            loop {
+                match self.next().await {
+                    Next::Incoming(Incoming::Close(_)) | Next::Lost(_) => return,
+                    Next::Incoming(_) => {}
+                    Next::Bad(_) => return self.read_to_end().await,
+                }
+            }
+        };
+        let _ = timeout(patience, waiting).await;
+    }
+
+    /// After the last frame has come, or one that can't be read: waits until the client is gone, no longer than `patience`.
+    /// If this side closed the socket first, the last frame that was written could be lost in a reset.
+    pub(super) async fn await_gone(&mut self, patience: Duration) {
+        let _ = timeout(patience, self.read_to_end()).await;
+    }
+
+    async fn read_to_end(&mut self) {
+        poll_fn(|cx| {
+            loop {
+                self.tail.clear();
+                if let Ok(0) | Err(_) = ready!(self.poll_read(cx)) {
+                    return Poll::Ready(());
+                }
+            }
+        })
+        .await;
+    }
+}
+
+impl Writer {
+    /// Writes frames, in no more than `patience`.
+    pub(super) async fn write(
+        &mut self,
+        frames: &mut Vec<Bytes>,
+        patience: Duration,
+    ) -> Result<(), &'static str> {
+        let bytes = join(frames);
+        match timeout(patience, self.write_all(&bytes)).await {
+            Ok(written) => written.map_err(|_| BROKE),
+            Err(_) => Err(STALLED),
+        }
+    }
+
+    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Other(stream) => {
+                stream.write_all(bytes).await?;
+                stream.flush().await
+            }
+            Self::Tcp(stream) => {
+                let mut rest = bytes;
+                while !rest.is_empty() {
+                    stream.writable().await?;
+                    match stream.try_write(rest) {
+                        Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes a Close frame after the rest of an unfinished frame. `false` where it could not be written.
+    pub(super) async fn say_goodbye(&mut self, rest: Bytes, payload: &[u8], patience: Duration) -> bool {
+        let mut frames = vec![rest, websocket::close_frame(payload)];
+        self.write(&mut frames, patience).await.is_ok()
+    }
+
+    /// Says that nothing more will be written.
+    pub(super) async fn shut_down(&mut self) {
+        match self {
+            Self::Tcp(stream) => drop(SockRef::from(&**stream).shutdown(Shutdown::Write)),
+            Self::Other(stream) => drop(stream.shutdown().await),
+        }
+    }
+}
+
+fn join(frames: &mut Vec<Bytes>) -> Bytes {
+    if frames.len() == 1 {
+        return frames.pop().unwrap_or_default();
+    }
+    let mut bytes = BytesMut::with_capacity(frames.iter().map(Bytes::len).sum());
+    frames.drain(..).for_each(|frame| bytes.extend_from_slice(&frame));
+    bytes.freeze()
+}
+
+#[cfg(test)]
+#[path = "socket_tests.rs"]
+mod tests;
