@@ -131,7 +131,7 @@ impl HubRequest {
         &self,
         upgrade: Upgrade,
         messages: Messages,
-        serve: impl FnOnce(WebSocket) -> F + Send + 'static,
+        serve: impl FnOnce(Box<WebSocket>) -> F + Send + 'static,
     ) -> Response
     where
         F: Future<Output = ()> + Send + 'static,

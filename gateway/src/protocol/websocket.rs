@@ -142,6 +142,7 @@ pub(crate) fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// The payload of one whole frame of a server.
+#[cfg(any(test, feature = "testing"))]
 pub(crate) fn payload_of(frame: &Bytes) -> Bytes {
     let header = match frame.get(1) {
         Some(127) => 10,

@@ -24,6 +24,14 @@ const YIELD_AFTER: usize = 32;
 /// Methods that run for one connection. Plain ones take a slot each; while none is free, the connection is not read.
 /// Streams, and methods that take uploads, run beside them: their input comes from the connection.
 pub(super) struct Invocations {
+    parallel: usize,
+    stream_buffer: usize,
+    /// Nothing where nothing runs.
+    live: Option<Box<Live>>,
+}
+
+/// The invocations of a connection of which some run.
+struct Live {
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
     slots: Arc<Slots>,
     /// A request of the client is being done: nothing after it is read, so that requests are done in their order.
@@ -32,7 +40,7 @@ pub(super) struct Invocations {
     named: HashMap<String, Named>,
     /// Names by which calls of `running` were recorded, in a stateful session.
     calls: HashSet<String>,
-    pub(super) uploads: Uploads,
+    uploads: Uploads,
 }
 
 /// A running invocation that the client can cancel.
@@ -101,7 +109,144 @@ enum Blocks {
 }
 
 impl Invocations {
-    pub(super) fn new(slots: usize, stream_buffer: usize) -> Self {
+    /// `parallel`: how many plain methods may run at once. `stream_buffer`: how many items of an upload wait for its method.
+    pub(super) fn new(parallel: usize, stream_buffer: usize) -> Self {
+        Self {
+            parallel,
+            stream_buffer,
+            live: None,
+        }
+    }
+
+    fn live(&mut self) -> &mut Live {
+        let (parallel, stream_buffer) = (self.parallel, self.stream_buffer);
+        self.live
+            .get_or_insert_with(|| Box::new(Live::new(parallel, stream_buffer)))
+    }
+
+    /// Returns whether the client's next message can be taken.
+    pub(super) fn may_read(&self) -> bool {
+        self.live.as_ref().is_none_or(|live| live.may_read())
+    }
+
+    /// Returns whether a plain method or a request runs.
+    pub(super) fn has_calls(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.has_calls())
+    }
+
+    /// The next one that ends, or `None` when the connection may be read again. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Option<Ended> {
+        match &mut self.live {
+            Some(live) => live.next().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Starts a plain method.
+    pub(super) fn begin(
+        &mut self,
+        session: &Arc<Session>,
+        invocation: Invocation,
+        call: Option<String>,
+        encoding: Encoding,
+    ) {
+        self.live().start(session, invocation, call, encoding, false);
+    }
+
+    /// Starts a streaming method. Without an invocation id there would be no call to stream to.
+    pub(super) fn begin_stream(
+        &mut self,
+        session: &Arc<Session>,
+        invocation: Invocation,
+        call: Option<String>,
+        encoding: Encoding,
+    ) {
+        if invocation.invocation_id.is_some() {
+            self.live().start(session, invocation, call, encoding, true);
+        }
+    }
+
+    /// Starts a request that the gateway itself serves for the client. Until it is done, nothing more is read.
+    pub(super) fn begin_request(&mut self, session: &Arc<Session>, request: Request) {
+        self.live().begin_request(session, request);
+    }
+
+    /// Notifies the client that a call was lost, if the backplane knows of it.
+    pub(super) fn interrupt(&mut self, session: &Arc<Session>, call: String) {
+        self.live().interrupt(session, call);
+    }
+
+    /// Frees the slot and uploads of an ended call.
+    pub(super) fn settle(&mut self, ended: Ended) {
+        if let Some(live) = &mut self.live {
+            live.settle(ended);
+            if live.is_idle() {
+                self.live = None; // an idle connection keeps nothing of its calls
+            }
+        }
+    }
+
+    /// Takes a client's message to a call that runs: a cancellation, an item or the end of an upload, or a client
+    /// result that the server requested. Uploads and results share one space of ids; an unknown one is ignored.
+    pub(super) fn hear(&mut self, session: &Session, message: HubMessage) {
+        match (&mut self.live, message) {
+            (Some(live), message) => live.hear(session, message),
+            (
+                None,
+                HubMessage::Completion {
+                    invocation_id,
+                    outcome,
+                    ..
+                },
+            ) => session.answered(&invocation_id, outcome),
+            (None, _) => {}
+        }
+    }
+
+    /// Returns whether something runs.
+    pub(super) fn any_runs(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| !live.running.is_empty())
+    }
+
+    /// Breaks off the running calls. Returns the names of the calls whose clients have to be notified.
+    pub(super) fn break_off(self) -> HashSet<String> {
+        self.live.map(|live| live.calls).unwrap_or_default()
+    }
+
+    /// Returns whether an item of an upload can be taken.
+    pub(super) fn may_take(&self) -> bool {
+        self.live.as_ref().is_none_or(|live| !live.uploads.is_blocked())
+    }
+
+    /// Returns whether a message of the client is for one of these, or for no call in particular.
+    pub(super) fn know(&self, session: &Session, message: &HubMessage) -> bool {
+        let live = self.live.as_ref();
+        let has_upload = |id: &String| live.is_some_and(|live| live.uploads.holds(id));
+        match message {
+            HubMessage::CancelInvocation { invocation_id, .. } => {
+                live.is_some_and(|live| live.named.contains_key(invocation_id))
+            }
+            HubMessage::StreamItem { invocation_id, .. } => has_upload(invocation_id),
+            HubMessage::Completion { invocation_id, .. } => {
+                has_upload(invocation_id) || session.client_results.hold(invocation_id)
+            }
+            _ => true,
+        }
+    }
+
+    /// Lets methods that still run come to their end without a client: they may be in the middle of something. Streams
+    /// are over, because the connection's cancellation is theirs, and so are uploads.
+    pub(super) fn finish_elsewhere(self, tasks: &TaskTracker) {
+        if let Some(live) = self.live
+            && !live.running.is_empty()
+        {
+            tasks.spawn(live.running.for_each(|_| std::future::ready(())));
+        }
+    }
+}
+
+impl Live {
+    fn new(slots: usize, stream_buffer: usize) -> Self {
         let all = isize::try_from(slots).unwrap_or(isize::MAX);
         Self {
             running: FuturesUnordered::new(),
@@ -117,47 +262,29 @@ impl Invocations {
         }
     }
 
-    /// Returns whether the client's next message can be taken.
-    pub(super) fn may_read(&self) -> bool {
+    fn may_read(&self) -> bool {
         self.slots.free.load(Ordering::Acquire) > 0 && !self.requesting && !self.uploads.is_blocked()
     }
 
-    /// Returns whether a plain method or a request runs.
-    pub(super) fn has_calls(&self) -> bool {
+    fn has_calls(&self) -> bool {
         self.requesting || self.slots.free.load(Ordering::Acquire) < self.slots.all
     }
 
-    /// The next one that ends, or `None` when the connection may be read again. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Option<Ended> {
+    /// Nothing runs, and nothing that has run may still use a slot.
+    fn is_idle(&self) -> bool {
+        self.running.is_empty()
+            && self.uploads.len() == 0
+            && !self.uploads.is_blocked()
+            && !self.requesting
+            && Arc::strong_count(&self.slots) == 1
+    }
+
+    async fn next(&mut self) -> Option<Ended> {
         tokio::select! {
             biased;
             Some(ended) = self.running.next(), if !self.running.is_empty() => Some(ended),
-            () = self.uploads.unblock() => None,
+            () = self.uploads.unblock(), if self.uploads.is_blocked() => None,
             () = self.slots.changed.notified() => None,
-        }
-    }
-
-    /// Starts a plain method.
-    pub(super) fn begin(
-        &mut self,
-        session: &Arc<Session>,
-        invocation: Invocation,
-        call: Option<String>,
-        encoding: Encoding,
-    ) {
-        self.start(session, invocation, call, encoding, false);
-    }
-
-    /// Starts a streaming method. Without an invocation id there would be no call to stream to.
-    pub(super) fn begin_stream(
-        &mut self,
-        session: &Arc<Session>,
-        invocation: Invocation,
-        call: Option<String>,
-        encoding: Encoding,
-    ) {
-        if invocation.invocation_id.is_some() {
-            self.start(session, invocation, call, encoding, true);
         }
     }
 
@@ -236,8 +363,7 @@ impl Invocations {
         self.running.push(running.boxed());
     }
 
-    /// Starts a request that the gateway itself serves for the client. Until it is done, nothing more is read.
-    pub(super) fn begin_request(&mut self, session: &Arc<Session>, request: Request) {
+    fn begin_request(&mut self, session: &Arc<Session>, request: Request) {
         self.requesting = true;
         let session = Arc::clone(session);
         let running = async move {
@@ -250,8 +376,7 @@ impl Invocations {
         self.running.push(running.boxed());
     }
 
-    /// Notifies the client that a call was lost, if the backplane knows of it.
-    pub(super) fn interrupt(&mut self, session: &Arc<Session>, call: String) {
+    fn interrupt(&mut self, session: &Arc<Session>, call: String) {
         let session = Arc::clone(session);
         let telling = async move {
             let host = session.hub().shared().backplane().node();
@@ -305,14 +430,13 @@ impl Invocations {
 
     /// Cancels an invocation that its client no longer wants. It ends when its method does, with a completion; a stream
     /// ends at once. An unknown id is ignored.
-    pub(super) fn cancel(&self, invocation_id: &str) {
+    fn cancel(&self, invocation_id: &str) {
         if let Some(named) = self.named.get(invocation_id) {
             named.cancelled.cancel();
         }
     }
 
-    /// Frees the slot and uploads of an ended call.
-    pub(super) fn settle(&mut self, ended: Ended) {
+    fn settle(&mut self, ended: Ended) {
         match ended.blocks {
             Blocks::Nothing => {}
             Blocks::Slot => self.slots.give_back(),
@@ -327,9 +451,7 @@ impl Invocations {
         }
     }
 
-    /// Takes a client's message to a call that runs: a cancellation, an item or the end of an upload, or a client
-    /// result that the server requested. Uploads and results share one space of ids; an unknown one is ignored.
-    pub(super) fn hear(&mut self, session: &Session, message: HubMessage) {
+    fn hear(&mut self, session: &Session, message: HubMessage) {
         match message {
             HubMessage::CancelInvocation { invocation_id, .. } => self.cancel(&invocation_id),
             HubMessage::StreamItem {
@@ -352,41 +474,6 @@ impl Invocations {
                 ..
             } => session.answered(&invocation_id, outcome),
             _ => {} // nothing else is for a call
-        }
-    }
-
-    /// Returns whether something runs.
-    pub(super) fn any_runs(&self) -> bool {
-        !self.running.is_empty()
-    }
-
-    /// Breaks off the running calls. Returns the names of the calls whose clients have to be notified.
-    pub(super) fn break_off(self) -> HashSet<String> {
-        self.calls
-    }
-
-    /// Returns whether an item of an upload can be taken.
-    pub(super) fn may_take(&self) -> bool {
-        !self.uploads.is_blocked()
-    }
-
-    /// Returns whether a message of the client is for one of these, or for no call in particular.
-    pub(super) fn know(&self, session: &Session, message: &HubMessage) -> bool {
-        match message {
-            HubMessage::CancelInvocation { invocation_id, .. } => self.named.contains_key(invocation_id),
-            HubMessage::StreamItem { invocation_id, .. } => self.uploads.holds(invocation_id),
-            HubMessage::Completion { invocation_id, .. } => {
-                self.uploads.holds(invocation_id) || session.client_results.hold(invocation_id)
-            }
-            _ => true,
-        }
-    }
-
-    /// Lets methods that still run come to their end without a client: they may be in the middle of something. Streams
-    /// are over, because the connection's cancellation is theirs, and so are uploads.
-    pub(super) fn finish_elsewhere(self, tasks: &TaskTracker) {
-        if !self.running.is_empty() {
-            tasks.spawn(self.running.for_each(|_| std::future::ready(())));
         }
     }
 }

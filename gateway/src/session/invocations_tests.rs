@@ -47,7 +47,7 @@ async fn sent(session: &Session) -> String {
 
 /// Waits for all that run.
 async fn settle_all(invocations: &mut Invocations) {
-    while !invocations.running.is_empty() {
+    while invocations.any_runs() {
         if let Some(ended) = invocations.next().await {
             invocations.settle(ended);
         }
@@ -65,16 +65,14 @@ async fn nothing_is_kept_of_calls_that_were_cancelled_ended_or_refused() {
     begin(call(Some("4"), "Wait", &["u"])); // it takes no upload
     begin(call(None, "Nothing", &[]));
     invocations.begin_stream(&session, call(Some("5"), "Silent", &[]), None, Encoding::Json);
-    let mut running: Vec<_> = invocations.named.keys().cloned().collect();
+    let mut running: Vec<_> = invocations.live().named.keys().cloned().collect();
     running.sort_unstable();
     assert_eq!(running, ["1", "2", "5"]);
     for id in ["1", "5", "5", "unknown"] {
-        invocations.cancel(id);
+        invocations.live().cancel(id);
     }
     settle_all(&mut invocations).await;
-    assert!(invocations.named.is_empty());
-    assert_eq!(invocations.uploads.len(), 0);
-    assert_eq!(invocations.slots.free.load(Ordering::Relaxed), 10);
+    assert!(invocations.live.is_none(), "nothing is kept where nothing runs");
     let sent = sent(&session).await;
     for id in ["1", "2", "3", "4", "5"] {
         let completion = format!("{{\"type\":3,\"invocationId\":\"{id}\"");
@@ -90,7 +88,7 @@ async fn an_id_names_one_running_call_whatever_its_kind() {
     begin(call(Some("1"), "Wait", &[]));
     begin(call(Some("1"), "Nothing", &[]));
     invocations.begin_stream(&session, call(Some("1"), "Silent", &[]), None, Encoding::Json);
-    invocations.cancel("1");
+    invocations.live().cancel("1");
     settle_all(&mut invocations).await;
     let sent = sent(&session).await;
     let refusal = "\"error\":\"Invocation ID '1' is already in use.\"";
@@ -98,7 +96,7 @@ async fn an_id_names_one_running_call_whatever_its_kind() {
     assert!(sent.contains("HubException: cancelled"), "{sent}");
     invocations.begin(&session, call(Some("1"), "Nothing", &[]), None, Encoding::Json);
     assert!(
-        invocations.named.contains_key("1"),
+        invocations.live().named.contains_key("1"),
         "an id that is free again can be used"
     );
 }

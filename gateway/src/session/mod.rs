@@ -89,7 +89,7 @@ pub(crate) struct Session {
     /// How fast its client is read, if that is bounded.
     pace: Option<Mutex<Pace>>,
     client_results: ClientResults,
-    stateful: OnceLock<Stateful>,
+    stateful: OnceLock<Box<Stateful>>,
     /// The requests of a connection that is not one socket.
     http: Option<Box<HttpLink>>,
     /// Set when its client came back, and has not got any further since.

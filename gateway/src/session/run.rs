@@ -34,18 +34,19 @@ const UNFINISHED: &str = "OperationCanceledException: A message did not get on (
 /// Runs a session from its handshake to the end of its membership. `claim`: the directory does not know it yet.
 /// When this returns, the outbox is closed and everything about the connection is gone from node and cluster.
 pub(crate) async fn run(session: &Arc<Session>, inbound: &mut impl Inbound, claim: bool) {
-    let (reason, running) = match handshake::shake(session, inbound, claim).await {
+    // What runs once is boxed: the task of an idle connection is small.
+    let (reason, running) = match Box::pin(handshake::shake(session, inbound, claim)).await {
         Ok(decoder) => {
             let mut conversation = Conversation::new(session, decoder, ReceiveSequence::default());
             let reason = conversation.hold(inbound, true).await;
-            conversation.note_all().await;
+            Box::pin(conversation.note_all()).await;
             (reason, Some(conversation.invocations))
         }
         Err(reason) => (reason, None),
     };
     // With a protocol chosen the registration was begun, and may have happened even if it seemed to fail.
     let registered = !claim || session.connection.protocol().is_some();
-    end(session, reason, running, registered).await;
+    Box::pin(end(session, reason, running, registered)).await;
 }
 
 /// Goes on with a session of another node.
@@ -63,6 +64,21 @@ pub(crate) async fn run_restored(session: &Arc<Session>, inbound: &mut impl Inbo
     let reason = conversation.hold(inbound, false).await;
     conversation.note_all().await;
     end(session, reason, Some(conversation.invocations), true).await;
+}
+
+/// Ends when the client has read most of what was sent to it. As the next ones, it is boxed when it is first polled.
+async fn reads_on(session: &Session) {
+    Box::pin(session.outbox.at_most(session.high_water())).await;
+}
+
+async fn changes(backplane: &mut watch::Receiver<Status>) {
+    if Box::pin(backplane.changed()).await.is_err() {
+        std::future::pending::<()>().await; // the node ends
+    }
+}
+
+async fn is_lost(session: &Session) {
+    Box::pin(session.lost()).await;
 }
 
 /// Between handshake and end.
@@ -139,7 +155,11 @@ impl<'a> Conversation<'a> {
                 .connections(transport, self.protocol)
                 .inc();
         }
-        if new && let Err(reason) = self.connected().await {
+        // Without a hook it is two round trips less.
+        if new
+            && self.session.hub.greets()
+            && let Err(reason) = Box::pin(self.connected()).await
+        {
             return reason;
         }
         loop {
@@ -154,9 +174,6 @@ impl<'a> Conversation<'a> {
 
     /// The hub's hook runs before any message of the client is handled. A node that dies meanwhile must be noticed.
     async fn connected(&mut self) -> Result<(), CloseReason> {
-        if !self.session.hub.greets() {
-            return Ok(()); // two round trips less
-        }
         let call = self.note(0, Some(call_name(0, None))).await?;
         let outcome = tokio::select! {
             biased;
@@ -206,6 +223,7 @@ impl<'a> Conversation<'a> {
         let reading = self.may_read() && !self.broke_off;
         let backed_up = self.is_backed_up();
         let held = self.hold_until.is_some();
+        let outlives_sockets = session.http().is_some();
         let deadline = self.deadline();
         if deadline < self.timer.deadline() {
             self.timer.as_mut().reset(deadline);
@@ -215,7 +233,7 @@ impl<'a> Conversation<'a> {
             () = session.closing.cancelled() => return Err(self.asked_to_close()),
             // Before the invocations: a stream that always has an item would fill the room that the client has just
             // made, and nothing would be read any more, not even the wish to cancel it.
-            () = session.outbox.at_most(session.high_water()), if backed_up => {
+            () = reads_on(session), if backed_up => {
                 self.heard = Instant::now();
                 None
             }
@@ -242,9 +260,11 @@ impl<'a> Conversation<'a> {
                 }
                 None
             }
-            Ok(()) = self.backplane.changed(), if held => None,
-            () = session.lost() => return Err(CloseReason::TransportLost("no request came in time")),
-            () = self.timer.as_mut() => return self.tick(reading).await,
+            () = changes(&mut self.backplane), if held => None,
+            () = is_lost(session), if outlives_sockets => {
+                return Err(CloseReason::TransportLost("no request came in time"));
+            }
+            () = self.timer.as_mut() => return Box::pin(self.tick(reading)).await,
         };
         if let Some(ended) = ended {
             if let Some(ended) = ended {
@@ -329,7 +349,9 @@ impl<'a> Conversation<'a> {
                 Ok(Some(message)) => {
                     self.heard = Instant::now();
                     self.measure(&message, before.saturating_sub(self.decoder.buffered_bytes()));
-                    self.handle(message).await?;
+                    if let Some(message) = self.handle_at_once(message)? {
+                        Box::pin(self.handle(message)).await?;
+                    }
                 }
                 Err(error) => {
                     if matches!(error, DecodeError::TooLarge { .. }) {
@@ -399,17 +421,31 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    async fn handle(&mut self, message: ClientMessage) -> Result<(), CloseReason> {
+    /// Handles a message, or gives back one for which something has to be waited for.
+    fn handle_at_once(&mut self, message: ClientMessage) -> Result<Option<HubMessage>, CloseReason> {
         self.release();
-        let message = match message {
-            ClientMessage::Hub(message) => message,
+        match message {
             ClientMessage::Request(request) => {
                 self.count_received();
                 self.session.gets_further();
                 self.invocations.begin_request(self.session, request);
-                return Ok(());
+                Ok(None)
             }
-        };
+            ClientMessage::Hub(message) => {
+                let waits = self.session.is_stateful()
+                    || self.carrier.is_some()
+                    || self.session.request_name(&message).is_some();
+                if waits {
+                    return Ok(Some(message));
+                }
+                self.take(&message);
+                self.apply(message, None).map(|()| None)
+            }
+        }
+    }
+
+    /// Handles a message that is recorded first, or is for a call on another node.
+    async fn handle(&mut self, message: HubMessage) -> Result<(), CloseReason> {
         let mut call = None;
         if let Some(name) = self.session.request_name(&message) {
             match self.note_once(name).await? {
@@ -427,11 +463,7 @@ impl<'a> Conversation<'a> {
                 call = self.note(number, Some(name)).await?;
             }
         }
-        self.applied = self.counted.highest();
-        self.count_received();
-        if Self::shows_life(&message) {
-            self.session.gets_further();
-        }
+        self.take(&message);
         if let Some(carrier) = &self.carrier
             && !self.invocations.know(self.session, &message)
         {
@@ -439,6 +471,15 @@ impl<'a> Conversation<'a> {
             return Ok(());
         }
         self.apply(message, call)
+    }
+
+    /// Notes a message that is applied next.
+    fn take(&mut self, message: &HubMessage) {
+        self.applied = self.counted.highest();
+        self.count_received();
+        if Self::shows_life(message) {
+            self.session.gets_further();
+        }
     }
 
     fn count_received(&self) {

@@ -60,7 +60,7 @@ impl Session {
 
     pub(super) fn set_stateful(&self, stateful: Stateful) {
         let epoch = stateful.epoch.clone();
-        if self.stateful.set(stateful).is_ok() {
+        if self.stateful.set(Box::new(stateful)).is_ok() {
             self.hub.checkpoints().arrive(&self.hub);
         }
         // A new epoch that began since the connection entered has closed only those that were stateful by then.

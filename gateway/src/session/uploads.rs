@@ -76,7 +76,7 @@ impl Uploads {
         let Some((sender, _)) = &self.blocked else {
             return pending().await;
         };
-        let room = sender.clone().reserve_owned().await;
+        let room = Box::pin(sender.clone().reserve_owned()).await;
         // Without room there is no receiver either, and the event is dropped.
         if let (Some((_, event)), Ok(room)) = (self.blocked.take(), room) {
             room.send(event);

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::ready;
 
@@ -59,8 +59,7 @@ impl Session {
     }
 
     /// Runs a connection's task. What it pushes in one turn is written at the end of that, all at once.
-    pub(crate) async fn in_turns<T>(&self, task: impl Future<Output = T>) -> T {
-        let mut task = pin!(task);
+    pub(crate) async fn in_turns<T>(&self, mut task: Pin<&mut impl Future<Output = T>>) -> T {
         poll_fn(|cx| {
             self.outbox.begin_turn();
             let polled = task.as_mut().poll(cx);

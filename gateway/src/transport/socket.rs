@@ -89,12 +89,17 @@ impl WebSocket {
         };
         match downcast::<TokioIo<TcpStream>>(upgraded) {
             Ok(parts) => Self::tcp(parts.io.into_inner(), &parts.read_buf, messages, terms),
-            Err(upgraded) => {
-                let (reading, writing) = tokio::io::split(TokioIo::new(upgraded));
-                let (source, writer) = (Source::Other(Box::new(reading)), Writer::Other(Box::new(writing)));
-                Self::of(source, writer, &[], messages, terms)
-            }
+            Err(upgraded) => Self::other(TokioIo::new(upgraded), messages, terms),
         }
+    }
+
+    pub(super) fn other<S>(stream: S, messages: Messages, terms: Terms) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let (reading, writing) = tokio::io::split(stream);
+        let (source, writer) = (Source::Other(Box::new(reading)), Writer::Other(Box::new(writing)));
+        Self::of(source, writer, &[], messages, terms)
     }
 
     fn tcp(stream: TcpStream, read: &[u8], messages: Messages, terms: Terms) -> Self {

@@ -21,9 +21,7 @@ fn terms() -> Terms {
 
 fn socket(messages: Messages) -> (DuplexStream, WebSocket) {
     let (client, server) = duplex(1 << 20);
-    let (reading, writing) = tokio::io::split(server);
-    let (source, writer) = (Source::Other(Box::new(reading)), Writer::Other(Box::new(writing)));
-    (client, WebSocket::of(source, writer, &[], messages, terms()))
+    (client, WebSocket::other(server, messages, terms()))
 }
 
 async fn data(socket: &mut WebSocket) -> Bytes {

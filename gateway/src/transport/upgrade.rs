@@ -57,7 +57,7 @@ impl Upgrade {
         self,
         messages: Messages,
         terms: Terms,
-        serve: impl FnOnce(WebSocket) -> F + Send + 'static,
+        serve: impl FnOnce(Box<WebSocket>) -> F + Send + 'static,
     ) -> Response
     where
         F: Future<Output = ()> + Send + 'static,
@@ -75,7 +75,7 @@ impl Upgrade {
             // When it fails, the socket's preparation is dropped, and gives up by itself.
             let Some(on_upgrade) = on_upgrade else { return };
             if let Ok(upgraded) = on_upgrade.await {
-                serve(WebSocket::new(upgraded, messages, terms)).await;
+                serve(Box::new(WebSocket::new(upgraded, messages, terms))).await;
             }
         });
         response

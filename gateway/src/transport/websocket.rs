@@ -1,5 +1,6 @@
 //! WebSocket: one socket for both directions, one task for both halves.
 
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -54,36 +55,49 @@ impl Inbound for Gone {
 }
 
 /// Serves an accepted socket until both sides are done. `early` came in before this node owned the connection.
-pub(crate) async fn serve(mut reservation: Reservation, early: Detached, mut socket: WebSocket) {
+pub(crate) async fn serve(mut reservation: Reservation, early: Detached, mut socket: Box<WebSocket>) {
     let Some(session) = reservation.session.take() else {
         return;
     };
     session.connection().set_transport(Transport::WebSockets);
     let goodbye = OnceLock::new();
-    let mut inbound = SocketInbound {
-        session: &session,
-        early: early.into_iter(),
-        reader: &mut socket.reader,
-        was_pinged: false,
-        goodbye: &goodbye,
+    let is_told = {
+        let mut inbound = SocketInbound {
+            session: &session,
+            early: early.into_iter(),
+            reader: &mut socket.reader,
+            was_pinged: false,
+            goodbye: &goodbye,
+        };
+        let writer = &mut socket.writer;
+        let claim = !reservation.claimed;
+        // Each future is made where it runs: one that is moved takes its room twice.
+        let both = pin!(async {
+            tokio::join!(
+                write_and_say_goodbye(&session, writer, &goodbye),
+                run(&session, &mut inbound, claim)
+            )
+        });
+        session.in_turns(both).await.0
     };
-    let writer = &mut socket.writer;
-    let writing = async {
-        // Also where nothing can be written because the client said goodbye: it is owed an answer.
-        let written = write(&session, writer).await;
-        let rest = session.detach();
-        let written = written.inspect_err(|what| session.transport_ended(what));
-        written != Err(STALLED) && Box::pin(say_goodbye(&session, writer, rest, goodbye.get())).await
-    };
-    let both = async { tokio::join!(writing, run(&session, &mut inbound, !reservation.claimed)) };
-    let (is_told, ()) = session.in_turns(both).await;
     if is_told {
         Box::pin(part(&session, socket, goodbye.get().is_some())).await;
     }
 }
 
+/// Writes to the end. Returns whether the client could be told of it.
+async fn write_and_say_goodbye(session: &Session, writer: &mut Writer, goodbye: &OnceLock<Bytes>) -> bool {
+    let written = write(session, writer).await;
+    let rest = session.detach();
+    if let Err(what) = written {
+        session.transport_ended(what);
+    }
+    // Also where nothing can be written because the client said goodbye: it is owed an answer.
+    written != Err(STALLED) && Box::pin(say_goodbye(session, writer, rest, goodbye.get())).await
+}
+
 /// Waits for the client after the last frame was written to it. `was_told`: it said goodbye itself, or can't be understood.
-async fn part(session: &Session, mut socket: WebSocket, was_told: bool) {
+async fn part(session: &Session, mut socket: Box<WebSocket>, was_told: bool) {
     let patience = session.hub().options().timeouts.close;
     if was_told || matches!(session.reason(), Some(CloseReason::BadFrame(_))) {
         socket.writer.shut_down().await;
@@ -94,7 +108,7 @@ async fn part(session: &Session, mut socket: WebSocket, was_told: bool) {
 }
 
 /// Serves one socket of a connection that outlives its sockets. A newer one takes its place.
-pub(crate) async fn serve_resumable(session: Arc<Session>, mut socket: WebSocket) {
+pub(crate) async fn serve_resumable(session: Arc<Session>, mut socket: Box<WebSocket>) {
     let Some(link) = session.http() else { return };
     let superseded = link.supersede();
     let _turn = link.polling.lock().await; // the older socket has stopped writing
@@ -116,17 +130,19 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, mut socket: WebSocket
     let patience = protocol
         .is_some_and(ClientProtocol::answers_pings)
         .then_some(patience);
-    let serving = async {
-        tokio::select! {
-            () = superseded.cancelled() => SocketEnd::Superseded,
-            end = read_into(&session, link, &mut socket.reader, patience) => end,
-            written = write(&session, &mut socket.writer) => match written {
-                Ok(()) => SocketEnd::SessionOver,
-                Err(what) => SocketEnd::Broken(what),
-            },
-        }
+    let end = {
+        let serving = pin!(async {
+            tokio::select! {
+                () = superseded.cancelled() => SocketEnd::Superseded,
+                end = read_into(&session, link, &mut socket.reader, patience) => end,
+                written = write(&session, &mut socket.writer) => match written {
+                    Ok(()) => SocketEnd::SessionOver,
+                    Err(what) => SocketEnd::Broken(what),
+                },
+            }
+        });
+        session.in_turns(serving).await
     };
-    let end = session.in_turns(serving).await;
     let rest = session.detach();
     let goodbye = match end {
         SocketEnd::Superseded => return,
@@ -303,3 +319,7 @@ async fn say_goodbye(session: &Session, writer: &mut Writer, rest: Bytes, answer
     let payload = close_payload(code, &words);
     writer.say_goodbye(rest, &payload, patience).await
 }
+
+#[cfg(test)]
+#[path = "websocket_tests.rs"]
+mod tests;
