@@ -49,7 +49,7 @@ bound=(-max_total_time="$seconds")
 
 passed=0 failed=0
 targets=("$@")
-[ $# -gt 0 ] || targets=(json messagepack handshake http)
+[ $# -gt 0 ] || targets=(json messagepack handshake http websocket)
 for target in "${targets[@]}"; do
     found=$fuzz/target/corpus/$target
     log=$fuzz/target/$target.log

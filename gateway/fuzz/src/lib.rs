@@ -3,6 +3,7 @@
 pub mod handshake;
 pub mod http;
 pub mod stream;
+pub mod websocket;
 
 use hubcast::protocol::{DecodeError, Decoder, HubMessage};
 

@@ -18,7 +18,8 @@ pub(super) struct ClientResults {
 #[derive(Debug, Default)]
 struct State {
     last: u64,
-    waiting: HashMap<String, oneshot::Sender<Outcome>>,
+    /// Nothing where no call waits.
+    waiting: Option<Box<HashMap<String, oneshot::Sender<Outcome>>>>,
 }
 
 /// The reason why a client gave no result.
@@ -91,12 +92,16 @@ impl Session {
 impl ClientResults {
     /// Returns whether a call waits for a client result.
     pub(super) fn any_waits(&self) -> bool {
-        !self.state.lock().waiting.is_empty()
+        self.state.lock().waiting.is_some()
     }
 
     /// Returns whether a call waits for this client result.
     pub(super) fn hold(&self, id: &str) -> bool {
-        self.state.lock().waiting.contains_key(id)
+        let state = self.state.lock();
+        state
+            .waiting
+            .as_ref()
+            .is_some_and(|waiting| waiting.contains_key(id))
     }
 
     fn begin(&self, version: u64) -> (String, oneshot::Receiver<Outcome>) {
@@ -107,12 +112,18 @@ impl ClientResults {
             0 => format!("s{}", state.last),
             version => format!("s{version}.{}", state.last),
         };
-        state.waiting.insert(id.clone(), sender);
+        state.waiting.get_or_insert_default().insert(id.clone(), sender);
         (id, receiver)
     }
 
     fn end(&self, id: &str) -> Option<oneshot::Sender<Outcome>> {
-        self.state.lock().waiting.remove(id)
+        let mut state = self.state.lock();
+        let waiting = state.waiting.as_mut()?;
+        let ended = waiting.remove(id);
+        if waiting.is_empty() {
+            state.waiting = None;
+        }
+        ended
     }
 }
 

@@ -38,7 +38,7 @@ impl Carriage {
         }
     }
 
-    /// Wraps one frame of a protocol; `None` is the one before the handshake, which is text.
+    /// Wraps one frame. Before a protocol was chosen it is text.
     pub(crate) fn carry(self, frame: Bytes, protocol: Option<ClientProtocol>) -> Bytes {
         match self {
             Self::Plain => frame,

@@ -294,7 +294,7 @@ impl ByteQueue {
             state.allowance = 0;
         }
         self.goes_on(state);
-        if state.chunks.is_empty() && state.chunks.capacity() > IDLE_CHUNKS {
+        if state.chunks.is_empty() && (state.closed || state.chunks.capacity() > IDLE_CHUNKS) {
             state.chunks = VecDeque::new(); // an idle connection keeps no large buffer
         }
         self.tell_drained(state);

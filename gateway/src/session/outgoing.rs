@@ -28,9 +28,9 @@ impl Session {
         if !self.speaks_hub_protocol() {
             self.outbox.open(self.carry(self.greeting()));
         } else if self.is_stateful() {
-            self.outbox.open_one(self.carry_text(handshake_response_ok()));
+            self.outbox.open_one(self.carry(handshake_response_ok()));
         } else {
-            self.outbox.open(self.carry_text(handshake_response_ok()));
+            self.outbox.open(self.carry(handshake_response_ok()));
         }
     }
 
@@ -64,7 +64,7 @@ impl Session {
     /// Answers the handshake with an error.
     pub(super) fn refuse(&self, text: &str) {
         let refusal = if self.speaks_hub_protocol() {
-            Some(self.carry_text(handshake_response_error(text)))
+            Some(self.carry(handshake_response_error(text)))
         } else {
             self.encode(&HubMessage::Close {
                 error: Some(text.to_owned()),
@@ -99,14 +99,10 @@ impl Session {
         }
     }
 
-    /// Wraps a frame of the client's protocol as its transport carries it.
+    /// Wraps a frame as the client's transport carries it: once a binary protocol was chosen, all of them are binary, also the
+    /// answer to the handshake.
     pub(super) fn carry(&self, frame: Bytes) -> Bytes {
         self.carriage().carry(frame, self.connection.protocol())
-    }
-
-    /// Wraps a frame of the handshake, which is text whatever protocol was chosen.
-    fn carry_text(&self, frame: Bytes) -> Bytes {
-        self.carriage().carry(frame, None)
     }
 
     /// Sends the messages that were held back.
@@ -305,9 +301,9 @@ impl Session {
     /// Waits until the answers to the client's Pings are written: until then it is not read.
     pub(crate) async fn pongs_are_out(&self) {
         if let Some(reader) = &self.reader {
-            reader.past.pongs_are_out().await;
+            Box::pin(reader.past.pongs_are_out()).await;
         }
-        self.outbox.pongs_are_out().await;
+        Box::pin(self.outbox.pongs_are_out()).await;
     }
 
     /// Puts frames that a poll took, and did not bring to the client, before all others. Where a later one has taken

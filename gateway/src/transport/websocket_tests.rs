@@ -33,11 +33,11 @@ async fn an_idle_connection_is_small() {
     let resumable = size_of_val(&serve_resumable(Arc::clone(&session), socket()));
     let running = size_of_val(&run(&session, &mut Gone, true));
     let sizes = [
-        ("task of a connection that is one socket", classic, 1_792),
+        ("task of a connection that is one socket", classic, 1_728),
         ("task of a socket that its connection outlives", resumable, 896),
         ("session's part in a task", running, 1_152),
-        ("session", size_of::<Session>(), 576),
-        ("connection", size_of::<Connection>(), 160),
+        ("session", size_of::<Session>(), 528),
+        ("connection", size_of::<Connection>(), 176),
         ("socket", size_of::<WebSocket>(), 288),
     ];
     for (what, size, most) in sizes {

@@ -3,6 +3,7 @@
 //! Only what the kernel does not take stays in the queue, and only then the connection's task is woken, to go on when the
 //! socket is writable. While that task runs, it writes once at the end of its turn what was pushed meanwhile.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::mem;
 use std::sync::Arc;
@@ -103,6 +104,9 @@ impl ByteQueue {
             socket.is_running = false;
         }
         self.write(&mut state);
+        if state.chunks.is_empty() {
+            state.chunks = VecDeque::new(); // a connection that is idle after this turn keeps none
+        }
         take_sent(&mut state)
     }
 
