@@ -3,7 +3,6 @@
 mod long_polling;
 mod socket;
 mod sse;
-#[cfg(feature = "cli")]
 mod tcp;
 mod upgrade;
 mod websocket;
@@ -11,7 +10,6 @@ mod websocket;
 pub(crate) use long_polling::{Poll, poll};
 pub(crate) use socket::WebSocket;
 pub(crate) use sse::stream as sse_stream;
-#[cfg(feature = "cli")]
 pub(crate) use tcp::HttpSocket;
 pub(crate) use upgrade::Upgrade;
 pub(crate) use websocket::{Reservation, serve as serve_websocket, serve_resumable};

@@ -21,11 +21,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-#[cfg(feature = "cli")]
 use super::tcp::HttpSocket;
-#[cfg(feature = "cli")]
-use crate::limits::Entered;
-use crate::limits::{Held, Terms};
+use crate::limits::{Entered, Held, Terms};
 use crate::protocol::websocket::{self, BadFrame, Incoming, MessageReader, Messages};
 use crate::session::{BROKE, STALLED};
 
@@ -43,7 +40,6 @@ pub(crate) struct WebSocket {
     pub(super) reader: Reader,
     pub(super) writer: Writer,
     /// Its place among the TCP connections.
-    #[cfg(feature = "cli")]
     _place: Option<Entered>,
 }
 
@@ -77,7 +73,6 @@ pub(super) enum Writer {
 impl WebSocket {
     /// Takes the stream back from the HTTP library, with the bytes that it has read of it already.
     pub(super) fn new(upgraded: Upgraded, messages: Messages, terms: Terms) -> Self {
-        #[cfg(feature = "cli")]
         let upgraded = match downcast::<TokioIo<HttpSocket>>(upgraded) {
             Ok(parts) => {
                 let (stream, place) = parts.io.into_inner().into_parts();
@@ -117,7 +112,6 @@ impl WebSocket {
                 held: Held::new(terms),
             },
             writer,
-            #[cfg(feature = "cli")]
             _place: None,
         }
     }
