@@ -7,6 +7,7 @@ use hubcast_backplane::UserId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::grants::{Grants, Permission, TooManyGrants};
 use super::{AuthError, Permissions};
 
 /// The claims that name the user, the first counts: Azure SignalR's, and the ones that .NET maps to the name
@@ -67,6 +68,13 @@ struct Shown {
     transports: Option<u64>,
     /// There was no token.
     anonymous: bool,
+    /// Permissions that a back end gave and took since.
+    #[serde(skip_serializing_if = "is_default")]
+    grants: Grants,
+}
+
+fn is_default(grants: &Grants) -> bool {
+    *grants == Grants::default()
 }
 
 /// An identity on its way to another node.
@@ -133,6 +141,7 @@ impl Identity {
                 .map(str::to_owned),
             claims: shown_claims(claims),
             anonymous: false,
+            grants: Grants::default(),
         };
         Ok(Self {
             user,
@@ -235,10 +244,53 @@ impl Identity {
             .filter_map(Value::as_str)
     }
 
-    /// The permissions that the roles give where no hub code decides.
+    /// The permissions that the roles give where no hub code decides, and those that a back end gave or took since.
     #[must_use]
     pub fn permissions(&self) -> Permissions<'_> {
-        Permissions::of(self.roles())
+        let grants = self.shown.as_ref().map(|shown| &shown.grants);
+        Permissions::of(self.roles()).with(grants)
+    }
+
+    /// Returns whether the client has a permission, for a group or for all.
+    pub(crate) fn has_permission(&self, permission: Permission, group: Option<&str>) -> bool {
+        self.permissions().has(permission, group)
+    }
+
+    /// The identity with a permission that was given or taken.
+    pub(crate) fn with_permission(
+        &self,
+        permission: Permission,
+        group: Option<&str>,
+        give: bool,
+    ) -> Result<Self, TooManyGrants> {
+        let by_roles = Permissions::of(self.roles()).has(permission, group);
+        let mut shown = self.to_shown();
+        shown.grants.change(permission, group, give, by_roles)?;
+        Ok(Self {
+            user: self.user.clone(),
+            shown: Some(Arc::new(shown)),
+        })
+    }
+
+    /// The identity with the permissions that a back end gave and took for another one.
+    pub(crate) fn with_grants_of(mut self, other: &Self) -> Self {
+        let grants = other.shown.as_ref().map(|shown| &shown.grants);
+        if let Some(grants) = grants.filter(|grants| !is_default(grants)) {
+            let mut shown = self.to_shown();
+            shown.grants = grants.clone();
+            self.shown = Some(Arc::new(shown));
+        }
+        self
+    }
+
+    fn to_shown(&self) -> Shown {
+        match self.shown.as_deref() {
+            Some(shown) => shown.clone(),
+            None => Shown {
+                anonymous: self.is_anonymous(),
+                ..Shown::default()
+            },
+        }
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) struct NodeRequest {
     /// The client's user, as authenticated on the requesting node.
     #[prost(string, optional, tag = "3")]
     pub(super) user: Option<String>,
-    #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
+    #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18")]
     pub(super) ask: Option<Ask>,
 }
 
@@ -46,6 +46,11 @@ pub(super) enum Ask {
     /// A request about the hub, not about a connection.
     #[prost(message, tag = "16")]
     LetGo(ask::LetGo),
+    #[prost(message, tag = "17")]
+    Permit(ask::Permit),
+    /// A request about the hub, as well.
+    #[prost(message, tag = "18")]
+    Regroup(ask::Regroup),
 }
 
 pub(crate) mod ask {
@@ -105,6 +110,32 @@ pub(crate) mod ask {
         /// How long they must have been here, in milliseconds.
         #[prost(uint64, tag = "2")]
         pub(crate) settled: u64,
+    }
+
+    /// Give or take a permission, or say whether the connection has it: 200, or 204 where it has not.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Permit {
+        /// Place in `Permission::ALL`.
+        #[prost(uint32, tag = "1")]
+        pub(crate) permission: u32,
+        /// The group that it is for; without one all.
+        #[prost(string, optional, tag = "2")]
+        pub(crate) group: Option<String>,
+        /// Place in `Wish::ALL`.
+        #[prost(uint32, tag = "3")]
+        pub(crate) wish: u32,
+    }
+
+    /// Put those of the node's connections that a filter admits into groups, or take them out.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Regroup {
+        #[prost(string, repeated, tag = "1")]
+        pub(crate) groups: Vec<String>,
+        /// In OData; empty: all connections.
+        #[prost(string, tag = "2")]
+        pub(crate) filter: String,
+        #[prost(bool, tag = "3")]
+        pub(crate) join: bool,
     }
 
     /// Answer the waiting poll with nothing.

@@ -1,17 +1,13 @@
 //! Pushes entries of the log to the outboxes of the sessions that receive them.
 
-use std::collections::HashSet;
-
 use hubcast_backplane::wire::Envelope;
 use hubcast_backplane::{Delivery, Gap, Message};
 
+use super::Audience;
 use crate::hub::HubRuntime;
 use crate::session::Frames;
 use crate::session::{CloseReason, Session};
 use crate::telemetry::trace;
-
-/// Exclusion lists up to this length are searched one by one.
-const SHORT_LIST: usize = 8;
 
 /// Takes entries in log order. Never waits: a session whose outbox is full is closed, the others are not held up.
 pub(crate) fn deliver(hub: &HubRuntime, deliveries: &[Delivery]) {
@@ -61,10 +57,12 @@ fn deliver_message(hub: &HubRuntime, message: &Message) {
     };
     let _entered = span.enter();
     let frames = Frames::new(message, hub.shared()).at(hub, hub.epoch());
-    let except = Except::new(&envelope.except);
+    let Some(audience) = Audience::of(envelope, || hub.shared().backplane().now()) else {
+        return;
+    };
     let mut delivered = 0_u64;
     for receivers in hub.registry().receivers(&message.topic) {
-        for session in receivers.iter().filter(|session| !except.holds(session)) {
+        for session in receivers.iter().filter(|session| audience.holds(session)) {
             delivered += u64::from(session.deliver(&frames, message.offset));
         }
     }
@@ -85,9 +83,9 @@ fn closing(envelope: &Envelope) -> Option<CloseReason> {
 }
 
 fn close(hub: &HubRuntime, message: &Message, reason: &CloseReason) {
-    let except = Except::new(&message.envelope.except);
+    let audience = Audience::of_close(&message.envelope);
     for receivers in hub.registry().receivers(&message.topic) {
-        for session in receivers.iter().filter(|session| !except.holds(session)) {
+        for session in receivers.iter().filter(|session| audience.holds(session)) {
             session.close(reason.clone());
         }
     }
@@ -97,7 +95,7 @@ fn close(hub: &HubRuntime, message: &Message, reason: &CloseReason) {
 pub(crate) fn cut_at_close(messages: &mut Vec<Message>, session: &Session) -> Option<CloseReason> {
     let ends = |message: &Message| {
         let envelope = &*message.envelope;
-        closing(envelope).filter(|_| !Except::new(&envelope.except).holds(session))
+        closing(envelope).filter(|_| Audience::of_close(envelope).holds(session))
     };
     let (index, reason) = messages
         .iter()
@@ -139,31 +137,9 @@ fn note_gap(hub: &HubRuntime, gap: &Gap) {
     hub.shared().metrics().log_gaps.inc();
 }
 
-/// Connections that do not receive a message.
-pub(crate) enum Except<'a> {
-    Few(&'a [String]),
-    Many(HashSet<&'a str>),
-}
-
-impl<'a> Except<'a> {
-    pub(crate) fn new(list: &'a [String]) -> Self {
-        if list.len() <= SHORT_LIST {
-            Self::Few(list)
-        } else {
-            Self::Many(list.iter().map(String::as_str).collect())
-        }
-    }
-
-    pub(crate) fn holds(&self, session: &Session) -> bool {
-        match self {
-            Self::Few(list) => list.iter().any(|id| id == session.id().as_str()),
-            Self::Many(set) => set.contains(session.id().as_str()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::sync::Arc;
 
     use bytes::Bytes;

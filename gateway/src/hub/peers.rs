@@ -8,6 +8,9 @@ use futures_util::future::BoxFuture;
 use hubcast_backplane::{BackplaneError, ConnectionId, GroupName, NodeId, UserId};
 
 use super::HubRuntime;
+use super::permits::Permitted;
+use super::regroup::Regrouping;
+use crate::auth::PermissionRequest;
 use crate::error::Error;
 use crate::protocol::{HubProtocol, Value};
 use crate::session::{ClientResultError, Session};
@@ -31,6 +34,23 @@ pub(crate) trait Peers: Send + Sync {
         connection: &'a ConnectionId,
         group: &'a GroupName,
         join: bool,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Has the owner give or take a permission, or say whether the connection has it.
+    fn permit<'a>(
+        &'a self,
+        hub: &'a Arc<HubRuntime>,
+        owner: &'a NodeId,
+        connection: &'a ConnectionId,
+        request: &'a PermissionRequest,
+    ) -> BoxFuture<'a, Result<Permitted, BackplaneError>>;
+
+    /// Has a node put those of its connections that a filter admits into groups, or take them out.
+    fn regroup<'a>(
+        &'a self,
+        hub: &'a HubRuntime,
+        node: &'a NodeId,
+        change: &'a Regrouping,
     ) -> BoxFuture<'a, Result<(), Error>>;
 
     /// Has the owner end a connection. `false` when it does not have it, or is about to give it up.

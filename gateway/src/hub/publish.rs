@@ -1,5 +1,7 @@
 //! The one way for hub messages into the backplane.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use hubcast_backplane::{BackplaneError, Offset, Once, Published, Topic, wire};
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
@@ -22,6 +24,10 @@ pub(crate) struct Outgoing {
     /// The user whose client sent it, for clients whose protocol shows it.
     pub(crate) from_user: Option<String>,
     pub(crate) data_type: DataType,
+    /// Which of the topic's connections receive it, in OData; it was read before. Empty: all.
+    pub(crate) filter: String,
+    /// How long connections receive it, unless for ever.
+    pub(crate) life: Option<Duration>,
 }
 
 impl HubRuntime {
@@ -56,6 +62,7 @@ impl HubRuntime {
         let caller = caller.filter(|caller| !is_spared(caller, &message));
         let envelope = wire::Envelope {
             by_client,
+            expires: self.expires(&message),
             ..envelope(message, &span)?
         };
         let backplane = self.shared().backplane();
@@ -101,6 +108,7 @@ impl HubRuntime {
         let caller = caller.filter(|caller| !is_spared(caller, &message));
         let envelope = wire::Envelope {
             by_client,
+            expires: self.expires(&message),
             ..envelope(message, &span)?
         };
         let backplane = self.shared().backplane();
@@ -125,6 +133,14 @@ impl HubRuntime {
             });
         }
         Ok(())
+    }
+
+    /// When a message is for nobody any more, in milliseconds since 1970; 0: never.
+    fn expires(&self, message: &Outgoing) -> u64 {
+        let Some(life) = message.life else { return 0 };
+        let until = self.shared().backplane().now() + life;
+        let until = until.duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(until.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn publish_span(&self, message: &Outgoing) -> Span {
@@ -158,6 +174,8 @@ fn envelope(message: Outgoing, span: &Span) -> Result<wire::Envelope, Error> {
         except,
         from_user,
         data_type,
+        filter,
+        life: _,
     } = message;
     let encoding = common_encoding(&arguments);
     let mut encoded = Vec::with_capacity(arguments.len());
@@ -177,6 +195,7 @@ fn envelope(message: Outgoing, span: &Span) -> Result<wire::Envelope, Error> {
         },
         translated: translated.iter().map(|value| value.bytes().clone()).collect(),
         except,
+        filter,
         traceparent: context.traceparent,
         tracestate: context.tracestate,
         from_user: from_user.unwrap_or_default(),

@@ -56,7 +56,7 @@ pub(crate) use link::{
 pub(crate) use outbox::{BurstPolicy, ByteQueue, PushError, Taken};
 pub(crate) use parked::Parked;
 pub(crate) use reader::{Begin, Reading};
-pub(crate) use restore::{Claimant, Past, Restored, connection_of, restore};
+pub(crate) use restore::{Claimant, Past, Restored, connection_of, restore, state_of};
 pub(crate) use run::{run, run_restored};
 
 /// The version of both hub protocols from which on stateful reconnect works.

@@ -17,6 +17,7 @@ use super::{ByteQueue, CloseReason, PushError, Session, Taken};
 use super::{Carriage, Frames};
 use crate::auth::{PointSigner, ResumePoint};
 use crate::error::Error;
+use crate::fanout::Audience;
 use crate::hub::HubRuntime;
 use crate::protocol::{ClientProtocol, HubMessage, events, plain};
 
@@ -433,6 +434,12 @@ impl Session {
         };
         let epoch = Arc::new(epoch.clone());
         for message in messages {
+            let now = || hub.shared().backplane().now();
+            let audience = Audience::of(&message.envelope, now);
+            // It reads as if it had been in its groups all the time.
+            if !audience.is_some_and(|audience| audience.held(self, || self.groups())) {
+                continue;
+            }
             let frame = {
                 let frames = Frames::new(&message, hub.shared()).at(hub, Some(Arc::clone(&epoch)));
                 frames.get(protocol, Carriage::Plain)

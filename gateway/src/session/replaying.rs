@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::{Carriage, Frames};
 use super::{CloseReason, Session};
-use crate::fanout::{Except, cut_at_close};
+use crate::fanout::{Audience, cut_at_close};
 
 /// Frames with their offsets in the log.
 type Kept = VecDeque<(Bytes, u64)>;
@@ -105,8 +105,10 @@ impl Replaying {
         };
         let shared = self.session.hub.shared();
         let frame = |message: &Message| {
-            let receives = !Except::new(&message.envelope.except).holds(&self.session);
+            let audience = Audience::of(&message.envelope, || shared.backplane().now())?;
+            let groups = || self.replay.groups_at(message.offset).cloned().collect();
             let frames = Frames::new(message, shared);
+            let receives = audience.held(&self.session, groups);
             let frame = receives.then(|| frames.get(protocol, Carriage::Plain))??;
             Some((frame, message.offset))
         };

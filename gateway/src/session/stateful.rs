@@ -243,6 +243,11 @@ impl Session {
             return Ok(true);
         }
         self.connection.renew(identity);
+        self.write_state().await
+    }
+
+    /// Writes the connection's state down anew, for the nodes that it may move to. `false` when it has just moved.
+    pub(crate) async fn write_state(&self) -> Result<bool, BackplaneError> {
         let (Some(stateful), Some(protocol)) = (self.stateful.get(), self.connection.protocol()) else {
             return Ok(true);
         };

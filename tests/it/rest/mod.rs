@@ -7,6 +7,7 @@ mod extras;
 mod membership;
 mod presence;
 mod sends;
+mod webpubsub;
 
 use std::sync::Arc;
 

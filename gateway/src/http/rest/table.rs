@@ -3,6 +3,7 @@
 use axum::http::Method;
 
 use super::path::{Base, Path};
+use crate::options::RestApi;
 
 /// The action of a route.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +34,11 @@ pub(super) enum Action {
     GenerateToken,
     Statistics,
     Rebalance,
+    AddToGroups,
+    RemoveFromGroups,
+    GrantPermission,
+    RevokePermission,
+    CheckPermission,
 }
 
 /// A method of a route. What has HEAD has GET too.
@@ -77,6 +83,8 @@ pub(super) enum Api {
     Tolerated,
     /// Below `/api`, without a version: not of Azure SignalR.
     Own,
+    /// Below `/api`, of Azure Web PubSub alone.
+    WebPubSub,
 }
 
 /// One route.
@@ -96,14 +104,31 @@ pub(super) struct Route {
 impl Route {
     /// Returns whether it is answered below this base.
     pub(super) fn is_answered(&self, base: Base) -> bool {
-        base == Base::Dated || self.api != Api::Own
+        base == Base::Dated || !matches!(self.api, Api::Own | Api::WebPubSub)
+    }
+
+    /// Returns whether it is a route of a hub with this REST API, below this base.
+    pub(super) fn is_of(&self, service: RestApi, base: Base) -> bool {
+        match service {
+            RestApi::SignalR => self.api != Api::WebPubSub,
+            RestApi::WebPubSub => base == Base::Dated && (self.api == Api::Own || self.is_of_web_pubsub()),
+        }
+    }
+
+    /// Returns whether Azure Web PubSub has it.
+    pub(super) fn is_of_web_pubsub(&self) -> bool {
+        match self.api {
+            Api::WebPubSub => true,
+            Api::V1 | Api::Tolerated | Api::Own => false,
+            Api::Dated(_) | Api::Both => !matches!(self.action, Action::UserIsIn | Action::Invoke),
+        }
     }
 
     /// Returns whether it is a route of the API below this base, not one that is answered for the sake of other
     /// callers.
     pub(super) fn is_official(&self, base: Base) -> bool {
         match self.api {
-            Api::Dated(_) | Api::Own => base == Base::Dated,
+            Api::Dated(_) | Api::Own | Api::WebPubSub => base == Base::Dated,
             Api::V1 => base == Base::V1,
             Api::Both => true,
             Api::Tolerated => false,
@@ -118,6 +143,19 @@ const TOKENS: &str = "2022-11-01";
 pub(super) const LAST: &str = "2024-12-01";
 /// All that are understood, in order.
 pub(super) const VERSIONS: [&str; 3] = [FIRST, TOKENS, LAST];
+
+/// The versions of Azure Web PubSub, in order; a hub with its API has all features in each of them, since its SDKs use
+/// what they know under older ones, too.
+pub(super) const WEB_PUBSUB_VERSIONS: [&str; 5] =
+    ["2021-10-01", "2022-11-01", "2023-07-01", "2024-01-01", LAST];
+/// Its previews.
+pub(super) const WEB_PUBSUB_PREVIEWS: [&str; 5] = [
+    "2020-10-01",
+    "2021-01-01",
+    "2021-05-01-preview",
+    "2021-08-01-preview",
+    "2022-10-01-preview",
+];
 
 const DATED: Api = Api::Dated(FIRST);
 
@@ -181,6 +219,12 @@ pub(super) const ROUTES: &[Route] = &[
     route(Verb::Put, "/hubs/{hub}/groups/{group}/users/{user}", Action::UserJoins, Api::V1, (200, 202), "Put a user into a group"),
     route(Verb::Delete, "/hubs/{hub}/groups/{group}/users/{user}", Action::UserLeaves, Api::V1, (204, 202), "Take a user out of a group"),
     route(Verb::Delete, "/hubs/{hub}/users/{user}/groups", Action::UserLeavesAll, Api::Both, (204, 200), "Take a user out of all groups"),
+
+    route(Verb::Post, "/hubs/{hub}/:addToGroups", Action::AddToGroups, Api::WebPubSub, (200, 200), "Put the connections that a filter admits into groups"),
+    route(Verb::Post, "/hubs/{hub}/:removeFromGroups", Action::RemoveFromGroups, Api::WebPubSub, (200, 200), "Take the connections that a filter admits out of groups"),
+    route(Verb::Put, "/hubs/{hub}/permissions/{permission}/connections/{connection}", Action::GrantPermission, Api::WebPubSub, (200, 200), "Give a connection a permission"),
+    route(Verb::Delete, "/hubs/{hub}/permissions/{permission}/connections/{connection}", Action::RevokePermission, Api::WebPubSub, (204, 204), "Take a permission from a connection"),
+    route(Verb::Head, "/hubs/{hub}/permissions/{permission}/connections/{connection}", Action::CheckPermission, Api::WebPubSub, (200, 200), "Whether a connection has a permission"),
 ];
 
 /// The outcome of looking for a route.
