@@ -72,7 +72,7 @@ pub(crate) fn no_posts() -> Answer {
 }
 
 /// Takes a newer token of the same user.
-pub(crate) async fn refresh(session: &Session, identity: Identity) -> Answer {
+pub(crate) async fn refresh(session: &Session, identity: &Identity) -> Answer {
     if session.closing().is_cancelled() {
         return unknown_connection();
     }

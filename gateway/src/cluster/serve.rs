@@ -211,7 +211,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         Ask::Delete(_) => owner::delete(&session),
         Ask::HandOver(_) => owner::give_up(&session).await,
         Ask::Refresh(refresh) => match Identity::from_json(&refresh.identity) {
-            Some(identity) => owner::refresh(&session, identity).await,
+            Some(identity) => owner::refresh(&session, &identity).await,
             None => return Err("unreadable identity".to_owned()),
         },
         Ask::Drained(_) => {

@@ -166,7 +166,7 @@ impl Connection {
     }
 
     /// Takes the identity of a newer token of the same user. Permissions that a back end gave and took stay.
-    pub(crate) fn renew(&self, identity: Identity) {
+    pub(crate) fn renew(&self, identity: &Identity) {
         self.identity.rcu(|known| identity.clone().with_grants_of(known));
     }
 
@@ -199,7 +199,7 @@ impl Connection {
     pub(crate) fn renew_if_longer(&self, identity: &Identity) {
         let longer = !self.is_stale(identity) && identity.expires() != self.identity.load().expires();
         if longer && identity.user() == self.user() {
-            self.renew(identity.clone());
+            self.renew(identity);
         }
     }
 

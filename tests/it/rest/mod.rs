@@ -3,9 +3,11 @@
 mod access;
 mod bodies;
 mod document;
+mod dotnet;
 mod extras;
 mod membership;
 mod presence;
+mod sdks;
 mod sends;
 mod webpubsub;
 

@@ -137,7 +137,7 @@ fn parameters(route: &Route, base: Base) -> Vec<Value> {
                 "hub" => schema["pattern"] = json!("^[A-Za-z][A-Za-z0-9_`,.[\\]]{0,127}$"),
                 "group" => schema["maxLength"] = json!(1024),
                 "permission" => {
-                    schema = json!({ "type": "string", "enum": ["sendToGroup", "joinLeaveGroup"] })
+                    schema = json!({ "type": "string", "enum": ["sendToGroup", "joinLeaveGroup"] });
                 }
                 _ => {}
             }

@@ -15,7 +15,7 @@ use crate::protocol::{Binary, DataType, Encoding, MESSAGE, Value};
 pub(super) const MEDIA: [&str; 3] = ["text/plain", "application/json", "application/octet-stream"];
 
 /// Reads a message.
-pub(super) fn message(headers: &HeaderMap, body: Bytes) -> Result<Outgoing, Refusal> {
+pub(super) fn message(headers: &HeaderMap, body: &Bytes) -> Result<Outgoing, Refusal> {
     check_coding(headers)?;
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str);
     let kind = kind.transpose().map_err(|_| other_media())?;
@@ -52,11 +52,11 @@ fn charset_of(parameter: &str) -> Option<&str> {
 }
 
 /// The body in UTF-8.
-fn decoded(body: Bytes, charset: Option<&str>) -> Result<Bytes, Refusal> {
+fn decoded(body: &Bytes, charset: Option<&str>) -> Result<Bytes, Refusal> {
     let charset = charset.unwrap_or("utf-8").to_ascii_lowercase();
     match charset.as_str() {
-        "utf-8" | "utf8" | "us-ascii" if std::str::from_utf8(&body).is_ok() => {
-            let text = bom::skip(&body);
+        "utf-8" | "utf8" | "us-ascii" if std::str::from_utf8(body).is_ok() => {
+            let text = bom::skip(body);
             Ok(body.slice_ref(text))
         }
         "utf-8" | "utf8" | "us-ascii" => Err(Refusal::invalid("The body is no text in UTF-8.")),
@@ -84,8 +84,8 @@ fn json(body: Bytes) -> Result<Outgoing, Refusal> {
     Ok(of(value, None, DataType::Json))
 }
 
-fn binary(body: Bytes) -> Result<Outgoing, Refusal> {
-    let json = encoded(BASE64.encode(&body).as_str(), Encoding::Json)?;
+fn binary(body: &Bytes) -> Result<Outgoing, Refusal> {
+    let json = encoded(BASE64.encode(body).as_str(), Encoding::Json)?;
     let packed = encoded(&Binary(body.to_vec()), Encoding::MessagePack)?;
     Ok(of(json, Some(packed), DataType::Binary))
 }
@@ -113,7 +113,7 @@ mod tests {
         if let Some(kind) = kind {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         }
-        message(&headers, Bytes::from_static(body))
+        message(&headers, &Bytes::from_static(body))
     }
 
     #[test]

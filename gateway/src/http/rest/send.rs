@@ -50,7 +50,7 @@ pub(super) async fn to_connection(call: &Call<'_>, body: Body) -> Result<Respons
 async fn read(call: &Call<'_>, body: Body) -> Result<Outgoing, Refusal> {
     if call.is_web_pubsub() {
         let (filter, life) = (call.filter()?, call.life()?); // before anything is read
-        let message = payload::message(call.headers(), call.read(body).await?)?;
+        let message = payload::message(call.headers(), &call.read(body).await?)?;
         return Ok(Outgoing {
             filter,
             life,
