@@ -10,9 +10,9 @@ use hubcast_backplane::{BackplaneError, ConnectionId, GroupName, NodeId, UserId}
 
 use super::message::{Ask, NodeRequest, ask};
 use super::{Forward, PROMPT, encoding, send};
-use crate::auth::{Permission, PermissionRequest, Wish};
+use crate::auth::{Identity, Permission, PermissionRequest, Wish};
 use crate::error::Error;
-use crate::hub::{HandedOver, HubRuntime, PeerQuestion, Peers, Permitted, Regrouping};
+use crate::hub::{HandedOver, HubRuntime, PeerQuestion, Peers, Permitted, RegroupWish, Regrouping};
 use crate::protocol::{Encoding, HubProtocol, Value};
 use crate::session::{ClientResultError, Session};
 use crate::telemetry::labels::ForwardLabel;
@@ -41,6 +41,11 @@ impl Peers for Cluster {
             target: question.target.to_owned(),
             arguments: question
                 .arguments
+                .iter()
+                .map(|value| value.bytes().clone())
+                .collect(),
+            translated: question
+                .translated
                 .iter()
                 .map(|value| value.bytes().clone())
                 .collect(),
@@ -95,6 +100,51 @@ impl Peers for Cluster {
         .boxed()
     }
 
+    fn identity<'a>(
+        &'a self,
+        hub: &'a Arc<HubRuntime>,
+        owner: &'a NodeId,
+        connection: &'a ConnectionId,
+    ) -> BoxFuture<'a, Result<Option<Identity>, BackplaneError>> {
+        async move {
+            let forward = Forward::of_node(hub, owner, connection);
+            let asking = forward.ask(Ask::Identity(ask::Identity {}), ForwardLabel::Identity, PROMPT);
+            let answer = asking.await?;
+            let found = (answer.status == 200).then(|| Identity::from_json(&answer.body));
+            Ok(found.flatten())
+        }
+        .boxed()
+    }
+
+    fn reidentify<'a>(
+        &'a self,
+        hub: &'a Arc<HubRuntime>,
+        owner: &'a NodeId,
+        connection: &'a ConnectionId,
+        identity: &'a Identity,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        let refresh = Ask::Refresh(ask::Refresh {
+            identity: identity.to_json().unwrap_or_default().into(),
+            by_server: true,
+        });
+        async move {
+            let forward = Forward {
+                user: identity.user(),
+                ..Forward::of_node(hub, owner, connection)
+            };
+            let answer = forward.ask(refresh, ForwardLabel::Refresh, PROMPT).await?;
+            match answer.status {
+                200 => Ok(true),
+                404 | 410 => Ok(false),
+                _ => Err(BackplaneError::NodeFailed {
+                    node: owner.clone(),
+                    reason: answer.text(),
+                }),
+            }
+        }
+        .boxed()
+    }
+
     fn permit<'a>(
         &'a self,
         hub: &'a Arc<HubRuntime>,
@@ -140,7 +190,12 @@ impl Peers for Cluster {
         let regroup = ask::Regroup {
             groups: change.groups.iter().map(ToString::to_string).collect(),
             filter: change.filter_text.clone(),
-            join: change.join,
+            join: change.wish == RegroupWish::Join,
+            close: matches!(change.wish, RegroupWish::Close(_)),
+            reason: match &change.wish {
+                RegroupWish::Close(reason) => reason.clone(),
+                RegroupWish::Join | RegroupWish::Leave => None,
+            },
         };
         let request = NodeRequest {
             hub: hub.name().to_string(),

@@ -14,7 +14,7 @@ use super::message::{Answer, Ask, NodeReply, NodeRequest, ask};
 use super::{encoding, owner};
 use crate::auth::{Identity, Permission, PermissionRequest, Wish};
 use crate::error::Error;
-use crate::hub::{Disconnected, HubRuntime, Permitted, Regrouping};
+use crate::hub::{Disconnected, HubRuntime, Permitted, RegroupWish, Regrouping};
 use crate::protocol::Transport;
 use crate::protocol::{Encoding, HubProtocol, Value};
 use crate::session::{ClientResultError, CloseReason, Session, read_carried};
@@ -120,7 +120,12 @@ impl NodeService for ServeNode {
 
 /// Changes the groups of connections of this node. Returns the status.
 async fn regroup(hub: &Arc<HubRuntime>, wish: ask::Regroup) -> Result<u32, String> {
-    let change = Regrouping::new(wish.groups, wish.filter, wish.join);
+    let to = match (wish.close, wish.join) {
+        (true, _) => RegroupWish::Close(wish.reason),
+        (false, true) => RegroupWish::Join,
+        (false, false) => RegroupWish::Leave,
+    };
+    let change = Regrouping::new(wish.groups, wish.filter, to);
     match hub
         .regroup_here(&change.map_err(|error| error.to_string())?)
         .await
@@ -191,6 +196,13 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
     if let Ask::Invoke(invoke) = ask {
         return Ok(result(&session, invoke).await);
     }
+    if let Ask::Identity(_) = ask {
+        let identity = session.connection().identity();
+        return Ok(Answer {
+            body: identity.to_known_json().into(),
+            ..Answer::status(200)
+        });
+    }
     if let Ask::Permit(wish) = ask {
         return permit(&session, wish).await;
     }
@@ -211,6 +223,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         Ask::Delete(_) => owner::delete(&session),
         Ask::HandOver(_) => owner::give_up(&session).await,
         Ask::Refresh(refresh) => match Identity::from_json(&refresh.identity) {
+            Some(identity) if refresh.by_server => owner::reidentify(&session, &identity).await,
             Some(identity) => owner::refresh(&session, &identity).await,
             None => return Err("unreadable identity".to_owned()),
         },
@@ -231,6 +244,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         | Ask::Close(_)
         | Ask::LetGo(_)
         | Ask::Permit(_)
+        | Ask::Identity(_)
         | Ask::Regroup(_) => {
             Answer::status(200) // served above
         }
@@ -247,11 +261,14 @@ fn time_left(hub: &HubRuntime, until: u64) -> Duration {
 
 /// Requests a client result from a client of this node. The requesting node's patience bounds it: it drops the request.
 async fn result(session: &Session, invoke: ask::Invoke) -> Answer {
+    let other = encoding(!invoke.packed.first().copied().unwrap_or_default());
+    let translated = invoke.translated.into_iter();
+    let translated = translated.map(|bytes| Value::from_raw(other, bytes)).collect();
     let arguments = invoke.arguments.into_iter().zip(invoke.packed);
     let arguments = arguments
         .map(|(bytes, packed)| Value::from_raw(encoding(packed), bytes))
         .collect();
-    match session.ask(invoke.target, arguments).await {
+    match session.ask(invoke.target, arguments, translated).await {
         Ok(value) => Answer {
             status: 200,
             packed: value.encoding() == Encoding::MessagePack,

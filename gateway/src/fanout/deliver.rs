@@ -272,10 +272,10 @@ mod tests {
 
     fn close(topic: &Topic, offset: u64, except: &[&str]) -> Message {
         let envelope = wire::Envelope {
-            close: Some(wire::Close {
+            close: Some(Box::new(wire::Close {
                 reason: Some("bye".to_owned()),
                 lost: false,
-            }),
+            })),
             except: except.iter().map(ToString::to_string).collect(),
             ..wire::Envelope::default()
         };

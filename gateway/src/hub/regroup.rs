@@ -1,4 +1,4 @@
-//! Many connections into groups, or out of them: those that a filter admits, on whatever node they are.
+//! Many connections into groups, out of them, or ended: those that a filter admits, on whatever node they are.
 //!
 //! Each node asks the filter of its own connections. A connection that moves from one node to another just then may be
 //! left out, or be asked twice.
@@ -26,7 +26,18 @@ pub(crate) struct Regrouping {
     /// As it was written; empty: all connections.
     pub(crate) filter_text: String,
     filter: Option<Filter>,
-    pub(crate) join: bool,
+    pub(crate) wish: RegroupWish,
+}
+
+/// What happens to the connections that a filter admits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RegroupWish {
+    /// They join the groups.
+    Join,
+    /// They leave the groups.
+    Leave,
+    /// They end, for this reason.
+    Close(Option<String>),
 }
 
 /// The reason why a change of groups can't be understood.
@@ -39,14 +50,18 @@ pub(crate) enum RegroupingError {
 }
 
 impl Regrouping {
-    pub(crate) fn new(groups: Vec<String>, filter: String, join: bool) -> Result<Self, RegroupingError> {
+    pub(crate) fn new(
+        groups: Vec<String>,
+        filter: String,
+        wish: RegroupWish,
+    ) -> Result<Self, RegroupingError> {
         let groups: Result<_, _> = groups.into_iter().map(GroupName::parse).collect();
         let read = (!filter.is_empty()).then(|| Filter::parse(&filter)).transpose()?;
         Ok(Self {
             groups: groups?,
             filter_text: filter,
             filter: read,
-            join,
+            wish,
         })
     }
 
@@ -149,9 +164,16 @@ impl HubRuntime {
         change: &Regrouping,
     ) -> Result<(), Error> {
         let changes = connections.into_iter().map(|id| async move {
+            let join = match &change.wish {
+                RegroupWish::Join => true,
+                RegroupWish::Leave => false,
+                RegroupWish::Close(reason) => {
+                    return self.close_connection(&id, reason.as_deref()).await.map(drop);
+                }
+            };
             let mut outcome = Ok(());
             for group in &change.groups {
-                outcome = outcome.and(self.change_group(&id, group, change.join).await);
+                outcome = outcome.and(self.change_group(&id, group, join).await);
             }
             outcome
         });

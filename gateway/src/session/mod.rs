@@ -4,6 +4,7 @@ mod client_results;
 mod close;
 mod completions;
 mod end;
+mod expiry;
 mod follow;
 mod frames;
 mod handed_off_calls;
@@ -46,6 +47,7 @@ use stateful::Stateful;
 
 pub(crate) use client_results::ClientResultError;
 pub(crate) use close::{BadFrame, CloseReason};
+pub(crate) use expiry::{is_over, watch_expiry};
 pub(crate) use frames::{Carriage, Frames};
 pub(crate) use handed_off_calls::read_carried;
 pub(crate) use inbound::{Inbound, Received};
@@ -91,6 +93,8 @@ pub(crate) struct Session {
     http: Option<Box<HttpLink>>,
     /// Set when its client came back, and has not got any further since.
     came_back: AtomicBool,
+    /// Set once it is looked at when its token ends.
+    watched: AtomicBool,
     /// The reader, for a connection that speaks no hub protocol and holds its own offset in the log.
     reader: Option<Box<Reader>>,
 }
@@ -141,6 +145,7 @@ impl Session {
             client_results: ClientResults::default(),
             stateful: OnceLock::new(),
             came_back: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
             http,
             reader,
         })

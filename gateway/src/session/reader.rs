@@ -324,9 +324,9 @@ impl Session {
             },
         };
         let topics: Vec<_> = topics.into_iter().map(|topic| (topic, 0)).collect();
+        self.set_groups(joined.clone()); // filters of messages look at them
         // Most of it before the connection enters: while it reads this, nothing else waits for it.
         self.catch_up(&topics, &mut lacks, Offset::MAX).await?;
-        self.set_groups(joined.clone());
         let entered = backplane
             .enter_with(hub.name(), &self.record(), &joined, true)
             .await?;

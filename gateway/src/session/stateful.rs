@@ -237,11 +237,8 @@ impl Session {
     }
 
     /// Takes a newer token of the same user, also for the nodes that the connection may move to. `false` when it has just
-    /// moved. One that ends before the present one changes nothing.
+    /// moved.
     pub(crate) async fn renew(&self, identity: &Identity) -> Result<bool, BackplaneError> {
-        if self.connection.is_stale(identity) {
-            return Ok(true);
-        }
         self.connection.renew(identity);
         self.write_state().await
     }

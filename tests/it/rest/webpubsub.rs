@@ -2,6 +2,8 @@
 //! that is asked.
 
 use hubcast_tests::cluster::{Cluster, Plan};
+use hubcast_tests::event_source::EventSource;
+use hubcast_tests::eventually::within;
 use hubcast_tests::http::{Request, Response};
 use hubcast_tests::jwt::{ACCESS_KEY, now, token_with};
 use hubcast_tests::rest::Rest;
@@ -281,6 +283,34 @@ async fn a_filter_holds_for_what_is_replayed() {
             .send(&format!("/:send?messageTtlSeconds={bad}"), "text/plain", "x")
             .await;
         assert_eq!(response.status(), 400, "{bad}");
+    }
+}
+
+/// Event streams hold their own place in the log; a filter is asked of what they lack, too.
+#[tokio::test]
+async fn a_filter_holds_for_the_history_of_an_event_stream() {
+    let hub = Hub::start().await;
+    let address = hub.cluster.nodes[0].address();
+    let source = EventSource::open(address, "group=g").await.begun().await;
+    let last = source.last_id.clone();
+    drop(source);
+    let send = async |filter: &str, text: &'static str| {
+        let query = format!("filter={}&api-version=2024-12-01", encoded(filter));
+        let target = format!("/api/hubs/demo/groups/g/:send?{query}");
+        let request = hub
+            .rest
+            .request("POST", &target)
+            .header("Content-Type", "text/plain");
+        assert_eq!(hub.rest.fetch(&request.body(text)).await.status(), 202);
+    };
+    send("'g' in groups", "1").await;
+    send("userId ne null", "of a user").await;
+    send("not ('h' in groups)", "2").await;
+    send("length(groups) gt 1", "in two groups").await;
+    send("protocol eq null", "3").await;
+    let mut again = EventSource::resume(hub.cluster.nodes[1].address(), "group=g", &last).await;
+    for expected in ["1", "2", "3"] {
+        assert_eq!(within("an event", again.next()).await.unwrap().data, expected);
     }
 }
 

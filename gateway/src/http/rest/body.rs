@@ -133,6 +133,7 @@ fn framed(body: Bytes) -> Result<Outgoing, Refusal> {
             .map_err(|_| Refusal::invalid(format!("The message for {name:?} must be bytes.")))?;
         calls.push((protocol.encoding(), invocation(protocol, &frame)?));
     }
+    let framed_in = calls.iter().map(|(encoding, _)| *encoding).collect();
     let mut calls = calls.into_iter();
     let Some((encoding, first)) = calls.next() else {
         let text = "The body has no message for json or messagepack.";
@@ -153,6 +154,7 @@ fn framed(body: Bytes) -> Result<Outgoing, Refusal> {
         target: first.target,
         arguments: first.arguments,
         translated,
+        framed_in,
         ..Outgoing::default()
     })
 }

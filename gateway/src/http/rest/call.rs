@@ -12,6 +12,7 @@ use percent_encoding::percent_decode_str;
 
 use super::error::Refusal;
 use super::path::{Base, Path};
+use super::streams::MAX_STREAM_ID;
 use super::table::{Api, FIRST, LAST, Route, VERSIONS, WEB_PUBSUB_PREVIEWS, WEB_PUBSUB_VERSIONS};
 use crate::auth::Permission;
 use crate::http::App;
@@ -116,6 +117,16 @@ impl<'a> Call<'a> {
         match self.path.name(self.route.path, "{connection}") {
             "" => Err(Refusal::invalid("Invalid connection id: it is empty.")),
             id => Ok(id),
+        }
+    }
+
+    /// The id that a client gave a stream.
+    pub(super) fn stream(&self) -> Result<&str, Refusal> {
+        match self.path.name(self.route.path, "{stream}") {
+            id if (1..=MAX_STREAM_ID).contains(&id.len()) => Ok(id),
+            _ => Err(Refusal::invalid(format!(
+                "Invalid stream id: it must have 1 to {MAX_STREAM_ID} bytes."
+            ))),
         }
     }
 

@@ -12,7 +12,7 @@ use super::call::Call;
 use super::error::{NO_CONNECTION_TO_CHANGE, NO_GROUP, Refusal};
 use super::table::LAST;
 use crate::bom;
-use crate::hub::Regrouping;
+use crate::hub::{RegroupWish, Regrouping};
 use crate::options::requested_authority;
 
 /// Most connections of one page.
@@ -62,7 +62,7 @@ struct Regroup {
 pub(super) const MAX_GROUPS: usize = 100;
 
 /// Changes the groups of all connections that a filter admits.
-pub(super) async fn regroup(call: &Call<'_>, body: Body, join: bool) -> Result<Response, Refusal> {
+pub(super) async fn regroup(call: &Call<'_>, body: Body, to: RegroupWish) -> Result<Response, Refusal> {
     Media::of(call.headers(), &[Media::Json])?;
     let body = call.read(body).await?;
     let wish: Regroup = serde_json::from_slice(bom::skip(&body)).map_err(|error| {
@@ -77,7 +77,7 @@ pub(super) async fn regroup(call: &Call<'_>, body: Body, join: bool) -> Result<R
         );
         return Err(Refusal::invalid(text));
     }
-    let change = Regrouping::new(wish.groups, wish.filter.unwrap_or_default(), join)?;
+    let change = Regrouping::new(wish.groups, wish.filter.unwrap_or_default(), to)?;
     call.hub().runtime().regroup(&change).await?;
     Ok(call.done())
 }

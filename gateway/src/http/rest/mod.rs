@@ -7,7 +7,9 @@ mod body;
 mod call;
 mod connections;
 mod error;
+mod execute;
 mod groups;
+mod identity;
 mod invoke;
 mod openapi;
 mod path;
@@ -15,6 +17,7 @@ mod payload;
 mod permissions;
 mod send;
 mod statistics;
+mod streams;
 mod table;
 mod tokens;
 mod users;
@@ -34,6 +37,7 @@ use self::table::{Action, Found, Route, WEB_PUBSUB_VERSIONS};
 use crate::auth::Wish;
 use crate::http::App;
 use crate::http::admit::trust;
+use crate::hub::RegroupWish;
 use crate::options::RestApi;
 use crate::telemetry::labels::RejectLabel;
 
@@ -133,11 +137,16 @@ async fn carry_out(call: &Call<'_>, body: Body) -> Result<Response, Refusal> {
         Action::GenerateToken => tokens::generate(call),
         Action::Statistics => statistics::count(call).await,
         Action::Rebalance => statistics::rebalance(call).await,
-        Action::AddToGroups => groups::regroup(call, body, true).await,
-        Action::RemoveFromGroups => groups::regroup(call, body, false).await,
+        Action::AddToGroups => groups::regroup(call, body, RegroupWish::Join).await,
+        Action::RemoveFromGroups => groups::regroup(call, body, RegroupWish::Leave).await,
         Action::GrantPermission => permissions::answer(call, Wish::Grant).await,
         Action::RevokePermission => permissions::answer(call, Wish::Revoke).await,
         Action::CheckPermission => permissions::answer(call, Wish::Check).await,
+        Action::Execute => execute::execute(call, body).await,
+        Action::StreamItem => streams::item(call, body).await,
+        Action::StreamEnd => streams::end(call).await,
+        Action::ConnectionClaims => identity::claims(call, body).await,
+        Action::RefreshAuth => identity::refresh(call, body).await,
     }
 }
 

@@ -6,10 +6,12 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::body::Media;
+use super::execute::MAX_COMMANDS;
 use super::groups::{MAX_GROUPS, MAX_PAGE};
 use super::path::Base;
 use super::send::{MAX_BATCH, MAX_KEY_BYTES};
 use super::statistics::MOST_SETTLED;
+use super::streams::MAX_STREAM_ID;
 use super::table::{Action, Api, ROUTES, Route, VERSIONS, WEB_PUBSUB_VERSIONS};
 use crate::hub::MAX_REASON_BYTES;
 use crate::odata::MAX_BYTES as MAX_FILTER_BYTES;
@@ -97,8 +99,13 @@ fn media(action: Action) -> Option<&'static [Media]> {
         Action::SendToAll | Action::SendToConnection | Action::SendToGroup | Action::SendToUser => {
             Some(&Media::ALL)
         }
-        Action::SendBatch | Action::Invoke => Some(&[Media::Json, Media::MessagePack]),
-        Action::AddToGroups | Action::RemoveFromGroups => Some(&[Media::Json]),
+        Action::Invoke => Some(&Media::ALL),
+        Action::SendBatch | Action::StreamItem => Some(&[Media::Json, Media::MessagePack]),
+        Action::AddToGroups
+        | Action::RemoveFromGroups
+        | Action::Execute
+        | Action::ConnectionClaims
+        | Action::RefreshAuth => Some(&[Media::Json]),
         _ => None,
     }
 }
@@ -107,6 +114,10 @@ fn content(action: Action, media: &[Media]) -> Value {
     let schema = match action {
         Action::SendBatch => "Batch",
         Action::AddToGroups | Action::RemoveFromGroups => "Regroup",
+        Action::Execute => "Commands",
+        Action::ConnectionClaims => "ConnectionToken",
+        Action::RefreshAuth => "Refresh",
+        Action::StreamItem => "Item",
         _ => "Message",
     };
     let mut content = Map::new();
@@ -128,7 +139,7 @@ fn content(action: Action, media: &[Media]) -> Value {
 }
 
 fn parameters(route: &Route, base: Base) -> Vec<Value> {
-    let mut parameters: Vec<Value> = ["hub", "connection", "group", "user", "permission"]
+    let mut parameters: Vec<Value> = ["hub", "connection", "group", "user", "permission", "stream"]
         .into_iter()
         .filter(|name| route.path.contains(&format!("{{{name}}}")))
         .map(|name| {
@@ -136,6 +147,7 @@ fn parameters(route: &Route, base: Base) -> Vec<Value> {
             match name {
                 "hub" => schema["pattern"] = json!("^[A-Za-z][A-Za-z0-9_`,.[\\]]{0,127}$"),
                 "group" => schema["maxLength"] = json!(1024),
+                "stream" => schema["maxLength"] = json!(MAX_STREAM_ID / 4), // bytes, as they may be written
                 "permission" => {
                     schema = json!({ "type": "string", "enum": ["sendToGroup", "joinLeaveGroup"] });
                 }
@@ -218,6 +230,16 @@ fn own_parameters(action: Action) -> Vec<Value> {
         }
         Action::CloseAll | Action::CloseGroup | Action::CloseUser => vec![excluded(), reason()],
         Action::CloseConnection => vec![reason()],
+        Action::Execute => vec![filter()],
+        Action::StreamItem => vec![query(
+            "completed",
+            json!({ "type": "boolean" }),
+            "It is the stream's last item",
+        )],
+        Action::StreamEnd => vec![
+            reason(),
+            query("error", json!({ "type": "string" }), "The same as reason"),
+        ],
         Action::UserJoins => vec![query(
             "ttl",
             whole(0, 31_536_000),
@@ -316,6 +338,7 @@ fn answer(action: Action) -> Option<Value> {
         Action::ListGroup => reference("Page"),
         Action::Invoke => reference("Result"),
         Action::GenerateToken => reference("Token"),
+        Action::ConnectionClaims | Action::RefreshAuth => reference("Claims"),
         Action::Statistics => reference("Statistics"),
         Action::Rebalance => reference("Rebalance"),
         Action::Document => json!({ "type": "object" }),
@@ -349,6 +372,8 @@ fn refusals(action: Action) -> Vec<(u16, &'static str)> {
         if action == Action::Invoke {
             refusals.push((422, "The client answered with an error, or without a result"));
             refusals.push((504, "The client did not answer in time"));
+        } else if action == Action::RefreshAuth {
+            refusals.push((403, "The claims are of another user"));
         } else {
             debug_assert!(!media.is_empty());
             refusals.push((422, "The Idempotency-Key was used for another message"));
@@ -356,7 +381,7 @@ fn refusals(action: Action) -> Vec<(u16, &'static str)> {
     }
     if matches!(
         action,
-        Action::ConnectionJoins | Action::UserJoins | Action::AddToGroups
+        Action::ConnectionJoins | Action::UserJoins | Action::AddToGroups | Action::Execute
     ) {
         refusals.push((409, "The connection is in limits.groups_per_connection groups"));
     }
@@ -380,6 +405,7 @@ fn schemas() -> Value {
         "properties": { name: { "type": "string", "minLength": 1, "maxLength": 1024 } } })
     };
     let target = json!({ "type": "string", "minLength": 1 });
+    let claim = object(&["type", "value"], json!({ "type": text, "value": text }));
     json!({
         "Message": object(&["target"], json!({ "target": target, "arguments": arguments })),
         "Batch": object(&["messages"], json!({ "messages": {
@@ -390,6 +416,18 @@ fn schemas() -> Value {
                 "excluded": { "type": "array", "items": text },
             })),
         } })),
+        "Commands": { "type": "array", "minItems": 1, "maxItems": MAX_COMMANDS, "items": object(&["type"], json!({
+            "type": { "type": "string", "enum": ["SendMessage", "JoinGroup", "LeaveGroup", "CloseConnection"] },
+            "target": target, "arguments": arguments, "group": { "type": "string", "minLength": 1, "maxLength": 1024 }, "reason": text,
+        })) },
+        "Item": {},
+        "ConnectionToken": object(&["connectionToken"], json!({ "connectionToken": text })),
+        "Refresh": object(&["connectionToken"], json!({
+            "connectionToken": text,
+            "expireTime": { "type": "string", "format": "date-time", "nullable": true },
+            "claims": { "type": "array", "nullable": true, "items": claim },
+        })),
+        "Claims": object(&["claims"], json!({ "claims": { "type": "array", "items": claim } })),
         "Error": object(&["code", "message", "target"], json!({ "code": text, "message": text, "target": text })),
         "Regroup": object(&["groups"], json!({
             "groups": { "type": "array", "minItems": 1, "maxItems": MAX_GROUPS, "items": { "type": "string", "minLength": 1, "maxLength": 1024 } },

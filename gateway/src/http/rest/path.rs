@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 
 /// Literal segments that name an action. A name at the end of a path can be one of them only if its colon is encoded.
-const ACTIONS: [&str; 9] = [
+const ACTIONS: [&str; 12] = [
     ":send",
     ":closeConnections",
     ":generateToken",
@@ -15,6 +15,9 @@ const ACTIONS: [&str; 9] = [
     ":rebalance",
     ":addToGroups",
     ":removeFromGroups",
+    ":execute",
+    ":refreshAuth",
+    ":complete",
 ];
 
 /// Below which base a request came.

@@ -39,6 +39,11 @@ pub(super) enum Action {
     GrantPermission,
     RevokePermission,
     CheckPermission,
+    Execute,
+    StreamItem,
+    StreamEnd,
+    ConnectionClaims,
+    RefreshAuth,
 }
 
 /// A method of a route. What has HEAD has GET too.
@@ -49,6 +54,8 @@ pub(super) enum Verb {
     Post,
     Put,
     Delete,
+    /// POST, or QUERY, which OpenAPI does not know.
+    Query,
 }
 
 impl Verb {
@@ -57,16 +64,19 @@ impl Verb {
         match self {
             Self::Head => &["get", "head"],
             Self::Get => &["get"],
-            Self::Post => &["post"],
+            Self::Post | Self::Query => &["post"],
             Self::Put => &["put"],
             Self::Delete => &["delete"],
         }
     }
 
     fn takes(self, method: &Method) -> bool {
-        self.methods()
-            .iter()
-            .any(|name| name.eq_ignore_ascii_case(method.as_str()))
+        let queried = self == Self::Query && method.as_str() == "QUERY";
+        queried
+            || self
+                .methods()
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(method.as_str()))
     }
 }
 
@@ -120,7 +130,16 @@ impl Route {
         match self.api {
             Api::WebPubSub => true,
             Api::V1 | Api::Tolerated | Api::Own => false,
-            Api::Dated(_) | Api::Both => !matches!(self.action, Action::UserIsIn | Action::Invoke),
+            Api::Dated(_) | Api::Both => !matches!(
+                self.action,
+                Action::UserIsIn
+                    | Action::Invoke
+                    | Action::Execute
+                    | Action::StreamItem
+                    | Action::StreamEnd
+                    | Action::ConnectionClaims
+                    | Action::RefreshAuth
+            ),
         }
     }
 
@@ -191,6 +210,12 @@ pub(super) const ROUTES: &[Route] = &[
     route(Verb::Get, "/hubs/{hub}/:statistics", Action::Statistics, Api::Own, (200, 200), "Count connections and groups"),
     route(Verb::Post, "/hubs/{hub}/:rebalance", Action::Rebalance, Api::Own, (200, 200), "Have nodes with more connections than the mean let some go, which come back to any node"),
 
+    route(Verb::Post, "/hubs/{hub}/:execute", Action::Execute, Api::Dated(LAST), (202, 202), "Send, join, leave and close for the connections that a filter admits"),
+    route(Verb::Query, "/hubs/{hub}/connections/claims", Action::ConnectionClaims, Api::Dated(LAST), (200, 200), "The claims of a connection, by its token"),
+    route(Verb::Post, "/hubs/{hub}/connections/:refreshAuth", Action::RefreshAuth, Api::Dated(LAST), (200, 200), "Give a connection newer claims or another end, by its token"),
+    route(Verb::Post, "/hubs/{hub}/connections/{connection}/streams/{stream}/:send", Action::StreamItem, Api::Dated(LAST), (202, 202), "Send an item of a stream that a client has open"),
+    route(Verb::Post, "/hubs/{hub}/connections/{connection}/streams/{stream}/:complete", Action::StreamEnd, Api::Dated(LAST), (202, 202), "End a stream that a client has open"),
+
     route(Verb::Post, "/hubs/{hub}/connections/{connection}/:send", Action::SendToConnection, DATED, (202, 202), "Send to a connection"),
     route(Verb::Post, "/hubs/{hub}/connections/{connection}", Action::SendToConnection, Api::V1, (202, 202), "Send to a connection"),
     route(Verb::Post, "/hubs/{hub}/connections/{connection}/:invoke", Action::Invoke, Api::Dated(LAST), (200, 200), "Call a method of a connection's client and wait for its result"),
@@ -240,7 +265,11 @@ pub(super) enum Found {
 pub(super) fn find(path: &Path<'_>, method: &Method) -> Found {
     let mut others = Vec::new();
     let known = |route: &&Route| route.is_answered(path.base) && path.matches(route.path);
-    for route in ROUTES.iter().filter(known) {
+    let ends_in_word = |route: &Route| !route.path.ends_with('}');
+    // A word of a route is no name: no connection is called `claims`.
+    let words = ROUTES.iter().filter(known).any(ends_in_word);
+    let mut routes = ROUTES.iter().filter(known);
+    while let Some(route) = routes.find(|route| !words || ends_in_word(route)) {
         if route.verb.takes(method) {
             return Found::Route(route);
         }
@@ -290,6 +319,21 @@ mod tests {
             ),
             ("GET", "/api/hubs/chat/groups/g/connections", Action::ListGroup),
             ("HEAD", "/api/health", Action::Health),
+            (
+                "QUERY",
+                "/api/hubs/chat/connections/claims",
+                Action::ConnectionClaims,
+            ),
+            (
+                "POST",
+                "/api/hubs/chat/connections/claims",
+                Action::ConnectionClaims,
+            ),
+            (
+                "POST",
+                "/api/hubs/chat/connections/:refreshAuth",
+                Action::RefreshAuth,
+            ),
         ] {
             assert_eq!(action(method, path), Some(expected), "{method} {path}");
         }
@@ -299,6 +343,8 @@ mod tests {
             ("POST", "/api/hubs"),
             ("POST", "/api/hubs/chat/groups"),
             ("PATCH", "/api/hubs/chat/:send"),
+            ("QUERY", "/api/hubs/chat/:send"),
+            ("DELETE", "/api/hubs/chat/connections/claims"),
             ("POST", "/api/v2/hubs/chat"),
         ] {
             assert_eq!(action(method, path), None, "{method} {path}");
