@@ -7,6 +7,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(["hubcast.proto"], ["proto"])?;
     let mut config = prost_build::Config::new();
     config.bytes(["."]); // payloads are shared slices, not copies
+    config.boxed(".hubcast.v1.Envelope.close"); // rare: an envelope is small without them
+    config.boxed(".hubcast.v1.Envelope.stream");
     config.compile_fds(descriptors)?;
     Ok(())
 }

@@ -12,6 +12,8 @@
 //!
 //! There are two implementations, [`memory`] for one process and [`redis`] for a cluster; both pass the
 //! same conformance rules (feature `conformance`).
+// The future of a lane is deeper than what the compiler looks into unasked.
+#![recursion_limit = "256"]
 
 mod backplane;
 #[cfg(feature = "conformance")]

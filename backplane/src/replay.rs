@@ -46,6 +46,16 @@ impl Replay {
         self.memberships = Some(memberships);
     }
 
+    /// The groups that the connection was in at an offset of the replay, without reserved ones.
+    pub fn groups_at(&self, offset: Offset) -> impl Iterator<Item = &GroupName> {
+        let memberships = self.memberships.iter();
+        let topics = memberships.flat_map(move |memberships| memberships.at(offset));
+        topics.filter_map(|topic| match topic {
+            Topic::Group(group) if !group.is_reserved() => Some(group),
+            _ => None,
+        })
+    }
+
     /// All topics that the connection may have received, each with the offset after which it counts.
     pub(crate) fn topics(&self) -> Vec<(Topic, Offset)> {
         let own = (Topic::Connection(self.connection.id.clone()), 0);
@@ -110,11 +120,19 @@ impl Memberships {
 
     /// Whether the connection received a topic's entry of this offset.
     pub(crate) fn hold(&self, topic: &Topic, offset: Offset) -> bool {
-        let within = |(after, before): &(Offset, Offset)| *after < offset && offset < *before;
-        self.spans
-            .get(topic)
-            .is_some_and(|spans| spans.iter().any(within))
+        self.spans.get(topic).is_some_and(|spans| cover(spans, offset))
     }
+
+    /// The topics whose entries of this offset the connection received.
+    fn at(&self, offset: Offset) -> impl Iterator<Item = &Topic> {
+        let spans = self.spans.iter();
+        spans.filter_map(move |(topic, spans)| cover(spans, offset).then_some(topic))
+    }
+}
+
+fn cover(spans: &[(Offset, Offset)], offset: Offset) -> bool {
+    let within = |(after, before): &(Offset, Offset)| *after < offset && offset < *before;
+    spans.iter().any(within)
 }
 
 #[cfg(test)]
@@ -157,7 +175,9 @@ mod tests {
             let now: Vec<_> = members.iter().map(|index| group(*index)).collect();
             let memberships = Memberships::new(&record, &now, &changes, after, upto);
             for (who, offset, received) in expected {
-                prop_assert_eq!(memberships.hold(&Topic::Group(group(who)), offset), received, "{} {}", who, offset);
+                let topic = Topic::Group(group(who));
+                prop_assert_eq!(memberships.hold(&topic, offset), received, "{} {}", who, offset);
+                prop_assert_eq!(memberships.at(offset).any(|held| *held == topic), received, "{} {}", who, offset);
             }
             let topics: HashSet<_> = memberships.shared_topics().into_iter().map(|(topic, _)| topic).collect();
             for who in before {

@@ -89,6 +89,17 @@ pub trait Sessions: Send + Sync {
         state: State,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
+    /// Replaces the state of a parked connection, on any node. `false` when the connection is not parked in this
+    /// version any more, or its state is not `former`: then it is to be looked up again.
+    fn restate_parked<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+        former: State,
+        state: State,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
+
     /// Appends a message to the connection's own topic for a call that `host` runs; the `last` one ends the call. Works
     /// on any node, also for parked connections. `None` when the call was answered before, or the connection is gone.
     ///

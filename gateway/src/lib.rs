@@ -28,6 +28,7 @@ mod gateway;
 mod http;
 pub mod hub;
 mod limits;
+mod odata;
 pub mod options;
 pub mod prelude;
 pub mod protocol;

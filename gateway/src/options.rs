@@ -208,6 +208,32 @@ pub struct HubDefaults {
     /// How clients may be connected: all by default. Negotiation offers these, and requests of others are answered with 404.
     /// Event streams count as `ServerSentEvents`, plain and Web PubSub sockets as `WebSockets`.
     pub transports: Vec<Transport>,
+    /// Whose REST API back ends find below `/api/hubs/NAME`. Clients of every kind are served in either case.
+    pub rest_api: RestApi,
+}
+
+/// A service whose REST API, and so whose SDKs for servers, a hub has. Their paths are the same and their bodies are not,
+/// and neither the version nor the body of a request tells them apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum RestApi {
+    /// Azure SignalR: a message is a call of a client's method.
+    #[default]
+    SignalR,
+    /// Azure Web PubSub: a message is text, JSON or bytes.
+    WebPubSub,
+}
+
+impl RestApi {
+    /// Its name in a configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SignalR => "signalr",
+            Self::WebPubSub => "webpubsub",
+        }
+    }
 }
 
 impl HubDefaults {
@@ -238,6 +264,7 @@ impl Default for HubDefaults {
             events_most: events.most,
             events_life: events.life,
             transports: Transport::ALL.to_vec(),
+            rest_api: RestApi::default(),
         }
     }
 }

@@ -124,32 +124,36 @@ pub(crate) fn prepare_python(name: &str, requirements: &Path) -> Result<PathBuf,
 
 fn java() -> Program {
     static JAVA: OnceLock<Program> = OnceLock::new();
-    let prepare = || {
-        has("javac", "-version")?;
-        has("mvn", "--version")?;
-        let maven = |options: &[&str]| {
-            let mut maven = Command::new("mvn");
-            maven.args(["--quiet", "--batch-mode"]).args(options);
-            maven.arg("process-classes").current_dir(source("java"));
-            maven
-        };
-        // Packages that were loaded once are enough. Only otherwise is the network used.
-        let mut offline = maven(&["--offline"]);
-        let offline = offline.stdout(Stdio::null()).stderr(Stdio::null()).status();
-        if !offline.is_ok_and(|status| status.success()) {
-            run(&mut maven(&[]));
-        }
-        let mut class_path = target("java/classes").into_os_string();
-        class_path.push(":");
-        class_path.push(target("java/lib/*"));
-        Ok(vec![
-            "java".into(),
-            "-classpath".into(),
-            class_path.into(),
-            "hubcast.tests.Client".into(),
-        ])
-    };
+    let prepare = || java_program("java", "java", "hubcast.tests.Client");
     JAVA.get_or_init(prepare).clone()
+}
+
+/// A class of a project for Maven, which builds in a folder of that name.
+pub(crate) fn java_program(project: &str, folder: &str, class: &str) -> Program {
+    has("javac", "-version")?;
+    has("mvn", "--version")?;
+    let maven = |options: &[&str]| {
+        let mut maven = Command::new("mvn");
+        maven.args(["--quiet", "--batch-mode"]).args(options);
+        maven.arg("process-classes").current_dir(source(project));
+        maven
+    };
+    // Packages that were loaded once are enough. Only otherwise is the network used.
+    let mut offline = maven(&["--offline"]);
+    let offline = offline.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !offline.is_ok_and(|status| status.success()) {
+        run(&mut maven(&[]));
+    }
+    let folder = target(folder);
+    let mut class_path = folder.join("classes").into_os_string();
+    class_path.push(":");
+    class_path.push(folder.join("lib/*"));
+    Ok(vec![
+        "java".into(),
+        "-classpath".into(),
+        class_path.into(),
+        class.into(),
+    ])
 }
 
 fn go() -> Program {
@@ -183,17 +187,7 @@ pub(crate) fn browser_program(script: &str) -> Program {
         if !Path::new(&chromium).exists() {
             return Err(format!("there is no {}", chromium.display()));
         }
-        let folder = source("browser");
-        let modified = |name: &str| std::fs::metadata(folder.join(name)).and_then(|file| file.modified());
-        let locked = modified("package-lock.json").expect("the lock file is there");
-        let is_installed =
-            modified("node_modules/.package-lock.json").is_ok_and(|installed| installed >= locked);
-        if !is_installed {
-            let mut npm = Command::new("npm");
-            npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
-            run(npm.current_dir(&folder));
-        }
-        Ok(vec!["node".into(), folder])
+        Ok(vec!["node".into(), node_project("browser")])
     };
     let mut program = BROWSER.get_or_init(prepare).clone()?;
     if let Some(folder) = program.last_mut() {
@@ -202,8 +196,22 @@ pub(crate) fn browser_program(script: &str) -> Program {
     Ok(program)
 }
 
+/// The folder of a project for Node, with what it needs.
+pub(crate) fn node_project(project: &str) -> PathBuf {
+    let folder = source(project);
+    let modified = |name: &str| std::fs::metadata(folder.join(name)).and_then(|file| file.modified());
+    let locked = modified("package-lock.json").expect("the lock file is there");
+    let is_installed = modified("node_modules/.package-lock.json").is_ok_and(|installed| installed >= locked);
+    if !is_installed {
+        let mut npm = Command::new("npm");
+        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+        run(npm.current_dir(&folder));
+    }
+    folder
+}
+
 /// Checks whether a tool is there; the error says that it isn't.
-fn has(tool: &str, version: &str) -> Result<(), String> {
+pub(crate) fn has(tool: &str, version: &str) -> Result<(), String> {
     match Command::new(tool).arg(version).output() {
         Err(error) if error.kind() == ErrorKind::NotFound => Err(format!("there is no {tool}")),
         _ => Ok(()), // whatever else is wrong shows when it is used
@@ -239,7 +247,7 @@ fn run(command: &mut Command) {
 }
 
 /// A client's sources.
-fn source(client: &str) -> PathBuf {
+pub(crate) fn source(client: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(client)
 }
 

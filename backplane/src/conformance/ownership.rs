@@ -321,7 +321,8 @@ pub async fn a_parked_connection_is_removed_when_its_time_is_up(nodes: &Nodes) {
     assert_eq!(told(), connections, "each once, with its user and state");
 }
 
-/// Only the owner can replace a connection's state, which moves with the connection.
+/// Only the owner can replace a connection's state, which moves with the connection; while it is parked, any node that
+/// knows the state.
 pub async fn another_state_moves_with_its_connection(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
@@ -334,8 +335,20 @@ pub async fn another_state_moves_with_its_connection(nodes: &Nodes) {
     assert!(restate(home, entered.version, b"newer").await);
     assert!(home.park(&connection.id).await);
     assert!(!restate(home, entered.version, b"too late").await);
+    let restate_parked = async |member: &Member, former: &'static [u8], state: &'static [u8]| {
+        let (former, state) = (State::from_static(former), State::from_static(state));
+        let version = entered.version;
+        let restated = member
+            .node
+            .restate_parked(&member.hub, &connection.id, version, former, state);
+        restated.await.unwrap()
+    };
+    assert!(!restate_parked(other, b"never", b"of nothing").await);
+    assert!(restate_parked(other, b"newer", b"while it is away").await);
+    assert!(!restate_parked(home, b"newer", b"at the same time").await);
     let taken = other.take_over(&connection.id).await;
-    assert_eq!(taken.record.state.as_deref(), Some(&b"newer"[..]));
+    assert_eq!(taken.record.state.as_deref(), Some(&b"while it is away"[..]));
+    assert!(!restate_parked(home, b"while it is away", b"it has an owner").await);
     assert!(!restate(home, entered.version, b"too old").await);
     assert!(restate(other, taken.version, b"newest").await);
 }

@@ -269,6 +269,29 @@ impl Sessions for MemoryBackplane {
         .boxed()
     }
 
+    fn restate_parked<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+        former: State,
+        state: State,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move {
+            let hub = self.hub(hub)?;
+            let mut known = hub.state.lock();
+            let parked = known.connections.get_mut(connection);
+            let parked = parked.filter(|known| known.version == version && known.parked.is_some());
+            let session = parked.and_then(|known| known.session.as_mut());
+            let Some(session) = session.filter(|session| session.state == former) else {
+                return Ok(false);
+            };
+            session.state = state;
+            Ok(true)
+        }
+        .boxed()
+    }
+
     fn answer<'a>(
         &'a self,
         hub: &'a HubName,

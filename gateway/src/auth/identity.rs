@@ -7,6 +7,7 @@ use hubcast_backplane::UserId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::grants::{Grants, Permission, TooManyGrants};
 use super::{AuthError, Permissions};
 
 /// The claims that name the user, the first counts: Azure SignalR's, and the ones that .NET maps to the name
@@ -23,6 +24,10 @@ const ROLE_CLAIMS: [&str; 3] = [
     "roles",
     "http://schemas.microsoft.com/ws/2008/06/identity/claims/role",
 ];
+/// Claims that are about a token, not about its client.
+const TOKEN_CLAIMS: [&str; 6] = ["aud", "exp", "iat", "nbf", "iss", "jti"];
+/// Longest time for a handshake that a token may ask for, in seconds, as in Azure SignalR.
+const LONGEST_HANDSHAKE: u64 = 30;
 /// Azure SignalR's own claims, which applications are not shown.
 const SERVICE_PREFIX: &str = "asrs.s.";
 /// Stands before claims of applications whose names the service needs for itself.
@@ -63,10 +68,19 @@ struct Shown {
     expires: Option<u64>,
     /// The time when the connection is to be closed, whatever the gateway's options are, in seconds since 1970.
     close_at: Option<u64>,
+    /// Seconds for the handshake.
+    handshake: Option<u64>,
     /// Bits of the transports that the client may use, if it may not use all.
     transports: Option<u64>,
     /// There was no token.
     anonymous: bool,
+    /// Permissions that a back end gave and took since.
+    #[serde(skip_serializing_if = "is_default")]
+    grants: Grants,
+}
+
+fn is_default(grants: &Grants) -> bool {
+    *grants == Grants::default()
 }
 
 /// An identity on its way to another node.
@@ -125,6 +139,7 @@ impl Identity {
         let shown = Shown {
             expires: claims.get("exp").and_then(number),
             close_at: claims.get("asrs.s.aeo").and_then(number).filter(|_| closes),
+            handshake: claims.get("asrs.s.cht").and_then(number),
             transports: claims.get("asrs.s.htt").and_then(number),
             role_claim: claims
                 .get("asrs.s.rt")
@@ -133,6 +148,7 @@ impl Identity {
                 .map(str::to_owned),
             claims: shown_claims(claims),
             anonymous: false,
+            grants: Grants::default(),
         };
         Ok(Self {
             user,
@@ -181,6 +197,74 @@ impl Identity {
             shown: self.shown.as_deref()?.clone(),
         };
         serde_json::to_string(&carried).ok()
+    }
+
+    /// As [`to_json`](Self::to_json), also of a client of which only the user is known.
+    pub(crate) fn to_known_json(&self) -> String {
+        let carried = Carried {
+            user: self.user.as_ref().map(ToString::to_string),
+            shown: self.to_shown(),
+        };
+        serde_json::to_string(&carried).unwrap_or_default()
+    }
+
+    /// The claims, each value of a claim with several for itself, as texts.
+    pub(crate) fn claims(&self) -> Vec<(String, String)> {
+        let text = |value: &Value| match value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let claims = self.shown.iter().flat_map(|shown| &shown.claims);
+        claims
+            .filter(|(name, _)| !TOKEN_CLAIMS.contains(&name.as_str()))
+            .flat_map(|(name, value)| match value {
+                Value::Array(values) => values.iter().map(|value| (name.clone(), text(value))).collect(),
+                value => vec![(name.clone(), text(value))],
+            })
+            .collect()
+    }
+
+    /// The identity with other claims, or another end, or both. `None` where they name another user.
+    pub(crate) fn with_claims(
+        &self,
+        claims: Option<Vec<(String, String)>>,
+        end: Option<u64>,
+    ) -> Result<Option<Self>, AuthError> {
+        let mut shown = self.to_shown();
+        if let Some(claims) = claims {
+            let mut map = Map::new();
+            for (name, value) in claims {
+                match map.entry(name).or_insert_with(|| Value::Array(Vec::new())) {
+                    Value::Array(values) => values.push(value.into()),
+                    other => *other = value.into(),
+                }
+            }
+            for value in map.values_mut() {
+                if let Value::Array(values) = value
+                    && values.len() == 1
+                {
+                    *value = values.remove(0);
+                }
+            }
+            let named = Self::from_claims_with(map, None)?;
+            if named.user.is_some() && named.user != self.user {
+                return Ok(None);
+            }
+            shown.claims = named.to_shown().claims;
+        }
+        if end.is_some() {
+            (shown.expires, shown.close_at) = (end, end);
+        }
+        Ok(Some(Self {
+            user: self.user.clone(),
+            shown: Some(Arc::new(shown)),
+        }))
+    }
+
+    /// The time for the client's handshake, where the token says one.
+    pub(crate) fn handshake(&self) -> Option<Duration> {
+        let seconds = self.shown.as_ref()?.handshake?;
+        Some(Duration::from_secs(seconds.clamp(1, LONGEST_HANDSHAKE)))
     }
 
     /// Reads the output of [`to_json`](Self::to_json).
@@ -235,10 +319,53 @@ impl Identity {
             .filter_map(Value::as_str)
     }
 
-    /// The permissions that the roles give where no hub code decides.
+    /// The permissions that the roles give where no hub code decides, and those that a back end gave or took since.
     #[must_use]
     pub fn permissions(&self) -> Permissions<'_> {
-        Permissions::of(self.roles())
+        let grants = self.shown.as_ref().map(|shown| &shown.grants);
+        Permissions::of(self.roles()).with(grants)
+    }
+
+    /// Returns whether the client has a permission, for a group or for all.
+    pub(crate) fn has_permission(&self, permission: Permission, group: Option<&str>) -> bool {
+        self.permissions().has(permission, group)
+    }
+
+    /// The identity with a permission that was given or taken.
+    pub(crate) fn with_permission(
+        &self,
+        permission: Permission,
+        group: Option<&str>,
+        give: bool,
+    ) -> Result<Self, TooManyGrants> {
+        let by_roles = Permissions::of(self.roles()).has(permission, group);
+        let mut shown = self.to_shown();
+        shown.grants.change(permission, group, give, by_roles)?;
+        Ok(Self {
+            user: self.user.clone(),
+            shown: Some(Arc::new(shown)),
+        })
+    }
+
+    /// The identity with the permissions that a back end gave and took for another one.
+    pub(crate) fn with_grants_of(mut self, other: &Self) -> Self {
+        let grants = other.shown.as_ref().map(|shown| &shown.grants);
+        if let Some(grants) = grants.filter(|grants| !is_default(grants)) {
+            let mut shown = self.to_shown();
+            shown.grants = grants.clone();
+            self.shown = Some(Arc::new(shown));
+        }
+        self
+    }
+
+    fn to_shown(&self) -> Shown {
+        match self.shown.as_deref() {
+            Some(shown) => shown.clone(),
+            None => Shown {
+                anonymous: self.is_anonymous(),
+                ..Shown::default()
+            },
+        }
     }
 }
 
@@ -384,5 +511,67 @@ mod tests {
         assert_eq!(there.claim("sub"), Some(&json!("y")));
         assert!(!there.is_anonymous());
         assert!(Identity::from_json(b"{").is_none());
+    }
+
+    fn of(claims: Value) -> Identity {
+        let Value::Object(claims) = claims else {
+            panic!("claims")
+        };
+        Identity::from_claims_with(claims, None).unwrap()
+    }
+
+    #[test]
+    fn a_token_may_say_how_long_the_handshake_takes() {
+        for (claim, expected) in [(json!(7), 7), (json!("7"), 7), (json!(31), 30), (json!(0), 1)] {
+            let identity = of(json!({ "asrs.s.cht": claim }));
+            assert_eq!(
+                identity.handshake(),
+                Some(Duration::from_secs(expected)),
+                "{claim}"
+            );
+        }
+        assert_eq!(of(json!({ "asrs.s.cht": "x" })).handshake(), None);
+    }
+
+    #[test]
+    fn claims_of_a_back_end_keep_user_and_permissions() {
+        let ann = of(json!({ "nameid": "ann", "exp": 10, "role": ["a", "b"], "n": 7 }));
+        let permission = Permission::SendToGroup;
+        let ann = ann.with_permission(permission, Some("g"), true).unwrap();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let mut claims = ann.claims();
+        claims.sort();
+        let expected = [
+            pair("n", "7"),
+            pair("nameid", "ann"),
+            pair("role", "a"),
+            pair("role", "b"),
+        ];
+        assert_eq!(claims, expected);
+
+        let changed = ann.with_claims(
+            Some(vec![pair("role", "c"), pair("x", "1"), pair("x", "2")]),
+            Some(99),
+        );
+        let changed = changed.unwrap().unwrap();
+        assert_eq!(changed.user(), ann.user());
+        assert!(changed.has_role("c") && !changed.has_role("a"));
+        assert_eq!(changed.claim("x"), Some(&json!(["1", "2"])));
+        assert_eq!(changed.expires(), after_1970(99));
+        assert!(changed.has_permission(permission, Some("g")));
+        let through_json = Identity::from_json(changed.to_known_json().as_bytes()).unwrap();
+        assert!(
+            through_json.has_permission(permission, Some("g"))
+                && !through_json.has_permission(permission, None)
+        );
+
+        assert!(
+            ann.with_claims(Some(vec![pair("nameid", "eve")]), None)
+                .unwrap()
+                .is_none()
+        );
+        let same = ann.with_claims(None, None).unwrap().unwrap();
+        assert_eq!(same.claims().len(), 4);
+        assert_eq!(same.expires(), ann.expires());
     }
 }

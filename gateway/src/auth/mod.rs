@@ -2,6 +2,7 @@
 
 mod audience;
 mod connection_token;
+mod grants;
 mod identity;
 mod jwks;
 mod jwt;
@@ -20,6 +21,7 @@ use crate::options::{AuthOptions, OptionError};
 pub(crate) use connection_token::{
     ConnectionToken, TokenError, TokenKind, TokenSigner, random_connection_id,
 };
+pub(crate) use grants::{Permission, PermissionRequest, TooManyGrants, Wish};
 pub use identity::Identity;
 pub(crate) use jwt::JwtVerifier;
 pub(crate) use origin::Origins;

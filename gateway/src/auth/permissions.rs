@@ -1,5 +1,7 @@
 //! Permissions of a client to join, watch and send to groups by itself, where no hub code decides.
 
+use super::grants::{Grants, Permission};
+
 /// The permissions that a client's roles give in hubs without code of their own.
 ///
 /// | role | permits |
@@ -36,9 +38,31 @@ pub struct Permissions<'a> {
     send: Groups<'a>,
     watch: Groups<'a>,
     everybody: bool,
+    /// What a back end gave and took since.
+    grants: Option<&'a Grants>,
 }
 
 impl<'a> Permissions<'a> {
+    /// The same, with what a back end gave and took.
+    pub(super) fn with(self, grants: Option<&'a Grants>) -> Self {
+        Self { grants, ..self }
+    }
+
+    /// Returns whether the client has a permission, for a group or for all.
+    pub(super) fn has(&self, permission: Permission, group: Option<&str>) -> bool {
+        let by_roles = match permission {
+            Permission::SendToGroup => &self.send,
+            Permission::JoinLeaveGroup => &self.join,
+        };
+        let changes = self.grants.map(|grants| grants.of(permission));
+        match (group, changes) {
+            (Some(group), Some(changes)) => changes.permit(group, || by_roles.hold(group)),
+            (Some(group), None) => by_roles.hold(group),
+            (None, Some(changes)) => changes.permit_all(by_roles.all),
+            (None, None) => by_roles.all,
+        }
+    }
+
     /// The permissions that these roles give together.
     pub fn of(roles: impl IntoIterator<Item = &'a str>) -> Self {
         let mut permissions = Self::default();
@@ -80,7 +104,7 @@ impl<'a> Permissions<'a> {
     /// Returns whether the client may join and leave a group by itself.
     #[must_use]
     pub fn may_join(&self, group: &str) -> bool {
-        self.join.hold(group)
+        self.has(Permission::JoinLeaveGroup, Some(group))
     }
 
     /// Returns whether the client may watch a group: get the list of its members, and each join and leave. It need not
@@ -93,7 +117,7 @@ impl<'a> Permissions<'a> {
     /// Returns whether the client may send to a group.
     #[must_use]
     pub fn may_send_to_group(&self, group: &str) -> bool {
-        self.send.hold(group)
+        self.has(Permission::SendToGroup, Some(group))
     }
 
     /// Returns whether the client may send to users.

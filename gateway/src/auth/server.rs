@@ -111,6 +111,26 @@ impl ServerAuthenticator {
         }
     }
 
+    /// Checks whether an application server may make this request: its token is for application servers.
+    pub(crate) fn authenticate_app_server(&self, request: &Parts) -> Result<(), ServerAuthError> {
+        if self.keys.is_empty() {
+            return Err(ServerAuthError::NoKey);
+        }
+        let Some(value) = request.headers.get(header::AUTHORIZATION) else {
+            return Err(AuthError::Missing.into());
+        };
+        let claims = self.verify(bearer(value.as_bytes()).ok_or(AuthError::Scheme)?)?;
+        let is_for_servers = |aud: &String| {
+            aud.parse::<Uri>()
+                .is_ok_and(|url| first_segment(url.path()) == "server")
+        };
+        if claims.aud.as_slice().iter().any(is_for_servers) {
+            Ok(())
+        } else {
+            Err(ServerAuthError::Audience)
+        }
+    }
+
     fn verify(&self, token: &str) -> Result<Claims, AuthError> {
         read_header(token)?;
         let mut refusal = AuthError::Invalid;

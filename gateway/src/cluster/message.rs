@@ -13,7 +13,10 @@ pub(super) struct NodeRequest {
     /// The client's user, as authenticated on the requesting node.
     #[prost(string, optional, tag = "3")]
     pub(super) user: Option<String>,
-    #[prost(oneof = "Ask", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
+    #[prost(
+        oneof = "Ask",
+        tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19"
+    )]
     pub(super) ask: Option<Ask>,
 }
 
@@ -46,6 +49,13 @@ pub(super) enum Ask {
     /// A request about the hub, not about a connection.
     #[prost(message, tag = "16")]
     LetGo(ask::LetGo),
+    #[prost(message, tag = "17")]
+    Permit(ask::Permit),
+    /// A request about the hub, as well.
+    #[prost(message, tag = "18")]
+    Regroup(ask::Regroup),
+    #[prost(message, tag = "19")]
+    Identity(ask::Identity),
 }
 
 pub(crate) mod ask {
@@ -94,7 +104,14 @@ pub(crate) mod ask {
         /// The identity of the new token, as JSON.
         #[prost(bytes = "bytes", tag = "1")]
         pub(crate) identity: Bytes,
+        /// It comes from a back end, which may shorten the connection's time.
+        #[prost(bool, tag = "2")]
+        pub(crate) by_server: bool,
     }
+
+    /// Say who the connection's client is.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Identity {}
 
     /// Have connections leave for nodes that have fewer. Answered with how many will.
     #[derive(Clone, PartialEq, prost::Message)]
@@ -105,6 +122,38 @@ pub(crate) mod ask {
         /// How long they must have been here, in milliseconds.
         #[prost(uint64, tag = "2")]
         pub(crate) settled: u64,
+    }
+
+    /// Give or take a permission, or say whether the connection has it: 200, or 204 where it has not.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Permit {
+        /// Place in `Permission::ALL`.
+        #[prost(uint32, tag = "1")]
+        pub(crate) permission: u32,
+        /// The group that it is for; without one all.
+        #[prost(string, optional, tag = "2")]
+        pub(crate) group: Option<String>,
+        /// Place in `Wish::ALL`.
+        #[prost(uint32, tag = "3")]
+        pub(crate) wish: u32,
+    }
+
+    /// Put those of the node's connections that a filter admits into groups, take them out, or end them.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Regroup {
+        #[prost(string, repeated, tag = "1")]
+        pub(crate) groups: Vec<String>,
+        /// In OData; empty: all connections.
+        #[prost(string, tag = "2")]
+        pub(crate) filter: String,
+        #[prost(bool, tag = "3")]
+        pub(crate) join: bool,
+        /// End the connections instead.
+        #[prost(bool, tag = "4")]
+        pub(crate) close: bool,
+        /// The reason that their clients are given.
+        #[prost(string, optional, tag = "5")]
+        pub(crate) reason: Option<String>,
     }
 
     /// Answer the waiting poll with nothing.
@@ -146,6 +195,9 @@ pub(crate) mod ask {
         /// One for each argument: whether it is MessagePack instead of JSON.
         #[prost(bool, repeated, tag = "3")]
         pub(crate) packed: Vec<bool>,
+        /// The same in the other encoding, where the caller wrote both.
+        #[prost(bytes = "bytes", repeated, tag = "4")]
+        pub(crate) translated: Vec<Bytes>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]

@@ -125,7 +125,10 @@ impl<'a> Forward<'a> {
     pub(crate) async fn refresh(&self, identity: &Identity) -> Result<Answer, BackplaneError> {
         let identity = identity.to_json().unwrap_or_default().into();
         self.ask(
-            Ask::Refresh(ask::Refresh { identity }),
+            Ask::Refresh(ask::Refresh {
+                identity,
+                by_server: false,
+            }),
             ForwardLabel::Refresh,
             PROMPT,
         )

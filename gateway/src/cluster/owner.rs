@@ -72,7 +72,21 @@ pub(crate) fn no_posts() -> Answer {
 }
 
 /// Takes a newer token of the same user.
-pub(crate) async fn refresh(session: &Session, identity: Identity) -> Answer {
+pub(crate) async fn refresh(session: &Session, identity: &Identity) -> Answer {
+    if session.connection().is_stale(identity) && session.connection().user() == identity.user() {
+        return Answer::status(200); // one that ends before the present one changes nothing
+    }
+    renew(session, identity).await
+}
+
+/// Takes the identity that a back end gives the same user.
+pub(crate) async fn reidentify(session: &Arc<Session>, identity: &Identity) -> Answer {
+    let answer = renew(session, identity).await;
+    session::watch_expiry(session); // it may have an end now
+    answer
+}
+
+async fn renew(session: &Session, identity: &Identity) -> Answer {
     if session.closing().is_cancelled() {
         return unknown_connection();
     }

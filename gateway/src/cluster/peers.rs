@@ -10,14 +10,18 @@ use hubcast_backplane::{BackplaneError, ConnectionId, GroupName, NodeId, UserId}
 
 use super::message::{Ask, NodeRequest, ask};
 use super::{Forward, PROMPT, encoding, send};
+use crate::auth::{Identity, Permission, PermissionRequest, Wish};
 use crate::error::Error;
-use crate::hub::{HandedOver, HubRuntime, PeerQuestion, Peers};
+use crate::hub::{HandedOver, HubRuntime, PeerQuestion, Peers, Permitted, RegroupWish, Regrouping};
 use crate::protocol::{Encoding, HubProtocol, Value};
 use crate::session::{ClientResultError, Session};
 use crate::telemetry::labels::ForwardLabel;
 
 /// How long an owner may take to give a session up before it is shut out. Clients try to resume once, and wait.
 const HAND_OVER: Duration = Duration::from_secs(2);
+
+/// How long a node may take to put many connections into groups.
+const REGROUP: Duration = Duration::from_secs(60);
 
 /// How long a client may keep calls waiting that stream to it from another node, before they check again.
 const DRAINED: Duration = Duration::from_secs(60);
@@ -37,6 +41,11 @@ impl Peers for Cluster {
             target: question.target.to_owned(),
             arguments: question
                 .arguments
+                .iter()
+                .map(|value| value.bytes().clone())
+                .collect(),
+            translated: question
+                .translated
                 .iter()
                 .map(|value| value.bytes().clone())
                 .collect(),
@@ -84,6 +93,128 @@ impl Peers for Cluster {
                 _ => Err(BackplaneError::NodeFailed {
                     node: owner.clone(),
                     reason: answer.text(),
+                }
+                .into()),
+            }
+        }
+        .boxed()
+    }
+
+    fn identity<'a>(
+        &'a self,
+        hub: &'a Arc<HubRuntime>,
+        owner: &'a NodeId,
+        connection: &'a ConnectionId,
+    ) -> BoxFuture<'a, Result<Option<Identity>, BackplaneError>> {
+        async move {
+            let forward = Forward::of_node(hub, owner, connection);
+            let asking = forward.ask(Ask::Identity(ask::Identity {}), ForwardLabel::Identity, PROMPT);
+            let answer = asking.await?;
+            let found = (answer.status == 200).then(|| Identity::from_json(&answer.body));
+            Ok(found.flatten())
+        }
+        .boxed()
+    }
+
+    fn reidentify<'a>(
+        &'a self,
+        hub: &'a Arc<HubRuntime>,
+        owner: &'a NodeId,
+        connection: &'a ConnectionId,
+        identity: &'a Identity,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        let refresh = Ask::Refresh(ask::Refresh {
+            identity: identity.to_json().unwrap_or_default().into(),
+            by_server: true,
+        });
+        async move {
+            let forward = Forward {
+                user: identity.user(),
+                ..Forward::of_node(hub, owner, connection)
+            };
+            let answer = forward.ask(refresh, ForwardLabel::Refresh, PROMPT).await?;
+            match answer.status {
+                200 => Ok(true),
+                404 | 410 => Ok(false),
+                _ => Err(BackplaneError::NodeFailed {
+                    node: owner.clone(),
+                    reason: answer.text(),
+                }),
+            }
+        }
+        .boxed()
+    }
+
+    fn permit<'a>(
+        &'a self,
+        hub: &'a Arc<HubRuntime>,
+        owner: &'a NodeId,
+        connection: &'a ConnectionId,
+        request: &'a PermissionRequest,
+    ) -> BoxFuture<'a, Result<Permitted, BackplaneError>> {
+        let place = |found: Option<usize>| found.and_then(|place| u32::try_from(place).ok());
+        let permission = place(
+            Permission::ALL
+                .iter()
+                .position(|known| *known == request.permission),
+        );
+        let wish = place(Wish::ALL.iter().position(|known| *known == request.wish));
+        let permit = Ask::Permit(ask::Permit {
+            permission: permission.unwrap_or(u32::MAX),
+            group: request.group.clone(),
+            wish: wish.unwrap_or(u32::MAX),
+        });
+        async move {
+            let forward = Forward::of_node(hub, owner, connection);
+            let answer = forward.ask(permit, ForwardLabel::Permit, PROMPT).await?;
+            match answer.status {
+                200 => Ok(Permitted::Yes),
+                204 => Ok(Permitted::No),
+                409 => Ok(Permitted::TooMany),
+                404 | 410 => Ok(Permitted::Unknown),
+                _ => Err(BackplaneError::NodeFailed {
+                    node: owner.clone(),
+                    reason: answer.text(),
+                }),
+            }
+        }
+        .boxed()
+    }
+
+    fn regroup<'a>(
+        &'a self,
+        hub: &'a HubRuntime,
+        node: &'a NodeId,
+        change: &'a Regrouping,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        let regroup = ask::Regroup {
+            groups: change.groups.iter().map(ToString::to_string).collect(),
+            filter: change.filter_text.clone(),
+            join: change.wish == RegroupWish::Join,
+            close: matches!(change.wish, RegroupWish::Close(_)),
+            reason: match &change.wish {
+                RegroupWish::Close(reason) => reason.clone(),
+                RegroupWish::Join | RegroupWish::Leave => None,
+            },
+        };
+        let request = NodeRequest {
+            hub: hub.name().to_string(),
+            connection: String::new(),
+            user: None,
+            ask: Some(Ask::Regroup(regroup)),
+        };
+        async move {
+            match send(hub, node, &request, ForwardLabel::Regroup, REGROUP)
+                .await?
+                .status
+            {
+                200 => Ok(()),
+                409 => Err(Error::TooManyGroups {
+                    limit: hub.options().limits.groups_per_connection,
+                }),
+                status => Err(BackplaneError::NodeFailed {
+                    node: node.clone(),
+                    reason: format!("it answered {status}"),
                 }
                 .into()),
             }

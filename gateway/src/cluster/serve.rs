@@ -12,9 +12,9 @@ use prost::Message as _;
 
 use super::message::{Answer, Ask, NodeReply, NodeRequest, ask};
 use super::{encoding, owner};
-use crate::auth::Identity;
+use crate::auth::{Identity, Permission, PermissionRequest, Wish};
 use crate::error::Error;
-use crate::hub::{Disconnected, HubRuntime};
+use crate::hub::{Disconnected, HubRuntime, Permitted, RegroupWish, Regrouping};
 use crate::protocol::Transport;
 use crate::protocol::{Encoding, HubProtocol, Value};
 use crate::session::{ClientResultError, CloseReason, Session, read_carried};
@@ -55,6 +55,16 @@ impl NodeService for ServeNode {
                 ..NodeReply::default()
             };
             return std::future::ready(Ok(Bytes::from(reply.encode_to_vec()))).boxed();
+        }
+        if let Some(Ask::Regroup(wish)) = request.ask {
+            return async move {
+                let reply = NodeReply {
+                    status: regroup(&hub, wish).await?,
+                    ..NodeReply::default()
+                };
+                Ok(Bytes::from(reply.encode_to_vec()))
+            }
+            .boxed();
         }
         async move {
             let connection = request.connection.clone();
@@ -108,6 +118,48 @@ impl NodeService for ServeNode {
     }
 }
 
+/// Changes the groups of connections of this node. Returns the status.
+async fn regroup(hub: &Arc<HubRuntime>, wish: ask::Regroup) -> Result<u32, String> {
+    let to = match (wish.close, wish.join) {
+        (true, _) => RegroupWish::Close(wish.reason),
+        (false, true) => RegroupWish::Join,
+        (false, false) => RegroupWish::Leave,
+    };
+    let change = Regrouping::new(wish.groups, wish.filter, to);
+    match hub
+        .regroup_here(&change.map_err(|error| error.to_string())?)
+        .await
+    {
+        Ok(()) => Ok(200),
+        Err(Error::TooManyGroups { .. }) => Ok(409),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Gives or takes a permission of a client of this node.
+async fn permit(session: &Session, permit: ask::Permit) -> Result<Answer, String> {
+    let place = |place: u32| usize::try_from(place).ok();
+    let permission = place(permit.permission).and_then(|place| Permission::ALL.get(place));
+    let wish = place(permit.wish).and_then(|place| Wish::ALL.get(place));
+    let (Some(permission), Some(wish)) = (permission, wish) else {
+        return Err("unknown permission".to_owned());
+    };
+    let request = PermissionRequest {
+        permission: *permission,
+        group: permit.group,
+        wish: *wish,
+    };
+    let permitted = session.permit(&request).await;
+    Ok(Answer::status(
+        match permitted.map_err(|error| error.to_string())? {
+            Permitted::Yes => 200,
+            Permitted::No => 204,
+            Permitted::TooMany => 409,
+            Permitted::Unknown => 410,
+        },
+    ))
+}
+
 async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, String> {
     let connection = ConnectionId::parse(&request.connection).map_err(|error| error.to_string())?;
     let ask = request
@@ -144,6 +196,16 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
     if let Ask::Invoke(invoke) = ask {
         return Ok(result(&session, invoke).await);
     }
+    if let Ask::Identity(_) = ask {
+        let identity = session.connection().identity();
+        return Ok(Answer {
+            body: identity.to_known_json().into(),
+            ..Answer::status(200)
+        });
+    }
+    if let Ask::Permit(wish) = ask {
+        return permit(&session, wish).await;
+    }
     if let Ask::Close(close) = ask {
         let closed = session.close_for_good(close.reason).await;
         return Ok(Answer::status(if closed { 200 } else { 410 }));
@@ -161,7 +223,8 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         Ask::Delete(_) => owner::delete(&session),
         Ask::HandOver(_) => owner::give_up(&session).await,
         Ask::Refresh(refresh) => match Identity::from_json(&refresh.identity) {
-            Some(identity) => owner::refresh(&session, identity).await,
+            Some(identity) if refresh.by_server => owner::reidentify(&session, &identity).await,
+            Some(identity) => owner::refresh(&session, &identity).await,
             None => return Err("unreadable identity".to_owned()),
         },
         Ask::Drained(_) => {
@@ -175,7 +238,14 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
             let transport = transport.ok_or("unknown transport")?;
             owner::hand_over(&session, *transport).await
         }
-        Ask::Group(_) | Ask::Invoke(_) | Ask::Carry(_) | Ask::Close(_) | Ask::LetGo(_) => {
+        Ask::Group(_)
+        | Ask::Invoke(_)
+        | Ask::Carry(_)
+        | Ask::Close(_)
+        | Ask::LetGo(_)
+        | Ask::Permit(_)
+        | Ask::Identity(_)
+        | Ask::Regroup(_) => {
             Answer::status(200) // served above
         }
     })
@@ -191,11 +261,14 @@ fn time_left(hub: &HubRuntime, until: u64) -> Duration {
 
 /// Requests a client result from a client of this node. The requesting node's patience bounds it: it drops the request.
 async fn result(session: &Session, invoke: ask::Invoke) -> Answer {
+    let other = encoding(!invoke.packed.first().copied().unwrap_or_default());
+    let translated = invoke.translated.into_iter();
+    let translated = translated.map(|bytes| Value::from_raw(other, bytes)).collect();
     let arguments = invoke.arguments.into_iter().zip(invoke.packed);
     let arguments = arguments
         .map(|(bytes, packed)| Value::from_raw(encoding(packed), bytes))
         .collect();
-    match session.ask(invoke.target, arguments).await {
+    match session.ask(invoke.target, arguments, translated).await {
         Ok(value) => Answer {
             status: 200,
             packed: value.encoding() == Encoding::MessagePack,

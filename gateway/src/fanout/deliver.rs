@@ -4,20 +4,18 @@
 //! writes. Order holds however the writing is shared out, because a session's frames wait in its outbox, and whoever writes
 //! holds that.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use hubcast_backplane::wire::Envelope;
 use hubcast_backplane::{Delivery, Gap, Message};
 
+use super::Audience;
 use crate::hub::HubRuntime;
 use crate::session::{CloseReason, Delivered, Frames, Session};
 use crate::telemetry::trace;
 
 /// As many sessions are written to by one task. Writing takes some microseconds for each.
 const SHARE: usize = 256;
-/// Exclusion lists up to this length are searched one by one.
-const SHORT_LIST: usize = 8;
 
 /// Takes entries in log order. Never waits: a session whose outbox is full is closed, the others are not held up.
 pub(crate) fn deliver(hub: &HubRuntime, deliveries: &[Delivery]) {
@@ -90,10 +88,12 @@ fn deliver_message(hub: &HubRuntime, message: &Message, dirty: &mut Dirty) {
     };
     let _entered = span.enter();
     let frames = Frames::new(message, hub.shared()).at(hub, hub.epoch());
-    let except = Except::new(&envelope.except);
+    let Some(audience) = Audience::of(envelope, || hub.shared().backplane().now()) else {
+        return;
+    };
     let mut delivered = 0_u64;
     for receivers in hub.registry().receivers(&message.topic) {
-        for session in receivers.iter().filter(|session| !except.holds(session)) {
+        for session in receivers.iter().filter(|session| audience.holds(session)) {
             if let Delivered::Yes { is_dirty } = session.deliver(&frames, message.offset) {
                 delivered += 1;
                 if is_dirty {
@@ -119,9 +119,9 @@ fn closing(envelope: &Envelope) -> Option<CloseReason> {
 }
 
 fn close(hub: &HubRuntime, message: &Message, reason: &CloseReason) {
-    let except = Except::new(&message.envelope.except);
+    let audience = Audience::of_close(&message.envelope);
     for receivers in hub.registry().receivers(&message.topic) {
-        for session in receivers.iter().filter(|session| !except.holds(session)) {
+        for session in receivers.iter().filter(|session| audience.holds(session)) {
             session.close(reason.clone());
         }
     }
@@ -131,7 +131,7 @@ fn close(hub: &HubRuntime, message: &Message, reason: &CloseReason) {
 pub(crate) fn cut_at_close(messages: &mut Vec<Message>, session: &Session) -> Option<CloseReason> {
     let ends = |message: &Message| {
         let envelope = &*message.envelope;
-        closing(envelope).filter(|_| !Except::new(&envelope.except).holds(session))
+        closing(envelope).filter(|_| Audience::of_close(envelope).holds(session))
     };
     let (index, reason) = messages
         .iter()
@@ -173,31 +173,9 @@ fn note_gap(hub: &HubRuntime, gap: &Gap) {
     hub.shared().metrics().log_gaps.inc();
 }
 
-/// Connections that do not receive a message.
-pub(crate) enum Except<'a> {
-    Few(&'a [String]),
-    Many(HashSet<&'a str>),
-}
-
-impl<'a> Except<'a> {
-    pub(crate) fn new(list: &'a [String]) -> Self {
-        if list.len() <= SHORT_LIST {
-            Self::Few(list)
-        } else {
-            Self::Many(list.iter().map(String::as_str).collect())
-        }
-    }
-
-    pub(crate) fn holds(&self, session: &Session) -> bool {
-        match self {
-            Self::Few(list) => list.iter().any(|id| id == session.id().as_str()),
-            Self::Many(set) => set.contains(session.id().as_str()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::sync::Arc;
 
     use bytes::Bytes;
@@ -330,10 +308,10 @@ mod tests {
 
     fn close(topic: &Topic, offset: u64, except: &[&str]) -> Message {
         let envelope = wire::Envelope {
-            close: Some(wire::Close {
+            close: Some(Box::new(wire::Close {
                 reason: Some("bye".to_owned()),
                 lost: false,
-            }),
+            })),
             except: except.iter().map(ToString::to_string).collect(),
             ..wire::Envelope::default()
         };

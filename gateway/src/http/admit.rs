@@ -7,7 +7,6 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use hubcast_backplane::UserId;
 
-use super::expiry;
 use super::reply;
 use super::request::{Query, RequestKind};
 use super::tcp::Traffic;
@@ -16,6 +15,7 @@ use crate::http::App;
 use crate::hub::HubRuntime;
 use crate::limits::ConnectionPermit;
 use crate::protocol::Transport;
+use crate::session::is_over;
 use crate::telemetry::labels::{LimitLabel, RejectLabel};
 
 /// The reason why a node takes no new connection.
@@ -84,7 +84,7 @@ pub(super) async fn admit(
             return Err(Box::new(reply::unauthorized(error)));
         }
     };
-    if expiry::is_over(&identity, &app.options().auth) {
+    if is_over(&identity, &app.options().auth) {
         rejected(RejectLabel::Unauthorized);
         return Err(Box::new(reply::unauthorized(AuthError::Expired)));
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hubcast_backplane::{BackplaneError, HubName, Status};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::Hosts;
@@ -17,6 +18,8 @@ use crate::options::Options;
 use crate::session::Session;
 use crate::telemetry::metrics::Metrics;
 
+/// Most requests that are answered late, on purpose.
+const MOST_LATE: usize = 64;
 /// A warning for operators.
 pub(crate) const NO_HUB: &str = "no hub is served, so every negotiate is answered with 404; name one in the configuration, such as [hubs.chat]";
 
@@ -34,6 +37,8 @@ struct AppState {
     origins: Origins,
     hosts: Hosts,
     gate: Gate,
+    /// Requests that are answered late, on purpose.
+    late: Arc<Semaphore>,
     draining: AtomicBool,
     /// Ends when the node no longer waits for clients.
     leaving: CancellationToken,
@@ -71,6 +76,7 @@ impl App {
                 origins,
                 hosts,
                 gate,
+                late: Arc::new(Semaphore::new(MOST_LATE)),
                 draining,
                 leaving: CancellationToken::new(),
             }),
@@ -148,6 +154,11 @@ impl App {
     /// The options of the gateway.
     pub(crate) fn options(&self) -> &Options {
         self.inner.shared.options()
+    }
+
+    /// A place among the requests that are answered late, on purpose; `None` where there are enough of them.
+    pub(super) fn late_answer(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.inner.late).try_acquire_owned().ok()
     }
 
     /// How slowly the bodies of requests may come.

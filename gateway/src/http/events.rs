@@ -18,16 +18,16 @@ use axum::response::{IntoResponse, Response};
 use hubcast_backplane::GroupName;
 
 use super::admit::{Closed, admit, let_in};
+use super::reply;
 use super::request::{Query, RequestKind};
-use super::{expiry, reply};
 use crate::auth::{Identity, random_connection_id};
 use crate::error::Error;
 use crate::http::App;
 use crate::hub::{Connection, HubRuntime, RequestInfo};
 use crate::protocol::ClientProtocol;
 use crate::protocol::Transport;
-use crate::session::run_reader;
 use crate::session::{Begin, Reading, Session};
+use crate::session::{run_reader, watch_expiry};
 use crate::telemetry::labels::RejectLabel;
 use crate::transport::sse_stream;
 
@@ -80,7 +80,7 @@ pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> 
     let session = Session::reader(Arc::clone(&hub), connection, reading);
     session.occupy(permit);
     hub.registry().insert(&session);
-    expiry::watch(&session);
+    watch_expiry(&session);
     hub.shared().tasks().spawn(run_reader(Arc::clone(&session)));
     let stream = sse_stream(Arc::clone(&session)); // ends the session, should the client go away meanwhile
     session.entered().await;

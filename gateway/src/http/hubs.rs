@@ -25,7 +25,7 @@ pub(crate) use self::sockets::endpoint as socket_endpoint;
 use super::admit::admit;
 use super::bodies::BodyError;
 use super::request::{Query, RequestKind};
-use super::{expiry, refresh, reply};
+use super::{refresh, reply};
 use crate::auth::{ConnectionToken, Identity, random_connection_id};
 use crate::cluster::owner;
 use crate::cluster::{Answer, Forward};
@@ -33,7 +33,7 @@ use crate::http::App;
 use crate::hub::{Connection, HubRuntime, RequestInfo};
 use crate::protocol::Transport;
 use crate::protocol::websocket::Messages;
-use crate::session::{Claimant, CloseReason, Detached, Restored, Session, restore};
+use crate::session::{Claimant, CloseReason, Detached, Restored, Session, restore, watch_expiry};
 use crate::telemetry::labels::{LimitLabel, RejectLabel, ResumeKind, ResumeOutcome};
 use crate::transport::{Reservation, Upgrade, WebSocket, serve_resumable, serve_websocket, sse_stream};
 
@@ -113,7 +113,7 @@ impl HubRequest {
                 let session = Session::new(Arc::clone(&self.hub), self.connection(id));
                 session.occupy(permit);
                 self.hub.registry().insert(&session);
-                expiry::watch(&session);
+                watch_expiry(&session);
                 (Reservation::new(session, false), Detached::new())
             }
             Some(token) => {
@@ -203,7 +203,7 @@ impl HubRequest {
                 let user = session.connection().user();
                 session.occupy(self.app.gate().count(user, &self.parts));
                 session.connection().renew_if_longer(&self.identity);
-                expiry::watch(&session);
+                watch_expiry(&session);
                 Ok(Some(session))
             }
             Restored::OtherUser => Err(reply::answer(owner::other_user()).into()),

@@ -2,9 +2,9 @@
 
 mod admit;
 mod app;
+mod app_servers;
 mod bodies;
 mod events;
-mod expiry;
 mod health;
 mod hosts;
 mod hubs;

@@ -111,7 +111,7 @@ async fn at_the_owner(
     identity: &Identity,
 ) -> Result<u16, BackplaneError> {
     if let Some(session) = hub.registry().find(connection) {
-        return Ok(owner::refresh(&session, identity.clone()).await.status);
+        return Ok(owner::refresh(&session, identity).await.status);
     }
     let listing = hub.look_up(connection).await?;
     let Some(owner) = listing.and_then(|listing| listing.owner) else {
@@ -119,7 +119,7 @@ async fn at_the_owner(
     };
     if owner == *hub.shared().backplane().node() {
         return Ok(match hub.find_settled(connection).await {
-            Some(session) => owner::refresh(&session, identity.clone()).await.status,
+            Some(session) => owner::refresh(&session, identity).await.status,
             None => owner::unknown_connection().status,
         });
     }

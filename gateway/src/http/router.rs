@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 
 use super::request::Query;
-use super::{bodies, events, health, hosts, hubs, negotiate, persistence, refresh, reply, rest};
+use super::{app_servers, bodies, events, health, hosts, hubs, negotiate, persistence, refresh, reply, rest};
 use crate::http::App;
 use crate::hub::HubRuntime;
 
@@ -35,7 +35,14 @@ pub(crate) fn router(app: App, pages: Router) -> Router {
         .route("/client/hubs/{hub}", any(socket_by_path))
         .route("/client/hubs/{hub}/", any(socket_by_path))
         .layer(cors);
-    let mut public = Router::new().merge(hubs).merge(rest::routes()).merge(probes());
+    let servers = Router::new()
+        .route("/server", any(app_servers::endpoint))
+        .route("/server/", any(app_servers::endpoint));
+    let mut public = Router::new()
+        .merge(hubs)
+        .merge(rest::routes())
+        .merge(servers)
+        .merge(probes());
     if app.options().server.admin_listen.is_none() {
         public = public.merge(metrics());
     }

@@ -335,7 +335,7 @@ impl Recipient {
         let hub = self.recipients.hub.runtime();
         let patience = self.patience.unwrap_or(hub.options().timeouts.client_result);
         let _lent = self.calls.slots.as_ref().map(Slots::lend);
-        let result = hub.ask(&connection, target, values, patience).await?;
+        let result = hub.ask(&connection, target, values, Vec::new(), patience).await?;
         result.decode().map_err(|source| Error::Result {
             target: target.to_owned(),
             source,

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 use hubcast_backplane::{ConnectionId, Offset, UserId};
 
 use super::ConnectionData;
-use crate::auth::{Identity, without_cookie};
+use crate::auth::{Identity, Permission, TooManyGrants, without_cookie};
 use crate::protocol::{ClientProtocol, Transport};
 
 /// A client's connection: its id, its identity, and the request that it came with.
@@ -165,9 +165,26 @@ impl Connection {
         self.request.query.iter().map(|(key, value)| (&**key, &**value))
     }
 
-    /// Takes the identity of a newer token of the same user.
-    pub(crate) fn renew(&self, identity: Identity) {
-        self.identity.store(Arc::new(identity));
+    /// Takes the identity of a newer token of the same user. Permissions that a back end gave and took stay.
+    pub(crate) fn renew(&self, identity: &Identity) {
+        self.identity.rcu(|known| identity.clone().with_grants_of(known));
+    }
+
+    /// Gives or takes a permission.
+    pub(crate) fn permit(
+        &self,
+        permission: Permission,
+        group: Option<&str>,
+        give: bool,
+    ) -> Result<(), TooManyGrants> {
+        loop {
+            let known = self.identity.load();
+            let changed = Arc::new(known.with_permission(permission, group, give)?);
+            let before = self.identity.compare_and_swap(&known, changed);
+            if Arc::ptr_eq(&known, &before) {
+                return Ok(());
+            }
+        }
     }
 
     /// Returns whether a token ends before the one that was shown last.
@@ -182,7 +199,7 @@ impl Connection {
     pub(crate) fn renew_if_longer(&self, identity: &Identity) {
         let longer = !self.is_stale(identity) && identity.expires() != self.identity.load().expires();
         if longer && identity.user() == self.user() {
-            self.renew(identity.clone());
+            self.renew(identity);
         }
     }
 

@@ -8,6 +8,9 @@ use futures_util::future::BoxFuture;
 use hubcast_backplane::{BackplaneError, ConnectionId, GroupName, NodeId, UserId};
 
 use super::HubRuntime;
+use super::permits::Permitted;
+use super::regroup::Regrouping;
+use crate::auth::{Identity, PermissionRequest};
 use crate::error::Error;
 use crate::protocol::{HubProtocol, Value};
 use crate::session::{ClientResultError, Session};
@@ -32,6 +35,40 @@ pub(crate) trait Peers: Send + Sync {
         group: &'a GroupName,
         join: bool,
     ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Has the owner give or take a permission, or say whether the connection has it.
+    fn permit<'a>(
+        &'a self,
+        hub: &'a Arc<HubRuntime>,
+        owner: &'a NodeId,
+        connection: &'a ConnectionId,
+        request: &'a PermissionRequest,
+    ) -> BoxFuture<'a, Result<Permitted, BackplaneError>>;
+
+    /// Has a node put those of its connections that a filter admits into groups, or take them out.
+    fn regroup<'a>(
+        &'a self,
+        hub: &'a HubRuntime,
+        node: &'a NodeId,
+        change: &'a Regrouping,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// The identity of a connection's client; `None` where its owner does not have it any more.
+    fn identity<'a>(
+        &'a self,
+        hub: &'a Arc<HubRuntime>,
+        owner: &'a NodeId,
+        connection: &'a ConnectionId,
+    ) -> BoxFuture<'a, Result<Option<Identity>, BackplaneError>>;
+
+    /// Has the owner take another identity of the same user. `false` where it does not have the connection any more.
+    fn reidentify<'a>(
+        &'a self,
+        hub: &'a Arc<HubRuntime>,
+        owner: &'a NodeId,
+        connection: &'a ConnectionId,
+        identity: &'a Identity,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
     /// Has the owner end a connection. `false` when it does not have it, or is about to give it up.
     fn close<'a>(
@@ -79,6 +116,8 @@ pub(crate) trait Peers: Send + Sync {
 pub(crate) struct Question<'a> {
     pub(crate) target: &'a str,
     pub(crate) arguments: &'a [Value],
+    /// The same in the other encoding, where the caller wrote both.
+    pub(crate) translated: &'a [Value],
     /// How long the answer is waited for.
     pub(crate) patience: Duration,
 }

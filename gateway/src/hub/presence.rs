@@ -135,7 +135,7 @@ impl HubRuntime {
         except: Vec<String>,
     ) -> Result<bool, Error> {
         let envelope = wire::Envelope {
-            close: Some(wire::Close { reason, lost: false }),
+            close: Some(Box::new(wire::Close { reason, lost: false })),
             except,
             ..wire::Envelope::default()
         };

@@ -1,6 +1,8 @@
 //! The one way for hub messages into the backplane.
 
-use hubcast_backplane::{BackplaneError, Offset, Once, Published, Topic, wire};
+use std::time::{Duration, UNIX_EPOCH};
+
+use hubcast_backplane::{BackplaneError, ConnectionId, Offset, Once, Published, Topic, wire};
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
@@ -17,11 +19,17 @@ pub(crate) struct Outgoing {
     pub(crate) arguments: Vec<Value>,
     /// The arguments in the other encoding, where their sender wrote both; else empty.
     pub(crate) translated: Vec<Value>,
+    /// The encodings that its sender wrote, where those are whole messages.
+    pub(crate) framed_in: Vec<Encoding>,
     /// Connections that do not receive it.
     pub(crate) except: Vec<String>,
     /// The user whose client sent it, for clients whose protocol shows it.
     pub(crate) from_user: Option<String>,
     pub(crate) data_type: DataType,
+    /// Which of the topic's connections receive it, in OData; it was read before. Empty: all.
+    pub(crate) filter: String,
+    /// How long connections receive it, unless for ever.
+    pub(crate) life: Option<Duration>,
 }
 
 impl HubRuntime {
@@ -56,6 +64,7 @@ impl HubRuntime {
         let caller = caller.filter(|caller| !is_spared(caller, &message));
         let envelope = wire::Envelope {
             by_client,
+            expires: self.expires(&message),
             ..envelope(message, &span)?
         };
         let backplane = self.shared().backplane();
@@ -68,6 +77,35 @@ impl HubRuntime {
                 self.note_sent(caller, topic, offset);
             }
         }
+        Ok(())
+    }
+
+    /// Appends an item of a stream that a connection's client has open to its log, or the end of the stream. A connection
+    /// that does not exist is ignored.
+    pub(crate) async fn publish_stream_part(
+        &self,
+        connection: &ConnectionId,
+        part: wire::StreamPart,
+        item: Option<Value>,
+    ) -> Result<(), Error> {
+        let invalid = |source| Error::Transcode {
+            target: "a stream".to_owned(),
+            source,
+        };
+        item.iter().try_for_each(Value::check_told).map_err(invalid)?;
+        let encoding = common_encoding(item.as_slice());
+        let envelope = wire::Envelope {
+            arguments: item.iter().map(|item| item.bytes().clone()).collect(),
+            encoding: wire_encoding(encoding).into(),
+            stream: Some(Box::new(part)),
+            ..wire::Envelope::default()
+        };
+        let topics = [Topic::Connection(connection.clone())];
+        let backplane = self.shared().backplane();
+        let publishing = backplane.publish(self.name(), &topics, &envelope);
+        let receipts = self.timed(publishing).await?;
+        let appended = receipts.iter().flatten().count() as u64;
+        self.shared().metrics().published.inc_by(appended);
         Ok(())
     }
 
@@ -101,6 +139,7 @@ impl HubRuntime {
         let caller = caller.filter(|caller| !is_spared(caller, &message));
         let envelope = wire::Envelope {
             by_client,
+            expires: self.expires(&message),
             ..envelope(message, &span)?
         };
         let backplane = self.shared().backplane();
@@ -127,6 +166,14 @@ impl HubRuntime {
         Ok(())
     }
 
+    /// When a message is for nobody any more, in milliseconds since 1970; 0: never.
+    fn expires(&self, message: &Outgoing) -> u64 {
+        let Some(life) = message.life else { return 0 };
+        let until = self.shared().backplane().now() + life;
+        let until = until.duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(until.as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn publish_span(&self, message: &Outgoing) -> Span {
         tracing::info_span!(target: trace::TARGET, "hub.publish", hub = %self.name(), method = message.target, otel.kind = "producer")
     }
@@ -150,6 +197,13 @@ fn is_spared(caller: &Connection, message: &Outgoing) -> bool {
     message.except.iter().any(|id| id == caller.id().as_str())
 }
 
+fn wire_encoding(encoding: Encoding) -> wire::Encoding {
+    match encoding {
+        Encoding::Json => wire::Encoding::Json,
+        Encoding::MessagePack => wire::Encoding::MessagePack,
+    }
+}
+
 fn envelope(message: Outgoing, span: &Span) -> Result<wire::Envelope, Error> {
     let Outgoing {
         target,
@@ -158,6 +212,9 @@ fn envelope(message: Outgoing, span: &Span) -> Result<wire::Envelope, Error> {
         except,
         from_user,
         data_type,
+        filter,
+        life: _,
+        framed_in: _,
     } = message;
     let encoding = common_encoding(&arguments);
     let mut encoded = Vec::with_capacity(arguments.len());
@@ -171,12 +228,10 @@ fn envelope(message: Outgoing, span: &Span) -> Result<wire::Envelope, Error> {
     Ok(wire::Envelope {
         target,
         arguments: encoded,
-        encoding: match encoding {
-            Encoding::Json => wire::Encoding::Json.into(),
-            Encoding::MessagePack => wire::Encoding::MessagePack.into(),
-        },
+        encoding: wire_encoding(encoding).into(),
         translated: translated.iter().map(|value| value.bytes().clone()).collect(),
         except,
+        filter,
         traceparent: context.traceparent,
         tracestate: context.tracestate,
         from_user: from_user.unwrap_or_default(),

@@ -170,15 +170,21 @@ impl HubRuntime {
         None // it has just ended
     }
 
-    /// Has a client's method give a result, wherever the client is.
+    /// Has a client's method give a result, wherever the client is. `translated` are the arguments in the other encoding,
+    /// where the caller wrote both.
     pub(crate) async fn ask(
         self: &Arc<Self>,
         connection: &ConnectionId,
         target: &str,
         arguments: Vec<Value>,
+        translated: Vec<Value>,
         patience: Duration,
     ) -> Result<Value, Error> {
-        if let Err(source) = arguments.iter().try_for_each(Value::check_told) {
+        if let Err(source) = arguments
+            .iter()
+            .chain(&translated)
+            .try_for_each(Value::check_told)
+        {
             let target = target.to_owned();
             return Err(Error::Transcode { target, source });
         }
@@ -187,7 +193,7 @@ impl HubRuntime {
             waited: patience,
         };
         if let Some(session) = self.registry.find(connection) {
-            let asking = timeout(patience, session.ask(target.to_owned(), arguments));
+            let asking = timeout(patience, session.ask(target.to_owned(), arguments, translated));
             return asking
                 .await
                 .map_err(|_| no_answer())?
@@ -202,6 +208,7 @@ impl HubRuntime {
         let question = PeerQuestion {
             target,
             arguments: &arguments,
+            translated: &translated,
             patience,
         };
         match self.shared.peers().ask(self, &owner, connection, question).await {

@@ -76,6 +76,14 @@ impl ClientProtocol {
         }
     }
 
+    /// The name of its WebSocket subprotocol; `None` where there is none.
+    pub(crate) fn subprotocol(self) -> Option<&'static str> {
+        match self {
+            Self::WebPubSub | Self::ReliableWebPubSub => Some(self.name()),
+            Self::Hub(_) | Self::Plain | Self::Events => None,
+        }
+    }
+
     /// The hub protocol, if it is that.
     #[must_use]
     pub fn hub(self) -> Option<HubProtocol> {

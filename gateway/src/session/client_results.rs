@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::Session;
-use crate::protocol::{HubMessage, Invocation, Outcome, Value};
+use crate::protocol::{ClientProtocol, HubMessage, Invocation, Outcome, Value};
 
 /// Questions to one client. Their ids begin with `s`, because clients answer in the space of their own stream ids, which
 /// are numbers.
@@ -35,16 +35,25 @@ pub(crate) enum ClientResultError {
 }
 
 impl Session {
-    /// Calls a method of the client and waits for its result. Dropping the call forgets it; the client is not notified,
+    /// Calls a method of the client and waits for its result. `translated` are the arguments in the other encoding, where
+    /// the caller wrote both. Dropping the call forgets it; the client is not notified,
     /// and its later answer is ignored.
     pub(crate) async fn ask(
         &self,
         target: String,
         arguments: Vec<Value>,
+        translated: Vec<Value>,
     ) -> Result<Value, ClientResultError> {
         if !self.speaks_hub_protocol() {
             return Err(ClientResultError::NoResult); // its protocol has no questions
         }
+        let wanted = self.connection.protocol().map(ClientProtocol::encoding);
+        let in_its_own = |values: &[Value]| values.first().map(Value::encoding) == wanted;
+        let arguments = if in_its_own(&translated) {
+            translated
+        } else {
+            arguments
+        };
         // Sessions of one connection on different nodes must not use an id twice.
         let (id, answer) = self
             .client_results

@@ -263,10 +263,10 @@ impl Session {
 /// Ends its receivers, because something of theirs was lost.
 fn lost_envelope() -> wire::Envelope {
     wire::Envelope {
-        close: Some(wire::Close {
+        close: Some(Box::new(wire::Close {
             reason: None,
             lost: true,
-        }),
+        })),
         ..wire::Envelope::default()
     }
 }

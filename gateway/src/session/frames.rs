@@ -11,8 +11,8 @@ use crate::auth::PointSigner;
 use crate::hub::{HubRuntime, Shared};
 use crate::limits::Budget;
 use crate::protocol::{
-    ClientProtocol, DataType, EncodeError, Encoding, HubProtocol, TranscodeError, TransferFormat, Value,
-    encode_invocation, events, plain, webpubsub, websocket,
+    ClientProtocol, DataType, EncodeError, Encoding, HubMessage, HubProtocol, Outcome, TranscodeError,
+    TransferFormat, Value, encode, encode_invocation, events, plain, webpubsub, websocket,
 };
 use crate::telemetry::metrics::Metrics;
 
@@ -108,6 +108,7 @@ impl<'a> Frames<'a> {
         }
         self.metrics.encodes.get(protocol).inc();
         let encoded = match protocol {
+            _ if envelope.stream.is_some() => encode_stream(envelope, protocol),
             ClientProtocol::Hub(protocol) => encode_call(envelope, protocol).map(Some),
             ClientProtocol::WebPubSub => self.publish(|published| webpubsub::message(published, None)),
             ClientProtocol::ReliableWebPubSub => {
@@ -164,6 +165,28 @@ impl<'a> Frames<'a> {
 fn encode_call(envelope: &Envelope, protocol: HubProtocol) -> Result<Bytes, EncodeError> {
     let arguments = arguments_for(envelope, protocol.encoding());
     encode_invocation(protocol, &envelope.target, &arguments)
+}
+
+/// A part of a stream that back ends send to a client.
+fn encode_stream(envelope: &Envelope, protocol: ClientProtocol) -> Result<Option<Bytes>, EncodeError> {
+    let (Some(part), ClientProtocol::Hub(protocol)) = (&envelope.stream, protocol) else {
+        return Ok(None);
+    };
+    let invocation_id = part.invocation_id.clone();
+    let item = arguments_for(envelope, protocol.encoding()).into_iter().next();
+    let message = match item {
+        Some(item) if !part.ends => HubMessage::StreamItem {
+            headers: Vec::new(),
+            invocation_id,
+            item,
+        },
+        _ => HubMessage::Completion {
+            headers: Vec::new(),
+            invocation_id,
+            outcome: part.error.clone().map_or(Outcome::Void, Outcome::Error),
+        },
+    };
+    encode(protocol, &message).map(Some)
 }
 
 /// The arguments, in this encoding if they are there in it.

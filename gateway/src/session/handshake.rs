@@ -24,7 +24,9 @@ pub(super) async fn shake(
         return begin(session, claim, protocol).await;
     }
     let mut reader = HandshakeReader::new(options.limits.message_bytes);
-    let request = match timeout(options.timeouts.handshake, read(session, inbound, &mut reader)).await {
+    let by_token = session.connection.identity().handshake();
+    let patience = by_token.unwrap_or(options.timeouts.handshake);
+    let request = match timeout(patience, read(session, inbound, &mut reader)).await {
         Ok(request) => request?,
         Err(_) => return Err(refuse(session, &HandshakeError::TimedOut)),
     };

@@ -51,6 +51,24 @@ impl Session {
             .is_some_and(|topics| topics.contains(topic))
     }
 
+    /// Returns whether it receives the messages of a group, of that name.
+    pub(crate) fn receives_group(&self, name: &str) -> bool {
+        let topics = self.topics.lock();
+        let mut topics = topics.iter().flatten();
+        topics.any(
+            |topic| matches!(topic, Topic::Group(group) if group.as_str() == name && !group.is_reserved()),
+        )
+    }
+
+    /// The number of groups whose messages it receives, but those that it watches.
+    pub(crate) fn received_groups(&self) -> usize {
+        let topics = self.topics.lock();
+        let groups = topics.iter().flatten();
+        groups
+            .filter(|topic| matches!(topic, Topic::Group(group) if !group.is_reserved()))
+            .count()
+    }
+
     /// Returns whether [`take_topics`](Self::take_topics) was called.
     pub(crate) fn has_left(&self) -> bool {
         self.topics.lock().is_none()

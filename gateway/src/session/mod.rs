@@ -4,6 +4,7 @@ mod client_results;
 mod close;
 mod completions;
 mod end;
+mod expiry;
 mod follow;
 mod frames;
 mod handed_off_calls;
@@ -47,6 +48,7 @@ use stateful::Stateful;
 
 pub(crate) use client_results::ClientResultError;
 pub(crate) use close::CloseReason;
+pub(crate) use expiry::{is_over, watch_expiry};
 pub(crate) use frames::{Carriage, Frames};
 pub(crate) use handed_off_calls::read_carried;
 pub(crate) use inbound::{Inbound, Received};
@@ -58,7 +60,7 @@ pub(crate) use outbox::{BurstPolicy, ByteQueue, PushError, Sent, Taken, Writing}
 pub(crate) use outgoing::Delivered;
 pub(crate) use parked::Parked;
 pub(crate) use reader::{Begin, Reading};
-pub(crate) use restore::{Claimant, Past, Restored, connection_of, restore};
+pub(crate) use restore::{Claimant, Past, Restored, connection_of, restore, state_of};
 pub(crate) use run::{run, run_restored};
 pub(crate) use writing::{BROKE, STALLED};
 
@@ -94,6 +96,8 @@ pub(crate) struct Session {
     http: Option<Box<HttpLink>>,
     /// Set when its client came back, and has not got any further since.
     came_back: AtomicBool,
+    /// Set once it is looked at when its token ends.
+    watched: AtomicBool,
     /// The reader, for a connection that speaks no hub protocol and holds its own offset in the log.
     reader: Option<Box<Reader>>,
 }
@@ -144,6 +148,7 @@ impl Session {
             client_results: ClientResults::default(),
             stateful: OnceLock::new(),
             came_back: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
             http,
             reader,
         })

@@ -17,6 +17,7 @@ use super::Frames;
 use super::{ByteQueue, CloseReason, PushError, Session, Taken};
 use crate::auth::{PointSigner, ResumePoint};
 use crate::error::Error;
+use crate::fanout::Audience;
 use crate::hub::HubRuntime;
 use crate::protocol::{ClientProtocol, HubMessage, events, plain};
 
@@ -333,9 +334,9 @@ impl Session {
             },
         };
         let topics: Vec<_> = topics.into_iter().map(|topic| (topic, 0)).collect();
+        self.set_groups(joined.clone()); // filters of messages look at them
         // Most of it before the connection enters: while it reads this, nothing else waits for it.
         self.catch_up(&topics, &mut lacks, Offset::MAX).await?;
-        self.set_groups(joined.clone());
         let entered = backplane
             .enter_with(hub.name(), &self.record(), &joined, true)
             .await?;
@@ -443,6 +444,12 @@ impl Session {
         };
         let epoch = Arc::new(epoch.clone());
         for message in messages {
+            let now = || hub.shared().backplane().now();
+            let audience = Audience::of(&message.envelope, now);
+            // It reads as if it had been in its groups all the time.
+            if !audience.is_some_and(|audience| audience.held(self, || self.groups())) {
+                continue;
+            }
             let frame = {
                 let frames = Frames::new(&message, hub.shared()).at(hub, Some(Arc::clone(&epoch)));
                 frames.get(protocol, self.carriage())

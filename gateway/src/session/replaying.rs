@@ -9,7 +9,7 @@ use hubcast_backplane::{BackplaneError, Message, Page, Replay, Taken};
 use tokio::time::sleep;
 
 use super::{CloseReason, Frames, Session};
-use crate::fanout::{Except, cut_at_close};
+use crate::fanout::{Audience, cut_at_close};
 
 /// Frames with their offsets in the log.
 type Kept = VecDeque<(Bytes, u64)>;
@@ -104,8 +104,10 @@ impl Replaying {
         };
         let shared = self.session.hub.shared();
         let frame = |message: &Message| {
-            let receives = !Except::new(&message.envelope.except).holds(&self.session);
+            let audience = Audience::of(&message.envelope, || shared.backplane().now())?;
+            let groups = || self.replay.groups_at(message.offset).cloned().collect();
             let frames = Frames::new(message, shared);
+            let receives = audience.held(&self.session, groups);
             let frame = receives.then(|| frames.get(protocol, self.session.carriage()))??;
             Some((frame, message.offset))
         };

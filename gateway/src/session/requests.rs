@@ -117,6 +117,7 @@ impl Session {
             except: send.no_echo.then(|| self.id().to_string()).into_iter().collect(),
             from_user: self.connection.user().map(ToString::to_string),
             data_type: send.data.kind,
+            ..Outgoing::default()
         };
         let caller = Some(self.connection.as_ref());
         let Some((once, ack_id)) = once.zip(ack_id) else {

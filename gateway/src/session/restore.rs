@@ -84,7 +84,7 @@ impl Pair {
 }
 
 /// The state that is kept of a connection for other nodes.
-pub(super) fn state_of(connection: &Connection, protocol: ClientProtocol) -> State {
+pub(crate) fn state_of(connection: &Connection, protocol: ClientProtocol) -> State {
     let kept = Kept {
         protocol: u32::try_from(protocol.index()).unwrap_or(u32::MAX),
         claims: connection.identity().to_json(),

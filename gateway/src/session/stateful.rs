@@ -237,12 +237,14 @@ impl Session {
     }
 
     /// Takes a newer token of the same user, also for the nodes that the connection may move to. `false` when it has just
-    /// moved. One that ends before the present one changes nothing.
-    pub(crate) async fn renew(&self, identity: Identity) -> Result<bool, BackplaneError> {
-        if self.connection.is_stale(&identity) {
-            return Ok(true);
-        }
+    /// moved.
+    pub(crate) async fn renew(&self, identity: &Identity) -> Result<bool, BackplaneError> {
         self.connection.renew(identity);
+        self.write_state().await
+    }
+
+    /// Writes the connection's state down anew, for the nodes that it may move to. `false` when it has just moved.
+    pub(crate) async fn write_state(&self) -> Result<bool, BackplaneError> {
         let (Some(stateful), Some(protocol)) = (self.stateful.get(), self.connection.protocol()) else {
             return Ok(true);
         };

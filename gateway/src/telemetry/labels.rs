@@ -95,6 +95,12 @@ labels! {
         Refresh = "refresh",
         /// Let connections go.
         LetGo = "let_go",
+        /// Give or take a permission, or say whether a connection has it.
+        Permit = "permit",
+        /// Say who a connection's client is.
+        Identity = "identity",
+        /// Put the connections that a filter admits into groups, or take them out.
+        Regroup = "regroup",
     }
 
     /// The reason why a request was turned away.

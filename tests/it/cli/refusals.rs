@@ -32,7 +32,7 @@ async fn who_is_refused_is_told_what_to_do() {
                     "news",
                     &url,
                     ACCESS_KEY,
-                    ["status 404: Error.Hub.NotExisted: ", "check --hub"],
+                    ["status 400: Error.Hub.NotExisted: ", "check --hub"],
                 ),
                 (
                     "demo",

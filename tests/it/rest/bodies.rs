@@ -266,44 +266,44 @@ async fn paths_versions_and_hubs_are_checked() {
         (
             "POST",
             "/api/hubs/other/:send?api-version=2026-07-01".to_owned(), // of an SDK to come
-            404,
+            400,
             "Error.Hub.NotExisted",
         ),
         (
             "POST",
             "/api/hubs/other/:send?api-version=2022-06-01".to_owned(),
-            404,
+            400,
             "Error.Hub.NotExisted",
         ),
         (
             "POST",
             "/api/v1/hubs/other".to_owned(),
-            404,
+            400,
             "Error.Hub.NotExisted",
         ),
         (
             "POST",
             dated("/:send?application=shop"),
-            404,
+            400,
             "Error.Hub.NotExisted",
         ),
         (
             "GET",
             "/api/hubs/1demo/users/u?api-version=2022-06-01".to_owned(),
-            404,
+            400,
             "Error.Hub.NotExisted",
         ),
         (
             "GET",
             "/api/hubs/de%20mo/users/u?api-version=2022-06-01".to_owned(),
             400,
-            "Error.Request.Invalid",
+            "Error.BadRequest",
         ),
         (
             "POST",
             "/api/hubs//:send?api-version=2022-06-01".to_owned(),
             400,
-            "Error.Request.Invalid",
+            "Error.BadRequest",
         ),
         ("GET", "/api/nothing".to_owned(), 404, "Error.Route.NotExisted"),
         (

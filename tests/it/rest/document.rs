@@ -21,10 +21,21 @@ const BOUND: Duration = Duration::from_secs(300);
 /// in another way than the document says. The node is a demo without a key, for which one token opens every URL.
 #[tokio::test]
 async fn a_node_keeps_to_its_document() {
+    keeps_to_it("signalr", &["--exclude-tag", "Azure Web PubSub"], 60).await;
+}
+
+#[tokio::test]
+async fn a_node_with_the_api_of_web_pubsub_keeps_to_its_document() {
+    keeps_to_it("webpubsub", &["--include-tag", "Azure Web PubSub"], 20).await;
+}
+
+/// Checks the operations that `chosen` chooses, for so many seconds, on hubs with this REST API.
+async fn keeps_to_it(rest_api: &str, chosen: &[&str], seconds: u64) {
     let interpreter = clients::prepare_python("schemathesis", Path::new(REQUIREMENTS))
         .unwrap_or_else(|error| panic!("schemathesis can't be installed: {error}"));
     let mut cluster = Plan::one_node()
         .set("access_key", "")
+        .set("hubs.rest_api", rest_api)
         .set("timeouts.client_result_seconds", 0.1)
         .start()
         .await;
@@ -49,10 +60,11 @@ async fn a_node_keeps_to_its_document() {
             "--phases",
             "examples,coverage,fuzzing",
             "--max-time",
-            "60",
+            &seconds.to_string(),
             "--seed",
             "1",
         ])
+        .args(chosen)
         .args(["--continue-on-failure", "--no-color", "--warnings", "off"])
         .current_dir(directory.path())
         .stdin(Stdio::null())

@@ -26,7 +26,7 @@ async fn a_client_is_asked_for_a_result() {
         (
             json!({ "error": "I won't" }),
             422,
-            json!({ "code": "Error.Invocation.Failed", "message": "I won't" }),
+            json!({ "code": "Error.Invocation.Failed", "message": "I won't", "target": "Request" }),
         ),
     ] {
         let asking = world.rest.post(&target, &question);

@@ -151,7 +151,7 @@ async fn a_time_to_live_is_for_later_connections() {
         [false, true],
         "who joined stays"
     );
-    for bad in ["ttl=-1", "ttl=x", "ttl=1.5", "ttl=31536001", "ttl="] {
+    for bad in ["ttl=-1", "ttl=x", "ttl=1.5", "ttl="] {
         let response = world
             .rest
             .call("PUT", &format!("/users/bob/groups/g?{bad}"))

@@ -3,10 +3,14 @@
 mod access;
 mod bodies;
 mod document;
+mod dotnet;
 mod extras;
+mod management;
 mod membership;
 mod presence;
+mod sdks;
 mod sends;
+mod webpubsub;
 
 use std::sync::Arc;
 

@@ -60,10 +60,7 @@ async fn permissions_are_refused_in_words() {
     for method in ["HEAD", "GET", "PUT", "DELETE"] {
         let answer = world.rest.call(method, &path).await;
         assert_eq!(answer.status(), 501, "{method}");
-        assert_eq!(
-            answer.head.header("x-ms-error-code"),
-            Some("Error.Permissions.NotImplemented")
-        );
+        assert_eq!(answer.head.header("x-ms-error-code"), Some("NotImplemented"));
     }
     world.ends().await;
 }
@@ -177,17 +174,18 @@ async fn a_groups_connections_are_listed_in_pages() {
         "no more than the top"
     );
 
-    for bad in [
-        "maxpagesize=0",
-        "maxpagesize=201",
-        "maxpagesize=x",
-        "top=0",
-        "continuationToken=a%20b",
-    ] {
+    for bad in ["maxpagesize=0", "maxpagesize=x", "continuationToken=a%20b"] {
         let target = latest(&format!("/groups/g/connections?{bad}"));
         let response = world.rest.fetch(&world.rest.request("GET", &target)).await;
         assert_eq!(response.status(), 400, "{bad}");
     }
+    // What is too much is as much as there may be.
+    assert_eq!(
+        list(&latest("/groups/g/connections?top=0")).await,
+        json!({ "value": [] })
+    );
+    let large = list(&latest("/groups/g/connections?maxpagesize=500")).await;
+    assert_eq!(large["value"].as_array().map(Vec::len), Some(expected.len()));
     let old = world.rest.call("GET", "/groups/g/connections").await;
     assert_eq!(old.status(), 400);
     assert!(old.text().contains("2024-12-01"), "{}", old.text());

@@ -280,6 +280,26 @@ impl Sessions for RedisBackplane {
         .boxed()
     }
 
+    fn restate_parked<'a>(
+        &'a self,
+        hub: &'a HubName,
+        connection: &'a ConnectionId,
+        version: Version,
+        former: State,
+        state: State,
+    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move {
+            let hub = self.inner.hub(hub)?;
+            let script = Invocation::new(Name::Restate, vec![hub.scripts.keys.connection(connection)])
+                .arg(String::new())
+                .number(version.0.into())
+                .arg(state)
+                .arg(former);
+            decode(hub.scripts.writer.carry_out(script, Patience::Short).await?)
+        }
+        .boxed()
+    }
+
     fn answer<'a>(
         &'a self,
         hub: &'a HubName,

@@ -15,11 +15,11 @@ use crate::auth::ConnectionToken;
 use crate::cluster::Answer;
 use crate::cluster::owner;
 use crate::http::admit::{Closed, let_in};
-use crate::http::{expiry, reply};
+use crate::http::reply;
 use crate::limits::ConnectionPermit;
 use crate::protocol::Transport;
 use crate::session::Session;
-use crate::session::{Detached, run_over_http};
+use crate::session::{Detached, run_over_http, watch_expiry};
 use crate::telemetry::labels::{LimitLabel, RejectLabel};
 use crate::transport::Reservation;
 
@@ -310,7 +310,7 @@ impl HubRequest {
             let session = new(Arc::clone(&hub), connection);
             session.occupy(permit);
             hub.registry().insert(&session);
-            expiry::watch(&session);
+            watch_expiry(&session);
             let socket = if over_http {
                 hub.shared()
                     .tasks()

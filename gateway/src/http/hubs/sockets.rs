@@ -25,13 +25,13 @@ use crate::auth::{Identity, random_connection_id};
 use crate::http::App;
 use crate::http::admit::{admit, check_origin};
 use crate::http::events::reading;
+use crate::http::reply;
 use crate::http::request::{Query, RequestKind};
-use crate::http::{expiry, reply};
 use crate::hub::HubRuntime;
 use crate::protocol::ClientProtocol;
 use crate::protocol::Transport;
 use crate::protocol::websocket::Messages;
-use crate::session::{Claimant, CloseReason, Detached, Session, run_over_http};
+use crate::session::{Claimant, CloseReason, Detached, Session, run_over_http, watch_expiry};
 use crate::telemetry::labels::RejectLabel;
 use crate::transport::{Reservation, Upgrade, serve_resumable, serve_websocket};
 
@@ -122,7 +122,7 @@ async fn begin(
     };
     session.occupy(permit);
     asked.hub.registry().insert(&session);
-    expiry::watch(&session);
+    watch_expiry(&session);
     let upgrade = upgrade.protocol(protocol.name());
     if outlives {
         let running = run_over_http(Arc::clone(&session), true);

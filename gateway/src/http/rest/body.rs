@@ -35,10 +35,7 @@ impl Media {
 
     /// The media type that a request names for its body, if that is one of these.
     pub(super) fn of(headers: &HeaderMap, allowed: &[Self]) -> Result<Self, Refusal> {
-        let coded = |value: &&HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
-        if let Some(coding) = headers.get_all(header::CONTENT_ENCODING).iter().find(coded) {
-            return Err(Refusal::compressed(&String::from_utf8_lossy(coding.as_bytes())));
-        }
+        check_coding(headers)?;
         let value = headers.get(header::CONTENT_TYPE);
         let text = value.and_then(|value| value.to_str().ok()).unwrap_or_default();
         let essence = text.split(';').next().unwrap_or_default().trim();
@@ -49,6 +46,15 @@ impl Media {
             let names: Vec<_> = allowed.iter().map(|media| media.name()).collect();
             Refusal::media_type(&names.join(" or "))
         })
+    }
+}
+
+/// Checks that the body is not compressed.
+pub(super) fn check_coding(headers: &HeaderMap) -> Result<(), Refusal> {
+    let coded = |value: &&HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
+    match headers.get_all(header::CONTENT_ENCODING).iter().find(coded) {
+        Some(coding) => Err(Refusal::compressed(&String::from_utf8_lossy(coding.as_bytes()))),
+        None => Ok(()),
     }
 }
 
@@ -127,6 +133,7 @@ fn framed(body: Bytes) -> Result<Outgoing, Refusal> {
             .map_err(|_| Refusal::invalid(format!("The message for {name:?} must be bytes.")))?;
         calls.push((protocol.encoding(), invocation(protocol, &frame)?));
     }
+    let framed_in = calls.iter().map(|(encoding, _)| *encoding).collect();
     let mut calls = calls.into_iter();
     let Some((encoding, first)) = calls.next() else {
         let text = "The body has no message for json or messagepack.";
@@ -147,6 +154,7 @@ fn framed(body: Bytes) -> Result<Outgoing, Refusal> {
         target: first.target,
         arguments: first.arguments,
         translated,
+        framed_in,
         ..Outgoing::default()
     })
 }

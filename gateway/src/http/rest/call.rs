@@ -8,15 +8,22 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hubcast_backplane::{GroupName, HubName, UserId};
+use percent_encoding::percent_decode_str;
 
 use super::error::Refusal;
 use super::path::{Base, Path};
-use super::table::{Api, FIRST, LAST, Route, VERSIONS};
+use super::streams::MAX_STREAM_ID;
+use super::table::{Api, FIRST, LAST, Route, VERSIONS, WEB_PUBSUB_PREVIEWS, WEB_PUBSUB_VERSIONS};
+use crate::auth::Permission;
 use crate::http::App;
 use crate::http::bodies::{BodyError, read_body};
 use crate::http::request::Query;
 use crate::hub::HubHandle;
+use crate::odata::Filter;
+use crate::options::RestApi;
 
+/// Longest time that a message of Web PubSub may take to its receivers, in seconds.
+const LONGEST_LIFE: u64 = 300;
 /// A year, in seconds.
 const LONGEST_TTL: u64 = 365 * 24 * 3_600;
 
@@ -38,9 +45,16 @@ impl<'a> Call<'a> {
         route: &'static Route,
     ) -> Result<Self, Refusal> {
         let query = Query::of(&parts.uri).ok_or_else(|| Refusal::invalid("The query can't be read."))?;
-        check_version(route, path.base, query.get("api-version"))?;
         let hub = path.name(route.path, "{hub}");
         let hub = find_hub(app, hub, query.get("application"))?;
+        let service = hub.runtime().options().hubs.rest_api;
+        if !route.is_of(service, path.base) {
+            return Err(Refusal::other_service(service));
+        }
+        match service {
+            RestApi::WebPubSub => check_web_pubsub_version(&query)?,
+            _ => check_version(route, path.base, query.get("api-version"))?,
+        }
         Ok(Self {
             app,
             parts,
@@ -69,6 +83,11 @@ impl<'a> Call<'a> {
 
     pub(super) fn hub(&self) -> &HubHandle {
         &self.hub
+    }
+
+    /// Returns whether the hub has the REST API of Azure Web PubSub.
+    pub(super) fn is_web_pubsub(&self) -> bool {
+        self.hub.runtime().options().hubs.rest_api == RestApi::WebPubSub
     }
 
     /// The answer to a request that was carried out, without a body.
@@ -101,6 +120,16 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// The id that a client gave a stream.
+    pub(super) fn stream(&self) -> Result<&str, Refusal> {
+        match self.path.name(self.route.path, "{stream}") {
+            id if (1..=MAX_STREAM_ID).contains(&id.len()) => Ok(id),
+            _ => Err(Refusal::invalid(format!(
+                "Invalid stream id: it must have 1 to {MAX_STREAM_ID} bytes."
+            ))),
+        }
+    }
+
     /// The connections that are left out.
     pub(super) fn excluded(&self) -> Vec<String> {
         self.all("excluded").map(str::to_owned).collect()
@@ -113,8 +142,47 @@ impl<'a> Call<'a> {
 
     /// How long a user stays in a group.
     pub(super) fn ttl(&self) -> Result<Option<Duration>, Refusal> {
-        let seconds = self.number("ttl", 0, LONGEST_TTL)?;
-        Ok(seconds.map(Duration::from_secs))
+        let seconds = self.number("ttl", 0, u64::MAX)?;
+        Ok(seconds.map(|seconds| Duration::from_secs(seconds.min(LONGEST_TTL))))
+    }
+
+    /// Which connections receive a message, in OData; empty: all.
+    pub(super) fn filter(&self) -> Result<String, Refusal> {
+        let text = self.only("filter")?.unwrap_or_default();
+        if !text.is_empty() {
+            Filter::parse(text)?;
+        }
+        Ok(text.to_owned())
+    }
+
+    /// How long a message may take to its receivers, unless for ever.
+    pub(super) fn life(&self) -> Result<Option<Duration>, Refusal> {
+        const NAME: &str = "messageTtlSeconds";
+        self.only(NAME)?;
+        let seconds = self.number(NAME, 0, LONGEST_LIFE)?;
+        Ok(seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs))
+    }
+
+    /// A value of the query that may be there once.
+    fn only(&self, name: &str) -> Result<Option<&str>, Refusal> {
+        let mut values = self.all(name);
+        let first = values.next();
+        match values.next() {
+            None => Ok(first),
+            Some(_) => Err(Refusal::invalid(format!("{name} may be there once."))),
+        }
+    }
+
+    /// The permission that the path names.
+    pub(super) fn permission(&self) -> Result<Permission, Refusal> {
+        let name = self.path.name(self.route.path, "{permission}");
+        let mut known = Permission::ALL.into_iter();
+        let found = known.find(|permission| permission.name().eq_ignore_ascii_case(name));
+        found.ok_or_else(|| {
+            Refusal::invalid(format!(
+                "There is no permission {name:?}; there are sendToGroup and joinLeaveGroup."
+            ))
+        })
     }
 
     /// A value of the query.
@@ -155,6 +223,34 @@ impl<'a> Call<'a> {
             Err(BodyError::Broken) => Err(Refusal::invalid("The body has no end.")),
         }
     }
+}
+
+/// Checks the version of a request to a hub with the API of Azure Web PubSub: one that is known, or none.
+fn check_web_pubsub_version(query: &Query) -> Result<(), Refusal> {
+    let mut asked = query.all("api-version");
+    let (version, second) = (asked.next(), asked.next());
+    if second.is_some() {
+        return Err(Refusal::version("api-version may be there once.".to_owned()));
+    }
+    let is_known = |version| {
+        WEB_PUBSUB_VERSIONS.contains(&version) || WEB_PUBSUB_PREVIEWS.contains(&version) || is_later(version)
+    };
+    match version {
+        Some(version) if !is_known(version) => {
+            let known = WEB_PUBSUB_VERSIONS.join(", ");
+            let text = format!("There is no api-version {version:?}; known are {known}.");
+            Err(Refusal::version(text))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The service whose REST API the hub of a request has; `None` where there is no such hub.
+pub(super) fn service_of(app: &App, parts: &Parts) -> Option<RestApi> {
+    let rest = parts.uri.path().strip_prefix("/api/hubs/")?;
+    let name = percent_decode_str(rest.split('/').next()?).decode_utf8().ok()?;
+    let hub = app.hub(&name)?;
+    Some(hub.options().hubs.rest_api)
 }
 
 /// Returns whether this is the date of a version after the last that is known.

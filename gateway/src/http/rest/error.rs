@@ -8,8 +8,11 @@ use axum::response::{IntoResponse, Response};
 use hubcast_backplane::{BackplaneError, NameError};
 use serde::Serialize;
 
-use crate::auth::ServerAuthError;
+use crate::auth::{ServerAuthError, TooManyGrants};
 use crate::error::{Error, transient_text};
+use crate::hub::RegroupingError;
+use crate::odata::FilterError;
+use crate::options::RestApi;
 
 /// The header by which the .NET SDK distinguishes "no" from "wrong address".
 const CODE_HEADER: HeaderName = HeaderName::from_static("x-ms-error-code");
@@ -30,6 +33,7 @@ struct Parts {
 struct Body<'a> {
     code: &'a str,
     message: &'a str,
+    target: &'a str,
 }
 
 impl Refusal {
@@ -49,7 +53,7 @@ impl Refusal {
 
     /// The request can't be understood.
     pub(super) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "Error.Request.Invalid", message)
+        Self::new(StatusCode::BAD_REQUEST, "Error.BadRequest", message)
     }
 
     pub(super) fn version(message: String) -> Self {
@@ -61,14 +65,20 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, "Error.Route.NotExisted", text)
     }
 
-    pub(super) fn no_permissions() -> Self {
-        let text =
-            "Permissions can't be asked for or changed here: they follow from the roles in a client's token.";
-        Self::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "Error.Permissions.NotImplemented",
-            text,
-        )
+    /// An operation that does not exist here. SDKs read 404 as "no", so it is another status.
+    pub(super) fn not_implemented(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", text)
+    }
+
+    /// The route is one of the other service's REST API.
+    pub(super) fn other_service(has: RestApi) -> Self {
+        let (other, name) = match has {
+            RestApi::WebPubSub => ("Azure Web PubSub", "signalr"),
+            _ => ("Azure SignalR", "webpubsub"),
+        };
+        Self::not_implemented(format!(
+            "This hub has the REST API of {other}, which has no such operation; hubs.rest_api = \"{name}\" gives it the other one."
+        ))
     }
 
     pub(super) fn other_methods(methods: &[&str]) -> Self {
@@ -87,9 +97,12 @@ impl Refusal {
             .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
     }
 
+    /// Not 404: SDKs take that for a wrong address, and hide the text.
     pub(super) fn no_hub(name: &str) -> Self {
-        let text = format!("There is no hub {name:?} here.");
-        Self::new(StatusCode::NOT_FOUND, "Error.Hub.NotExisted", text)
+        let text = format!(
+            "There is no hub {name:?} here: declare it in the gateway's configuration, as [hubs.{name}] or in hubs.names."
+        );
+        Self::new(StatusCode::BAD_REQUEST, "Error.Hub.NotExisted", text)
     }
 
     /// The code is one of those that SDKs take for "no".
@@ -98,6 +111,7 @@ impl Refusal {
             NO_USER => "The user has no connection.",
             NO_GROUP => "The group has no connection.",
             NOT_IN_GROUP => "The user is not in the group.",
+            NO_PERMISSION => "The connection does not have the permission.",
             _ => "There is no such connection.",
         };
         Self::new(StatusCode::NOT_FOUND, code, text)
@@ -142,6 +156,11 @@ impl Refusal {
         )
     }
 
+    pub(super) fn too_many_grants(error: TooManyGrants) -> Self {
+        let code = "Error.Permission.TooMany";
+        Self::new(StatusCode::CONFLICT, code, error.to_string())
+    }
+
     /// The backplane is away, or has no room, or too few replicas; nothing was carried out.
     pub(super) fn unavailable(error: &BackplaneError) -> Self {
         let code = match error {
@@ -177,12 +196,29 @@ pub(super) const NO_CONNECTION_TO_CHANGE: &str = "Error.Connection.NotExisted";
 pub(super) const NO_USER: &str = "Warning.User.NotExisted";
 /// The group has no connection.
 pub(super) const NO_GROUP: &str = "Warning.Group.NotExisted";
+/// The connection does not have the permission.
+pub(super) const NO_PERMISSION: &str = "Warning.Permission.NotExisted";
 /// The user is not in the group.
 pub(super) const NOT_IN_GROUP: &str = "Info.User.NotInGroup";
 
 impl From<NameError> for Refusal {
     fn from(error: NameError) -> Self {
         Self::invalid(format!("Invalid name: {error}."))
+    }
+}
+
+impl From<RegroupingError> for Refusal {
+    fn from(error: RegroupingError) -> Self {
+        match error {
+            RegroupingError::Name(error) => error.into(),
+            RegroupingError::Filter(error) => error.into(),
+        }
+    }
+}
+
+impl From<FilterError> for Refusal {
+    fn from(error: FilterError) -> Self {
+        Self::invalid(error.to_string())
     }
 }
 
@@ -217,11 +253,20 @@ impl From<Error> for Refusal {
     }
 }
 
+/// The part of a request that a code speaks of.
+fn target_of(code: &str) -> &str {
+    match code.split('.').nth(1) {
+        Some(target @ ("Connection" | "User" | "Group" | "Permission")) => target,
+        _ => "Request",
+    }
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let body = Body {
             code: self.0.code,
             message: &self.0.message,
+            target: target_of(self.0.code),
         };
         let code = HeaderValue::from_static(self.0.code);
         let mut response = (self.0.status, [(CODE_HEADER, code)], Json(body)).into_response();

@@ -1,14 +1,18 @@
 //! Groups and their connections.
 
 use axum::Json;
+use axum::body::Body;
 use axum::http::uri::Authority;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::try_join_all;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::body::Media;
 use super::call::Call;
 use super::error::{NO_CONNECTION_TO_CHANGE, NO_GROUP, Refusal};
 use super::table::LAST;
+use crate::bom;
+use crate::hub::{RegroupWish, Regrouping};
 use crate::options::requested_authority;
 
 /// Most connections of one page.
@@ -46,7 +50,39 @@ pub(super) async fn leave(call: &Call<'_>) -> Result<Response, Refusal> {
     Ok(call.done())
 }
 
-#[derive(Serialize)]
+/// Which connections go into which groups, or out of them.
+#[derive(Deserialize)]
+struct Regroup {
+    groups: Vec<String>,
+    #[serde(default)]
+    filter: Option<String>,
+}
+
+/// Most groups of one such request.
+pub(super) const MAX_GROUPS: usize = 100;
+
+/// Changes the groups of all connections that a filter admits.
+pub(super) async fn regroup(call: &Call<'_>, body: Body, to: RegroupWish) -> Result<Response, Refusal> {
+    Media::of(call.headers(), &[Media::Json])?;
+    let body = call.read(body).await?;
+    let wish: Regroup = serde_json::from_slice(bom::skip(&body)).map_err(|error| {
+        Refusal::invalid(format!(
+            "The body must be {{\"groups\": […], \"filter\": …}}: {error}."
+        ))
+    })?;
+    if wish.groups.is_empty() || wish.groups.len() > MAX_GROUPS {
+        let text = format!(
+            "groups must be 1 to {MAX_GROUPS} names, not {}.",
+            wish.groups.len()
+        );
+        return Err(Refusal::invalid(text));
+    }
+    let change = Regrouping::new(wish.groups, wish.filter.unwrap_or_default(), to)?;
+    call.hub().runtime().regroup(&change).await?;
+    Ok(call.done())
+}
+
+#[derive(Serialize, Default)]
 #[serde(rename_all = "camelCase")]
 struct Page {
     value: Vec<Member>,
@@ -64,8 +100,13 @@ struct Member {
 
 /// Lists connections in pages. A continuation token is the id of the last connection of the page before.
 pub(super) async fn list(call: &Call<'_>) -> Result<Response, Refusal> {
-    let page = call.number("maxpagesize", 1, MAX_PAGE)?.unwrap_or(PAGE);
-    let top = call.number("top", 1, u64::from(u32::MAX))?;
+    let page = call.number("maxpagesize", 1, u64::MAX)?;
+    let page = page.map_or(PAGE, |page| page.min(MAX_PAGE));
+    let top = call.number("top", 0, u64::MAX)?;
+    if top == Some(0) {
+        call.group()?;
+        return Ok(Json(Page::default()).into_response());
+    }
     let limit = top.map_or(page, |top| top.min(page));
     let group = call.hub().in_group(call.group()?);
     let found = group

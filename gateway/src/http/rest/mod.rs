@@ -1,4 +1,4 @@
-//! The REST data plane: back ends send, invoke and close over HTTP, as with Azure SignalR.
+//! The REST data plane: back ends send, invoke and close over HTTP, as with Azure SignalR, or as with Azure Web PubSub.
 //!
 //! `table.rs` lists the routes; requests are matched with it and `openapi.rs` writes the document from it. A request is
 //! then authenticated (`auth/server.rs`), and answered by one function for each resource.
@@ -7,12 +7,17 @@ mod body;
 mod call;
 mod connections;
 mod error;
+mod execute;
 mod groups;
+mod identity;
 mod invoke;
 mod openapi;
 mod path;
+mod payload;
+mod permissions;
 mod send;
 mod statistics;
+mod streams;
 mod table;
 mod tokens;
 mod users;
@@ -21,20 +26,23 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 
 use self::call::Call;
 use self::error::Refusal;
 use self::path::Path;
-use self::table::{Action, Found, Route};
+use self::table::{Action, Found, Route, WEB_PUBSUB_VERSIONS};
+use crate::auth::Wish;
 use crate::http::App;
 use crate::http::admit::trust;
+use crate::hub::RegroupWish;
+use crate::options::RestApi;
 use crate::telemetry::labels::RejectLabel;
 
-/// Permissions of Web PubSub, which are not granted here: its SDKs read 404 as "no", and any other refusal as an error.
-const PERMISSIONS: &str = "/hubs/{hub}/permissions/{permission}/connections/{connection}";
+/// The versions of Azure Web PubSub that are known, on every answer of a hub that has its API.
+const SUPPORTED_VERSIONS: HeaderName = HeaderName::from_static("api-supported-versions");
 
 /// The routes below `/api`.
 pub(crate) fn routes() -> Router<App> {
@@ -46,13 +54,19 @@ pub(crate) fn routes() -> Router<App> {
 
 async fn serve(State(app): State<App>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    match answer(&app, &parts, body).await {
+    let mut response = match answer(&app, &parts, body).await {
         Ok(response) => response,
         Err(refusal) => {
             note(&app, &refusal);
             refusal.into_response()
         }
+    };
+    if call::service_of(&app, &parts) == Some(RestApi::WebPubSub)
+        && let Ok(versions) = HeaderValue::from_str(&WEB_PUBSUB_VERSIONS.join(", "))
+    {
+        response.headers_mut().insert(SUPPORTED_VERSIONS, versions);
     }
+    response
 }
 
 fn note(app: &App, refusal: &Refusal) {
@@ -69,11 +83,18 @@ async fn answer(app: &App, parts: &Parts, body: Body) -> Result<Response, Refusa
     let route = match table::find(&path, &parts.method) {
         Found::Route(route) => route,
         Found::OtherMethods(methods) => return Err(Refusal::other_methods(&methods)),
-        Found::Nothing if path.matches(PERMISSIONS) => return Err(Refusal::no_permissions()),
+        Found::Nothing if parts.method == Method::HEAD => {
+            return Err(Refusal::not_implemented("There is no such route."));
+        }
         Found::Nothing => return Err(Refusal::no_route()),
     };
     match route.action {
-        Action::Health => return Ok(StatusCode::OK.into_response()),
+        // SDKs with several endpoints, and their probes, send what they have to those that answer 200 here.
+        Action::Health => {
+            let reachable = app.check_backplane();
+            reachable.map_err(|error| Refusal::unavailable(&error))?;
+            return Ok(StatusCode::OK.into_response());
+        }
         Action::Document if app.options().server.admin_listen.is_none() => return Ok(document()),
         Action::Document => return Err(Refusal::no_route()),
         _ => {}
@@ -116,6 +137,16 @@ async fn carry_out(call: &Call<'_>, body: Body) -> Result<Response, Refusal> {
         Action::GenerateToken => tokens::generate(call),
         Action::Statistics => statistics::count(call).await,
         Action::Rebalance => statistics::rebalance(call).await,
+        Action::AddToGroups => groups::regroup(call, body, RegroupWish::Join).await,
+        Action::RemoveFromGroups => groups::regroup(call, body, RegroupWish::Leave).await,
+        Action::GrantPermission => permissions::answer(call, Wish::Grant).await,
+        Action::RevokePermission => permissions::answer(call, Wish::Revoke).await,
+        Action::CheckPermission => permissions::answer(call, Wish::Check).await,
+        Action::Execute => execute::execute(call, body).await,
+        Action::StreamItem => streams::item(call, body).await,
+        Action::StreamEnd => streams::end(call).await,
+        Action::ConnectionClaims => identity::claims(call, body).await,
+        Action::RefreshAuth => identity::refresh(call, body).await,
     }
 }
 

@@ -6,12 +6,15 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::body::Media;
-use super::groups::MAX_PAGE;
+use super::execute::MAX_COMMANDS;
+use super::groups::{MAX_GROUPS, MAX_PAGE};
 use super::path::Base;
 use super::send::{MAX_BATCH, MAX_KEY_BYTES};
 use super::statistics::MOST_SETTLED;
-use super::table::{Action, Api, ROUTES, Route, VERSIONS};
+use super::streams::MAX_STREAM_ID;
+use super::table::{Action, Api, ROUTES, Route, VERSIONS, WEB_PUBSUB_VERSIONS};
 use crate::hub::MAX_REASON_BYTES;
+use crate::odata::MAX_BYTES as MAX_FILTER_BYTES;
 
 /// The document, made once.
 pub(super) fn document() -> Bytes {
@@ -49,13 +52,15 @@ fn write() -> Value {
     })
 }
 
-const ABOUT: &str = "The data plane of Azure SignalR, versions 2022-06-01 to 2024-12-01 and v1, and Hubcast's own \
-    additions: batches, Idempotency-Key, statistics. Requests carry a JSON Web Token that is signed with an access key \
+const ABOUT: &str = "The data plane of Azure SignalR, versions 2022-06-01 to 2024-12-01 and v1; that of Azure Web PubSub, \
+    versions 2021-10-01 to 2024-12-01, on hubs with hubs.rest_api = webpubsub, where the body of a message is text, JSON or \
+    bytes; and Hubcast's own additions: batches, Idempotency-Key, statistics. Requests carry a JSON Web Token that is signed with an access key \
     and whose audience is the URL of the request.";
 
 fn operation(route: &Route, method: &str, base: Base) -> Value {
     let tag = match (route.api, base) {
         (Api::Own, _) => "Hubcast",
+        (Api::WebPubSub, _) => "Azure Web PubSub",
         (_, Base::V1) => "v1",
         (_, Base::Dated) => "Azure SignalR",
     };
@@ -94,16 +99,26 @@ fn media(action: Action) -> Option<&'static [Media]> {
         Action::SendToAll | Action::SendToConnection | Action::SendToGroup | Action::SendToUser => {
             Some(&Media::ALL)
         }
-        Action::SendBatch | Action::Invoke => Some(&[Media::Json, Media::MessagePack]),
+        Action::Invoke => Some(&Media::ALL),
+        Action::SendBatch | Action::StreamItem => Some(&[Media::Json, Media::MessagePack]),
+        Action::AddToGroups
+        | Action::RemoveFromGroups
+        | Action::Execute
+        | Action::ConnectionClaims
+        | Action::RefreshAuth => Some(&[Media::Json]),
         _ => None,
     }
 }
 
 fn content(action: Action, media: &[Media]) -> Value {
-    let schema = if action == Action::SendBatch {
-        "Batch"
-    } else {
-        "Message"
+    let schema = match action {
+        Action::SendBatch => "Batch",
+        Action::AddToGroups | Action::RemoveFromGroups => "Regroup",
+        Action::Execute => "Commands",
+        Action::ConnectionClaims => "ConnectionToken",
+        Action::RefreshAuth => "Refresh",
+        Action::StreamItem => "Item",
+        _ => "Message",
     };
     let mut content = Map::new();
     for media in media {
@@ -113,11 +128,18 @@ fn content(action: Action, media: &[Media]) -> Value {
         };
         content.insert(media.name().to_owned(), json!({ "schema": schema }));
     }
+    if matches!(
+        action,
+        Action::SendToAll | Action::SendToConnection | Action::SendToGroup | Action::SendToUser
+    ) {
+        // Of Azure Web PubSub, which also takes any JSON and any bytes.
+        content.insert("text/plain".to_owned(), json!({ "schema": { "type": "string" } }));
+    }
     content.into()
 }
 
 fn parameters(route: &Route, base: Base) -> Vec<Value> {
-    let mut parameters: Vec<Value> = ["hub", "connection", "group", "user"]
+    let mut parameters: Vec<Value> = ["hub", "connection", "group", "user", "permission", "stream"]
         .into_iter()
         .filter(|name| route.path.contains(&format!("{{{name}}}")))
         .map(|name| {
@@ -125,6 +147,10 @@ fn parameters(route: &Route, base: Base) -> Vec<Value> {
             match name {
                 "hub" => schema["pattern"] = json!("^[A-Za-z][A-Za-z0-9_`,.[\\]]{0,127}$"),
                 "group" => schema["maxLength"] = json!(1024),
+                "stream" => schema["maxLength"] = json!(MAX_STREAM_ID / 4), // bytes, as they may be written
+                "permission" => {
+                    schema = json!({ "type": "string", "enum": ["sendToGroup", "joinLeaveGroup"] });
+                }
                 _ => {}
             }
             json!({ "name": name, "in": "path", "required": true, "schema": schema })
@@ -135,9 +161,12 @@ fn parameters(route: &Route, base: Base) -> Vec<Value> {
             Api::Dated(since) => since,
             _ => VERSIONS[0],
         };
-        let versions: Vec<_> = VERSIONS.iter().filter(|version| **version >= since).collect();
+        let versions: Vec<_> = match route.api {
+            Api::WebPubSub => WEB_PUBSUB_VERSIONS.to_vec(),
+            _ => VERSIONS.into_iter().filter(|version| *version >= since).collect(),
+        };
         parameters.push(json!({
-            "name": "api-version", "in": "query", "required": true,
+            "name": "api-version", "in": "query", "required": route.api != Api::WebPubSub,
             "schema": { "type": "string", "enum": versions },
         }));
     }
@@ -169,12 +198,48 @@ fn own_parameters(action: Action) -> Vec<Value> {
             "description": "A request with the same key is carried out once within the hub's retention",
         })
     };
+    let filter = || {
+        let schema = json!({ "type": "string", "maxLength": MAX_FILTER_BYTES });
+        query(
+            "filter",
+            schema,
+            "Which connections receive it, in OData (Azure Web PubSub)",
+        )
+    };
+    let life = || {
+        let schema = json!({ "type": "integer", "minimum": 0, "maximum": 300 });
+        query(
+            "messageTtlSeconds",
+            schema,
+            "How long it may take to its receivers; 0: for ever (Azure Web PubSub)",
+        )
+    };
     let whole = |least: u64, most: u64| json!({ "type": "integer", "minimum": least, "maximum": most });
     match action {
-        Action::SendToAll | Action::SendToGroup => vec![excluded(), key()],
-        Action::SendToUser | Action::SendToConnection | Action::SendBatch => vec![key()],
+        Action::SendToAll | Action::SendToGroup => vec![excluded(), key(), filter(), life()],
+        Action::SendToUser => vec![key(), filter(), life()],
+        Action::SendToConnection => vec![key(), life()],
+        Action::SendBatch => vec![key()],
+        Action::GrantPermission | Action::RevokePermission | Action::CheckPermission => {
+            let schema = json!({ "type": "string", "maxLength": 1024 });
+            vec![query(
+                "targetName",
+                schema,
+                "The group that it is for; all groups without one",
+            )]
+        }
         Action::CloseAll | Action::CloseGroup | Action::CloseUser => vec![excluded(), reason()],
         Action::CloseConnection => vec![reason()],
+        Action::Execute => vec![filter()],
+        Action::StreamItem => vec![query(
+            "completed",
+            json!({ "type": "boolean" }),
+            "It is the stream's last item",
+        )],
+        Action::StreamEnd => vec![
+            reason(),
+            query("error", json!({ "type": "string" }), "The same as reason"),
+        ],
         Action::UserJoins => vec![query(
             "ttl",
             whole(0, 31_536_000),
@@ -213,6 +278,16 @@ fn own_parameters(action: Action) -> Vec<Value> {
                 "role",
                 json!({ "type": "array", "items": { "type": "string" } }),
                 "Its roles",
+            ),
+            query(
+                "group",
+                json!({ "type": "array", "items": { "type": "string" } }),
+                "Groups that its client is in from the start (Azure Web PubSub)",
+            ),
+            query(
+                "clientType",
+                json!({ "type": "string", "enum": ["default", "mqtt", "socketio"] }),
+                "The kind of client (Azure Web PubSub); there are none of MQTT and Socket.IO here",
             ),
         ],
         _ => Vec::new(),
@@ -263,6 +338,7 @@ fn answer(action: Action) -> Option<Value> {
         Action::ListGroup => reference("Page"),
         Action::Invoke => reference("Result"),
         Action::GenerateToken => reference("Token"),
+        Action::ConnectionClaims | Action::RefreshAuth => reference("Claims"),
         Action::Statistics => reference("Statistics"),
         Action::Rebalance => reference("Rebalance"),
         Action::Document => json!({ "type": "object" }),
@@ -272,8 +348,10 @@ fn answer(action: Action) -> Option<Value> {
 
 /// How a request may be refused.
 fn refusals(action: Action) -> Vec<(u16, &'static str)> {
-    if is_open(action) {
-        return Vec::new();
+    match action {
+        Action::Health => return vec![(503, "The backplane can't be reached; try again later")],
+        Action::Document => return Vec::new(),
+        _ => {}
     }
     let mut refusals = vec![
         (
@@ -281,7 +359,11 @@ fn refusals(action: Action) -> Vec<(u16, &'static str)> {
             "The request can't be understood, or names no api-version that has this route",
         ),
         (401, "No token, or none for this request"),
-        (404, "No such hub, or what was asked about is not there"),
+        (404, "What was asked about is not there"),
+        (
+            501,
+            "The hub has the REST API of the other service (hubs.rest_api)",
+        ),
         (503, "The backplane can't be reached; try again later"),
     ];
     if let Some(media) = media(action) {
@@ -290,13 +372,21 @@ fn refusals(action: Action) -> Vec<(u16, &'static str)> {
         if action == Action::Invoke {
             refusals.push((422, "The client answered with an error, or without a result"));
             refusals.push((504, "The client did not answer in time"));
+        } else if action == Action::RefreshAuth {
+            refusals.push((403, "The claims are of another user"));
         } else {
             debug_assert!(!media.is_empty());
             refusals.push((422, "The Idempotency-Key was used for another message"));
         }
     }
-    if matches!(action, Action::ConnectionJoins | Action::UserJoins) {
+    if matches!(
+        action,
+        Action::ConnectionJoins | Action::UserJoins | Action::AddToGroups | Action::Execute
+    ) {
         refusals.push((409, "The connection is in limits.groups_per_connection groups"));
+    }
+    if matches!(action, Action::GrantPermission | Action::RevokePermission) {
+        refusals.push((409, "The permission was given or taken by name too often"));
     }
     refusals
 }
@@ -315,6 +405,7 @@ fn schemas() -> Value {
         "properties": { name: { "type": "string", "minLength": 1, "maxLength": 1024 } } })
     };
     let target = json!({ "type": "string", "minLength": 1 });
+    let claim = object(&["type", "value"], json!({ "type": text, "value": text }));
     json!({
         "Message": object(&["target"], json!({ "target": target, "arguments": arguments })),
         "Batch": object(&["messages"], json!({ "messages": {
@@ -325,7 +416,23 @@ fn schemas() -> Value {
                 "excluded": { "type": "array", "items": text },
             })),
         } })),
-        "Error": object(&["code", "message"], json!({ "code": text, "message": text })),
+        "Commands": { "type": "array", "minItems": 1, "maxItems": MAX_COMMANDS, "items": object(&["type"], json!({
+            "type": { "type": "string", "enum": ["SendMessage", "JoinGroup", "LeaveGroup", "CloseConnection"] },
+            "target": target, "arguments": arguments, "group": { "type": "string", "minLength": 1, "maxLength": 1024 }, "reason": text,
+        })) },
+        "Item": {},
+        "ConnectionToken": object(&["connectionToken"], json!({ "connectionToken": text })),
+        "Refresh": object(&["connectionToken"], json!({
+            "connectionToken": text,
+            "expireTime": { "type": "string", "format": "date-time", "nullable": true },
+            "claims": { "type": "array", "nullable": true, "items": claim },
+        })),
+        "Claims": object(&["claims"], json!({ "claims": { "type": "array", "items": claim } })),
+        "Error": object(&["code", "message", "target"], json!({ "code": text, "message": text, "target": text })),
+        "Regroup": object(&["groups"], json!({
+            "groups": { "type": "array", "minItems": 1, "maxItems": MAX_GROUPS, "items": { "type": "string", "minLength": 1, "maxLength": 1024 } },
+            "filter": { "type": "string", "nullable": true, "maxLength": MAX_FILTER_BYTES },
+        })),
         "Accepted": object(&["accepted"], json!({ "accepted": count })),
         "Page": object(&["value"], json!({
             "value": { "type": "array", "items": object(&["connectionId"], json!({ "connectionId": text, "userId": text })) },

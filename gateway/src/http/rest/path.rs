@@ -5,13 +5,19 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 
 /// Literal segments that name an action. A name at the end of a path can be one of them only if its colon is encoded.
-const ACTIONS: [&str; 6] = [
+const ACTIONS: [&str; 12] = [
     ":send",
     ":closeConnections",
     ":generateToken",
     ":invoke",
     ":batch",
     ":statistics",
+    ":rebalance",
+    ":addToGroups",
+    ":removeFromGroups",
+    ":execute",
+    ":refreshAuth",
+    ":complete",
 ];
 
 /// Below which base a request came.

@@ -12,11 +12,14 @@ use serde_json::json;
 use super::body::{self, Media};
 use super::call::Call;
 use super::error::Refusal;
+use super::payload;
 use crate::hub::Outgoing;
-use crate::protocol::Value;
+use crate::protocol::{DataType, Value};
 
 /// The header by which a request may be repeated without sending twice.
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// The header by which the SDKs of Web PubSub name a request.
+const REQUEST_ID: &str = "x-ms-client-request-id";
 /// Longest value of it.
 pub(super) const MAX_KEY_BYTES: usize = 255;
 /// Most messages of one batch.
@@ -45,6 +48,15 @@ pub(super) async fn to_connection(call: &Call<'_>, body: Body) -> Result<Respons
 }
 
 async fn read(call: &Call<'_>, body: Body) -> Result<Outgoing, Refusal> {
+    if call.is_web_pubsub() {
+        let (filter, life) = (call.filter()?, call.life()?); // before anything is read
+        let message = payload::message(call.headers(), &call.read(body).await?)?;
+        return Ok(Outgoing {
+            filter,
+            life,
+            ..message
+        });
+    }
     let media = Media::of(call.headers(), &Media::ALL)?;
     body::message(media, call.read(body).await?)
 }
@@ -54,12 +66,35 @@ async fn send(call: &Call<'_>, topic: Topic, body: Body) -> Result<Response, Ref
         except: call.excluded(),
         ..read(call, body).await?
     };
-    let once = key(call)?.map(|key| Once {
-        key: format!("one:{key}"),
-        content: digest(&[(topic.clone(), &message)]),
-    });
-    publish(call, topic, message, once.as_ref()).await?;
+    let content = || digest(&[(topic.clone(), &message)]);
+    if let Some(key) = key(call)? {
+        let once = Once {
+            key: format!("one:{key}"),
+            content: content(),
+        };
+        publish(call, topic, message, Some(&once)).await?;
+    } else if let Some(id) = request_id(call) {
+        let once = Once {
+            key: format!("request:{id}"),
+            content: content(),
+        };
+        let hub = call.hub().runtime();
+        let published = hub.publish_once(None, &topic, message.clone(), &once).await?;
+        if published == Published::Differs {
+            // The application gives all of its requests this id.
+            publish(call, topic, message, None).await?;
+        }
+    } else {
+        publish(call, topic, message, None).await?;
+    }
     Ok(call.done())
+}
+
+/// The id that Azure's SDKs give a request, and give it again where they repeat it.
+fn request_id<'a>(call: &'a Call<'_>) -> Option<&'a str> {
+    let id = call.headers().get(REQUEST_ID).filter(|_| call.is_web_pubsub())?;
+    let id = id.to_str().ok()?;
+    (1..=MAX_KEY_BYTES).contains(&id.len()).then_some(id)
 }
 
 async fn publish(
@@ -189,6 +224,11 @@ fn digest(messages: &[(Topic, &Outgoing)]) -> Bytes {
     for (topic, message) in messages {
         add(topic.key().as_bytes());
         add(message.target.as_bytes());
+        add(message.filter.as_bytes());
+        add(&[
+            u8::from(message.data_type != DataType::Json),
+            u8::from(message.data_type == DataType::Text),
+        ]);
         for values in [&message.arguments, &message.translated] {
             add(&values.len().to_be_bytes());
             values.iter().for_each(|value| add(value.bytes()));

@@ -3,6 +3,7 @@
 use axum::http::Method;
 
 use super::path::{Base, Path};
+use crate::options::RestApi;
 
 /// The action of a route.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +34,16 @@ pub(super) enum Action {
     GenerateToken,
     Statistics,
     Rebalance,
+    AddToGroups,
+    RemoveFromGroups,
+    GrantPermission,
+    RevokePermission,
+    CheckPermission,
+    Execute,
+    StreamItem,
+    StreamEnd,
+    ConnectionClaims,
+    RefreshAuth,
 }
 
 /// A method of a route. What has HEAD has GET too.
@@ -43,6 +54,8 @@ pub(super) enum Verb {
     Post,
     Put,
     Delete,
+    /// POST, or QUERY, which OpenAPI does not know.
+    Query,
 }
 
 impl Verb {
@@ -51,16 +64,19 @@ impl Verb {
         match self {
             Self::Head => &["get", "head"],
             Self::Get => &["get"],
-            Self::Post => &["post"],
+            Self::Post | Self::Query => &["post"],
             Self::Put => &["put"],
             Self::Delete => &["delete"],
         }
     }
 
     fn takes(self, method: &Method) -> bool {
-        self.methods()
-            .iter()
-            .any(|name| name.eq_ignore_ascii_case(method.as_str()))
+        let queried = self == Self::Query && method.as_str() == "QUERY";
+        queried
+            || self
+                .methods()
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(method.as_str()))
     }
 }
 
@@ -77,6 +93,8 @@ pub(super) enum Api {
     Tolerated,
     /// Below `/api`, without a version: not of Azure SignalR.
     Own,
+    /// Below `/api`, of Azure Web PubSub alone.
+    WebPubSub,
 }
 
 /// One route.
@@ -96,14 +114,40 @@ pub(super) struct Route {
 impl Route {
     /// Returns whether it is answered below this base.
     pub(super) fn is_answered(&self, base: Base) -> bool {
-        base == Base::Dated || self.api != Api::Own
+        base == Base::Dated || !matches!(self.api, Api::Own | Api::WebPubSub)
+    }
+
+    /// Returns whether it is a route of a hub with this REST API, below this base.
+    pub(super) fn is_of(&self, service: RestApi, base: Base) -> bool {
+        match service {
+            RestApi::SignalR => self.api != Api::WebPubSub,
+            RestApi::WebPubSub => base == Base::Dated && (self.api == Api::Own || self.is_of_web_pubsub()),
+        }
+    }
+
+    /// Returns whether Azure Web PubSub has it.
+    pub(super) fn is_of_web_pubsub(&self) -> bool {
+        match self.api {
+            Api::WebPubSub => true,
+            Api::V1 | Api::Tolerated | Api::Own => false,
+            Api::Dated(_) | Api::Both => !matches!(
+                self.action,
+                Action::UserIsIn
+                    | Action::Invoke
+                    | Action::Execute
+                    | Action::StreamItem
+                    | Action::StreamEnd
+                    | Action::ConnectionClaims
+                    | Action::RefreshAuth
+            ),
+        }
     }
 
     /// Returns whether it is a route of the API below this base, not one that is answered for the sake of other
     /// callers.
     pub(super) fn is_official(&self, base: Base) -> bool {
         match self.api {
-            Api::Dated(_) | Api::Own => base == Base::Dated,
+            Api::Dated(_) | Api::Own | Api::WebPubSub => base == Base::Dated,
             Api::V1 => base == Base::V1,
             Api::Both => true,
             Api::Tolerated => false,
@@ -118,6 +162,19 @@ const TOKENS: &str = "2022-11-01";
 pub(super) const LAST: &str = "2024-12-01";
 /// All that are understood, in order.
 pub(super) const VERSIONS: [&str; 3] = [FIRST, TOKENS, LAST];
+
+/// The versions of Azure Web PubSub, in order; a hub with its API has all features in each of them, since its SDKs use
+/// what they know under older ones, too.
+pub(super) const WEB_PUBSUB_VERSIONS: [&str; 5] =
+    ["2021-10-01", "2022-11-01", "2023-07-01", "2024-01-01", LAST];
+/// Its previews.
+pub(super) const WEB_PUBSUB_PREVIEWS: [&str; 5] = [
+    "2020-10-01",
+    "2021-01-01",
+    "2021-05-01-preview",
+    "2021-08-01-preview",
+    "2022-10-01-preview",
+];
 
 const DATED: Api = Api::Dated(FIRST);
 
@@ -153,6 +210,12 @@ pub(super) const ROUTES: &[Route] = &[
     route(Verb::Get, "/hubs/{hub}/:statistics", Action::Statistics, Api::Own, (200, 200), "Count connections and groups"),
     route(Verb::Post, "/hubs/{hub}/:rebalance", Action::Rebalance, Api::Own, (200, 200), "Have nodes with more connections than the mean let some go, which come back to any node"),
 
+    route(Verb::Post, "/hubs/{hub}/:execute", Action::Execute, Api::Dated(LAST), (202, 202), "Send, join, leave and close for the connections that a filter admits"),
+    route(Verb::Query, "/hubs/{hub}/connections/claims", Action::ConnectionClaims, Api::Dated(LAST), (200, 200), "The claims of a connection, by its token"),
+    route(Verb::Post, "/hubs/{hub}/connections/:refreshAuth", Action::RefreshAuth, Api::Dated(LAST), (200, 200), "Give a connection newer claims or another end, by its token"),
+    route(Verb::Post, "/hubs/{hub}/connections/{connection}/streams/{stream}/:send", Action::StreamItem, Api::Dated(LAST), (202, 202), "Send an item of a stream that a client has open"),
+    route(Verb::Post, "/hubs/{hub}/connections/{connection}/streams/{stream}/:complete", Action::StreamEnd, Api::Dated(LAST), (202, 202), "End a stream that a client has open"),
+
     route(Verb::Post, "/hubs/{hub}/connections/{connection}/:send", Action::SendToConnection, DATED, (202, 202), "Send to a connection"),
     route(Verb::Post, "/hubs/{hub}/connections/{connection}", Action::SendToConnection, Api::V1, (202, 202), "Send to a connection"),
     route(Verb::Post, "/hubs/{hub}/connections/{connection}/:invoke", Action::Invoke, Api::Dated(LAST), (200, 200), "Call a method of a connection's client and wait for its result"),
@@ -181,6 +244,12 @@ pub(super) const ROUTES: &[Route] = &[
     route(Verb::Put, "/hubs/{hub}/groups/{group}/users/{user}", Action::UserJoins, Api::V1, (200, 202), "Put a user into a group"),
     route(Verb::Delete, "/hubs/{hub}/groups/{group}/users/{user}", Action::UserLeaves, Api::V1, (204, 202), "Take a user out of a group"),
     route(Verb::Delete, "/hubs/{hub}/users/{user}/groups", Action::UserLeavesAll, Api::Both, (204, 200), "Take a user out of all groups"),
+
+    route(Verb::Post, "/hubs/{hub}/:addToGroups", Action::AddToGroups, Api::WebPubSub, (200, 200), "Put the connections that a filter admits into groups"),
+    route(Verb::Post, "/hubs/{hub}/:removeFromGroups", Action::RemoveFromGroups, Api::WebPubSub, (200, 200), "Take the connections that a filter admits out of groups"),
+    route(Verb::Put, "/hubs/{hub}/permissions/{permission}/connections/{connection}", Action::GrantPermission, Api::WebPubSub, (200, 200), "Give a connection a permission"),
+    route(Verb::Delete, "/hubs/{hub}/permissions/{permission}/connections/{connection}", Action::RevokePermission, Api::WebPubSub, (204, 204), "Take a permission from a connection"),
+    route(Verb::Head, "/hubs/{hub}/permissions/{permission}/connections/{connection}", Action::CheckPermission, Api::WebPubSub, (200, 200), "Whether a connection has a permission"),
 ];
 
 /// The outcome of looking for a route.
@@ -196,7 +265,11 @@ pub(super) enum Found {
 pub(super) fn find(path: &Path<'_>, method: &Method) -> Found {
     let mut others = Vec::new();
     let known = |route: &&Route| route.is_answered(path.base) && path.matches(route.path);
-    for route in ROUTES.iter().filter(known) {
+    let ends_in_word = |route: &Route| !route.path.ends_with('}');
+    // A word of a route is no name: no connection is called `claims`.
+    let words = ROUTES.iter().filter(known).any(ends_in_word);
+    let mut routes = ROUTES.iter().filter(known);
+    while let Some(route) = routes.find(|route| !words || ends_in_word(route)) {
         if route.verb.takes(method) {
             return Found::Route(route);
         }
@@ -246,6 +319,21 @@ mod tests {
             ),
             ("GET", "/api/hubs/chat/groups/g/connections", Action::ListGroup),
             ("HEAD", "/api/health", Action::Health),
+            (
+                "QUERY",
+                "/api/hubs/chat/connections/claims",
+                Action::ConnectionClaims,
+            ),
+            (
+                "POST",
+                "/api/hubs/chat/connections/claims",
+                Action::ConnectionClaims,
+            ),
+            (
+                "POST",
+                "/api/hubs/chat/connections/:refreshAuth",
+                Action::RefreshAuth,
+            ),
         ] {
             assert_eq!(action(method, path), Some(expected), "{method} {path}");
         }
@@ -255,6 +343,8 @@ mod tests {
             ("POST", "/api/hubs"),
             ("POST", "/api/hubs/chat/groups"),
             ("PATCH", "/api/hubs/chat/:send"),
+            ("QUERY", "/api/hubs/chat/:send"),
+            ("DELETE", "/api/hubs/chat/connections/claims"),
             ("POST", "/api/v2/hubs/chat"),
         ] {
             assert_eq!(action(method, path), None, "{method} {path}");

@@ -1,5 +1,7 @@
 //! Users, and the groups that their connections are in.
 
+use std::time::Duration;
+
 use axum::response::Response;
 
 use super::call::Call;
@@ -29,7 +31,14 @@ pub(super) async fn is_in(call: &Call<'_>) -> Result<Response, Refusal> {
 
 pub(super) async fn join(call: &Call<'_>) -> Result<Response, Refusal> {
     let user = call.hub().of_user(call.user()?);
-    user.join(call.group()?, call.ttl()?).await?;
+    let group = call.group()?;
+    if !call.is_web_pubsub() {
+        user.join(group, call.ttl()?).await?;
+    } else if user.exists().await? {
+        user.join(group, Some(Duration::ZERO)).await?; // there connections that come later don't join
+    } else {
+        return Err(Refusal::absent(NO_USER));
+    }
     Ok(call.done())
 }
 

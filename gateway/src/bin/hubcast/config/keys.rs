@@ -231,6 +231,8 @@ pub(crate) const KEYS: &[Key] = &[
         "how long connection events are kept"),
     key("hubs.transports", AnyOf(TRANSPORTS), |c| list(&c.options.hubs.transports.iter().map(ToString::to_string).collect::<Vec<_>>()),
         "how clients may be connected"),
+    key("hubs.rest_api", OneOf(&["signalr", "webpubsub"]), |c| text(c.options.hubs.rest_api.name()),
+        "whose REST API a hub has: that of Azure SignalR or of Azure Web PubSub"),
     key("backplane.key_prefix", Text, |c| text(&c.backplane.key_prefix),
         "begins every key and channel in Redis"),
     key("backplane.pool_size", Count, |c| count(c.backplane.pool_size),

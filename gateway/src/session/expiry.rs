@@ -1,19 +1,22 @@
 //! Connections end with the tokens that they were opened with, where that is wanted.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::sleep;
 
 use crate::auth::Identity;
 use crate::options::AuthOptions;
-use crate::session::{CloseReason, Session};
+
+use super::{CloseReason, Session};
 
 /// Wall clocks are set now and then, so they are looked at again after this time.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// Closes a session when its token ends, unless a newer one is shown. Does nothing where nothing is to be closed.
-pub(super) fn watch(session: &Arc<Session>) {
+/// Closes a session when its token ends, unless a newer one is shown. Does nothing where nothing is to be closed, or it
+/// is watched already.
+pub(crate) fn watch_expiry(session: &Arc<Session>) {
     let shared = session.hub().shared();
     let auth = &shared.options().auth;
     let by_setting = auth.close_on_expiry;
@@ -21,6 +24,12 @@ pub(super) fn watch(session: &Arc<Session>) {
     let leeway = auth.leeway.0;
     let first = end_of(session, by_setting);
     let Some(first) = first else { return };
+    if session.watched.swap(true, Ordering::AcqRel) {
+        if first + leeway <= SystemTime::now() {
+            session.close(CloseReason::Expired); // before it is looked at again
+        }
+        return;
+    }
     let late = if first <= SystemTime::now() {
         leeway
     } else {
@@ -42,7 +51,7 @@ pub(super) fn watch(session: &Arc<Session>) {
 }
 
 /// Returns whether a connection with that identity would be closed at once: it is not to be opened.
-pub(super) fn is_over(identity: &Identity, auth: &AuthOptions) -> bool {
+pub(crate) fn is_over(identity: &Identity, auth: &AuthOptions) -> bool {
     let end = end_of_identity(identity, auth.close_on_expiry);
     end.is_some_and(|end| end + auth.leeway.0 <= SystemTime::now())
 }
