@@ -6,12 +6,13 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::body::Media;
+use super::events::LONGEST_WAIT;
 use super::groups::MAX_PAGE;
 use super::path::Base;
 use super::send::{MAX_BATCH, MAX_KEY_BYTES};
 use super::statistics::MOST_SETTLED;
 use super::table::{Action, Api, ROUTES, Route, VERSIONS};
-use crate::hub::MAX_REASON_BYTES;
+use crate::hub::{MAX_EVENTS, MAX_REASON_BYTES};
 
 /// The document, made once.
 pub(super) fn document() -> Bytes {
@@ -185,6 +186,23 @@ fn own_parameters(action: Action) -> Vec<Value> {
             whole(0, MOST_SETTLED),
             "Seconds that a connection has been on its node before it may leave it; 300 unless given",
         )],
+        Action::Events => vec![
+            query(
+                "after",
+                json!({ "type": "string", "pattern": "^[0-9]{1,19}(-[0-9]{1,19})?$" }),
+                "The place after which events are read: from next; 0 for the first, none for the end",
+            ),
+            query(
+                "limit",
+                whole(1, MAX_EVENTS as u64),
+                "Most events; 100 unless given",
+            ),
+            query(
+                "wait",
+                whole(0, LONGEST_WAIT),
+                "Seconds to wait for an event; 0 unless given",
+            ),
+        ],
         Action::ListGroup => vec![
             query("maxpagesize", whole(1, MAX_PAGE), "Most connections of a page"),
             query(
@@ -264,6 +282,7 @@ fn answer(action: Action) -> Option<Value> {
         Action::Invoke => reference("Result"),
         Action::GenerateToken => reference("Token"),
         Action::Statistics => reference("Statistics"),
+        Action::Events => reference("Events"),
         Action::Rebalance => reference("Rebalance"),
         Action::Document => json!({ "type": "object" }),
         _ => return None,
@@ -336,6 +355,15 @@ fn schemas() -> Value {
         "Rebalance": object(&["hub", "connections", "mean", "nodes"], json!({
             "hub": text, "connections": count, "mean": count,
             "nodes": { "type": "array", "items": object(&["node", "connections", "leaving"], json!({ "node": text, "connections": count, "leaving": count })) },
+        })),
+        "Events": object(&["events", "next", "trimmed"], json!({
+            "events": { "type": "array", "items": object(&["id", "place", "type", "connectionId", "time", "data"], json!({
+                "id": text, "place": text, "type": { "type": "string", "enum": ["connected", "disconnected"] },
+                "connectionId": text, "userId": text, "time": { "type": "string", "format": "date-time" }, "reason": text,
+                "data": {},
+            })) },
+            "next": text,
+            "trimmed": { "type": "boolean" },
         })),
         "Statistics": object(&["hub", "connections", "parked", "groups", "nodes"], json!({
             "hub": text, "connections": count, "parked": count, "groups": count,
