@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hubcast_backplane::{BackplaneError, NameError};
+use hubcast_backplane::{BackplaneError, NameError, NoEventPlace};
 
 use crate::options::OptionError;
 use crate::protocol::{DecodeValueError, EncodeValueError, TranscodeError};
@@ -89,6 +89,12 @@ pub enum Error {
         /// The target.
         target: String,
     },
+    /// The hub keeps no connection events.
+    #[error("the hub keeps no events of its connections (hubs.events)")]
+    NoEvents,
+    /// The place in the stream of events can't be one.
+    #[error(transparent)]
+    EventPlace(#[from] NoEventPlace),
     /// A group was to be watched on a hub that does not report presence.
     #[error("the hub does not tell who joins groups and leaves them (hubs.presence)")]
     NoPresence,

@@ -232,13 +232,7 @@ async fn a_reader_is_refused_what_it_may_not_watch() {
         text,
         "You may not watch the group \"tea\": see the roles hubcast.watch"
     );
-    for query in [
-        "presence=",
-        "presence=a%01b",
-        "presence=%01a",
-        "group=%01a",
-        "presence=a&group=a&presence=b",
-    ] {
+    for query in ["presence=", "presence=a&group=a&presence=b"] {
         let (status, text) = ask(query, None).await;
         assert_eq!(status, 400, "{query}: {text}");
     }

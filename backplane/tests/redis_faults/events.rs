@@ -148,6 +148,15 @@ async fn survivors_report_and_deliver_what_a_dead_node_left() {
     }
     let all = members[0].all_events().await;
     assert_eq!(all.len(), 2 * ids.len(), "events were appended twice");
+    eventually("nothing is left of the dead node", async || {
+        let key = format!("hubcast:{{{}}}:events", members[0].hub);
+        let mut command = redis::cmd("XINFO");
+        command.arg("CONSUMERS").arg(key).arg("hubcast");
+        let consumers: Vec<HashMap<String, redis::Value>> =
+            command.query_async(&mut server.look().await).await.unwrap();
+        (consumers.len() <= 2).then_some(())
+    })
+    .await;
     eventually("nothing is unfinished", async || {
         let pending = members[1].node.pending_events(&members[1].hub).await.unwrap();
         (pending.count == 0).then_some(())

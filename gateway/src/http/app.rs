@@ -241,6 +241,7 @@ impl App {
         metrics.log_waiting.set(whole(log.waiting as u64));
         metrics.log_repairs.set(whole(log.repairs));
         metrics.log_repaired.set(whole(log.repaired));
+        metrics.events_dropped.set(whole(log.events_dropped));
         let ages = self.inner.hubs.values().map(|hub| hub.checkpoints().age());
         metrics
             .checkpoint_age

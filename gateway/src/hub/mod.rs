@@ -4,6 +4,7 @@ mod admission;
 mod checkpoints;
 mod clients;
 mod connection;
+mod connection_events;
 mod context;
 mod disconnected;
 mod dispatch;
@@ -43,6 +44,8 @@ use admission::Permit;
 pub use clients::{Arguments, CallerClients, Clients, Recipient, Recipients};
 pub use connection::Connection;
 pub(crate) use connection::RequestInfo;
+pub(crate) use connection_events::event_record;
+pub use connection_events::{ConnectionEvent, ConnectionEventPage, MAX_EVENTS};
 pub(crate) use context::Calls;
 pub use context::Context;
 pub use disconnected::Disconnected;
@@ -287,8 +290,10 @@ impl Hub {
         self
     }
 
-    /// Runs once after a connection has ended, wherever it ended: if its node died, another node runs it, with a
-    /// context that knows only the ids of connection and user. The end of a connection with stateful reconnect is when its
+    /// Runs once after a connection has ended, wherever it ended: if its node died, another node that serves the hub runs it, after
+    /// `backplane.lease_seconds`, with a context that knows only the ids of connection and user. It runs again, on another
+    /// node, only if a node is killed while it runs; whoever must count exactly once counts the ids of
+    /// [connection events](crate::hub::HubHandle::events). The end of a connection with stateful reconnect is when its
     /// client has not come back to any node within `hubs.resume_window_seconds`; then identity and request are known, too. A connection whose `on_connected` failed ends like any
     /// other. An error is logged. A second hook takes the place of the first.
     ///

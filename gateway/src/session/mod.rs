@@ -37,7 +37,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::hub::{Connection, Context, Disconnected, HubError, HubRuntime};
+use crate::hub::{Connection, Context, Disconnected, HubError, HubRuntime, event_record};
 use crate::limits::ConnectionPermit;
 use crate::protocol::Transport;
 use client_results::ClientResults;
@@ -175,7 +175,11 @@ impl Session {
             id: self.id().clone(),
             user: self.connection.user().cloned(),
             state: None,
-            event: EventRecord::default(),
+            event: if self.hub.options().hubs.events {
+                event_record(&self.connection)
+            } else {
+                EventRecord::default()
+            },
         }
     }
 

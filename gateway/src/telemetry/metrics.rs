@@ -69,6 +69,8 @@ pub(crate) struct Metrics {
     pub(crate) log_repairs: Gauge,
     /// Entries that were read from the log instead of being pushed. Set before [`encode`](Self::encode).
     pub(crate) log_repaired: Gauge,
+    /// Connection events that were dropped before they were delivered. Set before [`encode`](Self::encode).
+    pub(crate) events_dropped: Gauge,
 
     /// Bytes that wait for clients.
     pub(crate) outbox_bytes: Gauge,
@@ -150,6 +152,11 @@ impl Metrics {
                 "Times that missed entries were read from the log",
             ),
             log_repaired: single(r, "log_repaired", "Entries read from the log instead of pushed"),
+            events_dropped: single(
+                r,
+                "connection_events_dropped",
+                "Connection events that were dropped before they were delivered",
+            ),
             outbox_bytes: single(r, "outbox_bytes", "Bytes that wait for clients"),
             held_bytes: single(r, "held_bytes", "Bytes of unfinished messages and bodies"),
             slow_consumers: single(

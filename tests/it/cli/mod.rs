@@ -76,9 +76,10 @@ async fn on(address: SocketAddr, args: &[&str]) -> Done {
 }
 
 /// One of each command that talks to a gateway.
-const COMMANDS: [&[&str]; 4] = [
+const COMMANDS: [&[&str]; 5] = [
     &["send", "Say", "1"],
     &["connections"],
     &["groups"],
+    &["events"],
     &["rebalance"],
 ];

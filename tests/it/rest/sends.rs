@@ -70,7 +70,7 @@ async fn the_older_routes_and_the_newer_version_send_as_well() {
 async fn names_may_hold_any_character() {
     let mut world = World::start().await;
     let ann = world.ann.id().to_owned();
-    for name in ["a%2Fb", "%C3%BC%20%25", ":send", "a+b"] {
+    for name in ["a%2Fb", "%C3%BC%20%25", ":send", "a+b", "a%0Ab%00"] {
         assert_eq!(
             world
                 .status("PUT", &format!("/groups/{name}/connections/{ann}"))
@@ -87,7 +87,6 @@ async fn names_may_hold_any_character() {
     for (path, text) in [
         ("/groups//:send", "group name"),
         ("/users//:send", "user id"),
-        ("/groups/a%0Ab/:send", "group name"),
         ("/connections//:send", "connection id"),
     ] {
         let response = world.rest.send(path, &say("x")).await;

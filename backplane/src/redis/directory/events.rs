@@ -208,7 +208,7 @@ impl Inner {
         Ok((pending, nodes.into_iter().filter_map(named).collect()))
     }
 
-    /// Takes over events of nodes that are gone, and has this node's readers look for theirs.
+    /// Takes over events of nodes that are gone, forgets those nodes, and has this node's readers look for theirs.
     pub(in crate::redis) async fn tend_events(
         &self,
         hub: &Hub,

@@ -234,6 +234,11 @@ impl From<Error> for Refusal {
             Error::ReasonTooLong { .. } | Error::Transcode { .. } | Error::ReservedTarget { .. } => {
                 Self::invalid(error.to_string())
             }
+            Error::EventPlace(_) => Self::invalid(format!("after: {error}.")),
+            Error::NoEvents => {
+                let text = "The hub keeps no events of its connections; set hubs.events.";
+                Self::new(StatusCode::NOT_FOUND, "Error.Events.NotExisted", text)
+            }
             Error::NoSuchConnection(_) | Error::Disconnected(_) => Self::absent(NO_CONNECTION),
             Error::Client(text) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Error.Invocation.Failed", text)

@@ -7,6 +7,7 @@ mod body;
 mod call;
 mod connections;
 mod error;
+mod events;
 mod execute;
 mod groups;
 mod identity;
@@ -136,6 +137,7 @@ async fn carry_out(call: &Call<'_>, body: Body) -> Result<Response, Refusal> {
         Action::Invoke => invoke::invoke(call, body).await,
         Action::GenerateToken => tokens::generate(call),
         Action::Statistics => statistics::count(call).await,
+        Action::Events => events::follow(call).await,
         Action::Rebalance => statistics::rebalance(call).await,
         Action::AddToGroups => groups::regroup(call, body, RegroupWish::Join).await,
         Action::RemoveFromGroups => groups::regroup(call, body, RegroupWish::Leave).await,

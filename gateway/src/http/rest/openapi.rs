@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::body::Media;
+use super::events::LONGEST_WAIT;
 use super::execute::MAX_COMMANDS;
 use super::groups::{MAX_GROUPS, MAX_PAGE};
 use super::path::Base;
@@ -13,7 +14,7 @@ use super::send::{MAX_BATCH, MAX_KEY_BYTES};
 use super::statistics::MOST_SETTLED;
 use super::streams::MAX_STREAM_ID;
 use super::table::{Action, Api, ROUTES, Route, VERSIONS, WEB_PUBSUB_VERSIONS};
-use crate::hub::MAX_REASON_BYTES;
+use crate::hub::{MAX_EVENTS, MAX_REASON_BYTES};
 use crate::odata::MAX_BYTES as MAX_FILTER_BYTES;
 
 /// The document, made once.
@@ -250,6 +251,23 @@ fn own_parameters(action: Action) -> Vec<Value> {
             whole(0, MOST_SETTLED),
             "Seconds that a connection has been on its node before it may leave it; 300 unless given",
         )],
+        Action::Events => vec![
+            query(
+                "after",
+                json!({ "type": "string", "pattern": "^[0-9]{1,19}(-[0-9]{1,19})?$" }),
+                "The place after which events are read: from next; 0 for the first, none for the end",
+            ),
+            query(
+                "limit",
+                whole(1, MAX_EVENTS as u64),
+                "Most events; 100 unless given",
+            ),
+            query(
+                "wait",
+                whole(0, LONGEST_WAIT),
+                "Seconds to wait for an event; 0 unless given",
+            ),
+        ],
         Action::ListGroup => vec![
             query("maxpagesize", whole(1, MAX_PAGE), "Most connections of a page"),
             query(
@@ -340,6 +358,7 @@ fn answer(action: Action) -> Option<Value> {
         Action::GenerateToken => reference("Token"),
         Action::ConnectionClaims | Action::RefreshAuth => reference("Claims"),
         Action::Statistics => reference("Statistics"),
+        Action::Events => reference("Events"),
         Action::Rebalance => reference("Rebalance"),
         Action::Document => json!({ "type": "object" }),
         _ => return None,
@@ -443,6 +462,15 @@ fn schemas() -> Value {
         "Rebalance": object(&["hub", "connections", "mean", "nodes"], json!({
             "hub": text, "connections": count, "mean": count,
             "nodes": { "type": "array", "items": object(&["node", "connections", "leaving"], json!({ "node": text, "connections": count, "leaving": count })) },
+        })),
+        "Events": object(&["events", "next", "trimmed"], json!({
+            "events": { "type": "array", "items": object(&["id", "place", "type", "connectionId", "time", "data"], json!({
+                "id": text, "place": text, "type": { "type": "string", "enum": ["connected", "disconnected"] },
+                "connectionId": text, "userId": text, "time": { "type": "string", "format": "date-time" }, "reason": text,
+                "data": {},
+            })) },
+            "next": text,
+            "trimmed": { "type": "boolean" },
         })),
         "Statistics": object(&["hub", "connections", "parked", "groups", "nodes"], json!({
             "hub": text, "connections": count, "parked": count, "groups": count,

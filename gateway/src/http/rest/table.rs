@@ -33,6 +33,7 @@ pub(super) enum Action {
     Invoke,
     GenerateToken,
     Statistics,
+    Events,
     Rebalance,
     AddToGroups,
     RemoveFromGroups,
@@ -208,6 +209,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Verb::Post, "/hubs/{hub}/:generateToken", Action::GenerateToken, Api::Dated(TOKENS), (200, 200), "Make a token for a client"),
     route(Verb::Post, "/hubs/{hub}/:batch", Action::SendBatch, Api::Own, (202, 202), "Send several messages, in order"),
     route(Verb::Get, "/hubs/{hub}/:statistics", Action::Statistics, Api::Own, (200, 200), "Count connections and groups"),
+    route(Verb::Get, "/hubs/{hub}/:events", Action::Events, Api::Own, (200, 200), "Read the events of connections that entered and ended"),
     route(Verb::Post, "/hubs/{hub}/:rebalance", Action::Rebalance, Api::Own, (200, 200), "Have nodes with more connections than the mean let some go, which come back to any node"),
 
     route(Verb::Post, "/hubs/{hub}/:execute", Action::Execute, Api::Dated(LAST), (202, 202), "Send, join, leave and close for the connections that a filter admits"),

@@ -1,8 +1,18 @@
 -- Counts the unfinished events.
 -- KEYS: 1 stream of events
--- Returns their number, the age of the oldest one in milliseconds, and nodes with the numbers of theirs.
+-- Returns their number, the age of the oldest one in milliseconds, and the nodes that ever had some, with the numbers of
+-- theirs.
 local pending = redis.pcall('XPENDING', KEYS[1], DELIVERY)
-if pending.err or pending[1] == 0 then
+if pending.err then
   return {0, 0, {}}
 end
-return {pending[1], math.max(0, clock() - string.match(pending[2], '^%d+')), pending[4]}
+local nodes = {}
+for index, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], DELIVERY)) do
+  local node = {}
+  for field = 1, #consumer, 2 do
+    node[consumer[field]] = consumer[field + 1]
+  end
+  nodes[index] = {node.name, node.pending}
+end
+local age = pending[1] > 0 and math.max(0, clock() - string.match(pending[2], '^%d+')) or 0
+return {pending[1], age, nodes}

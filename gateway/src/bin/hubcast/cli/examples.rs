@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, Parser};
 
-use super::{Cli, EXAMPLES, check, connections, groups, health, rebalance, send, serve, token};
+use super::{Cli, EXAMPLES, check, connections, events, groups, health, rebalance, send, serve, token};
 
 /// Splits a command as a shell does, up to where another command or an explanation begins.
 fn words(line: &str) -> Vec<String> {
@@ -62,6 +62,7 @@ fn every_example_is_a_command() {
         ("health", health::EXAMPLES, 3),
         ("send", send::EXAMPLES, 4),
         ("connections", connections::EXAMPLES, 5),
+        ("events", events::EXAMPLES, 3),
         ("groups", groups::EXAMPLES, 7),
         ("rebalance", rebalance::EXAMPLES, 2),
     ] {

@@ -3,6 +3,7 @@
 mod api;
 mod check;
 mod connections;
+mod events;
 #[cfg(test)]
 mod examples;
 mod gateway;
@@ -46,6 +47,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Send(args) => send::run(&args),
         Command::Connections(args) => connections::run(&args),
         Command::Groups(args) => groups::run(&args),
+        Command::Events(args) => events::run(&args),
         Command::Rebalance(args) => rebalance::run(&args),
     };
     match outcome {
@@ -88,6 +90,8 @@ enum Command {
     Connections(connections::ConnectionsArgs),
     /// Count groups of a running gateway, list and change their members
     Groups(groups::GroupsArgs),
+    /// Print the events of connections that entered and ended, of a running gateway
+    Events(events::EventsArgs),
     /// Have nodes of a running gateway that have many connections let some go to those that have few
     Rebalance(rebalance::RebalanceArgs),
 }
