@@ -50,7 +50,7 @@ pub use once::{Once, Published};
 pub use position::{Epoch, Offset, Position, Step, step};
 pub use replay::Replay;
 pub use roster::{Census, Members, Parked, ParkedCursor, Present, Roster, USER_GROUP_TTL};
-pub use sessions::{Call, Checkpoint, Entered, Listing, Noted, Sessions, State, TakeOver, Taken, Version};
+pub use sessions::{Call, Checkpoint, Entered, Listing, Recorded, Sessions, State, TakeOver, Taken, Version};
 pub use topic::{
     ConnectionId, GroupName, HubName, MAX_CONNECTION_ID_CHARS, MAX_GROUP_NAME_CHARS, MAX_HUB_NAME_CHARS,
     MAX_USER_ID_CHARS, NameError, NodeId, Topic, UserId,

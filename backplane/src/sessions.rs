@@ -60,7 +60,7 @@ pub trait Sessions: Send + Sync {
 
     /// Records, before they are applied, that `received` of the client's messages were taken, and that this node runs
     /// `call`. `false` when this node no longer owns the connection: then no message may be applied.
-    fn note<'a>(
+    fn record<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,
@@ -69,15 +69,15 @@ pub trait Sessions: Send + Sync {
         call: Option<&'a str>,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
-    /// As [`note`](Self::note) of a call that the client may repeat under the name `once`, where it got no answer.
-    fn note_once<'a>(
+    /// As [`record`](Self::record) of a call that the client may repeat under the name `once`, where it got no answer.
+    fn record_once<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
         call: &'a str,
         once: &'a str,
-    ) -> BoxFuture<'a, Result<Noted, BackplaneError>>;
+    ) -> BoxFuture<'a, Result<Recorded, BackplaneError>>;
 
     /// Replaces the state that the connection was entered with. `false` when this node no longer owns the connection,
     /// or it is not resumable.
@@ -105,7 +105,7 @@ pub trait Sessions: Send + Sync {
     ///
     /// # Errors
     /// [`BackplaneError::Evicted`] where the server has deleted keys and may have lost the record of the call.
-    fn answer<'a>(
+    fn reply<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,
@@ -115,7 +115,7 @@ pub trait Sessions: Send + Sync {
     ) -> BoxFuture<'a, Result<Option<Offset>, BackplaneError>>;
 
     /// Finishes a call without an answer. `false` when it was finished before.
-    fn settle<'a>(
+    fn finish<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,
@@ -148,7 +148,7 @@ pub trait Sessions: Send + Sync {
 
 /// The outcome of [`Sessions::note_once`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Noted {
+pub enum Recorded {
     /// The call was recorded now, and may run.
     Now,
     /// The call was recorded before, on this or another node, and has ended since, unless `running`.
@@ -176,7 +176,7 @@ pub struct Listing {
 /// A call that a client made and that was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call<'a> {
-    /// The id of the call, as it was given to [`Sessions::note`].
+    /// The id of the call, as it was given to [`Sessions::record`].
     pub id: &'a str,
     /// The node that runs it.
     pub host: &'a NodeId,

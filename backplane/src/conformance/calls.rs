@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 use super::sessions::{Received, of_connection};
 use super::{Member, Nodes, envelope, open, record};
 use crate::backplane::HubOptions;
-use crate::sessions::{Call, Noted, Taken, Version};
+use crate::sessions::{Call, Recorded, Taken, Version};
 use crate::topic::{ConnectionId, NodeId, Topic};
 
 /// Answers a call that `host` runs, on `member`.
@@ -19,7 +19,7 @@ async fn answer(
     let call = Call { id: call, host };
     member
         .node
-        .answer(&member.hub, id, call, &envelope(target), last)
+        .reply(&member.hub, id, call, &envelope(target), last)
         .await
         .unwrap()
         .is_some()
@@ -27,7 +27,7 @@ async fn answer(
 
 async fn settle(member: &Member, id: &ConnectionId, (call, host): (&str, &NodeId)) -> bool {
     let call = Call { id: call, host };
-    member.node.settle(&member.hub, id, call).await.unwrap()
+    member.node.finish(&member.hub, id, call).await.unwrap()
 }
 
 fn sorted(taken: &Taken) -> Vec<(String, NodeId)> {
@@ -55,7 +55,7 @@ pub async fn what_was_noted_goes_with_the_connection(nodes: &Nodes) {
     ] {
         assert!(
             home.node
-                .note(&home.hub, id, entered.version, received, call)
+                .record(&home.hub, id, entered.version, received, call)
                 .await
                 .unwrap()
         );
@@ -69,7 +69,10 @@ pub async fn what_was_noted_goes_with_the_connection(nodes: &Nodes) {
         sorted(&taken),
         [("a".to_owned(), host(home)), ("b".to_owned(), host(home))]
     );
-    let noted = other.node.note(&other.hub, id, taken.version, 6, Some("d")).await;
+    let noted = other
+        .node
+        .record(&other.hub, id, taken.version, 6, Some("d"))
+        .await;
     assert!(noted.unwrap());
     assert!(answer(other, id, ("a", home.node.node()), "m", true).await);
     let again = home.take_over(id).await;
@@ -91,7 +94,7 @@ pub async fn a_call_is_answered_from_anywhere_until_it_ends(nodes: &Nodes) {
     for (received, call) in [(1, "x"), (2, "y")] {
         let noted = home
             .node
-            .note(&home.hub, id, entered.version, received, Some(call));
+            .record(&home.hub, id, entered.version, received, Some(call));
         assert!(noted.await.unwrap());
     }
     assert!(answer(other, id, ("x", &host), "x1", false).await);
@@ -123,7 +126,7 @@ pub async fn a_call_is_answered_for_its_host_only(nodes: &Nodes) {
     let (connection, entered) = home.connect_resumable(None).await;
     let id = &connection.id;
     let (host, stranger) = (home.node.node(), NodeId::parse("stranger").unwrap());
-    let noted = home.node.note(&home.hub, id, entered.version, 1, Some("x"));
+    let noted = home.node.record(&home.hub, id, entered.version, 1, Some("x"));
     assert!(noted.await.unwrap());
     for member in [home, other] {
         assert!(!answer(member, id, ("x", &stranger), "m", false).await);
@@ -154,7 +157,7 @@ pub async fn a_call_ends_once(nodes: &Nodes) {
         let name = format!("call{round}");
         let noted = members[0]
             .node
-            .note(&members[0].hub, id, entered.version, round, Some(&name));
+            .record(&members[0].hub, id, entered.version, round, Some(&name));
         assert!(noted.await.unwrap());
         let mut ends = JoinSet::new();
         for (number, member) in members
@@ -192,24 +195,24 @@ pub async fn a_request_is_called_once(nodes: &Nodes) {
     let once = async |member: &Member, version: Version, name: &str| {
         let call = format!("0 {name}");
         let key = format!("ack:{id}:{name}");
-        let noted = member.node.note_once(&member.hub, id, version, &call, &key);
+        let noted = member.node.record_once(&member.hub, id, version, &call, &key);
         noted.await.unwrap()
     };
-    assert_eq!(once(home, entered.version, "1").await, Noted::Now);
+    assert_eq!(once(home, entered.version, "1").await, Recorded::Now);
     assert_eq!(
         once(home, entered.version, "1").await,
-        Noted::Before { running: true }
+        Recorded::Before { running: true }
     );
-    assert_eq!(once(home, entered.version, "2").await, Noted::Now);
+    assert_eq!(once(home, entered.version, "2").await, Recorded::Now);
     assert!(answer(home, id, ("0 1", home.node.node()), "answer", true).await);
     assert!(home.park(id).await);
-    assert_eq!(once(home, entered.version, "3").await, Noted::NotOwner);
+    assert_eq!(once(home, entered.version, "3").await, Recorded::NotOwner);
     let taken = other.take_over(id).await;
     assert_eq!(taken.received, 0);
     for (name, noted) in [
-        ("1", Noted::Before { running: false }),
-        ("2", Noted::Before { running: true }),
-        ("3", Noted::Now),
+        ("1", Recorded::Before { running: false }),
+        ("2", Recorded::Before { running: true }),
+        ("3", Recorded::Now),
     ] {
         assert_eq!(once(other, taken.version, name).await, noted, "{name}");
     }

@@ -118,7 +118,7 @@ pub async fn an_owner_that_is_shut_out_is_told_and_refused(nodes: &Nodes) {
     home.join(id, "g").await;
     assert!(
         home.node
-            .note(&home.hub, id, entered.version, 1, None)
+            .record(&home.hub, id, entered.version, 1, None)
             .await
             .unwrap()
     );
@@ -165,7 +165,7 @@ pub async fn an_owner_that_is_shut_out_is_told_and_refused(nodes: &Nodes) {
 /// The calls of a session of an older ownership are refused.
 async fn an_ownership_is_refused(member: &Member, id: &ConnectionId, version: Version) {
     let (node, hub) = (&member.node, &member.hub);
-    assert!(!node.note(hub, id, version, 9, Some("call")).await.unwrap());
+    assert!(!node.record(hub, id, version, 9, Some("call")).await.unwrap());
     let position = Position {
         offset: 1,
         ..node.position(hub).await.unwrap()

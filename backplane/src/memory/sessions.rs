@@ -13,7 +13,7 @@ use crate::error::BackplaneError;
 use crate::history::Page;
 use crate::position::{Epoch, Offset, Position};
 use crate::replay::{Past, Replay};
-use crate::sessions::{Call, Checkpoint, Listing, Noted, Sessions, State, TakeOver, Taken, Version};
+use crate::sessions::{Call, Checkpoint, Listing, Recorded, Sessions, State, TakeOver, Taken, Version};
 use crate::topic::{ConnectionId, HubName, NodeId, Topic};
 use crate::wire::Envelope;
 
@@ -208,7 +208,7 @@ impl Sessions for MemoryBackplane {
         async move { Ok(self.hub(hub)?.replay(replay, most_bytes)) }.boxed()
     }
 
-    fn note<'a>(
+    fn record<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,
@@ -229,27 +229,27 @@ impl Sessions for MemoryBackplane {
         .boxed()
     }
 
-    fn note_once<'a>(
+    fn record_once<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
         call: &'a str,
         once: &'a str,
-    ) -> BoxFuture<'a, Result<Noted, BackplaneError>> {
+    ) -> BoxFuture<'a, Result<Recorded, BackplaneError>> {
         async move {
             let hub = self.hub(hub)?;
             let running = hub.with_session(connection, version, |session| session.calls.contains_key(call));
             let Some(running) = running else {
-                return Ok(Noted::NotOwner);
+                return Ok(Recorded::NotOwner);
             };
             if !hub.begin_request(once) {
-                return Ok(Noted::Before { running });
+                return Ok(Recorded::Before { running });
             }
             let noted = hub.with_session(connection, version, |session| {
                 session.calls.insert(call.to_owned(), hub.node.clone());
             });
-            Ok(noted.map_or(Noted::NotOwner, |()| Noted::Now))
+            Ok(noted.map_or(Recorded::NotOwner, |()| Recorded::Now))
         }
         .boxed()
     }
@@ -292,7 +292,7 @@ impl Sessions for MemoryBackplane {
         .boxed()
     }
 
-    fn answer<'a>(
+    fn reply<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,
@@ -315,7 +315,7 @@ impl Sessions for MemoryBackplane {
         .boxed()
     }
 
-    fn settle<'a>(
+    fn finish<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,

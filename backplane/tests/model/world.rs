@@ -276,7 +276,7 @@ impl World {
         let node = &self.nodes[owner].node;
         connection.received += 1;
         let (id, version) = (&connection.record.id, connection.version);
-        let noted = node.note(&self.hub, id, version, connection.received, call.as_deref());
+        let noted = node.record(&self.hub, id, version, connection.received, call.as_deref());
         assert!(noted.await.unwrap());
         connection
             .calls
@@ -298,13 +298,13 @@ impl World {
                 host: &host,
             },
         );
-        let answered = node.answer(&self.hub, id, named, &envelope(&target), last).await;
+        let answered = node.reply(&self.hub, id, named, &envelope(&target), last).await;
         assert!(answered.unwrap().is_some());
         let upto = node.position(&self.hub).await.unwrap().offset;
         connection.answered.push(Answered { target, after, upto });
         if last {
             connection.calls.remove(0);
-            let again = node.answer(&self.hub, id, named, &envelope("late"), last).await;
+            let again = node.reply(&self.hub, id, named, &envelope("late"), last).await;
             assert_eq!(again.unwrap(), None);
         }
     }

@@ -77,7 +77,7 @@ async fn live(members: &[Member], connection: &ConnectionRecord, other: &Connect
     }
     for (number, call) in [(1, "1 a"), (2, "2")] {
         told.note(
-            node.note(hub, id, entered.version, number, Some(call))
+            node.record(hub, id, entered.version, number, Some(call))
                 .await
                 .unwrap(),
         );
@@ -86,13 +86,13 @@ async fn live(members: &[Member], connection: &ConnectionRecord, other: &Connect
     let call = Call { id: "1 a", host };
     for last in [false, true, true] {
         told.note(
-            node.answer(hub, id, call, &envelope("answer"), last)
+            node.reply(hub, id, call, &envelope("answer"), last)
                 .await
                 .unwrap(),
         );
     }
     for _ in 0..2 {
-        told.note(node.settle(hub, id, Call { id: "2", host }).await.unwrap());
+        told.note(node.finish(hub, id, Call { id: "2", host }).await.unwrap());
     }
     let state = connection.state.clone().unwrap();
     told.note(node.restate(hub, id, entered.version, state).await.unwrap());

@@ -15,6 +15,7 @@ mod operators;
 mod requests;
 mod retention;
 mod roster;
+mod scripts;
 mod server;
 mod sessions;
 mod settling;

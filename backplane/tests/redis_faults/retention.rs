@@ -238,10 +238,10 @@ async fn a_call_that_was_evicted_can_not_be_answered_and_that_is_told() {
     let answer = async |call| {
         let host = node.node();
         let call = Call { id: call, host };
-        node.answer(hub, id, call, &envelope("answer"), true).await
+        node.reply(hub, id, call, &envelope("answer"), true).await
     };
     for call in ["1 a", "2 b"] {
-        let noted = node.note(hub, id, entered.version, 1, Some(call)).await;
+        let noted = node.record(hub, id, entered.version, 1, Some(call)).await;
         assert!(noted.unwrap());
     }
     assert!(answer("1 a").await.unwrap().is_some());

@@ -164,7 +164,7 @@ async fn what_the_server_lost_is_gone() {
             assert!(matches!(outcome, TakeOver::Gone), "{outcome:?}");
         }
     }
-    let noted = nodes[0].note(&members[0].hub, &owned.id, entered.version, 1, None);
+    let noted = nodes[0].record(&members[0].hub, &owned.id, entered.version, 1, None);
     assert!(!noted.await.unwrap(), "nothing of it can be resumed");
     assert!(members[0].remove(&owned.id).await);
 }

@@ -209,7 +209,7 @@ impl Identity {
     }
 
     /// The claims, each value of a claim with several for itself, as texts.
-    pub(crate) fn claims(&self) -> Vec<(String, String)> {
+    pub(crate) fn claim_texts(&self) -> Vec<(String, String)> {
         let text = |value: &Value| match value {
             Value::String(text) => text.clone(),
             other => other.to_string(),
@@ -544,7 +544,7 @@ mod tests {
         let permission = Permission::SendToGroup;
         let ann = ann.with_permission(permission, Some("g"), true).unwrap();
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let mut claims = ann.claims();
+        let mut claims = ann.claim_texts();
         claims.sort();
         let expected = [
             pair("n", "7"),
@@ -576,7 +576,7 @@ mod tests {
                 .is_none()
         );
         let same = ann.with_claims(None, None).unwrap().unwrap();
-        assert_eq!(same.claims().len(), 4);
+        assert_eq!(same.claim_texts().len(), 4);
         assert_eq!(same.expires(), ann.expires());
     }
 }

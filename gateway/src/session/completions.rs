@@ -131,8 +131,8 @@ impl Session {
             let backplane = self.hub.shared().backplane();
             let (hub, id) = (self.hub.name(), self.id());
             let answered = match &envelope {
-                Some(envelope) => backplane.answer(hub, id, call, envelope, true).await,
-                None => backplane.settle(hub, id, call).await.map(|_| None),
+                Some(envelope) => backplane.reply(hub, id, call, envelope, true).await,
+                None => backplane.finish(hub, id, call).await.map(|_| None),
             };
             match answered {
                 Ok(place) => return self.connection.note_sent(place.unwrap_or_default()),
@@ -185,7 +185,7 @@ impl Session {
             host: backplane.node(),
         };
         match backplane
-            .answer(self.hub.name(), self.id(), call, &envelope, false)
+            .reply(self.hub.name(), self.id(), call, &envelope, false)
             .await
         {
             Ok(place) => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hubcast_backplane::{BackplaneError, Noted};
+use hubcast_backplane::{BackplaneError, Recorded};
 use tokio::time::Instant;
 
 use super::CloseReason;
@@ -42,14 +42,14 @@ impl Conversation<'_> {
     /// before, and its client is notified, or will be. Never cancelled, as [`note`](Self::note).
     pub(super) async fn note_once(&mut self, name: String) -> Result<Option<String>, CloseReason> {
         match self.session.note_once(&name).await {
-            Ok(Noted::Now) => Ok(Some(name)),
-            Ok(Noted::Before { running }) => {
+            Ok(Recorded::Now) => Ok(Some(name)),
+            Ok(Recorded::Before { running }) => {
                 if !running {
                     self.session.tell_duplicate(&name);
                 }
                 Ok(None)
             }
-            Ok(Noted::NotOwner) => Err(CloseReason::Moved),
+            Ok(Recorded::NotOwner) => Err(CloseReason::Moved),
             Err(error) => Err(self.not_noted(&error, Some(name))),
         }
     }

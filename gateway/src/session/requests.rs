@@ -3,7 +3,7 @@
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use hubcast_backplane::{BackplaneError, GroupName, Noted, Once, Published, Topic};
+use hubcast_backplane::{BackplaneError, GroupName, Once, Published, Recorded, Topic};
 
 use super::completions::{call_name, invocation_of};
 use super::{CloseReason, Session};
@@ -32,13 +32,13 @@ impl Session {
     }
 
     /// Records such a call in the backplane, unless it was recorded before.
-    pub(super) async fn note_once(&self, call: &str) -> Result<Noted, BackplaneError> {
+    pub(super) async fn note_once(&self, call: &str) -> Result<Recorded, BackplaneError> {
         let (Some(version), Some(ack_id)) = (self.version(), ack_id_of(call)) else {
-            return Ok(Noted::Now);
+            return Ok(Recorded::Now);
         };
         let backplane = self.hub.shared().backplane();
         backplane
-            .note_once(
+            .record_once(
                 self.hub.name(),
                 self.id(),
                 version,

@@ -175,7 +175,7 @@ impl Session {
         };
         let backplane = self.hub.shared().backplane();
         backplane
-            .note(self.hub.name(), self.id(), stateful.version, received, call)
+            .record(self.hub.name(), self.id(), stateful.version, received, call)
             .await
     }
 

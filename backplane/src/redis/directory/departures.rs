@@ -77,7 +77,7 @@ pub(in crate::redis) struct Known {
 }
 
 /// The outcome of a departure: whether this node owned the connection until now.
-type Told = oneshot::Receiver<Result<bool, BackplaneError>>;
+type OutcomeReceiver = oneshot::Receiver<Result<bool, BackplaneError>>;
 
 #[derive(Default)]
 pub(in crate::redis) struct Departures {
@@ -99,7 +99,7 @@ impl Departure {
 }
 
 impl Departures {
-    pub(in crate::redis) fn insert(&mut self, id: ConnectionId, what: Departure) -> Told {
+    pub(in crate::redis) fn insert(&mut self, id: ConnectionId, what: Departure) -> OutcomeReceiver {
         let (told, outcome) = oneshot::channel();
         let waiting = Waiting {
             what,
@@ -178,7 +178,7 @@ impl Inner {
     }
 
     /// Queues the departure of a connection that is not on this node any more.
-    pub(in crate::redis) fn depart(&self, hub: &Hub, id: ConnectionId, what: Departure) -> Told {
+    pub(in crate::redis) fn depart(&self, hub: &Hub, id: ConnectionId, what: Departure) -> OutcomeReceiver {
         let told = hub.local.lock().departures.insert(id, what);
         hub.departing.notify_one();
         told

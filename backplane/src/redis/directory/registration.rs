@@ -182,7 +182,7 @@ impl Inner {
 
     async fn register_all(&self, hub: &Hub, epoch: &Epoch) -> Result<(), BackplaneError> {
         let begun = Instant::now();
-        hub.set_behind(); // the lane must see the epoch also where nothing is published
+        hub.request_catch_up(); // the lane must see the epoch also where nothing is published
         self.note_options(hub).await?;
         let queue = {
             let _gate = hub.gate.write().await; // no claim is under way

@@ -81,7 +81,7 @@ impl Inner {
     ) -> Result<Vec<Present>, BackplaneError> {
         let keys = &hub.scripts.keys;
         let call = Invocation::new(Name::Present, vec![keys.members(Members::Group(group))])
-            .arg(behind(after))
+            .arg(page_start(after))
             .number(limit as u128)
             .arg(keys.connection_prefix());
         let found: Vec<(String, String)> = decode(self.commands.script(&call, Repeat::Safe).await?)?;
@@ -174,7 +174,7 @@ impl Inner {
 }
 
 /// The beginning of a page of a sorted set without scores, as an argument of `ZRANGEBYLEX`.
-fn behind(after: Option<&ConnectionId>) -> String {
+fn page_start(after: Option<&ConnectionId>) -> String {
     after.map_or("-".to_owned(), |after| format!("({after}"))
 }
 
@@ -230,7 +230,7 @@ impl Roster for RedisBackplane {
             let mut command = redis::cmd("ZRANGEBYLEX");
             command
                 .arg(hub.scripts.keys.members(of))
-                .arg(behind(after))
+                .arg(page_start(after))
                 .arg("+")
                 .arg("LIMIT")
                 .arg(0)

@@ -25,7 +25,7 @@ use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
 use crate::redis::server::link::{decode, malformed};
 use crate::replay::Replay;
-use crate::sessions::{Call, Checkpoint, Listing, Noted, Sessions, State, TakeOver, Version};
+use crate::sessions::{Call, Checkpoint, Listing, Recorded, Sessions, State, TakeOver, Version};
 use crate::topic::{ConnectionId, HubName, NodeId, Topic, UserId};
 use crate::wire::{self, Envelope};
 
@@ -64,27 +64,27 @@ impl HubScripts {
         checkpoint_arguments(call, checkpoint)
     }
 
-    fn note_call(
+    fn record_call(
         &self,
         id: &ConnectionId,
         version: Version,
         received: u64,
         call: Option<&str>,
     ) -> Invocation {
-        Invocation::new(Name::Note, vec![self.keys.connection(id), self.keys.calls(id)])
+        Invocation::new(Name::Record, vec![self.keys.connection(id), self.keys.calls(id)])
             .arg(self.node.to_string())
             .number(version.0.into())
             .number(received.into())
             .arg(call.unwrap_or_default().to_owned())
     }
 
-    fn note_once_call(&self, id: &ConnectionId, version: Version, call: &str, once: &str) -> Invocation {
+    fn record_once_call(&self, id: &ConnectionId, version: Version, call: &str, once: &str) -> Invocation {
         let keys = vec![
             self.keys.connection(id),
             self.keys.calls(id),
             self.keys.once(once),
         ];
-        Invocation::new(Name::Note, keys)
+        Invocation::new(Name::Record, keys)
             .arg(self.node.to_string())
             .number(version.0.into())
             .arg("")
@@ -92,11 +92,11 @@ impl HubScripts {
             .number(self.options.retention.as_millis().max(1))
     }
 
-    fn answer_call(&self, id: &ConnectionId, call: Call<'_>, entry: Bytes, last: bool) -> Invocation {
+    fn reply_call(&self, id: &ConnectionId, call: Call<'_>, entry: Bytes, last: bool) -> Invocation {
         let topic = Topic::Connection(id.clone()).key();
         let mut keys = self.log_keys(&topic);
         keys.extend([self.keys.connection(id), self.keys.calls(id)]);
-        let script = Invocation::new(Name::Answer, keys)
+        let script = Invocation::new(Name::Reply, keys)
             .arg(call.id.to_owned())
             .arg(call.host.to_string())
             .arg(if last { "1" } else { "0" })
@@ -105,8 +105,8 @@ impl HubScripts {
         entry_arguments(&self.options, script, entry, self.options.kept())
     }
 
-    fn settle_call(&self, id: &ConnectionId, call: Call<'_>) -> Invocation {
-        Invocation::new(Name::Settle, vec![self.keys.calls(id)])
+    fn finish_call(&self, id: &ConnectionId, call: Call<'_>) -> Invocation {
+        Invocation::new(Name::Finish, vec![self.keys.calls(id)])
             .arg(call.id.to_owned())
             .arg(call.host.to_string())
     }
@@ -224,7 +224,7 @@ impl Sessions for RedisBackplane {
         .boxed()
     }
 
-    fn note<'a>(
+    fn record<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,
@@ -234,29 +234,29 @@ impl Sessions for RedisBackplane {
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
             let hub = self.inner.hub(hub)?;
-            let script = hub.scripts.note_call(connection, version, received, call);
+            let script = hub.scripts.record_call(connection, version, received, call);
             decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)
         }
         .boxed()
     }
 
-    fn note_once<'a>(
+    fn record_once<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
         call: &'a str,
         once: &'a str,
-    ) -> BoxFuture<'a, Result<Noted, BackplaneError>> {
+    ) -> BoxFuture<'a, Result<Recorded, BackplaneError>> {
         async move {
             let hub = self.inner.hub(hub)?;
-            let script = hub.scripts.note_once_call(connection, version, call, once);
+            let script = hub.scripts.record_once_call(connection, version, call, once);
             match decode::<i64>(hub.scripts.writer.carry_out(script, Patience::Long).await?)? {
-                0 => Ok(Noted::NotOwner),
-                1 => Ok(Noted::Now),
-                2 => Ok(Noted::Before { running: false }),
-                3 => Ok(Noted::Before { running: true }),
-                other => Err(malformed(&format!("note answered {other}"))),
+                0 => Ok(Recorded::NotOwner),
+                1 => Ok(Recorded::Now),
+                2 => Ok(Recorded::Before { running: false }),
+                3 => Ok(Recorded::Before { running: true }),
+                other => Err(malformed(&format!("record.lua answered {other}"))),
             }
         }
         .boxed()
@@ -300,7 +300,7 @@ impl Sessions for RedisBackplane {
         .boxed()
     }
 
-    fn answer<'a>(
+    fn reply<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,
@@ -315,7 +315,7 @@ impl Sessions for RedisBackplane {
             };
             let script = hub
                 .scripts
-                .answer_call(connection, call, entry.encode_to_vec().into(), last);
+                .reply_call(connection, call, entry.encode_to_vec().into(), last);
             let place: Option<i64> = decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)?;
             place
                 .map(|place| Offset::try_from(place).map_err(|_| BackplaneError::Evicted))
@@ -324,7 +324,7 @@ impl Sessions for RedisBackplane {
         .boxed()
     }
 
-    fn settle<'a>(
+    fn finish<'a>(
         &'a self,
         hub: &'a HubName,
         connection: &'a ConnectionId,
@@ -332,7 +332,7 @@ impl Sessions for RedisBackplane {
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
             let hub = self.inner.hub(hub)?;
-            let script = hub.scripts.settle_call(connection, call);
+            let script = hub.scripts.finish_call(connection, call);
             decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)
         }
         .boxed()
@@ -354,7 +354,7 @@ impl Sessions for RedisBackplane {
                 if reached.try_recv().is_ok() {
                     return Ok(position);
                 }
-                hub.set_behind(); // no push comes where no entry up to there is for this node
+                hub.request_catch_up(); // no push comes where no entry up to there is for this node
                 if self.inner.reached(reached, begun, deadline).await? {
                     return Ok(position);
                 }

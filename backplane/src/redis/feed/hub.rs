@@ -15,20 +15,20 @@ use crate::position::Epoch;
 use crate::redis::directory::ends::Ends;
 use crate::redis::directory::events::EventsHere;
 use crate::redis::feed::interest::Subject;
-use crate::redis::feed::local::Local;
+use crate::redis::feed::local::LocalConnections;
 use crate::redis::feed::waiters::Waiters;
 use crate::redis::script::hub_scripts::{Extent, HubScripts};
 use crate::topic::HubName;
 
 /// State bit: the lane needs to catch up from the log.
-const BEHIND: u8 = 1;
+const NEEDS_CATCH_UP: u8 = 1;
 /// State bit: pushes are paused, because some channels are not subscribed to yet.
-const DEAF: u8 = 2;
+const PAUSED: u8 = 2;
 
 pub(in crate::redis) struct Hub {
     pub(in crate::redis) name: HubName,
     pub(in crate::redis) scripts: HubScripts,
-    pub(in crate::redis) local: Mutex<Local>,
+    pub(in crate::redis) local: Mutex<LocalConnections>,
     /// Held for writing while a batch of connections is registered again, and for reading by calls that change
     /// connections.
     pub(in crate::redis) gate: RwLock<()>,
@@ -48,7 +48,7 @@ pub(in crate::redis) struct Hub {
     /// Notified when ends were reported and their records are to be deleted.
     pub(in crate::redis) tellings: Notify,
     queue: mpsc::Sender<Bytes>,
-    /// The bits [`BEHIND`] and [`DEAF`].
+    /// The bits [`NEEDS_CATCH_UP`] and [`PAUSED`].
     state: AtomicU8,
     woken: Notify,
     repairs: AtomicU64,
@@ -93,7 +93,7 @@ impl Hub {
         let hub = Self {
             name,
             scripts,
-            local: Mutex::new(Local::new(extent.epoch.clone())),
+            local: Mutex::new(LocalConnections::new(extent.epoch.clone())),
             gate: RwLock::new(()),
             waiters: Waiters::new(extent.epoch.clone(), extent.last),
             first_epoch: extent.epoch.clone(),
@@ -169,7 +169,7 @@ impl Hub {
     /// Takes a push. Never waits: a push for which the queue has no room is read from the log.
     pub(in crate::redis) fn push(&self, payload: Bytes) {
         if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(payload)
-            && self.state.fetch_or(BEHIND, Ordering::AcqRel) & BEHIND == 0
+            && self.state.fetch_or(NEEDS_CATCH_UP, Ordering::AcqRel) & NEEDS_CATCH_UP == 0
         {
             debug!(hub = %self.name, "lane is full");
             self.woken.notify_one();
@@ -177,29 +177,29 @@ impl Hub {
     }
 
     /// Makes the lane catch up from the log.
-    pub(in crate::redis) fn set_behind(&self) {
-        self.state.fetch_or(BEHIND, Ordering::AcqRel);
+    pub(in crate::redis) fn request_catch_up(&self) {
+        self.state.fetch_or(NEEDS_CATCH_UP, Ordering::AcqRel);
         self.woken.notify_one();
     }
 
-    /// Pauses pushes until [`hear`](Self::hear): some channels are subscribed to sooner than others, and a push on one
+    /// Pauses pushes until [`resume`](Self::resume): some channels are subscribed to sooner than others, and a push on one
     /// of them would let the lane pass entries that were missed on the others.
-    pub(in crate::redis) fn deafen(&self) {
-        self.state.fetch_or(DEAF, Ordering::AcqRel);
+    pub(in crate::redis) fn pause(&self) {
+        self.state.fetch_or(PAUSED, Ordering::AcqRel);
     }
 
     /// Ends the pause, because all channels are subscribed to: the lane catches up, and pushes count again. This is one
     /// step, so that no push comes in between.
-    pub(in crate::redis) fn hear(&self) {
-        self.state.store(BEHIND, Ordering::Release);
+    pub(in crate::redis) fn resume(&self) {
+        self.state.store(NEEDS_CATCH_UP, Ordering::Release);
         self.woken.notify_one();
     }
 
     /// Returns whether the lane needs to catch up, and whether pushes are paused and must be dropped. The lane calls
     /// this and then catches up.
-    pub(in crate::redis) fn take_behind(&self) -> (bool, bool) {
-        let state = self.state.fetch_and(!BEHIND, Ordering::AcqRel);
-        (state & BEHIND != 0, state & DEAF != 0)
+    pub(in crate::redis) fn take_state(&self) -> (bool, bool) {
+        let state = self.state.fetch_and(!NEEDS_CATCH_UP, Ordering::AcqRel);
+        (state & NEEDS_CATCH_UP != 0, state & PAUSED != 0)
     }
 
     pub(in crate::redis) async fn woken(&self) {

@@ -12,7 +12,7 @@ use crate::error::BackplaneError;
 use crate::position::{Epoch, Offset, Step, step};
 use crate::redis::feed::entry::{Content, Stored};
 use crate::redis::feed::hub::Hub;
-use crate::redis::feed::local::{Local, Seen};
+use crate::redis::feed::local::{LocalConnections, Seen};
 use crate::redis::inner::Inner;
 use crate::redis::script::frame::Frame;
 use crate::redis::script::hub_scripts::Extent;
@@ -47,7 +47,7 @@ pub(in crate::redis) enum Source {
 }
 
 /// The lane needs to catch up before it can deliver a push.
-struct Behind;
+struct NeedsCatchUp;
 
 impl Lane {
     pub(in crate::redis) fn new(
@@ -77,11 +77,11 @@ impl Lane {
                 () = self.hub.woken() => {}
                 received = pushes.recv_many(&mut batch, BATCH) => if received == 0 { return },
             }
-            let (behind, deaf) = self.hub.take_behind();
-            if deaf && !self.hub.scripts.options.volatile {
+            let (needs_catch_up, paused) = self.hub.take_state();
+            if paused && !self.hub.scripts.options.volatile {
                 batch.clear(); // the log has them
             }
-            if behind {
+            if needs_catch_up {
                 self.catch_up().await;
             }
             self.take(batch.drain(..).collect()).await;
@@ -90,7 +90,7 @@ impl Lane {
 
     /// Delivers pushes, after the entries that were missed before them.
     async fn take(&mut self, mut pushes: VecDeque<Bytes>) {
-        while let Err(Behind) = self.take_pushes(&mut pushes) {
+        while let Err(NeedsCatchUp) = self.take_pushes(&mut pushes) {
             self.catch_up().await;
             // The log was read past this push, so either it was delivered or its epoch is over.
             pushes.pop_front();
@@ -98,7 +98,7 @@ impl Lane {
     }
 
     /// Delivers pushes until one needs a catch-up; that one stays in front.
-    fn take_pushes(&mut self, pushes: &mut VecDeque<Bytes>) -> Result<(), Behind> {
+    fn take_pushes(&mut self, pushes: &mut VecDeque<Bytes>) -> Result<(), NeedsCatchUp> {
         let hub = Arc::clone(&self.hub);
         let mut local = hub.local.lock();
         let mut outcome = Ok(());
@@ -114,7 +114,7 @@ impl Lane {
         outcome
     }
 
-    fn take_push(&mut self, local: &mut Local, push: &Bytes) -> Result<(), Behind> {
+    fn take_push(&mut self, local: &mut LocalConnections, push: &Bytes) -> Result<(), NeedsCatchUp> {
         let Some((frame, topic)) =
             Frame::parse(push).and_then(|frame| Topic::from_key(frame.topic).map(|topic| (frame, topic)))
         else {
@@ -122,7 +122,7 @@ impl Lane {
             return Ok(());
         };
         if frame.epoch != self.epoch.as_str() {
-            return Err(Behind);
+            return Err(NeedsCatchUp);
         }
         let Frame {
             offset,
@@ -156,7 +156,12 @@ impl Lane {
     }
 
     /// Delivers one entry, if it is new and a connection of this node receives its topic.
-    fn apply(&mut self, local: &mut Local, entry: &Stored, source: Source) -> Result<(), Behind> {
+    fn apply(
+        &mut self,
+        local: &mut LocalConnections,
+        entry: &Stored,
+        source: Source,
+    ) -> Result<(), NeedsCatchUp> {
         if entry.offset <= self.cursor {
             return Ok(());
         }
@@ -164,7 +169,7 @@ impl Lane {
             Seen::Nobody => false,
             Seen::UpTo(seen) => {
                 let missing = match (step(seen, entry.previous, entry.offset), source) {
-                    (Step::Gap, Source::Push) => return Err(Behind),
+                    (Step::Gap, Source::Push) => return Err(NeedsCatchUp),
                     (Step::Gap, Source::Log { .. }) => true,
                     (_, Source::Log { after, forgotten }) => entry.previous == 0 && after < forgotten,
                     (_, Source::Push) => false,
@@ -186,7 +191,7 @@ impl Lane {
         Ok(())
     }
 
-    fn hand_on(&mut self, local: &mut Local, entry: &Stored, received: bool) {
+    fn hand_on(&mut self, local: &mut LocalConnections, entry: &Stored, received: bool) {
         let offset = entry.offset;
         let here = self.inner.options.node.as_str();
         match entry.content() {
@@ -216,7 +221,7 @@ impl Lane {
             }
             Some(Content::Membership {
                 connection, change, ..
-            }) if change != Change::Taken && local.is_deaf(&connection) => {} // the replay has this change
+            }) if change != Change::Taken && local.is_being_taken(&connection) => {} // the replay has this change
             Some(Content::Membership {
                 connection,
                 topics,
@@ -281,7 +286,7 @@ impl Lane {
     async fn catch_up(&mut self) {
         let mut backoff = Backoff::new();
         loop {
-            self.hub.take_behind(); // a push that finds no room from here on sets the bit again
+            self.hub.take_state(); // a push that finds no room from here on sets the bit again
             let read = self.read_on().await;
             let repaired = std::mem::take(&mut self.repaired);
             if repaired > 0 {

@@ -13,7 +13,7 @@ use crate::sessions::Version;
 use crate::topic::{ConnectionId, GroupName, Topic, UserId};
 
 /// One hub's connections and interest on this node.
-pub(in crate::redis) struct Local {
+pub(in crate::redis) struct LocalConnections {
     connections: HashMap<ConnectionId, Connection>,
     pub(in crate::redis) interests: Interests,
     /// Changes of connections that are not here any more, which the server is still to carry out.
@@ -96,7 +96,7 @@ pub(in crate::redis) enum Seen {
     UpTo(Offset),
 }
 
-impl Local {
+impl LocalConnections {
     /// The state of a hub without connections, whose log is in this epoch.
     pub(in crate::redis) fn new(epoch: Epoch) -> Self {
         Self {
@@ -151,7 +151,7 @@ impl Local {
     }
 
     /// Whether the connection is being taken over, so that changes of its topics are of an ownership that is over.
-    pub(in crate::redis) fn is_deaf(&self, id: &ConnectionId) -> bool {
+    pub(in crate::redis) fn is_being_taken(&self, id: &ConnectionId) -> bool {
         self.connections
             .get(id)
             .is_some_and(|connection| connection.taking && !connection.former)

@@ -60,7 +60,7 @@ pub(in crate::redis) enum End {
     /// The connection was lost, or could not be opened.
     Lost(String),
     /// The connection lives, but no push arrives on it.
-    Deaf,
+    Silent,
     /// The server lives but is not the master any more, or is in another run.
     Replaced,
 }
@@ -76,7 +76,7 @@ impl fmt::Display for End {
         match self {
             Self::Over => f.write_str("over"),
             Self::Lost(reason) => f.write_str(reason),
-            Self::Deaf => f.write_str("nothing arrives on it"),
+            Self::Silent => f.write_str("nothing arrives on it"),
             Self::Replaced => f.write_str("the server is not the master any more, or in another run"),
         }
     }
@@ -86,7 +86,7 @@ impl Subscription {
     /// Connects, subscribes to all channels that this node needs on this server, and makes the lanes catch up.
     pub(in crate::redis) async fn open(inner: &Arc<Inner>, shard: &Arc<Shard>) -> Result<Self, End> {
         for hub in inner.hubs_of(shard) {
-            hub.deafen();
+            hub.pause();
         }
         let subscription = Self::connect(inner, shard).await?;
         subscription
@@ -102,7 +102,7 @@ impl Subscription {
         let told = inner.renew_soon(&hubs).await;
         told.map_err(|error| End::Lost(error.to_string()))?;
         for hub in inner.hubs_of(shard) {
-            hub.hear();
+            hub.resume();
         }
         Ok(subscription)
     }
@@ -246,7 +246,7 @@ impl Inner {
                 subscription.subscribe(&channels(&hub, subjects)).await?;
                 let read_log = hub.local.lock().interests.subscribed(subjects);
                 if read_log {
-                    hub.set_behind();
+                    hub.request_catch_up();
                 }
             }
         }
@@ -272,7 +272,7 @@ impl Inner {
         let received = subscription.received();
         let quiet = received == probe.received;
         if quiet && probe.sent {
-            return Err(End::Deaf);
+            return Err(End::Silent);
         }
         *probe = Probe {
             received,

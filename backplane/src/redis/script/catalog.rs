@@ -18,9 +18,9 @@ pub(in crate::redis) enum Name {
     Publish,
     PublishDirect,
     PublishOnce,
-    Answer,
-    Settle,
-    Note,
+    Reply,
+    Finish,
+    Record,
     Checkpoint,
     Claim,
     Enter,
@@ -86,9 +86,9 @@ const OPERATIONS: [(Name, &str, &str); 24] = [
         "publish_once",
         include_str!("lua/publish_once.lua"),
     ),
-    (Name::Answer, "answer", include_str!("lua/answer.lua")),
-    (Name::Settle, "settle", include_str!("lua/settle.lua")),
-    (Name::Note, "note", include_str!("lua/note.lua")),
+    (Name::Reply, "reply", include_str!("lua/reply.lua")),
+    (Name::Finish, "finish", include_str!("lua/finish.lua")),
+    (Name::Record, "record", include_str!("lua/record.lua")),
     (Name::Checkpoint, "checkpoint", include_str!("lua/checkpoint.lua")),
     (Name::Claim, "claim", include_str!("lua/claim.lua")),
     (Name::Enter, "enter", include_str!("lua/enter.lua")),
@@ -278,7 +278,7 @@ impl Invocation {
     pub(in crate::redis) fn topic(&self) -> Option<&str> {
         let place = match self.name {
             Name::Publish | Name::PublishDirect | Name::PublishOnce => 0,
-            Name::Answer => 4,
+            Name::Reply => 4,
             _ => return None,
         };
         std::str::from_utf8(self.arguments.get(place)?).ok()

@@ -174,7 +174,7 @@ impl Sender {
             batch.number = self.number;
         }
         match self.exchange(batch.number, &batch.changes, until).await? {
-            Some(outcomes) => self.settle(batch, outcomes).map_err(Failed::for_good),
+            Some(outcomes) => self.finish(batch, outcomes).map_err(Failed::for_good),
             None => {
                 batch.give_up_unsure();
                 Ok(())
@@ -270,7 +270,7 @@ impl Sender {
 
     /// Finishes the changes of a batch with their outcomes. Changes that the server took for late, and that are not,
     /// stay in the batch: its clock has moved.
-    fn settle(&mut self, batch: &mut Batch, outcomes: Vec<Outcome>) -> Result<(), BackplaneError> {
+    fn finish(&mut self, batch: &mut Batch, outcomes: Vec<Outcome>) -> Result<(), BackplaneError> {
         let mut outcomes = outcomes.into_iter();
         let mut late = Vec::new();
         for change in batch.changes.drain(..) {

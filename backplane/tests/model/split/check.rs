@@ -177,7 +177,7 @@ impl Split {
         let present = connection.present();
         for owner in &connection.ownerships {
             let Node { node, hub, .. } = &self.nodes[owner.node];
-            let note = async || node.note(hub, &connection.id, owner.version, 1, None).await;
+            let note = async || node.record(hub, &connection.id, owner.version, 1, None).await;
             let is_owner = persist("it is noted", note).await;
             assert_eq!(
                 is_owner,

@@ -424,7 +424,7 @@ impl Split {
         let owner = connection.present();
         let Node { node, hub, .. } = &self.nodes[owner.node];
         eventually("it is noted", async || {
-            let noted = node.note(hub, &connection.id, owner.version, 1, None).await;
+            let noted = node.record(hub, &connection.id, owner.version, 1, None).await;
             noted.is_ok_and(|noted| noted).then_some(())
         })
         .await;

@@ -102,7 +102,7 @@ fn seconds(text: &str) -> Result<u64, Refusal> {
 }
 
 fn shown(identity: &Identity) -> Response {
-    let claims = identity.claims().into_iter();
+    let claims = identity.claim_texts().into_iter();
     let claims = claims.map(|(kind, value)| Claim { kind, value }).collect();
     Json(Answer { claims }).into_response()
 }

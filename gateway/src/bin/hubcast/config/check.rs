@@ -134,6 +134,12 @@ impl Config {
         if backplane.pool_size == 0 {
             return fail("backplane.pool_size", "must be at least 1");
         }
+        if backplane.batch_interval_micros > 10_000 {
+            return fail(
+                "backplane.batch_interval_micros",
+                "must be at most 10000 (10 ms): each message may take that much longer",
+            );
+        }
         if backplane.history_connections == 0 {
             return fail("backplane.history_connections", "must be at least 1");
         }

@@ -237,6 +237,8 @@ pub(crate) const KEYS: &[Key] = &[
         "begins every key and channel in Redis"),
     key("backplane.pool_size", Count, |c| count(c.backplane.pool_size),
         "Redis connections for commands, to each master of a Redis Cluster"),
+    key("backplane.batch_interval_micros", Count, |c| count(c.backplane.batch_interval_micros),
+        "least time between two batches of a hub's messages: saves Redis work where a hub has thousands a second"),
     key("backplane.history_connections", Count, |c| count(c.backplane.history_connections),
         "most Redis connections on which clients' history is read, to each master"),
     key("backplane.command_timeout_seconds", Seconds, |c| time(c.backplane.command_timeout),

@@ -75,6 +75,8 @@ pub(crate) struct BackplaneConfig {
     pub(crate) key_prefix: String,
     /// Connections for commands, to each master of a Redis Cluster; subscriptions have their own.
     pub(crate) pool_size: usize,
+    /// Least time from one batch of a hub's changes to the next, in microseconds.
+    pub(crate) batch_interval_micros: usize,
     /// Most connections to each master on which history is read for clients, one reader at a time.
     pub(crate) history_connections: usize,
     /// How long one command may take.
@@ -97,6 +99,7 @@ impl Default for BackplaneConfig {
         Self {
             key_prefix: "hubcast".to_owned(),
             pool_size: 4,
+            batch_interval_micros: 0,
             history_connections: 4,
             command_timeout: Duration::from_secs(5),
             heartbeat: Duration::from_secs(1),

@@ -184,6 +184,7 @@ pub(crate) fn redis_options(config: &Config) -> anyhow::Result<Option<RedisOptio
     let settings = &config.backplane;
     options.prefix.clone_from(&settings.key_prefix);
     options.pool_size = settings.pool_size;
+    options.batch_interval = Duration::from_micros(settings.batch_interval_micros as u64);
     options.history_connections = settings.history_connections;
     options.command_timeout = settings.command_timeout;
     options.outage_wait = config.options.timeouts.outage;
