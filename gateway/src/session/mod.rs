@@ -32,6 +32,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hubcast_backplane::{ConnectionId, ConnectionRecord, EventRecord, GroupName, Topic};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -60,7 +61,9 @@ pub(crate) use outbox::{BurstPolicy, ByteQueue, PushError, Sent, Taken, Writing}
 pub(crate) use outgoing::Delivered;
 pub(crate) use parked::Parked;
 pub(crate) use reader::{Begin, Reading};
-pub(crate) use restore::{Claimant, Past, Restored, connection_of, restore, state_of};
+pub(crate) use restore::{
+    Claimant, Past, Restored, connection_of, connection_of_event, event_state, restore, state_of,
+};
 pub(crate) use run::{run, run_restored};
 pub(crate) use writing::{BROKE, STALLED};
 
@@ -170,16 +173,24 @@ impl Session {
         self.http.as_deref()
     }
 
+    /// The data that the connection's events carry.
+    fn event(&self) -> EventRecord {
+        let handled = self.hub.hub().event_handler().is_some();
+        if !handled && !self.hub.options().hubs.events {
+            return EventRecord::default();
+        }
+        EventRecord {
+            state: if handled { event_state(&self.connection) } else { Bytes::new() },
+            ..event_record(&self.connection)
+        }
+    }
+
     pub(crate) fn record(&self) -> ConnectionRecord {
         ConnectionRecord {
             id: self.id().clone(),
             user: self.connection.user().cloned(),
             state: None,
-            event: if self.hub.options().hubs.events {
-                event_record(&self.connection)
-            } else {
-                EventRecord::default()
-            },
+            event: self.event(),
         }
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubcast_backplane::{
-    BackplaneError, ConnectionId, ConnectionRecord, EventRecord, Listing, NodeId, State, TakeOver, Taken,
-    UserId,
+    BackplaneError, ConnectionEvent, ConnectionId, ConnectionRecord, EventRecord, Listing,
+    MAX_EVENT_RECORD_BYTES, NodeId, State, TakeOver, Taken, UserId,
 };
 use prost::Message as _;
 use tokio::time::sleep;
@@ -96,6 +96,37 @@ pub(crate) fn state_of(connection: &Connection, protocol: ClientProtocol) -> Sta
         carried: connection.data().get::<Carried>().map(|carried| carried.0),
     };
     kept.encode_to_vec().into()
+}
+
+/// What is needed of a connection to deliver its events on any node: without headers, and as much of the rest as there is room
+/// for.
+pub(crate) fn event_state(connection: &Connection) -> bytes::Bytes {
+    let protocol = connection.protocol().map(ClientProtocol::index);
+    let mut kept = Kept {
+        protocol: protocol.and_then(|index| u32::try_from(index).ok()).unwrap_or(u32::MAX),
+        claims: connection.identity().to_json(),
+        query: Pair::all(connection.query_pairs()),
+        carried: connection.data().get::<Carried>().map(|carried| carried.0),
+        ..Kept::default()
+    };
+    if kept.encoded_len() > MAX_EVENT_RECORD_BYTES {
+        kept.query.clear();
+    }
+    if kept.encoded_len() > MAX_EVENT_RECORD_BYTES {
+        kept.claims = None;
+    }
+    kept.encode_to_vec().into()
+}
+
+/// The connection that an event speaks of.
+pub(crate) fn connection_of_event(event: &ConnectionEvent) -> Connection {
+    let state = &event.record.state;
+    connection_of(&ConnectionRecord {
+        id: event.connection.clone(),
+        user: event.user.clone(),
+        state: (!state.is_empty()).then(|| state.clone()),
+        event: EventRecord::default(),
+    })
 }
 
 /// The connection that a record speaks of, as far as it is known.

@@ -10,8 +10,10 @@ use super::settings::Form;
 use super::signalr::{self, About, Unsendable};
 use crate::auth::random_connection_id;
 use crate::hub::{
-    BindError, Call, Connection, Context, FromInvocation, HubError, HubRuntime, Outgoing, Rest, marker,
+    BindError, Call, Connection, Context, FromInvocation, HubError, HubRuntime, Outgoing, Rest,
+    marker,
 };
+use crate::session::event_state;
 use crate::protocol::{ClientProtocol, DataType, Encoding, Invocation, MESSAGE, Outcome, Value, webpubsub};
 
 /// A call that a handler is to answer.
@@ -60,7 +62,15 @@ impl HubUpstream {
         let end = Instant::now() + handler.settings.timeout;
         let line = Line::of(call.context.connection());
         // After `connected`, which is tried again for a while, and before `disconnected`.
-        let Ok(_turn) = timeout_at(end, line.order().read_owned()).await else {
+        let connection_id = call.context.connection_id().clone();
+        let _runs = self.runs(&connection_id, &line);
+        let hub = call.context.hub();
+        let turn = async {
+            self.after_connected(hub.runtime(), call.context.connection(), &line)
+                .await;
+            line.order().read_owned().await
+        };
+        let Ok(_turn) = timeout_at(end, turn).await else {
             let why = if line.has_trouble() {
                 NOT_TOLD
             } else {
@@ -117,6 +127,13 @@ async fn keep_state(hub: &HubRuntime, connection: &Connection) {
     let Some(session) = hub.registry().find(connection.id()) else {
         return;
     };
+    if hub.hub().event_handler().is_some() {
+        let backplane = hub.shared().backplane();
+        let restated = backplane.restate_events(hub.name(), connection.id(), event_state(connection));
+        if let Err(error) = restated.await {
+            tracing::warn!(connection_id = %connection.id(), %error, "a connection's end will be told with an older ce-connectionState");
+        }
+    }
     if let Err(error) = session.write_state().await {
         tracing::warn!(connection_id = %connection.id(), %error, "a connection's ce-connectionState is known to this node alone");
     }
