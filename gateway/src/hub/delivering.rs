@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use hubcast_backplane::ConnectionEvent;
+use hubcast_backplane::{BackplaneError, ConnectionEvent};
 use tokio::time::sleep;
 
 use super::HubRuntime;
@@ -44,7 +44,7 @@ pub(crate) async fn deliver_events(hub: Arc<HubRuntime>) {
         let wait = if leaves { WAITS.1 } else { WAITS.0 };
         tokio::select! {
             Some(()) = running.next(), if !running.is_empty() => {}
-            read = shared.backplane().read_events(hub.name(), room, wait), if room > 0 => match read {
+            read = read(&hub, room, wait), if room > 0 => match read {
                 Ok(events) if events.is_empty() && last => return,
                 Ok(events) => running.extend(events.into_iter().map(|event| {
                     let place = event.place;
@@ -57,13 +57,28 @@ pub(crate) async fn deliver_events(hub: Arc<HubRuntime>) {
                     }
                 })),
                 Err(_) if last => return, // they are in the backplane, for another node
-                Err(error) => {
-                    tracing::debug!(hub = %hub.name(), %error, "connection events can't be read now");
-                    sleep(AGAIN).await;
-                }
+                Err(_) => {} // it is tried again
             },
         }
     }
+}
+
+/// The next events. An error comes after a while, in which those that run go on.
+async fn read(
+    hub: &HubRuntime,
+    count: usize,
+    wait: Duration,
+) -> Result<Vec<ConnectionEvent>, BackplaneError> {
+    let read = hub
+        .shared()
+        .backplane()
+        .read_events(hub.name(), count, wait)
+        .await;
+    if let Err(error) = &read {
+        tracing::debug!(hub = %hub.name(), %error, "connection events can't be read now");
+        sleep(AGAIN).await;
+    }
+    read
 }
 
 async fn finish(hub: &HubRuntime, place: hubcast_backplane::EventPlace) {
@@ -71,7 +86,7 @@ async fn finish(hub: &HubRuntime, place: hubcast_backplane::EventPlace) {
         match hub.shared().backplane().finish_events(hub.name(), &[place]).await {
             Ok(()) => return,
             Err(error) => {
-                tracing::debug!(hub = %hub.name(), %error, "an event's delivery can't be noted now")
+                tracing::debug!(hub = %hub.name(), %error, "an event's delivery can't be noted now");
             }
         }
         sleep(AGAIN).await;

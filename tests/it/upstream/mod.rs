@@ -5,6 +5,7 @@ mod calls;
 mod connecting;
 mod delivery;
 mod events;
+mod examples;
 mod middlewares;
 mod receiver;
 mod settings;
