@@ -335,11 +335,6 @@ impl Identity {
         self.shown.as_ref()?.claims.get(name)
     }
 
-    /// All claims of the token that are shown.
-    pub(crate) fn claims(&self) -> Option<&Map<String, Value>> {
-        self.shown.as_deref().map(|shown| &shown.claims)
-    }
-
     /// Returns whether the token gives this role. Case counts.
     #[must_use]
     pub fn has_role(&self, role: &str) -> bool {

@@ -133,7 +133,13 @@ pub(crate) fn event_record(connection: &Connection) -> EventRecord {
         }
         Bytes::from(data.to_string())
     };
-    let claims = Value::Object(connection.identity().claims().cloned().unwrap_or_default());
+    let identity = connection.identity();
+    let claims = identity.claims();
+    let claims = Value::Object(
+        claims
+            .map(|(name, value)| (name.to_owned(), value.clone()))
+            .collect(),
+    );
     let mut payload = data(Some(&claims));
     if payload.len() > MAX_EVENT_RECORD_BYTES {
         payload = data(None);

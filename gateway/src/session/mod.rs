@@ -180,7 +180,11 @@ impl Session {
             return EventRecord::default();
         }
         EventRecord {
-            state: if handled { event_state(&self.connection) } else { Bytes::new() },
+            state: if handled {
+                event_state(&self.connection)
+            } else {
+                Bytes::new()
+            },
             ..event_record(&self.connection)
         }
     }

@@ -103,7 +103,9 @@ pub(crate) fn state_of(connection: &Connection, protocol: ClientProtocol) -> Sta
 pub(crate) fn event_state(connection: &Connection) -> bytes::Bytes {
     let protocol = connection.protocol().map(ClientProtocol::index);
     let mut kept = Kept {
-        protocol: protocol.and_then(|index| u32::try_from(index).ok()).unwrap_or(u32::MAX),
+        protocol: protocol
+            .and_then(|index| u32::try_from(index).ok())
+            .unwrap_or(u32::MAX),
         claims: connection.identity().to_json(),
         query: Pair::all(connection.query_pairs()),
         carried: connection.data().get::<Carried>().map(|carried| carried.0),

@@ -10,11 +10,10 @@ use super::settings::Form;
 use super::signalr::{self, About, Unsendable};
 use crate::auth::random_connection_id;
 use crate::hub::{
-    BindError, Call, Connection, Context, FromInvocation, HubError, HubRuntime, Outgoing, Rest,
-    marker,
+    BindError, Call, Connection, Context, FromInvocation, HubError, HubRuntime, Outgoing, Rest, marker,
 };
-use crate::session::event_state;
 use crate::protocol::{ClientProtocol, DataType, Encoding, Invocation, MESSAGE, Outcome, Value, webpubsub};
+use crate::session::event_state;
 
 /// A call that a handler is to answer.
 pub(super) struct Relayed {
@@ -230,9 +229,8 @@ async fn raise(
         target: MESSAGE.to_owned(),
         arguments: vec![data.json()],
         translated: data.packed().into_iter().collect(),
-        except: Vec::new(),
-        from_user: None,
         data_type: data.kind,
+        ..Outgoing::default()
     };
     let published = runtime.publish_message(Some(connection), &topics, message).await;
     published.map(|_| null).map_err(|error| Failed::Hub(error.into()))
