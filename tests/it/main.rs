@@ -38,5 +38,6 @@ mod sse;
 mod start;
 mod telemetry;
 mod timeouts;
+mod upstream;
 mod webpubsub;
 mod wire;

@@ -20,6 +20,7 @@ use crate::options::{AuthOptions, OptionError};
 pub(crate) use connection_token::{
     ConnectionToken, TokenError, TokenKind, TokenSigner, random_connection_id,
 };
+pub(crate) use identity::Changes;
 pub use identity::Identity;
 pub(crate) use jwt::JwtVerifier;
 pub(crate) use origin::Origins;

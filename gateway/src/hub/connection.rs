@@ -165,6 +165,28 @@ impl Connection {
         self.request.query.iter().map(|(key, value)| (&**key, &**value))
     }
 
+    /// Another value for the same client, without what came with its request.
+    pub(crate) fn anew(&self) -> Self {
+        let anew = Self::new(
+            self.id.clone(),
+            (*self.identity()).clone(),
+            RequestInfo::default(),
+        );
+        if let Some(protocol) = self.protocol() {
+            anew.set_protocol(protocol);
+        }
+        anew
+    }
+
+    /// The same with another identity, before anybody knows of it.
+    pub(crate) fn with_identity(self, identity: Identity) -> Self {
+        Self {
+            user: identity.user().cloned(),
+            identity: ArcSwap::from_pointee(identity),
+            ..self
+        }
+    }
+
     /// Takes the identity of a newer token of the same user.
     pub(crate) fn renew(&self, identity: Identity) {
         self.identity.store(Arc::new(identity));

@@ -18,7 +18,7 @@ use super::run_restored_over_http;
 use super::stateful::Stateful;
 use super::{CloseReason, Session};
 use crate::auth::Identity;
-use crate::hub::{Connection, Disconnected, HandedOver, HubRuntime, RequestInfo};
+use crate::hub::{Carried, Connection, Disconnected, HandedOver, HubRuntime, RequestInfo};
 use crate::protocol::ClientProtocol;
 use crate::protocol::Transport;
 use crate::telemetry::labels::{ResumeKind, ResumeOutcome};
@@ -63,6 +63,9 @@ struct Kept {
     headers: Vec<Pair>,
     #[prost(message, repeated, tag = "4")]
     query: Vec<Pair>,
+    /// See `Carried`.
+    #[prost(bytes = "bytes", optional, tag = "9")]
+    carried: Option<bytes::Bytes>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -90,6 +93,7 @@ pub(super) fn state_of(connection: &Connection, protocol: ClientProtocol) -> Sta
         claims: connection.identity().to_json(),
         headers: Pair::all(connection.headers()),
         query: Pair::all(connection.query_pairs()),
+        carried: connection.data().get::<Carried>().map(|carried| carried.0),
     };
     kept.encode_to_vec().into()
 }
@@ -108,6 +112,9 @@ pub(crate) fn connection_of(record: &ConnectionRecord) -> Connection {
     let pairs = |pairs: Vec<Pair>| pairs.into_iter().map(|pair| (pair.name, pair.value)).collect();
     let request = RequestInfo::from_pairs(pairs(kept.headers), pairs(kept.query));
     let connection = Connection::new(record.id.clone(), identity, request);
+    if let Some(carried) = kept.carried {
+        connection.data().insert(Carried(carried));
+    }
     connection.set_transport(Transport::WebSockets);
     let protocol = usize::try_from(kept.protocol).ok();
     if let Some(protocol) = protocol.and_then(|index| ClientProtocol::ALL.get(index)) {

@@ -243,6 +243,12 @@ impl Session {
             return Ok(true);
         }
         self.connection.renew(identity);
+        self.restate().await
+    }
+
+    /// Writes down what other nodes need to go on with the connection, after something of it has changed. `false` when it has
+    /// just moved.
+    pub(crate) async fn restate(&self) -> Result<bool, BackplaneError> {
         let (Some(stateful), Some(protocol)) = (self.stateful.get(), self.connection.protocol()) else {
             return Ok(true);
         };
