@@ -46,3 +46,24 @@ pub(crate) trait ConnectHandler: Send + Sync {
         connecting: Connecting,
     ) -> BoxFuture<'static, Result<Accepted, TurnedAway>>;
 }
+
+/// What is done if a connection that code has let in never becomes one. Among the connection's data until it is one.
+pub(crate) struct Owed(Option<Box<dyn FnOnce() + Send>>);
+
+impl Owed {
+    pub(crate) fn new(tell: impl FnOnce() + Send + 'static) -> Self {
+        Self(Some(Box::new(tell)))
+    }
+
+    pub(crate) fn settle(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell();
+        }
+    }
+}

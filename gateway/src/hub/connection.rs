@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use axum::http::{HeaderMap, HeaderName, header};
 use hubcast_backplane::{ConnectionId, Offset, UserId};
 
-use super::ConnectionData;
+use super::{ConnectionData, Owed};
 use crate::auth::{Identity, without_cookie};
 use crate::protocol::{ClientProtocol, Transport};
 
@@ -163,6 +163,13 @@ impl Connection {
     /// The query of the request that created the connection, without `id` and `access_token`.
     pub fn query_pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.request.query.iter().map(|(key, value)| (&**key, &**value))
+    }
+
+    /// The cluster knows the connection: from now on its end is an event like any other's.
+    pub(crate) fn has_entered(&self) {
+        if let Some(owed) = self.data.remove::<Owed>() {
+            owed.settle();
+        }
     }
 
     /// Another value for the same client, without what came with its request.

@@ -6,6 +6,7 @@ mod clients;
 mod connecting;
 mod connection;
 mod context;
+mod delivering;
 mod disconnected;
 mod dispatch;
 mod error;
@@ -39,12 +40,14 @@ use crate::options::{HubDefaults, Limits, Options, Timeouts};
 
 use admission::Permit;
 pub use clients::{Arguments, CallerClients, Clients, Recipient, Recipients};
-pub(crate) use connecting::{Accepted, ConnectHandler, Connecting, GroupHook, TurnedAway};
+pub(crate) use connecting::{Accepted, ConnectHandler, Connecting, GroupHook, Owed, TurnedAway};
 pub use connection::Connection;
 pub(crate) use connection::RequestInfo;
 pub(crate) use context::Calls;
 pub use context::Context;
+pub(crate) use delivering::{EventHandler, deliver_events};
 pub use disconnected::Disconnected;
+pub(crate) use disconnected::{BY_CLIENT, BY_SERVER};
 pub(crate) use dispatch::{Dispatched, Failed, dispatch, stream_error};
 pub use error::HubError;
 pub use event::{Event, Question};
@@ -162,6 +165,7 @@ pub struct Hub {
     disconnected: Option<ErasedHook<Disconnected>>,
     connecting: Option<Arc<dyn ConnectHandler>>,
     groups_changed: Option<GroupHook>,
+    events: Option<Arc<dyn EventHandler>>,
     /// The states that the hooks take, by the hook's name.
     hooks_need: HashMap<&'static str, Vec<Needed>>,
     configure: Vec<Change>,
@@ -184,6 +188,7 @@ impl Hub {
             disconnected: None,
             connecting: None,
             groups_changed: None,
+            events: None,
             hooks_need: HashMap::new(),
             configure: Vec::new(),
             required: Vec::new(),
@@ -389,6 +394,17 @@ impl Hub {
     pub(crate) fn on_connect(mut self, handler: Arc<dyn ConnectHandler>) -> Self {
         self.connecting = Some(handler);
         self
+    }
+
+    /// Has code be told of connections that begin and end, until it has taken that.
+    pub(crate) fn on_events(mut self, handler: Arc<dyn EventHandler>) -> Self {
+        self.events = Some(handler);
+        self
+    }
+
+    /// The code to which events of connections are delivered.
+    pub(crate) fn event_handler(&self) -> Option<&Arc<dyn EventHandler>> {
+        self.events.as_ref().filter(|handler| handler.delivers())
     }
 
     /// Has code be told which groups connections of this node join and leave: `true` for a join.

@@ -392,10 +392,11 @@ impl HubRuntime {
     /// The hub's connection events, if it has any.
     pub(crate) fn events(&self) -> Option<EventOptions> {
         let hubs = &self.options.hubs;
-        hubs.events.then(|| EventOptions {
+        let deliver = self.hub.event_handler().is_some();
+        (hubs.events || deliver).then(|| EventOptions {
             most: hubs.events_most,
             life: hubs.events_life,
-            ..EventOptions::default()
+            deliver,
         })
     }
 

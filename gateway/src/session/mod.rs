@@ -58,7 +58,8 @@ pub(crate) use outbox::{BurstPolicy, ByteQueue, PushError, Sent, Taken, Writing}
 pub(crate) use outgoing::Delivered;
 pub(crate) use parked::Parked;
 pub(crate) use reader::{Begin, Reading};
-pub(crate) use restore::{Claimant, Past, Restored, connection_of, restore};
+use restore::event_of;
+pub(crate) use restore::{Claimant, Past, Restored, connection_of, connection_of_event, restore};
 pub(crate) use run::{run, run_restored};
 pub(crate) use writing::{BROKE, STALLED};
 
@@ -170,7 +171,11 @@ impl Session {
             id: self.id().clone(),
             user: self.connection.user().cloned(),
             state: None,
-            event: EventRecord::default(),
+            event: if self.hub.hub().event_handler().is_some() {
+                event_of(&self.connection)
+            } else {
+                EventRecord::default()
+            },
         }
     }
 

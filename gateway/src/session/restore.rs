@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubcast_backplane::{
-    BackplaneError, ConnectionId, ConnectionRecord, EventRecord, Listing, NodeId, State, TakeOver, Taken,
-    UserId,
+    BackplaneError, ConnectionEvent, ConnectionId, ConnectionRecord, EventRecord, Listing,
+    MAX_EVENT_RECORD_BYTES, NodeId, State, TakeOver, Taken, UserId,
 };
 use prost::Message as _;
 use tokio::time::sleep;
@@ -96,6 +96,44 @@ pub(super) fn state_of(connection: &Connection, protocol: ClientProtocol) -> Sta
         carried: connection.data().get::<Carried>().map(|carried| carried.0),
     };
     kept.encode_to_vec().into()
+}
+
+/// The data of a connection that its events carry: without headers, and as much of the rest as there is room for.
+pub(super) fn event_of(connection: &Connection) -> EventRecord {
+    let mut kept = Kept {
+        protocol: connection
+            .protocol()
+            .map_or(u32::MAX, |protocol| protocol.index() as u32),
+        claims: connection.identity().to_json(),
+        headers: Vec::new(),
+        query: Pair::all(connection.query_pairs()),
+        carried: None,
+    };
+    if kept.encoded_len() > MAX_EVENT_RECORD_BYTES {
+        kept.query.clear();
+    }
+    if kept.encoded_len() > MAX_EVENT_RECORD_BYTES {
+        kept.claims = None;
+    }
+    let state = connection.data().get::<Carried>().map(|carried| carried.0);
+    EventRecord {
+        payload: kept.encode_to_vec().into(),
+        state: state.unwrap_or_default(),
+    }
+}
+
+/// The connection that an event speaks of.
+pub(crate) fn connection_of_event(event: &ConnectionEvent) -> Connection {
+    let connection = connection_of(&ConnectionRecord {
+        id: event.connection.clone(),
+        user: event.user.clone(),
+        state: Some(event.record.payload.clone()),
+        event: EventRecord::default(),
+    });
+    if !event.record.state.is_empty() {
+        connection.data().insert(Carried(event.record.state.clone()));
+    }
+    connection
 }
 
 /// The connection that a record speaks of, as far as it is known.

@@ -15,7 +15,7 @@ use super::settings::SystemEvent;
 use super::signalr::{About, Unsendable};
 use super::signature::signature;
 use super::template::Names;
-use crate::hub::{Connection, Disconnected};
+use crate::hub::{BY_CLIENT, Connection};
 use crate::protocol::{Binary, ClientProtocol, DataType, Encoding, Headers, Timestamp, Value};
 
 const JSON: &str = "application/json; charset=utf-8";
@@ -37,11 +37,11 @@ pub(super) fn connected(handler: &Handler, about: &About<'_>) -> Result<Outgoing
 pub(super) fn disconnected(
     handler: &Handler,
     about: &About<'_>,
-    reason: &Disconnected,
+    reason: &str,
 ) -> Result<Outgoing, Unsendable> {
     let reason = match reason {
-        Disconnected::ByClient => String::new(),
-        reason => reason.to_string(),
+        BY_CLIENT => "",
+        reason => reason,
     };
     let body = serde_json::json!({ "reason": reason }).to_string();
     request(

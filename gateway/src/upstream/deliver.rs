@@ -1,85 +1,169 @@
 //! Events of connections on their way to a handler: in order, and more than once where it has to be.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use futures_util::future::{BoxFuture, FutureExt};
-use hubcast_backplane::GroupName;
+use hubcast_backplane::{ConnectionEvent, EventKind, GroupName};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
 use super::cloudevents;
 use super::connect::{self, Refusal};
 use super::handler::{CallError, Handler, Outgoing, RETRIES, may_pass};
-use super::line::{Line, Owed};
+use super::line::Line;
 use super::of_hub::HubUpstream;
 use super::relay::random_id;
 use super::settings::{Form, SystemEvent};
 use super::signalr::{self, About, Unsendable};
 use crate::hub::{
-    Accepted, ConnectHandler, Connecting, Connection, Context, Disconnected, HubRuntime, TurnedAway,
+    Accepted, ConnectHandler, Connecting, Connection, Context, EventHandler, HubRuntime, Owed, TurnedAway,
 };
+use crate::session::connection_of_event;
 use crate::telemetry::upstream::{UpstreamLabels, UpstreamMetrics};
 
-impl HubUpstream {
-    /// Tells the handler that a client has connected. The client goes on at once; its messages wait until the handler was
-    /// told, or can't be.
-    pub(super) async fn connected(&self, context: Context) {
-        let connection = context.connection();
-        if let Some(owed) = connection.data().remove::<Owed>() {
-            owed.settle(); // from now on its end is told by the hook
-        }
-        let line = Line::of(connection);
-        let turn = line.order().write_owned().await; // free: nothing was delivered yet
-        line.begin();
-        let Some(handler) = self.for_system(SystemEvent::Connected) else {
-            return;
-        };
-        let hub = context.hub();
-        let runtime = Arc::clone(hub.runtime());
-        let request = self.about(connection, &line, SystemEvent::Connected, |about| {
-            match handler.form {
-                Form::SignalR => signalr::connected(&handler, about),
-                Form::CloudEvents => cloudevents::connected(&handler, about),
-            }
-        });
-        let (name, id) = (self.name().to_owned(), connection.id().to_string());
-        let telling = {
-            let runtime = Arc::clone(&runtime);
-            async move {
-                let event = SystemEvent::Connected;
-                line.set_trouble(true);
-                deliver(
-                    &handler,
-                    &runtime.shared().metrics().upstream,
-                    &name,
-                    &id,
-                    event,
-                    request,
-                )
-                .await;
-                line.set_trouble(false);
-                drop(turn);
-            }
-        };
-        runtime.shared().tasks().spawn(telling);
+/// Waits between the tries of an event of a connection, and then the last one again and again.
+const WAITS: [Duration; 6] = [
+    RETRIES[0],
+    RETRIES[1],
+    RETRIES[2],
+    Duration::from_secs(15),
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+];
+/// How often it is asked whether another node has told the handler that a client has connected.
+const ASK: Duration = Duration::from_millis(250);
+
+impl EventHandler for Arc<HubUpstream> {
+    fn delivers(&self) -> bool {
+        HubUpstream::delivers(self)
     }
 
-    /// Tells the handler that a connection has ended, and returns when it was told, or can't be.
-    pub(super) async fn disconnected(&self, context: Context, reason: Disconnected) {
-        let Some(handler) = self.for_system(SystemEvent::Disconnected) else {
-            return;
+    fn deliver(&self, hub: Arc<HubRuntime>, event: ConnectionEvent) -> BoxFuture<'static, bool> {
+        let own = Arc::clone(self);
+        async move { own.tell(&hub, &event).await }.boxed()
+    }
+}
+
+impl HubUpstream {
+    /// Tells a handler an event of a connection, until it has taken it. `false` where another node has to go on.
+    async fn tell(&self, hub: &Arc<HubRuntime>, event: &ConnectionEvent) -> bool {
+        let session = hub.registry().find(&event.connection);
+        let line = match (&session, self.running(&event.connection)) {
+            (Some(session), _) => Line::of(session.connection()),
+            (None, running) => running.unwrap_or_default(),
         };
-        let connection = context.connection();
-        let line = Line::of(connection);
-        let _turn = line.order().write_owned().await;
-        let hub = context.hub();
-        let metrics = &hub.runtime().shared().metrics().upstream;
-        self.tell_end(&handler, metrics, connection, &line, &reason).await;
+        drop(session);
+        let connection = connection_of_event(event);
+        let told = match &event.kind {
+            EventKind::Connected => {
+                let told = self
+                    .tell_until_taken(hub, event, &connection, &line, SystemEvent::Connected)
+                    .await;
+                if told {
+                    line.begin();
+                }
+                told
+            }
+            EventKind::Disconnected { .. } => {
+                let order = line.order();
+                let _after_calls = order.write().await;
+                self.tell_until_taken(hub, event, &connection, &line, SystemEvent::Disconnected)
+                    .await
+            }
+        };
+        line.set_trouble(false);
+        told
+    }
+
+    async fn tell_until_taken(
+        &self,
+        hub: &Arc<HubRuntime>,
+        event: &ConnectionEvent,
+        connection: &Connection,
+        line: &Line,
+        kind: SystemEvent,
+    ) -> bool {
+        let metrics = &hub.shared().metrics().upstream;
+        let stopping = hub.shared().stopping();
+        for number in 0_usize.. {
+            // The settings may have changed meanwhile.
+            let Some(handler) = self.for_system(kind) else {
+                return true;
+            };
+            let about = About {
+                hub: self.name(),
+                connection,
+                line,
+                event_id: &event.id,
+            };
+            let why = match self.request(&handler, &about, &event.kind) {
+                Ok(request) => match attempt(&handler, metrics, self.name(), request).await {
+                    Told::Yes => return true,
+                    Told::No(why) | Told::NotNow(why) => why,
+                },
+                Err(error) => {
+                    let (id, why) = (&event.connection, error.to_string());
+                    metrics.lost(&UpstreamLabels::of(&handler.label)).inc();
+                    tracing::warn!(handler = handler.label, hub = self.name(), connection_id = %id, event = kind.name(), why, "an event can't be written as a request, and is given up");
+                    return true;
+                }
+            };
+            line.set_trouble(true);
+            if number < WAITS.len() {
+                tracing::warn!(handler = handler.label, hub = self.name(), connection_id = %event.connection, event = kind.name(), why, "a handler has not taken an event; it is sent again");
+            }
+            let wait = WAITS.get(number).or(WAITS.last()).copied().unwrap_or_default();
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = stopping.cancelled() => return false,
+            }
+            let holds = hub.shared().backplane().holds_event(hub.name(), event).await;
+            if matches!(holds, Ok(false)) {
+                return false; // another node has it by now
+            }
+        }
+        false
+    }
+
+    fn request(
+        &self,
+        handler: &Handler,
+        about: &About<'_>,
+        kind: &EventKind,
+    ) -> Result<Outgoing, Unsendable> {
+        match (kind, handler.form) {
+            (EventKind::Connected, Form::SignalR) => signalr::connected(handler, about),
+            (EventKind::Connected, Form::CloudEvents) => cloudevents::connected(handler, about),
+            (EventKind::Disconnected { reason }, Form::SignalR) => {
+                signalr::disconnected(handler, about, reason)
+            }
+            (EventKind::Disconnected { reason }, Form::CloudEvents) => {
+                cloudevents::disconnected(handler, about, reason)
+            }
+        }
+    }
+
+    /// Waits until the handler was told that a client has connected, by whichever node.
+    pub(super) async fn after_connected(&self, hub: &HubRuntime, connection: &Connection, line: &Line) {
+        while self.delivers() && !line.has_begun() {
+            tokio::select! {
+                () = line.begun() => return,
+                () = sleep(ASK) => {}
+            }
+            let finished = hub
+                .shared()
+                .backplane()
+                .connected_finished(hub.name(), connection.id());
+            if matches!(finished.await, Ok(true)) {
+                line.begin();
+            }
+        }
     }
 
     /// Tells the handler which group a connection has joined or left, after it was told that the client has connected.
-    pub(super) fn group_changed(&self, context: Context, group: &GroupName, joined: bool) {
+    pub(super) fn group_changed(self: &Arc<Self>, context: Context, group: &GroupName, joined: bool) {
         let event = if joined {
             SystemEvent::Joined
         } else {
@@ -88,16 +172,20 @@ impl HubUpstream {
         let Some(handler) = self.for_system(event) else {
             return;
         };
-        let (name, group) = (self.name().to_owned(), group.clone());
+        let (own, name, group) = (Arc::clone(self), self.name().to_owned(), group.clone());
         let hub = context.hub();
         let runtime = Arc::clone(hub.runtime());
         let line = Line::of(context.connection());
+        let (before, told) = line.next_change();
         let telling = {
             let runtime = Arc::clone(&runtime);
             async move {
+                if let Some(before) = before {
+                    let _ = before.await; // it ends in any case
+                }
                 let gone = context.cancelled().cancelled();
                 tokio::select! {
-                    () = line.begun() => {}
+                    () = own.after_connected(&runtime, context.connection(), &line) => {}
                     () = gone => return, // its groups ended with it
                 }
                 let turn = line.order().write_owned().await;
@@ -123,38 +211,13 @@ impl HubUpstream {
                     request,
                 )
                 .await;
-                drop(turn);
+                drop((turn, told));
             }
         };
         runtime.shared().tasks().spawn(telling);
     }
 
-    async fn tell_end(
-        &self,
-        handler: &Arc<Handler>,
-        metrics: &Arc<UpstreamMetrics>,
-        connection: &Connection,
-        line: &Line,
-        reason: &Disconnected,
-    ) {
-        let event = SystemEvent::Disconnected;
-        let request = self.about(connection, line, event, |about| match handler.form {
-            Form::SignalR => signalr::disconnected(handler, about, reason),
-            Form::CloudEvents => cloudevents::disconnected(handler, about, reason),
-        });
-        deliver(
-            handler,
-            metrics,
-            self.name(),
-            connection.id().as_str(),
-            event,
-            request,
-        )
-        .await;
-    }
-
-    /// Makes the request of an event of a connection. Its id is the same on every try and node: there is one such event of a
-    /// connection.
+    /// Makes the request of the question about a client, or of the end of one that never became a connection.
     fn about(
         &self,
         connection: &Connection,
@@ -341,9 +404,13 @@ impl HubUpstream {
             let telling = {
                 let hub = Arc::clone(&hub);
                 async move {
-                    let reason = Disconnected::Lost("the connection was not established".to_owned());
+                    let kind = EventKind::Disconnected {
+                        reason: "the connection was not established".to_owned(),
+                    };
                     let metrics = &hub.shared().metrics().upstream;
-                    own.tell_end(&handler, metrics, &copy, &line, &reason).await;
+                    let event = SystemEvent::Disconnected;
+                    let request = own.about(&copy, &line, event, |about| own.request(&handler, about, &kind));
+                    deliver(&handler, metrics, own.name(), copy.id().as_str(), event, request).await;
                 }
             };
             if let Ok(runtime) = Handle::try_current() {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use reqwest::Url;
 use reqwest::cookie::{CookieStore as _, Jar};
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::{Carried, Connection};
@@ -26,19 +26,20 @@ pub(super) struct Line(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    /// Held for writing by `connected` and `disconnected`, for reading by messages: messages come after the one and before
-    /// the other, in the order in which they ask.
+    /// Held for reading by messages, for writing by what comes before or after them: changes of groups, and `disconnected`.
     order: Arc<RwLock<()>>,
     kept: Mutex<Kept>,
     /// Set while the handler could not be told that the client has connected.
     trouble: AtomicBool,
-    /// Ended when `connected` has its place in the order, or the connection came from another node.
+    /// Ended when the handler was told that the client has connected.
     begun: CancellationToken,
 }
 
 #[derive(Default)]
 struct Kept {
     cookies: Option<Box<(Jar, usize)>>,
+    /// Ends when the last change of groups was told.
+    last_change: Option<oneshot::Receiver<()>>,
     /// The subprotocol that `connect` chose, where it is none of Hubcast's.
     subprotocol: Option<String>,
 }
@@ -72,14 +73,24 @@ impl Line {
         self.0.trouble.load(Ordering::Acquire)
     }
 
-    /// From now on everything else may follow.
+    /// The handler was told that the client has connected: everything else may follow.
     pub(super) fn begin(&self) {
         self.0.begun.cancel();
     }
 
-    /// Waits until what comes after `connected` may take its place.
+    pub(super) fn has_begun(&self) -> bool {
+        self.0.begun.is_cancelled()
+    }
+
+    /// Waits until then.
     pub(super) async fn begun(&self) {
         self.0.begun.cancelled().await;
+    }
+
+    /// A place among the changes of groups: the one before, which ends when it was told, and what ends this one.
+    pub(super) fn next_change(&self) -> (Option<oneshot::Receiver<()>>, oneshot::Sender<()>) {
+        let (told, last) = oneshot::channel();
+        (self.0.kept.lock().last_change.replace(last), told)
     }
 
     pub(super) fn order(&self) -> Arc<RwLock<()>> {
@@ -150,28 +161,6 @@ impl Line {
 
     pub(super) fn set_subprotocol(&self, name: &str) {
         self.0.kept.lock().subprotocol = Some(name.to_owned());
-    }
-}
-
-/// What is done if a connection that a handler was asked about never becomes one. Given to the connection; taken away when
-/// it is one.
-pub(super) struct Owed(Option<Box<dyn FnOnce() + Send>>);
-
-impl Owed {
-    pub(super) fn new(tell: impl FnOnce() + Send + 'static) -> Self {
-        Self(Some(Box::new(tell)))
-    }
-
-    pub(super) fn settle(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Owed {
-    fn drop(&mut self) {
-        if let Some(tell) = self.0.take() {
-            tell();
-        }
     }
 }
 

@@ -130,7 +130,7 @@ impl Upstream {
             return Err(UpstreamError {
                 key: "upstream".to_owned(),
                 problem: format!(
-                    "hub {:?} begins or ends to have a handler for messages; that takes a restart",
+                    "hub {:?} begins or ends to have a handler for messages, or begins to have one for connected or disconnected; that takes a restart",
                     hub.name()
                 ),
             });
@@ -234,26 +234,17 @@ fn handlers(options: &UpstreamOptions) -> Result<Arc<[Handler]>, UpstreamError> 
 
 impl Hub {
     /// Has the application's handlers serve the hub: calls that none of its own methods serves go to them, and they are
-    /// asked and told about connections as they want. It takes the place of hooks that were set before.
+    /// asked and told about connections as they want. Hooks that the hub has run besides.
     #[must_use]
     pub fn upstream(self, upstream: &Upstream) -> Self {
         let own = upstream.of_hub(self.name());
-        let (connected, disconnected) = (Arc::clone(&own), Arc::clone(&own));
-        let (connecting, groups) = (Arc::clone(&own), Arc::clone(&own));
+        let (connecting, groups, events) = (Arc::clone(&own), Arc::clone(&own), Arc::clone(&own));
         self.fallback(move |relayed: relay::Relayed| {
             let own = Arc::clone(&own);
             async move { own.relay(relayed).await }
         })
-        .on_connected(move |context: crate::Context| {
-            let own = Arc::clone(&connected);
-            async move { own.connected(context).await }
-        })
-        .on_disconnected(move |context: crate::Context, reason: crate::hub::Disconnected| {
-            let own = Arc::clone(&disconnected);
-            async move { own.disconnected(context, reason).await }
-        })
-        .on_resumed(async |context: crate::Context| line::Line::of(context.connection()).begin())
         .on_connect(Arc::new(connecting))
+        .on_events(Arc::new(events))
         .on_group_change(Box::new(move |context, group, joined| {
             groups.group_changed(context, group, joined);
         }))

@@ -10,7 +10,8 @@ use super::settings::Form;
 use super::signalr::{self, About, Unsendable};
 use crate::auth::random_connection_id;
 use crate::hub::{
-    BindError, Call, Connection, Context, FromInvocation, HubError, HubRuntime, Outgoing, Rest, marker,
+    BindError, Call, Carried, Connection, Context, FromInvocation, HubError, HubRuntime, Outgoing, Rest,
+    marker,
 };
 use crate::protocol::{ClientProtocol, DataType, Encoding, Invocation, MESSAGE, Outcome, Value, webpubsub};
 
@@ -60,7 +61,15 @@ impl HubUpstream {
         let end = Instant::now() + handler.settings.timeout;
         let line = Line::of(call.context.connection());
         // After `connected`, which is tried again for a while, and before `disconnected`.
-        let Ok(_turn) = timeout_at(end, line.order().read_owned()).await else {
+        let connection_id = call.context.connection_id().clone();
+        let _runs = self.runs(&connection_id, &line);
+        let hub = call.context.hub();
+        let turn = async {
+            self.after_connected(hub.runtime(), call.context.connection(), &line)
+                .await;
+            line.order().read_owned().await
+        };
+        let Ok(_turn) = timeout_at(end, turn).await else {
             let why = if line.has_trouble() {
                 NOT_TOLD
             } else {
@@ -117,6 +126,14 @@ async fn keep_state(hub: &HubRuntime, connection: &Connection) {
     let Some(session) = hub.registry().find(connection.id()) else {
         return;
     };
+    let state = connection.data().get::<Carried>().map(|state| state.0);
+    if hub.hub().event_handler().is_some() {
+        let backplane = hub.shared().backplane();
+        let restated = backplane.restate_events(hub.name(), connection.id(), state.unwrap_or_default());
+        if let Err(error) = restated.await {
+            tracing::warn!(connection_id = %connection.id(), %error, "a connection's end will be told with an older ce-connectionState");
+        }
+    }
     if let Err(error) = session.restate().await {
         tracing::warn!(connection_id = %connection.id(), %error, "a connection's ce-connectionState is known to this node alone");
     }

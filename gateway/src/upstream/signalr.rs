@@ -12,7 +12,7 @@ use super::line::Line;
 use super::settings::Category;
 use super::signature::signature;
 use super::template::Names;
-use crate::hub::{Connection, Disconnected};
+use crate::hub::{BY_CLIENT, BY_SERVER, Connection};
 use crate::protocol::{
     ClientProtocol, Decoder, Encoding, HubMessage, HubProtocol, Invocation, Outcome, RECORD_SEPARATOR, encode,
 };
@@ -46,11 +46,11 @@ pub(super) fn connected(handler: &Handler, about: &About<'_>) -> Result<Outgoing
 pub(super) fn disconnected(
     handler: &Handler,
     about: &About<'_>,
-    reason: &Disconnected,
+    reason: &str,
 ) -> Result<Outgoing, Unsendable> {
     let body = match reason {
-        Disconnected::ByClient | Disconnected::ByServer => r#"{"type":11}"#.to_owned(),
-        reason => serde_json::json!({ "type": 11, "error": reason.to_string() }).to_string(),
+        BY_CLIENT | BY_SERVER => r#"{"type":11}"#.to_owned(),
+        reason => serde_json::json!({ "type": 11, "error": reason }).to_string(),
     };
     request(
         handler,
