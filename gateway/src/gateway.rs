@@ -14,7 +14,7 @@ use crate::cluster::{Cluster, ServeNode};
 use crate::drain::{self, Drained};
 use crate::error::Error;
 use crate::http::{self, App, Starting};
-use crate::hub::{Hub, HubHandle, HubRuntime, Shared};
+use crate::hub::{Hub, HubHandle, HubRuntime, Shared, deliver_events};
 use crate::limits::{Doors, Terms};
 use crate::options::{DRAIN_CALLS, DRAIN_RATE, Options};
 use crate::telemetry::metrics::Metrics;
@@ -205,6 +205,9 @@ impl GatewayBuilder {
                 .backplane()
                 .open_hub(name.clone(), log, Arc::clone(runtime) as _)
                 .await?;
+            if runtime.hub().event_handler().is_some() {
+                shared.tasks().spawn(deliver_events(Arc::clone(runtime)));
+            }
         }
         for fetching in authenticator.fetch_keys() {
             let stopping = shared.stopping().clone();

@@ -38,6 +38,7 @@ pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod transport;
+pub mod upstream;
 
 pub use error::Error;
 pub use gateway::{Gateway, GatewayBuilder};

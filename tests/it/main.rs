@@ -40,5 +40,6 @@ mod sse;
 mod start;
 mod telemetry;
 mod timeouts;
+mod upstream;
 mod webpubsub;
 mod wire;

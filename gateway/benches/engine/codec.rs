@@ -47,6 +47,7 @@ fn message(protocol: HubProtocol) -> Bytes {
         target: "SendToGroup".to_owned(),
         arguments: arguments(protocol.encoding()),
         stream_ids: Vec::new(),
+        data_type: None,
     });
     encode(protocol, &invocation).expect("it can be framed")
 }

@@ -57,6 +57,16 @@ pub struct Identity {
     shown: Option<Arc<Shown>>,
 }
 
+/// What an application makes of a client: who it is, what it may, and the groups that it begins in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    pub(crate) user: Option<String>,
+    /// In place of the token's.
+    pub(crate) roles: Option<Vec<String>>,
+    /// In place of the token's.
+    pub(crate) groups: Option<Vec<String>>,
+}
+
 /// The claims of a token, or the ones given to clients without a token.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -277,16 +287,52 @@ impl Identity {
         })
     }
 
+    /// The claims of the token, as [`claim`](Self::claim) shows them.
+    pub fn claims(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let claims = self.shown.as_ref().map(|shown| &shown.claims);
+        claims
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// The identity after changes that the application wants. What is absent stays as it is.
+    ///
+    /// # Errors
+    /// [`AuthError::UserId`] for a user id that can't be one.
+    pub(crate) fn changed(&self, changes: Changes) -> Result<Self, AuthError> {
+        let Changes { user, roles, groups } = changes;
+        let mut changed = self.clone();
+        if let Some(user) = user {
+            changed.user = Some(UserId::parse(user).map_err(|_| AuthError::UserId)?);
+        }
+        if roles.is_none() && groups.is_none() {
+            return Ok(changed);
+        }
+        let mut shown = changed.shown.as_deref().cloned().unwrap_or(Shown {
+            anonymous: true,
+            ..Shown::default()
+        });
+        let texts = |texts: Vec<String>| Value::Array(texts.into_iter().map(Value::String).collect());
+        if let Some(roles) = roles {
+            let other = shown.role_claim.take();
+            for name in ROLE_CLAIMS.into_iter().chain(other.as_deref()) {
+                shown.claims.remove(name);
+            }
+            shown.claims.insert("role".to_owned(), texts(roles));
+        }
+        if let Some(groups) = groups {
+            shown.claims.insert("webpubsub.group".to_owned(), texts(groups));
+        }
+        changed.shown = Some(Arc::new(shown));
+        Ok(changed)
+    }
+
     /// One claim of the token, by its exact name. Claims of Azure SignalR itself (`asrs.s.…`) are not shown; its claim
     /// `asrs.u.NAME` is `NAME`.
     #[must_use]
     pub fn claim(&self, name: &str) -> Option<&Value> {
         self.shown.as_ref()?.claims.get(name)
-    }
-
-    /// All claims of the token that are shown.
-    pub(crate) fn claims(&self) -> Option<&Map<String, Value>> {
-        self.shown.as_deref().map(|shown| &shown.claims)
     }
 
     /// Returns whether the token gives this role. Case counts.
@@ -448,6 +494,44 @@ mod tests {
             assert_eq!(identity(none).roles().count(), 0);
         }
         assert!(!Identity::anonymous().has_role("admin"));
+    }
+
+    #[test]
+    fn an_application_makes_a_client_another_one() {
+        let ann = identity(
+            json!({ "sub": "ann", "role": "a", "roles": ["b"], "asrs.s.rt": "g", "g": "c", "x": 1 }),
+        );
+        let same = ann.changed(Changes::default()).unwrap();
+        assert_eq!((same.user(), same.roles().count()), (ann.user(), 3));
+        let changes = Changes {
+            user: Some("bob".to_owned()),
+            roles: Some(vec!["hubcast.join".to_owned()]),
+            groups: Some(vec!["tea".to_owned()]),
+        };
+        let bob = ann.changed(changes.clone()).unwrap();
+        assert_eq!(bob.user().unwrap().as_str(), "bob");
+        assert_eq!(bob.roles().collect::<Vec<_>>(), ["hubcast.join"]);
+        assert_eq!(bob.webpubsub_groups().collect::<Vec<_>>(), ["tea"]);
+        assert_eq!(bob.claim("x"), Some(&json!(1)));
+        let there = Identity::from_json(bob.to_json().unwrap().as_bytes()).unwrap();
+        assert!(there.has_role("hubcast.join") && !there.has_role("c"));
+        let none = Changes {
+            roles: Some(Vec::new()),
+            ..Changes::default()
+        };
+        assert_eq!(bob.changed(none).unwrap().roles().count(), 0);
+        let guest = Identity::anonymous()
+            .changed(Changes {
+                user: None,
+                ..changes
+            })
+            .unwrap();
+        assert!(guest.is_anonymous() && guest.has_role("hubcast.join"));
+        let bad = Changes {
+            user: Some(String::new()),
+            ..Changes::default()
+        };
+        assert_eq!(ann.changed(bad).unwrap_err(), AuthError::UserId);
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub(crate) use connection_token::{
     ConnectionToken, TokenError, TokenKind, TokenSigner, random_connection_id,
 };
 pub(crate) use grants::{Permission, PermissionRequest, TooManyGrants, Wish};
+pub(crate) use identity::Changes;
 pub use identity::Identity;
 pub(crate) use jwt::JwtVerifier;
 pub(crate) use origin::Origins;

@@ -12,7 +12,7 @@ use super::request::{Query, RequestKind};
 use super::tcp::Traffic;
 use crate::auth::{AuthError, Credentials, Identity};
 use crate::http::App;
-use crate::hub::HubRuntime;
+use crate::hub::{Accepted, Connecting, Connection, HubRuntime};
 use crate::limits::ConnectionPermit;
 use crate::protocol::Transport;
 use crate::session::is_over;
@@ -43,6 +43,30 @@ pub(super) fn check_origin(app: &App, parts: &Parts) -> Result<(), Box<Response>
     }
     app.metrics().rejected.get(RejectLabel::Origin).inc();
     Err(Box::new(reply::foreign_origin()))
+}
+
+/// Has the hub's application decide about a client, where it wants to. The refusal has the status that it chose.
+pub(super) async fn ask_application(
+    hub: &Arc<HubRuntime>,
+    connection: Connection,
+    subprotocols: Vec<String>,
+) -> Result<Accepted, Box<Response>> {
+    let Some(handler) = hub.hub().connecting() else {
+        return Ok(Accepted {
+            connection,
+            subprotocol: None,
+        });
+    };
+    let connecting = Connecting {
+        connection,
+        subprotocols,
+    };
+    let accepted = handler.connect(Arc::clone(hub), connecting).await;
+    accepted.map_err(|away| {
+        let metrics = hub.shared().metrics();
+        metrics.rejected.get(RejectLabel::Forbidden).inc();
+        Box::new(reply::text(away.status, away.text))
+    })
 }
 
 /// Records that the caller was admitted: its TCP connection may carry more requests at once.

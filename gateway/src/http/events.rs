@@ -17,7 +17,7 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hubcast_backplane::GroupName;
 
-use super::admit::{Closed, admit, let_in};
+use super::admit::{Closed, admit, ask_application, let_in};
 use super::reply;
 use super::request::{Query, RequestKind};
 use crate::auth::{Identity, random_connection_id};
@@ -52,7 +52,10 @@ pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> 
         Err(refusal) if refusal.status() == StatusCode::SERVICE_UNAVAILABLE => return come_back(),
         Err(refusal) => return *refusal,
     };
-    let reading = match reading(app, &hub, parts, &query, &identity) {
+    let request = |identity: &Identity| reading(app, &hub, parts, &query, identity);
+    let asks = hub.hub().connecting().is_some();
+    // Where the application is asked it may give other roles.
+    let early = match (!asks).then(|| request(&identity)).transpose() {
         Ok(reading) => reading,
         Err(refused) => return refused.into_response(),
     };
@@ -73,10 +76,18 @@ pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> 
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let cookie = app.options().auth.cookie.as_deref();
-    let request = RequestInfo::new(&parts.headers, query.pairs(), cookie);
-    let connection = Connection::new(id, identity, request);
+    let info = RequestInfo::new(&parts.headers, query.pairs(), cookie);
+    let connection = Connection::new(id, identity, info);
     connection.set_transport(Transport::ServerSentEvents);
     connection.set_protocol(ClientProtocol::Events);
+    let connection = match ask_application(&hub, connection, Vec::new()).await {
+        Ok(accepted) => accepted.connection,
+        Err(refusal) => return *refusal,
+    };
+    let reading = match early.map_or_else(|| request(&connection.identity()), Ok) {
+        Ok(reading) => reading,
+        Err(refused) => return refused.into_response(),
+    };
     let session = Session::reader(Arc::clone(&hub), connection, reading);
     session.occupy(permit);
     hub.registry().insert(&session);

@@ -107,6 +107,10 @@ impl HubRequest {
         }
         let (reservation, early) = match token {
             // Without negotiation the socket is the connection; the directory hears of it at the handshake.
+            None if self.hub.hub().connecting().is_some() => {
+                self.app.metrics().rejected.get(RejectLabel::Forbidden).inc();
+                return Err(reply::asks_first().into());
+            }
             None => {
                 let id = random_connection_id().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
                 let permit = self.admit().map_err(|full| self.refuse(full))?;

@@ -63,6 +63,10 @@ pub(crate) async fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -
         Ok(identity) => identity,
         Err(refusal) => return *refusal,
     };
+    if hub.hub().connecting().is_some() {
+        app.metrics().rejected.get(RejectLabel::Forbidden).inc();
+        return reply::asks_first();
+    }
     let Some(query) = Query::of(&parts.uri) else {
         return reply::text(StatusCode::BAD_REQUEST, "The query can't be read");
     };

@@ -45,6 +45,14 @@ pub(crate) fn not_admitted(identity: &Identity) -> Response {
     text(StatusCode::FORBIDDEN, "This hub does not admit the caller")
 }
 
+/// The application decides about each client of this hub, and SignalR clients can't wait for it.
+pub(crate) fn asks_first() -> Response {
+    text(
+        StatusCode::FORBIDDEN,
+        "This hub's application decides about each connection (system_events = [\"connect\"]): it serves WebSockets at /client/hubs/ and event streams, and no SignalR clients",
+    )
+}
+
 /// The page's origin is not permitted.
 pub(crate) fn foreign_origin() -> Response {
     text(

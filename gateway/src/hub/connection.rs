@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use axum::http::{HeaderMap, HeaderName, header};
 use hubcast_backplane::{ConnectionId, Offset, UserId};
 
-use super::ConnectionData;
+use super::{ConnectionData, Owed};
 use crate::auth::{Identity, Permission, TooManyGrants, without_cookie};
 use crate::protocol::{ClientProtocol, Transport};
 
@@ -163,6 +163,35 @@ impl Connection {
     /// The query of the request that created the connection, without `id` and `access_token`.
     pub fn query_pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.request.query.iter().map(|(key, value)| (&**key, &**value))
+    }
+
+    /// The cluster knows the connection: from now on its end is an event like any other's.
+    pub(crate) fn has_entered(&self) {
+        if let Some(owed) = self.data.remove::<Owed>() {
+            owed.settle();
+        }
+    }
+
+    /// Another value for the same client, without what came with its request.
+    pub(crate) fn anew(&self) -> Self {
+        let anew = Self::new(
+            self.id.clone(),
+            (*self.identity()).clone(),
+            RequestInfo::default(),
+        );
+        if let Some(protocol) = self.protocol() {
+            anew.set_protocol(protocol);
+        }
+        anew
+    }
+
+    /// The same with another identity, before anybody knows of it.
+    pub(crate) fn with_identity(self, identity: Identity) -> Self {
+        Self {
+            user: identity.user().cloned(),
+            identity: ArcSwap::from_pointee(identity),
+            ..self
+        }
     }
 
     /// Takes the identity of a newer token of the same user. Permissions that a back end gave and took stay.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{Connection, HubHandle};
 use crate::error::Error;
 use crate::protocol::Timestamp;
+use crate::session::event_state;
 
 /// Most events that [`HubHandle::events`] returns at once.
 pub const MAX_EVENTS: usize = 1_000;
@@ -120,8 +121,8 @@ fn shown(event: backplane::ConnectionEvent) -> Option<ConnectionEvent> {
     })
 }
 
-/// The data of a connection that its events carry.
-pub(crate) fn event_record(connection: &Connection) -> EventRecord {
+/// The data of a connection that its events carry; with the state that handlers are called with, if the hub has some.
+pub(crate) fn event_record(connection: &Connection, has_handler: bool) -> EventRecord {
     let data = |claims: Option<&Value>| {
         let mut data = json!({
             "transport": connection.transport().map(|transport| transport.to_string()),
@@ -133,13 +134,17 @@ pub(crate) fn event_record(connection: &Connection) -> EventRecord {
         }
         Bytes::from(data.to_string())
     };
-    let claims = Value::Object(connection.identity().claims().cloned().unwrap_or_default());
+    let identity = connection.identity();
+    let claims = identity
+        .claims()
+        .map(|(name, value)| (name.to_owned(), value.clone()));
+    let claims = Value::Object(claims.collect());
     let mut payload = data(Some(&claims));
     if payload.len() > MAX_EVENT_RECORD_BYTES {
         payload = data(None);
     }
     EventRecord {
         payload,
-        state: Bytes::new(),
+        state: has_handler.then(|| event_state(connection)).unwrap_or_default(),
     }
 }

@@ -36,6 +36,10 @@ pub enum Disconnected {
     NodeDied,
 }
 
+/// The reasons in `disconnected` events of connections that ended as they should.
+pub(crate) const BY_CLIENT: &str = "client";
+pub(crate) const BY_SERVER: &str = "server";
+
 impl Disconnected {
     /// The record of it in the backplane, for a node that runs the hook in place of this one.
     pub(crate) fn to_note(&self) -> Bytes {
@@ -53,8 +57,8 @@ impl Disconnected {
     /// The reason in the connection's `disconnected` event: a word, and after `: ` the reason that was seen.
     pub(crate) fn to_event(&self) -> String {
         match self {
-            Self::ByClient => "client".to_owned(),
-            Self::ByServer => "server".to_owned(),
+            Self::ByClient => BY_CLIENT.to_owned(),
+            Self::ByServer => BY_SERVER.to_owned(),
             Self::NodeStopped => "node stopped".to_owned(),
             Self::NodeDied => NODE_DIED.to_owned(),
             Self::Lost(what) => format!("lost: {what}"),

@@ -47,25 +47,28 @@ pub(crate) fn dispatch(
     encoding: Encoding,
     streaming: bool,
 ) -> Dispatched {
-    let Some(entry) = hub.hub().find(&invocation.target) else {
-        let name = &invocation.target;
-        let text = "due to an error on the server. HubException: Method does not exist.";
-        let text = format!("Failed to invoke '{name}' {text}");
-        return refused(hub, InvocationLabel::UnknownMethod, text);
+    let found = hub.hub().find(&invocation.target);
+    // The fallback serves any name, and is spoken of by the one that was called.
+    let name = found.map_or_else(|| invocation.target.clone(), |entry| entry.name.clone());
+    let Some(entry) = found.or_else(|| hub.hub().fallback_entry()) else {
+        return refused(
+            hub,
+            InvocationLabel::UnknownMethod,
+            HubError::no_such_method(&name),
+        );
     };
     let beginning = || {
         if !entry.permits(&context.connection().identity()) {
-            let text = format!("Failed to invoke '{}' because user is unauthorized", entry.name);
+            let text = format!("Failed to invoke '{name}' because user is unauthorized");
             return refused(hub, InvocationLabel::BadArguments, text);
         }
         let filtered = !hub.hub().filters().is_empty();
-        let invoked =
-            filtered.then(|| Invoked::new(&entry.name, &context, &invocation.arguments, uploads.len()));
-        let call = Call::new(context, invocation.arguments, uploads, encoding);
-        begin(hub, entry, call, invoked, streaming)
+        let invoked = filtered.then(|| Invoked::new(&name, &context, &invocation.arguments, uploads.len()));
+        let call = Call::new(context, invocation, uploads, encoding);
+        begin(hub, entry, &name, call, invoked, streaming)
     };
     catch_unwind(AssertUnwindSafe(beginning)).unwrap_or_else(|panic| {
-        let text = invocation_error(hub, &entry.name, &panicked(&*panic));
+        let text = invocation_error(hub, &name, &panicked(&*panic));
         refused(hub, InvocationLabel::Error, text)
     })
 }
@@ -78,11 +81,11 @@ fn refused(hub: &HubRuntime, label: InvocationLabel, text: String) -> Dispatched
 fn begin(
     hub: &Arc<HubRuntime>,
     entry: &Entry,
+    name: &String,
     call: Call,
     invoked: Option<Invoked>,
     streaming: bool,
 ) -> Dispatched {
-    let name = &entry.name;
     let span = tracing::info_span!(target: trace::TARGET, "hub.invoke", hub = %hub.name(), method = %name, otel.kind = "server");
     let bound = match (&entry.target, streaming) {
         (Target::Plain(method), false) => span.in_scope(|| method.begin(call)).map(|running| {
@@ -217,6 +220,9 @@ fn bind_error(hub: &HubRuntime, name: &str, error: &BindError) -> String {
 
 fn invocation_error(hub: &HubRuntime, name: &str, error: &HubError) -> String {
     log(hub, name, error);
+    if let Some(text) = error.whole_text() {
+        return text.to_owned();
+    }
     let base = format!("An unexpected error occurred invoking '{name}' on the server.");
     with_suffix(hub, base, error)
 }

@@ -42,6 +42,8 @@ pub struct HubError {
 
 enum Kind {
     Visible(String),
+    /// All that the client sees.
+    Whole(String),
     /// The backplane could not be reached; with a text for the client.
     Unreachable(String),
     Hidden {
@@ -58,11 +60,54 @@ impl HubError {
         }
     }
 
+    /// An error whose text is all that the client sees, without the words about the method that failed. For answers that
+    /// come from elsewhere whole, such as another server's.
+    ///
+    /// ```
+    /// use hubcast::testing::HubTester;
+    /// use hubcast::{Hub, HubError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// async fn relay() -> Result<(), HubError> {
+    ///     Err(HubError::whole("Invocation failed, status code 502"))
+    /// }
+    ///
+    /// let tester = HubTester::new(Hub::new("relay").method("Relay", relay)).await?;
+    /// let mut client = tester.connect().await;
+    /// let seen = client.invoke::<()>("Relay", ()).await;
+    /// assert_eq!(seen, Err("Invocation failed, status code 502".to_owned()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn whole(text: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Whole(text.into()),
+        }
+    }
+
+    /// The reference's text for a method that a hub does not have.
+    pub(crate) fn no_such_method(name: &str) -> String {
+        format!(
+            "Failed to invoke '{name}' due to an error on the server. HubException: Method does not exist."
+        )
+    }
+
+    /// The text, where it is all that the client sees.
+    pub(crate) fn whole_text(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Whole(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// The text added to a base text for the client: the reference names the exception's class and its message when the
     /// exception is a `HubException` or detailed errors are on.
     pub(crate) fn client_suffix(&self, detailed: bool) -> Option<String> {
         match &self.kind {
-            Kind::Visible(text) | Kind::Unreachable(text) => Some(format!(" HubException: {text}")),
+            Kind::Visible(text) | Kind::Whole(text) | Kind::Unreachable(text) => {
+                Some(format!(" HubException: {text}"))
+            }
             Kind::Hidden { name, source } => detailed.then(|| format!(" {name}: {source}")),
         }
     }
@@ -75,7 +120,7 @@ impl HubError {
     /// Returns whether the error is the client's fault, or meant for it: operators need not look at it.
     pub(crate) fn is_theirs(&self) -> bool {
         match &self.kind {
-            Kind::Visible(_) => true,
+            Kind::Visible(_) | Kind::Whole(_) => true,
             Kind::Unreachable(_) => false,
             Kind::Hidden { source, .. } => source.is::<UploadError>(),
         }
@@ -113,7 +158,7 @@ impl<E: StdError + Send + Sync + 'static> From<E> for HubError {
 impl fmt::Display for HubError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Visible(text) | Kind::Unreachable(text) => f.write_str(text),
+            Kind::Visible(text) | Kind::Whole(text) | Kind::Unreachable(text) => f.write_str(text),
             Kind::Hidden { source, .. } => source.fmt(f),
         }
     }
@@ -122,7 +167,9 @@ impl fmt::Display for HubError {
 impl fmt::Debug for HubError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Visible(text) | Kind::Unreachable(text) => f.debug_tuple("HubError").field(text).finish(),
+            Kind::Visible(text) | Kind::Whole(text) | Kind::Unreachable(text) => {
+                f.debug_tuple("HubError").field(text).finish()
+            }
             Kind::Hidden { source, .. } => f.debug_tuple("HubError").field(source).finish(),
         }
     }

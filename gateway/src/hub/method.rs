@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::upload::RawUpload;
 use super::{Context, HubError, Needed, State, Upload};
-use crate::protocol::{DecodeValueError, EncodeValueError, Encoding, Value};
+use crate::protocol::{DataType, DecodeValueError, EncodeValueError, Encoding, Invocation, Value};
 
 /// Tells implementations apart that Rust would otherwise take for overlapping. Named only by code that implements
 /// [`FromInvocation`] for a type of their own.
@@ -75,6 +75,9 @@ pub mod marker {
 /// ```
 pub struct Call {
     context: Context,
+    target: String,
+    invocation_id: Option<String>,
+    data_type: Option<DataType>,
     arguments: std::vec::IntoIter<Value>,
     uploads: std::vec::IntoIter<RawUpload>,
     encoding: Encoding,
@@ -83,16 +86,43 @@ pub struct Call {
 impl Call {
     pub(crate) fn new(
         context: Context,
-        arguments: Vec<Value>,
+        invocation: Invocation,
         uploads: Vec<RawUpload>,
         encoding: Encoding,
     ) -> Self {
         Self {
             context,
-            arguments: arguments.into_iter(),
+            target: invocation.target,
+            invocation_id: invocation.invocation_id,
+            data_type: invocation.data_type,
+            arguments: invocation.arguments.into_iter(),
             uploads: uploads.into_iter(),
             encoding,
         }
+    }
+
+    /// The name that the client called, as it wrote it.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The client's id for it. Without one the client wants no answer.
+    #[must_use]
+    pub fn invocation_id(&self) -> Option<&str> {
+        self.invocation_id.as_deref()
+    }
+
+    /// The kind of the one argument, where the client's protocol names it: that of Web PubSub, and plain WebSockets.
+    #[must_use]
+    pub fn data_type(&self) -> Option<DataType> {
+        self.data_type
+    }
+
+    /// How the client writes values.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
     /// The context of the call.

@@ -3,9 +3,11 @@
 mod admission;
 mod checkpoints;
 mod clients;
+mod connecting;
 mod connection;
 mod connection_events;
 mod context;
+mod delivering;
 mod disconnected;
 mod dispatch;
 mod error;
@@ -42,13 +44,16 @@ use crate::options::{HubDefaults, Limits, Options, Timeouts};
 
 use admission::Permit;
 pub use clients::{Arguments, CallerClients, Clients, Recipient, Recipients};
+pub(crate) use connecting::{Accepted, ConnectHandler, Connecting, GroupHook, Owed, TurnedAway};
 pub use connection::Connection;
 pub(crate) use connection::RequestInfo;
 pub(crate) use connection_events::event_record;
 pub use connection_events::{ConnectionEvent, ConnectionEventPage, MAX_EVENTS};
 pub(crate) use context::Calls;
 pub use context::Context;
+pub(crate) use delivering::{EventHandler, deliver_events};
 pub use disconnected::Disconnected;
+pub(crate) use disconnected::{BY_CLIENT, BY_SERVER};
 pub(crate) use dispatch::{Dispatched, Failed, dispatch, stream_error};
 pub use error::HubError;
 pub use event::{Event, Question};
@@ -67,6 +72,7 @@ pub use rest::Rest;
 pub use roster::{Census, InGroup, MAX_PAGE, MAX_REASON_BYTES, OfConnection, OfUser, Page};
 pub(crate) use runtime::{HubRuntime, guarded};
 pub(crate) use shared::Shared;
+pub(crate) use state::Carried;
 pub(crate) use state::States;
 pub use state::{ConnectionData, Needed, State};
 pub(crate) use upload::{RawUpload, UploadEvent};
@@ -157,12 +163,17 @@ pub(crate) enum Target {
 pub struct Hub {
     name: String,
     targets: HashMap<String, Entry>,
+    /// The method for names that no other has.
+    fallback: Option<Entry>,
     /// The first problem of the hub, reported when the gateway is built.
     problem: Option<Problem>,
     filters: Vec<Box<dyn Filter>>,
     connected: Option<ErasedHook<Connected>>,
     resumed: Option<ErasedHook<Resumed>>,
     disconnected: Option<ErasedHook<Disconnected>>,
+    connecting: Option<Arc<dyn ConnectHandler>>,
+    groups_changed: Option<GroupHook>,
+    events: Option<Arc<dyn EventHandler>>,
     /// The states that the hooks take, by the hook's name.
     hooks_need: HashMap<&'static str, Vec<Needed>>,
     configure: Vec<Change>,
@@ -177,11 +188,15 @@ impl Hub {
         Self {
             name: name.into(),
             targets: HashMap::new(),
+            fallback: None,
             problem: None,
             filters: Vec::new(),
             connected: None,
             resumed: None,
             disconnected: None,
+            connecting: None,
+            groups_changed: None,
+            events: None,
             hooks_need: HashMap::new(),
             configure: Vec::new(),
             required: Vec::new(),
@@ -201,6 +216,47 @@ impl Hub {
     {
         let needed = needed(|needed| method.needs(needed));
         self.target(name.into(), Target::Plain(method::erase(method)), needed)
+    }
+
+    /// Adds the method for calls of names that the hub does not have. It learns the name from [`Call::target`], by a
+    /// parameter of its own type. A second one takes the place of the first.
+    ///
+    /// ```
+    /// use hubcast::Hub;
+    /// use hubcast::hub::{BindError, Call, FromInvocation, Rest, marker};
+    /// use hubcast::testing::HubTester;
+    ///
+    /// struct Name(String);
+    ///
+    /// impl FromInvocation<marker::Context> for Name {
+    ///     const ARGUMENTS: usize = 0;
+    ///
+    ///     fn from_invocation(call: &mut Call) -> Result<Self, BindError> {
+    ///         Ok(Self(call.target().to_owned()))
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let hub = Hub::new("any").fallback(async |Name(name): Name, rest: Rest| format!("{name}/{}", rest.0.len()));
+    /// let tester = HubTester::new(hub).await?;
+    /// let mut client = tester.connect().await;
+    /// assert_eq!(client.invoke::<String>("Sing", ("a", "b")).await?, "Sing/2");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn fallback<M>(mut self, method: impl Method<M>) -> Self
+    where
+        M: 'static,
+    {
+        self.fallback = Some(Entry {
+            name: "fallback".to_owned(),
+            needed: needed(|needed| method.needs(needed)),
+            target: Target::Plain(method::erase(method)),
+            required: Vec::new(),
+        });
+        self
     }
 
     /// Adds a method that answers with a stream of items, for clients' `stream` calls. Parameters are those of a
@@ -344,6 +400,45 @@ impl Hub {
         self
     }
 
+    /// Has code decide about each client before it is accepted.
+    pub(crate) fn on_connect(mut self, handler: Arc<dyn ConnectHandler>) -> Self {
+        self.connecting = Some(handler);
+        self
+    }
+
+    /// Has code be told of connections that begin and end, until it has taken that.
+    pub(crate) fn on_events(mut self, handler: Arc<dyn EventHandler>) -> Self {
+        self.events = Some(handler);
+        self
+    }
+
+    /// The code to which events of connections are delivered.
+    pub(crate) fn event_handler(&self) -> Option<&Arc<dyn EventHandler>> {
+        self.events.as_ref().filter(|handler| handler.delivers())
+    }
+
+    /// Has code be told which groups connections of this node join and leave: `true` for a join.
+    pub(crate) fn on_group_change(mut self, hook: GroupHook) -> Self {
+        self.groups_changed = Some(hook);
+        self
+    }
+
+    /// The code that is told of groups.
+    pub(crate) fn groups_changed(&self) -> Option<&GroupHook> {
+        self.groups_changed.as_ref()
+    }
+
+    /// The code that decides at present about clients.
+    pub(crate) fn connecting(&self) -> Option<&Arc<dyn ConnectHandler>> {
+        self.connecting.as_ref().filter(|handler| handler.is_asked())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     fn target(mut self, name: String, target: Target, needed: Vec<Needed>) -> Self {
         let entry = Entry {
             name: name.clone(),
@@ -369,7 +464,8 @@ impl Hub {
             Some(Problem::NoSuchMethod(name)) => return Err(Error::NoSuchMethod(name.clone())),
             None => {}
         }
-        let methods = self.targets.values().map(|entry| (&*entry.name, &entry.needed));
+        let methods = self.targets.values().chain(&self.fallback);
+        let methods = methods.map(|entry| (&*entry.name, &entry.needed));
         let hooks = self.hooks_need.iter().map(|(name, needed)| (*name, needed));
         for (name, needed) in methods.chain(hooks) {
             if let Some(missing) = needed.iter().find(|needed| !self.states.holds(**needed)) {
@@ -406,6 +502,11 @@ impl Hub {
     /// The method that a client means.
     pub(crate) fn find(&self, target: &str) -> Option<&Entry> {
         self.targets.get(&target.to_lowercase())
+    }
+
+    /// The method for names that no other has.
+    pub(crate) fn fallback_entry(&self) -> Option<&Entry> {
+        self.fallback.as_ref()
     }
 
     pub(crate) fn states(&self) -> &States {

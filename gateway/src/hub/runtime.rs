@@ -281,9 +281,13 @@ impl HubRuntime {
             return Ok(());
         };
         let backplane = self.shared.backplane();
+        let was_member = session.groups().contains(group);
         if !join {
             backplane.leave(&self.name, connection, group).await?;
             session.forget_group(group);
+            if was_member {
+                self.tell_group(&session, group, false);
+            }
             return Ok(());
         }
         let limit = self.options.limits.groups_per_connection;
@@ -296,11 +300,23 @@ impl HubRuntime {
             return Err(Error::TooManyGroups { limit });
         }
         match backplane.join(&self.name, connection, group).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                if !was_member {
+                    self.tell_group(&session, group, true);
+                }
+                Ok(())
+            }
             Err(error) => {
                 session.forget_group(group);
                 Err(error.into())
             }
+        }
+    }
+
+    /// Runs the hub's code for changes of groups.
+    fn tell_group(&self, session: &Session, group: &GroupName, joined: bool) {
+        if let Some(hook) = self.hub.groups_changed().filter(|_| !group.is_reserved()) {
+            hook(session.context(), group, joined);
         }
     }
 
@@ -383,10 +399,11 @@ impl HubRuntime {
     /// The hub's connection events, if it has any.
     pub(crate) fn events(&self) -> Option<EventOptions> {
         let hubs = &self.options.hubs;
-        hubs.events.then(|| EventOptions {
+        let deliver = self.hub.event_handler().is_some();
+        (hubs.events || deliver).then(|| EventOptions {
             most: hubs.events_most,
             life: hubs.events_life,
-            ..EventOptions::default()
+            deliver,
         })
     }
 

@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 type Shared = Arc<dyn Any + Send + Sync>;
@@ -84,6 +85,10 @@ impl States {
         self.values.contains_key(&needed.id)
     }
 }
+
+/// Bytes among the data of a connection that other nodes get when they go on with it.
+#[derive(Clone)]
+pub(crate) struct Carried(pub(crate) Bytes);
 
 /// Data that hub code keeps for one connection, one value for each type. It ends with the connection, and is not known
 /// to another node that goes on with it: see [`Hub::on_resumed`](crate::Hub::on_resumed).

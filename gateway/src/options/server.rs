@@ -34,6 +34,9 @@ pub struct ServerOptions {
     /// The address where the `hubcast` binary serves `/metrics`, `/api/openapi.json`, `/healthz` and `/readyz`, with no
     /// limit on connections; the first two are then served there alone.
     pub admin_listen: Option<String>,
+    /// The host, with or without port, by which clients and the connection strings of applications know the gateway. It is
+    /// what [CloudEvents handlers](crate::upstream) are told as `WebHook-Request-Origin`, without port.
+    pub public_host: Option<String>,
 }
 
 impl ServerOptions {

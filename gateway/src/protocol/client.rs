@@ -195,13 +195,17 @@ pub(crate) struct Data {
     pub(crate) packed: Option<Value>,
 }
 
-/// The kind of a message's data.
-#[derive(Debug, PartialEq, Eq, Clone, Copy, Default)]
-pub(crate) enum DataType {
+/// The kind of a message's data, as clients without a hub protocol name it.
+#[derive(Debug, PartialEq, Eq, Hash, Clone, Copy, Default)]
+pub enum DataType {
+    /// Any JSON value.
     #[default]
     Json,
+    /// A string.
     Text,
+    /// Bytes: base64 text in JSON.
     Binary,
+    /// Bytes that are an encoded `google.protobuf.Any`.
     Protobuf,
 }
 

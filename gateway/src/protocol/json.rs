@@ -42,6 +42,7 @@ pub(super) fn decode(record: &Bytes) -> Result<Option<HubMessage>, DecodeError> 
             target: target.required("a string")?,
             arguments: arguments.values(record)?,
             stream_ids: stream_ids.read("an array of strings")?.unwrap_or_default(),
+            data_type: None,
         })
     };
     Ok(Some(match kind.required("an integer")? {

@@ -2,7 +2,7 @@
 
 use std::slice;
 
-use super::Value;
+use super::{DataType, Value};
 
 /// Opaque string pairs that types 1 to 5 may carry. The gateway passes them on and never requires one.
 /// Names are unique in decoded messages: of two equal ones the last is kept.
@@ -123,6 +123,8 @@ pub struct Invocation {
     pub arguments: Vec<Value>,
     /// Ids of the streams that the caller will upload, in the order of the method's parameters.
     pub stream_ids: Vec<String>,
+    /// The kind of the one argument, from clients that name it. No hub protocol does.
+    pub data_type: Option<DataType>,
 }
 
 /// How an invocation or a stream ended.

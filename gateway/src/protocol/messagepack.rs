@@ -118,6 +118,7 @@ impl<'a> Items<'a> {
                 Some(reader) => strings(reader)?,
                 None => Vec::new(),
             },
+            data_type: None,
         })
     }
 

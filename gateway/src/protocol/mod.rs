@@ -40,7 +40,7 @@ use std::fmt;
 
 pub use self::{
     binary::Binary,
-    client::ClientProtocol,
+    client::{ClientProtocol, DataType},
     decoder::{DecodeError, Decoder},
     encoder::{EncodeError, encode, encode_invocation, encode_invocation_with_array},
     framing::RECORD_SEPARATOR,
@@ -56,7 +56,7 @@ pub use self::{
 };
 
 pub(crate) use self::client::{
-    ClientDecoder, ClientMessage, DataType, GroupSend, MESSAGE, Request, RequestWish, encode_for,
+    ClientDecoder, ClientMessage, GroupSend, MESSAGE, Request, RequestWish, encode_for,
 };
 pub use self::transport::Transport;
 

@@ -26,26 +26,28 @@
 
 use bytes::Bytes;
 
-use super::client::MESSAGE;
+use super::client::{DataType, MESSAGE};
 use super::webpubsub::Published;
 use super::{Binary, DecodeError, Encoding, HubMessage, Invocation, Outcome, Value, json};
 
 /// Reads one frame. `number` tells it from others.
 pub(super) fn decode(frame: &Bytes, number: u64) -> Result<HubMessage, DecodeError> {
-    let argument = match str::from_utf8(frame) {
+    let (argument, data_type) = match str::from_utf8(frame) {
         Ok(text) => {
             let mut out = Vec::with_capacity(text.len().saturating_add(2));
             json::write_string(&mut out, text);
-            Value::from_raw(Encoding::Json, out.into())
+            (Value::from_raw(Encoding::Json, out.into()), DataType::Text)
         }
         Err(_) => {
-            Value::encode_as(&Binary(frame.to_vec()), Encoding::Json).map_err(|_| DecodeError::InvalidUtf8)?
+            let bytes = Value::encode_as(&Binary(frame.to_vec()), Encoding::Json);
+            (bytes.map_err(|_| DecodeError::InvalidUtf8)?, DataType::Binary)
         }
     };
     Ok(HubMessage::Invocation(Invocation {
         invocation_id: Some(number.to_string()),
         target: MESSAGE.to_owned(),
         arguments: vec![argument],
+        data_type: Some(data_type),
         ..Invocation::default()
     }))
 }

@@ -81,6 +81,12 @@ impl Value {
         }
     }
 
+    /// Returns whether the value is a byte string, which JSON has none of.
+    pub(crate) fn is_bytes(&self) -> bool {
+        let bin = matches!(self.bytes.first(), Some(0xc4..=0xc6));
+        bin && self.encoding == Encoding::MessagePack
+    }
+
     /// Writes a typed value as JSON, or as MessagePack if it holds byte strings or [timestamps](super::Timestamp), which
     /// JSON would turn into text: so receivers of either protocol get what is natural there.
     ///

@@ -114,10 +114,12 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
     let group = || group.required::<String>("a string");
     let data = |default| read_data(frame, data_type, data, default);
     let call = |invocation_id, default| {
+        let data = data(default)?;
         Ok(ClientMessage::Hub(HubMessage::Invocation(Invocation {
             invocation_id,
             target: event.required("a string")?,
-            arguments: data(default)?.map(|data| data.json).into_iter().collect(),
+            data_type: data.as_ref().map(|data| data.kind),
+            arguments: data.map(|data| data.json).into_iter().collect(),
             ..Invocation::default()
         })))
     };
@@ -243,7 +245,10 @@ fn completion(id: &str, outcome: &Outcome) -> Result<Option<Bytes>, EncodeError>
         Outcome::Void => out.extend_from_slice(br#","success":true"#),
         Outcome::Result(value) if value.is_null() => out.extend_from_slice(br#","success":true"#),
         Outcome::Result(value) => {
-            out.extend_from_slice(br#","success":true,"dataType":"json","data":"#);
+            let kind: &[u8] = if value.is_bytes() { b"binary" } else { b"json" };
+            out.extend_from_slice(br#","success":true,"dataType":""#);
+            out.extend_from_slice(kind);
+            out.extend_from_slice(br#"","data":"#);
             out.extend_from_slice(value.transcode(Encoding::Json)?.bytes());
         }
     }

@@ -123,6 +123,7 @@ async fn enter(
     let entered = async {
         let backplane = session.hub.shared().backplane();
         let entered = backplane.enter(session.hub.name(), &record, claim).await?;
+        session.connection.has_entered();
         if stateful {
             session.set_stateful(Stateful::new(entered.version, entered.position.epoch));
         }

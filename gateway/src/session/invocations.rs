@@ -296,7 +296,7 @@ impl Live {
         encoding: Encoding,
         streaming: bool,
     ) {
-        let invocation_id = invocation.invocation_id.take();
+        let invocation_id = invocation.invocation_id.clone();
         let answering = Answering {
             invocation_id: invocation_id.clone(),
             call,

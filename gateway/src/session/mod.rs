@@ -60,7 +60,9 @@ pub(crate) use outbox::{BurstPolicy, ByteQueue, PushError, Sent, Taken, Writing}
 pub(crate) use outgoing::Delivered;
 pub(crate) use parked::Parked;
 pub(crate) use reader::{Begin, Reading};
-pub(crate) use restore::{Claimant, Past, Restored, connection_of, restore, state_of};
+pub(crate) use restore::{
+    Claimant, Past, Restored, connection_of, connection_of_event, event_state, restore, state_of,
+};
 pub(crate) use run::{run, run_restored};
 pub(crate) use writing::{BROKE, STALLED};
 
@@ -175,8 +177,8 @@ impl Session {
             id: self.id().clone(),
             user: self.connection.user().cloned(),
             state: None,
-            event: if self.hub.options().hubs.events {
-                event_record(&self.connection)
+            event: if self.hub.events().is_some() {
+                event_record(&self.connection, self.hub.hub().event_handler().is_some())
             } else {
                 EventRecord::default()
             },

@@ -340,6 +340,7 @@ impl Session {
         let entered = backplane
             .enter_with(hub.name(), &self.record(), &joined, true)
             .await?;
+        self.connection.has_entered();
         self.settle_groups_of_user(&entered, &groups, of_user).await?;
         if let Some(reader) = &self.reader {
             reader.entered.cancel();

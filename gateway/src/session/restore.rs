@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hubcast_backplane::{
-    BackplaneError, ConnectionId, ConnectionRecord, EventRecord, Listing, NodeId, State, TakeOver, Taken,
-    UserId,
+    BackplaneError, ConnectionEvent, ConnectionId, ConnectionRecord, EventRecord, Listing,
+    MAX_EVENT_RECORD_BYTES, NodeId, State, TakeOver, Taken, UserId,
 };
 use prost::Message as _;
 use tokio::time::sleep;
@@ -18,7 +19,7 @@ use super::run_restored_over_http;
 use super::stateful::Stateful;
 use super::{CloseReason, Session};
 use crate::auth::Identity;
-use crate::hub::{Connection, Disconnected, HandedOver, HubRuntime, RequestInfo};
+use crate::hub::{Carried, Connection, Disconnected, HandedOver, HubRuntime, RequestInfo};
 use crate::protocol::ClientProtocol;
 use crate::protocol::Transport;
 use crate::telemetry::labels::{ResumeKind, ResumeOutcome};
@@ -63,6 +64,9 @@ struct Kept {
     headers: Vec<Pair>,
     #[prost(message, repeated, tag = "4")]
     query: Vec<Pair>,
+    /// See `Carried`.
+    #[prost(bytes = "bytes", optional, tag = "9")]
+    carried: Option<bytes::Bytes>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -90,8 +94,41 @@ pub(crate) fn state_of(connection: &Connection, protocol: ClientProtocol) -> Sta
         claims: connection.identity().to_json(),
         headers: Pair::all(connection.headers()),
         query: Pair::all(connection.query_pairs()),
+        carried: connection.data().get::<Carried>().map(|carried| carried.0),
     };
     kept.encode_to_vec().into()
+}
+
+/// The state that nodes need to call a hub's handlers with a connection's events: without headers, and as much of the rest
+/// as there is room for.
+pub(crate) fn event_state(connection: &Connection) -> Bytes {
+    let mut kept = Kept {
+        protocol: connection
+            .protocol()
+            .and_then(|protocol| u32::try_from(protocol.index()).ok())
+            .unwrap_or(u32::MAX),
+        claims: connection.identity().to_json(),
+        headers: Vec::new(),
+        query: Pair::all(connection.query_pairs()),
+        carried: connection.data().get::<Carried>().map(|carried| carried.0),
+    };
+    if kept.encoded_len() > MAX_EVENT_RECORD_BYTES {
+        kept.query.clear();
+    }
+    if kept.encoded_len() > MAX_EVENT_RECORD_BYTES {
+        kept.claims = None;
+    }
+    kept.encode_to_vec().into()
+}
+
+/// The connection that an event speaks of.
+pub(crate) fn connection_of_event(event: &ConnectionEvent) -> Connection {
+    connection_of(&ConnectionRecord {
+        id: event.connection.clone(),
+        user: event.user.clone(),
+        state: Some(event.record.state.clone()),
+        event: EventRecord::default(),
+    })
 }
 
 /// The connection that a record speaks of, as far as it is known.
@@ -108,6 +145,9 @@ pub(crate) fn connection_of(record: &ConnectionRecord) -> Connection {
     let pairs = |pairs: Vec<Pair>| pairs.into_iter().map(|pair| (pair.name, pair.value)).collect();
     let request = RequestInfo::from_pairs(pairs(kept.headers), pairs(kept.query));
     let connection = Connection::new(record.id.clone(), identity, request);
+    if let Some(carried) = kept.carried {
+        connection.data().insert(Carried(carried));
+    }
     connection.set_transport(Transport::WebSockets);
     let protocol = usize::try_from(kept.protocol).ok();
     if let Some(protocol) = protocol.and_then(|index| ClientProtocol::ALL.get(index)) {

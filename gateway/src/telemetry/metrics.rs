@@ -5,6 +5,7 @@
 //! nothing.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::{
@@ -16,6 +17,7 @@ use prometheus_client::{
 use super::labels::{
     CloseLabel, ForwardLabel, InvocationLabel, Label, LimitLabel, RejectLabel, ResumeKind, ResumeOutcome,
 };
+use super::upstream::UpstreamMetrics;
 use crate::protocol::ClientProtocol;
 use crate::protocol::Transport;
 
@@ -93,6 +95,8 @@ pub(crate) struct Metrics {
     pub(crate) invocation_seconds: Histogram,
     /// Tasks that are alive. Set before [`encode`](Self::encode).
     pub(crate) tasks: Gauge,
+    /// Requests to handlers of the application.
+    pub(crate) upstream: Arc<UpstreamMetrics>,
 }
 
 impl Metrics {
@@ -180,6 +184,7 @@ impl Metrics {
                 "Time from an invocation's start to its end",
             ),
             tasks: single(r, "tasks", "Tasks that are alive"),
+            upstream: UpstreamMetrics::new(r),
             registry,
         }
     }
@@ -283,7 +288,7 @@ fn histogram(registry: &mut Registry, name: &str, help: &str) -> Histogram {
 }
 
 /// From 100 µs, a publication on the same machine, to 5 s, a command's timeout.
-const BUCKETS: [f64; 15] = [
+pub(super) const BUCKETS: [f64; 15] = [
     0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
 

@@ -3,3 +3,4 @@
 pub(crate) mod labels;
 pub(crate) mod metrics;
 pub mod trace;
+pub(crate) mod upstream;

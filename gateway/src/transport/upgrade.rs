@@ -1,5 +1,7 @@
 //! Upgrades a request to a WebSocket.
 
+use std::borrow::Cow;
+
 use aws_lc_rs::digest;
 use axum::body::Body;
 use axum::extract::FromRequestParts;
@@ -47,8 +49,8 @@ impl Upgrade {
     }
 
     /// Agrees to a subprotocol, if the client offers it.
-    pub(crate) fn protocol(mut self, name: &'static str) -> Self {
-        self.request = self.request.protocols([name]);
+    pub(crate) fn protocol(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.request = self.request.protocols([name.into()]);
         self
     }
 

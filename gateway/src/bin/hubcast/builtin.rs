@@ -2,6 +2,7 @@
 
 use hubcast::hub::{MemberPage, Rest};
 use hubcast::options::HubDefaults;
+use hubcast::upstream::Upstream;
 use hubcast::{Context, Error, Hub, HubError};
 use serde::Serialize;
 
@@ -21,6 +22,21 @@ pub(crate) fn hub(name: &str, settings: HubDefaults) -> Hub {
         .method("SendToGroup", send_to_group)
         .method("SendToUser", send_to_user)
         .method("SendToAll", send_to_all)
+}
+
+/// As [`hub`], with the handlers of the configuration. A hub whose calls go to a handler has no methods besides: they could
+/// have the names of the application's own.
+pub(crate) fn hub_with(name: &str, settings: HubDefaults, upstream: &Upstream) -> Hub {
+    if upstream.takes_messages(name) {
+        let bare = Hub::new(name).configure(move |own| own.hubs = settings.clone());
+        return bare.upstream(upstream);
+    }
+    let hub = hub(name, settings);
+    if upstream.is_for(name) {
+        hub.upstream(upstream)
+    } else {
+        hub
+    }
 }
 
 async fn join_group(context: Context, group: String) -> Result<(), HubError> {

@@ -1,6 +1,7 @@
 //! A node of the `hubcast` binary: from its configuration to the end of its drain.
 
 mod listeners;
+mod reload;
 mod start;
 
 use std::net::SocketAddr;
@@ -9,6 +10,7 @@ use anyhow::Context;
 use hubcast::Gateway;
 use hubcast::drain::Drained;
 use hubcast::server::{Serving, Starting};
+use hubcast::upstream::Upstream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,7 +18,7 @@ use tokio::time::sleep;
 
 use self::listeners::{Listeners, PATIENCE};
 pub(crate) use self::start::{Unusable, redis_options};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 
 /// Events of a node that scripts and people should know.
 pub(crate) enum News {
@@ -34,18 +36,31 @@ pub(crate) enum News {
     },
 }
 
-/// Runs until SIGTERM or SIGINT, then drains.
-pub(crate) async fn run(config: Config, tell: impl Fn(News)) -> anyhow::Result<()> {
+/// Runs until SIGTERM or SIGINT, then drains. On SIGHUP `read` gives the configuration of which the handlers are taken.
+pub(crate) async fn run(
+    config: Config,
+    read: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
+    tell: impl Fn(News),
+) -> anyhow::Result<()> {
     raise_file_limit();
+    let hangup = signal(SignalKind::hangup()).context("signals can't be handled")?;
+    let upstream = config.upstream()?;
+    let reloading = tokio::spawn(reload::on_hangup(hangup, upstream.clone(), read));
+    let outcome = serve(&config, &upstream, tell).await;
+    reloading.abort();
+    outcome
+}
+
+async fn serve(config: &Config, upstream: &Upstream, tell: impl Fn(News)) -> anyhow::Result<()> {
     let mut stopped = Stopped::new().context("signals can't be handled")?;
-    let listeners = Listeners::bind(&config).await?;
+    let listeners = Listeners::bind(config).await?;
     let (address, admin) = (listeners.address(), listeners.admin());
     let starting = Starting::new();
-    let waiting = listeners.serve_starting(&config, &starting);
+    let waiting = listeners.serve_starting(config, &starting);
     let mut untold = Some(News::Listening { address, admin });
     let mut listens = || untold.take().into_iter().for_each(&tell);
     let started = tokio::select! {
-        started = start::start(&config, &starting, &mut listens) => started?,
+        started = start::start(config, &starting, upstream, &mut listens) => started?,
         () = stopped.wait() => {
             tracing::info!("stopped before the node had started");
             waiting.iter().for_each(Serving::stop);
@@ -68,7 +83,7 @@ pub(crate) async fn run(config: Config, tell: impl Fn(News)) -> anyhow::Result<(
     });
     stopped.wait().await;
     tokio::select! {
-        () = drain(&config, &gateway, clients) => Ok(()),
+        () = drain(config, &gateway, clients) => Ok(()),
         () = stopped.wait() => anyhow::bail!("stopped by a second signal before the drain was done"),
     }
 }

@@ -23,7 +23,7 @@ use tokio::time::sleep;
 use super::{HubRequest, Refusal};
 use crate::auth::{Identity, random_connection_id};
 use crate::http::App;
-use crate::http::admit::{admit, check_origin};
+use crate::http::admit::{admit, ask_application, check_origin};
 use crate::http::events::reading;
 use crate::http::reply;
 use crate::http::request::{Query, RequestKind};
@@ -44,10 +44,11 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
         let text = "This address serves WebSockets; for server-sent events there is /sse/";
         return reply::text(StatusCode::UPGRADE_REQUIRED, text);
     }
-    let Some(protocol) = chosen(&parts.headers) else {
+    let protocol = chosen(&offers(&parts.headers));
+    if protocol.is_none() && hub.hub().connecting().is_none() {
         let text = "None of the WebSocket subprotocols is known here: json.webpubsub.azure.v1, json.reliable.webpubsub.azure.v1, or none at all";
         return reply::text(StatusCode::BAD_REQUEST, text);
-    };
+    }
     let outcome = match recovery(&parts, protocol) {
         Some((id, token)) => recover(app, hub, parts, &id, &token).await,
         None => begin(app, hub, parts, protocol).await,
@@ -55,25 +56,33 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
     outcome.unwrap_or_else(|refusal| *refusal.0)
 }
 
-/// The client's protocol: the first of its subprotocols that is known. `None` where it offers only others.
-fn chosen(headers: &HeaderMap) -> Option<ClientProtocol> {
-    let mut offers = headers
+/// The subprotocols that the client offers, in its order.
+fn offers(headers: &HeaderMap) -> Vec<String> {
+    headers
         .get_all("sec-websocket-protocol")
         .into_iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|list| list.split(','))
-        .map(str::trim)
+        .map(|name| name.trim().to_owned())
         .filter(|name| !name.is_empty())
-        .peekable();
-    if offers.peek().is_none() {
+        .collect()
+}
+
+fn known(name: &str) -> Option<ClientProtocol> {
+    SUBPROTOCOLS.into_iter().find(|known| known.name() == name)
+}
+
+/// The client's protocol: the first of its subprotocols that is known. `None` where it offers only others.
+fn chosen(offers: &[String]) -> Option<ClientProtocol> {
+    if offers.is_empty() {
         return Some(ClientProtocol::Plain);
     }
-    offers.find_map(|name| SUBPROTOCOLS.into_iter().find(|known| known.name() == name))
+    offers.iter().find_map(|name| known(name))
 }
 
 /// The connection that the client wants back, and its reconnection token; without one it has no chance.
-fn recovery(parts: &Parts, protocol: ClientProtocol) -> Option<(String, String)> {
-    let query = Query::of(&parts.uri).filter(|_| protocol == ClientProtocol::ReliableWebPubSub)?;
+fn recovery(parts: &Parts, protocol: Option<ClientProtocol>) -> Option<(String, String)> {
+    let query = Query::of(&parts.uri).filter(|_| protocol == Some(ClientProtocol::ReliableWebPubSub))?;
     let id = query.get("awps_connection_id")?.to_owned();
     let token = query.get("awps_reconnection_token").unwrap_or_default();
     Some((id, token.to_owned()))
@@ -84,13 +93,10 @@ async fn begin(
     app: App,
     hub: Arc<HubRuntime>,
     parts: Parts,
-    protocol: ClientProtocol,
+    offered: Option<ClientProtocol>,
 ) -> Result<Response, Refusal> {
     let admitted = admit(&app, &hub, &parts, RequestKind::WebSocket).await;
     let (query, identity) = admitted.map_err(Refusal)?;
-    let reading = (protocol == ClientProtocol::Plain)
-        .then(|| reading(&app, &hub, &parts, &query, &identity))
-        .transpose()?;
     let mut asked = HubRequest {
         app,
         hub,
@@ -100,10 +106,36 @@ async fn begin(
     };
     let upgrade = Upgrade::read(&mut asked.parts).await?;
     let id = random_connection_id().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    let permit = asked.admit().map_err(|full| asked.refuse(full))?;
+    let mut permit = asked.admit().map_err(|full| asked.refuse(full))?;
     let connection = asked.connection(id);
     connection.set_transport(Transport::WebSockets);
+    let offers = offers(&asked.parts.headers);
+    let accepted = ask_application(&asked.hub, connection, offers)
+        .await
+        .map_err(Refusal)?;
+    let connection = accepted.connection;
+    if connection.user() != asked.identity.user() {
+        drop(permit);
+        asked.identity = (*connection.identity()).clone();
+        permit = asked.admit().map_err(|full| asked.refuse(full))?;
+    }
+    asked.identity = (*connection.identity()).clone();
+    let protocol = match &accepted.subprotocol {
+        Some(name) => known(name).unwrap_or(ClientProtocol::Plain), // one of the application's own
+        None => offered.ok_or(StatusCode::BAD_REQUEST)?,
+    };
     connection.set_protocol(protocol);
+    let reading = (protocol == ClientProtocol::Plain)
+        .then(|| {
+            reading(
+                &asked.app,
+                &asked.hub,
+                &asked.parts,
+                &asked.query,
+                &asked.identity,
+            )
+        })
+        .transpose()?;
     let hub = Arc::clone(&asked.hub);
     // A log is what makes a connection outlive its sockets.
     let outlives = protocol == ClientProtocol::ReliableWebPubSub && !hub.options().hubs.volatile;
@@ -123,7 +155,10 @@ async fn begin(
     session.occupy(permit);
     asked.hub.registry().insert(&session);
     watch_expiry(&session);
-    let upgrade = upgrade.protocol(protocol.name());
+    let upgrade = match accepted.subprotocol {
+        Some(name) => upgrade.protocol(name),
+        None => upgrade.protocol(protocol.name()),
+    };
     if outlives {
         let running = run_over_http(Arc::clone(&session), true);
         asked.hub.shared().tasks().spawn(running);

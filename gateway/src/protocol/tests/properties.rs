@@ -64,7 +64,7 @@ prop_compose! {
         arguments in vec(value(), 0..4),
         stream_ids in vec(text(), 0..3),
     ) -> Invocation {
-        Invocation { headers, invocation_id, target, arguments, stream_ids }
+        Invocation { headers, invocation_id, target, arguments, stream_ids, data_type: None }
     }
 }
 

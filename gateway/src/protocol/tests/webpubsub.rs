@@ -19,11 +19,17 @@ fn request(ack_id: Option<u64>, wish: RequestWish) -> ClientMessage {
     ClientMessage::Request(Request { ack_id, wish })
 }
 
-fn call(invocation_id: Option<&str>, target: &str, arguments: Vec<Value>) -> ClientMessage {
+fn call(
+    invocation_id: Option<&str>,
+    target: &str,
+    data_type: Option<DataType>,
+    arguments: Vec<Value>,
+) -> ClientMessage {
     ClientMessage::Hub(HubMessage::Invocation(Invocation {
         invocation_id: invocation_id.map(str::to_owned),
         target: target.to_owned(),
         arguments,
+        data_type,
         ..Invocation::default()
     }))
 }
@@ -81,19 +87,24 @@ fn every_message_of_the_official_clients_is_read() {
         ),
         (
             r#"{"type":"event","event":"name","ackId":5,"dataType":"text","data":"x"}"#,
-            call(Some("a5"), "name", vec![json_value(r#""x""#)]),
+            call(
+                Some("a5"),
+                "name",
+                Some(DataType::Text),
+                vec![json_value(r#""x""#)],
+            ),
         ),
         (
             r#"{"type":"event","event":"name","dataType":"json","data":null}"#,
-            call(None, "name", vec![json_value("null")]),
+            call(None, "name", Some(DataType::Json), vec![json_value("null")]),
         ),
         (
             r#"{"type":"invoke","invocationId":"1","target":"event","event":"sum","dataType":"json","data":[1,2]}"#,
-            call(Some("i1"), "sum", vec![json_value("[1,2]")]),
+            call(Some("i1"), "sum", Some(DataType::Json), vec![json_value("[1,2]")]),
         ),
         (
             r#"{"type":"invoke","invocationId":"2","target":"event","event":"now"}"#,
-            call(Some("i2"), "now", Vec::new()),
+            call(Some("i2"), "now", None, Vec::new()),
         ),
         (
             r#"{"type":"cancelInvocation","invocationId":"1"}"#,
@@ -312,15 +323,15 @@ fn plain_frames_are_texts_or_bytes() {
     decoder.push(Bytes::from_static(b"123456789"));
     assert_eq!(decoder.buffered_bytes(), 18);
     let expected = [
-        ("1", r#""a\"\u001e\n""#),
-        ("2", "\"\u{7f}ö\""),
-        ("3", r#""/wA=""#),
+        ("1", DataType::Text, r#""a\"\u001e\n""#),
+        ("2", DataType::Text, "\"\u{7f}ö\""),
+        ("3", DataType::Binary, r#""/wA=""#),
     ];
-    for (id, argument) in expected {
+    for (id, kind, argument) in expected {
         let argument = Value::from_raw(Encoding::Json, Bytes::from_static(argument.as_bytes()));
         assert_eq!(
             decoder.next_message().unwrap(),
-            Some(call(Some(id), "message", vec![argument]))
+            Some(call(Some(id), "message", Some(kind), vec![argument]))
         );
     }
     assert!(matches!(

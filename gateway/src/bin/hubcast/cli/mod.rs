@@ -109,7 +109,7 @@ a flag (--set limits.message_bytes=65536). Flags win over variables, variables o
 `hubcast help serve` lists the keys."#;
 
 /// The flags that set configuration keys.
-#[derive(Args, Default)]
+#[derive(Clone, Args, Default)]
 struct ConfigArgs {
     /// TOML file with configuration keys
     #[arg(long, value_name = "FILE")]

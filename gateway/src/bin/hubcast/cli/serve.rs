@@ -17,7 +17,8 @@ use crate::{
 };
 
 pub(super) fn run(args: ConfigArgs) -> Result<(), Failure> {
-    let config = args.load()?.config;
+    let config = args.clone().load()?.config;
+    let again = move || args.clone().load().map(|loaded| loaded.config);
     // Before the runtime and dropped after it: the exporter has its own thread, and the last spans count.
     let _telemetry = log::init(&config.log, &config.telemetry)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -25,7 +26,7 @@ pub(super) fn run(args: ConfigArgs) -> Result<(), Failure> {
         .build()
         .context("the runtime can't be started")?;
     let hints = Hints::new(&config);
-    let outcome = runtime.block_on(node::run(config, move |news| {
+    let outcome = runtime.block_on(node::run(config, again, move |news| {
         announce(&news);
         if let News::Serving { address, .. } = news {
             hints.log(address);

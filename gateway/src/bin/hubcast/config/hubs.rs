@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hubcast::options::{HubDefaults, OptionError, Options};
+use hubcast::upstream::HandlerSettings;
 use hubcast_backplane::HubName;
 use toml::{Table, Value};
 
@@ -33,12 +34,18 @@ impl HubTables {
 }
 
 impl Config {
-    /// The hubs to serve with built-in methods, and the options of each.
+    /// The hubs to serve that have no code, and the options of each: those that are named, also for a handler.
     pub(crate) fn builtin_hubs(&self) -> Result<Vec<(String, HubDefaults)>, OptionError> {
-        let named: BTreeSet<_> = self.hub_names.iter().chain(self.hub_tables.0.keys()).collect();
+        let of_handlers = self.upstream.iter().flat_map(HandlerSettings::named_hubs);
+        let own = self
+            .hub_names
+            .iter()
+            .chain(self.hub_tables.0.keys())
+            .map(String::as_str);
+        let named: BTreeSet<_> = own.chain(of_handlers).collect();
         named
             .into_iter()
-            .map(|name| Ok((name.clone(), self.settings_of(name)?)))
+            .map(|name| Ok((name.to_owned(), self.settings_of(name)?)))
             .collect()
     }
 

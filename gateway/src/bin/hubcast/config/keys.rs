@@ -139,6 +139,8 @@ pub(crate) const KEYS: &[Key] = &[
         "addresses and networks of proxies whose X-Forwarded-For counts"),
     key("server.allowed_hosts", List, |c| list(&c.options.server.allowed_hosts),
         "hosts that requests may be for, against DNS rebinding; localhost where the node listens on loopback"),
+    key("server.public_host", Text, |c| maybe(c.options.server.public_host.as_deref()),
+        "host, with or without port, by which clients know the gateway; told to CloudEvents handlers"),
     key("server.admin_listen", Text, |c| maybe(c.options.server.admin_listen.as_deref()),
         "host and port for /metrics, /api/openapi.json, /healthz and /readyz"),
     key("limits.message_bytes", Count, |c| count(c.options.limits.message_bytes),
@@ -317,7 +319,7 @@ fn count(value: impl TryInto<i64>) -> Option<Value> {
     Some(Value::Integer(value.try_into().unwrap_or(i64::MAX)))
 }
 
-fn time(value: Duration) -> Option<Value> {
+pub(super) fn time(value: Duration) -> Option<Value> {
     match (value.subsec_nanos(), i64::try_from(value.as_secs())) {
         (0, Ok(seconds)) => Some(Value::Integer(seconds)),
         _ => Some(Value::Float(value.as_secs_f64())),

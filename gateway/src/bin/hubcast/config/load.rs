@@ -16,6 +16,7 @@ use super::{
     Config, HubTables,
     derived::Means,
     keys::{KEYS, Key, Kind},
+    upstream::{Handlers, UPSTREAM},
 };
 
 /// The sources of the configuration, besides the environment.
@@ -123,6 +124,12 @@ pub(crate) fn load(
     for (key, name, value) in variables.values {
         settings.set(key, Value::String(value), Origin::Variable(name))?;
     }
+    for (path, name, value) in variables.handlers {
+        let origin = Origin::Variable(name);
+        if !settings.handlers.add_variable(&path, value, &origin)? {
+            return Err(unknown(&format!("{UPSTREAM}.{path}"), origin));
+        }
+    }
     for flag in &sources.flags {
         let origin = Origin::Flag(flag.name.clone());
         let key = Key::find(&flag.key).ok_or_else(|| unknown(&flag.key, origin.clone()))?;
@@ -139,6 +146,8 @@ pub(crate) fn load(
 struct Variables {
     file: Option<PathBuf>,
     values: Vec<(&'static Key, String, String)>,
+    /// Settings of handlers: `0.url`, the variable, the value.
+    handlers: Vec<(String, String, String)>,
 }
 
 impl Variables {
@@ -153,6 +162,15 @@ impl Variables {
                 continue;
             }
             let origin = Origin::Variable(name.to_owned());
+            if let Some(path) = name.strip_prefix("HUBCAST_UPSTREAM__")
+                && let Some(value) = value.to_str()
+            {
+                if !value.is_empty() {
+                    let path = path.replace("__", ".").to_lowercase();
+                    variables.handlers.push((path, name.to_owned(), value.to_owned()));
+                }
+                continue;
+            }
             let Some(key) = KEYS.iter().find(|key| key.variable() == name) else {
                 if is_service_link(name, &value) {
                     continue;
@@ -170,6 +188,13 @@ impl Variables {
                 variables.values.push((key, name.to_owned(), value));
             }
         }
+        // A handler's number must not come before the one below it.
+        let place = |path: &str| {
+            path.split('.')
+                .next()
+                .and_then(|index| index.parse::<usize>().ok())
+        };
+        variables.handlers.sort_by_key(|(path, ..)| place(path));
         Ok(variables)
     }
 }
@@ -216,6 +241,7 @@ struct Settings {
     values: BTreeMap<&'static str, (Value, Origin)>,
     /// The settings of `[hubs.NAME]`, by name and key.
     hubs: BTreeMap<String, BTreeMap<&'static str, (Value, Origin)>>,
+    handlers: Handlers,
 }
 
 impl Settings {
@@ -229,6 +255,7 @@ impl Settings {
             let origin = Origin::File(path.to_owned());
             match (Key::find(&name), value) {
                 (Some(key), value) => self.set(key, value, origin)?,
+                (None, value) if name == UPSTREAM => self.handlers.add_file(value, &origin)?,
                 (None, Value::Table(table)) if section == HUBS => self.add_hub(&name, table, path)?,
                 (None, Value::Table(table)) if section.is_empty() && is_section(&name) => {
                     self.add_table(&name, table, path)?;
@@ -247,7 +274,7 @@ impl Settings {
             let origin = Origin::File(path.to_owned());
             let shared = Key::find(&format!("{HUBS}.{name}")).filter(|_| name != "names");
             let key = shared.ok_or_else(|| unknown(&format!("{section}.{name}"), origin.clone()))?;
-            let value = typed(key, &format!("{section}.{name}"), value, &origin)?;
+            let value = typed(key.kind, &format!("{section}.{name}"), value, &origin)?;
             own.insert(key.name, (value, origin));
         }
         self.hubs.insert(hub.to_owned(), own);
@@ -255,7 +282,7 @@ impl Settings {
     }
 
     fn set(&mut self, key: &'static Key, value: Value, origin: Origin) -> Result<(), ConfigError> {
-        let value = typed(key, key.name, value, &origin)?;
+        let value = typed(key.kind, key.name, value, &origin)?;
         self.values.insert(key.name, (value, origin));
         Ok(())
     }
@@ -265,7 +292,7 @@ impl Settings {
         let says_nothing = |(key, (_, origin)): (&&str, &(Value, Origin))| {
             matches!(origin, Origin::Flag(_)) && (*key == "listen" || key.starts_with("log."))
         };
-        let unconfigured = !has_file && self.values.iter().all(says_nothing);
+        let unconfigured = !has_file && self.handlers.is_empty() && self.values.iter().all(says_nothing);
         if unconfigured {
             self.values
                 .insert("demo", (Value::Boolean(true), Origin::Default));
@@ -320,7 +347,24 @@ impl Settings {
             .try_into()
             .map_err(|error: toml::de::Error| fail("configuration", error.message().to_owned()))?;
         config.hub_tables = HubTables::new(self.hubs);
+        let (handlers, handler_origins) = self.handlers.build()?;
+        config.upstream = handlers;
         config.check().map_err(|error| fail(error.key, error.problem))?;
+        config.upstream().map_err(|error| {
+            let index = error
+                .key
+                .split(['[', ']'])
+                .nth(1)
+                .and_then(|index| index.parse::<usize>().ok());
+            let origin = index.and_then(|index| handler_origins.get(index)).cloned();
+            ConfigError::Value {
+                origin: origin
+                    .or_else(|| origins.get(&*error.key).cloned())
+                    .unwrap_or(Origin::Default),
+                key: error.key,
+                problem: error.problem,
+            }
+        })?;
         Ok(Loaded { config, origins })
     }
 }
@@ -332,15 +376,15 @@ fn is_loopback(listen: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// Converts a value to its key's kind; `name` is its name in errors.
-fn typed(key: &Key, name: &str, value: Value, origin: &Origin) -> Result<Value, ConfigError> {
-    let value = trimmed(key.kind, value);
+/// Converts a value to a kind; `name` is its key in errors.
+pub(super) fn typed(kind: Kind, name: &str, value: Value, origin: &Origin) -> Result<Value, ConfigError> {
+    let value = trimmed(kind, value);
     let typed = match origin {
-        Origin::Variable(_) | Origin::Flag(_) => from_text(key.kind, value),
+        Origin::Variable(_) | Origin::Flag(_) => from_text(kind, value),
         _ => Ok(value),
     };
     typed
-        .and_then(|value| check(key.kind, value))
+        .and_then(|value| check(kind, value))
         .map_err(|problem| ConfigError::Value {
             key: name.to_owned(),
             origin: origin.clone(),

@@ -6,10 +6,12 @@ mod derived;
 mod hubs;
 mod keys;
 mod load;
+mod upstream;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use hubcast::options::{DRAIN_CALLS, DRAIN_RATE, Options, seconds};
+use hubcast::upstream::HandlerSettings;
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -37,6 +39,9 @@ pub(crate) struct Config {
     /// The settings of such hubs, as far as they differ from `options.hubs`. Each of them is served.
     #[serde(skip)]
     pub(crate) hub_tables: HubTables,
+    /// The handlers of hubs.
+    #[serde(skip)]
+    pub(crate) upstream: Vec<HandlerSettings>,
     /// The options of the library.
     pub(crate) options: Options,
     /// How Redis is used.
@@ -58,6 +63,7 @@ impl Default for Config {
             demo: false,
             hub_names: Vec::new(),
             hub_tables: HubTables::default(),
+            upstream: Vec::new(),
             options: Options::default(),
             backplane: BackplaneConfig::default(),
             drain: DrainConfig::default(),
@@ -225,6 +231,7 @@ impl Config {
             text.push('\n');
         }
         self.hub_tables.write_toml(&mut text);
+        upstream::write_toml(&self.upstream, &mut text);
         text
     }
 }

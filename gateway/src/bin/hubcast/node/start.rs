@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use hubcast::server::Starting;
+use hubcast::upstream::Upstream;
 use hubcast::{Error, Gateway};
 use hubcast_backplane::memory::MemoryBackplane;
 use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
@@ -55,12 +56,13 @@ enum Failed {
 pub(super) async fn start(
     config: &Config,
     starting: &Starting,
+    upstream: &Upstream,
     mut waits: impl FnMut(),
 ) -> anyhow::Result<Started> {
     let (begun, mut said) = (Instant::now(), None);
     let mut pause = PAUSES.0;
     loop {
-        let reason = match attempt(config, starting).await {
+        let reason = match attempt(config, starting, upstream).await {
             Ok(started) => {
                 if said.is_some() {
                     info!(waited = ?begun.elapsed(), "the node has started");
@@ -83,9 +85,9 @@ pub(super) async fn start(
     }
 }
 
-async fn attempt(config: &Config, starting: &Starting) -> Result<Started, Failed> {
+async fn attempt(config: &Config, starting: &Starting, upstream: &Upstream) -> Result<Started, Failed> {
     let backplane = backplane(config).await?;
-    let built = build(config, starting, &backplane).await;
+    let built = build(config, starting, upstream, &backplane).await;
     if built.is_err() {
         // The next attempt is another node.
         let _ = timeout(Duration::from_secs(2), backplane.shutdown()).await;
@@ -96,6 +98,7 @@ async fn attempt(config: &Config, starting: &Starting) -> Result<Started, Failed
 async fn build(
     config: &Config,
     starting: &Starting,
+    upstream: &Upstream,
     backplane: &Arc<dyn Backplane>,
 ) -> Result<Started, Failed> {
     let mut options = config.options.clone();
@@ -119,7 +122,7 @@ async fn build(
         .builtin_hubs()
         .map_err(|error| Failed::ForGood(anyhow::Error::msg(error)))?;
     for (name, settings) in hubs {
-        builder = builder.hub(builtin::hub(&name, settings));
+        builder = builder.hub(builtin::hub_with(&name, settings, upstream));
     }
     let gateway = builder
         .options(options)

@@ -1,0 +1,80 @@
+//! The connection events that this node has to deliver to code of a hub: read from the backplane, finished when that code
+//! has taken them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use hubcast_backplane::ConnectionEvent;
+use tokio::time::sleep;
+
+use super::HubRuntime;
+
+/// Events of a hub that are being delivered at the same time; more wait in the backplane.
+const AT_ONCE: usize = 1_000;
+/// How long the backplane is asked for the next events, while the node serves and while it leaves.
+const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(50));
+/// Time between two attempts where the backplane fails.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often it is tried to say that an event was delivered. If that fails, the event is delivered once more.
+const FINISHES: usize = 10;
+
+/// Code that is told of connections, each event until it has taken it.
+pub(crate) trait EventHandler: Send + Sync {
+    /// Returns whether the hub's events are delivered at all. It stays as it is.
+    fn delivers(&self) -> bool;
+
+    /// Delivers one event, with as many attempts as it takes. `false` where another node is to go on with it.
+    fn deliver(&self, hub: Arc<HubRuntime>, event: ConnectionEvent) -> BoxFuture<'static, bool>;
+}
+
+/// Delivers the hub's events until the node has left.
+pub(crate) async fn deliver_events(hub: Arc<HubRuntime>) {
+    let Some(handler) = hub.hub().event_handler().cloned() else {
+        return;
+    };
+    let shared = Arc::clone(hub.shared());
+    let mut running = FuturesUnordered::new();
+    loop {
+        let leaves = shared.stopping().is_cancelled();
+        let last = leaves && running.is_empty() && hub.registry().len() == 0;
+        let room = AT_ONCE.saturating_sub(running.len());
+        let wait = if leaves { WAITS.1 } else { WAITS.0 };
+        tokio::select! {
+            Some(()) = running.next(), if !running.is_empty() => {}
+            read = shared.backplane().read_events(hub.name(), room, wait), if room > 0 => match read {
+                Ok(events) if events.is_empty() && last => return,
+                Ok(events) => running.extend(events.into_iter().map(|event| {
+                    let place = event.place;
+                    let delivering = handler.deliver(Arc::clone(&hub), event);
+                    let hub = Arc::clone(&hub);
+                    async move {
+                        if delivering.await {
+                            finish(&hub, place).await;
+                        }
+                    }
+                })),
+                Err(_) if last => return, // they are in the backplane, for another node
+                Err(error) => {
+                    tracing::debug!(hub = %hub.name(), %error, "connection events can't be read now");
+                    sleep(AGAIN).await;
+                }
+            },
+        }
+    }
+}
+
+async fn finish(hub: &HubRuntime, place: hubcast_backplane::EventPlace) {
+    for _ in 0..FINISHES {
+        match hub.shared().backplane().finish_events(hub.name(), &[place]).await {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::debug!(hub = %hub.name(), %error, "an event's delivery can't be noted now")
+            }
+        }
+        sleep(AGAIN).await;
+    }
+    tracing::warn!(hub = %hub.name(), %place, "an event's delivery could not be noted: it may be delivered once more");
+}

@@ -1,0 +1,422 @@
+//! Events of connections on their way to a handler: in order, and more than once where it has to be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use futures_util::future::{BoxFuture, FutureExt};
+use hubcast_backplane::{ConnectionEvent, EventKind, GroupName};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
+
+use super::cloudevents;
+use super::connect::{self, Refusal};
+use super::handler::{CallError, Handler, Outgoing, RETRIES, may_pass};
+use super::line::Line;
+use super::of_hub::HubUpstream;
+use super::relay::random_id;
+use super::settings::{Form, SystemEvent};
+use super::signalr::{self, About, Unsendable};
+use crate::hub::{
+    Accepted, ConnectHandler, Connecting, Connection, Context, EventHandler, HubRuntime, Owed, TurnedAway,
+};
+use crate::session::connection_of_event;
+use crate::telemetry::upstream::{UpstreamLabels, UpstreamMetrics};
+
+/// Waits between the tries of an event of a connection, and then the last one again and again.
+const WAITS: [Duration; 6] = [
+    RETRIES[0],
+    RETRIES[1],
+    RETRIES[2],
+    Duration::from_secs(15),
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+];
+/// How often it is asked whether another node has told the handler that a client has connected.
+const ASK: Duration = Duration::from_millis(250);
+
+impl EventHandler for Arc<HubUpstream> {
+    fn delivers(&self) -> bool {
+        HubUpstream::delivers(self)
+    }
+
+    fn deliver(&self, hub: Arc<HubRuntime>, event: ConnectionEvent) -> BoxFuture<'static, bool> {
+        let own = Arc::clone(self);
+        async move { own.tell(&hub, &event).await }.boxed()
+    }
+}
+
+impl HubUpstream {
+    /// Tells a handler an event of a connection, until it has taken it. `false` where another node has to go on.
+    async fn tell(&self, hub: &Arc<HubRuntime>, event: &ConnectionEvent) -> bool {
+        let session = hub.registry().find(&event.connection);
+        let line = match (&session, self.running(&event.connection)) {
+            (Some(session), _) => Line::of(session.connection()),
+            (None, running) => running.unwrap_or_default(),
+        };
+        drop(session);
+        let connection = connection_of_event(event);
+        let told = match &event.kind {
+            EventKind::Connected => {
+                let told = self
+                    .tell_until_taken(hub, event, &connection, &line, SystemEvent::Connected)
+                    .await;
+                if told {
+                    line.begin();
+                }
+                told
+            }
+            EventKind::Disconnected { .. } => {
+                let order = line.order();
+                let _after_calls = order.write().await;
+                self.tell_until_taken(hub, event, &connection, &line, SystemEvent::Disconnected)
+                    .await
+            }
+        };
+        line.set_trouble(false);
+        told
+    }
+
+    async fn tell_until_taken(
+        &self,
+        hub: &Arc<HubRuntime>,
+        event: &ConnectionEvent,
+        connection: &Connection,
+        line: &Line,
+        kind: SystemEvent,
+    ) -> bool {
+        let metrics = &hub.shared().metrics().upstream;
+        let stopping = hub.shared().stopping();
+        for number in 0_usize.. {
+            // The settings may have changed meanwhile.
+            let Some(handler) = self.for_system(kind) else {
+                return true;
+            };
+            let about = About {
+                hub: self.name(),
+                connection,
+                line,
+                event_id: &event.id,
+            };
+            let why = match self.request(&handler, &about, &event.kind) {
+                Ok(request) => match attempt(&handler, metrics, self.name(), request).await {
+                    Told::Yes => return true,
+                    Told::No(why) | Told::NotNow(why) => why,
+                },
+                Err(error) => {
+                    let (id, why) = (&event.connection, error.to_string());
+                    metrics.lost(&UpstreamLabels::of(&handler.label)).inc();
+                    tracing::warn!(handler = handler.label, hub = self.name(), connection_id = %id, event = kind.name(), why, "an event can't be written as a request, and is given up");
+                    return true;
+                }
+            };
+            line.set_trouble(true);
+            if number < WAITS.len() {
+                tracing::warn!(handler = handler.label, hub = self.name(), connection_id = %event.connection, event = kind.name(), why, "a handler has not taken an event; it is sent again");
+            }
+            let wait = WAITS.get(number).or(WAITS.last()).copied().unwrap_or_default();
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = stopping.cancelled() => return false,
+            }
+            let holds = hub.shared().backplane().holds_event(hub.name(), event).await;
+            if matches!(holds, Ok(false)) {
+                return false; // another node has it by now
+            }
+        }
+        false
+    }
+
+    fn request(
+        &self,
+        handler: &Handler,
+        about: &About<'_>,
+        kind: &EventKind,
+    ) -> Result<Outgoing, Unsendable> {
+        match (kind, handler.form) {
+            (EventKind::Connected, Form::SignalR) => signalr::connected(handler, about),
+            (EventKind::Connected, Form::CloudEvents) => cloudevents::connected(handler, about),
+            (EventKind::Disconnected { reason }, Form::SignalR) => {
+                signalr::disconnected(handler, about, reason)
+            }
+            (EventKind::Disconnected { reason }, Form::CloudEvents) => {
+                cloudevents::disconnected(handler, about, reason)
+            }
+        }
+    }
+
+    /// Waits until the handler was told that a client has connected, by whichever node.
+    pub(super) async fn after_connected(&self, hub: &HubRuntime, connection: &Connection, line: &Line) {
+        while self.delivers() && !line.has_begun() {
+            tokio::select! {
+                () = line.begun() => return,
+                () = sleep(ASK) => {}
+            }
+            let finished = hub
+                .shared()
+                .backplane()
+                .connected_finished(hub.name(), connection.id());
+            if matches!(finished.await, Ok(true)) {
+                line.begin();
+            }
+        }
+    }
+
+    /// Tells the handler which group a connection has joined or left, after it was told that the client has connected.
+    pub(super) fn group_changed(self: &Arc<Self>, context: Context, group: &GroupName, joined: bool) {
+        let event = if joined {
+            SystemEvent::Joined
+        } else {
+            SystemEvent::Left
+        };
+        let Some(handler) = self.for_system(event) else {
+            return;
+        };
+        let (own, name, group) = (Arc::clone(self), self.name().to_owned(), group.clone());
+        let hub = context.hub();
+        let runtime = Arc::clone(hub.runtime());
+        let line = Line::of(context.connection());
+        let (before, told) = line.next_change();
+        let telling = {
+            let runtime = Arc::clone(&runtime);
+            async move {
+                if let Some(before) = before {
+                    let _ = before.await; // it ends in any case
+                }
+                let gone = context.cancelled().cancelled();
+                tokio::select! {
+                    () = own.after_connected(&runtime, context.connection(), &line) => {}
+                    () = gone => return, // its groups ended with it
+                }
+                let turn = line.order().write_owned().await;
+                let connection = context.connection();
+                let request = cloudevents::group_changed(
+                    &handler,
+                    &About {
+                        hub: &name,
+                        connection,
+                        line: &line,
+                        event_id: &random_id(),
+                    },
+                    event,
+                    group.as_str(),
+                );
+                let id = connection.id().as_str();
+                deliver(
+                    &handler,
+                    &runtime.shared().metrics().upstream,
+                    &name,
+                    id,
+                    event,
+                    request,
+                )
+                .await;
+                drop((turn, told));
+            }
+        };
+        runtime.shared().tasks().spawn(telling);
+    }
+
+    /// Makes the request of the question about a client, or of the end of one that never became a connection.
+    fn about(
+        &self,
+        connection: &Connection,
+        line: &Line,
+        event: SystemEvent,
+        make: impl FnOnce(&About<'_>) -> Result<Outgoing, Unsendable>,
+    ) -> Result<Outgoing, Unsendable> {
+        make(&About {
+            hub: self.name(),
+            connection,
+            line,
+            event_id: &format!("{}:{}", connection.id(), event.name()),
+        })
+    }
+}
+
+/// Sends an event until the handler has taken it, as often as is documented.
+async fn deliver(
+    handler: &Arc<Handler>,
+    metrics: &Arc<UpstreamMetrics>,
+    hub: &str,
+    connection_id: &str,
+    event: SystemEvent,
+    request: Result<Outgoing, Unsendable>,
+) {
+    let labels = UpstreamLabels::of(&handler.label);
+    let event = event.name();
+    let lost = |why: &str| {
+        metrics.lost(&labels).inc();
+        tracing::warn!(
+            handler = handler.label,
+            hub,
+            connection_id,
+            event,
+            why,
+            "a handler was not told an event"
+        );
+    };
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => return lost(&error.to_string()),
+    };
+    let Some(_waits) = handler.queue_event() else {
+        return lost("as many events wait for it as may (ten times queue)");
+    };
+    let mut waits = RETRIES.into_iter();
+    loop {
+        let why = match attempt(handler, metrics, hub, request.clone()).await {
+            Told::Yes => return,
+            Told::No(why) => return lost(&why),
+            Told::NotNow(why) => why,
+        };
+        match waits.next() {
+            Some(wait) => sleep(wait).await,
+            None => return lost(&why),
+        }
+    }
+}
+
+/// The outcome of one try.
+enum Told {
+    Yes,
+    /// Another try would go no better.
+    No(String),
+    NotNow(String),
+}
+
+async fn attempt(
+    handler: &Arc<Handler>,
+    metrics: &Arc<UpstreamMetrics>,
+    hub: &str,
+    request: Outgoing,
+) -> Told {
+    if handler.form == Form::CloudEvents {
+        let url = match cloudevents::validation_url(handler, hub) {
+            Ok(url) => url,
+            Err(error) => return Told::No(error.to_string()),
+        };
+        if let Err(why) = handler.validated(metrics, url).await {
+            return Told::NotNow(why);
+        }
+    }
+    match handler.call(metrics, request).await {
+        Ok(answer) if answer.status.is_success() => Told::Yes,
+        Ok(answer) if may_pass(answer.status) => Told::NotNow(cloudevents::status(answer.status)),
+        Ok(answer) => Told::No(cloudevents::status(answer.status)),
+        Err(CallError::TooLarge(_) | CallError::NoRoom) => Told::Yes, // it has answered, and nobody reads it
+        Err(error) => Told::NotNow(error.to_string()),
+    }
+}
+
+/// What a client is told that is not let in for a reason that is not its own.
+const FAILED: &str = "The application could not be asked about this connection";
+
+impl ConnectHandler for Arc<HubUpstream> {
+    fn is_asked(&self) -> bool {
+        self.for_system(SystemEvent::Connect).is_some()
+    }
+
+    fn connect(
+        &self,
+        hub: Arc<HubRuntime>,
+        connecting: Connecting,
+    ) -> BoxFuture<'static, Result<Accepted, TurnedAway>> {
+        let own = Arc::clone(self);
+        async move {
+            let Some(handler) = own.for_system(SystemEvent::Connect) else {
+                return Ok(Accepted {
+                    connection: connecting.connection,
+                    subprotocol: None,
+                });
+            };
+            let id = connecting.connection.id().clone();
+            own.ask(&hub, &handler, connecting).await.map_err(|refusal| match refusal {
+                Refusal::Refused(status) => TurnedAway {
+                    status,
+                    text: "The application refused the connection".to_owned(),
+                },
+                Refusal::Bad(why) => {
+                    tracing::warn!(handler = handler.label, hub = own.name(), connection_id = %id, why, "a client can't be let in");
+                    TurnedAway {
+                        status: StatusCode::INTERNAL_SERVER_ERROR,
+                        text: FAILED.to_owned(),
+                    }
+                }
+            })
+        }
+        .boxed()
+    }
+}
+
+impl HubUpstream {
+    async fn ask(
+        self: &Arc<Self>,
+        hub: &Arc<HubRuntime>,
+        handler: &Arc<Handler>,
+        connecting: Connecting,
+    ) -> Result<Accepted, Refusal> {
+        let Connecting {
+            connection,
+            subprotocols,
+        } = connecting;
+        let bad = |error: &dyn std::fmt::Display| Refusal::Bad(error.to_string());
+        let metrics = &hub.shared().metrics().upstream;
+        let end = Instant::now() + handler.settings.timeout;
+        let line = Line::default();
+        let body = connect::question(&connection, &subprotocols);
+        let request = self
+            .about(&connection, &line, SystemEvent::Connect, |about| {
+                cloudevents::connect(handler, about, body)
+            })
+            .map_err(|error| bad(&error))?;
+        let url = cloudevents::validation_url(handler, self.name()).map_err(|error| bad(&error))?;
+        handler.validated(metrics, url).await.map_err(Refusal::Bad)?;
+        let url = request.url.clone();
+        let answer = handler
+            .call_patiently(metrics, request, end)
+            .await
+            .map_err(|error| bad(&error))?;
+        let verdict = connect::verdict(&handler.settings, &answer, &subprotocols)?;
+        line.learn(&connection, &url, &answer.headers)
+            .map_err(|error| bad(&error))?;
+        let identity = connect::changed(&connection.identity(), verdict.changes)?;
+        let connection = connection.with_identity(identity);
+        if let Some(name) = &verdict.subprotocol {
+            line.set_subprotocol(name);
+        }
+        self.owe_end(hub, &connection, &line);
+        line.give_to(&connection);
+        Ok(Accepted {
+            connection,
+            subprotocol: verdict.subprotocol,
+        })
+    }
+
+    /// A handler that has let a client in is told its end, also when nothing came of the connection.
+    fn owe_end(self: &Arc<Self>, hub: &Arc<HubRuntime>, connection: &Connection, line: &Line) {
+        let Some(handler) = self.for_system(SystemEvent::Disconnected) else {
+            return;
+        };
+        let (own, hub, line) = (Arc::clone(self), Arc::clone(hub), line.clone());
+        let copy = connection.anew();
+        let owed = Owed::new(move || {
+            let telling = {
+                let hub = Arc::clone(&hub);
+                async move {
+                    let kind = EventKind::Disconnected {
+                        reason: "the connection was not established".to_owned(),
+                    };
+                    let metrics = &hub.shared().metrics().upstream;
+                    let event = SystemEvent::Disconnected;
+                    let request = own.about(&copy, &line, event, |about| own.request(&handler, about, &kind));
+                    deliver(&handler, metrics, own.name(), copy.id().as_str(), event, request).await;
+                }
+            };
+            if let Ok(runtime) = Handle::try_current() {
+                hub.shared().tasks().spawn_on(telling, &runtime);
+            }
+        });
+        connection.data().insert(owed);
+    }
+}

@@ -1,0 +1,189 @@
+//! A handler of an application: it writes down what it is sent, and answers as the test says.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{ConnectInfo, Request};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use futures_util::future::BoxFuture;
+use hubcast_tests::eventually::eventually;
+use serde_json::Value;
+
+/// One request.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) method: Method,
+    /// Path and query.
+    pub(super) target: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    /// The other end of its connection.
+    pub(super) peer: SocketAddr,
+}
+
+impl Seen {
+    /// A header; empty where there is none.
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap_or("not ASCII"))
+    }
+
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {:?}", self.body))
+    }
+
+    /// The name of the event, in either form.
+    pub(super) fn event(&self) -> &str {
+        match self.header("x-asrs-event") {
+            "" => self.header("ce-eventname"),
+            event => event,
+        }
+    }
+}
+
+type Answers = dyn Fn(Seen) -> BoxFuture<'static, Response> + Send + Sync;
+
+/// A running handler.
+pub(super) struct Receiver {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Receiver {
+    /// Answers each request but OPTIONS, which it allows for every origin.
+    pub(super) async fn start<F, R>(answer: F) -> Self
+    where
+        F: Fn(Seen) -> R + Send + Sync + 'static,
+        R: IntoResponse,
+    {
+        Self::with(move |seen| {
+            let response = if seen.method == Method::OPTIONS {
+                allowed("*")
+            } else {
+                answer(seen).into_response()
+            };
+            Box::pin(std::future::ready(response))
+        })
+        .await
+    }
+
+    /// Answers every request.
+    pub(super) async fn with(
+        answer: impl Fn(Seen) -> BoxFuture<'static, Response> + Send + Sync + 'static,
+    ) -> Self {
+        Self::at(0, answer).await
+    }
+
+    /// The same on a port.
+    pub(super) async fn at(
+        port: u16,
+        answer: impl Fn(Seen) -> BoxFuture<'static, Response> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
+            .await
+            .expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let answer: Arc<Answers> = Arc::new(answer);
+        let kept = Arc::clone(&seen);
+        let serve = move |ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request| {
+            let (seen, answer) = (Arc::clone(&kept), Arc::clone(&answer));
+            async move {
+                let (parts, body) = request.into_parts();
+                let one = Seen {
+                    method: parts.method,
+                    target: parts.uri.to_string(),
+                    headers: parts.headers,
+                    body: to_bytes(body, usize::MAX).await.unwrap_or_default(),
+                    peer,
+                };
+                seen.lock()
+                    .expect("nobody panics while holding it")
+                    .push(one.clone());
+                answer(one).await
+            }
+        };
+        let service = Router::new()
+            .fallback(serve)
+            .into_make_service_with_connect_info::<SocketAddr>();
+        let serving = tokio::spawn(async move {
+            let _ = axum::serve(listener, service).await;
+        });
+        Self {
+            address,
+            seen,
+            serving,
+        }
+    }
+
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// All requests but OPTIONS.
+    pub(super) fn seen(&self) -> Vec<Seen> {
+        let seen = self.seen.lock().expect("nobody panics while holding it");
+        seen.iter()
+            .filter(|seen| seen.method != Method::OPTIONS)
+            .cloned()
+            .collect()
+    }
+
+    /// The requests of abuse protection.
+    pub(super) fn asked(&self) -> Vec<Seen> {
+        let seen = self.seen.lock().expect("nobody panics while holding it");
+        seen.iter()
+            .filter(|seen| seen.method == Method::OPTIONS)
+            .cloned()
+            .collect()
+    }
+
+    /// The requests of an event.
+    pub(super) fn of(&self, event: &str) -> Vec<Seen> {
+        self.seen()
+            .into_iter()
+            .filter(|seen| seen.event() == event)
+            .collect()
+    }
+
+    /// Forgets all requests.
+    pub(super) fn forget(&self) {
+        self.seen.lock().expect("nobody panics while holding it").clear();
+    }
+
+    /// Waits for so many requests of an event.
+    pub(super) async fn gets(&self, event: &str, count: usize) -> Vec<Seen> {
+        eventually(&format!("{count} requests of {event}"), async || {
+            let seen = self.of(event);
+            (seen.len() >= count).then_some(seen)
+        })
+        .await
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// The answer of abuse protection.
+pub(super) fn allowed(origin: &str) -> Response {
+    (StatusCode::OK, [("WebHook-Allowed-Origin", origin.to_owned())]).into_response()
+}
+
+/// The completion of the invocation that a request holds, with more properties.
+pub(super) fn completion(seen: &Seen, more: &str) -> Response {
+    let id = seen.json()["invocationId"].clone();
+    let body = format!("{{\"type\":3,\"invocationId\":{id}{more}}}\u{1e}");
+    ([("content-type", "application/json")], Body::from(body)).into_response()
+}
