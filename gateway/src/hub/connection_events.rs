@@ -145,6 +145,10 @@ pub(crate) fn event_record(connection: &Connection, has_handler: bool) -> EventR
     }
     EventRecord {
         payload,
-        state: has_handler.then(|| event_state(connection)).unwrap_or_default(),
+        state: if has_handler {
+            event_state(connection)
+        } else {
+            Bytes::new()
+        },
     }
 }

@@ -71,7 +71,7 @@ async fn finish(hub: &HubRuntime, place: hubcast_backplane::EventPlace) {
         match hub.shared().backplane().finish_events(hub.name(), &[place]).await {
             Ok(()) => return,
             Err(error) => {
-                tracing::debug!(hub = %hub.name(), %error, "an event's delivery can't be noted now")
+                tracing::debug!(hub = %hub.name(), %error, "an event's delivery can't be noted now");
             }
         }
         sleep(AGAIN).await;

@@ -400,7 +400,7 @@ impl HubRuntime {
     pub(crate) fn events(&self) -> Option<EventOptions> {
         let hubs = &self.options.hubs;
         let deliver = self.hub.event_handler().is_some();
-        (hubs.events || deliver).then(|| EventOptions {
+        (hubs.events || deliver).then_some(EventOptions {
             most: hubs.events_most,
             life: hubs.events_life,
             deliver,
