@@ -3,10 +3,10 @@
 //!
 //! Everything is counted twice, with few and with many repetitions: the difference has neither start nor end in it.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use clap::ValueEnum;
 use hubcast_tests::built;
 use hubcast_tests::gateway::Gateway;
 use hubcast_tests::redis::Redis;
@@ -14,10 +14,11 @@ use hubcast_tests::redis::Redis;
 use crate::Args;
 use crate::load::{Cast, Load, Pace};
 use crate::plan::{Server, Subject};
+use crate::report::number;
 use crate::stage::{Programs, settings};
 
 const CALLGRIND: [&str; 3] = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
-/// Repetitions of an operation.
+/// Messages or deliveries in all repetitions of an operation.
 const REPETITIONS: [u32; 2] = [1_000, 11_000];
 /// Messages, and members of the group that they go to.
 const MESSAGES: [u32; 2] = [50, 250];
@@ -30,25 +31,47 @@ const SUBJECTS: [Subject; 4] = [
     Subject::MessagePack,
 ];
 
-/// Counts, and prints two tables.
-pub(crate) async fn count(args: &Args) -> ExitCode {
+/// What is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Part {
+    /// Both
+    All,
+    /// Operations of the codec, the fan-out and the outbox, without a server
+    Engine,
+    /// A node that is sent messages by a client
+    Node,
+}
+
+/// Counts, and prints a table for each part.
+pub(crate) async fn count(args: &Args, part: Part) -> ExitCode {
     if Command::new("valgrind").arg("--version").output().is_err() {
         eprintln!("instructions are counted by valgrind, which is not installed");
         return ExitCode::FAILURE;
     }
-    let engine = built::bench("engine", &args.profile);
-    println!("| operation | instructions |\n| --- | --- |");
-    for operation in operations(&engine) {
-        let counts = REPETITIONS.map(|times| operation_count(&engine, &operation, times));
-        let each = (counts[1] - counts[0]) / f64::from(REPETITIONS[1] - REPETITIONS[0]);
-        println!("| {operation} | {each:.0} |");
+    if part != Part::Engine {
+        nodes(args).await;
     }
+    if part != Part::Node {
+        engine(args);
+    }
+    ExitCode::SUCCESS
+}
 
-    let folder = built::in_profile(&args.profile, false);
-    let programs = Programs {
-        binary: std::env::var_os("HUBCAST_BIN").map_or_else(|| folder.join("hubcast"), PathBuf::from),
-        library: PathBuf::new(),
-    };
+fn engine(args: &Args) {
+    let engine = built::bench("engine", &args.profile);
+    println!("\n| operation | instructions |\n| --- | --- |");
+    for (operation, elements) in operations(&engine) {
+        let [few, many] = REPETITIONS.map(|times| (times / elements).max(1));
+        let [less, more] = [few, many].map(|times| operation_count(&engine, &operation, times));
+        println!(
+            "| {operation} | {} |",
+            number((more - less) / f64::from(many - few), 0)
+        );
+    }
+}
+
+async fn nodes(args: &Args) {
+    let programs = Programs::build(args, &[]);
     let subjects = if args.subjects.is_empty() {
         &SUBJECTS[..]
     } else {
@@ -69,26 +92,42 @@ pub(crate) async fn count(args: &Args) -> ExitCode {
             );
             continue;
         }
-        let mut each = BTreeMap::new();
-        for members in MEMBERS {
-            let few = node_count(args, *subject, &programs, members, MESSAGES[0]).await;
-            let many = node_count(args, *subject, &programs, members, MESSAGES[1]).await;
-            each.insert(members, (many - few) / f64::from(MESSAGES[1] - MESSAGES[0]));
-        }
-        let delivery = (each[&MEMBERS[1]] - each[&MEMBERS[0]]) / f64::from(MEMBERS[1] - MEMBERS[0]);
-        let publishing = each[&MEMBERS[0]] - delivery * f64::from(MEMBERS[0]);
-        println!("| {} | {publishing:.0} | {delivery:.0} |", subject.name());
+        let [alone, together] = MEMBERS.map(f64::from);
+        let each = [
+            message_count(args, *subject, &programs, MEMBERS[0]).await,
+            message_count(args, *subject, &programs, MEMBERS[1]).await,
+        ];
+        let delivery = (each[1] - each[0]) / (together - alone);
+        let publishing = each[0] - delivery * alone;
+        println!(
+            "| {} | {} | {} |",
+            subject.name(),
+            number(publishing, 0),
+            number(delivery, 0)
+        );
     }
-    ExitCode::SUCCESS
 }
 
-fn operations(engine: &Path) -> Vec<String> {
+/// Instructions of one message to so many members.
+async fn message_count(args: &Args, subject: Subject, programs: &Programs, members: u32) -> f64 {
+    let few = node_count(args, subject, programs, members, MESSAGES[0]).await;
+    let many = node_count(args, subject, programs, members, MESSAGES[1]).await;
+    (many - few) / f64::from(MESSAGES[1] - MESSAGES[0])
+}
+
+/// The names of the operations, and how many messages or deliveries each has.
+fn operations(engine: &Path) -> Vec<(String, u32)> {
     let output = Command::new(engine)
         .arg("--operations")
         .output()
         .expect("the bench can be started");
     let text = String::from_utf8(output.stdout).expect("names are text");
-    text.lines().map(str::to_owned).collect()
+    let operation = |line: &str| {
+        let (name, elements) = line.split_once(' ')?;
+        Some((name.to_owned(), elements.parse().ok()?))
+    };
+    let operations = text.lines().map(operation).collect::<Option<_>>();
+    operations.expect("a name and a number on each line")
 }
 
 fn operation_count(engine: &Path, operation: &str, times: u32) -> f64 {

@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 
 use figures::measure;
 use floor::FloorArgs;
+use instructions::Part;
 use load::Pace;
 use plan::{Run, Size, Subject};
 use report::Report;
@@ -97,8 +98,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Counts the instructions of publishing, delivering and decoding instead, with valgrind.
-    #[arg(long)]
-    instructions: bool,
+    #[arg(long, value_enum, value_name = "PART", num_args = 0..=1, default_missing_value = "all")]
+    instructions: Option<Part>,
     /// Prints the subjects of each run, and measures nothing.
     #[arg(long)]
     list: bool,
@@ -174,8 +175,8 @@ fn main() -> ExitCode {
         if args.list {
             list(&args);
             ExitCode::SUCCESS
-        } else if args.instructions {
-            instructions::count(&args).await
+        } else if let Some(part) = args.instructions {
+            instructions::count(&args, part).await
         } else {
             run(&args).await
         }

@@ -1,6 +1,7 @@
 //! What the engine's parts cost, without sockets: codec, fan-out, outbox.
 //!
-//! `cargo bench -p hubcast --bench engine` measures time. `engine --operations` names the operations, and `engine --count NAME N`
+//! `cargo bench -p hubcast --bench engine` measures time. `engine --operations` names the operations, each with its number of messages
+//! or deliveries, and `engine --count NAME N`
 //! runs one N times and nothing else, for programs that count instructions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -30,9 +31,11 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
-        ["--operations"] => operations()
-            .iter()
-            .for_each(|operation| println!("{}", operation.name)),
+        ["--operations"] => {
+            for operation in operations() {
+                println!("{} {}", operation.name, operation.elements);
+            }
+        }
         ["--count", name, times] => {
             let times: u64 = times.parse().expect("a number of times");
             let operations = operations();
