@@ -72,13 +72,13 @@ async fn what_cannot_be_a_name_is_nobodys_or_an_error() {
         assert_eq!(hub.of_connection(nobody).groups().await.unwrap(), [""; 0]);
         assert!(!hub.in_group("g").contains(nobody).await.unwrap());
     }
-    let user = hub.of_user("\n");
+    let user = hub.of_user("");
     assert!(!user.exists().await.unwrap() && user.groups().await.unwrap().is_empty());
     assert_eq!(user.connections(None, 10).await.unwrap(), Page::default());
     user.close_all(None, [""; 0]).await.unwrap();
     let long = "x".repeat(hubcast::hub::MAX_REASON_BYTES + 1);
     let errors = [
-        hub.in_group("\n").count().await.err(),
+        hub.in_group("").count().await.err(),
         user.join("g", None).await.err(),
         hub.of_user("ann").join("", None).await.err(),
         hub.in_group("g").connections(Some("no such"), 1).await.err(),

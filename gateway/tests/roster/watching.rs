@@ -106,7 +106,7 @@ async fn what_is_watched_counts_as_a_group_and_is_named_like_one() {
         hub.limits.groups_per_connection = 2;
     });
     let tester = HubTester::new(hub).await.unwrap();
-    let client = tester.connect().await;
+    let mut client = tester.connect().await;
     let groups = tester.hub().groups();
     for _ in 0..2 {
         groups.watch(client.id(), "a").await.unwrap();
@@ -119,17 +119,29 @@ async fn what_is_watched_counts_as_a_group_and_is_named_like_one() {
     groups.watch("nobody", "b").await.unwrap();
     assert_eq!(client.groups(), ["b"]);
     // No client reaches the watchers under a name of its own.
-    for name in ["", "\u{1}b"] {
-        let refused = [
-            groups.watch(client.id(), name).await,
-            groups.unwatch(client.id(), name).await,
-            groups.add(client.id(), name).await,
-            tester.hub().clients().group(name).send("Forged", ()).await,
-            tester.hub().of_user("ann").join(name, None).await,
-            tester.hub().in_group(name).members(None, 1).await.map(drop),
-        ];
-        for outcome in refused {
-            assert!(matches!(outcome, Err(Error::Name(_))), "{name:?}: {outcome:?}");
-        }
+    let own = "\u{1}b";
+    let other = tester.connect().await;
+    groups.add(other.id(), own).await.unwrap();
+    assert_eq!(tester.hub().in_group(own).count().await.unwrap(), 1);
+    tester
+        .hub()
+        .clients()
+        .group(own)
+        .send("Forged", ())
+        .await
+        .unwrap();
+    groups.add(other.id(), "b").await.unwrap();
+    let told = client.receive().await.unwrap();
+    assert_eq!(told.target, hubcast::backplane::presence::TARGET);
+    let refused = [
+        groups.watch(client.id(), "").await,
+        groups.unwatch(client.id(), "").await,
+        groups.add(client.id(), "").await,
+        tester.hub().clients().group("").send("Forged", ()).await,
+        tester.hub().of_user("ann").join("", None).await,
+        tester.hub().in_group("").members(None, 1).await.map(drop),
+    ];
+    for outcome in refused {
+        assert!(matches!(outcome, Err(Error::Name(_))), "{outcome:?}");
     }
 }
