@@ -127,3 +127,9 @@ impl BackplaneError {
         )
     }
 }
+
+/// An error of settings that can't work.
+#[cfg(feature = "redis")]
+pub(crate) fn config(what: String) -> BackplaneError {
+    BackplaneError::Config { what }
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::error::BackplaneError;
+use crate::error::{BackplaneError, config};
 use crate::redis::server::connector::Connector;
 use crate::redis::server::location::{Location, Login};
 use crate::topic::NodeId;
@@ -197,10 +197,6 @@ impl fmt::Debug for RedisOptions {
             .field("prefix", &self.prefix)
             .finish_non_exhaustive()
     }
-}
-
-pub(super) fn config(what: String) -> BackplaneError {
-    BackplaneError::Config { what }
 }
 
 #[cfg(test)]

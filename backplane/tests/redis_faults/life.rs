@@ -23,9 +23,9 @@ const OPERATIONS: [&str; 17] = [
     "publish",
     "publish_direct",
     "publish_once",
-    "note",
-    "answer",
-    "settle",
+    "record",
+    "reply",
+    "finish",
     "restate",
     "checkpoint",
     "park",
@@ -85,11 +85,7 @@ async fn live(members: &[Member], connection: &ConnectionRecord, other: &Connect
     let host = node.node();
     let call = Call { id: "1 a", host };
     for last in [false, true, true] {
-        told.note(
-            node.reply(hub, id, call, &envelope("answer"), last)
-                .await
-                .unwrap(),
-        );
+        told.note(node.reply(hub, id, call, &envelope("reply"), last).await.unwrap());
     }
     for _ in 0..2 {
         told.note(node.finish(hub, id, Call { id: "2", host }).await.unwrap());

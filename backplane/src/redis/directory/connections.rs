@@ -18,7 +18,7 @@ use crate::redis::inner::Inner;
 use crate::redis::script::catalog::{Invocation, Name};
 use crate::redis::script::hub_scripts::{EnteredThere, HubScripts};
 use crate::redis::script::writer::Patience;
-use crate::redis::server::link::{decode, malformed};
+use crate::redis::server::replies::{decode, malformed};
 use crate::sessions::Entered;
 use crate::topic::{ConnectionId, GroupName, NodeId, Topic};
 

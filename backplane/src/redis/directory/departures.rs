@@ -22,7 +22,7 @@ use crate::redis::feed::local::Reported;
 use crate::redis::inner::Inner;
 use crate::redis::script::catalog::{Invocation, Name};
 use crate::redis::script::writer::Patience;
-use crate::redis::server::link::decode;
+use crate::redis::server::replies::decode;
 use crate::sessions::Version;
 use crate::topic::ConnectionId;
 

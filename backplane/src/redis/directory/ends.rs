@@ -20,7 +20,7 @@ use crate::redis::node::nodes::ABSENCES;
 use crate::redis::script::catalog::{Invocation, Name};
 use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
-use crate::redis::server::link::{decode, items, malformed};
+use crate::redis::server::replies::{decode, items, malformed};
 use crate::sessions::State;
 use crate::topic::{ConnectionId, NodeId, UserId};
 

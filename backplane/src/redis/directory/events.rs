@@ -28,7 +28,7 @@ use crate::redis::inner::Inner;
 use crate::redis::script::catalog::{Invocation, Name};
 use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
-use crate::redis::server::link::{decode, malformed};
+use crate::redis::server::replies::{decode, malformed};
 use crate::topic::{ConnectionId, HubName, NodeId, UserId};
 
 /// Most events that are read, finished or taken over in one round trip.

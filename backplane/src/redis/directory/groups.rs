@@ -12,7 +12,7 @@ use crate::redis::feed::hub::Hub;
 use crate::redis::feed::interest::Subject;
 use crate::redis::inner::Inner;
 use crate::redis::server::commands::Repeat;
-use crate::redis::server::link::decode;
+use crate::redis::server::replies::decode;
 use crate::topic::{ConnectionId, GroupName, Topic};
 use crate::wire::membership::Change;
 

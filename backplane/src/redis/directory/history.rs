@@ -14,7 +14,7 @@ use crate::redis::feed::entry::{Content, Stored};
 use crate::redis::feed::hub::Hub;
 use crate::redis::inner::Inner;
 use crate::redis::script::catalog::{Invocation, Name};
-use crate::redis::server::link::decode;
+use crate::redis::server::replies::decode;
 use crate::topic::{HubName, Topic};
 
 /// Topics that one call reads.

@@ -19,7 +19,7 @@ use crate::redis::script::catalog::{Invocation, Name};
 use crate::redis::script::hub_scripts::{Extent, HubScripts, user_text, version_text};
 use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
-use crate::redis::server::link::{decode, items, malformed};
+use crate::redis::server::replies::{decode, items, malformed};
 use crate::topic::{ConnectionId, GroupName};
 use crate::wire::membership::Change;
 use redis::Value;

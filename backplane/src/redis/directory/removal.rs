@@ -16,7 +16,7 @@ use crate::redis::script::catalog::{Invocation, Name};
 use crate::redis::script::hub_scripts::{HubScripts, user_text, version_text};
 use crate::redis::script::writer::Patience;
 use crate::redis::server::backoff::Backoff;
-use crate::redis::server::link::{decode, items, malformed};
+use crate::redis::server::replies::{decode, items, malformed};
 use crate::sessions::{State, Version};
 use crate::topic::{ConnectionId, NodeId, Topic, UserId};
 

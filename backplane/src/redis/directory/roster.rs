@@ -19,7 +19,7 @@ use crate::redis::script::catalog::{Invocation, Name};
 use crate::redis::script::hub_scripts::group_names;
 use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
-use crate::redis::server::link::{decode, items, malformed};
+use crate::redis::server::replies::{decode, items, malformed};
 use crate::roster::{Census, Members, Parked, ParkedCursor, Present, Roster, USER_GROUP_TTL};
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, UserId};
 

@@ -20,7 +20,7 @@ use crate::redis::script::catalog::{Invocation, Name};
 use crate::redis::script::hub_scripts::{HubScripts, Place, place};
 use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
-use crate::redis::server::link::{decode, items, malformed};
+use crate::redis::server::replies::{decode, items, malformed};
 use crate::sessions::{Checkpoint, State, TakeOver, Taken, Version};
 use crate::topic::{ConnectionId, GroupName, NodeId, Topic, UserId};
 use crate::wire::membership::Change;

@@ -8,7 +8,7 @@ use redis::Value;
 
 use crate::error::BackplaneError;
 use crate::position::Offset;
-use crate::redis::server::link::{decode, items, malformed};
+use crate::redis::server::replies::{decode, items, malformed};
 use crate::topic::{ConnectionId, Topic};
 use crate::wire::{self, entry::Body, membership::Change};
 

@@ -12,7 +12,8 @@ use crate::redis::node::liveness::Observation;
 use crate::redis::script::catalog::{Invocation, Scripts};
 use crate::redis::server::commands::{Commands, not_a_cluster};
 use crate::redis::server::connector::within;
-use crate::redis::server::link::{Link, Trouble, decode, items, malformed};
+use crate::redis::server::link::Link;
+use crate::redis::server::replies::{Trouble, decode, items, malformed};
 use crate::redis::server::topology::Shard;
 use crate::topic::NodeId;
 

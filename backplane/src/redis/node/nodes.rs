@@ -21,7 +21,7 @@ use crate::redis::options::RedisOptions;
 use crate::redis::script::catalog::{Invocation, Name};
 use crate::redis::server::backoff::Backoff;
 use crate::redis::server::commands::Repeat;
-use crate::redis::server::link::decode;
+use crate::redis::server::replies::decode;
 use crate::topic::NodeId;
 
 /// Number of answered beats in a row without a node after which that node is not alive.

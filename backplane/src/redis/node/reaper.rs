@@ -21,7 +21,7 @@ use crate::redis::script::catalog::{Invocation, Name};
 use crate::redis::script::hub_scripts::HubScripts;
 use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
-use crate::redis::server::link::{decode, items, malformed};
+use crate::redis::server::replies::{decode, items, malformed};
 use crate::topic::{ConnectionId, HubName, NodeId};
 
 /// Connections that are parked or removed in one round trip.

@@ -24,7 +24,7 @@ use crate::redis::inner::Inner;
 use crate::redis::node::serving::Serving;
 use crate::redis::server::backoff::Backoff;
 use crate::redis::server::commands::Repeat;
-use crate::redis::server::link::decode;
+use crate::redis::server::replies::decode;
 use crate::topic::NodeId;
 use crate::wire::{Cancel, NodeMessage, Reply, Request, node_message::Body};
 

@@ -6,7 +6,7 @@ use crate::error::BackplaneError;
 use crate::redis::inner::Inner;
 use crate::redis::script::catalog::{Invocation, Name};
 use crate::redis::server::commands::Repeat;
-use crate::redis::server::link::{decode, items, malformed};
+use crate::redis::server::replies::{decode, items, malformed};
 use crate::turns::{Turns, TurnsWanted};
 
 impl Inner {

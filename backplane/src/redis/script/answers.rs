@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use redis::Value;
 
 use crate::error::BackplaneError;
-use crate::redis::server::link::malformed;
+use crate::redis::server::replies::malformed;
 
 /// Deepest nesting of arrays in an answer.
 const DEPTH: usize = 8;

@@ -10,6 +10,9 @@ use crate::topic::NodeId;
 
 /// Bytes that a key or argument takes beside its text.
 const ITEM_BYTES: usize = 16;
+/// About the bytes of a batch beside its operations, and of an operation beside its keys and arguments.
+const BATCH_BYTES: usize = 300;
+const HEAD_BYTES: usize = 40;
 
 /// The name of a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -317,12 +320,18 @@ impl Invocation {
             Some(last) if last < MESSAGES => Name::MessageBatch,
             _ => Name::Batch,
         };
-        let keys: usize = operations
-            .clone()
-            .map(|(operation, _)| operation.keys.len())
-            .sum();
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(scripts.hash(script)).arg(keys + 1).arg(head.log);
+        let (mut keys, mut arguments, mut bytes) = (0, 0, 0);
+        for (operation, _) in operations.clone() {
+            keys += operation.keys.len();
+            arguments += operation.arguments.len() + 4;
+            bytes += operation.weight() + HEAD_BYTES;
+        }
+        let mut command = Cmd::with_capacity(keys + arguments + 12, bytes + BATCH_BYTES);
+        command
+            .arg("EVALSHA")
+            .arg(scripts.hash(script))
+            .arg(keys + 1)
+            .arg(head.log);
         for (operation, _) in operations.clone() {
             command.arg(&operation.keys);
         }

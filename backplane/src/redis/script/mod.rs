@@ -2,6 +2,8 @@
 
 pub(in crate::redis) mod answers;
 pub(in crate::redis) mod catalog;
+pub(in crate::redis) mod change;
+pub(in crate::redis) mod entries;
 pub(in crate::redis) mod frame;
 pub(in crate::redis) mod hub_scripts;
 pub(in crate::redis) mod sender;

@@ -15,12 +15,12 @@ use crate::error::BackplaneError;
 use crate::redis::feed::split::Acknowledged;
 use crate::redis::keys::HubKeys;
 use crate::redis::node::clock::Clock;
-use crate::redis::publish::gap_call;
 use crate::redis::script::answers::{BatchAnswer, Outcome};
 use crate::redis::script::catalog::{BatchHead, Invocation};
-use crate::redis::script::writer::Change;
+use crate::redis::script::change::Change;
+use crate::redis::script::entries::gap_call;
 use crate::redis::server::commands::{Commands, Failed, Sent};
-use crate::redis::server::link::{decode, malformed};
+use crate::redis::server::replies::{decode, malformed};
 use crate::topic::{NodeId, Topic};
 
 /// Highest cost of one batch, in simple changes, so that no call holds the server for long.

@@ -17,8 +17,9 @@ use crate::backplane::HubOptions;
 use crate::error::BackplaneError;
 use crate::redis::keys::HubKeys;
 use crate::redis::script::catalog::Invocation;
+use crate::redis::script::change::Change;
 use crate::redis::script::sender::Sender;
-use crate::redis::server::commands::Commands;
+use crate::redis::server::commands::{Bounds, Commands};
 use crate::topic::NodeId;
 
 /// Most changes that wait for their batch, before callers wait for room.
@@ -41,30 +42,6 @@ pub(in crate::redis) struct Writer {
     queue: mpsc::Sender<Change>,
     bounds: Bounds,
     served: Arc<ArcSwapOption<HubOptions>>,
-}
-
-/// The time limits of changes.
-#[derive(Clone, Copy)]
-pub(in crate::redis) struct Bounds {
-    /// The time for an answer.
-    pub(in crate::redis) command: Duration,
-    /// The time for a lost connection to come back, within `command`.
-    pub(in crate::redis) reconnect: Duration,
-    /// The time for both, of a change with [`Patience::Long`].
-    pub(in crate::redis) outage: Duration,
-    /// The least time from one batch to the next, see [`RedisOptions`](crate::redis::RedisOptions::batch_interval).
-    pub(in crate::redis) batches: Duration,
-}
-
-/// A change that waits or is on its way.
-pub(in crate::redis) struct Change {
-    pub(in crate::redis) operation: Invocation,
-    pub(in crate::redis) begun: Instant,
-    /// The time by which the server must have carried the change out.
-    pub(in crate::redis) deadline: Instant,
-    /// The time until which the change waits for a connection.
-    unreachable: Instant,
-    pub(in crate::redis) answer: Option<oneshot::Sender<Result<Value, BackplaneError>>>,
 }
 
 impl Writer {
@@ -171,28 +148,5 @@ impl Writer {
             Ok(Err(_)) => Err(BackplaneError::Closed),
             Err(_) => Err(BackplaneError::Timeout { waited }),
         }
-    }
-}
-
-impl Change {
-    /// A change without a waiting caller.
-    pub(in crate::redis) fn own(operation: Invocation, deadline: Instant) -> Self {
-        Self {
-            operation,
-            begun: Instant::now(),
-            deadline,
-            unreachable: deadline,
-            answer: None,
-        }
-    }
-
-    /// The time until which the change waits: for a connection, or once it was sent for an answer.
-    pub(in crate::redis) fn limit(&self, sent: bool) -> Instant {
-        if sent { self.deadline } else { self.unreachable }
-    }
-
-    pub(in crate::redis) fn tell(mut self, outcome: Result<Value, BackplaneError>) {
-        // The caller may have stopped waiting.
-        let _ = self.answer.take().map(|answer| answer.send(outcome));
     }
 }

@@ -15,13 +15,14 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::error::BackplaneError;
+use crate::error::config;
 use crate::redis::keys::Keys;
 use crate::redis::node::clock::Clock;
-use crate::redis::options::{RedisOptions, config};
+use crate::redis::options::RedisOptions;
 use crate::redis::script::catalog::{Invocation, Scripts};
-use crate::redis::script::writer::Bounds;
-use crate::redis::server::link::{Link, SharedLink, Trouble};
+use crate::redis::server::link::{Link, SharedLink};
 use crate::redis::server::pool::Own;
+use crate::redis::server::replies::Trouble;
 use crate::redis::server::topology::{Map, Shard, Topology};
 
 /// Whether a command may be repeated when it is not known whether it was carried out.
@@ -35,6 +36,19 @@ pub(in crate::redis) enum Repeat {
 
 /// Time between two tries.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// The time limits of changes.
+#[derive(Clone, Copy)]
+pub(in crate::redis) struct Bounds {
+    /// The time for an answer.
+    pub(in crate::redis) command: Duration,
+    /// The time for a lost connection to come back, within `command`.
+    pub(in crate::redis) reconnect: Duration,
+    /// The time for both, of a change with [`Patience::Long`].
+    pub(in crate::redis) outage: Duration,
+    /// The least time from one batch to the next, see [`RedisOptions`](crate::redis::RedisOptions::batch_interval).
+    pub(in crate::redis) batches: Duration,
+}
 
 /// Sends commands to the servers.
 pub(in crate::redis) struct Commands {

@@ -11,7 +11,7 @@ use redis::{
 use tokio::time::timeout;
 
 use crate::error::BackplaneError;
-use crate::redis::options::config;
+use crate::error::config;
 use crate::redis::server::location::{Address, Location, Login};
 
 /// Most commands that wait in one connection before callers wait.

@@ -13,8 +13,9 @@ use tracing::{debug, warn};
 
 use crate::redis::server::backoff::Backoff;
 use crate::redis::server::endpoint::Endpoint;
-use crate::redis::server::link::{Link, SharedLink, Trouble};
+use crate::redis::server::link::{Link, SharedLink};
 use crate::redis::server::master::{Master, Watching};
+use crate::redis::server::replies::Trouble;
 
 /// Opens connections for large answers, each used by one caller at a time.
 pub(in crate::redis) struct Opener(Weak<Pool>);
@@ -92,7 +93,6 @@ impl Pool {
         for _ in 0..rest {
             tasks.spawn(Arc::clone(self).keep_link(None));
         }
-        tasks.spawn(Arc::clone(self).run_watch());
     }
 
     /// Closes the pool's connections.

@@ -13,8 +13,8 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use crate::redis::server::connector::{Connector, within};
-use crate::redis::server::link::Trouble;
 use crate::redis::server::location::{Address, Login};
+use crate::redis::server::replies::Trouble;
 
 /// The time limit for one sentinel's answer.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -17,10 +17,11 @@ use crate::redis::server::backoff::Backoff;
 use crate::redis::server::cluster::{Assignment, Cluster};
 use crate::redis::server::connector::Connector;
 use crate::redis::server::endpoint::{Endpoint, Place};
-use crate::redis::server::link::{Link, SharedLink, Trouble};
+use crate::redis::server::link::{Link, SharedLink};
 use crate::redis::server::location::{Address, Kind};
 use crate::redis::server::master::Watching;
 use crate::redis::server::pool::Pool;
+use crate::redis::server::replies::Trouble;
 use crate::redis::server::sentinel::Sentinels;
 use crate::redis::server::slots::{self, Slots, slot};
 
@@ -125,6 +126,7 @@ impl Topology {
         for shard in &map.shards {
             let link = Arc::ptr_eq(&home, shard).then(|| Arc::clone(&first));
             shard.pool.keep(topology.pool_size, link, tasks);
+            tasks.spawn(Arc::clone(&shard.pool).run_watch());
         }
         if topology.cluster.is_some() {
             tasks.spawn(Arc::clone(&topology).follow());
@@ -279,6 +281,7 @@ impl Topology {
                 Ok(assignment) => {
                     for (pool, size) in self.apply(assignment) {
                         pool.keep(size, None, &self.tasks);
+                        self.tasks.spawn(pool.run_watch());
                     }
                 }
                 Err(trouble) => debug!(

@@ -1,0 +1,86 @@
+//! Calls that append entries to the log, and the options of hubs as arguments.
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use crate::backplane::HubOptions;
+use crate::redis::script::catalog::{Invocation, Name};
+use crate::topic::Topic;
+use crate::wire::{self, Envelope};
+
+/// The call that appends an entry to a topic and pushes it.
+pub(in crate::redis) fn publish_call(
+    options: &HubOptions,
+    topic: &Topic,
+    entry: &Bytes,
+    by_client: bool,
+) -> Invocation {
+    let name = match topic {
+        Topic::Connection(_) => Name::PublishDirect,
+        _ => Name::Publish,
+    };
+    Invocation::new(name, Vec::new())
+        .arg(topic.key())
+        .arg(entry.clone())
+        .arg(only_wanted(options, topic, by_client))
+}
+
+/// An argument: `1` where a message is kept only if a connection could come back for it.
+pub(in crate::redis) fn only_wanted(options: &HubOptions, topic: &Topic, by_client: bool) -> &'static str {
+    let of_members = matches!(topic, Topic::Group(_) | Topic::User(_));
+    if of_members && by_client && !options.keeps_unread {
+        "1"
+    } else {
+        ""
+    }
+}
+
+pub(in crate::redis) fn entry_of(envelope: &Envelope) -> Bytes {
+    let entry = wire::Entry {
+        body: Some(wire::entry::Body::Message(envelope.clone())),
+    };
+    entry.encode_to_vec().into()
+}
+
+/// The call that appends a gap to a topic: messages of it are lost.
+pub(in crate::redis) fn gap_call(options: &HubOptions, topic: &Topic) -> Invocation {
+    let gap = wire::Entry {
+        body: Some(wire::entry::Body::Gap(wire::Gap {})),
+    };
+    publish_call(options, topic, &gap.encode_to_vec().into(), true)
+}
+
+/// The arguments of a log entry, which end most calls.
+pub(in crate::redis) fn entry_arguments(
+    options: &HubOptions,
+    call: Invocation,
+    entry: Bytes,
+    kept: u128,
+) -> Invocation {
+    call.arg(entry)
+        .number(kept)
+        .number(options.life_ms())
+        .number(options.tail_life_ms())
+}
+
+impl HubOptions {
+    /// Most entries that are kept of a topic.
+    pub(in crate::redis) fn kept(&self) -> u128 {
+        self.retention_messages.max(1) as u128
+    }
+
+    /// Most messages that are kept of a topic.
+    pub(in crate::redis) fn kept_messages(&self) -> u128 {
+        if self.volatile { 0 } else { self.kept() }
+    }
+
+    /// The life of a topic's entries, in milliseconds.
+    pub(in crate::redis) fn life_ms(&self) -> u128 {
+        self.retention.as_millis().max(1)
+    }
+
+    /// The time for which a topic's newest offset is remembered, in milliseconds.
+    pub(in crate::redis) fn tail_life_ms(&self) -> u128 {
+        self.tail_life().as_millis()
+    }
+}
