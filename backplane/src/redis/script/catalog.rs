@@ -1,10 +1,13 @@
 //! The scripts that run in the server, and calls of them: alone, or as operations of a batch.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult, Script};
 
 use crate::backplane::{AWAITED_PER_SECOND, HubOptions};
+use crate::redis::script::headers::Header;
 use crate::redis::server::run::Run;
 use crate::topic::NodeId;
 
@@ -147,6 +150,12 @@ const SINGLE: [(Name, &[&str], &str); 20] = [
     ),
     (Name::FollowEvents, &[], include_str!("lua/follow_events.lua")),
 ];
+
+/// All scripts but the batches, with their texts.
+pub(in crate::redis) fn scripts() -> impl Iterator<Item = (Name, &'static str)> {
+    let operations = OPERATIONS.iter().map(|(name, _, text)| (*name, *text));
+    operations.chain(SINGLE.iter().map(|(name, _, text)| (*name, *text)))
+}
 
 impl Name {
     /// The script's name among the operations of a batch; empty for a script that is called alone.
@@ -294,8 +303,18 @@ impl Invocation {
         arguments.sum::<usize>() + keys.sum::<usize>()
     }
 
+    /// Whether the call has no more keys and arguments than the script's comment numbers.
+    fn fits(&self) -> bool {
+        static HEADERS: OnceLock<Vec<(Name, Header)>> = OnceLock::new();
+        let headers =
+            HEADERS.get_or_init(|| scripts().map(|(name, text)| (name, Header::read(text))).collect());
+        let header = headers.iter().find(|(name, _)| *name == self.name);
+        header.is_some_and(|(_, header)| header.fits(self.keys.len(), self.arguments.len()))
+    }
+
     /// The command of a script that is called alone.
     pub(in crate::redis) fn command(&self, scripts: &Scripts) -> Cmd {
+        debug_assert!(self.fits(), "{self:?}");
         let mut command = redis::cmd("EVALSHA");
         command
             .arg(scripts.hash(self.name))
@@ -322,6 +341,7 @@ impl Invocation {
         };
         let (mut keys, mut arguments, mut bytes) = (0, 0, 0);
         for (operation, _) in operations.clone() {
+            debug_assert!(operation.fits(), "{operation:?}");
             keys += operation.keys.len();
             arguments += operation.arguments.len() + 4;
             bytes += operation.weight() + HEAD_BYTES;

@@ -19,10 +19,13 @@ pub(in crate::redis) fn publish_call(
         Topic::Connection(_) => Name::PublishDirect,
         _ => Name::Publish,
     };
-    Invocation::new(name, Vec::new())
+    let call = Invocation::new(name, Vec::new())
         .arg(topic.key())
-        .arg(entry.clone())
-        .arg(only_wanted(options, topic, by_client))
+        .arg(entry.clone());
+    if name == Name::PublishDirect {
+        return call;
+    }
+    call.arg(only_wanted(options, topic, by_client))
 }
 
 /// An argument: `1` where a message is kept only if a connection could come back for it.

@@ -5,6 +5,7 @@ pub(in crate::redis) mod catalog;
 pub(in crate::redis) mod change;
 pub(in crate::redis) mod entries;
 pub(in crate::redis) mod frame;
+pub(in crate::redis) mod headers;
 pub(in crate::redis) mod hub_scripts;
 pub(in crate::redis) mod sender;
 pub(in crate::redis) mod writer;
