@@ -57,13 +57,16 @@ pub(crate) fn deliver(hub: &HubRuntime, deliveries: &[Delivery]) {
 struct Dirty(Vec<Arc<Session>>);
 
 impl Dirty {
-    /// Writes to them: to few in place, to many by several tasks, so that all cores take part. Waits for none of them.
+    /// Writes to them: to few in place, to many by several tasks, so that all cores take part and the next batch need not
+    /// wait. What that adds meanwhile for a session that is still to be written to goes out with the same write.
     fn write(mut self) {
-        while self.0.len() > SHARE {
+        if self.0.len() <= SHARE {
+            return flush(&self.0);
+        }
+        while !self.0.is_empty() {
             let share = self.0.split_off(self.0.len().saturating_sub(SHARE));
             tokio::spawn(async move { flush(&share) });
         }
-        flush(&self.0);
     }
 }
 
