@@ -48,7 +48,6 @@ fn message(protocol: HubProtocol) -> Bytes {
         arguments: arguments(protocol.encoding()),
         stream_ids: Vec::new(),
         data_type: None,
-        data_type: None,
     });
     encode(protocol, &invocation).expect("it can be framed")
 }

@@ -291,7 +291,7 @@ async fn what_ends_a_client_is_in_the_log() {
     let line = eventually("it is told", async || {
         let log = cluster.nodes[0].log();
         log.lines()
-            .find(|line| line.contains("closed for what it sent"))
+            .find(|line| line.contains("closed a client for a protocol error"))
             .map(str::to_owned)
     });
     let line = line.await;
