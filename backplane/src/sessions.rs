@@ -146,7 +146,7 @@ pub trait Sessions: Send + Sync {
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 }
 
-/// The outcome of [`Sessions::note_once`].
+/// The outcome of [`Sessions::record_once`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
     /// The call was recorded now, and may run.
