@@ -35,6 +35,12 @@ impl Session {
         }
     }
 
+    /// The client has sent a Close frame: it is sent nothing more but the answer to that.
+    pub(crate) fn hears_no_more(&self) {
+        self.discard_past();
+        self.outbox.cut_off();
+    }
+
     /// Ends what [`write_to`](Self::write_to) began. Returns the rest of a frame of which the socket took a part.
     pub(crate) fn detach(&self) -> Bytes {
         let (sent, rest) = self.outbox.detach();

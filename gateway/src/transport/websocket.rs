@@ -263,6 +263,7 @@ impl Inbound for SocketInbound<'_> {
             },
             Next::Incoming(Incoming::Close(payload)) => {
                 let _ = self.goodbye.set(payload); // nothing is read after the first one
+                self.session.hears_no_more();
                 Received::Closed
             }
             Next::Bad(frame) => Received::Bad(frame),

@@ -110,6 +110,20 @@ impl ByteQueue {
         take_sent(&mut state)
     }
 
+    /// Ends the queue. Of what waits only the rest of a chunk goes out of which the kernel took a part.
+    pub(crate) fn cut_off(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.chunks = VecDeque::new();
+        state.bytes = 0;
+        state.resend = None;
+        state.pongs = Vec::new();
+        self.goes_on(&mut state);
+        drop(state);
+        self.filled.notify_one();
+        self.drained.notify_waiters();
+    }
+
     /// What the connection's task is to do.
     pub(crate) fn writing(&self) -> Writing {
         let mut state = self.state.lock();

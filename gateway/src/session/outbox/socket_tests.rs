@@ -2,8 +2,8 @@ use futures_util::FutureExt;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
-use super::super::Taken;
 use super::super::state::Hold;
+use super::super::{PushError, Taken};
 use super::*;
 
 async fn pair() -> (TcpStream, Arc<TcpStream>) {
@@ -187,4 +187,31 @@ async fn a_broken_socket_is_noticed_by_who_pushes_and_told_to_the_task() {
     queue.changed().now_or_never().expect("the task is woken");
     queue.discard();
     assert_eq!(queue.writing(), Writing::Over);
+}
+
+#[tokio::test]
+async fn a_queue_that_is_cut_off_ends_with_the_chunk_on_its_way() {
+    let (mut client, server) = pair().await;
+    let queue = ByteQueue::new(usize::MAX);
+    queue.attach(Arc::clone(&server));
+    queue.try_push(Bytes::from(vec![b'x'; 10_000_000])).unwrap();
+    queue.try_push(Bytes::from_static(b"later")).unwrap();
+    assert_eq!(queue.writing(), Writing::Stuck);
+    queue.cut_off();
+    assert_eq!(
+        queue.try_push(Bytes::from_static(b"more")),
+        Err(PushError::Closed)
+    );
+    let reading = async {
+        let mut bytes = Vec::new();
+        client.read_to_end(&mut bytes).await.unwrap();
+        bytes
+    };
+    let writing = async {
+        assert_eq!(finish(&queue, &server).await, Writing::Over);
+        queue.detach();
+        drop(server);
+    };
+    let (bytes, ()) = tokio::join!(reading, writing);
+    assert_eq!(bytes.len(), 10_000_000);
 }
