@@ -57,7 +57,7 @@ fn every_example_is_a_command() {
     for (name, help, least) in [
         ("", EXAMPLES, 6),
         ("serve", serve::EXAMPLES, 4),
-        ("check", check::EXAMPLES, 6),
+        ("check", check::EXAMPLES, 7),
         ("token", token::EXAMPLES, 5),
         ("health", health::EXAMPLES, 3),
         ("send", send::EXAMPLES, 4),
