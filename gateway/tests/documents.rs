@@ -87,7 +87,7 @@ fn is_file_name(word: &str) -> bool {
     has_end && word.chars().all(is_plain) && !word.contains("NAME")
 }
 
-/// What GitHub names a heading's place.
+/// The anchor that GitHub gives a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().to_lowercase();
     let kept = kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));

@@ -56,7 +56,7 @@ const COMMANDS: usize = 1_024;
 struct Member {
     socket: TcpStream,
     queue: mpsc::Sender<Bytes>,
-    /// What the socket did not take; while it is `Some`, the connection's task writes.
+    /// The bytes that the socket did not take; while it is `Some`, the connection's task writes.
     backlog: Mutex<Option<Vec<u8>>>,
 }
 

@@ -25,7 +25,7 @@ struct Example {
 }
 
 impl Example {
-    /// Those of a page.
+    /// The commands of a page.
     fn of(page: &Path) -> Vec<Self> {
         let text = fs::read_to_string(page).expect("a page can be read");
         let examples = text.split(MARK).skip(1).map(|rest| {

@@ -26,7 +26,7 @@ impl Permission {
     }
 }
 
-/// What a back end wants with a permission.
+/// The request of a back end about a permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
     Grant,

@@ -57,7 +57,7 @@ pub struct Identity {
     shown: Option<Arc<Shown>>,
 }
 
-/// What an application makes of a client: who it is, what it may, and the groups that it begins in.
+/// The changes that an application makes to a client as it connects: its user, its roles and its first groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     pub(crate) user: Option<String>,

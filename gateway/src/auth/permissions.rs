@@ -38,7 +38,7 @@ pub struct Permissions<'a> {
     send: Groups<'a>,
     watch: Groups<'a>,
     everybody: bool,
-    /// What a back end gave and took since.
+    /// The permissions that a back end gave and took since.
     grants: Option<&'a Grants>,
 }
 

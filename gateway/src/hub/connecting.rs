@@ -47,7 +47,7 @@ pub(crate) trait ConnectHandler: Send + Sync {
     ) -> BoxFuture<'static, Result<Accepted, TurnedAway>>;
 }
 
-/// What is done if a connection that code has let in never becomes one. Among the connection's data until it is one.
+/// The work that is due if a connection that code has let in never enters. It is among the connection's data until then.
 pub(crate) struct Owed(Option<Box<dyn FnOnce() + Send>>);
 
 impl Owed {

@@ -1,4 +1,4 @@
-//! Who the client of a connection is, asked and changed by back ends, wherever it is.
+//! The identity of a connection's client, read and changed by back ends, whichever node has the connection.
 
 use std::sync::Arc;
 

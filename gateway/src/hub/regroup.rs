@@ -29,7 +29,7 @@ pub(crate) struct Regrouping {
     pub(crate) wish: RegroupWish,
 }
 
-/// What happens to the connections that a filter admits.
+/// The change to the connections that a filter admits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RegroupWish {
     /// They join the groups.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{Comparison, Expression, Function, Subject};
 
-/// What a part gives for one connection.
+/// The value of a part for one connection.
 #[derive(Debug, PartialEq)]
 enum Value<'a> {
     Null,
@@ -113,7 +113,7 @@ fn call<'a>(function: Function, arguments: &'a [Expression], subject: &'a impl S
     }
 }
 
-/// What a function gives that was given a null.
+/// The value of a function whose argument is null.
 fn of_null(function: Function) -> Value<'static> {
     match function {
         Function::Contains | Function::StartsWith | Function::EndsWith => Value::Bool(false),

@@ -103,7 +103,7 @@ enum Function {
     Length,
 }
 
-/// What a part gives. Texts may be null at any time, numbers where a function was given a null.
+/// The type of a part. Texts may be null at any time, numbers where a function was given a null.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Null,

@@ -151,7 +151,7 @@ impl Parser<'_> {
         Ok(left)
     }
 
-    /// What follows `in`: a list in parentheses, or the groups.
+    /// The operand of `in`: a list in parentheses, or the groups.
     fn membership(&mut self, left: Expression) -> Result<Expression, FilterError> {
         let mut open = 0_usize;
         while self.token == Token::Open {

@@ -57,7 +57,7 @@ pub enum Messages {
 pub struct BadFrame {
     /// The code of the Close frame, by section 7.4.1.
     pub code: u16,
-    /// What is wrong, for the log.
+    /// The mistake in words, for the log.
     pub what: &'static str,
 }
 

@@ -18,7 +18,7 @@ pub(super) struct ClientResults {
 #[derive(Debug, Default)]
 struct State {
     last: u64,
-    /// Nothing where no call waits.
+    /// Empty where no call waits.
     #[expect(clippy::box_collection, reason = "next to none of many connections has one")]
     waiting: Option<Box<HashMap<String, oneshot::Sender<Outcome>>>>,
 }

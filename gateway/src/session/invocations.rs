@@ -26,7 +26,7 @@ const YIELD_AFTER: usize = 32;
 pub(super) struct Invocations {
     parallel: usize,
     stream_buffer: usize,
-    /// Nothing where nothing runs.
+    /// `None` while nothing runs.
     live: Option<Box<Live>>,
 }
 
@@ -270,7 +270,7 @@ impl Live {
         self.requesting || self.slots.free.load(Ordering::Acquire) < self.slots.all
     }
 
-    /// Nothing runs, and nothing that has run may still use a slot.
+    /// Returns whether no call runs, and none that has run still uses a slot.
     fn is_idle(&self) -> bool {
         self.running.is_empty()
             && self.uploads.len() == 0

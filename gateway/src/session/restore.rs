@@ -98,7 +98,7 @@ pub(crate) fn state_of(connection: &Connection, protocol: ClientProtocol) -> Sta
     kept.encode_to_vec().into()
 }
 
-/// What is needed of a connection to deliver its events on any node: without headers, and as much of the rest as there is room
+/// The data of a connection that any node needs to deliver its events: without headers, and as much of the rest as there is room
 /// for.
 pub(crate) fn event_state(connection: &Connection) -> bytes::Bytes {
     let protocol = connection.protocol().map(ClientProtocol::index);

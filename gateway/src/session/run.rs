@@ -34,7 +34,7 @@ const UNFINISHED: &str = "OperationCanceledException: A message did not get on (
 /// Runs a session from its handshake to the end of its membership. `claim`: the directory does not know it yet.
 /// When this returns, the outbox is closed and everything about the connection is gone from node and cluster.
 pub(crate) async fn run(session: &Arc<Session>, inbound: &mut impl Inbound, claim: bool) {
-    // What runs once is boxed: the task of an idle connection is small.
+    // Futures that run once are boxed, so that the task of an idle connection is small.
     let (reason, running) = match Box::pin(handshake::shake(session, inbound, claim)).await {
         Ok(decoder) => {
             let mut conversation = Conversation::new(session, decoder, ReceiveSequence::default());

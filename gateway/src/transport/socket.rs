@@ -1,6 +1,6 @@
 //! An accepted WebSocket: a TCP socket that nothing stands before, or any other stream.
 //!
-//! Nothing is kept for reading while nothing comes: bytes are read into a buffer of the thread, and only an unfinished
+//! No buffer is kept while no bytes come: bytes are read into a buffer of the thread, and only an unfinished
 //! frame or message stays here, which has to get on ([`Held`]).
 
 use std::cell::RefCell;

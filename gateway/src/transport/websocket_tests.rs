@@ -1,4 +1,4 @@
-//! What a connection takes while it is idle.
+//! The memory of a connection while it is idle.
 
 use hubcast_backplane::ConnectionId;
 

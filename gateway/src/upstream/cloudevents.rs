@@ -293,7 +293,7 @@ impl Data {
 /// The data that a handler answered with to a user event. The error says what is wrong, for the client and the log.
 pub(super) fn outcome(answer: Result<&Answer, &CallError>) -> Result<Option<Data>, String> {
     let answer = answer.map_err(|error| match error {
-        // What was seen of the network is for operators.
+        // Details of the network are for operators.
         CallError::Unreachable(_) => "it can't be reached".to_owned(),
         CallError::Broken(_) => "the connection to it broke".to_owned(),
         error => error.to_string(),

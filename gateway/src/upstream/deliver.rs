@@ -309,7 +309,7 @@ async fn attempt(
     }
 }
 
-/// What a client is told that is not let in for a reason that is not its own.
+/// The text for a client that is refused for a reason that is not its own.
 const FAILED: &str = "The application could not be asked about this connection";
 
 impl ConnectHandler for Arc<HubUpstream> {

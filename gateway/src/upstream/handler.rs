@@ -46,7 +46,7 @@ pub(super) struct Handler {
     pub(super) public_host: Option<PublicHost>,
     pub(super) validations: Validations,
     headers: HeaderMap,
-    /// What its files hold, to notice changes.
+    /// The contents of its files, to notice changes.
     pems: Vec<Vec<u8>>,
     client: reqwest::Client,
     places: Semaphore,

@@ -60,7 +60,7 @@ pub use settings::{Category, Form, HandlerSettings, SettingError, SystemEvent};
 use crate::hub::Hub;
 use crate::telemetry::upstream::UpstreamMetrics;
 
-/// What an [`Upstream`] is made of.
+/// The parts of an [`Upstream`].
 #[derive(Clone, Debug, Default)]
 pub struct UpstreamOptions {
     /// The handlers: of those that want an event of a hub, the first one gets it.

@@ -31,13 +31,13 @@ const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// URLs that are known at most: a template without `{event}` has one for each hub.
 const MOST_URLS: usize = 256;
 
-/// What is known of the URLs of one handler.
+/// The URLs of one handler, with the outcome of their validation.
 #[derive(Default)]
 pub(super) struct Validations {
     urls: Mutex<HashMap<Url, Arc<Validation>>>,
 }
 
-/// What is known of one URL.
+/// The outcome of one URL's validation.
 #[derive(Default)]
 struct Validation {
     state: Mutex<State>,

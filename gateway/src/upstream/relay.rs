@@ -108,7 +108,7 @@ impl HubUpstream {
 enum Failed {
     /// The whole text for the client.
     Whole(String),
-    /// What is wrong with the handler, or its answer.
+    /// The fault of the handler, or of its answer.
     Because(String),
     /// An error that the handler answered with.
     Said(String),

@@ -27,7 +27,7 @@ const TOKEN_CLAIMS: [&str; 5] = ["aud", "exp", "iat", "iss", "nbf"];
 #[error("{0}")]
 pub(super) struct Unsendable(pub(super) String);
 
-/// What a request is about.
+/// The subject of a request.
 pub(super) struct About<'a> {
     pub(super) hub: &'a str,
     pub(super) connection: &'a Connection,
@@ -132,7 +132,7 @@ fn request(
     for (name, value) in required {
         set(name, value).map_err(|_| Unsendable("its name can't stand in a header".to_owned()))?;
     }
-    // What can't stand in a header is left out: the rest is still of use.
+    // Values that no header can hold are left out: the rest is still of use.
     if let Some(user) = connection.user() {
         let _ = set("x-asrs-user-id", user.as_str());
     }

@@ -179,7 +179,7 @@ async fn a_groups_connections_are_listed_in_pages() {
         let response = world.rest.fetch(&world.rest.request("GET", &target)).await;
         assert_eq!(response.status(), 400, "{bad}");
     }
-    // What is too much is as much as there may be.
+    // A page size beyond the limit is the limit.
     assert_eq!(
         list(&latest("/groups/g/connections?top=0")).await,
         json!({ "value": [] })

@@ -76,7 +76,7 @@ impl Hub {
         self.send(path, "application/json", body.to_string()).await
     }
 
-    /// What each client has received up to now.
+    /// The messages that each client has received up to now.
     async fn received(&self, clients: &mut [&mut WebPubSub]) -> Vec<Vec<Value>> {
         self.text("/:send", "the end").await;
         let mut all = Vec::new();
@@ -250,7 +250,7 @@ async fn a_filter_is_asked_of_every_receiver_where_it_is() {
     );
 }
 
-/// What a connection would have received before it lost its socket, it receives after; by its groups of then.
+/// A connection receives after its return the messages that it would have received before, by its groups at that time.
 #[tokio::test]
 async fn a_filter_holds_for_what_is_replayed() {
     let hub = Hub::start().await;
@@ -474,7 +474,7 @@ async fn permissions_hold_on_every_node_and_after_a_lost_socket() {
     ann.come_back(hub.cluster.nodes[1].address()).await;
     ann.send("g/1", "elsewhere").await;
     assert_eq!(ann.fresh().await["data"], "elsewhere");
-    // What is taken while no node has the connection is taken.
+    // A permission that is revoked while no node has the connection stays revoked.
     hub.cluster.nodes[1].terminate();
     hub.cluster.nodes[1].exit().await;
     ann.lose();

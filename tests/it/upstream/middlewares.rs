@@ -47,7 +47,7 @@ fn played(answer: &Value) -> Response {
     response.body(Body::from(body)).expect("a response")
 }
 
-/// What the middlewares answer with an error without.
+/// Headers without which the middlewares answer with an error.
 fn check_demands(seen: &Seen) -> Result<(), String> {
     let demanded = [
         "ce-awpsversion",

@@ -46,7 +46,7 @@ struct Payload {
 struct Message {
     /// Set for a text that is checked.
     text: Option<Utf8>,
-    /// What has come of a unit.
+    /// The part of a unit that has come.
     unit: BytesMut,
     /// The unit was over its bound and was given out: its rest is dropped.
     is_over: bool,

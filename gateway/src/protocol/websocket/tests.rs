@@ -186,7 +186,7 @@ impl Write for Ends {
 
 const LIMIT: usize = 300;
 
-/// What another library reads, in the words of this one, and the code of its error.
+/// The messages that another library reads, in the types of this one, and the code of its error.
 fn as_tungstenite(input: &[u8]) -> (Vec<Incoming>, Option<u16>) {
     let config = WebSocketConfig::default()
         .max_message_size(Some(LIMIT))

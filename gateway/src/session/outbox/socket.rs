@@ -34,7 +34,7 @@ enum Kernel {
     Takes,
     /// It takes no more before the socket is writable, for which the connection's task waits.
     IsFull,
-    /// Nothing can be written any more.
+    /// The socket takes no more bytes.
     IsBroken,
 }
 
@@ -124,7 +124,7 @@ impl ByteQueue {
         self.drained.notify_waiters();
     }
 
-    /// What the connection's task is to do.
+    /// The next step of the connection's task.
     pub(crate) fn writing(&self) -> Writing {
         let mut state = self.state.lock();
         if state.closed {

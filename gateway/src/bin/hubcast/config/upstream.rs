@@ -174,7 +174,7 @@ impl Handlers {
 }
 
 impl Config {
-    /// What the library's handlers are made of.
+    /// The settings for the library's handlers.
     pub(crate) fn upstream_options(&self) -> UpstreamOptions {
         let auth = &self.options.auth;
         let keys = [&auth.access_key, &auth.access_key_secondary];
