@@ -8,12 +8,12 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+use crate::directory::Directory;
 use crate::error::BackplaneError;
 use crate::events::{EventOptions, EventRecord, Events};
 use crate::history::History;
 use crate::once::{Once, Published};
 use crate::position::{Epoch, Offset, Position};
-use crate::roster::Roster;
 use crate::sessions::{Entered, Sessions, State};
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic, UserId};
 use crate::turns::{Turns, TurnsWanted};
@@ -26,7 +26,7 @@ use crate::wire::Envelope;
 ///
 /// Calls wait for a bounded time when the server can't be reached and then fail with
 /// [`BackplaneError::Unavailable`]. A dropped call may still be carried out.
-pub trait Backplane: Sessions + Roster + History + Events + Send + Sync + 'static {
+pub trait Backplane: Sessions + Directory + History + Events + Send + Sync + 'static {
     /// This process.
     fn node(&self) -> &NodeId;
 

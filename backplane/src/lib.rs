@@ -18,6 +18,7 @@
 mod backplane;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod directory;
 mod error;
 mod events;
 mod history;
@@ -30,7 +31,6 @@ mod random;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod replay;
-mod roster;
 mod sessions;
 mod stored;
 mod topic;
@@ -39,6 +39,9 @@ mod turns;
 pub use backplane::{
     Backplane, Claim, ConnectionRecord, Delivery, End, Gap, HubOptions, HubSink, Message, NodeService,
     Statistics, Status, Unheard,
+};
+pub use directory::{
+    ConnectionStatistics, Directory, Members, Parked, ParkedCursor, Present, USER_GROUP_TTL,
 };
 pub use error::BackplaneError;
 pub use events::{
@@ -49,7 +52,6 @@ pub use history::{History, Page};
 pub use once::{Once, Published};
 pub use position::{Epoch, Offset, Position, Step, step};
 pub use replay::Replay;
-pub use roster::{Census, Members, Parked, ParkedCursor, Present, Roster, USER_GROUP_TTL};
 pub use sessions::{Call, Checkpoint, Entered, Listing, Recorded, Sessions, State, TakeOver, Taken, Version};
 pub use topic::{
     ConnectionId, GroupName, HubName, MAX_CONNECTION_ID_CHARS, MAX_GROUP_NAME_CHARS, MAX_HUB_NAME_CHARS,

@@ -228,7 +228,7 @@ pub struct Entered {
     pub position: Position,
     /// The version of its ownership.
     pub version: Version,
-    /// The groups that its user's connections are to join: see [`Roster::join_user`](crate::Roster::join_user). The
+    /// The groups that its user's connections are to join: see [`Directory::join_user`](crate::Directory::join_user). The
     /// connection has not joined them.
     pub groups: Vec<GroupName>,
 }

@@ -123,8 +123,8 @@ pub async fn groups_that_a_connection_enters_with_are_joined(nodes: &Nodes) {
         let targets: Vec<_> = received.iter().map(|(_, target)| target.as_str()).collect();
         assert_eq!(targets, ["1", "3"]);
         assert!(member.remove(&id).await);
-        let census = member.node.census(&member.hub).await.unwrap();
-        assert_eq!(census.groups, 0, "{census:?}");
+        let statistics = member.node.connection_statistics(&member.hub).await.unwrap();
+        assert_eq!(statistics.groups, 0, "{statistics:?}");
     }
 }
 

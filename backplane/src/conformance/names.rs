@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::sessions::{of_connection, of_group, resumable};
 use super::{Member, Nodes, eventually, group, open, record};
 use crate::backplane::{Delivery, End, HubOptions};
+use crate::directory::Members;
 use crate::events::{EventOptions, EventPlace};
 use crate::history::Page;
 use crate::position::Offset;
 use crate::presence;
-use crate::roster::Members;
 use crate::sessions::TakeOver;
 use crate::topic::{GroupName, Topic, UserId};
 
@@ -144,7 +144,7 @@ async fn it_is_listed(member: &Member, g: &GroupName, user: &UserId, id: &crate:
     assert_eq!(node.groups(hub, id).await.unwrap(), std::slice::from_ref(g));
     let present = node.present(hub, g, None, 10).await.unwrap();
     assert_eq!(present[0].user.as_ref(), Some(user));
-    assert_eq!(node.census(hub).await.unwrap().groups, 1);
+    assert_eq!(node.connection_statistics(hub).await.unwrap().groups, 1);
     assert_eq!(
         node.user_groups(hub, user).await.unwrap(),
         std::slice::from_ref(g)

@@ -235,10 +235,15 @@ pub async fn a_watcher_that_moves_misses_nothing(nodes: &Nodes) {
 /// Reserved groups are neither counted nor listed.
 pub async fn who_watches_is_not_listed(nodes: &Nodes) {
     for member in open(nodes, telling()).await {
-        let before = member.node.census(&member.hub).await.unwrap().groups;
+        let before = member
+            .node
+            .connection_statistics(&member.hub)
+            .await
+            .unwrap()
+            .groups;
         let watcher = member.watcher(&["g"]).await;
-        let census = member.node.census(&member.hub).await.unwrap();
-        assert_eq!(census.groups, before);
+        let statistics = member.node.connection_statistics(&member.hub).await.unwrap();
+        assert_eq!(statistics.groups, before);
         assert_eq!(member.node.groups(&member.hub, &watcher).await.unwrap(), []);
         let own = format!("own-{watcher}");
         member.join(&watcher, &own).await;
@@ -247,8 +252,8 @@ pub async fn who_watches_is_not_listed(nodes: &Nodes) {
             [group(&own)]
         );
         assert!(member.remove(&watcher).await);
-        let census = member.node.census(&member.hub).await.unwrap();
-        assert_eq!(census.groups, before);
+        let statistics = member.node.connection_statistics(&member.hub).await.unwrap();
+        assert_eq!(statistics.groups, before);
     }
 }
 

@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::directory::GroupMembers;
 use super::events::{EventLog, Reported};
 use super::lane::Item;
 use super::log::Log;
-use super::roster::Roll;
 use super::sessions::Session;
 use crate::backplane::{Claim, ConnectionRecord, Delivery, End, HubOptions};
 use crate::error::BackplaneError;
@@ -40,7 +40,7 @@ pub(super) struct State {
     /// Number of connections that receive each topic; connections' own topics are not listed.
     pub(super) interest: HashMap<Topic, usize>,
     /// The connections by group and user.
-    pub(super) roll: Roll,
+    pub(super) members: GroupMembers,
     /// Whether joins and leaves are announced: see `HubOptions::presence`.
     pub(super) presence: bool,
     /// The presence messages of the change under way.
@@ -78,7 +78,7 @@ impl Hub {
             events: options.events.clone().map(EventLog::new),
             connections: HashMap::new(),
             interest: HashMap::new(),
-            roll: Roll::default(),
+            members: GroupMembers::default(),
             tombstones: HashMap::new(),
         };
         (
@@ -139,7 +139,7 @@ impl Hub {
                 }
                 version = known.version;
                 if let Some(user) = &known.user {
-                    groups = state.roll.user_groups(user);
+                    groups = state.members.user_groups(user);
                 }
                 let entered = state.enter(&connection.id, joined)?;
                 let at = state.log.next(); // the offset of this change's entry
@@ -250,7 +250,7 @@ impl Hub {
         let mut state = self.state.lock();
         state.log.sweep(now);
         state.tombstones.retain(|_, end| *end > now);
-        state.roll.sweep(now);
+        state.members.sweep(now);
         state.requests.retain(|_, (_, end)| *end > now);
         if let Some(events) = &mut state.events {
             events.sweep(now);
@@ -446,7 +446,7 @@ impl State {
         connection.version = version;
         let topics = connection.topics();
         if connection.parked.take().is_some() {
-            self.roll.parked -= 1;
+            self.members.parked -= 1;
             topics.into_iter().for_each(|topic| self.gain(topic));
         }
     }
@@ -473,7 +473,7 @@ impl State {
             let gained = |topic: &&Topic| connection.entered || matches!(topic, Topic::Group(_));
             topics.iter().filter(gained).for_each(|topic| self.lose(topic));
         } else {
-            self.roll.parked -= 1;
+            self.members.parked -= 1;
         }
         self.log.delete(&Topic::Connection(id.clone()));
         self.report_disconnected(id, &connection, reason);
@@ -489,7 +489,7 @@ impl State {
             return false;
         }
         connection.parked = Some(until);
-        self.roll.parked += 1;
+        self.members.parked += 1;
         let topics = connection.topics();
         topics.iter().for_each(|topic| self.lose(topic));
         true

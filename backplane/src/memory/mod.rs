@@ -1,12 +1,12 @@
 //! The backplane of a single node, in its own process, with the semantics of a cluster.
 
+mod directory;
 mod events;
 mod history;
 mod hub;
 mod lane;
 mod log;
 mod publish;
-mod roster;
 mod sessions;
 
 use std::collections::HashMap;

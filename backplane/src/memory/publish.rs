@@ -116,21 +116,21 @@ impl State {
     /// Whether a topic has receivers now.
     fn is_attended(&self, topic: &Topic) -> bool {
         match topic {
-            Topic::Group(_) | Topic::User(_) => self.roll.has(topic),
+            Topic::Group(_) | Topic::User(_) => self.members.has(topic),
             Topic::All | Topic::Connection(_) => true,
         }
     }
 
     pub(super) fn list(&mut self, topic: &Topic, id: &ConnectionId) {
-        if self.roll.list(topic, id) {
+        if self.members.list(topic, id) {
             let user = self.connections.get(id).and_then(|known| known.user.clone());
             self.announce(true, topic, id, user.as_ref());
         }
     }
 
     pub(super) fn unlist(&mut self, topic: &Topic, id: &ConnectionId, user: Option<&UserId>) {
-        if self.roll.unlist(topic, id) {
-            if !self.roll.has(topic) {
+        if self.members.unlist(topic, id) {
+            if !self.members.has(topic) {
                 self.log.note_left(topic);
             }
             self.announce(false, topic, id, user);

@@ -51,8 +51,12 @@ impl World {
             let expected: Vec<_> = groups.map(|number| group(&name_of(number))).collect();
             assert_eq!(found.unwrap(), expected);
         }
-        let census = node.census(&self.hub).await.unwrap();
-        let owned: u64 = census.nodes.iter().map(|(_, count)| count).sum();
-        assert_eq!((owned, census.parked), (CONNECTIONS as u64, 0), "{census:?}");
+        let statistics = node.connection_statistics(&self.hub).await.unwrap();
+        let owned: u64 = statistics.nodes.iter().map(|(_, count)| count).sum();
+        assert_eq!(
+            (owned, statistics.parked),
+            (CONNECTIONS as u64, 0),
+            "{statistics:?}"
+        );
     }
 }

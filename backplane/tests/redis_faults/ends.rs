@@ -309,17 +309,17 @@ async fn a_connection_in_many_groups_comes_and_goes_whole() {
             .unwrap()
             .len()
     };
-    let census = async || home.node.census(&home.hub).await.unwrap().groups;
-    assert_eq!((listed(&members[1]).await, census().await), (1_000, 1_000));
+    let statistics = async || home.node.connection_statistics(&home.hub).await.unwrap().groups;
+    assert_eq!((listed(&members[1]).await, statistics().await), (1_000, 1_000));
     server.command("FLUSHALL").await;
     eventually("it is registered again", async || {
-        (census().await == 1_000 && listed(&members[1]).await == 1_000).then_some(())
+        (statistics().await == 1_000 && listed(&members[1]).await == 1_000).then_some(())
     })
     .await;
     members[1].publish(Topic::Group(groups[999].clone()), "end").await;
     home.sink.received_until(&connection.id, "end").await;
     assert!(home.remove(&connection.id).await);
-    assert_eq!((listed(&members[1]).await, census().await), (0, 0));
+    assert_eq!((listed(&members[1]).await, statistics().await), (0, 0));
     let keys = server.keys().await;
     let left = keys.iter().find(|key| {
         [":leaving", ":group:", ":groups:", ":connection:"]
@@ -351,9 +351,9 @@ async fn ends_of_connections_that_the_server_has_forgotten_are_told() {
 
 /// The number of connections that the directory has.
 async fn listed(member: &Member) -> Option<u64> {
-    let census = member.node.census(&member.hub).await.ok()?;
-    let owned: u64 = census.nodes.iter().map(|(_, count)| count).sum();
-    Some(owned + census.parked)
+    let statistics = member.node.connection_statistics(&member.hub).await.ok()?;
+    let owned: u64 = statistics.nodes.iter().map(|(_, count)| count).sum();
+    Some(owned + statistics.parked)
 }
 
 /// A copy of the server's data is restored that is older than moves and ends of connections. The node that took a
@@ -403,7 +403,15 @@ async fn connections_that_moved_or_ended_after_a_restored_copy_are_told_once() {
     }
     nothing_is_noted(&server).await;
     assert_eq!(listed(present).await, Some(0));
-    assert_eq!(present.node.census(&present.hub).await.unwrap().groups, 0);
+    assert_eq!(
+        present
+            .node
+            .connection_statistics(&present.hub)
+            .await
+            .unwrap()
+            .groups,
+        0
+    );
     assert_each_was_told_once(&ids, &told);
 }
 

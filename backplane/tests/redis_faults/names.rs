@@ -63,5 +63,5 @@ async fn a_survivor_has_the_names_of_a_dead_nodes_connections() {
     for of in [Members::Group(&g), Members::User(&user)] {
         assert_eq!(node.count(hub, of).await.unwrap(), 0);
     }
-    assert_eq!(node.census(hub).await.unwrap().groups, 0);
+    assert_eq!(node.connection_statistics(hub).await.unwrap().groups, 0);
 }

@@ -72,7 +72,7 @@ macro_rules! all_rules {
                 a_request_is_published_once,
                 a_key_is_for_one_content_of_one_hub,
                 a_request_to_nobody_is_not_published_later;
-            roster:
+            queries:
                 connections_are_counted_and_found,
                 pages_have_everybody_once,
                 a_connection_tells_its_groups,

@@ -54,11 +54,11 @@ impl HubHandle {
     /// A backplane that can't be reached. A node that does not answer lets nothing go.
     pub async fn rebalance(&self, settled: Duration) -> Result<Rebalance, Error> {
         let hub = self.runtime();
-        let census = hub.shared().backplane().census(hub.name()).await?;
-        let connections: u64 = census.nodes.iter().map(|(_, count)| count).sum();
-        let mean = connections.div_ceil(census.nodes.len().max(1) as u64);
-        let mut nodes = Vec::with_capacity(census.nodes.len());
-        for (node, count) in census.nodes {
+        let statistics = hub.shared().backplane().connection_statistics(hub.name()).await?;
+        let connections: u64 = statistics.nodes.iter().map(|(_, count)| count).sum();
+        let mean = connections.div_ceil(statistics.nodes.len().max(1) as u64);
+        let mut nodes = Vec::with_capacity(statistics.nodes.len());
+        for (node, count) in statistics.nodes {
             let leaving = match excess(count, mean) {
                 0 => 0,
                 excess if node == *hub.shared().backplane().node() => hub.let_go(excess, settled),

@@ -11,7 +11,7 @@ use hubcast_backplane::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::roster::{MAX_PAGE, MAX_REASON_BYTES};
+use super::members::{MAX_PAGE, MAX_REASON_BYTES};
 use super::{Disconnected, HubRuntime};
 use crate::error::Error;
 use crate::session::{CloseReason, Session};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use hubcast_backplane::{ConnectionId, GroupName};
 use serde::Serialize;
 
-use super::roster::MAX_PAGE;
+use super::members::MAX_PAGE;
 use super::{Context, Groups, HubHandle, InGroup};
 use crate::error::Error;
 

@@ -64,9 +64,9 @@ impl Split {
             })
             .await?;
         }
-        let census = node.census(hub).await.ok()?;
-        let owned: u64 = census.nodes.iter().map(|(_, count)| count).sum();
-        (owned == self.living().count() as u64 && census.parked == 0).then_some(())
+        let statistics = node.connection_statistics(hub).await.ok()?;
+        let owned: u64 = statistics.nodes.iter().map(|(_, count)| count).sum();
+        (owned == self.living().count() as u64 && statistics.parked == 0).then_some(())
     }
 
     async fn are_listed(

@@ -14,17 +14,17 @@ use crate::drain::{SETTLED, Share};
 pub(super) const MOST_SETTLED: u64 = 31_536_000;
 
 pub(super) async fn count(call: &Call<'_>) -> Result<Response, Refusal> {
-    let census = call.hub().census().await?;
-    let nodes: Vec<Value> = census
+    let statistics = call.hub().connection_statistics().await?;
+    let nodes: Vec<Value> = statistics
         .nodes
         .into_iter()
         .map(|(node, connections)| json!({ "node": node, "connections": connections }))
         .collect();
     let answer = json!({
         "hub": call.hub().name(),
-        "connections": census.connections,
-        "parked": census.parked,
-        "groups": census.groups,
+        "connections": statistics.connections,
+        "parked": statistics.parked,
+        "groups": statistics.groups,
         "nodes": nodes,
     });
     Ok(Json(answer).into_response())

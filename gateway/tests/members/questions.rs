@@ -52,11 +52,14 @@ async fn every_node_knows_who_is_connected() {
         assert_eq!(bobs.user().await.unwrap().as_deref(), Some("bob"));
         assert_eq!(bobs.groups().await.unwrap(), ["a", "b"]);
         assert_eq!(hub.of_connection(nobody.id()).user().await.unwrap(), None);
-        let census = hub.census().await.unwrap();
-        assert_eq!((census.connections, census.parked, census.groups), (5, 0, 3));
+        let statistics = hub.connection_statistics().await.unwrap();
+        assert_eq!(
+            (statistics.connections, statistics.parked, statistics.groups),
+            (5, 0, 3)
+        );
         let nodes =
             [("node-0", 2), ("node-1", 2), ("node-2", 1)].map(|(node, count)| (node.to_owned(), count));
-        assert_eq!(census.nodes, nodes);
+        assert_eq!(statistics.nodes, nodes);
     }
     cluster.hub(1).of_connection(bob.id()).leave_all().await.unwrap();
     assert!(bob.groups().is_empty() && !cluster.hub(0).in_group("a").exists().await.unwrap());
@@ -106,12 +109,18 @@ async fn a_connection_whose_client_may_come_back_counts() {
     let left = cluster.nodes.remove(0);
     left.gateway.shutdown(std::time::Duration::from_secs(5)).await;
     let hub = cluster.hub(0);
-    let census = hub.census().await.unwrap();
-    assert_eq!((census.connections, census.parked, census.groups), (1, 1, 1));
+    let statistics = hub.connection_statistics().await.unwrap();
+    assert_eq!(
+        (statistics.connections, statistics.parked, statistics.groups),
+        (1, 1, 1)
+    );
     assert!(hub.of_connection(&client.id).exists().await.unwrap());
     assert!(hub.in_group("g").contains(&client.id).await.unwrap());
     client.open(&cluster.nodes[0]).await.unwrap();
     assert_eq!(client.next().await.unwrap()["type"], 9, "it goes on");
-    let census = hub.census().await.unwrap();
-    assert_eq!((census.connections, census.parked, census.groups), (1, 0, 1));
+    let statistics = hub.connection_statistics().await.unwrap();
+    assert_eq!(
+        (statistics.connections, statistics.parked, statistics.groups),
+        (1, 0, 1)
+    );
 }

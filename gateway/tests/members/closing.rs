@@ -68,7 +68,7 @@ async fn connections_of_groups_and_users_are_closed_behind_what_was_sent_to_them
         is_told(client, Some("Everybody.")).await;
     }
     eventually("only the spared ones are left", async || {
-        hub.census().await.unwrap().connections == spared.len() as u64
+        hub.connection_statistics().await.unwrap().connections == spared.len() as u64
     })
     .await;
     assert_eq!(hub.of_user("ann").count().await.unwrap(), spared.len() as u64);
@@ -87,7 +87,7 @@ async fn a_connection_that_nobody_has_is_closed_at_once() {
     let left = cluster.nodes.remove(0);
     left.gateway.shutdown(Duration::from_secs(5)).await;
     let hub = cluster.hub(0);
-    assert_eq!(hub.census().await.unwrap().parked, 4);
+    assert_eq!(hub.connection_statistics().await.unwrap().parked, 4);
     let one = hub.of_connection(&clients[0].id);
     assert!(one.close(Some("Gone.")).await.unwrap());
     assert!(!one.exists().await.unwrap() && !one.close(None).await.unwrap());

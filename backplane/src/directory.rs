@@ -8,14 +8,14 @@ use crate::backplane::{ConnectionRecord, End};
 use crate::error::BackplaneError;
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, UserId};
 
-/// The time that a user stays in a group where [`Roster::join_user`] names none: one year.
+/// The time that a user stays in a group where [`Directory::join_user`] names none: one year.
 pub const USER_GROUP_TTL: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// Queries about the connections of a hub in the whole cluster. Part of [`Backplane`](crate::Backplane).
 ///
 /// A query costs the same however many connections there are. Parked connections count like others. Connections of a
 /// node that died count until they are removed, soon after the end of its lease.
-pub trait Roster: Send + Sync {
+pub trait Directory: Send + Sync {
     /// The number of connections of a group or a user.
     fn count<'a>(&'a self, hub: &'a HubName, of: Members<'a>) -> BoxFuture<'a, Result<u64, BackplaneError>>;
 
@@ -37,7 +37,7 @@ pub trait Roster: Send + Sync {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<ConnectionId>, BackplaneError>>;
 
-    /// As [`Roster::page`] of a group, with the connections' users. The cost grows with the page, not with the group.
+    /// As [`Directory::page`] of a group, with the connections' users. The cost grows with the page, not with the group.
     fn present<'a>(
         &'a self,
         hub: &'a HubName,
@@ -54,7 +54,10 @@ pub trait Roster: Send + Sync {
     ) -> BoxFuture<'a, Result<Vec<GroupName>, BackplaneError>>;
 
     /// The numbers of connections and groups of a hub.
-    fn census<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Census, BackplaneError>>;
+    fn connection_statistics<'a>(
+        &'a self,
+        hub: &'a HubName,
+    ) -> BoxFuture<'a, Result<ConnectionStatistics, BackplaneError>>;
 
     /// Records that connections of a user that enter within `ttl`, or [`USER_GROUP_TTL`], are to join a group:
     /// [`Entered::groups`](crate::Entered::groups) names it. Present connections are left as they are. A user has at
@@ -68,7 +71,7 @@ pub trait Roster: Send + Sync {
         most: usize,
     ) -> BoxFuture<'a, Result<(), BackplaneError>>;
 
-    /// The reverse of [`Roster::join_user`], for one group or all. Present connections are left as they are.
+    /// The reverse of [`Directory::join_user`], for one group or all. Present connections are left as they are.
     fn leave_user<'a>(
         &'a self,
         hub: &'a HubName,
@@ -122,7 +125,7 @@ pub enum Members<'a> {
 
 /// The numbers of connections and groups of a hub.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Census {
+pub struct ConnectionStatistics {
     /// Number of connections by the node that owns them: nodes that are alive, or whose connections are not removed
     /// yet.
     pub nodes: Vec<(NodeId, u64)>,

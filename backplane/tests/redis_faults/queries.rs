@@ -1,4 +1,4 @@
-//! Tests of the roster when nodes die and servers forget, and a benchmark of its queries.
+//! Tests of queries about connections when nodes die and servers forget, and a benchmark of its queries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use hubcast_backplane::conformance::sessions::resumable;
 use hubcast_backplane::conformance::{Member, Recorder, Witness, eventually, group, open, record};
 use hubcast_backplane::redis::RedisBackplane;
-use hubcast_backplane::{Backplane, Census, ConnectionId, Members, UserId};
+use hubcast_backplane::{Backplane, ConnectionId, ConnectionStatistics, Members, UserId};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -19,8 +19,8 @@ async fn count(member: &Member, of: Members<'_>) -> u64 {
     member.node.count(&member.hub, of).await.unwrap()
 }
 
-async fn census(member: &Member) -> Census {
-    member.node.census(&member.hub).await.unwrap()
+async fn connection_statistics(member: &Member) -> ConnectionStatistics {
+    member.node.connection_statistics(&member.hub).await.unwrap()
 }
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn a_dead_nodes_connections_count_until_they_are_removed() {
     for of in lists {
         assert_eq!(count(&member, of).await, 21);
     }
-    let before = census(&member).await;
+    let before = connection_statistics(&member).await;
     assert_eq!((before.nodes.len(), before.parked, before.groups), (2, 0, 2));
     let began = Instant::now();
     eventually("the dead node's connections are removed", async || {
@@ -74,7 +74,7 @@ async fn a_dead_nodes_connections_count_until_they_are_removed() {
     .await;
     assert!(began.elapsed() < LEASE * 5, "{:?}", began.elapsed());
     eventually("the dead node is forgotten", async || {
-        let after = census(&member).await;
+        let after = connection_statistics(&member).await;
         let nodes = [(node.node().clone(), 1)];
         (after.nodes == nodes && after.parked == 5 && after.groups == 2).then_some(())
     })
@@ -110,10 +110,10 @@ async fn a_server_that_forgot_is_told_who_is_connected() {
             .await;
         }
         // The server lists a node again with its next beat.
-        eventually("the census has everybody", async || {
-            let census = census(member).await;
-            let connections: u64 = census.nodes.iter().map(|(_, count)| count).sum();
-            ((connections, census.groups) == (10, 1)).then_some(())
+        eventually("the statistics has everybody", async || {
+            let statistics = connection_statistics(member).await;
+            let connections: u64 = statistics.nodes.iter().map(|(_, count)| count).sum();
+            ((connections, statistics.groups) == (10, 1)).then_some(())
         })
         .await;
     }

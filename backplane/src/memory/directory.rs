@@ -1,4 +1,4 @@
-//! The roster of a node that is alone.
+//! Queries about the connections of a node that is alone.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
@@ -11,13 +11,15 @@ use tokio::time::Instant;
 use super::MemoryBackplane;
 use super::hub::State;
 use crate::backplane::{ConnectionRecord, End};
+use crate::directory::{
+    ConnectionStatistics, Directory, Members, Parked, ParkedCursor, Present, USER_GROUP_TTL,
+};
 use crate::error::BackplaneError;
-use crate::roster::{Census, Members, Parked, ParkedCursor, Present, Roster, USER_GROUP_TTL};
 use crate::topic::{ConnectionId, GroupName, HubName, Topic, UserId};
 
 /// The connections of groups and users, and the groups that users' connections are to join.
 #[derive(Default)]
-pub(super) struct Roll {
+pub(super) struct GroupMembers {
     members: HashMap<Topic, BTreeSet<ConnectionId>>,
     /// Number of the topics that are groups, without reserved ones.
     groups: u64,
@@ -27,7 +29,7 @@ pub(super) struct Roll {
     user_groups: HashMap<UserId, HashMap<GroupName, Instant>>,
 }
 
-impl Roll {
+impl GroupMembers {
     /// Lists a connection under a topic; `false` where it was listed.
     pub(super) fn list(&mut self, topic: &Topic, id: &ConnectionId) -> bool {
         let groups = &mut self.groups;
@@ -120,14 +122,14 @@ impl Roll {
     }
 }
 
-/// Whether a topic is a group that the census counts.
+/// Whether a topic is a group that the statistics counts.
 fn is_counted(topic: &Topic) -> bool {
     matches!(topic, Topic::Group(group) if !group.is_reserved())
 }
 
 impl State {
     fn present(&self, group: &GroupName, after: Option<&ConnectionId>, limit: usize) -> Vec<Present> {
-        let page = self.roll.page(Members::Group(group), after, limit);
+        let page = self.members.page(Members::Group(group), after, limit);
         let present = |connection: ConnectionId| Present {
             user: self
                 .connections
@@ -139,7 +141,7 @@ impl State {
     }
 
     fn parked(&self, of: Option<Members<'_>>) -> Vec<ConnectionId> {
-        let within = of.map(|of| self.roll.of(of));
+        let within = of.map(|of| self.members.of(of));
         let listed = |id: &ConnectionId| within.is_none_or(|ids| ids.is_some_and(|ids| ids.contains(id)));
         self.connections
             .iter()
@@ -168,10 +170,10 @@ impl MemoryBackplane {
     }
 }
 
-impl Roster for MemoryBackplane {
+impl Directory for MemoryBackplane {
     fn count<'a>(&'a self, hub: &'a HubName, of: Members<'a>) -> BoxFuture<'a, Result<u64, BackplaneError>> {
         self.with_state(hub, move |state| {
-            state.roll.of(of).map_or(0, |members| members.len() as u64)
+            state.members.of(of).map_or(0, |members| members.len() as u64)
         })
     }
 
@@ -183,7 +185,7 @@ impl Roster for MemoryBackplane {
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         self.with_state(hub, move |state| {
             state
-                .roll
+                .members
                 .of(of)
                 .is_some_and(|members| members.contains(connection))
         })
@@ -196,7 +198,7 @@ impl Roster for MemoryBackplane {
         after: Option<&'a ConnectionId>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<ConnectionId>, BackplaneError>> {
-        self.with_state(hub, move |state| state.roll.page(of, after, limit))
+        self.with_state(hub, move |state| state.members.page(of, after, limit))
     }
 
     fn present<'a>(
@@ -225,12 +227,15 @@ impl Roster for MemoryBackplane {
         })
     }
 
-    fn census<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Census, BackplaneError>> {
+    fn connection_statistics<'a>(
+        &'a self,
+        hub: &'a HubName,
+    ) -> BoxFuture<'a, Result<ConnectionStatistics, BackplaneError>> {
         let node = self.node.clone();
-        self.with_state(hub, move |state| Census {
-            nodes: vec![(node, state.connections.len() as u64 - state.roll.parked)],
-            parked: state.roll.parked,
-            groups: state.roll.groups,
+        self.with_state(hub, move |state| ConnectionStatistics {
+            nodes: vec![(node, state.connections.len() as u64 - state.members.parked)],
+            parked: state.members.parked,
+            groups: state.members.groups,
         })
     }
 
@@ -242,7 +247,7 @@ impl Roster for MemoryBackplane {
         ttl: Option<Duration>,
         most: usize,
     ) -> BoxFuture<'a, Result<(), BackplaneError>> {
-        self.with_state(hub, move |state| state.roll.join_user(user, group, ttl, most))
+        self.with_state(hub, move |state| state.members.join_user(user, group, ttl, most))
     }
 
     fn leave_user<'a>(
@@ -251,7 +256,7 @@ impl Roster for MemoryBackplane {
         user: &'a UserId,
         group: Option<&'a GroupName>,
     ) -> BoxFuture<'a, Result<(), BackplaneError>> {
-        self.with_state(hub, move |state| state.roll.leave_user(user, group))
+        self.with_state(hub, move |state| state.members.leave_user(user, group))
     }
 
     fn user_groups<'a>(
@@ -259,7 +264,7 @@ impl Roster for MemoryBackplane {
         hub: &'a HubName,
         user: &'a UserId,
     ) -> BoxFuture<'a, Result<Vec<GroupName>, BackplaneError>> {
-        self.with_state(hub, move |state| state.roll.user_groups(user))
+        self.with_state(hub, move |state| state.members.user_groups(user))
     }
 
     fn is_user_in<'a>(
@@ -269,7 +274,7 @@ impl Roster for MemoryBackplane {
         group: &'a GroupName,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         self.with_state(hub, move |state| {
-            let groups = state.roll.user_groups.get(user);
+            let groups = state.members.user_groups.get(user);
             groups
                 .and_then(|groups| groups.get(group))
                 .is_some_and(|end| *end > Instant::now())

@@ -8,7 +8,7 @@
 //! | `hub.of_user(u)` | [`OfUser`]: `exists`, `count`, `connections(after, limit)`, `groups`, `is_in(g)`, `join(g, ttl)`, `leave(g)`, `leave_all`, `close_all(reason, except)` |
 //! | `hub.of_connection(c)` | [`OfConnection`]: `exists`, `user`, `groups`, `leave_all`, `close(reason)` |
 //! | `hub.close_all(reason, except)` | ends every connection of the hub |
-//! | `hub.census()` | [`Census`]: connections, on which node, groups |
+//! | `hub.connection_statistics()` | [`ConnectionStatistics`]: connections, on which node, groups |
 //! | `hub.rebalance(settled)` | [`Rebalance`](crate::drain::Rebalance): nodes with many connections let some go |
 //!
 //! Each is async and answers `Result<_, Error>`. Questions cost the backplane the same however many connections there
@@ -42,7 +42,7 @@ pub struct Page {
 /// The connections of a hub, everywhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Census {
+pub struct ConnectionStatistics {
     /// All of them.
     pub connections: u64,
     /// How many each node has, in the order of the nodes' ids. A node that died has its own until they are removed.
@@ -104,29 +104,29 @@ impl HubHandle {
     /// let tester = HubTester::new(Hub::new("games")).await?;
     /// let (ann, _bob) = (tester.connect_as("ann").await, tester.connect_as("bob").await);
     /// tester.hub().groups().add(ann.id(), "chess").await?;
-    /// let census = tester.hub().census().await?;
-    /// assert_eq!((census.connections, census.groups, census.nodes.len()), (2, 1, 1));
+    /// let statistics = tester.hub().connection_statistics().await?;
+    /// assert_eq!((statistics.connections, statistics.groups, statistics.nodes.len()), (2, 1, 1));
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
     /// A backplane that can't be reached.
-    pub async fn census(&self) -> Result<Census, Error> {
+    pub async fn connection_statistics(&self) -> Result<ConnectionStatistics, Error> {
         let hub = self.runtime();
-        let census = hub.shared().backplane().census(hub.name()).await?;
-        let owned: u64 = census.nodes.iter().map(|(_, count)| count).sum();
-        let mut nodes: Vec<_> = census
+        let statistics = hub.shared().backplane().connection_statistics(hub.name()).await?;
+        let owned: u64 = statistics.nodes.iter().map(|(_, count)| count).sum();
+        let mut nodes: Vec<_> = statistics
             .nodes
             .into_iter()
             .map(|(node, count)| (node.to_string(), count))
             .collect();
         nodes.sort();
-        Ok(Census {
-            connections: owned.saturating_add(census.parked),
+        Ok(ConnectionStatistics {
+            connections: owned.saturating_add(statistics.parked),
             nodes,
-            parked: census.parked,
-            groups: census.groups,
+            parked: statistics.parked,
+            groups: statistics.groups,
         })
     }
 }

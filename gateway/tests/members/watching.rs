@@ -70,7 +70,7 @@ async fn who_watches_is_told_on_any_node() {
     let connection = cluster.hub(0).of_connection(watcher.id());
     connection.leave_all().await.unwrap();
     assert!(watcher.groups().is_empty() && connection.groups().await.unwrap().is_empty());
-    assert_eq!(cluster.hub(1).census().await.unwrap().groups, 0);
+    assert_eq!(cluster.hub(1).connection_statistics().await.unwrap().groups, 0);
     let last = anns.remove(0);
     cluster.hub(0).groups().add(last.id(), name).await.unwrap();
     let id = last.id().to_owned();

@@ -1,4 +1,4 @@
-//! Rules about the roster: connections of groups and users, and their lists and counts.
+//! Rules about queries: connections of groups and users, and their lists and counts.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::{Member, Nodes, Witness, eventually, group, open, record};
 use crate::backplane::{Claim, End, HubOptions};
-use crate::roster::{Members, ParkedCursor};
+use crate::directory::{Members, ParkedCursor};
 use crate::sessions::TakeOver;
 use crate::topic::{ConnectionId, GroupName, UserId};
 
@@ -72,10 +72,10 @@ impl Member {
     }
 
     /// The numbers of connections of all nodes, parked connections, and groups.
-    async fn census(&self) -> (u64, u64, u64) {
-        let census = self.node.census(&self.hub).await.unwrap();
-        let owned = census.nodes.iter().map(|(_, count)| count).sum();
-        (owned, census.parked, census.groups)
+    async fn connection_statistics(&self) -> (u64, u64, u64) {
+        let statistics = self.node.connection_statistics(&self.hub).await.unwrap();
+        let owned = statistics.nodes.iter().map(|(_, count)| count).sum();
+        (owned, statistics.parked, statistics.groups)
     }
 }
 
@@ -181,12 +181,12 @@ pub async fn a_connection_tells_its_groups(nodes: &Nodes) {
     assert_eq!(first.groups_of(&record(None).id).await, []);
 }
 
-/// A census counts all connections and groups of a hub, and of no other.
+/// A statistics counts all connections and groups of a hub, and of no other.
 pub async fn a_census_counts_connections_and_groups(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let other = open(nodes, HubOptions::default()).await;
     let (first, last) = (&members[0], members.last().unwrap());
-    assert_eq!(first.census().await, (0, 0, 0));
+    assert_eq!(first.connection_statistics().await, (0, 0, 0));
     let (one, two) = (first.connect(None).await, last.connect(Some("me")).await);
     let (parked, _) = last.connect_resumable(None).await;
     for (member, connection, name) in [
@@ -199,12 +199,12 @@ pub async fn a_census_counts_connections_and_groups(nodes: &Nodes) {
     }
     assert!(last.park(&parked.id).await);
     for member in &members {
-        assert_eq!(member.census().await, (2, 1, 3));
+        assert_eq!(member.connection_statistics().await, (2, 1, 3));
     }
-    let census = first.node.census(&first.hub).await.unwrap();
+    let statistics = first.node.connection_statistics(&first.hub).await.unwrap();
     let of = |member: &Member| {
         let node = member.node.node();
-        census
+        statistics
             .nodes
             .iter()
             .find(|(found, _)| found == node)
@@ -216,14 +216,14 @@ pub async fn a_census_counts_connections_and_groups(nodes: &Nodes) {
         (Some(2), Some(2))
     };
     assert_eq!((of(first), of(last)), expected);
-    assert_eq!(other[0].census().await, (0, 0, 0));
+    assert_eq!(other[0].connection_statistics().await, (0, 0, 0));
     last.leave(&two, "h").await;
     assert!(first.remove(&one).await);
-    assert_eq!(last.census().await, (1, 1, 2));
+    assert_eq!(last.connection_statistics().await, (1, 1, 2));
     first.take_over(&parked.id).await;
-    assert_eq!(last.census().await, (2, 0, 2));
+    assert_eq!(last.connection_statistics().await, (2, 0, 2));
     assert!(first.remove(&parked.id).await && last.remove(&two).await);
-    assert_eq!(last.census().await, (0, 0, 0));
+    assert_eq!(last.connection_statistics().await, (0, 0, 0));
 }
 
 /// A parked connection stays listed in its groups and under its user, on whichever node it resumes, until its time is
@@ -258,7 +258,7 @@ pub async fn a_parked_connection_counts(nodes: &Nodes) {
         gone.then_some(())
     })
     .await;
-    assert_eq!(last.census().await, (0, 0, 0));
+    assert_eq!(last.connection_statistics().await, (0, 0, 0));
 }
 
 /// A connection that enters while its user is in a group is to join it, on every node; present ones stay as they are.
@@ -416,7 +416,7 @@ pub async fn a_parked_connection_is_removed_once(nodes: &Nodes) {
         let claim = last.node.claim(&last.hub, &connection).await.unwrap();
         assert_eq!(claim, Claim::Closed);
     }
-    assert_eq!(last.census().await, (1, 0, 0));
+    assert_eq!(last.connection_statistics().await, (1, 0, 0));
     assert!(witnesses.iter().all(|witness| witness.orphans().is_empty()));
     assert!(
         last.node

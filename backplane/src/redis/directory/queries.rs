@@ -1,4 +1,4 @@
-//! The roster, as the server has it.
+//! Queries about groups, users and connections, as the server answers them.
 
 use std::time::Duration;
 
@@ -8,6 +8,9 @@ use redis::{Cmd, FromRedisValue, Value};
 use uuid::Uuid;
 
 use crate::backplane::{ConnectionRecord, End};
+use crate::directory::{
+    ConnectionStatistics, Directory, Members, Parked, ParkedCursor, Present, USER_GROUP_TTL,
+};
 use crate::error::BackplaneError;
 use crate::events::EventRecord;
 use crate::redis::RedisBackplane;
@@ -20,7 +23,6 @@ use crate::redis::script::hub_scripts::group_names;
 use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
 use crate::redis::server::replies::{decode, items, malformed};
-use crate::roster::{Census, Members, Parked, ParkedCursor, Present, Roster, USER_GROUP_TTL};
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, UserId};
 
 /// Parked connections that are looked at in one round trip.
@@ -41,7 +43,7 @@ impl Inner {
         decode(self.commands.command(command, Repeat::Safe).await?)
     }
 
-    async fn census(&self, hub: &Hub) -> Result<Census, BackplaneError> {
+    async fn connection_statistics(&self, hub: &Hub) -> Result<ConnectionStatistics, BackplaneError> {
         // A dead node is in one of the two lists until its connections are removed, and for a moment in both.
         let mut nodes: Vec<String> = Vec::new();
         for key in [self.keys.beats(), self.keys.dying()] {
@@ -60,12 +62,12 @@ impl Inner {
         let counted = counted
             .into_iter()
             .chain(nodes.iter().map(|node| keys.node(node)));
-        let call = Invocation::new(Name::Census, counted.collect());
+        let call = Invocation::new(Name::ConnectionStatistics, counted.collect());
         let counts: Vec<u64> = decode(self.commands.script(&call, Repeat::Safe).await?)?;
         let [parked, groups, owned @ ..] = counts.as_slice() else {
-            return Err(malformed("a census of another length"));
+            return Err(malformed("statistics of another length"));
         };
-        Ok(Census {
+        Ok(ConnectionStatistics {
             nodes: nodes.into_iter().zip(owned.iter().copied()).collect(),
             parked: *parked,
             groups: *groups,
@@ -191,7 +193,7 @@ fn in_order(names: &[String]) -> Vec<GroupName> {
     groups
 }
 
-impl Roster for RedisBackplane {
+impl Directory for RedisBackplane {
     fn count<'a>(&'a self, hub: &'a HubName, of: Members<'a>) -> BoxFuture<'a, Result<u64, BackplaneError>> {
         async move {
             let hub = self.inner.hub(hub)?;
@@ -269,8 +271,11 @@ impl Roster for RedisBackplane {
         .boxed()
     }
 
-    fn census<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Census, BackplaneError>> {
-        async move { self.inner.census(&*self.inner.hub(hub)?).await }.boxed()
+    fn connection_statistics<'a>(
+        &'a self,
+        hub: &'a HubName,
+    ) -> BoxFuture<'a, Result<ConnectionStatistics, BackplaneError>> {
+        async move { self.inner.connection_statistics(&*self.inner.hub(hub)?).await }.boxed()
     }
 
     fn join_user<'a>(
