@@ -158,13 +158,16 @@ impl MessageReader {
                 Messages::Stream => usize::MAX,
                 Messages::Units { limit } => limit,
             };
-            if message.unit.len().saturating_add(length) > limit {
-                message.text = None; // it is cut, perhaps between the bytes of a character
-            }
+            let room = limit.saturating_sub(message.unit.len());
+            let is_cut = length > room; // perhaps between the bytes of a character
+            let kept = part.get(..room).unwrap_or(&part);
             if let Some(text) = &mut message.text
-                && !(text.take(&part) && (!ends_message || text.is_whole()))
+                && !(text.take(kept) && (is_cut || !ends_message || text.is_whole()))
             {
                 return Err(BadFrame::of_text());
+            }
+            if is_cut {
+                message.text = None;
             }
         }
         let out = message.take(self.messages, part, ends_message);

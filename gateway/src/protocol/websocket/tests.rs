@@ -37,6 +37,20 @@ fn through(messages: Messages, input: &[u8], portion: usize) -> (Vec<Incoming>, 
     (all, None)
 }
 
+#[test]
+fn a_text_that_is_too_long_is_checked_up_to_its_bound() {
+    for (place, expected) in [(LIMIT / 2, Err(1_007)), (LIMIT + 10, Ok(LIMIT + 1))] {
+        let mut text = vec![b'x'; LIMIT + 50];
+        text[place] = 0xD4;
+        for portion in [1, 7, usize::MAX] {
+            let frame = client_frame(FIN | TEXT, &text);
+            let (all, bad) = through(Messages::Units { limit: LIMIT }, &frame, portion);
+            let read = bad.map_or(Ok(data_of(&all).len()), |bad| Err(bad.code));
+            assert_eq!(read, expected, "{place} {portion}");
+        }
+    }
+}
+
 fn data_of(all: &[Incoming]) -> Vec<u8> {
     let data = all.iter().filter_map(|incoming| match incoming {
         Incoming::Data(bytes) => Some(&**bytes),
