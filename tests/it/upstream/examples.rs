@@ -400,3 +400,63 @@ async fn tokens_of_a_model_in_python_reach_their_caller_in_order_with_an_end() {
     assert_eq!(hubcast_tests::http::fetch(address, &unsigned).await.status(), 401);
     assert_eq!(application.output(), "", "no answer has failed");
 }
+
+/// Go's command, in the path or where its installer puts it.
+fn go() -> Option<&'static str> {
+    ["go", "/usr/local/go/bin/go"]
+        .into_iter()
+        .find(|go| Command::new(go).arg("version").output().is_ok())
+}
+
+#[tokio::test]
+async fn an_application_in_go_serves_signalr_clients_of_three_nodes() {
+    let Some(go) = go() else {
+        return say("the Go example skipped: there is no go");
+    };
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let program = directory.path().join("application");
+    let mut build = Command::new(go);
+    build
+        .args(["build", "-o"])
+        .arg(&program)
+        .arg("main.go")
+        .current_dir(example("signalr-go"))
+        .env("GOTOOLCHAIN", "local");
+    let built = build.output().expect("go can be started");
+    assert!(
+        built.status.success(),
+        "{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
+    let mut command = Command::new(&program);
+    command
+        .env("PORT", address.port().to_string())
+        .env("HUBCAST_ACCESS_KEY", format!("another-key,{ACCESS_KEY}"));
+    let mut application = Process::start("go", &mut command, directory.path());
+    listens(&mut application, address).await;
+    let cluster = cluster("signalr-go", address).await;
+    let js = Js::start().await;
+    for (node, user) in ["ann", "bob", "eve"].into_iter().enumerate() {
+        let hub = format!("http://{}/hubs/chat", cluster.nodes[node].address());
+        let client = js
+            .connect(Connect::to(&hub).token(&token(user, &json!({}))))
+            .await;
+        assert_eq!(client.call("Add", json!([2, 3])).await, json!(5));
+        assert_eq!(client.call("WhoAmI", json!([])).await, json!(user));
+        client.stop().await;
+        for event in ["connected", "disconnected"] {
+            let line = format!("{user} {event}");
+            eventually(&line, async || application.errors().contains(&line).then_some(())).await;
+        }
+    }
+    let mut raw = signalr(&cluster.nodes[0], "ann").await;
+    for (method, error) in [
+        ("Add", "two numbers are needed"),
+        ("Fly", "there is no method Fly"),
+    ] {
+        assert_eq!(raw.call(method, json!([1])).await["error"], error);
+    }
+    let unsigned = hubcast_tests::http::Request::post("/upstream/messages/Add", "{}");
+    assert_eq!(hubcast_tests::http::fetch(address, &unsigned).await.status(), 401);
+}
