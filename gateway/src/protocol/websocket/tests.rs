@@ -260,6 +260,13 @@ proptest! {
         input.truncate(input.len().saturating_sub(cut / 10));
         let (theirs, their_code) = as_tungstenite(&input);
         let (ours, bad) = through(Messages::Units { limit: LIMIT }, &input, usize::MAX);
+        // The other library does not know the code 1014, which was registered later.
+        if let Some((Incoming::Close(payload), before)) = ours.split_last()
+            && payload.starts_with(&1_014_u16.to_be_bytes())
+        {
+            prop_assert_eq!((before, their_code), (&theirs[..], Some(1_002)));
+            return Ok(());
+        }
         let over = ours.iter().position(|one| matches!(one, Incoming::Data(bytes) if bytes.len() > LIMIT));
         if let Some(over) = over {
             // There it is refused as soon as its length is known, or waits for the rest; here its reader refuses it.
