@@ -31,7 +31,7 @@ const SUBJECTS: [Subject; 4] = [
     Subject::MessagePack,
 ];
 
-/// What is counted.
+/// The part whose instructions are counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Part {
     /// Both

@@ -21,7 +21,7 @@ pub(crate) struct Programs {
     pub(crate) library: PathBuf,
 }
 
-/// What runs. Everything ends when it is dropped.
+/// The processes of a run. They end when it is dropped.
 pub(crate) struct Stage {
     nodes: Vec<Node>,
     redis: Option<Redis>,

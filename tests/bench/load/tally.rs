@@ -110,7 +110,7 @@ impl Seen {
             self.highest = number;
             return Order::Next;
         }
-        // What is older than the window is taken for one that comes late: then nothing is lost twice.
+        // A message older than the window counts as late, so that none is counted as lost twice.
         let bit = 1_u64.checked_shl(self.highest - number).unwrap_or(0);
         if self.window & bit != 0 {
             return Order::Again;
