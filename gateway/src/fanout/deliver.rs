@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use hubcast_backplane::wire::Envelope;
 use hubcast_backplane::{Delivery, Gap, Message};
+use tokio_util::task::TaskTracker;
 
 use super::Audience;
 use crate::hub::HubRuntime;
@@ -49,7 +50,7 @@ pub(crate) fn deliver(hub: &HubRuntime, deliveries: &[Delivery]) {
             Delivery::Gap(gap) => note_gap(hub, gap),
         }
     }
-    dirty.write();
+    dirty.write(hub.shared().tasks());
 }
 
 /// Sessions whose outboxes have something that is to be written.
@@ -59,13 +60,13 @@ struct Dirty(Vec<Arc<Session>>);
 impl Dirty {
     /// Writes to them: to few in place, to many by several tasks, so that all cores take part and the next batch need not
     /// wait. What that adds meanwhile for a session that is still to be written to goes out with the same write.
-    fn write(mut self) {
+    fn write(mut self, tasks: &TaskTracker) {
         if self.0.len() <= SHARE {
             return flush(&self.0);
         }
         while !self.0.is_empty() {
             let share = self.0.split_off(self.0.len().saturating_sub(SHARE));
-            tokio::spawn(async move { flush(&share) });
+            tasks.spawn(async move { flush(&share) });
         }
     }
 }

@@ -300,12 +300,18 @@ async fn attempt(
             return Told::NotNow(why);
         }
     }
-    match handler.call(metrics, request).await {
-        Ok(answer) if answer.status.is_success() => Told::Yes,
-        Ok(answer) if may_pass(answer.status) => Told::NotNow(cloudevents::status(answer.status)),
-        Ok(answer) => Told::No(cloudevents::status(answer.status)),
-        Err(CallError::TooLarge(_) | CallError::NoRoom) => Told::Yes, // it has answered, and nobody reads it
-        Err(error) => Told::NotNow(error.to_string()),
+    let status = match handler.call(metrics, request).await {
+        Ok(answer) => answer.status,
+        // The status decides: nobody reads the body of the answer to an event.
+        Err(CallError::TooLarge { status, .. } | CallError::NoRoom { status }) => status,
+        Err(error) => return Told::NotNow(error.to_string()),
+    };
+    if status.is_success() {
+        Told::Yes
+    } else if may_pass(status) {
+        Told::NotNow(cloudevents::status(status))
+    } else {
+        Told::No(cloudevents::status(status))
     }
 }
 

@@ -99,11 +99,11 @@ pub(super) enum CallError {
     #[error("the request failed: {0}")]
     Broken(String),
     /// The answer is larger than it may be.
-    #[error("its answer is larger than {0} bytes (answer_bytes)")]
-    TooLarge(usize),
+    #[error("its answer is larger than {most} bytes (answer_bytes)")]
+    TooLarge { status: StatusCode, most: usize },
     /// Too many large answers are being read.
     #[error("its answers that are being read hold more than {HELD_BYTES} bytes")]
-    NoRoom,
+    NoRoom { status: StatusCode },
 }
 
 impl CallError {
@@ -115,15 +115,15 @@ impl CallError {
             Self::Late(_) => "late",
             Self::Unreachable(_) => "unreachable",
             Self::Broken(_) => "broken",
-            Self::TooLarge(_) | Self::NoRoom => "too_large",
+            Self::TooLarge { .. } | Self::NoRoom { .. } => "too_large",
         }
     }
 
     /// The verdict about the handler; `None` where it was not asked, or is not to blame.
     fn verdict(&self) -> Option<bool> {
         match self {
-            Self::Open | Self::Full | Self::NoRoom => None,
-            Self::TooLarge(_) => Some(true),
+            Self::Open | Self::Full | Self::NoRoom { .. } => None,
+            Self::TooLarge { status, .. } => Some(works(*status)),
             Self::Late(_) | Self::Unreachable(_) | Self::Broken(_) => Some(false),
         }
     }
@@ -338,10 +338,11 @@ impl Handler {
             .headers(headers)
             .body(request.body);
         let mut response = sending.send().await.map_err(failed)?;
+        let status = response.status();
         let most = self.settings.answer_bytes;
         let announced = response.content_length().unwrap_or_default();
         if announced > u64::try_from(most).unwrap_or(u64::MAX) {
-            return Err(CallError::TooLarge(most));
+            return Err(CallError::TooLarge { status, most });
         }
         let mut held = Held {
             all: &self.held,
@@ -350,13 +351,15 @@ impl Handler {
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if body.len().saturating_add(chunk.len()) > most {
-                return Err(CallError::TooLarge(most));
+                return Err(CallError::TooLarge { status, most });
             }
             body.extend_from_slice(&chunk);
-            held.grow_to(body.len())?;
+            if !held.grow_to(body.len()) {
+                return Err(CallError::NoRoom { status });
+            }
         }
         Ok(Answer {
-            status: response.status(),
+            status,
             headers: std::mem::take(response.headers_mut()),
             body: body.freeze(),
         })
@@ -456,17 +459,15 @@ struct Held<'a> {
 }
 
 impl Held<'_> {
-    fn grow_to(&mut self, bytes: usize) -> Result<(), CallError> {
+    /// Returns whether there is room for so many bytes of the answer.
+    fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         if bytes <= SMALL_ANSWER || more == 0 {
-            return Ok(());
+            return true;
         }
         let before = self.all.fetch_add(more, Ordering::AcqRel);
         self.bytes = bytes;
-        if before.saturating_add(more) > HELD_BYTES {
-            return Err(CallError::NoRoom);
-        }
-        Ok(())
+        before.saturating_add(more) <= HELD_BYTES
     }
 }
 

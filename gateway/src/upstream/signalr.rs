@@ -195,7 +195,7 @@ pub(super) fn outcome(
     let answer = match answer {
         Ok(answer) => answer,
         Err(CallError::Unreachable(_)) => return Err("Invocation failed, status code 500".to_owned()),
-        Err(CallError::TooLarge(_)) => return Err("Invocation failed, response too large.".to_owned()),
+        Err(CallError::TooLarge { .. }) => return Err("Invocation failed, response too large.".to_owned()),
         Err(CallError::Broken(_)) => {
             return Err("Invocation failed, error: the connection to the handler broke.".to_owned());
         }
