@@ -109,6 +109,28 @@ async fn events_of_connections_are_repeated_under_one_id_and_messages_are_not() 
 }
 
 #[tokio::test]
+async fn the_status_decides_about_an_event_however_long_the_answer_is() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let receiver = Receiver::start(move |seen| {
+        let fails = seen.event() == "connected" && tries.fetch_add(1, Ordering::Relaxed) == 0;
+        let status = if fails {
+            StatusCode::INTERNAL_SERVER_ERROR
+        } else {
+            StatusCode::OK
+        };
+        (status, "x".repeat(5_000))
+    })
+    .await;
+    let settings = with("signalr", &receiver.url("/")).set("upstream.0.answer_bytes", 1_000);
+    let gateway = Gateway::start(settings).await;
+    let mut ann = signalr(&gateway, "ann").await;
+    receiver.gets("connected", 2).await;
+    ann.close().await;
+    receiver.gets("disconnected", 1).await;
+    assert_eq!(receiver.of("connected").len(), 2);
+}
+
+#[tokio::test]
 async fn a_call_waits_for_a_handler_that_is_being_restarted() {
     let port = free_port();
     let gateway = Gateway::start(with("signalr", &format!("http://127.0.0.1:{port}/"))).await;
