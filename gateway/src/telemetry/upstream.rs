@@ -46,10 +46,18 @@ impl Default for HandlerSeconds {
     }
 }
 
-/// A call that waits, as long as this is kept.
-pub(crate) struct Waits(Gauge);
+/// One more in a gauge, as long as this is kept.
+#[derive(Debug)]
+pub(crate) struct InGauge(Gauge);
 
-impl Drop for Waits {
+impl InGauge {
+    fn of(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for InGauge {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -94,16 +102,14 @@ impl UpstreamMetrics {
             .observe(took.as_secs_f64());
     }
 
-    /// Hubs for which the handler is left alone.
-    pub(crate) fn open(&self, handler: &UpstreamLabels) -> Gauge {
-        self.open.get_or_create_owned(&handler.0)
+    /// Counts a hub for which the handler is left alone.
+    pub(crate) fn opens(&self, handler: &UpstreamLabels) -> InGauge {
+        InGauge::of(self.open.get_or_create_owned(&handler.0))
     }
 
     /// Counts a call that waits.
-    pub(crate) fn waits(&self, handler: &UpstreamLabels) -> Waits {
-        let waiting = self.waiting.get_or_create_owned(&handler.0);
-        waiting.inc();
-        Waits(waiting)
+    pub(crate) fn waits(&self, handler: &UpstreamLabels) -> InGauge {
+        InGauge::of(self.waiting.get_or_create_owned(&handler.0))
     }
 
     /// An event that the handler was never told.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -16,7 +17,7 @@ use super::breaker::{Breaker, FAILURES, Open};
 use super::origin::Validations;
 use super::settings::{Form, HandlerSettings};
 use super::template::UrlTemplate;
-use crate::telemetry::upstream::{UpstreamLabels, UpstreamMetrics};
+use crate::telemetry::upstream::{InGauge, UpstreamLabels, UpstreamMetrics};
 
 /// How long establishing a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -54,6 +55,8 @@ pub(super) struct Handler {
     events: AtomicUsize,
     held: AtomicUsize,
     breaker: Breaker,
+    /// Counts the open breaker, also to the end of a handler that a reload replaces.
+    opened: Mutex<Option<InGauge>>,
 }
 
 /// The host by which clients, and the applications' connection strings, know the gateway.
@@ -173,6 +176,7 @@ impl Handler {
             events: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
             breaker: Breaker::default(),
+            opened: Mutex::default(),
             settings: settings.clone(),
         })
     }
@@ -195,6 +199,7 @@ impl Handler {
             events: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
             breaker: Breaker::default(),
+            opened: Mutex::default(),
         }
     }
 
@@ -295,10 +300,10 @@ impl Handler {
 
     fn tell_breaker(&self, metrics: &UpstreamMetrics, labels: &UpstreamLabels, works: bool) {
         if works {
-            metrics.open(labels).dec();
+            *self.opened.lock() = None;
             tracing::info!(handler = self.label, "a handler works again");
         } else {
-            metrics.open(labels).inc();
+            *self.opened.lock() = Some(metrics.opens(labels));
             tracing::warn!(
                 handler = self.label,
                 failures = FAILURES,
