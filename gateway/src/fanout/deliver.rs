@@ -12,7 +12,8 @@ use tokio_util::task::TaskTracker;
 
 use super::Audience;
 use crate::hub::HubRuntime;
-use crate::session::{CloseReason, Delivered, Frames, Session};
+use crate::protocol::ClientProtocol;
+use crate::session::{CloseReason, Delivered, Frames, Sent, Session};
 use crate::telemetry::trace;
 
 /// As many sessions are written to by one task. Writing takes some microseconds for each.
@@ -71,9 +72,20 @@ impl Dirty {
     }
 }
 
+/// Writes to sessions of one hub. The counters, which all cores share, are changed once and not for each receiver.
 fn flush(sessions: &[Arc<Session>]) {
+    let mut sums = ClientProtocol::ALL.map(|protocol| (protocol, Sent::default()));
     for session in sessions {
-        session.count_sent(session.flush());
+        let sent = session.flush();
+        let protocol = session.connection().protocol();
+        if let Some((_, sum)) = protocol.and_then(|protocol| sums.get_mut(protocol.index())) {
+            sum.add(sent);
+        }
+    }
+    if let Some(session) = sessions.first() {
+        for (protocol, sum) in sums {
+            sum.count(session.hub().shared().metrics(), protocol);
+        }
     }
 }
 

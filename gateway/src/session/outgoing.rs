@@ -160,12 +160,8 @@ impl Session {
 
     /// Counts what was written to the client.
     pub(crate) fn count_sent(&self, sent: Sent) {
-        if sent.chunks > 0
-            && let Some(protocol) = self.connection.protocol()
-        {
-            let metrics = self.hub.shared().metrics();
-            metrics.messages_sent.get(protocol).inc_by(sent.chunks);
-            metrics.sent_bytes.inc_by(sent.bytes);
+        if let Some(protocol) = self.connection.protocol() {
+            sent.count(self.hub.shared().metrics(), protocol);
         }
     }
 

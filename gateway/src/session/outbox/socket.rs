@@ -13,6 +13,8 @@ use tokio::net::TcpStream;
 
 use super::ByteQueue;
 use super::state::State;
+use crate::protocol::ClientProtocol;
+use crate::telemetry::metrics::Metrics;
 
 /// Most chunks that are written in one system call.
 const MOST_SLICES: usize = 64;
@@ -43,6 +45,22 @@ enum Kernel {
 pub(crate) struct Sent {
     pub(crate) chunks: u64,
     pub(crate) bytes: u64,
+}
+
+impl Sent {
+    /// Adds the chunks of another connection.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.chunks = self.chunks.saturating_add(other.chunks);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+
+    /// Counts the chunks in the metrics of the node.
+    pub(crate) fn count(self, metrics: &Metrics, protocol: ClientProtocol) {
+        if self.chunks > 0 {
+            metrics.messages_sent.get(protocol).inc_by(self.chunks);
+            metrics.sent_bytes.inc_by(self.bytes);
+        }
+    }
 }
 
 /// The part of the connection's task in writing.
