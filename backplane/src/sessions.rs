@@ -5,6 +5,7 @@ use futures_util::future::BoxFuture;
 
 use crate::backplane::ConnectionRecord;
 use crate::error::BackplaneError;
+use crate::events::EventRecord;
 use crate::history::Page;
 use crate::position::{Offset, Position};
 use crate::replay::Replay;
@@ -171,6 +172,19 @@ pub struct Listing {
     pub user: Option<UserId>,
     /// The state that it was entered with, or that replaced it; `None` where the connection is not resumable.
     pub state: Option<State>,
+}
+
+impl Listing {
+    /// The record of the listed connection, without the data of its events.
+    #[must_use]
+    pub fn to_record(&self, id: ConnectionId) -> ConnectionRecord {
+        ConnectionRecord {
+            id,
+            user: self.user.clone(),
+            state: self.state.clone(),
+            event: EventRecord::default(),
+        }
+    }
 }
 
 /// A call that a client made and that was not answered.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hubcast_backplane::{ConnectionId, ConnectionRecord, EventRecord};
+use hubcast_backplane::ConnectionId;
 
 use super::HubRuntime;
 use crate::auth::Identity;
@@ -24,12 +24,7 @@ impl HubRuntime {
         if let Some(owner) = &listing.owner {
             return Ok(self.shared().peers().identity(self, owner, connection).await?);
         }
-        let record = ConnectionRecord {
-            id: connection.clone(),
-            user: listing.user,
-            state: listing.state,
-            event: EventRecord::default(),
-        };
+        let record = listing.to_record(connection.clone());
         Ok(Some((*connection_of(&record).identity()).clone()))
     }
 

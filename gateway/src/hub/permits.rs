@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use hubcast_backplane::{BackplaneError, ConnectionId, ConnectionRecord, EventRecord, Listing};
+use hubcast_backplane::{BackplaneError, ConnectionId, Listing};
 
 use super::{Connection, HubRuntime};
 use crate::auth::{PermissionRequest, Wish};
@@ -106,12 +106,7 @@ impl HubRuntime {
         let Some(former) = listing.state.clone() else {
             return Ok(Permitted::Unknown);
         };
-        let record = ConnectionRecord {
-            id: connection.clone(),
-            user: listing.user,
-            state: listing.state,
-            event: EventRecord::default(),
-        };
+        let record = listing.to_record(connection.clone());
         let parked = connection_of(&record);
         let permitted = apply(&parked, request);
         let Some(protocol) = parked.protocol().filter(|_| permitted == Permitted::Yes) else {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream;
-use hubcast_backplane::{ConnectionId, ConnectionRecord, EventRecord, GroupName, NameError, ParkedCursor};
+use hubcast_backplane::{ConnectionId, GroupName, NameError, ParkedCursor};
 
 use super::{Connection, HubRuntime};
 use crate::error::Error;
@@ -147,12 +147,7 @@ impl HubRuntime {
             return Ok(None);
         };
         let groups = self.groups_of(id).await?;
-        let record = ConnectionRecord {
-            id: id.clone(),
-            user: listing.user,
-            state: listing.state,
-            event: EventRecord::default(),
-        };
+        let record = listing.to_record(id.clone());
         Ok(Some(Away {
             connection: connection_of(&record),
             groups: groups.iter().map(ToString::to_string).collect(),

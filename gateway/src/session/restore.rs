@@ -180,12 +180,7 @@ pub(crate) async fn restore(
         if matches!(release, Release::Ended) {
             return Ok(Restored::Unknown);
         }
-        let record = ConnectionRecord {
-            id: id.clone(),
-            user: listing.user,
-            state: listing.state,
-            event: EventRecord::default(),
-        };
+        let record = listing.to_record(id.clone());
         let session = Session::over_http(Arc::clone(&hub), connection_of(&record));
         session.keep(); // messages that come meanwhile are numbered
         if !hub.registry().insert(&session) {

@@ -123,7 +123,7 @@ async fn the_status_decides_about_an_event_however_long_the_answer_is() {
     .await;
     let settings = with("signalr", &receiver.url("/")).set("upstream.0.answer_bytes", 1_000);
     let gateway = Gateway::start(settings).await;
-    let mut ann = signalr(&gateway, "ann").await;
+    let ann = signalr(&gateway, "ann").await;
     receiver.gets("connected", 2).await;
     ann.close().await;
     receiver.gets("disconnected", 1).await;
