@@ -25,6 +25,13 @@ struct State {
     tries: bool,
 }
 
+impl State {
+    fn refuses(&self) -> bool {
+        self.open_since
+            .is_some_and(|since| since.elapsed() < PAUSE || self.tries)
+    }
+}
+
 /// The handler is left alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Open;
@@ -40,15 +47,19 @@ impl Breaker {
     /// Asks for a call.
     pub(super) fn pass(&self) -> Result<Pass<'_>, Open> {
         let mut state = self.state.lock();
-        let tries = match state.open_since {
-            None => false,
-            Some(since) if since.elapsed() >= PAUSE && !state.tries => {
-                state.tries = true;
-                true
-            }
-            Some(_) => return Err(Open),
-        };
-        Ok(Pass { breaker: self, tries })
+        if state.refuses() {
+            return Err(Open);
+        }
+        state.tries = state.open_since.is_some();
+        Ok(Pass {
+            breaker: self,
+            tries: state.tries,
+        })
+    }
+
+    /// Returns whether [`pass`](Self::pass) would fail now.
+    pub(super) fn refuses(&self) -> bool {
+        self.state.lock().refuses()
     }
 
     /// Returns whether the handler is left alone.
@@ -106,6 +117,7 @@ mod tests {
         trial.end(false);
         assert_eq!(breaker.pass().unwrap_err(), Open);
         tokio::time::advance(PAUSE).await;
+        assert!(!breaker.refuses(), "asking takes nothing");
         drop(breaker.pass().unwrap()); // the caller went away
         assert!(breaker.pass().unwrap().end(true));
         assert!(!breaker.is_open());

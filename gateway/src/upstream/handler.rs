@@ -50,13 +50,34 @@ pub(super) struct Handler {
     /// The contents of its files, to notice changes.
     pems: Vec<Vec<u8>>,
     client: reqwest::Client,
+    load: Load,
+}
+
+/// The calls of one handler for one hub.
+struct Load {
     places: Semaphore,
+    /// Calls that wait for a place.
     waiting: AtomicUsize,
+    /// Events of connections that wait for their handler.
     events: AtomicUsize,
+    /// Bytes of large answers that are being read.
     held: AtomicUsize,
     breaker: Breaker,
     /// Counts the open breaker, also to the end of a handler that a reload replaces.
     opened: Mutex<Option<InGauge>>,
+}
+
+impl Load {
+    fn of(settings: &HandlerSettings) -> Self {
+        Self {
+            places: Semaphore::new(settings.concurrency),
+            waiting: AtomicUsize::new(0),
+            events: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
+            breaker: Breaker::default(),
+            opened: Mutex::default(),
+        }
+    }
 }
 
 /// The host by which clients, and the applications' connection strings, know the gateway.
@@ -171,12 +192,7 @@ impl Handler {
             headers,
             client,
             pems,
-            places: Semaphore::new(settings.concurrency),
-            waiting: AtomicUsize::new(0),
-            events: AtomicUsize::new(0),
-            held: AtomicUsize::new(0),
-            breaker: Breaker::default(),
-            opened: Mutex::default(),
+            load: Load::of(settings),
             settings: settings.clone(),
         })
     }
@@ -194,12 +210,7 @@ impl Handler {
             headers: self.headers.clone(),
             client: self.client.clone(),
             pems: self.pems.clone(),
-            places: Semaphore::new(self.settings.concurrency),
-            waiting: AtomicUsize::new(0),
-            events: AtomicUsize::new(0),
-            held: AtomicUsize::new(0),
-            breaker: Breaker::default(),
-            opened: Mutex::default(),
+            load: Load::of(&self.settings),
         }
     }
 
@@ -221,7 +232,7 @@ impl Handler {
             .queue
             .saturating_mul(EVENTS_PER_CALL)
             .max(EVENTS_PER_CALL);
-        Counted::within(&self.events, most)
+        Counted::within(&self.load.events, most)
     }
 
     /// Sends a request and reads the answer, within the handler's time-out from now.
@@ -248,7 +259,9 @@ impl Handler {
                 answered => return answered,
             };
             match waits.next() {
-                Some(wait) if Instant::now() + wait < end && !self.breaker.is_open() => sleep(wait).await,
+                Some(wait) if Instant::now() + wait < end && !self.load.breaker.is_open() => {
+                    sleep(wait).await;
+                }
                 _ => return Err(failed),
             }
         }
@@ -281,7 +294,7 @@ impl Handler {
     ) -> Result<Answer, CallError> {
         let late = || CallError::Late(self.settings.timeout);
         let _place = self.place(metrics, labels, end).await?;
-        let pass = self.breaker.pass().map_err(|Open| CallError::Open)?;
+        let pass = self.load.breaker.pass().map_err(|Open| CallError::Open)?;
         let outcome = match timeout_at(end, self.exchange(request)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(late()),
@@ -300,10 +313,10 @@ impl Handler {
 
     fn tell_breaker(&self, metrics: &UpstreamMetrics, labels: &UpstreamLabels, works: bool) {
         if works {
-            *self.opened.lock() = None;
+            *self.load.opened.lock() = None;
             tracing::info!(handler = self.label, "a handler works again");
         } else {
-            *self.opened.lock() = Some(metrics.opens(labels));
+            *self.load.opened.lock() = Some(metrics.opens(labels));
             tracing::warn!(
                 handler = self.label,
                 failures = FAILURES,
@@ -319,16 +332,16 @@ impl Handler {
         labels: &UpstreamLabels,
         end: Instant,
     ) -> Result<SemaphorePermit<'_>, CallError> {
-        if self.breaker.is_open() {
-            self.breaker.pass().map_err(|Open| CallError::Open)?; // at once, and not after a wait
+        if self.load.breaker.refuses() {
+            return Err(CallError::Open); // at once, and not after a wait
         }
-        if let Ok(place) = self.places.try_acquire() {
+        if let Ok(place) = self.load.places.try_acquire() {
             return Ok(place);
         }
         let most = self.settings.queue;
-        let _waits = Counted::within(&self.waiting, most).ok_or(CallError::Full)?;
+        let _waits = Counted::within(&self.load.waiting, most).ok_or(CallError::Full)?;
         let _told = metrics.waits(labels);
-        match timeout_at(end, self.places.acquire()).await {
+        match timeout_at(end, self.load.places.acquire()).await {
             Ok(Ok(place)) => Ok(place),
             _ => Err(CallError::Late(self.settings.timeout)),
         }
@@ -350,7 +363,7 @@ impl Handler {
             return Err(CallError::TooLarge { status, most });
         }
         let mut held = Held {
-            all: &self.held,
+            all: &self.load.held,
             bytes: 0,
         };
         let mut body = BytesMut::new();
