@@ -18,6 +18,16 @@ impl Split {
             })
             .await;
         }
+        let owners: Vec<_> = self
+            .living()
+            .map(|connection| connection.present().node)
+            .collect();
+        self.hear_of_every_node(&owners).await;
+    }
+
+    /// Waits until these nodes have got a message that each node publishes now. The losses that a node has to report come
+    /// before its next message.
+    pub(super) async fn hear_of_every_node(&mut self, owners: &[usize]) {
         let name = self.name("end");
         for (number, node) in self.nodes.iter().enumerate() {
             let publisher = node.publisher(number, &self.clock);
@@ -25,8 +35,8 @@ impl Split {
                 .publish(&Topic::All, &format!("{name}-{number}"))
                 .await
                 .unwrap();
-            for owner in self.living().map(|connection| connection.present().node) {
-                let record = &self.nodes[owner].record;
+            for owner in owners {
+                let record = &self.nodes[*owner].record;
                 eventually("the end comes", async || record.has(&sent.target).then_some(())).await;
             }
             self.sent.push(sent);

@@ -436,6 +436,9 @@ impl Split {
             return;
         }
         self.end_bursts().await;
+        // Losses that a node notices later can't be reported to a connection that has ended.
+        let on = self.connections[number].present().node;
+        self.hear_of_every_node(&[on]).await;
         let connection = &mut self.connections[number];
         let id = connection.id.clone();
         let owner = connection.present_mut();
