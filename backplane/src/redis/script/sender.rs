@@ -255,7 +255,8 @@ impl Sender {
         let received = Instant::now();
         self.clock.observe(begun, received, now);
         let lost = epoch.map_or_else(Vec::new, |(epoch, age)| {
-            let longest_age = age + received.saturating_duration_since(begun);
+            // The age is in whole milliseconds, so it may be up to one too short.
+            let longest_age = age + Duration::from_millis(1) + received.saturating_duration_since(begun);
             self.acknowledged.enter(&epoch, longest_age)
         });
         if !lost.is_empty() {
