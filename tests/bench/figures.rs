@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use hubcast_tests::usage::{Usage, proportional_set_kib};
+
 use crate::Args;
 use crate::load::{Cast, Load, Pace};
 use crate::plan::{Run, Subject};
 use crate::stage::Stage;
-use crate::usage::{Usage, proportional_set_kib};
 
 /// A figure.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -11,7 +11,6 @@ mod plan;
 mod report;
 mod resp;
 mod stage;
-mod usage;
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;

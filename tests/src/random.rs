@@ -2,10 +2,11 @@
 
 /// xorshift64*.
 #[derive(Debug, Clone)]
-pub(crate) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// Begins where this seed says.
+    pub fn new(seed: u64) -> Self {
         // One step of splitmix64: seeds next to each other begin far from each other, and none begins at zero.
         let mut state = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
         state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -21,16 +22,17 @@ impl Random {
     }
 
     /// A number from `low` up to and including `high`.
-    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.next() % (high - low + 1)
     }
 
     /// An index below `length`.
-    pub(crate) fn below(&mut self, length: usize) -> usize {
+    pub fn below(&mut self, length: usize) -> usize {
         usize::try_from(self.next() % length as u64).expect("less than a usize")
     }
 
-    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+    /// Puts the items into another order.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));
         }

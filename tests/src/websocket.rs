@@ -9,7 +9,8 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
 use tokio_tungstenite::tungstenite::protocol::Role;
-use tokio_tungstenite::{WebSocketStream, client_async};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::eventually::within;
 
@@ -36,7 +37,10 @@ impl WebSocket {
             .expect("the server accepts connections");
         tcp.set_nodelay(true).expect("a TCP socket has options");
         let tcp: Box<dyn Stream> = Box::new(tcp);
-        match within("a WebSocket opens", client_async(request, tcp)).await {
+        // Some programs open thousands.
+        let config = WebSocketConfig::default().read_buffer_size(4 << 10);
+        let opening = client_async_with_config(request, tcp, Some(config));
+        match within("a WebSocket opens", opening).await {
             Ok((stream, _)) => Ok(Self { stream }),
             Err(tokio_tungstenite::tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
             Err(error) => panic!("no WebSocket at {address}{target}: {error}"),

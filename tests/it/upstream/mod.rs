@@ -6,6 +6,7 @@ mod connecting;
 mod delivery;
 mod events;
 mod examples;
+mod measured;
 mod middlewares;
 mod receiver;
 mod settings;

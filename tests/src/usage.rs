@@ -5,11 +5,11 @@ use std::fs::{read_dir, read_to_string};
 
 /// Time on processors that each thread of some processes has had, in nanoseconds. The clock ticks of `/proc/ID/stat` are too
 /// coarse for a phase of a few seconds.
-pub(crate) struct Usage(HashMap<String, u64>);
+pub struct Usage(HashMap<String, u64>);
 
 impl Usage {
     /// The threads of these processes.
-    pub(crate) fn of(processes: &[u32]) -> Self {
+    pub fn of(processes: &[u32]) -> Self {
         let mut threads = HashMap::new();
         for process in processes {
             let tasks = read_dir(format!("/proc/{process}/task")).expect("the process is running");
@@ -28,7 +28,7 @@ impl Usage {
     }
 
     /// Microseconds used since `before`. Threads that have ended since then are not counted.
-    pub(crate) fn micros_since(&self, before: &Self) -> f64 {
+    pub fn micros_since(&self, before: &Self) -> f64 {
         let used =
             |(thread, nanos): (&String, &u64)| nanos.saturating_sub(*before.0.get(thread).unwrap_or(&0));
         self.0.iter().map(used).sum::<u64>() as f64 / 1e3
@@ -40,7 +40,7 @@ fn first(text: &str) -> Option<u64> {
 }
 
 /// Memory of these processes in KiB, with what they share divided by how many share it.
-pub(crate) fn proportional_set_kib(processes: &[u32]) -> f64 {
+pub fn proportional_set_kib(processes: &[u32]) -> f64 {
     let kib = |process: &u32| {
         let rollup = read_to_string(format!("/proc/{process}/smaps_rollup")).expect("the process is running");
         let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
