@@ -266,8 +266,6 @@ impl Socket {
 
     /// One system call. Returns how many bytes were written, of how many.
     fn write_some(&self, state: &State) -> io::Result<(usize, usize)> {
-        let mut slices = [IoSlice::new(&[]); MOST_SLICES];
-        let (mut count, mut total) = (0_usize, 0_usize);
         let first = [&*self.rest, &*state.pongs].into_iter();
         let first = first.filter(|bytes| !bytes.is_empty());
         let chunks = state
@@ -275,16 +273,29 @@ impl Socket {
             .iter()
             .take(state.may_hand_out())
             .map(|chunk| &**chunk);
-        for (place, bytes) in slices.iter_mut().zip(first.chain(chunks)) {
+        let mut waiting = first.chain(chunks);
+        let Some(only) = waiting.next() else {
+            return Ok((0, 0));
+        };
+        match waiting.next() {
+            // The usual case: a table of slices would cost as much as all the rest here.
+            None => Ok((self.stream.try_write(only)?, only.len())),
+            Some(second) => self.write_several([only, second].into_iter().chain(waiting)),
+        }
+    }
+
+    /// As [`write_some`](Self::write_some), for the first of several.
+    fn write_several<'a>(&self, waiting: impl Iterator<Item = &'a [u8]>) -> io::Result<(usize, usize)> {
+        let mut slices = [IoSlice::new(&[]); MOST_SLICES];
+        let (mut count, mut total) = (0_usize, 0_usize);
+        for (place, bytes) in slices.iter_mut().zip(waiting) {
             *place = IoSlice::new(bytes);
             count = count.saturating_add(1);
             total = total.saturating_add(bytes.len());
         }
-        let written = match slices.get(..count).unwrap_or_default() {
-            [] => 0,
-            [only] => self.stream.try_write(only)?,
-            several => self.stream.try_write_vectored(several)?,
-        };
+        let written = self
+            .stream
+            .try_write_vectored(slices.get(..count).unwrap_or_default())?;
         Ok((written, total))
     }
 
