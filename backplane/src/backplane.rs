@@ -4,29 +4,25 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::directory::Directory;
 use crate::error::BackplaneError;
-use crate::events::{EventOptions, EventRecord, Events};
-use crate::history::History;
-use crate::once::{Once, Published};
-use crate::position::{Epoch, Offset, Position};
-use crate::sessions::{Entered, Sessions, State};
-use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic, UserId};
+use crate::events::{EventOptions, EventRecord};
+use crate::hub::HubBackplane;
+use crate::position::{Epoch, Offset};
+use crate::sessions::State;
+use crate::topic::{ConnectionId, HubName, NodeId, Topic, UserId};
 use crate::turns::{Turns, TurnsWanted};
 use crate::wire::Envelope;
 
-/// The log, the topics, the groups and the directory of one cluster, as one node sees them.
+/// One cluster, as one node sees it.
 ///
-/// Every message that reaches more than its own caller goes through [`publish`](Backplane::publish) and comes back
-/// to the nodes that have receivers, this one included, through their [`HubSink`]: one path, one order.
+/// Everything that concerns one hub is done by its [`HubBackplane`], which [`open_hub`](Backplane::open_hub) returns.
 ///
 /// Calls wait for a bounded time when the server can't be reached and then fail with
 /// [`BackplaneError::Unavailable`]. A dropped call may still be carried out.
-pub trait Backplane: Sessions + Directory + History + Events + Send + Sync + 'static {
+pub trait Backplane: Send + Sync + 'static {
     /// This process.
     fn node(&self) -> &NodeId;
 
@@ -43,151 +39,21 @@ pub trait Backplane: Sessions + Directory + History + Events + Send + Sync + 'st
     /// node stores and another one reads are of this clock: the clocks of their machines may differ.
     fn now(&self) -> SystemTime;
 
-    /// The epoch of a hub's log as this node knows it; `None` where the hub is not open. A newer epoch may have begun.
-    fn epoch(&self, hub: &HubName) -> Option<Epoch>;
-
     /// A secret of at least 32 random bytes that all nodes of the cluster share.
     fn cluster_secret(&self) -> Arc<[u8]>;
 
-    /// Begins to serve `hub` on this node. Deliveries of the hub go to `sink`, one after another, in log order.
-    /// Opening a hub twice is an error.
+    /// Begins to serve a hub on this node, until the shutdown. Deliveries of the hub go to `sink`, one after another, in
+    /// log order, the first ones perhaps before this call returns. Opening a hub twice is an error.
     fn open_hub(
         &self,
-        hub: HubName,
+        name: HubName,
         options: HubOptions,
         sink: Arc<dyn HubSink>,
-    ) -> BoxFuture<'_, Result<(), BackplaneError>>;
+    ) -> BoxFuture<'_, Result<Arc<dyn HubBackplane>, BackplaneError>>;
 
     /// Sets the service that answers other nodes' requests. Call it once: until then no request of another node is
     /// served.
     fn set_service(&self, service: Arc<dyn NodeService>);
-
-    /// Appends a message to each of the topics, in order, and pushes it to the nodes with receivers.
-    ///
-    /// The returned offsets are in the order of `topics`. A message to a [`Topic::Connection`] that does not exist is
-    /// not appended: its offset is `None`. Messages to groups and users without connections are appended; connections
-    /// that join later do not receive them.
-    ///
-    /// On error, topics before the failing one may have been published to.
-    fn publish<'a>(
-        &'a self,
-        hub: &'a HubName,
-        topics: &'a [Topic],
-        envelope: &'a Envelope,
-    ) -> BoxFuture<'a, Result<Vec<Option<Offset>>, BackplaneError>>;
-
-    /// As [`Backplane::publish`] to one topic, but where a request with this key was published to the hub within its
-    /// retention, on any node, nothing is published again. The check and the publish are one step. After an error the
-    /// same request may be repeated.
-    fn publish_once<'a>(
-        &'a self,
-        hub: &'a HubName,
-        topic: &'a Topic,
-        envelope: &'a Envelope,
-        once: &'a Once,
-    ) -> BoxFuture<'a, Result<Published, BackplaneError>>;
-
-    /// Waits until the sink was given all entries up to an offset that a publish of this node has returned, for at most
-    /// as long as a command may take. Returns at once where a new epoch has begun since.
-    ///
-    /// # Errors
-    /// [`BackplaneError::Timeout`] where the sink did not reach the offset in time.
-    fn passed<'a>(&'a self, hub: &'a HubName, offset: Offset) -> BoxFuture<'a, Result<(), BackplaneError>>;
-
-    /// Makes this node the owner of a connection that has no owner and was never closed. Its id was generated just now.
-    /// The connection receives nothing until [`Backplane::enter`].
-    fn claim<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionRecord,
-    ) -> BoxFuture<'a, Result<Claim, BackplaneError>> {
-        async move {
-            let epoch = self.epoch(hub);
-            self.claim_of(hub, connection, epoch.as_ref()).await
-        }
-        .boxed()
-    }
-
-    /// As [`Backplane::claim`], where the id was generated in this epoch of the hub's log; `None`: the epoch is not
-    /// known.
-    ///
-    /// # Errors
-    /// [`BackplaneError::Unsettled`] where a node may have had the connection in an earlier epoch and did not register
-    /// it again yet.
-    fn claim_of<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionRecord,
-        epoch: Option<&'a Epoch>,
-    ) -> BoxFuture<'a, Result<Claim, BackplaneError>>;
-
-    /// Puts a connection that this node claimed into [`Topic::All`], its [`Topic::User`] and its own
-    /// [`Topic::Connection`]; with `claim` it is claimed in the same step. With [`ConnectionRecord::state`] it becomes
-    /// resumable. Returns the position after which it receives, once the sink was given the [`Delivery::Joined`].
-    fn enter<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionRecord,
-        claim: bool,
-    ) -> BoxFuture<'a, Result<Entered, BackplaneError>> {
-        self.enter_with(hub, connection, &[], claim)
-    }
-
-    /// As [`Backplane::enter`], and joins these groups in the same step: all of the connection's topics begin at one
-    /// offset.
-    fn enter_with<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionRecord,
-        groups: &'a [GroupName],
-        claim: bool,
-    ) -> BoxFuture<'a, Result<Entered, BackplaneError>>;
-
-    /// Gives an owned connection up, so that another node may claim it: the handshake has not begun yet.
-    fn release<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionId,
-    ) -> BoxFuture<'a, Result<(), BackplaneError>>;
-
-    /// Removes a connection that this node owns from the directory and from every group. Its id stays refused by
-    /// [`Backplane::claim`]. Returns whether this call removed it: exactly one caller in the cluster gets `true`, and
-    /// that caller reports the end to the hub's code, see [`Backplane::told`].
-    ///
-    /// The call waits for as long as the server can't be reached, because only the server's answer is certain. A caller
-    /// that stops waiting does not stop the removal.
-    fn remove<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionId,
-        end: End,
-    ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
-
-    /// Deletes the end record of a connection. The node that removed it, or got [`NodeService::orphan_removed`], calls
-    /// this after it has reported the end to the hub's code. In a hub that [reports ends](HubOptions::tells_ends),
-    /// another node takes the report over if this node dies before.
-    fn told(&self, hub: &HubName, connection: &ConnectionId);
-
-    /// Joins a connection that this node owns to a group. Returns the offset after which it receives the group's
-    /// messages, once the sink was given the [`Delivery::Joined`]. Joining twice changes nothing. Any node may join a
-    /// parked connection; no sink is notified of that.
-    fn join<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionId,
-        group: &'a GroupName,
-    ) -> BoxFuture<'a, Result<Offset, BackplaneError>>;
-
-    /// The reverse of [`Backplane::join`]: after the returned offset nothing of the group is received.
-    fn leave<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionId,
-        group: &'a GroupName,
-    ) -> BoxFuture<'a, Result<Offset, BackplaneError>>;
-
-    /// The position of the hub's newest entry.
-    fn position<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>>;
 
     /// Sends a request to another node's [`NodeService`] and waits for the reply for at most `timeout`. The request is
     /// repeated while no reply comes, and served once. When the returned future is dropped, the other node is notified
@@ -363,7 +229,7 @@ pub struct ConnectionRecord {
 /// The way in which a connection is removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
-    /// The time for which [`Backplane::claim`] refuses the connection's id.
+    /// The time for which [`Connections::claim`](crate::Connections::claim) refuses the connection's id.
     pub tombstone: Duration,
     /// The reason that is reported to the hub's code, as the gateway encodes it; `None`: the end is not reported.
     pub tells: Option<Bytes>,
@@ -383,7 +249,7 @@ impl End {
     }
 }
 
-/// The outcome of [`Backplane::claim`].
+/// The outcome of [`Connections::claim`](crate::Connections::claim).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
     /// This node owns the connection now.
@@ -431,7 +297,8 @@ pub trait NodeService: Send + Sync + 'static {
 
     /// A connection without a node has ended, and this node alone must report that to the hub's code: this node removed
     /// it, because its node died or no node took it over in time, or the node that removed it died before the report.
-    /// `tells` is the value of [`End::tells`], empty where no node gave one. Call [`Backplane::told`] afterwards.
+    /// `tells` is the value of [`End::tells`], empty where no node gave one. Call
+    /// [`Connections::told`](crate::Connections::told) afterwards.
     fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord, tells: Bytes);
 
     /// The server, which had forgotten a connection of this node, has it as another node's or as closed: the connection

@@ -6,23 +6,23 @@ use futures_util::future::BoxFuture;
 
 use crate::backplane::{ConnectionRecord, End};
 use crate::error::BackplaneError;
-use crate::topic::{ConnectionId, GroupName, HubName, NodeId, UserId};
+use crate::topic::{ConnectionId, GroupName, NodeId, UserId};
 
 /// The time that a user stays in a group where [`Directory::join_user`] names none: one year.
 pub const USER_GROUP_TTL: Duration = Duration::from_secs(365 * 24 * 3_600);
 
-/// Queries about the connections of a hub in the whole cluster. Part of [`Backplane`](crate::Backplane).
+/// Queries about the connections of a hub in the whole cluster. Part of
+/// [`HubBackplane`](crate::HubBackplane).
 ///
 /// A query costs the same however many connections there are. Parked connections count like others. Connections of a
 /// node that died count until they are removed, soon after the end of its lease.
 pub trait Directory: Send + Sync {
     /// The number of connections of a group or a user.
-    fn count<'a>(&'a self, hub: &'a HubName, of: Members<'a>) -> BoxFuture<'a, Result<u64, BackplaneError>>;
+    fn count<'a>(&'a self, of: Members<'a>) -> BoxFuture<'a, Result<u64, BackplaneError>>;
 
     /// Whether a connection belongs to a group or a user.
     fn contains<'a>(
         &'a self,
-        hub: &'a HubName,
         of: Members<'a>,
         connection: &'a ConnectionId,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
@@ -31,7 +31,6 @@ pub trait Directory: Send + Sync {
     /// pages, the list has every connection that is a member all the time, and none twice.
     fn page<'a>(
         &'a self,
-        hub: &'a HubName,
         of: Members<'a>,
         after: Option<&'a ConnectionId>,
         limit: usize,
@@ -40,7 +39,6 @@ pub trait Directory: Send + Sync {
     /// As [`Directory::page`] of a group, with the connections' users. The cost grows with the page, not with the group.
     fn present<'a>(
         &'a self,
-        hub: &'a HubName,
         group: &'a GroupName,
         after: Option<&'a ConnectionId>,
         limit: usize,
@@ -49,22 +47,17 @@ pub trait Directory: Send + Sync {
     /// The groups of a connection without reserved ones, in order; empty where the connection does not exist.
     fn groups<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
     ) -> BoxFuture<'a, Result<Vec<GroupName>, BackplaneError>>;
 
     /// The numbers of connections and groups of a hub.
-    fn connection_statistics<'a>(
-        &'a self,
-        hub: &'a HubName,
-    ) -> BoxFuture<'a, Result<ConnectionStatistics, BackplaneError>>;
+    fn connection_statistics(&self) -> BoxFuture<'_, Result<ConnectionStatistics, BackplaneError>>;
 
     /// Records that connections of a user that enter within `ttl`, or [`USER_GROUP_TTL`], are to join a group:
     /// [`Entered::groups`](crate::Entered::groups) names it. Present connections are left as they are. A user has at
     /// most `most` groups: one more replaces the group whose time ends first.
     fn join_user<'a>(
         &'a self,
-        hub: &'a HubName,
         user: &'a UserId,
         group: &'a GroupName,
         ttl: Option<Duration>,
@@ -74,22 +67,16 @@ pub trait Directory: Send + Sync {
     /// The reverse of [`Directory::join_user`], for one group or all. Present connections are left as they are.
     fn leave_user<'a>(
         &'a self,
-        hub: &'a HubName,
         user: &'a UserId,
         group: Option<&'a GroupName>,
     ) -> BoxFuture<'a, Result<(), BackplaneError>>;
 
     /// The groups that a user's connections are to join, in order.
-    fn user_groups<'a>(
-        &'a self,
-        hub: &'a HubName,
-        user: &'a UserId,
-    ) -> BoxFuture<'a, Result<Vec<GroupName>, BackplaneError>>;
+    fn user_groups<'a>(&'a self, user: &'a UserId) -> BoxFuture<'a, Result<Vec<GroupName>, BackplaneError>>;
 
     /// Whether a user's connections are to join a group.
     fn is_user_in<'a>(
         &'a self,
-        hub: &'a HubName,
         user: &'a UserId,
         group: &'a GroupName,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
@@ -98,17 +85,15 @@ pub trait Directory: Send + Sync {
     /// which the list is read is on it, perhaps twice.
     fn parked<'a>(
         &'a self,
-        hub: &'a HubName,
         of: Option<Members<'a>>,
         from: ParkedCursor,
     ) -> BoxFuture<'a, Result<Parked, BackplaneError>>;
 
     /// Removes a connection that is parked at this moment, before its time is up. `None` where it is not parked.
     /// Exactly one caller in the cluster is given the connection, and that caller reports its end, as with
-    /// [`Backplane::remove`](crate::Backplane::remove); no node's service is notified.
+    /// [`Connections::remove`](crate::Connections::remove); no node's service is notified.
     fn remove_parked<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         end: End,
     ) -> BoxFuture<'a, Result<Option<ConnectionRecord>, BackplaneError>>;

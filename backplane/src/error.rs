@@ -63,12 +63,6 @@ pub enum BackplaneError {
         /// The hub's name.
         hub: String,
     },
-    /// The hub was not opened on this node.
-    #[error("hub {hub:?} is not open on this node")]
-    HubNotOpen {
-        /// The hub's name.
-        hub: String,
-    },
     /// The connection is not owned by this node, or not any more.
     #[error("connection {connection} is not owned by this node")]
     NotOwner {

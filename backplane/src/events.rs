@@ -10,12 +10,12 @@ use futures_util::future::BoxFuture;
 
 use crate::error::BackplaneError;
 use crate::position::{Epoch, Offset};
-use crate::topic::{ConnectionId, HubName, UserId};
+use crate::topic::{ConnectionId, UserId};
 
 /// Most bytes of [`EventRecord::payload`], and of [`EventRecord::state`].
 pub const MAX_EVENT_RECORD_BYTES: usize = 16 << 10;
 
-/// The stream of a hub's connection events. Part of [`Backplane`](crate::Backplane).
+/// The stream of a hub's connection events. Part of [`HubBackplane`](crate::HubBackplane).
 ///
 /// Where [`HubOptions::events`](crate::HubOptions::events) is set, the step that makes a change true also appends its
 /// event to the hub's stream:
@@ -59,48 +59,36 @@ pub trait Events: Send + Sync {
     /// future may be dropped at any time: no event is lost with it.
     fn read_events<'a>(
         &'a self,
-        hub: &'a HubName,
         count: usize,
         wait: Duration,
     ) -> BoxFuture<'a, Result<Vec<ConnectionEvent>, BackplaneError>>;
 
     /// Records that events of this node are done with: delivered, or given up for good. After an error the call may be
     /// repeated. Events that another node holds by now are left as they are.
-    fn finish_events<'a>(
-        &'a self,
-        hub: &'a HubName,
-        places: &'a [EventPlace],
-    ) -> BoxFuture<'a, Result<(), BackplaneError>>;
+    fn finish_events<'a>(&'a self, places: &'a [EventPlace]) -> BoxFuture<'a, Result<(), BackplaneError>>;
 
     /// Takes back events that were read and are not being delivered any more: [`read_events`](Events::read_events) of
     /// this node returns them anew.
-    fn return_events(&self, hub: &HubName, places: &[EventPlace]);
+    fn return_events(&self, places: &[EventPlace]);
 
     /// Whether an event is still assigned to this node. Asks the server only where this node may have been taken for
     /// dead meanwhile.
-    fn holds_event<'a>(
-        &'a self,
-        hub: &'a HubName,
-        event: &'a ConnectionEvent,
-    ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
+    fn holds_event<'a>(&'a self, event: &'a ConnectionEvent) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
     /// Whether the `connected` event of a connection is finished, on whichever node it is; `true` also for connections
     /// without one. A node that a connection has moved to asks before it delivers the connection's messages.
     fn connected_finished<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
     /// The unfinished events of the hub, on all nodes.
-    fn pending_events<'a>(&'a self, hub: &'a HubName)
-    -> BoxFuture<'a, Result<PendingEvents, BackplaneError>>;
+    fn pending_events(&self) -> BoxFuture<'_, Result<PendingEvents, BackplaneError>>;
 
     /// Events after a place of the stream, at most `count`; waits for at most `wait` until there is one. `None`: returns
     /// the present end of the stream at once, as a place to go on from.
     fn follow_events<'a>(
         &'a self,
-        hub: &'a HubName,
         after: Option<EventPlace>,
         count: usize,
         wait: Duration,
@@ -110,7 +98,6 @@ pub trait Events: Send + Sync {
     /// connection has no events.
     fn restate_events<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         state: Bytes,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;

@@ -5,9 +5,9 @@ use futures_util::future::BoxFuture;
 use crate::backplane::Message;
 use crate::error::BackplaneError;
 use crate::position::{Epoch, Offset, Position};
-use crate::topic::{HubName, Topic};
+use crate::topic::Topic;
 
-/// Access to past messages of topics. Part of [`Backplane`](crate::Backplane).
+/// Access to past messages of topics. Part of [`HubBackplane`](crate::HubBackplane).
 pub trait History: Send + Sync {
     /// The messages of these topics after `after` and up to `upto` ([`Offset::MAX`] for the log's end), in the order of
     /// their offsets: about `most_bytes`, or all that there are. Each topic counts only after the offset beside it. To
@@ -15,7 +15,6 @@ pub trait History: Send + Sync {
     /// reading.
     fn history<'a>(
         &'a self,
-        hub: &'a HubName,
         topics: &'a [(Topic, Offset)],
         after: &'a Position,
         upto: Offset,
@@ -27,7 +26,6 @@ pub trait History: Send + Sync {
     /// older ones.
     fn newest<'a>(
         &'a self,
-        hub: &'a HubName,
         topics: &'a [Topic],
         upto: Offset,
         most: usize,

@@ -18,10 +18,13 @@
 mod backplane;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod connections;
 mod directory;
 mod error;
 mod events;
 mod history;
+mod hub;
+mod log;
 pub mod memory;
 mod once;
 mod position;
@@ -40,6 +43,7 @@ pub use backplane::{
     Backplane, Claim, ConnectionRecord, Delivery, End, Gap, HubOptions, HubSink, Message, NodeService,
     Statistics, Status, Unheard,
 };
+pub use connections::Connections;
 pub use directory::{
     ConnectionStatistics, Directory, Members, Parked, ParkedCursor, Present, USER_GROUP_TTL,
 };
@@ -49,6 +53,8 @@ pub use events::{
     MAX_EVENT_RECORD_BYTES, NODE_DIED, NOT_RESUMED, NoEventPlace, PendingEvents,
 };
 pub use history::{History, Page};
+pub use hub::HubBackplane;
+pub use log::Log;
 pub use once::{Once, Published};
 pub use position::{Epoch, Offset, Position, Step, step};
 pub use replay::Replay;

@@ -13,7 +13,7 @@ pub struct Once {
     pub content: Bytes,
 }
 
-/// The outcome of [`Backplane::publish_once`](crate::Backplane::publish_once).
+/// The outcome of [`Log::publish_once`](crate::Log::publish_once).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
     /// This call published the message, at this offset; `None` where it was for a connection that does not exist.

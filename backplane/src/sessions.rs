@@ -9,7 +9,7 @@ use crate::events::EventRecord;
 use crate::history::Page;
 use crate::position::{Offset, Position};
 use crate::replay::Replay;
-use crate::topic::{ConnectionId, GroupName, HubName, NodeId, UserId};
+use crate::topic::{ConnectionId, GroupName, NodeId, UserId};
 use crate::wire::Envelope;
 
 /// The number of an ownership of a connection, higher with each new owner. A call with an older version is refused: it
@@ -17,7 +17,7 @@ use crate::wire::Envelope;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct Version(pub u64);
 
-/// The records of resumable connections beside their topics. Part of [`Backplane`](crate::Backplane).
+/// The records of resumable connections beside their topics. Part of [`HubBackplane`](crate::HubBackplane).
 ///
 /// A connection is resumable when it was entered with [`ConnectionRecord::state`]. Then the messages that it receives
 /// follow from the log alone, and the server keeps, beside its groups:
@@ -35,7 +35,6 @@ pub trait Sessions: Send + Sync {
     /// again.
     fn look_up<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
     ) -> BoxFuture<'a, Result<Option<Listing>, BackplaneError>>;
 
@@ -45,7 +44,6 @@ pub trait Sessions: Send + Sync {
     /// [`Delivery::Taken`](crate::Delivery::Taken).
     fn take_over<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
     ) -> BoxFuture<'a, Result<TakeOver, BackplaneError>>;
@@ -54,7 +52,6 @@ pub trait Sessions: Send + Sync {
     /// missing.
     fn replay<'a>(
         &'a self,
-        hub: &'a HubName,
         replay: &'a mut Replay,
         most_bytes: usize,
     ) -> BoxFuture<'a, Result<Page, BackplaneError>>;
@@ -63,7 +60,6 @@ pub trait Sessions: Send + Sync {
     /// `call`. `false` when this node no longer owns the connection: then no message may be applied.
     fn record<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
         received: u64,
@@ -73,7 +69,6 @@ pub trait Sessions: Send + Sync {
     /// As [`record`](Self::record) of a call that the client may repeat under the name `once`, where it got no answer.
     fn record_once<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
         call: &'a str,
@@ -84,7 +79,6 @@ pub trait Sessions: Send + Sync {
     /// or it is not resumable.
     fn restate<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
         state: State,
@@ -94,7 +88,6 @@ pub trait Sessions: Send + Sync {
     /// version any more, or its state is not `former`: then it is to be looked up again.
     fn restate_parked<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
         former: State,
@@ -108,7 +101,6 @@ pub trait Sessions: Send + Sync {
     /// [`BackplaneError::Evicted`] where the server has deleted keys and may have lost the record of the call.
     fn reply<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         call: Call<'a>,
         envelope: &'a Envelope,
@@ -118,7 +110,6 @@ pub trait Sessions: Send + Sync {
     /// Finishes a call without an answer. `false` when it was finished before.
     fn finish<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         call: Call<'a>,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
@@ -126,13 +117,12 @@ pub trait Sessions: Send + Sync {
     /// The newest known position up to which the sink was given all entries for this node. Where a client has all
     /// messages that its session was given by then, this position is a checkpoint. Quiet topics need one now and then:
     /// otherwise the log forgets the offset of the last checkpoint.
-    fn handed_on<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>>;
+    fn handed_on(&self) -> BoxFuture<'_, Result<Position, BackplaneError>>;
 
     /// Stores checkpoints, in one round trip. A checkpoint is ignored where this node no longer owns the connection, or
     /// where a checkpoint with a higher number is stored already.
     fn checkpoint<'a>(
         &'a self,
-        hub: &'a HubName,
         checkpoints: &'a [(ConnectionId, Version, Checkpoint)],
     ) -> BoxFuture<'a, Result<(), BackplaneError>>;
 
@@ -140,7 +130,6 @@ pub trait Sessions: Send + Sync {
     /// transient error this node no longer owns the connection, and parks it as soon as the server can be reached.
     fn park<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
         checkpoint: Option<&'a Checkpoint>,
@@ -235,7 +224,7 @@ pub struct Taken {
     pub calls: Vec<(String, NodeId)>,
 }
 
-/// The outcome of [`Backplane::enter`](crate::Backplane::enter).
+/// The outcome of [`Connections::enter`](crate::Connections::enter).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entered {
     /// The position after which the connection receives its topics.

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use axum::Router;
 use hubcast_backplane::memory::MemoryBackplane;
-use hubcast_backplane::{Backplane, HubOptions, NodeId};
+use hubcast_backplane::{Backplane, NodeId};
 
 use crate::auth::{Authenticator, ServerAuthenticator};
 use crate::cluster::{Cluster, ServeNode};
 use crate::drain::{self, Drained};
 use crate::error::Error;
 use crate::http::{self, App, Starting};
-use crate::hub::{Hub, HubHandle, HubRuntime, Shared, deliver_events};
+use crate::hub::{CheckedHub, Hub, HubHandle, HubRuntime, Shared, deliver_events};
 use crate::limits::{Doors, Terms};
 use crate::options::{DRAIN_CALLS, DRAIN_RATE, Options};
 use crate::telemetry::metrics::Metrics;
@@ -173,41 +173,25 @@ impl GatewayBuilder {
         let metrics = self.metrics.unwrap_or_else(|| Arc::new(Metrics::new()));
         let shared = Shared::new(self.options, backplane, Arc::new(Cluster), metrics);
         let shared = Arc::new(shared.with_drain(self.drain_rate, self.drain_calls));
-        let mut hubs = HashMap::with_capacity(self.hubs.len());
+        let mut checked = HashMap::with_capacity(self.hubs.len());
         for hub in self.hubs {
-            let runtime = Arc::new(HubRuntime::new(hub, Arc::clone(&shared))?);
-            let name = runtime.name().clone();
-            if hubs.insert(name.clone(), runtime).is_some() {
+            let hub = CheckedHub::new(hub, shared.options())?;
+            if let Some(hub) = checked.insert(hub.name().clone(), hub) {
                 return Err(Error::DefinedTwice {
                     kind: "hub",
-                    name: name.to_string(),
+                    name: hub.name().to_string(),
                 });
             }
+        }
+        let mut hubs = HashMap::with_capacity(checked.len());
+        for (name, hub) in checked {
+            hubs.insert(name, Arc::new(HubRuntime::open(hub, Arc::clone(&shared)).await?));
         }
         shared
             .backplane()
             .set_service(Arc::new(ServeNode::new(hubs.values())));
-        for (name, runtime) in &hubs {
-            let log = &runtime.options().hubs;
-            let log = HubOptions {
-                retention_messages: log.retention_messages,
-                retention: log.retention,
-                retention_topic_bytes: log.retention_topic_bytes,
-                retention_bytes: log.retention_bytes,
-                resume_window: log.resume_window,
-                volatile: log.volatile,
-                keeps_unread: log.keep_unread,
-                presence: log.presence,
-                tells_ends: runtime.hears_of_ends(),
-                events: runtime.events(),
-            };
-            shared
-                .backplane()
-                .open_hub(name.clone(), log, Arc::clone(runtime) as _)
-                .await?;
-            if runtime.hub().event_handler().is_some() {
-                shared.tasks().spawn(deliver_events(Arc::clone(runtime)));
-            }
+        for hub in hubs.values().filter(|hub| hub.hub().event_handler().is_some()) {
+            shared.tasks().spawn(deliver_events(Arc::clone(hub)));
         }
         for fetching in authenticator.fetch_keys() {
             let stopping = shared.stopping().clone();

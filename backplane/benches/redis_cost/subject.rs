@@ -9,8 +9,8 @@ use bytes::Bytes;
 use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
 use hubcast_backplane::wire::Envelope;
 use hubcast_backplane::{
-    Backplane, ConnectionId, ConnectionRecord, Delivery, GroupName, HubName, HubOptions, HubSink, NodeId,
-    Topic,
+    Backplane, ConnectionId, ConnectionRecord, Delivery, GroupName, HubBackplane, HubName, HubOptions,
+    HubSink, NodeId, Topic,
 };
 use redis::aio::MultiplexedConnection;
 use tokio::time::sleep;
@@ -59,7 +59,8 @@ pub(crate) enum Subject {
     },
     Hub {
         nodes: Vec<RedisBackplane>,
-        hub: HubName,
+        /// The hub on the node that publishes.
+        publisher: Arc<dyn HubBackplane>,
         topics: Vec<[Topic; 1]>,
         envelope: Envelope,
         sink: Arc<Counter>,
@@ -117,19 +118,20 @@ impl Subject {
 
     async fn hub(kind: Kind, server: &Server, interval: Duration) -> Self {
         let sink = Arc::new(Counter::default());
-        let hub = HubName::parse("bench").unwrap();
+        let name = HubName::parse("bench").unwrap();
         let options = HubOptions {
             volatile: kind == Kind::Volatile,
             ..HubOptions::default()
         };
-        let mut nodes = Vec::new();
+        let (mut nodes, mut hubs) = (Vec::new(), Vec::new());
         for number in 0..2 {
             let mut redis = RedisOptions::parse(&format!("redis://127.0.0.1:{}", server.port)).unwrap();
             redis.batch_interval = interval;
             redis.node = NodeId::parse(format!("n{number}")).unwrap();
             let node = RedisBackplane::connect(redis).await.unwrap();
             let receiver: Arc<dyn HubSink> = Arc::<Counter>::clone(&sink);
-            node.open_hub(hub.clone(), options.clone(), receiver)
+            let hub = node
+                .open_hub(name.clone(), options.clone(), receiver)
                 .await
                 .unwrap();
             let connection = ConnectionRecord {
@@ -138,15 +140,16 @@ impl Subject {
                 state: None,
                 event: Default::default(),
             };
-            node.enter(&hub, &connection, true).await.unwrap();
+            hub.enter(&connection, true).await.unwrap();
             for group in 0..GROUPS {
-                node.join(&hub, &connection.id, &group_name(group)).await.unwrap();
+                hub.join(&connection.id, &group_name(group)).await.unwrap();
             }
             nodes.push(node);
+            hubs.push(hub);
         }
         Self::Hub {
             nodes,
-            hub,
+            publisher: hubs.swap_remove(0),
             topics: (0..GROUPS)
                 .map(|group| [Topic::Group(group_name(group))])
                 .collect(),
@@ -169,14 +172,13 @@ impl Subject {
                 publish.exec_async(&mut connection).await.unwrap();
             }
             Self::Hub {
-                nodes,
-                hub,
+                publisher,
                 topics,
                 envelope,
                 ..
             } => {
                 let topics = topics.get(group).unwrap();
-                nodes[0].publish(hub, topics, envelope).await.unwrap();
+                publisher.publish(topics, envelope).await.unwrap();
             }
         }
     }

@@ -18,8 +18,8 @@ async fn answer(
 ) -> bool {
     let call = Call { id: call, host };
     member
-        .node
-        .reply(&member.hub, id, call, &envelope(target), last)
+        .hub
+        .reply(id, call, &envelope(target), last)
         .await
         .unwrap()
         .is_some()
@@ -27,7 +27,7 @@ async fn answer(
 
 async fn settle(member: &Member, id: &ConnectionId, (call, host): (&str, &NodeId)) -> bool {
     let call = Call { id: call, host };
-    member.node.finish(&member.hub, id, call).await.unwrap()
+    member.hub.finish(id, call).await.unwrap()
 }
 
 fn sorted(taken: &Taken) -> Vec<(String, NodeId)> {
@@ -54,8 +54,8 @@ pub async fn what_was_noted_goes_with_the_connection(nodes: &Nodes) {
         (5, None),
     ] {
         assert!(
-            home.node
-                .record(&home.hub, id, entered.version, received, call)
+            home.hub
+                .record(id, entered.version, received, call)
                 .await
                 .unwrap()
         );
@@ -69,10 +69,7 @@ pub async fn what_was_noted_goes_with_the_connection(nodes: &Nodes) {
         sorted(&taken),
         [("a".to_owned(), host(home)), ("b".to_owned(), host(home))]
     );
-    let noted = other
-        .node
-        .record(&other.hub, id, taken.version, 6, Some("d"))
-        .await;
+    let noted = other.hub.record(id, taken.version, 6, Some("d")).await;
     assert!(noted.unwrap());
     assert!(answer(other, id, ("a", home.node.node()), "m", true).await);
     let again = home.take_over(id).await;
@@ -92,9 +89,7 @@ pub async fn a_call_is_answered_from_anywhere_until_it_ends(nodes: &Nodes) {
     let id = &connection.id;
     let host = home.node.node().clone();
     for (received, call) in [(1, "x"), (2, "y")] {
-        let noted = home
-            .node
-            .record(&home.hub, id, entered.version, received, Some(call));
+        let noted = home.hub.record(id, entered.version, received, Some(call));
         assert!(noted.await.unwrap());
     }
     assert!(answer(other, id, ("x", &host), "x1", false).await);
@@ -126,7 +121,7 @@ pub async fn a_call_is_answered_for_its_host_only(nodes: &Nodes) {
     let (connection, entered) = home.connect_resumable(None).await;
     let id = &connection.id;
     let (host, stranger) = (home.node.node(), NodeId::parse("stranger").unwrap());
-    let noted = home.node.record(&home.hub, id, entered.version, 1, Some("x"));
+    let noted = home.hub.record(id, entered.version, 1, Some("x"));
     assert!(noted.await.unwrap());
     for member in [home, other] {
         assert!(!answer(member, id, ("x", &stranger), "m", false).await);
@@ -155,9 +150,7 @@ pub async fn a_call_ends_once(nodes: &Nodes) {
     let host = members[0].node.node();
     for round in 0..10 {
         let name = format!("call{round}");
-        let noted = members[0]
-            .node
-            .record(&members[0].hub, id, entered.version, round, Some(&name));
+        let noted = members[0].hub.record(id, entered.version, round, Some(&name));
         assert!(noted.await.unwrap());
         let mut ends = JoinSet::new();
         for (number, member) in members
@@ -195,7 +188,7 @@ pub async fn a_request_is_called_once(nodes: &Nodes) {
     let once = async |member: &Member, version: Version, name: &str| {
         let call = format!("0 {name}");
         let key = format!("ack:{id}:{name}");
-        let noted = member.node.record_once(&member.hub, id, version, &call, &key);
+        let noted = member.hub.record_once(id, version, &call, &key);
         noted.await.unwrap()
     };
     assert_eq!(once(home, entered.version, "1").await, Recorded::Now);

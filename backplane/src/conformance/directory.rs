@@ -14,7 +14,7 @@ pub async fn a_message_to_an_unknown_connection_is_refused(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let unknown = Topic::Connection(record(None).id);
     assert_eq!(members[0].publish(unknown.clone(), "x").await, None);
-    assert_eq!(members[0].node.position(&members[0].hub).await.unwrap().offset, 0);
+    assert_eq!(members[0].hub.position().await.unwrap().offset, 0);
     let connection = members[0].connect(None).await;
     assert!(
         members[0]
@@ -56,7 +56,7 @@ pub async fn a_connection_is_claimed_once(nodes: &Nodes) {
         claims.spawn(async move {
             (
                 member.node.node().clone(),
-                member.node.claim(&member.hub, &connection).await.unwrap(),
+                member.hub.claim(&connection).await.unwrap(),
             )
         });
     }
@@ -83,18 +83,12 @@ pub async fn a_released_connection_may_be_claimed_again(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (first, last) = (&members[0], members.last().unwrap());
     let connection = record(None);
-    assert_eq!(
-        first.node.claim(&first.hub, &connection).await.unwrap(),
-        Claim::Claimed
-    );
-    first.node.release(&first.hub, &connection.id).await.unwrap();
+    assert_eq!(first.hub.claim(&connection).await.unwrap(), Claim::Claimed);
+    first.hub.release(&connection.id).await.unwrap();
     assert_eq!(owner_of(last, &connection.id).await, None);
-    assert_eq!(
-        last.node.claim(&last.hub, &connection).await.unwrap(),
-        Claim::Claimed
-    );
-    last.node.enter(&last.hub, &connection, false).await.unwrap();
-    let again = last.node.enter(&last.hub, &connection, true).await;
+    assert_eq!(last.hub.claim(&connection).await.unwrap(), Claim::Claimed);
+    last.hub.enter(&connection, false).await.unwrap();
+    let again = last.hub.enter(&connection, true).await;
     assert!(matches!(again, Err(BackplaneError::NotOwner { .. })), "{again:?}");
 }
 
@@ -103,26 +97,23 @@ pub async fn a_closed_connection_stays_closed(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (first, last) = (&members[0], members.last().unwrap());
     let connection = record(None);
-    first.node.enter(&first.hub, &connection, true).await.unwrap();
+    first.hub.enter(&connection, true).await.unwrap();
     let tombstone = Duration::from_millis(300);
     assert!(
         first
-            .node
-            .remove(&first.hub, &connection.id, End::untold(tombstone))
+            .hub
+            .remove(&connection.id, End::untold(tombstone))
             .await
             .unwrap()
     );
-    assert_eq!(
-        last.node.claim(&last.hub, &connection).await.unwrap(),
-        Claim::Closed
-    );
-    let entered = last.node.enter(&last.hub, &connection, true).await;
+    assert_eq!(last.hub.claim(&connection).await.unwrap(), Claim::Closed);
+    let entered = last.hub.enter(&connection, true).await;
     assert!(
         matches!(entered, Err(BackplaneError::NotOwner { .. })),
         "{entered:?}"
     );
     eventually("the tombstone ends", async || {
-        let claim = last.node.claim(&last.hub, &connection).await.unwrap();
+        let claim = last.hub.claim(&connection).await.unwrap();
         (claim == Claim::Claimed).then_some(())
     })
     .await;

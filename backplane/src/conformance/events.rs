@@ -38,39 +38,33 @@ fn end(reason: &str) -> End {
 
 impl Member {
     async fn end(&self, id: &ConnectionId, reason: &str) {
-        assert!(self.node.remove(&self.hub, id, end(reason)).await.unwrap());
+        assert!(self.hub.remove(id, end(reason)).await.unwrap());
     }
 
     /// The next event that this node has to deliver.
     pub async fn next_event(&self) -> ConnectionEvent {
-        let mut events = self.node.read_events(&self.hub, 1, PATIENCE).await.unwrap();
+        let mut events = self.hub.read_events(1, PATIENCE).await.unwrap();
         assert_eq!(events.len(), 1, "no event came");
         events.remove(0)
     }
 
     /// Asserts that this node has no event to deliver now.
     async fn has_no_event(&self) {
-        let events = self
-            .node
-            .read_events(&self.hub, 10, Duration::ZERO)
-            .await
-            .unwrap();
+        let events = self.hub.read_events(10, Duration::ZERO).await.unwrap();
         assert_eq!(events, []);
     }
 
     /// Records that an event is finished.
     pub async fn finish(&self, event: &ConnectionEvent) {
         let places = [event.place];
-        self.node.finish_events(&self.hub, &places).await.unwrap();
+        self.hub.finish_events(&places).await.unwrap();
     }
 
     /// All events of the hub that are kept.
     pub async fn all_events(&self) -> Vec<ConnectionEvent> {
         let (mut after, mut all) = (EventPlace::START, Vec::new());
         loop {
-            let page = self
-                .node
-                .follow_events(&self.hub, Some(after), 100, Duration::ZERO);
+            let page = self.hub.follow_events(Some(after), 100, Duration::ZERO);
             let page = page.await.unwrap();
             if page.events.is_empty() {
                 return all;
@@ -94,7 +88,7 @@ pub async fn each_connection_has_one_event_of_each_kind(nodes: &Nodes) {
     let one = first.connect(Some("ann")).await;
     let two = last.connect(None).await;
     first.end(&one, "client").await;
-    assert!(!first.node.remove(&first.hub, &one, end("again")).await.unwrap());
+    assert!(!first.hub.remove(&one, end("again")).await.unwrap());
     last.end(&two, "lost: the socket broke").await;
     let events = first.all_events().await;
     let seen: Vec<_> = events
@@ -143,13 +137,13 @@ pub async fn an_event_carries_what_the_connection_entered_with(nodes: &Nodes) {
         event: carried(b"first"),
         ..record(None)
     };
-    member.node.enter(&member.hub, &connection, true).await.unwrap();
+    member.hub.enter(&connection, true).await.unwrap();
     let state = Bytes::from_static(b"second");
-    let restated = member.node.restate_events(&member.hub, &connection.id, state);
+    let restated = member.hub.restate_events(&connection.id, state);
     assert!(restated.await.unwrap());
     member.end(&connection.id, "client").await;
     let state = Bytes::new();
-    let late = member.node.restate_events(&member.hub, &connection.id, state);
+    let late = member.hub.restate_events(&connection.id, state);
     assert!(!late.await.unwrap());
     let records: Vec<_> = member
         .all_events()
@@ -165,9 +159,9 @@ pub async fn a_connection_that_never_entered_has_no_event(nodes: &Nodes) {
     let members = open(nodes, delivering()).await;
     let member = &members[0];
     let (one, two) = (record(Some("ann")), record(None));
-    member.node.claim(&member.hub, &one).await.unwrap();
-    member.node.release(&member.hub, &one.id).await.unwrap();
-    member.node.claim(&member.hub, &two).await.unwrap();
+    member.hub.claim(&one).await.unwrap();
+    member.hub.release(&one.id).await.unwrap();
+    member.hub.claim(&two).await.unwrap();
     member.end(&two.id, "client").await;
     assert_eq!(member.all_events().await, []);
     member.has_no_event().await;
@@ -184,40 +178,25 @@ pub async fn a_move_is_no_event(nodes: &Nodes) {
         },
         ..resumable(Some("ann"))
     };
-    let entered = first.node.enter(&first.hub, &connection, true).await.unwrap();
+    let entered = first.hub.enter(&connection, true).await.unwrap();
     assert!(
         first
-            .node
-            .park(&first.hub, &connection.id, entered.version, None)
+            .hub
+            .park(&connection.id, entered.version, None)
             .await
             .unwrap()
     );
-    let taken = last
-        .node
-        .take_over(&last.hub, &connection.id, entered.version)
-        .await
-        .unwrap();
+    let taken = last.hub.take_over(&connection.id, entered.version).await.unwrap();
     let TakeOver::Taken(taken) = taken else {
         panic!("{taken:?}");
     };
     assert_eq!(taken.record, connection);
     last.join(&connection.id, "g").await;
     assert_eq!(first.all_events().await.len(), 1);
-    assert!(
-        !last
-            .node
-            .connected_finished(&last.hub, &connection.id)
-            .await
-            .unwrap()
-    );
+    assert!(!last.hub.connected_finished(&connection.id).await.unwrap());
     let connected = first.next_event().await;
     first.finish(&connected).await;
-    assert!(
-        last.node
-            .connected_finished(&last.hub, &connection.id)
-            .await
-            .unwrap()
-    );
+    assert!(last.hub.connected_finished(&connection.id).await.unwrap());
     last.end(&connection.id, "client").await;
     let event = last.next_event().await;
     assert_eq!(event.kind, disconnected("client"));
@@ -237,11 +216,11 @@ pub async fn an_end_by_time_is_an_event(nodes: &Nodes) {
     nodes.iter().for_each(|node| drop(Witness::of(&**node)));
     let (first, last) = (&members[0], members.last().unwrap());
     let connection = resumable(Some("ann"));
-    let entered = first.node.enter(&first.hub, &connection, true).await.unwrap();
+    let entered = first.hub.enter(&connection, true).await.unwrap();
     assert!(
         first
-            .node
-            .park(&first.hub, &connection.id, entered.version, None)
+            .hub
+            .park(&connection.id, entered.version, None)
             .await
             .unwrap()
     );
@@ -251,15 +230,15 @@ pub async fn an_end_by_time_is_an_event(nodes: &Nodes) {
     });
     assert_eq!(ended.await.kind, disconnected(NOT_RESUMED));
     let connection = resumable(None);
-    let entered = first.node.enter(&first.hub, &connection, true).await.unwrap();
+    let entered = first.hub.enter(&connection, true).await.unwrap();
     assert!(
         first
-            .node
-            .park(&first.hub, &connection.id, entered.version, None)
+            .hub
+            .park(&connection.id, entered.version, None)
             .await
             .unwrap()
     );
-    let removed = last.node.remove_parked(&last.hub, &connection.id, end("server"));
+    let removed = last.hub.remove_parked(&connection.id, end("server"));
     let by_time = removed.await.unwrap().is_none(); // a slow machine may have been faster
     let events = last.all_events().await;
     assert_eq!(events.len(), 4);
@@ -272,23 +251,23 @@ pub async fn an_event_waits_for_the_earlier_one_of_its_connection(nodes: &Nodes)
     let members = open(nodes, delivering()).await;
     let (first, last) = (&members[0], members.last().unwrap());
     let connection = resumable(None);
-    let entered = first.node.enter(&first.hub, &connection, true).await.unwrap();
+    let entered = first.hub.enter(&connection, true).await.unwrap();
     let connected = first.next_event().await;
     assert!(
         first
-            .node
-            .park(&first.hub, &connection.id, entered.version, None)
+            .hub
+            .park(&connection.id, entered.version, None)
             .await
             .unwrap()
     );
-    let taken = last.node.take_over(&last.hub, &connection.id, entered.version);
+    let taken = last.hub.take_over(&connection.id, entered.version);
     assert!(matches!(taken.await.unwrap(), TakeOver::Taken(_)));
     last.end(&connection.id, "client").await;
     let other = last.connect(None).await;
     let next = last.next_event().await; // another connection's event does not wait
     assert_eq!((&next.connection, &next.kind), (&other, &EventKind::Connected));
     last.has_no_event().await;
-    let pending = first.node.pending_events(&first.hub).await.unwrap();
+    let pending = first.hub.pending_events().await.unwrap();
     assert_eq!(pending.count, 3);
     assert!(pending.oldest.is_some());
     first.finish(&connected).await;
@@ -299,7 +278,7 @@ pub async fn an_event_waits_for_the_earlier_one_of_its_connection(nodes: &Nodes)
     );
     last.finish(&event).await;
     last.finish(&next).await;
-    let pending = first.node.pending_events(&first.hub).await.unwrap();
+    let pending = first.hub.pending_events().await.unwrap();
     assert_eq!((pending.count, pending.oldest), (0, None));
 }
 
@@ -311,21 +290,21 @@ pub async fn an_event_is_given_out_once_until_it_is_returned(nodes: &Nodes) {
         member.connect(None).await;
     }
     let read = async |count| {
-        let events = member.node.read_events(&member.hub, count, PATIENCE);
+        let events = member.hub.read_events(count, PATIENCE);
         events.await.unwrap()
     };
     let two = read(2).await;
     let three = read(10).await;
     assert_eq!((two.len(), three.len()), (2, 1));
-    assert!(member.node.holds_event(&member.hub, &two[0]).await.unwrap());
-    member.node.return_events(&member.hub, &[two[1].place]);
+    assert!(member.hub.holds_event(&two[0]).await.unwrap());
+    member.hub.return_events(&[two[1].place]);
     assert_eq!(read(10).await, two[1..]);
     let places: Vec<_> = two.iter().chain(&three).map(|event| event.place).collect();
     for _ in 0..2 {
-        member.node.finish_events(&member.hub, &places).await.unwrap();
+        member.hub.finish_events(&places).await.unwrap();
     }
-    assert!(!member.node.holds_event(&member.hub, &two[0]).await.unwrap());
-    member.node.return_events(&member.hub, &places);
+    assert!(!member.hub.holds_event(&two[0]).await.unwrap());
+    member.hub.return_events(&places);
     member.has_no_event().await;
     assert_eq!(member.all_events().await.len(), 3); // finished events can be followed
 }
@@ -334,37 +313,21 @@ pub async fn an_event_is_given_out_once_until_it_is_returned(nodes: &Nodes) {
 pub async fn events_are_followed_from_any_place(nodes: &Nodes) {
     let members = open(nodes, delivering()).await;
     let (first, last) = (&members[0], members.last().unwrap());
-    let empty = last
-        .node
-        .follow_events(&last.hub, None, 10, PATIENCE)
-        .await
-        .unwrap();
+    let empty = last.hub.follow_events(None, 10, PATIENCE).await.unwrap();
     assert!(empty.events.is_empty() && !empty.trimmed);
     let one = first.connect(None).await;
-    let page = last
-        .node
-        .follow_events(&last.hub, Some(empty.reached), 10, PATIENCE);
+    let page = last.hub.follow_events(Some(empty.reached), 10, PATIENCE);
     let page = page.await.unwrap();
     assert_eq!(page.events[0].connection, one);
-    let now = last
-        .node
-        .follow_events(&last.hub, None, 10, PATIENCE)
-        .await
-        .unwrap();
+    let now = last.hub.follow_events(None, 10, PATIENCE).await.unwrap();
     assert_eq!((now.events.len(), now.reached), (0, page.reached));
-    let following = last
-        .node
-        .follow_events(&last.hub, Some(now.reached), 10, PATIENCE);
+    let following = last.hub.follow_events(Some(now.reached), 10, PATIENCE);
     let (page, two) = tokio::join!(following, first.connect(None));
     assert_eq!(page.unwrap().events[0].connection, two);
-    let page = last
-        .node
-        .follow_events(&last.hub, Some(EventPlace::START), 1, Duration::ZERO);
+    let page = last.hub.follow_events(Some(EventPlace::START), 1, Duration::ZERO);
     let page = page.await.unwrap();
     assert_eq!((page.events.len(), page.trimmed), (1, false));
-    let rest = last
-        .node
-        .follow_events(&last.hub, Some(page.reached), 10, Duration::ZERO);
+    let rest = last.hub.follow_events(Some(page.reached), 10, Duration::ZERO);
     assert_eq!(rest.await.unwrap().events[0].connection, two);
 }
 
@@ -398,15 +361,11 @@ pub async fn events_beyond_the_bounds_are_dropped_and_counted(nodes: &Nodes) {
         (counted == dropped).then_some(())
     })
     .await;
-    let pending = last.node.pending_events(&last.hub).await.unwrap();
+    let pending = last.hub.pending_events().await.unwrap();
     assert_eq!(pending.count, all.len() as u64);
-    let page = last
-        .node
-        .follow_events(&last.hub, Some(connected.place), 1, Duration::ZERO);
+    let page = last.hub.follow_events(Some(connected.place), 1, Duration::ZERO);
     assert!(page.await.unwrap().trimmed);
-    let page = last
-        .node
-        .follow_events(&last.hub, Some(all[0].place), 1, Duration::ZERO);
+    let page = last.hub.follow_events(Some(all[0].place), 1, Duration::ZERO);
     assert!(!page.await.unwrap().trimmed);
 }
 
@@ -424,8 +383,8 @@ pub async fn events_that_are_not_delivered_are_nobodys(nodes: &Nodes) {
     let id = member.connect(None).await;
     member.end(&id, "client").await;
     member.has_no_event().await;
-    assert_eq!(member.node.pending_events(&member.hub).await.unwrap().count, 0);
-    assert!(member.node.connected_finished(&member.hub, &id).await.unwrap());
+    assert_eq!(member.hub.pending_events().await.unwrap().count, 0);
+    assert!(member.hub.connected_finished(&id).await.unwrap());
     eventually("events end by time", async || {
         member.all_events().await.is_empty().then_some(())
     })
@@ -438,7 +397,7 @@ pub async fn events_that_are_not_delivered_are_nobodys(nodes: &Nodes) {
     let without = &open(nodes, HubOptions::default()).await[0];
     let id = without.connect(None).await;
     without.join(&id, "g").await;
-    let refused = without.node.read_events(&without.hub, 1, Duration::ZERO).await;
+    let refused = without.hub.read_events(1, Duration::ZERO).await;
     assert!(
         matches!(refused, Err(BackplaneError::NoEvents { .. })),
         "{refused:?}"
@@ -457,17 +416,14 @@ pub async fn what_events_carry_is_bounded(nodes: &Nodes) {
         ..record(None)
     };
     let most = carried(MAX_EVENT_RECORD_BYTES);
-    member.node.enter(&member.hub, &most, true).await.unwrap();
-    let refused = member
-        .node
-        .enter(&member.hub, &carried(MAX_EVENT_RECORD_BYTES + 1), true)
-        .await;
+    member.hub.enter(&most, true).await.unwrap();
+    let refused = member.hub.enter(&carried(MAX_EVENT_RECORD_BYTES + 1), true).await;
     assert!(
         matches!(refused, Err(BackplaneError::EventTooLarge { .. })),
         "{refused:?}"
     );
     let state = vec![b'x'; MAX_EVENT_RECORD_BYTES + 1].into();
-    let refused = member.node.restate_events(&member.hub, &most.id, state).await;
+    let refused = member.hub.restate_events(&most.id, state).await;
     assert!(
         matches!(refused, Err(BackplaneError::EventTooLarge { .. })),
         "{refused:?}"

@@ -147,12 +147,12 @@ pub async fn a_connection_that_is_not_here_can_not_join(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let unknown = record(None);
     for member in &members {
-        let joined = member.node.join(&member.hub, &unknown.id, &group("g")).await;
+        let joined = member.hub.join(&unknown.id, &group("g")).await;
         assert!(
             matches!(joined, Err(BackplaneError::NotOwner { .. })),
             "{joined:?}"
         );
-        let entered = member.node.enter(&member.hub, &unknown, false).await;
+        let entered = member.hub.enter(&unknown, false).await;
         assert!(
             matches!(entered, Err(BackplaneError::NotOwner { .. })),
             "{entered:?}"

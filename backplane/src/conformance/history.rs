@@ -40,10 +40,7 @@ async fn read(
 ) -> Vec<Offset> {
     let (mut found, mut after) = (Vec::new(), after.clone());
     loop {
-        let page = member
-            .node
-            .history(&member.hub, topics, &after, upto, most_bytes)
-            .await;
+        let page = member.hub.history(topics, &after, upto, most_bytes).await;
         let Page::Exact {
             messages,
             reached,
@@ -64,10 +61,7 @@ async fn read(
 async fn enter(member: &Member, groups: &[&str]) -> (ConnectionId, Position) {
     let connection = record(Some("me"));
     let groups: Vec<_> = groups.iter().map(|name| group(name)).collect();
-    let entered = member
-        .node
-        .enter_with(&member.hub, &connection, &groups, true)
-        .await;
+    let entered = member.hub.enter_with(&connection, &groups, true).await;
     (connection.id, entered.unwrap().position)
 }
 
@@ -80,7 +74,7 @@ pub async fn history_and_what_is_received_meet_where_a_connection_enters(nodes: 
     };
     let members = open(nodes, options).await;
     let (publisher, member) = (members[0].clone(), members.last().unwrap());
-    let begin = member.node.position(&member.hub).await.unwrap();
+    let begin = member.hub.position().await.unwrap();
     let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
     let publishing = tokio::spawn(async move {
         let mut published = Vec::new();
@@ -123,7 +117,7 @@ pub async fn groups_that_a_connection_enters_with_are_joined(nodes: &Nodes) {
         let targets: Vec<_> = received.iter().map(|(_, target)| target.as_str()).collect();
         assert_eq!(targets, ["1", "3"]);
         assert!(member.remove(&id).await);
-        let statistics = member.node.connection_statistics(&member.hub).await.unwrap();
+        let statistics = member.hub.connection_statistics().await.unwrap();
         assert_eq!(statistics.groups, 0, "{statistics:?}");
     }
 }
@@ -139,10 +133,10 @@ pub async fn the_newest_messages_of_each_topic_are_read(nodes: &Nodes) {
     }
     let begin = Position {
         offset: 0,
-        ..other.node.position(&other.hub).await.unwrap()
+        ..other.hub.position().await.unwrap()
     };
     let newest = async |upto, most| -> Vec<Offset> {
-        let found = other.node.newest(&other.hub, &topics(), upto, most).await;
+        let found = other.hub.newest(&topics(), upto, most).await;
         read(other, &found.unwrap(), &begin, upto, 40).await
     };
     assert_eq!(newest(Offset::MAX, 2).await, [of_a[3], of_b[3], of_a[4], of_b[4]]);
@@ -158,14 +152,14 @@ pub async fn history_that_the_log_can_not_vouch_for_is_refused(nodes: &Nodes) {
     };
     let members = open(nodes, options).await;
     let (home, other) = (&members[0], members.last().unwrap());
-    let begin = other.node.position(&other.hub).await.unwrap();
+    let begin = other.hub.position().await.unwrap();
     for _ in 0..300 {
         home.publish(Topic::Group(group("b")), "m").await;
     }
     let page = async |after: &Position| {
         other
-            .node
-            .history(&other.hub, &whole(&topics()), after, Offset::MAX, 1_000)
+            .hub
+            .history(&whole(&topics()), after, Offset::MAX, 1_000)
             .await
     };
     assert!(matches!(page(&begin).await.unwrap(), Page::Trimmed));
@@ -183,7 +177,7 @@ pub async fn history_that_the_log_can_not_vouch_for_is_refused(nodes: &Nodes) {
         matches!(&answer, Page::OtherEpoch(epoch) if *epoch == begin.epoch),
         "{answer:?}"
     );
-    let end = other.node.position(&other.hub).await.unwrap();
+    let end = other.hub.position().await.unwrap();
     assert!(matches!(
         page(&end).await.unwrap(),
         Page::Exact { ends: true, .. }
@@ -194,7 +188,7 @@ pub async fn history_that_the_log_can_not_vouch_for_is_refused(nodes: &Nodes) {
 pub async fn a_page_is_bounded_by_bytes(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
-    let begin = other.node.position(&other.hub).await.unwrap();
+    let begin = other.hub.position().await.unwrap();
     let groups: Vec<_> = (0..150)
         .map(|number| Topic::Group(group(&format!("g{number}"))))
         .collect();
@@ -209,8 +203,8 @@ pub async fn a_page_is_bounded_by_bytes(nodes: &Nodes) {
         let (mut found, mut after) = (Vec::new(), begin.clone());
         loop {
             let page = other
-                .node
-                .history(&other.hub, &topics, &after, Offset::MAX, most_bytes)
+                .hub
+                .history(&topics, &after, Offset::MAX, most_bytes)
                 .await
                 .unwrap();
             let Page::Exact {
@@ -237,7 +231,7 @@ pub async fn a_page_is_bounded_by_bytes(nodes: &Nodes) {
 pub async fn nothing_is_kept_for_nobody(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (home, other) = (&members[0], members.last().unwrap());
-    let begin = other.node.position(&other.hub).await.unwrap();
+    let begin = other.hub.position().await.unwrap();
     let user = Topic::User(UserId::parse("me").unwrap());
     let topics = [Topic::Group(group("a")), user];
     for topic in &topics {
@@ -245,7 +239,7 @@ pub async fn nothing_is_kept_for_nobody(nodes: &Nodes) {
         let read = other.read(topic, &begin).await;
         assert!(matches!(read, Whole::Trimmed), "that is told: {read:?}");
     }
-    let newest = other.node.newest(&other.hub, &topics, Offset::MAX, 9).await;
+    let newest = other.hub.newest(&topics, Offset::MAX, 9).await;
     assert_eq!(newest.unwrap(), []);
     let (id, entered) = enter(other, &["a"]).await;
     let mut expected = Vec::new();
@@ -266,6 +260,6 @@ async fn by_client(member: &Member, topic: &Topic, target: &str) -> Offset {
         ..envelope(target)
     };
     let topics = std::slice::from_ref(topic);
-    let receipts = member.node.publish(&member.hub, topics, &envelope).await;
+    let receipts = member.hub.publish(topics, &envelope).await;
     receipts.unwrap()[0].unwrap()
 }

@@ -37,6 +37,7 @@ use uuid::Uuid;
 use crate::backplane::{Backplane, ConnectionRecord, Delivery, End, HubOptions, HubSink, NodeService};
 use crate::error::BackplaneError;
 use crate::events::EventRecord;
+use crate::hub::HubBackplane;
 use crate::position::Offset;
 use crate::sessions::Listing;
 use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic, UserId};
@@ -183,45 +184,50 @@ impl NodeService for Witness {
 pub struct Member {
     /// The node.
     pub node: Arc<dyn Backplane>,
-    /// The hub, which all nodes of the rule serve.
-    pub hub: HubName,
+    /// Its hub, which all nodes of the rule serve.
+    pub hub: Arc<dyn HubBackplane>,
     /// The sink that has the deliveries of the node's hub.
     pub sink: Arc<Recorder>,
 }
 
 impl Member {
+    /// Opens a hub on a node, with a recorder as its sink.
+    pub async fn open(node: &Arc<dyn Backplane>, name: &HubName, options: HubOptions) -> Self {
+        let sink = Arc::new(Recorder::default());
+        let opened = node.open_hub(name.clone(), options, Arc::clone(&sink) as Arc<dyn HubSink>);
+        Self {
+            node: Arc::clone(node),
+            hub: opened.await.unwrap(),
+            sink,
+        }
+    }
+
     /// Enters a new connection.
     pub async fn connect(&self, user: Option<&str>) -> ConnectionId {
         let connection = record(user);
-        self.node.enter(&self.hub, &connection, true).await.unwrap();
+        self.hub.enter(&connection, true).await.unwrap();
         connection.id
     }
 
     /// Publishes to one topic.
     pub async fn publish(&self, topic: Topic, target: &str) -> Option<Offset> {
-        self.node
-            .publish(&self.hub, &[topic], &envelope(target))
-            .await
-            .unwrap()[0]
+        self.hub.publish(&[topic], &envelope(target)).await.unwrap()[0]
     }
 
     /// Joins a group.
     pub async fn join(&self, connection: &ConnectionId, name: &str) -> Offset {
-        self.node.join(&self.hub, connection, &group(name)).await.unwrap()
+        self.hub.join(connection, &group(name)).await.unwrap()
     }
 
     /// Leaves a group.
     pub async fn leave(&self, connection: &ConnectionId, name: &str) -> Offset {
-        self.node
-            .leave(&self.hub, connection, &group(name))
-            .await
-            .unwrap()
+        self.hub.leave(connection, &group(name)).await.unwrap()
     }
 
     /// Removes a connection.
     pub async fn remove(&self, connection: &ConnectionId) -> bool {
-        self.node
-            .remove(&self.hub, connection, End::untold(Duration::from_secs(60)))
+        self.hub
+            .remove(connection, End::untold(Duration::from_secs(60)))
             .await
             .unwrap()
     }
@@ -229,22 +235,10 @@ impl Member {
 
 /// Opens a new hub on every node.
 pub async fn open(nodes: &Nodes, options: HubOptions) -> Vec<Member> {
-    let hub = HubName::parse(format!("rule-{}", Uuid::new_v4().simple())).unwrap();
+    let name = HubName::parse(format!("rule-{}", Uuid::new_v4().simple())).unwrap();
     let mut members = Vec::new();
     for node in nodes {
-        let sink = Arc::new(Recorder::default());
-        node.open_hub(
-            hub.clone(),
-            options.clone(),
-            Arc::clone(&sink) as Arc<dyn HubSink>,
-        )
-        .await
-        .unwrap();
-        members.push(Member {
-            node: Arc::clone(node),
-            hub: hub.clone(),
-            sink,
-        });
+        members.push(Member::open(node, &name, options.clone()).await);
     }
     members
 }
@@ -277,7 +271,7 @@ pub fn record(user: Option<&str>) -> ConnectionRecord {
 /// The directory's listing of a connection, as soon as the directory is settled.
 pub async fn listing(member: &Member, connection: &ConnectionId) -> Option<Listing> {
     eventually("the directory knows", async || {
-        match member.node.look_up(&member.hub, connection).await {
+        match member.hub.look_up(connection).await {
             Err(BackplaneError::Unsettled) => None,
             found => Some(found.unwrap()),
         }

@@ -90,14 +90,11 @@ pub async fn a_name_comes_back_as_it_is(nodes: &Nodes, name: &str) {
     assert_eq!((g.as_str(), user.as_str()), (name, name));
     let watcher = record(None);
     let watched = [GroupName::presence_of(&g)];
-    last.node
-        .enter_with(&last.hub, &watcher, &watched, true)
-        .await
-        .unwrap();
-    last.node.join_user(&last.hub, &user, &g, None, 10).await.unwrap();
+    last.hub.enter_with(&watcher, &watched, true).await.unwrap();
+    last.hub.join_user(&user, &g, None, 10).await.unwrap();
     let connection = resumable(Some(name));
     let id = &connection.id;
-    let entered = first.node.enter(&first.hub, &connection, true).await.unwrap();
+    let entered = first.hub.enter(&connection, true).await.unwrap();
     assert_eq!(entered.groups, std::slice::from_ref(&g));
     first.join(id, name).await;
     last.publish(of_group(name), "to the group").await;
@@ -109,8 +106,8 @@ pub async fn a_name_comes_back_as_it_is(nodes: &Nodes, name: &str) {
     let after = entered.position;
     let topics = [(Topic::Group(g.clone()), after.offset)];
     let page = last
-        .node
-        .history(&last.hub, &topics, &after, Offset::MAX, 1 << 20)
+        .hub
+        .history(&topics, &after, Offset::MAX, 1 << 20)
         .await
         .unwrap();
     assert!(matches!(page, Page::Exact { messages, .. } if messages.len() == 2));
@@ -119,8 +116,8 @@ pub async fn a_name_comes_back_as_it_is(nodes: &Nodes, name: &str) {
     assert!(last.remove(id).await);
     it_was_told(last, &watcher.id, &g, &connection).await;
     let page = last
-        .node
-        .follow_events(&last.hub, Some(EventPlace::START), 10, Duration::ZERO);
+        .hub
+        .follow_events(Some(EventPlace::START), 10, Duration::ZERO);
     let events = page.await.unwrap().events;
     let users: Vec<_> = events
         .iter()
@@ -132,26 +129,20 @@ pub async fn a_name_comes_back_as_it_is(nodes: &Nodes, name: &str) {
 }
 
 async fn it_is_listed(member: &Member, g: &GroupName, user: &UserId, id: &crate::ConnectionId) {
-    let (node, hub) = (&member.node, &member.hub);
+    let hub = &member.hub;
     for of in [Members::Group(g), Members::User(user)] {
-        assert_eq!(node.count(hub, of).await.unwrap(), 1);
-        assert!(node.contains(hub, of, id).await.unwrap());
-        assert_eq!(
-            node.page(hub, of, None, 10).await.unwrap(),
-            std::slice::from_ref(id)
-        );
+        assert_eq!(hub.count(of).await.unwrap(), 1);
+        assert!(hub.contains(of, id).await.unwrap());
+        assert_eq!(hub.page(of, None, 10).await.unwrap(), std::slice::from_ref(id));
     }
-    assert_eq!(node.groups(hub, id).await.unwrap(), std::slice::from_ref(g));
-    let present = node.present(hub, g, None, 10).await.unwrap();
+    assert_eq!(hub.groups(id).await.unwrap(), std::slice::from_ref(g));
+    let present = hub.present(g, None, 10).await.unwrap();
     assert_eq!(present[0].user.as_ref(), Some(user));
-    assert_eq!(node.connection_statistics(hub).await.unwrap().groups, 1);
-    assert_eq!(
-        node.user_groups(hub, user).await.unwrap(),
-        std::slice::from_ref(g)
-    );
-    assert!(node.is_user_in(hub, user, g).await.unwrap());
-    node.leave_user(hub, user, Some(g)).await.unwrap();
-    assert!(node.user_groups(hub, user).await.unwrap().is_empty());
+    assert_eq!(hub.connection_statistics().await.unwrap().groups, 1);
+    assert_eq!(hub.user_groups(user).await.unwrap(), std::slice::from_ref(g));
+    assert!(hub.is_user_in(user, g).await.unwrap());
+    hub.leave_user(user, Some(g)).await.unwrap();
+    assert!(hub.user_groups(user).await.unwrap().is_empty());
     let listing = super::listing(member, id).await.unwrap();
     assert_eq!(listing.user.as_ref(), Some(user));
 }
@@ -159,11 +150,7 @@ async fn it_is_listed(member: &Member, g: &GroupName, user: &UserId, id: &crate:
 async fn it_moves(first: &Member, last: &Member, connection: &crate::ConnectionRecord, g: &GroupName) {
     let id = &connection.id;
     assert!(first.park(id).await);
-    let taken = last
-        .node
-        .take_over(&last.hub, id, last.version(id).await)
-        .await
-        .unwrap();
+    let taken = last.hub.take_over(id, last.version(id).await).await.unwrap();
     let TakeOver::Taken(taken) = taken else {
         panic!("{taken:?}");
     };
@@ -201,10 +188,7 @@ async fn it_is_removed_while_parked(first: &Member, last: &Member, user: &UserId
     assert!(first.park(&connection.id).await);
     let removed = eventually("the parked connection is removed", async || {
         let end = End::untold(Duration::from_secs(60));
-        last.node
-            .remove_parked(&last.hub, &connection.id, end)
-            .await
-            .unwrap()
+        last.hub.remove_parked(&connection.id, end).await.unwrap()
     });
     assert_eq!(removed.await.user.as_ref(), Some(user));
 }

@@ -17,7 +17,7 @@ fn once(key: &str, content: &'static str) -> Once {
 
 async fn publish(member: &Member, topic: &Topic, target: &str, once: &Once) -> Published {
     let envelope = envelope(target);
-    let publishing = member.node.publish_once(&member.hub, topic, &envelope, once);
+    let publishing = member.hub.publish_once(topic, &envelope, once);
     publishing.await.unwrap()
 }
 
@@ -60,7 +60,7 @@ pub async fn a_key_is_for_one_content_of_one_hub(nodes: &Nodes) {
     let Published::Now(Some(offset)) = publish(last, &all, "a", &once("k", "a")).await else {
         panic!("it was not published");
     };
-    last.node.passed(&last.hub, offset).await.unwrap();
+    last.hub.passed(offset).await.unwrap();
     assert_eq!(
         publish(first, &all, "b", &once("k", "b")).await,
         Published::Differs

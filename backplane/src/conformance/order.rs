@@ -70,7 +70,7 @@ pub async fn offsets_have_no_holes(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let member = &members[0];
     let connection = member.connect(None).await;
-    let mut offsets = vec![member.node.position(&member.hub).await.unwrap().offset];
+    let mut offsets = vec![member.hub.position().await.unwrap().offset];
     offsets.push(member.join(&connection, "g").await);
     offsets.push(member.publish(Topic::Group(group("nobody")), "x").await.unwrap());
     offsets.push(
@@ -81,7 +81,7 @@ pub async fn offsets_have_no_holes(nodes: &Nodes) {
     );
     offsets.push(member.leave(&connection, "g").await);
     assert!(offsets.iter().copied().eq(1..=5), "{offsets:?}");
-    assert_eq!(member.node.position(&member.hub).await.unwrap().offset, 5);
+    assert_eq!(member.hub.position().await.unwrap().offset, 5);
 }
 
 /// One call publishes to several topics in their order.
@@ -95,11 +95,7 @@ pub async fn several_topics_are_published_to_in_order(nodes: &Nodes) {
         Topic::Connection(connection.clone()),
         Topic::All,
     ];
-    let receipts = members[0]
-        .node
-        .publish(&member.hub, &topics, &envelope("m"))
-        .await
-        .unwrap();
+    let receipts = members[0].hub.publish(&topics, &envelope("m")).await.unwrap();
     let first = receipts[0].unwrap();
     assert_eq!(receipts, [Some(first), None, Some(first + 1), Some(first + 2)]);
     let offsets: Vec<Offset> = eventually("three messages", async || {
@@ -129,11 +125,7 @@ pub async fn an_envelope_arrives_unchanged(nodes: &Nodes) {
         tracestate: "a=b".to_owned(),
         ..Envelope::default()
     };
-    members[0]
-        .node
-        .publish(&member.hub, &[Topic::All], &sent)
-        .await
-        .unwrap();
+    members[0].hub.publish(&[Topic::All], &sent).await.unwrap();
     member.sink.received_until(&kept, "t").await;
     assert!(member.sink.received(&left_out).is_empty());
     let found = member

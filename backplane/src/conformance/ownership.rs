@@ -116,12 +116,7 @@ pub async fn an_owner_that_is_shut_out_is_told_and_refused(nodes: &Nodes) {
     let (connection, entered) = home.connect_resumable(Some("me")).await;
     let id = &connection.id;
     home.join(id, "g").await;
-    assert!(
-        home.node
-            .record(&home.hub, id, entered.version, 1, None)
-            .await
-            .unwrap()
-    );
+    assert!(home.hub.record(id, entered.version, 1, None).await.unwrap());
     let taken = other.take_over(id).await;
     let bystander = home.connect(None).await;
     if members.len() > 1 {
@@ -135,15 +130,15 @@ pub async fn an_owner_that_is_shut_out_is_told_and_refused(nodes: &Nodes) {
                 })
         });
         assert_eq!(told.await, (id.clone(), taken.position.offset));
-        let joined = home.node.join(&home.hub, id, &group("h")).await;
+        let joined = home.hub.join(id, &group("h")).await;
         assert!(
             matches!(joined, Err(BackplaneError::NotOwner { .. })),
             "{joined:?}"
         );
-        let left = home.node.leave(&home.hub, id, &group("g")).await;
+        let left = home.hub.leave(id, &group("g")).await;
         assert!(matches!(left, Err(BackplaneError::NotOwner { .. })), "{left:?}");
         assert!(!home.remove(id).await);
-        assert!(home.node.release(&home.hub, id).await.is_err());
+        assert!(home.hub.release(id).await.is_err());
     }
     an_ownership_is_refused(home, id, entered.version).await;
     for topic in [of_connection(id), of_group("g"), Topic::All] {
@@ -164,19 +159,19 @@ pub async fn an_owner_that_is_shut_out_is_told_and_refused(nodes: &Nodes) {
 
 /// The calls of a session of an older ownership are refused.
 async fn an_ownership_is_refused(member: &Member, id: &ConnectionId, version: Version) {
-    let (node, hub) = (&member.node, &member.hub);
-    assert!(!node.record(hub, id, version, 9, Some("call")).await.unwrap());
+    let hub = &member.hub;
+    assert!(!hub.record(id, version, 9, Some("call")).await.unwrap());
     let position = Position {
         offset: 1,
-        ..node.position(hub).await.unwrap()
+        ..hub.position().await.unwrap()
     };
     let checkpoint = Checkpoint {
         sequence: 9,
         position,
     };
     let written = [(id.clone(), version, checkpoint.clone())];
-    node.checkpoint(hub, &written).await.unwrap();
-    assert!(!node.park(hub, id, version, Some(&checkpoint)).await.unwrap());
+    hub.checkpoint(&written).await.unwrap();
+    assert!(!hub.park(id, version, Some(&checkpoint)).await.unwrap());
 }
 
 /// A connection without state ends with its node: it is neither parked nor taken over, and trying does it no harm.
@@ -210,16 +205,16 @@ pub async fn a_parked_connection_is_nobodys(nodes: &Nodes) {
     home.join(id, "g").await;
     assert!(home.park(id).await);
     for member in &members {
-        let (node, hub) = (&member.node, &member.hub);
-        assert_eq!(node.claim(hub, &connection).await.unwrap(), Claim::Closed);
+        let hub = &member.hub;
+        assert_eq!(hub.claim(&connection).await.unwrap(), Claim::Closed);
         for claim in [false, true] {
-            let entered = node.enter(hub, &connection, claim).await;
+            let entered = hub.enter(&connection, claim).await;
             assert!(
                 matches!(entered, Err(BackplaneError::NotOwner { .. })),
                 "{entered:?}"
             );
         }
-        let released = node.release(hub, id).await;
+        let released = hub.release(id).await;
         assert!(
             matches!(released, Err(BackplaneError::NotOwner { .. })),
             "{released:?}"
@@ -250,7 +245,7 @@ pub async fn a_connection_may_move_again_and_again(nodes: &Nodes) {
             &members[(round + 1) * 2 % members.len()],
         );
         if round % 4 < 2 {
-            assert!(from.node.park(&from.hub, id, version, None).await.unwrap());
+            assert!(from.hub.park(id, version, None).await.unwrap());
         }
         let taken = to.take_over(id).await;
         assert!(taken.version > version);
@@ -301,14 +296,11 @@ pub async fn a_parked_connection_is_removed_when_its_time_is_up(nodes: &Nodes) {
     for connection in &connections {
         for member in &members {
             let id = &connection.id;
-            assert_eq!(
-                member.node.claim(&member.hub, connection).await.unwrap(),
-                Claim::Closed
-            );
+            assert_eq!(member.hub.claim(connection).await.unwrap(), Claim::Closed);
             let outcome = member.take_over_of(id, taken.version).await;
             assert!(matches!(outcome, TakeOver::Gone), "{outcome:?}");
             assert_eq!(member.publish(of_connection(id), "m").await, None);
-            let joined = member.node.join(&member.hub, id, &group("g")).await;
+            let joined = member.hub.join(id, &group("g")).await;
             assert!(
                 matches!(joined, Err(BackplaneError::NotOwner { .. })),
                 "{joined:?}"
@@ -329,7 +321,7 @@ pub async fn another_state_moves_with_its_connection(nodes: &Nodes) {
     let (connection, entered) = home.connect_resumable(None).await;
     let restate = async |member: &Member, version, state: &'static [u8]| {
         let state = State::from_static(state);
-        let restated = member.node.restate(&member.hub, &connection.id, version, state);
+        let restated = member.hub.restate(&connection.id, version, state);
         restated.await.unwrap()
     };
     assert!(restate(home, entered.version, b"newer").await);
@@ -338,9 +330,7 @@ pub async fn another_state_moves_with_its_connection(nodes: &Nodes) {
     let restate_parked = async |member: &Member, former: &'static [u8], state: &'static [u8]| {
         let (former, state) = (State::from_static(former), State::from_static(state));
         let version = entered.version;
-        let restated = member
-            .node
-            .restate_parked(&member.hub, &connection.id, version, former, state);
+        let restated = member.hub.restate_parked(&connection.id, version, former, state);
         restated.await.unwrap()
     };
     assert!(!restate_parked(other, b"never", b"of nothing").await);

@@ -36,7 +36,7 @@ impl Member {
             .iter()
             .map(|name| GroupName::presence_of(&group(name)))
             .collect();
-        let entered = self.node.enter_with(&self.hub, &watcher, &watched, true);
+        let entered = self.hub.enter_with(&watcher, &watched, true);
         entered.await.unwrap();
         watcher.id
     }
@@ -61,7 +61,7 @@ impl Member {
     /// Enters a connection with groups.
     async fn enter_with(&self, connection: &ConnectionRecord, names: &[&str]) {
         let groups: Vec<_> = names.iter().map(|name| group(name)).collect();
-        let entered = self.node.enter_with(&self.hub, connection, &groups, true);
+        let entered = self.hub.enter_with(connection, &groups, true);
         entered.await.unwrap();
     }
 }
@@ -95,7 +95,7 @@ pub async fn every_change_is_told_once(nodes: &Nodes) {
     assert_eq!(first.heard(&watcher).await, expected);
     // A connection that no longer watches gets no messages, and watching itself has none.
     let watched = GroupName::presence_of(&group("g"));
-    first.node.leave(&first.hub, &watcher, &watched).await.unwrap();
+    first.hub.leave(&watcher, &watched).await.unwrap();
     let three = first.connect(None).await;
     first.join(&three, "g").await;
     assert_eq!(first.heard(&watcher).await, expected);
@@ -156,7 +156,7 @@ pub async fn a_move_is_not_told(nodes: &Nodes) {
     let mut expected = vec![told(true, "g", id, Some("ann"))];
     for taker in [other, home] {
         let version = taker.version(id).await;
-        let taken = taker.node.take_over(&taker.hub, id, version).await;
+        let taken = taker.hub.take_over(id, version).await;
         assert!(matches!(taken, Ok(TakeOver::Taken(_))), "{taken:?}");
         assert!(taker.park(id).await);
     }
@@ -164,9 +164,7 @@ pub async fn a_move_is_not_told(nodes: &Nodes) {
     other.leave(id, "g").await;
     other.join(id, "g").await;
     for there in [true, false] {
-        let removed = other
-            .node
-            .remove_parked(&other.hub, id, End::untold(Duration::from_secs(60)));
+        let removed = other.hub.remove_parked(id, End::untold(Duration::from_secs(60)));
         assert_eq!(removed.await.unwrap().is_some(), there);
     }
     expected.extend([false, true, false].map(|joined| told(joined, "g", id, Some("ann"))));
@@ -207,12 +205,12 @@ pub async fn a_watcher_that_moves_misses_nothing(nodes: &Nodes) {
     let (home, other) = (&members[0], members.last().unwrap());
     let (watcher, entered) = home.connect_resumable(None).await;
     let watched = GroupName::presence_of(&group("g"));
-    let joined = home.node.join(&home.hub, &watcher.id, &watched).await.unwrap();
+    let joined = home.hub.join(&watcher.id, &watched).await.unwrap();
     assert!(home.park(&watcher.id).await);
     let connection = other.connect(None).await;
     other.join(&connection, "g").await;
     let version = other.version(&watcher.id).await;
-    let taken = other.node.take_over(&other.hub, &watcher.id, version).await;
+    let taken = other.hub.take_over(&watcher.id, version).await;
     let Ok(TakeOver::Taken(taken)) = taken else {
         panic!("{taken:?}")
     };
@@ -235,24 +233,16 @@ pub async fn a_watcher_that_moves_misses_nothing(nodes: &Nodes) {
 /// Reserved groups are neither counted nor listed.
 pub async fn who_watches_is_not_listed(nodes: &Nodes) {
     for member in open(nodes, telling()).await {
-        let before = member
-            .node
-            .connection_statistics(&member.hub)
-            .await
-            .unwrap()
-            .groups;
+        let before = member.hub.connection_statistics().await.unwrap().groups;
         let watcher = member.watcher(&["g"]).await;
-        let statistics = member.node.connection_statistics(&member.hub).await.unwrap();
+        let statistics = member.hub.connection_statistics().await.unwrap();
         assert_eq!(statistics.groups, before);
-        assert_eq!(member.node.groups(&member.hub, &watcher).await.unwrap(), []);
+        assert_eq!(member.hub.groups(&watcher).await.unwrap(), []);
         let own = format!("own-{watcher}");
         member.join(&watcher, &own).await;
-        assert_eq!(
-            member.node.groups(&member.hub, &watcher).await.unwrap(),
-            [group(&own)]
-        );
+        assert_eq!(member.hub.groups(&watcher).await.unwrap(), [group(&own)]);
         assert!(member.remove(&watcher).await);
-        let statistics = member.node.connection_statistics(&member.hub).await.unwrap();
+        let statistics = member.hub.connection_statistics().await.unwrap();
         assert_eq!(statistics.groups, before);
     }
 }
@@ -273,7 +263,7 @@ pub async fn pages_tell_users(nodes: &Nodes) {
         let (mut found, mut after) = (Vec::new(), None);
         loop {
             let g = group("g");
-            let page = member.node.present(&member.hub, &g, after.as_ref(), 3);
+            let page = member.hub.present(&g, after.as_ref(), 3);
             let page = page.await.unwrap();
             let Some(last) = page.last() else { break };
             after = Some(last.connection.clone());
@@ -285,7 +275,7 @@ pub async fn pages_tell_users(nodes: &Nodes) {
         }
         assert_eq!(found, expected);
         let empty = group("nobody");
-        let nobody = member.node.present(&member.hub, &empty, None, 3);
+        let nobody = member.hub.present(&empty, None, 3);
         assert_eq!(nobody.await.unwrap(), []);
     }
 }

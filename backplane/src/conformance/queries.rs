@@ -13,47 +13,47 @@ use crate::topic::{ConnectionId, GroupName, UserId};
 
 impl Member {
     async fn count(&self, of: Members<'_>) -> u64 {
-        self.node.count(&self.hub, of).await.unwrap()
+        self.hub.count(of).await.unwrap()
     }
 
     async fn contains(&self, of: Members<'_>, connection: &ConnectionId) -> bool {
-        self.node.contains(&self.hub, of, connection).await.unwrap()
+        self.hub.contains(of, connection).await.unwrap()
     }
 
     async fn page(&self, of: Members<'_>, after: Option<&ConnectionId>, limit: usize) -> Vec<ConnectionId> {
-        self.node.page(&self.hub, of, after, limit).await.unwrap()
+        self.hub.page(of, after, limit).await.unwrap()
     }
 
     async fn groups_of(&self, connection: &ConnectionId) -> Vec<GroupName> {
-        self.node.groups(&self.hub, connection).await.unwrap()
+        self.hub.groups(connection).await.unwrap()
     }
 
     async fn user_groups(&self, user: &UserId) -> Vec<GroupName> {
-        self.node.user_groups(&self.hub, user).await.unwrap()
+        self.hub.user_groups(user).await.unwrap()
     }
 
     async fn is_user_in(&self, user: &UserId, name: &str) -> bool {
         let name = group(name);
-        let is_in = self.node.is_user_in(&self.hub, user, &name);
+        let is_in = self.hub.is_user_in(user, &name);
         is_in.await.unwrap()
     }
 
     async fn join_user(&self, user: &UserId, name: &str, ttl: Option<Duration>, most: usize) {
         let name = group(name);
-        let joined = self.node.join_user(&self.hub, user, &name, ttl, most);
+        let joined = self.hub.join_user(user, &name, ttl, most);
         joined.await.unwrap();
     }
 
     async fn leave_user(&self, user: &UserId, name: Option<&str>) {
         let name = name.map(group);
-        let left = self.node.leave_user(&self.hub, user, name.as_ref());
+        let left = self.hub.leave_user(user, name.as_ref());
         left.await.unwrap();
     }
 
     /// The groups that a new connection of a user is to join.
     async fn entered_groups(&self, user: Option<&str>) -> Vec<GroupName> {
         let connection = record(user);
-        let entered = self.node.enter(&self.hub, &connection, true).await.unwrap();
+        let entered = self.hub.enter(&connection, true).await.unwrap();
         let mut groups = entered.groups;
         groups.sort();
         groups
@@ -62,7 +62,7 @@ impl Member {
     async fn parked(&self, of: Option<Members<'_>>) -> Vec<ConnectionId> {
         let (mut found, mut next) = (Vec::new(), Some(ParkedCursor::default()));
         while let Some(from) = next {
-            let parked = self.node.parked(&self.hub, of, from).await.unwrap();
+            let parked = self.hub.parked(of, from).await.unwrap();
             found.extend(parked.connections);
             next = parked.next;
         }
@@ -73,7 +73,7 @@ impl Member {
 
     /// The numbers of connections of all nodes, parked connections, and groups.
     async fn connection_statistics(&self) -> (u64, u64, u64) {
-        let statistics = self.node.connection_statistics(&self.hub).await.unwrap();
+        let statistics = self.hub.connection_statistics().await.unwrap();
         let owned = statistics.nodes.iter().map(|(_, count)| count).sum();
         (owned, statistics.parked, statistics.groups)
     }
@@ -201,7 +201,7 @@ pub async fn a_census_counts_connections_and_groups(nodes: &Nodes) {
     for member in &members {
         assert_eq!(member.connection_statistics().await, (2, 1, 3));
     }
-    let statistics = first.node.connection_statistics(&first.hub).await.unwrap();
+    let statistics = first.hub.connection_statistics().await.unwrap();
     let of = |member: &Member| {
         let node = member.node.node();
         statistics
@@ -376,9 +376,7 @@ pub async fn a_parked_connection_is_removed_once(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (first, last) = (&members[0], members.last().unwrap());
     let remove = async |member: &Member, id: &ConnectionId| {
-        let removed = member
-            .node
-            .remove_parked(&member.hub, id, End::untold(Duration::from_secs(60)));
+        let removed = member.hub.remove_parked(id, End::untold(Duration::from_secs(60)));
         removed.await.unwrap()
     };
     let plain = first.connect(None).await;
@@ -400,10 +398,9 @@ pub async fn a_parked_connection_is_removed_once(nodes: &Nodes) {
         for member in members.iter().cycle().take(8) {
             let (member, id) = (member.clone(), id.clone());
             removals.spawn(async move {
-                let removed =
-                    member
-                        .node
-                        .remove_parked(&member.hub, &id, End::untold(Duration::from_secs(60)));
+                let removed = member
+                    .hub
+                    .remove_parked(&id, End::untold(Duration::from_secs(60)));
                 removed.await.unwrap()
             });
         }
@@ -413,15 +410,10 @@ pub async fn a_parked_connection_is_removed_once(nodes: &Nodes) {
         assert_eq!(last.count(Members::User(&user("me"))).await, 0);
         let outcome = last.take_over_of(id, entered.version).await;
         assert!(matches!(outcome, TakeOver::Gone), "{outcome:?}");
-        let claim = last.node.claim(&last.hub, &connection).await.unwrap();
+        let claim = last.hub.claim(&connection).await.unwrap();
         assert_eq!(claim, Claim::Closed);
     }
     assert_eq!(last.connection_statistics().await, (1, 0, 0));
     assert!(witnesses.iter().all(|witness| witness.orphans().is_empty()));
-    assert!(
-        last.node
-            .park(&last.hub, &owned.id, taken.version, None)
-            .await
-            .unwrap()
-    );
+    assert!(last.hub.park(&owned.id, taken.version, None).await.unwrap());
 }

@@ -89,7 +89,7 @@ pub async fn a_volatile_hub_keeps_nothing(nodes: &Nodes) {
     ledger.end(other).await;
     assert_eq!(home.sink.received_until(id, "end").await, ledger.expected);
     assert_eq!(home.sink.gaps(), 0);
-    let end = home.node.position(&home.hub).await.unwrap();
+    let end = home.hub.position().await.unwrap();
     for topic in [Topic::All, g, own, of_group("nobody")] {
         let read = async |offset| {
             let after = Position {

@@ -19,7 +19,7 @@ fn offsets(read: Whole) -> Vec<Offset> {
 pub async fn a_log_is_read_from_a_position(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (first, last) = (&members[0], members.last().unwrap());
-    let begin = first.node.position(&first.hub).await.unwrap();
+    let begin = first.hub.position().await.unwrap();
     let mut all = Vec::new();
     for index in 0..20 {
         all.push(first.publish(Topic::All, &format!("m{index}")).await.unwrap());
@@ -50,7 +50,7 @@ pub async fn changes_of_membership_are_not_read(nodes: &Nodes) {
         member.join(&connection, name).await;
         sent.push(member.publish(topic.clone(), name).await.unwrap());
     }
-    let epoch = member.node.position(&member.hub).await.unwrap().epoch;
+    let epoch = member.hub.position().await.unwrap().epoch;
     let read = async |offset| {
         let after = Position {
             epoch: epoch.clone(),
@@ -70,7 +70,7 @@ pub async fn a_trimmed_log_is_told(nodes: &Nodes) {
     };
     let members = open(nodes, options).await;
     let member = &members[0];
-    let begin = member.node.position(&member.hub).await.unwrap();
+    let begin = member.hub.position().await.unwrap();
     let mut last = 0;
     for _ in 0..300 {
         last = member.publish(Topic::All, "m").await.unwrap();
@@ -93,7 +93,7 @@ pub async fn an_expired_log_is_told(nodes: &Nodes) {
     };
     let members = open(nodes, options).await;
     let member = &members[0];
-    let begin = member.node.position(&member.hub).await.unwrap();
+    let begin = member.hub.position().await.unwrap();
     let read = async |offset| {
         let after = Position {
             epoch: begin.epoch.clone(),
@@ -117,7 +117,7 @@ pub async fn another_epoch_is_told(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let member = members.last().unwrap();
     member.publish(Topic::All, "m").await;
-    let current = member.node.position(&member.hub).await.unwrap().epoch;
+    let current = member.hub.position().await.unwrap().epoch;
     let after = Position {
         epoch: Epoch::new("another"),
         offset: 0,

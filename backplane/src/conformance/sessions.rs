@@ -42,7 +42,7 @@ impl Member {
     /// Enters a new resumable connection.
     pub async fn connect_resumable(&self, user: Option<&str>) -> (ConnectionRecord, Entered) {
         let connection = resumable(user);
-        let entered = self.node.enter(&self.hub, &connection, true).await.unwrap();
+        let entered = self.hub.enter(&connection, true).await.unwrap();
         (connection, entered)
     }
 
@@ -54,15 +54,12 @@ impl Member {
     /// Parks a connection in its present ownership.
     pub async fn park(&self, connection: &ConnectionId) -> bool {
         let version = self.version(connection).await;
-        self.node
-            .park(&self.hub, connection, version, None)
-            .await
-            .unwrap()
+        self.hub.park(connection, version, None).await.unwrap()
     }
 
     /// Takes a connection over from the ownership of this version.
     pub async fn take_over_of(&self, connection: &ConnectionId, version: Version) -> TakeOver {
-        self.node.take_over(&self.hub, connection, version).await.unwrap()
+        self.hub.take_over(connection, version).await.unwrap()
     }
 
     /// Takes a connection over from its present owner.
@@ -80,7 +77,7 @@ impl Member {
 
     /// The messages that a connection that was taken over missed since a position.
     pub async fn replay_after(&self, taken: &Taken, after: &Position) -> Whole {
-        whole::replay(self.node.as_ref(), &self.hub, whole::lacks(taken, after)).await
+        whole::replay(self.hub.as_ref(), whole::lacks(taken, after)).await
     }
 
     /// The messages that a connection that was taken over received after its checkpoint: the replay, then the live
@@ -306,9 +303,9 @@ pub async fn change_wherever(members: &[Member], id: &ConnectionId, name: &str, 
     loop {
         for member in members {
             let changed = if join {
-                member.node.join(&member.hub, id, &group(name)).await
+                member.hub.join(id, &group(name)).await
             } else {
-                member.node.leave(&member.hub, id, &group(name)).await
+                member.hub.leave(id, &group(name)).await
             };
             match changed {
                 Ok(offset) => return offset,
@@ -398,7 +395,7 @@ pub async fn a_replay_begins_at_the_checkpoint(nodes: &Nodes) {
     let (home, other) = (&members[0], members.last().unwrap());
     let (connection, entered) = home.connect_resumable(None).await;
     let (id, own) = (&connection.id, of_connection(&connection.id));
-    let epoch = home.node.position(&home.hub).await.unwrap().epoch;
+    let epoch = home.hub.position().await.unwrap().epoch;
     let at = |sequence, offset| Checkpoint {
         sequence,
         position: Position {
@@ -416,23 +413,20 @@ pub async fn a_replay_begins_at_the_checkpoint(nodes: &Nodes) {
     let (first, second) = (place(&ledger, 3), place(&ledger, 7));
     let stranger = (record(None).id, entered.version, first.clone());
     let written = [stranger, (id.clone(), entered.version, first.clone())];
-    home.node.checkpoint(&home.hub, &written).await.unwrap();
+    home.hub.checkpoint(&written).await.unwrap();
     // A checkpoint that was overtaken changes nothing.
     let overtaken = [(id.clone(), entered.version, place(&ledger, 2))];
-    home.node.checkpoint(&home.hub, &overtaken).await.unwrap();
+    home.hub.checkpoint(&overtaken).await.unwrap();
     let taken = other.take_over(id).await;
     assert_eq!(taken.checkpoint, first);
     // A checkpoint of the ownership that is over is ignored.
-    home.node
-        .checkpoint(&home.hub, &[(id.clone(), entered.version, at(1, 1))])
+    home.hub
+        .checkpoint(&[(id.clone(), entered.version, at(1, 1))])
         .await
         .unwrap();
     let replayed = exact(other.replay_after(&taken, &taken.checkpoint.position).await, id);
     assert_eq!(replayed, ledger.expected[3..]);
-    let parked = other
-        .node
-        .park(&other.hub, id, taken.version, Some(&second))
-        .await;
+    let parked = other.hub.park(id, taken.version, Some(&second)).await;
     assert!(parked.unwrap());
     let again = home.take_over(id).await;
     assert_eq!(again.checkpoint, second);

@@ -1,11 +1,12 @@
 //! Reads page by page until the end.
 
-use crate::backplane::{Backplane, ConnectionRecord, Message};
+use crate::backplane::{ConnectionRecord, Message};
 use crate::history::Page;
+use crate::hub::HubBackplane;
 use crate::position::{Epoch, Offset, Position};
 use crate::replay::Replay;
 use crate::sessions::Taken;
-use crate::topic::{HubName, Topic};
+use crate::topic::Topic;
 
 use super::Member;
 
@@ -24,14 +25,11 @@ pub enum Whole {
 }
 
 /// The messages of a topic after a position.
-pub async fn read(node: &dyn Backplane, hub: &HubName, topic: &Topic, after: &Position) -> Whole {
+pub async fn read(hub: &dyn HubBackplane, topic: &Topic, after: &Position) -> Whole {
     let topics = [(topic.clone(), 0)];
     let (mut after, mut found) = (after.clone(), Vec::new());
     loop {
-        let page = node
-            .history(hub, &topics, &after, Offset::MAX, PAGE)
-            .await
-            .unwrap();
+        let page = hub.history(&topics, &after, Offset::MAX, PAGE).await.unwrap();
         match page {
             Page::Exact {
                 messages,
@@ -52,10 +50,10 @@ pub async fn read(node: &dyn Backplane, hub: &HubName, topic: &Topic, after: &Po
 }
 
 /// All messages that a connection was to receive.
-pub async fn replay(node: &dyn Backplane, hub: &HubName, mut replay: Replay) -> Whole {
+pub async fn replay(hub: &dyn HubBackplane, mut replay: Replay) -> Whole {
     let mut found = Vec::new();
     loop {
-        match node.replay(hub, &mut replay, PAGE).await.unwrap() {
+        match hub.replay(&mut replay, PAGE).await.unwrap() {
             Page::Exact { messages, ends, .. } => {
                 found.extend(messages);
                 if ends {
@@ -78,6 +76,6 @@ pub fn lacks(taken: &Taken, after: &Position) -> Replay {
 impl Member {
     /// The messages of a topic after a position.
     pub async fn read(&self, topic: &Topic, after: &Position) -> Whole {
-        read(self.node.as_ref(), &self.hub, topic, after).await
+        read(self.hub.as_ref(), topic, after).await
     }
 }

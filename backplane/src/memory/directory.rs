@@ -8,14 +8,13 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::MemoryBackplane;
-use super::hub::State;
+use super::hub::{Hub, State};
 use crate::backplane::{ConnectionRecord, End};
 use crate::directory::{
     ConnectionStatistics, Directory, Members, Parked, ParkedCursor, Present, USER_GROUP_TTL,
 };
 use crate::error::BackplaneError;
-use crate::topic::{ConnectionId, GroupName, HubName, Topic, UserId};
+use crate::topic::{ConnectionId, GroupName, Topic, UserId};
 
 /// The connections of groups and users, and the groups that users' connections are to join.
 #[derive(Default)]
@@ -160,30 +159,26 @@ impl State {
     }
 }
 
-impl MemoryBackplane {
+impl Hub {
     fn with_state<'a, T: Send + 'a>(
         &'a self,
-        hub: &'a HubName,
         work: impl FnOnce(&mut State) -> T + Send + 'a,
     ) -> BoxFuture<'a, Result<T, BackplaneError>> {
-        async move { Ok(work(&mut self.hub(hub)?.state.lock())) }.boxed()
+        async move { Ok(work(&mut self.state.lock())) }.boxed()
     }
 }
 
-impl Directory for MemoryBackplane {
-    fn count<'a>(&'a self, hub: &'a HubName, of: Members<'a>) -> BoxFuture<'a, Result<u64, BackplaneError>> {
-        self.with_state(hub, move |state| {
-            state.members.of(of).map_or(0, |members| members.len() as u64)
-        })
+impl Directory for Hub {
+    fn count<'a>(&'a self, of: Members<'a>) -> BoxFuture<'a, Result<u64, BackplaneError>> {
+        self.with_state(move |state| state.members.of(of).map_or(0, |members| members.len() as u64))
     }
 
     fn contains<'a>(
         &'a self,
-        hub: &'a HubName,
         of: Members<'a>,
         connection: &'a ConnectionId,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
-        self.with_state(hub, move |state| {
+        self.with_state(move |state| {
             state
                 .members
                 .of(of)
@@ -193,30 +188,27 @@ impl Directory for MemoryBackplane {
 
     fn page<'a>(
         &'a self,
-        hub: &'a HubName,
         of: Members<'a>,
         after: Option<&'a ConnectionId>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<ConnectionId>, BackplaneError>> {
-        self.with_state(hub, move |state| state.members.page(of, after, limit))
+        self.with_state(move |state| state.members.page(of, after, limit))
     }
 
     fn present<'a>(
         &'a self,
-        hub: &'a HubName,
         group: &'a GroupName,
         after: Option<&'a ConnectionId>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Present>, BackplaneError>> {
-        self.with_state(hub, move |state| state.present(group, after, limit))
+        self.with_state(move |state| state.present(group, after, limit))
     }
 
     fn groups<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
     ) -> BoxFuture<'a, Result<Vec<GroupName>, BackplaneError>> {
-        self.with_state(hub, move |state| {
+        self.with_state(move |state| {
             let known = state.connections.get(connection);
             let mut groups: Vec<_> = known
                 .into_iter()
@@ -227,12 +219,9 @@ impl Directory for MemoryBackplane {
         })
     }
 
-    fn connection_statistics<'a>(
-        &'a self,
-        hub: &'a HubName,
-    ) -> BoxFuture<'a, Result<ConnectionStatistics, BackplaneError>> {
+    fn connection_statistics(&self) -> BoxFuture<'_, Result<ConnectionStatistics, BackplaneError>> {
         let node = self.node.clone();
-        self.with_state(hub, move |state| ConnectionStatistics {
+        self.with_state(move |state| ConnectionStatistics {
             nodes: vec![(node, state.connections.len() as u64 - state.members.parked)],
             parked: state.members.parked,
             groups: state.members.groups,
@@ -241,39 +230,32 @@ impl Directory for MemoryBackplane {
 
     fn join_user<'a>(
         &'a self,
-        hub: &'a HubName,
         user: &'a UserId,
         group: &'a GroupName,
         ttl: Option<Duration>,
         most: usize,
     ) -> BoxFuture<'a, Result<(), BackplaneError>> {
-        self.with_state(hub, move |state| state.members.join_user(user, group, ttl, most))
+        self.with_state(move |state| state.members.join_user(user, group, ttl, most))
     }
 
     fn leave_user<'a>(
         &'a self,
-        hub: &'a HubName,
         user: &'a UserId,
         group: Option<&'a GroupName>,
     ) -> BoxFuture<'a, Result<(), BackplaneError>> {
-        self.with_state(hub, move |state| state.members.leave_user(user, group))
+        self.with_state(move |state| state.members.leave_user(user, group))
     }
 
-    fn user_groups<'a>(
-        &'a self,
-        hub: &'a HubName,
-        user: &'a UserId,
-    ) -> BoxFuture<'a, Result<Vec<GroupName>, BackplaneError>> {
-        self.with_state(hub, move |state| state.members.user_groups(user))
+    fn user_groups<'a>(&'a self, user: &'a UserId) -> BoxFuture<'a, Result<Vec<GroupName>, BackplaneError>> {
+        self.with_state(move |state| state.members.user_groups(user))
     }
 
     fn is_user_in<'a>(
         &'a self,
-        hub: &'a HubName,
         user: &'a UserId,
         group: &'a GroupName,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
-        self.with_state(hub, move |state| {
+        self.with_state(move |state| {
             let groups = state.members.user_groups.get(user);
             groups
                 .and_then(|groups| groups.get(group))
@@ -283,11 +265,10 @@ impl Directory for MemoryBackplane {
 
     fn parked<'a>(
         &'a self,
-        hub: &'a HubName,
         of: Option<Members<'a>>,
         _from: ParkedCursor,
     ) -> BoxFuture<'a, Result<Parked, BackplaneError>> {
-        self.with_state(hub, move |state| Parked {
+        self.with_state(move |state| Parked {
             connections: state.parked(of),
             next: None,
         })
@@ -295,14 +276,9 @@ impl Directory for MemoryBackplane {
 
     fn remove_parked<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         end: End,
     ) -> BoxFuture<'a, Result<Option<ConnectionRecord>, BackplaneError>> {
-        async move {
-            let hub = self.hub(hub)?;
-            Ok(hub.removing(|state| state.remove_parked(connection, &end)).await)
-        }
-        .boxed()
+        async move { Ok(self.removing(|state| state.remove_parked(connection, &end)).await) }.boxed()
     }
 }

@@ -10,7 +10,6 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use super::MemoryBackplane;
 use super::hub::{Hub, State};
 use crate::error::BackplaneError;
 use crate::events::{
@@ -18,7 +17,7 @@ use crate::events::{
     PendingEvents, check_bytes, event_base, event_id,
 };
 use crate::position::{Epoch, Offset};
-use crate::topic::{ConnectionId, HubName};
+use crate::topic::ConnectionId;
 
 /// A hub's stream of events.
 pub(super) struct EventLog {
@@ -229,31 +228,26 @@ impl Hub {
             .map_or(0, |events| events.dropped)
     }
 
-    fn with_events<T>(
-        &self,
-        name: &HubName,
-        work: impl FnOnce(&mut EventLog) -> T,
-    ) -> Result<T, BackplaneError> {
+    fn with_events<T>(&self, work: impl FnOnce(&mut EventLog) -> T) -> Result<T, BackplaneError> {
         let mut state = self.state.lock();
         let events = state.events.as_mut();
         events.map(work).ok_or_else(|| BackplaneError::NoEvents {
-            hub: name.to_string(),
+            hub: self.name.to_string(),
         })
     }
 
     /// Repeats `look` at each change of the stream, until it finds something or the time is up.
     async fn await_events<T>(
         &self,
-        name: &HubName,
         wait: Duration,
         look: impl Fn(&mut EventLog) -> T,
         found: impl Fn(&T) -> bool,
     ) -> Result<T, BackplaneError> {
         let deadline = Instant::now() + wait;
-        let news = self.with_events(name, |events| Arc::clone(&events.news))?;
+        let news = self.with_events(|events| Arc::clone(&events.news))?;
         loop {
             let notified = news.notified();
-            let looked = self.with_events(name, &look)?;
+            let looked = self.with_events(&look)?;
             if found(&looked) || timeout_at(deadline, notified).await.is_err() {
                 return Ok(looked);
             }
@@ -261,58 +255,40 @@ impl Hub {
     }
 }
 
-impl Events for MemoryBackplane {
+impl Events for Hub {
     fn read_events<'a>(
         &'a self,
-        hub: &'a HubName,
         count: usize,
         wait: Duration,
     ) -> BoxFuture<'a, Result<Vec<ConnectionEvent>, BackplaneError>> {
         async move {
             let take = |events: &mut EventLog| events.held.take(count);
-            self.hub(hub)?
-                .await_events(hub, wait, take, |taken| !taken.is_empty())
-                .await
+            self.await_events(wait, take, |taken| !taken.is_empty()).await
         }
         .boxed()
     }
 
-    fn finish_events<'a>(
-        &'a self,
-        hub: &'a HubName,
-        places: &'a [EventPlace],
-    ) -> BoxFuture<'a, Result<(), BackplaneError>> {
-        async move { self.hub(hub)?.with_events(hub, |events| events.finish(places)) }.boxed()
+    fn finish_events<'a>(&'a self, places: &'a [EventPlace]) -> BoxFuture<'a, Result<(), BackplaneError>> {
+        async move { self.with_events(|events| events.finish(places)) }.boxed()
     }
 
-    fn return_events(&self, hub: &HubName, places: &[EventPlace]) {
-        let Ok(found) = self.hub(hub) else { return };
-        let _ = found.with_events(hub, |events| {
+    fn return_events(&self, places: &[EventPlace]) {
+        let _ = self.with_events(|events| {
             places.iter().for_each(|place| events.held.give_back(place));
             events.news.notify_waiters();
         });
     }
 
-    fn holds_event<'a>(
-        &'a self,
-        hub: &'a HubName,
-        event: &'a ConnectionEvent,
-    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
-        async move {
-            self.hub(hub)?
-                .with_events(hub, |events| events.unfinished.contains(&event.place))
-        }
-        .boxed()
+    fn holds_event<'a>(&'a self, event: &'a ConnectionEvent) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+        async move { self.with_events(|events| events.unfinished.contains(&event.place)) }.boxed()
     }
 
     fn connected_finished<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
-            let hub = self.hub(hub)?;
-            let state = hub.state.lock();
+            let state = self.state.lock();
             let reported = state
                 .connections
                 .get(connection)
@@ -325,28 +301,22 @@ impl Events for MemoryBackplane {
         .boxed()
     }
 
-    fn pending_events<'a>(
-        &'a self,
-        hub: &'a HubName,
-    ) -> BoxFuture<'a, Result<PendingEvents, BackplaneError>> {
-        async move { self.hub(hub)?.with_events(hub, |events| events.pending()) }.boxed()
+    fn pending_events(&self) -> BoxFuture<'_, Result<PendingEvents, BackplaneError>> {
+        async move { self.with_events(|events| events.pending()) }.boxed()
     }
 
     fn follow_events<'a>(
         &'a self,
-        hub: &'a HubName,
         after: Option<EventPlace>,
         count: usize,
         wait: Duration,
     ) -> BoxFuture<'a, Result<EventPage, BackplaneError>> {
         async move {
-            let found = self.hub(hub)?;
             let Some(after) = after else {
-                return found.with_events(hub, |events| events.page(events.last, 0));
+                return self.with_events(|events| events.page(events.last, 0));
             };
             let look = |events: &mut EventLog| events.page(after, count);
-            found
-                .await_events(hub, wait, look, |page| !page.events.is_empty() || page.trimmed)
+            self.await_events(wait, look, |page| !page.events.is_empty() || page.trimmed)
                 .await
         }
         .boxed()
@@ -354,14 +324,12 @@ impl Events for MemoryBackplane {
 
     fn restate_events<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         state: Bytes,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
             check_bytes(&state)?;
-            let hub = self.hub(hub)?;
-            let mut known = hub.state.lock();
+            let mut known = self.state.lock();
             let owned = known
                 .connections
                 .get_mut(connection)

@@ -9,24 +9,26 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::connections::Change;
 use super::directory::GroupMembers;
 use super::events::{EventLog, Reported};
 use super::lane::Item;
 use super::log::Log;
 use super::sessions::Session;
-use crate::backplane::{Claim, ConnectionRecord, Delivery, End, HubOptions};
+use crate::backplane::{Claim, ConnectionRecord, Delivery, HubOptions};
 use crate::error::BackplaneError;
 use crate::events::NOT_RESUMED;
-use crate::position::{Epoch, Offset, Position};
-use crate::replay::Past;
-use crate::sessions::{Entered, Version};
-use crate::topic::{ConnectionId, GroupName, NodeId, Topic, UserId};
+use crate::hub::HubBackplane;
+use crate::position::{Epoch, Offset};
+use crate::sessions::Version;
+use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic, UserId};
 use crate::wire::Envelope;
 
 /// Deliveries that may wait for the sink before publishers wait for it.
 const LANE_CAPACITY: usize = 4_096;
 
 pub(super) struct Hub {
+    pub(super) name: HubName,
     pub(super) node: NodeId,
     pub(super) epoch: Epoch,
     pub(super) options: HubOptions,
@@ -66,8 +68,19 @@ pub(super) struct Connection {
     pub(super) reported: Option<Reported>,
 }
 
+impl HubBackplane for Hub {
+    fn name(&self) -> &HubName {
+        &self.name
+    }
+}
+
 impl Hub {
-    pub(super) fn new(node: NodeId, epoch: Epoch, options: HubOptions) -> (Self, mpsc::Receiver<Item>) {
+    pub(super) fn new(
+        name: HubName,
+        node: NodeId,
+        epoch: Epoch,
+        options: HubOptions,
+    ) -> (Self, mpsc::Receiver<Item>) {
         let (lane, items) = mpsc::channel(LANE_CAPACITY);
         let state = State {
             log: Log::new(options.clone()),
@@ -83,6 +96,7 @@ impl Hub {
         };
         (
             Self {
+                name,
                 node,
                 epoch,
                 options,
@@ -117,114 +131,8 @@ impl Hub {
         Ok(Some(offset))
     }
 
-    pub(super) fn claim(&self, connection: &ConnectionRecord) -> Claim {
-        self.state.lock().claim(&self.node, connection)
-    }
-
-    pub(super) async fn enter(
-        &self,
-        connection: &ConnectionRecord,
-        joined: &[GroupName],
-        claim: bool,
-    ) -> Result<Entered, BackplaneError> {
-        let (mut version, mut groups) = (Version(0), Vec::new());
-        let offset = self
-            .change(&connection.id, |state| {
-                if claim && state.claim(&self.node, connection) != Claim::Claimed {
-                    return None;
-                }
-                let known = state.connections.get(&connection.id)?;
-                if known.parked.is_some() {
-                    return None;
-                }
-                version = known.version;
-                if let Some(user) = &known.user {
-                    groups = state.members.user_groups(user);
-                }
-                let entered = state.enter(&connection.id, joined)?;
-                let at = state.log.next(); // the offset of this change's entry
-                if let Some(kept) = &connection.state {
-                    let known = state.connections.get_mut(&connection.id)?;
-                    known.session = Some(Session::new(kept.clone(), &self.epoch, at));
-                }
-                state.report_connected(&connection.id, &self.epoch, at, &connection.event);
-                Some(entered)
-            })
-            .await?;
-        let position = Position {
-            epoch: self.epoch.clone(),
-            offset,
-        };
-        Ok(Entered {
-            position,
-            version,
-            groups,
-        })
-    }
-
-    pub(super) async fn join(&self, id: &ConnectionId, group: &GroupName) -> Result<Offset, BackplaneError> {
-        self.change(id, |state| {
-            let connection = state.connections.get_mut(id)?;
-            let (real, owned) = (
-                connection.groups.insert(group.clone()),
-                connection.parked.is_none(),
-            );
-            let topic = Topic::Group(group.clone());
-            state.list(&topic, id);
-            if real && owned {
-                state.gain(topic.clone());
-            }
-            Some(Change::new(true, vec![topic], real, owned))
-        })
-        .await
-    }
-
-    pub(super) async fn leave(&self, id: &ConnectionId, group: &GroupName) -> Result<Offset, BackplaneError> {
-        self.change(id, |state| {
-            let connection = state.connections.get_mut(id)?;
-            let (real, owned) = (connection.groups.remove(group), connection.parked.is_none());
-            let topic = Topic::Group(group.clone());
-            let user = connection.user.clone();
-            state.unlist(&topic, id, user.as_ref());
-            if real && owned {
-                state.lose(&topic);
-            }
-            Some(Change::new(false, vec![topic], real, owned))
-        })
-        .await
-    }
-
-    /// Releases a connection that was claimed and not entered.
-    pub(super) fn release(&self, id: &ConnectionId) -> Result<(), BackplaneError> {
-        let removed = self.state.lock().take_owned(id, "");
-        if removed {
-            Ok(())
-        } else {
-            Err(BackplaneError::NotOwner {
-                connection: id.clone(),
-            })
-        }
-    }
-
-    pub(super) async fn remove(&self, id: &ConnectionId, end: &End) -> bool {
-        self.removing(|state| {
-            let removed = state.take_owned(id, &end.reason);
-            if removed {
-                state
-                    .tombstones
-                    .insert(id.clone(), Instant::now() + end.tombstone);
-            }
-            removed
-        })
-        .await
-    }
-
-    pub(super) fn last(&self) -> Offset {
-        self.state.lock().log.last()
-    }
-
     /// Waits until the sink was given all entries up to now. Returns the log's last offset.
-    pub(super) async fn handed_on(&self) -> Result<Offset, BackplaneError> {
+    pub(super) async fn await_sink(&self) -> Result<Offset, BackplaneError> {
         let room = self.room().await?;
         let (done, given) = oneshot::channel();
         let offset = {
@@ -274,92 +182,6 @@ impl Hub {
         })
         .await
     }
-
-    /// Applies a change of membership, logs it in the same step and waits until the sink was given it.
-    pub(super) async fn change(
-        &self,
-        id: &ConnectionId,
-        apply: impl FnOnce(&mut State) -> Option<Change>,
-    ) -> Result<Offset, BackplaneError> {
-        let room = self.room().await?;
-        let (done, given) = oneshot::channel();
-        let offset = {
-            let mut state = self.state.lock();
-            let change = apply(&mut state).ok_or_else(|| BackplaneError::NotOwner {
-                connection: id.clone(),
-            })?;
-            let offset = state.log.append(&Topic::Connection(id.clone()), None);
-            if let (true, Some(session)) = (
-                change.real,
-                state
-                    .connections
-                    .get_mut(id)
-                    .and_then(|connection| connection.session.as_mut()),
-            ) {
-                session.changed(
-                    Past {
-                        offset,
-                        topics: change.topics.clone(),
-                        joined: change.joined,
-                    },
-                    self.options.retention_messages,
-                );
-            }
-            let told = std::mem::take(&mut state.told);
-            if !change.owned {
-                room.send(Item {
-                    told,
-                    ..Item::default()
-                }); // the change itself is not delivered: the connection is parked
-                return Ok(offset);
-            }
-            room.send(Item {
-                told,
-                delivery: Some(change.delivery(id.clone(), offset)),
-                done: Some(done),
-            });
-            offset
-        };
-        given.await.map_err(|_| BackplaneError::Closed)?;
-        Ok(offset)
-    }
-}
-
-pub(super) struct Change {
-    joined: bool,
-    topics: Vec<Topic>,
-    /// Whether the change is a real one: the membership was different before.
-    real: bool,
-    /// Whether this node owns the connection.
-    owned: bool,
-}
-
-impl Change {
-    pub(super) fn new(joined: bool, topics: Vec<Topic>, real: bool, owned: bool) -> Self {
-        Self {
-            joined,
-            topics,
-            real,
-            owned,
-        }
-    }
-
-    fn delivery(self, connection: ConnectionId, offset: Offset) -> Delivery {
-        let topics = self.topics;
-        if self.joined {
-            Delivery::Joined {
-                connection,
-                topics,
-                offset,
-            }
-        } else {
-            Delivery::Left {
-                connection,
-                topics,
-                offset,
-            }
-        }
-    }
 }
 
 impl Connection {
@@ -385,7 +207,7 @@ impl Connection {
 }
 
 impl State {
-    fn claim(&mut self, node: &NodeId, connection: &ConnectionRecord) -> Claim {
+    pub(super) fn claim(&mut self, node: &NodeId, connection: &ConnectionRecord) -> Claim {
         if self
             .tombstones
             .get(&connection.id)
@@ -412,7 +234,7 @@ impl State {
         Claim::Claimed
     }
 
-    fn enter(&mut self, id: &ConnectionId, joined: &[GroupName]) -> Option<Change> {
+    pub(super) fn enter(&mut self, id: &ConnectionId, joined: &[GroupName]) -> Option<Change> {
         let connection = self.connections.get_mut(id)?;
         let first = !std::mem::replace(&mut connection.entered, true);
         let user = connection.user.clone().map(Topic::User);
@@ -452,7 +274,7 @@ impl State {
     }
 
     /// Removes a connection that is not parked, with its memberships.
-    fn take_owned(&mut self, id: &ConnectionId, reason: &str) -> bool {
+    pub(super) fn take_owned(&mut self, id: &ConnectionId, reason: &str) -> bool {
         let owned = self
             .connections
             .get(id)
@@ -495,11 +317,11 @@ impl State {
         true
     }
 
-    fn gain(&mut self, topic: Topic) {
+    pub(super) fn gain(&mut self, topic: Topic) {
         *self.interest.entry(topic).or_default() += 1;
     }
 
-    fn lose(&mut self, topic: &Topic) {
+    pub(super) fn lose(&mut self, topic: &Topic) {
         if let Some(count) = self.interest.get_mut(topic) {
             *count -= 1;
             if *count == 0 {

@@ -1,5 +1,6 @@
 //! The backplane of a single node, in its own process, with the semantics of a cluster.
 
+mod connections;
 mod directory;
 mod events;
 mod history;
@@ -27,18 +28,14 @@ use uuid::Uuid;
 
 use self::hub::Hub;
 use self::lane::run_lane;
-use crate::backplane::{
-    Backplane, Claim, ConnectionRecord, End, HubOptions, HubSink, NodeService, Statistics, Status, Unheard,
-};
+use crate::backplane::{Backplane, HubOptions, HubSink, NodeService, Statistics, Status, Unheard};
 use crate::error::BackplaneError;
 use crate::events::EVENTS_DROPPED;
-use crate::once::{Once, Published};
-use crate::position::{Epoch, Offset, Position};
+use crate::hub::HubBackplane;
+use crate::position::Epoch;
 use crate::random;
-use crate::sessions::Entered;
-use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic};
+use crate::topic::{HubName, NodeId};
 use crate::turns::{Turns, TurnsWanted};
-use crate::wire::Envelope;
 
 /// Longest time between two sweeps, which drop expired entries and tombstones.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -81,12 +78,12 @@ impl MemoryBackplane {
         }
     }
 
-    fn hub(&self, hub: &HubName) -> Result<Arc<Hub>, BackplaneError> {
-        let found = self.hubs.read().get(hub).cloned();
-        found.ok_or_else(|| BackplaneError::HubNotOpen { hub: hub.to_string() })
-    }
-
-    fn open(&self, name: HubName, options: HubOptions, sink: Arc<dyn HubSink>) -> Result<(), BackplaneError> {
+    fn open(
+        &self,
+        name: HubName,
+        options: HubOptions,
+        sink: Arc<dyn HubSink>,
+    ) -> Result<Arc<Hub>, BackplaneError> {
         if self.closing.is_cancelled() {
             return Err(BackplaneError::Closed);
         }
@@ -98,17 +95,16 @@ impl MemoryBackplane {
         }
         let period =
             (options.retention.min(options.resume_window) / 4).clamp(SHORTEST_SWEEP_INTERVAL, SWEEP_INTERVAL);
-        let (hub, items) = Hub::new(self.node.clone(), self.epoch.clone(), options);
+        let (hub, items) = Hub::new(name.clone(), self.node.clone(), self.epoch.clone(), options);
         let hub = Arc::new(hub);
         self.tasks.spawn(run_lane(sink, items, self.closing.clone()));
         let sweeps = Sweeps {
-            name: name.clone(),
             hub: Arc::clone(&hub),
             service: Arc::clone(&self.service),
         };
         self.tasks.spawn(sweeps.run(period, self.closing.clone()));
-        hubs.insert(name, hub);
-        Ok(())
+        hubs.insert(name, Arc::clone(&hub));
+        Ok(hub)
     }
 
     async fn ask(&self, node: &NodeId, payload: Bytes, bound: Duration) -> Result<Bytes, BackplaneError> {
@@ -153,133 +149,21 @@ impl Backplane for MemoryBackplane {
         SystemTime::now()
     }
 
-    fn epoch(&self, hub: &HubName) -> Option<Epoch> {
-        self.hub(hub).ok().map(|_| self.epoch.clone())
-    }
-
     fn cluster_secret(&self) -> Arc<[u8]> {
         Arc::clone(&self.secret)
     }
 
     fn open_hub(
         &self,
-        hub: HubName,
+        name: HubName,
         options: HubOptions,
         sink: Arc<dyn HubSink>,
-    ) -> BoxFuture<'_, Result<(), BackplaneError>> {
-        async move { self.open(hub, options, sink) }.boxed()
+    ) -> BoxFuture<'_, Result<Arc<dyn HubBackplane>, BackplaneError>> {
+        async move { Ok(self.open(name, options, sink)? as Arc<_>) }.boxed()
     }
 
     fn set_service(&self, service: Arc<dyn NodeService>) {
         self.service.store(Some(Arc::new(service)));
-    }
-
-    fn publish<'a>(
-        &'a self,
-        hub: &'a HubName,
-        topics: &'a [Topic],
-        envelope: &'a Envelope,
-    ) -> BoxFuture<'a, Result<Vec<Option<Offset>>, BackplaneError>> {
-        async move {
-            let hub = self.hub(hub)?;
-            let envelope = Arc::new(envelope.clone());
-            let mut receipts = Vec::with_capacity(topics.len());
-            for topic in topics {
-                receipts.push(hub.publish(topic, &envelope).await?);
-            }
-            Ok(receipts)
-        }
-        .boxed()
-    }
-
-    fn publish_once<'a>(
-        &'a self,
-        hub: &'a HubName,
-        topic: &'a Topic,
-        envelope: &'a Envelope,
-        once: &'a Once,
-    ) -> BoxFuture<'a, Result<Published, BackplaneError>> {
-        async move {
-            let envelope = Arc::new(envelope.clone());
-            self.hub(hub)?.publish_once(topic, &envelope, once).await
-        }
-        .boxed()
-    }
-
-    fn passed<'a>(&'a self, hub: &'a HubName, _offset: Offset) -> BoxFuture<'a, Result<(), BackplaneError>> {
-        async move { self.hub(hub)?.handed_on().await.map(drop) }.boxed()
-    }
-
-    fn claim_of<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionRecord,
-        _epoch: Option<&'a Epoch>,
-    ) -> BoxFuture<'a, Result<Claim, BackplaneError>> {
-        async move { Ok(self.hub(hub)?.claim(connection)) }.boxed()
-    }
-
-    fn enter_with<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionRecord,
-        groups: &'a [GroupName],
-        claim: bool,
-    ) -> BoxFuture<'a, Result<Entered, BackplaneError>> {
-        async move {
-            let hub = self.hub(hub)?;
-            connection.event.check()?;
-            hub.enter(connection, groups, claim).await
-        }
-        .boxed()
-    }
-
-    fn release<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionId,
-    ) -> BoxFuture<'a, Result<(), BackplaneError>> {
-        async move { self.hub(hub)?.release(connection) }.boxed()
-    }
-
-    fn remove<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionId,
-        end: End,
-    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
-        async move { Ok(self.hub(hub)?.remove(connection, &end).await) }.boxed()
-    }
-
-    /// No other node could report an end in place of this one: there is no end record to delete.
-    fn told(&self, _hub: &HubName, _connection: &ConnectionId) {}
-
-    fn join<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionId,
-        group: &'a GroupName,
-    ) -> BoxFuture<'a, Result<Offset, BackplaneError>> {
-        async move { self.hub(hub)?.join(connection, group).await }.boxed()
-    }
-
-    fn leave<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionId,
-        group: &'a GroupName,
-    ) -> BoxFuture<'a, Result<Offset, BackplaneError>> {
-        async move { self.hub(hub)?.leave(connection, group).await }.boxed()
-    }
-
-    fn position<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>> {
-        async move {
-            Ok(Position {
-                epoch: self.epoch.clone(),
-                offset: self.hub(hub)?.last(),
-            })
-        }
-        .boxed()
     }
 
     fn request<'a>(
@@ -321,7 +205,6 @@ impl Backplane for MemoryBackplane {
 
 /// The periodic sweeps of one hub.
 struct Sweeps {
-    name: HubName,
     hub: Arc<Hub>,
     service: Arc<Service>,
 }
@@ -338,7 +221,7 @@ impl Sweeps {
             self.hub.sweep();
             let now_dropped = self.hub.events_dropped();
             if now_dropped > dropped {
-                warn!(hub = %self.name, events = now_dropped - dropped, "{EVENTS_DROPPED}");
+                warn!(hub = %self.hub.name, events = now_dropped - dropped, "{EVENTS_DROPPED}");
                 dropped = now_dropped;
             }
             // A node that has no service yet to notify of removed connections must not remove any.
@@ -346,7 +229,7 @@ impl Sweeps {
                 continue;
             };
             for connection in self.hub.remove_expired(TOMBSTONE).await {
-                service.orphan_removed(&self.name, connection, Bytes::new());
+                service.orphan_removed(&self.hub.name, connection, Bytes::new());
             }
         }
     }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -10,8 +12,9 @@ use super::hub::{Hub, State};
 use super::lane::Item;
 use crate::backplane::{Delivery, Message};
 use crate::error::BackplaneError;
+use crate::log::Log;
 use crate::once::{Once, Published};
-use crate::position::Offset;
+use crate::position::{Epoch, Offset, Position};
 use crate::presence;
 use crate::topic::{ConnectionId, GroupName, Topic, UserId};
 use crate::wire::Envelope;
@@ -39,42 +42,6 @@ impl Hub {
             });
         }
         removed
-    }
-
-    pub(super) async fn publish(
-        &self,
-        topic: &Topic,
-        envelope: &Arc<Envelope>,
-    ) -> Result<Option<Offset>, BackplaneError> {
-        // Waiting for room comes before the lock: entries then reach the lane in the order of their offsets.
-        let room = self.room().await?;
-        Ok(self.append(&mut self.state.lock(), room, topic, envelope))
-    }
-
-    /// Publishes, unless a request with the same key has done so.
-    pub(super) async fn publish_once(
-        &self,
-        topic: &Topic,
-        envelope: &Arc<Envelope>,
-        once: &Once,
-    ) -> Result<Published, BackplaneError> {
-        let room = self.room().await?;
-        let mut state = self.state.lock();
-        let now = Instant::now();
-        match state.requests.get(&once.key) {
-            Some((content, end)) if *end > now => {
-                let same = *content == once.content;
-                return Ok(if same {
-                    Published::Before
-                } else {
-                    Published::Differs
-                });
-            }
-            _ => {}
-        }
-        let known = (once.content.clone(), now + self.options.retention);
-        state.requests.insert(once.key.clone(), known);
-        Ok(Published::Now(self.append(&mut state, room, topic, envelope)))
     }
 
     /// Records a request for which nothing is published; `false` where it was recorded before.
@@ -109,6 +76,73 @@ impl Hub {
             room.send(Item::message(topic, offset, envelope));
         }
         Some(offset)
+    }
+}
+
+impl Log for Hub {
+    fn epoch(&self) -> Epoch {
+        self.epoch.clone()
+    }
+
+    fn position(&self) -> BoxFuture<'_, Result<Position, BackplaneError>> {
+        async move {
+            Ok(Position {
+                epoch: self.epoch.clone(),
+                offset: self.state.lock().log.last(),
+            })
+        }
+        .boxed()
+    }
+
+    fn publish<'a>(
+        &'a self,
+        topics: &'a [Topic],
+        envelope: &'a Envelope,
+    ) -> BoxFuture<'a, Result<Vec<Option<Offset>>, BackplaneError>> {
+        async move {
+            let envelope = Arc::new(envelope.clone());
+            let mut receipts = Vec::with_capacity(topics.len());
+            for topic in topics {
+                // Waiting for room comes before the lock: entries then reach the lane in the order of their offsets.
+                let room = self.room().await?;
+                receipts.push(self.append(&mut self.state.lock(), room, topic, &envelope));
+            }
+            Ok(receipts)
+        }
+        .boxed()
+    }
+
+    fn publish_once<'a>(
+        &'a self,
+        topic: &'a Topic,
+        envelope: &'a Envelope,
+        once: &'a Once,
+    ) -> BoxFuture<'a, Result<Published, BackplaneError>> {
+        async move {
+            let envelope = Arc::new(envelope.clone());
+            let room = self.room().await?;
+            let mut state = self.state.lock();
+            let now = Instant::now();
+            match state.requests.get(&once.key) {
+                Some((content, end)) if *end > now => {
+                    let same = *content == once.content;
+                    return Ok(if same {
+                        Published::Before
+                    } else {
+                        Published::Differs
+                    });
+                }
+                _ => {}
+            }
+            let known = (once.content.clone(), now + self.options.retention);
+            state.requests.insert(once.key.clone(), known);
+            Ok(Published::Now(self.append(&mut state, room, topic, &envelope)))
+        }
+        .boxed()
+    }
+
+    fn passed(&self, _offset: Offset) -> BoxFuture<'_, Result<(), BackplaneError>> {
+        async move { self.await_sink().await.map(drop) }.boxed()
     }
 }
 

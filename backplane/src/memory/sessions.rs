@@ -7,14 +7,14 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::MemoryBackplane;
-use super::hub::{Change, Hub};
+use super::connections::Change;
+use super::hub::Hub;
 use crate::error::BackplaneError;
 use crate::history::Page;
 use crate::position::{Epoch, Offset, Position};
 use crate::replay::{Past, Replay};
 use crate::sessions::{Call, Checkpoint, Listing, Recorded, Sessions, State, TakeOver, Taken, Version};
-use crate::topic::{ConnectionId, HubName, NodeId, Topic};
+use crate::topic::{ConnectionId, NodeId, Topic};
 use crate::wire::Envelope;
 
 /// The records of a resumable connection.
@@ -87,7 +87,7 @@ impl Hub {
         connection.session.as_mut().map(work)
     }
 
-    async fn take_over(&self, id: &ConnectionId, version: Version) -> Result<TakeOver, BackplaneError> {
+    async fn become_owner(&self, id: &ConnectionId, version: Version) -> Result<TakeOver, BackplaneError> {
         let mut outcome = TakeOver::Gone;
         let changed = self
             .change(id, |state| {
@@ -109,7 +109,7 @@ impl Hub {
         }
     }
 
-    fn replay(&self, replay: &mut Replay, most_bytes: usize) -> Page {
+    fn replay_page(&self, replay: &mut Replay, most_bytes: usize) -> Page {
         if replay.after.epoch != self.epoch {
             return Page::OtherEpoch(self.epoch.clone());
         }
@@ -171,17 +171,15 @@ impl super::hub::State {
     }
 }
 
-impl Sessions for MemoryBackplane {
+impl Sessions for Hub {
     fn look_up<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
     ) -> BoxFuture<'a, Result<Option<Listing>, BackplaneError>> {
         async move {
-            let hub = self.hub(hub)?;
-            let state = hub.state.lock();
+            let state = self.state.lock();
             Ok(state.connections.get(connection).map(|known| Listing {
-                owner: known.parked.is_none().then(|| hub.node.clone()),
+                owner: known.parked.is_none().then(|| self.node.clone()),
                 version: known.version,
                 user: known.user.clone(),
                 state: known.session.as_ref().map(|session| session.state.clone()),
@@ -192,36 +190,32 @@ impl Sessions for MemoryBackplane {
 
     fn take_over<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
     ) -> BoxFuture<'a, Result<TakeOver, BackplaneError>> {
-        async move { self.hub(hub)?.take_over(connection, version).await }.boxed()
+        async move { self.become_owner(connection, version).await }.boxed()
     }
 
     fn replay<'a>(
         &'a self,
-        hub: &'a HubName,
         replay: &'a mut Replay,
         most_bytes: usize,
     ) -> BoxFuture<'a, Result<Page, BackplaneError>> {
-        async move { Ok(self.hub(hub)?.replay(replay, most_bytes)) }.boxed()
+        async move { Ok(self.replay_page(replay, most_bytes)) }.boxed()
     }
 
     fn record<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
         received: u64,
         call: Option<&'a str>,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
-            let hub = self.hub(hub)?;
-            let noted = hub.with_session(connection, version, |session| {
+            let noted = self.with_session(connection, version, |session| {
                 session.received = received;
                 if let Some(call) = call {
-                    session.calls.insert(call.to_owned(), hub.node.clone());
+                    session.calls.insert(call.to_owned(), self.node.clone());
                 }
             });
             Ok(noted.is_some())
@@ -231,23 +225,21 @@ impl Sessions for MemoryBackplane {
 
     fn record_once<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
         call: &'a str,
         once: &'a str,
     ) -> BoxFuture<'a, Result<Recorded, BackplaneError>> {
         async move {
-            let hub = self.hub(hub)?;
-            let running = hub.with_session(connection, version, |session| session.calls.contains_key(call));
+            let running = self.with_session(connection, version, |session| session.calls.contains_key(call));
             let Some(running) = running else {
                 return Ok(Recorded::NotOwner);
             };
-            if !hub.begin_request(once) {
+            if !self.begin_request(once) {
                 return Ok(Recorded::Before { running });
             }
-            let noted = hub.with_session(connection, version, |session| {
-                session.calls.insert(call.to_owned(), hub.node.clone());
+            let noted = self.with_session(connection, version, |session| {
+                session.calls.insert(call.to_owned(), self.node.clone());
             });
             Ok(noted.map_or(Recorded::NotOwner, |()| Recorded::Now))
         }
@@ -256,14 +248,12 @@ impl Sessions for MemoryBackplane {
 
     fn restate<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
         state: State,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
-            let hub = self.hub(hub)?;
-            let restated = hub.with_session(connection, version, |session| session.state = state);
+            let restated = self.with_session(connection, version, |session| session.state = state);
             Ok(restated.is_some())
         }
         .boxed()
@@ -271,15 +261,13 @@ impl Sessions for MemoryBackplane {
 
     fn restate_parked<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
         former: State,
         state: State,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
-            let hub = self.hub(hub)?;
-            let mut known = hub.state.lock();
+            let mut known = self.state.lock();
             let parked = known.connections.get_mut(connection);
             let parked = parked.filter(|known| known.version == version && known.parked.is_some());
             let session = parked.and_then(|known| known.session.as_mut());
@@ -294,14 +282,12 @@ impl Sessions for MemoryBackplane {
 
     fn reply<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         call: Call<'a>,
         envelope: &'a Envelope,
         last: bool,
     ) -> BoxFuture<'a, Result<Option<Offset>, BackplaneError>> {
         async move {
-            let hub = self.hub(hub)?;
             let envelope = Arc::new(envelope.clone());
             let allowed = |session: &mut Session| {
                 let runs = session.calls.get(call.id) == Some(call.host);
@@ -310,20 +296,18 @@ impl Sessions for MemoryBackplane {
                 }
                 runs
             };
-            hub.answer(connection, &envelope, allowed).await
+            self.answer(connection, &envelope, allowed).await
         }
         .boxed()
     }
 
     fn finish<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         call: Call<'a>,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
-            let hub = self.hub(hub)?;
-            let mut state = hub.state.lock();
+            let mut state = self.state.lock();
             let session = state
                 .connections
                 .get_mut(connection)
@@ -337,11 +321,11 @@ impl Sessions for MemoryBackplane {
         .boxed()
     }
 
-    fn handed_on<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>> {
+    fn handed_on(&self) -> BoxFuture<'_, Result<Position, BackplaneError>> {
         async move {
             Ok(Position {
                 epoch: self.epoch.clone(),
-                offset: self.hub(hub)?.handed_on().await?,
+                offset: self.await_sink().await?,
             })
         }
         .boxed()
@@ -349,13 +333,11 @@ impl Sessions for MemoryBackplane {
 
     fn checkpoint<'a>(
         &'a self,
-        hub: &'a HubName,
         checkpoints: &'a [(ConnectionId, Version, Checkpoint)],
     ) -> BoxFuture<'a, Result<(), BackplaneError>> {
         async move {
-            let hub = self.hub(hub)?;
             for (id, version, checkpoint) in checkpoints {
-                hub.with_session(id, *version, |session| session.set_checkpoint(checkpoint));
+                self.with_session(id, *version, |session| session.set_checkpoint(checkpoint));
             }
             Ok(())
         }
@@ -364,18 +346,16 @@ impl Sessions for MemoryBackplane {
 
     fn park<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
         checkpoint: Option<&'a Checkpoint>,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
-            let hub = self.hub(hub)?;
             if let Some(checkpoint) = checkpoint {
-                hub.with_session(connection, version, |session| session.set_checkpoint(checkpoint));
+                self.with_session(connection, version, |session| session.set_checkpoint(checkpoint));
             }
-            let until = Instant::now() + hub.options.resume_window;
-            let parked = hub.state.lock().park(connection, version, until);
+            let until = Instant::now() + self.options.resume_window;
+            let parked = self.state.lock().park(connection, version, until);
             Ok(parked)
         }
         .boxed()

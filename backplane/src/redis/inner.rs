@@ -58,11 +58,6 @@ pub(super) struct Standing {
 }
 
 impl Inner {
-    pub(super) fn hub(&self, hub: &HubName) -> Result<Arc<Hub>, BackplaneError> {
-        self.find_hub(hub.as_str())
-            .ok_or_else(|| BackplaneError::HubNotOpen { hub: hub.to_string() })
-    }
-
     pub(super) fn find_hub(&self, hub: &str) -> Option<Arc<Hub>> {
         self.hubs.read().get(hub).cloned()
     }

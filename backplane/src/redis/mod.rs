@@ -6,6 +6,7 @@
 
 mod directory;
 mod feed;
+mod hub;
 mod inner;
 mod keys;
 mod node;
@@ -29,6 +30,7 @@ use tokio_util::task::TaskTracker;
 use self::feed::hub::Hub;
 use self::feed::interest::Subject;
 use self::feed::lane::Lane;
+use self::hub::RedisHub;
 use self::inner::{Inner, Standing};
 use self::keys::Keys;
 use self::node::nodes::Nodes;
@@ -36,16 +38,11 @@ use self::node::rpc::Rpc;
 pub use self::options::RedisOptions;
 use self::script::hub_scripts::HubScripts;
 use self::server::commands::Commands;
-use crate::backplane::{
-    Backplane, Claim, ConnectionRecord, End, HubOptions, HubSink, NodeService, Statistics, Status, Unheard,
-};
+use crate::backplane::{Backplane, HubOptions, HubSink, NodeService, Statistics, Status, Unheard};
 use crate::error::BackplaneError;
-use crate::once::{Once, Published};
-use crate::position::{Epoch, Offset, Position};
-use crate::sessions::Entered;
-use crate::topic::{ConnectionId, GroupName, HubName, NodeId, Topic};
+use crate::hub::HubBackplane;
+use crate::topic::{HubName, NodeId};
 use crate::turns::{Turns, TurnsWanted};
-use crate::wire::{Envelope, membership::Change};
 
 /// The [`Backplane`] of a node of a cluster.
 pub struct RedisBackplane {
@@ -134,7 +131,7 @@ impl RedisBackplane {
         name: HubName,
         options: HubOptions,
         sink: Arc<dyn HubSink>,
-    ) -> Result<(), BackplaneError> {
+    ) -> Result<RedisHub, BackplaneError> {
         let inner = &self.inner;
         let (keys, node) = (inner.keys.hub(&name), inner.options.node.clone());
         let writer = inner.writer(&name);
@@ -169,8 +166,11 @@ impl RedisBackplane {
         tasks.spawn(Arc::clone(inner).run_registration(Arc::clone(&hub)));
         tasks.spawn(Arc::clone(inner).run_departures(Arc::clone(&hub)));
         tasks.spawn(Arc::clone(inner).run_tellings(Arc::clone(&hub)));
-        tasks.spawn(Arc::clone(inner).run_housekeeping(hub));
-        Ok(())
+        tasks.spawn(Arc::clone(inner).run_housekeeping(Arc::clone(&hub)));
+        Ok(RedisHub {
+            inner: Arc::clone(inner),
+            hub,
+        })
     }
 }
 
@@ -203,176 +203,21 @@ impl Backplane for RedisBackplane {
         })
     }
 
-    fn epoch(&self, hub: &HubName) -> Option<Epoch> {
-        Some(self.inner.hub(hub).ok()?.waiters.epoch())
-    }
-
     fn cluster_secret(&self) -> Arc<[u8]> {
         self.inner.nodes.secret()
     }
 
     fn open_hub(
         &self,
-        hub: HubName,
+        name: HubName,
         options: HubOptions,
         sink: Arc<dyn HubSink>,
-    ) -> BoxFuture<'_, Result<(), BackplaneError>> {
-        self.open(hub, options, sink).boxed()
+    ) -> BoxFuture<'_, Result<Arc<dyn HubBackplane>, BackplaneError>> {
+        async move { Ok(Arc::new(self.open(name, options, sink).await?) as Arc<_>) }.boxed()
     }
 
     fn set_service(&self, service: Arc<dyn NodeService>) {
         self.inner.service.store(Some(Arc::new(service)));
-    }
-
-    fn publish<'a>(
-        &'a self,
-        hub: &'a HubName,
-        topics: &'a [Topic],
-        envelope: &'a Envelope,
-    ) -> BoxFuture<'a, Result<Vec<Option<Offset>>, BackplaneError>> {
-        async move {
-            let hub = self.inner.hub(hub)?;
-            if topics.is_empty() {
-                return Ok(Vec::new());
-            }
-            self.inner.commands.check_publishing(&hub.scripts.keys.log())?;
-            hub.scripts.publish(topics, envelope).await
-        }
-        .boxed()
-    }
-
-    fn publish_once<'a>(
-        &'a self,
-        hub: &'a HubName,
-        topic: &'a Topic,
-        envelope: &'a Envelope,
-        once: &'a Once,
-    ) -> BoxFuture<'a, Result<Published, BackplaneError>> {
-        async move {
-            let hub = self.inner.hub(hub)?;
-            self.inner.commands.check_publishing(&hub.scripts.keys.log())?;
-            hub.scripts.publish_once(topic, envelope, once).await
-        }
-        .boxed()
-    }
-
-    fn passed<'a>(&'a self, hub: &'a HubName, offset: Offset) -> BoxFuture<'a, Result<(), BackplaneError>> {
-        async move {
-            let hub = self.inner.hub(hub)?;
-            let Some(reached) = hub.waiters.come_to(offset) else {
-                return Ok(());
-            };
-            self.inner.passed(&hub, reached).await
-        }
-        .boxed()
-    }
-
-    fn claim_of<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionRecord,
-        epoch: Option<&'a Epoch>,
-    ) -> BoxFuture<'a, Result<Claim, BackplaneError>> {
-        async move {
-            let hub = self.inner.hub(hub)?;
-            self.inner
-                .finish(Arc::clone(&self.inner).claim(hub, connection.clone(), epoch.cloned()))
-                .await
-        }
-        .boxed()
-    }
-
-    fn enter_with<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionRecord,
-        groups: &'a [GroupName],
-        claim: bool,
-    ) -> BoxFuture<'a, Result<Entered, BackplaneError>> {
-        async move {
-            let hub = self.inner.hub(hub)?;
-            connection.event.check()?;
-            self.inner
-                .finish(Arc::clone(&self.inner).enter(hub, connection.clone(), groups.to_vec(), claim))
-                .await
-        }
-        .boxed()
-    }
-
-    fn release<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionId,
-    ) -> BoxFuture<'a, Result<(), BackplaneError>> {
-        async move {
-            let hub = self.inner.hub(hub)?;
-            self.inner
-                .finish(Arc::clone(&self.inner).release(hub, connection.clone()))
-                .await
-        }
-        .boxed()
-    }
-
-    fn remove<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionId,
-        end: End,
-    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
-        async move {
-            let hub = self.inner.hub(hub)?;
-            self.inner
-                .finish(Arc::clone(&self.inner).remove(hub, connection.clone(), end))
-                .await
-        }
-        .boxed()
-    }
-
-    fn told(&self, hub: &HubName, connection: &ConnectionId) {
-        if let Some(hub) = self.inner.find_hub(hub.as_str()) {
-            self.inner.told(&hub, connection);
-        }
-    }
-
-    fn join<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionId,
-        group: &'a GroupName,
-    ) -> BoxFuture<'a, Result<Offset, BackplaneError>> {
-        async move {
-            let (hub, id, group) = (self.inner.hub(hub)?, connection.clone(), group.clone());
-            self.inner
-                .finish(Arc::clone(&self.inner).change_group(hub, id, group, Change::Joined))
-                .await
-        }
-        .boxed()
-    }
-
-    fn leave<'a>(
-        &'a self,
-        hub: &'a HubName,
-        connection: &'a ConnectionId,
-        group: &'a GroupName,
-    ) -> BoxFuture<'a, Result<Offset, BackplaneError>> {
-        async move {
-            let (hub, id, group) = (self.inner.hub(hub)?, connection.clone(), group.clone());
-            self.inner
-                .finish(Arc::clone(&self.inner).change_group(hub, id, group, Change::Left))
-                .await
-        }
-        .boxed()
-    }
-
-    fn position<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>> {
-        async move {
-            let extent = self.inner.hub(hub)?.scripts.extent(&self.inner.commands).await?;
-            Ok(Position {
-                epoch: extent.epoch,
-                offset: extent.last,
-            })
-        }
-        .boxed()
     }
 
     fn request<'a>(

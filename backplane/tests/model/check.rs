@@ -27,14 +27,14 @@ impl World {
 
     /// The directory has exactly the living connections, in their groups.
     pub(crate) async fn check_directory(&self) {
-        let node = &self.nodes[0].node;
+        let hub = &self.nodes[0].hub;
         let listed = async |of: Members<'_>, is_one: &dyn Fn(&Connection) -> bool| {
             let connections = self.connections.iter().filter(|connection| is_one(connection));
             let mut expected: Vec<_> = connections
                 .map(|connection| connection.record.id.clone())
                 .collect();
             expected.sort();
-            let page = node.page(&self.hub, of, None, 100).await;
+            let page = hub.page(of, None, 100).await;
             assert_eq!(page.unwrap(), expected, "{of:?}");
         };
         for number in 0..GROUPS {
@@ -46,12 +46,12 @@ impl World {
             listed(Members::User(&user), &|connection| connection.user == number).await;
         }
         for connection in &self.connections {
-            let found = node.groups(&self.hub, &connection.record.id).await;
+            let found = hub.groups(&connection.record.id).await;
             let groups = (0..GROUPS).filter(|number| connection.is_member(*number));
             let expected: Vec<_> = groups.map(|number| group(&name_of(number))).collect();
             assert_eq!(found.unwrap(), expected);
         }
-        let statistics = node.connection_statistics(&self.hub).await.unwrap();
+        let statistics = hub.connection_statistics().await.unwrap();
         let owned: u64 = statistics.nodes.iter().map(|(_, count)| count).sum();
         assert_eq!(
             (owned, statistics.parked),

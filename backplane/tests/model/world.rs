@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hubcast_backplane::conformance::sessions::{change_wherever, exact};
-use hubcast_backplane::conformance::{Member, Recorder, envelope, eventually, group};
+use hubcast_backplane::conformance::{Member, envelope, eventually, group};
 use hubcast_backplane::{
-    Call, Checkpoint, ConnectionId, End, Epoch, HubName, HubOptions, HubSink, TakeOver, Taken, Topic, UserId,
-    Version,
+    Call, Checkpoint, ConnectionId, End, Epoch, HubName, HubOptions, TakeOver, Taken, Topic, UserId, Version,
 };
 use tokio::task::JoinSet;
 
@@ -19,7 +18,7 @@ use crate::support::teller::{Teller, Told, note};
 
 pub(crate) struct World {
     cluster: Arc<dyn Cluster>,
-    pub(crate) hub: HubName,
+    hub: HubName,
     epoch: Epoch,
     pub(crate) nodes: Vec<Member>,
     pub(crate) connections: Vec<Connection>,
@@ -59,7 +58,7 @@ impl World {
             let node = world.node().await;
             world.nodes.push(node);
         }
-        let position = world.nodes[0].node.position(&world.hub).await.unwrap();
+        let position = world.nodes[0].hub.position().await.unwrap();
         world.epoch = position.epoch;
         for number in 0..CONNECTIONS {
             let connection = world.connect(number, number % world.nodes.len()).await;
@@ -76,20 +75,14 @@ impl World {
     async fn node(&mut self) -> Member {
         let name = self.name("node");
         let node = self.cluster.node(name).await;
-        let sink = Arc::new(Recorder::default());
         let options = HubOptions {
             retention_messages: 100_000,
             tells_ends: true,
             ..HubOptions::default()
         };
-        Teller::of(&node, &self.told);
-        let opened = node.open_hub(self.hub.clone(), options, Arc::clone(&sink) as Arc<dyn HubSink>);
-        opened.await.unwrap();
-        Member {
-            node,
-            hub: self.hub.clone(),
-            sink,
-        }
+        let member = Member::open(&node, &self.hub, options).await;
+        Teller::of(node.as_ref(), &member.hub, &self.told);
+        member
     }
 
     async fn connect(&self, number: usize, on: usize) -> Connection {
@@ -202,7 +195,7 @@ impl World {
             .into_iter()
             .collect();
         let topics = [self.topic(to)];
-        let receipts = self.nodes[on].node.publish(&self.hub, &topics, &message).await;
+        let receipts = self.nodes[on].hub.publish(&topics, &message).await;
         self.published.push(Published {
             offset: receipts.unwrap()[0].unwrap(),
             target,
@@ -262,7 +255,7 @@ impl World {
             connection.version,
             checkpoint.clone(),
         )];
-        let outcome = self.nodes[owner].node.checkpoint(&self.hub, &written).await;
+        let outcome = self.nodes[owner].hub.checkpoint(&written).await;
         outcome.unwrap();
         connection.written(checkpoint);
     }
@@ -273,14 +266,16 @@ impl World {
         let Place::On(owner) = connection.place else {
             return;
         };
-        let node = &self.nodes[owner].node;
+        let member = &self.nodes[owner];
         connection.received += 1;
         let (id, version) = (&connection.record.id, connection.version);
-        let noted = node.record(&self.hub, id, version, connection.received, call.as_deref());
+        let noted = member
+            .hub
+            .record(id, version, connection.received, call.as_deref());
         assert!(noted.await.unwrap());
         connection
             .calls
-            .extend(call.map(|call| (call, node.node().clone())));
+            .extend(call.map(|call| (call, member.node.node().clone())));
     }
 
     async fn answer(&mut self, number: usize, on: usize, last: bool) {
@@ -289,8 +284,8 @@ impl World {
         let Some((call, host)) = connection.calls.first().cloned() else {
             return;
         };
-        let node = &self.nodes[on].node;
-        let after = node.position(&self.hub).await.unwrap().offset;
+        let hub = &self.nodes[on].hub;
+        let after = hub.position().await.unwrap().offset;
         let (id, named) = (
             &connection.record.id,
             Call {
@@ -298,13 +293,13 @@ impl World {
                 host: &host,
             },
         );
-        let answered = node.reply(&self.hub, id, named, &envelope(&target), last).await;
+        let answered = hub.reply(id, named, &envelope(&target), last).await;
         assert!(answered.unwrap().is_some());
-        let upto = node.position(&self.hub).await.unwrap().offset;
+        let upto = hub.position().await.unwrap().offset;
         connection.answered.push(Answered { target, after, upto });
         if last {
             connection.calls.remove(0);
-            let again = node.reply(&self.hub, id, named, &envelope("late"), last).await;
+            let again = hub.reply(id, named, &envelope("late"), last).await;
             assert_eq!(again.unwrap(), None);
         }
     }
@@ -316,9 +311,7 @@ impl World {
         };
         let checkpoint = behind.map(|behind| connection.checkpoint_at(behind, &self.epoch));
         let (id, version) = (&connection.record.id, connection.version);
-        let parked = self.nodes[owner]
-            .node
-            .park(&self.hub, id, version, checkpoint.as_ref());
+        let parked = self.nodes[owner].hub.park(id, version, checkpoint.as_ref());
         assert!(parked.await.unwrap());
         if let Some(checkpoint) = checkpoint {
             connection.written(checkpoint);
@@ -394,13 +387,13 @@ impl World {
             Place::Lost => return,
             Place::On(owner) => {
                 connection.receive(usize::MAX / 2);
-                let ended = self.nodes[owner].node.remove(&self.hub, &id, end()).await;
+                let ended = self.nodes[owner].hub.remove(&id, end()).await;
                 assert!(ended.unwrap());
                 owner
             }
             Place::Parked => {
                 let other = (on + 1) % self.nodes.len();
-                let remove = |on: usize| self.nodes[on].node.remove_parked(&self.hub, &id, end());
+                let remove = |on: usize| self.nodes[on].hub.remove_parked(&id, end());
                 let (ended, by_other) = tokio::join!(remove(on), remove(other));
                 let record = connection.record.clone();
                 match (ended.unwrap(), by_other.unwrap()) {
@@ -420,7 +413,7 @@ impl World {
             self.crash(ender).await;
         } else {
             note(&self.told, &id, Bytes::from_static(b"end"));
-            self.nodes[ender].node.told(&self.hub, &id);
+            self.nodes[ender].hub.told(&id);
         }
         let next = self.connect(number, on).await;
         self.ended

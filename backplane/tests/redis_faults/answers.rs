@@ -28,21 +28,10 @@ async fn a_connection_is_given_up_without_an_answer() {
     let (connection, entered) = members[0].connect_resumable(None).await;
     let (home, id) = (&members[0], &connection.id);
     way.lose(":parked");
-    assert!(
-        home.node
-            .park(&home.hub, id, entered.version, None)
-            .await
-            .unwrap()
-    );
+    assert!(home.hub.park(id, entered.version, None).await.unwrap());
     assert!(way.has_lost());
     assert_eq!(owner(&members[1], id).await, None);
-    assert!(
-        !home
-            .node
-            .park(&home.hub, id, entered.version, None)
-            .await
-            .unwrap()
-    );
+    assert!(!home.hub.park(id, entered.version, None).await.unwrap());
     let taken = members[1].take_over(id).await;
     members[0].publish(of_connection(id), "end").await;
     assert_eq!(members[1].whole_until(&taken, "end").await.len(), 1);

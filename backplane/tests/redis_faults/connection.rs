@@ -31,8 +31,8 @@ impl Publisher {
             let (mut offsets, mut unknown) = (BTreeSet::new(), 0);
             while !stopped.load(Ordering::Acquire) {
                 match member
-                    .node
-                    .publish(&member.hub, std::slice::from_ref(&topic), &envelope("m"))
+                    .hub
+                    .publish(std::slice::from_ref(&topic), &envelope("m"))
                     .await
                 {
                     Ok(receipts) => offsets.extend(receipts.into_iter().flatten()),
@@ -136,9 +136,7 @@ async fn restart(arguments: &[&str]) {
     server.kill().await;
     status(nodes[1].as_ref(), Status::Disconnected).await;
     let begun = Instant::now();
-    let failed = nodes[0]
-        .publish(&members[0].hub, &[Topic::All], &envelope("lost"))
-        .await;
+    let failed = members[0].hub.publish(&[Topic::All], &envelope("lost")).await;
     assert!(
         matches!(
             failed,
@@ -166,7 +164,7 @@ async fn restart(arguments: &[&str]) {
             Delivery::Gap(gap) => Some(gap),
             _ => None,
         });
-    let epoch = nodes[0].position(&members[0].hub).await.unwrap().epoch;
+    let epoch = members[0].hub.position().await.unwrap().epoch;
     assert_eq!(gaps.collect::<Vec<_>>(), [Gap::NewEpoch(epoch)]);
     let located = owner(&members[0], &connection).await;
     assert_eq!(located.as_ref(), Some(nodes[1].node()));
@@ -220,11 +218,7 @@ async fn a_server_that_forgot_its_scripts_is_told_them_again() {
     member.publish(Topic::All, "one").await;
     server.command("SCRIPT FLUSH").await;
     let topics = [Topic::All, Topic::All, Topic::All];
-    member
-        .node
-        .publish(&member.hub, &topics, &envelope("end"))
-        .await
-        .unwrap();
+    member.hub.publish(&topics, &envelope("end")).await.unwrap();
     member.sink.received_until(&connection, "end").await;
     eventually("all four", async || {
         (member.sink.received(&connection).len() == 4).then_some(())
@@ -246,9 +240,9 @@ async fn commands_fail_within_the_bound_while_the_server_is_down_and_removals_wa
     let begun = Instant::now();
     let unavailable =
         |error: BackplaneError| assert!(matches!(error, BackplaneError::Unavailable { .. }), "{error}");
-    unavailable(node.join(&member.hub, &kept, &group("g")).await.unwrap_err());
-    unavailable(node.enter(&member.hub, &record(None), true).await.unwrap_err());
-    unavailable(node.position(&member.hub).await.unwrap_err());
+    unavailable(member.hub.join(&kept, &group("g")).await.unwrap_err());
+    unavailable(member.hub.enter(&record(None), true).await.unwrap_err());
+    unavailable(member.hub.position().await.unwrap_err());
     assert!(begun.elapsed() < Duration::from_secs(3));
     let waiting = tokio::spawn({
         let (member, removed) = (member.clone(), removed.clone());
@@ -256,7 +250,7 @@ async fn commands_fail_within_the_bound_while_the_server_is_down_and_removals_wa
     });
     eventually("the removal waits", async || {
         let again = record_of(&removed);
-        let claim = node.claim(&member.hub, &again).await;
+        let claim = member.hub.claim(&again).await;
         matches!(claim, Ok(Claim::Closed)).then_some(())
     })
     .await;
@@ -267,7 +261,7 @@ async fn commands_fail_within_the_bound_while_the_server_is_down_and_removals_wa
     member.join(&kept, "g").await;
     assert!(waiting.await.unwrap());
     assert_eq!(owner(&member, &removed).await, None);
-    let claim = node.claim(&member.hub, &record_of(&removed)).await;
+    let claim = member.hub.claim(&record_of(&removed)).await;
     assert_eq!(claim.unwrap(), Claim::Closed);
     member.publish(Topic::Group(group("g")), "end").await;
     member.sink.received_until(&kept, "end").await;

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use hubcast_backplane::conformance::{Member, Recorder, Witness, eventually, group, open, owner, record};
 use hubcast_backplane::redis::RedisBackplane;
-use hubcast_backplane::{Backplane, ConnectionId, End, HubName, HubOptions, Members, Topic};
+use hubcast_backplane::{Backplane, ConnectionId, End, HubBackplane, HubName, HubOptions, Members, Topic};
 
 use crate::support::RedisServer;
 use crate::support::frozen::Freezer;
@@ -32,19 +32,26 @@ fn end(tells: &'static str) -> End {
 }
 
 /// Removes a connection, and reports its end if that is for this node.
-async fn end_and_tell(node: &dyn Backplane, hub: &HubName, id: &ConnectionId, told: &Told) {
-    if node.remove(hub, id, end("goodbye")).await.unwrap() {
+async fn end_and_tell(hub: &dyn HubBackplane, id: &ConnectionId, told: &Told) {
+    if hub.remove(id, end("goodbye")).await.unwrap() {
         note(told, id, Bytes::from_static(b"goodbye"));
-        node.told(hub, id);
+        hub.told(id);
     }
 }
 
-async fn survivor(server: &RedisServer, name: &str, told: &Told) -> Arc<dyn Backplane> {
+async fn survivor(server: &RedisServer, name: &str) -> Arc<dyn Backplane> {
     let mut options = server.options(name);
     options.lease = Duration::from_millis(600);
-    let node: Arc<dyn Backplane> = Arc::new(RedisBackplane::connect(options).await.unwrap());
-    Teller::of(&node, told);
-    node
+    Arc::new(RedisBackplane::connect(options).await.unwrap())
+}
+
+/// Opens a new hub on every node, whose code is told of ends.
+async fn open_telling(nodes: &[Arc<dyn Backplane>], told: &Told) -> Vec<Member> {
+    let members = open(nodes, telling()).await;
+    for member in &members {
+        Teller::of(member.node.as_ref(), &member.hub, told);
+    }
+    members
 }
 
 async fn nothing_is_noted(server: &RedisServer) {
@@ -60,9 +67,8 @@ async fn an_end_is_told_once_when_the_answer_to_its_removal_is_lost() {
     let server = RedisServer::start().await;
     let told = Told::default();
     let way = Way::to(server.port()).await;
-    let nodes = [way.node("cut").await, survivor(&server, "other", &told).await];
-    Teller::of(&nodes[0], &told);
-    let members = open(&nodes, telling()).await;
+    let nodes = [way.node("cut").await, survivor(&server, "other").await];
+    let members = open_telling(&nodes, &told).await;
     let mut ids = Vec::new();
     for _ in 0..100 {
         ids.push(members[0].connect(Some("u")).await);
@@ -70,7 +76,7 @@ async fn an_end_is_told_once_when_the_answer_to_its_removal_is_lost() {
     way.lose(":closed:");
     join_all(
         ids.iter()
-            .map(|id| end_and_tell(nodes[0].as_ref(), &members[0].hub, id, &told)),
+            .map(|id| end_and_tell(members[0].hub.as_ref(), id, &told)),
     )
     .await;
     assert!(way.has_lost());
@@ -84,11 +90,9 @@ async fn an_end_is_told_once_when_the_answer_to_its_removal_is_lost() {
 async fn an_end_that_was_not_told_is_told_by_a_survivor() {
     let server = RedisServer::start().await;
     let told = Told::default();
-    let survivors = [
-        survivor(&server, "a", &told).await,
-        survivor(&server, "b", &told).await,
-    ];
-    let hub = open(&survivors, telling()).await[0].hub.clone();
+    let survivors = [survivor(&server, "a").await, survivor(&server, "b").await];
+    let members = open_telling(&survivors, &told).await;
+    let name = members[0].hub.name().clone();
     let options = {
         let mut options = server.options("dies");
         options.lease = Duration::from_millis(600);
@@ -99,12 +103,12 @@ async fn an_end_that_was_not_told_is_told_by_a_survivor() {
         let ids = runtime.block_on(async {
             let node = RedisBackplane::connect(options).await.unwrap();
             let sink = Arc::new(Recorder::default());
-            node.open_hub(hub.clone(), telling(), sink).await.unwrap();
+            let hub = node.open_hub(name, telling(), sink).await.unwrap();
             let mut ids = Vec::new();
             for _ in 0..20 {
                 let connection = record(Some("ann"));
-                node.enter(&hub, &connection, true).await.unwrap();
-                assert!(node.remove(&hub, &connection.id, end("it left")).await.unwrap());
+                hub.enter(&connection, true).await.unwrap();
+                assert!(hub.remove(&connection.id, end("it left")).await.unwrap());
                 ids.push(connection.id);
             }
             std::mem::forget(node);
@@ -127,11 +131,11 @@ async fn an_end_that_was_not_told_is_told_by_a_survivor() {
 async fn a_node_that_stood_still_tells_nothing_that_others_told() {
     let server = RedisServer::start().await;
     let told = Told::default();
-    let survivors = [survivor(&server, "a", &told).await];
-    let hub = open(&survivors, telling()).await[0].hub.clone();
-    let (node, freezer, ids) = frozen_node(&server, &hub, &told).await;
+    let survivors = [survivor(&server, "a").await];
+    let members = open_telling(&survivors, &told).await;
+    let (node, freezer, ids) = frozen_node(&server, members[0].hub.name(), &told).await;
     // The first ones have left just before: their departures may be under way.
-    let leaving = ids.iter().map(|id| end_and_tell(node.as_ref(), &hub, id, &told));
+    let leaving = ids.iter().map(|id| end_and_tell(node.hub.as_ref(), id, &told));
     let mut leaving: Vec<_> = leaving.map(Box::pin).collect();
     for left in leaving.iter_mut().take(10) {
         assert!(left.now_or_never().is_none());
@@ -147,7 +151,7 @@ async fn a_node_that_stood_still_tells_nothing_that_others_told() {
     .await;
     drop(thaw);
     join_all(leaving).await;
-    node.shutdown().await;
+    node.node.shutdown().await;
     nothing_is_noted(&server).await;
     assert_each_was_told_once(&ids, &told);
 }
@@ -157,11 +161,10 @@ async fn a_node_that_stood_still_tells_nothing_that_others_told() {
 async fn a_node_that_was_taken_for_dead_tells_nothing_though_the_server_forgot() {
     let server = RedisServer::start().await;
     let told = Told::default();
-    let survivors = [survivor(&server, "a", &told).await];
-    let members = open(&survivors, telling()).await;
-    let hub = &members[0].hub;
-    let (node, freezer, ids) = frozen_node(&server, hub, &told).await;
-    let witness = Witness::of(node.as_ref());
+    let survivors = [survivor(&server, "a").await];
+    let members = open_telling(&survivors, &told).await;
+    let (node, freezer, ids) = frozen_node(&server, members[0].hub.name(), &told).await;
+    let witness = Witness::of(node.node.as_ref());
     let thaw = freezer.freeze().await;
     eventually("a survivor removes the node's connections", async || {
         (told.lock().len() == ids.len()).then_some(())
@@ -174,17 +177,17 @@ async fn a_node_that_was_taken_for_dead_tells_nothing_though_the_server_forgot()
     .await;
     server.command("FLUSHALL").await;
     eventually("the node serves in the new epoch", async || {
-        node.enter(hub, &record(None), true).await.ok()
+        node.hub.enter(&record(None), true).await.ok()
     })
     .await;
     eventually("nothing else is registered again", async || {
         (listed(&members[0]).await? == 1).then_some(())
     })
     .await;
-    join_all(ids.iter().map(|id| end_and_tell(node.as_ref(), hub, id, &told))).await;
+    join_all(ids.iter().map(|id| end_and_tell(node.hub.as_ref(), id, &told))).await;
     nothing_is_noted(&server).await;
     assert_each_was_told_once(&ids, &told);
-    node.shutdown().await;
+    node.node.shutdown().await;
 }
 
 /// A node that can be frozen, with 20 connections.
@@ -192,20 +195,17 @@ async fn frozen_node(
     server: &RedisServer,
     hub: &HubName,
     told: &Told,
-) -> (Arc<dyn Backplane>, Freezer, Vec<ConnectionId>) {
+) -> (Member, Freezer, Vec<ConnectionId>) {
     let mut options = server.options("frozen");
     options.lease = Duration::from_millis(600);
     let (node, freezer) = Freezer::node(options).await;
-    Teller::of(&node, told);
-    let sink = Arc::new(Recorder::default());
-    node.open_hub(hub.clone(), telling(), sink).await.unwrap();
+    let member = Member::open(&node, hub, telling()).await;
+    Teller::of(node.as_ref(), &member.hub, told);
     let mut ids = Vec::new();
     for _ in 0..20 {
-        let connection = record(None);
-        node.enter(hub, &connection, true).await.unwrap();
-        ids.push(connection.id);
+        ids.push(member.connect(None).await);
     }
-    (node, freezer, ids)
+    (member, freezer, ids)
 }
 
 fn assert_each_was_told_once(ids: &[ConnectionId], told: &Told) {
@@ -235,9 +235,9 @@ async fn what_a_node_says_of_its_connections_wins() {
     let (kept, moved) = (home.connect(Some("u")).await, home.connect(None).await);
     home.join(&kept, "g").await;
     let ghost = record(None).id;
-    let key = |name: &str, id: &ConnectionId| format!("hubcast:{{{}}}:{name}:{id}", home.hub);
-    let of_group = |name: &str| format!("hubcast:{{{}}}:group:{name}", home.hub);
-    let owned = format!("hubcast:{{{}}}:node:{}", home.hub, home.node.node());
+    let key = |name: &str, id: &ConnectionId| format!("hubcast:{{{}}}:{name}:{id}", home.hub.name());
+    let of_group = |name: &str| format!("hubcast:{{{}}}:group:{name}", home.hub.name());
+    let owned = format!("hubcast:{{{}}}:node:{}", home.hub.name(), home.node.node());
     server
         .command(&format!(
             "HSET {} node {}",
@@ -259,7 +259,9 @@ async fn what_a_node_says_of_its_connections_wins() {
             .await;
         server.command(&format!("ZADD {} 0 {id}", of_group(name))).await;
     }
-    server.command(&format!("DEL hubcast:{{{}}}:log", home.hub)).await;
+    server
+        .command(&format!("DEL hubcast:{{{}}}:log", home.hub.name()))
+        .await;
     eventually("the moved one is given up", async || {
         (witnesses[0].lost() == [moved.clone()]).then_some(())
     })
@@ -267,7 +269,7 @@ async fn what_a_node_says_of_its_connections_wins() {
     eventually("the others are as the node knows them", async || {
         let is_listed = async |member: &Member, name: &str| {
             let of = group(name);
-            member.node.count(&member.hub, Members::Group(&of)).await.unwrap()
+            member.hub.count(Members::Group(&of)).await.unwrap()
         };
         let listed = (is_listed(home, "g").await, is_listed(home, "left").await);
         (listed == (1, 0)).then_some(())
@@ -277,7 +279,7 @@ async fn what_a_node_says_of_its_connections_wins() {
         .await
         .unwrap();
     home.sink.received_until(&kept, "end").await;
-    let listing = home.node.look_up(&home.hub, &ghost).await.unwrap();
+    let listing = home.hub.look_up(&ghost).await.unwrap();
     assert_eq!(listing, None);
     for witness in &witnesses {
         assert_eq!(witness.fenced(), 0);
@@ -297,19 +299,9 @@ async fn a_connection_in_many_groups_comes_and_goes_whole() {
     let home = &members[0];
     let connection = record(Some("u"));
     let groups: Vec<_> = (0..1_000).map(|number| group(&format!("g{number}"))).collect();
-    home.node
-        .enter_with(&home.hub, &connection, &groups, true)
-        .await
-        .unwrap();
-    let listed = async |member: &Member| {
-        member
-            .node
-            .groups(&member.hub, &connection.id)
-            .await
-            .unwrap()
-            .len()
-    };
-    let statistics = async || home.node.connection_statistics(&home.hub).await.unwrap().groups;
+    home.hub.enter_with(&connection, &groups, true).await.unwrap();
+    let listed = async |member: &Member| member.hub.groups(&connection.id).await.unwrap().len();
+    let statistics = async || home.hub.connection_statistics().await.unwrap().groups;
     assert_eq!((listed(&members[1]).await, statistics().await), (1_000, 1_000));
     server.command("FLUSHALL").await;
     eventually("it is registered again", async || {
@@ -334,8 +326,8 @@ async fn a_connection_in_many_groups_comes_and_goes_whole() {
 async fn ends_of_connections_that_the_server_has_forgotten_are_told() {
     let server = RedisServer::start().await;
     let told = Told::default();
-    let node = survivor(&server, "a", &told).await;
-    let members = open(std::slice::from_ref(&node), telling()).await;
+    let node = survivor(&server, "a").await;
+    let members = open_telling(&[node], &told).await;
     let mut ids = Vec::new();
     for _ in 0..2_000 {
         ids.push(members[0].connect(None).await);
@@ -343,7 +335,7 @@ async fn ends_of_connections_that_the_server_has_forgotten_are_told() {
     server.command("FLUSHALL").await;
     let ends = ids
         .iter()
-        .map(|id| end_and_tell(node.as_ref(), &members[0].hub, id, &told));
+        .map(|id| end_and_tell(members[0].hub.as_ref(), id, &told));
     join_all(ends).await;
     nothing_is_noted(&server).await;
     assert_each_was_told_once(&ids, &told);
@@ -351,7 +343,7 @@ async fn ends_of_connections_that_the_server_has_forgotten_are_told() {
 
 /// The number of connections that the directory has.
 async fn listed(member: &Member) -> Option<u64> {
-    let statistics = member.node.connection_statistics(&member.hub).await.ok()?;
+    let statistics = member.hub.connection_statistics().await.ok()?;
     let owned: u64 = statistics.nodes.iter().map(|(_, count)| count).sum();
     Some(owned + statistics.parked)
 }
@@ -364,10 +356,10 @@ async fn connections_that_moved_or_ended_after_a_restored_copy_are_told_once() {
     let mut server = RedisServer::start().await;
     let told = Told::default();
     let nodes = [
-        survivor(&server, "former", &told).await,
-        survivor(&server, "present", &told).await,
+        survivor(&server, "former").await,
+        survivor(&server, "present").await,
     ];
-    let members = open(&nodes, telling()).await;
+    let members = open_telling(&nodes, &told).await;
     let [former, present] = [&members[0], &members[1]];
     let mut ids = Vec::new();
     for number in 0..60 {
@@ -383,7 +375,7 @@ async fn connections_that_moved_or_ended_after_a_restored_copy_are_told_once() {
         present.take_over(id).await;
     }
     for id in ended {
-        end_and_tell(nodes[0].as_ref(), &former.hub, id, &told).await;
+        end_and_tell(former.hub.as_ref(), id, &told).await;
     }
     nothing_is_noted(&server).await;
     server.kill().await;
@@ -391,7 +383,7 @@ async fn connections_that_moved_or_ended_after_a_restored_copy_are_told_once() {
     let (at_once, later) = moved.split_at(20);
     let ends = at_once
         .iter()
-        .map(|id| end_and_tell(nodes[1].as_ref(), &present.hub, id, &told));
+        .map(|id| end_and_tell(present.hub.as_ref(), id, &told));
     join_all(ends).await;
     eventually("the directory has only what the nodes have", async || {
         (listed(present).await? == later.len() as u64).then_some(())
@@ -399,19 +391,11 @@ async fn connections_that_moved_or_ended_after_a_restored_copy_are_told_once() {
     .await;
     for id in later {
         assert_eq!(owner(former, id).await, Some(nodes[1].node().clone()));
-        end_and_tell(nodes[1].as_ref(), &present.hub, id, &told).await;
+        end_and_tell(present.hub.as_ref(), id, &told).await;
     }
     nothing_is_noted(&server).await;
     assert_eq!(listed(present).await, Some(0));
-    assert_eq!(
-        present
-            .node
-            .connection_statistics(&present.hub)
-            .await
-            .unwrap()
-            .groups,
-        0
-    );
+    assert_eq!(present.hub.connection_statistics().await.unwrap().groups, 0);
     assert_each_was_told_once(&ids, &told);
 }
 
@@ -420,10 +404,9 @@ async fn connections_that_moved_or_ended_after_a_restored_copy_are_told_once() {
 async fn a_node_whose_death_a_restored_copy_lacks_is_not_told_of_again() {
     let mut server = RedisServer::start().await;
     let told = Told::default();
-    let survivors = [survivor(&server, "a", &told).await];
-    let members = open(&survivors, telling()).await;
-    let hub = &members[0].hub;
-    let (node, freezer, ids) = frozen_node(&server, hub, &told).await;
+    let survivors = [survivor(&server, "a").await];
+    let members = open_telling(&survivors, &told).await;
+    let (node, freezer, ids) = frozen_node(&server, members[0].hub.name(), &told).await;
     server.command("SAVE").await;
     let thaw = freezer.freeze().await;
     eventually("the node is removed", async || {
@@ -439,14 +422,14 @@ async fn a_node_whose_death_a_restored_copy_lacks_is_not_told_of_again() {
     server.kill().await;
     assert!(server.restart().await);
     eventually("what the copy had is removed", async || {
-        let look = survivors[0].look_up(hub, &ids[0]).await;
+        let look = members[0].hub.look_up(&ids[0]).await;
         (listed(&members[0]).await? == 0 && matches!(look, Ok(None))).then_some(())
     })
     .await;
     nothing_is_noted(&server).await;
     assert_each_was_told_once(&ids, &told);
     drop(thaw);
-    node.shutdown().await;
+    node.node.shutdown().await;
 }
 
 /// A node that was only taken for dead serves on, and then dies.
@@ -454,10 +437,9 @@ async fn a_node_whose_death_a_restored_copy_lacks_is_not_told_of_again() {
 async fn a_node_that_came_back_and_dies_is_told_of() {
     let server = RedisServer::start().await;
     let told = Told::default();
-    let survivors = [survivor(&server, "a", &told).await];
-    let members = open(&survivors, telling()).await;
-    let hub = &members[0].hub;
-    let (node, freezer, ids) = frozen_node(&server, hub, &told).await;
+    let survivors = [survivor(&server, "a").await];
+    let members = open_telling(&survivors, &told).await;
+    let (node, freezer, ids) = frozen_node(&server, members[0].hub.name(), &told).await;
     for round in 1..=2 {
         let thaw = freezer.freeze().await;
         eventually("the node's connections are removed", async || {
@@ -468,13 +450,13 @@ async fn a_node_that_came_back_and_dies_is_told_of() {
         if round == 1 {
             for _ in 0..ids.len() {
                 eventually("the node serves on", async || {
-                    node.enter(hub, &record(None), true).await.ok()
+                    node.hub.enter(&record(None), true).await.ok()
                 })
                 .await;
             }
         }
     }
-    node.shutdown().await;
+    node.node.shutdown().await;
     assert!(told.lock().values().all(|times| times.len() == 1));
 }
 
@@ -484,8 +466,8 @@ async fn a_node_that_came_back_and_dies_is_told_of() {
 async fn connections_whose_entries_were_evicted_are_told_and_listed_again() {
     let server = RedisServer::start().await;
     let told = Told::default();
-    let nodes = [survivor(&server, "a", &told).await];
-    let members = open(&nodes, telling()).await;
+    let nodes = [survivor(&server, "a").await];
+    let members = open_telling(&nodes, &told).await;
     let member = &members[0];
     let mut ids = Vec::new();
     for _ in 0..40 {
@@ -493,22 +475,22 @@ async fn connections_whose_entries_were_evicted_are_told_and_listed_again() {
         member.join(&id, "g").await;
         ids.push(id);
     }
-    let of = |kind: &str, name: &str| format!("hubcast:{{{}}}:{kind}:{name}", member.hub);
+    let of = |kind: &str, name: &str| format!("hubcast:{{{}}}:{kind}:{name}", member.hub.name());
     let mut entries: Vec<_> = ids.iter().map(|id| of("connection", id.as_str())).collect();
     entries.push(of("group", "g"));
     server.evict(&entries).await;
     let (ended, kept) = ids.split_at(20);
     let ends = ended
         .iter()
-        .map(|id| end_and_tell(nodes[0].as_ref(), &member.hub, id, &told));
+        .map(|id| end_and_tell(member.hub.as_ref(), id, &told));
     join_all(ends).await;
     assert_each_was_told_once(ended, &told);
     let g = group("g");
     eventually("the others are listed again", async || {
-        let count = member.node.count(&member.hub, Members::Group(&g)).await.ok()?;
+        let count = member.hub.count(Members::Group(&g)).await.ok()?;
         let mut known = count == kept.len() as u64;
         for id in kept {
-            known &= matches!(member.node.look_up(&member.hub, id).await, Ok(Some(_)));
+            known &= matches!(member.hub.look_up(id).await, Ok(Some(_)));
         }
         known.then_some(())
     })

@@ -51,7 +51,7 @@ fn deliver(member: &Member, delivered: &Delivered) -> JoinSet<()> {
         let (member, delivered) = (member.clone(), Arc::clone(delivered));
         deliveries.spawn(async move {
             loop {
-                let events = member.node.read_events(&member.hub, 2, PATIENCE).await.unwrap();
+                let events = member.hub.read_events(2, PATIENCE).await.unwrap();
                 for event in &events {
                     tokio::time::sleep(Duration::from_millis(event.place.millis % 3)).await;
                     delivered.lock().push(event.clone());
@@ -101,7 +101,7 @@ async fn survivors_report_and_deliver_what_a_dead_node_left() {
     let members = open(&survivors(&server, 2).await, short_lived()).await;
     let delivered = Delivered::default();
     let _delivering: Vec<_> = members.iter().map(|member| deliver(member, &delivered)).collect();
-    let dying = Dying::new(&server, &members[0].hub, short_lived());
+    let dying = Dying::new(&server, members[0].hub.name(), short_lived());
     let told = Arc::clone(&delivered);
     let (ids, parked) = dying
         .live(async move |member| {
@@ -112,7 +112,7 @@ async fn survivors_report_and_deliver_what_a_dead_node_left() {
                     0 => resumable(Some("ann")),
                     _ => record(None),
                 };
-                member.node.enter(&member.hub, &connection, true).await.unwrap();
+                member.hub.enter(&connection, true).await.unwrap();
                 match number % 3 {
                     0 => drop(parked.insert(connection.id.clone())),
                     1 => assert!(member.remove(&connection.id).await),
@@ -121,7 +121,7 @@ async fn survivors_report_and_deliver_what_a_dead_node_left() {
                 ids.insert(connection.id);
             }
             for _ in 0..5 {
-                member.node.claim(&member.hub, &record(None)).await.unwrap(); // these never enter
+                member.hub.claim(&record(None)).await.unwrap(); // these never enter
             }
             // It delivers some, and others without getting to finish them.
             for number in 0..30 {
@@ -149,7 +149,7 @@ async fn survivors_report_and_deliver_what_a_dead_node_left() {
     let all = members[0].all_events().await;
     assert_eq!(all.len(), 2 * ids.len(), "events were appended twice");
     eventually("nothing is left of the dead node", async || {
-        let key = format!("hubcast:{{{}}}:events", members[0].hub);
+        let key = format!("hubcast:{{{}}}:events", members[0].hub.name());
         let mut command = redis::cmd("XINFO");
         command.arg("CONSUMERS").arg(key).arg("hubcast");
         let consumers: Vec<HashMap<String, redis::Value>> =
@@ -158,7 +158,7 @@ async fn survivors_report_and_deliver_what_a_dead_node_left() {
     })
     .await;
     eventually("nothing is unfinished", async || {
-        let pending = members[1].node.pending_events(&members[1].hub).await.unwrap();
+        let pending = members[1].hub.pending_events().await.unwrap();
         (pending.count == 0).then_some(())
     })
     .await;
@@ -178,14 +178,7 @@ async fn events_wait_for_a_node_that_serves_the_hub() {
         (!keys.iter().any(|key| key.ends_with(&format!(":connection:{id}")))).then_some(())
     })
     .await;
-    let sink = Arc::new(hubcast_backplane::conformance::Recorder::default());
-    let opened = others[0].open_hub(hub.clone(), short_lived(), Arc::clone(&sink) as _);
-    opened.await.unwrap();
-    let member = Member {
-        node: Arc::clone(&others[0]),
-        hub,
-        sink,
-    };
+    let member = Member::open(&others[0], &hub, short_lived()).await;
     let connected = member.next_event().await;
     assert_eq!(
         (&connected.connection, &connected.kind),
@@ -207,17 +200,10 @@ async fn a_node_that_stood_still_does_not_go_on_with_its_events() {
     let mut options = server.options("frozen");
     options.lease = Duration::from_millis(600);
     let (node, freezer) = Freezer::node(options).await;
-    let sink = Arc::new(hubcast_backplane::conformance::Recorder::default());
-    let opened = node.open_hub(survivor.hub.clone(), short_lived(), Arc::clone(&sink) as _);
-    opened.await.unwrap();
-    let frozen = Member {
-        node,
-        hub: survivor.hub.clone(),
-        sink,
-    };
+    let frozen = Member::open(&node, survivor.hub.name(), short_lived()).await;
     let ids = [frozen.connect(None).await, frozen.connect(None).await];
     let held = frozen.next_event().await;
-    assert!(frozen.node.holds_event(&frozen.hub, &held).await.unwrap());
+    assert!(frozen.hub.holds_event(&held).await.unwrap());
     let thaw = freezer.freeze().await;
     let delivered = Delivered::default();
     let delivering = deliver(&survivor, &delivered);
@@ -225,15 +211,12 @@ async fn a_node_that_stood_still_does_not_go_on_with_its_events() {
     drop(delivering);
     drop(thaw);
     eventually("the node learns of that", async || {
-        let holds = frozen.node.holds_event(&frozen.hub, &held).await;
+        let holds = frozen.hub.holds_event(&held).await;
         (!holds.unwrap_or(true)).then_some(())
     })
     .await;
     frozen.finish(&held).await; // changes nothing
-    let again = frozen
-        .node
-        .read_events(&frozen.hub, 10, Duration::from_millis(300))
-        .await;
+    let again = frozen.hub.read_events(10, Duration::from_millis(300)).await;
     assert_eq!(again.unwrap(), []);
     assert_eq!(survivor.all_events().await.len(), 2 * ids.len());
 }
@@ -273,16 +256,14 @@ async fn a_connection_keeps_its_events_when_the_server_forgets_it() {
         event: carried("first"),
         ..record(Some("a\nb"))
     };
-    member.node.enter(&member.hub, &connection, true).await.unwrap();
-    let restated = member
-        .node
-        .restate_events(&member.hub, &connection.id, "second".into());
+    member.hub.enter(&connection, true).await.unwrap();
+    let restated = member.hub.restate_events(&connection.id, "second".into());
     assert!(restated.await.unwrap());
     let connected = member.next_event().await;
     for round in 0..2 {
         server.command("FLUSHALL").await;
         eventually("the connection is registered again", async || {
-            let listing = member.node.look_up(&member.hub, &connection.id).await;
+            let listing = member.hub.look_up(&connection.id).await;
             listing.ok().flatten()
         })
         .await;
@@ -324,12 +305,12 @@ async fn a_connection_whose_entry_was_evicted_has_its_last_event() {
     let id = member.connect(Some("ann")).await;
     let connected = member.next_event().await;
     member.finish(&connected).await;
-    let entry = format!("hubcast:{{{}}}:connection:{id}", member.hub);
+    let entry = format!("hubcast:{{{}}}:connection:{id}", member.hub.name());
     server.evict(&[entry]).await;
     eventually("the connection can be removed", async || {
         member
-            .node
-            .remove(&member.hub, &id, hubcast_backplane::End::untold(PATIENCE))
+            .hub
+            .remove(&id, hubcast_backplane::End::untold(PATIENCE))
             .await
             .ok()
     })
@@ -364,9 +345,9 @@ async fn the_stream_is_readable_by_plain_commands() {
         },
         ..record(Some("ann"))
     };
-    member.node.enter(&member.hub, &connection, true).await.unwrap();
+    member.hub.enter(&connection, true).await.unwrap();
     let entry: Vec<(String, HashMap<String, String>)> = redis::cmd("XRANGE")
-        .arg(format!("hubcast:{{{}}}:events", member.hub))
+        .arg(format!("hubcast:{{{}}}:events", member.hub.name()))
         .arg("-")
         .arg("+")
         .query_async(&mut server.look().await)

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hubcast_backplane::conformance::{Member, Recorder, eventually, group, open};
+use hubcast_backplane::conformance::{Member, eventually, group, open};
 use hubcast_backplane::{Backplane, ConnectionId, Delivery, Epoch, Gap, Status, Topic};
 
 use crate::support::RedisServer;
@@ -27,7 +27,7 @@ impl Scene {
     /// Opens a hub that is new to these nodes.
     async fn of(nodes: &[Arc<dyn Backplane>]) -> Self {
         let members = open(nodes, many()).await;
-        let epoch = members[0].node.position(&members[0].hub).await.unwrap().epoch;
+        let epoch = members[0].hub.position().await.unwrap().epoch;
         let mut scene = Self {
             members: Vec::new(),
             connections: Vec::new(),
@@ -51,11 +51,8 @@ impl Scene {
     /// One more node: its connections to the server are younger than those of the others.
     async fn add_node(&mut self, server: &RedisServer) {
         let node: Arc<dyn Backplane> = server.node(&format!("node-{}", self.members.len())).await;
-        let (hub, sink) = (self.members[0].hub.clone(), Arc::new(Recorder::default()));
-        node.open_hub(hub.clone(), many(), Arc::clone(&sink) as Arc<_>)
-            .await
-            .unwrap();
-        self.add(Member { node, hub, sink }).await;
+        let member = Member::open(&node, self.members[0].hub.name(), many()).await;
+        self.add(member).await;
     }
 
     /// All nodes publish in turn on each of their connections to the server, and receive all messages.
@@ -96,7 +93,7 @@ impl Scene {
     async fn is_as_it_was(&self) {
         for member in &self.members {
             for _ in 0..4 {
-                let position = member.node.position(&member.hub).await.unwrap();
+                let position = member.hub.position().await.unwrap();
                 assert_eq!([position.epoch], *self.epochs);
             }
             assert_eq!(Self::gaps(member), []);
@@ -113,7 +110,7 @@ impl Scene {
         .await;
         self.registered().await;
         self.exchange().await;
-        let position = self.members[0].node.position(&self.members[0].hub).await;
+        let position = self.members[0].hub.position().await;
         self.epochs.push(position.unwrap().epoch);
         let told: Vec<_> = self.epochs[1..].iter().cloned().map(Gap::NewEpoch).collect();
         for member in &self.members {
@@ -127,7 +124,7 @@ impl Scene {
     async fn registered(&self) {
         for (member, connection) in self.members.iter().zip(&self.connections) {
             eventually("the connection is registered again", async || {
-                let found = member.node.look_up(&member.hub, connection).await.ok()??;
+                let found = member.hub.look_up(connection).await.ok()??;
                 (found.owner.as_ref() == Some(member.node.node())).then_some(())
             })
             .await;

@@ -61,11 +61,11 @@ async fn what_overflows_the_lane_is_read_from_the_log() {
     let slow = RedisBackplane::connect(options).await.unwrap();
     let member = one(server.node("fast").await, many()).await;
     let gate = Arc::new(Gate::default());
-    slow.open_hub(member.hub.clone(), many(), Arc::clone(&gate) as Arc<dyn HubSink>)
-        .await
-        .unwrap();
+    let sink = Arc::clone(&gate) as Arc<dyn HubSink>;
+    let opened = slow.open_hub(member.hub.name().clone(), many(), sink);
+    let hub = opened.await.unwrap();
     let connection = record(None);
-    slow.enter(&member.hub, &connection, true).await.unwrap();
+    hub.enter(&connection, true).await.unwrap();
     gate.close();
     member.publish(Topic::All, "m").await;
     gate.wait().await;
@@ -92,11 +92,11 @@ async fn what_overflows_and_is_trimmed_is_told() {
     };
     let member = one(server.node("fast").await, few.clone()).await;
     let gate = Arc::new(Gate::default());
-    slow.open_hub(member.hub.clone(), few, Arc::clone(&gate) as Arc<dyn HubSink>)
-        .await
-        .unwrap();
+    let sink = Arc::clone(&gate) as Arc<dyn HubSink>;
+    let opened = slow.open_hub(member.hub.name().clone(), few, sink);
+    let hub = opened.await.unwrap();
     let connection = record(None);
-    slow.enter(&member.hub, &connection, true).await.unwrap();
+    hub.enter(&connection, true).await.unwrap();
     gate.close();
     member.publish(Topic::All, "m").await;
     gate.wait().await;

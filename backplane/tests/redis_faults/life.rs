@@ -48,16 +48,12 @@ async fn live(members: &[Member], connection: &ConnectionRecord, other: &Connect
     let (hub, node, id) = (&cut.hub, cut.node.as_ref(), &connection.id);
     let user = UserId::parse("u").unwrap();
     let mut told = Transcript::default();
-    told.note(
-        node.join_user(hub, &user, &group("of-user"), None, 9)
-            .await
-            .is_ok(),
-    );
-    let entered = node.enter(hub, connection, true).await.unwrap();
+    told.note(hub.join_user(&user, &group("of-user"), None, 9).await.is_ok());
+    let entered = hub.enter(connection, true).await.unwrap();
     told.note((entered.position.offset, &entered.groups));
-    told.note(node.restate_events(hub, id, "held".into()).await.unwrap());
-    told.note(node.claim(hub, other).await.unwrap());
-    told.note(node.release(hub, &other.id).await.is_ok());
+    told.note(hub.restate_events(id, "held".into()).await.unwrap());
+    told.note(hub.claim(other).await.unwrap());
+    told.note(hub.release(&other.id).await.is_ok());
     told.note(cut.join(id, "g").await);
     told.note(cut.join(id, "h").await);
     told.note(cut.leave(id, "h").await);
@@ -70,28 +66,24 @@ async fn live(members: &[Member], connection: &ConnectionRecord, other: &Connect
     };
     for _ in 0..2 {
         told.note(
-            node.publish_once(hub, &Topic::All, &envelope("once"), &once)
+            hub.publish_once(&Topic::All, &envelope("once"), &once)
                 .await
                 .unwrap(),
         );
     }
     for (number, call) in [(1, "1 a"), (2, "2")] {
-        told.note(
-            node.record(hub, id, entered.version, number, Some(call))
-                .await
-                .unwrap(),
-        );
+        told.note(hub.record(id, entered.version, number, Some(call)).await.unwrap());
     }
     let host = node.node();
     let call = Call { id: "1 a", host };
     for last in [false, true, true] {
-        told.note(node.reply(hub, id, call, &envelope("reply"), last).await.unwrap());
+        told.note(hub.reply(id, call, &envelope("reply"), last).await.unwrap());
     }
     for _ in 0..2 {
-        told.note(node.finish(hub, id, Call { id: "2", host }).await.unwrap());
+        told.note(hub.finish(id, Call { id: "2", host }).await.unwrap());
     }
     let state = connection.state.clone().unwrap();
-    told.note(node.restate(hub, id, entered.version, state).await.unwrap());
+    told.note(hub.restate(id, entered.version, state).await.unwrap());
     let checkpoint = Checkpoint {
         sequence: 2,
         position: Position {
@@ -100,9 +92,9 @@ async fn live(members: &[Member], connection: &ConnectionRecord, other: &Connect
         },
     };
     let checkpoints = [(id.clone(), entered.version, checkpoint)];
-    told.note(node.checkpoint(hub, &checkpoints).await.is_ok());
-    told.note(node.park(hub, id, entered.version, None).await.unwrap());
-    let TakeOver::Taken(taken) = node.take_over(hub, id, entered.version).await.unwrap() else {
+    told.note(hub.checkpoint(&checkpoints).await.is_ok());
+    told.note(hub.park(id, entered.version, None).await.unwrap());
+    let TakeOver::Taken(taken) = hub.take_over(id, entered.version).await.unwrap() else {
         panic!("it is parked");
     };
     told.note((

@@ -42,8 +42,8 @@ async fn one(node: Arc<dyn Backplane>, options: HubOptions) -> Member {
 async fn publish_until_it_works(member: &Member, topic: Topic, target: &str) {
     eventually("publishing works", async || {
         member
-            .node
-            .publish(&member.hub, std::slice::from_ref(&topic), &envelope(target))
+            .hub
+            .publish(std::slice::from_ref(&topic), &envelope(target))
             .await
             .ok()
     })

@@ -29,7 +29,7 @@ async fn a_survivor_has_the_names_of_a_dead_nodes_connections() {
         ..HubOptions::default()
     };
     let survivor = open(&[node], options.clone()).await.remove(0);
-    let dying = Dying::new(&server, &survivor.hub, options);
+    let dying = Dying::new(&server, survivor.hub.name(), options);
     let ids = dying
         .live(async |member| {
             let mut ids = Vec::new();
@@ -38,7 +38,7 @@ async fn a_survivor_has_the_names_of_a_dead_nodes_connections() {
                 resumable(Some(NAME)),
                 hubcast_backplane::conformance::record(Some(NAME)),
             ] {
-                member.node.enter(&member.hub, &record, true).await.unwrap();
+                member.hub.enter(&record, true).await.unwrap();
                 member.join(&record.id, NAME).await;
                 ids.push(record.id);
             }
@@ -46,7 +46,7 @@ async fn a_survivor_has_the_names_of_a_dead_nodes_connections() {
                 tells: Some("it left".into()),
                 ..End::untold(Duration::from_secs(60))
             };
-            assert!(member.node.remove(&member.hub, &ids[2], end).await.unwrap());
+            assert!(member.hub.remove(&ids[2], end).await.unwrap());
             ids
         })
         .await;
@@ -59,9 +59,9 @@ async fn a_survivor_has_the_names_of_a_dead_nodes_connections() {
         assert!(ids.contains(&orphan.id));
         assert_eq!(orphan.user.as_ref(), Some(&user));
     }
-    let (node, hub, g) = (&survivor.node, &survivor.hub, group(NAME));
+    let (hub, g) = (&survivor.hub, group(NAME));
     for of in [Members::Group(&g), Members::User(&user)] {
-        assert_eq!(node.count(hub, of).await.unwrap(), 0);
+        assert_eq!(hub.count(of).await.unwrap(), 0);
     }
-    assert_eq!(node.connection_statistics(hub).await.unwrap().groups, 0);
+    assert_eq!(hub.connection_statistics().await.unwrap().groups, 0);
 }

@@ -40,7 +40,7 @@ async fn a_dead_node_is_removed_once_by_one_survivor() {
     let mut ids = BTreeSet::new();
     {
         // A node in a runtime of its own dies with it: no goodbye, no more heartbeats.
-        let (hub, mut options) = (members[0].hub.clone(), server.options("dead"));
+        let (hub, mut options) = (members[0].hub.name().clone(), server.options("dead"));
         options.lease = Duration::from_millis(600);
         let records: Vec<_> = (0..50)
             .map(|number| record(Some(&format!("u{}", number % 3))))
@@ -50,12 +50,11 @@ async fn a_dead_node_is_removed_once_by_one_survivor() {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             runtime.block_on(async {
                 let node = RedisBackplane::connect(options).await.unwrap();
-                node.open_hub(hub.clone(), many(), Arc::new(Recorder::default()))
-                    .await
-                    .unwrap();
+                let opened = node.open_hub(hub, many(), Arc::new(Recorder::default()));
+                let hub = opened.await.unwrap();
                 for (number, record) in records.iter().enumerate() {
-                    node.enter(&hub, record, true).await.unwrap();
-                    node.join(&hub, &record.id, &group(&format!("g{}", number % 5)))
+                    hub.enter(record, true).await.unwrap();
+                    hub.join(&record.id, &group(&format!("g{}", number % 5)))
                         .await
                         .unwrap();
                 }
@@ -107,10 +106,7 @@ async fn a_dead_node_is_removed_once_by_one_survivor() {
     );
     assert!(found.iter().all(|record| record.user.is_some()));
     assert!(survivors.iter().all(|(_, witness)| witness.fenced() == 0));
-    assert_eq!(
-        nodes[0].claim(&members[0].hub, &found[0]).await.unwrap(),
-        Claim::Closed
-    );
+    assert_eq!(members[0].hub.claim(&found[0]).await.unwrap(), Claim::Closed);
 }
 
 #[tokio::test]
@@ -135,11 +131,11 @@ async fn a_survivor_that_does_not_serve_the_hub_tells_who_leaves() {
         let position = runtime.block_on(async {
             let node = RedisBackplane::connect(options).await.unwrap();
             let sink = Arc::new(Recorder::default());
-            node.open_hub(served.clone(), told, sink).await.unwrap();
-            let position = node.position(&served).await.unwrap();
-            node.enter(&served, &connection, true).await.unwrap();
+            let hub = node.open_hub(served, told, sink).await.unwrap();
+            let position = hub.position().await.unwrap();
+            hub.enter(&connection, true).await.unwrap();
             for _ in 0..2 {
-                node.join(&served, &connection.id, &group("g")).await.unwrap();
+                hub.join(&connection.id, &group("g")).await.unwrap();
             }
             std::mem::forget(node);
             position
@@ -158,9 +154,9 @@ async fn a_survivor_that_does_not_serve_the_hub_tells_who_leaves() {
     .await;
     assert!(witness.orphans().is_empty(), "it serves no such hub");
     let sink = Arc::new(Recorder::default());
-    survivor.open_hub(hub.clone(), telling, sink).await.unwrap();
+    let hub = survivor.open_hub(hub, telling, sink).await.unwrap();
     let topic = Topic::Group(GroupName::presence_of(&group("g")));
-    let read = whole::read(&survivor, &hub, &topic, &position).await;
+    let read = whole::read(hub.as_ref(), &topic, &position).await;
     let Whole::Exact(messages) = read else {
         panic!("{read:?}")
     };
@@ -178,15 +174,15 @@ async fn a_node_that_was_away_too_long_is_told() {
     let server = RedisServer::start().await;
     let survivors = short_leases(&server).await;
     let nodes: Vec<_> = survivors.iter().map(|(node, _)| Arc::clone(node)).collect();
-    let hub = open(&nodes, many()).await[0].hub.clone();
+    let name = open(&nodes, many()).await[0].hub.name().clone();
     let mut options = server.options("frozen");
     options.lease = Duration::from_millis(600);
     let (node, freezer) = Freezer::node(options).await;
     let witness = Witness::of(node.as_ref());
     let sink = Arc::new(Recorder::default());
-    node.open_hub(hub.clone(), many(), sink).await.unwrap();
+    let hub = node.open_hub(name, many(), sink).await.unwrap();
     let connection = record(None);
-    node.enter(&hub, &connection, true).await.unwrap();
+    hub.enter(&connection, true).await.unwrap();
     let thaw = freezer.freeze().await;
     eventually("a survivor removes the connection", async || {
         let orphans: usize = survivors.iter().map(|(_, witness)| witness.orphans().len()).sum();
@@ -199,10 +195,10 @@ async fn a_node_that_was_away_too_long_is_told() {
     })
     .await;
     let end = End::untold(Duration::from_secs(9));
-    assert!(!node.remove(&hub, &connection.id, end).await.unwrap());
+    assert!(!hub.remove(&connection.id, end).await.unwrap());
     // It serves on as a node without connections.
     eventually("the node is admitted again", async || {
-        node.enter(&hub, &record(None), true).await.ok()
+        hub.enter(&record(None), true).await.ok()
     })
     .await;
     node.shutdown().await;
@@ -284,7 +280,7 @@ async fn no_node_is_shut_out_because_keys_were_evicted() {
     let survivors = short_leases(&server).await;
     let nodes: Vec<_> = survivors.iter().map(|(node, _)| Arc::clone(node)).collect();
     let members = open(&nodes, many()).await;
-    let hub = &members[0].hub;
+    let hub = members[0].hub.name();
     let keys = [
         "hubcast:{*}:beats".to_owned(),
         "hubcast:{*}:dying".to_owned(),
@@ -303,10 +299,10 @@ async fn no_node_is_shut_out_because_keys_were_evicted() {
         for node in &nodes {
             status(node.as_ref(), Status::Connected).await;
         }
-        for (node, member) in nodes.iter().zip(&members) {
+        for member in &members {
             let connection = eventually("connections come in", async || {
                 let connection = record(None);
-                let entered = node.enter(hub, &connection, true).await;
+                let entered = member.hub.enter(&connection, true).await;
                 entered.is_ok().then_some(connection.id)
             })
             .await;

@@ -12,10 +12,7 @@ use crate::{many, one, publish_until_it_works};
 /// Waits until publishing is refused because too few replicas follow.
 async fn is_refused(member: &Member) {
     eventually("publishing is refused", async || {
-        let published = member
-            .node
-            .publish(&member.hub, &[Topic::All], &envelope("refused"))
-            .await;
+        let published = member.hub.publish(&[Topic::All], &envelope("refused")).await;
         matches!(
             published,
             Err(BackplaneError::TooFewReplicas { online: 0, needed: 1 })
@@ -33,8 +30,9 @@ async fn nothing_is_published_while_too_few_replicas_follow() {
     let node: Arc<dyn Backplane> = Arc::new(RedisBackplane::connect(options).await.unwrap());
     let member = one(Arc::clone(&node), many()).await;
     let connection = member.connect(None).await;
-    let refused = node
-        .publish(&member.hub, &[Topic::All], &envelope("refused"))
+    let refused = member
+        .hub
+        .publish(&[Topic::All], &envelope("refused"))
         .await
         .unwrap_err();
     assert!(refused.is_transient(), "{refused}");
@@ -46,8 +44,9 @@ async fn nothing_is_published_while_too_few_replicas_follow() {
         key: "k".to_owned(),
         content: "c".into(),
     };
-    let refused = node
-        .publish_once(&member.hub, &Topic::All, &envelope("refused"), &once)
+    let refused = member
+        .hub
+        .publish_once(&Topic::All, &envelope("refused"), &once)
         .await;
     assert!(
         matches!(refused, Err(BackplaneError::TooFewReplicas { .. })),

@@ -16,11 +16,11 @@ use crate::{many, one};
 const LEASE: Duration = Duration::from_millis(600);
 
 async fn count(member: &Member, of: Members<'_>) -> u64 {
-    member.node.count(&member.hub, of).await.unwrap()
+    member.hub.count(of).await.unwrap()
 }
 
 async fn connection_statistics(member: &Member) -> ConnectionStatistics {
-    member.node.connection_statistics(&member.hub).await.unwrap()
+    member.hub.connection_statistics().await.unwrap()
 }
 
 #[tokio::test]
@@ -33,7 +33,7 @@ async fn a_dead_nodes_connections_count_until_they_are_removed() {
     let member = one(Arc::clone(&node), many()).await;
     let stays = member.connect(Some("me")).await;
     member.join(&stays, "g").await;
-    let (hub, mut options) = (member.hub.clone(), server.options("dead"));
+    let (hub, mut options) = (member.hub.name().clone(), server.options("dead"));
     options.lease = LEASE;
     // A node in a runtime of its own dies with it: no goodbye, no more heartbeats.
     let died = std::thread::spawn(move || {
@@ -41,16 +41,16 @@ async fn a_dead_nodes_connections_count_until_they_are_removed() {
         runtime.block_on(async {
             let node = RedisBackplane::connect(options).await.unwrap();
             let sink = Arc::new(Recorder::default());
-            node.open_hub(hub.clone(), many(), sink).await.unwrap();
+            let hub = node.open_hub(hub, many(), sink).await.unwrap();
             for number in 0..20 {
                 let connection = if number < 5 {
                     resumable(Some("me"))
                 } else {
                     record(Some("me"))
                 };
-                node.enter(&hub, &connection, true).await.unwrap();
+                hub.enter(&connection, true).await.unwrap();
                 for name in ["g", "of the dead"] {
-                    node.join(&hub, &connection.id, &group(name)).await.unwrap();
+                    hub.join(&connection.id, &group(name)).await.unwrap();
                 }
             }
             std::mem::forget(node);
@@ -80,8 +80,9 @@ async fn a_dead_nodes_connections_count_until_they_are_removed() {
     })
     .await;
     assert_eq!(count(&member, lists[1]).await, 6);
-    let parked = node
-        .parked(&member.hub, Some(lists[0]), Default::default())
+    let parked = member
+        .hub
+        .parked(Some(lists[0]), Default::default())
         .await
         .unwrap();
     assert_eq!((parked.connections.len(), parked.next), (5, None));
@@ -104,7 +105,7 @@ async fn a_server_that_forgot_is_told_who_is_connected() {
     for member in &members {
         for of in [Members::Group(&g), Members::User(&me)] {
             eventually("everybody is counted again", async || {
-                let page = member.node.page(&member.hub, of, None, 100).await.unwrap();
+                let page = member.hub.page(of, None, 100).await.unwrap();
                 (page == connections).then_some(())
             })
             .await;
@@ -148,7 +149,7 @@ async fn figures_of_a_large_group() {
     const MEMBERS: usize = 100_000;
     let server = RedisServer::start().await;
     let member = one(server.node("a").await, many()).await;
-    let key = format!("hubcast:{{{}}}:group:large", member.hub);
+    let key = format!("hubcast:{{{}}}:group:large", member.hub.name());
     let mut look = server.look().await;
     let ids: Vec<_> = (0..MEMBERS)
         .map(|_| Uuid::new_v4().simple().to_string())
@@ -165,14 +166,14 @@ async fn figures_of_a_large_group() {
     let connection = member.connect(None).await;
     member.join(&connection, "small").await;
     for (name, size) in [("small", 1), ("large", MEMBERS)] {
-        let (node, hub, of) = (&member.node, &member.hub, group(name));
+        let (hub, of) = (&member.hub, group(name));
         let counts = times(10_000, async || {
-            node.count(hub, Members::Group(&of)).await.unwrap();
+            hub.count(Members::Group(&of)).await.unwrap();
         });
         tell(&format!("a group of {size}: count"), &counts.await);
         let finds = times(10_000, async || {
             let of = Members::Group(&of);
-            node.contains(hub, of, &connection).await.unwrap();
+            hub.contains(of, &connection).await.unwrap();
         });
         tell(&format!("a group of {size}: contains"), &finds.await);
         let joins = times(2_000, async || {
@@ -185,7 +186,7 @@ async fn figures_of_a_large_group() {
     let (mut after, mut seen): (Option<ConnectionId>, _) = (None, 0);
     let pages = times(1_000, async || {
         let of = Members::Group(&large);
-        let page = member.node.page(&member.hub, of, after.as_ref(), 1_000);
+        let page = member.hub.page(of, after.as_ref(), 1_000);
         let page = page.await.unwrap();
         seen += page.len();
         after = page.last().cloned().filter(|_| seen % MEMBERS > 0);

@@ -22,11 +22,11 @@ async fn publish(member: &Member, topic: &Topic, bytes: usize) -> Result<(), Bac
         ..envelope("large")
     };
     let topics = std::slice::from_ref(topic);
-    member.node.publish(&member.hub, topics, &large).await.map(drop)
+    member.hub.publish(topics, &large).await.map(drop)
 }
 
 async fn entries(server: &RedisServer, member: &Member, topic: &Topic) -> usize {
-    let key = format!("hubcast:{{{}}}:stream:{}", member.hub, topic.key());
+    let key = format!("hubcast:{{{}}}:stream:{}", member.hub.name(), topic.key());
     redis::cmd("XLEN")
         .arg(key)
         .query_async(&mut server.look().await)
@@ -47,7 +47,7 @@ async fn an_active_topic_keeps_nothing_that_is_too_old() {
     };
     let member = one(server.node("a").await, options).await;
     let topic = of_group("busy");
-    let begin = member.node.position(&member.hub).await.unwrap();
+    let begin = member.hub.position().await.unwrap();
     let mut published = 0;
     eventually("old entries are forgotten while new ones come", async || {
         member.publish(topic.clone(), "x").await;
@@ -56,7 +56,7 @@ async fn an_active_topic_keeps_nothing_that_is_too_old() {
     })
     .await;
     assert!(matches!(read(&member, &topic, &begin).await, Whole::Trimmed));
-    let before = member.node.position(&member.hub).await.unwrap();
+    let before = member.hub.position().await.unwrap();
     member.publish(topic.clone(), "new").await;
     assert!(matches!(read(&member, &topic, &before).await, Whole::Exact(found) if found.len() == 1));
     eventually(
@@ -83,7 +83,7 @@ async fn bytes_are_bounded_for_a_topic() {
     };
     let member = one(server.node("a").await, options).await;
     let topic = of_group("large");
-    let begin = member.node.position(&member.hub).await.unwrap();
+    let begin = member.hub.position().await.unwrap();
     for _ in 0..200 {
         publish(&member, &topic, 2_000).await.unwrap();
     }
@@ -130,7 +130,7 @@ async fn a_full_server_refuses_what_grows_and_nothing_else() {
     let member = one(node.clone(), options).await;
     let leaver = member.connect(None).await;
     member.join(&leaver, "g").await;
-    let mut position = member.node.position(&member.hub).await.unwrap();
+    let mut position = member.hub.position().await.unwrap();
     let full = eventually("the server is full", async || {
         publish(&member, &of_group("flood"), 100_000).await.err()
     })
@@ -142,7 +142,7 @@ async fn a_full_server_refuses_what_grows_and_nothing_else() {
     );
     // Beats, reading, leaving and ending go on.
     assert_eq!(*member.node.status().borrow(), Status::Connected);
-    position.offset = member.node.position(&member.hub).await.unwrap().offset;
+    position.offset = member.hub.position().await.unwrap().offset;
     assert!(matches!(
         read(&member, &of_group("flood"), &position).await,
         Whole::Exact(_)
@@ -159,7 +159,7 @@ async fn evicted_entries_are_a_gap() {
     let server = RedisServer::start().await;
     let member = one(server.node("a").await, many()).await;
     let topic = of_group("g");
-    let begin = member.node.position(&member.hub).await.unwrap();
+    let begin = member.hub.position().await.unwrap();
     member.publish(topic.clone(), "evicted").await;
     assert!(matches!(read(&member, &topic, &begin).await, Whole::Exact(found) if found.len() == 1));
     // All keys with an expiry are evicted: streams and tails.
@@ -182,7 +182,7 @@ async fn evicted_entries_are_a_gap() {
     .await;
     server.command("CONFIG SET maxmemory 0").await;
     assert!(matches!(read(&member, &topic, &begin).await, Whole::Trimmed));
-    let now = member.node.position(&member.hub).await.unwrap();
+    let now = member.hub.position().await.unwrap();
     member.publish(topic.clone(), "after").await;
     assert!(matches!(read(&member, &topic, &now).await, Whole::Exact(found) if found.len() == 1));
 }
@@ -201,11 +201,11 @@ async fn entries_of_a_log_that_was_evicted_are_not_taken_for_newer_ones() {
     for number in 0..20 {
         other.publish(old.clone(), &format!("old {number}")).await;
     }
-    let before = member.node.position(&member.hub).await.unwrap();
+    let before = member.hub.position().await.unwrap();
     server
-        .command(&format!("DEL hubcast:{{{}}}:log", member.hub))
+        .command(&format!("DEL hubcast:{{{}}}:log", member.hub.name()))
         .await;
-    let begin = member.node.position(&member.hub).await.unwrap();
+    let begin = member.hub.position().await.unwrap();
     assert_ne!(begin.epoch, before.epoch);
     for number in 0..30 {
         member.publish(new.clone(), &format!("new {number}")).await;
@@ -222,10 +222,10 @@ async fn nothing_is_missing_because_the_servers_clock_was_set_back() {
     let server = RedisServer::start().await;
     let member = one(server.node("a").await, many()).await;
     let topic = of_group("g");
-    let begin = member.node.position(&member.hub).await.unwrap();
+    let begin = member.hub.position().await.unwrap();
     member.publish(topic.clone(), "before").await;
     // As the log is where the marks were made by the former clock.
-    let log = format!("hubcast:{{{}}}:log", member.hub);
+    let log = format!("hubcast:{{{}}}:log", member.hub.name());
     for field in ["mark_at", "next_at"] {
         server.command(&format!("HINCRBY {log} {field} 3600000")).await;
     }
@@ -243,15 +243,17 @@ async fn a_call_that_was_evicted_can_not_be_answered_and_that_is_told() {
     let answer = async |call| {
         let host = node.node();
         let call = Call { id: call, host };
-        node.reply(hub, id, call, &envelope("answer"), true).await
+        hub.reply(id, call, &envelope("answer"), true).await
     };
     for call in ["1 a", "2 b"] {
-        let noted = node.record(hub, id, entered.version, 1, Some(call)).await;
+        let noted = hub.record(id, entered.version, 1, Some(call)).await;
         assert!(noted.unwrap());
     }
     assert!(answer("1 a").await.unwrap().is_some());
     assert_eq!(answer("1 a").await.unwrap(), None);
-    server.evict(&[format!("hubcast:{{{hub}}}:calls:{id}")]).await;
+    server
+        .evict(&[format!("hubcast:{{{}}}:calls:{id}", hub.name())])
+        .await;
     assert!(matches!(answer("2 b").await, Err(BackplaneError::Evicted)));
 }
 
@@ -266,7 +268,7 @@ async fn groups_that_come_and_go_leave_little_behind() {
         ..many()
     };
     let member = one(server.node("a").await, options).await;
-    let begin = member.node.position(&member.hub).await.unwrap();
+    let begin = member.hub.position().await.unwrap();
     let begun = Instant::now();
     for connection in 0..GROUPS / 1_000 {
         let id = member.connect(None).await;
@@ -304,7 +306,7 @@ async fn groups_that_come_and_go_leave_little_behind() {
     let awaited = |number: u32| {
         let key = format!(
             "hubcast:{{{}}}:tail:g:g{}-{}",
-            member.hub,
+            member.hub.name(),
             number / 1_000,
             number % 1_000
         );
@@ -319,6 +321,6 @@ async fn groups_that_come_and_go_leave_little_behind() {
         ..envelope("passing by")
     };
     let topics = [topic];
-    member.node.publish(&member.hub, &topics, &passing).await.unwrap();
+    member.hub.publish(&topics, &passing).await.unwrap();
     assert!(matches!(read(&member, &topics[0], &begin).await, Whole::Trimmed));
 }

@@ -9,7 +9,7 @@ use crate::support::RedisServer;
 use crate::{many, one};
 
 fn key(member: &Member, name: &str) -> String {
-    format!("hubcast:{{{}}}:{name}", member.hub)
+    format!("hubcast:{{{}}}:{name}", member.hub.name())
 }
 
 async fn ask<T: redis::FromRedisValue>(server: &RedisServer, words: &[&str]) -> T {
@@ -29,7 +29,7 @@ async fn a_full_server_refuses_messages_of_either_kind_before_anything_of_them_i
         server.command("CONFIG SET maxmemory 1").await;
         let publish = async || {
             let topics = [Topic::All, of_group("g")];
-            member.node.publish(&member.hub, &topics, &envelope("full")).await
+            member.hub.publish(&topics, &envelope("full")).await
         };
         for outcome in futures_util::future::join_all((0..20).map(|_| publish())).await {
             assert!(
@@ -53,21 +53,18 @@ async fn a_log_of_an_earlier_form_begins_a_new_epoch_after_its_last_offset() {
     let member = one(server.node("a").await, many()).await;
     let log = key(&member, "log");
     member.publish(Topic::All, "x").await;
-    let epoch = member.node.position(&member.hub).await.unwrap().epoch;
+    let epoch = member.hub.position().await.unwrap().epoch;
     let run: String = ask(&server, &["HGET", &log, "run"]).await;
     let run = run.split_once('/').unwrap().1;
     ask::<i64>(&server, &["HDEL", &log, "state"]).await;
     ask::<i64>(&server, &["HSET", &log, "run", run, "offset", "41"]).await;
     let offset = eventually("publishing goes on", async || {
-        let published = member
-            .node
-            .publish(&member.hub, &[Topic::All], &envelope("y"))
-            .await;
+        let published = member.hub.publish(&[Topic::All], &envelope("y")).await;
         published.ok().and_then(|offsets| offsets[0])
     })
     .await;
     assert!(offset > 41, "{offset}");
-    assert_ne!(member.node.position(&member.hub).await.unwrap().epoch, epoch);
+    assert_ne!(member.hub.position().await.unwrap().epoch, epoch);
 }
 
 #[tokio::test]
@@ -117,11 +114,7 @@ async fn a_tail_lives_its_whole_life_again_after_messages_to_nobody() {
         ..envelope("to nobody")
     };
     let topics = std::slice::from_ref(&topic);
-    member
-        .node
-        .publish(&member.hub, topics, &unattended)
-        .await
-        .unwrap();
+    member.hub.publish(topics, &unattended).await.unwrap();
     assert!(life().await <= 60_000, "its life goes on as it was");
     member.join(&id, "g").await;
     member.publish(topic.clone(), "third").await;

@@ -22,20 +22,20 @@ async fn nothing_stays_of_connections_that_ended() {
             member.publish(Topic::Connection(connection.clone()), "m").await;
             assert!(
                 member
-                    .node
-                    .remove(&member.hub, &connection, End::untold(Duration::from_millis(1)))
+                    .hub
+                    .remove(&connection, End::untold(Duration::from_millis(1)))
                     .await
                     .unwrap()
             );
         }
         let claimed = record(None);
-        member.node.claim(&member.hub, &claimed).await.unwrap();
-        member.node.release(&member.hub, &claimed.id).await.unwrap();
+        member.hub.claim(&claimed).await.unwrap();
+        member.hub.release(&claimed.id).await.unwrap();
     }
     for node in &nodes {
         node.shutdown().await;
     }
-    let hub = members[0].hub.as_str();
+    let hub = members[0].hub.name().as_str();
     let allowed = [
         "hubcast:{*}:cluster".to_owned(),
         "hubcast:{*}:hubs".to_owned(),

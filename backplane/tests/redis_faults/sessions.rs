@@ -33,12 +33,11 @@ async fn live_and_die(
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
             let node = RedisBackplane::connect(node_options).await.unwrap();
-            node.open_hub(hub.clone(), options, Arc::new(Recorder::default()))
-                .await
-                .unwrap();
+            let opened = node.open_hub(hub, options, Arc::new(Recorder::default()));
+            let hub = opened.await.unwrap();
             for record in &records {
-                node.enter(&hub, record, true).await.unwrap();
-                node.join(&hub, &record.id, &group("g")).await.unwrap();
+                hub.enter(record, true).await.unwrap();
+                hub.join(&record.id, &group("g")).await.unwrap();
             }
             std::mem::forget(node);
         });
@@ -75,7 +74,7 @@ async fn the_resumable_connections_of_a_dead_node_wait() {
     let plain: Vec<_> = (0..20).map(|_| record(Some("plain"))).collect();
     let kept: Vec<_> = (0..20).map(|_| resumable(Some("kept"))).collect();
     let all: Vec<_> = plain.iter().chain(&kept).cloned().collect();
-    live_and_die(&server, &members[0].hub, &options, &all).await;
+    live_and_die(&server, members[0].hub.name(), &options, &all).await;
     let orphans = || sorted(witnesses.iter().flat_map(|witness| witness.orphans()).collect());
     // The take-over comes before the lease's end: it does not wait for that.
     members[1].publish(of_group("g"), "one").await;
@@ -110,10 +109,7 @@ async fn the_resumable_connections_of_a_dead_node_wait() {
     })
     .await;
     assert_eq!(orphans(), sorted(ended), "each once, with its user and state");
-    assert_eq!(
-        nodes[0].claim(&members[0].hub, &kept[5]).await.unwrap(),
-        Claim::Closed
-    );
+    assert_eq!(members[0].hub.claim(&kept[5]).await.unwrap(), Claim::Closed);
     for (member, connection) in [(&members[0], &kept[0]), (&members[1], &kept[1])] {
         assert!(member.remove(&connection.id).await, "it has an owner and stays");
     }
@@ -154,7 +150,7 @@ async fn what_the_server_lost_is_gone() {
     server.kill().await;
     assert!(server.restart().await);
     eventually("the owner registers it again", async || {
-        let listing = members[1].node.look_up(&members[1].hub, &owned.id).await;
+        let listing = members[1].hub.look_up(&owned.id).await;
         listing.ok().flatten()
     })
     .await;
@@ -164,7 +160,7 @@ async fn what_the_server_lost_is_gone() {
             assert!(matches!(outcome, TakeOver::Gone), "{outcome:?}");
         }
     }
-    let noted = nodes[0].record(&members[0].hub, &owned.id, entered.version, 1, None);
+    let noted = members[0].hub.record(&owned.id, entered.version, 1, None);
     assert!(!noted.await.unwrap(), "nothing of it can be resumed");
     assert!(members[0].remove(&owned.id).await);
 }
@@ -172,8 +168,8 @@ async fn what_the_server_lost_is_gone() {
 /// Takes a connection over, with as many tries as it needs.
 async fn persistently(member: &Member, id: &ConnectionId) -> Taken {
     eventually("it is taken over", async || {
-        let listing = member.node.look_up(&member.hub, id).await.ok().flatten()?;
-        match member.node.take_over(&member.hub, id, listing.version).await {
+        let listing = member.hub.look_up(id).await.ok().flatten()?;
+        match member.hub.take_over(id, listing.version).await {
             Ok(TakeOver::Taken(taken)) => Some(*taken),
             Ok(TakeOver::Changed) => None,
             Ok(TakeOver::Gone) => panic!("it exists"),
@@ -210,7 +206,7 @@ async fn a_connection_moves_while_commands_are_cut() {
         };
         let moving = async {
             if round % 2 == 0 {
-                let parked = from.node.park(&from.hub, id, version, None).await;
+                let parked = from.hub.park(id, version, None).await;
                 assert!(!matches!(parked, Ok(false)), "it was the owner");
             }
             persistently(to, id).await
@@ -246,13 +242,13 @@ async fn come_back_to_a_late_lane(lane_capacity: usize) {
     let slow: Arc<dyn Backplane> = Arc::new(RedisBackplane::connect(options).await.unwrap());
     let other = one(server.node("other").await, many()).await;
     let gate = Arc::new(Gate::default());
-    slow.open_hub(other.hub.clone(), many(), Arc::clone(&gate) as Arc<dyn HubSink>)
-        .await
-        .unwrap();
+    let sink = Arc::clone(&gate) as Arc<dyn HubSink>;
+    let opened = slow.open_hub(other.hub.name().clone(), many(), sink);
+    let hub = opened.await.unwrap();
     let connection = resumable(None);
-    let (id, hub) = (&connection.id, &other.hub);
-    slow.enter(hub, &connection, true).await.unwrap();
-    slow.join(hub, id, &group("g")).await.unwrap();
+    let id = &connection.id;
+    hub.enter(&connection, true).await.unwrap();
+    hub.join(id, &group("g")).await.unwrap();
     gate.close();
     other.publish(of_group("g"), "one").await;
     gate.wait().await;
@@ -269,8 +265,8 @@ async fn come_back_to_a_late_lane(lane_capacity: usize) {
     other.publish(of_group("h"), "parked").await;
     let back = {
         let version = other.version(id).await;
-        let (slow, hub, id) = (Arc::clone(&slow), hub.clone(), id.clone());
-        tokio::spawn(async move { slow.take_over(&hub, &id, version).await.unwrap() })
+        let (hub, id) = (Arc::clone(&hub), id.clone());
+        tokio::spawn(async move { hub.take_over(&id, version).await.unwrap() })
     };
     eventually("the server says that it is back", async || {
         (owner(&other, id).await.as_ref() == Some(slow.node())).then_some(())
@@ -288,7 +284,7 @@ async fn come_back_to_a_late_lane(lane_capacity: usize) {
         .filter(|(offset, _)| *offset > taken.position.offset)
         .collect();
     let lacks = whole::lacks(&taken, &taken.checkpoint.position);
-    let mut whole = exact(whole::replay(slow.as_ref(), hub, lacks).await, id);
+    let mut whole = exact(whole::replay(hub.as_ref(), lacks).await, id);
     whole.extend(live);
     let targets: Vec<_> = whole.iter().map(|(_, target)| target.as_str()).collect();
     let (h, own) = (format!("g:h-{id}"), format!("c:{id}-{id}"));
@@ -327,7 +323,7 @@ async fn a_change_that_the_server_knows_already_is_told_to_the_sink() {
     let server = RedisServer::start().await;
     let member = one(server.node("a").await, many()).await;
     let (connection, _) = member.connect_resumable(None).await;
-    let (hub, id) = (&member.hub, &connection.id);
+    let (hub, id) = (member.hub.name(), &connection.id);
     server
         .command(&format!("SADD hubcast:{{{hub}}}:groups:{id} g"))
         .await;
@@ -355,15 +351,12 @@ async fn the_id_of_a_connection_is_refused_after_a_take_over_without_an_answer()
     let member = one(Arc::new(RedisBackplane::connect(options).await.unwrap()), many()).await;
     let (connection, entered) = member.connect_resumable(None).await;
     server.kill().await;
-    let failed = member
-        .node
-        .park(&member.hub, &connection.id, entered.version, None)
-        .await;
+    let failed = member.hub.park(&connection.id, entered.version, None).await;
     let failed = failed.map(drop).unwrap_err();
     assert!(failed.is_transient(), "{failed}");
     assert!(server.restart().await);
     eventually("it is given up later", async || {
-        let claim = member.node.claim(&member.hub, &connection).await;
+        let claim = member.hub.claim(&connection).await;
         assert!(
             matches!(
                 claim,
@@ -371,7 +364,7 @@ async fn the_id_of_a_connection_is_refused_after_a_take_over_without_an_answer()
             ),
             "{claim:?}"
         );
-        let listing = member.node.look_up(&member.hub, &connection.id).await.ok()??;
+        let listing = member.hub.look_up(&connection.id).await.ok()??;
         listing.owner.is_none().then_some(())
     })
     .await;
@@ -396,10 +389,7 @@ async fn a_connection_whose_removal_waits_is_not_taken_over() {
     });
     assert!(server.restart().await);
     eventually("the server is reached", async || {
-        let outcome = member
-            .node
-            .take_over(&member.hub, &connection.id, entered.version)
-            .await;
+        let outcome = member.hub.take_over(&connection.id, entered.version).await;
         match outcome {
             Ok(outcome) => {
                 assert!(matches!(outcome, TakeOver::Gone), "{outcome:?}");
@@ -413,10 +403,7 @@ async fn a_connection_whose_removal_waits_is_not_taken_over() {
     })
     .await;
     assert!(removing.await.unwrap());
-    assert_eq!(
-        member.node.look_up(&member.hub, &connection.id).await.unwrap(),
-        None
-    );
+    assert_eq!(member.hub.look_up(&connection.id).await.unwrap(), None);
 }
 
 /// Groups that change without pause do not hold up a take-over, and no change is lost by it.
@@ -427,7 +414,7 @@ async fn a_take_over_does_not_wait_for_the_groups_to_stay() {
     let (connection, _) = members[0].connect_resumable(None).await;
     let id = connection.id.clone();
     let stop = Arc::new(AtomicBool::new(false));
-    let (node, hub) = (Arc::clone(&members[0].node), members[0].hub.clone());
+    let hub = Arc::clone(&members[0].hub);
     let changing = tokio::spawn({
         let (id, stop) = (id.clone(), Arc::clone(&stop));
         async move {
@@ -436,8 +423,8 @@ async fn a_take_over_does_not_wait_for_the_groups_to_stay() {
                 let name = group(&format!("g{}", changes % 20));
                 // The change is made on this node, as far as it owns the connection.
                 let changed = match changes % 2 {
-                    0 => node.join(&hub, &id, &name).await,
-                    _ => node.leave(&hub, &id, &name).await,
+                    0 => hub.join(&id, &name).await,
+                    _ => hub.leave(&id, &name).await,
                 };
                 if changed.is_err() {
                     break;
@@ -448,7 +435,7 @@ async fn a_take_over_does_not_wait_for_the_groups_to_stay() {
         }
     });
     eventually("its groups change", async || {
-        let groups = members[1].node.groups(&members[1].hub, &id).await.unwrap();
+        let groups = members[1].hub.groups(&id).await.unwrap();
         (!groups.is_empty()).then_some(())
     })
     .await;
@@ -459,7 +446,7 @@ async fn a_take_over_does_not_wait_for_the_groups_to_stay() {
     };
     stop.store(true, Ordering::Release);
     assert!(changing.await.unwrap() > 0);
-    let mut groups = members[2].node.groups(&members[2].hub, &id).await.unwrap();
+    let mut groups = members[2].hub.groups(&id).await.unwrap();
     let mut of_taken = taken.groups.clone();
     groups.sort();
     of_taken.sort();

@@ -12,7 +12,7 @@ async fn a_connection_is_unknown_only_when_all_nodes_could_register() {
     let nodes = server.nodes(2).await;
     let members = open(&nodes, many()).await;
     let (asking, home) = (&members[0], &members[1]);
-    let epoch = asking.node.epoch(&asking.hub).unwrap();
+    let epoch = asking.hub.epoch();
     for round in 0..10 {
         let id = home.connect(None).await;
         let known = ConnectionRecord {
@@ -23,13 +23,13 @@ async fn a_connection_is_unknown_only_when_all_nodes_could_register() {
         };
         server.command("FLUSHALL").await;
         eventually(&format!("it is registered again, round {round}"), async || {
-            let claim = asking.node.claim_of(&asking.hub, &known, Some(&epoch)).await;
+            let claim = asking.hub.claim_of(&known, Some(&epoch)).await;
             assert!(
                 matches!(&claim, Ok(Claim::Owned(node)) if node == home.node.node())
                     || matches!(claim, Err(BackplaneError::Unsettled)),
                 "{claim:?}"
             );
-            match asking.node.look_up(&asking.hub, &id).await {
+            match asking.hub.look_up(&id).await {
                 Ok(found) => {
                     assert_eq!(found.unwrap().owner.as_ref(), Some(home.node.node()));
                     Some(())
@@ -43,14 +43,14 @@ async fn a_connection_is_unknown_only_when_all_nodes_could_register() {
         .await;
         // New connections don't wait, as soon as the epoch is known here.
         eventually("a new connection is let in", async || {
-            let claim = asking.node.claim(&asking.hub, &record(None)).await;
+            let claim = asking.hub.claim(&record(None)).await;
             (claim.ok()? == Claim::Claimed).then_some(())
         })
         .await;
         assert!(home.remove(&id).await);
     }
     let unknown = record(None).id;
-    let early = asking.node.look_up(&asking.hub, &unknown).await;
+    let early = asking.hub.look_up(&unknown).await;
     assert!(matches!(early, Err(BackplaneError::Unsettled)), "{early:?}");
     assert_eq!(listing(asking, &unknown).await, None, "in the end it is certain");
 }
@@ -63,5 +63,5 @@ async fn a_closed_connection_is_unknown_at_once() {
     server.command("FLUSHALL").await;
     let id = members[1].connect(None).await;
     assert!(members[1].remove(&id).await);
-    assert_eq!(members[0].node.look_up(&members[0].hub, &id).await.unwrap(), None);
+    assert_eq!(members[0].hub.look_up(&id).await.unwrap(), None);
 }

@@ -20,7 +20,7 @@ async fn watched_everywhere(set: &ClusterSet, nodes: &[Arc<dyn Backplane>]) -> V
     let (mut watched, mut masters) = (Vec::new(), Vec::new());
     while masters.len() < 3 {
         let members = open(nodes, HubOptions::default()).await;
-        let master = set.master_of(members[0].hub.as_str()).await.port;
+        let master = set.master_of(members[0].hub.name().as_str()).await.port;
         if !masters.contains(&master) {
             masters.push(master);
             watched.push(Watched::new(&members).await);

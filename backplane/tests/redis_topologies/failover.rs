@@ -38,7 +38,7 @@ impl Watched {
     }
 
     pub(crate) fn hub(&self) -> &str {
-        self.receiver.hub.as_str()
+        self.receiver.hub.name().as_str()
     }
 
     pub(crate) fn gaps(&self) -> Vec<Gap> {
@@ -92,18 +92,12 @@ impl Watched {
         })
         .await;
         eventually("the connection is registered again", async || {
-            let found = self.publisher.node.look_up(&self.publisher.hub, &self.connection);
+            let found = self.publisher.hub.look_up(&self.connection);
             (found.await.ok()??.owner.as_ref() == Some(self.receiver.node.node())).then_some(())
         })
         .await;
         self.publish_all("after").await;
-        let epoch = self
-            .publisher
-            .node
-            .position(&self.publisher.hub)
-            .await
-            .unwrap()
-            .epoch;
+        let epoch = self.publisher.hub.position().await.unwrap().epoch;
         // Messages that were published meanwhile may be reported as lost besides.
         let mut gaps = self.gaps();
         gaps.retain(|gap| matches!(gap, Gap::NewEpoch(_)));
@@ -116,10 +110,7 @@ impl Watched {
         let give_up = Instant::now() + Duration::from_secs(40);
         while Instant::now() < give_up {
             let (begun, member) = (Instant::now(), &self.publisher);
-            let published = member
-                .node
-                .publish(&member.hub, &[Topic::All], &envelope(PROBE))
-                .await;
+            let published = member.hub.publish(&[Topic::All], &envelope(PROBE)).await;
             assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
             match published {
                 Ok(_) => return Instant::now(),
@@ -138,7 +129,7 @@ impl Watched {
         let topics = [Topic::All, Topic::Group(group("g"))];
         tokio::spawn(async move {
             while !stopped.load(Ordering::Acquire) {
-                match member.node.publish(&member.hub, &topics, &envelope(PROBE)).await {
+                match member.hub.publish(&topics, &envelope(PROBE)).await {
                     Ok(offsets) => published.lock().extend(offsets.into_iter().flatten()),
                     Err(BackplaneError::Unavailable { .. } | BackplaneError::Timeout { .. }) => {}
                     Err(error) => panic!("{error}"),

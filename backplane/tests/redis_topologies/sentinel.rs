@@ -92,7 +92,7 @@ async fn a_master_that_is_replaced_while_it_lives_is_left() {
     let load = watched.load();
     set.switch().await;
     eventually("the epoch is a new one", async || {
-        let _ = nodes[0].position(&members[0].hub).await;
+        let _ = members[0].hub.position().await;
         (!watched.gaps().is_empty()).then_some(())
     })
     .await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hubcast_backplane::conformance::{Member, Recorder};
+use hubcast_backplane::conformance::Member;
 use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
 use hubcast_backplane::{Backplane, HubName, HubOptions};
 
@@ -32,16 +32,8 @@ impl Dying {
         let died = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             let outcome = runtime.block_on(async {
-                let node = Arc::new(RedisBackplane::connect(self.options).await.unwrap());
-                let sink = Arc::new(Recorder::default());
-                let opened = node.open_hub(self.hub.clone(), self.hub_options, Arc::clone(&sink) as _);
-                opened.await.unwrap();
-                let member = Member {
-                    node: Arc::clone(&node) as _,
-                    hub: self.hub,
-                    sink,
-                };
-                let outcome = life(member).await;
+                let node: Arc<dyn Backplane> = Arc::new(RedisBackplane::connect(self.options).await.unwrap());
+                let outcome = life(Member::open(&node, &self.hub, self.hub_options).await).await;
                 std::mem::forget(node); // it does not say goodbye
                 outcome
             });

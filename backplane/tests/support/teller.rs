@@ -1,27 +1,27 @@
 //! The hub code of several nodes, to which ends are reported as a gateway reports them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use hubcast_backplane::{Backplane, ConnectionId, ConnectionRecord, HubName, NodeService};
+use hubcast_backplane::{Backplane, ConnectionId, ConnectionRecord, HubBackplane, HubName, NodeService};
 use parking_lot::Mutex;
 
 /// The reported ends, by connection, with the reports of each.
 pub type Told = Arc<Mutex<BTreeMap<String, Vec<Bytes>>>>;
 
-/// One node's service.
+/// The service of a node with one hub.
 pub struct Teller {
-    node: OnceLock<Weak<dyn Backplane>>,
+    hub: Weak<dyn HubBackplane>,
     told: Told,
 }
 
 impl Teller {
-    pub fn of(node: &Arc<dyn Backplane>, told: &Told) {
+    pub fn of(node: &dyn Backplane, hub: &Arc<dyn HubBackplane>, told: &Told) {
         let teller = Self {
-            node: OnceLock::from(Arc::downgrade(node)),
+            hub: Arc::downgrade(hub),
             told: Arc::clone(told),
         };
         node.set_service(Arc::new(teller));
@@ -33,10 +33,10 @@ impl NodeService for Teller {
         std::future::pending().boxed()
     }
 
-    fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord, tells: Bytes) {
+    fn orphan_removed(&self, _hub: &HubName, connection: ConnectionRecord, tells: Bytes) {
         note(&self.told, &connection.id, tells);
-        if let Some(node) = self.node.get().and_then(Weak::upgrade) {
-            node.told(hub, &connection.id);
+        if let Some(hub) = self.hub.upgrade() {
+            hub.told(&connection.id);
         }
     }
 

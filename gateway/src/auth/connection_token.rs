@@ -105,7 +105,7 @@ impl TokenSigner {
         &self,
         hub: &HubName,
         until: SystemTime,
-        epoch: Option<&Epoch>,
+        epoch: &Epoch,
         user: Option<&UserId>,
         kind: TokenKind,
     ) -> Result<(ConnectionId, String), TokenError> {
@@ -119,7 +119,7 @@ impl TokenSigner {
         });
         body.extend_from_slice(&random);
         body.extend_from_slice(&expires.to_be_bytes());
-        body.extend_from_slice(&epoch.map(hash).unwrap_or_default());
+        body.extend_from_slice(&hash(epoch));
         body.extend_from_slice(&self.mark(hub, user));
         let mac = self.mac(hub, &body);
         body.extend_from_slice(&mac);
@@ -235,7 +235,7 @@ mod tests {
             .issue(
                 &hub("chat"),
                 until,
-                Some(&epoch),
+                &epoch,
                 user("ann").as_ref(),
                 TokenKind::Separate,
             )
@@ -279,7 +279,7 @@ mod tests {
         let signer = TokenSigner::new(b"secret");
         let now = SystemTime::now();
         let (id, token) = signer
-            .issue(&hub("chat"), now, None, None, TokenKind::Same)
+            .issue(&hub("chat"), now, &Epoch::new("first"), None, TokenKind::Same)
             .unwrap();
         assert_eq!(id.as_str(), token);
         let later = now + Duration::from_millis(5);

@@ -145,7 +145,7 @@ pub(crate) async fn hand_over(session: &Arc<Session>, transport: Transport) -> A
     };
     let hub = session.hub();
     hub.registry().remove(session);
-    match hub.shared().backplane().release(hub.name(), session.id()).await {
+    match hub.backplane().release(session.id()).await {
         Ok(()) => Answer {
             status: 200,
             body: Bytes::new(),

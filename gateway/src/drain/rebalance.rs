@@ -54,7 +54,7 @@ impl HubHandle {
     /// A backplane that can't be reached. A node that does not answer lets nothing go.
     pub async fn rebalance(&self, settled: Duration) -> Result<Rebalance, Error> {
         let hub = self.runtime();
-        let statistics = hub.shared().backplane().connection_statistics(hub.name()).await?;
+        let statistics = hub.backplane().connection_statistics().await?;
         let connections: u64 = statistics.nodes.iter().map(|(_, count)| count).sum();
         let mean = connections.div_ceil(statistics.nodes.len().max(1) as u64);
         let mut nodes = Vec::with_capacity(statistics.nodes.len());

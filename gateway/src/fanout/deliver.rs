@@ -10,8 +10,7 @@ use hubcast_backplane::wire::Envelope;
 use hubcast_backplane::{Delivery, Gap, Message};
 use tokio_util::task::TaskTracker;
 
-use super::Audience;
-use crate::hub::HubRuntime;
+use super::{Audience, Sink};
 use crate::protocol::ClientProtocol;
 use crate::session::{CloseReason, Delivered, Frames, Sent, Session};
 use crate::telemetry::trace;
@@ -20,38 +19,38 @@ use crate::telemetry::trace;
 const SHARE: usize = 256;
 
 /// Takes entries in log order. Never waits: a session whose outbox is full is closed, the others are not held up.
-pub(crate) fn deliver(hub: &HubRuntime, deliveries: &[Delivery]) {
+pub(super) fn deliver(sink: &Sink, deliveries: &[Delivery]) {
     let mut dirty = Dirty::default();
     for delivery in deliveries {
         match delivery {
-            Delivery::Message(message) => deliver_message(hub, message, &mut dirty),
+            Delivery::Message(message) => deliver_message(sink, message, &mut dirty),
             Delivery::Joined {
                 connection, topics, ..
             } => {
-                if let Some(session) = hub.registry().find(connection) {
+                if let Some(session) = sink.registry().find(connection) {
                     topics
                         .iter()
-                        .for_each(|topic| hub.registry().add(&session, topic));
+                        .for_each(|topic| sink.registry().add(&session, topic));
                 }
             }
             Delivery::Left {
                 connection, topics, ..
             } => {
-                if let Some(session) = hub.registry().find(connection) {
+                if let Some(session) = sink.registry().find(connection) {
                     topics
                         .iter()
-                        .for_each(|topic| hub.registry().leave(&session, topic));
+                        .for_each(|topic| sink.registry().leave(&session, topic));
                 }
             }
             Delivery::Taken { connection, .. } => {
-                if let Some(session) = hub.registry().find(connection) {
+                if let Some(session) = sink.registry().find(connection) {
                     session.close(CloseReason::Moved);
                 }
             }
-            Delivery::Gap(gap) => note_gap(hub, gap),
+            Delivery::Gap(gap) => note_gap(sink, gap),
         }
     }
-    dirty.write(hub.shared().tasks());
+    dirty.write(sink.shared().tasks());
 }
 
 /// Sessions whose outboxes have something that is to be written.
@@ -89,26 +88,26 @@ fn flush(sessions: &[Arc<Session>]) {
     }
 }
 
-fn deliver_message(hub: &HubRuntime, message: &Message, dirty: &mut Dirty) {
+fn deliver_message(sink: &Sink, message: &Message, dirty: &mut Dirty) {
     let envelope = &*message.envelope;
     if let Some(reason) = closing(envelope) {
-        return close(hub, message, &reason);
+        return close(sink, message, &reason);
     }
-    let metrics = hub.shared().metrics();
+    let metrics = sink.shared().metrics();
     let span = if envelope.traceparent.is_empty() {
         tracing::Span::none()
     } else {
-        let span = tracing::info_span!(target: trace::TARGET, "hub.deliver", hub = %hub.name(), method = %envelope.target, otel.kind = "consumer");
+        let span = tracing::info_span!(target: trace::TARGET, "hub.deliver", hub = %sink.hub(), method = %envelope.target, otel.kind = "consumer");
         trace::set_parent(&span, &envelope.traceparent, &envelope.tracestate);
         span
     };
     let _entered = span.enter();
-    let frames = Frames::new(message, hub.shared()).at(hub, hub.epoch());
-    let Some(audience) = Audience::of(envelope, || hub.shared().backplane().now()) else {
+    let frames = Frames::new(message, sink.shared()).at(sink.hub(), sink.epoch());
+    let Some(audience) = Audience::of(envelope, || sink.shared().backplane().now()) else {
         return;
     };
     let mut delivered = 0_u64;
-    for receivers in hub.registry().receivers(&message.topic) {
+    for receivers in sink.registry().receivers(&message.topic) {
         for session in receivers.iter().filter(|session| audience.holds(session)) {
             if let Delivered::Yes { is_dirty } = session.deliver(&frames, message.offset) {
                 delivered += 1;
@@ -134,9 +133,9 @@ fn closing(envelope: &Envelope) -> Option<CloseReason> {
     })
 }
 
-fn close(hub: &HubRuntime, message: &Message, reason: &CloseReason) {
+fn close(sink: &Sink, message: &Message, reason: &CloseReason) {
     let audience = Audience::of_close(&message.envelope);
-    for receivers in hub.registry().receivers(&message.topic) {
+    for receivers in sink.registry().receivers(&message.topic) {
         for session in receivers.iter().filter(|session| audience.holds(session)) {
             session.close(reason.clone());
         }
@@ -159,7 +158,7 @@ pub(crate) fn cut_at_close(messages: &mut Vec<Message>, session: &Session) -> Op
 
 /// Ordinary clients were promised nothing about a lost backplane: they stay connected, and operators see it. Stateful
 /// sessions were promised to be exact, so they end; readers are notified.
-fn note_gap(hub: &HubRuntime, gap: &Gap) {
+fn note_gap(sink: &Sink, gap: &Gap) {
     let lost = CloseReason::LogLost("the backplane lost messages");
     let end = |session: &Session| {
         if session.is_stateful() {
@@ -168,25 +167,25 @@ fn note_gap(hub: &HubRuntime, gap: &Gap) {
         session.tell_gap(gap);
     };
     if let Gap::NewEpoch(epoch) = gap {
-        hub.begin_epoch(epoch);
+        sink.begin_epoch(epoch);
     }
     match gap {
         Gap::NewEpoch(epoch) => {
-            tracing::warn!(hub = %hub.name(), %epoch, "the backplane began a new log; messages before it may be lost");
-            hub.registry().all().iter().for_each(|session| end(session));
+            tracing::warn!(hub = %sink.hub(), %epoch, "the backplane began a new log; messages before it may be lost");
+            sink.registry().all().iter().for_each(|session| end(session));
         }
         Gap::Trimmed(topic) => {
-            let receivers: Vec<_> = hub.registry().receivers(topic).collect();
+            let receivers: Vec<_> = sink.registry().receivers(topic).collect();
             if receivers.is_empty() {
                 return; // such as a connection that went on elsewhere while this node was paused
             }
-            tracing::warn!(hub = %hub.name(), "messages were trimmed from the log before this node could read them");
+            tracing::warn!(hub = %sink.hub(), "messages were trimmed from the log before this node could read them");
             receivers
                 .iter()
                 .for_each(|receivers| receivers.iter().for_each(|session| end(session)));
         }
     }
-    hub.shared().metrics().log_gaps.inc();
+    sink.shared().metrics().log_gaps.inc();
 }
 
 #[cfg(test)]
@@ -201,14 +200,14 @@ mod tests {
     use super::*;
     use crate::auth::Identity;
     use crate::cluster::Cluster;
-    use crate::hub::{Connection, Hub, RequestInfo, Shared};
+    use crate::hub::{CheckedHub, Connection, Hub, HubRuntime, RequestInfo, Shared};
     use crate::options::Options;
     use crate::protocol::HubProtocol;
     use crate::session::Carriage;
     use crate::session::Taken;
     use crate::telemetry::metrics::Metrics;
 
-    fn hub(options: Options) -> Arc<HubRuntime> {
+    async fn hub(options: Options) -> Arc<HubRuntime> {
         let backplane = Arc::new(MemoryBackplane::new(NodeId::parse("n").unwrap()));
         let shared = Arc::new(Shared::new(
             options,
@@ -216,7 +215,8 @@ mod tests {
             Arc::new(Cluster),
             Arc::new(Metrics::new()),
         ));
-        Arc::new(HubRuntime::new(Hub::new("h"), shared).unwrap())
+        let checked = CheckedHub::new(Hub::new("h"), shared.options()).unwrap();
+        Arc::new(HubRuntime::open(checked, shared).await.unwrap())
     }
 
     fn member(hub: &Arc<HubRuntime>, id: &str, protocol: HubProtocol, topic: &Topic) -> Arc<Session> {
@@ -256,7 +256,7 @@ mod tests {
 
     #[tokio::test]
     async fn two_thousand_receivers_share_one_buffer_for_each_protocol() {
-        let hub = hub(Options::default());
+        let hub = hub(Options::default()).await;
         let topic = Topic::Group(GroupName::parse("g").unwrap());
         let protocol = |n: usize| {
             if n.is_multiple_of(2) {
@@ -268,7 +268,7 @@ mod tests {
         let members: Vec<_> = (0..2_000)
             .map(|n| member(&hub, &format!("c{n}"), protocol(n), &topic))
             .collect();
-        deliver(&hub, &[message(&topic, 1, &[])]);
+        deliver(hub.sink(), &[message(&topic, 1, &[])]);
 
         let mut buffers = HashSet::new();
         for session in &members {
@@ -286,13 +286,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_protocol_that_nobody_speaks_is_not_encoded_and_exclusions_hold() {
-        let hub = hub(Options::default());
+        let hub = hub(Options::default()).await;
         let a = member(&hub, "a", HubProtocol::Json, &Topic::All);
         let b = member(&hub, "b", HubProtocol::Json, &Topic::All);
         let many: Vec<String> = (0..20).map(|n| format!("x{n}")).chain(["a".to_owned()]).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         deliver(
-            &hub,
+            hub.sink(),
             &[message(&Topic::All, 1, &["b"]), message(&Topic::All, 2, &many)],
         );
         assert_eq!((received(&a).await.len(), received(&b).await.len()), (1, 1));
@@ -306,13 +306,13 @@ mod tests {
         let mut options = Options::default();
         options.limits.message_bytes = 256;
         options.limits.outbox_bytes = 256;
-        let hub = hub(options);
+        let hub = hub(options).await;
         let slow = member(&hub, "slow", HubProtocol::Json, &Topic::All);
         let quick = member(&hub, "quick", HubProtocol::Json, &Topic::All);
         quick.open_for_test();
         let mut count = 0;
         for offset in 1..=40 {
-            deliver(&hub, &[message(&Topic::All, offset, &[])]);
+            deliver(hub.sink(), &[message(&Topic::All, offset, &[])]);
             let mut frames = Vec::new();
             quick.take_frames(&mut frames, usize::MAX).await;
             count += frames.len();
@@ -340,13 +340,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_connections_spares_others_and_says_nothing_to_them() {
-        let hub = hub(Options::default());
+        let hub = hub(Options::default()).await;
         let group = Topic::Group(GroupName::parse("g").unwrap());
         let ended = member(&hub, "ended", HubProtocol::Json, &group);
         let spared = member(&hub, "spared", HubProtocol::Json, &group);
         let other = member(&hub, "other", HubProtocol::Json, &Topic::All);
         let end = close(&group, 2, &["spared"]);
-        deliver(&hub, &[message(&group, 1, &[]), Delivery::Message(end)]);
+        deliver(hub.sink(), &[message(&group, 1, &[]), Delivery::Message(end)]);
         let closed = CloseReason::Closed {
             reason: Some("bye".to_owned()),
         };
@@ -358,7 +358,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_replayed_ends_with_the_connection() {
-        let hub = hub(Options::default());
+        let hub = hub(Options::default()).await;
         let session = member(&hub, "a", HubProtocol::Json, &Topic::All);
         let replayed = |delivery| match delivery {
             Delivery::Message(message) => message,
@@ -386,12 +386,12 @@ mod tests {
 
     #[tokio::test]
     async fn memberships_begin_and_end_at_their_place_in_the_log() {
-        let hub = hub(Options::default());
+        let hub = hub(Options::default()).await;
         let group = Topic::Group(GroupName::parse("g").unwrap());
         let session = member(&hub, "c", HubProtocol::Json, &Topic::All);
         let (connection, topics) = (session.id().clone(), vec![group.clone()]);
         deliver(
-            &hub,
+            hub.sink(),
             &[
                 message(&group, 1, &[]),
                 Delivery::Joined {

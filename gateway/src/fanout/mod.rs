@@ -3,7 +3,10 @@
 mod audience;
 mod deliver;
 mod registry;
+mod sink;
 
 pub(crate) use audience::{Audience, Present};
-pub(crate) use deliver::{cut_at_close, deliver};
+pub(crate) use deliver::cut_at_close;
+use deliver::deliver;
 pub(crate) use registry::Registry;
+pub(crate) use sink::Sink;

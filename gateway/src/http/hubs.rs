@@ -151,8 +151,7 @@ impl HubRequest {
     async fn resumable(&self, token: &ConnectionToken) -> Result<Arc<Session>, Refusal> {
         let claimant = Claimant::User(self.identity.user().cloned());
         // Of the present epoch the directory knows every connection, so one that is absent is new.
-        let epoch = self.hub.shared().backplane().epoch(self.hub.name());
-        let is_fresh = epoch.is_some_and(|epoch| token.is_of(&epoch));
+        let is_fresh = token.is_of(&self.hub.backplane().epoch());
         if let Some(session) = self.bring_back(&token.id, claimant, is_fresh).await? {
             return Ok(session);
         }
@@ -222,8 +221,8 @@ impl HubRequest {
         let Some(version) = session.version() else {
             return Err(StatusCode::CONFLICT.into());
         };
-        let backplane = self.hub.shared().backplane();
-        let listing = backplane.look_up(self.hub.name(), session.id()).await?;
+        let backplane = self.hub.backplane();
+        let listing = backplane.look_up(session.id()).await?;
         if listing.is_none_or(|listing| listing.version != version || listing.owner.is_none()) {
             session.close(CloseReason::Moved); // others took it while this node was paused
         } else if !session.can_rewind() {

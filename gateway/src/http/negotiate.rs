@@ -83,11 +83,11 @@ pub(crate) async fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -
         (_, false) => TokenKind::Separate,
         (_, true) => TokenKind::Stateful,
     };
-    let backplane = hub.shared().backplane();
-    let (until, epoch) = (backplane.now() + life, backplane.epoch(hub.name()));
+    let until = hub.shared().backplane().now() + life;
+    let epoch = hub.backplane().epoch();
     let Ok((id, token)) = app
         .tokens()
-        .issue(hub.name(), until, epoch.as_ref(), identity.user(), kind)
+        .issue(hub.name(), until, &epoch, identity.user(), kind)
     else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };

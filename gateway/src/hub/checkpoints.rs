@@ -78,12 +78,7 @@ impl Checkpoints {
             return;
         }
         let written = checkpoints.len() as u64;
-        match hub
-            .shared()
-            .backplane()
-            .checkpoint(hub.name(), &checkpoints)
-            .await
-        {
+        match hub.backplane().checkpoint(&checkpoints).await {
             Ok(()) => drop(hub.shared().metrics().checkpoints.inc_by(written)),
             Err(error) => tracing::debug!(hub = %hub.name(), %error, "checkpoints could not be written"),
         }
@@ -119,7 +114,7 @@ impl Checkpoints {
     async fn advance(&self, hub: &HubRuntime) {
         let mut sessions = hub.registry().all();
         sessions.retain(|session| session.is_stateful());
-        match hub.shared().backplane().handed_on(hub.name()).await {
+        match hub.backplane().handed_on().await {
             Ok(position) => sessions.iter().for_each(|session| session.advance(&position)),
             Err(error) => {
                 tracing::debug!(hub = %hub.name(), %error, "checkpoints of quiet sessions could not be moved");

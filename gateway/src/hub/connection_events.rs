@@ -90,10 +90,7 @@ impl HubHandle {
             return Err(Error::NoEvents);
         }
         let limit = limit.clamp(1, MAX_EVENTS);
-        let events = hub
-            .shared()
-            .backplane()
-            .follow_events(hub.name(), after, limit, wait);
+        let events = hub.backplane().follow_events(after, limit, wait);
         let page = events.await?;
         Ok(ConnectionEventPage {
             events: page.events.into_iter().filter_map(shown).collect(),

@@ -69,11 +69,7 @@ async fn read(
     count: usize,
     wait: Duration,
 ) -> Result<Vec<ConnectionEvent>, BackplaneError> {
-    let read = hub
-        .shared()
-        .backplane()
-        .read_events(hub.name(), count, wait)
-        .await;
+    let read = hub.backplane().read_events(count, wait).await;
     if let Err(error) = &read {
         tracing::debug!(hub = %hub.name(), %error, "connection events can't be read now");
         sleep(AGAIN).await;
@@ -83,7 +79,7 @@ async fn read(
 
 async fn finish(hub: &HubRuntime, place: hubcast_backplane::EventPlace) {
     for _ in 0..FINISHES {
-        match hub.shared().backplane().finish_events(hub.name(), &[place]).await {
+        match hub.backplane().finish_events(&[place]).await {
             Ok(()) => return,
             Err(error) => {
                 tracing::debug!(hub = %hub.name(), %error, "an event's delivery can't be noted now");

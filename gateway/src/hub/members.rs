@@ -114,7 +114,7 @@ impl HubHandle {
     /// A backplane that can't be reached.
     pub async fn connection_statistics(&self) -> Result<ConnectionStatistics, Error> {
         let hub = self.runtime();
-        let statistics = hub.shared().backplane().connection_statistics(hub.name()).await?;
+        let statistics = hub.backplane().connection_statistics().await?;
         let owned: u64 = statistics.nodes.iter().map(|(_, count)| count).sum();
         let mut nodes: Vec<_> = statistics
             .nodes
@@ -190,10 +190,8 @@ impl InGroup {
             return Ok(false); // no connection has such an id
         };
         let hub = self.hub.runtime();
-        let backplane = hub.shared().backplane();
-        Ok(backplane
-            .contains(hub.name(), Members::Group(group), &connection)
-            .await?)
+        let backplane = hub.backplane();
+        Ok(backplane.contains(Members::Group(group), &connection).await?)
     }
 
     /// The connections of the group that come after `after`, at most `limit` of them and at most [`MAX_PAGE`].
@@ -301,7 +299,7 @@ impl OfUser {
             return Ok(Vec::new());
         };
         let hub = self.hub.runtime();
-        let groups = hub.shared().backplane().user_groups(hub.name(), user).await?;
+        let groups = hub.backplane().user_groups(user).await?;
         Ok(groups.iter().map(ToString::to_string).collect())
     }
 
@@ -315,8 +313,8 @@ impl OfUser {
             return Ok(false);
         };
         let hub = self.hub.runtime();
-        let backplane = hub.shared().backplane();
-        Ok(backplane.is_user_in(hub.name(), user, &group).await?)
+        let backplane = hub.backplane();
+        Ok(backplane.is_user_in(user, &group).await?)
     }
 
     /// Puts the user into a group: the connections that it has, and those that come within `ttl`, before they are
@@ -476,15 +474,15 @@ impl OfConnection {
 
 async fn count(hub: &HubHandle, of: Members<'_>) -> Result<u64, Error> {
     let hub = hub.runtime();
-    Ok(hub.shared().backplane().count(hub.name(), of).await?)
+    Ok(hub.backplane().count(of).await?)
 }
 
 async fn page(hub: &HubHandle, of: Members<'_>, after: Option<&str>, limit: usize) -> Result<Page, Error> {
     let after = after.map(ConnectionId::parse).transpose()?;
     let (limit, asked) = limited(limit);
     let hub = hub.runtime();
-    let backplane = hub.shared().backplane();
-    let mut found = backplane.page(hub.name(), of, after.as_ref(), asked).await?;
+    let backplane = hub.backplane();
+    let mut found = backplane.page(of, after.as_ref(), asked).await?;
     let more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| more).map(ToString::to_string);

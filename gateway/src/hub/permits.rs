@@ -116,8 +116,8 @@ impl HubRuntime {
             return Ok(permitted);
         }
         let state = state_of(&parked, protocol);
-        let backplane = self.shared().backplane();
-        let restating = backplane.restate_parked(self.name(), connection, listing.version, former, state);
+        let backplane = self.backplane();
+        let restating = backplane.restate_parked(connection, listing.version, former, state);
         Ok(if restating.await? {
             permitted
         } else {

@@ -115,8 +115,8 @@ impl HubRuntime {
         let spared: HashSet<&str> = except.iter().map(String::as_str).collect();
         let mut next = Some(ParkedCursor::default());
         while let Some(from) = next {
-            let backplane = self.shared().backplane();
-            let mut parked = backplane.parked(self.name(), of, from).await?;
+            let backplane = self.backplane();
+            let mut parked = backplane.parked(of, from).await?;
             parked.connections.retain(|id| !spared.contains(id.as_str()));
             for_each(parked.connections, |id| async move {
                 self.remove_parked(&id, Disconnected::ByServer).await
@@ -139,8 +139,8 @@ impl HubRuntime {
             except,
             ..wire::Envelope::default()
         };
-        let backplane = self.shared().backplane();
-        let receipts = backplane.publish(self.name(), &[topic], &envelope).await?;
+        let backplane = self.backplane();
+        let receipts = backplane.publish(&[topic], &envelope).await?;
         Ok(receipts.iter().any(Option::is_some))
     }
 
@@ -150,8 +150,8 @@ impl HubRuntime {
         connection: &ConnectionId,
         reason: Disconnected,
     ) -> Result<(), Error> {
-        let backplane = self.shared().backplane();
-        let removed = backplane.remove_parked(self.name(), connection, self.end(Some(&reason)));
+        let backplane = self.backplane();
+        let removed = backplane.remove_parked(connection, self.end(Some(&reason)));
         if let Some(record) = removed.await? {
             self.removed(record, reason);
         }
@@ -176,8 +176,8 @@ impl HubRuntime {
         if ttl != Some(Duration::ZERO) {
             // First, so that a connection that comes meanwhile is listed below or finds this.
             let most = self.options().limits.groups_per_connection;
-            let backplane = self.shared().backplane();
-            backplane.join_user(self.name(), user, group, ttl, most).await?;
+            let backplane = self.backplane();
+            backplane.join_user(user, group, ttl, most).await?;
         }
         self.for_each_of(
             user,
@@ -192,8 +192,8 @@ impl HubRuntime {
         user: &UserId,
         group: Option<&GroupName>,
     ) -> Result<(), Error> {
-        let backplane = self.shared().backplane();
-        backplane.leave_user(self.name(), user, group).await?;
+        let backplane = self.backplane();
+        backplane.leave_user(user, group).await?;
         self.for_each_of(user, |id| async move {
             match group {
                 Some(group) => self.change_group(&id, group, false).await,
@@ -204,7 +204,7 @@ impl HubRuntime {
     }
 
     pub(crate) async fn groups_of(&self, connection: &ConnectionId) -> Result<Vec<GroupName>, Error> {
-        Ok(self.shared().backplane().groups(self.name(), connection).await?)
+        Ok(self.backplane().groups(connection).await?)
     }
 
     pub(crate) async fn leave_all_groups(self: &Arc<Self>, connection: &ConnectionId) -> Result<(), Error> {
@@ -235,7 +235,7 @@ impl HubRuntime {
         })
         .await?;
         // Another node may have taken the user out of a group before this connection joined it.
-        let current = self.shared().backplane().user_groups(self.name(), user).await?;
+        let current = self.backplane().user_groups(user).await?;
         let left = groups.into_iter().filter(|group| !current.contains(group));
         for_each(left.collect(), |group| async move {
             self.change_local_group(session.id(), &group, false).await
@@ -250,9 +250,9 @@ impl HubRuntime {
     {
         let (mut after, mut outcome) = (None, Ok(()));
         loop {
-            let backplane = self.shared().backplane();
+            let backplane = self.backplane();
             let of = Members::User(user);
-            let page = backplane.page(self.name(), of, after.as_ref(), MAX_PAGE).await?;
+            let page = backplane.page(of, after.as_ref(), MAX_PAGE).await?;
             let last = page.last().cloned().filter(|_| page.len() == MAX_PAGE);
             outcome = outcome.and(for_each(page, &change).await);
             match last {

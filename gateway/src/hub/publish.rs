@@ -67,8 +67,8 @@ impl HubRuntime {
             expires: self.expires(&message),
             ..envelope(message, &span)?
         };
-        let backplane = self.shared().backplane();
-        let publishing = backplane.publish(self.name(), topics, &envelope).instrument(span);
+        let backplane = self.backplane();
+        let publishing = backplane.publish(topics, &envelope).instrument(span);
         let receipts = self.timed(publishing).await?;
         let appended = receipts.iter().flatten().count() as u64;
         self.shared().metrics().published.inc_by(appended);
@@ -101,8 +101,8 @@ impl HubRuntime {
             ..wire::Envelope::default()
         };
         let topics = [Topic::Connection(connection.clone())];
-        let backplane = self.shared().backplane();
-        let publishing = backplane.publish(self.name(), &topics, &envelope);
+        let backplane = self.backplane();
+        let publishing = backplane.publish(&topics, &envelope);
         let receipts = self.timed(publishing).await?;
         let appended = receipts.iter().flatten().count() as u64;
         self.shared().metrics().published.inc_by(appended);
@@ -142,10 +142,8 @@ impl HubRuntime {
             expires: self.expires(&message),
             ..envelope(message, &span)?
         };
-        let backplane = self.shared().backplane();
-        let publishing = backplane
-            .publish_once(self.name(), topic, &envelope, once)
-            .instrument(span);
+        let backplane = self.backplane();
+        let publishing = backplane.publish_once(topic, &envelope, once).instrument(span);
         let published = self.timed(publishing).await?;
         if let Published::Now(offset) = published {
             self.shared().metrics().published.inc();

@@ -126,7 +126,7 @@ impl HubRuntime {
     async fn regroup_parked(self: &Arc<Self>, change: &Regrouping) -> Result<(), Error> {
         let (mut next, mut outcome) = (Some(ParkedCursor::default()), Ok(()));
         while let Some(from) = next {
-            let parked = self.shared().backplane().parked(self.name(), None, from).await?;
+            let parked = self.backplane().parked(None, from).await?;
             let mut admitted = Vec::new();
             for id in parked.connections {
                 let Some(away) = self.away(&id).await? else {

@@ -5,11 +5,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use futures_util::FutureExt;
 use hubcast_backplane::{
-    BackplaneError, ConnectionId, ConnectionRecord, Delivery, End, Epoch, EventOptions, GroupName, HubName,
-    HubSink, Listing,
+    BackplaneError, ConnectionId, ConnectionRecord, End, GroupName, HubBackplane, HubName, Listing,
 };
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
@@ -19,9 +17,11 @@ use super::checkpoints::Checkpoints;
 use super::handed_off_calls::HandedOffCalls;
 use super::known::Known;
 use super::recoveries::Recoveries;
-use super::{Connected, Context, Disconnected, Hub, HubError, NextHook, PeerQuestion, Resumed, Shared};
+use super::{
+    CheckedHub, Connected, Context, Disconnected, Hub, HubError, NextHook, PeerQuestion, Resumed, Shared,
+};
 use crate::error::Error;
-use crate::fanout::{self, Registry};
+use crate::fanout::{Registry, Sink};
 use crate::limits::Terms;
 use crate::options::Options;
 use crate::protocol::Value;
@@ -38,19 +38,18 @@ const VIEWS: Duration = Duration::from_secs(30);
 
 /// A hub on this node.
 pub(crate) struct HubRuntime {
-    name: HubName,
     hub: Hub,
     /// The gateway's, as far as the hub has none of its own.
     options: Options,
-    registry: Registry,
+    backplane: Arc<dyn HubBackplane>,
+    /// The sink of the hub's log.
+    sink: Arc<Sink>,
     checkpoints: Checkpoints,
     handed_off_calls: HandedOffCalls,
     known: Known,
     recoveries: Recoveries,
     /// Held while connections leave for nodes that have fewer.
     rebalancing: Arc<Mutex<()>>,
-    /// The epoch of the log that the sink's messages are from; empty until a session first needs it.
-    epoch: ArcSwapOption<Epoch>,
     shared: Arc<Shared>,
 }
 
@@ -73,23 +72,26 @@ impl HubRuntime {
         self.shared.terms_of(&self.options)
     }
 
+    /// Opens the hub in the backplane. Its log is delivered from then on; nobody receives it yet.
+    ///
     /// # Errors
-    /// A name, or a setting of this hub's own, that can't work.
-    pub(crate) fn new(hub: Hub, shared: Arc<Shared>) -> Result<Self, Error> {
-        let name = hub.check()?;
-        let options = hub.options(shared.options());
-        options.check()?;
+    /// A backplane that can't be reached.
+    pub(crate) async fn open(checked: CheckedHub, shared: Arc<Shared>) -> Result<Self, Error> {
+        let sink = Arc::new(Sink::new(checked.name.clone(), Arc::clone(&shared)));
+        let log = checked.log();
+        let CheckedHub { name, hub, options } = checked;
+        let opening = shared.backplane().open_hub(name, log, Arc::clone(&sink) as _);
+        let backplane = opening.await?;
         Ok(Self {
-            name,
             hub,
             options,
-            registry: Registry::new(),
+            backplane,
+            sink,
             checkpoints: Checkpoints::default(),
             rebalancing: Arc::default(),
             handed_off_calls: HandedOffCalls::default(),
             known: Known::default(),
             recoveries: Recoveries::default(),
-            epoch: ArcSwapOption::empty(),
             shared,
         })
     }
@@ -99,7 +101,17 @@ impl HubRuntime {
     }
 
     pub(crate) fn name(&self) -> &HubName {
-        &self.name
+        self.backplane.name()
+    }
+
+    /// The hub's log, connections and directory.
+    pub(crate) fn backplane(&self) -> &dyn HubBackplane {
+        &*self.backplane
+    }
+
+    /// The sink of the hub's log, which has the sessions.
+    pub(crate) fn sink(&self) -> &Sink {
+        &self.sink
     }
 
     pub(crate) fn hub(&self) -> &Hub {
@@ -107,7 +119,7 @@ impl HubRuntime {
     }
 
     pub(crate) fn registry(&self) -> &Registry {
-        &self.registry
+        self.sink.registry()
     }
 
     pub(crate) fn checkpoints(&self) -> &Checkpoints {
@@ -126,23 +138,6 @@ impl HubRuntime {
         &self.handed_off_calls
     }
 
-    /// The epoch of the sink's messages, for connections that have called [`learn_epoch`](Self::learn_epoch).
-    pub(crate) fn epoch(&self) -> Option<Arc<Epoch>> {
-        self.epoch.load_full()
-    }
-
-    /// Records the present epoch before a reader enters: its messages are of this one, or of one that the sink got
-    /// since.
-    pub(crate) fn learn_epoch(&self, epoch: &Epoch) {
-        self.epoch
-            .rcu(|known| Some(known.clone().unwrap_or_else(|| Arc::new(epoch.clone()))));
-    }
-
-    /// Takes the sink's new epoch.
-    pub(crate) fn begin_epoch(&self, epoch: &Epoch) {
-        self.epoch.store(Some(Arc::new(epoch.clone())));
-    }
-
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -152,7 +147,7 @@ impl HubRuntime {
     pub(crate) async fn look_up(&self, connection: &ConnectionId) -> Result<Option<Listing>, BackplaneError> {
         let until = Instant::now() + UNSETTLED.0;
         loop {
-            match self.shared.backplane().look_up(&self.name, connection).await {
+            match self.backplane().look_up(connection).await {
                 Err(BackplaneError::Unsettled) if Instant::now() < until => sleep(UNSETTLED.1).await,
                 outcome => return outcome,
             }
@@ -162,7 +157,7 @@ impl HubRuntime {
     /// The session of a connection that the directory says is here: it may be about to be registered.
     pub(crate) async fn find_settled(&self, connection: &ConnectionId) -> Option<Arc<Session>> {
         for _ in 0..SETTLE.0 {
-            if let Some(session) = self.registry.find(connection) {
+            if let Some(session) = self.registry().find(connection) {
                 return Some(session).filter(|session| !session.is_over());
             }
             sleep(SETTLE.1).await;
@@ -192,7 +187,7 @@ impl HubRuntime {
             connection: connection.to_string(),
             waited: patience,
         };
-        if let Some(session) = self.registry.find(connection) {
+        if let Some(session) = self.registry().find(connection) {
             let asking = timeout(patience, session.ask(target.to_owned(), arguments, translated));
             return asking
                 .await
@@ -228,7 +223,7 @@ impl HubRuntime {
         group: &GroupName,
         join: bool,
     ) -> Result<(), Error> {
-        if self.registry.find(connection).is_some() {
+        if self.registry().find(connection).is_some() {
             match self.change_local_group(connection, group, join).await {
                 Err(Error::Backplane(BackplaneError::NotOwner { .. })) => {} // it has just moved
                 changed => return changed,
@@ -253,11 +248,11 @@ impl HubRuntime {
         group: &GroupName,
         join: bool,
     ) -> Result<(), Error> {
-        let backplane = self.shared.backplane();
+        let backplane = self.backplane();
         let changed = if join {
-            backplane.join(&self.name, connection, group).await
+            backplane.join(connection, group).await
         } else {
-            backplane.leave(&self.name, connection, group).await
+            backplane.leave(connection, group).await
         };
         match changed {
             // The connection has ended, or its client is just coming back somewhere.
@@ -277,13 +272,13 @@ impl HubRuntime {
         group: &GroupName,
         join: bool,
     ) -> Result<(), Error> {
-        let Some(session) = self.registry.find(connection) else {
+        let Some(session) = self.registry().find(connection) else {
             return Ok(());
         };
-        let backplane = self.shared.backplane();
+        let backplane = self.backplane();
         let was_member = session.groups().contains(group);
         if !join {
-            backplane.leave(&self.name, connection, group).await?;
+            backplane.leave(connection, group).await?;
             session.forget_group(group);
             if was_member {
                 self.tell_group(&session, group, false);
@@ -299,7 +294,7 @@ impl HubRuntime {
                 .inc();
             return Err(Error::TooManyGroups { limit });
         }
-        match backplane.join(&self.name, connection, group).await {
+        match backplane.join(connection, group).await {
             Ok(_) => {
                 if !was_member {
                     self.tell_group(&session, group, true);
@@ -341,7 +336,7 @@ impl HubRuntime {
         let Some(hook) = self.hub.resumed() else { return };
         if let Err(error) = guarded(async { hook(&context, &Resumed).await }).await {
             let id = context.connection_id();
-            tracing::error!(hub = %self.name, connection_id = %id, %error, "on_resumed failed");
+            tracing::error!(hub = %self.name(), connection_id = %id, %error, "on_resumed failed");
         }
     }
 
@@ -351,7 +346,7 @@ impl HubRuntime {
         let log = |outcome: Result<(), HubError>| {
             if let Err(error) = outcome {
                 let id = context.connection_id();
-                tracing::error!(hub = %self.name, connection_id = %id, %error, "on_disconnected failed");
+                tracing::error!(hub = %self.name(), connection_id = %id, %error, "on_disconnected failed");
             }
         };
         for filter in self.hub.filters() {
@@ -364,11 +359,6 @@ impl HubRuntime {
         if let Some(hook) = self.hub.disconnected() {
             log(guarded(async { hook(&context, &reason).await }).await);
         }
-    }
-
-    /// Returns whether code of the hub runs for a connection that has ended.
-    pub(crate) fn hears_of_ends(&self) -> bool {
-        self.hub.disconnected().is_some() || !self.hub.filters().is_empty()
     }
 
     /// How a connection is removed of whose end hub code hears, unless it never heard of the connection.
@@ -384,7 +374,7 @@ impl HubRuntime {
     pub(crate) async fn ended(self: &Arc<Self>, context: Context, reason: Disconnected) {
         let id = context.connection_id().clone();
         self.disconnected(context, reason).await;
-        self.shared.backplane().told(&self.name, &id);
+        self.backplane().told(&id);
     }
 
     /// Speaks for a connection that no node ran when it ended.
@@ -396,27 +386,10 @@ impl HubRuntime {
         self.ended(context, reason).await;
     }
 
-    /// The hub's connection events, if it has any.
-    pub(crate) fn events(&self) -> Option<EventOptions> {
-        let hubs = &self.options.hubs;
-        let deliver = self.hub.event_handler().is_some();
-        (hubs.events || deliver).then_some(EventOptions {
-            most: hubs.events_most,
-            life: hubs.events_life,
-            deliver,
-        })
-    }
-
     /// How long the id of an ended connection stays refused: as long as its token could still create it, in any node's view
     /// of the time.
     fn tombstone(&self) -> Duration {
         self.options.timeouts.disconnect.saturating_add(VIEWS)
-    }
-}
-
-impl HubSink for HubRuntime {
-    fn deliver(&self, deliveries: &[Delivery]) {
-        fanout::deliver(self, deliveries);
     }
 }
 

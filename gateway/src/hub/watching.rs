@@ -127,11 +127,9 @@ impl InGroup {
     pub async fn members(&self, after: Option<&str>, limit: usize) -> Result<MemberPage, Error> {
         let (group, hub) = (self.group()?, self.hub.runtime());
         let after = after.map(ConnectionId::parse).transpose()?;
-        let backplane = hub.shared().backplane();
+        let backplane = hub.backplane();
         let (limit, asked) = limited(limit);
-        let mut found = backplane
-            .present(hub.name(), group, after.as_ref(), asked)
-            .await?;
+        let mut found = backplane.present(group, after.as_ref(), asked).await?;
         let more = found.len() > limit;
         found.truncate(limit);
         let next = found.last().filter(|_| more);

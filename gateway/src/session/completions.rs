@@ -128,11 +128,11 @@ impl Session {
     pub(super) async fn end_call(&self, call: &str, host: &NodeId, envelope: Option<wire::Envelope>) {
         let call = Call { id: call, host };
         for _ in 0..ANSWER_ATTEMPTS.0 {
-            let backplane = self.hub.shared().backplane();
-            let (hub, id) = (self.hub.name(), self.id());
+            let backplane = self.hub.backplane();
+            let id = self.id();
             let answered = match &envelope {
-                Some(envelope) => backplane.reply(hub, id, call, envelope, true).await,
-                None => backplane.finish(hub, id, call).await.map(|_| None),
+                Some(envelope) => backplane.reply(id, call, envelope, true).await,
+                None => backplane.finish(id, call).await.map(|_| None),
             };
             match answered {
                 Ok(place) => return self.connection.note_sent(place.unwrap_or_default()),
@@ -157,10 +157,8 @@ impl Session {
     /// Has the node that the connection moved to report to its client that something is lost.
     pub(super) async fn end_elsewhere(&self) {
         let topics = [Topic::Connection(self.id().clone())];
-        let backplane = self.hub.shared().backplane();
-        let told = backplane
-            .publish(self.hub.name(), &topics, &lost_envelope())
-            .await;
+        let backplane = self.hub.backplane();
+        let told = backplane.publish(&topics, &lost_envelope()).await;
         if let Err(error) = told {
             tracing::warn!(connection_id = %self.id(), %error, "a client could not be told that its answer is lost");
         }
@@ -179,13 +177,14 @@ impl Session {
         let Some(envelope) = self.envelope(item) else {
             return Sent::Yes;
         };
-        let backplane = self.hub.shared().backplane();
         let call = Call {
             id: call,
-            host: backplane.node(),
+            host: self.hub.shared().backplane().node(),
         };
-        match backplane
-            .reply(self.hub.name(), self.id(), call, &envelope, false)
+        match self
+            .hub
+            .backplane()
+            .reply(self.id(), call, &envelope, false)
             .await
         {
             Ok(place) => {
@@ -212,8 +211,8 @@ impl Session {
             return true;
         }
         loop {
-            let backplane = self.hub.shared().backplane();
-            match backplane.look_up(self.hub.name(), self.id()).await {
+            let backplane = self.hub.backplane();
+            match backplane.look_up(self.id()).await {
                 Ok(None) => return false,
                 Ok(Some(Listing {
                     owner: Some(owner), ..
@@ -241,8 +240,8 @@ impl Session {
             return false;
         };
         let topics = [Topic::Connection(self.id().clone())];
-        let backplane = self.hub.shared().backplane();
-        match backplane.publish(self.hub.name(), &topics, &envelope).await {
+        let backplane = self.hub.backplane();
+        match backplane.publish(&topics, &envelope).await {
             Ok(receipts) => receipts.iter().any(Option::is_some),
             Err(error) => {
                 tracing::warn!(connection_id = %self.id(), %error, "a message could not be written");

@@ -13,8 +13,8 @@ impl Session {
         if sent == 0 {
             return;
         }
-        let backplane = self.hub.shared().backplane();
-        if let Err(error) = backplane.passed(self.hub.name(), sent).await {
+        let backplane = self.hub.backplane();
+        if let Err(error) = backplane.passed(sent).await {
             tracing::debug!(connection_id = %self.id(), %error, "a result does not wait for what its call has sent");
         }
         self.connection.settle_sent(sent);
@@ -22,8 +22,8 @@ impl Session {
 
     /// As [`follow`](Self::follow), for all that was sent by now, on whatever node.
     pub(super) async fn follow_all(&self) {
-        let backplane = self.hub.shared().backplane();
-        if let Err(error) = backplane.handed_on(self.hub.name()).await {
+        let backplane = self.hub.backplane();
+        if let Err(error) = backplane.handed_on().await {
             tracing::debug!(connection_id = %self.id(), %error, "an answer does not wait for what was sent before");
         }
     }

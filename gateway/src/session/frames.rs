@@ -5,16 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hubcast_backplane::wire::{self, Envelope};
-use hubcast_backplane::{Epoch, Message, Topic};
+use hubcast_backplane::{Epoch, HubName, Message, Topic};
 
 use crate::auth::PointSigner;
-use crate::hub::{HubRuntime, Shared};
-use crate::limits::Budget;
+use crate::hub::Shared;
 use crate::protocol::{
     ClientProtocol, DataType, EncodeError, Encoding, HubMessage, HubProtocol, Outcome, TranscodeError,
     TransferFormat, Value, encode, encode_invocation, events, plain, webpubsub, websocket,
 };
-use crate::telemetry::metrics::Metrics;
 
 /// How a transport wraps hub messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,8 +52,7 @@ impl Carriage {
 /// The frames of one message. A protocol that no receiver speaks costs nothing.
 pub(crate) struct Frames<'a> {
     message: &'a Message,
-    metrics: &'a Metrics,
-    budget: &'a Arc<Budget>,
+    shared: &'a Shared,
     bare: [OnceCell<Option<Bytes>>; ClientProtocol::COUNT],
     carried: [[OnceCell<Option<Bytes>>; Carriage::COUNT]; ClientProtocol::COUNT],
     place: Option<Place<'a>>,
@@ -63,7 +60,7 @@ pub(crate) struct Frames<'a> {
 
 /// The log that a message stands in.
 struct Place<'a> {
-    hub: &'a HubRuntime,
+    hub: &'a HubName,
     epoch: Arc<Epoch>,
 }
 
@@ -71,8 +68,7 @@ impl<'a> Frames<'a> {
     pub(crate) fn new(message: &'a Message, shared: &'a Shared) -> Self {
         Self {
             message,
-            metrics: shared.metrics(),
-            budget: shared.budget(),
+            shared,
             bare: Default::default(),
             carried: Default::default(),
             place: None,
@@ -80,7 +76,7 @@ impl<'a> Frames<'a> {
     }
 
     /// Sets the message's epoch: clients that hold their own place get its offset. Without an epoch there are none.
-    pub(crate) fn at(mut self, hub: &'a HubRuntime, epoch: Option<Arc<Epoch>>) -> Self {
+    pub(crate) fn at(mut self, hub: &'a HubName, epoch: Option<Arc<Epoch>>) -> Self {
         self.place = epoch.map(|epoch| Place { hub, epoch });
         self
     }
@@ -92,7 +88,7 @@ impl<'a> Frames<'a> {
         let make = || {
             let bare = self.bare.get(protocol.index())?;
             let bare = bare.get_or_init(|| self.encode(protocol)).clone()?;
-            Some(self.budget.charge(carriage.carry(bare, Some(protocol))))
+            Some(self.shared.budget().charge(carriage.carry(bare, Some(protocol))))
         };
         cell.get_or_init(make).clone()
     }
@@ -106,7 +102,7 @@ impl<'a> Frames<'a> {
             // For one connection, and in its protocol. A client that holds its own place is sent nothing of the kind.
             return (!protocol.holds_place()).then(|| envelope.frame.clone());
         }
-        self.metrics.encodes.get(protocol).inc();
+        self.shared.metrics().encodes.get(protocol).inc();
         let encoded = match protocol {
             _ if envelope.stream.is_some() => encode_stream(envelope, protocol),
             ClientProtocol::Hub(protocol) => encode_call(envelope, protocol).map(Some),
@@ -128,8 +124,8 @@ impl<'a> Frames<'a> {
         write: impl FnOnce(&webpubsub::Published<'_>, &str) -> Bytes,
     ) -> Result<Option<Bytes>, EncodeError> {
         let Some(place) = &self.place else { return Ok(None) };
-        let secret = place.hub.shared().backplane().cluster_secret();
-        let id = PointSigner::new(&secret).write(place.hub.name(), &place.epoch, self.message.offset);
+        let secret = self.shared.backplane().cluster_secret();
+        let id = PointSigner::new(&secret).write(place.hub, &place.epoch, self.message.offset);
         self.publish(|published| write(published, &id))
     }
 

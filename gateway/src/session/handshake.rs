@@ -121,8 +121,8 @@ async fn enter(
         session.keep();
     }
     let entered = async {
-        let backplane = session.hub.shared().backplane();
-        let entered = backplane.enter(session.hub.name(), &record, claim).await?;
+        let backplane = session.hub.backplane();
+        let entered = backplane.enter(&record, claim).await?;
         session.connection.has_entered();
         if stateful {
             session.set_stateful(Stateful::new(entered.version, entered.position.epoch));

@@ -294,8 +294,8 @@ impl Session {
     /// Leaves the directory, then runs the hub's hook, if hub code saw the connection: the node that removes it runs
     /// the hook. It takes as long as the backplane can't be reached.
     async fn leave_cluster(&self, reason: Option<Disconnected>) {
-        let (hub, backplane) = (&self.hub, self.hub.shared().backplane());
-        let removed = backplane.remove(hub.name(), self.id(), hub.end(reason.as_ref()));
+        let (hub, backplane) = (&self.hub, self.hub.backplane());
+        let removed = backplane.remove(self.id(), hub.end(reason.as_ref()));
         match (removed.await, reason) {
             (Ok(true), Some(reason)) => hub.ended(self.context(), reason).await,
             // Others gave it up while this node stood still. Its client is notified that it is over: no node may go on

@@ -183,7 +183,7 @@ impl Session {
     pub(super) async fn move_place(&self) {
         let Some(reader) = &self.reader else { return };
         let hub = &self.hub;
-        let asking = hub.shared().backplane().handed_on(hub.name());
+        let asking = hub.backplane().handed_on();
         let now = tokio::select! {
             biased;
             () = self.closing.cancelled() => return,
@@ -310,12 +310,12 @@ impl Session {
 
     async fn begin(self: &Arc<Self>, groups: Vec<GroupName>, begin: Begin) -> Result<(), Failed> {
         let hub = &self.hub;
-        let backplane = hub.shared().backplane();
-        let now = backplane.position(hub.name()).await?;
-        hub.learn_epoch(&now.epoch);
+        let backplane = hub.backplane();
+        let now = backplane.position().await?;
+        hub.sink().learn_epoch(&now.epoch);
         self.give(self.first_frame()).await?;
         let of_user = match self.connection.user() {
-            Some(user) => backplane.user_groups(hub.name(), user).await?,
+            Some(user) => backplane.user_groups(user).await?,
             None => Vec::new(),
         };
         let joined = self.all_groups(&groups, &of_user);
@@ -337,9 +337,7 @@ impl Session {
         self.set_groups(joined.clone()); // filters of messages look at them
         // Most of it before the connection enters: while it reads this, nothing else waits for it.
         self.catch_up(&topics, &mut lacks, Offset::MAX).await?;
-        let entered = backplane
-            .enter_with(hub.name(), &self.record(), &joined, true)
-            .await?;
+        let entered = backplane.enter_with(&self.record(), &joined, true).await?;
         self.connection.has_entered();
         self.settle_groups_of_user(&entered, &groups, of_user).await?;
         if let Some(reader) = &self.reader {
@@ -381,8 +379,8 @@ impl Session {
         let hub = &self.hub;
         let most_bytes = hub.options().limits.outbox_bytes / PAGE;
         while let Lacks::After(position) = lacks {
-            let backplane = hub.shared().backplane();
-            let reading = backplane.history(hub.name(), topics, position, upto, most_bytes);
+            let backplane = hub.backplane();
+            let reading = backplane.history(topics, position, upto, most_bytes);
             let page = tokio::select! {
                 biased;
                 () = self.closing.cancelled() => return Err(Failed::Asked),
@@ -416,8 +414,8 @@ impl Session {
         most: usize,
     ) -> Result<(), Failed> {
         let topics: Vec<_> = topics.iter().map(|(topic, _)| topic.clone()).collect();
-        let backplane = self.hub.shared().backplane();
-        let looking = backplane.newest(self.hub.name(), &topics, entered.offset, most);
+        let backplane = self.hub.backplane();
+        let looking = backplane.newest(&topics, entered.offset, most);
         let newest = tokio::select! {
             biased;
             () = self.closing.cancelled() => return Err(Failed::Asked),
@@ -452,7 +450,7 @@ impl Session {
                 continue;
             }
             let frame = {
-                let frames = Frames::new(&message, hub.shared()).at(hub, Some(Arc::clone(&epoch)));
+                let frames = Frames::new(&message, hub.shared()).at(hub.name(), Some(Arc::clone(&epoch)));
                 frames.get(protocol, self.carriage())
             };
             if let Some(frame) = frame {

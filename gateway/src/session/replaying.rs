@@ -40,8 +40,8 @@ impl Replaying {
     pub(super) async fn next_page(&mut self) -> Result<Option<(Kept, bool)>, BackplaneError> {
         let hub = &self.session.hub;
         let most_bytes = hub.options().limits.outbox_bytes / 2;
-        let backplane = hub.shared().backplane();
-        let page = backplane.replay(hub.name(), &mut self.replay, most_bytes).await?;
+        let backplane = hub.backplane();
+        let page = backplane.replay(&mut self.replay, most_bytes).await?;
         let Page::Exact {
             mut messages, ends, ..
         } = page

@@ -36,15 +36,9 @@ impl Session {
         let (Some(version), Some(ack_id)) = (self.version(), ack_id_of(call)) else {
             return Ok(Recorded::Now);
         };
-        let backplane = self.hub.shared().backplane();
+        let backplane = self.hub.backplane();
         backplane
-            .record_once(
-                self.hub.name(),
-                self.id(),
-                version,
-                call,
-                &self.request_key(ack_id),
-            )
+            .record_once(self.id(), version, call, &self.request_key(ack_id))
             .await
     }
 

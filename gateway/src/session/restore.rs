@@ -163,9 +163,9 @@ pub(crate) async fn restore(
     id: ConnectionId,
     claimant: Claimant,
 ) -> Result<Restored, BackplaneError> {
-    let backplane = hub.shared().backplane();
+    let backplane = hub.backplane();
     for _ in 0..ATTEMPTS {
-        let Some(listing) = backplane.look_up(hub.name(), &id).await? else {
+        let Some(listing) = backplane.look_up(&id).await? else {
             return Ok(Restored::Absent);
         };
         if listing.state.is_none() {
@@ -187,7 +187,7 @@ pub(crate) async fn restore(
             return Ok(Restored::Busy);
         }
         let restoring = Restoring { session, release };
-        let taken = match backplane.take_over(hub.name(), &id, listing.version).await {
+        let taken = match backplane.take_over(&id, listing.version).await {
             Ok(TakeOver::Taken(taken)) => taken,
             Ok(TakeOver::Changed) => {
                 restoring.abandon();
@@ -327,12 +327,7 @@ impl Restoring {
         } else {
             Disconnected::NodeDied
         };
-        match hub
-            .shared()
-            .backplane()
-            .remove(hub.name(), session.id(), hub.end(Some(&reason)))
-            .await
-        {
+        match hub.backplane().remove(session.id(), hub.end(Some(&reason))).await {
             Ok(true) => hub.ended_elsewhere(record, reason).await,
             Ok(false) => {}
             Err(error) => {
@@ -344,8 +339,7 @@ impl Restoring {
     /// Fills the outbox. `false` when the log does not prove that nothing is missing, or calls were lost.
     async fn go_on(&self, taken: &Taken) -> Result<bool, BackplaneError> {
         let (session, hub) = (&self.session, &self.session.hub);
-        let backplane = hub.shared().backplane();
-        let living = backplane.nodes().await?;
+        let living = hub.shared().backplane().nodes().await?;
         let died = |host: &NodeId| {
             matches!(&self.release, Release::ShutOut(owner) if owner == host) || !living.contains(host)
         };

@@ -64,7 +64,7 @@ impl Session {
             self.hub.checkpoints().arrive(&self.hub);
         }
         // A new epoch that began since the connection entered has closed only those that were stateful by then.
-        if self.hub.epoch().is_some_and(|now| *now != epoch) {
+        if self.hub.sink().epoch().is_some_and(|now| *now != epoch) {
             self.close(CloseReason::LogLost("the backplane lost messages"));
         }
         if self.closing.is_cancelled() && !self.has_moved() {
@@ -173,9 +173,9 @@ impl Session {
         let Some(stateful) = self.stateful.get() else {
             return Ok(true);
         };
-        let backplane = self.hub.shared().backplane();
+        let backplane = self.hub.backplane();
         backplane
-            .record(self.hub.name(), self.id(), stateful.version, received, call)
+            .record(self.id(), stateful.version, received, call)
             .await
     }
 
@@ -184,8 +184,8 @@ impl Session {
         let Some(version) = self.version() else {
             return Ok(true);
         };
-        let backplane = self.hub.shared().backplane();
-        let listing = backplane.look_up(self.hub.name(), self.id()).await?;
+        let backplane = self.hub.backplane();
+        let listing = backplane.look_up(self.id()).await?;
         Ok(listing.is_some_and(|listing| listing.version == version && listing.owner.is_some()))
     }
 
@@ -206,8 +206,8 @@ impl Session {
             return false;
         }
         let checkpoint = stateful.progress.lock().checkpoint.clone();
-        let backplane = self.hub.shared().backplane();
-        let parked = backplane.park(self.hub.name(), self.id(), stateful.version, checkpoint.as_ref());
+        let backplane = self.hub.backplane();
+        let parked = backplane.park(self.id(), stateful.version, checkpoint.as_ref());
         match parked.await {
             Ok(true) => true,
             Ok(false) => self.is_elsewhere(stateful.version).await,
@@ -220,8 +220,8 @@ impl Session {
 
     /// Returns whether the directory has the connection in a newer ownership than this session's.
     async fn is_elsewhere(&self, version: Version) -> bool {
-        let backplane = self.hub.shared().backplane();
-        match backplane.look_up(self.hub.name(), self.id()).await {
+        let backplane = self.hub.backplane();
+        match backplane.look_up(self.id()).await {
             Ok(Some(listing)) => listing.version != version,
             Ok(None) | Err(BackplaneError::Unsettled) => false,
             Err(error) => {
@@ -249,9 +249,7 @@ impl Session {
             return Ok(true);
         };
         let state = state_of(&self.connection, protocol);
-        let backplane = self.hub.shared().backplane();
-        backplane
-            .restate(self.hub.name(), self.id(), stateful.version, state)
-            .await
+        let backplane = self.hub.backplane();
+        backplane.restate(self.id(), stateful.version, state).await
     }
 }

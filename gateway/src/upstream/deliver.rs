@@ -119,7 +119,7 @@ impl HubUpstream {
                 () = sleep(wait) => {}
                 () = stopping.cancelled() => return false,
             }
-            let holds = hub.shared().backplane().holds_event(hub.name(), event).await;
+            let holds = hub.backplane().holds_event(event).await;
             if matches!(holds, Ok(false)) {
                 return false; // another node has it by now
             }
@@ -152,10 +152,7 @@ impl HubUpstream {
                 () = line.begun() => return,
                 () = sleep(ASK) => {}
             }
-            let finished = hub
-                .shared()
-                .backplane()
-                .connected_finished(hub.name(), connection.id());
+            let finished = hub.backplane().connected_finished(connection.id());
             if matches!(finished.await, Ok(true)) {
                 line.begin();
             }

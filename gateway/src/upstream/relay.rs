@@ -127,8 +127,8 @@ async fn keep_state(hub: &HubRuntime, connection: &Connection) {
         return;
     };
     if hub.hub().event_handler().is_some() {
-        let backplane = hub.shared().backplane();
-        let restated = backplane.restate_events(hub.name(), connection.id(), event_state(connection));
+        let backplane = hub.backplane();
+        let restated = backplane.restate_events(connection.id(), event_state(connection));
         if let Err(error) = restated.await {
             tracing::warn!(connection_id = %connection.id(), %error, "a connection's end will be told with an older ce-connectionState");
         }

@@ -5,7 +5,6 @@
 //! of its own, and looks for those that it took over, or that wait for another node, with each heartbeat.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -21,15 +20,15 @@ use crate::events::{
     CONNECTED, ConnectionEvent, DISCONNECTED, EventKind, EventPage, EventPlace, EventRecord, Events, Held,
     PendingEvents, check_bytes,
 };
-use crate::redis::RedisBackplane;
 use crate::redis::directory::ends::Missing;
 use crate::redis::feed::hub::Hub;
+use crate::redis::hub::RedisHub;
 use crate::redis::inner::Inner;
 use crate::redis::script::catalog::{Invocation, Name};
 use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
 use crate::redis::server::replies::{decode, malformed};
-use crate::topic::{ConnectionId, HubName, NodeId, UserId};
+use crate::topic::{ConnectionId, NodeId, UserId};
 
 /// Most events that are read, finished or taken over in one round trip.
 const PAGE: usize = 100;
@@ -76,24 +75,25 @@ impl EventsHere {
     }
 }
 
-impl Inner {
-    fn hub_with_events(&self, name: &HubName) -> Result<Arc<Hub>, BackplaneError> {
-        let hub = self.hub(name)?;
-        if hub.scripts.options.events.is_none() {
-            return Err(BackplaneError::NoEvents {
-                hub: name.to_string(),
-            });
+impl Hub {
+    fn check_events(&self) -> Result<(), BackplaneError> {
+        match self.scripts.options.events {
+            Some(_) => Ok(()),
+            None => Err(BackplaneError::NoEvents {
+                hub: self.name.to_string(),
+            }),
         }
-        Ok(hub)
     }
+}
 
+impl Inner {
     async fn read_events(
         &self,
-        name: &HubName,
+        hub: &Hub,
         count: usize,
         wait: Duration,
     ) -> Result<Vec<ConnectionEvent>, BackplaneError> {
-        let hub = self.hub_with_events(name)?;
+        hub.check_events()?;
         let deadline = Instant::now() + wait;
         loop {
             let news = hub.events.news.notified();
@@ -107,7 +107,7 @@ impl Inner {
             }
             let found = {
                 let _turn = hub.events.reading.lock().await;
-                self.fetch_events(&hub, count).await?
+                self.fetch_events(hub, count).await?
             };
             if found {
                 continue;
@@ -162,8 +162,8 @@ impl Inner {
         Ok(full || state.held.has_ready())
     }
 
-    async fn finish_events(&self, name: &HubName, places: &[EventPlace]) -> Result<(), BackplaneError> {
-        let hub = self.hub_with_events(name)?;
+    async fn finish_events(&self, hub: &Hub, places: &[EventPlace]) -> Result<(), BackplaneError> {
+        hub.check_events()?;
         for places in places.chunks(PAGE) {
             let call = Invocation::new(Name::FinishEvents, vec![hub.scripts.keys.events()])
                 .arg(self.options.node.to_string());
@@ -247,12 +247,12 @@ impl Inner {
 
     async fn follow_events(
         &self,
-        name: &HubName,
+        hub: &Hub,
         after: Option<EventPlace>,
         count: usize,
         wait: Duration,
     ) -> Result<EventPage, BackplaneError> {
-        let hub = self.hub_with_events(name)?;
+        hub.check_events()?;
         let deadline = Instant::now() + wait;
         let keys = vec![hub.scripts.keys.log(), hub.scripts.keys.events()];
         let call = Invocation::new(Name::FollowEvents, keys)
@@ -313,26 +313,21 @@ fn read_event(place: EventPlace, fields: &[Bytes]) -> Option<(ConnectionEvent, O
     Some((event, text("connected").and_then(|place| place.parse().ok())))
 }
 
-impl Events for RedisBackplane {
+impl Events for RedisHub {
     fn read_events<'a>(
         &'a self,
-        hub: &'a HubName,
         count: usize,
         wait: Duration,
     ) -> BoxFuture<'a, Result<Vec<ConnectionEvent>, BackplaneError>> {
-        self.inner.read_events(hub, count, wait).boxed()
+        self.inner.read_events(&self.hub, count, wait).boxed()
     }
 
-    fn finish_events<'a>(
-        &'a self,
-        hub: &'a HubName,
-        places: &'a [EventPlace],
-    ) -> BoxFuture<'a, Result<(), BackplaneError>> {
-        self.inner.finish_events(hub, places).boxed()
+    fn finish_events<'a>(&'a self, places: &'a [EventPlace]) -> BoxFuture<'a, Result<(), BackplaneError>> {
+        self.inner.finish_events(&self.hub, places).boxed()
     }
 
-    fn return_events(&self, hub: &HubName, places: &[EventPlace]) {
-        let Ok(hub) = self.inner.hub(hub) else { return };
+    fn return_events(&self, places: &[EventPlace]) {
+        let hub = &self.hub;
         {
             let mut state = hub.events.state.lock();
             for place in places {
@@ -347,14 +342,10 @@ impl Events for RedisBackplane {
         hub.events.news.notify_waiters();
     }
 
-    fn holds_event<'a>(
-        &'a self,
-        hub: &'a HubName,
-        event: &'a ConnectionEvent,
-    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+    fn holds_event<'a>(&'a self, event: &'a ConnectionEvent) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
-            let inner = &self.inner;
-            let hub = inner.hub_with_events(hub)?;
+            let (inner, hub) = (&self.inner, &self.hub);
+            hub.check_events()?;
             let is_fresh = inner.nodes.is_fresh(inner.options.lease / 2);
             {
                 let state = hub.events.state.lock();
@@ -366,7 +357,7 @@ impl Events for RedisBackplane {
                 }
             }
             let node = inner
-                .node_of_event(&hub, Some(event.place), &event.connection)
+                .node_of_event(hub, Some(event.place), &event.connection)
                 .await?;
             let mine = node.as_ref() == Some(&inner.options.node);
             let mut state = hub.events.state.lock();
@@ -383,52 +374,46 @@ impl Events for RedisBackplane {
 
     fn connected_finished<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
-            let hub = self.inner.hub_with_events(hub)?;
-            let node = self.inner.node_of_event(&hub, None, connection).await?;
+            self.hub.check_events()?;
+            let node = self.inner.node_of_event(&self.hub, None, connection).await?;
             Ok(node.is_none())
         }
         .boxed()
     }
 
-    fn pending_events<'a>(
-        &'a self,
-        hub: &'a HubName,
-    ) -> BoxFuture<'a, Result<PendingEvents, BackplaneError>> {
+    fn pending_events(&self) -> BoxFuture<'_, Result<PendingEvents, BackplaneError>> {
         async move {
-            let hub = self.inner.hub_with_events(hub)?;
-            Ok(self.inner.pending_events(&hub).await?.0)
+            self.hub.check_events()?;
+            Ok(self.inner.pending_events(&self.hub).await?.0)
         }
         .boxed()
     }
 
     fn follow_events<'a>(
         &'a self,
-        hub: &'a HubName,
         after: Option<EventPlace>,
         count: usize,
         wait: Duration,
     ) -> BoxFuture<'a, Result<EventPage, BackplaneError>> {
-        self.inner.follow_events(hub, after, count, wait).boxed()
+        self.inner.follow_events(&self.hub, after, count, wait).boxed()
     }
 
     fn restate_events<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         state: Bytes,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
             check_bytes(&state)?;
-            let inner = &self.inner;
-            let hub = inner.hub_with_events(hub)?;
+            let (inner, hub) = (&self.inner, &self.hub);
+            hub.check_events()?;
             let call = Invocation::new(Name::RestateEvents, vec![hub.scripts.keys.connection(connection)])
                 .arg(inner.options.node.to_string())
                 .arg(state.clone());
-            let _gate = inner.pass_with(&hub, connection, inner.deadline()).await?;
+            let _gate = inner.pass_with(hub, connection, inner.deadline()).await?;
             let restated = decode::<bool>(hub.scripts.writer.carry_out(call, Patience::Short).await?)?;
             if restated {
                 hub.local.lock().set_event_state(connection, state);

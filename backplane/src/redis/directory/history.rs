@@ -9,13 +9,13 @@ use crate::error::BackplaneError;
 use crate::history::{History, Page};
 use crate::position::{Epoch, Offset, Position};
 use crate::proof::is_complete;
-use crate::redis::RedisBackplane;
 use crate::redis::feed::entry::{Content, Stored};
 use crate::redis::feed::hub::Hub;
+use crate::redis::hub::RedisHub;
 use crate::redis::inner::Inner;
 use crate::redis::script::catalog::{Invocation, Name};
 use crate::redis::server::replies::decode;
-use crate::topic::{HubName, Topic};
+use crate::topic::Topic;
 
 /// Topics that one call reads.
 pub(in crate::redis) const STREAMS: usize = 100;
@@ -166,18 +166,19 @@ impl Inner {
     }
 }
 
-impl History for RedisBackplane {
+impl History for RedisHub {
     fn history<'a>(
         &'a self,
-        hub: &'a HubName,
         topics: &'a [(Topic, Offset)],
         after: &'a Position,
         upto: Offset,
         most_bytes: usize,
     ) -> BoxFuture<'a, Result<Page, BackplaneError>> {
         async move {
-            let hub = self.inner.hub(hub)?;
-            let found = self.inner.entries(&hub, topics, after, upto, most_bytes).await?;
+            let found = self
+                .inner
+                .entries(&self.hub, topics, after, upto, most_bytes)
+                .await?;
             Ok(found.map_or_else(Page::from, Entries::page))
         }
         .boxed()
@@ -185,16 +186,14 @@ impl History for RedisBackplane {
 
     fn newest<'a>(
         &'a self,
-        hub: &'a HubName,
         topics: &'a [Topic],
         upto: Offset,
         most: usize,
     ) -> BoxFuture<'a, Result<Vec<(Topic, Offset)>, BackplaneError>> {
         async move {
-            let hub = self.inner.hub(hub)?;
             let mut newest = Vec::new();
             for topic in topics {
-                if let Some(before) = self.inner.newest(&hub, topic, upto, most).await? {
+                if let Some(before) = self.inner.newest(&self.hub, topic, upto, most).await? {
                     newest.push((topic.clone(), before));
                 }
             }

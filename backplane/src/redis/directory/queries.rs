@@ -13,9 +13,9 @@ use crate::directory::{
 };
 use crate::error::BackplaneError;
 use crate::events::EventRecord;
-use crate::redis::RedisBackplane;
 use crate::redis::directory::removal::{Removal, removed};
 use crate::redis::feed::hub::Hub;
+use crate::redis::hub::RedisHub;
 use crate::redis::inner::Inner;
 use crate::redis::keys::HubKeys;
 use crate::redis::script::catalog::{Invocation, Name};
@@ -23,7 +23,7 @@ use crate::redis::script::hub_scripts::group_names;
 use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
 use crate::redis::server::replies::{decode, items, malformed};
-use crate::topic::{ConnectionId, GroupName, HubName, NodeId, UserId};
+use crate::topic::{ConnectionId, GroupName, NodeId, UserId};
 
 /// Parked connections that are looked at in one round trip.
 const PARKED: u128 = 500;
@@ -193,12 +193,11 @@ fn in_order(names: &[String]) -> Vec<GroupName> {
     groups
 }
 
-impl Directory for RedisBackplane {
-    fn count<'a>(&'a self, hub: &'a HubName, of: Members<'a>) -> BoxFuture<'a, Result<u64, BackplaneError>> {
+impl Directory for RedisHub {
+    fn count<'a>(&'a self, of: Members<'a>) -> BoxFuture<'a, Result<u64, BackplaneError>> {
         async move {
-            let hub = self.inner.hub(hub)?;
             let mut command = redis::cmd("ZCARD");
-            command.arg(hub.scripts.keys.members(of));
+            command.arg(self.hub.scripts.keys.members(of));
             self.inner.query(&command).await
         }
         .boxed()
@@ -206,14 +205,14 @@ impl Directory for RedisBackplane {
 
     fn contains<'a>(
         &'a self,
-        hub: &'a HubName,
         of: Members<'a>,
         connection: &'a ConnectionId,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
-            let hub = self.inner.hub(hub)?;
             let mut command = redis::cmd("ZSCORE");
-            command.arg(hub.scripts.keys.members(of)).arg(connection.as_str());
+            command
+                .arg(self.hub.scripts.keys.members(of))
+                .arg(connection.as_str());
             let score: Option<String> = self.inner.query(&command).await?;
             Ok(score.is_some())
         }
@@ -222,16 +221,14 @@ impl Directory for RedisBackplane {
 
     fn page<'a>(
         &'a self,
-        hub: &'a HubName,
         of: Members<'a>,
         after: Option<&'a ConnectionId>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<ConnectionId>, BackplaneError>> {
         async move {
-            let hub = self.inner.hub(hub)?;
             let mut command = redis::cmd("ZRANGEBYLEX");
             command
-                .arg(hub.scripts.keys.members(of))
+                .arg(self.hub.scripts.keys.members(of))
                 .arg(page_start(after))
                 .arg("+")
                 .arg("LIMIT")
@@ -244,50 +241,39 @@ impl Directory for RedisBackplane {
 
     fn present<'a>(
         &'a self,
-        hub: &'a HubName,
         group: &'a GroupName,
         after: Option<&'a ConnectionId>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Present>, BackplaneError>> {
-        async move {
-            let hub = self.inner.hub(hub)?;
-            self.inner.present(&hub, group, after, limit).await
-        }
-        .boxed()
+        async move { self.inner.present(&self.hub, group, after, limit).await }.boxed()
     }
 
     fn groups<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
     ) -> BoxFuture<'a, Result<Vec<GroupName>, BackplaneError>> {
         async move {
-            let hub = self.inner.hub(hub)?;
             let mut command = redis::cmd("SMEMBERS");
-            command.arg(hub.scripts.keys.groups(connection));
+            command.arg(self.hub.scripts.keys.groups(connection));
             let groups: Vec<String> = self.inner.query(&command).await?;
             Ok(in_order(&groups))
         }
         .boxed()
     }
 
-    fn connection_statistics<'a>(
-        &'a self,
-        hub: &'a HubName,
-    ) -> BoxFuture<'a, Result<ConnectionStatistics, BackplaneError>> {
-        async move { self.inner.connection_statistics(&*self.inner.hub(hub)?).await }.boxed()
+    fn connection_statistics(&self) -> BoxFuture<'_, Result<ConnectionStatistics, BackplaneError>> {
+        async move { self.inner.connection_statistics(&self.hub).await }.boxed()
     }
 
     fn join_user<'a>(
         &'a self,
-        hub: &'a HubName,
         user: &'a UserId,
         group: &'a GroupName,
         ttl: Option<Duration>,
         most: usize,
     ) -> BoxFuture<'a, Result<(), BackplaneError>> {
         async move {
-            let hub = self.inner.hub(hub)?;
+            let hub = &self.hub;
             let ttl = ttl.map_or(USER_GROUP_TTL, |ttl| ttl.min(USER_GROUP_TTL));
             let keys = vec![hub.scripts.keys.user_groups(user.stored())];
             let call = Invocation::new(Name::UserJoin, keys)
@@ -301,13 +287,11 @@ impl Directory for RedisBackplane {
 
     fn leave_user<'a>(
         &'a self,
-        hub: &'a HubName,
         user: &'a UserId,
         group: Option<&'a GroupName>,
     ) -> BoxFuture<'a, Result<(), BackplaneError>> {
         async move {
-            let hub = self.inner.hub(hub)?;
-            let key = hub.scripts.keys.user_groups(user.stored());
+            let key = self.hub.scripts.keys.user_groups(user.stored());
             let mut command = redis::cmd(if group.is_some() { "ZREM" } else { "DEL" });
             command.arg(key).arg(group.map(GroupName::stored));
             self.inner
@@ -319,14 +303,9 @@ impl Directory for RedisBackplane {
         .boxed()
     }
 
-    fn user_groups<'a>(
-        &'a self,
-        hub: &'a HubName,
-        user: &'a UserId,
-    ) -> BoxFuture<'a, Result<Vec<GroupName>, BackplaneError>> {
+    fn user_groups<'a>(&'a self, user: &'a UserId) -> BoxFuture<'a, Result<Vec<GroupName>, BackplaneError>> {
         async move {
-            let hub = self.inner.hub(hub)?;
-            let groups: Vec<String> = decode(self.inner.ask_user(&hub, user, None).await?)?;
+            let groups: Vec<String> = decode(self.inner.ask_user(&self.hub, user, None).await?)?;
             Ok(in_order(&groups))
         }
         .boxed()
@@ -334,36 +313,25 @@ impl Directory for RedisBackplane {
 
     fn is_user_in<'a>(
         &'a self,
-        hub: &'a HubName,
         user: &'a UserId,
         group: &'a GroupName,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
-        async move {
-            let hub = self.inner.hub(hub)?;
-            decode(self.inner.ask_user(&hub, user, Some(group)).await?)
-        }
-        .boxed()
+        async move { decode(self.inner.ask_user(&self.hub, user, Some(group)).await?) }.boxed()
     }
 
     fn parked<'a>(
         &'a self,
-        hub: &'a HubName,
         of: Option<Members<'a>>,
         from: ParkedCursor,
     ) -> BoxFuture<'a, Result<Parked, BackplaneError>> {
-        async move { self.inner.parked(&*self.inner.hub(hub)?, of, from).await }.boxed()
+        async move { self.inner.parked(&self.hub, of, from).await }.boxed()
     }
 
     fn remove_parked<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         end: End,
     ) -> BoxFuture<'a, Result<Option<ConnectionRecord>, BackplaneError>> {
-        async move {
-            let hub = self.inner.hub(hub)?;
-            self.inner.remove_parked(&hub, connection, &end).await
-        }
-        .boxed()
+        async move { self.inner.remove_parked(&self.hub, connection, &end).await }.boxed()
     }
 }

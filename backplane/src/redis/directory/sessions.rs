@@ -14,9 +14,9 @@ use crate::error::BackplaneError;
 use crate::events::NOT_RESUMED;
 use crate::history::Page;
 use crate::position::{Offset, Position};
-use crate::redis::RedisBackplane;
 use crate::redis::directory::departures::Departure;
 use crate::redis::feed::hub::Hub;
+use crate::redis::hub::RedisHub;
 use crate::redis::inner::Inner;
 use crate::redis::script::catalog::{Invocation, Name};
 use crate::redis::script::entries::entry_arguments;
@@ -26,7 +26,7 @@ use crate::redis::server::commands::Repeat;
 use crate::redis::server::replies::{decode, malformed};
 use crate::replay::Replay;
 use crate::sessions::{Call, Checkpoint, Listing, Recorded, Sessions, State, TakeOver, Version};
-use crate::topic::{ConnectionId, HubName, NodeId, Topic, UserId};
+use crate::topic::{ConnectionId, NodeId, Topic, UserId};
 use crate::wire::{self, Envelope};
 
 /// Checkpoints that are written in one round trip.
@@ -188,70 +188,58 @@ impl Inner {
     }
 }
 
-impl Sessions for RedisBackplane {
+impl Sessions for RedisHub {
     fn look_up<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
     ) -> BoxFuture<'a, Result<Option<Listing>, BackplaneError>> {
-        async move { self.inner.look_up(&*self.inner.hub(hub)?, connection).await }.boxed()
+        async move { self.inner.look_up(&self.hub, connection).await }.boxed()
     }
 
     fn take_over<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
     ) -> BoxFuture<'a, Result<TakeOver, BackplaneError>> {
         async move {
-            let hub = self.inner.hub(hub)?;
-            let taking = Arc::clone(&self.inner).take_over(hub, connection.clone(), version);
-            self.inner.finish(taking).await
+            self.carry_out(|inner, hub| inner.take_over(hub, connection.clone(), version))
+                .await
         }
         .boxed()
     }
 
     fn replay<'a>(
         &'a self,
-        hub: &'a HubName,
         replay: &'a mut Replay,
         most_bytes: usize,
     ) -> BoxFuture<'a, Result<Page, BackplaneError>> {
-        async move {
-            let hub = self.inner.hub(hub)?;
-            self.inner.replay(&hub, replay, most_bytes).await
-        }
-        .boxed()
+        async move { self.inner.replay(&self.hub, replay, most_bytes).await }.boxed()
     }
 
     fn record<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
         received: u64,
         call: Option<&'a str>,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
-            let hub = self.inner.hub(hub)?;
-            let script = hub.scripts.record_call(connection, version, received, call);
-            decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)
+            let script = self.hub.scripts.record_call(connection, version, received, call);
+            decode(self.hub.scripts.writer.carry_out(script, Patience::Long).await?)
         }
         .boxed()
     }
 
     fn record_once<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
         call: &'a str,
         once: &'a str,
     ) -> BoxFuture<'a, Result<Recorded, BackplaneError>> {
         async move {
-            let hub = self.inner.hub(hub)?;
-            let script = hub.scripts.record_once_call(connection, version, call, once);
-            match decode::<i64>(hub.scripts.writer.carry_out(script, Patience::Long).await?)? {
+            let script = self.hub.scripts.record_once_call(connection, version, call, once);
+            match decode::<i64>(self.hub.scripts.writer.carry_out(script, Patience::Long).await?)? {
                 0 => Ok(Recorded::NotOwner),
                 1 => Ok(Recorded::Now),
                 2 => Ok(Recorded::Before { running: false }),
@@ -264,13 +252,12 @@ impl Sessions for RedisBackplane {
 
     fn restate<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
         state: State,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
-            let hub = self.inner.hub(hub)?;
+            let hub = &self.hub;
             let script = Invocation::new(Name::Restate, vec![hub.scripts.keys.connection(connection)])
                 .arg(hub.scripts.node.to_string())
                 .number(version.0.into())
@@ -282,14 +269,13 @@ impl Sessions for RedisBackplane {
 
     fn restate_parked<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
         former: State,
         state: State,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
-            let hub = self.inner.hub(hub)?;
+            let hub = &self.hub;
             let script = Invocation::new(Name::Restate, vec![hub.scripts.keys.connection(connection)])
                 .arg(String::new())
                 .number(version.0.into())
@@ -302,21 +288,21 @@ impl Sessions for RedisBackplane {
 
     fn reply<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         call: Call<'a>,
         envelope: &'a Envelope,
         last: bool,
     ) -> BoxFuture<'a, Result<Option<Offset>, BackplaneError>> {
         async move {
-            let hub = self.inner.hub(hub)?;
             let entry = wire::Entry {
                 body: Some(wire::entry::Body::Message(envelope.clone())),
             };
-            let script = hub
+            let script = self
+                .hub
                 .scripts
                 .reply_call(connection, call, entry.encode_to_vec().into(), last);
-            let place: Option<i64> = decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)?;
+            let place: Option<i64> =
+                decode(self.hub.scripts.writer.carry_out(script, Patience::Long).await?)?;
             place
                 .map(|place| Offset::try_from(place).map_err(|_| BackplaneError::Evicted))
                 .transpose()
@@ -326,35 +312,32 @@ impl Sessions for RedisBackplane {
 
     fn finish<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         call: Call<'a>,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
-            let hub = self.inner.hub(hub)?;
-            let script = hub.scripts.finish_call(connection, call);
-            decode(hub.scripts.writer.carry_out(script, Patience::Long).await?)
+            let script = self.hub.scripts.finish_call(connection, call);
+            decode(self.hub.scripts.writer.carry_out(script, Patience::Long).await?)
         }
         .boxed()
     }
 
-    fn handed_on<'a>(&'a self, hub: &'a HubName) -> BoxFuture<'a, Result<Position, BackplaneError>> {
+    fn handed_on(&self) -> BoxFuture<'_, Result<Position, BackplaneError>> {
         async move {
-            let hub = self.inner.hub(hub)?;
             let begun = Instant::now();
             let deadline = self.inner.deadline();
             loop {
-                let extent = hub.scripts.extent(&self.inner.commands).await?;
+                let extent = self.hub.scripts.extent(&self.inner.commands).await?;
                 let position = Position {
                     epoch: extent.epoch.clone(),
                     offset: extent.last,
                 };
                 let place = place(extent.epoch.as_str(), extent.last);
-                let mut reached = hub.waiters.wait(place);
+                let mut reached = self.hub.waiters.wait(place);
                 if reached.try_recv().is_ok() {
                     return Ok(position);
                 }
-                hub.request_catch_up(); // no push comes where no entry up to there is for this node
+                self.hub.request_catch_up(); // no push comes where no entry up to there is for this node
                 if self.inner.reached(reached, begun, deadline).await? {
                     return Ok(position);
                 }
@@ -365,17 +348,19 @@ impl Sessions for RedisBackplane {
 
     fn checkpoint<'a>(
         &'a self,
-        hub: &'a HubName,
         checkpoints: &'a [(ConnectionId, Version, Checkpoint)],
     ) -> BoxFuture<'a, Result<(), BackplaneError>> {
         async move {
-            let hub = self.inner.hub(hub)?;
             for checkpoints in checkpoints.chunks(CHECKPOINTS) {
                 let call = |(id, version, checkpoint): &(ConnectionId, Version, Checkpoint)| {
-                    hub.scripts.checkpoint_call(id, *version, checkpoint)
+                    self.hub.scripts.checkpoint_call(id, *version, checkpoint)
                 };
                 let calls = checkpoints.iter().map(call).collect();
-                hub.scripts.writer.carry_out_all(calls, Patience::Short).await?;
+                self.hub
+                    .scripts
+                    .writer
+                    .carry_out_all(calls, Patience::Short)
+                    .await?;
             }
             Ok(())
         }
@@ -384,15 +369,13 @@ impl Sessions for RedisBackplane {
 
     fn park<'a>(
         &'a self,
-        hub: &'a HubName,
         connection: &'a ConnectionId,
         version: Version,
         checkpoint: Option<&'a Checkpoint>,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
-            let hub = self.inner.hub(hub)?;
-            let parking = Arc::clone(&self.inner).park(hub, connection.clone(), version, checkpoint.cloned());
-            self.inner.finish(parking).await
+            self.carry_out(|inner, hub| inner.park(hub, connection.clone(), version, checkpoint.cloned()))
+                .await
         }
         .boxed()
     }

@@ -49,9 +49,9 @@ impl Split {
 
     /// `None` where a node sees another state in the directory, or can't look.
     async fn directory_is_right(&self, seen_by: &Node) -> Option<()> {
-        let Node { node, hub, .. } = seen_by;
+        let hub = &seen_by.hub;
         for connection in &self.connections {
-            let listing = node.look_up(hub, &connection.id).await.ok()?;
+            let listing = hub.look_up(&connection.id).await.ok()?;
             if connection.ended {
                 listing.is_none().then_some(())?;
                 continue;
@@ -60,7 +60,7 @@ impl Split {
             (listing.owner.as_ref() == Some(self.nodes[owner.node].node.node())).then_some(())?;
             let groups = (0..GROUPS).filter(|number| owner.is_member(*number));
             let groups: Vec<_> = groups.map(|number| group(&name_of(number))).collect();
-            (node.groups(hub, &connection.id).await.ok()? == groups).then_some(())?;
+            (hub.groups(&connection.id).await.ok()? == groups).then_some(())?;
         }
         for number in 0..GROUPS {
             let is_in = |connection: &Connection| connection.present().is_member(number);
@@ -74,7 +74,7 @@ impl Split {
             })
             .await?;
         }
-        let statistics = node.connection_statistics(hub).await.ok()?;
+        let statistics = hub.connection_statistics().await.ok()?;
         let owned: u64 = statistics.nodes.iter().map(|(_, count)| count).sum();
         (owned == self.living().count() as u64 && statistics.parked == 0).then_some(())
     }
@@ -88,7 +88,7 @@ impl Split {
         let ones = self.living().filter(|connection| is_one(connection));
         let mut expected: Vec<_> = ones.map(|connection| connection.id.clone()).collect();
         expected.sort();
-        let page = seen_by.node.page(&seen_by.hub, of, None, 100).await.ok()?;
+        let page = seen_by.hub.page(of, None, 100).await.ok()?;
         (page == expected).then_some(())
     }
 
@@ -187,7 +187,7 @@ impl Split {
         let present = connection.present();
         for owner in &connection.ownerships {
             let Node { node, hub, .. } = &self.nodes[owner.node];
-            let note = async || node.record(hub, &connection.id, owner.version, 1, None).await;
+            let note = async || hub.record(&connection.id, owner.version, 1, None).await;
             let is_owner = persist("it is noted", note).await;
             assert_eq!(
                 is_owner,

@@ -17,8 +17,8 @@ use hubcast_backplane::conformance::sessions::resumable;
 use hubcast_backplane::conformance::whole;
 use hubcast_backplane::conformance::{envelope, eventually, group};
 use hubcast_backplane::{
-    Backplane, BackplaneError, ConnectionId, End, Epoch, HubName, HubOptions, Listing, Page, Position,
-    TakeOver, Taken, Topic, UserId, Version,
+    Backplane, BackplaneError, ConnectionId, End, Epoch, HubBackplane, HubName, HubOptions, Listing, Page,
+    Position, TakeOver, Taken, Topic, UserId, Version,
 };
 use tokio::task::JoinSet;
 
@@ -34,7 +34,7 @@ pub(crate) use self::schedule::steps;
 
 struct Node {
     node: Arc<dyn Backplane>,
-    hub: HubName,
+    hub: Arc<dyn HubBackplane>,
     /// The epoch in which the node started.
     first: Epoch,
     record: Arc<Record>,
@@ -129,18 +129,17 @@ impl Node {
                 .await
                 .unwrap(),
         );
-        Teller::of(&node, told);
-        let (hub, record) = (HubName::parse("split").unwrap(), Arc::new(Record::new(clock)));
+        let (name, record) = (HubName::parse("split").unwrap(), Arc::new(Record::new(clock)));
         let options = HubOptions {
             retention_messages: 100_000,
             tells_ends: true,
             ..HubOptions::default()
         };
-        node.open_hub(hub.clone(), options, Arc::clone(&record) as Arc<_>)
-            .await
-            .unwrap();
+        let opened = node.open_hub(name, options, Arc::clone(&record) as Arc<_>);
+        let hub = opened.await.unwrap();
+        Teller::of(node.as_ref(), &hub, told);
         Self {
-            first: node.position(&hub).await.unwrap().epoch,
+            first: hub.position().await.unwrap().epoch,
             node,
             hub,
             record,
@@ -154,8 +153,7 @@ impl Node {
         Publisher {
             by,
             clock: clock.clone(),
-            node: Arc::clone(&self.node),
-            hub: self.hub.clone(),
+            hub: Arc::clone(&self.hub),
             drifts: self.drifts,
         }
     }
@@ -191,8 +189,7 @@ async fn persist<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T, Backpla
 struct Publisher {
     by: usize,
     clock: Clock,
-    node: Arc<dyn Backplane>,
-    hub: HubName,
+    hub: Arc<dyn HubBackplane>,
     drifts: bool,
 }
 
@@ -211,10 +208,10 @@ impl Publisher {
     }
 
     async fn try_to(&self, topic: &Topic, target: String) -> Result<Option<Sent>, BackplaneError> {
-        let (begun, before) = (self.clock.now(), self.node.position(&self.hub).await?.epoch);
+        let (begun, before) = (self.clock.now(), self.hub.position().await?.epoch);
         let (topics, message) = (std::slice::from_ref(topic), envelope(&target));
-        let receipts = self.node.publish(&self.hub, topics, &message).await?;
-        let (acked, after) = (self.clock.now(), self.node.position(&self.hub).await?.epoch);
+        let receipts = self.hub.publish(topics, &message).await?;
+        let (acked, after) = (self.clock.now(), self.hub.position().await?.epoch);
         Ok(receipts[0].map(|_| Sent {
             by: self.by,
             topic: topic.clone(),
@@ -243,7 +240,7 @@ impl Split {
             let (on, user) = (number % NODES, user_of(number));
             let node = &nodes[on];
             let record = resumable(Some(&format!("u{user}")));
-            let entered = node.node.enter(&node.hub, &record, true).await.unwrap();
+            let entered = node.hub.enter(&record, true).await.unwrap();
             connections.push(Connection {
                 id: record.id,
                 user,
@@ -371,12 +368,9 @@ impl Split {
         }
         let (id, name) = (connection.id.clone(), group(&name_of(change.group)));
         let owner = connection.present_mut();
-        let Node { node, hub, .. } = &self.nodes[owner.node];
+        let hub = &self.nodes[owner.node].hub;
         if change.join {
-            persist("it joins", async || {
-                unless_forgotten(node.join(hub, &id, &name).await)
-            })
-            .await;
+            persist("it joins", async || unless_forgotten(hub.join(&id, &name).await)).await;
             if !owner.is_member(change.group) {
                 owner.memberships[change.group].push((self.clock.now(), u64::MAX));
             }
@@ -385,7 +379,7 @@ impl Split {
                 *until = self.clock.now();
             }
             persist("it leaves", async || {
-                unless_forgotten(node.leave(hub, &id, &name).await)
+                unless_forgotten(hub.leave(&id, &name).await)
             })
             .await;
         }
@@ -422,9 +416,9 @@ impl Split {
             return;
         }
         let owner = connection.present();
-        let Node { node, hub, .. } = &self.nodes[owner.node];
+        let hub = &self.nodes[owner.node].hub;
         eventually("it is noted", async || {
-            let noted = node.record(hub, &connection.id, owner.version, 1, None).await;
+            let noted = hub.record(&connection.id, owner.version, 1, None).await;
             noted.is_ok_and(|noted| noted).then_some(())
         })
         .await;
@@ -442,10 +436,10 @@ impl Split {
         let connection = &mut self.connections[number];
         let id = connection.id.clone();
         let owner = connection.present_mut();
-        let Node { node, hub, .. } = &self.nodes[owner.node];
+        let hub = &self.nodes[owner.node].hub;
         // Entries that its node has not reached by then are not for the connection any more.
         persist("its node has handed on what came before", async || {
-            node.handed_on(hub).await
+            hub.handed_on().await
         })
         .await;
         owner.until = self.clock.now();
@@ -454,28 +448,28 @@ impl Split {
             tells: Some(Bytes::from_static(b"end")),
             reason: "end".to_owned(),
         };
-        let removed = node.remove(hub, &id, end).await.unwrap();
+        let removed = hub.remove(&id, end).await.unwrap();
         assert!(
             removed,
             "{id} is the owner's: {:?}, {:?}, {:?}",
             owner.version,
             owner.node,
-            node.look_up(hub, &id).await
+            hub.look_up(&id).await
         );
         note(&self.told, &id, Bytes::from_static(b"end"));
-        node.told(hub, &id);
+        hub.told(&id);
         connection.ended = true;
     }
 }
 
 async fn listing(node: &Node, id: &ConnectionId) -> Option<Listing> {
-    persist("it is looked up", async || node.node.look_up(&node.hub, id).await).await
+    persist("it is looked up", async || node.hub.look_up(id).await).await
 }
 
 async fn take(node: &Node, id: &ConnectionId) -> Taken {
     loop {
         let version = listing(node, id).await.unwrap().version;
-        let taking = async || node.node.take_over(&node.hub, id, version).await;
+        let taking = async || node.hub.take_over(id, version).await;
         match persist("it is taken over", taking).await {
             TakeOver::Taken(taken) => return *taken,
             TakeOver::Changed => {} // the answer to an earlier try was late, or the server is another one now
@@ -489,7 +483,7 @@ async fn replay(node: &Node, taken: &Taken, after: &Position) -> Option<HashSet<
     let mut lacks = whole::lacks(taken, after);
     let mut targets = HashSet::new();
     loop {
-        let page = async || node.node.replay(&node.hub, &mut lacks, 1_000).await;
+        let page = async || node.hub.replay(&mut lacks, 1_000).await;
         let Page::Exact { messages, ends, .. } = persist("it is replayed", page).await else {
             return None;
         };

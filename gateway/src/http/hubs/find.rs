@@ -258,8 +258,8 @@ impl HubRequest {
     }
 
     async fn owner(&self, id: &ConnectionId) -> Result<Option<NodeId>, BackplaneError> {
-        let backplane = self.hub.shared().backplane();
-        let listing = backplane.look_up(self.hub.name(), id).await?;
+        let backplane = self.hub.backplane();
+        let listing = backplane.look_up(id).await?;
         Ok(listing.and_then(|listing| listing.owner))
     }
 
@@ -287,8 +287,7 @@ impl HubRequest {
             return Err(reply::answer(owner::other_user()).into());
         }
         let connection = self.connection(token.id.clone());
-        let epoch = hub.shared().backplane().epoch(hub.name());
-        let epoch = epoch.filter(|epoch| token.is_of(epoch));
+        let epoch = Some(hub.backplane().epoch()).filter(|epoch| token.is_of(epoch));
         let over_http = wanted.over_http();
         let claiming = self.hub.shared().tasks().spawn(async move {
             let record = ConnectionRecord {
@@ -297,8 +296,8 @@ impl HubRequest {
                 state: None,
                 event: EventRecord::default(),
             };
-            let backplane = hub.shared().backplane();
-            let claim = backplane.claim_of(hub.name(), &record, epoch.as_ref()).await?;
+            let backplane = hub.backplane();
+            let claim = backplane.claim_of(&record, epoch.as_ref()).await?;
             if claim != Claim::Claimed {
                 return Ok(Err(claim));
             }

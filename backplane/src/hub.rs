@@ -1,0 +1,22 @@
+//! The interface between a gateway node and one hub of the backplane.
+
+use crate::connections::Connections;
+use crate::directory::Directory;
+use crate::events::Events;
+use crate::history::History;
+use crate::log::Log;
+use crate::sessions::Sessions;
+use crate::topic::HubName;
+
+/// A hub that this node serves, as [`Backplane::open_hub`](crate::Backplane::open_hub) returns it: its log, its
+/// connections, their directory, the records of resumable ones, and its connection events.
+///
+/// Calls wait for a bounded time when the server can't be reached and then fail with
+/// [`BackplaneError::Unavailable`](crate::BackplaneError::Unavailable). A dropped call may still be carried out. Once the
+/// backplane was shut down, calls fail.
+pub trait HubBackplane:
+    Log + History + Connections + Sessions + Directory + Events + Send + Sync + 'static
+{
+    /// The hub's name.
+    fn name(&self) -> &HubName;
+}
