@@ -34,9 +34,14 @@ pub trait Connections: Log {
         epoch: Option<&'a Epoch>,
     ) -> BoxFuture<'a, Result<Claim, BackplaneError>>;
 
-    /// Puts a connection that this node claimed into [`Topic::All`](crate::Topic::All), its [`Topic::User`](crate::Topic::User) and its own
-    /// [`Topic::Connection`](crate::Topic::Connection); with `claim` it is claimed in the same step. With [`ConnectionRecord::state`] it becomes
-    /// resumable. Returns the position after which it receives, once the sink was given the [`Delivery::Joined`](crate::Delivery::Joined).
+    /// Puts a connection that this node claimed into [`Topic::All`], its [`Topic::User`] and its own
+    /// [`Topic::Connection`]; with `claim` it is claimed in the same step. With [`ConnectionRecord::state`] it becomes
+    /// resumable. Returns the position after which it receives, once the sink was given the [`Delivery::Joined`].
+    ///
+    /// [`Topic::All`]: crate::Topic::All
+    /// [`Topic::User`]: crate::Topic::User
+    /// [`Topic::Connection`]: crate::Topic::Connection
+    /// [`Delivery::Joined`]: crate::Delivery::Joined
     fn enter<'a>(
         &'a self,
         connection: &'a ConnectionRecord,
@@ -69,14 +74,15 @@ pub trait Connections: Log {
         end: End,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
-    /// Deletes the end record of a connection. The node that removed it, or got [`NodeService::orphan_removed`](crate::NodeService::orphan_removed), calls
-    /// this after it has reported the end to the hub's code. In a hub that [reports ends](crate::HubOptions::tells_ends),
-    /// another node takes the report over if this node dies before.
+    /// Deletes the end record of a connection. The node that removed it, or got
+    /// [`NodeService::orphan_removed`](crate::NodeService::orphan_removed), calls this after it has reported the end to
+    /// the hub's code. In a hub that [reports ends](crate::HubOptions::tells_ends), another node takes the report over if
+    /// this node dies before.
     fn told(&self, connection: &ConnectionId);
 
     /// Joins a connection that this node owns to a group. Returns the offset after which it receives the group's
-    /// messages, once the sink was given the [`Delivery::Joined`](crate::Delivery::Joined). Joining twice changes nothing. Any node may join a
-    /// parked connection; no sink is notified of that.
+    /// messages, once the sink was given the [`Delivery::Joined`](crate::Delivery::Joined). Joining twice changes nothing.
+    /// Any node may join a parked connection; no sink is notified of that.
     fn join<'a>(
         &'a self,
         connection: &'a ConnectionId,

@@ -11,8 +11,7 @@ use crate::topic::{ConnectionId, GroupName, NodeId, UserId};
 /// The time that a user stays in a group where [`Directory::join_user`] names none: one year.
 pub const USER_GROUP_TTL: Duration = Duration::from_secs(365 * 24 * 3_600);
 
-/// Queries about the connections of a hub in the whole cluster. Part of
-/// [`HubBackplane`](crate::HubBackplane).
+/// Queries about the connections of a hub in the whole cluster. Part of [`HubBackplane`](crate::HubBackplane).
 ///
 /// A query costs the same however many connections there are. Parked connections count like others. Connections of a
 /// node that died count until they are removed, soon after the end of its lease.

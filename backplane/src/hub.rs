@@ -12,11 +12,9 @@ use crate::topic::HubName;
 /// connections, their directory, the records of resumable ones, and its connection events.
 ///
 /// Calls wait for a bounded time when the server can't be reached and then fail with
-/// [`BackplaneError::Unavailable`](crate::BackplaneError::Unavailable). A dropped call may still be carried out. Once the
-/// backplane was shut down, calls fail.
-pub trait HubBackplane:
-    Log + History + Connections + Sessions + Directory + Events + Send + Sync + 'static
-{
+/// [`BackplaneError::Unavailable`](crate::BackplaneError::Unavailable). A dropped call may still be carried out. The hub is
+/// of use for as long as its backplane, which the caller keeps.
+pub trait HubBackplane: Log + History + Connections + Sessions + Directory + Events + 'static {
     /// The hub's name.
     fn name(&self) -> &HubName;
 }

@@ -39,6 +39,13 @@ pub(in crate::redis) struct Lost {
     again: bool,
 }
 
+/// A hub whose connections are removed. This node need not serve it.
+struct Reaped<'a> {
+    scripts: &'a HubScripts,
+    /// The hub on this node, where it serves it and reports ends to its code.
+    served: Option<&'a Hub>,
+}
+
 /// Connections without a living node.
 struct Orphaned<'a> {
     /// The dead node that owned the connections; `None` for parked ones.
@@ -148,7 +155,7 @@ impl Inner {
         let hubs: Vec<String> = decode(self.commands.command(&command, Repeat::Safe).await?)?;
         let mut connections = 0;
         for hub in hubs.iter().filter_map(|hub| HubName::parse(hub).ok()) {
-            connections += self.reap_hub(&hub, &lost.node, lost.again).await?;
+            connections += self.reap_hub(&hub, lost).await?;
             self.forget_registered(&self.keys.hub(&hub), &lost.node).await?;
         }
         let mut command = redis::cmd("HDEL");
@@ -157,12 +164,17 @@ impl Inner {
         Ok(Some(connections))
     }
 
-    /// The scripts for a hub of a dead node, which this node need not serve.
-    async fn scripts_of(&self, hub: &HubName, dead: &NodeId) -> Result<HubScripts, BackplaneError> {
-        let keys = self.keys.hub(hub);
-        if let Some(known) = self.find_hub(hub.as_str()) {
-            let options = known.scripts.options.clone();
-            return Ok(HubScripts::new(keys, dead.clone(), options, self.writer(hub)));
+    /// The scripts for a hub of a dead node.
+    async fn scripts_of(
+        &self,
+        name: &HubName,
+        served: Option<&Hub>,
+        dead: &NodeId,
+    ) -> Result<HubScripts, BackplaneError> {
+        let (keys, writer) = (self.keys.hub(name), self.writer(name));
+        if let Some(served) = served {
+            let options = served.scripts.options.clone();
+            return Ok(HubScripts::new(keys, dead.clone(), options, writer));
         }
         let mut command = redis::cmd("HMGET");
         command.arg(keys.log()).arg(&["presence", "ends", "events"]);
@@ -175,17 +187,23 @@ impl Inner {
         Ok(HubScripts {
             presence: presence.unwrap_or_default(),
             events: events.unwrap_or_default(),
-            ..HubScripts::new(keys, dead.clone(), options, self.writer(hub))
+            ..HubScripts::new(keys, dead.clone(), options, writer)
         })
     }
 
     /// Parks a dead node's resumable connections and removes the others, until none is listed.
-    async fn reap_hub(&self, hub: &HubName, dead: &NodeId, again: bool) -> Result<usize, BackplaneError> {
-        let scripts = self.scripts_of(hub, dead).await?;
-        let name = Uuid::new_v4().simple().to_string();
+    async fn reap_hub(&self, name: &HubName, lost: &Lost) -> Result<usize, BackplaneError> {
+        let (dead, again) = (&lost.node, lost.again);
+        let served = self.find_hub(name.as_str());
+        let scripts = self.scripts_of(name, served.as_deref(), dead).await?;
+        let hub = Reaped {
+            scripts: &scripts,
+            served: served.as_deref().filter(|_| !again),
+        };
+        let removal = Uuid::new_v4().simple().to_string();
         let orphaned = Orphaned {
             owner: Some(dead),
-            name: &name,
+            name: &removal,
             again,
         };
         let (mut count, mut cursor) = (0, 0_u64);
@@ -201,11 +219,11 @@ impl Inner {
             let ids: HashSet<String> = decode(ids)?; // a page may name a connection twice
             let ids: Vec<_> = ids.iter().filter_map(|id| ConnectionId::parse(id).ok()).collect();
             for ids in ids.chunks(BATCH) {
-                count += self.reap_some(&scripts, hub, &orphaned, ids).await?;
+                count += self.reap_some(&hub, &orphaned, ids).await?;
             }
             if told.elapsed().as_secs() >= 1 {
                 told = Instant::now();
-                info!(node = %dead, %hub, connections = count, "removing a dead node");
+                info!(node = %dead, hub = %name, connections = count, "removing a dead node");
             }
             cursor = decode(next)?;
             if cursor == 0 {
@@ -216,19 +234,18 @@ impl Inner {
 
     async fn reap_some(
         &self,
-        scripts: &HubScripts,
-        hub: &HubName,
+        hub: &Reaped<'_>,
         orphaned: &Orphaned<'_>,
         ids: &[ConnectionId],
     ) -> Result<usize, BackplaneError> {
         let begun = Instant::now();
         let dead = orphaned.owner.filter(|_| !orphaned.again);
         let Some(dead) = dead else {
-            return self.remove_orphans(scripts, hub, orphaned, ids).await;
+            return self.remove_orphans(hub, orphaned, ids).await;
         };
-        let park = |id| scripts.park_call(dead, id, None, None, NODE_DIED);
+        let park = |id| hub.scripts.park_call(dead, id, None, None, NODE_DIED);
         let calls = ids.iter().map(park).collect();
-        let parked = scripts.writer.carry_out_all(calls, Patience::Short).await?;
+        let parked = hub.scripts.writer.carry_out_all(calls, Patience::Short).await?;
         let mut others = Vec::new();
         for (id, parked) in ids.iter().zip(parked) {
             if !decode::<bool>(parked)? {
@@ -236,23 +253,25 @@ impl Inner {
             }
         }
         self.rest(begun).await;
-        let removed = self.remove_orphans(scripts, hub, orphaned, &others).await?;
+        let removed = self.remove_orphans(hub, orphaned, &others).await?;
         Ok(ids.len() - others.len() + removed)
     }
 
     /// Removes parked connections of a hub whose time is up.
     pub(in crate::redis) async fn remove_expired(&self, hub: &Hub) -> Result<(), BackplaneError> {
-        let name = Uuid::new_v4().simple().to_string();
+        let reaped = Reaped {
+            scripts: &hub.scripts,
+            served: Some(hub),
+        };
+        let removal = Uuid::new_v4().simple().to_string();
         let parked = Orphaned {
             owner: None,
-            name: &name,
+            name: &removal,
             again: false,
         };
         loop {
             let ids = self.overdue(hub.scripts.keys.parked()).await?;
-            let removed = self
-                .remove_orphans(&hub.scripts, &hub.name, &parked, &ids)
-                .await?;
+            let removed = self.remove_orphans(&reaped, &parked, &ids).await?;
             if removed > 0 {
                 debug!(hub = %hub.name, removed, "parked connections were not resumed in time");
             }
@@ -280,8 +299,7 @@ impl Inner {
     /// Removes connections without a living node, and reports them to this node's service, if it serves the hub.
     async fn remove_orphans(
         &self,
-        scripts: &HubScripts,
-        hub: &HubName,
+        hub: &Reaped<'_>,
         orphaned: &Orphaned<'_>,
         ids: &[ConnectionId],
     ) -> Result<usize, BackplaneError> {
@@ -290,7 +308,6 @@ impl Inner {
         }
         let begun = Instant::now();
         let nothing = Bytes::new();
-        let served = self.find_hub(hub.as_str()).filter(|_| !orphaned.again);
         let removal = Removal {
             owner: orphaned.owner,
             name: orphaned.name,
@@ -300,17 +317,21 @@ impl Inner {
             } else {
                 self.options.orphan_tombstone
             },
-            teller: served.as_ref().map(|_| &self.options.node),
+            teller: hub.served.map(|_| &self.options.node),
             tells: (!orphaned.again).then_some(&nothing),
             reason: if orphaned.owner.is_some() { NODE_DIED } else { "" },
             ..Removal::default()
         };
-        let calls = ids.iter().map(|id| scripts.remove_call(id, &removal)).collect();
-        let noted = served.as_ref().filter(|hub| hub.scripts.options.tells_ends);
+        let calls = ids.iter().map(|id| hub.scripts.remove_call(id, &removal));
+        let noted = hub.served.filter(|hub| hub.scripts.options.tells_ends);
         if let Some(hub) = noted {
             ids.iter().for_each(|id| hub.ends.lock().begin(id.clone()));
         }
-        let outcome = scripts.writer.carry_out_all(calls, Patience::Short).await;
+        let outcome = hub
+            .scripts
+            .writer
+            .carry_out_all(calls.collect(), Patience::Short)
+            .await;
         let removed = outcome.and_then(|answers| {
             let answers = answers.into_iter().map(removed);
             answers.collect::<Result<Vec<_>, _>>()
@@ -338,9 +359,9 @@ impl Inner {
         removed?;
         self.rest(begun).await;
         if !left.is_empty() {
-            self.unlist(scripts, left).await;
+            self.unlist(hub.scripts, left).await;
         }
-        if let Some(served) = &served {
+        if let Some(served) = hub.served {
             served.events.news.notify_waiters();
             self.tell_orphans(served, orphans).await;
         }
