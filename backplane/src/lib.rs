@@ -10,6 +10,9 @@
 //!   log can't prove that nothing is missing, the sink gets a [`Delivery::Gap`].
 //! * **One owner.** A connection has one owning node. A closed one never comes back.
 //!
+//! A node's [`Backplane`] opens hubs; each [`HubBackplane`] has what concerns one hub: [`Log`], [`History`],
+//! [`Connections`], [`Sessions`], [`Directory`] and [`Events`].
+//!
 //! There are two implementations, [`memory`] for one process and [`redis`] for a cluster; both pass the
 //! same conformance rules (feature `conformance`).
 // The future of a lane is deeper than what the compiler looks into unasked.

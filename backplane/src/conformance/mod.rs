@@ -11,6 +11,7 @@ pub mod groups;
 pub mod history;
 pub mod names;
 pub mod once;
+pub mod opening;
 pub mod order;
 pub mod ownership;
 pub mod presence;

@@ -4,6 +4,9 @@
 macro_rules! all_rules {
     ($run:ident, $nodes:expr) => {
         $run! { $nodes;
+            opening:
+                a_hub_is_opened_once,
+                hubs_share_nothing;
             order:
                 a_publisher_receives_its_own_messages_in_order,
                 concurrent_publishers_have_one_order_on_all_nodes,

@@ -167,14 +167,14 @@ impl Inner {
     /// The scripts for a hub of a dead node.
     async fn scripts_of(
         &self,
-        name: &HubName,
+        hub: &HubName,
         served: Option<&Hub>,
         dead: &NodeId,
     ) -> Result<HubScripts, BackplaneError> {
-        let (keys, writer) = (self.keys.hub(name), self.writer(name));
+        let keys = self.keys.hub(hub);
         if let Some(served) = served {
             let options = served.scripts.options.clone();
-            return Ok(HubScripts::new(keys, dead.clone(), options, writer));
+            return Ok(HubScripts::new(keys, dead.clone(), options, self.writer(hub)));
         }
         let mut command = redis::cmd("HMGET");
         command.arg(keys.log()).arg(&["presence", "ends", "events"]);
@@ -187,7 +187,7 @@ impl Inner {
         Ok(HubScripts {
             presence: presence.unwrap_or_default(),
             events: events.unwrap_or_default(),
-            ..HubScripts::new(keys, dead.clone(), options, writer)
+            ..HubScripts::new(keys, dead.clone(), options, self.writer(hub))
         })
     }
 
