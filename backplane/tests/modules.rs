@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
@@ -23,18 +23,32 @@ fn imports(text: &str) -> impl Iterator<Item = String> {
         })
 }
 
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
 fn graph() -> Graph {
     let mut graph = Graph::new();
     for wing in WINGS {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/redis").join(wing);
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_stem().unwrap().to_str().unwrap();
-            if path.extension().is_some_and(|extension| extension == "rs") && name != "mod" {
+        for path in rust_files(&folder) {
+            // The files of a folder count as parts of the file that is called as it.
+            let within = path.strip_prefix(&folder).unwrap().with_extension("");
+            let name = within.iter().next().unwrap().to_str().unwrap();
+            if name != "mod" {
                 let file = format!("{wing}/{name}");
                 let text = fs::read_to_string(&path).unwrap();
-                let found = imports(&text).filter(|import| *import != file).collect();
-                graph.insert(file, found);
+                let found = imports(&text).filter(|import| *import != file);
+                graph.entry(file.clone()).or_default().extend(found);
             }
         }
     }

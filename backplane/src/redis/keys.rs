@@ -101,11 +101,6 @@ impl HubKeys {
         format!("{}:log", self.base)
     }
 
-    /// The keys of the log, and of a topic's stream and newest offset, in the order in which scripts have them.
-    pub(super) fn of_log(&self, topic: &str) -> Vec<String> {
-        vec![self.log(), self.stream(topic), self.tail(topic)]
-    }
-
     /// Stream: a topic's entries, with the offset as id.
     pub(super) fn stream(&self, topic: &str) -> String {
         format!("{}:stream:{topic}", self.base)

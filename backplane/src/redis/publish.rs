@@ -5,9 +5,11 @@ use crate::backplane::HubOptions;
 use crate::error::BackplaneError;
 use crate::once::{Once, Published};
 use crate::position::Offset;
-use crate::redis::script::catalog::{Invocation, Name};
+use crate::redis::script::calls::messages::PublishOnce;
 use crate::redis::script::entries::{entry_of, only_wanted, publish_call};
 use crate::redis::script::hub_scripts::HubScripts;
+use crate::redis::script::invocation::Invocation;
+use crate::redis::script::settings::{EventSettings, PresenceSettings};
 use crate::redis::script::writer::{Patience, Writer};
 use crate::redis::server::replies::{decode, malformed};
 use crate::topic::{NodeId, Topic};
@@ -35,12 +37,13 @@ impl HubScripts {
         envelope: &Envelope,
         once: &Once,
     ) -> Result<Published, BackplaneError> {
-        let entry = entry_of(envelope);
-        let call = Invocation::new(Name::PublishOnce, vec![self.keys.once(&once.key)])
-            .arg(topic.key())
-            .arg(entry)
-            .arg(only_wanted(&self.options, topic, envelope.by_client))
-            .arg(once.content.clone());
+        let call = Invocation::of(PublishOnce {
+            request: self.keys.once(&once.key),
+            topic: topic.key(),
+            entry: entry_of(envelope),
+            only_wanted: only_wanted(&self.options, topic, envelope.by_client),
+            content: once.content.clone(),
+        });
         match decode::<i64>(self.writer.carry_out(call, Patience::Long).await?)? {
             0 => Ok(Published::Before),
             -1 => Ok(Published::Differs),
@@ -53,30 +56,13 @@ impl HubScripts {
     }
 
     pub(super) fn new(keys: HubKeys, node: NodeId, options: HubOptions, writer: Writer) -> Self {
-        let mut scripts = Self {
+        Self {
+            presence: PresenceSettings::of(&options),
+            events: EventSettings::of(&options, &keys),
             keys,
             node,
             options,
             writer,
-            presence: String::new(),
-            events: String::new(),
-        };
-        if scripts.options.presence {
-            scripts.presence = scripts.presence_argument();
         }
-        if let Some(events) = &scripts.options.events {
-            let (stream, deliver) = (scripts.keys.events(), u8::from(events.deliver));
-            scripts.events = format!("{stream}\n{}\n{deliver}", events.most.max(1));
-        }
-        scripts
-    }
-
-    fn presence_argument(&self) -> String {
-        let keys = &self.keys;
-        let (stream, tail) = (keys.stream(""), keys.tail(""));
-        let (channel, kept) = (keys.topic_channel(""), self.options.kept_messages());
-        let (life, tail_life) = (self.options.life_ms(), self.options.tail_life_ms());
-        let unread = u8::from(self.options.keeps_unread);
-        format!("{stream}\n{tail}\n{channel}\n{kept}\n{life}\n{tail_life}\n{unread}")
     }
 }

@@ -15,8 +15,10 @@ use crate::redis::feed::hub::Hub;
 use crate::redis::feed::interest::Subject;
 use crate::redis::feed::local::Reported;
 use crate::redis::inner::Inner;
-use crate::redis::script::catalog::{Invocation, Name};
+use crate::redis::script::calls::connections;
+use crate::redis::script::calls::groups::List;
 use crate::redis::script::hub_scripts::{EnteredThere, HubScripts};
+use crate::redis::script::invocation::Invocation;
 use crate::redis::script::writer::Patience;
 use crate::redis::server::replies::{decode, malformed};
 use crate::sessions::Entered;
@@ -27,19 +29,17 @@ const STEP: usize = 64;
 
 impl HubScripts {
     fn list_call(&self, id: &ConnectionId, groups: &[GroupName]) -> Invocation {
-        let keys = vec![
-            self.keys.connection(id),
-            self.keys.groups(id),
-            self.keys.group_names(),
-        ];
-        let call = self
-            .own(Name::List, keys, id)
-            .costing(groups.len())
-            .arg(self.keys.group_prefix())
-            .arg(self.presence.clone());
-        groups
-            .iter()
-            .fold(call, |call, group| call.arg(group.stored().to_owned()))
+        let call = Invocation::of(List {
+            connection: self.keys.connection(id),
+            groups: self.keys.groups(id),
+            group_names: self.keys.group_names(),
+            node: &self.node,
+            id,
+            group_prefix: self.keys.group_prefix(),
+            presence: self.presence.as_ref(),
+            listed: groups.iter().collect(),
+        });
+        call.costing(groups.len())
     }
 }
 
@@ -111,12 +111,20 @@ impl Inner {
         epoch: Option<&Epoch>,
     ) -> Result<Claim, BackplaneError> {
         let _gate = self.pass(hub, self.deadline()).await?;
+        let (keys, id) = (&hub.scripts.keys, &connection.id);
         let call = |epoch: &str| {
-            hub.scripts
-                .claim_call(&connection.id, connection.user.as_ref(), epoch)
-                .number(self.options.settled(false).as_millis())
-                .arg(hub.first_epoch.as_str().to_owned())
-                .number(self.options.settled(true).as_millis())
+            Invocation::of(connections::Claim {
+                connection: keys.connection(id),
+                owned: keys.node(&hub.scripts.node),
+                tombstone: keys.closed(id),
+                node: &hub.scripts.node,
+                id,
+                user: connection.user.as_ref(),
+                epoch,
+                settled: self.options.settled(false).as_millis(),
+                first_epoch: hub.first_epoch.as_str(),
+                first_settled: self.options.settled(true).as_millis(),
+            })
         };
         let claiming = call(epoch.map_or("", Epoch::as_str));
         let mut answer = hub.scripts.writer.carry_out(claiming, Patience::Short).await?;

@@ -20,7 +20,8 @@ use crate::redis::directory::removal::{Removal, removed};
 use crate::redis::feed::hub::Hub;
 use crate::redis::feed::local::Reported;
 use crate::redis::inner::Inner;
-use crate::redis::script::catalog::{Invocation, Name};
+use crate::redis::script::calls::connections::Release;
+use crate::redis::script::invocation::Invocation;
 use crate::redis::script::writer::Patience;
 use crate::redis::server::replies::decode;
 use crate::sessions::Version;
@@ -239,13 +240,12 @@ impl Inner {
 
     fn departure_call(&self, hub: &Hub, id: &ConnectionId, what: &Departure) -> Invocation {
         match what {
-            Departure::Release => {
-                let keys = vec![
-                    hub.scripts.keys.connection(id),
-                    hub.scripts.keys.node(&self.options.node),
-                ];
-                hub.scripts.own(Name::Release, keys, id)
-            }
+            Departure::Release => Invocation::of(Release {
+                connection: hub.scripts.keys.connection(id),
+                owned: hub.scripts.keys.node(&self.options.node),
+                node: &self.options.node,
+                id,
+            }),
             Departure::Park => hub
                 .scripts
                 .park_call(&self.options.node, id, None, None, NOT_RESUMED),

@@ -17,7 +17,8 @@ use crate::events::EventRecord;
 use crate::redis::feed::hub::Hub;
 use crate::redis::inner::Inner;
 use crate::redis::node::nodes::ABSENCES;
-use crate::redis::script::catalog::{Invocation, Name};
+use crate::redis::script::calls::connections::Adopt;
+use crate::redis::script::invocation::Invocation;
 use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
 use crate::redis::server::replies::{decode, items, malformed};
@@ -282,10 +283,12 @@ impl Inner {
 }
 
 fn adopt_call(hub: &Hub, id: &ConnectionId, found: Bytes, mine: Bytes) -> Invocation {
-    Invocation::new(Name::Adopt, vec![hub.scripts.keys.ended()])
-        .arg(id.to_string())
-        .arg(found)
-        .arg(mine)
+    Invocation::of(Adopt {
+        ended: hub.scripts.keys.ended(),
+        id,
+        found,
+        mine,
+    })
 }
 
 #[cfg(test)]

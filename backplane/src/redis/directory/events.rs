@@ -24,7 +24,10 @@ use crate::redis::directory::ends::Missing;
 use crate::redis::feed::hub::Hub;
 use crate::redis::hub::RedisHub;
 use crate::redis::inner::Inner;
-use crate::redis::script::catalog::{Invocation, Name};
+use crate::redis::script::calls::events::{
+    ClaimEvents, CountPending, FinishEvents, FollowEvents, NodeOfEvent, ReadEvents, RestateEvents,
+};
+use crate::redis::script::invocation::Invocation;
 use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
 use crate::redis::server::replies::{decode, malformed};
@@ -129,13 +132,13 @@ impl Inner {
             let state = hub.events.state.lock();
             (state.cursor, state.held.awaited())
         };
-        let call = Invocation::new(Name::ReadEvents, vec![hub.scripts.keys.events()])
-            .arg(self.options.node.to_string())
-            .arg(cursor.to_string())
-            .number(count.clamp(1, PAGE) as u128);
-        let call = awaited
-            .iter()
-            .fold(call, |call, place| call.arg(place.to_string()));
+        let call = Invocation::of(ReadEvents {
+            stream: hub.scripts.keys.events(),
+            node: &self.options.node,
+            after: cursor,
+            most: count.clamp(1, PAGE),
+            awaited,
+        });
         let answer = self.commands.script(&call, Repeat::Safe).await?;
         let (finished, events): (Vec<String>, Vec<(String, Fields, bool)>) = decode(answer)?;
         let full = events.len() == count.clamp(1, PAGE);
@@ -165,11 +168,11 @@ impl Inner {
     async fn finish_events(&self, hub: &Hub, places: &[EventPlace]) -> Result<(), BackplaneError> {
         hub.check_events()?;
         for places in places.chunks(PAGE) {
-            let call = Invocation::new(Name::FinishEvents, vec![hub.scripts.keys.events()])
-                .arg(self.options.node.to_string());
-            let call = places
-                .iter()
-                .fold(call, |call, place| call.arg(place.to_string()));
+            let call = Invocation::of(FinishEvents {
+                stream: hub.scripts.keys.events(),
+                node: &self.options.node,
+                places: places.to_vec(),
+            });
             self.commands.script(&call, Repeat::Safe).await?;
             let mut state = hub.events.state.lock();
             for place in places {
@@ -188,16 +191,20 @@ impl Inner {
         place: Option<EventPlace>,
         connection: &ConnectionId,
     ) -> Result<Option<NodeId>, BackplaneError> {
-        let keys = vec![hub.scripts.keys.events(), hub.scripts.keys.connection(connection)];
-        let call = Invocation::new(Name::EventsOf, keys)
-            .arg(place.map(|place| place.to_string()).unwrap_or_default());
+        let call = Invocation::of(NodeOfEvent {
+            stream: hub.scripts.keys.events(),
+            connection: hub.scripts.keys.connection(connection),
+            place,
+        });
         let node: Option<String> = decode(self.commands.script(&call, Repeat::Safe).await?)?;
         Ok(node.and_then(|node| NodeId::parse(node).ok()))
     }
 
     /// The unfinished events, and how many each node has.
     async fn pending_events(&self, hub: &Hub) -> Result<(PendingEvents, Vec<(NodeId, u64)>), BackplaneError> {
-        let call = Invocation::new(Name::PendingEvents, vec![hub.scripts.keys.events()]);
+        let call = Invocation::of(CountPending {
+            stream: hub.scripts.keys.events(),
+        });
         let (count, oldest, nodes): (u64, u64, Vec<(String, u64)>) =
             decode(self.commands.script(&call, Repeat::Safe).await?)?;
         let pending = PendingEvents {
@@ -232,10 +239,12 @@ impl Inner {
         if gone.is_empty() {
             return Ok(());
         }
-        let call = Invocation::new(Name::ClaimEvents, vec![hub.scripts.keys.events()])
-            .arg(self.options.node.to_string())
-            .number(PAGE as u128);
-        let call = gone.iter().fold(call, |call, node| call.arg(node.to_string()));
+        let call = Invocation::of(ClaimEvents {
+            stream: hub.scripts.keys.events(),
+            node: &self.options.node,
+            most: PAGE,
+            gone: gone.iter().collect(),
+        });
         let claimed: u64 = decode(self.commands.script(&call, Repeat::Safe).await?)?;
         if claimed > 0 {
             info!(hub = %hub.name, events = claimed, "delivering events of nodes that are gone");
@@ -254,11 +263,13 @@ impl Inner {
     ) -> Result<EventPage, BackplaneError> {
         hub.check_events()?;
         let deadline = Instant::now() + wait;
-        let keys = vec![hub.scripts.keys.log(), hub.scripts.keys.events()];
-        let call = Invocation::new(Name::FollowEvents, keys)
-            .arg(after.map(|after| after.to_string()).unwrap_or_default())
-            .number(count as u128)
-            .number(PAGE_BYTES);
+        let call = Invocation::of(FollowEvents {
+            log: hub.scripts.keys.log(),
+            stream: hub.scripts.keys.events(),
+            after,
+            most: count,
+            most_bytes: PAGE_BYTES,
+        });
         loop {
             let news = hub.events.news.notified();
             let (reached, trimmed, entries): (String, bool, Vec<(String, Fields)>) =
@@ -410,9 +421,11 @@ impl Events for RedisHub {
             check_bytes(&state)?;
             let (inner, hub) = (&self.inner, &self.hub);
             hub.check_events()?;
-            let call = Invocation::new(Name::RestateEvents, vec![hub.scripts.keys.connection(connection)])
-                .arg(inner.options.node.to_string())
-                .arg(state.clone());
+            let call = Invocation::of(RestateEvents {
+                connection: hub.scripts.keys.connection(connection),
+                node: &inner.options.node,
+                state: state.clone(),
+            });
             let _gate = inner.pass_with(hub, connection, inner.deadline()).await?;
             let restated = decode::<bool>(hub.scripts.writer.carry_out(call, Patience::Short).await?)?;
             if restated {

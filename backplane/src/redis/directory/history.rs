@@ -13,7 +13,8 @@ use crate::redis::feed::entry::{Content, Stored};
 use crate::redis::feed::hub::Hub;
 use crate::redis::hub::RedisHub;
 use crate::redis::inner::Inner;
-use crate::redis::script::catalog::{Invocation, Name};
+use crate::redis::script::calls::log::Newest;
+use crate::redis::script::invocation::Invocation;
 use crate::redis::server::replies::decode;
 use crate::topic::Topic;
 
@@ -150,11 +151,13 @@ impl Inner {
         let (mut oldest, mut wanted) = (None, most);
         while wanted > 0 {
             let before = oldest.map_or(upto, |oldest: Offset| oldest.saturating_sub(1));
-            let keys = vec![hub.scripts.keys.log(), hub.scripts.keys.stream(&topic.key())];
-            let call = Invocation::new(Name::Newest, keys)
-                .number(before.into())
-                .number(wanted as u128)
-                .number(LOOKED_AT as u128);
+            let call = Invocation::of(Newest {
+                log: hub.scripts.keys.log(),
+                stream: hub.scripts.keys.stream(&topic.key()),
+                upto: before,
+                most: wanted,
+                most_bytes: LOOKED_AT,
+            });
             let (_, found, count): (String, Offset, usize) = decode(self.commands.read(&call).await?)?;
             if count == 0 {
                 break;

@@ -18,15 +18,18 @@ use crate::redis::feed::hub::Hub;
 use crate::redis::hub::RedisHub;
 use crate::redis::inner::Inner;
 use crate::redis::keys::HubKeys;
-use crate::redis::script::catalog::{Invocation, Name};
+use crate::redis::script::calls::connections::CountConnections;
+use crate::redis::script::calls::groups::{ReadPresent, UserGroups, UserJoin};
+use crate::redis::script::calls::sessions::ListParked;
 use crate::redis::script::hub_scripts::group_names;
+use crate::redis::script::invocation::Invocation;
 use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
 use crate::redis::server::replies::{decode, items, malformed};
 use crate::topic::{ConnectionId, GroupName, NodeId, UserId};
 
 /// Parked connections that are looked at in one round trip.
-const PARKED: u128 = 500;
+const PARKED: u64 = 500;
 
 impl HubKeys {
     /// Sorted set without scores: the connections of a group or a user.
@@ -58,11 +61,11 @@ impl Inner {
             .filter_map(|node| NodeId::parse(node).ok())
             .collect();
         let keys = &hub.scripts.keys;
-        let counted = [keys.parked(), keys.group_names()];
-        let counted = counted
-            .into_iter()
-            .chain(nodes.iter().map(|node| keys.node(node)));
-        let call = Invocation::new(Name::ConnectionStatistics, counted.collect());
+        let call = Invocation::of(CountConnections {
+            parked: keys.parked(),
+            group_names: keys.group_names(),
+            nodes: nodes.iter().map(|node| keys.node(node)).collect(),
+        });
         let counts: Vec<u64> = decode(self.commands.script(&call, Repeat::Safe).await?)?;
         let [parked, groups, owned @ ..] = counts.as_slice() else {
             return Err(malformed("statistics of another length"));
@@ -82,10 +85,12 @@ impl Inner {
         limit: usize,
     ) -> Result<Vec<Present>, BackplaneError> {
         let keys = &hub.scripts.keys;
-        let call = Invocation::new(Name::Present, vec![keys.members(Members::Group(group))])
-            .arg(page_start(after))
-            .number(limit as u128)
-            .arg(keys.connection_prefix());
+        let call = Invocation::of(ReadPresent {
+            members: keys.members(Members::Group(group)),
+            from: page_start(after),
+            most: limit,
+            connection_prefix: keys.connection_prefix(),
+        });
         let found: Vec<(String, String)> = decode(self.commands.script(&call, Repeat::Safe).await?)?;
         let present = |(id, user): (String, String)| {
             Some(Present {
@@ -103,10 +108,12 @@ impl Inner {
         from: ParkedCursor,
     ) -> Result<Parked, BackplaneError> {
         let keys = &hub.scripts.keys;
-        let within = of.map(|of| keys.members(of));
-        let call = Invocation::new(Name::Parked, [keys.parked()].into_iter().chain(within).collect())
-            .number(from.0.into())
-            .number(PARKED);
+        let call = Invocation::of(ListParked {
+            parked: keys.parked(),
+            members: of.map(|of| keys.members(of)),
+            cursor: from.0,
+            count: PARKED,
+        });
         let answer = items(self.commands.script(&call, Repeat::Safe).await?)?;
         let Ok([next, ids]) = <[Value; 2]>::try_from(answer) else {
             return Err(malformed("a list of parked connections of another length"));
@@ -168,9 +175,10 @@ impl Inner {
         user: &UserId,
         group: Option<&GroupName>,
     ) -> Result<Value, BackplaneError> {
-        let keys = vec![hub.scripts.keys.user_groups(user.stored())];
-        let group = group.map_or("", GroupName::stored).to_owned();
-        let call = Invocation::new(Name::UserGroups, keys).arg(group);
+        let call = Invocation::of(UserGroups {
+            user_groups: hub.scripts.keys.user_groups(user.stored()),
+            group,
+        });
         self.commands.script(&call, Repeat::Safe).await
     }
 }
@@ -275,11 +283,12 @@ impl Directory for RedisHub {
         async move {
             let hub = &self.hub;
             let ttl = ttl.map_or(USER_GROUP_TTL, |ttl| ttl.min(USER_GROUP_TTL));
-            let keys = vec![hub.scripts.keys.user_groups(user.stored())];
-            let call = Invocation::new(Name::UserJoin, keys)
-                .arg(group.stored().to_owned())
-                .number(ttl.as_millis().max(1))
-                .number(most.max(1) as u128);
+            let call = Invocation::of(UserJoin {
+                user_groups: hub.scripts.keys.user_groups(user.stored()),
+                group,
+                life: ttl.as_millis().max(1),
+                most: most.max(1),
+            });
             hub.scripts.writer.carry_out(call, Patience::Long).await.map(drop)
         }
         .boxed()

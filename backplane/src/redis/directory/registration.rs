@@ -15,8 +15,10 @@ use crate::redis::directory::removal::{Removal, removed};
 use crate::redis::feed::hub::Hub;
 use crate::redis::feed::local::Registration;
 use crate::redis::inner::Inner;
-use crate::redis::script::catalog::{Invocation, Name};
-use crate::redis::script::hub_scripts::{Extent, HubScripts, user_text, version_text};
+use crate::redis::script::calls::connections::Register;
+use crate::redis::script::hub_scripts::{Extent, HubScripts};
+use crate::redis::script::invocation::Invocation;
+use crate::redis::script::settings::EventSettings;
 use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
 use crate::redis::server::replies::{decode, items, malformed};
@@ -58,35 +60,26 @@ impl HubScripts {
     /// The call that registers a connection again, with these of its groups.
     fn register_call(&self, registration: &Registration, groups: &[GroupName]) -> Invocation {
         let id = &registration.id;
-        let keys = vec![
-            self.keys.log(),
-            self.keys.connection(id),
-            self.keys.groups(id),
-            self.keys.node(&self.node),
-            self.keys.closed(id),
-            self.keys.group_names(),
-            self.keys.parked(),
-        ];
-        let call = self
-            .own(Name::Register, keys, id)
-            .costing(2 + groups.len())
-            .arg(user_text(registration.user.as_ref()))
-            .arg(if registration.entered { "1" } else { "0" })
-            .arg(self.keys.group_prefix())
-            .arg(self.keys.user_prefix())
-            .arg(self.presence.clone())
-            .arg(version_text(registration.version))
-            .arg(self.keys.node_prefix());
-        let call = match &registration.event {
-            None => call.arg("").arg("").arg(""),
-            Some(event) => call
-                .arg(event.base.clone())
-                .arg(event.record.payload.clone())
-                .arg(event.record.state.clone()),
-        };
-        groups
-            .iter()
-            .fold(call, |call, group| call.arg(group.stored().to_owned()))
+        let call = Invocation::of(Register {
+            connection: self.keys.connection(id),
+            groups: self.keys.groups(id),
+            owned: self.keys.node(&self.node),
+            tombstone: self.keys.closed(id),
+            group_names: self.keys.group_names(),
+            parked: self.keys.parked(),
+            node: &self.node,
+            id,
+            user: registration.user.as_ref(),
+            entered: registration.entered,
+            group_prefix: self.keys.group_prefix(),
+            user_prefix: self.keys.user_prefix(),
+            presence: self.presence.as_ref(),
+            version: registration.version,
+            node_prefix: self.keys.node_prefix(),
+            reported: registration.event.as_deref(),
+            some: groups.iter().collect(),
+        });
+        call.costing(2 + groups.len())
     }
 }
 
@@ -413,9 +406,17 @@ impl Inner {
     /// Stores the hub's options that matter at the end of connections, for nodes that clean up and don't serve the hub.
     pub(in crate::redis) async fn note_options(&self, hub: &Hub) -> Result<(), BackplaneError> {
         let mut command = redis::cmd("HSET");
-        let (log, presence) = (hub.scripts.keys.log(), &hub.scripts.presence);
-        command.arg(log).arg("presence").arg(presence);
-        command.arg("events").arg(&hub.scripts.events);
+        let HubScripts {
+            keys,
+            presence,
+            events,
+            ..
+        } = &hub.scripts;
+        let presence = presence.as_ref().map(|presence| presence.stored(keys));
+        let events = events.as_ref().map(EventSettings::stored);
+        command.arg(keys.log());
+        command.arg("presence").arg(presence.unwrap_or_default());
+        command.arg("events").arg(events.unwrap_or_default());
         command.arg("ends").arg(u8::from(hub.scripts.options.tells_ends));
         command
             .arg("tails")

@@ -12,8 +12,10 @@ use crate::error::BackplaneError;
 use crate::redis::directory::departures::Presence;
 use crate::redis::feed::local::Reported;
 use crate::redis::inner::Inner;
-use crate::redis::script::catalog::{Invocation, Name};
-use crate::redis::script::hub_scripts::{HubScripts, user_text, version_text};
+use crate::redis::script::calls::connections::Remove;
+use crate::redis::script::calls::groups::Unlist;
+use crate::redis::script::hub_scripts::HubScripts;
+use crate::redis::script::invocation::Invocation;
 use crate::redis::script::writer::Patience;
 use crate::redis::server::backoff::Backoff;
 use crate::redis::server::replies::{decode, items, malformed};
@@ -63,70 +65,54 @@ pub(in crate::redis) struct Removed {
 impl HubScripts {
     pub(in crate::redis) fn remove_call(&self, id: &ConnectionId, removal: &Removal<'_>) -> Invocation {
         let topic = Topic::Connection(id.clone()).key();
-        let keys = vec![
-            self.keys.connection(id),
-            self.keys.groups(id),
-            self.keys.node(removal.owner.unwrap_or(&self.node)),
-            self.keys.closed(id),
-            self.keys.stream(&topic),
-            self.keys.tail(&topic),
-            self.keys.calls(id),
-            self.keys.parked(),
-            self.keys.group_names(),
-            self.keys.leaving(),
-            self.keys.ended(),
-        ];
         let tells = removal.tells.filter(|_| self.options.tells_ends);
-        let flag = |set: bool| if set { "1" } else { "0" };
-        let name = |node: Option<&NodeId>| node.map(ToString::to_string).unwrap_or_default();
-        let call = Invocation::new(Name::Remove, keys)
-            .costing(2 + FIRST)
-            .arg(name(removal.owner))
-            .arg(id.to_string())
-            .number(removal.tombstone.as_millis())
-            .arg(removal.name.to_owned())
-            .arg(self.keys.group_prefix())
-            .arg(self.keys.user_prefix())
-            .arg(self.presence.clone())
-            .number(FIRST as u128)
-            .arg(flag(removal.early))
-            .arg(removal.presence.text())
-            .arg(flag(tells.is_some()))
-            .arg(name(removal.teller))
-            .arg(tells.cloned().unwrap_or_default())
-            .arg(version_text(removal.version))
-            .arg(self.events.clone())
+        let call = Invocation::of(Remove {
+            connection: self.keys.connection(id),
+            groups: self.keys.groups(id),
+            owned: self.keys.node(removal.owner.unwrap_or(&self.node)),
+            tombstone: self.keys.closed(id),
+            stream: self.keys.stream(&topic),
+            tail: self.keys.tail(&topic),
+            calls: self.keys.calls(id),
+            parked: self.keys.parked(),
+            group_names: self.keys.group_names(),
+            leaving: self.keys.leaving(),
+            ended: self.keys.ended(),
+            owner: removal.owner,
+            id,
+            tombstone_life: removal.tombstone.as_millis(),
+            removal: removal.name,
+            group_prefix: self.keys.group_prefix(),
+            user_prefix: self.keys.user_prefix(),
+            presence: self.presence.as_ref(),
+            most: FIRST,
+            early: removal.early,
+            known_in: removal.presence.text(),
+            tells: tells.is_some(),
+            teller: removal.teller,
+            report: tells.cloned(),
+            version: removal.version,
+            events: self.events.as_ref(),
             // Where the node does not serve the hub, one that does takes the event over from the dead node.
-            .arg(removal.teller.unwrap_or(&self.node).to_string())
-            .arg(removal.reason.to_owned());
-        event_arguments(call, removal.event)
+            assignee: removal.teller.unwrap_or(&self.node),
+            reason: removal.reason,
+            reported: removal.event,
+        });
+        call.costing(2 + FIRST)
     }
 
     fn unlist_call(&self, id: &ConnectionId) -> Invocation {
-        let keys = vec![
-            self.keys.connection(id),
-            self.keys.groups(id),
-            self.keys.group_names(),
-            self.keys.leaving(),
-        ];
-        Invocation::new(Name::Unlist, keys)
-            .costing(STEP)
-            .arg(id.to_string())
-            .arg(self.keys.group_prefix())
-            .arg(self.presence.clone())
-            .number(STEP as u128)
-    }
-}
-
-/// Adds a node's knowledge of a connection's events: the part that their ids share, user, payload and state.
-fn event_arguments(call: Invocation, event: Option<&Reported>) -> Invocation {
-    match event {
-        None => call.arg("").arg("").arg("").arg(""),
-        Some(Reported { base, user, record }) => call
-            .arg(base.clone())
-            .arg(user_text(user.as_ref()))
-            .arg(record.payload.clone())
-            .arg(record.state.clone()),
+        let call = Invocation::of(Unlist {
+            connection: self.keys.connection(id),
+            groups: self.keys.groups(id),
+            group_names: self.keys.group_names(),
+            leaving: self.keys.leaving(),
+            id,
+            group_prefix: self.keys.group_prefix(),
+            presence: self.presence.as_ref(),
+            most: STEP,
+        });
+        call.costing(STEP)
     }
 }
 

@@ -18,9 +18,11 @@ use crate::redis::directory::departures::Departure;
 use crate::redis::feed::hub::Hub;
 use crate::redis::hub::RedisHub;
 use crate::redis::inner::Inner;
-use crate::redis::script::catalog::{Invocation, Name};
-use crate::redis::script::entries::entry_arguments;
+use crate::redis::script::calls::connections::LookUp;
+use crate::redis::script::calls::messages::{Finish, Record, Reply, StoreCheckpoint};
+use crate::redis::script::calls::sessions::{Park, Restate};
 use crate::redis::script::hub_scripts::{HubScripts, place};
+use crate::redis::script::invocation::Invocation;
 use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
 use crate::redis::server::replies::{decode, malformed};
@@ -40,28 +42,28 @@ impl HubScripts {
         checkpoint: Option<&Checkpoint>,
         reason: &'static str,
     ) -> Invocation {
-        let keys = vec![
-            self.keys.connection(id),
-            self.keys.node(owner),
-            self.keys.parked(),
-        ];
-        let call = Invocation::new(Name::Park, keys)
-            .arg(owner.to_string())
-            .arg(version.map(|version| version.0.to_string()).unwrap_or_default())
-            .arg(id.to_string())
-            .number(self.options.resume_window.as_millis());
-        let call = match checkpoint {
-            None => call.arg("").arg("").arg(""),
-            Some(checkpoint) => checkpoint_arguments(call, checkpoint),
-        };
-        call.arg(reason)
+        Invocation::of(Park {
+            connection: self.keys.connection(id),
+            owned: self.keys.node(owner),
+            parked: self.keys.parked(),
+            owner,
+            version,
+            id,
+            wait: self.options.resume_window.as_millis(),
+            checkpoint,
+            reason,
+        })
     }
 
     fn checkpoint_call(&self, id: &ConnectionId, version: Version, checkpoint: &Checkpoint) -> Invocation {
-        let call = Invocation::new(Name::Checkpoint, vec![self.keys.connection(id)])
-            .arg(self.node.to_string())
-            .number(version.0.into());
-        checkpoint_arguments(call, checkpoint)
+        Invocation::of(StoreCheckpoint {
+            connection: self.keys.connection(id),
+            node: &self.node,
+            version,
+            epoch: checkpoint.position.epoch.as_str(),
+            sequence: checkpoint.sequence,
+            offset: checkpoint.position.offset,
+        })
     }
 
     fn record_call(
@@ -71,51 +73,52 @@ impl HubScripts {
         received: u64,
         call: Option<&str>,
     ) -> Invocation {
-        Invocation::new(Name::Record, vec![self.keys.connection(id), self.keys.calls(id)])
-            .arg(self.node.to_string())
-            .number(version.0.into())
-            .number(received.into())
-            .arg(call.unwrap_or_default().to_owned())
+        Invocation::of(Record {
+            connection: self.keys.connection(id),
+            calls: self.keys.calls(id),
+            request: None,
+            node: &self.node,
+            version,
+            received: Some(received),
+            call,
+            request_life: None,
+        })
     }
 
     fn record_once_call(&self, id: &ConnectionId, version: Version, call: &str, once: &str) -> Invocation {
-        let keys = vec![
-            self.keys.connection(id),
-            self.keys.calls(id),
-            self.keys.once(once),
-        ];
-        Invocation::new(Name::Record, keys)
-            .arg(self.node.to_string())
-            .number(version.0.into())
-            .arg("")
-            .arg(call.to_owned())
-            .number(self.options.retention.as_millis().max(1))
+        Invocation::of(Record {
+            connection: self.keys.connection(id),
+            calls: self.keys.calls(id),
+            request: Some(self.keys.once(once)),
+            node: &self.node,
+            version,
+            received: None,
+            call: Some(call),
+            request_life: Some(self.options.retention.as_millis().max(1)),
+        })
     }
 
     fn reply_call(&self, id: &ConnectionId, call: Call<'_>, entry: Bytes, last: bool) -> Invocation {
-        let topic = Topic::Connection(id.clone()).key();
-        let mut keys = self.log_keys(&topic);
-        keys.extend([self.keys.connection(id), self.keys.calls(id)]);
-        let script = Invocation::new(Name::Reply, keys)
-            .arg(call.id.to_owned())
-            .arg(call.host.to_string())
-            .arg(if last { "1" } else { "0" })
-            .arg(self.keys.lane_prefix())
-            .arg(topic);
-        entry_arguments(&self.options, script, entry, self.options.kept())
+        Invocation::of(Reply {
+            connection: self.keys.connection(id),
+            calls: self.keys.calls(id),
+            call: call.id,
+            node: call.host,
+            last,
+            lane_prefix: self.keys.lane_prefix(),
+            topic: Topic::Connection(id.clone()).key(),
+            entry,
+            kept: self.options.kept(),
+        })
     }
 
     fn finish_call(&self, id: &ConnectionId, call: Call<'_>) -> Invocation {
-        Invocation::new(Name::Finish, vec![self.keys.calls(id)])
-            .arg(call.id.to_owned())
-            .arg(call.host.to_string())
+        Invocation::of(Finish {
+            calls: self.keys.calls(id),
+            call: call.id,
+            node: call.host,
+        })
     }
-}
-
-fn checkpoint_arguments(call: Invocation, checkpoint: &Checkpoint) -> Invocation {
-    call.arg(checkpoint.position.epoch.as_str().to_owned())
-        .number(checkpoint.sequence.into())
-        .number(checkpoint.position.offset.into())
 }
 
 impl Inner {
@@ -125,8 +128,11 @@ impl Inner {
         id: &ConnectionId,
     ) -> Result<Option<Listing>, BackplaneError> {
         let keys = &hub.scripts.keys;
-        let keys = vec![keys.log(), keys.connection(id), keys.closed(id)];
-        let script = Invocation::new(Name::LookUp, keys);
+        let script = Invocation::of(LookUp {
+            log: keys.log(),
+            connection: keys.connection(id),
+            tombstone: keys.closed(id),
+        });
         let answer = self.commands.script(&script, Repeat::Safe).await?;
         if answer == Value::Nil {
             return Ok(None);
@@ -258,10 +264,13 @@ impl Sessions for RedisHub {
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
             let hub = &self.hub;
-            let script = Invocation::new(Name::Restate, vec![hub.scripts.keys.connection(connection)])
-                .arg(hub.scripts.node.to_string())
-                .number(version.0.into())
-                .arg(state);
+            let script = Invocation::of(Restate {
+                connection: hub.scripts.keys.connection(connection),
+                owner: Some(&hub.scripts.node),
+                version,
+                state,
+                former: None,
+            });
             decode(hub.scripts.writer.carry_out(script, Patience::Short).await?)
         }
         .boxed()
@@ -276,11 +285,13 @@ impl Sessions for RedisHub {
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
             let hub = &self.hub;
-            let script = Invocation::new(Name::Restate, vec![hub.scripts.keys.connection(connection)])
-                .arg(String::new())
-                .number(version.0.into())
-                .arg(state)
-                .arg(former);
+            let script = Invocation::of(Restate {
+                connection: hub.scripts.keys.connection(connection),
+                owner: None,
+                version,
+                state,
+                former: Some(former),
+            });
             decode(hub.scripts.writer.carry_out(script, Patience::Short).await?)
         }
         .boxed()

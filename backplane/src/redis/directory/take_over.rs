@@ -16,8 +16,9 @@ use crate::redis::feed::hub::Hub;
 use crate::redis::feed::interest::Subject;
 use crate::redis::feed::local::Reported;
 use crate::redis::inner::Inner;
-use crate::redis::script::catalog::{Invocation, Name};
+use crate::redis::script::calls::sessions::{Seize, TakeOverConnection};
 use crate::redis::script::hub_scripts::{HubScripts, Place, place};
+use crate::redis::script::invocation::Invocation;
 use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
 use crate::redis::server::replies::{decode, items, malformed};
@@ -56,35 +57,36 @@ struct Candidate {
 impl HubScripts {
     fn take_over_call(&self, candidate: &Candidate, topics: &[Topic]) -> Invocation {
         let id = &candidate.record.id;
-        let mut keys = self.log_keys(&Topic::Connection(id.clone()).key());
-        keys.extend([
-            self.keys.connection(id),
-            self.keys.node(&self.node),
-            self.keys.groups(id),
-            self.keys.calls(id),
-            self.keys.parked(),
-        ]);
-        let call = self
-            .own(Name::TakeOver, keys, id)
-            .number(candidate.version.0.into())
-            .number(candidate.changes.into())
-            .arg(self.keys.node_prefix())
-            .arg(self.keys.lane_prefix());
-        self.membership_arguments(call, id, Change::Taken, topics)
-            .arg(candidate.former.clone())
+        Invocation::of(TakeOverConnection {
+            connection: self.keys.connection(id),
+            owned: self.keys.node(&self.node),
+            calls: self.keys.calls(id),
+            parked: self.keys.parked(),
+            node: &self.node,
+            id,
+            version: candidate.version,
+            changes: candidate.changes,
+            node_prefix: self.keys.node_prefix(),
+            lane_prefix: self.keys.lane_prefix(),
+            channel: self.keys.lane_channel(&self.node),
+            topic: Topic::Connection(id.clone()).key(),
+            entry: self.membership(id, Change::Taken, topics, false),
+            kept: self.options.kept(),
+            former: &candidate.former,
+        })
     }
 
     fn seize_call(&self, candidate: &Candidate) -> Invocation {
         let id = &candidate.record.id;
-        let keys = vec![
-            self.keys.log(),
-            self.keys.connection(id),
-            self.keys.node(&self.node),
-            self.keys.parked(),
-        ];
-        self.own(Name::Seize, keys, id)
-            .number(candidate.version.0.into())
-            .arg(self.keys.node_prefix())
+        Invocation::of(Seize {
+            connection: self.keys.connection(id),
+            owned: self.keys.node(&self.node),
+            parked: self.keys.parked(),
+            node: &self.node,
+            id,
+            version: candidate.version,
+            node_prefix: self.keys.node_prefix(),
+        })
     }
 }
 

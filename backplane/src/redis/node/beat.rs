@@ -9,7 +9,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::error::BackplaneError;
 use crate::redis::node::liveness::Observation;
-use crate::redis::script::catalog::{Invocation, Scripts};
+use crate::redis::script::catalog::Scripts;
+use crate::redis::script::invocation::Invocation;
 use crate::redis::server::commands::{Commands, not_a_cluster};
 use crate::redis::server::connector::within;
 use crate::redis::server::link::Link;

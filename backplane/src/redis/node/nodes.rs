@@ -18,7 +18,8 @@ use crate::redis::node::beat::{Beat, BeatLink};
 use crate::redis::node::liveness::{LEFT, Liveness, Observation};
 use crate::redis::node::reaper::{Lost, lost};
 use crate::redis::options::RedisOptions;
-use crate::redis::script::catalog::{Invocation, Name};
+use crate::redis::script::calls::nodes::Heartbeat;
+use crate::redis::script::invocation::Invocation;
 use crate::redis::server::backoff::Backoff;
 use crate::redis::server::commands::Repeat;
 use crate::redis::server::replies::decode;
@@ -231,15 +232,14 @@ impl Inner {
     }
 
     async fn beat_once(&self, state: &mut State) -> Result<(), BackplaneError> {
-        let keys = vec![
-            self.keys.cluster(),
-            self.keys.beats(),
-            self.keys.dying(),
-            self.keys.secret(),
-        ];
-        let call = Invocation::new(Name::Heartbeat, keys)
-            .arg(self.options.node.to_string())
-            .arg(self.nodes.secret().to_vec());
+        let call = Invocation::of(Heartbeat {
+            cluster: self.keys.cluster(),
+            beats: self.keys.beats(),
+            dying: self.keys.dying(),
+            secret: self.keys.secret(),
+            node: &self.options.node,
+            own_secret: self.nodes.secret().to_vec().into(),
+        });
         let bound = (self.options.lease / 2).min(self.commands.bound());
         let (tries, beat) = state.link.call(&self.commands, &call, bound).await;
         state.tries += i64::from(tries);

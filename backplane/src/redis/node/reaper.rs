@@ -17,8 +17,11 @@ use crate::redis::directory::removal::{Removal, removed};
 use crate::redis::feed::hub::Hub;
 use crate::redis::inner::Inner;
 use crate::redis::node::beat::Beat;
-use crate::redis::script::catalog::{Invocation, Name};
+use crate::redis::script::calls::connections::Overdue;
+use crate::redis::script::calls::nodes::Reap;
 use crate::redis::script::hub_scripts::HubScripts;
+use crate::redis::script::invocation::Invocation;
+use crate::redis::script::settings::{EventSettings, PresenceSettings};
 use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
 use crate::redis::server::replies::{decode, items, malformed};
@@ -141,12 +144,15 @@ impl Inner {
     }
 
     async fn try_reap(&self, lost: &Lost) -> Result<Option<usize>, BackplaneError> {
-        let keys = vec![self.keys.cluster(), self.keys.beats(), self.keys.dying()];
-        let call = Invocation::new(Name::Reap, keys)
-            .arg(lost.node.to_string())
-            .arg(lost.count.map(|count| count.to_string()).unwrap_or_default())
-            .arg(self.options.node.to_string())
-            .arg(lost.taken.clone().unwrap_or_default());
+        let call = Invocation::of(Reap {
+            cluster: self.keys.cluster(),
+            beats: self.keys.beats(),
+            dying: self.keys.dying(),
+            dead: &lost.node,
+            count: lost.count,
+            reaper: &self.options.node,
+            unfinished: lost.taken.as_deref(),
+        });
         if !decode::<bool>(self.commands.script(&call, Repeat::Safe).await?)? {
             return Ok(None);
         }
@@ -185,8 +191,8 @@ impl Inner {
             ..HubOptions::default()
         };
         Ok(HubScripts {
-            presence: presence.unwrap_or_default(),
-            events: events.unwrap_or_default(),
+            presence: PresenceSettings::read(&presence.unwrap_or_default())?,
+            events: EventSettings::read(&events.unwrap_or_default())?,
             ..HubScripts::new(keys, dead.clone(), options, self.writer(hub))
         })
     }
@@ -291,7 +297,10 @@ impl Inner {
     }
 
     async fn overdue(&self, key: String) -> Result<Vec<ConnectionId>, BackplaneError> {
-        let call = Invocation::new(Name::Overdue, vec![key]).number(BATCH as u128);
+        let call = Invocation::of(Overdue {
+            waiting: key,
+            most: BATCH,
+        });
         let ids: Vec<String> = decode(self.commands.script(&call, Repeat::Safe).await?)?;
         Ok(ids.iter().filter_map(|id| ConnectionId::parse(id).ok()).collect())
     }

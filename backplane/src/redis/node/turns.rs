@@ -4,18 +4,21 @@ use std::time::Duration;
 
 use crate::error::BackplaneError;
 use crate::redis::inner::Inner;
-use crate::redis::script::catalog::{Invocation, Name};
+use crate::redis::script::calls::nodes::TakeTurns;
+use crate::redis::script::invocation::Invocation;
 use crate::redis::server::commands::Repeat;
 use crate::redis::server::replies::{decode, items, malformed};
 use crate::turns::{Turns, TurnsWanted};
 
 impl Inner {
     pub(in crate::redis) async fn take_turns(&self, wanted: &TurnsWanted) -> Result<Turns, BackplaneError> {
-        let call = Invocation::new(Name::Turns, vec![self.keys.turns()])
-            .arg(self.options.node.to_string())
-            .number(wanted.count.max(1).into())
-            .number(wanted.rate.max(1).into())
-            .arg(format!("{:.3}", wanted.need));
+        let call = Invocation::of(TakeTurns {
+            turns: self.keys.turns(),
+            node: &self.options.node,
+            count: wanted.count.max(1).into(),
+            rate: wanted.rate.max(1).into(),
+            need: format!("{:.3}", wanted.need),
+        });
         // Where the script was carried out twice, the first turns are lost.
         let answer = items(self.commands.script(&call, Repeat::Safe).await?)?;
         let times = answer

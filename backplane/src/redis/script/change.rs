@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::error::BackplaneError;
-use crate::redis::script::catalog::Invocation;
+use crate::redis::script::invocation::Invocation;
 
 /// A change that waits or is on its way.
 pub(in crate::redis) struct Change {

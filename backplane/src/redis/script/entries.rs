@@ -1,10 +1,11 @@
-//! Calls that append entries to the log, and the options of hubs as arguments.
+//! Calls that append messages to the log, and the options of hubs as arguments.
 
 use bytes::Bytes;
 use prost::Message as _;
 
 use crate::backplane::HubOptions;
-use crate::redis::script::catalog::{Invocation, Name};
+use crate::redis::script::calls::messages::{Publish, PublishDirect};
+use crate::redis::script::invocation::Invocation;
 use crate::topic::Topic;
 use crate::wire::{self, Envelope};
 
@@ -15,27 +16,23 @@ pub(in crate::redis) fn publish_call(
     entry: &Bytes,
     by_client: bool,
 ) -> Invocation {
-    let name = match topic {
-        Topic::Connection(_) => Name::PublishDirect,
-        _ => Name::Publish,
-    };
-    let call = Invocation::new(name, Vec::new())
-        .arg(topic.key())
-        .arg(entry.clone());
-    if name == Name::PublishDirect {
-        return call;
+    match topic {
+        Topic::Connection(_) => Invocation::of(PublishDirect {
+            topic: topic.key(),
+            entry: entry.clone(),
+        }),
+        _ => Invocation::of(Publish {
+            topic: topic.key(),
+            entry: entry.clone(),
+            only_wanted: only_wanted(options, topic, by_client),
+        }),
     }
-    call.arg(only_wanted(options, topic, by_client))
 }
 
-/// An argument: `1` where a message is kept only if a connection could come back for it.
-pub(in crate::redis) fn only_wanted(options: &HubOptions, topic: &Topic, by_client: bool) -> &'static str {
+/// Whether a message is kept only if a connection could come back for it.
+pub(in crate::redis) fn only_wanted(options: &HubOptions, topic: &Topic, by_client: bool) -> bool {
     let of_members = matches!(topic, Topic::Group(_) | Topic::User(_));
-    if of_members && by_client && !options.keeps_unread {
-        "1"
-    } else {
-        ""
-    }
+    of_members && by_client && !options.keeps_unread
 }
 
 pub(in crate::redis) fn entry_of(envelope: &Envelope) -> Bytes {
@@ -51,19 +48,6 @@ pub(in crate::redis) fn gap_call(options: &HubOptions, topic: &Topic) -> Invocat
         body: Some(wire::entry::Body::Gap(wire::Gap {})),
     };
     publish_call(options, topic, &gap.encode_to_vec().into(), true)
-}
-
-/// The arguments of a log entry, which end most calls.
-pub(in crate::redis) fn entry_arguments(
-    options: &HubOptions,
-    call: Invocation,
-    entry: Bytes,
-    kept: u128,
-) -> Invocation {
-    call.arg(entry)
-        .number(kept)
-        .number(options.life_ms())
-        .number(options.tail_life_ms())
 }
 
 impl HubOptions {

@@ -1,112 +1,236 @@
-//! The keys and arguments of a script, as the comment at its head numbers them.
+//! Tests: the scripts' texts have the names of their declarations, and only these.
 
-/// The numbers of keys and arguments that a script takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::redis) struct Header {
-    keys: Count,
-    arguments: Count,
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::redis::script::calls::messages;
+use crate::redis::script::catalog::SCRIPTS;
+use crate::redis::script::declaration::{Names, Part, Script, mentions};
+use crate::redis::script::declared::Declared;
+
+const PARTS: [Part; 5] = [
+    Part::Log,
+    Part::Append,
+    Part::Reading,
+    Part::Directory,
+    Part::Events,
+];
+/// Most positional parameters of a function.
+const MOST_PARAMETERS: usize = 5;
+
+/// The names that the comment at the head of a script has under a title, in the form of [`declared`]: each begins a line,
+/// and deeper lines go on with its meaning.
+fn documented(script: &Script, title: &str) -> Vec<String> {
+    let head = script.text.lines().take_while(|line| line.starts_with("--"));
+    let lines = head
+        .skip_while(|line| line.strip_prefix("-- ") != Some(title))
+        .skip(1);
+    let items = lines.map_while(|line| line.strip_prefix("--   "));
+    let names = items.filter(|item| !item.starts_with(' ')).map(|item| {
+        // The meaning follows after three spaces at least, or the longest name of a list ends with two.
+        let name = item.split("  ").next().unwrap_or_default();
+        name.trim_end().to_owned()
+    });
+    names.collect()
 }
 
-/// A number of keys or arguments: the last ones may be missing, where the comment says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Count {
-    most: usize,
-    /// Any number of further ones may follow (`…`).
-    open: bool,
+/// The declared names: `name`, `name {part, part}`, and all repeated ones together, `name… name…`.
+fn declared(names: &Names) -> Vec<String> {
+    let single = names.single.iter().map(|named| match named.parts {
+        [] => named.name.to_owned(),
+        parts => format!("{} {{{}}}", named.name, parts.join(", ")),
+    });
+    let repeated: Vec<_> = names.repeated.iter().map(|name| format!("{name}…")).collect();
+    let repeated = (!repeated.is_empty()).then(|| repeated.join(" "));
+    single.chain(repeated).collect()
 }
 
-impl Header {
-    /// Reads the comment at the head of a script.
-    pub(in crate::redis) fn read(script: &str) -> Self {
-        let lines = script.lines().map_while(|line| line.strip_prefix("--"));
-        let text = lines.map(str::trim).collect::<Vec<_>>().join(" ");
-        let (text, _) = text.split_once("Returns ").unwrap_or((&text, ""));
-        let (before, arguments) = text.split_once("ARGV: ").unwrap_or((text, ""));
-        let (_, keys) = before.split_once("KEYS: ").unwrap_or((before, ""));
-        Self {
-            keys: Count::read(keys),
-            arguments: Count::read(arguments),
+/// All names of a script, those of its keys first.
+fn bound(script: &Script) -> Vec<&'static str> {
+    let names = |names: &Names| {
+        let single = names.single.iter().map(|named| named.name);
+        single.chain(names.repeated.iter().copied()).collect::<Vec<_>>()
+    };
+    [names(&script.keys), names(&script.arguments)].concat()
+}
+
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.trim_start().starts_with("--"))
+}
+
+/// The names that a file declares outside of its functions.
+fn top_level(text: &str) -> BTreeSet<&str> {
+    let declarations = code(text).filter_map(|line| line.strip_prefix("local "));
+    declarations
+        .flat_map(|line| match line.strip_prefix("function ") {
+            Some(function) => vec![function.split('(').next().unwrap_or_default()],
+            None => line.split(" =").next().unwrap_or_default().split(", ").collect(),
+        })
+        .collect()
+}
+
+#[test]
+fn the_comment_of_each_script_has_exactly_the_declared_names_in_order() {
+    for script in SCRIPTS {
+        for (title, names) in [("KEYS", &script.keys), ("ARGV", &script.arguments)] {
+            assert!(
+                code(&script.text.replace("\n-- ", "\n")).any(|line| line == title),
+                "{}.lua has no line `-- {title}`",
+                script.name
+            );
+            assert_eq!(
+                documented(script, title),
+                declared(names),
+                "{} of {}.lua",
+                title,
+                script.name
+            );
         }
     }
-
-    /// Whether a call with so many keys and arguments fits.
-    pub(in crate::redis) fn fits(self, keys: usize, arguments: usize) -> bool {
-        self.keys.fits(keys) && self.arguments.fits(arguments)
-    }
 }
 
-impl Count {
-    fn read(text: &str) -> Self {
-        let open = text.contains("… ") || text.contains("then for each");
-        let mut most = 0;
-        let mut rest = text;
-        // Each item begins with its number: `1 log, 2 stream`.
-        loop {
-            let next = format!("{}", most + 1);
-            let found = rest.match_indices(&next).find(|(place, _)| {
-                let before = rest.get(..*place).unwrap_or_default();
-                let after = rest.get(place + next.len()..).unwrap_or_default();
-                (before.is_empty() && most == 0 || before.ends_with(", ")) && after.starts_with([' ', '…'])
-            });
-            let Some((place, _)) = found else {
-                return Self { most, open };
-            };
-            most += 1;
-            rest = rest.get(place + next.len()..).unwrap_or_default();
-        }
-    }
-
-    fn fits(self, count: usize) -> bool {
-        self.open || count <= self.most
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::redis::script::catalog::scripts;
-
-    /// The highest index of `KEYS` or `ARGV` that a script names outside of its comments, and the number of different
-    /// ones.
-    fn used(script: &str, table: &str) -> (usize, usize) {
-        let code = script.lines().filter(|line| !line.trim_start().starts_with("--"));
-        let mut indices: Vec<usize> = code
-            .flat_map(|line| line.split(table).skip(1))
-            .filter_map(|rest| rest.strip_prefix('[')?.split(']').next()?.parse().ok())
-            .collect();
-        indices.sort_unstable();
-        indices.dedup();
-        (indices.last().copied().unwrap_or(0), indices.len())
-    }
-
-    #[test]
-    fn each_script_uses_the_keys_and_arguments_that_its_comment_numbers() {
-        assert!(scripts().count() > 40);
-        for (name, script) in scripts() {
-            let Header { keys, arguments } = Header::read(script);
-            for (table, count) in [("KEYS", keys), ("ARGV", arguments)] {
-                let (highest, different) = used(script, table);
+#[test]
+fn each_script_uses_all_of_its_names() {
+    // A script that tells another operation the places of its arguments passes all of them on.
+    for script in SCRIPTS
+        .iter()
+        .filter(|script| !mentions(script.text, "last_argument"))
+    {
+        for names in [&script.keys, &script.arguments] {
+            for named in names.single {
                 assert!(
-                    highest <= count.most,
-                    "{name:?} uses {table}[{highest}] of {count:?}"
+                    mentions(script.text, named.name),
+                    "{}.lua: {}",
+                    script.name,
+                    named.name
                 );
-                // Keys may stand there for the cluster alone, and an open list is read in a loop.
-                let read_otherwise =
-                    count.open || table == "KEYS" || script.contains("(ARGV)") || script.contains(", ARGV)");
+            }
+            if let Some(first) = names.repeated.first() {
+                let first = format!("FIRST_{}", first.to_uppercase());
+                assert!(mentions(script.text, &first), "{}.lua: {first}", script.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_script_has_a_numbered_key_or_argument() {
+    let parts = PARTS.iter().map(|part| (format!("{part:?}"), part.text()));
+    let scripts = SCRIPTS.iter().map(|script| (script.name.to_owned(), script.text));
+    for (name, text) in parts.chain(scripts) {
+        for table in ["KEYS", "ARGV"] {
+            for line in code(text) {
+                let numbered = line.split(table).skip(1).any(|rest| {
+                    rest.trim_start_matches('[')
+                        .starts_with(|c: char| c.is_ascii_digit())
+                });
                 assert!(
-                    read_otherwise || different == count.most,
-                    "{name:?} uses {different} of {count:?} {table}"
+                    !numbered && !line.contains(&format!("#{table}")),
+                    "{name}: {line}"
                 );
             }
         }
     }
+}
 
-    #[test]
-    fn a_head_is_read() {
-        let head = Header::read(
-            "-- Does 1 thing.\n-- KEYS: 1 log, 2 stream,\n--       3 tail of 2 things\n-- ARGV: 1 node, 2… groups\n-- Returns 1, 2 or 3.\ncode",
-        );
-        assert!(head.fits(3, 100) && head.fits(2, 0) && !head.fits(4, 1));
-        assert!(Header::read("-- Nothing.\ncode").fits(0, 0) && !Header::read("code").fits(1, 0));
+#[test]
+fn names_are_distinct_and_hide_nothing() {
+    const RESERVED: [&str; 19] = [
+        "KEYS",
+        "ARGV",
+        "key",
+        "last_key",
+        "argument",
+        "last_argument",
+        "operations",
+        "redis",
+        "string",
+        "table",
+        "math",
+        "cmsgpack",
+        "struct",
+        "type",
+        "next",
+        "end",
+        "function",
+        "local",
+        "until",
+    ];
+    let shared: BTreeSet<_> = PARTS.iter().flat_map(|part| top_level(part.text())).collect();
+    assert!(shared.contains("append") && shared.contains("hub"), "{shared:?}");
+    for script in SCRIPTS {
+        let (names, mut seen) = (bound(script), BTreeSet::new());
+        let own = top_level(script.text);
+        for name in &names {
+            assert!(seen.insert(*name), "{} has {name} twice", script.name);
+            let taken = shared.contains(name) || RESERVED.contains(name);
+            assert!(!taken, "{}: {name} is the name of something else", script.name);
+        }
+        for named in script.keys.single.iter().chain(script.arguments.single) {
+            assert!(
+                !own.contains(named.name),
+                "{}.lua hides its {}",
+                script.name,
+                named.name
+            );
+        }
     }
+}
+
+#[test]
+fn each_file_is_a_script_or_a_shared_part() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/redis/script/lua");
+    let name = |path: &Path| path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let files: BTreeSet<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| name(&entry.unwrap().path()))
+        .collect();
+    let parts = PARTS.iter().map(|part| format!("{part:?}").to_lowercase());
+    let known: BTreeSet<_> = SCRIPTS
+        .iter()
+        .map(|script| script.name.to_owned())
+        .chain(parts)
+        .collect();
+    assert_eq!(files, known);
+}
+
+#[test]
+fn functions_take_few_positional_parameters() {
+    let parts = PARTS.iter().map(|part| part.text());
+    for text in parts.chain(SCRIPTS.iter().map(|script| script.text)) {
+        for line in code(text) {
+            let Some((_, parameters)) = line
+                .split_once("function ")
+                .and_then(|(_, rest)| rest.split_once('('))
+            else {
+                continue;
+            };
+            let count = parameters.split(',').count();
+            assert!(count <= MOST_PARAMETERS, "{line}");
+        }
+    }
+}
+
+#[test]
+fn publish_once_can_pass_its_arguments_on() {
+    let once = declared(&messages::PublishOnce::SCRIPT.arguments);
+    for passed_to in [messages::Publish::SCRIPT, messages::PublishDirect::SCRIPT] {
+        assert!(
+            once.starts_with(&declared(&passed_to.arguments)),
+            "{}",
+            passed_to.name
+        );
+        assert!(declared(&passed_to.keys).is_empty(), "{}", passed_to.name);
+    }
+}
+
+#[test]
+fn the_topics_of_messages_are_arguments() {
+    let publishing = SCRIPTS.iter().filter_map(|script| Some((script, script.topic?)));
+    let mut names = Vec::new();
+    for (script, topic) in publishing {
+        assert!(script.arguments.place(topic).is_some(), "{}", script.name);
+        names.push(script.name);
+    }
+    assert_eq!(names, ["publish", "publish_direct", "publish_once", "reply"]);
 }

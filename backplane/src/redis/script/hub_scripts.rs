@@ -9,12 +9,16 @@ use crate::error::BackplaneError;
 use crate::position::{Epoch, Offset};
 use crate::redis::feed::entry::Stored;
 use crate::redis::keys::HubKeys;
-use crate::redis::script::catalog::{Invocation, Name};
-use crate::redis::script::entries::entry_arguments;
+use crate::redis::script::arguments::Marked;
+use crate::redis::script::calls::connections::Enter;
+use crate::redis::script::calls::groups::{Join, Leave};
+use crate::redis::script::calls::log::{Read, ReadExtent, ReadTails, Sweep};
+use crate::redis::script::invocation::Invocation;
+use crate::redis::script::settings::{EventSettings, PresenceSettings};
 use crate::redis::script::writer::{Patience, Writer};
 use crate::redis::server::commands::{Commands, Repeat};
 use crate::redis::server::replies::{decode, items, malformed};
-use crate::sessions::{State, Version};
+use crate::sessions::Version;
 use crate::topic::{ConnectionId, GroupName, NodeId, Topic, UserId};
 use crate::wire::{self, membership::Change};
 
@@ -65,10 +69,10 @@ pub(in crate::redis) struct HubScripts {
     pub(in crate::redis) node: NodeId,
     pub(in crate::redis) options: HubOptions,
     pub(in crate::redis) writer: Writer,
-    /// The presence argument of `announce`: empty where the hub has no presence messages.
-    pub(in crate::redis) presence: String,
-    /// The events argument of `append_event`: empty where the hub has no connection events.
-    pub(in crate::redis) events: String,
+    /// `None` where the hub has no presence messages.
+    pub(in crate::redis) presence: Option<PresenceSettings>,
+    /// `None` where the hub has no connection events.
+    pub(in crate::redis) events: Option<EventSettings>,
 }
 
 /// A connection that has entered, as the server has it.
@@ -83,24 +87,6 @@ pub(in crate::redis) struct EnteredThere {
 }
 
 impl HubScripts {
-    /// A claim of a connection whose id was generated in `epoch`.
-    pub(in crate::redis) fn claim_call(
-        &self,
-        id: &ConnectionId,
-        user: Option<&UserId>,
-        epoch: &str,
-    ) -> Invocation {
-        let keys = vec![
-            self.keys.log(),
-            self.keys.connection(id),
-            self.keys.node(&self.node),
-            self.keys.closed(id),
-        ];
-        self.own(Name::Claim, keys, id)
-            .arg(user_text(user))
-            .arg(epoch.to_owned())
-    }
-
     /// Enters a connection that joins the groups `joined` and is listed in `first` of them. `None` where this node
     /// does not own it.
     pub(in crate::redis) async fn enter(
@@ -112,39 +98,37 @@ impl HubScripts {
     ) -> Result<Option<EnteredThere>, BackplaneError> {
         let (id, user) = (&connection.id, connection.user.as_ref());
         let topic = Topic::Connection(id.clone());
-        let mut keys = self.log_keys(&topic.key());
-        let user_name = user.map_or("", UserId::stored);
-        let of_user = format!("{}{user_name}", self.keys.user_prefix());
-        keys.extend([
-            self.keys.connection(id),
-            self.keys.node(&self.node),
-            self.keys.closed(id),
-            of_user,
-            self.keys.user_groups(user_name),
-            self.keys.groups(id),
-            self.keys.group_names(),
-        ]);
         let topics: Vec<_> = std::iter::once(Topic::All)
             .chain(user.cloned().map(Topic::User))
             .chain(joined.iter().cloned().map(Topic::Group))
-            .chain([topic])
+            .chain([topic.clone()])
             .collect();
-        let call = self
-            .own(Name::Enter, keys, id)
-            .arg(user_text(user))
-            .arg(if claim { "1" } else { "0" })
-            .arg(connection.state.as_ref().map(marked).unwrap_or_default());
-        let call = self
-            .membership_arguments(call, id, Change::Joined, &topics)
-            .arg(self.keys.group_prefix())
-            .arg(self.presence.clone())
-            .arg(self.events.clone())
-            .arg(connection.event.payload.clone())
-            .arg(connection.event.state.clone());
+        let user_name = user.map_or("", UserId::stored);
+        let call = Invocation::of(Enter {
+            connection: self.keys.connection(id),
+            owned: self.keys.node(&self.node),
+            tombstone: self.keys.closed(id),
+            user_connections: format!("{}{user_name}", self.keys.user_prefix()),
+            user_groups: self.keys.user_groups(user_name),
+            groups: self.keys.groups(id),
+            group_names: self.keys.group_names(),
+            node: &self.node,
+            id,
+            user,
+            claim,
+            state: connection.state.as_ref().map(Marked),
+            channel: self.keys.lane_channel(&self.node),
+            topic: topic.key(),
+            entry: self.membership(id, Change::Joined, &topics, false),
+            kept: self.options.kept(),
+            group_prefix: self.keys.group_prefix(),
+            presence: self.presence.as_ref(),
+            events: self.events.as_ref(),
+            payload: connection.event.payload.clone(),
+            event_state: connection.event.state.clone(),
+            first: first.iter().collect(),
+        });
         let call = call.costing(1 + first.len());
-        let call = first
-            .iter()
-            .fold(call, |call, group| call.arg(group.stored().to_owned()));
         let answer = self.writer.carry_out(call, Patience::Short).await?;
         if answer == Value::Nil {
             return Ok(None);
@@ -167,35 +151,36 @@ impl HubScripts {
         change: Change,
         parked: bool,
     ) -> Result<Option<Place>, BackplaneError> {
-        let name = if change == Change::Joined {
-            Name::Join
-        } else {
-            Name::Leave
-        };
-        let mut keys = self.log_keys(&Topic::Connection(id.clone()).key());
-        let of_group = format!("{}{}", self.keys.group_prefix(), group.stored());
-        keys.extend([
-            self.keys.connection(id),
-            self.keys.groups(id),
-            of_group,
-            self.keys.group_names(),
-        ]);
-        let owner = if parked { "" } else { self.node.as_str() };
         let topic = Topic::Group(group.clone());
-        let call = Invocation::new(name, keys)
-            .arg(owner.to_owned())
-            .arg(id.to_string())
-            .arg(group.stored().to_owned())
-            .arg(self.membership(id, change, std::slice::from_ref(&topic), true));
-        let call = self
-            .membership_arguments(call, id, change, &[topic])
-            .arg(self.presence.clone());
+        let topics = std::slice::from_ref(&topic);
+        let join = Join {
+            connection: self.keys.connection(id),
+            groups: self.keys.groups(id),
+            group_names: self.keys.group_names(),
+            owner: (!parked).then_some(&self.node),
+            id,
+            group,
+            unchanged: self.membership(id, change, topics, true),
+            channel: self.keys.lane_channel(&self.node),
+            topic: Topic::Connection(id.clone()).key(),
+            changed: self.membership(id, change, topics, false),
+            kept: self.options.kept(),
+            group_prefix: self.keys.group_prefix(),
+            presence: self.presence.as_ref(),
+        };
+        let call = match change {
+            Change::Joined => Invocation::of(join),
+            Change::Left | Change::Taken => Invocation::of(Leave(join)),
+        };
         let changed: Option<(String, Offset)> = decode(self.writer.carry_out(call, Patience::Long).await?)?;
         Ok(changed.map(|(epoch, offset)| place(&epoch, offset)))
     }
 
     pub(in crate::redis) async fn extent(&self, commands: &Commands) -> Result<Extent, BackplaneError> {
-        let call = Invocation::new(Name::Extent, vec![self.keys.log()]).number(self.options.tail_life_ms());
+        let call = Invocation::of(ReadExtent {
+            log: self.keys.log(),
+            tail_life: self.options.tail_life_ms(),
+        });
         let (epoch, start, last, forgotten, evicted): (String, _, _, _, _) =
             decode(commands.script(&call, Repeat::Safe).await?)?;
         Ok(Extent {
@@ -214,8 +199,11 @@ impl HubScripts {
         topics: &[Topic],
     ) -> Result<(Offset, Vec<Option<Offset>>), BackplaneError> {
         let tails = topics.iter().map(|topic| self.keys.tail(&topic.key()));
-        let keys = std::iter::once(self.keys.log()).chain(tails).collect();
-        let call = Invocation::new(Name::Tails, keys).number(self.options.tail_life_ms());
+        let call = Invocation::of(ReadTails {
+            log: self.keys.log(),
+            tails: tails.collect(),
+            tail_life: self.options.tail_life_ms(),
+        });
         let mut answer = items(commands.script(&call, Repeat::Safe).await?)?.into_iter();
         let forgotten = decode(answer.next().unwrap_or(Value::Nil))?;
         let tails: Vec<Option<Offset>> = answer.map(decode).collect::<Result<_, _>>()?;
@@ -229,16 +217,12 @@ impl HubScripts {
     /// Forgets slices and events that are too old or too much. Returns how many slices of the log wait to be swept, and
     /// how many events were dropped unfinished.
     pub(in crate::redis) async fn sweep(&self) -> Result<(u64, u64), BackplaneError> {
-        let call = Invocation::new(Name::Sweep, vec![self.keys.log()])
-            .number(self.options.life_ms())
-            .number(SWEPT)
-            .number(self.options.tail_life_ms());
-        let call = match &self.options.events {
-            Some(events) => call
-                .arg(self.keys.events())
-                .number(events.life.as_millis().max(1)),
-            None => call.arg("").arg(""),
-        };
+        let events = self.options.events.as_ref();
+        let call = Invocation::of(Sweep {
+            most: SWEPT,
+            events: events.map(|_| self.keys.events()),
+            events_life: events.map(|events| events.life.as_millis().max(1)),
+        });
         decode(self.writer.carry_out(call, Patience::Short).await?)
     }
 
@@ -249,23 +233,23 @@ impl HubScripts {
         upto: Offset,
         share: usize,
     ) -> Invocation {
-        let keys = topics.iter().flat_map(|(topic, _)| {
+        let keys_of = |(topic, _): &(Topic, Offset)| {
             let key = topic.key();
             [self.keys.tail(&key), self.keys.stream(&key)]
-        });
-        let keys = std::iter::once(self.keys.log()).chain(keys).collect();
+        };
         let upto = if upto == Offset::MAX {
             "+".to_owned()
         } else {
             upto.to_string()
         };
-        let call = Invocation::new(Name::Read, keys)
-            .arg(upto)
-            .number(share as u128)
-            .number(self.options.tail_life_ms());
-        topics
-            .iter()
-            .fold(call, |call, (_, after)| call.number((*after).into()))
+        Invocation::of(Read {
+            log: self.keys.log(),
+            topics: topics.iter().map(keys_of).collect(),
+            upto,
+            most_bytes: share,
+            tail_life: self.options.tail_life_ms(),
+            after: topics.iter().map(|(_, after)| *after).collect(),
+        })
     }
 
     /// Reads the answer to [`read_call`](Self::read_call).
@@ -293,31 +277,14 @@ impl HubScripts {
         Ok(read)
     }
 
-    pub(in crate::redis) fn own(&self, name: Name, keys: Vec<String>, id: &ConnectionId) -> Invocation {
-        Invocation::new(name, keys)
-            .arg(self.node.to_string())
-            .arg(id.to_string())
-    }
-
-    pub(in crate::redis) fn log_keys(&self, topic: &str) -> Vec<String> {
-        self.keys.of_log(topic)
-    }
-
-    pub(in crate::redis) fn membership_arguments(
+    /// The log entry that connections receive other topics from now on; `redundant`: nothing changes.
+    pub(in crate::redis) fn membership(
         &self,
-        call: Invocation,
         id: &ConnectionId,
         change: Change,
         topics: &[Topic],
-    ) -> Invocation {
-        let call = call
-            .arg(self.keys.lane_channel(&self.node))
-            .arg(Topic::Connection(id.clone()).key());
-        let entry = self.membership(id, change, topics, false);
-        entry_arguments(&self.options, call, entry, self.options.kept())
-    }
-
-    fn membership(&self, id: &ConnectionId, change: Change, topics: &[Topic], redundant: bool) -> Bytes {
+        redundant: bool,
+    ) -> Bytes {
         let membership = wire::Membership {
             connection: id.to_string(),
             change: change.into(),
@@ -332,24 +299,10 @@ impl HubScripts {
     }
 }
 
-/// A state as an argument, with a mark: an empty state differs from none.
-fn marked(state: &State) -> Bytes {
-    [b"s", state.as_ref()].concat().into()
-}
-
 /// Reads group names from the server, and leaves reserved ones out.
 pub(in crate::redis) fn group_names(names: &[String]) -> Vec<GroupName> {
     let groups = names.iter().filter_map(|name| GroupName::from_stored(name).ok());
     groups.filter(|group| !group.is_reserved()).collect()
-}
-
-pub(in crate::redis) fn user_text(user: Option<&UserId>) -> String {
-    user.map(|user| user.stored().to_owned()).unwrap_or_default()
-}
-
-/// A version as an argument; empty where the node does not know it.
-pub(in crate::redis) fn version_text(version: Option<Version>) -> String {
-    version.map(|version| version.0.to_string()).unwrap_or_default()
 }
 
 pub(in crate::redis) fn place(epoch: &str, offset: Offset) -> Place {

@@ -16,9 +16,10 @@ use crate::redis::feed::split::Acknowledged;
 use crate::redis::keys::HubKeys;
 use crate::redis::node::clock::Clock;
 use crate::redis::script::answers::{BatchAnswer, Outcome};
-use crate::redis::script::catalog::{BatchHead, Invocation};
+use crate::redis::script::calls::log;
 use crate::redis::script::change::Change;
 use crate::redis::script::entries::gap_call;
+use crate::redis::script::invocation::Invocation;
 use crate::redis::server::commands::{Commands, Failed, Sent};
 use crate::redis::server::replies::{decode, malformed};
 use crate::topic::{NodeId, Topic};
@@ -228,12 +229,18 @@ impl Sender {
     ) -> Result<Option<Vec<Outcome>>, Failed> {
         let begun = Mutex::new(Instant::now());
         let served = self.served.load();
-        let head = BatchHead {
-            log: &self.log,
+        let options = served.as_deref();
+        let head = || log::Batch {
+            log: self.log.clone(),
             node: &self.node,
             number,
             epoch: &self.acknowledged.epoch,
-            options: served.as_deref(),
+            // Where the node does not serve the hub, it appends no entries of its own.
+            topic_bytes: options.map_or(0, |options| options.retention_topic_bytes),
+            hub_bytes: options.map_or(0, |options| options.retention_bytes),
+            messages: options.map_or(0, HubOptions::kept_messages),
+            life: options.map_or(0, HubOptions::life_ms),
+            tail_life: options.map_or(0, HubOptions::tail_life_ms),
         };
         let command = |scripts: &_| {
             let now = Instant::now();
@@ -242,7 +249,7 @@ impl Sender {
                 let left = change.deadline.saturating_duration_since(now);
                 (&change.operation, self.clock.deadline(left))
             });
-            Invocation::batch(scripts, &head, operations)
+            Invocation::batch(scripts, head(), operations)
         };
         let answer = self.commands.try_batch(&self.log, command, until).await?;
         let begun = *begun.lock();

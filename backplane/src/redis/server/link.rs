@@ -7,7 +7,9 @@ use redis::{Cmd, ErrorKind, PushKind, RedisError, RedisResult, ServerErrorKind, 
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::redis::script::catalog::{Invocation, Name, Scripts};
+use crate::redis::script::calls::log::Renew;
+use crate::redis::script::catalog::Scripts;
+use crate::redis::script::invocation::Invocation;
 use crate::redis::server::connector::{Take, within};
 use crate::redis::server::endpoint::Endpoint;
 use crate::redis::server::info::master_info;
@@ -111,7 +113,10 @@ impl Link {
             let problem = "the server names its run differently by now";
             return Err((ErrorKind::Server(ServerErrorKind::ReadOnly), problem).into());
         }
-        let renew = Invocation::new(Name::Renew, vec![log.to_owned()]).arg(stored.to_owned());
+        let renew = Invocation::of(Renew {
+            log: log.to_owned(),
+            run: stored,
+        });
         let begun: Value = self.send(&|scripts: &Scripts| renew.command(scripts)).await?;
         if begun == Value::Int(1) {
             info!(log, run = ?self.run, "the log was of another run of the server; a new epoch begins");

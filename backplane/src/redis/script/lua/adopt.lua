@@ -1,13 +1,17 @@
 -- Makes a node the one that reports a connection's end.
--- KEYS: 1 end records
--- ARGV: 1 connection id, 2 the end record as the caller found it, 3 the same with the caller as the reporting node
+-- KEYS
+--   ended       end records
+-- ARGV
+--   id          connection id
+--   found       the end record as the caller found it
+--   mine        the same with the caller as the reporting node
 -- Returns whether the caller is the reporting node now.
-local noted = redis.call('HGET', KEYS[1], ARGV[1])
-if noted == ARGV[3] then
+local noted = redis.call('HGET', ended, id)
+if noted == mine then
   return 1
 end
-if noted ~= ARGV[2] then
+if noted ~= found then
   return 0
 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+redis.call('HSET', ended, id, mine)
 return 1

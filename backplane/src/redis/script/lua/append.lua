@@ -3,15 +3,15 @@
 -- Bytes that a stream takes at least.
 local STREAM = 4096
 
--- Keeps an entry in its topic's stream. The topic's newest offset, and its bytes by then, are kept in a key of their
--- own, the tail, that outlives the stream: so an entry can name its predecessor after that was forgotten. Returns the
--- predecessor's offset. `attended`: whether the topic has members now; else the tail's life goes on as it is, which a
--- letter at its end says.
-local function keep(stream, tail, offset, entry, most, life, tail_life, attended)
+-- Keeps an entry in its topic's stream, of which `most` are kept. The topic's newest offset, and its bytes by then, are
+-- kept in a key of their own, the tail, that outlives the stream: so an entry can name its predecessor after that was
+-- forgotten. Returns the predecessor's offset. `attended`: whether the topic has members now; else the tail's life goes
+-- on as it is, which a letter at its end says.
+local function keep(topic, offset, entry, most, attended)
+  local stream, tail = hub.base .. 'stream:' .. topic, hub.base .. 'tail:' .. topic
   local now = hub.now
   if now >= hub.slice_ends or hub.slice == 0 or hub.bytes >= hub.slice_full then
-    local rare = rare()
-    life = tonumber(life)
+    local rare, life = rare(), tonumber(hub.life)
     rare.begin_slice(now, life)
     rare.forget_slices(now, life)
   end
@@ -27,7 +27,7 @@ local function keep(stream, tail, offset, entry, most, life, tail_life, attended
   if not attended then
     redis.call('SET', tail, offset .. ' ' .. bytes .. ' u', 'KEEPTTL')
   elseif first or before == 0 or mark ~= '' then
-    redis.call('SET', tail, offset .. ' ' .. bytes, 'PX', rare().life_of_tail(tail_life))
+    redis.call('SET', tail, offset .. ' ' .. bytes, 'PX', rare().life_of_tail(hub.tail_life))
   else
     redis.call('SET', tail, offset .. ' ' .. bytes, 'KEEPTTL')
   end
@@ -39,7 +39,7 @@ local function keep(stream, tail, offset, entry, most, life, tail_life, attended
   end
   if first then
     -- The topic's first entry of this slice. A hub that no node uses and sweeps any more loses its keys in the end.
-    life = tonumber(life)
+    local life = tonumber(hub.life)
     redis.call('SADD', hub.log .. ':slice:' .. hub.slice, stream)
     redis.call('PEXPIRE', hub.log .. ':slice:' .. hub.slice, life * 4)
     redis.call('PEXPIRE', stream, life * 2)
@@ -56,28 +56,24 @@ local function keep(stream, tail, offset, entry, most, life, tail_life, attended
 end
 
 -- Appends an entry to a topic and pushes it: one offset, one place in the stream, one place on the channel. Where
--- `most` is 0 the entry is only pushed. `also`: a second channel. `members`: the key of the topic's members, where an
--- entry is kept only if a connection could come back for it: the topic has members now, or had some lately, which its
--- tail shows (`note_left`). Returns epoch and offset.
-local function append(stream, tail, channel, topic, entry, most, life, tail_life, also, members)
+-- `most`, the number of entries that are kept of the topic, is 0 the entry is only pushed. `members`: the key of the
+-- topic's members, where an entry is kept only if a connection could come back for it: the topic has members now, or had
+-- some lately, which its tail shows (`note_left`). Returns epoch and offset.
+local function append(topic, channel, entry, most, members)
   hub.offset = hub.offset + 1
   local offset, previous = string.format('%.0f', hub.offset), '0'
   if most ~= '0' then
     local attended = not members or redis.call('EXISTS', members) == 1
-    local known = attended or redis.call('GET', tail)
+    local known = attended or redis.call('GET', hub.base .. 'tail:' .. topic)
     if attended or (known and string.sub(known, -1) ~= '-') then
-      previous = keep(stream, tail, offset, entry, most, life, tail_life, attended)
+      previous = keep(topic, offset, entry, most, attended)
     else
-      previous = rare().pass_by(tail, offset, tail_life)
+      previous = rare().pass_by(topic, offset)
     end
   end
   local push = hub.epoch .. ' ' .. offset .. ' ' .. previous .. ' ' .. topic .. '\n' .. entry
   pushes[#pushes + 1] = channel
   pushes[#pushes + 1] = push
-  if also then
-    pushes[#pushes + 1] = also
-    pushes[#pushes + 1] = push
-  end
   return hub.epoch, hub.offset
 end
 

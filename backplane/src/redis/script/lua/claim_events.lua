@@ -1,16 +1,21 @@
 -- Assigns events of nodes that are gone to another node.
--- KEYS: 1 stream of events
--- ARGV: 1 node, 2 most events of each, 3… nodes that are gone
+-- KEYS
+--   stream      stream of events
+-- ARGV
+--   node
+--   most        most events of each
+--   gone…       nodes that are gone
 -- Returns how many events it has got.
 local count = 0
-for index = 3, #ARGV do
-  local pending = redis.pcall('XPENDING', KEYS[1], DELIVERY, '-', '+', ARGV[2], ARGV[index])
+for index = FIRST_GONE, LAST_GONE do
+  local gone = ARGV[index]
+  local pending = redis.pcall('XPENDING', stream, DELIVERY, '-', '+', most, gone)
   if not pending.err then
     if #pending == 0 then
-      redis.call('XGROUP', 'DELCONSUMER', KEYS[1], DELIVERY, ARGV[index])
+      redis.call('XGROUP', 'DELCONSUMER', stream, DELIVERY, gone)
     end
     for _, entry in ipairs(pending) do
-      redis.call('XCLAIM', KEYS[1], DELIVERY, ARGV[1], 0, entry[1], 'JUSTID')
+      redis.call('XCLAIM', stream, DELIVERY, node, 0, entry[1], 'JUSTID')
     end
     count = count + #pending
   end

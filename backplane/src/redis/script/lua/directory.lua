@@ -20,25 +20,36 @@ local function is_reserved(group)
   return string.byte(group) == 1
 end
 
+-- Pushes the entry that was appended last to a second channel, too.
+local function push_also(channel)
+  local push = pushes[#pushes]
+  pushes[#pushes + 1] = channel
+  pushes[#pushes + 1] = push
+end
+
+-- The functions below take a table, `member`, with these fields: the `id` of a connection, its key `connection`, the key
+-- `group_names` of the groups that have connections, `group_prefix`, which is the key of a group without its name, and
+-- `presence`.
+
 -- Appends the presence message of a join or leave to the group's watchers: `presence.rs` has the rules and the same
--- message. `presence`: empty where the hub has none; else the prefixes of streams' keys, tails' keys and topics'
--- channels, most entries, life of the stream, life of the tail, `1` where messages are kept also for topics without
--- members, in lines.
-local function announce(presence, event, group, connection, id, of_group)
-  if presence == '' or is_reserved(group) then
+-- message. `presence` is false where the hub has none; else its fields are `messages`, the most messages that are kept,
+-- `life` of the stream and `tail_life` in milliseconds, and `keeps_unread`: `1` where messages are kept also for topics
+-- without members.
+local function announce(member, event, group)
+  local presence = member.presence
+  if not presence or is_reserved(group) then
     return
   end
-  local stream, tail, channel, most, life, tail_life, keeps_unread =
-    string.match(presence, '^(.-)\n(.-)\n(.-)\n(.-)\n(.-)\n(.-)\n(.*)$')
-  local object = '{"event":"' .. event .. '","group":' .. quoted(group) .. ',"connectionId":' .. quoted(id)
-  local user = redis.call('HGET', connection, 'user')
+  local object = '{"event":"' .. event .. '","group":' .. quoted(group) .. ',"connectionId":' .. quoted(member.id)
+  local user = redis.call('HGET', member.connection, 'user')
   if user and user ~= '' then
     object = object .. ',"userId":' .. quoted(user)
   end
   local topic = 'g:\1' .. group
   local entry = field(1, field(1, 'presence') .. field(2, object .. '}'))
-  local watchers = keeps_unread ~= '1' and string.sub(of_group, 1, #of_group - #group) .. '\1' .. group
-  append(stream .. topic, tail .. topic, channel .. topic, topic, entry, most, life, tail_life, nil, watchers)
+  local watchers = presence.keeps_unread ~= '1' and member.group_prefix .. '\1' .. group
+  hub.life, hub.tail_life = presence.life, presence.tail_life -- a node that cleans up need not serve the hub
+  append(topic, hub.base .. 'topic:' .. topic, entry, presence.messages, watchers)
 end
 
 -- Counts such a topic. Returns whether there are not too many in this second: groups that come and go without pause
@@ -66,34 +77,35 @@ end
 
 -- Lists a connection as a member of a group, and the group as one that has connections. The members of groups and users
 -- are sorted sets without scores: pages of them are read in the order of their ids.
-local function list_member(groups, of_group, group, connection, id, presence)
-  if redis.call('ZADD', of_group, 0, id) == 0 then
+local function list_member(member, group)
+  if redis.call('ZADD', member.group_prefix .. group, 0, member.id) == 0 then
     return
   end
   if not is_reserved(group) then
-    redis.call('SADD', groups, group)
+    redis.call('SADD', member.group_names, group)
   end
-  announce(presence, 'join', group, connection, id, of_group)
+  announce(member, 'join', group)
 end
 
 -- The reverse of `list_member`.
-local function unlist_member(groups, of_group, group, connection, id, presence)
-  if redis.call('ZREM', of_group, id) == 0 then
+local function unlist_member(member, group)
+  local members = member.group_prefix .. group
+  if redis.call('ZREM', members, member.id) == 0 then
     return
   end
-  if redis.call('EXISTS', of_group) == 0 then
-    redis.call('SREM', groups, group)
+  if redis.call('EXISTS', members) == 0 then
+    redis.call('SREM', member.group_names, group)
     note_left('g:' .. group)
   end
-  announce(presence, 'leave', group, connection, id, of_group)
+  announce(member, 'leave', group)
 end
 
--- Takes a connection out of some of its groups. Returns the number of groups that are left.
-local function unlist_some(groups, of_connection, of_group, connection, id, presence, most)
-  for _, group in ipairs(redis.call('SPOP', of_connection, most)) do
-    unlist_member(groups, of_group .. group, group, connection, id, presence)
+-- Takes a connection out of some of its groups, which are in the set `groups`. Returns the number of groups that are left.
+local function unlist_some(member, groups, most)
+  for _, group in ipairs(redis.call('SPOP', groups, most)) do
+    unlist_member(member, group)
   end
-  return redis.call('SCARD', of_connection)
+  return redis.call('SCARD', groups)
 end
 
 -- Whether a connection's version in the directory is older than the one in which a node owns it: of two nodes that both

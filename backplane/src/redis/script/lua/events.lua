@@ -37,12 +37,13 @@ local function trim_events(stream, ...)
   return true
 end
 
--- Appends a connection event to the hub's stream: `events.rs` has the rules. `events`: in lines, the stream's key, most
--- events, and `1` where nodes deliver them; then the event is assigned to `node`. Returns its place.
+-- Appends a connection event to the hub's stream: `events.rs` has the rules. The fields of `events` are the stream's key
+-- `stream`, `most` events, and `deliver`: `1` where nodes deliver them; then the event is assigned to `node`. The fields of
+-- the event follow in pairs. Returns its place.
 local function append_event(events, node, ...)
-  local stream, most, deliver = string.match(events, '^(.-)\n(.-)\n(.*)$')
+  local stream = events.stream
   local place = redis.call('XADD', stream, '*', 'time', clock(), ...)
-  if deliver == '1' then
+  if events.deliver == '1' then
     local claim = {'XCLAIM', stream, DELIVERY, node, 0, place, 'FORCE', 'JUSTID', 'LASTID', place}
     local assigned = redis.pcall(unpack(claim))
     if assigned.err then
@@ -50,26 +51,24 @@ local function append_event(events, node, ...)
       redis.call(unpack(claim))
     end
   end
-  if redis.call('XLEN', stream) > tonumber(most) then
-    trim_events(stream, 'MAXLEN', '~', most)
+  if redis.call('XLEN', stream) > tonumber(events.most) then
+    trim_events(stream, 'MAXLEN', '~', events.most)
   end
   return place
 end
 
--- Appends the event of a connection that has entered at a place of the log, unless it has one. Returns the part that
--- the ids of its events share; nothing where the hub has no events.
-local function report_connected(events, node, connection, id, epoch, offset, payload, state)
-  if events == '' then
-    return false
-  end
+-- Appends the event of a connection that has entered, unless it has one. The fields of `entered` are the connection's
+-- `id`, its `payload` and `state`, and `base`, the part that the ids of its events are to share. Returns the part that they
+-- do share.
+local function report_connected(events, node, connection, entered)
   local base = redis.call('HGET', connection, 'event')
   if base then
     return base
   end
-  base = epoch .. '-' .. string.format('%.0f', offset)
+  base = entered.base
   local user = redis.call('HGET', connection, 'user') or ''
-  local place = append_event(events, node, 'id', base .. '-connected', 'type', 'connected', 'connection', id,
-    'user', user, 'payload', payload, 'state', state)
-  redis.call('HSET', connection, 'event', base, 'event_at', place, 'payload', payload, 'held', state)
+  local place = append_event(events, node, 'id', base .. '-connected', 'type', 'connected', 'connection', entered.id,
+    'user', user, 'payload', entered.payload, 'state', entered.state)
+  redis.call('HSET', connection, 'event', base, 'event_at', place, 'payload', entered.payload, 'held', entered.state)
   return base
 end

@@ -1,12 +1,16 @@
 -- Records that events of a node are finished.
--- KEYS: 1 stream of events
--- ARGV: 1 node, 2… places
+-- KEYS
+--   stream      stream of events
+-- ARGV
+--   node
+--   place…      places of the events
 -- Returns how many of them were the node's.
 local finished = 0
-for index = 2, #ARGV do
-  local pending = redis.pcall('XPENDING', KEYS[1], DELIVERY, ARGV[index], ARGV[index], 1, ARGV[1])
+for index = FIRST_PLACE, LAST_PLACE do
+  local place = ARGV[index]
+  local pending = redis.pcall('XPENDING', stream, DELIVERY, place, place, 1, node)
   if not pending.err and #pending > 0 then
-    finished = finished + redis.call('XACK', KEYS[1], DELIVERY, ARGV[index])
+    finished = finished + redis.call('XACK', stream, DELIVERY, place)
   end
 end
 return finished

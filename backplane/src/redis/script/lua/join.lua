@@ -1,18 +1,31 @@
 -- Joins a connection to a group and logs the offset from which on it is a member.
--- KEYS: 1 log, 2 stream, 3 tail of the connection's topic, 4 connection, 5 groups of the connection,
---       6 connections of the group, 7 groups that have connections
--- ARGV: 1 node, or nothing for a parked connection, 2 connection id, 3 group, 4 entry where nothing changes,
---       5 channel of the node, 6 topic, 7 entry, 8 most entries, 9 life of the stream, 10 life of the tail,
---       11 presence, as `announce` takes it
+-- KEYS
+--   connection
+--   groups         groups of the connection
+--   group_names    groups that have connections
+-- ARGV
+--   owner          node, or nothing for a parked connection
+--   id             connection id
+--   group
+--   unchanged      entry where nothing changes
+--   channel        channel of the node
+--   topic          the connection's topic
+--   changed        entry where it changes
+--   kept           most entries that are kept of it
+--   group_prefix   key of a group without its name
+--   presence {messages, life, tail_life, keeps_unread}   as `announce` has it
 -- Returns epoch and offset, or nothing where the connection is not the node's.
-if redis.call('HGET', KEYS[4], 'node') ~= ARGV[1] then
+if redis.call('HGET', connection, 'node') ~= owner then
   return false
 end
+local member = {
+  id = id, connection = connection, group_names = group_names, group_prefix = group_prefix, presence = presence
+}
 -- A replay of the log takes each change for a real one, so a join that changes nothing has another entry.
-local entry = ARGV[4]
-if redis.call('SADD', KEYS[5], ARGV[3]) == 1 then
-  entry = ARGV[7]
-  redis.call('HINCRBY', KEYS[4], 'groups', 1)
+local entry = unchanged
+if redis.call('SADD', groups, group) == 1 then
+  entry = changed
+  redis.call('HINCRBY', connection, 'groups', 1)
 end
-list_member(KEYS[7], KEYS[6], ARGV[3], KEYS[4], ARGV[2], ARGV[11])
-return {append(KEYS[2], KEYS[3], ARGV[5], ARGV[6], entry, ARGV[8], ARGV[9], ARGV[10])}
+list_member(member, group)
+return {append(topic, channel, entry, kept)}

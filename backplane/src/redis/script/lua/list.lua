@@ -1,14 +1,26 @@
 -- Lists a connection that has entered in some of the groups that it entered with.
--- KEYS: 1 connection, 2 groups of the connection, 3 groups that have connections
--- ARGV: 1 node, 2 connection id, 3 key of a group without its name, 4 presence, as `announce` takes it, 5… groups
+-- KEYS
+--   connection
+--   groups         groups of the connection
+--   group_names    groups that have connections
+-- ARGV
+--   node
+--   id             connection id
+--   group_prefix   key of a group without its name
+--   presence {messages, life, tail_life, keeps_unread}   as `announce` has it
+--   group…
 -- Returns whether the node owns the connection.
-if redis.call('HGET', KEYS[1], 'node') ~= ARGV[1] then
+if redis.call('HGET', connection, 'node') ~= node then
   return 0
 end
-for index = 5, #ARGV do
-  if redis.call('SADD', KEYS[2], ARGV[index]) == 1 then
-    redis.call('HINCRBY', KEYS[1], 'groups', 1)
+local member = {
+  id = id, connection = connection, group_names = group_names, group_prefix = group_prefix, presence = presence
+}
+for index = FIRST_GROUP, LAST_GROUP do
+  local group = ARGV[index]
+  if redis.call('SADD', groups, group) == 1 then
+    redis.call('HINCRBY', connection, 'groups', 1)
   end
-  list_member(KEYS[3], ARGV[3] .. ARGV[index], ARGV[index], KEYS[1], ARGV[2], ARGV[4])
+  list_member(member, group)
 end
 return 1

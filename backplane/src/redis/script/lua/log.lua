@@ -11,7 +11,9 @@
 -- run: it begins a new epoch.
 local RUN = '2/' .. RUN_ID .. ':' .. MARK
 
--- The state of the hub's log in this call. A batch changes it here and stores it at its end.
+-- The state of the hub's log in this call. A batch changes it here and stores it at its end. `messages`, `life` and
+-- `tail_life` are settings that come with a batch: most messages that are kept of a topic, and the lives of the streams and
+-- of a tail in milliseconds.
 local hub
 -- Most bytes that are kept of a topic and of all topics; 0: no bound.
 local bounds = {topic = 0, hub = 0}
@@ -147,9 +149,10 @@ local function rare()
 
   -- Records that an entry of a topic was not kept, for as long as any topic's newest offset is. Returns the offset of its
   -- predecessor.
-  local function pass_by(tail, offset, life)
+  local function pass_by(topic, offset)
+    local tail = hub.base .. 'tail:' .. topic
     local previous = string.match(redis.call('GET', tail) or '0', '^%d+')
-    redis.call('SET', tail, offset .. ' 0 -', 'PX', life_of_tail(life))
+    redis.call('SET', tail, offset .. ' 0 -', 'PX', life_of_tail(hub.tail_life))
     return previous
   end
 

@@ -1,13 +1,15 @@
 -- Counts the unfinished events.
--- KEYS: 1 stream of events
+-- KEYS
+--   stream      stream of events
+-- ARGV
 -- Returns their number, the age of the oldest one in milliseconds, and the nodes that ever had some, with the numbers of
 -- theirs.
-local pending = redis.pcall('XPENDING', KEYS[1], DELIVERY)
+local pending = redis.pcall('XPENDING', stream, DELIVERY)
 if pending.err then
   return {0, 0, {}}
 end
 local nodes = {}
-for index, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], DELIVERY)) do
+for index, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', stream, DELIVERY)) do
   local node = {}
   for field = 1, #consumer, 2 do
     node[consumer[field]] = consumer[field + 1]

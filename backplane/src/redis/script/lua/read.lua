@@ -1,16 +1,21 @@
 -- Reads several topics: each of them after an offset of its own, all of them up to one offset.
--- KEYS: 1 log, then for each topic: tail, stream
--- ARGV: 1 last offset, or `+`, 2 about how many bytes are read of each topic, 3 life of a tail (milliseconds),
---       4… the offset after which each topic is read
+-- KEYS
+--   log
+--   tail… stream…   of each topic
+-- ARGV
+--   upto            last offset, or `+`
+--   most_bytes      about how many bytes are read of each topic
+--   tail_life       life of a tail (milliseconds)
+--   after…          the offset after which each topic is read
 -- Returns epoch, the hub's last offset, the offset up to which tails may be unknown, the offset up to which these
 -- topics were read, then for each topic: its newest offset or 0, the predecessor that its first entry names or nothing
 -- where there is none, entries.
-local log, stale = open_log(KEYS[1])
+local _, stale = open_log(log)
 if stale then
   return stale
 end
-local most = tonumber(ARGV[2])
-local reached = math.min(tonumber(ARGV[1]) or log.offset, log.offset)
+local most = tonumber(most_bytes)
+local reached = math.min(tonumber(upto) or hub.offset, hub.offset)
 
 -- Reads one entry at first: its size shows how many fit.
 local function read(stream, after)
@@ -36,14 +41,14 @@ local function read(stream, after)
   return first, entries
 end
 
-local answer = {log.epoch, log.offset, forgotten(KEYS[1], ARGV[3]), 0}
-for index = 4, #ARGV do
-  local key = 2 * (index - 3)
-  local tail = tonumber(string.match(redis.call('GET', KEYS[key]) or '0', '^%d+'))
-  answer[#answer + 1] = tail
-  local first, entries = read(KEYS[key + 1], tonumber(ARGV[index]))
+local answer, key = {hub.epoch, hub.offset, forgotten(log, tail_life), 0}, FIRST_TAIL
+for index = FIRST_AFTER, LAST_AFTER do
+  local tail, stream = KEYS[key], KEYS[key + 1]
+  answer[#answer + 1] = tonumber(string.match(redis.call('GET', tail) or '0', '^%d+'))
+  local first, entries = read(stream, tonumber(ARGV[index]))
   answer[#answer + 1] = first
   answer[#answer + 1] = entries
+  key = key + 2
 end
 answer[4] = reached
 return answer

@@ -1,10 +1,13 @@
 -- Replaces the state that a connection's events carry.
--- KEYS: 1 connection
--- ARGV: 1 node, 2 state
+-- KEYS
+--   connection
+-- ARGV
+--   node
+--   state
 -- Returns whether the node owns the connection and it has events.
-local known = redis.call('HMGET', KEYS[1], 'node', 'event')
-if known[1] ~= ARGV[1] or not known[2] then
+local known = redis.call('HMGET', connection, 'node', 'event')
+if known[1] ~= node or not known[2] then
   return 0
 end
-redis.call('HSET', KEYS[1], 'held', ARGV[2])
+redis.call('HSET', connection, 'held', state)
 return 1

@@ -1,37 +1,39 @@
 -- Forgets slices that are too old or too much, also where no entry is appended, and notices soon when the server has
 -- deleted keys, so that entries after that count as complete.
--- KEYS: 1 log
--- ARGV: 1 life of the streams (milliseconds), 2 most topics that are looked at, 3 life of a tail (milliseconds),
---       4 key of the stream of events, or nothing, 5 life of events (milliseconds)
+-- KEYS
+-- ARGV
+--   most          most topics that are looked at
+--   events        key of the stream of events, or nothing
+--   events_life   life of events (milliseconds)
 -- Returns how many slices wait to be swept, and how many events were dropped unfinished since the last sweep.
-local life = tonumber(ARGV[1])
-forgotten(KEYS[1], ARGV[3])
+local life = tonumber(hub.life)
+forgotten(hub.log, hub.tail_life)
 if hub.slice > 0 and hub.now >= hub.slice_ends and hub.slice_from < hub.offset then
   rare().begin_slice(hub.now, life)
 end
 rare().forget_slices(hub.now, life)
-rare().sweep(tonumber(ARGV[2]))
+rare().sweep(tonumber(most))
 
 -- Forgets the records of nodes that have sent no batch for longer than any node repeats one, and looks for them once in
 -- ten minutes.
-local tidied = tonumber(redis.call('HGET', KEYS[1], 'tidied') or 0)
+local tidied = tonumber(redis.call('HGET', hub.log, 'tidied') or 0)
 if math.abs(hub.now - tidied) > 600000 then
-  redis.call('HSET', KEYS[1], 'tidied', hub.now)
-  for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  redis.call('HSET', hub.log, 'tidied', hub.now)
+  for _, field in ipairs(redis.call('HKEYS', hub.log)) do
     if string.sub(field, 1, 6) == 'batch:' then
-      local sent = string.match(redis.call('HGET', KEYS[1], field), '^%d+ (%d+)')
+      local sent = string.match(redis.call('HGET', hub.log, field), '^%d+ (%d+)')
       if hub.now - sent * 1000 > 3600000 then
-        redis.call('HDEL', KEYS[1], field)
+        redis.call('HDEL', hub.log, field)
       end
     end
   end
 end
-if ARGV[4] == '' then
+if events == '' then
   return {hub.kept - hub.swept, 0}
 end
-local oldest = string.format('%.0f', math.max(0, hub.now - ARGV[5]))
-if not trim_events(ARGV[4], 'MINID', '~', oldest, 'LIMIT', 1000) then
-  trim_events(ARGV[4], 'MINID', oldest) -- the rest of the oldest node of the stream, which has some 100 events
+local oldest = string.format('%.0f', math.max(0, hub.now - events_life))
+if not trim_events(events, 'MINID', '~', oldest, 'LIMIT', 1000) then
+  trim_events(events, 'MINID', oldest) -- the rest of the oldest node of the stream, which has some 100 events
 end
 local dropped = redis.call('HGET', hub.log, 'events_dropped')
 if dropped then

@@ -1,9 +1,11 @@
 -- Lists the groups that a user's connections are to join.
--- KEYS: 1 groups of the user
--- ARGV: 1 group, or nothing
+-- KEYS
+--   user_groups   groups of the user
+-- ARGV
+--   group         or nothing
 -- Returns all of them, or whether the group is one of them.
-if ARGV[1] == '' then
-  return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. clock(), '+inf')
+if group == '' then
+  return redis.call('ZRANGEBYSCORE', user_groups, '(' .. clock(), '+inf')
 end
-local ends = redis.call('ZSCORE', KEYS[1], ARGV[1])
+local ends = redis.call('ZSCORE', user_groups, group)
 return ends and tonumber(ends) > clock() and 1 or 0
