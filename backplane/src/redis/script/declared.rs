@@ -47,43 +47,45 @@ macro_rules! script {
         }
 
         impl $(<$life>)? $crate::redis::script::declared::Declared for $Name $(<$life>)? {
-            const SCRIPT: &'static $crate::redis::script::declaration::Script = &$crate::redis::script::declaration::Script {
-                name: $file,
-                text: script!(@text $file),
-                scope: $scope,
-                keys: $crate::redis::script::declaration::Names {
-                    single: &[$($crate::redis::script::declaration::Named {
-                        name: stringify!($key),
-                        parts: &[],
-                        optional: <script!(@key $($Key)?) as $crate::redis::script::arguments::Key>::OPTIONAL,
-                    }),*],
-                    repeated: &[$($(stringify!($more_key)),+)?],
-                },
-                arguments: $crate::redis::script::declaration::Names {
-                    single: &[$($crate::redis::script::declaration::Named {
-                        name: stringify!($argument),
-                        parts: <$Argument as $crate::redis::script::arguments::Argument>::PARTS,
-                        optional: false,
-                    }),*],
-                    repeated: &[$($(stringify!($more_argument)),+)?],
-                },
-                topic: script!(@topic $($topic)?),
+            const SCRIPT: &'static $crate::redis::script::declaration::Script = {
+                use $crate::redis::script::arguments as values;
+                use $crate::redis::script::declaration::{Named, Names, Script};
+                &Script {
+                    name: $file,
+                    text: script!(@text $file),
+                    scope: $scope,
+                    keys: Names {
+                        single: &[$(Named {
+                            name: stringify!($key),
+                            parts: &[],
+                            optional: <script!(@key $($Key)?) as values::Key>::OPTIONAL,
+                        }),*],
+                        repeated: &[$($(stringify!($more_key)),+)?],
+                    },
+                    arguments: Names {
+                        single: &[$(Named {
+                            name: stringify!($argument),
+                            parts: <$Argument as values::Argument>::PARTS,
+                            optional: false,
+                        }),*],
+                        repeated: &[$($(stringify!($more_argument)),+)?],
+                    },
+                    topic: script!(@topic $($topic)?),
+                }
             };
 
+            #[allow(unused_imports, unused_variables, reason = "a script may have no keys")]
             fn put_keys(&mut self, to: &mut Vec<String>) {
-                $($crate::redis::script::arguments::Key::put(std::mem::take(&mut self.$key), to);)*
-                $($(for row in <Vec<$MoreKeys>>::drain(&mut self.$keys, ..) {
-                    $crate::redis::script::arguments::Key::put(row, to);
-                })?)?
-                let _ = to; // there may be none
+                use $crate::redis::script::arguments::Key;
+                $(Key::put(std::mem::take(&mut self.$key), to);)*
+                $($(<Vec<$MoreKeys>>::drain(&mut self.$keys, ..).for_each(|keys| Key::put(keys, to));)?)?
             }
 
+            #[allow(unused_imports, unused_variables, reason = "a script may have no arguments")]
             fn put_arguments(self, to: &mut impl $crate::redis::script::arguments::Arguments) {
-                $($crate::redis::script::arguments::Argument::put(self.$argument, to);)*
-                $($(for row in <Vec<$MoreArguments>>::into_iter(self.$arguments) {
-                    $crate::redis::script::arguments::Argument::put(row, to);
-                })?)?
-                let _ = to; // there may be none
+                use $crate::redis::script::arguments::Argument;
+                $(Argument::put(self.$argument, to);)*
+                $($(<Vec<$MoreArguments>>::into_iter(self.$arguments).for_each(|item| Argument::put(item, to));)?)?
             }
         }
     };
@@ -95,10 +97,13 @@ macro_rules! script {
         pub(in crate::redis) struct $Name<$life>(pub(in crate::redis) $Other<$life>);
 
         impl<$life> $crate::redis::script::declared::Declared for $Name<$life> {
-            const SCRIPT: &'static $crate::redis::script::declaration::Script = &$crate::redis::script::declaration::Script {
-                name: $file,
-                text: script!(@text $file),
-                ..*<$Other<$life>>::SCRIPT
+            const SCRIPT: &'static $crate::redis::script::declaration::Script = {
+                use $crate::redis::script::declaration::Script;
+                &Script {
+                    name: $file,
+                    text: script!(@text $file),
+                    ..*<$Other<$life>>::SCRIPT
+                }
             };
 
             fn put_keys(&mut self, to: &mut Vec<String>) {
