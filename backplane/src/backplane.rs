@@ -112,7 +112,7 @@ pub struct HubOptions {
     pub presence: bool,
     /// Whether ends of connections are reported to the hub's code: each removal then writes an end record that names
     /// the reporting node. All nodes of a hub must have the same value.
-    pub tells_ends: bool,
+    pub reports_ends: bool,
     /// The hub's [connection events](crate::Events); `None`: it has none. All nodes of a hub must have the same value.
     pub events: Option<EventOptions>,
 }
@@ -136,7 +136,7 @@ impl Default for HubOptions {
             volatile: false,
             keeps_unread: false,
             presence: false,
-            tells_ends: false,
+            reports_ends: false,
             events: None,
         }
     }
@@ -232,7 +232,7 @@ pub struct End {
     /// The time for which [`Connections::claim`](crate::Connections::claim) refuses the connection's id.
     pub tombstone: Duration,
     /// The reason that is reported to the hub's code, as the gateway encodes it; `None`: the end is not reported.
-    pub tells: Option<Bytes>,
+    pub report: Option<Bytes>,
     /// The reason in the connection's `disconnected` event, in words.
     pub reason: String,
 }
@@ -240,10 +240,10 @@ pub struct End {
 impl End {
     /// The end of a connection that is not reported to the hub's code.
     #[must_use]
-    pub fn untold(tombstone: Duration) -> Self {
+    pub fn unreported(tombstone: Duration) -> Self {
         Self {
             tombstone,
-            tells: None,
+            report: None,
             reason: "server".to_owned(),
         }
     }
@@ -298,8 +298,8 @@ pub trait NodeService: Send + Sync + 'static {
     /// A connection without a node has ended, and this node alone must report that to the hub's code: this node removed
     /// it, because its node died or no node took it over in time, or the node that removed it died before the report.
     /// `tells` is the value of [`End::tells`], empty where no node gave one. Call
-    /// [`Connections::told`](crate::Connections::told) afterwards.
-    fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord, tells: Bytes);
+    /// [`Connections::end_reported`](crate::Connections::end_reported) afterwards.
+    fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord, report: Bytes);
 
     /// The server, which had forgotten a connection of this node, has it as another node's or as closed: the connection
     /// must end on this node.

@@ -64,7 +64,7 @@ pub trait Connections: Log {
 
     /// Removes a connection that this node owns from the directory and from every group. Its id stays refused by
     /// [`Connections::claim`]. Returns whether this call removed it: exactly one caller in the cluster gets `true`, and
-    /// that caller reports the end to the hub's code, see [`Connections::told`].
+    /// that caller reports the end to the hub's code, see [`Connections::end_reported`].
     ///
     /// The call waits for as long as the server can't be reached, because only the server's answer is certain. A caller
     /// that stops waiting does not stop the removal.
@@ -76,9 +76,9 @@ pub trait Connections: Log {
 
     /// Deletes the end record of a connection. The node that removed it, or got
     /// [`NodeService::orphan_removed`](crate::NodeService::orphan_removed), calls this after it has reported the end to
-    /// the hub's code. In a hub that [reports ends](crate::HubOptions::tells_ends), another node takes the report over if
+    /// the hub's code. In a hub that [reports ends](crate::HubOptions::reports_ends), another node takes the report over if
     /// this node dies before.
-    fn told(&self, connection: &ConnectionId);
+    fn end_reported(&self, connection: &ConnectionId);
 
     /// Joins a connection that this node owns to a group. Returns the offset after which it receives the group's
     /// messages, once the sink was given the [`Delivery::Joined`](crate::Delivery::Joined). Joining twice changes nothing.

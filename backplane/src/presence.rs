@@ -62,14 +62,14 @@ mod tests {
         let group = GroupName::parse(r#"a"b\c/ü"#).unwrap();
         let connection = ConnectionId::parse("c-1").unwrap();
         let user = UserId::parse("\u{2028}\"").unwrap();
-        let told = message(true, &group, &connection, Some(&user));
+        let reported = message(true, &group, &connection, Some(&user));
         let expected = "{\"event\":\"join\",\"group\":\"a\\\"b\\\\c/ü\",\"connectionId\":\"c-1\",\"userId\":\"\u{2028}\\\"\"}";
-        assert_eq!(told.arguments, [expected.as_bytes()]);
+        assert_eq!(reported.arguments, [expected.as_bytes()]);
         let group = GroupName::parse("a\n\u{2}\u{85}").unwrap();
-        let told = message(true, &group, &connection, None);
+        let reported = message(true, &group, &connection, None);
         let expected = r#"{"event":"join","group":"a\u000a\u0002\u0085","connectionId":"c-1"}"#;
-        assert_eq!(told.arguments, [expected.as_bytes()]);
-        let told = message(false, &group, &connection, None);
-        assert!(told.arguments[0].ends_with(b"\"connectionId\":\"c-1\"}"));
+        assert_eq!(reported.arguments, [expected.as_bytes()]);
+        let reported = message(false, &group, &connection, None);
+        assert!(reported.arguments[0].ends_with(b"\"connectionId\":\"c-1\"}"));
     }
 }

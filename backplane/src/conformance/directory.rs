@@ -102,7 +102,7 @@ pub async fn a_closed_connection_stays_closed(nodes: &Nodes) {
     assert!(
         first
             .hub
-            .remove(&connection.id, End::untold(tombstone))
+            .remove(&connection.id, End::unreported(tombstone))
             .await
             .unwrap()
     );

@@ -32,7 +32,7 @@ pub fn delivering() -> HubOptions {
 fn end(reason: &str) -> End {
     End {
         reason: reason.to_owned(),
-        ..End::untold(Duration::from_secs(60))
+        ..End::unreported(Duration::from_secs(60))
     }
 }
 

@@ -56,7 +56,7 @@ pub async fn a_change_returns_after_the_sink_was_told(nodes: &Nodes) {
         let connection = member.connect(None).await;
         let joined = member.join(&connection, "g").await;
         let left = member.leave(&connection, "g").await;
-        let told: Vec<_> = member
+        let reported: Vec<_> = member
             .sink
             .deliveries()
             .iter()
@@ -67,8 +67,8 @@ pub async fn a_change_returns_after_the_sink_was_told(nodes: &Nodes) {
             })
             .collect();
         let topics = vec![Topic::Group(group("g"))];
-        assert_eq!(told[1..], [(topics.clone(), joined), (topics, left)]);
-        assert_eq!(told[0].0, [Topic::All, Topic::Connection(connection.clone())]);
+        assert_eq!(reported[1..], [(topics.clone(), joined), (topics, left)]);
+        assert_eq!(reported[0].0, [Topic::All, Topic::Connection(connection.clone())]);
     }
 }
 

@@ -167,7 +167,7 @@ impl NodeService for Witness {
         std::future::pending().boxed()
     }
 
-    fn orphan_removed(&self, _hub: &HubName, connection: ConnectionRecord, _tells: Bytes) {
+    fn orphan_removed(&self, _hub: &HubName, connection: ConnectionRecord, _report: Bytes) {
         self.orphans.lock().push(connection);
     }
 
@@ -228,7 +228,7 @@ impl Member {
     /// Removes a connection.
     pub async fn remove(&self, connection: &ConnectionId) -> bool {
         self.hub
-            .remove(connection, End::untold(Duration::from_secs(60)))
+            .remove(connection, End::unreported(Duration::from_secs(60)))
             .await
             .unwrap()
     }

@@ -168,8 +168,8 @@ async fn it_was_told(
 ) {
     member.publish(of_connection(watcher), "end").await;
     member.sink.received_until(watcher, "end").await;
-    let told = |joined| presence::message(joined, g, &of.id, of.user.as_ref()).arguments;
-    let expected = [told(true), told(false), told(true), told(false)];
+    let reported = |joined| presence::message(joined, g, &of.id, of.user.as_ref()).arguments;
+    let expected = [reported(true), reported(false), reported(true), reported(false)];
     let heard: Vec<_> = member
         .sink
         .deliveries()
@@ -187,7 +187,7 @@ async fn it_is_removed_while_parked(first: &Member, last: &Member, user: &UserId
     let (connection, _) = first.connect_resumable(Some(user.as_str())).await;
     assert!(first.park(&connection.id).await);
     let removed = eventually("the parked connection is removed", async || {
-        let end = End::untold(Duration::from_secs(60));
+        let end = End::unreported(Duration::from_secs(60));
         last.hub.remove_parked(&connection.id, end).await.unwrap()
     });
     assert_eq!(removed.await.user.as_ref(), Some(user));

@@ -120,7 +120,7 @@ pub async fn an_owner_that_is_shut_out_is_told_and_refused(nodes: &Nodes) {
     let taken = other.take_over(id).await;
     let bystander = home.connect(None).await;
     if members.len() > 1 {
-        let told = eventually("the former owner is told", async || {
+        let reported = eventually("the former owner is told", async || {
             home.sink
                 .deliveries()
                 .into_iter()
@@ -129,7 +129,7 @@ pub async fn an_owner_that_is_shut_out_is_told_and_refused(nodes: &Nodes) {
                     _ => None,
                 })
         });
-        assert_eq!(told.await, (id.clone(), taken.position.offset));
+        assert_eq!(reported.await, (id.clone(), taken.position.offset));
         let joined = home.hub.join(id, &group("h")).await;
         assert!(
             matches!(joined, Err(BackplaneError::NotOwner { .. })),
@@ -282,14 +282,14 @@ pub async fn a_parked_connection_is_removed_when_its_time_is_up(nodes: &Nodes) {
     }
     let kept = connections.pop().unwrap();
     let taken = other.take_over(&kept.id).await;
-    let told = || {
+    let reported = || {
         let orphans = witnesses.iter().flat_map(|witness| witness.orphans());
         let mut orphans: Vec<_> = orphans.collect();
         orphans.sort_by(|a, b| a.id.as_str().cmp(b.id.as_str()));
         orphans
     };
     eventually("the parked connections are removed", async || {
-        (told().len() >= connections.len()).then_some(())
+        (reported().len() >= connections.len()).then_some(())
     })
     .await;
     connections.sort_by(|a, b| a.id.as_str().cmp(b.id.as_str()));
@@ -310,7 +310,7 @@ pub async fn a_parked_connection_is_removed_when_its_time_is_up(nodes: &Nodes) {
     home.publish(of_group("g"), "end").await;
     other.sink.received_until(&kept.id, "end").await;
     assert!(other.park(&kept.id).await, "it has an owner and stays");
-    assert_eq!(told(), connections, "each once, with its user and state");
+    assert_eq!(reported(), connections, "each once, with its user and state");
 }
 
 /// Only the owner can replace a connection's state, which moves with the connection; while it is parked, any node that

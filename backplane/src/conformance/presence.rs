@@ -10,7 +10,7 @@ use crate::presence;
 use crate::sessions::TakeOver;
 use crate::topic::{ConnectionId, GroupName, Topic, UserId};
 
-fn telling() -> HubOptions {
+fn reporting() -> HubOptions {
     HubOptions {
         presence: true,
         ..HubOptions::default()
@@ -18,7 +18,7 @@ fn telling() -> HubOptions {
 }
 
 /// The presence message of a change.
-fn told(joined: bool, name: &str, connection: &ConnectionId, user: Option<&str>) -> String {
+fn reported(joined: bool, name: &str, connection: &ConnectionId, user: Option<&str>) -> String {
     let user = user.map(|user| UserId::parse(user).unwrap());
     let message = presence::message(joined, &group(name), connection, user.as_ref());
     text(&message.arguments[0])
@@ -68,7 +68,7 @@ impl Member {
 
 /// Each change has one message, in order; calls that change nothing have none.
 pub async fn every_change_is_told_once(nodes: &Nodes) {
-    let members = open(nodes, telling()).await;
+    let members = open(nodes, reporting()).await;
     let (first, last) = (&members[0], members.last().unwrap());
     let watcher = first.watcher(&["g", "h"]).await;
     let one = last.connect(Some("ann")).await;
@@ -85,12 +85,12 @@ pub async fn every_change_is_told_once(nodes: &Nodes) {
     last.join(&one, "g").await;
     assert!(last.remove(&one).await && last.remove(&two.id).await);
     let expected = [
-        told(true, "g", &one, Some("ann")),
-        told(true, "h", &two.id, None),
-        told(false, "g", &one, Some("ann")),
-        told(true, "g", &one, Some("ann")),
-        told(false, "g", &one, Some("ann")),
-        told(false, "h", &two.id, None),
+        reported(true, "g", &one, Some("ann")),
+        reported(true, "h", &two.id, None),
+        reported(false, "g", &one, Some("ann")),
+        reported(true, "g", &one, Some("ann")),
+        reported(false, "g", &one, Some("ann")),
+        reported(false, "h", &two.id, None),
     ];
     assert_eq!(first.heard(&watcher).await, expected);
     // A connection that no longer watches gets no messages, and watching itself has none.
@@ -118,19 +118,22 @@ pub async fn a_hub_that_does_not_tell_is_silent(nodes: &Nodes) {
 pub async fn a_volatile_hub_tells(nodes: &Nodes) {
     let options = HubOptions {
         volatile: true,
-        ..telling()
+        ..reporting()
     };
     let members = open(nodes, options).await;
     let (first, last) = (&members[0], members.last().unwrap());
     let watcher = first.watcher(&["g"]).await;
     let connection = last.connect(None).await;
     last.join(&connection, "g").await;
-    assert_eq!(first.heard(&watcher).await, [told(true, "g", &connection, None)]);
+    assert_eq!(
+        first.heard(&watcher).await,
+        [reported(true, "g", &connection, None)]
+    );
 }
 
 /// Names arrive unchanged.
 pub async fn names_are_told_as_they_are(nodes: &Nodes) {
-    let members = open(nodes, telling()).await;
+    let members = open(nodes, reporting()).await;
     let (first, last) = (&members[0], members.last().unwrap());
     let long = "ü".repeat(512);
     let names = [r#"a"b\c/d%0\"#, "äöü 日本 🦀\u{2028}", "{}[]:,", &long, r"\u0041"];
@@ -140,20 +143,20 @@ pub async fn names_are_told_as_they_are(nodes: &Nodes) {
         let user = name.to_owned();
         let connection = last.connect(Some(&user)).await;
         last.join(&connection, name).await;
-        expected.push(told(true, name, &connection, Some(&user)));
+        expected.push(reported(true, name, &connection, Some(&user)));
     }
     assert_eq!(first.heard(&watcher).await, expected);
 }
 
 /// A connection that is parked or moves stays where it is; one that is removed while it is parked leaves.
 pub async fn a_move_is_not_told(nodes: &Nodes) {
-    let members = open(nodes, telling()).await;
+    let members = open(nodes, reporting()).await;
     let (home, other) = (&members[0], members.last().unwrap());
     let watcher = home.watcher(&["g"]).await;
     let (connection, _) = home.connect_resumable(Some("ann")).await;
     let id = &connection.id;
     home.join(id, "g").await;
-    let mut expected = vec![told(true, "g", id, Some("ann"))];
+    let mut expected = vec![reported(true, "g", id, Some("ann"))];
     for taker in [other, home] {
         let version = taker.version(id).await;
         let taken = taker.hub.take_over(id, version).await;
@@ -164,10 +167,12 @@ pub async fn a_move_is_not_told(nodes: &Nodes) {
     other.leave(id, "g").await;
     other.join(id, "g").await;
     for there in [true, false] {
-        let removed = other.hub.remove_parked(id, End::untold(Duration::from_secs(60)));
+        let removed = other
+            .hub
+            .remove_parked(id, End::unreported(Duration::from_secs(60)));
         assert_eq!(removed.await.unwrap().is_some(), there);
     }
-    expected.extend([false, true, false].map(|joined| told(joined, "g", id, Some("ann"))));
+    expected.extend([false, true, false].map(|joined| reported(joined, "g", id, Some("ann"))));
     assert_eq!(home.heard(&watcher).await, expected);
 }
 
@@ -175,7 +180,7 @@ pub async fn a_move_is_not_told(nodes: &Nodes) {
 pub async fn an_end_by_time_is_told(nodes: &Nodes) {
     let options = HubOptions {
         resume_window: Duration::from_millis(300),
-        ..telling()
+        ..reporting()
     };
     let members = open(nodes, options).await;
     let (home, other) = (&members[0], members.last().unwrap());
@@ -185,7 +190,7 @@ pub async fn an_end_by_time_is_told(nodes: &Nodes) {
         let (connection, _) = other.connect_resumable(None).await;
         other.join(&connection.id, "g").await;
         assert!(other.park(&connection.id).await);
-        expected.extend([true, false].map(|joined| told(joined, "g", &connection.id, None)));
+        expected.extend([true, false].map(|joined| reported(joined, "g", &connection.id, None)));
     }
     let _witnesses: Vec<_> = nodes.iter().map(|node| Witness::of(node.as_ref())).collect();
     let heard = eventually("the parked connections leave", async || {
@@ -201,7 +206,7 @@ pub async fn an_end_by_time_is_told(nodes: &Nodes) {
 
 /// A watching connection that is parked, or moves, misses no message.
 pub async fn a_watcher_that_moves_misses_nothing(nodes: &Nodes) {
-    let members = open(nodes, telling()).await;
+    let members = open(nodes, reporting()).await;
     let (home, other) = (&members[0], members.last().unwrap());
     let (watcher, entered) = home.connect_resumable(None).await;
     let watched = GroupName::presence_of(&group("g"));
@@ -225,14 +230,14 @@ pub async fn a_watcher_that_moves_misses_nothing(nodes: &Nodes) {
         .iter()
         .map(|message| text(&message.envelope.arguments[0]))
         .collect();
-    assert_eq!(replayed, [told(true, "g", &connection, None)]);
-    let left = told(false, "g", &connection, None);
+    assert_eq!(replayed, [reported(true, "g", &connection, None)]);
+    let left = reported(false, "g", &connection, None);
     assert_eq!(other.heard(&watcher.id).await.last(), Some(&left));
 }
 
 /// Reserved groups are neither counted nor listed.
 pub async fn who_watches_is_not_listed(nodes: &Nodes) {
-    for member in open(nodes, telling()).await {
+    for member in open(nodes, reporting()).await {
         let before = member.hub.connection_statistics().await.unwrap().groups;
         let watcher = member.watcher(&["g"]).await;
         let statistics = member.hub.connection_statistics().await.unwrap();

@@ -376,7 +376,9 @@ pub async fn a_parked_connection_is_removed_once(nodes: &Nodes) {
     let members = open(nodes, HubOptions::default()).await;
     let (first, last) = (&members[0], members.last().unwrap());
     let remove = async |member: &Member, id: &ConnectionId| {
-        let removed = member.hub.remove_parked(id, End::untold(Duration::from_secs(60)));
+        let removed = member
+            .hub
+            .remove_parked(id, End::unreported(Duration::from_secs(60)));
         removed.await.unwrap()
     };
     let plain = first.connect(None).await;
@@ -400,7 +402,7 @@ pub async fn a_parked_connection_is_removed_once(nodes: &Nodes) {
             removals.spawn(async move {
                 let removed = member
                     .hub
-                    .remove_parked(&id, End::untold(Duration::from_secs(60)));
+                    .remove_parked(&id, End::unreported(Duration::from_secs(60)));
                 removed.await.unwrap()
             });
         }

@@ -47,7 +47,7 @@ impl NodeService for Echo {
         .boxed()
     }
 
-    fn orphan_removed(&self, _hub: &HubName, _connection: ConnectionRecord, _tells: Bytes) {}
+    fn orphan_removed(&self, _hub: &HubName, _connection: ConnectionRecord, _report: Bytes) {}
 
     fn connection_lost(&self, _hub: &HubName, _connection: &ConnectionId) {}
 

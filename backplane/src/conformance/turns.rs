@@ -26,13 +26,13 @@ pub async fn turns_of_all_nodes_are_apart(nodes: &Nodes) {
     let begun = Instant::now();
     let mut last = begun;
     for ask in 0..ASKS {
-        let (told, turns) = take(nodes, ask as usize, wanted).await;
+        let (reported, turns) = take(nodes, ask as usize, wanted).await;
         assert_eq!(turns.apart, Duration::from_millis(1));
         assert!(
             turns.wait <= Duration::from_millis(u64::from(ask * wanted.count)),
             "{turns:?}"
         );
-        last = told + turns.wait + turns.apart * (wanted.count - 1);
+        last = reported + turns.wait + turns.apart * (wanted.count - 1);
     }
     let least = Duration::from_millis(u64::from(ASKS * wanted.count - 1));
     assert!(

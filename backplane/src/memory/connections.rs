@@ -103,7 +103,7 @@ impl Connections for Hub {
     }
 
     /// No other node could report an end in place of this one: there is no end record to delete.
-    fn told(&self, _connection: &ConnectionId) {}
+    fn end_reported(&self, _connection: &ConnectionId) {}
 
     fn join<'a>(
         &'a self,
@@ -177,16 +177,16 @@ impl Hub {
                     self.options.retention_messages,
                 );
             }
-            let told = std::mem::take(&mut state.told);
+            let deliveries = std::mem::take(&mut state.deliveries);
             if !change.owned {
                 room.send(Item {
-                    told,
+                    deliveries,
                     ..Item::default()
                 }); // the change itself is not delivered: the connection is parked
                 return Ok(offset);
             }
             room.send(Item {
-                told,
+                deliveries,
                 delivery: Some(change.delivery(id.clone(), offset)),
                 done: Some(done),
             });

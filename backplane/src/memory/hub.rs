@@ -46,7 +46,7 @@ pub(super) struct State {
     /// Whether joins and leaves are announced: see `HubOptions::presence`.
     pub(super) presence: bool,
     /// The presence messages of the change under way.
-    pub(super) told: Vec<Delivery>,
+    pub(super) deliveries: Vec<Delivery>,
     pub(super) tombstones: HashMap<ConnectionId, Instant>,
     versions: u64,
     /// Requests whose message is published once: content and expiry.
@@ -85,7 +85,7 @@ impl Hub {
         let state = State {
             log: Log::new(options.clone()),
             presence: options.presence,
-            told: Vec::new(),
+            deliveries: Vec::new(),
             versions: 0,
             requests: HashMap::new(),
             events: options.events.clone().map(EventLog::new),

@@ -17,7 +17,7 @@ const BATCH: usize = 256;
 #[derive(Default)]
 pub(super) struct Item {
     /// The presence messages of a change, which are delivered before the change itself.
-    pub(super) told: Vec<Delivery>,
+    pub(super) deliveries: Vec<Delivery>,
     /// The delivery; `None` for an item that only waits for the ones before it.
     pub(super) delivery: Option<Delivery>,
     /// Notified once the sink was given the delivery.
@@ -56,7 +56,7 @@ pub(super) async fn run_lane(
         }
         let (mut deliveries, mut done) = (Vec::with_capacity(batch.len()), Vec::new());
         for item in batch.drain(..) {
-            deliveries.extend(item.told.into_iter().chain(item.delivery));
+            deliveries.extend(item.deliveries.into_iter().chain(item.delivery));
             done.extend(item.done);
         }
         if !deliveries.is_empty() {

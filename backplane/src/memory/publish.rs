@@ -34,10 +34,10 @@ impl Hub {
         };
         let mut state = self.state.lock();
         let removed = remove(&mut state);
-        let told = std::mem::take(&mut state.told);
+        let deliveries = std::mem::take(&mut state.deliveries);
         if let Some(room) = room {
             room.send(Item {
-                told,
+                deliveries,
                 ..Item::default()
             });
         }
@@ -182,7 +182,7 @@ impl State {
         let attended = self.is_attended(&topic);
         let offset = self.log.publish(&topic, &envelope, attended);
         if self.interest.contains_key(&topic) {
-            self.told.push(Delivery::Message(Message {
+            self.deliveries.push(Delivery::Message(Message {
                 topic,
                 offset,
                 envelope,

@@ -163,8 +163,8 @@ impl Connections for RedisHub {
         .boxed()
     }
 
-    fn told(&self, connection: &ConnectionId) {
-        self.inner.told(&self.hub, connection);
+    fn end_reported(&self, connection: &ConnectionId) {
+        self.inner.end_reported(&self.hub, connection);
     }
 
     fn join<'a>(

@@ -165,7 +165,7 @@ impl RedisBackplane {
         tasks.spawn(Arc::clone(inner).tend_log(Arc::clone(&hub)));
         tasks.spawn(Arc::clone(inner).run_registration(Arc::clone(&hub)));
         tasks.spawn(Arc::clone(inner).run_departures(Arc::clone(&hub)));
-        tasks.spawn(Arc::clone(inner).run_tellings(Arc::clone(&hub)));
+        tasks.spawn(Arc::clone(inner).run_reports(Arc::clone(&hub)));
         tasks.spawn(Arc::clone(inner).run_housekeeping(Arc::clone(&hub)));
         Ok(RedisHub {
             inner: Arc::clone(inner),

@@ -17,12 +17,15 @@ impl World {
             .collect();
         ended.sort();
         eventually("all ends are told", async || {
-            (self.told.lock().len() >= ended.len()).then_some(())
+            (self.reported.lock().len() >= ended.len()).then_some(())
         })
         .await;
-        let told = self.told.lock();
-        assert!(told.keys().eq(&ended), "{told:?} {ended:?}");
-        assert!(told.values().all(|told| told == &["end"]), "{told:?}");
+        let reported = self.reported.lock();
+        assert!(reported.keys().eq(&ended), "{reported:?} {ended:?}");
+        assert!(
+            reported.values().all(|reported| reported == &["end"]),
+            "{reported:?}"
+        );
     }
 
     /// The directory has exactly the living connections, in their groups.

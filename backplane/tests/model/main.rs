@@ -78,11 +78,11 @@ async fn run(seed: u64, cluster: Arc<dyn Cluster>) {
     let schedule = Schedule::of(seed, cluster.size());
     let steps = schedule.steps.clone();
     let running = async { World::new(cluster).await.run(schedule).await };
-    telling(seed, steps, running).await;
+    reporting(seed, steps, running).await;
 }
 
 /// Prints the seed of a schedule that fails.
-async fn telling(seed: u64, steps: Vec<impl std::fmt::Debug>, running: impl Future<Output = ()>) {
+async fn reporting(seed: u64, steps: Vec<impl std::fmt::Debug>, running: impl Future<Output = ()>) {
     if let Err(failed) = AssertUnwindSafe(running).catch_unwind().await {
         eprintln!("HUBCAST_MODEL_SEED={seed}");
         for (number, step) in steps.iter().enumerate() {
@@ -177,7 +177,7 @@ mod redis_server {
                 let steps = steps.clone();
                 async move { Split::new().await.run(steps).await }
             };
-            telling(seed, steps, running)
+            reporting(seed, steps, running)
         });
         let running = futures_util::stream::iter(schedules).buffer_unordered(SPLITS_AT_ONCE);
         running.collect::<()>().await;

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::Cluster;
 use crate::client::{Answered, Connection, Place, Published, Session};
 use crate::schedule::{CONNECTIONS, Change, GROUPS, Schedule, Step, To};
-use crate::support::teller::{Teller, Told, note};
+use crate::support::reporter::{Reported, Reporter, note};
 
 pub(crate) struct World {
     cluster: Arc<dyn Cluster>,
@@ -23,7 +23,7 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Member>,
     pub(crate) connections: Vec<Connection>,
     pub(crate) ended: Vec<Connection>,
-    pub(crate) told: Told,
+    pub(crate) reported: Reported,
     published: Vec<Published>,
     /// Messages that are published while the next steps go on.
     bursts: JoinSet<Vec<Published>>,
@@ -48,7 +48,7 @@ impl World {
             nodes: Vec::new(),
             connections: Vec::new(),
             ended: Vec::new(),
-            told: Told::default(),
+            reported: Reported::default(),
             published: Vec::new(),
             bursts: JoinSet::new(),
             count: 0,
@@ -77,11 +77,11 @@ impl World {
         let node = self.cluster.node(name).await;
         let options = HubOptions {
             retention_messages: 100_000,
-            tells_ends: true,
+            reports_ends: true,
             ..HubOptions::default()
         };
         let member = Member::open(&node, &self.hub, options).await;
-        Teller::of(node.as_ref(), &member.hub, &self.told);
+        Reporter::of(node.as_ref(), &member.hub, &self.reported);
         member
     }
 
@@ -380,7 +380,7 @@ impl World {
         let id = connection.record.id.clone();
         let end = || End {
             tombstone: Duration::from_secs(60),
-            tells: Some(Bytes::from_static(b"end")),
+            report: Some(Bytes::from_static(b"end")),
             reason: "end".to_owned(),
         };
         let ender = match connection.place {
@@ -412,8 +412,8 @@ impl World {
         if dies && self.cluster.mortal() {
             self.crash(ender).await;
         } else {
-            note(&self.told, &id, Bytes::from_static(b"end"));
-            self.nodes[ender].hub.told(&id);
+            note(&self.reported, &id, Bytes::from_static(b"end"));
+            self.nodes[ender].hub.end_reported(&id);
         }
         let next = self.connect(number, on).await;
         self.ended

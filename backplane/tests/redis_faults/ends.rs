@@ -13,29 +13,29 @@ use hubcast_backplane::{Backplane, ConnectionId, End, HubBackplane, HubName, Hub
 
 use crate::support::RedisServer;
 use crate::support::frozen::Freezer;
-use crate::support::teller::{Teller, Told, note};
+use crate::support::reporter::{Reported, Reporter, note};
 use crate::support::way::Way;
 
-fn telling() -> HubOptions {
+fn reporting() -> HubOptions {
     HubOptions {
-        tells_ends: true,
+        reports_ends: true,
         ..HubOptions::default()
     }
 }
 
-fn end(tells: &'static str) -> End {
+fn end(report: &'static str) -> End {
     End {
         tombstone: Duration::from_secs(60),
-        tells: Some(Bytes::from_static(tells.as_bytes())),
-        reason: tells.to_owned(),
+        report: Some(Bytes::from_static(report.as_bytes())),
+        reason: report.to_owned(),
     }
 }
 
 /// Removes a connection, and reports its end if that is for this node.
-async fn end_and_tell(hub: &dyn HubBackplane, id: &ConnectionId, told: &Told) {
+async fn end_and_report(hub: &dyn HubBackplane, id: &ConnectionId, reported: &Reported) {
     if hub.remove(id, end("goodbye")).await.unwrap() {
-        note(told, id, Bytes::from_static(b"goodbye"));
-        hub.told(id);
+        note(reported, id, Bytes::from_static(b"goodbye"));
+        hub.end_reported(id);
     }
 }
 
@@ -46,10 +46,10 @@ async fn survivor(server: &RedisServer, name: &str) -> Arc<dyn Backplane> {
 }
 
 /// Opens a new hub on every node, whose code is told of ends.
-async fn open_telling(nodes: &[Arc<dyn Backplane>], told: &Told) -> Vec<Member> {
-    let members = open(nodes, telling()).await;
+async fn open_reporting(nodes: &[Arc<dyn Backplane>], reported: &Reported) -> Vec<Member> {
+    let members = open(nodes, reporting()).await;
     for member in &members {
-        Teller::of(member.node.as_ref(), &member.hub, told);
+        Reporter::of(member.node.as_ref(), &member.hub, reported);
     }
     members
 }
@@ -65,10 +65,10 @@ async fn nothing_is_noted(server: &RedisServer) {
 #[tokio::test]
 async fn an_end_is_told_once_when_the_answer_to_its_removal_is_lost() {
     let server = RedisServer::start().await;
-    let told = Told::default();
+    let reported = Reported::default();
     let way = Way::to(server.port()).await;
     let nodes = [way.node("cut").await, survivor(&server, "other").await];
-    let members = open_telling(&nodes, &told).await;
+    let members = open_reporting(&nodes, &reported).await;
     let mut ids = Vec::new();
     for _ in 0..100 {
         ids.push(members[0].connect(Some("u")).await);
@@ -76,22 +76,25 @@ async fn an_end_is_told_once_when_the_answer_to_its_removal_is_lost() {
     way.lose(":closed:");
     join_all(
         ids.iter()
-            .map(|id| end_and_tell(members[0].hub.as_ref(), id, &told)),
+            .map(|id| end_and_report(members[0].hub.as_ref(), id, &reported)),
     )
     .await;
     assert!(way.has_lost());
     nothing_is_noted(&server).await;
-    let told = told.lock();
-    assert!(ids.iter().all(|id| told[id.as_str()] == ["goodbye"]), "{told:?}");
+    let reported = reported.lock();
+    assert!(
+        ids.iter().all(|id| reported[id.as_str()] == ["goodbye"]),
+        "{reported:?}"
+    );
 }
 
 /// One survivor makes the reports of a node that removed connections and died before it reported their ends.
 #[tokio::test]
 async fn an_end_that_was_not_told_is_told_by_a_survivor() {
     let server = RedisServer::start().await;
-    let told = Told::default();
+    let reported = Reported::default();
     let survivors = [survivor(&server, "a").await, survivor(&server, "b").await];
-    let members = open_telling(&survivors, &told).await;
+    let members = open_reporting(&survivors, &reported).await;
     let name = members[0].hub.name().clone();
     let options = {
         let mut options = server.options("dies");
@@ -103,7 +106,7 @@ async fn an_end_that_was_not_told_is_told_by_a_survivor() {
         let ids = runtime.block_on(async {
             let node = RedisBackplane::connect(options).await.unwrap();
             let sink = Arc::new(Recorder::default());
-            let hub = node.open_hub(name, telling(), sink).await.unwrap();
+            let hub = node.open_hub(name, reporting(), sink).await.unwrap();
             let mut ids = Vec::new();
             for _ in 0..20 {
                 let connection = record(Some("ann"));
@@ -121,31 +124,36 @@ async fn an_end_that_was_not_told_is_told_by_a_survivor() {
         .await
         .unwrap();
     nothing_is_noted(&server).await;
-    let told = told.lock();
-    assert_eq!(told.len(), ids.len());
-    assert!(ids.iter().all(|id| told[id.as_str()] == ["it left"]), "{told:?}");
+    let reported = reported.lock();
+    assert_eq!(reported.len(), ids.len());
+    assert!(
+        ids.iter().all(|id| reported[id.as_str()] == ["it left"]),
+        "{reported:?}"
+    );
 }
 
 /// Clients leave while their node is paused for longer than its lease. It wakes up, and ends them after others have.
 #[tokio::test]
 async fn a_node_that_stood_still_tells_nothing_that_others_told() {
     let server = RedisServer::start().await;
-    let told = Told::default();
+    let reported = Reported::default();
     let survivors = [survivor(&server, "a").await];
-    let members = open_telling(&survivors, &told).await;
-    let (node, freezer, ids) = frozen_node(&server, members[0].hub.name(), &told).await;
+    let members = open_reporting(&survivors, &reported).await;
+    let (node, freezer, ids) = frozen_node(&server, members[0].hub.name(), &reported).await;
     // The first ones have left just before: their departures may be under way.
-    let leaving = ids.iter().map(|id| end_and_tell(node.hub.as_ref(), id, &told));
+    let leaving = ids
+        .iter()
+        .map(|id| end_and_report(node.hub.as_ref(), id, &reported));
     let mut leaving: Vec<_> = leaving.map(Box::pin).collect();
     for left in leaving.iter_mut().take(10) {
         assert!(left.now_or_never().is_none());
     }
     let thaw = freezer.freeze().await;
     eventually("a survivor removes the node's connections", async || {
-        let told = told.lock();
+        let reported = reported.lock();
         ids[10..]
             .iter()
-            .all(|id| told.contains_key(id.as_str()))
+            .all(|id| reported.contains_key(id.as_str()))
             .then_some(())
     })
     .await;
@@ -153,21 +161,21 @@ async fn a_node_that_stood_still_tells_nothing_that_others_told() {
     join_all(leaving).await;
     node.node.shutdown().await;
     nothing_is_noted(&server).await;
-    assert_each_was_told_once(&ids, &told);
+    assert_each_was_reported_once(&ids, &reported);
 }
 
 /// The server forgets which connections the others removed, before the node ends them, too.
 #[tokio::test]
 async fn a_node_that_was_taken_for_dead_tells_nothing_though_the_server_forgot() {
     let server = RedisServer::start().await;
-    let told = Told::default();
+    let reported = Reported::default();
     let survivors = [survivor(&server, "a").await];
-    let members = open_telling(&survivors, &told).await;
-    let (node, freezer, ids) = frozen_node(&server, members[0].hub.name(), &told).await;
+    let members = open_reporting(&survivors, &reported).await;
+    let (node, freezer, ids) = frozen_node(&server, members[0].hub.name(), &reported).await;
     let witness = Witness::of(node.node.as_ref());
     let thaw = freezer.freeze().await;
     eventually("a survivor removes the node's connections", async || {
-        (told.lock().len() == ids.len()).then_some(())
+        (reported.lock().len() == ids.len()).then_some(())
     })
     .await;
     drop(thaw);
@@ -184,9 +192,13 @@ async fn a_node_that_was_taken_for_dead_tells_nothing_though_the_server_forgot()
         (listed(&members[0]).await? == 1).then_some(())
     })
     .await;
-    join_all(ids.iter().map(|id| end_and_tell(node.hub.as_ref(), id, &told))).await;
+    join_all(
+        ids.iter()
+            .map(|id| end_and_report(node.hub.as_ref(), id, &reported)),
+    )
+    .await;
     nothing_is_noted(&server).await;
-    assert_each_was_told_once(&ids, &told);
+    assert_each_was_reported_once(&ids, &reported);
     node.node.shutdown().await;
 }
 
@@ -194,13 +206,13 @@ async fn a_node_that_was_taken_for_dead_tells_nothing_though_the_server_forgot()
 async fn frozen_node(
     server: &RedisServer,
     hub: &HubName,
-    told: &Told,
+    reported: &Reported,
 ) -> (Member, Freezer, Vec<ConnectionId>) {
     let mut options = server.options("frozen");
     options.lease = Duration::from_millis(600);
     let (node, freezer) = Freezer::node(options).await;
-    let member = Member::open(&node, hub, telling()).await;
-    Teller::of(node.as_ref(), &member.hub, told);
+    let member = Member::open(&node, hub, reporting()).await;
+    Reporter::of(node.as_ref(), &member.hub, reported);
     let mut ids = Vec::new();
     for _ in 0..20 {
         ids.push(member.connect(None).await);
@@ -208,9 +220,9 @@ async fn frozen_node(
     (member, freezer, ids)
 }
 
-fn assert_each_was_told_once(ids: &[ConnectionId], told: &Told) {
-    let told = told.lock();
-    let times = |id: &ConnectionId| told.get(id.as_str()).map_or(0, Vec::len);
+fn assert_each_was_reported_once(ids: &[ConnectionId], reported: &Reported) {
+    let reported = reported.lock();
+    let times = |id: &ConnectionId| reported.get(id.as_str()).map_or(0, Vec::len);
     let wrong: Vec<_> = ids
         .iter()
         .map(times)
@@ -325,9 +337,9 @@ async fn a_connection_in_many_groups_comes_and_goes_whole() {
 #[tokio::test]
 async fn ends_of_connections_that_the_server_has_forgotten_are_told() {
     let server = RedisServer::start().await;
-    let told = Told::default();
+    let reported = Reported::default();
     let node = survivor(&server, "a").await;
-    let members = open_telling(&[node], &told).await;
+    let members = open_reporting(&[node], &reported).await;
     let mut ids = Vec::new();
     for _ in 0..2_000 {
         ids.push(members[0].connect(None).await);
@@ -335,10 +347,10 @@ async fn ends_of_connections_that_the_server_has_forgotten_are_told() {
     server.command("FLUSHALL").await;
     let ends = ids
         .iter()
-        .map(|id| end_and_tell(members[0].hub.as_ref(), id, &told));
+        .map(|id| end_and_report(members[0].hub.as_ref(), id, &reported));
     join_all(ends).await;
     nothing_is_noted(&server).await;
-    assert_each_was_told_once(&ids, &told);
+    assert_each_was_reported_once(&ids, &reported);
 }
 
 /// The number of connections that the directory has.
@@ -354,12 +366,12 @@ async fn listed(member: &Member) -> Option<u64> {
 #[tokio::test]
 async fn connections_that_moved_or_ended_after_a_restored_copy_are_told_once() {
     let mut server = RedisServer::start().await;
-    let told = Told::default();
+    let reported = Reported::default();
     let nodes = [
         survivor(&server, "former").await,
         survivor(&server, "present").await,
     ];
-    let members = open_telling(&nodes, &told).await;
+    let members = open_reporting(&nodes, &reported).await;
     let [former, present] = [&members[0], &members[1]];
     let mut ids = Vec::new();
     for number in 0..60 {
@@ -375,7 +387,7 @@ async fn connections_that_moved_or_ended_after_a_restored_copy_are_told_once() {
         present.take_over(id).await;
     }
     for id in ended {
-        end_and_tell(former.hub.as_ref(), id, &told).await;
+        end_and_report(former.hub.as_ref(), id, &reported).await;
     }
     nothing_is_noted(&server).await;
     server.kill().await;
@@ -383,7 +395,7 @@ async fn connections_that_moved_or_ended_after_a_restored_copy_are_told_once() {
     let (at_once, later) = moved.split_at(20);
     let ends = at_once
         .iter()
-        .map(|id| end_and_tell(present.hub.as_ref(), id, &told));
+        .map(|id| end_and_report(present.hub.as_ref(), id, &reported));
     join_all(ends).await;
     eventually("the directory has only what the nodes have", async || {
         (listed(present).await? == later.len() as u64).then_some(())
@@ -391,26 +403,26 @@ async fn connections_that_moved_or_ended_after_a_restored_copy_are_told_once() {
     .await;
     for id in later {
         assert_eq!(owner(former, id).await, Some(nodes[1].node().clone()));
-        end_and_tell(present.hub.as_ref(), id, &told).await;
+        end_and_report(present.hub.as_ref(), id, &reported).await;
     }
     nothing_is_noted(&server).await;
     assert_eq!(listed(present).await, Some(0));
     assert_eq!(present.hub.connection_statistics().await.unwrap().groups, 0);
-    assert_each_was_told_once(&ids, &told);
+    assert_each_was_reported_once(&ids, &reported);
 }
 
 /// A copy is restored that is older than a node's death: its connections are removed once more, and not reported again.
 #[tokio::test]
 async fn a_node_whose_death_a_restored_copy_lacks_is_not_told_of_again() {
     let mut server = RedisServer::start().await;
-    let told = Told::default();
+    let reported = Reported::default();
     let survivors = [survivor(&server, "a").await];
-    let members = open_telling(&survivors, &told).await;
-    let (node, freezer, ids) = frozen_node(&server, members[0].hub.name(), &told).await;
+    let members = open_reporting(&survivors, &reported).await;
+    let (node, freezer, ids) = frozen_node(&server, members[0].hub.name(), &reported).await;
     server.command("SAVE").await;
     let thaw = freezer.freeze().await;
     eventually("the node is removed", async || {
-        (told.lock().len() == ids.len()).then_some(())
+        (reported.lock().len() == ids.len()).then_some(())
     })
     .await;
     nothing_is_noted(&server).await;
@@ -427,7 +439,7 @@ async fn a_node_whose_death_a_restored_copy_lacks_is_not_told_of_again() {
     })
     .await;
     nothing_is_noted(&server).await;
-    assert_each_was_told_once(&ids, &told);
+    assert_each_was_reported_once(&ids, &reported);
     drop(thaw);
     node.node.shutdown().await;
 }
@@ -436,14 +448,14 @@ async fn a_node_whose_death_a_restored_copy_lacks_is_not_told_of_again() {
 #[tokio::test]
 async fn a_node_that_came_back_and_dies_is_told_of() {
     let server = RedisServer::start().await;
-    let told = Told::default();
+    let reported = Reported::default();
     let survivors = [survivor(&server, "a").await];
-    let members = open_telling(&survivors, &told).await;
-    let (node, freezer, ids) = frozen_node(&server, members[0].hub.name(), &told).await;
+    let members = open_reporting(&survivors, &reported).await;
+    let (node, freezer, ids) = frozen_node(&server, members[0].hub.name(), &reported).await;
     for round in 1..=2 {
         let thaw = freezer.freeze().await;
         eventually("the node's connections are removed", async || {
-            (told.lock().len() == round * ids.len()).then_some(())
+            (reported.lock().len() == round * ids.len()).then_some(())
         })
         .await;
         drop(thaw);
@@ -457,7 +469,7 @@ async fn a_node_that_came_back_and_dies_is_told_of() {
         }
     }
     node.node.shutdown().await;
-    assert!(told.lock().values().all(|times| times.len() == 1));
+    assert!(reported.lock().values().all(|times| times.len() == 1));
 }
 
 /// The server deletes entries of connections to make room: ends right after that are reported, the others are listed
@@ -465,9 +477,9 @@ async fn a_node_that_came_back_and_dies_is_told_of() {
 #[tokio::test]
 async fn connections_whose_entries_were_evicted_are_told_and_listed_again() {
     let server = RedisServer::start().await;
-    let told = Told::default();
+    let reported = Reported::default();
     let nodes = [survivor(&server, "a").await];
-    let members = open_telling(&nodes, &told).await;
+    let members = open_reporting(&nodes, &reported).await;
     let member = &members[0];
     let mut ids = Vec::new();
     for _ in 0..40 {
@@ -482,9 +494,9 @@ async fn connections_whose_entries_were_evicted_are_told_and_listed_again() {
     let (ended, kept) = ids.split_at(20);
     let ends = ended
         .iter()
-        .map(|id| end_and_tell(member.hub.as_ref(), id, &told));
+        .map(|id| end_and_report(member.hub.as_ref(), id, &reported));
     join_all(ends).await;
-    assert_each_was_told_once(ended, &told);
+    assert_each_was_reported_once(ended, &reported);
     let g = group("g");
     eventually("the others are listed again", async || {
         let count = member.hub.count(Members::Group(&g)).await.ok()?;

@@ -102,7 +102,7 @@ async fn survivors_report_and_deliver_what_a_dead_node_left() {
     let delivered = Delivered::default();
     let _delivering: Vec<_> = members.iter().map(|member| deliver(member, &delivered)).collect();
     let dying = Dying::new(&server, members[0].hub.name(), short_lived());
-    let told = Arc::clone(&delivered);
+    let reported = Arc::clone(&delivered);
     let (ids, parked) = dying
         .live(async move |member| {
             let mut ids = HashSet::new();
@@ -126,7 +126,7 @@ async fn survivors_report_and_deliver_what_a_dead_node_left() {
             // It delivers some, and others without getting to finish them.
             for number in 0..30 {
                 let event = member.next_event().await;
-                told.lock().push(event.clone());
+                reported.lock().push(event.clone());
                 if number % 2 == 0 {
                     member.finish(&event).await;
                 }
@@ -310,7 +310,7 @@ async fn a_connection_whose_entry_was_evicted_has_its_last_event() {
     eventually("the connection can be removed", async || {
         member
             .hub
-            .remove(&id, hubcast_backplane::End::untold(PATIENCE))
+            .remove(&id, hubcast_backplane::End::unreported(PATIENCE))
             .await
             .ok()
     })

@@ -104,19 +104,19 @@ impl Scene {
     async fn has_one_new_epoch(&mut self) {
         self.connected().await;
         eventually("everybody hears of a new epoch", async || {
-            let told = |member| Self::gaps(member).len() >= self.epochs.len();
-            self.members.iter().all(told).then_some(())
+            let reported = |member| Self::gaps(member).len() >= self.epochs.len();
+            self.members.iter().all(reported).then_some(())
         })
         .await;
         self.registered().await;
         self.exchange().await;
         let position = self.members[0].hub.position().await;
         self.epochs.push(position.unwrap().epoch);
-        let told: Vec<_> = self.epochs[1..].iter().cloned().map(Gap::NewEpoch).collect();
+        let reported: Vec<_> = self.epochs[1..].iter().cloned().map(Gap::NewEpoch).collect();
         for member in &self.members {
             let mut gaps = Self::gaps(member);
             gaps.retain(|gap| matches!(gap, Gap::NewEpoch(_)));
-            assert_eq!(gaps, told);
+            assert_eq!(gaps, reported);
         }
     }
 
@@ -133,8 +133,8 @@ impl Scene {
 }
 
 async fn replication_id(server: &RedisServer) -> String {
-    let told = server.info("replication").await;
-    let line = told.lines().find(|line| line.starts_with("master_replid:"));
+    let reported = server.info("replication").await;
+    let line = reported.lines().find(|line| line.starts_with("master_replid:"));
     line.unwrap().to_owned()
 }
 

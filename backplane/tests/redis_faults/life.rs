@@ -47,43 +47,43 @@ async fn live(members: &[Member], connection: &ConnectionRecord, other: &Connect
     let (cut, home) = (&members[0], &members[1]);
     let (hub, node, id) = (&cut.hub, cut.node.as_ref(), &connection.id);
     let user = UserId::parse("u").unwrap();
-    let mut told = Transcript::default();
-    told.note(hub.join_user(&user, &group("of-user"), None, 9).await.is_ok());
+    let mut reported = Transcript::default();
+    reported.note(hub.join_user(&user, &group("of-user"), None, 9).await.is_ok());
     let entered = hub.enter(connection, true).await.unwrap();
-    told.note((entered.position.offset, &entered.groups));
-    told.note(hub.restate_events(id, "held".into()).await.unwrap());
-    told.note(hub.claim(other).await.unwrap());
-    told.note(hub.release(&other.id).await.is_ok());
-    told.note(cut.join(id, "g").await);
-    told.note(cut.join(id, "h").await);
-    told.note(cut.leave(id, "h").await);
-    told.note(cut.publish(Topic::All, "to all").await);
-    told.note(cut.publish(of_group("g"), "to g").await);
-    told.note(cut.publish(of_connection(id), "to it").await);
+    reported.note((entered.position.offset, &entered.groups));
+    reported.note(hub.restate_events(id, "held".into()).await.unwrap());
+    reported.note(hub.claim(other).await.unwrap());
+    reported.note(hub.release(&other.id).await.is_ok());
+    reported.note(cut.join(id, "g").await);
+    reported.note(cut.join(id, "h").await);
+    reported.note(cut.leave(id, "h").await);
+    reported.note(cut.publish(Topic::All, "to all").await);
+    reported.note(cut.publish(of_group("g"), "to g").await);
+    reported.note(cut.publish(of_connection(id), "to it").await);
     let once = Once {
         key: "k".to_owned(),
         content: "c".into(),
     };
     for _ in 0..2 {
-        told.note(
+        reported.note(
             hub.publish_once(&Topic::All, &envelope("once"), &once)
                 .await
                 .unwrap(),
         );
     }
     for (number, call) in [(1, "1 a"), (2, "2")] {
-        told.note(hub.record(id, entered.version, number, Some(call)).await.unwrap());
+        reported.note(hub.record(id, entered.version, number, Some(call)).await.unwrap());
     }
     let host = node.node();
     let call = Call { id: "1 a", host };
     for last in [false, true, true] {
-        told.note(hub.reply(id, call, &envelope("reply"), last).await.unwrap());
+        reported.note(hub.reply(id, call, &envelope("reply"), last).await.unwrap());
     }
     for _ in 0..2 {
-        told.note(hub.finish(id, Call { id: "2", host }).await.unwrap());
+        reported.note(hub.finish(id, Call { id: "2", host }).await.unwrap());
     }
     let state = connection.state.clone().unwrap();
-    told.note(hub.restate(id, entered.version, state).await.unwrap());
+    reported.note(hub.restate(id, entered.version, state).await.unwrap());
     let checkpoint = Checkpoint {
         sequence: 2,
         position: Position {
@@ -92,28 +92,28 @@ async fn live(members: &[Member], connection: &ConnectionRecord, other: &Connect
         },
     };
     let checkpoints = [(id.clone(), entered.version, checkpoint)];
-    told.note(hub.checkpoint(&checkpoints).await.is_ok());
-    told.note(hub.park(id, entered.version, None).await.unwrap());
+    reported.note(hub.checkpoint(&checkpoints).await.is_ok());
+    reported.note(hub.park(id, entered.version, None).await.unwrap());
     let TakeOver::Taken(taken) = hub.take_over(id, entered.version).await.unwrap() else {
         panic!("it is parked");
     };
-    told.note((
+    reported.note((
         taken.version.0 - entered.version.0, // versions begin anywhere
         taken.position.offset,
         &taken.groups,
         taken.checkpoint.sequence,
     ));
-    told.note((taken.received, &taken.calls));
+    reported.note((taken.received, &taken.calls));
     let end = home.publish(Topic::All, "end").await;
-    told.note(end);
-    told.note(cut.whole_until(&taken, "end").await);
-    told.note(cut.remove(id).await);
-    told.note(cut.remove(id).await);
-    told.note(home.publish(of_connection(id), "to nobody").await);
+    reported.note(end);
+    reported.note(cut.whole_until(&taken, "end").await);
+    reported.note(cut.remove(id).await);
+    reported.note(cut.remove(id).await);
+    reported.note(home.publish(of_connection(id), "to nobody").await);
     for event in home.all_events().await {
-        told.note((event.connection, event.user, event.kind, event.record));
+        reported.note((event.connection, event.user, event.kind, event.record));
     }
-    told
+    reported
 }
 
 fn options() -> HubOptions {
@@ -142,8 +142,8 @@ async fn a_life_is_the_same_whichever_answer_is_lost() {
         let server = RedisServer::start().await;
         let (way, members) = two_nodes(&server, options()).await;
         way.lose(&format!("${}\r\n{operation}\r\n", operation.len()));
-        let told = live(&members, &connection("c"), &connection("d")).await.0;
+        let reported = live(&members, &connection("c"), &connection("d")).await.0;
         assert!(way.has_lost(), "{operation} was not met");
-        assert_eq!(told, expected, "when the answer to {operation} was lost");
+        assert_eq!(reported, expected, "when the answer to {operation} was lost");
     }
 }

@@ -24,7 +24,7 @@ async fn a_survivor_has_the_names_of_a_dead_nodes_connections() {
     let witness = Witness::of(node.as_ref());
     let options = HubOptions {
         presence: true,
-        tells_ends: true,
+        reports_ends: true,
         resume_window: Duration::from_millis(100),
         ..HubOptions::default()
     };
@@ -43,8 +43,8 @@ async fn a_survivor_has_the_names_of_a_dead_nodes_connections() {
                 ids.push(record.id);
             }
             let end = End {
-                tells: Some("it left".into()),
-                ..End::untold(Duration::from_secs(60))
+                report: Some("it left".into()),
+                ..End::unreported(Duration::from_secs(60))
             };
             assert!(member.hub.remove(&ids[2], end).await.unwrap());
             ids

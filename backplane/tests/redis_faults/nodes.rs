@@ -117,7 +117,7 @@ async fn a_survivor_that_does_not_serve_the_hub_tells_who_leaves() {
     let survivor = RedisBackplane::connect(options).await.unwrap();
     let witness = Witness::of(&survivor);
     let hub = HubName::parse("presence").unwrap();
-    let telling = HubOptions {
+    let reporting = HubOptions {
         presence: true,
         keeps_unread: true,
         ..HubOptions::default()
@@ -125,13 +125,13 @@ async fn a_survivor_that_does_not_serve_the_hub_tells_who_leaves() {
     let (served, mut options) = (hub.clone(), server.options("dead"));
     options.lease = Duration::from_millis(600);
     let connection = record(Some("ann"));
-    let (id, told) = (connection.id.clone(), telling.clone());
+    let (id, reported) = (connection.id.clone(), reporting.clone());
     let died = std::thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let position = runtime.block_on(async {
             let node = RedisBackplane::connect(options).await.unwrap();
             let sink = Arc::new(Recorder::default());
-            let hub = node.open_hub(served, told, sink).await.unwrap();
+            let hub = node.open_hub(served, reported, sink).await.unwrap();
             let position = hub.position().await.unwrap();
             hub.enter(&connection, true).await.unwrap();
             for _ in 0..2 {
@@ -154,19 +154,19 @@ async fn a_survivor_that_does_not_serve_the_hub_tells_who_leaves() {
     .await;
     assert!(witness.orphans().is_empty(), "it serves no such hub");
     let sink = Arc::new(Recorder::default());
-    let hub = survivor.open_hub(hub, telling, sink).await.unwrap();
+    let hub = survivor.open_hub(hub, reporting, sink).await.unwrap();
     let topic = Topic::Group(GroupName::presence_of(&group("g")));
     let read = whole::read(hub.as_ref(), &topic, &position).await;
     let Whole::Exact(messages) = read else {
         panic!("{read:?}")
     };
-    let told: Vec<_> = messages
+    let reported: Vec<_> = messages
         .iter()
         .map(|message| String::from_utf8_lossy(&message.envelope.arguments[0]))
         .collect();
     let expected = ["join", "leave"]
         .map(|event| format!(r#"{{"event":"{event}","group":"g","connectionId":"{id}","userId":"ann"}}"#));
-    assert_eq!(told, expected);
+    assert_eq!(reported, expected);
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn a_node_that_was_away_too_long_is_told() {
         (witness.fenced() == 1).then_some(())
     })
     .await;
-    let end = End::untold(Duration::from_secs(9));
+    let end = End::unreported(Duration::from_secs(9));
     assert!(!hub.remove(&connection.id, end).await.unwrap());
     // It serves on as a node without connections.
     eventually("the node is admitted again", async || {

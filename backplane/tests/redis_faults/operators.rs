@@ -71,15 +71,18 @@ async fn nothing_is_published_while_too_few_replicas_follow() {
 #[tokio::test]
 async fn a_policy_that_deletes_what_is_needed_is_told() {
     let server = RedisServer::start_with(&["--maxmemory-policy volatile-lru"]).await;
-    let told = RedisBackplane::inspect(server.options("a")).await.unwrap();
+    let reported = RedisBackplane::inspect(server.options("a")).await.unwrap();
     assert!(
-        told.len() == 1 && told[0].contains("maxmemory-policy volatile-lru"),
-        "{told:?}"
+        reported.len() == 1 && reported[0].contains("maxmemory-policy volatile-lru"),
+        "{reported:?}"
     );
     let look = server.keys().await;
     assert!(look.is_empty(), "whoever inspects is no node: {look:?}");
     let node = server.node("a").await;
-    eventually("the node tells", async || (node.warnings() == told).then_some(())).await;
+    eventually("the node tells", async || {
+        (node.warnings() == reported).then_some(())
+    })
+    .await;
     server.command("CONFIG SET maxmemory-policy noeviction").await;
     eventually("it is mended", async || node.warnings().is_empty().then_some(())).await;
     server.command("CONFIG SET maxmemory-policy allkeys-lfu").await;

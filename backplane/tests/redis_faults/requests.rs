@@ -91,7 +91,7 @@ impl NodeService for Shop {
         true
     }
 
-    fn orphan_removed(&self, _hub: &HubName, _connection: ConnectionRecord, _tells: Bytes) {}
+    fn orphan_removed(&self, _hub: &HubName, _connection: ConnectionRecord, _report: Bytes) {}
 
     fn connection_lost(&self, _hub: &HubName, _connection: &ConnectionId) {}
 

@@ -23,7 +23,7 @@ async fn nothing_stays_of_connections_that_ended() {
             assert!(
                 member
                     .hub
-                    .remove(&connection, End::untold(Duration::from_millis(1)))
+                    .remove(&connection, End::unreported(Duration::from_millis(1)))
                     .await
                     .unwrap()
             );
@@ -152,7 +152,7 @@ async fn what_trying_can_not_mend_is_told_from_what_it_can() {
     server
         .command("ACL SETUSER reader on >word ~* &* +@read +hello +info")
         .await;
-    for (url, told) in [
+    for (url, reported) in [
         (
             format!("redis://127.0.0.1:{port}/99"),
             "does not have the database",
@@ -168,7 +168,7 @@ async fn what_trying_can_not_mend_is_told_from_what_it_can() {
             .err()
             .unwrap();
         assert!(matches!(error, BackplaneError::Config { .. }), "{url}: {error:?}");
-        assert!(error.to_string().contains(told), "{url}: {error}");
+        assert!(error.to_string().contains(reported), "{url}: {error}");
     }
     for url in [
         "redis://no-such-host.invalid",
@@ -197,6 +197,6 @@ async fn a_server_with_as_many_clients_as_it_takes_is_told_as_that() {
         .await
         .unwrap();
     let options = RedisOptions::parse(&server.url()).unwrap();
-    let told = RedisBackplane::inspect(options).await.unwrap_err().to_string();
-    assert!(told.contains("maxclients"), "{told}");
+    let reported = RedisBackplane::inspect(options).await.unwrap_err().to_string();
+    assert!(reported.contains("maxclients"), "{reported}");
 }

@@ -293,7 +293,7 @@ async fn come_back_to_a_late_lane(lane_capacity: usize) {
         ["one", "two", h.as_str(), own.as_str(), "parked", "back", "end"]
     );
     // The earlier session got its end, at its offset and before the new one began.
-    let told = gate
+    let reported = gate
         .recorder
         .deliveries()
         .into_iter()
@@ -304,7 +304,7 @@ async fn come_back_to_a_late_lane(lane_capacity: usize) {
             _ => None,
         });
     let expected = [(away.position.offset, "taken"), (taken.position.offset, "joined")];
-    assert_eq!(told.collect::<Vec<_>>(), expected);
+    assert_eq!(reported.collect::<Vec<_>>(), expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]

@@ -174,16 +174,16 @@ async fn urls_that_do_not_fit_the_servers_are_told() {
         assert!(matches!(refused, BackplaneError::Config { .. }), "{refused:?}");
         refused.to_string()
     };
-    let told = refused(&format!("redis+cluster://127.0.0.1:{}", single.port())).await;
-    assert!(told.contains("not part of a Redis Cluster"), "{told}");
+    let reported = refused(&format!("redis+cluster://127.0.0.1:{}", single.port())).await;
+    assert!(reported.contains("not part of a Redis Cluster"), "{reported}");
     let home = set.master_of("*").await.port;
     let another = set
         .servers
         .iter()
         .map(RedisServer::port)
         .find(|port| *port != home);
-    let told = refused(&format!("redis://127.0.0.1:{}", another.unwrap())).await;
-    assert!(told.contains("use redis+cluster://"), "{told}");
+    let reported = refused(&format!("redis://127.0.0.1:{}", another.unwrap())).await;
+    assert!(reported.contains("use redis+cluster://"), "{reported}");
     // One server of the cluster is enough to find the others.
     let url = format!("redis+cluster://127.0.0.1:{},127.0.0.1:{home}", free_port());
     let node = RedisBackplane::connect(options(&url, "a")).await.unwrap();

@@ -48,8 +48,8 @@ impl ClusterSet {
             .output()
             .await
             .unwrap();
-        let told = String::from_utf8_lossy(&created.stdout);
-        assert!(created.status.success(), "{told}");
+        let reported = String::from_utf8_lossy(&created.stdout);
+        assert!(created.status.success(), "{reported}");
         let set = Self { servers };
         set.settled().await;
         set

@@ -269,19 +269,19 @@ async fn wrong_names_and_passwords_are_told() {
         format!("redis+sentinel://:{password}@{hosts}/{master}?sentinel_password={sentinel}")
     };
     let right = ("secret-of-servers", MASTER, "secret-of-sentinels");
-    let told = refusal(&url(right.0, "another", right.2)).await;
+    let reported = refusal(&url(right.0, "another", right.2)).await;
     assert!(
-        told.contains("know no master") && told.contains("another"),
-        "{told}"
+        reported.contains("know no master") && reported.contains("another"),
+        "{reported}"
     );
-    let told = refusal(&url(right.0, MASTER, "secret-wrong")).await;
-    assert!(told.contains("a sentinel refuses"), "{told}");
-    let told = refusal(&format!("redis+sentinel://:{}@{hosts}/{MASTER}", right.0)).await;
-    assert!(told.contains("a sentinel refuses"), "{told}");
-    let told = refusal(&url("secret-wrong", MASTER, right.2)).await;
+    let reported = refusal(&url(right.0, MASTER, "secret-wrong")).await;
+    assert!(reported.contains("a sentinel refuses"), "{reported}");
+    let reported = refusal(&format!("redis+sentinel://:{}@{hosts}/{MASTER}", right.0)).await;
+    assert!(reported.contains("a sentinel refuses"), "{reported}");
+    let reported = refusal(&url("secret-wrong", MASTER, right.2)).await;
     assert!(
-        told.contains("server refused the user name or password"),
-        "{told}"
+        reported.contains("server refused the user name or password"),
+        "{reported}"
     );
     let nodes = nodes(&url(right.0, right.1, right.2), 2).await;
     let watched = Watched::new(&open(&nodes, HubOptions::default()).await).await;

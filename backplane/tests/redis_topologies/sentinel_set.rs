@@ -236,9 +236,9 @@ impl Sentinel {
     async fn count(&self, name: &str) -> Option<usize> {
         let mut command = redis::cmd("SENTINEL");
         command.arg("MASTER").arg(MASTER);
-        let told: Vec<String> = command.query_async(&mut self.look().await?).await.ok()?;
-        let at = told.iter().position(|field| field == name)?;
-        told.get(at + 1)?.parse().ok()
+        let reported: Vec<String> = command.query_async(&mut self.look().await?).await.ok()?;
+        let at = reported.iter().position(|field| field == name)?;
+        reported.get(at + 1)?.parse().ok()
     }
 
     async fn command(&self, words: &[&str]) -> Option<()> {

@@ -9,7 +9,7 @@
 
 pub mod dying;
 pub mod frozen;
-pub mod teller;
+pub mod reporter;
 pub mod way;
 
 use std::net::{Ipv4Addr, TcpListener};
@@ -179,8 +179,8 @@ impl RedisServer {
         self.command(&format!("REPLICAOF 127.0.0.1 {}", master.port))
             .await;
         hubcast_backplane::conformance::eventually("the replica follows", async || {
-            let told = self.info("replication").await;
-            told.contains("master_link_status:up").then_some(())
+            let reported = self.info("replication").await;
+            reported.contains("master_link_status:up").then_some(())
         })
         .await;
     }
@@ -188,8 +188,8 @@ impl RedisServer {
     /// Waits until it has all present data of its master.
     pub async fn has_all_of(&self, master: &Self) {
         let offset = async |server: &Self| -> u64 {
-            let told = server.info("replication").await;
-            let offset = told
+            let reported = server.info("replication").await;
+            let offset = reported
                 .lines()
                 .find_map(|line| line.strip_prefix("master_repl_offset:"));
             offset.unwrap().trim().parse().unwrap()

@@ -88,10 +88,10 @@ impl NodeService for ServeNode {
         true
     }
 
-    fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord, tells: Bytes) {
+    fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord, report: Bytes) {
         if let Some(hub) = self.hub(hub.as_str()) {
             tracing::info!(hub = %hub.name(), connection_id = %connection.id, "ended a connection that no node runs");
-            let reason = Disconnected::from_note(&tells);
+            let reason = Disconnected::from_note(&report);
             let tasks = hub.shared().tasks().clone();
             tasks.spawn(async move { hub.ended_elsewhere(connection, reason).await });
         }

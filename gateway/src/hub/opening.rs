@@ -42,7 +42,7 @@ impl CheckedHub {
             volatile: hubs.volatile,
             keeps_unread: hubs.keep_unread,
             presence: hubs.presence,
-            tells_ends: self.hears_of_ends(),
+            reports_ends: self.hears_of_ends(),
             events: self.events(),
         }
     }

@@ -365,7 +365,7 @@ impl HubRuntime {
     pub(crate) fn end(&self, reason: Option<&Disconnected>) -> End {
         End {
             tombstone: self.tombstone(),
-            tells: reason.map(Disconnected::to_note),
+            report: reason.map(Disconnected::to_note),
             reason: reason.map_or_else(|| "server".to_owned(), Disconnected::to_event),
         }
     }
@@ -374,7 +374,7 @@ impl HubRuntime {
     pub(crate) async fn ended(self: &Arc<Self>, context: Context, reason: Disconnected) {
         let id = context.connection_id().clone();
         self.disconnected(context, reason).await;
-        self.backplane().told(&id);
+        self.backplane().end_reported(&id);
     }
 
     /// Speaks for a connection that no node ran when it ended.

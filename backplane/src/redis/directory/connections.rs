@@ -184,7 +184,7 @@ impl Inner {
             let was_here = hub.local.lock().remove(id);
             if was_here && !matches!(error, BackplaneError::NotOwner { .. }) {
                 // The server may have carried it out; no client was given the id, so it may be closed for good.
-                let end = End::untold(Duration::from_secs(60));
+                let end = End::unreported(Duration::from_secs(60));
                 drop(self.depart(&hub, id.clone(), Departure::remove(end, Known::default())));
             }
         }
@@ -278,10 +278,10 @@ impl Inner {
         id: ConnectionId,
     ) -> Result<(), BackplaneError> {
         let begun = Instant::now();
-        let Some(told) = self.give_up(&hub, &id, |_| Departure::Release) else {
+        let Some(outcome) = self.give_up(&hub, &id, |_| Departure::Release) else {
             return Err(BackplaneError::NotOwner { connection: id });
         };
-        match self.until(self.deadline(), told).await? {
+        match self.until(self.deadline(), outcome).await? {
             Some(Ok(outcome)) => outcome.map(drop),
             Some(Err(_)) => Ok(()), // the connection was claimed anew
             None => Err(BackplaneError::Timeout {
@@ -297,16 +297,16 @@ impl Inner {
         id: ConnectionId,
         end: End,
     ) -> Result<bool, BackplaneError> {
-        let noted = hub.scripts.options.tells_ends && end.tells.is_some();
-        let Some(told) = self.give_up(&hub, &id, |known| Departure::remove(end, known)) else {
+        let noted = hub.scripts.options.reports_ends && end.report.is_some();
+        let Some(outcome) = self.give_up(&hub, &id, |known| Departure::remove(end, known)) else {
             return Ok(false);
         };
-        let told = tokio::select! {
+        let outcome = tokio::select! {
             () = self.closing.cancelled() => return Err(BackplaneError::Closed),
-            told = told => told,
+            outcome = outcome => outcome,
         };
-        let removed = told.unwrap_or(Err(BackplaneError::Closed))?;
-        Ok(removed && (!noted || self.is_teller(&hub, &id).await))
+        let removed = outcome.unwrap_or(Err(BackplaneError::Closed))?;
+        Ok(removed && (!noted || self.is_reporter(&hub, &id).await))
     }
 
     /// Forgets a connection on this node and queues its departure; `None` where it is not here. Until the server has
@@ -317,7 +317,7 @@ impl Inner {
         id: &ConnectionId,
         what: impl FnOnce(Known) -> Departure,
     ) -> Option<oneshot::Receiver<Result<bool, BackplaneError>>> {
-        let told = {
+        let outcome = {
             let mut local = hub.local.lock();
             // From here on the connection is not registered again, in whichever epoch the server gets its departure.
             let known = local.known(id);
@@ -327,7 +327,7 @@ impl Inner {
             local.departures.insert(id.clone(), what(known))
         };
         hub.departing.notify_one();
-        Some(told)
+        Some(outcome)
     }
 
     /// A node whose connections are being removed by another one must not take new ones: they would be removed as well.

@@ -89,7 +89,7 @@ struct Waiting {
     what: Departure,
     /// The departure is on its way to the server.
     sent: bool,
-    told: oneshot::Sender<Result<bool, BackplaneError>>,
+    answer: oneshot::Sender<Result<bool, BackplaneError>>,
 }
 
 impl Departure {
@@ -101,11 +101,11 @@ impl Departure {
 
 impl Departures {
     pub(in crate::redis) fn insert(&mut self, id: ConnectionId, what: Departure) -> OutcomeReceiver {
-        let (told, outcome) = oneshot::channel();
+        let (answer, outcome) = oneshot::channel();
         let waiting = Waiting {
             what,
             sent: false,
-            told,
+            answer,
         };
         self.waiting.insert(id, waiting);
         outcome
@@ -163,7 +163,7 @@ impl Departures {
     }
 
     fn finish(&mut self, id: &ConnectionId) -> Option<oneshot::Sender<Result<bool, BackplaneError>>> {
-        self.waiting.remove(id).map(|waiting| waiting.told)
+        self.waiting.remove(id).map(|waiting| waiting.answer)
     }
 }
 
@@ -173,20 +173,20 @@ impl Inner {
         self.whenever(
             &hub.departing,
             "the server can't be told of departures yet",
-            || self.tell_departures(&hub).boxed(),
+            || self.report_departures(&hub).boxed(),
         )
         .await;
     }
 
     /// Queues the departure of a connection that is not on this node any more.
     pub(in crate::redis) fn depart(&self, hub: &Hub, id: ConnectionId, what: Departure) -> OutcomeReceiver {
-        let told = hub.local.lock().departures.insert(id, what);
+        let outcome = hub.local.lock().departures.insert(id, what);
         hub.departing.notify_one();
-        told
+        outcome
     }
 
     /// Sends all departures that wait to the server.
-    pub(in crate::redis) async fn tell_departures(
+    pub(in crate::redis) async fn report_departures(
         self: &Arc<Self>,
         hub: &Arc<Hub>,
     ) -> Result<(), BackplaneError> {
@@ -197,7 +197,7 @@ impl Inner {
                 break;
             }
             let begun = Instant::now();
-            if let Err(error) = self.tell_batch(hub, &batch).await {
+            if let Err(error) = self.report_batch(hub, &batch).await {
                 let ids = batch.iter().map(|(id, _)| id.clone());
                 hub.local.lock().departures.put_back(ids);
                 hub.claimed.notify_waiters();
@@ -213,7 +213,7 @@ impl Inner {
         Ok(())
     }
 
-    async fn tell_batch(
+    async fn report_batch(
         self: &Arc<Self>,
         hub: &Arc<Hub>,
         batch: &[(ConnectionId, Departure)],
@@ -257,8 +257,8 @@ impl Inner {
                     tombstone: end.tombstone,
                     presence: known.presence.clone(),
                     version: known.version,
-                    teller: Some(&self.options.node),
-                    tells: end.tells.as_ref(),
+                    reporter: Some(&self.options.node),
+                    report: end.report.as_ref(),
                     reason: &end.reason,
                     event: known.event.as_deref(),
                     ..Removal::default()
@@ -276,8 +276,8 @@ impl Inner {
             Ok(None) => answer(hub, id, Ok(false)),
             Ok(Some(gone)) => {
                 hub.events.news.notify_waiters();
-                if hub.scripts.options.tells_ends
-                    && matches!(what, Departure::Remove { end, .. } if end.tells.is_some())
+                if hub.scripts.options.reports_ends
+                    && matches!(what, Departure::Remove { end, .. } if end.report.is_some())
                 {
                     hub.ends.lock().begin(id.clone());
                 }
@@ -296,8 +296,8 @@ impl Inner {
 
 /// Reports the outcome of a departure to the caller that waits for it.
 fn answer(hub: &Hub, id: &ConnectionId, outcome: Result<bool, BackplaneError>) {
-    let told = hub.local.lock().departures.finish(id);
-    if let Some(told) = told {
-        let _ = told.send(outcome); // the caller may have stopped waiting
+    let answer = hub.local.lock().departures.finish(id);
+    if let Some(answer) = answer {
+        let _ = answer.send(outcome); // the caller may have stopped waiting
     }
 }

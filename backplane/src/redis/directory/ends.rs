@@ -32,36 +32,36 @@ const PAGE: usize = 100;
 #[derive(Default)]
 pub(in crate::redis) struct Ends {
     /// Connections with the number of their removals: one that was too late must not end the report of another.
-    telling: HashMap<ConnectionId, usize>,
-    told: Vec<ConnectionId>,
+    reporting: HashMap<ConnectionId, usize>,
+    reported: Vec<ConnectionId>,
 }
 
 impl Ends {
     /// This node reports the end, or may be about to.
     pub(in crate::redis) fn begin(&mut self, id: ConnectionId) {
-        *self.telling.entry(id).or_default() += 1;
+        *self.reporting.entry(id).or_default() += 1;
     }
 
     /// This node does not report the end.
     pub(in crate::redis) fn abandon(&mut self, id: &ConnectionId) {
-        if let Some(count) = self.telling.get_mut(id) {
+        if let Some(count) = self.reporting.get_mut(id) {
             *count -= 1;
             if *count == 0 {
-                self.telling.remove(id);
+                self.reporting.remove(id);
             }
         }
     }
 
     pub(in crate::redis) fn is_empty(&self) -> bool {
-        self.telling.is_empty()
+        self.reporting.is_empty()
     }
 }
 
 /// An end record, as the server has it.
 struct Note {
-    teller: Option<NodeId>,
+    reporter: Option<NodeId>,
     user: Option<UserId>,
-    tells: Bytes,
+    report: Bytes,
     state: Option<State>,
     /// The whole record without the reporting node.
     rest: Bytes,
@@ -74,22 +74,22 @@ impl Note {
             let end = from + text.get(from..)?.iter().position(|byte| *byte == b'\n')?;
             Some((std::str::from_utf8(text.get(from..end)?).ok()?, end + 1))
         };
-        let (teller, user_at) = line(0)?;
+        let (reporter, user_at) = line(0)?;
         let (user, length_at) = line(user_at)?;
-        let (length, tells_at) = line(length_at)?;
-        let state_at = tells_at.checked_add(length.parse().ok()?)?;
+        let (length, report_at) = line(length_at)?;
+        let state_at = report_at.checked_add(length.parse().ok()?)?;
         let state = text.get(state_at..)?;
         Some(Self {
-            teller: NodeId::parse(teller).ok(),
+            reporter: NodeId::parse(reporter).ok(),
             user: UserId::from_stored(user).ok(),
-            tells: text.slice(tells_at..state_at),
+            report: text.slice(report_at..state_at),
             state: state.strip_prefix(b"s").map(State::copy_from_slice),
             rest: text.slice(user_at..),
         })
     }
 
-    fn told_by(&self, teller: &NodeId) -> Bytes {
-        [teller.as_str().as_bytes(), b"\n", self.rest.as_ref()]
+    fn reported_by(&self, reporter: &NodeId) -> Bytes {
+        [reporter.as_str().as_bytes(), b"\n", self.rest.as_ref()]
             .concat()
             .into()
     }
@@ -114,7 +114,7 @@ impl Inner {
                 }
                 self.remove_expired(&hub).await?;
                 self.unlist_overdue(&hub).await?;
-                if hub.scripts.options.tells_ends {
+                if hub.scripts.options.reports_ends {
                     cursor = self.adopt_some(&hub, cursor, &mut missing).await?;
                 }
                 if hub
@@ -154,7 +154,7 @@ impl Inner {
             let (Ok(id), Some(note)) = (ConnectionId::parse(id), Note::read(&text)) else {
                 continue;
             };
-            if self.is_forsaken(hub, &id, note.teller.as_ref(), missing) {
+            if self.is_forsaken(hub, &id, note.reporter.as_ref(), missing) {
                 self.adopt(hub, &id, &text, note).await?;
             }
         }
@@ -169,17 +169,17 @@ impl Inner {
         &self,
         hub: &Hub,
         id: &ConnectionId,
-        teller: Option<&NodeId>,
+        reporter: Option<&NodeId>,
         missing: &mut Missing,
     ) -> bool {
-        match teller {
-            Some(teller) if *teller == self.options.node => {
+        match reporter {
+            Some(reporter) if *reporter == self.options.node => {
                 // Else the answer to its removal was lost for good. An end is reported before its departure is
                 // finished.
                 let departs = hub.local.lock().departures.contains(id);
-                !departs && !hub.ends.lock().telling.contains_key(id)
+                !departs && !hub.ends.lock().reporting.contains_key(id)
             }
-            teller => self.is_gone(teller, missing),
+            reporter => self.is_gone(reporter, missing),
         }
     }
 
@@ -204,7 +204,7 @@ impl Inner {
             return Ok(());
         };
         hub.ends.lock().begin(id.clone());
-        let call = adopt_call(hub, id, found.clone(), note.told_by(&self.options.node));
+        let call = adopt_call(hub, id, found.clone(), note.reported_by(&self.options.node));
         let adopted = match hub.scripts.writer.carry_out(call, Patience::Short).await {
             Ok(answer) => decode::<bool>(answer),
             Err(error) => Err(error),
@@ -220,13 +220,13 @@ impl Inner {
             state: note.state,
             event: EventRecord::default(),
         };
-        service.orphan_removed(&hub.name, connection, note.tells);
+        service.orphan_removed(&hub.name, connection, note.report);
         Ok(())
     }
 
     /// Whether this node still has to report an end: while it was paused, another node may have adopted the record.
-    pub(in crate::redis) async fn is_teller(&self, hub: &Hub, id: &ConnectionId) -> bool {
-        if !hub.scripts.options.tells_ends || self.nodes.is_fresh(self.options.lease / 2) {
+    pub(in crate::redis) async fn is_reporter(&self, hub: &Hub, id: &ConnectionId) -> bool {
+        if !hub.scripts.options.reports_ends || self.nodes.is_fresh(self.options.lease / 2) {
             return true;
         }
         let mut command = redis::cmd("HGET");
@@ -235,49 +235,49 @@ impl Inner {
             Ok(noted) => decode::<Option<Bytes>>(noted).ok().flatten(),
             Err(error) => {
                 // The record stays: this node, or another one, finds it.
-                debug!(hub = %hub.name, connection_id = %id, %error, "not known who tells of an end");
+                debug!(hub = %hub.name, connection_id = %id, %error, "it is not known which node reports an end");
                 None
             }
         };
-        let teller = noted.and_then(|noted| Note::read(&noted)?.teller);
-        let is_teller = teller.as_ref() == Some(&self.options.node);
-        if !is_teller {
+        let reporter = noted.and_then(|noted| Note::read(&noted)?.reporter);
+        let is_reporter = reporter.as_ref() == Some(&self.options.node);
+        if !is_reporter {
             hub.ends.lock().abandon(id);
         }
-        is_teller
+        is_reporter
     }
 
     /// Queues the deletion of a record whose end was reported.
-    pub(in crate::redis) fn told(&self, hub: &Hub, id: &ConnectionId) {
-        if hub.scripts.options.tells_ends {
-            hub.ends.lock().told.push(id.clone());
-            hub.tellings.notify_one();
+    pub(in crate::redis) fn end_reported(&self, hub: &Hub, id: &ConnectionId) {
+        if hub.scripts.options.reports_ends {
+            hub.ends.lock().reported.push(id.clone());
+            hub.reports.notify_one();
         }
     }
 
-    pub(in crate::redis) async fn run_tellings(self: Arc<Self>, hub: Arc<Hub>) {
-        self.whenever(&hub.tellings, "notes of ends can't be taken away yet", || {
-            self.forget_told(&hub).boxed()
+    pub(in crate::redis) async fn run_reports(self: Arc<Self>, hub: Arc<Hub>) {
+        self.whenever(&hub.reports, "notes of ends can't be taken away yet", || {
+            self.forget_reported(&hub).boxed()
         })
         .await;
     }
 
-    pub(in crate::redis) async fn forget_told(&self, hub: &Hub) -> Result<(), BackplaneError> {
+    pub(in crate::redis) async fn forget_reported(&self, hub: &Hub) -> Result<(), BackplaneError> {
         loop {
-            let told: Vec<_> = hub.ends.lock().told.iter().take(PAGE).cloned().collect();
-            if told.is_empty() {
+            let reported: Vec<_> = hub.ends.lock().reported.iter().take(PAGE).cloned().collect();
+            if reported.is_empty() {
                 return Ok(());
             }
             let mut command = redis::cmd("HDEL");
             command.arg(hub.scripts.keys.ended());
-            for id in &told {
+            for id in &reported {
                 command.arg(id.as_str());
             }
             self.commands.command(&command, Repeat::Safe).await?;
             let mut ends = hub.ends.lock();
-            let told: HashSet<_> = told.into_iter().collect();
-            ends.told.retain(|id| !told.contains(id));
-            ends.telling.retain(|id, _| !told.contains(id));
+            let reported: HashSet<_> = reported.into_iter().collect();
+            ends.reported.retain(|id| !reported.contains(id));
+            ends.reporting.retain(|id, _| !reported.contains(id));
         }
     }
 }
@@ -299,14 +299,14 @@ mod tests {
     fn a_note_is_read_as_the_script_writes_it() {
         let text = Bytes::from_static(b"n1\nann\n4\nl\n\nxs\nstate");
         let note = Note::read(&text).unwrap();
-        assert_eq!(note.teller, NodeId::parse("n1").ok());
+        assert_eq!(note.reporter, NodeId::parse("n1").ok());
         assert_eq!(note.user, UserId::parse("ann").ok());
-        assert_eq!(note.tells, "l\n\nx");
+        assert_eq!(note.report, "l\n\nx");
         assert_eq!(note.state, Some(State::from_static(b"\nstate")));
         let other = NodeId::parse("n22").unwrap();
-        assert_eq!(note.told_by(&other), "n22\nann\n4\nl\n\nxs\nstate");
+        assert_eq!(note.reported_by(&other), "n22\nann\n4\nl\n\nxs\nstate");
         let nobody = Note::read(&Bytes::from_static(b"\n\n0\n")).unwrap();
-        assert!(nobody.teller.is_none() && nobody.user.is_none() && nobody.state.is_none());
+        assert!(nobody.reporter.is_none() && nobody.user.is_none() && nobody.state.is_none());
         assert!(Note::read(&Bytes::from_static(b"n1\nann\n9\nshort")).is_none());
     }
 }

@@ -136,12 +136,12 @@ impl Inner {
             // Without a tombstone a repetition could not be distinguished from another caller's removal.
             tombstone: end.tombstone.max(Duration::from_secs(1)),
             early: true,
-            teller: Some(&self.options.node),
-            tells: end.tells.as_ref(),
+            reporter: Some(&self.options.node),
+            report: end.report.as_ref(),
             reason: &end.reason,
             ..Removal::default()
         };
-        let noted = hub.scripts.options.tells_ends && end.tells.is_some();
+        let noted = hub.scripts.options.reports_ends && end.report.is_some();
         if noted {
             hub.ends.lock().begin(id.clone());
         }
@@ -160,8 +160,8 @@ impl Inner {
         if gone.left > 0 {
             self.unlist(&hub.scripts, vec![id.clone()]).await;
         }
-        let tells = !noted || self.is_teller(hub, id).await;
-        Ok(tells.then(|| ConnectionRecord {
+        let reports = !noted || self.is_reporter(hub, id).await;
+        Ok(reports.then(|| ConnectionRecord {
             id: id.clone(),
             user: gone.user,
             state: gone.state,

@@ -190,10 +190,10 @@ impl Inner {
             registered: 0,
             lost: 0,
         };
-        let mut told = Instant::now();
+        let mut reported = Instant::now();
         while self.register_some(hub, &mut progress).await? {
-            if told.elapsed() > Duration::from_secs(1) {
-                told = Instant::now();
+            if reported.elapsed() > Duration::from_secs(1) {
+                reported = Instant::now();
                 let registered = progress.registered;
                 info!(hub = %hub.name, registered, of = all, "registering this node's connections again");
             }
@@ -417,7 +417,9 @@ impl Inner {
         command.arg(keys.log());
         command.arg("presence").arg(presence.unwrap_or_default());
         command.arg("events").arg(events.unwrap_or_default());
-        command.arg("ends").arg(u8::from(hub.scripts.options.tells_ends));
+        command
+            .arg("ends")
+            .arg(u8::from(hub.scripts.options.reports_ends));
         command
             .arg("tails")
             .arg(hub.scripts.options.tail_life_ms() as u64);
@@ -426,9 +428,9 @@ impl Inner {
 
     /// Sends departures and deletions of end records that still wait; `false` where some are left.
     pub(in crate::redis) async fn finish_hub(self: &Arc<Self>, hub: &Arc<Hub>) -> bool {
-        let told = self.tell_departures(hub).await.is_ok() && self.forget_told(hub).await.is_ok();
+        let reported = self.report_departures(hub).await.is_ok() && self.forget_reported(hub).await.is_ok();
         let local = hub.local.lock();
-        told && local.is_empty() && local.departures.is_empty() && hub.ends.lock().is_empty()
+        reported && local.is_empty() && local.departures.is_empty() && hub.ends.lock().is_empty()
     }
 }
 

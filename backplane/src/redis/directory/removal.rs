@@ -45,9 +45,9 @@ pub(in crate::redis) struct Removal<'a> {
     /// The version in which the owner has the connection, where it is known.
     pub(in crate::redis) version: Option<Version>,
     /// The node that reports the end; `None`: any node that serves the hub.
-    pub(in crate::redis) teller: Option<&'a NodeId>,
+    pub(in crate::redis) reporter: Option<&'a NodeId>,
     /// The report of the end; `None` where the end is not reported.
-    pub(in crate::redis) tells: Option<&'a Bytes>,
+    pub(in crate::redis) report: Option<&'a Bytes>,
     /// The reason in the connection's event; empty: the one for which it was parked.
     pub(in crate::redis) reason: &'a str,
     /// The owner's knowledge of the connection's events.
@@ -65,7 +65,7 @@ pub(in crate::redis) struct Removed {
 impl HubScripts {
     pub(in crate::redis) fn remove_call(&self, id: &ConnectionId, removal: &Removal<'_>) -> Invocation {
         let topic = Topic::Connection(id.clone()).key();
-        let tells = removal.tells.filter(|_| self.options.tells_ends);
+        let report = removal.report.filter(|_| self.options.reports_ends);
         let call = Invocation::of(Remove {
             connection: self.keys.connection(id),
             groups: self.keys.groups(id),
@@ -88,13 +88,13 @@ impl HubScripts {
             most: FIRST,
             early: removal.early,
             known_in: removal.presence.text(),
-            tells: tells.is_some(),
-            teller: removal.teller,
-            report: tells.cloned(),
+            reports: report.is_some(),
+            reporter: removal.reporter,
+            report: report.cloned(),
             version: removal.version,
             events: self.events.as_ref(),
             // Where the node does not serve the hub, one that does takes the event over from the dead node.
-            assignee: removal.teller.unwrap_or(&self.node),
+            assignee: removal.reporter.unwrap_or(&self.node),
             reason: removal.reason,
             reported: removal.event,
         });

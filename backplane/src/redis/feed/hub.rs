@@ -46,7 +46,7 @@ pub(in crate::redis) struct Hub {
     pub(in crate::redis) departing: Notify,
     pub(in crate::redis) ends: Mutex<Ends>,
     /// Notified when ends were reported and their records are to be deleted.
-    pub(in crate::redis) tellings: Notify,
+    pub(in crate::redis) reports: Notify,
     queue: mpsc::Sender<Bytes>,
     /// The bits [`NEEDS_CATCH_UP`] and [`PAUSED`].
     state: AtomicU8,
@@ -103,7 +103,7 @@ impl Hub {
             registered: Mutex::new(Registered::nothing(&extent.epoch, extent.evicted)),
             departing: Notify::new(),
             ends: Mutex::default(),
-            tellings: Notify::new(),
+            reports: Notify::new(),
             queue,
             state: AtomicU8::new(0),
             woken: Notify::new(),

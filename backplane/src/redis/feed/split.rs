@@ -99,11 +99,11 @@ mod tests {
         for number in 0..2 * MOST {
             acknowledged.note(&format!("u:{number}"));
         }
-        let told = acknowledged.enter("b", Duration::from_secs(5));
+        let reported = acknowledged.enter("b", Duration::from_secs(5));
         assert!(
-            told.contains(&Topic::All) && told.len() <= MOST + 1,
+            reported.contains(&Topic::All) && reported.len() <= MOST + 1,
             "{}",
-            told.len()
+            reported.len()
         );
     }
 }

@@ -99,8 +99,8 @@ impl Subscription {
         }
         inner.subscribe_wanted(&subscription).await?;
         // The server may be another one: connections that it forgot are registered again before the lanes go on.
-        let told = inner.renew_soon(&hubs).await;
-        told.map_err(|error| End::Lost(error.to_string()))?;
+        let reported = inner.renew_soon(&hubs).await;
+        reported.map_err(|error| End::Lost(error.to_string()))?;
         for hub in inner.hubs_of(shard) {
             hub.resume();
         }

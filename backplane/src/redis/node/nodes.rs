@@ -179,7 +179,7 @@ impl Nodes {
         state.listed = listed;
     }
 
-    fn tell_living(&self, liveness: &Liveness, beat: &Beat) {
+    fn report_living(&self, liveness: &Liveness, beat: &Beat) {
         let living = liveness.living();
         let listed = beat.observation.counts.iter().map(|(node, _)| node);
         let silent = listed.filter(|node| !living.contains(*node)).cloned().collect();
@@ -253,7 +253,7 @@ impl Inner {
         }
         let same_epoch = self.nodes.epoch.borrow().as_ref() == Some(&beat.observation.epoch);
         state.liveness.observe(&beat.observation);
-        self.nodes.tell_living(&state.liveness, &beat);
+        self.nodes.report_living(&state.liveness, &beat);
         self.nodes
             .beats
             .send_modify(|beats| *beats = beats.wrapping_add(1));

@@ -187,7 +187,7 @@ impl Inner {
         let (presence, ends, events): (Option<String>, Option<u8>, Option<String>) =
             decode(self.commands.command(&command, Repeat::Safe).await?)?;
         let options = HubOptions {
-            tells_ends: ends == Some(1),
+            reports_ends: ends == Some(1),
             ..HubOptions::default()
         };
         Ok(HubScripts {
@@ -213,7 +213,7 @@ impl Inner {
             again,
         };
         let (mut count, mut cursor) = (0, 0_u64);
-        let mut told = Instant::now();
+        let mut reported = Instant::now();
         loop {
             let mut command = redis::cmd("SSCAN");
             command.arg(scripts.keys.node(dead));
@@ -227,8 +227,8 @@ impl Inner {
             for ids in ids.chunks(BATCH) {
                 count += self.reap_some(&hub, &orphaned, ids).await?;
             }
-            if told.elapsed().as_secs() >= 1 {
-                told = Instant::now();
+            if reported.elapsed().as_secs() >= 1 {
+                reported = Instant::now();
                 info!(node = %dead, hub = %name, connections = count, "removing a dead node");
             }
             cursor = decode(next)?;
@@ -326,13 +326,13 @@ impl Inner {
             } else {
                 self.options.orphan_tombstone
             },
-            teller: hub.served.map(|_| &self.options.node),
-            tells: (!orphaned.again).then_some(&nothing),
+            reporter: hub.served.map(|_| &self.options.node),
+            report: (!orphaned.again).then_some(&nothing),
             reason: if orphaned.owner.is_some() { NODE_DIED } else { "" },
             ..Removal::default()
         };
         let calls = ids.iter().map(|id| hub.scripts.remove_call(id, &removal));
-        let noted = hub.served.filter(|hub| hub.scripts.options.tells_ends);
+        let noted = hub.served.filter(|hub| hub.scripts.options.reports_ends);
         if let Some(hub) = noted {
             ids.iter().for_each(|id| hub.ends.lock().begin(id.clone()));
         }
@@ -361,8 +361,8 @@ impl Inner {
             });
         }
         if let Some(hub) = noted {
-            let told: HashSet<_> = orphans.iter().map(|orphan| &orphan.id).collect();
-            let others = ids.iter().filter(|id| !told.contains(id));
+            let reported: HashSet<_> = orphans.iter().map(|orphan| &orphan.id).collect();
+            let others = ids.iter().filter(|id| !reported.contains(id));
             others.for_each(|id| hub.ends.lock().abandon(id));
         }
         removed?;
@@ -372,14 +372,14 @@ impl Inner {
         }
         if let Some(served) = hub.served {
             served.events.news.notify_waiters();
-            self.tell_orphans(served, orphans).await;
+            self.report_orphans(served, orphans).await;
         }
         Ok(count)
     }
 
-    async fn tell_orphans(&self, hub: &Hub, orphans: Vec<ConnectionRecord>) {
+    async fn report_orphans(&self, hub: &Hub, orphans: Vec<ConnectionRecord>) {
         for connection in orphans {
-            if self.is_teller(hub, &connection.id).await
+            if self.is_reporter(hub, &connection.id).await
                 && let Some(service) = self.service()
             {
                 service.orphan_removed(&hub.name, connection, Bytes::new());

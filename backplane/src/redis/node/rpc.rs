@@ -199,19 +199,19 @@ impl Inner {
                 reply_to: self.options.node.to_string(),
             })
         };
-        let telling = async {
+        let reporting = async {
             loop {
                 // A node that was taken for dead may still serve the request when it comes back.
                 self.nodes.alive(&node).await;
                 match self.send_until(&node, cancel, Unheard::Wait, &mut heard).await {
                     Err(BackplaneError::NodeUnreachable { .. }) => {}
-                    told => return told.is_ok(),
+                    reported => return reported.is_ok(),
                 }
             }
         };
         tokio::select! {
             () = self.closing.cancelled() => {}
-            told = timeout_at(until, telling) => if !told.unwrap_or(false) {
+            reported = timeout_at(until, reporting) => if !reported.unwrap_or(false) {
                 debug!(%node, "a cancellation was not heard");
             }
         }

@@ -170,7 +170,7 @@ impl Sender {
     async fn try_send(&mut self, batch: &mut Batch, until: Instant) -> Result<(), Failed> {
         // A batch that may have been carried out goes again under its number, before anything else.
         if !batch.sent {
-            self.tell_losses(until).await?;
+            self.append_gaps(until).await?;
             self.number += 1;
             batch.number = self.number;
         }
@@ -184,7 +184,7 @@ impl Sender {
     }
 
     /// Appends gaps to topics of which messages are lost, before any other entry of this node in the new epoch.
-    async fn tell_losses(&mut self, until: Instant) -> Result<(), Failed> {
+    async fn append_gaps(&mut self, until: Instant) -> Result<(), Failed> {
         while !self.lost.is_empty() {
             let Some(options) = self.served.load_full() else {
                 self.lost.clear(); // nothing was published by this node

@@ -131,10 +131,10 @@ const REFUSALS: usize = 3;
 /// Returns a receiver for the pushes of a connection without subscriptions, and a token that is cancelled at its end.
 pub(in crate::redis) fn notice_end() -> (CancellationToken, Take) {
     let ended = CancellationToken::new();
-    let told = ended.clone();
+    let reported = ended.clone();
     let take: Take = Box::new(move |info| {
         if info.kind == PushKind::Disconnection {
-            told.cancel();
+            reported.cancel();
         }
     });
     (ended, take)

@@ -284,19 +284,22 @@ mod tests {
 
     #[test]
     fn a_password_that_is_not_encoded_gets_a_hint() {
-        let told = |url: &str| Location::parse(url).err().map(|error| error.to_string());
+        let reported = |url: &str| Location::parse(url).err().map(|error| error.to_string());
         for url in [
             "redis://:p@ss/wo#rd@127.0.0.1:6379",
             "rediss://u:pa/ss@127.0.0.1",
             "redis://:a?b@h:1",
             "redis+cluster://:a/b@h:1",
         ] {
-            let told = told(url).unwrap_or_default();
-            assert!(told.contains("%2F"), "{url}: {told}");
-            assert!(!told.contains("ss@") && !told.contains("a/b"), "{told}");
+            let reported = reported(url).unwrap_or_default();
+            assert!(reported.contains("%2F"), "{url}: {reported}");
+            assert!(
+                !reported.contains("ss@") && !reported.contains("a/b"),
+                "{reported}"
+            );
         }
-        assert!(!told("redis://h:x").unwrap_or_default().contains("%2F"));
-        assert_eq!(told("redis://u:p%2Fss@127.0.0.1"), None);
+        assert!(!reported("redis://h:x").unwrap_or_default().contains("%2F"));
+        assert_eq!(reported("redis://u:p%2Fss@127.0.0.1"), None);
     }
 
     #[test]

@@ -110,13 +110,13 @@ impl Split {
             self.check_messages(connection, &checks);
             self.check_owners(connection).await;
         }
-        let told = self.told.lock();
+        let reported = self.reported.lock();
         let ended = self.connections.iter().filter(|connection| connection.ended);
         let mut ended: Vec<_> = ended.map(|connection| connection.id.to_string()).collect();
         ended.sort();
         assert!(
-            told.keys().eq(&ended) && told.values().all(|told| told == &["end"]),
-            "{told:?} {ended:?}"
+            reported.keys().eq(&ended) && reported.values().all(|reported| reported == &["end"]),
+            "{reported:?} {ended:?}"
         );
     }
 
@@ -165,7 +165,7 @@ impl Split {
                     }
                     let owners = connection.ownerships[number..].iter();
                     let owners: Vec<_> = owners.filter(|owner| owner.until > owner.since).collect();
-                    let told = owners.iter().enumerate().any(|(number, owner)| {
+                    let reported = owners.iter().enumerate().any(|(number, owner)| {
                         let taken = owners.get(number + 1).map_or(u64::MAX, |next| next.since);
                         let owned = Owned {
                             since: owner.since,
@@ -176,7 +176,7 @@ impl Split {
                         number > 0 && replayed.is_none_or(|replayed| replayed.contains(&lost.target))
                             || checks[owner.node].was_told(lost, &connection.id, &owned)
                     });
-                    assert!(told, "{} lost {lost:?}, and nobody was told", connection.id);
+                    assert!(reported, "{} lost {lost:?}, and nobody was told", connection.id);
                 }
             }
         }

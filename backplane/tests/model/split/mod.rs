@@ -26,7 +26,7 @@ use self::record::{Clock, Record, Sent};
 use self::schedule::{NODES, Step};
 use crate::schedule::{CONNECTIONS, Change, GROUPS, To};
 use crate::support::RedisServer;
-use crate::support::teller::{Teller, Told, note};
+use crate::support::reporter::{Reported, Reporter, note};
 use crate::support::way::Way;
 use crate::world::{name_of, user_of};
 
@@ -76,7 +76,7 @@ pub(crate) struct Split {
     connections: Vec<Connection>,
     sent: Vec<Sent>,
     bursts: JoinSet<Vec<Sent>>,
-    told: Told,
+    reported: Reported,
     /// A counter for names that are used once.
     count: usize,
 }
@@ -119,7 +119,7 @@ impl Connection {
 }
 
 impl Node {
-    async fn connect(clock: &Clock, number: usize, server: &RedisServer, told: &Told) -> Self {
+    async fn connect(clock: &Clock, number: usize, server: &RedisServer, reported: &Reported) -> Self {
         let way = Way::to(server.port()).await;
         let mut options = way.options(&format!("node{number}"));
         // However long a node stays away, the others do not take it for dead.
@@ -132,12 +132,12 @@ impl Node {
         let (name, record) = (HubName::parse("split").unwrap(), Arc::new(Record::new(clock)));
         let options = HubOptions {
             retention_messages: 100_000,
-            tells_ends: true,
+            reports_ends: true,
             ..HubOptions::default()
         };
         let opened = node.open_hub(name, options, Arc::clone(&record) as Arc<_>);
         let hub = opened.await.unwrap();
-        Teller::of(node.as_ref(), &hub, told);
+        Reporter::of(node.as_ref(), &hub, reported);
         Self {
             first: hub.position().await.unwrap().epoch,
             node,
@@ -230,10 +230,10 @@ impl Split {
             RedisServer::start_with(&arguments).await,
             RedisServer::start_with(&arguments).await,
         ];
-        let (clock, told) = (Clock::default(), Told::default());
+        let (clock, reported) = (Clock::default(), Reported::default());
         let mut nodes = Vec::new();
         for number in 0..NODES {
-            nodes.push(Node::connect(&clock, number, &servers[0], &told).await);
+            nodes.push(Node::connect(&clock, number, &servers[0], &reported).await);
         }
         let mut connections = Vec::new();
         for number in 0..CONNECTIONS {
@@ -256,7 +256,7 @@ impl Split {
             connections,
             sent: Vec::new(),
             bursts: JoinSet::new(),
-            told,
+            reported,
             count: 0,
         }
     }
@@ -445,7 +445,7 @@ impl Split {
         owner.until = self.clock.now();
         let end = End {
             tombstone: Duration::from_secs(60),
-            tells: Some(Bytes::from_static(b"end")),
+            report: Some(Bytes::from_static(b"end")),
             reason: "end".to_owned(),
         };
         let removed = hub.remove(&id, end).await.unwrap();
@@ -456,8 +456,8 @@ impl Split {
             owner.node,
             hub.look_up(&id).await
         );
-        note(&self.told, &id, Bytes::from_static(b"end"));
-        hub.told(&id);
+        note(&self.reported, &id, Bytes::from_static(b"end"));
+        hub.end_reported(&id);
         connection.ended = true;
     }
 }

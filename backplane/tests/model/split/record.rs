@@ -231,9 +231,9 @@ impl Check<'_> {
         let end = end.or_else(|| self.deliveries.iter().position(is_over));
         let deliveries = &self.deliveries[..end.unwrap_or(self.deliveries.len())];
         let since = since.max(lost.begun);
-        let mut told = deliveries.iter().enumerate().skip(begin);
-        let told = told.find(|(_, (at, delivery))| *at >= lost.begun && tells(delivery));
-        let before = told.map_or(self.deliveries.len(), |(index, _)| index);
+        let mut reported = deliveries.iter().enumerate().skip(begin);
+        let reported = reported.find(|(_, (at, delivery))| *at >= lost.begun && tells(delivery));
+        let before = reported.map_or(self.deliveries.len(), |(index, _)| index);
         let later = self.sent.iter();
         let later = later.filter(|sent| sent.by == lost.by && sent.begun > lost.acked);
         let later: HashSet<_> = later.map(|sent| sent.target.as_str()).collect();
@@ -246,7 +246,7 @@ impl Check<'_> {
                 message.target
             );
         }
-        told.is_some()
+        reported.is_some()
     }
 
     /// The targets of messages that a session of the connection got.

@@ -23,8 +23,8 @@
 --   most             most groups
 --   early            `1` where a parked one's time need not be up
 --   known_in         epoch in which the server knows the owner's connections, or nothing, or `*` for all epochs
---   tells            `1` to write an end record
---   teller           node that reports the end or nothing
+--   reports          `1` to write an end record
+--   reporter         node that reports the end or nothing
 --   report           its report
 --   version          version in which the owner has it, or nothing
 --   events {stream, most, deliver}   as `append_event` has it
@@ -93,7 +93,7 @@ end
 if life > 0 then
   redis.call('SET', tombstone, removal .. user .. '\n' .. state, 'PX', life)
 end
-if tells == '1' then
-  redis.call('HSET', ended, id, teller .. '\n' .. user .. '\n' .. #report .. '\n' .. report .. state)
+if reports == '1' then
+  redis.call('HSET', ended, id, reporter .. '\n' .. user .. '\n' .. #report .. '\n' .. report .. state)
 end
 return {1, user, found[3], left}

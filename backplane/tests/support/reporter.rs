@@ -10,33 +10,33 @@ use hubcast_backplane::{Backplane, ConnectionId, ConnectionRecord, HubBackplane,
 use parking_lot::Mutex;
 
 /// The reported ends, by connection, with the reports of each.
-pub type Told = Arc<Mutex<BTreeMap<String, Vec<Bytes>>>>;
+pub type Reported = Arc<Mutex<BTreeMap<String, Vec<Bytes>>>>;
 
 /// The service of a node with one hub.
-pub struct Teller {
+pub struct Reporter {
     hub: Weak<dyn HubBackplane>,
-    told: Told,
+    reported: Reported,
 }
 
-impl Teller {
-    pub fn of(node: &dyn Backplane, hub: &Arc<dyn HubBackplane>, told: &Told) {
-        let teller = Self {
+impl Reporter {
+    pub fn of(node: &dyn Backplane, hub: &Arc<dyn HubBackplane>, reported: &Reported) {
+        let reporter = Self {
             hub: Arc::downgrade(hub),
-            told: Arc::clone(told),
+            reported: Arc::clone(reported),
         };
-        node.set_service(Arc::new(teller));
+        node.set_service(Arc::new(reporter));
     }
 }
 
-impl NodeService for Teller {
+impl NodeService for Reporter {
     fn serve(&self, _payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
         std::future::pending().boxed()
     }
 
-    fn orphan_removed(&self, _hub: &HubName, connection: ConnectionRecord, tells: Bytes) {
-        note(&self.told, &connection.id, tells);
+    fn orphan_removed(&self, _hub: &HubName, connection: ConnectionRecord, report: Bytes) {
+        note(&self.reported, &connection.id, report);
         if let Some(hub) = self.hub.upgrade() {
-            hub.told(&connection.id);
+            hub.end_reported(&connection.id);
         }
     }
 
@@ -46,6 +46,6 @@ impl NodeService for Teller {
 }
 
 /// Records the report of an end.
-pub fn note(told: &Told, id: &ConnectionId, tells: Bytes) {
-    told.lock().entry(id.to_string()).or_default().push(tells);
+pub fn note(reported: &Reported, id: &ConnectionId, report: Bytes) {
+    reported.lock().entry(id.to_string()).or_default().push(report);
 }
