@@ -87,6 +87,17 @@ impl Value {
         bin && self.encoding == Encoding::MessagePack
     }
 
+    /// The content of a byte string, sharing its bytes.
+    pub(crate) fn byte_string(&self) -> Option<Bytes> {
+        let mut reader = pack::Reader::new(&self.bytes);
+        match reader.token() {
+            Ok(pack::Token::Bin(content)) if self.encoding == Encoding::MessagePack => {
+                Some(self.bytes.slice_ref(content))
+            }
+            _ => None,
+        }
+    }
+
     /// Writes a typed value as JSON, or as MessagePack if it holds byte strings or [timestamps](super::Timestamp), which
     /// JSON would turn into text: so receivers of either protocol get what is natural there.
     ///

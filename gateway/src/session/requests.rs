@@ -27,7 +27,7 @@ impl Session {
         };
         let id = invocation.invocation_id.as_deref()?;
         let protocol = self.connection.protocol()?;
-        let repeats = self.is_stateful() && protocol == ClientProtocol::ReliableWebPubSub;
+        let repeats = self.is_stateful() && protocol.is_reliable();
         (repeats && webpubsub::event_ack_id(id).is_some()).then(|| call_name(0, Some(id)))
     }
 
@@ -51,7 +51,7 @@ impl Session {
     pub(super) fn tell_duplicate(&self, call: &str) {
         if let Some(ack_id) = ack_id_of(call) {
             let text = webpubsub::duplicate(ack_id);
-            self.push_bare(webpubsub::ack(ack_id, Err((RefusedAs::Duplicate, &text))));
+            self.answer_message(|protocol| protocol.ack(ack_id, Err((RefusedAs::Duplicate, &text))));
         }
     }
 
@@ -72,7 +72,7 @@ impl Session {
             self.follow().await;
             let outcome = outcome.as_ref().map(drop);
             let refused = outcome.map_err(|(name, text)| (*name, text.as_str()));
-            self.push_bare(webpubsub::ack(ack_id, refused));
+            self.answer_message(|protocol| protocol.ack(ack_id, refused));
         }
     }
 
@@ -146,9 +146,9 @@ impl Session {
 
     /// Joins the groups that a Web PubSub client's token names.
     pub(super) async fn join_groups_of_token(&self) -> Result<(), Error> {
-        match self.connection.protocol() {
-            Some(ClientProtocol::WebPubSub | ClientProtocol::ReliableWebPubSub) => {}
-            _ => return Ok(()),
+        let protocol = self.connection.protocol();
+        if protocol.and_then(ClientProtocol::web_pubsub).is_none() {
+            return Ok(());
         }
         let identity = self.connection.identity();
         for name in identity.webpubsub_groups() {

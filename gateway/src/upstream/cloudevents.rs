@@ -181,12 +181,7 @@ fn now() -> String {
 
 /// The subprotocol that the client and the gateway agreed on.
 fn subprotocol(connection: &Connection) -> Option<&'static str> {
-    match connection.protocol() {
-        Some(protocol @ (ClientProtocol::WebPubSub | ClientProtocol::ReliableWebPubSub)) => {
-            Some(protocol.name())
-        }
-        _ => None,
-    }
+    connection.protocol().and_then(ClientProtocol::subprotocol)
 }
 
 /// Data of an event or an answer, as bytes.

@@ -8,7 +8,7 @@ use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::webpubsub::to_group;
 use serde_json::{Value, json};
 
-use super::{JSON, RELIABLE, WebPubSub, chat, demo, texts, with_chat};
+use super::{JSON, RELIABLE, SUBPROTOCOLS, WebPubSub, chat, demo, texts, with_chat};
 
 /// The roles for all groups.
 const ALL: [&str; 2] = ["webpubsub.joinLeaveGroup", "webpubsub.sendToGroup"];
@@ -103,7 +103,7 @@ async fn what_roles_do_not_permit_is_forbidden() {
         "webpubsub.sendToGroup.out",
         "hubcast.send.x-*",
     ];
-    for protocol in [JSON, RELIABLE] {
+    for protocol in SUBPROTOCOLS {
         let mut client = chat(&cluster, 0, protocol, "ann", &roles).await;
         client.join("in").await;
         client.join("in").await; // Clients repeat what they got no answer to.
@@ -131,7 +131,7 @@ async fn bad_groups_and_too_many_are_bad_requests() {
         .set("limits.groups_per_connection", 2)
         .start()
         .await;
-    for protocol in [JSON, RELIABLE] {
+    for protocol in SUBPROTOCOLS {
         let mut client = demo(&cluster, 1, protocol).await;
         let long = "x".repeat(2_000);
         for group in ["", long.as_str()] {
@@ -157,7 +157,7 @@ async fn bad_groups_and_too_many_are_bad_requests() {
 #[tokio::test]
 async fn a_sender_hears_itself_unless_it_does_not_want_to() {
     let cluster = Plan::nodes(2).start().await;
-    for protocol in [JSON, RELIABLE] {
+    for protocol in SUBPROTOCOLS {
         let mut sender = demo(&cluster, 0, protocol).await;
         let mut others = [
             demo(&cluster, 0, protocol).await,
@@ -188,7 +188,7 @@ async fn a_sender_hears_itself_unless_it_does_not_want_to() {
 async fn requests_are_done_in_their_order() {
     // However many calls of methods may run at once.
     let cluster = Plan::nodes(2).set("hubs.parallel_invocations", 8).start().await;
-    for protocol in [JSON, RELIABLE] {
+    for protocol in SUBPROTOCOLS {
         let mut client = demo(&cluster, 0, protocol).await;
         let mut ids = Vec::new();
         for round in 0..20 {
@@ -217,7 +217,7 @@ async fn requests_are_done_in_their_order() {
 #[tokio::test]
 async fn an_ack_id_is_for_one_message() {
     let cluster = Plan::nodes(2).start().await;
-    for protocol in [JSON, RELIABLE] {
+    for protocol in SUBPROTOCOLS {
         let mut receiver = demo(&cluster, 1, protocol).await;
         receiver.join("g").await;
         let mut senders = [

@@ -2,10 +2,18 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use serde_json::json;
 
 use super::*;
-use crate::protocol::{ClientDecoder, ClientProtocol, MAX_DEPTH, plain};
+use crate::protocol::client::{Data, GroupSend, Request, RequestWish};
+use crate::protocol::{ClientDecoder, ClientProtocol, Encoding, Invocation, MAX_DEPTH, plain};
+
+fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
+    WebPubSubProtocol::Json.decode(frame)
+}
+
+fn encode(message: &HubMessage) -> Result<Option<Bytes>, EncodeError> {
+    WebPubSubProtocol::Json.encode(message)
+}
 
 fn read(text: &str) -> Result<ClientMessage, DecodeError> {
     decode(&Bytes::copy_from_slice(text.as_bytes()))
@@ -200,20 +208,23 @@ fn completion_of(id: &str, outcome: Outcome) -> Option<Bytes> {
 #[test]
 fn every_message_to_the_official_clients_is_written_as_they_read_it() {
     let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
-    assert_eq!(text(ack(3, Ok(()))), r#"{"type":"ack","ackId":3,"success":true}"#);
     assert_eq!(
-        text(ack(3, Err((RefusedAs::Forbidden, "no \"g\"")))),
+        text(json::ack(3, Ok(()))),
+        r#"{"type":"ack","ackId":3,"success":true}"#
+    );
+    assert_eq!(
+        text(json::ack(3, Err((RefusedAs::Forbidden, "no \"g\"")))),
         r#"{"type":"ack","ackId":3,"success":false,"error":{"name":"Forbidden","message":"no \"g\""}}"#
     );
     assert_eq!(
-        text(connected("c", Some("u"), Some("t"))),
+        text(json::connected("c", Some("u"), Some("t"))),
         r#"{"type":"system","event":"connected","userId":"u","connectionId":"c","reconnectionToken":"t"}"#
     );
     assert_eq!(
-        text(connected("c", None, None)),
+        text(json::connected("c", None, None)),
         r#"{"type":"system","event":"connected","connectionId":"c"}"#
     );
-    assert_eq!(text(pong()), r#"{"type":"pong"}"#);
+    assert_eq!(text(json::pong()), r#"{"type":"pong"}"#);
     let closing = |error: Option<&str>| HubMessage::Close {
         error: error.map(str::to_owned),
         allow_reconnect: true,
@@ -269,6 +280,7 @@ fn published<'a>(
         data_type,
         target,
         arguments,
+        packed: &[],
     }
 }
 
@@ -304,7 +316,7 @@ fn a_message_has_its_data_whoever_sent_it() {
         ),
     ];
     for (published, sequence_id, expected) in cases {
-        assert_eq!(text(message(&published, sequence_id)), expected);
+        assert_eq!(text(json::message(&published, sequence_id)), expected);
     }
     let said = published(Some("g"), "u", DataType::Json, "Said", &one);
     assert_eq!(
@@ -365,7 +377,7 @@ fn every_protocol_has_its_place_and_name() {
 proptest! {
     #[test]
     fn no_bytes_make_a_decoder_panic(frames in prop::collection::vec(any::<Vec<u8>>(), 0..8)) {
-        for protocol in [ClientProtocol::WebPubSub, ClientProtocol::Plain] {
+        for protocol in ClientProtocol::ALL {
             let mut decoder = ClientDecoder::new(protocol, 64);
             for frame in &frames {
                 decoder.push(Bytes::copy_from_slice(frame));
@@ -376,18 +388,18 @@ proptest! {
 
     #[test]
     fn what_one_client_sends_another_reads(group in ".{0,20}", text in ".{0,40}", user in ".{0,8}", number in any::<i64>()) {
-        for (kind, data) in [("text", json!(text)), ("json", json!({ "n": number, "t": text })), ("binary", json!(BASE64.encode(&text)))] {
-            let frame = json!({ "type": "sendToGroup", "group": group, "dataType": kind, "data": data, "ackId": 1 });
+        for (kind, data) in [("text", serde_json::json!(text)), ("json", serde_json::json!({ "n": number, "t": text })), ("binary", serde_json::json!(BASE64.encode(&text)))] {
+            let frame = serde_json::json!({ "type": "sendToGroup", "group": group, "dataType": kind, "data": data, "ackId": 1 });
             let Ok(ClientMessage::Request(Request { wish: RequestWish::Send(send), .. })) = read(&frame.to_string()) else {
                 panic!("it is a message")
             };
             prop_assert_eq!(&send.group, &group);
             let arguments = [send.data.json];
-            let told = message(&published(Some(&group), &user, send.data.kind, MESSAGE, &arguments), Some(9));
+            let told = json::message(&published(Some(&group), &user, send.data.kind, MESSAGE, &arguments), Some(9));
             let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
             prop_assert_eq!(told.get("data"), Some(&data));
-            prop_assert_eq!(told.get("dataType"), Some(&json!(kind)));
-            prop_assert_eq!(told.get("group"), Some(&json!(group)));
+            prop_assert_eq!(told.get("dataType"), Some(&serde_json::json!(kind)));
+            prop_assert_eq!(told.get("group"), Some(&serde_json::json!(group)));
             prop_assert_eq!(told.get("fromUserId").is_some(), !user.is_empty());
         }
     }
