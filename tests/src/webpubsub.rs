@@ -185,14 +185,12 @@ impl WebPubSub {
 
     /// Sends one message.
     pub async fn say(&mut self, message: &Value) {
-        match self.is_binary() {
-            true => {
-                self.socket()
-                    .send(Message::binary(protobuf::write(message)))
-                    .await
-            }
-            false => self.socket().text(&message.to_string()).await,
-        }
+        let frame = if self.is_binary() {
+            Message::binary(protobuf::write(message))
+        } else {
+            Message::text(message.to_string())
+        };
+        self.socket().send(frame).await;
     }
 
     /// Sends a request with an ackId of its own, which is returned. The answer is not waited for.

@@ -25,8 +25,8 @@ enum Data {
     Text(String),
     #[prost(bytes, tag = "2")]
     Binary(Vec<u8>),
-    #[prost(message, tag = "3")]
-    Protobuf(Any),
+    #[prost(bytes, tag = "3")]
+    Protobuf(Vec<u8>),
     #[prost(string, tag = "4")]
     Json(String),
 }
@@ -209,7 +209,7 @@ fn data_of(request: &Value) -> Option<MessageData> {
     let data = match request["dataType"].as_str() {
         Some("text") => Data::Text(text()),
         Some("binary") => Data::Binary(bytes()),
-        Some("protobuf") => Data::Protobuf(Any::decode(&*bytes()).expect("an Any")),
+        Some("protobuf") => Data::Protobuf(bytes()),
         _ => Data::Json(data.to_string()),
     };
     Some(MessageData { data: Some(data) })
@@ -254,7 +254,10 @@ pub(super) fn read(frame: &[u8]) -> Value {
                 Data::Text(text) => ("text", json!(text)),
                 Data::Json(text) => ("json", serde_json::from_str(&text).expect("JSON")),
                 Data::Binary(bytes) => ("binary", json!(BASE64.encode(bytes))),
-                Data::Protobuf(any) => ("protobuf", json!(BASE64.encode(any.encode_to_vec()))),
+                Data::Protobuf(any) => {
+                    Any::decode(&*any).expect("no client can read another message");
+                    ("protobuf", json!(BASE64.encode(any)))
+                }
             };
             (told["dataType"], told["data"]) = (json!(kind), data);
             if let Some(id) = message.sequence_id {

@@ -89,7 +89,10 @@ fn read_data(data: Option<MessageData>) -> Result<Data, DecodeError> {
             packed: None,
         },
         Some(schema::Data::Binary(data)) => bytes(DataType::Binary, &data),
-        Some(schema::Data::Protobuf(any)) => bytes(DataType::Protobuf, &any.encode_to_vec()),
+        Some(schema::Data::Protobuf(any)) => {
+            let any = Any::checked(any).map_err(DecodeError::Protobuf)?;
+            bytes(DataType::Protobuf, &any)
+        }
     })
 }
 
@@ -172,9 +175,9 @@ fn data_of(published: &Published<'_>) -> schema::Data {
             .map(|text| schema::Data::Text(text.into())),
         DataType::Binary => published.bytes().map(schema::Data::Binary),
         // Bytes that are no `Any` would end the receivers' sockets.
-        DataType::Protobuf => published.bytes().map(|bytes| match Any::decode(bytes.clone()) {
-            Ok(any) => schema::Data::Protobuf(any),
-            Err(_) => schema::Data::Binary(bytes),
+        DataType::Protobuf => published.bytes().map(|bytes| {
+            let any = Any::checked(bytes.clone());
+            any.map_or(schema::Data::Binary(bytes), schema::Data::Protobuf)
         }),
     };
     typed.unwrap_or_else(|| schema::Data::Json(json.bytes().clone()))

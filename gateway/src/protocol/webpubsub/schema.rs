@@ -8,15 +8,43 @@
 )]
 
 use bytes::Bytes;
-use prost::{Message, Oneof};
+use prost::{DecodeError, Message, Oneof, decode_length_delimiter};
 
-/// The fields of `google.protobuf.Any`.
+/// `google.protobuf.Any`.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Any {
     #[prost(string, tag = "1")]
     pub(super) type_url: String,
     #[prost(bytes = "bytes", tag = "2")]
     pub(super) value: Bytes,
+}
+
+impl Any {
+    /// The encoded `Any` without fields that it does not have: these may nest deeper than clients read.
+    pub(super) fn checked(encoded: Bytes) -> Result<Bytes, DecodeError> {
+        let any = Self::decode(encoded.clone())?;
+        if has_only(&encoded, &[0x0A, 0x12]) {
+            Ok(encoded)
+        } else {
+            Ok(any.encode_to_vec().into())
+        }
+    }
+}
+
+/// Returns whether each field has one of these keys, which are a field's number and the type of its value, and a length.
+fn has_only(mut encoded: &[u8], keys: &[usize]) -> bool {
+    while !encoded.is_empty() {
+        let key = decode_length_delimiter(&mut encoded);
+        let length = decode_length_delimiter(&mut encoded);
+        let (Ok(key), Ok(length)) = (key, length) else {
+            return false;
+        };
+        match encoded.split_at_checked(length) {
+            Some((_, rest)) if keys.contains(&key) => encoded = rest,
+            _ => return false,
+        }
+    }
+    true
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -32,8 +60,9 @@ pub(super) enum Data {
     Text(Bytes),
     #[prost(bytes = "bytes", tag = "2")]
     Binary(Bytes),
-    #[prost(message, tag = "3")]
-    Protobuf(Any),
+    /// An encoded [`Any`], as it came.
+    #[prost(bytes = "bytes", tag = "3")]
+    Protobuf(Bytes),
     /// Text.
     #[prost(bytes = "bytes", tag = "4")]
     Json(Bytes),
