@@ -190,6 +190,18 @@ pub(crate) enum RequestWish {
     Join(String),
     Leave(String),
     Send(GroupSend),
+    /// Something about the state of a group's members, which is not served here.
+    GroupState,
+    /// A stream, which is not served here.
+    Stream(StreamRequest),
+}
+
+/// A message for a stream of messages to a group.
+#[derive(Debug, PartialEq)]
+pub(crate) struct StreamRequest {
+    pub(crate) id: String,
+    /// It begins the stream.
+    pub(crate) begins: bool,
 }
 
 /// A message to a group.
@@ -198,6 +210,8 @@ pub(crate) struct GroupSend {
     pub(crate) group: String,
     /// The sender does not receive it.
     pub(crate) no_echo: bool,
+    /// How long connections receive it, in seconds: 0 is for ever.
+    pub(crate) ttl_seconds: u64,
     pub(crate) data: Data,
 }
 

@@ -16,12 +16,15 @@
 //! | `{"type":"event","event":"name","ackId":4,"dataType":"text","data":"…"}` | calls the hub's method of that name with the data as its argument; its result, unless it is null, comes back as a message |
 //! | `{"type":"invoke","invocationId":"1","target":"event","event":"name","dataType":"json","data":…}` | the same, answered by an `invokeResponse` |
 //! | `{"type":"cancelInvocation","invocationId":"1"}` | the client no longer waits for that |
+//! | `setGroupState`, `subscribeGroupState`, `unsubscribeGroupState` | are refused by their ack: they are not served here |
+//! | `sendToGroup` with `stream`, `streamData`, `streamEnd` | are answered by `streamClosed`: streams are not served here |
 //! | `{"type":"sequenceAck","sequenceId":17}` | reliable only: everything up to there has arrived |
 //! | `{"type":"ping"}` | answered by `{"type":"pong"}` |
 //!
 //! `ackId` is a number that the client chooses; without one it gets no ack. `dataType` is `json` (any value; the
 //! default), `text` (a string), `binary` or `protobuf` (base64 text), in letters of any case. Data that is absent is
-//! null, which is not sent to groups. A message of another form ends the connection.
+//! null, which is not sent to groups. `ttlSeconds` of a `sendToGroup`, up to 300, is how long connections receive it; 0 is as
+//! long as they may. A message of another form ends the connection.
 //!
 //! # To the client
 //!
@@ -32,7 +35,7 @@
 //! | `{"type":"ack","ackId":3,"success":false,"error":{"name":"Forbidden","message":"…"}}` | it was not. Names: `Forbidden`, `BadRequest`, `InternalServerError`, and `Duplicate` where a connection repeats the `ackId` of a `sendToGroup` or, of a reliable connection, an `event` that was done, on whatever node |
 //! | `{"type":"message","from":"group","group":"g","fromUserId":"u","dataType":"json","data":…,"sequenceId":17}` | a message for a group |
 //! | `{"type":"message","from":"server","dataType":"json","data":…,"sequenceId":18}` | a message for the user, the connection or all |
-//! | `{"type":"invokeResponse","invocationId":"1","success":true,"dataType":"json","data":…}` | the result of an `invoke`; failed ones have `success: false` and `error` |
+//! | `{"type":"invokeResponse","invocationId":"1","success":true,"dataType":"json","data":…}` | the result of an `invoke`, of the kind that its handler names; failed ones have `success: false` and `error` |
 //! | `{"type":"system","event":"disconnected","message":"…"}` | the server ends the connection |
 //!
 //! A WebSocket Close frame with code 1008 means that the connection is over: the official clients begin a new one. Any other
@@ -45,7 +48,7 @@
 //!
 //! | field | message |
 //! | --- | --- |
-//! | 1 | `SendToGroupMessage`: `group` 1, `ack_id` 2, `data` 3, `no_echo` 4 |
+//! | 1 | `SendToGroupMessage`: `group` 1, `ack_id` 2, `data` 3, `no_echo` 4, `ttl_seconds` 5 |
 //! | 5 | `EventMessage`: `event` 1, `data` 2, `ack_id` 3 |
 //! | 6, 7 | `JoinGroupMessage`, `LeaveGroupMessage`: `group` 1, `ack_id` 2 |
 //! | 8 | `SequenceAckMessage`: `sequence_id` 1 |
@@ -207,6 +210,14 @@ impl WebPubSubProtocol {
         match self.format() {
             Format::Json => json::ack(ack_id, outcome),
             Format::Protobuf => protobuf::ack(ack_id, outcome),
+        }
+    }
+
+    /// Writes that a stream of the client is over. `None`: the client can't have one.
+    pub(crate) fn stream_closed(self, id: &str, name: &str, text: &str) -> Option<Bytes> {
+        match self.format() {
+            Format::Json => Some(json::stream_closed(id, name, text)),
+            Format::Protobuf => None,
         }
     }
 

@@ -274,6 +274,19 @@ impl Data {
         Value::encode_as(&text, Encoding::Json).unwrap_or_else(|_| Value::null(Encoding::Json))
     }
 
+    /// The data as the result of a call whose client names kinds of data: text and bytes are MessagePack.
+    pub(super) fn result(&self) -> Value {
+        let typed = match self.kind {
+            DataType::Json => None,
+            DataType::Text => {
+                let text = str::from_utf8(&self.bytes).ok();
+                text.and_then(|text| Value::encode_as(text, Encoding::MessagePack).ok())
+            }
+            DataType::Binary | DataType::Protobuf => self.packed(),
+        };
+        typed.unwrap_or_else(|| self.json())
+    }
+
     /// The data as a byte string of MessagePack, where it is bytes.
     pub(super) fn packed(&self) -> Option<Value> {
         match self.kind {

@@ -119,6 +119,14 @@ async function basic() {
   const event = await outcome(client.sendEvent("greeting", { hello: "there" }, "json"));
   equal(event, config.event ?? "ok");
 
+  if (!config.protocol.endsWith("protobuf")) {
+    // The schema of protobuf has neither.
+    const { data, dataType } = await client.invokeEvent("JoinGroup", "a", "text");
+    equal([data ?? null, dataType ?? null], [null, null]);
+    equal(await failure(client.invokeEvent("Nobody", "x", "text")), "InternalServerError");
+    equal(await failure(client.openGroupStream("a")), "BadRequest");
+  }
+
   await client.leaveGroup("a");
   await client.sendToGroup("a", "not for me either", "text");
   await client.sendToGroup("b", "the last one", "text");
@@ -193,6 +201,16 @@ async function outcome(sending) {
     if (error.name !== "SendMessageError" || !error.errorDetail) throw error;
     return error.errorDetail.name;
   }
+}
+
+/** The name of the error with which something fails. */
+async function failure(doing) {
+  try {
+    await doing;
+  } catch (error) {
+    return error.errorDetail?.name ?? error.name;
+  }
+  throw new Error("it does not fail");
 }
 
 function plain(data) {

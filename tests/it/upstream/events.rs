@@ -57,19 +57,21 @@ async fn invokes_and_plain_sockets_and_signalr_clients_are_answered_too() {
     })
     .await;
     let gateway = Gateway::start(with("cloudevents", &receiver.url("/"))).await;
-    let mut ann = client(&gateway, JSON, "ann").await;
-    for (event, expected) in [
-        ("json", json!({ "dataType": "json", "data": [1] })),
-        ("text", json!({ "dataType": "json", "data": "täxt" })),
-        ("bytes", json!({ "dataType": "binary", "data": "AP8=" })),
-        ("none", json!({})),
-    ] {
-        let invoke = json!({ "type": "invoke", "invocationId": event, "target": "event", "event": event, "dataType": "json", "data": [1] });
-        ann.say(&invoke).await;
-        let answer = ann.invoked(event).await;
-        assert_eq!(answer["success"], true, "{answer}");
-        for key in ["dataType", "data"] {
-            assert_eq!(answer.get(key), expected.get(key), "{event} {answer}");
+    for protocol in [JSON, RELIABLE] {
+        let mut ann = client(&gateway, protocol, "ann").await;
+        for (event, expected) in [
+            ("json", json!({ "dataType": "json", "data": [1] })),
+            ("text", json!({ "dataType": "text", "data": "täxt" })),
+            ("bytes", json!({ "dataType": "binary", "data": "AP8=" })),
+            ("none", json!({})),
+        ] {
+            let invoke = json!({ "type": "invoke", "invocationId": event, "target": "event", "event": event, "dataType": "json", "data": [1] });
+            ann.say(&invoke).await;
+            let answer = ann.invoked(event).await;
+            assert_eq!(answer["success"], true, "{answer}");
+            for key in ["dataType", "data"] {
+                assert_eq!(answer.get(key), expected.get(key), "{event} {answer}");
+            }
         }
     }
     let mut bob = signalr(&gateway, "bob").await;

@@ -63,6 +63,8 @@ struct SendToGroup {
     data: Option<MessageData>,
     #[prost(bool, optional, tag = "4")]
     no_echo: Option<bool>,
+    #[prost(uint32, optional, tag = "5")]
+    ttl_seconds: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -186,6 +188,9 @@ pub(super) fn write(request: &Value) -> Vec<u8> {
             ack_id,
             data: data_of(request),
             no_echo: request["noEcho"].as_bool(),
+            ttl_seconds: request["ttlSeconds"]
+                .as_u64()
+                .and_then(|seconds| seconds.try_into().ok()),
         }),
         "event" => Request::Event(Event {
             event: text("event"),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::protocol::client::{Data, GroupSend, Request, RequestWish};
+use crate::protocol::client::{Data, GroupSend, Request, RequestWish, StreamRequest};
 use crate::protocol::{ClientDecoder, ClientProtocol, Encoding, Invocation, MAX_DEPTH, plain};
 
 fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
@@ -47,11 +47,19 @@ fn sent(no_echo: bool, kind: DataType, json: &'static str, packed: Option<&[u8]>
     RequestWish::Send(GroupSend {
         group: "g".to_owned(),
         no_echo,
+        ttl_seconds: 0,
         data: Data {
             kind,
             json: json_value(json),
             packed,
         },
+    })
+}
+
+fn stream(id: &str, begins: bool) -> RequestWish {
+    RequestWish::Stream(StreamRequest {
+        id: id.to_owned(),
+        begins,
     })
 }
 
@@ -126,6 +134,22 @@ fn every_message_of_the_official_clients_is_read() {
             ClientMessage::Hub(HubMessage::Ack { sequence_id: 17 }),
         ),
         (r#"{"type":"ping"}"#, ClientMessage::Hub(HubMessage::Ping)),
+        (
+            r#"{"type":"setGroupState","group":"g","state":{"a":"b"},"ackId":6}"#,
+            request(Some(6), RequestWish::GroupState),
+        ),
+        (
+            r#"{"type":"sendToGroup","group":"g","stream":{"streamId":"s","idleTimeoutMs":5}}"#,
+            request(None, stream("s", true)),
+        ),
+        (
+            r#"{"type":"streamData","streamId":"s"}"#,
+            request(None, stream("s", false)),
+        ),
+        (
+            r#"{"type":"streamEnd","streamId":"s"}"#,
+            request(None, stream("s", false)),
+        ),
     ];
     for (text, expected) in cases {
         assert_eq!(read(text).unwrap(), expected, "{text}");
@@ -145,8 +169,20 @@ fn what_is_no_message_is_refused_with_what_is_wrong() {
         ("{}", "Missing required property 'type'."),
         (r#"{"type":7}"#, "Expected 'type' to be a string."),
         (
+            r#"{"type":"streamMore"}"#,
+            "Messages of the type 'streamMore' are not supported.",
+        ),
+        (
             r#"{"type":"streamData"}"#,
-            "Messages of the type 'streamData' are not supported.",
+            "Missing required property 'streamId'.",
+        ),
+        (
+            r#"{"type":"sendToGroup","group":"g","stream":{}}"#,
+            "Expected 'stream' to be an object with a streamId.",
+        ),
+        (
+            r#"{"type":"sendToGroup","group":"g","ttlSeconds":-1,"data":1}"#,
+            "Expected 'ttlSeconds' to be an integer that is not negative.",
         ),
         (r#"{"type":"joinGroup"}"#, "Missing required property 'group'."),
         (
@@ -224,6 +260,10 @@ fn every_message_to_the_official_clients_is_written_as_they_read_it() {
         text(json::connected("c", None, None)),
         r#"{"type":"system","event":"connected","connectionId":"c"}"#
     );
+    assert_eq!(
+        text(json::stream_closed("s", "BadRequest", "no")),
+        r#"{"type":"streamClosed","streamId":"s","error":{"name":"BadRequest","message":"no"}}"#
+    );
     assert_eq!(text(json::pong()), r#"{"type":"pong"}"#);
     let closing = |error: Option<&str>| HubMessage::Close {
         error: error.map(str::to_owned),
@@ -248,6 +288,22 @@ fn every_message_to_the_official_clients_is_written_as_they_read_it() {
             "iq",
             result(),
             r#"{"type":"invokeResponse","invocationId":"q","success":true,"dataType":"json","data":[1]}"#,
+        ),
+        (
+            "iq",
+            Outcome::Result(Value::from_raw(
+                Encoding::MessagePack,
+                Bytes::from_static(b"\xa3t\xc3\xa4"),
+            )),
+            r#"{"type":"invokeResponse","invocationId":"q","success":true,"dataType":"text","data":"tä"}"#,
+        ),
+        (
+            "iq",
+            Outcome::Result(Value::from_raw(
+                Encoding::MessagePack,
+                Bytes::from_static(b"\xc4\x01\xff"),
+            )),
+            r#"{"type":"invokeResponse","invocationId":"q","success":true,"dataType":"binary","data":"/w=="}"#,
         ),
         (
             "iq",

@@ -42,6 +42,7 @@ fn sent(
         wish: RequestWish::Send(GroupSend {
             group: "tea".to_owned(),
             no_echo,
+            ttl_seconds: 0,
             data: Data {
                 kind,
                 json: json_value(json),
@@ -173,9 +174,9 @@ fn what_the_schema_has_besides_is_read() {
             sent(None, false, DataType::Json, "null", None),
         ),
         ("2a030a0165", call(None, "e", DataType::Json, "null")),
-        // Fields that the schema has, and that are not used here: ttl_seconds 5, metadata 6.
+        // A field that the schema has, and that is not used here: metadata.
         (
-            "0a140a037465611a030a0178 280a 32060a016b120176",
+            "0a120a037465611a030a0178 32060a016b120176",
             sent(None, false, DataType::Text, r#""x""#, None),
         ),
         // Fields that it does not have: in the frame, the message, its data and an Any.
@@ -434,7 +435,7 @@ proptest! {
             _ => schema::Data::Json(data.into()),
         };
         let data = Some(MessageData { data: Some(data) });
-        let send = SendToGroup { group, ack_id: Some(1), data, no_echo: Some(true) };
+        let send = SendToGroup { group, ack_id: Some(1), data, no_echo: Some(true), ttl_seconds: Some(7) };
         let mut frame = UpstreamMessage { message: Some(Upstream::SendToGroup(send)) }.encode_to_vec();
         round_trip(&frame.clone().into());
         round_trip(&Bytes::copy_from_slice(frame.get(..at.index(frame.len())).unwrap()));

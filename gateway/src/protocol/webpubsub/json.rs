@@ -2,13 +2,16 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
+use serde::Deserialize;
 
 use super::{BY_EVENT, BY_INVOKE, Published, RefusedAs};
-use crate::protocol::client::{ClientMessage, Data, DataType, GroupSend, Request, RequestWish};
+use crate::protocol::client::{
+    ClientMessage, Data, DataType, GroupSend, Request, RequestWish, StreamRequest,
+};
 use crate::protocol::json::{self, Property, properties};
 use crate::protocol::{Binary, DecodeError, EncodeError, Encoding, HubMessage, Invocation, Outcome, Value};
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 13] = [
     "type",
     "group",
     "ackId",
@@ -19,6 +22,9 @@ const NAMES: [&str; 10] = [
     "sequenceId",
     "invocationId",
     "target",
+    "ttlSeconds",
+    "stream",
+    "streamId",
 ];
 
 /// Reads one frame.
@@ -35,6 +41,9 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
         sequence_id,
         invocation_id,
         target,
+        ttl_seconds,
+        stream,
+        stream_id,
     ] = properties(text, NAMES)?;
     let ack_id = || ack_id.optional("an integer that is not negative");
     let request = |wish| {
@@ -44,6 +53,7 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
         }))
     };
     let group = || group.required::<String>("a string");
+    let for_stream = |id, begins| request(RequestWish::Stream(StreamRequest { id, begins }));
     let data = |default| read_data(frame, data_type, data, default);
     let call = |invocation_id, default| {
         let data = data(default)?;
@@ -56,12 +66,18 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
         })))
     };
     let kind: String = kind.required("a string")?;
+    let begun: Option<Stream> = stream.optional("an object with a streamId")?;
     match kind.as_str() {
         "joinGroup" => request(RequestWish::Join(group()?)),
         "leaveGroup" => request(RequestWish::Leave(group()?)),
+        "sendToGroup" if let Some(Stream { id }) = begun => for_stream(id, true),
+        "streamData" | "streamEnd" => for_stream(stream_id.required("a string")?, false),
         "sendToGroup" => request(RequestWish::Send(GroupSend {
             group: group()?,
             no_echo: no_echo.optional("a boolean")?.unwrap_or_default(),
+            ttl_seconds: ttl_seconds
+                .optional("an integer that is not negative")?
+                .unwrap_or_default(),
             data: data(true)?.ok_or(DecodeError::Missing { property: "data" })?,
         })),
         "event" => call(ack_id()?.map(|id: u64| format!("{BY_EVENT}{id}")), true),
@@ -86,11 +102,19 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
         "sequenceAck" => Ok(ClientMessage::Hub(HubMessage::Ack {
             sequence_id: sequence_id.required("an integer that is not negative")?,
         })),
+        "setGroupState" | "subscribeGroupState" | "unsubscribeGroupState" => request(RequestWish::GroupState),
         "ping" => Ok(ClientMessage::Hub(HubMessage::Ping)),
         kind => Err(DecodeError::UnknownMessage {
             kind: kind.chars().take(64).collect(),
         }),
     }
+}
+
+/// The beginning of a stream.
+#[derive(Deserialize)]
+struct Stream {
+    #[serde(rename = "streamId")]
+    id: String,
 }
 
 /// The data of a message. `default`: where neither data nor its type are there, it is null.
@@ -143,6 +167,27 @@ fn bytes_of(data: Property<'_>) -> Result<Value, DecodeError> {
     Value::encode_as(&Binary(bytes), Encoding::MessagePack).map_err(|_| no_base64)
 }
 
+/// The kind of a result. Those in MessagePack are what its text or bytes are, also for JSON.
+fn kind_of(result: &Value) -> &'static str {
+    if result.is_bytes() {
+        "binary"
+    } else if result.is_text() {
+        "text"
+    } else {
+        "json"
+    }
+}
+
+/// Writes that a stream of the client is over.
+pub(super) fn stream_closed(id: &str, name: &str, text: &str) -> Bytes {
+    let mut out = br#"{"type":"streamClosed","streamId":"#.to_vec();
+    json::write_string(&mut out, id);
+    out.extend_from_slice(format!(r#","error":{{"name":"{name}","message":"#).as_bytes());
+    json::write_string(&mut out, text);
+    out.extend_from_slice(b"}}");
+    out.into()
+}
+
 /// Writes the answer to an `invoke`. Without a result it has no data: the official .NET client can't bear null.
 pub(super) fn invoke_response(id: &str, outcome: &Outcome) -> Result<Bytes, EncodeError> {
     let mut out = br#"{"type":"invokeResponse","invocationId":"#.to_vec();
@@ -155,9 +200,8 @@ pub(super) fn invoke_response(id: &str, outcome: &Outcome) -> Result<Bytes, Enco
         Outcome::Void => out.extend_from_slice(br#","success":true"#),
         Outcome::Result(value) if value.is_null() => out.extend_from_slice(br#","success":true"#),
         Outcome::Result(value) => {
-            let kind: &[u8] = if value.is_bytes() { b"binary" } else { b"json" };
             out.extend_from_slice(br#","success":true,"dataType":""#);
-            out.extend_from_slice(kind);
+            out.extend_from_slice(kind_of(value).as_bytes());
             out.extend_from_slice(br#"","data":"#);
             out.extend_from_slice(value.transcode(Encoding::Json)?.bytes());
         }

@@ -24,6 +24,7 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
             RequestWish::Send(GroupSend {
                 group: send.group,
                 no_echo: send.no_echo.unwrap_or_default(),
+                ttl_seconds: send.ttl_seconds.unwrap_or_default().into(),
                 data: read_data(send.data)?,
             }),
         ),

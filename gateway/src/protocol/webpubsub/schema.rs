@@ -100,6 +100,8 @@ pub(super) struct SendToGroup {
     pub(super) data: Option<MessageData>,
     #[prost(bool, optional, tag = "4")]
     pub(super) no_echo: Option<bool>,
+    #[prost(uint32, optional, tag = "5")]
+    pub(super) ttl_seconds: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
