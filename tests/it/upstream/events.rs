@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use axum::response::{AppendHeaders, IntoResponse};
-use hubcast_tests::webpubsub::{JSON, PLAIN, RELIABLE};
+use hubcast_tests::webpubsub::{JSON, PLAIN, RELIABLE, SUBPROTOCOLS};
 use serde_json::json;
 
 use super::receiver::Receiver;
@@ -16,12 +16,18 @@ async fn data_goes_out_as_it_is_and_answers_come_back_as_messages() {
     })
     .await;
     let gateway = Gateway::start(with("cloudevents", &receiver.url("/{event}"))).await;
-    for protocol in [JSON, RELIABLE] {
+    for protocol in SUBPROTOCOLS {
         let mut ann = client(&gateway, protocol, "ann").await;
         for (data_type, data, content_type, body) in [
             ("text", json!("hä"), "text/plain", "hä".as_bytes()),
             ("json", json!({ "a": [1] }), "application/json", br#"{"a":[1]}"#),
             ("binary", json!("AP8="), "application/octet-stream", &[0, 255]),
+            (
+                "protobuf",
+                json!("CgFBEgFC"),
+                "application/x-protobuf",
+                b"\x0a\x01A\x12\x01B",
+            ),
         ] {
             ann.ask(json!({ "type": "event", "event": "echo", "dataType": data_type, "data": data }))
                 .await;
@@ -30,9 +36,14 @@ async fn data_goes_out_as_it_is_and_answers_come_back_as_messages() {
                 message["from"], "server",
                 "the answer comes before the ack: {message}"
             );
+            let answered = if data_type == "protobuf" {
+                "binary"
+            } else {
+                data_type
+            };
             assert_eq!(
                 (&message["dataType"], &message["data"]),
-                (&json!(data_type), &data)
+                (&json!(answered), &data)
             );
             assert_eq!(ann.next().await.unwrap()["success"], true);
             let seen = receiver.gets("echo", 1).await;

@@ -169,3 +169,28 @@ async fn a_connection_is_not_continued_in_another_subprotocol() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_message_is_written_once_for_all_clients_of_a_subprotocol() {
+    let cluster = Plan::one_node().start().await;
+    let mut receivers = Vec::new();
+    for protocol in [PROTOBUF, RELIABLE_PROTOBUF, PROTOBUF, RELIABLE_PROTOBUF] {
+        let mut receiver = demo(&cluster, 0, protocol).await;
+        receiver.join("g").await;
+        receivers.push(receiver);
+    }
+    let mut sender = demo(&cluster, 0, JSON).await;
+    for number in 0..10 {
+        sender.send("g", &number.to_string()).await;
+    }
+    for receiver in &mut receivers {
+        for number in 0..10 {
+            assert_eq!(receiver.message().await["data"], number.to_string());
+        }
+    }
+    let metrics = cluster.nodes[0].metrics().await;
+    for (protocol, count) in [(PROTOBUF, 10.0), (RELIABLE_PROTOBUF, 10.0), (JSON, 0.0)] {
+        let encodes = metrics.sum_where("hubcast_encodes_total", &[("protocol", protocol)]);
+        assert_eq!(encodes, count, "{protocol}");
+    }
+}
