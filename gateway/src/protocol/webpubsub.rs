@@ -24,7 +24,9 @@
 //! `ackId` is a number that the client chooses; without one it gets no ack. `dataType` is `json` (any value; the
 //! default), `text` (a string), `binary` or `protobuf` (base64 text), in letters of any case. Data that is absent is
 //! null, which is not sent to groups. `ttlSeconds` of a `sendToGroup`, up to 300, is how long connections receive it; 0 is as
-//! long as they may. A message of another form ends the connection.
+//! long as they may. `metadata` of an `event` or `invoke`, `{"name":"value"}`, are the headers of the call
+//! ([`Context::invocation_headers`](crate::Context::invocation_headers)), and of a handler's request. A message of another form
+//! ends the connection.
 //!
 //! # To the client
 //!
@@ -49,7 +51,7 @@
 //! | field | message |
 //! | --- | --- |
 //! | 1 | `SendToGroupMessage`: `group` 1, `ack_id` 2, `data` 3, `no_echo` 4, `ttl_seconds` 5 |
-//! | 5 | `EventMessage`: `event` 1, `data` 2, `ack_id` 3 |
+//! | 5 | `EventMessage`: `event` 1, `data` 2, `ack_id` 3, `metadata` 4 (a map) |
 //! | 6, 7 | `JoinGroupMessage`, `LeaveGroupMessage`: `group` 1, `ack_id` 2 |
 //! | 8 | `SequenceAckMessage`: `sequence_id` 1 |
 //! | 9 | `PingMessage`: empty |
@@ -89,6 +91,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod json;
+mod metadata;
 mod protobuf;
 mod schema;
 

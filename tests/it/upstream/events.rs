@@ -29,8 +29,9 @@ async fn data_goes_out_as_it_is_and_answers_come_back_as_messages() {
                 b"\x0a\x01A\x12\x01B",
             ),
         ] {
-            ann.ask(json!({ "type": "event", "event": "echo", "dataType": data_type, "data": data }))
-                .await;
+            let metadata = json!({ "Trace": "a b", "n": "1" });
+            let event = json!({ "type": "event", "event": "echo", "dataType": data_type, "data": data, "metadata": metadata });
+            ann.ask(event).await;
             let message = ann.next().await.unwrap();
             assert_eq!(
                 message["from"], "server",
@@ -53,6 +54,8 @@ async fn data_goes_out_as_it_is_and_answers_come_back_as_messages() {
             assert_eq!(last.body, body);
             assert_eq!(last.header("ce-type"), "azure.webpubsub.user.echo");
             assert_eq!(last.header("ce-subprotocol"), protocol);
+            assert_eq!(last.header("x-webpubsub-metadata-trace"), "a b");
+            assert_eq!(last.header("x-webpubsub-metadata-n"), "1");
             receiver.forget();
         }
     }

@@ -1,5 +1,7 @@
 //! The same messages in protobuf, by a schema of its own: what a test says and hears is JSON for every subprotocol.
 
+use std::collections::HashMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use prost::{Message, Oneof};
@@ -75,6 +77,8 @@ struct Event {
     data: Option<MessageData>,
     #[prost(uint64, optional, tag = "3")]
     ack_id: Option<u64>,
+    #[prost(map = "string, string", tag = "4")]
+    metadata: HashMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -196,6 +200,7 @@ pub(super) fn write(request: &Value) -> Vec<u8> {
             event: text("event"),
             data: data_of(request),
             ack_id,
+            metadata: serde_json::from_value(request["metadata"].clone()).unwrap_or_default(),
         }),
         "sequenceAck" => Request::SequenceAck(SequenceAck {
             sequence_id: request["sequenceId"].as_u64().expect("a number"),

@@ -157,6 +157,54 @@ fn every_message_of_the_official_clients_is_read() {
 }
 
 #[test]
+fn metadata_of_an_event_are_its_headers() {
+    let headers = |metadata: &str| {
+        let event = format!(r#"{{"type":"event","event":"e","data":1,"metadata":{metadata}}}"#);
+        read(&event).map(|message| match message {
+            ClientMessage::Hub(HubMessage::Invocation(call)) => call.headers,
+            other => panic!("no call: {other:?}"),
+        })
+    };
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let some = headers(r#"{"A":"1","b-c":" x~","a":"2","e":""}"#).unwrap();
+    assert_eq!(some, [pair("a", "2"), pair("b-c", " x~"), pair("e", "")]);
+    assert_eq!(headers("{}").unwrap(), []);
+    let long = |count: usize| {
+        let entries: Vec<_> = (0..count)
+            .map(|number| format!(r#""{number:04}":"{}""#, "x".repeat(1_020)))
+            .collect();
+        format!("{{{}}}", entries.join(","))
+    };
+    assert_eq!(headers(&long(8)).unwrap().len(), 8);
+    for bad in [
+        "1".to_owned(),
+        "[]".to_owned(),
+        r#"{"a":1}"#.to_owned(),
+        r#"{"":"x"}"#.to_owned(),
+        r#"{"a b":"x"}"#.to_owned(),
+        r#"{"ä":"x"}"#.to_owned(),
+        r#"{"a":"ä"}"#.to_owned(),
+        r#"{"a":"x\r\nb: y"}"#.to_owned(),
+        format!(r#"{{"a":"{}"}}"#, "x".repeat(1_025)),
+        format!(r#"{{"{}":"x"}}"#, "a".repeat(257)),
+        long(9),
+        format!(
+            "{{{}}}",
+            (0..101)
+                .map(|name| format!(r#""{name}":"""#))
+                .collect::<Vec<_>>()
+                .join(",")
+        ),
+    ] {
+        let error = headers(&bad).unwrap_err().to_string();
+        assert!(
+            error.starts_with("Expected 'metadata' to be an object of at most 8192 bytes"),
+            "{bad}: {error}"
+        );
+    }
+}
+
+#[test]
 fn what_is_no_message_is_refused_with_what_is_wrong() {
     let deep = format!(
         r#"{{"type":"event","event":"e","data":{}1{}}}"#,

@@ -207,6 +207,31 @@ fn what_the_schema_has_besides_is_read() {
 }
 
 #[test]
+fn metadata_of_an_event_are_its_headers() {
+    let headers = |hex: &str| {
+        read(hex).map(|message| match message {
+            ClientMessage::Hub(HubMessage::Invocation(call)) => call.headers,
+            other => panic!("no call: {other:?}"),
+        })
+    };
+    // "K": "V", and an entry without a value
+    let some = headers("2a10 0a0165 2206 0a014b120156 2203 0a016c").unwrap();
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(some, [pair("k", "V"), pair("l", "")]);
+    for (bad, expected) in [
+        ("2a05 0a0165 2200", "Expected 'metadata' to be an object"), // no name
+        (
+            "2a0b 0a0165 2206 0a012012010a",
+            "Expected 'metadata' to be an object",
+        ),
+        ("2a08 0a0165 2203 0a01ff", "Error reading protobuf: "),
+    ] {
+        let error = headers(bad).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{bad}: {error}");
+    }
+}
+
+#[test]
 fn what_is_no_message_is_refused_with_what_is_wrong() {
     let nested = |levels: usize| {
         let text = format!("{}1{}", "[".repeat(levels), "]".repeat(levels));

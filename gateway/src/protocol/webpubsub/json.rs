@@ -4,6 +4,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use serde::Deserialize;
 
+use super::metadata::{Metadata, RULES};
 use super::{BY_EVENT, BY_INVOKE, Published, RefusedAs};
 use crate::protocol::client::{
     ClientMessage, Data, DataType, GroupSend, Request, RequestWish, StreamRequest,
@@ -11,7 +12,7 @@ use crate::protocol::client::{
 use crate::protocol::json::{self, Property, properties};
 use crate::protocol::{Binary, DecodeError, EncodeError, Encoding, HubMessage, Invocation, Outcome, Value};
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "type",
     "group",
     "ackId",
@@ -25,6 +26,7 @@ const NAMES: [&str; 13] = [
     "ttlSeconds",
     "stream",
     "streamId",
+    "metadata",
 ];
 
 /// Reads one frame.
@@ -44,6 +46,7 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
         ttl_seconds,
         stream,
         stream_id,
+        metadata,
     ] = properties(text, NAMES)?;
     let ack_id = || ack_id.optional("an integer that is not negative");
     let request = |wish| {
@@ -57,7 +60,9 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
     let data = |default| read_data(frame, data_type, data, default);
     let call = |invocation_id, default| {
         let data = data(default)?;
+        let metadata: Option<Metadata> = metadata.optional(RULES)?;
         Ok(ClientMessage::Hub(HubMessage::Invocation(Invocation {
+            headers: metadata.unwrap_or_default().into(),
             invocation_id,
             target: event.required("a string")?,
             data_type: data.as_ref().map(|data| data.kind),

@@ -4,13 +4,16 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use prost::{Message as _, decode_length_delimiter};
 
+use super::metadata::{Metadata, RULES};
 use super::schema::{
     self as schema, Ack, Any, Connected, DataMessage, Disconnected, Downstream, DownstreamMessage, Empty,
-    Error, MessageData, System, SystemEvent, Upstream, UpstreamMessage,
+    Entry, Error, MessageData, System, SystemEvent, Upstream, UpstreamMessage,
 };
 use super::{BY_EVENT, Published, RefusedAs, byte_string};
 use crate::protocol::client::{ClientMessage, Data, DataType, GroupSend, Request, RequestWish};
-use crate::protocol::{DecodeError, DecodeValueError, Encoding, HubMessage, Invocation, Value, json};
+use crate::protocol::{
+    DecodeError, DecodeValueError, Encoding, Headers, HubMessage, Invocation, Value, json,
+};
 
 /// Reads one frame.
 pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
@@ -31,6 +34,7 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
         Some(Upstream::Event(event)) => {
             let data = read_data(event.data)?;
             Ok(ClientMessage::Hub(HubMessage::Invocation(Invocation {
+                headers: read_metadata(event.metadata)?,
                 invocation_id: event.ack_id.map(|id| format!("{BY_EVENT}{id}")),
                 target: event.event,
                 data_type: Some(data.kind),
@@ -46,6 +50,20 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
             kind: first_field(frame),
         }),
     }
+}
+
+fn read_metadata(entries: Vec<Bytes>) -> Result<Headers, DecodeError> {
+    let mut metadata = Metadata::default();
+    for entry in entries {
+        let entry = Entry::decode(entry).map_err(DecodeError::Protobuf)?;
+        if !metadata.add(&entry.key, &entry.value) {
+            return Err(DecodeError::WrongType {
+                property: "metadata",
+                expected: RULES,
+            });
+        }
+    }
+    Ok(metadata.into())
 }
 
 /// The number of a frame's first field, in words. A field begins with its number and the type of its value, in three bits.

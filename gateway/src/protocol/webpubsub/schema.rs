@@ -112,6 +112,18 @@ pub(super) struct Event {
     pub(super) data: Option<MessageData>,
     #[prost(uint64, optional, tag = "3")]
     pub(super) ack_id: Option<u64>,
+    /// Each an encoded [`Entry`].
+    #[prost(bytes = "bytes", repeated, tag = "4")]
+    pub(super) metadata: Vec<Bytes>,
+}
+
+/// An entry of a map.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Entry {
+    #[prost(string, tag = "1")]
+    pub(super) key: String,
+    #[prost(string, tag = "2")]
+    pub(super) value: String,
 }
 
 /// `JoinGroupMessage` and `LeaveGroupMessage`.
