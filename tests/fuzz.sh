@@ -49,7 +49,7 @@ bound=(-max_total_time="$seconds")
 
 passed=0 failed=0
 targets=("$@")
-[ $# -gt 0 ] || targets=(json messagepack handshake http websocket)
+[ $# -gt 0 ] || targets=(json messagepack handshake http websocket webpubsub)
 for target in "${targets[@]}"; do
     found=$fuzz/target/corpus/$target
     log=$fuzz/target/$target.log
@@ -58,7 +58,7 @@ for target in "${targets[@]}"; do
     options=("${bound[@]}" -max_len=4096 -timeout=20 -rss_limit_mb=1024 -print_final_stats=1)
     options+=(-artifact_prefix="artifacts/$target/")
     case $target in
-        json | handshake) options+=(-dict=dictionaries/json.dict) ;;
+        json | handshake | webpubsub) options+=(-dict=dictionaries/json.dict) ;;
         http) options+=(-dict=dictionaries/http.dict) ;;
     esac
     start=$SECONDS

@@ -1,5 +1,7 @@
 //! A client of `/client/hubs/`, with or without one of Azure Web PubSub's subprotocols. It does nothing by itself: no
-//! sequenceAck, no ping, no way back.
+//! sequenceAck, no ping, no way back. Tests speak JSON; where the subprotocol is protobuf, it is translated.
+
+mod protobuf;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,6 +16,12 @@ use crate::websocket::{Message, WebSocket};
 pub const JSON: &str = "json.webpubsub.azure.v1";
 /// The subprotocol with recovery.
 pub const RELIABLE: &str = "json.reliable.webpubsub.azure.v1";
+/// The subprotocols in protobuf.
+pub const PROTOBUF: &str = "protobuf.webpubsub.azure.v1";
+/// With recovery.
+pub const RELIABLE_PROTOBUF: &str = "protobuf.reliable.webpubsub.azure.v1";
+/// All of them.
+pub const SUBPROTOCOLS: [&str; 4] = [JSON, RELIABLE, PROTOBUF, RELIABLE_PROTOBUF];
 /// No subprotocol.
 pub const PLAIN: &str = "";
 /// The code of a Close frame after which the official clients begin anew.
@@ -171,9 +179,18 @@ impl WebPubSub {
         *self = socket.unwrap_or_else(|refused| panic!("it can't come back: {refused:?}"));
     }
 
+    fn is_binary(&self) -> bool {
+        self.protocol.starts_with("protobuf.")
+    }
+
     /// Sends one message.
     pub async fn say(&mut self, message: &Value) {
-        self.socket().text(&message.to_string()).await;
+        let frame = if self.is_binary() {
+            Message::binary(protobuf::write(message))
+        } else {
+            Message::text(message.to_string())
+        };
+        self.socket().send(frame).await;
     }
 
     /// Sends a request with an ackId of its own, which is returned. The answer is not waited for.
@@ -238,22 +255,36 @@ impl WebPubSub {
 
     /// The next frame as it is; `None` when the socket is over.
     pub async fn frame(&mut self) -> Option<String> {
+        match self.any_frame().await? {
+            Message::Text(text) => Some(text.to_string()),
+            other => panic!("only text is sent to these clients: {other:?}"),
+        }
+    }
+
+    async fn any_frame(&mut self) -> Option<Message> {
         // The socket's own bound begins anew with each ping of the server.
         match within("a frame arrives", self.socket().next()).await {
-            Some(Message::Text(text)) => return Some(text.to_string()),
             Some(Message::Close(frame)) => {
                 let code = frame.map_or(1005, |frame| u16::from(frame.code));
                 self.ended = Some(End::Closed(code));
+                None
             }
-            Some(other) => panic!("only text is sent to these clients: {other:?}"),
-            None => self.ended = Some(End::Cut),
+            None => {
+                self.ended = Some(End::Cut);
+                None
+            }
+            message => message,
         }
-        None
     }
 
     async fn arriving(&mut self) -> Option<Value> {
-        let frame = self.frame().await?;
-        Some(serde_json::from_str(&frame).unwrap_or_else(|error| panic!("{error}: {frame}")))
+        Some(match self.any_frame().await? {
+            Message::Text(text) if !self.is_binary() => {
+                serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+            }
+            Message::Binary(bytes) if self.is_binary() => protobuf::read(&bytes),
+            other => panic!("not a frame of {}: {other:?}", self.protocol),
+        })
     }
 
     /// The next message; `None` when the socket is over.

@@ -14,17 +14,27 @@ pub fn check(input: &[u8]) {
     let Some(stream) = Stream::of(input) else {
         return;
     };
-    let [whole, cut, bytewise] = stream
-        .cuts()
-        .map(|chunks| read(Messages::Units { limit: LIMIT }, &chunks));
-    assert_eq!(whole, cut, "the cut matters");
-    assert_eq!(whole, bytewise, "the cut matters");
+    for units in [
+        Messages::Units { limit: LIMIT },
+        Messages::BinaryUnits { limit: LIMIT },
+    ] {
+        let [whole, cut, bytewise] = stream.cuts().map(|chunks| read(units, &chunks));
+        assert_eq!(whole, cut, "the cut matters");
+        assert_eq!(whole, bytewise, "the cut matters");
+    }
 
     let [whole, cut, bytewise] = stream.cuts().map(|chunks| read(Messages::Stream, &chunks));
     for (incoming, bad) in [cut, bytewise] {
-        assert_eq!(whole.1.map(|bad| bad.code), bad.map(|bad| bad.code), "the cut matters");
+        assert_eq!(
+            whole.1.map(|bad| bad.code),
+            bad.map(|bad| bad.code),
+            "the cut matters"
+        );
         let (all, part) = (data(&whole.0), data(&incoming));
-        assert!(all.starts_with(&part) || part.starts_with(&all), "the cut matters");
+        assert!(
+            all.starts_with(&part) || part.starts_with(&all),
+            "the cut matters"
+        );
         // Of a text that is refused, different parts have gone on.
         assert!(bad.is_some() || all == part, "the cut matters");
     }
@@ -46,14 +56,21 @@ fn read(messages: Messages, chunks: &[&[u8]]) -> (Vec<Incoming>, Option<BadFrame
                 Err(bad) => return (all, Some(bad)),
             }
         }
-        assert!(input.len() < 14 + 125, "more is left than a header and a control frame");
+        assert!(
+            input.len() < 14 + 125,
+            "more is left than a header and a control frame"
+        );
         match messages {
             Messages::Stream => assert_eq!(reader.held_bytes(), 0),
-            Messages::Units { limit } => assert!(reader.held_bytes() <= limit),
+            Messages::Units { limit } | Messages::BinaryUnits { limit } => {
+                assert!(reader.held_bytes() <= limit)
+            }
         }
     }
     for incoming in &all {
-        if let (Incoming::Data(bytes), Messages::Units { limit }) = (incoming, messages) {
+        if let (Incoming::Data(bytes), Messages::Units { limit } | Messages::BinaryUnits { limit }) =
+            (incoming, messages)
+        {
             assert!(bytes.len() <= limit + 1);
         }
     }

@@ -69,7 +69,7 @@ pub(crate) use method::{ErasedMethod, ErasedStream, ValueStream};
 pub(crate) use opening::CheckedHub;
 pub(crate) use peers::{HandedOver, Peers, Question as PeerQuestion};
 pub(crate) use permits::Permitted;
-pub(crate) use publish::Outgoing;
+pub(crate) use publish::{LONGEST_LIFE, Outgoing};
 pub(crate) use regroup::{RegroupWish, Regrouping, RegroupingError};
 pub use rest::Rest;
 pub(crate) use runtime::{HubRuntime, guarded};

@@ -12,6 +12,9 @@ use crate::error::Error;
 use crate::protocol::{DataType, Encoding, Value};
 use crate::telemetry::trace;
 
+/// Longest time that a message of Web PubSub may take to its receivers, in seconds.
+pub(crate) const LONGEST_LIFE: u64 = 300;
+
 /// A call of a client method, on its way to its receivers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outgoing {

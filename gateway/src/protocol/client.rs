@@ -8,13 +8,13 @@ use bytes::Bytes;
 
 use super::{
     DecodeError, Decoder, EncodeError, Encoding, HubMessage, HubProtocol, TransferFormat, Value, encode,
-    events, plain, webpubsub,
+    events, plain, webpubsub::WebPubSubProtocol,
 };
 
 /// The protocol of a connection's client.
 ///
 /// ```
-/// use hubcast::{Context, Hub, protocol::ClientProtocol};
+/// use hubcast::{Context, Hub, protocol::{ClientProtocol, webpubsub::WebPubSubProtocol}};
 ///
 /// /// Clients without a SignalR library can't give client results.
 /// async fn can_answer(context: Context) -> bool {
@@ -22,16 +22,15 @@ use super::{
 /// }
 ///
 /// let hub = Hub::new("quiz").method("CanAnswer", can_answer);
-/// assert_eq!(ClientProtocol::ReliableWebPubSub.name(), "json.reliable.webpubsub.azure.v1");
+/// let protocol = ClientProtocol::WebPubSub(WebPubSubProtocol::ReliableJson);
+/// assert_eq!(protocol.name(), "json.reliable.webpubsub.azure.v1");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ClientProtocol {
     /// The SignalR hub protocol.
     Hub(HubProtocol),
-    /// Azure Web PubSub's JSON subprotocol: see [`webpubsub`](super::webpubsub).
-    WebPubSub,
-    /// The same with acknowledged messages: a lost socket is replaced, on any node, and nothing is missed.
-    ReliableWebPubSub,
+    /// A subprotocol of Azure Web PubSub: see [`webpubsub`](super::webpubsub).
+    WebPubSub(WebPubSubProtocol),
     /// A WebSocket without a subprotocol: see [`plain`](super::plain).
     Plain,
     /// Server-sent events for `EventSource`, one way.
@@ -43,24 +42,28 @@ impl ClientProtocol {
     pub const ALL: [Self; Self::COUNT] = [
         Self::Hub(HubProtocol::Json),
         Self::Hub(HubProtocol::MessagePack),
-        Self::WebPubSub,
-        Self::ReliableWebPubSub,
+        Self::WebPubSub(WebPubSubProtocol::Json),
+        Self::WebPubSub(WebPubSubProtocol::ReliableJson),
         Self::Plain,
         Self::Events,
+        Self::WebPubSub(WebPubSubProtocol::Protobuf),
+        Self::WebPubSub(WebPubSubProtocol::ReliableProtobuf),
     ];
 
     /// How many protocols there are: the length of an array with one place for each.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 8;
 
-    /// The protocol's place in an array of [`COUNT`](Self::COUNT) items.
+    /// The protocol's place in an array of [`COUNT`](Self::COUNT) items. Nodes write it down for each other: it never changes.
     #[must_use]
     pub fn index(self) -> usize {
         match self {
             Self::Hub(protocol) => protocol.index(),
-            Self::WebPubSub => 2,
-            Self::ReliableWebPubSub => 3,
+            Self::WebPubSub(WebPubSubProtocol::Json) => 2,
+            Self::WebPubSub(WebPubSubProtocol::ReliableJson) => 3,
             Self::Plain => 4,
             Self::Events => 5,
+            Self::WebPubSub(WebPubSubProtocol::Protobuf) => 6,
+            Self::WebPubSub(WebPubSubProtocol::ReliableProtobuf) => 7,
         }
     }
 
@@ -69,8 +72,7 @@ impl ClientProtocol {
     pub fn name(self) -> &'static str {
         match self {
             Self::Hub(protocol) => protocol.name(),
-            Self::WebPubSub => "json.webpubsub.azure.v1",
-            Self::ReliableWebPubSub => "json.reliable.webpubsub.azure.v1",
+            Self::WebPubSub(protocol) => protocol.name(),
             Self::Plain => "websocket",
             Self::Events => "events",
         }
@@ -78,10 +80,7 @@ impl ClientProtocol {
 
     /// The name of its WebSocket subprotocol; `None` where there is none.
     pub(crate) fn subprotocol(self) -> Option<&'static str> {
-        match self {
-            Self::WebPubSub | Self::ReliableWebPubSub => Some(self.name()),
-            Self::Hub(_) | Self::Plain | Self::Events => None,
-        }
+        self.web_pubsub().map(WebPubSubProtocol::name)
     }
 
     /// The hub protocol, if it is that.
@@ -93,6 +92,20 @@ impl ClientProtocol {
         }
     }
 
+    /// The subprotocol of Web PubSub, if it is one.
+    #[must_use]
+    pub fn web_pubsub(self) -> Option<WebPubSubProtocol> {
+        match self {
+            Self::WebPubSub(protocol) => Some(protocol),
+            _ => None,
+        }
+    }
+
+    /// Returns whether it is a subprotocol of Web PubSub whose connections outlive their sockets.
+    pub(crate) fn is_reliable(self) -> bool {
+        self.web_pubsub().is_some_and(WebPubSubProtocol::is_reliable)
+    }
+
     /// How values inside this protocol's messages are written.
     #[must_use]
     pub fn encoding(self) -> Encoding {
@@ -102,8 +115,11 @@ impl ClientProtocol {
     /// The format that a transport must carry for this protocol.
     #[must_use]
     pub fn transfer_format(self) -> TransferFormat {
-        self.hub()
-            .map_or(TransferFormat::Text, HubProtocol::transfer_format)
+        match self {
+            Self::Hub(protocol) => protocol.transfer_format(),
+            Self::WebPubSub(protocol) if protocol.is_binary() => TransferFormat::Binary,
+            Self::WebPubSub(_) | Self::Plain | Self::Events => TransferFormat::Text,
+        }
     }
 
     /// Returns whether its messages name the place in the log where they stand, so that the client can hold its own.
@@ -118,12 +134,12 @@ impl ClientProtocol {
 
     /// Returns whether a method's result comes to the client as a message: the protocol has no other carrier.
     pub(crate) fn results_are_messages(self) -> bool {
-        matches!(self, Self::WebPubSub | Self::ReliableWebPubSub | Self::Plain)
+        matches!(self, Self::WebPubSub(_) | Self::Plain)
     }
 
     /// Returns whether a client that is silent is gone: it need not send anything, but its WebSocket answers pings.
     pub(crate) fn answers_pings(self) -> bool {
-        matches!(self, Self::WebPubSub | Self::ReliableWebPubSub | Self::Plain)
+        matches!(self, Self::WebPubSub(_) | Self::Plain)
     }
 }
 
@@ -146,7 +162,7 @@ pub(crate) fn encode_for(
 ) -> Result<Option<Bytes>, EncodeError> {
     match protocol {
         ClientProtocol::Hub(protocol) => encode(protocol, message).map(Some),
-        ClientProtocol::WebPubSub | ClientProtocol::ReliableWebPubSub => webpubsub::encode(message),
+        ClientProtocol::WebPubSub(protocol) => protocol.encode(message),
         ClientProtocol::Plain => Ok(plain::encode(message)),
         ClientProtocol::Events => Ok(events::encode(message)),
     }
@@ -174,6 +190,18 @@ pub(crate) enum RequestWish {
     Join(String),
     Leave(String),
     Send(GroupSend),
+    /// Something about the state of a group's members, which is not served here.
+    GroupState,
+    /// A stream, which is not served here.
+    Stream(StreamRequest),
+}
+
+/// A message for a stream of messages to a group.
+#[derive(Debug, PartialEq)]
+pub(crate) struct StreamRequest {
+    pub(crate) id: String,
+    /// It begins the stream.
+    pub(crate) begins: bool,
 }
 
 /// A message to a group.
@@ -182,6 +210,8 @@ pub(crate) struct GroupSend {
     pub(crate) group: String,
     /// The sender does not receive it.
     pub(crate) no_echo: bool,
+    /// How long connections receive it, in seconds: 0 is for ever.
+    pub(crate) ttl_seconds: u64,
     pub(crate) data: Data,
 }
 
@@ -291,10 +321,9 @@ impl ClientDecoder {
                     return Ok(None);
                 };
                 match self.protocol {
-                    ClientProtocol::Plain => {
-                        Ok(Some(ClientMessage::Hub(plain::decode(&frame, frames.taken)?)))
-                    }
-                    _ => webpubsub::decode(&frame).map(Some),
+                    ClientProtocol::WebPubSub(protocol) => protocol.decode(&frame).map(Some),
+                    // The others are plain: event streams send nothing.
+                    _ => Ok(Some(ClientMessage::Hub(plain::decode(&frame, frames.taken)?))),
                 }
             }
         }

@@ -119,6 +119,9 @@ pub enum DecodeError {
     /// A message is not well formed MessagePack, or has an item of another type than the protocol says.
     #[error("Error reading MessagePack: {0}.")]
     MessagePack(PackError),
+    /// A message is not well formed protobuf, or has a field of another type than the schema says.
+    #[error("Error reading protobuf: {0}")]
+    Protobuf(#[source] prost::DecodeError),
     /// The limit is [`MAX_DEPTH`].
     #[error("The maximum depth of {MAX_DEPTH} levels was exceeded.")]
     TooDeep,

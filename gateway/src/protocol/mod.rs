@@ -56,7 +56,7 @@ pub use self::{
 };
 
 pub(crate) use self::client::{
-    ClientDecoder, ClientMessage, GroupSend, MESSAGE, Request, RequestWish, encode_for,
+    ClientDecoder, ClientMessage, GroupSend, MESSAGE, Request, RequestWish, StreamRequest, encode_for,
 };
 pub use self::transport::Transport;
 

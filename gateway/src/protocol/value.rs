@@ -87,6 +87,23 @@ impl Value {
         bin && self.encoding == Encoding::MessagePack
     }
 
+    /// Returns whether the value is text in MessagePack, which tells it from any other JSON value.
+    pub(crate) fn is_text(&self) -> bool {
+        let text = matches!(self.bytes.first(), Some(0xa0..=0xbf | 0xd9..=0xdb));
+        text && self.encoding == Encoding::MessagePack
+    }
+
+    /// The content of a byte string, sharing its bytes.
+    pub(crate) fn byte_string(&self) -> Option<Bytes> {
+        let mut reader = pack::Reader::new(&self.bytes);
+        match reader.token() {
+            Ok(pack::Token::Bin(content)) if self.encoding == Encoding::MessagePack => {
+                Some(self.bytes.slice_ref(content))
+            }
+            _ => None,
+        }
+    }
+
     /// Writes a typed value as JSON, or as MessagePack if it holds byte strings or [timestamps](super::Timestamp), which
     /// JSON would turn into text: so receivers of either protocol get what is natural there.
     ///

@@ -1,8 +1,10 @@
-//! Azure Web PubSub's JSON subprotocols, `json.webpubsub.azure.v1` and `json.reliable.webpubsub.azure.v1`, as its official
-//! clients for JavaScript and Python speak them. Each WebSocket text frame is one JSON object.
+//! Azure Web PubSub's subprotocols, as its official clients speak them. In `json.webpubsub.azure.v1` and
+//! `json.reliable.webpubsub.azure.v1` each WebSocket text frame is one JSON object, in `protobuf.webpubsub.azure.v1` and
+//! `protobuf.reliable.webpubsub.azure.v1` each binary frame is one message of protobuf: see [below](#in-protobuf).
 //!
 //! Sources: the client protocol's specification (`protocols/client/client-spec.md` in Azure/azure-webpubsub), its public
-//! documentation, and the clients `@azure/web-pubsub-client` 1.0 and `azure-messaging-webpubsubclient` 1.1.
+//! documentation, the schema of the service's emulator, and the clients `@azure/web-pubsub-client` 1.1,
+//! `azure-messaging-webpubsubclient` 1.1 and `Azure.Messaging.WebPubSub.Client` 1.0 with its protobuf protocol.
 //!
 //! # From the client
 //!
@@ -14,12 +16,17 @@
 //! | `{"type":"event","event":"name","ackId":4,"dataType":"text","data":"…"}` | calls the hub's method of that name with the data as its argument; its result, unless it is null, comes back as a message |
 //! | `{"type":"invoke","invocationId":"1","target":"event","event":"name","dataType":"json","data":…}` | the same, answered by an `invokeResponse` |
 //! | `{"type":"cancelInvocation","invocationId":"1"}` | the client no longer waits for that |
+//! | `setGroupState`, `subscribeGroupState`, `unsubscribeGroupState` | are refused by their ack: they are not served here |
+//! | `sendToGroup` with `stream`, `streamData`, `streamEnd` | are answered by `streamClosed`: streams are not served here |
 //! | `{"type":"sequenceAck","sequenceId":17}` | reliable only: everything up to there has arrived |
 //! | `{"type":"ping"}` | answered by `{"type":"pong"}` |
 //!
 //! `ackId` is a number that the client chooses; without one it gets no ack. `dataType` is `json` (any value; the
 //! default), `text` (a string), `binary` or `protobuf` (base64 text), in letters of any case. Data that is absent is
-//! null, which is not sent to groups. A message of another form ends the connection.
+//! null, which is not sent to groups. `ttlSeconds` of a `sendToGroup`, up to 300, is how long connections receive it; 0 is as
+//! long as they may. `metadata` of an `event` or `invoke`, `{"name":"value"}`, are the headers of the call
+//! ([`Context::invocation_headers`](crate::Context::invocation_headers)), and of a handler's request. A message of another form
+//! ends the connection.
 //!
 //! # To the client
 //!
@@ -30,12 +37,40 @@
 //! | `{"type":"ack","ackId":3,"success":false,"error":{"name":"Forbidden","message":"…"}}` | it was not. Names: `Forbidden`, `BadRequest`, `InternalServerError`, and `Duplicate` where a connection repeats the `ackId` of a `sendToGroup` or, of a reliable connection, an `event` that was done, on whatever node |
 //! | `{"type":"message","from":"group","group":"g","fromUserId":"u","dataType":"json","data":…,"sequenceId":17}` | a message for a group |
 //! | `{"type":"message","from":"server","dataType":"json","data":…,"sequenceId":18}` | a message for the user, the connection or all |
-//! | `{"type":"invokeResponse","invocationId":"1","success":true,"dataType":"json","data":…}` | the result of an `invoke`; failed ones have `success: false` and `error` |
+//! | `{"type":"invokeResponse","invocationId":"1","success":true,"dataType":"json","data":…}` | the result of an `invoke`, of the kind that its handler names; failed ones have `success: false` and `error` |
 //! | `{"type":"system","event":"disconnected","message":"…"}` | the server ends the connection |
 //!
 //! A WebSocket Close frame with code 1008 means that the connection is over: the official clients begin a new one. Any other
 //! end of a reliable connection's socket, also none, makes them come back with `awps_connection_id` and
 //! `awps_reconnection_token` in the query: at once, then each second for 30 seconds.
+//!
+//! # In protobuf
+//!
+//! The package is `azure.webpubsub`, in proto3. A client sends an `UpstreamMessage`, which has one of
+//!
+//! | field | message |
+//! | --- | --- |
+//! | 1 | `SendToGroupMessage`: `group` 1, `ack_id` 2, `data` 3, `no_echo` 4, `ttl_seconds` 5 |
+//! | 5 | `EventMessage`: `event` 1, `data` 2, `ack_id` 3, `metadata` 4 (a map) |
+//! | 6, 7 | `JoinGroupMessage`, `LeaveGroupMessage`: `group` 1, `ack_id` 2 |
+//! | 8 | `SequenceAckMessage`: `sequence_id` 1 |
+//! | 9 | `PingMessage`: empty |
+//!
+//! and is sent a `DownstreamMessage`, which has one of
+//!
+//! | field | message |
+//! | --- | --- |
+//! | 1 | `AckMessage`: `ack_id` 1, `success` 2, `error` 3 (`name` 1, `message` 2) |
+//! | 2 | `DataMessage`: `from` 1, `group` 2, `data` 3, `sequence_id` 4; its sender's user is not in the schema |
+//! | 3 | `SystemMessage`: `connected_message` 1 (`connection_id` 1, `user_id` 2, `reconnection_token` 3) or `disconnected_message` 2 (`reason` 2) |
+//! | 4 | `PongMessage`: empty |
+//!
+//! `MessageData` is `text_data` 1, `binary_data` 2, `protobuf_data` 3 (a `google.protobuf.Any`) or `json_data` 4 (JSON as
+//! text). All mean what they mean in JSON: `protobuf_data` is data of the type `protobuf` for clients with JSON, base64 text of
+//! the encoded `Any`. Where such a client sends bytes under that name that are no `Any`, they are `binary_data` here. Unknown
+//! fields are ignored, also those of an `Any`. A frame without a message is ignored where it is empty, which the official .NET
+//! client sends in place of an `invoke`; one whose message is none of these ends the connection, as does a text frame, with the
+//! code 1003. The schema has no `invoke`.
 //!
 //! # Sequence ids
 //!
@@ -55,25 +90,165 @@
 //! is one with `{"target":"name","arguments":[…]}` as JSON data. An `invokeResponse` without a result has no `data`.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod json;
+mod metadata;
+mod protobuf;
+mod schema;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
+use prost::Message as _;
 
-use super::client::{ClientMessage, Data, DataType, GroupSend, MESSAGE, Request, RequestWish};
-use super::json::{self, Property, properties};
-use super::{Binary, DecodeError, EncodeError, Encoding, HubMessage, Invocation, Outcome, Value};
+use super::client::{ClientMessage, DataType, MESSAGE, Request, RequestWish};
+use super::{Binary, DecodeError, EncodeError, HubMessage, Outcome, Value};
 
-const NAMES: [&str; 10] = [
-    "type",
-    "group",
-    "ackId",
-    "noEcho",
-    "dataType",
-    "data",
-    "event",
-    "sequenceId",
-    "invocationId",
-    "target",
-];
+/// A subprotocol of Azure Web PubSub.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum WebPubSubProtocol {
+    /// `json.webpubsub.azure.v1`.
+    Json,
+    /// `json.reliable.webpubsub.azure.v1`: with acknowledged messages, so that a lost socket is replaced, on any node, and
+    /// nothing is missed.
+    ReliableJson,
+    /// `protobuf.webpubsub.azure.v1`.
+    Protobuf,
+    /// `protobuf.reliable.webpubsub.azure.v1`.
+    ReliableProtobuf,
+}
+
+/// The two ways in which messages are written.
+#[derive(Clone, Copy)]
+enum Format {
+    Json,
+    Protobuf,
+}
+
+impl WebPubSubProtocol {
+    /// Every subprotocol.
+    pub const ALL: [Self; 4] = [
+        Self::Json,
+        Self::ReliableJson,
+        Self::Protobuf,
+        Self::ReliableProtobuf,
+    ];
+
+    /// The name of the WebSocket subprotocol.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json.webpubsub.azure.v1",
+            Self::ReliableJson => "json.reliable.webpubsub.azure.v1",
+            Self::Protobuf => "protobuf.webpubsub.azure.v1",
+            Self::ReliableProtobuf => "protobuf.reliable.webpubsub.azure.v1",
+        }
+    }
+
+    /// The subprotocol of that name.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.name() == name)
+    }
+
+    /// Returns whether messages are acknowledged, and connections outlive their sockets.
+    #[must_use]
+    pub fn is_reliable(self) -> bool {
+        matches!(self, Self::ReliableJson | Self::ReliableProtobuf)
+    }
+
+    /// Returns whether its frames are binary.
+    #[must_use]
+    pub fn is_binary(self) -> bool {
+        matches!(self.format(), Format::Protobuf)
+    }
+
+    fn format(self) -> Format {
+        match self {
+            Self::Json | Self::ReliableJson => Format::Json,
+            Self::Protobuf | Self::ReliableProtobuf => Format::Protobuf,
+        }
+    }
+
+    /// Reads one frame.
+    pub(super) fn decode(self, frame: &Bytes) -> Result<ClientMessage, DecodeError> {
+        match self.format() {
+            Format::Json => json::decode(frame),
+            Format::Protobuf => protobuf::decode(frame),
+        }
+    }
+
+    /// Writes a message to one client. `None`: there is none of that kind.
+    pub(super) fn encode(self, message: &HubMessage) -> Result<Option<Bytes>, EncodeError> {
+        match message {
+            HubMessage::Completion {
+                invocation_id,
+                outcome,
+                ..
+            } => self.completion(invocation_id, outcome),
+            HubMessage::Close { error, .. } => {
+                let reason = error.as_deref().unwrap_or("The connection was closed.");
+                Ok(Some(match self.format() {
+                    Format::Json => json::disconnected(reason),
+                    Format::Protobuf => protobuf::disconnected(reason),
+                }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn completion(self, id: &str, outcome: &Outcome) -> Result<Option<Bytes>, EncodeError> {
+        if let Some(ack_id) = event_ack_id(id) {
+            let refused = match outcome {
+                Outcome::Error(text) => Err((RefusedAs::InternalServerError, text.as_str())),
+                Outcome::Void | Outcome::Result(_) => Ok(()),
+            };
+            return Ok(Some(self.ack(ack_id, refused)));
+        }
+        match (self.format(), id.strip_prefix(BY_INVOKE)) {
+            (Format::Json, Some(id)) => json::invoke_response(id, outcome).map(Some),
+            (Format::Protobuf, Some(_)) | (_, None) => Ok(None),
+        }
+    }
+
+    /// Writes the ack of a request. The clients expect name and text of an error.
+    pub(crate) fn ack(self, ack_id: u64, outcome: Result<(), (RefusedAs, &str)>) -> Bytes {
+        match self.format() {
+            Format::Json => json::ack(ack_id, outcome),
+            Format::Protobuf => protobuf::ack(ack_id, outcome),
+        }
+    }
+
+    /// Writes that a stream of the client is over. `None`: the client can't have one.
+    pub(crate) fn stream_closed(self, id: &str, name: &str, text: &str) -> Option<Bytes> {
+        match self.format() {
+            Format::Json => Some(json::stream_closed(id, name, text)),
+            Format::Protobuf => None,
+        }
+    }
+
+    /// Writes the answer to a ping.
+    pub(crate) fn pong(self) -> Bytes {
+        match self.format() {
+            Format::Json => json::pong(),
+            Format::Protobuf => protobuf::pong(),
+        }
+    }
+
+    /// Writes the first message on a socket.
+    pub(crate) fn connected(self, connection: &str, user: Option<&str>, token: Option<&str>) -> Bytes {
+        match self.format() {
+            Format::Json => json::connected(connection, user, token),
+            Format::Protobuf => protobuf::connected(connection, user, token),
+        }
+    }
+
+    /// Writes a published message for every receiver; its offset is the sequence id of reliable connections.
+    pub(crate) fn message(self, published: &Published<'_>, offset: u64) -> Bytes {
+        let sequence_id = self.is_reliable().then_some(offset);
+        match self.format() {
+            Format::Json => json::message(published, sequence_id),
+            Format::Protobuf => protobuf::message(published, sequence_id),
+        }
+    }
+}
 
 /// Calls of methods have ids of their own: their first letter shows the client's kind of request.
 const BY_EVENT: char = 'a';
@@ -87,173 +262,6 @@ pub(crate) fn is_invoke(invocation_id: &str) -> bool {
 /// The `ackId` of a call that is an event.
 pub(crate) fn event_ack_id(invocation_id: &str) -> Option<u64> {
     invocation_id.strip_prefix(BY_EVENT)?.parse().ok()
-}
-
-/// Reads one frame.
-pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
-    let text = json::checked_text(frame)?;
-    let [
-        kind,
-        group,
-        ack_id,
-        no_echo,
-        data_type,
-        data,
-        event,
-        sequence_id,
-        invocation_id,
-        target,
-    ] = properties(text, NAMES)?;
-    let ack_id = || ack_id.optional("an integer that is not negative");
-    let request = |wish| {
-        Ok(ClientMessage::Request(Request {
-            ack_id: ack_id()?,
-            wish,
-        }))
-    };
-    let group = || group.required::<String>("a string");
-    let data = |default| read_data(frame, data_type, data, default);
-    let call = |invocation_id, default| {
-        let data = data(default)?;
-        Ok(ClientMessage::Hub(HubMessage::Invocation(Invocation {
-            invocation_id,
-            target: event.required("a string")?,
-            data_type: data.as_ref().map(|data| data.kind),
-            arguments: data.map(|data| data.json).into_iter().collect(),
-            ..Invocation::default()
-        })))
-    };
-    let kind: String = kind.required("a string")?;
-    match kind.as_str() {
-        "joinGroup" => request(RequestWish::Join(group()?)),
-        "leaveGroup" => request(RequestWish::Leave(group()?)),
-        "sendToGroup" => request(RequestWish::Send(GroupSend {
-            group: group()?,
-            no_echo: no_echo.optional("a boolean")?.unwrap_or_default(),
-            data: data(true)?.ok_or(DecodeError::Missing { property: "data" })?,
-        })),
-        "event" => call(ack_id()?.map(|id: u64| format!("{BY_EVENT}{id}")), true),
-        "invoke" => {
-            let kind: Option<String> = target.optional("a string")?;
-            if kind.is_some_and(|kind| kind != "event") {
-                return Err(DecodeError::WrongType {
-                    property: "target",
-                    expected: "\"event\"",
-                });
-            }
-            let id: String = invocation_id.required("a string")?;
-            call(Some(format!("{BY_INVOKE}{id}")), false)
-        }
-        "cancelInvocation" => {
-            let id: String = invocation_id.required("a string")?;
-            Ok(ClientMessage::Hub(HubMessage::CancelInvocation {
-                headers: Vec::new(),
-                invocation_id: format!("{BY_INVOKE}{id}"),
-            }))
-        }
-        "sequenceAck" => Ok(ClientMessage::Hub(HubMessage::Ack {
-            sequence_id: sequence_id.required("an integer that is not negative")?,
-        })),
-        "ping" => Ok(ClientMessage::Hub(HubMessage::Ping)),
-        kind => Err(DecodeError::UnknownMessage {
-            kind: kind.chars().take(64).collect(),
-        }),
-    }
-}
-
-/// The data of a message. `default`: where neither data nor its type are there, it is null.
-fn read_data(
-    frame: &Bytes,
-    kind: Property<'_>,
-    data: Property<'_>,
-    default: bool,
-) -> Result<Option<Data>, DecodeError> {
-    let named: Option<String> = kind.optional("a string")?;
-    // The .NET client begins it with a capital.
-    let kind = match named.as_deref().map(str::to_ascii_lowercase).as_deref() {
-        None | Some("json") => DataType::Json,
-        Some("text") => DataType::Text,
-        Some("binary") => DataType::Binary,
-        Some("protobuf") => DataType::Protobuf,
-        Some(_) => {
-            return Err(DecodeError::WrongType {
-                property: "dataType",
-                expected: "json, text, binary or protobuf",
-            });
-        }
-    };
-    let json = match (data.value(frame), kind) {
-        (Some(json), _) => json,
-        (None, DataType::Json) if default || named.is_some() => Value::null(Encoding::Json),
-        (None, DataType::Json) => return Ok(None),
-        (None, _) => return Err(DecodeError::Missing { property: "data" }),
-    };
-    let packed = match kind {
-        DataType::Json => None,
-        DataType::Text => {
-            data.required::<String>("a string")?;
-            None
-        }
-        DataType::Binary | DataType::Protobuf => Some(bytes_of(data)?),
-    };
-    Ok(Some(Data { kind, json, packed }))
-}
-
-fn bytes_of(data: Property<'_>) -> Result<Value, DecodeError> {
-    let no_base64 = DecodeError::WrongType {
-        property: "data",
-        expected: "base64 text",
-    };
-    let text: String = data.required("base64 text")?;
-    let Ok(bytes) = BASE64.decode(text.as_bytes()) else {
-        return Err(no_base64);
-    };
-    Value::encode_as(&Binary(bytes), Encoding::MessagePack).map_err(|_| no_base64)
-}
-
-/// Writes a message to one client. `None`: there is none of that kind.
-pub(super) fn encode(message: &HubMessage) -> Result<Option<Bytes>, EncodeError> {
-    Ok(match message {
-        HubMessage::Completion {
-            invocation_id,
-            outcome,
-            ..
-        } => completion(invocation_id, outcome)?,
-        HubMessage::Close { error, .. } => Some(disconnected(error.as_deref())),
-        _ => None,
-    })
-}
-
-fn completion(id: &str, outcome: &Outcome) -> Result<Option<Bytes>, EncodeError> {
-    if let Some(ack_id) = event_ack_id(id) {
-        let refused = match outcome {
-            Outcome::Error(text) => Err((RefusedAs::InternalServerError, text.as_str())),
-            Outcome::Void | Outcome::Result(_) => Ok(()),
-        };
-        return Ok(Some(ack(ack_id, refused)));
-    }
-    let Some(id) = id.strip_prefix(BY_INVOKE) else {
-        return Ok(None);
-    };
-    let mut out = br#"{"type":"invokeResponse","invocationId":"#.to_vec();
-    json::write_string(&mut out, id);
-    match outcome {
-        Outcome::Error(text) => {
-            out.extend_from_slice(br#","success":false,"error":"#);
-            write_error(&mut out, RefusedAs::InternalServerError, text);
-        }
-        Outcome::Void => out.extend_from_slice(br#","success":true"#),
-        Outcome::Result(value) if value.is_null() => out.extend_from_slice(br#","success":true"#),
-        Outcome::Result(value) => {
-            let kind: &[u8] = if value.is_bytes() { b"binary" } else { b"json" };
-            out.extend_from_slice(br#","success":true,"dataType":""#);
-            out.extend_from_slice(kind);
-            out.extend_from_slice(br#"","data":"#);
-            out.extend_from_slice(value.transcode(Encoding::Json)?.bytes());
-        }
-    }
-    out.push(b'}');
-    Ok(Some(out.into()))
 }
 
 /// The reason why a request was not done.
@@ -282,52 +290,6 @@ pub(crate) fn duplicate(ack_id: u64) -> String {
     format!("Message with ack-id: {ack_id} has been processed")
 }
 
-/// Writes the ack of a request. The clients expect name and text of an error.
-pub(crate) fn ack(ack_id: u64, outcome: Result<(), (RefusedAs, &str)>) -> Bytes {
-    let mut out = format!(r#"{{"type":"ack","ackId":{ack_id},"success":{}"#, outcome.is_ok()).into_bytes();
-    if let Err((name, text)) = outcome {
-        out.extend_from_slice(br#","error":"#);
-        write_error(&mut out, name, text);
-    }
-    out.push(b'}');
-    out.into()
-}
-
-fn write_error(out: &mut Vec<u8>, name: RefusedAs, text: &str) {
-    out.extend_from_slice(format!(r#"{{"name":"{}","message":"#, name.name()).as_bytes());
-    json::write_string(out, text);
-    out.push(b'}');
-}
-
-pub(crate) fn pong() -> Bytes {
-    Bytes::from_static(br#"{"type":"pong"}"#)
-}
-
-/// The first message on a socket.
-pub(crate) fn connected(connection: &str, user: Option<&str>, reconnection_token: Option<&str>) -> Bytes {
-    let mut out = br#"{"type":"system","event":"connected""#.to_vec();
-    let fields = [
-        ("userId", user),
-        ("connectionId", Some(connection)),
-        ("reconnectionToken", reconnection_token),
-    ];
-    for (name, value) in fields {
-        if let Some(value) = value {
-            out.extend_from_slice(format!(r#","{name}":"#).as_bytes());
-            json::write_string(&mut out, value);
-        }
-    }
-    out.push(b'}');
-    out.into()
-}
-
-fn disconnected(error: Option<&str>) -> Bytes {
-    let mut out = br#"{"type":"system","event":"disconnected","message":"#.to_vec();
-    json::write_string(&mut out, error.unwrap_or("The connection was closed."));
-    out.push(b'}');
-    out.into()
-}
-
 /// A published message, for clients without a hub protocol.
 pub(crate) struct Published<'a> {
     /// The group that it is for; `None` where it is for a user, a connection or all.
@@ -338,47 +300,94 @@ pub(crate) struct Published<'a> {
     pub(crate) target: &'a str,
     /// The arguments in JSON.
     pub(crate) arguments: &'a [Value],
+    /// The arguments in MessagePack, where their sender wrote them so, too.
+    pub(crate) packed: &'a [Value],
 }
 
-/// Writes a published message for every receiver; the sequence id for reliable connections only.
-pub(crate) fn message(published: &Published<'_>, sequence_id: Option<u64>) -> Bytes {
-    let size: usize = published.arguments.iter().map(|value| value.bytes().len()).sum();
-    let mut out = Vec::with_capacity(size.saturating_add(160));
-    match published.group {
-        Some(group) => {
-            out.extend_from_slice(br#"{"type":"message","from":"group","group":"#);
-            json::write_string(&mut out, group);
+impl Published<'_> {
+    /// The data and its kind. Without data, which is any call but one of [`MESSAGE`], the whole call is JSON.
+    fn data(&self) -> (Option<&Value>, DataType) {
+        match self.arguments {
+            [data] if self.target == MESSAGE && !data.is_null() => (Some(data), self.data_type),
+            _ => (None, DataType::Json),
         }
-        None => out.extend_from_slice(br#"{"type":"message","from":"server""#),
     }
-    if !published.from_user.is_empty() {
-        out.extend_from_slice(br#","fromUserId":"#);
-        json::write_string(&mut out, published.from_user);
+
+    /// The data of a message that is bytes. `None`: it is none, whatever its kind says.
+    fn bytes(&self) -> Option<Bytes> {
+        if let [packed] = self.packed
+            && let Some(bytes) = packed.byte_string()
+        {
+            return Some(bytes);
+        }
+        let text: String = self.data().0?.decode().ok()?;
+        BASE64.decode(text).ok().map(Bytes::from)
     }
-    let kind: &[u8] = match published.data_type {
-        DataType::Json => br#","dataType":"json","data":"#,
-        DataType::Text => br#","dataType":"text","data":"#,
-        DataType::Binary => br#","dataType":"binary","data":"#,
-        DataType::Protobuf => br#","dataType":"protobuf","data":"#,
+
+    /// Writes the whole call as JSON.
+    fn write_call(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"target":"#);
+        super::json::write_string(out, self.target);
+        out.extend_from_slice(br#","arguments":"#);
+        super::json::write_array(out, self.arguments);
+        out.push(b'}');
+    }
+}
+
+/// Bytes as clients of the hub protocol get them in MessagePack.
+fn byte_string(bytes: &[u8]) -> Option<Value> {
+    Value::encode_as(&Binary(bytes.to_vec()), super::Encoding::MessagePack).ok()
+}
+
+/// Reads a client's frame. Where it is a message to a group, its data must be there for receivers of every subprotocol.
+///
+/// # Panics
+///
+/// It is not, or not the same.
+#[doc(hidden)] // for the fuzz target
+#[allow(clippy::panic, clippy::expect_used, reason = "a check")]
+pub fn check_frame(protocol: WebPubSubProtocol, frame: &Bytes) {
+    let Ok(ClientMessage::Request(Request {
+        wish: RequestWish::Send(send),
+        ..
+    })) = protocol.decode(frame)
+    else {
+        return;
     };
-    out.extend_from_slice(kind);
-    match published.arguments {
-        [data] if published.target == MESSAGE && !data.is_null() => out.extend_from_slice(data.bytes()),
-        arguments => {
-            out.extend_from_slice(br#"{"target":"#);
-            json::write_string(&mut out, published.target);
-            out.extend_from_slice(br#","arguments":"#);
-            json::write_array(&mut out, arguments);
-            out.push(b'}');
-        }
+    if send.data.json.check_told().is_err() {
+        return; // it is refused where it is published
     }
-    if let Some(id) = sequence_id {
-        out.extend_from_slice(format!(r#","sequenceId":{id}"#).as_bytes());
-    }
-    out.push(b'}');
-    out.into()
+    let packed = Vec::from_iter(send.data.packed);
+    let published = Published {
+        group: Some(&send.group),
+        from_user: "",
+        data_type: send.data.kind,
+        target: MESSAGE,
+        arguments: std::slice::from_ref(&send.data.json),
+        packed: &packed,
+    };
+    let text = json::message(&published, Some(1));
+    let text: serde_json::Value = serde_json::from_slice(&text).expect("it is JSON");
+    let bytes = protobuf::message(&published, Some(1));
+    let told = schema::DownstreamMessage::decode(bytes).expect("it is protobuf");
+    let Some(schema::Downstream::Data(told)) = told.message else {
+        panic!("a message to a group became {told:?}")
+    };
+    let told = told.data.and_then(|data| data.data).expect("it has data");
+    let expected = text.get("data").expect("it has data");
+    let same = match &told {
+        schema::Data::Text(text) => expected.as_str().map(str::as_bytes) == Some(text),
+        schema::Data::Json(json) if send.data.json.is_null() => json.ends_with(b"[null]}"),
+        schema::Data::Json(json) => send.data.json.bytes() == json,
+        schema::Data::Binary(bytes) => *expected == BASE64.encode(bytes),
+        schema::Data::Protobuf(_) => expected.is_string(), // without the fields that an Any does not have
+    };
+    assert!(same, "{expected} became {told:?}");
 }
 
+#[cfg(test)]
+#[path = "tests/webpubsub_protobuf.rs"]
+mod protobuf_tests;
 #[cfg(test)]
 #[path = "tests/webpubsub.rs"]
 mod tests;

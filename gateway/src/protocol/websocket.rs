@@ -1,7 +1,7 @@
 //! The server side of RFC 6455: frames out, and a client's bytes, cut anywhere, to messages.
 //!
 //! No compression is agreed on, so that no reserved bit may be set. A reader holds no bytes but those of an unfinished
-//! message of [`Messages::Units`]; a stream's payload goes on as it comes, whatever frames it is in.
+//! message of [`Messages::Units`] or [`Messages::BinaryUnits`]; a stream's payload goes on as it comes, whatever frames it is in.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod reader;
@@ -32,6 +32,8 @@ pub mod close_code {
     pub const NORMAL: u16 = 1_000;
     /// The peer breaks the protocol.
     pub const PROTOCOL: u16 = 1_002;
+    /// Data is of a type that is not served here: a text where messages are binary.
+    pub const UNSUPPORTED: u16 = 1_003;
     /// Data is not what its type says: a text that is not UTF-8.
     pub const INVALID: u16 = 1_007;
 }
@@ -50,6 +52,21 @@ pub enum Messages {
         /// The bound, in bytes.
         limit: usize,
     },
+    /// The same for a protocol whose messages are binary: a text is refused, with the code 1003.
+    BinaryUnits {
+        /// The bound, in bytes.
+        limit: usize,
+    },
+}
+
+impl Messages {
+    /// The bound of a unit; `None` for a stream.
+    fn limit(self) -> Option<usize> {
+        match self {
+            Self::Stream => None,
+            Self::Units { limit } | Self::BinaryUnits { limit } => Some(limit),
+        }
+    }
 }
 
 /// A client's error in its frames.
@@ -66,6 +83,13 @@ impl BadFrame {
         Self {
             code: close_code::PROTOCOL,
             what,
+        }
+    }
+
+    const fn of_type() -> Self {
+        Self {
+            code: close_code::UNSUPPORTED,
+            what: "A text came. The messages of this subprotocol are binary.",
         }
     }
 

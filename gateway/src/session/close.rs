@@ -67,7 +67,7 @@ impl CloseReason {
         };
         let code = match error {
             DecodeError::TooLarge { .. } => close_code::SIZE,
-            DecodeError::InvalidUtf8 => close_code::INVALID,
+            DecodeError::InvalidUtf8 | DecodeError::Protobuf(_) => close_code::INVALID,
             _ => close_code::PROTOCOL,
         };
         Self::Protocol {
@@ -84,7 +84,7 @@ impl CloseReason {
             (_, Self::BadFrame(bad)) => bad.code,
             (None | Some(ClientProtocol::Hub(_)), _) => return (close_code::NORMAL, String::new()),
             (_, Self::ByClient) => close_code::NORMAL,
-            (Some(ClientProtocol::ReliableWebPubSub), _) => close_code::POLICY,
+            (Some(protocol), _) if protocol.is_reliable() => close_code::POLICY,
             (_, Self::Protocol { code, .. }) => *code,
             (_, Self::ConnectFailed { .. }) => close_code::ERROR,
             (_, Self::Expired) => close_code::POLICY,

@@ -106,9 +106,8 @@ impl<'a> Frames<'a> {
         let encoded = match protocol {
             _ if envelope.stream.is_some() => encode_stream(envelope, protocol),
             ClientProtocol::Hub(protocol) => encode_call(envelope, protocol).map(Some),
-            ClientProtocol::WebPubSub => self.publish(|published| webpubsub::message(published, None)),
-            ClientProtocol::ReliableWebPubSub => {
-                self.publish(|published| webpubsub::message(published, Some(self.message.offset)))
+            ClientProtocol::WebPubSub(protocol) => {
+                self.publish(|published| protocol.message(published, self.message.offset))
             }
             ClientProtocol::Plain => self.publish_with_place(plain::message),
             ClientProtocol::Events => self.publish_with_place(events::message),
@@ -139,6 +138,12 @@ impl<'a> Frames<'a> {
             .iter()
             .map(|value| value.transcode(Encoding::Json))
             .collect();
+        let packed = match envelope.data_type() {
+            wire::DataType::Json | wire::DataType::Text => Vec::new(),
+            wire::DataType::Binary | wire::DataType::Protobuf => {
+                arguments_for(envelope, Encoding::MessagePack)
+            }
+        };
         let published = webpubsub::Published {
             group: match &self.message.topic {
                 Topic::Group(group) if !group.is_reserved() => Some(group.as_str()),
@@ -153,6 +158,7 @@ impl<'a> Frames<'a> {
             },
             target: &envelope.target,
             arguments: &arguments?,
+            packed: &packed,
         };
         Ok(Some(write(&published)))
     }

@@ -8,7 +8,7 @@ use super::{Carriage, CloseReason, Frames, PushError, STATEFUL_VERSION, Sent, Se
 use crate::auth::TokenSigner;
 use crate::protocol::{
     ClientProtocol, HubMessage, Transport, encode_for, handshake_response_error, handshake_response_ok,
-    webpubsub, websocket,
+    webpubsub::WebPubSubProtocol, websocket,
 };
 use crate::telemetry::labels::LimitLabel;
 
@@ -25,8 +25,8 @@ impl Session {
     /// Answers the handshake. Of a stateful session, numbered messages are held back until the client was heard once
     /// more: the official JavaScript client begins to count only some time after the answer.
     pub(super) fn open(&self) {
-        if !self.speaks_hub_protocol() {
-            self.outbox.open(self.carry(self.greeting()));
+        if let Some(greeting) = self.greeting() {
+            self.outbox.open(self.carry(greeting));
         } else if self.is_stateful() {
             self.outbox.open_one(self.carry(handshake_response_ok()));
         } else {
@@ -46,14 +46,14 @@ impl Session {
     }
 
     /// The first message to a Web PubSub client, on each of its sockets.
-    pub(super) fn greeting(&self) -> Bytes {
+    fn greeting(&self) -> Option<Bytes> {
+        let protocol = self.connection.protocol()?.web_pubsub()?;
         let (id, user) = (self.id().as_str(), self.connection.user().map(UserId::as_str));
-        let reliable = self.connection.protocol() == Some(ClientProtocol::ReliableWebPubSub);
-        let token = (reliable && self.http.is_some()).then(|| {
+        let token = (protocol.is_reliable() && self.http.is_some()).then(|| {
             let secret = self.hub.shared().backplane().cluster_secret();
             TokenSigner::new(&secret).recovery(self.hub.name(), self.id())
         });
-        webpubsub::connected(id, user, token.as_deref())
+        Some(protocol.connected(id, user, token.as_deref()))
     }
 
     /// Numbers the messages that are sent from now on.
@@ -197,6 +197,13 @@ impl Session {
         }
     }
 
+    /// Pushes a message that Web PubSub's protocols have to this client alone, if it speaks one of them.
+    pub(super) fn answer_message(&self, write: impl FnOnce(WebPubSubProtocol) -> Bytes) {
+        if let Some(protocol) = self.connection.protocol().and_then(ClientProtocol::web_pubsub) {
+            self.push_bare(write(protocol));
+        }
+    }
+
     /// Pushes a message of the client's protocol to this client alone.
     pub(super) fn push_bare(&self, message: Bytes) -> bool {
         self.push_frame(self.carry(message))
@@ -245,8 +252,8 @@ impl Session {
     /// `None` also where the client's protocol has no such message.
     pub(super) fn encode_bare(&self, message: &HubMessage) -> Option<Bytes> {
         let protocol = self.connection.protocol()?;
-        if let (ClientProtocol::ReliableWebPubSub, HubMessage::Sequence { .. }) = (protocol, message) {
-            return Some(self.greeting());
+        if protocol.is_reliable() && matches!(message, HubMessage::Sequence { .. }) {
+            return self.greeting();
         }
         encode_for(protocol, message)
             .inspect_err(

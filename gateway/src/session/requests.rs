@@ -1,6 +1,8 @@
 //! Requests that the gateway itself serves, for clients whose protocol has them: joining, leaving, and sending to
 //! groups, as far as their roles permit.
 
+use std::time::Duration;
+
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use hubcast_backplane::{BackplaneError, GroupName, Once, Published, Recorded, Topic};
@@ -8,9 +10,9 @@ use hubcast_backplane::{BackplaneError, GroupName, Once, Published, Recorded, To
 use super::completions::{call_name, invocation_of};
 use super::{CloseReason, Session};
 use crate::error::Error;
-use crate::hub::Outgoing;
+use crate::hub::{LONGEST_LIFE, Outgoing};
 use crate::protocol::webpubsub::{self, RefusedAs};
-use crate::protocol::{ClientProtocol, GroupSend, HubMessage, MESSAGE, Request, RequestWish};
+use crate::protocol::{ClientProtocol, GroupSend, HubMessage, MESSAGE, Request, RequestWish, StreamRequest};
 
 /// The reason why a request was not done, for the client.
 type Refusal = (RefusedAs, String);
@@ -27,7 +29,7 @@ impl Session {
         };
         let id = invocation.invocation_id.as_deref()?;
         let protocol = self.connection.protocol()?;
-        let repeats = self.is_stateful() && protocol == ClientProtocol::ReliableWebPubSub;
+        let repeats = self.is_stateful() && protocol.is_reliable();
         (repeats && webpubsub::event_ack_id(id).is_some()).then(|| call_name(0, Some(id)))
     }
 
@@ -51,7 +53,7 @@ impl Session {
     pub(super) fn tell_duplicate(&self, call: &str) {
         if let Some(ack_id) = ack_id_of(call) {
             let text = webpubsub::duplicate(ack_id);
-            self.push_bare(webpubsub::ack(ack_id, Err((RefusedAs::Duplicate, &text))));
+            self.answer_message(|protocol| protocol.ack(ack_id, Err((RefusedAs::Duplicate, &text))));
         }
     }
 
@@ -61,6 +63,8 @@ impl Session {
             RequestWish::Join(group) => self.change_group(&group, true).await,
             RequestWish::Leave(group) => self.change_group(&group, false).await,
             RequestWish::Send(send) => self.send_to_group(send, request.ack_id).await,
+            RequestWish::GroupState => Err(not_served("The state of a group's members")),
+            RequestWish::Stream(stream) => Err(self.refuse_stream(&stream)),
         };
         if request.ack_id.is_none()
             && let Err((RefusedAs::InternalServerError, _)) = outcome
@@ -72,7 +76,7 @@ impl Session {
             self.follow().await;
             let outcome = outcome.as_ref().map(drop);
             let refused = outcome.map_err(|(name, text)| (*name, text.as_str()));
-            self.push_bare(webpubsub::ack(ack_id, refused));
+            self.answer_message(|protocol| protocol.ack(ack_id, refused));
         }
     }
 
@@ -99,6 +103,10 @@ impl Session {
             let text = "A message needs data that is not null.".to_owned();
             return Err((RefusedAs::BadRequest, text));
         }
+        if send.ttl_seconds > LONGEST_LIFE {
+            let text = format!("ttlSeconds is at most {LONGEST_LIFE}.");
+            return Err((RefusedAs::BadRequest, text));
+        }
         let topic = Topic::Group(parse(&send.group)?);
         let once = ack_id.map(|ack_id| Once {
             key: self.request_key(ack_id),
@@ -111,6 +119,7 @@ impl Session {
             except: send.no_echo.then(|| self.id().to_string()).into_iter().collect(),
             from_user: self.connection.user().map(ToString::to_string),
             data_type: send.data.kind,
+            life: (send.ttl_seconds > 0).then(|| Duration::from_secs(send.ttl_seconds)),
             ..Outgoing::default()
         };
         let caller = Some(self.connection.as_ref());
@@ -130,6 +139,22 @@ impl Session {
         }
     }
 
+    /// Tells the client that a stream is over, which is what it waits for.
+    fn refuse_stream(&self, stream: &StreamRequest) -> Refusal {
+        let refusal = not_served("A stream");
+        let name = if stream.begins {
+            "BadRequest"
+        } else {
+            "StreamNotFound"
+        };
+        let protocol = self.connection.protocol().and_then(ClientProtocol::web_pubsub);
+        if let Some(told) = protocol.and_then(|protocol| protocol.stream_closed(&stream.id, name, &refusal.1))
+        {
+            self.push_bare(told);
+        }
+        refusal
+    }
+
     fn refusal(&self, error: &Error) -> Refusal {
         match error {
             Error::TooManyGroups { .. } | Error::Name(_) | Error::Transcode { .. } => {
@@ -146,9 +171,9 @@ impl Session {
 
     /// Joins the groups that a Web PubSub client's token names.
     pub(super) async fn join_groups_of_token(&self) -> Result<(), Error> {
-        match self.connection.protocol() {
-            Some(ClientProtocol::WebPubSub | ClientProtocol::ReliableWebPubSub) => {}
-            _ => return Ok(()),
+        let protocol = self.connection.protocol();
+        if protocol.and_then(ClientProtocol::web_pubsub).is_none() {
+            return Ok(());
         }
         let identity = self.connection.identity();
         for name in identity.webpubsub_groups() {
@@ -164,6 +189,11 @@ impl Session {
 
 fn parse(group: &str) -> Result<GroupName, Refusal> {
     GroupName::parse(group).map_err(|error| (RefusedAs::BadRequest, error.to_string()))
+}
+
+fn not_served(what: &str) -> Refusal {
+    let text = format!("{what} is not served here: see the gateway's documentation of Web PubSub clients.");
+    (RefusedAs::BadRequest, text)
 }
 
 fn lacking(what: &str, group: &str) -> Refusal {

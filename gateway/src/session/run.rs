@@ -18,7 +18,8 @@ use super::sequence::ReceiveSequence;
 use super::{CloseReason, Inbound, Past, Received, Session, handshake};
 use crate::limits::Held;
 use crate::protocol::{
-    ClientDecoder, ClientMessage, ClientProtocol, DecodeError, HubMessage, Outcome, webpubsub,
+    ClientDecoder, ClientMessage, ClientProtocol, DecodeError, HubMessage, Outcome,
+    webpubsub::WebPubSubProtocol,
 };
 use crate::telemetry::labels::LimitLabel;
 
@@ -509,7 +510,7 @@ impl<'a> Conversation<'a> {
             | HubMessage::StreamItem { .. }
             | HubMessage::Completion { .. } => self.invocations.hear(self.session, message),
             HubMessage::Ping if !self.session.speaks_hub_protocol() => {
-                self.session.push_bare(webpubsub::pong());
+                self.session.answer_message(WebPubSubProtocol::pong);
             }
             HubMessage::Ping => {
                 self.pings |= !self

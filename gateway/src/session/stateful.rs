@@ -113,7 +113,11 @@ impl Session {
             return;
         };
         let progress = stateful.progress.lock();
-        let acknowledged = if self.connection.protocol() == Some(ClientProtocol::ReliableWebPubSub) {
+        let acknowledged = if self
+            .connection
+            .protocol()
+            .is_some_and(ClientProtocol::is_reliable)
+        {
             self.outbox.acknowledge_place(sequence_id) // its sequence ids are offsets
         } else {
             self.outbox.acknowledge(sequence_id)

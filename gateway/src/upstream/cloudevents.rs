@@ -181,12 +181,7 @@ fn now() -> String {
 
 /// The subprotocol that the client and the gateway agreed on.
 fn subprotocol(connection: &Connection) -> Option<&'static str> {
-    match connection.protocol() {
-        Some(protocol @ (ClientProtocol::WebPubSub | ClientProtocol::ReliableWebPubSub)) => {
-            Some(protocol.name())
-        }
-        _ => None,
-    }
+    connection.protocol().and_then(ClientProtocol::subprotocol)
 }
 
 /// Data of an event or an answer, as bytes.
@@ -277,6 +272,19 @@ impl Data {
             DataType::Binary | DataType::Protobuf => BASE64.encode(&self.bytes),
         };
         Value::encode_as(&text, Encoding::Json).unwrap_or_else(|_| Value::null(Encoding::Json))
+    }
+
+    /// The data as the result of a call whose client names kinds of data: text and bytes are MessagePack.
+    pub(super) fn result(&self) -> Value {
+        let typed = match self.kind {
+            DataType::Json => None,
+            DataType::Text => {
+                let text = str::from_utf8(&self.bytes).ok();
+                text.and_then(|text| Value::encode_as(text, Encoding::MessagePack).ok())
+            }
+            DataType::Binary | DataType::Protobuf => self.packed(),
+        };
+        typed.unwrap_or_else(|| self.json())
     }
 
     /// The data as a byte string of MessagePack, where it is bytes.

@@ -219,7 +219,10 @@ async fn raise(
     let Some(data) = data else { return Ok(null) };
     let protocol = call.context.connection().protocol();
     let invoked = call.invocation_id.as_deref().is_some_and(webpubsub::is_invoke);
-    if invoked || !protocol.is_some_and(ClientProtocol::results_are_messages) {
+    if invoked {
+        return Ok(data.result());
+    }
+    if !protocol.is_some_and(ClientProtocol::results_are_messages) {
         return Ok(data.packed().unwrap_or_else(|| data.json()));
     }
     // A message to the caller, before the ack of its event.

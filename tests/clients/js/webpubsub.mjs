@@ -2,7 +2,7 @@
 //
 //   node webpubsub.mjs '{"url":"ws://127.0.0.1:PORT/client/hubs/chat?access_token=…","protocol":"reliable","script":"basic"}'
 //
-// `protocol` is "json" or "reliable". Every line of the output is JSON.
+// `protocol` is "json", "reliable", "protobuf" or "reliable-protobuf". Every line of the output is JSON.
 //
 // `basic` goes through what the client can do, with the groups "a" and "b" that the token must allow to join and to send
 // to, and "forbidden" that it must not. What it expects of an event is `event`: "ok" (the default) or the name of an error.
@@ -14,6 +14,7 @@
 // counting), waits for each ack and prints {"sent":COUNT,"duplicates":…}; `stop` or the end of the input ends it.
 import { createInterface } from "node:readline";
 import { WebPubSubClient, WebPubSubJsonProtocol, WebPubSubJsonReliableProtocol } from "@azure/web-pubsub-client";
+import { protobufProtocol } from "./webpubsub-protobuf.mjs";
 
 const BOUND_MS = 20_000;
 // The client numbers its own requests from 1.
@@ -54,8 +55,14 @@ class Inbox {
 }
 
 function build(options) {
-  const protocol = config.protocol === "json" ? WebPubSubJsonProtocol() : WebPubSubJsonReliableProtocol();
-  return new WebPubSubClient(config.url, { protocol, ...options });
+  const protocols = {
+    json: WebPubSubJsonProtocol,
+    reliable: WebPubSubJsonReliableProtocol,
+    protobuf: () => protobufProtocol(false),
+    "reliable-protobuf": () => protobufProtocol(true),
+  };
+  // Its pings come often, so that their answers are seen as well.
+  return new WebPubSubClient(config.url, { protocol: protocols[config.protocol](), keepAliveIntervalInMs: 500, ...options });
 }
 
 async function basic() {
@@ -72,13 +79,14 @@ async function basic() {
   const { connectionId, userId } = await connected.next("the connected event");
   check(typeof connectionId === "string" && connectionId !== "", `connection id ${connectionId}`);
 
-  const reliable = config.protocol !== "json";
+  const reliable = config.protocol.startsWith("reliable");
   let sequenceId = 0;
   const receives = async (group, dataType, data) => {
     const message = await messages.next(`a ${dataType} message of group ${group}`);
     equal({ group: message.group, dataType: message.dataType }, { group, dataType });
     equal(plain(message.data), plain(data));
-    equal(message.fromUserId ?? null, userId ?? null);
+    // The schema of protobuf has no sender.
+    equal(message.fromUserId ?? null, config.protocol.endsWith("protobuf") ? null : (userId ?? null));
     if (reliable) check(message.sequenceId > sequenceId, `sequence ${sequenceId} then ${message.sequenceId}`);
     else equal(message.sequenceId ?? null, null);
     sequenceId = message.sequenceId ?? 0;
@@ -91,6 +99,7 @@ async function basic() {
     ["json", "only a string"],
     ["text", "Zeile 1\nZeile 2 🦀"],
     ["binary", new Uint8Array([0, 1, 127, 128, 254, 255]).buffer],
+    ["protobuf", new Uint8Array([10, 1, 65, 18, 1, 66]).buffer],
   ];
   for (const [dataType, data] of samples) {
     equal((await client.sendToGroup("a", data, dataType)).isDuplicated, false);
@@ -109,6 +118,14 @@ async function basic() {
 
   const event = await outcome(client.sendEvent("greeting", { hello: "there" }, "json"));
   equal(event, config.event ?? "ok");
+
+  if (!config.protocol.endsWith("protobuf")) {
+    // The schema of protobuf has neither.
+    const { data, dataType } = await client.invokeEvent("JoinGroup", "a", "text");
+    equal([data ?? null, dataType ?? null], [null, null]);
+    equal(await failure(client.invokeEvent("Nobody", "x", "text")), "InternalServerError");
+    equal(await failure(client.openGroupStream("a")), "BadRequest");
+  }
 
   await client.leaveGroup("a");
   await client.sendToGroup("a", "not for me either", "text");
@@ -184,6 +201,16 @@ async function outcome(sending) {
     if (error.name !== "SendMessageError" || !error.errorDetail) throw error;
     return error.errorDetail.name;
   }
+}
+
+/** The name of the error with which something fails. */
+async function failure(doing) {
+  try {
+    await doing;
+  } catch (error) {
+    return error.errorDetail?.name ?? error.name;
+  }
+  throw new Error("it does not fail");
 }
 
 function plain(data) {

@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use axum::response::{AppendHeaders, IntoResponse};
-use hubcast_tests::webpubsub::{JSON, PLAIN, RELIABLE};
+use hubcast_tests::webpubsub::{JSON, PLAIN, RELIABLE, SUBPROTOCOLS};
 use serde_json::json;
 
 use super::receiver::Receiver;
@@ -16,23 +16,35 @@ async fn data_goes_out_as_it_is_and_answers_come_back_as_messages() {
     })
     .await;
     let gateway = Gateway::start(with("cloudevents", &receiver.url("/{event}"))).await;
-    for protocol in [JSON, RELIABLE] {
+    for protocol in SUBPROTOCOLS {
         let mut ann = client(&gateway, protocol, "ann").await;
         for (data_type, data, content_type, body) in [
             ("text", json!("hä"), "text/plain", "hä".as_bytes()),
             ("json", json!({ "a": [1] }), "application/json", br#"{"a":[1]}"#),
             ("binary", json!("AP8="), "application/octet-stream", &[0, 255]),
+            (
+                "protobuf",
+                json!("CgFBEgFC"),
+                "application/x-protobuf",
+                b"\x0a\x01A\x12\x01B",
+            ),
         ] {
-            ann.ask(json!({ "type": "event", "event": "echo", "dataType": data_type, "data": data }))
-                .await;
+            let metadata = json!({ "Trace": "a b", "n": "1" });
+            let event = json!({ "type": "event", "event": "echo", "dataType": data_type, "data": data, "metadata": metadata });
+            ann.ask(event).await;
             let message = ann.next().await.unwrap();
             assert_eq!(
                 message["from"], "server",
                 "the answer comes before the ack: {message}"
             );
+            let answered = if data_type == "protobuf" {
+                "binary"
+            } else {
+                data_type
+            };
             assert_eq!(
                 (&message["dataType"], &message["data"]),
-                (&json!(data_type), &data)
+                (&json!(answered), &data)
             );
             assert_eq!(ann.next().await.unwrap()["success"], true);
             let seen = receiver.gets("echo", 1).await;
@@ -42,6 +54,8 @@ async fn data_goes_out_as_it_is_and_answers_come_back_as_messages() {
             assert_eq!(last.body, body);
             assert_eq!(last.header("ce-type"), "azure.webpubsub.user.echo");
             assert_eq!(last.header("ce-subprotocol"), protocol);
+            assert_eq!(last.header("x-webpubsub-metadata-trace"), "a b");
+            assert_eq!(last.header("x-webpubsub-metadata-n"), "1");
             receiver.forget();
         }
     }
@@ -57,19 +71,21 @@ async fn invokes_and_plain_sockets_and_signalr_clients_are_answered_too() {
     })
     .await;
     let gateway = Gateway::start(with("cloudevents", &receiver.url("/"))).await;
-    let mut ann = client(&gateway, JSON, "ann").await;
-    for (event, expected) in [
-        ("json", json!({ "dataType": "json", "data": [1] })),
-        ("text", json!({ "dataType": "json", "data": "täxt" })),
-        ("bytes", json!({ "dataType": "binary", "data": "AP8=" })),
-        ("none", json!({})),
-    ] {
-        let invoke = json!({ "type": "invoke", "invocationId": event, "target": "event", "event": event, "dataType": "json", "data": [1] });
-        ann.say(&invoke).await;
-        let answer = ann.invoked(event).await;
-        assert_eq!(answer["success"], true, "{answer}");
-        for key in ["dataType", "data"] {
-            assert_eq!(answer.get(key), expected.get(key), "{event} {answer}");
+    for protocol in [JSON, RELIABLE] {
+        let mut ann = client(&gateway, protocol, "ann").await;
+        for (event, expected) in [
+            ("json", json!({ "dataType": "json", "data": [1] })),
+            ("text", json!({ "dataType": "text", "data": "täxt" })),
+            ("bytes", json!({ "dataType": "binary", "data": "AP8=" })),
+            ("none", json!({})),
+        ] {
+            let invoke = json!({ "type": "invoke", "invocationId": event, "target": "event", "event": event, "dataType": "json", "data": [1] });
+            ann.say(&invoke).await;
+            let answer = ann.invoked(event).await;
+            assert_eq!(answer["success"], true, "{answer}");
+            for key in ["dataType", "data"] {
+                assert_eq!(answer.get(key), expected.get(key), "{event} {answer}");
+            }
         }
     }
     let mut bob = signalr(&gateway, "bob").await;

@@ -6,6 +6,7 @@ mod official;
 mod opening;
 mod order;
 mod plain;
+mod protobuf;
 mod receivers;
 mod recovery;
 mod refused;
@@ -15,7 +16,9 @@ use std::net::SocketAddr;
 
 use hubcast_tests::cluster::{Cluster, Plan};
 use hubcast_tests::jwt::{ACCESS_KEY, now, token_with};
-use hubcast_tests::webpubsub::{JSON, PLAIN, RELIABLE, WebPubSub, with_query};
+use hubcast_tests::webpubsub::{
+    JSON, PLAIN, PROTOBUF, RELIABLE, RELIABLE_PROTOBUF, SUBPROTOCOLS, WebPubSub, with_query,
+};
 use serde_json::{Value, json};
 
 /// The demo hub, where all clients may join and send.

@@ -25,6 +25,9 @@ const MESSAGES: u64 = 300;
 /// How often a receiver's socket is cut.
 const ROUNDS: u64 = 12;
 
+/// The protocols by the names that the programs know. The Python client has the first two.
+const ALL: [&str; 4] = ["json", "reliable", "protobuf", "reliable-protobuf"];
+
 fn javascript() -> Program {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/js/webpubsub.mjs");
     Ok(vec!["node".into(), script])
@@ -114,10 +117,10 @@ impl Client {
     }
 }
 
-/// Does what the client can do, in each of its protocols.
-async fn does_everything(program: fn() -> Program, nodes: usize) {
+/// Does what the client can do, in each of these protocols.
+async fn does_everything(program: fn() -> Program, nodes: usize, protocols: &[&str]) {
     let mut cluster = plan(nodes).start().await;
-    for protocol in ["json", "reliable"] {
+    for protocol in protocols {
         // The hub has no method of that name: the client gets an error.
         let script = json!({ "protocol": protocol, "script": "basic", "event": "InternalServerError" });
         let token = token(&cluster, "ana");
@@ -135,22 +138,22 @@ async fn does_everything(program: fn() -> Program, nodes: usize) {
 
 #[tokio::test]
 async fn the_javascript_client_does_everything_on_one_node() {
-    does_everything(javascript, 1).await;
+    does_everything(javascript, 1, &ALL).await;
 }
 
 #[tokio::test]
 async fn the_javascript_client_does_everything_on_three_nodes() {
-    does_everything(javascript, 3).await;
+    does_everything(javascript, 3, &ALL).await;
 }
 
 #[tokio::test]
 async fn the_python_client_does_everything_on_one_node() {
-    does_everything(python_client, 1).await;
+    does_everything(python_client, 1, &ALL[..2]).await;
 }
 
 #[tokio::test]
 async fn the_python_client_does_everything_on_three_nodes() {
-    does_everything(python_client, 3).await;
+    does_everything(python_client, 3, &ALL[..2]).await;
 }
 
 /// Passes connections on, and cuts them all on request.
@@ -232,8 +235,8 @@ async fn ready(mut client: Client) -> Client {
     }
 }
 
-fn traffic(group: &str) -> Value {
-    json!({ "protocol": "reliable", "script": "traffic", "group": group })
+fn traffic(protocol: &str, group: &str) -> Value {
+    json!({ "protocol": protocol, "script": "traffic", "group": group })
 }
 
 /// Reads the sender's lines until all was sent. It may have repeated requests: they were done once.
@@ -249,17 +252,18 @@ async fn all_sent(mut sender: Client, count: u64) -> Client {
 }
 
 /// A sender and a receiver lose their sockets again and again, and come back to whatever node.
-async fn survives_cuts(program: fn() -> Program) {
+async fn survives_cuts(program: fn() -> Program, protocol: &str) {
     let mut cluster = plan(3).start().await;
     let (ours, theirs) = (
         Cutter::before(address(&cluster)).await,
         Cutter::before(address(&cluster)).await,
     );
     let (ana, bob) = (token(&cluster, "ana"), token(&cluster, "bob"));
-    let Some(receiver) = Client::start(program(), ours.address, &ana, traffic("a")) else {
+    let Some(receiver) = Client::start(program(), ours.address, &ana, traffic(protocol, "a")) else {
         return;
     };
-    let sender = Client::start(javascript(), theirs.address, &bob, traffic("b")).expect("node is there");
+    let sender =
+        Client::start(javascript(), theirs.address, &bob, traffic("reliable", "b")).expect("node is there");
     let (mut receiver, mut sender) = (ready(receiver).await, ready(sender).await);
     let mut received = Received::default();
     for round in 0..ROUNDS {
@@ -288,22 +292,23 @@ async fn survives_cuts(program: fn() -> Program) {
 
 #[tokio::test]
 async fn the_javascript_client_misses_nothing_when_its_socket_is_cut() {
-    survives_cuts(javascript).await;
+    survives_cuts(javascript, "reliable").await;
 }
 
 #[tokio::test]
 async fn the_python_client_misses_nothing_when_its_socket_is_cut() {
-    survives_cuts(python_client).await;
+    survives_cuts(python_client, "reliable").await;
 }
 
 /// Each node in turn is killed, or drained, while clients talk through the balancer.
-async fn survives_nodes(program: fn() -> Program, drain: bool) {
+async fn survives_nodes(program: fn() -> Program, protocol: &str, drain: bool) {
     let mut cluster = plan(3).start().await;
     let (ana, bob) = (token(&cluster, "ana"), token(&cluster, "bob"));
-    let Some(receiver) = Client::start(program(), address(&cluster), &ana, traffic("a")) else {
+    let Some(receiver) = Client::start(program(), address(&cluster), &ana, traffic(protocol, "a")) else {
         return;
     };
-    let sender = Client::start(javascript(), address(&cluster), &bob, traffic("b")).expect("node is there");
+    let sender = Client::start(javascript(), address(&cluster), &bob, traffic("reliable", "b"))
+        .expect("node is there");
     let (mut receiver, mut sender) = (ready(receiver).await, ready(sender).await);
     sender.command(&format!("send a {MESSAGES}")).await;
     let sending = tokio::spawn(all_sent(sender, MESSAGES));
@@ -332,15 +337,26 @@ async fn survives_nodes(program: fn() -> Program, drain: bool) {
 
 #[tokio::test]
 async fn the_javascript_client_misses_nothing_when_nodes_are_killed() {
-    survives_nodes(javascript, false).await;
+    survives_nodes(javascript, "reliable", false).await;
 }
 
 #[tokio::test]
 async fn the_python_client_misses_nothing_when_nodes_are_killed() {
-    survives_nodes(python_client, false).await;
+    survives_nodes(python_client, "reliable", false).await;
 }
 
 #[tokio::test]
 async fn the_javascript_client_misses_nothing_when_nodes_are_drained() {
-    survives_nodes(javascript, true).await;
+    survives_nodes(javascript, "reliable", true).await;
+}
+
+/// The protocol of the official client is replaced here, as it allows for: the package with it is not published.
+#[tokio::test]
+async fn the_javascript_client_misses_nothing_in_protobuf_when_its_socket_is_cut() {
+    survives_cuts(javascript, "reliable-protobuf").await;
+}
+
+#[tokio::test]
+async fn the_javascript_client_misses_nothing_in_protobuf_when_nodes_are_killed() {
+    survives_nodes(javascript, "reliable-protobuf", false).await;
 }

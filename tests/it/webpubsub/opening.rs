@@ -6,7 +6,10 @@ use hubcast_tests::jwt::{ACCESS_KEY, now, token_with};
 use hubcast_tests::webpubsub::upgrade;
 use serde_json::json;
 
-use super::{CHAT, DEMO, JSON, PLAIN, RELIABLE, WebPubSub, at, token, with_chat, with_query};
+use super::{
+    CHAT, DEMO, JSON, PLAIN, PROTOBUF, RELIABLE, RELIABLE_PROTOBUF, SUBPROTOCOLS, WebPubSub, at, token,
+    with_chat, with_query,
+};
 
 #[tokio::test]
 async fn connected_is_the_first_message_and_says_who_one_is() {
@@ -47,7 +50,14 @@ async fn the_first_subprotocol_that_is_known_is_spoken() {
         (RELIABLE.to_owned(), Some(RELIABLE)),
         (format!("{JSON}, {RELIABLE}"), Some(JSON)),
         (format!("{RELIABLE},{JSON}"), Some(RELIABLE)),
-        (format!("mqtt, protobuf.webpubsub.azure.v1,{JSON}"), Some(JSON)),
+        (PROTOBUF.to_owned(), Some(PROTOBUF)),
+        (RELIABLE_PROTOBUF.to_owned(), Some(RELIABLE_PROTOBUF)),
+        (format!("mqtt, protobuf.webpubsub.azure.v2,{JSON}"), Some(JSON)),
+        (
+            format!("mqtt, {RELIABLE_PROTOBUF},{JSON}"),
+            Some(RELIABLE_PROTOBUF),
+        ),
+        (format!("{JSON},{PROTOBUF}"), Some(JSON)),
         (PLAIN.to_owned(), None),
     ] {
         let answer = upgrade(node, DEMO, &offers).await;
@@ -55,10 +65,10 @@ async fn the_first_subprotocol_that_is_known_is_spoken() {
         let echoed = answer.head.header("sec-websocket-protocol");
         assert_eq!(echoed, chosen, "{offers}");
     }
-    for offers in ["mqtt", "protobuf.webpubsub.azure.v1, json.webpubsub.azure.v2"] {
+    for offers in ["mqtt", "protobuf.webpubsub.azure.v2, json.webpubsub.azure.v2"] {
         let answer = upgrade(node, DEMO, offers).await;
         assert_eq!(answer.status(), 400, "{offers}");
-        for known in [JSON, RELIABLE] {
+        for known in SUBPROTOCOLS {
             assert!(answer.text().contains(known), "{}", answer.text());
         }
     }

@@ -10,7 +10,8 @@ use hubcast_tests::rest::{Rest, dated};
 use serde_json::{Value, json};
 
 use super::{
-    CHAT, DEMO, JSON, PLAIN, RELIABLE, WebPubSub, at, chat, connect, demo, token, with_chat, with_query,
+    CHAT, DEMO, PLAIN, PROTOBUF, RELIABLE, RELIABLE_PROTOBUF, SUBPROTOCOLS, WebPubSub, at, chat, connect,
+    demo, token, with_chat, with_query,
 };
 
 /// One client of each kind, in the group `g` of the demo hub, spread over three nodes.
@@ -20,8 +21,8 @@ struct Everybody {
     packed: HubClient,
     events: EventSource,
     plain: WebPubSub,
-    /// Without and with recovery.
-    web: [WebPubSub; 2],
+    /// One of each subprotocol.
+    web: Vec<WebPubSub>,
 }
 
 impl Everybody {
@@ -36,9 +37,11 @@ impl Everybody {
         let events = EventSource::open(at(&cluster, 2), "group=g").await.begun().await;
         let mut plain = connect(&cluster, 1, &with_query(DEMO, "group=g"), PLAIN).await;
         assert_eq!(plain.next().await.expect("a place")["type"], "place");
-        let mut web = [demo(&cluster, 2, JSON).await, demo(&cluster, 0, RELIABLE).await];
-        for client in &mut web {
+        let mut web = Vec::new();
+        for (node, protocol) in [2, 0, 1, 0].into_iter().zip(SUBPROTOCOLS) {
+            let mut client = demo(&cluster, node, protocol).await;
             client.join("g").await;
+            web.push(client);
         }
         Self {
             cluster,
@@ -72,13 +75,18 @@ impl Everybody {
         }
         assert_eq!(plain, expected);
         let mut numbers = Vec::new();
-        for client in &mut self.web {
+        for (client, protocol) in self.web.iter_mut().zip(SUBPROTOCOLS) {
             let mut message = client.message().await;
             let number = message.as_object_mut().expect("fields").remove("sequenceId");
             numbers.push(number.is_some_and(|number| number.as_u64() > Some(0)));
-            assert_eq!(&message, data);
+            let mut expected = data.clone();
+            if [PROTOBUF, RELIABLE_PROTOBUF].contains(&protocol) {
+                expected.as_object_mut().expect("fields").remove("fromUserId"); // its schema has none
+            }
+            assert_eq!(message, expected, "{protocol}");
         }
-        assert_eq!(numbers, [false, true], "only reliable messages are numbered");
+        let numbered = [false, true, false, true];
+        assert_eq!(numbers, numbered, "only reliable messages are numbered");
     }
 }
 
@@ -87,21 +95,24 @@ async fn each_kind_of_data_reaches_each_kind_of_client() {
     let mut all = Everybody::gather().await;
     let token = token(&all.cluster, "ann", &json!({ "role": "webpubsub.sendToGroup.g" }));
     let target = with_query(DEMO, &format!("access_token={token}"));
-    let mut ann = connect(&all.cluster, 1, &target, RELIABLE).await;
     let object = json!({ "b": [1, null, "ä"] });
-    for (kind, data, packed) in [
-        ("text", json!("hi"), Packed::from("hi")),
-        ("json", object.clone(), messagepack::from_json(&object)),
-        ("binary", json!("AP/+"), Packed::Binary(vec![0, 255, 254])),
-        ("protobuf", json!("CgA="), Packed::Binary(vec![10, 0])),
-        ("binary", json!(""), Packed::Binary(Vec::new())),
-    ] {
-        ann.done(json!({ "type": "sendToGroup", "group": "g", "dataType": kind, "data": data }))
-            .await;
-        let message = json!({
-            "type": "message", "from": "group", "group": "g", "fromUserId": "ann", "dataType": kind, "data": data,
-        });
-        all.receive("message", &json!([data]), &[packed], &message).await;
+    for protocol in SUBPROTOCOLS {
+        let mut ann = connect(&all.cluster, 1, &target, protocol).await;
+        for (kind, data, packed) in [
+            ("text", json!("hi"), Packed::from("hi")),
+            ("json", object.clone(), messagepack::from_json(&object)),
+            ("json", json!("12"), Packed::from("12")),
+            ("binary", json!("AP/+"), Packed::Binary(vec![0, 255, 254])),
+            ("protobuf", json!("CgA="), Packed::Binary(vec![10, 0])),
+            ("binary", json!(""), Packed::Binary(Vec::new())),
+        ] {
+            ann.done(json!({ "type": "sendToGroup", "group": "g", "dataType": kind, "data": data }))
+                .await;
+            let message = json!({
+                "type": "message", "from": "group", "group": "g", "fromUserId": "ann", "dataType": kind, "data": data,
+            });
+            all.receive("message", &json!([data]), &[packed], &message).await;
+        }
     }
 }
 
@@ -152,7 +163,7 @@ async fn a_hub_of_the_configuration_passes_calls_of_signalr_on() {
     let bearer = token(&cluster, "sig", &json!({ "role": ["hubcast.send"] }));
     let entry = Arc::new(cluster.entry_on(1).at("/hubs/chat").with_bearer(&bearer));
     let mut caller = HubClient::connect(&entry, Transport::WebSockets).await;
-    for protocol in [JSON, RELIABLE] {
+    for protocol in SUBPROTOCOLS {
         let mut client = chat(&cluster, 0, protocol, "ann", &["hubcast.join"]).await;
         client.join("g").await;
         caller.result("SendToGroup", json!(["g", "Said", 1, {}])).await;
@@ -178,7 +189,7 @@ async fn back_ends_reach_a_user_a_connection_and_all() {
     let rest = Rest::on(&cluster.nodes[2]);
     let of_ann = format!("access_token={}", token(&cluster, "ann", &json!({})));
     let target = with_query(DEMO, &of_ann);
-    for protocol in [JSON, RELIABLE] {
+    for protocol in SUBPROTOCOLS {
         let mut ann = connect(&cluster, 0, &target, protocol).await;
         let mut nobody = demo(&cluster, 1, protocol).await;
         let ids = [ann.id().to_owned(), nobody.id().to_owned()];
@@ -216,7 +227,7 @@ async fn back_ends_reach_a_user_a_connection_and_all() {
 #[tokio::test]
 async fn groups_that_the_token_names_are_joined_without_a_role() {
     let cluster = with_chat(Plan::nodes(2)).start().await;
-    for protocol in [JSON, RELIABLE] {
+    for protocol in SUBPROTOCOLS {
         let mut sender = chat(&cluster, 0, protocol, "bob", &["webpubsub.sendToGroup"]).await;
         for (claim, groups) in [
             (json!("a"), &["a"][..]),

@@ -9,7 +9,8 @@ use hubcast_tests::websocket::Message;
 use serde_json::{Value, json};
 
 use super::{
-    CHAT, JSON, RELIABLE, WebPubSub, at, chat, connect, demo, send_all, texts, token, with_chat, with_query,
+    CHAT, JSON, RELIABLE, RELIABLE_PROTOBUF, WebPubSub, at, chat, connect, demo, send_all, texts, token,
+    with_chat, with_query,
 };
 
 /// The fate of the node on which a client is, and where the client comes back.
@@ -23,15 +24,15 @@ enum Fate {
 }
 
 /// A client on the first of three nodes, in a group, and one on the last that sends.
-async fn two_clients(cluster: &Cluster) -> (WebPubSub, WebPubSub) {
-    let mut client = demo(cluster, 0, RELIABLE).await;
+async fn two_clients(cluster: &Cluster, protocol: &str) -> (WebPubSub, WebPubSub) {
+    let mut client = demo(cluster, 0, protocol).await;
     client.join("g").await;
     (client, demo(cluster, 2, JSON).await)
 }
 
-async fn goes_on(fate: Fate) {
+async fn goes_on(fate: Fate, protocol: &str) {
     let mut cluster = Plan::nodes(3).trace().start().await;
-    let (mut client, mut sender) = two_clients(&cluster).await;
+    let (mut client, mut sender) = two_clients(&cluster, protocol).await;
     send_all(&mut sender, "g", 0..10).await;
     let mut ids = Vec::new();
     for text in texts(0..10) {
@@ -102,27 +103,37 @@ async fn goes_on(fate: Fate) {
 
 #[tokio::test]
 async fn a_lost_socket_is_replaced_on_the_same_node() {
-    goes_on(Fate::TakesItBack).await;
+    for protocol in [RELIABLE, RELIABLE_PROTOBUF] {
+        goes_on(Fate::TakesItBack, protocol).await;
+    }
 }
 
 #[tokio::test]
 async fn a_lost_socket_is_replaced_on_another_node() {
-    goes_on(Fate::LosesIt).await;
+    for protocol in [RELIABLE, RELIABLE_PROTOBUF] {
+        goes_on(Fate::LosesIt, protocol).await;
+    }
 }
 
 #[tokio::test]
 async fn a_drained_node_hands_its_clients_on() {
-    goes_on(Fate::IsDrained).await;
+    for protocol in [RELIABLE, RELIABLE_PROTOBUF] {
+        goes_on(Fate::IsDrained, protocol).await;
+    }
 }
 
 #[tokio::test]
 async fn a_killed_node_loses_nothing() {
-    goes_on(Fate::IsKilled).await;
+    for protocol in [RELIABLE, RELIABLE_PROTOBUF] {
+        goes_on(Fate::IsKilled, protocol).await;
+    }
 }
 
 #[tokio::test]
 async fn a_paused_node_is_shut_out() {
-    goes_on(Fate::IsPaused).await;
+    for protocol in [RELIABLE, RELIABLE_PROTOBUF] {
+        goes_on(Fate::IsPaused, protocol).await;
+    }
 }
 
 /// The recovery counts on whatever node the client comes back.
@@ -185,7 +196,7 @@ async fn two_groups_keep_one_order_across_recoveries() {
 #[tokio::test]
 async fn a_new_socket_takes_the_place_of_one_that_seems_open() {
     let mut cluster = Plan::nodes(3).start().await;
-    let (mut client, mut sender) = two_clients(&cluster).await;
+    let (mut client, mut sender) = two_clients(&cluster, RELIABLE).await;
     for (round, node) in [0, 1, 1, 2, 0].into_iter().enumerate() {
         let mut old = client;
         client = old.recover(at(&cluster, node)).await.expect("it goes on");
@@ -205,7 +216,7 @@ async fn a_new_socket_takes_the_place_of_one_that_seems_open() {
 #[tokio::test]
 async fn what_was_sent_before_is_not_sent_again() {
     let mut cluster = Plan::nodes(3).start().await;
-    let (mut client, mut other) = two_clients(&cluster).await;
+    let (mut client, mut other) = two_clients(&cluster, RELIABLE).await;
     other.join("g").await;
     let id = client.ask(to_group("g", "once")).await;
     assert_eq!(other.message().await["data"], "once");
@@ -234,7 +245,7 @@ async fn what_was_sent_before_is_not_sent_again() {
 #[tokio::test]
 async fn a_client_that_lacks_much_gets_all_of_it() {
     let cluster = Plan::nodes(3).set("limits.outbox_bytes", 50_000).start().await;
-    let (mut client, mut sender) = two_clients(&cluster).await;
+    let (mut client, mut sender) = two_clients(&cluster, RELIABLE).await;
     send_all(&mut sender, "g", 0..1).await;
     assert_eq!(client.fresh_data(1).await, texts(0..1));
     client.acknowledge(client.last).await;
@@ -309,7 +320,7 @@ async fn a_result_that_was_not_received_comes_again() {
 #[tokio::test]
 async fn an_ack_of_what_was_not_sent_skips_nothing() {
     let cluster = Plan::nodes(3).start().await;
-    let (mut client, mut sender) = two_clients(&cluster).await;
+    let (mut client, mut sender) = two_clients(&cluster, RELIABLE).await;
     for (round, node) in [0, 1, 2, 2].into_iter().enumerate() {
         send_all(&mut sender, "g", round..round + 1).await;
         assert_eq!(client.fresh_data(1).await, texts(round..round + 1));
@@ -412,7 +423,7 @@ async fn one_node_without_redis_takes_its_clients_back() {
 #[tokio::test]
 async fn who_was_shut_out_does_nothing_that_it_reads_late() {
     let mut cluster = Plan::nodes(3).start().await;
-    let (mut old, mut sender) = two_clients(&cluster).await;
+    let (mut old, mut sender) = two_clients(&cluster, RELIABLE).await;
     cluster.nodes[0].pause();
     // These wait in the kernel of a node that does not run.
     old.say(&json!({ "type": "leaveGroup", "group": "g" })).await;

@@ -8,7 +8,7 @@ use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::webpubsub::to_group;
 use serde_json::{Value, json};
 
-use super::{JSON, RELIABLE, WebPubSub, chat, demo, texts, with_chat};
+use super::{JSON, RELIABLE, RELIABLE_PROTOBUF, SUBPROTOCOLS, WebPubSub, at, chat, demo, texts, with_chat};
 
 /// The roles for all groups.
 const ALL: [&str; 2] = ["webpubsub.joinLeaveGroup", "webpubsub.sendToGroup"];
@@ -103,7 +103,7 @@ async fn what_roles_do_not_permit_is_forbidden() {
         "webpubsub.sendToGroup.out",
         "hubcast.send.x-*",
     ];
-    for protocol in [JSON, RELIABLE] {
+    for protocol in SUBPROTOCOLS {
         let mut client = chat(&cluster, 0, protocol, "ann", &roles).await;
         client.join("in").await;
         client.join("in").await; // Clients repeat what they got no answer to.
@@ -131,7 +131,7 @@ async fn bad_groups_and_too_many_are_bad_requests() {
         .set("limits.groups_per_connection", 2)
         .start()
         .await;
-    for protocol in [JSON, RELIABLE] {
+    for protocol in SUBPROTOCOLS {
         let mut client = demo(&cluster, 1, protocol).await;
         let long = "x".repeat(2_000);
         for group in ["", long.as_str()] {
@@ -157,7 +157,7 @@ async fn bad_groups_and_too_many_are_bad_requests() {
 #[tokio::test]
 async fn a_sender_hears_itself_unless_it_does_not_want_to() {
     let cluster = Plan::nodes(2).start().await;
-    for protocol in [JSON, RELIABLE] {
+    for protocol in SUBPROTOCOLS {
         let mut sender = demo(&cluster, 0, protocol).await;
         let mut others = [
             demo(&cluster, 0, protocol).await,
@@ -188,7 +188,7 @@ async fn a_sender_hears_itself_unless_it_does_not_want_to() {
 async fn requests_are_done_in_their_order() {
     // However many calls of methods may run at once.
     let cluster = Plan::nodes(2).set("hubs.parallel_invocations", 8).start().await;
-    for protocol in [JSON, RELIABLE] {
+    for protocol in SUBPROTOCOLS {
         let mut client = demo(&cluster, 0, protocol).await;
         let mut ids = Vec::new();
         for round in 0..20 {
@@ -217,7 +217,7 @@ async fn requests_are_done_in_their_order() {
 #[tokio::test]
 async fn an_ack_id_is_for_one_message() {
     let cluster = Plan::nodes(2).start().await;
-    for protocol in [JSON, RELIABLE] {
+    for protocol in SUBPROTOCOLS {
         let mut receiver = demo(&cluster, 1, protocol).await;
         receiver.join("g").await;
         let mut senders = [
@@ -346,4 +346,72 @@ async fn an_invoke_can_be_cancelled() {
     })
     .await;
     client.is_heard().await;
+}
+
+/// Clients of the protocol's version 1.1 are told what they can't do, and go on.
+#[tokio::test]
+async fn what_is_not_served_is_refused_and_the_connection_goes_on() {
+    let cluster = Plan::nodes(2).start().await;
+    for protocol in [JSON, RELIABLE] {
+        let mut client = demo(&cluster, 0, protocol).await;
+        client.join("g").await;
+        for kind in ["setGroupState", "subscribeGroupState", "unsubscribeGroupState"] {
+            let request = json!({ "type": kind, "group": "g", "state": { "a": "b" } });
+            let (name, text) = client.refusal(request).await;
+            assert_eq!(name, "BadRequest", "{text}");
+            assert!(text.contains("not served"), "{text}");
+        }
+        for (request, name) in [
+            (
+                json!({ "type": "sendToGroup", "group": "g", "stream": { "streamId": "s" } }),
+                "BadRequest",
+            ),
+            (
+                json!({ "type": "streamData", "streamId": "s", "streamSequenceId": 1, "dataType": "text", "data": "x" }),
+                "StreamNotFound",
+            ),
+            (json!({ "type": "streamEnd", "streamId": "s" }), "StreamNotFound"),
+        ] {
+            client.say(&request).await;
+            let told = client.next().await.expect("an answer");
+            assert_eq!(
+                (&told["type"], &told["streamId"]),
+                (&json!("streamClosed"), &json!("s")),
+                "{told}"
+            );
+            assert_eq!(told["error"]["name"], name, "{told}");
+        }
+        client.send("g", "goes on").await;
+        assert_eq!(client.message().await["data"], "goes on", "and nothing else came");
+    }
+}
+
+#[tokio::test]
+async fn a_message_has_the_life_that_its_sender_gives_it() {
+    let cluster = Plan::nodes(2).start().await;
+    for (protocol, of_receiver) in SUBPROTOCOLS
+        .into_iter()
+        .zip([RELIABLE, RELIABLE_PROTOBUF].into_iter().cycle())
+    {
+        let mut receiver = demo(&cluster, 1, of_receiver).await;
+        receiver.join("g").await;
+        receiver.lose();
+        let mut sender = demo(&cluster, 0, protocol).await;
+        let lives = |text: &str, seconds: u64| {
+            let mut request = to_group("g", text);
+            request["ttlSeconds"] = json!(seconds);
+            request
+        };
+        sender.done(lives("for a second", 1)).await;
+        let mut unacknowledged = lives("for a second", 1);
+        unacknowledged["noEcho"] = json!(true);
+        sender.say(&unacknowledged).await;
+        sender.done(lives("long", 300)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(1_500)).await; // a time to live ends by time alone
+        sender.done(lives("for ever", 0)).await;
+        receiver.come_back(at(&cluster, 0)).await;
+        assert_eq!(receiver.fresh_data(2).await, ["long", "for ever"], "{protocol}");
+        let (name, text) = sender.refusal(lives("too long", 301)).await;
+        assert_eq!(name, "BadRequest", "{text}");
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! | subprotocol that the client offers | it gets |
 //! | --- | --- |
-//! | `json.webpubsub.azure.v1`, `json.reliable.webpubsub.azure.v1` | [`webpubsub`](crate::protocol::webpubsub): the first of its offers that is one of these |
+//! | `json.webpubsub.azure.v1`, `json.reliable.webpubsub.azure.v1`, the same with `protobuf` | [`webpubsub`](crate::protocol::webpubsub): the first of its offers that is one of these |
 //! | none | [`plain`](crate::protocol::plain): JSON, with the query of `/sse/{hub}` |
 //! | only others | 400 |
 //!
@@ -28,14 +28,12 @@ use crate::http::events::reading;
 use crate::http::reply;
 use crate::http::request::{Query, RequestKind};
 use crate::hub::HubRuntime;
-use crate::protocol::ClientProtocol;
-use crate::protocol::Transport;
+use crate::protocol::webpubsub::WebPubSubProtocol;
 use crate::protocol::websocket::Messages;
+use crate::protocol::{ClientProtocol, TransferFormat, Transport};
 use crate::session::{Claimant, CloseReason, Detached, Session, run_over_http, watch_expiry};
 use crate::telemetry::labels::RejectLabel;
 use crate::transport::{Reservation, Upgrade, serve_resumable, serve_websocket};
-
-const SUBPROTOCOLS: [ClientProtocol; 2] = [ClientProtocol::WebPubSub, ClientProtocol::ReliableWebPubSub];
 
 /// Serves a request for a socket.
 pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -> Response {
@@ -46,11 +44,12 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
     }
     let protocol = chosen(&offers(&parts.headers));
     if protocol.is_none() && hub.hub().connecting().is_none() {
-        let text = "None of the WebSocket subprotocols is known here: json.webpubsub.azure.v1, json.reliable.webpubsub.azure.v1, or none at all";
+        let known = WebPubSubProtocol::ALL.map(WebPubSubProtocol::name).join(", ");
+        let text = format!("None of the WebSocket subprotocols is known here: {known}, or none at all");
         return reply::text(StatusCode::BAD_REQUEST, text);
     }
     let outcome = match recovery(&parts, protocol) {
-        Some((id, token)) => recover(app, hub, parts, &id, &token).await,
+        Some(back) => recover(app, hub, parts, &back).await,
         None => begin(app, hub, parts, protocol).await,
     };
     outcome.unwrap_or_else(|refusal| *refusal.0)
@@ -69,7 +68,7 @@ fn offers(headers: &HeaderMap) -> Vec<String> {
 }
 
 fn known(name: &str) -> Option<ClientProtocol> {
-    SUBPROTOCOLS.into_iter().find(|known| known.name() == name)
+    WebPubSubProtocol::parse(name).map(ClientProtocol::WebPubSub)
 }
 
 /// The client's protocol: the first of its subprotocols that is known. `None` where it offers only others.
@@ -80,12 +79,24 @@ fn chosen(offers: &[String]) -> Option<ClientProtocol> {
     offers.iter().find_map(|name| known(name))
 }
 
-/// The connection that the client wants back, and its reconnection token; without one it has no chance.
-fn recovery(parts: &Parts, protocol: Option<ClientProtocol>) -> Option<(String, String)> {
-    let query = Query::of(&parts.uri).filter(|_| protocol == Some(ClientProtocol::ReliableWebPubSub))?;
+/// A client's wish to have a connection back.
+struct Recovery {
+    protocol: ClientProtocol,
+    id: String,
+    /// Its reconnection token; without one it has no chance.
+    token: String,
+}
+
+fn recovery(parts: &Parts, protocol: Option<ClientProtocol>) -> Option<Recovery> {
+    let protocol = protocol.filter(|protocol| protocol.is_reliable())?;
+    let query = Query::of(&parts.uri)?;
     let id = query.get("awps_connection_id")?.to_owned();
     let token = query.get("awps_reconnection_token").unwrap_or_default();
-    Some((id, token.to_owned()))
+    Some(Recovery {
+        protocol,
+        id,
+        token: token.to_owned(),
+    })
 }
 
 /// Makes a new connection.
@@ -138,7 +149,7 @@ async fn begin(
         .transpose()?;
     let hub = Arc::clone(&asked.hub);
     // A log is what makes a connection outlive its sockets.
-    let outlives = protocol == ClientProtocol::ReliableWebPubSub && !hub.options().hubs.volatile;
+    let outlives = protocol.is_reliable() && !hub.options().hubs.volatile;
     let session = match reading {
         Some(mut reading) => {
             let named = asked.identity.webpubsub_groups();
@@ -162,24 +173,20 @@ async fn begin(
     if outlives {
         let running = run_over_http(Arc::clone(&session), true);
         asked.hub.shared().tasks().spawn(running);
-        return Ok(asked.accept(upgrade, asked.units(), |socket| serve_resumable(session, socket)));
+        return Ok(asked.accept(upgrade, asked.units(protocol), |socket| {
+            serve_resumable(session, socket)
+        }));
     }
     session.begin_early();
     let reservation = Reservation::new(Arc::clone(&session), false); // ends the session, should the client go away meanwhile
     session.entered().await;
-    Ok(asked.accept(upgrade, asked.units(), |socket| {
+    Ok(asked.accept(upgrade, asked.units(protocol), |socket| {
         serve_websocket(reservation, Detached::new(), socket)
     }))
 }
 
 /// Goes on with a connection that lost its socket, wherever it was.
-async fn recover(
-    app: App,
-    hub: Arc<HubRuntime>,
-    parts: Parts,
-    id: &str,
-    token: &str,
-) -> Result<Response, Refusal> {
+async fn recover(app: App, hub: Arc<HubRuntime>, parts: Parts, back: &Recovery) -> Result<Response, Refusal> {
     check_origin(&app, &parts).map_err(Refusal)?;
     if app.is_draining() {
         return Err(reply::leaving().into());
@@ -192,17 +199,21 @@ async fn recover(
         parts,
     };
     let upgrade = Upgrade::read(&mut asked.parts).await?;
-    let upgrade = upgrade.protocol(ClientProtocol::ReliableWebPubSub.name());
-    let id = ConnectionId::parse(id).ok();
-    let id = id.filter(|id| asked.app.tokens().may_recover(asked.hub.name(), id, token));
+    let upgrade = upgrade.protocol(back.protocol.name());
+    let id = ConnectionId::parse(&back.id).ok();
+    let id = id.filter(|id| asked.app.tokens().may_recover(asked.hub.name(), id, &back.token));
     let Some(id) = id else {
         return Ok(asked.turn_away(upgrade));
     };
     match asked.bring_back(&id, Claimant::Holder, false).await {
-        Ok(Some(session)) if !asked.gets_on(&session).await => Ok(asked.turn_away(upgrade)),
-        Ok(Some(session)) => {
-            Ok(asked.accept(upgrade, asked.units(), |socket| serve_resumable(session, socket)))
+        // Its socket would carry frames of another protocol.
+        Ok(Some(session)) if session.connection().protocol() != Some(back.protocol) => {
+            Ok(asked.turn_away(upgrade))
         }
+        Ok(Some(session)) if !asked.gets_on(&session).await => Ok(asked.turn_away(upgrade)),
+        Ok(Some(session)) => Ok(asked.accept(upgrade, asked.units(back.protocol), |socket| {
+            serve_resumable(session, socket)
+        })),
         Ok(None) => Ok(asked.turn_away(upgrade)),
         Err(refusal) if refusal.0.status() == StatusCode::CONFLICT => {
             let text = "Another request brings this connection back. Try again later.";
@@ -230,10 +241,12 @@ impl HubRequest {
         wait.is_some()
     }
 
-    /// Each WebSocket message of these clients is one message.
-    fn units(&self) -> Messages {
-        Messages::Units {
-            limit: self.hub.options().limits.message_bytes,
+    /// Each WebSocket message of these clients is one message. A plain client may send any.
+    fn units(&self, protocol: ClientProtocol) -> Messages {
+        let limit = self.hub.options().limits.message_bytes;
+        match protocol.transfer_format() {
+            TransferFormat::Text => Messages::Units { limit },
+            TransferFormat::Binary => Messages::BinaryUnits { limit },
         }
     }
 
@@ -242,7 +255,7 @@ impl HubRequest {
         let rejected = &self.app.metrics().rejected;
         rejected.get(RejectLabel::UnknownConnection).inc();
         let patience = self.hub.options().timeouts.close;
-        self.accept(upgrade, self.units(), async move |socket| {
+        self.accept(upgrade, Messages::Stream, async move |socket| {
             let words = "The connection can't be continued";
             socket.end(close_code::POLICY, words, patience).await;
         })

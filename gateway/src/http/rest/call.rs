@@ -18,12 +18,10 @@ use crate::auth::Permission;
 use crate::http::App;
 use crate::http::bodies::{BodyError, read_body};
 use crate::http::request::Query;
-use crate::hub::HubHandle;
+use crate::hub::{HubHandle, LONGEST_LIFE};
 use crate::odata::Filter;
 use crate::options::RestApi;
 
-/// Longest time that a message of Web PubSub may take to its receivers, in seconds.
-const LONGEST_LIFE: u64 = 300;
 /// A year, in seconds.
 const LONGEST_TTL: u64 = 365 * 24 * 3_600;
 

@@ -2,10 +2,18 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use serde_json::json;
 
 use super::*;
-use crate::protocol::{ClientDecoder, ClientProtocol, MAX_DEPTH, plain};
+use crate::protocol::client::{Data, GroupSend, Request, RequestWish, StreamRequest};
+use crate::protocol::{ClientDecoder, ClientProtocol, Encoding, Invocation, MAX_DEPTH, plain};
+
+fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
+    WebPubSubProtocol::Json.decode(frame)
+}
+
+fn encode(message: &HubMessage) -> Result<Option<Bytes>, EncodeError> {
+    WebPubSubProtocol::Json.encode(message)
+}
 
 fn read(text: &str) -> Result<ClientMessage, DecodeError> {
     decode(&Bytes::copy_from_slice(text.as_bytes()))
@@ -39,11 +47,19 @@ fn sent(no_echo: bool, kind: DataType, json: &'static str, packed: Option<&[u8]>
     RequestWish::Send(GroupSend {
         group: "g".to_owned(),
         no_echo,
+        ttl_seconds: 0,
         data: Data {
             kind,
             json: json_value(json),
             packed,
         },
+    })
+}
+
+fn stream(id: &str, begins: bool) -> RequestWish {
+    RequestWish::Stream(StreamRequest {
+        id: id.to_owned(),
+        begins,
     })
 }
 
@@ -118,9 +134,73 @@ fn every_message_of_the_official_clients_is_read() {
             ClientMessage::Hub(HubMessage::Ack { sequence_id: 17 }),
         ),
         (r#"{"type":"ping"}"#, ClientMessage::Hub(HubMessage::Ping)),
+        (
+            r#"{"type":"setGroupState","group":"g","state":{"a":"b"},"ackId":6}"#,
+            request(Some(6), RequestWish::GroupState),
+        ),
+        (
+            r#"{"type":"sendToGroup","group":"g","stream":{"streamId":"s","idleTimeoutMs":5}}"#,
+            request(None, stream("s", true)),
+        ),
+        (
+            r#"{"type":"streamData","streamId":"s"}"#,
+            request(None, stream("s", false)),
+        ),
+        (
+            r#"{"type":"streamEnd","streamId":"s"}"#,
+            request(None, stream("s", false)),
+        ),
     ];
     for (text, expected) in cases {
         assert_eq!(read(text).unwrap(), expected, "{text}");
+    }
+}
+
+#[test]
+fn metadata_of_an_event_are_its_headers() {
+    let headers = |metadata: &str| {
+        let event = format!(r#"{{"type":"event","event":"e","data":1,"metadata":{metadata}}}"#);
+        read(&event).map(|message| match message {
+            ClientMessage::Hub(HubMessage::Invocation(call)) => call.headers,
+            other => panic!("no call: {other:?}"),
+        })
+    };
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let some = headers(r#"{"A":"1","b-c":" x~","a":"2","e":""}"#).unwrap();
+    assert_eq!(some, [pair("a", "2"), pair("b-c", " x~"), pair("e", "")]);
+    assert_eq!(headers("{}").unwrap(), []);
+    let long = |count: usize| {
+        let entries: Vec<_> = (0..count)
+            .map(|number| format!(r#""{number:04}":"{}""#, "x".repeat(1_020)))
+            .collect();
+        format!("{{{}}}", entries.join(","))
+    };
+    assert_eq!(headers(&long(8)).unwrap().len(), 8);
+    for bad in [
+        "1".to_owned(),
+        "[]".to_owned(),
+        r#"{"a":1}"#.to_owned(),
+        r#"{"":"x"}"#.to_owned(),
+        r#"{"a b":"x"}"#.to_owned(),
+        r#"{"ä":"x"}"#.to_owned(),
+        r#"{"a":"ä"}"#.to_owned(),
+        r#"{"a":"x\r\nb: y"}"#.to_owned(),
+        format!(r#"{{"a":"{}"}}"#, "x".repeat(1_025)),
+        format!(r#"{{"{}":"x"}}"#, "a".repeat(257)),
+        long(9),
+        format!(
+            "{{{}}}",
+            (0..101)
+                .map(|name| format!(r#""{name}":"""#))
+                .collect::<Vec<_>>()
+                .join(",")
+        ),
+    ] {
+        let error = headers(&bad).unwrap_err().to_string();
+        assert!(
+            error.starts_with("Expected 'metadata' to be an object of at most 8192 bytes"),
+            "{bad}: {error}"
+        );
     }
 }
 
@@ -137,8 +217,20 @@ fn what_is_no_message_is_refused_with_what_is_wrong() {
         ("{}", "Missing required property 'type'."),
         (r#"{"type":7}"#, "Expected 'type' to be a string."),
         (
+            r#"{"type":"streamMore"}"#,
+            "Messages of the type 'streamMore' are not supported.",
+        ),
+        (
             r#"{"type":"streamData"}"#,
-            "Messages of the type 'streamData' are not supported.",
+            "Missing required property 'streamId'.",
+        ),
+        (
+            r#"{"type":"sendToGroup","group":"g","stream":{}}"#,
+            "Expected 'stream' to be an object with a streamId.",
+        ),
+        (
+            r#"{"type":"sendToGroup","group":"g","ttlSeconds":-1,"data":1}"#,
+            "Expected 'ttlSeconds' to be an integer that is not negative.",
         ),
         (r#"{"type":"joinGroup"}"#, "Missing required property 'group'."),
         (
@@ -200,20 +292,27 @@ fn completion_of(id: &str, outcome: Outcome) -> Option<Bytes> {
 #[test]
 fn every_message_to_the_official_clients_is_written_as_they_read_it() {
     let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
-    assert_eq!(text(ack(3, Ok(()))), r#"{"type":"ack","ackId":3,"success":true}"#);
     assert_eq!(
-        text(ack(3, Err((RefusedAs::Forbidden, "no \"g\"")))),
+        text(json::ack(3, Ok(()))),
+        r#"{"type":"ack","ackId":3,"success":true}"#
+    );
+    assert_eq!(
+        text(json::ack(3, Err((RefusedAs::Forbidden, "no \"g\"")))),
         r#"{"type":"ack","ackId":3,"success":false,"error":{"name":"Forbidden","message":"no \"g\""}}"#
     );
     assert_eq!(
-        text(connected("c", Some("u"), Some("t"))),
+        text(json::connected("c", Some("u"), Some("t"))),
         r#"{"type":"system","event":"connected","userId":"u","connectionId":"c","reconnectionToken":"t"}"#
     );
     assert_eq!(
-        text(connected("c", None, None)),
+        text(json::connected("c", None, None)),
         r#"{"type":"system","event":"connected","connectionId":"c"}"#
     );
-    assert_eq!(text(pong()), r#"{"type":"pong"}"#);
+    assert_eq!(
+        text(json::stream_closed("s", "BadRequest", "no")),
+        r#"{"type":"streamClosed","streamId":"s","error":{"name":"BadRequest","message":"no"}}"#
+    );
+    assert_eq!(text(json::pong()), r#"{"type":"pong"}"#);
     let closing = |error: Option<&str>| HubMessage::Close {
         error: error.map(str::to_owned),
         allow_reconnect: true,
@@ -237,6 +336,22 @@ fn every_message_to_the_official_clients_is_written_as_they_read_it() {
             "iq",
             result(),
             r#"{"type":"invokeResponse","invocationId":"q","success":true,"dataType":"json","data":[1]}"#,
+        ),
+        (
+            "iq",
+            Outcome::Result(Value::from_raw(
+                Encoding::MessagePack,
+                Bytes::from_static(b"\xa3t\xc3\xa4"),
+            )),
+            r#"{"type":"invokeResponse","invocationId":"q","success":true,"dataType":"text","data":"tä"}"#,
+        ),
+        (
+            "iq",
+            Outcome::Result(Value::from_raw(
+                Encoding::MessagePack,
+                Bytes::from_static(b"\xc4\x01\xff"),
+            )),
+            r#"{"type":"invokeResponse","invocationId":"q","success":true,"dataType":"binary","data":"/w=="}"#,
         ),
         (
             "iq",
@@ -269,6 +384,7 @@ fn published<'a>(
         data_type,
         target,
         arguments,
+        packed: &[],
     }
 }
 
@@ -304,7 +420,7 @@ fn a_message_has_its_data_whoever_sent_it() {
         ),
     ];
     for (published, sequence_id, expected) in cases {
-        assert_eq!(text(message(&published, sequence_id)), expected);
+        assert_eq!(text(json::message(&published, sequence_id)), expected);
     }
     let said = published(Some("g"), "u", DataType::Json, "Said", &one);
     assert_eq!(
@@ -365,7 +481,7 @@ fn every_protocol_has_its_place_and_name() {
 proptest! {
     #[test]
     fn no_bytes_make_a_decoder_panic(frames in prop::collection::vec(any::<Vec<u8>>(), 0..8)) {
-        for protocol in [ClientProtocol::WebPubSub, ClientProtocol::Plain] {
+        for protocol in ClientProtocol::ALL {
             let mut decoder = ClientDecoder::new(protocol, 64);
             for frame in &frames {
                 decoder.push(Bytes::copy_from_slice(frame));
@@ -376,18 +492,18 @@ proptest! {
 
     #[test]
     fn what_one_client_sends_another_reads(group in ".{0,20}", text in ".{0,40}", user in ".{0,8}", number in any::<i64>()) {
-        for (kind, data) in [("text", json!(text)), ("json", json!({ "n": number, "t": text })), ("binary", json!(BASE64.encode(&text)))] {
-            let frame = json!({ "type": "sendToGroup", "group": group, "dataType": kind, "data": data, "ackId": 1 });
+        for (kind, data) in [("text", serde_json::json!(text)), ("json", serde_json::json!({ "n": number, "t": text })), ("binary", serde_json::json!(BASE64.encode(&text)))] {
+            let frame = serde_json::json!({ "type": "sendToGroup", "group": group, "dataType": kind, "data": data, "ackId": 1 });
             let Ok(ClientMessage::Request(Request { wish: RequestWish::Send(send), .. })) = read(&frame.to_string()) else {
                 panic!("it is a message")
             };
             prop_assert_eq!(&send.group, &group);
             let arguments = [send.data.json];
-            let told = message(&published(Some(&group), &user, send.data.kind, MESSAGE, &arguments), Some(9));
+            let told = json::message(&published(Some(&group), &user, send.data.kind, MESSAGE, &arguments), Some(9));
             let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
             prop_assert_eq!(told.get("data"), Some(&data));
-            prop_assert_eq!(told.get("dataType"), Some(&json!(kind)));
-            prop_assert_eq!(told.get("group"), Some(&json!(group)));
+            prop_assert_eq!(told.get("dataType"), Some(&serde_json::json!(kind)));
+            prop_assert_eq!(told.get("group"), Some(&serde_json::json!(group)));
             prop_assert_eq!(told.get("fromUserId").is_some(), !user.is_empty());
         }
     }

@@ -121,6 +121,9 @@ impl MessageReader {
                     "A message began before the last one ended.",
                 ));
             }
+            (TEXT, false) if matches!(self.messages, Messages::BinaryUnits { .. }) => {
+                return Err(BadFrame::of_type());
+            }
             (opcode, false) => {
                 self.message = Some(Message {
                     text: (opcode == TEXT).then(Utf8::default),
@@ -154,10 +157,7 @@ impl MessageReader {
         if !message.is_over {
             unmask(&mut part, frame.mask);
             frame.mask.rotate_left(length % 4);
-            let limit = match self.messages {
-                Messages::Stream => usize::MAX,
-                Messages::Units { limit } => limit,
-            };
+            let limit = self.messages.limit().unwrap_or(usize::MAX);
             let room = limit.saturating_sub(message.unit.len());
             let is_cut = length > room; // perhaps between the bytes of a character
             let kept = part.get(..room).unwrap_or(&part);
@@ -189,7 +189,7 @@ enum Step {
 impl Message {
     /// Adds a part; what is given out of it.
     fn take(&mut self, messages: Messages, part: BytesMut, ends: bool) -> Option<Bytes> {
-        let Messages::Units { limit } = messages else {
+        let Some(limit) = messages.limit() else {
             return Some(part.freeze());
         };
         if self.is_over {

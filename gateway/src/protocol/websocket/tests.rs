@@ -51,6 +51,25 @@ fn a_text_that_is_too_long_is_checked_up_to_its_bound() {
     }
 }
 
+#[test]
+fn a_text_is_refused_where_messages_are_binary() {
+    let binary = client_frame(FIN | BINARY, b"\xFF");
+    let parts = [client_frame(BINARY, b"a"), client_frame(FIN | CONTINUATION, b"b")].concat();
+    for (text, bad_code) in [
+        (client_frame(FIN | TEXT, b"text"), Some(1_003)),
+        (client_frame(TEXT, b""), Some(1_003)),
+        (client_frame(FIN | PING, b""), None),
+    ] {
+        let input = [binary.clone(), parts.clone(), text, binary.clone()].concat();
+        for portion in PORTIONS {
+            let (all, bad) = through(Messages::BinaryUnits { limit: LIMIT }, &input, portion);
+            assert_eq!(bad.map(|bad| bad.code), bad_code);
+            let after: &[u8] = if bad_code.is_none() { b"\xFF" } else { b"" };
+            assert_eq!(data_of(&all), [b"\xFFab", after].concat());
+        }
+    }
+}
+
 fn data_of(all: &[Incoming]) -> Vec<u8> {
     let data = all.iter().filter_map(|incoming| match incoming {
         Incoming::Data(bytes) => Some(&**bytes),
@@ -298,7 +317,7 @@ proptest! {
     #[test]
     fn the_cut_does_not_matter(pieces in vec(piece(), 0..12), noise in vec(any::<u8>(), 0..20), portion in 1_usize..50) {
         let input = [pieces.concat(), noise].concat();
-        for messages in [Messages::Stream, Messages::Units { limit: LIMIT }] {
+        for messages in [Messages::Stream, Messages::Units { limit: LIMIT }, Messages::BinaryUnits { limit: LIMIT }] {
             let (whole, bad) = through(messages, &input, usize::MAX);
             let (cut, cut_bad) = through(messages, &input, portion);
             // A text's error is found before its frame is whole, so that only units are the same to the last one.
