@@ -14,7 +14,7 @@ use super::message::{Answer, Ask, NodeReply, NodeRequest, ask};
 use super::{encoding, owner};
 use crate::auth::{Identity, Permission, PermissionRequest, Wish};
 use crate::error::Error;
-use crate::hub::{Disconnected, HubRuntime, Permitted, RegroupWish, Regrouping};
+use crate::hub::{Closing, Disconnected, HubRuntime, NoCalls, Permitted, RegroupWish, Regrouping};
 use crate::protocol::Transport;
 use crate::protocol::{Encoding, HubProtocol, Value};
 use crate::session::{ClientResultError, CloseReason, Session, read_carried};
@@ -179,8 +179,12 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
             .and_then(|index| HubProtocol::ALL.get(index))
             .ok_or("unknown protocol")?;
         let messages = read_carried(*protocol, &carry.frames);
-        let taken = hub.handed_off_calls().take(&connection, messages).await;
-        return Ok(Answer::status(if taken { 200 } else { 410 }));
+        return Ok(Answer::status(
+            match hub.handed_off_calls().take(&connection, messages).await {
+                Ok(()) => 200,
+                Err(NoCalls) => 410,
+            },
+        ));
     }
     let found = match ask {
         // Also a connection that is on its way out, because another node has requested it before.
@@ -207,8 +211,10 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         return permit(&session, wish).await;
     }
     if let Ask::Close(close) = ask {
-        let closed = session.close_for_good(close.reason).await;
-        return Ok(Answer::status(if closed { 200 } else { 410 }));
+        return Ok(Answer::status(match session.close_for_good(close.reason).await {
+            Closing::Ends => 200,
+            Closing::NotHere => 410,
+        }));
     }
     if session.connection().user().map(AsRef::as_ref) != request.user.as_deref() {
         return Ok(owner::other_user());

@@ -9,12 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use hubcast_backplane::{Entered, Epoch, Gap, GroupName, Message, Offset, Page, Position, Topic, UserId};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Frames;
-use super::{ByteQueue, CloseReason, PushError, Session, Taken};
+use super::{Appended, ByteQueue, CloseReason, PushError, Session, Taken};
 use crate::auth::{PointSigner, ResumePoint};
 use crate::error::Error;
 use crate::fanout::Audience;
@@ -44,6 +45,8 @@ pub(super) struct Reader {
     entered: CancellationToken,
     /// Runs where it begins before its socket is there.
     early: Mutex<Option<JoinHandle<Result<(), CloseReason>>>>,
+    /// Holds a permit once the client of an event stream has fetched everything.
+    fetched: Notify,
 }
 
 /// The subscription that a reader requests.
@@ -61,11 +64,28 @@ impl Reader {
             reading: Mutex::new(Some(reading)),
             entered: CancellationToken::new(),
             early: Mutex::default(),
+            fetched: Notify::new(),
         }
     }
 
+    /// The client has fetched everything, or needs nothing more.
+    pub(super) fn fetched_all(&self) {
+        self.fetched.notify_one();
+    }
+
+    /// Waits until [`fetched_all`](Self::fetched_all) was called.
+    pub(super) async fn until_fetched(&self) {
+        self.fetched.notified().await;
+        self.fetched.notify_one(); // it stays so
+    }
+
     /// Adds a message of the log to the outbox, as [`ByteQueue::append`].
-    pub(super) fn append(&self, outbox: &ByteQueue, frame: Bytes, place: Offset) -> Result<bool, PushError> {
+    pub(super) fn append(
+        &self,
+        outbox: &ByteQueue,
+        frame: Bytes,
+        place: Offset,
+    ) -> Result<Appended, PushError> {
         let mut last = self.last.lock();
         *last = place;
         outbox.append(frame, None)
@@ -127,7 +147,7 @@ impl<E: Into<Error>> From<E> for Failed {
 impl Session {
     /// Returns whether the client holds its own place in the log.
     pub(super) fn is_reader(&self) -> bool {
-        self.reader.is_some()
+        self.reader().is_some()
     }
 
     fn is_plain(&self) -> bool {
@@ -173,7 +193,7 @@ impl Session {
             };
             self.push_bare(self.reset_frame(why, None));
         }
-        if let (Some(reader), Gap::NewEpoch(_)) = (&self.reader, gap) {
+        if let (Some(reader), Gap::NewEpoch(_)) = (self.reader(), gap) {
             *reader.last.lock() = 0;
         }
     }
@@ -181,7 +201,7 @@ impl Session {
     /// Moves the client's place to where the log is by now, if nothing came for it since: a place that is too old can't be
     /// vouched for, even if nothing is missing after it.
     pub(super) async fn move_place(&self) {
-        let Some(reader) = &self.reader else { return };
+        let Some(reader) = self.reader() else { return };
         let hub = &self.hub;
         let asking = hub.backplane().handed_on();
         let now = tokio::select! {
@@ -202,7 +222,7 @@ impl Session {
 
     /// Takes the replayed frames, which come before the outbox, until there are no more of them.
     pub(crate) async fn take_past(&self, into: &mut Vec<Bytes>, max_bytes: usize) -> Taken {
-        match &self.reader {
+        match self.reader() {
             Some(reader) => reader.past.take(into, max_bytes).await,
             None => Taken::End,
         }
@@ -210,18 +230,18 @@ impl Session {
 
     /// Returns whether frames may come before the outbox.
     pub(crate) fn has_past(&self) -> bool {
-        self.reader.is_some()
+        self.reader().is_some()
     }
 
     /// Ends the replay: the outbox follows.
     pub(super) fn end_past(&self) {
-        if let Some(reader) = &self.reader {
+        if let Some(reader) = self.reader() {
             reader.past.close();
         }
     }
 
     pub(super) fn discard_past(&self) {
-        if let Some(reader) = &self.reader {
+        if let Some(reader) = self.reader() {
             reader.past.discard();
         }
     }
@@ -237,7 +257,9 @@ impl Session {
 
     /// As [`give`](Self::give), for a message that is wrapped as the transport carries it.
     async fn give_frame(&self, frame: Bytes) -> Result<(), Failed> {
-        let Some(reader) = &self.reader else { return Ok(()) };
+        let Some(reader) = self.reader() else {
+            return Ok(());
+        };
         tokio::select! {
             biased;
             () = self.closing.cancelled() => Err(Failed::Asked),
@@ -247,7 +269,7 @@ impl Session {
 
     /// Begins to read before the socket is there.
     pub(crate) fn begin_early(self: &Arc<Self>) {
-        if let Some(reader) = &self.reader {
+        if let Some(reader) = self.reader() {
             let session = Arc::clone(self);
             let beginning = async move { session.begin_once().await };
             *reader.early.lock() = Some(self.hub.shared().tasks().spawn(beginning));
@@ -257,7 +279,7 @@ impl Session {
     /// Waits until the connection receives, never will, or for a bounded time: a client that was notified that it is
     /// connected misses nothing from then on. One that goes on after a place lacks nothing anyway.
     pub(crate) async fn entered(&self) {
-        let Some(reader) = &self.reader else { return };
+        let Some(reader) = self.reader() else { return };
         if let Some(Reading {
             begin: Begin::After(_),
             ..
@@ -274,7 +296,7 @@ impl Session {
 
     /// Puts the connection into the cluster and writes the messages that its client lacks.
     pub(super) async fn begin_reading(self: &Arc<Self>) -> Result<(), CloseReason> {
-        let early = self.reader.as_ref().and_then(|reader| reader.early.lock().take());
+        let early = self.reader().and_then(|reader| reader.early.lock().take());
         match early {
             Some(beginning) => beginning.await.unwrap_or(Err(CloseReason::Aborted)),
             None => self.begin_once().await,
@@ -282,7 +304,7 @@ impl Session {
     }
 
     async fn begin_once(self: &Arc<Self>) -> Result<(), CloseReason> {
-        let Some(reader) = &self.reader else {
+        let Some(reader) = self.reader() else {
             return Err(CloseReason::Aborted);
         };
         let Some(Reading { groups, begin }) = reader.reading.lock().take() else {
@@ -340,7 +362,7 @@ impl Session {
         let entered = backplane.enter_with(&self.record(), &joined, true).await?;
         self.connection.has_entered();
         self.settle_groups_of_user(&entered, &groups, of_user).await?;
-        if let Some(reader) = &self.reader {
+        if let Some(reader) = self.reader() {
             reader.entered.cancel();
         }
         self.finish(&topics, lacks, &entered.position).await

@@ -14,8 +14,8 @@ use super::end::end;
 use super::handed_off_calls::CallRelay;
 use super::invocations::Invocations;
 use super::reader::MOVE;
-use super::sequence::ReceiveSequence;
-use super::{CloseReason, Inbound, Past, Received, Session, handshake};
+use super::sequence::{Arrival, ReceiveSequence};
+use super::{CloseReason, Inbound, Past, Received, Session, TransportError, handshake};
 use crate::limits::Held;
 use crate::protocol::{
     ClientDecoder, ClientMessage, ClientProtocol, DecodeError, HubMessage, Outcome, webpubsub,
@@ -223,7 +223,7 @@ impl<'a> Conversation<'a> {
         let reading = self.may_read() && !self.broke_off;
         let backed_up = self.is_backed_up();
         let held = self.hold_until.is_some();
-        let outlives_sockets = session.http().is_some();
+        let has_requests = session.http().is_some();
         let deadline = self.deadline();
         if deadline < self.timer.deadline() {
             self.timer.as_mut().reset(deadline);
@@ -252,17 +252,17 @@ impl<'a> Conversation<'a> {
                         session.measure(true, bytes);
                         self.heard = Instant::now();
                     }
-                    Received::Resumed if self.session.is_stateful() => self.resumed(),
-                    Received::Resumed => self.broke_off = true,
+                    Received::BrokenOff if !session.is_stateful() => self.broke_off = true,
+                    Received::NewSocket | Received::BrokenOff => self.resumed(),
                     Received::Closed => return Err(CloseReason::ByClient),
                     Received::Bad(frame) => return Err(CloseReason::BadFrame(frame)),
-                    Received::Lost(what) => return Err(CloseReason::TransportLost(what)),
+                    Received::Lost(error) => return Err(CloseReason::TransportLost(error)),
                 }
                 None
             }
             () = changes(&mut self.backplane), if held => None,
-            () = is_lost(session), if outlives_sockets => {
-                return Err(CloseReason::TransportLost("no request came in time"));
+            () = is_lost(session), if has_requests => {
+                return Err(CloseReason::TransportLost(TransportError::NoRequest));
             }
             () = self.timer.as_mut() => return Box::pin(self.tick(reading)).await,
         };
@@ -454,7 +454,7 @@ impl<'a> Conversation<'a> {
             }
         }
         if self.session.is_stateful() && self.protocol.numbers_messages() && message.is_counted() {
-            if self.awaits_sequence || !self.counted.take() {
+            if self.awaits_sequence || self.counted.take() == Arrival::Again {
                 return Ok(()); // it came before the socket was lost, or comes again
             }
             if let HubMessage::Invocation(invocation) | HubMessage::StreamInvocation(invocation) = &message {

@@ -147,9 +147,9 @@ async fn begin(
                     reading.groups.push(group);
                 }
             }
-            Session::reader(hub, connection, reading)
+            Session::of_reader(hub, connection, reading)
         }
-        None if outlives => Session::over_http(hub, connection),
+        None if outlives => Session::resumable(hub, connection),
         None => Session::new(hub, connection),
     };
     session.occupy(permit);
