@@ -14,6 +14,8 @@ mod inbox;
 mod invocations;
 mod link;
 mod membership;
+mod messages;
+mod missed;
 mod mode;
 mod outbox;
 mod outgoing;
@@ -26,7 +28,9 @@ mod requests;
 mod restore;
 mod run;
 mod sequence;
+mod slots;
 mod stateful;
+mod stream_out;
 mod transport_error;
 mod uploads;
 mod writing;
@@ -55,7 +59,6 @@ pub(crate) use frames::{Carriage, Frames};
 pub(crate) use handed_off_calls::read_carried;
 pub(crate) use inbound::{Inbound, Received};
 pub(crate) use inbox::Entry;
-pub(crate) use invocations::Slots;
 pub(crate) use link::{
     Begun, Detached, Ended, HttpLink, Posting, break_off, receive_part, run_over_http, run_reader,
     run_restored_over_http,
@@ -69,6 +72,7 @@ pub(crate) use restore::{
     Claimant, Past, Restored, connection_of, connection_of_event, event_state, restore, state_of,
 };
 pub(crate) use run::{run, run_restored};
+pub(crate) use slots::Slots;
 pub(crate) use stateful::Ownership;
 pub(crate) use transport_error::TransportError;
 

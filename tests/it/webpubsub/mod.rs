@@ -6,6 +6,7 @@ mod official;
 mod opening;
 mod order;
 mod plain;
+mod raw;
 mod receivers;
 mod recovery;
 mod refused;
