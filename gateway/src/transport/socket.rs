@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::tcp::HttpSocket;
+use super::tcp::{Accepted, HttpSocket};
 use crate::limits::{Entered, Full, Held, Terms};
 use crate::protocol::websocket::{self, BadFrame, Incoming, MessageReader, Messages};
 use crate::session::TransportError;
@@ -75,7 +75,9 @@ impl WebSocket {
     pub(super) fn new(upgraded: Upgraded, messages: Messages, terms: Terms) -> Self {
         let upgraded = match downcast::<TokioIo<HttpSocket>>(upgraded) {
             Ok(parts) => {
-                let (stream, place) = parts.io.into_inner().into_parts();
+                let Some(Accepted { stream, place }) = parts.io.into_inner().into_accepted() else {
+                    return Self::other(tokio::io::empty(), messages, terms); // it was there
+                };
                 let mut socket = Self::tcp(stream, &parts.read_buf, messages, terms);
                 socket._place = place;
                 return socket;
