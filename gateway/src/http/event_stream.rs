@@ -179,3 +179,119 @@ fn put(head: &mut BytesMut, name: &str, value: &[u8]) {
     head.put_slice(value);
     head.put_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use axum::Router;
+    use axum::routing::get;
+    use futures_util::stream::{self, StreamExt};
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::mpsc;
+    use tokio::time::timeout;
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::serve::{Rules, serve};
+    use super::*;
+    use crate::limits::{Budget, Terms};
+    use crate::telemetry::metrics::Metrics;
+
+    const BARE: &str = "";
+    /// The HTTP library answers a request with a body, if only an empty one.
+    const WITH_BODY: &str = "content-length: 0\r\n";
+
+    fn event_stream(events: Vec<&'static str>, then: mpsc::Sender<()>) -> Response {
+        let events =
+            stream::iter(events).map(|event| Ok::<_, Infallible>(Bytes::from_static(event.as_bytes())));
+        let open = stream::once(async move {
+            then.closed().await; // the stream goes on as long as the test wants
+            Ok(Bytes::new())
+        });
+        let mut response = reply::event_stream(Body::from_stream(events.chain(open)));
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
+
+    /// A client of a listener with two events, and what ends the stream.
+    async fn connect(kind: &str) -> (TcpStream, mpsc::Receiver<()>, CancellationToken) {
+        let (sender, receiver) = mpsc::channel(1);
+        let answer = move || {
+            let sender = sender.clone();
+            async move { event_stream(vec!["data: 1\n\n", "data: 2\n\n"], sender) }
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let rules = Rules {
+            most_headers: 100,
+            idle: Duration::from_secs(75),
+            silence: Duration::from_secs(30),
+            terms: Terms {
+                budget: Budget::new(0),
+                grace: Duration::from_secs(10),
+                least_rate: 1_000,
+            },
+            doors: None,
+            metrics: Arc::new(Metrics::new()),
+        };
+        let stop = CancellationToken::new();
+        let router = Router::new().route("/", get(answer));
+        let deadline = Duration::from_secs(1);
+        tokio::spawn(serve(Arc::new(listener), router, rules, stop.clone(), deadline));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET / HTTP/1.1\r\nhost: x\r\n{kind}\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        (client, receiver, stop)
+    }
+
+    async fn read_until(client: &mut TcpStream, end: &str) -> String {
+        let mut read = Vec::new();
+        while !read.ends_with(end.as_bytes()) {
+            let mut byte = [0];
+            client.read_exact(&mut byte).await.unwrap();
+            read.extend(byte);
+        }
+        String::from_utf8(read).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_written_as_the_http_library_writes_it() {
+        let mut heads = Vec::new();
+        for (kind, chunks) in [
+            (BARE, "12\r\ndata: 1\n\ndata: 2\n\n\r\n"),
+            (WITH_BODY, "9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\n"),
+        ] {
+            let (mut client, open, _stop) = connect(kind).await;
+            let head = read_until(&mut client, "\r\n\r\n").await;
+            let (head, date) = head.split_once("date: ").unwrap();
+            assert!(date.ends_with(" GMT\r\n\r\n"), "{date}");
+            heads.push(head.to_owned());
+            assert_eq!(read_until(&mut client, "2\n\n\r\n").await, chunks, "{kind}");
+            drop(open);
+            let mut end = String::new();
+            client.read_to_string(&mut end).await.unwrap();
+            assert_eq!(end, "0\r\n\r\n", "{kind}");
+        }
+        assert_eq!(heads.first(), heads.last());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_gone_is_noticed_without_an_event() {
+        for kind in [BARE, WITH_BODY] {
+            let (mut client, mut open, _stop) = connect(kind).await;
+            read_until(&mut client, "2\n\n\r\n").await;
+            drop(client);
+            // All senders but that of the route are dropped with the body.
+            let gone = timeout(Duration::from_secs(30), async {
+                while open.sender_strong_count() > 1 {
+                    tokio::task::yield_now().await;
+                }
+            });
+            assert!(gone.await.is_ok(), "{kind:?}: the stream goes on");
+            open.close();
+        }
+    }
+}

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::completions::Answering;
 use super::slots::Slots;
 use super::stream_out::stream_out;
-use super::uploads::Uploads;
+use super::uploads::{StreamIdInUse, Uploads};
 use super::{CloseReason, Session};
 use crate::hub::{Dispatched, Failed, RawUpload, UploadEvent, dispatch};
 use crate::protocol::{Encoding, HubMessage, Invocation, Outcome, Request};
@@ -37,6 +37,17 @@ struct Live {
     /// Names by which calls of `running` were recorded, in a stateful session.
     calls: HashSet<String>,
     uploads: Uploads,
+}
+
+/// The reason why an invocation can't begin. The client is given the text.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("Invocation ID '{0}' is already in use.")]
+    IdInUse(String),
+    #[error(transparent)]
+    StreamIdInUse(#[from] StreamIdInUse),
+    #[error("The connection may have {limit} streams open (limits.streams_per_connection).")]
+    TooManyStreams { limit: usize },
 }
 
 /// A running invocation that the client can cancel.
@@ -258,7 +269,7 @@ impl Live {
         let uploads = std::mem::take(&mut invocation.stream_ids);
         let receivers = match self.open(session, invocation_id.as_deref(), &uploads, streaming) {
             Ok(receivers) => receivers,
-            Err(text) => return self.refuse(session, answering, text),
+            Err(refused) => return self.refuse(session, answering, refused.to_string()),
         };
         let slot = !streaming && uploads.is_empty();
         let cancelled = match invocation_id {
@@ -357,11 +368,11 @@ impl Live {
         invocation_id: Option<&str>,
         uploads: &[String],
         streaming: bool,
-    ) -> Result<Vec<RawUpload>, String> {
+    ) -> Result<Vec<RawUpload>, Refused> {
         if let Some(id) = invocation_id
             && self.named.contains_key(id)
         {
-            return Err(format!("Invocation ID '{id}' is already in use."));
+            return Err(Refused::IdInUse(id.to_owned()));
         }
         if streaming || !uploads.is_empty() {
             let limit = session.hub().options().limits.streams_per_connection;
@@ -372,14 +383,10 @@ impl Live {
                 .saturating_add(usize::from(streaming))
                 > limit
             {
-                return Err(format!(
-                    "The connection may have {limit} streams open (limits.streams_per_connection)."
-                ));
+                return Err(Refused::TooManyStreams { limit });
             }
         }
-        self.uploads
-            .open(uploads)
-            .ok_or_else(|| "A stream ID is already in use.".to_owned())
+        Ok(self.uploads.open(uploads)?)
     }
 
     /// Cancels an invocation that its client no longer wants. It ends when its method does, with a completion; a stream

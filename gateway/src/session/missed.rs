@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hubcast_backplane::{Entered, Epoch, GroupName, Message, Offset, Page, Position, Topic};
 
-use super::reader::point;
+use super::reader::{Opens, Reader, point};
 use super::{Begin, CloseReason, Frames, Reading, Session};
 use crate::error::Error;
 use crate::fanout::Audience;
@@ -61,13 +61,11 @@ impl Session {
 
     /// As [`give`](Self::give), for a message that is wrapped as the transport carries it.
     async fn give_frame(&self, frame: Bytes) -> Result<(), Failed> {
-        let Some(reader) = self.reader() else {
-            return Ok(());
-        };
+        let past = self.reader().and_then(Reader::past).ok_or(Failed::Asked)?;
         tokio::select! {
             biased;
             () = self.closing.cancelled() => Err(Failed::Asked),
-            given = reader.past.push(frame) => given.map_err(|_| Failed::Asked),
+            given = past.push(frame) => given.map_err(|_| Failed::Asked),
         }
     }
 
@@ -78,7 +76,7 @@ impl Session {
         let Some(Reading { groups, begin }) = reader.reading.lock().take() else {
             return Err(CloseReason::Aborted); // it begins once
         };
-        let _entered = reader.entered.clone().drop_guard(); // however it ends
+        let _entered = Opens(&reader.entered); // however it ends
         match self.begin(groups, begin).await {
             Ok(()) => Ok(()),
             Err(Failed::Asked) => Err(self.asked_to_close()),
@@ -131,7 +129,7 @@ impl Session {
         self.connection.has_entered();
         self.settle_groups_of_user(&entered, &groups, of_user).await?;
         if let Some(reader) = self.reader() {
-            reader.entered.cancel();
+            reader.entered.open();
         }
         self.finish(&topics, lacks, &entered.position).await
     }

@@ -96,7 +96,7 @@ impl Session {
         match &self.mode {
             Mode::Requests(link) => link.drained(),
             Mode::Resumable(resumable) => resumable.link.drained(),
-            Mode::Reader(reader) => reader.fetched_all(),
+            Mode::Reader(reader) => reader.fetched.open(),
             Mode::Socket => {}
         }
     }
@@ -107,7 +107,7 @@ impl Session {
             Mode::Requests(link) => link.until_drained(suffices).await,
             Mode::Resumable(resumable) => resumable.link.until_drained(suffices).await,
             Mode::Reader(_) if suffices() => {}
-            Mode::Reader(reader) => reader.until_fetched().await,
+            Mode::Reader(reader) => reader.fetched.opened().await,
             Mode::Socket => std::future::pending().await,
         }
     }

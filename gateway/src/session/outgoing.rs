@@ -286,16 +286,16 @@ impl Session {
     /// Answers a Ping of the client's WebSocket.
     pub(crate) fn answer_ping(&self, payload: &[u8]) {
         let frame = websocket::pong_frame(payload);
-        let in_past = |reader: &Reader| reader.past.add_pong(&frame).is_ok();
-        if !self.reader().is_some_and(in_past) {
+        let past = self.reader().and_then(Reader::past);
+        if !past.is_some_and(|past| past.add_pong(&frame).is_ok()) {
             let _ = self.outbox.add_pong(&frame); // refused when nothing more is written
         }
     }
 
     /// Waits until the answers to the client's Pings are written: until then it is not read.
     pub(crate) async fn pongs_are_out(&self) {
-        if let Some(reader) = self.reader() {
-            Box::pin(reader.past.pongs_are_out()).await;
+        if let Some(past) = self.reader().and_then(Reader::past) {
+            Box::pin(past.pongs_are_out()).await;
         }
         Box::pin(self.outbox.pongs_are_out()).await;
     }
@@ -337,7 +337,8 @@ impl Session {
 
     /// Bytes that wait for the client.
     pub(crate) fn queued_bytes(&self) -> usize {
-        let past = self.reader().map_or(0, |reader| reader.past.queued_bytes());
+        let past = self.reader().and_then(Reader::past);
+        let past = past.map_or(0, |past| past.queued_bytes());
         self.outbox.queued_bytes().saturating_add(past)
     }
 }

@@ -12,7 +12,6 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
 use super::missed::Why;
 use super::{Appended, ByteQueue, CloseReason, PushError, Session, Taken};
@@ -32,17 +31,42 @@ const ENTERED: Duration = Duration::from_secs(5);
 
 /// The state of a reader beside its outbox.
 pub(super) struct Reader {
-    /// The replayed frames, sent before the outbox.
-    pub(super) past: ByteQueue,
+    /// The replayed frames, sent before the outbox; `None` once they were.
+    past: Mutex<Option<Arc<ByteQueue>>>,
     /// The offset of the last message in the outbox; held while one is put there.
     last: Mutex<Offset>,
     pub(super) reading: Mutex<Option<Reading>>,
-    /// Ends when the reader receives, or never will.
-    pub(super) entered: CancellationToken,
+    /// The reader receives, or never will.
+    pub(super) entered: Latch,
     /// Runs where it begins before its socket is there.
     early: Mutex<Option<JoinHandle<Result<(), CloseReason>>>>,
-    /// Holds a permit once the client of an event stream has fetched everything.
-    fetched: Notify,
+    /// The client of an event stream has fetched everything, or needs nothing more.
+    pub(super) fetched: Latch,
+}
+
+/// Something that happens once, and is waited for in one place.
+#[derive(Debug, Default)]
+pub(super) struct Latch(Notify);
+
+impl Latch {
+    pub(super) fn open(&self) {
+        self.0.notify_one();
+    }
+
+    /// Ends once it was opened.
+    pub(super) async fn opened(&self) {
+        self.0.notified().await;
+        self.0.notify_one(); // it stays open
+    }
+}
+
+/// Opens a latch when it is dropped.
+pub(super) struct Opens<'a>(pub(super) &'a Latch);
+
+impl Drop for Opens<'_> {
+    fn drop(&mut self) {
+        self.0.open();
+    }
 }
 
 /// The subscription that a reader requests.
@@ -55,24 +79,18 @@ pub(crate) struct Reading {
 impl Reader {
     pub(super) fn new(limit_bytes: usize, reading: Reading) -> Self {
         Self {
-            past: ByteQueue::new(limit_bytes),
+            past: Mutex::new(Some(Arc::new(ByteQueue::new(limit_bytes)))),
             last: Mutex::default(),
             reading: Mutex::new(Some(reading)),
-            entered: CancellationToken::new(),
+            entered: Latch::default(),
             early: Mutex::default(),
-            fetched: Notify::new(),
+            fetched: Latch::default(),
         }
     }
 
-    /// The client has fetched everything, or needs nothing more.
-    pub(super) fn fetched_all(&self) {
-        self.fetched.notify_one();
-    }
-
-    /// Waits until [`fetched_all`](Self::fetched_all) was called.
-    pub(super) async fn until_fetched(&self) {
-        self.fetched.notified().await;
-        self.fetched.notify_one(); // it stays so
+    /// The replayed frames, as long as some may come.
+    pub(super) fn past(&self) -> Option<Arc<ByteQueue>> {
+        self.past.lock().clone()
     }
 
     /// Adds a message of the log to the outbox, as [`ByteQueue::append`].
@@ -179,10 +197,17 @@ impl Session {
 
     /// Takes the replayed frames, which come before the outbox, until there are no more of them.
     pub(crate) async fn take_past(&self, into: &mut Vec<Bytes>, max_bytes: usize) -> Taken {
-        match self.reader() {
-            Some(reader) => reader.past.take(into, max_bytes).await,
-            None => Taken::End,
+        let Some(reader) = self.reader() else {
+            return Taken::End;
+        };
+        let Some(past) = reader.past() else {
+            return Taken::End;
+        };
+        let taken = Box::pin(past.take(into, max_bytes)).await;
+        if taken == Taken::End {
+            *reader.past.lock() = None; // an idle reader keeps none
         }
+        taken
     }
 
     /// Returns whether frames may come before the outbox.
@@ -192,14 +217,14 @@ impl Session {
 
     /// Ends the replay: the outbox follows.
     pub(super) fn end_past(&self) {
-        if let Some(reader) = self.reader() {
-            reader.past.close();
+        if let Some(past) = self.reader().and_then(Reader::past) {
+            past.close();
         }
     }
 
     pub(super) fn discard_past(&self) {
-        if let Some(reader) = self.reader() {
-            reader.past.discard();
+        if let Some(past) = self.reader().and_then(Reader::past) {
+            past.discard();
         }
     }
 
@@ -225,10 +250,10 @@ impl Session {
             ..
         }) = &*reader.reading.lock()
         {
-            reader.entered.cancel();
+            reader.entered.open();
         }
         tokio::select! {
-            () = reader.entered.cancelled() => {}
+            () = reader.entered.opened() => {}
             () = self.closing.cancelled() => {}
             () = sleep(ENTERED) => {}
         }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Session;
 use super::completions::{Answering, INTERRUPTED, Sent};
-use crate::hub::{ValueStream, guarded, stream_error};
+use crate::hub::{Failed, ValueStream, guarded, stream_error};
 use crate::protocol::{HubMessage, Outcome, Value};
 
 /// A stream that always has an item lets the rest of its session run after so many: its client may want to cancel it.
@@ -20,7 +20,7 @@ pub(super) async fn stream_out(
     session: Arc<Session>,
     answering: Answering,
     name: String,
-    starting: BoxFuture<'static, Result<ValueStream, String>>,
+    starting: BoxFuture<'static, Result<ValueStream, Failed>>,
     cancelled: CancellationToken,
 ) -> Outcome {
     let mut items = tokio::select! {
@@ -28,7 +28,7 @@ pub(super) async fn stream_out(
         () = cancelled.cancelled() => return Outcome::Void,
         started = starting => match started {
             Ok(items) => items,
-            Err(text) => return Outcome::Error(text),
+            Err(failed) => return Outcome::Error(failed.text),
         },
     };
     let mut sent = 0_usize;
