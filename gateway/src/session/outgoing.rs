@@ -287,17 +287,20 @@ impl Session {
     pub(crate) fn answer_ping(&self, payload: &[u8]) {
         let frame = websocket::pong_frame(payload);
         let past = self.reader().and_then(Reader::past);
-        if !past.is_some_and(|past| past.add_pong(&frame).is_ok()) {
+        if past.is_none_or(|past| past.add_pong(&frame).is_err()) {
             let _ = self.outbox.add_pong(&frame); // refused when nothing more is written
         }
     }
 
     /// Waits until the answers to the client's Pings are written: until then it is not read.
     pub(crate) async fn pongs_are_out(&self) {
-        if let Some(past) = self.reader().and_then(Reader::past) {
-            Box::pin(past.pongs_are_out()).await;
-        }
-        Box::pin(self.outbox.pongs_are_out()).await;
+        Box::pin(async {
+            if let Some(past) = self.reader().and_then(Reader::past) {
+                past.pongs_are_out().await;
+            }
+            self.outbox.pongs_are_out().await;
+        })
+        .await;
     }
 
     /// Puts frames that a poll took, and did not bring to the client, before all others. Where a later one has taken
