@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, Ordering};
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// The slots of a connection's plain methods.
 #[derive(Debug)]
@@ -35,8 +36,8 @@ impl Slots {
     }
 
     /// Ends when a slot was given back. For one waiter.
-    pub(super) async fn changed(&self) {
-        self.changed.notified().await;
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     /// Frees the caller's slot while it waits for its client: the client's answer must be read.
