@@ -66,10 +66,10 @@ pub(crate) struct Args {
     /// Seconds of publishing before, which are not.
     #[arg(long, default_value_t = 1.0, value_parser = seconds)]
     warmup: f64,
-    /// Seconds after connecting, before memory is measured.
+    /// Seconds after connecting, before anything is measured.
     #[arg(long, default_value_t = 2.0, value_parser = seconds)]
     settle: f64,
-    /// Seconds of W3 in which nothing happens but pings, which come every 15 seconds.
+    /// Seconds of W3 in which nothing happens but pings, which come every 15 seconds; memory is measured after them.
     #[arg(long, default_value_t = 15.0, value_parser = seconds)]
     idle_seconds: f64,
     /// Connections that receive, in place of the run's.

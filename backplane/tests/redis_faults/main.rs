@@ -13,6 +13,7 @@ mod names;
 mod nodes;
 mod operators;
 mod queries;
+mod registration;
 mod requests;
 mod retention;
 mod scripts;

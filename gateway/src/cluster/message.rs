@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use hubcast_backplane::HubName;
 
+use crate::session::{Detached, Entry};
+
 /// A request to the owner of a connection.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct NodeRequest {
@@ -216,7 +218,7 @@ pub(super) struct NodeReply {
     pub(super) status: u32,
     #[prost(bytes = "bytes", tag = "2")]
     pub(super) body: Bytes,
-    /// For `Attach`: the bytes that came in before.
+    /// For `Attach`: what came in before. An empty one says that a body broke off.
     #[prost(bytes = "bytes", repeated, tag = "3")]
     pub(super) early: Vec<Bytes>,
     /// For `Invoke`: whether the body, the result, is MessagePack instead of JSON.
@@ -252,8 +254,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     /// Data of a poll, or the text of a refusal.
     pub(crate) body: Bytes,
-    /// The bytes that came in before the connection moved.
-    pub(crate) early: Vec<Bytes>,
+    /// What came in before the connection moved.
+    pub(crate) early: Detached,
     /// True if a client's result is MessagePack instead of JSON.
     pub(crate) packed: bool,
     /// For data of a poll: which taking from the session it was.
@@ -288,7 +290,7 @@ impl From<NodeReply> for Answer {
         Self {
             status: u16::try_from(reply.status).unwrap_or(500),
             body: reply.body,
-            early: reply.early,
+            early: reply.early.into_iter().map(entry).collect(),
             packed: reply.packed,
             taking: None, // it is here
             recoveries: reply.recoveries,
@@ -307,11 +309,29 @@ impl NodeReply {
         Self {
             status: u32::from(answer.status),
             body: answer.body,
-            early: answer.early,
+            early: answer.early.into_iter().filter_map(bytes).collect(),
             packed: answer.packed,
             source: answer.taking.map(source),
             leaving: 0,
             recoveries: answer.recoveries,
         }
+    }
+}
+
+/// An entry of an inbox, from the way in which nodes write it.
+fn entry(bytes: Bytes) -> Entry {
+    if bytes.is_empty() {
+        Entry::BrokenOff
+    } else {
+        Entry::Bytes(bytes)
+    }
+}
+
+/// The way in which nodes write an entry. A connection that moves before it has begun had no other socket.
+fn bytes(entry: Entry) -> Option<Bytes> {
+    match entry {
+        Entry::Bytes(bytes) => Some(bytes),
+        Entry::BrokenOff => Some(Bytes::new()),
+        Entry::NewSocket => None,
     }
 }

@@ -9,7 +9,7 @@ use super::{Answer, Receive};
 use crate::auth::Identity;
 use crate::protocol::Transport;
 use crate::session;
-use crate::session::{CloseReason, Session};
+use crate::session::{CloseReason, Ended, Ownership, Session};
 use crate::transport::{self, Poll};
 
 pub(crate) fn unknown_connection() -> Answer {
@@ -60,10 +60,9 @@ pub(crate) async fn receive_part(session: &Arc<Session>, part: Receive) -> Answe
         session::break_off(session, number);
         return Answer::status(200);
     }
-    if session::receive_part(session, part.body, part.number, part.more).await {
-        Answer::status(200)
-    } else {
-        unknown_connection()
+    match session::receive_part(session, part.body, part.number, part.more).await {
+        Ok(()) => Answer::status(200),
+        Err(Ended) => unknown_connection(),
     }
 }
 
@@ -94,8 +93,8 @@ async fn renew(session: &Session, identity: &Identity) -> Answer {
         return other_user();
     }
     match session.renew(identity).await {
-        Ok(true) => Answer::status(200),
-        Ok(false) => unknown_connection(), // it has just moved
+        Ok(Ownership::Kept) => Answer::status(200),
+        Ok(Ownership::Lost) => unknown_connection(), // it has just moved
         Err(error) => {
             tracing::debug!(connection_id = %session.id(), %error, "a newer token could not be written down");
             Answer::refused(503, "The backplane can't be reached. Try again later.")
@@ -140,7 +139,7 @@ pub(crate) async fn hand_over(session: &Arc<Session>, transport: Transport) -> A
     let Some(link) = session.http() else {
         return Answer::status(409);
     }; // a socket is being accepted
-    let Some(early) = link.detach().await else {
+    let Some(early) = link.detach() else {
         return Answer::status(409);
     };
     let hub = session.hub();

@@ -12,9 +12,11 @@ use super::message::{Ask, NodeRequest, ask};
 use super::{Forward, PROMPT, encoding, send};
 use crate::auth::{Identity, Permission, PermissionRequest, Wish};
 use crate::error::Error;
-use crate::hub::{HandedOver, HubRuntime, PeerQuestion, Peers, Permitted, RegroupWish, Regrouping};
+use crate::hub::{
+    Closing, Drained, HandedOver, HubRuntime, PeerQuestion, Peers, Permitted, RegroupWish, Regrouping,
+};
 use crate::protocol::{Encoding, HubProtocol, Value};
-use crate::session::{ClientResultError, Session};
+use crate::session::{ClientResultError, Ownership, Session};
 use crate::telemetry::labels::ForwardLabel;
 
 /// How long an owner may take to give a session up before it is shut out. Clients try to resume once, and wait.
@@ -122,7 +124,7 @@ impl Peers for Cluster {
         owner: &'a NodeId,
         connection: &'a ConnectionId,
         identity: &'a Identity,
-    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+    ) -> BoxFuture<'a, Result<Ownership, BackplaneError>> {
         let refresh = Ask::Refresh(ask::Refresh {
             identity: identity.to_json().unwrap_or_default().into(),
             by_server: true,
@@ -134,8 +136,8 @@ impl Peers for Cluster {
             };
             let answer = forward.ask(refresh, ForwardLabel::Refresh, PROMPT).await?;
             match answer.status {
-                200 => Ok(true),
-                404 | 410 => Ok(false),
+                200 => Ok(Ownership::Kept),
+                404 | 410 => Ok(Ownership::Lost),
                 _ => Err(BackplaneError::NodeFailed {
                     node: owner.clone(),
                     reason: answer.text(),
@@ -228,12 +230,15 @@ impl Peers for Cluster {
         owner: &'a NodeId,
         connection: &'a ConnectionId,
         reason: Option<String>,
-    ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
+    ) -> BoxFuture<'a, Result<Closing, BackplaneError>> {
         async move {
             let forward = Forward::of_node(hub, owner, connection);
             let close = Ask::Close(ask::Close { reason });
             let answer = forward.ask(close, ForwardLabel::Close, PROMPT).await?;
-            Ok(answer.status == 200)
+            Ok(match answer.status {
+                200 => Closing::Ends,
+                _ => Closing::NotHere,
+            })
         }
         .boxed()
     }
@@ -309,12 +314,15 @@ impl Peers for Cluster {
         .boxed()
     }
 
-    fn drained<'a>(&'a self, session: &'a Session, owner: &'a NodeId) -> BoxFuture<'a, bool> {
+    fn drained<'a>(&'a self, session: &'a Session, owner: &'a NodeId) -> BoxFuture<'a, Drained> {
         async move {
             let forward = Forward::of(owner, session);
             let drained = Ask::Drained(ask::Drained {});
             let drained = forward.ask(drained, ForwardLabel::Carry, DRAINED).await;
-            drained.is_ok_and(|answer| answer.status == 200)
+            match drained {
+                Ok(answer) if answer.status == 200 => Drained::Yes,
+                Ok(_) | Err(_) => Drained::Unknown,
+            }
         }
         .boxed()
     }

@@ -7,14 +7,18 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use hubcast_backplane::{ConnectionId, ConnectionRecord, GroupName, HubName, NodeService};
+use hubcast_backplane::{
+    BackplaneError, ConnectionId, ConnectionRecord, GroupName, HubName, NameError, NodeService,
+};
 use prost::Message as _;
 
 use super::message::{Answer, Ask, NodeReply, NodeRequest, ask};
 use super::{encoding, owner};
 use crate::auth::{Identity, Permission, PermissionRequest, Wish};
 use crate::error::Error;
-use crate::hub::{Disconnected, HubRuntime, Permitted, RegroupWish, Regrouping};
+use crate::hub::{
+    Closing, Disconnected, HubRuntime, NoCalls, Permitted, RegroupWish, Regrouping, RegroupingError,
+};
 use crate::protocol::Transport;
 use crate::protocol::{Encoding, HubProtocol, Value};
 use crate::session::{ClientResultError, CloseReason, Session, read_carried};
@@ -38,6 +42,29 @@ impl ServeNode {
     }
 }
 
+/// The reason why a request of another node is not served. That node is given the text.
+#[derive(Debug, thiserror::Error)]
+enum Unserved {
+    #[error("this node does not know that request; is it older than the asking one?")]
+    Request,
+    #[error("unknown protocol")]
+    Protocol,
+    #[error("unknown transport")]
+    Transport,
+    #[error("unknown permission")]
+    Permission,
+    #[error("unreadable identity")]
+    Identity,
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error(transparent)]
+    Regrouping(#[from] RegroupingError),
+    #[error(transparent)]
+    Backplane(#[from] BackplaneError),
+    #[error(transparent)]
+    Hub(#[from] Error),
+}
+
 impl NodeService for ServeNode {
     fn serve(&self, payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
         let request = match NodeRequest::decode(payload) {
@@ -59,7 +86,7 @@ impl NodeService for ServeNode {
         if let Some(Ask::Regroup(wish)) = request.ask {
             return async move {
                 let reply = NodeReply {
-                    status: regroup(&hub, wish).await?,
+                    status: regroup(&hub, wish).await.map_err(|error| error.to_string())?,
                     ..NodeReply::default()
                 };
                 Ok(Bytes::from(reply.encode_to_vec()))
@@ -68,7 +95,7 @@ impl NodeService for ServeNode {
         }
         async move {
             let connection = request.connection.clone();
-            let answer = answer(&hub, request).await?;
+            let answer = answer(&hub, request).await.map_err(|error| error.to_string())?;
             let reply = NodeReply::of(answer, hub.name(), connection);
             Ok(Bytes::from(reply.encode_to_vec()))
         }
@@ -119,68 +146,64 @@ impl NodeService for ServeNode {
 }
 
 /// Changes the groups of connections of this node. Returns the status.
-async fn regroup(hub: &Arc<HubRuntime>, wish: ask::Regroup) -> Result<u32, String> {
+async fn regroup(hub: &Arc<HubRuntime>, wish: ask::Regroup) -> Result<u32, Unserved> {
     let to = match (wish.close, wish.join) {
         (true, _) => RegroupWish::Close(wish.reason),
         (false, true) => RegroupWish::Join,
         (false, false) => RegroupWish::Leave,
     };
     let change = Regrouping::new(wish.groups, wish.filter, to);
-    match hub
-        .regroup_here(&change.map_err(|error| error.to_string())?)
-        .await
-    {
+    match hub.regroup_here(&change?).await {
         Ok(()) => Ok(200),
         Err(Error::TooManyGroups { .. }) => Ok(409),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(error.into()),
     }
 }
 
 /// Gives or takes a permission of a client of this node.
-async fn permit(session: &Session, permit: ask::Permit) -> Result<Answer, String> {
+async fn permit(session: &Session, permit: ask::Permit) -> Result<Answer, Unserved> {
     let place = |place: u32| usize::try_from(place).ok();
     let permission = place(permit.permission).and_then(|place| Permission::ALL.get(place));
     let wish = place(permit.wish).and_then(|place| Wish::ALL.get(place));
     let (Some(permission), Some(wish)) = (permission, wish) else {
-        return Err("unknown permission".to_owned());
+        return Err(Unserved::Permission);
     };
     let request = PermissionRequest {
         permission: *permission,
         group: permit.group,
         wish: *wish,
     };
-    let permitted = session.permit(&request).await;
-    Ok(Answer::status(
-        match permitted.map_err(|error| error.to_string())? {
-            Permitted::Yes => 200,
-            Permitted::No => 204,
-            Permitted::TooMany => 409,
-            Permitted::Unknown => 410,
-        },
-    ))
+    Ok(Answer::status(match session.permit(&request).await? {
+        Permitted::Yes => 200,
+        Permitted::No => 204,
+        Permitted::TooMany => 409,
+        Permitted::Unknown => 410,
+    }))
 }
 
-async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, String> {
-    let connection = ConnectionId::parse(&request.connection).map_err(|error| error.to_string())?;
-    let ask = request
-        .ask
-        .ok_or("this node does not know that request; is it older than the asking one?")?;
+async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, Unserved> {
+    let connection = ConnectionId::parse(&request.connection)?;
+    let ask = request.ask.ok_or(Unserved::Request)?;
     if let Ask::Group(change) = ask {
-        let group = GroupName::from_stored(&change.group).map_err(|error| error.to_string())?;
+        let group = GroupName::from_stored(&change.group)?;
         return match hub.change_local_group(&connection, &group, change.join).await {
             Ok(()) => Ok(Answer::status(200)),
             Err(Error::TooManyGroups { .. }) => Ok(Answer::status(409)),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.into()),
         };
     }
     if let Ask::Carry(carry) = ask {
         let protocol = usize::try_from(carry.protocol)
             .ok()
             .and_then(|index| HubProtocol::ALL.get(index))
-            .ok_or("unknown protocol")?;
+            .ok_or(Unserved::Protocol)?;
         let messages = read_carried(*protocol, &carry.frames);
-        let taken = hub.handed_off_calls().take(&connection, messages).await;
-        return Ok(Answer::status(if taken { 200 } else { 410 }));
+        return Ok(Answer::status(
+            match hub.handed_off_calls().take(&connection, messages).await {
+                Ok(()) => 200,
+                Err(NoCalls) => 410,
+            },
+        ));
     }
     let found = match ask {
         // Also a connection that is on its way out, because another node has requested it before.
@@ -207,8 +230,10 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         return permit(&session, wish).await;
     }
     if let Ask::Close(close) = ask {
-        let closed = session.close_for_good(close.reason).await;
-        return Ok(Answer::status(if closed { 200 } else { 410 }));
+        return Ok(Answer::status(match session.close_for_good(close.reason).await {
+            Closing::Ends => 200,
+            Closing::NotHere => 410,
+        }));
     }
     if session.connection().user().map(AsRef::as_ref) != request.user.as_deref() {
         return Ok(owner::other_user());
@@ -225,7 +250,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
         Ask::Refresh(refresh) => match Identity::from_json(&refresh.identity) {
             Some(identity) if refresh.by_server => owner::reidentify(&session, &identity).await,
             Some(identity) => owner::refresh(&session, &identity).await,
-            None => return Err("unreadable identity".to_owned()),
+            None => return Err(Unserved::Identity),
         },
         Ask::Drained(_) => {
             session.drained().await;
@@ -235,7 +260,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, S
             let transport = usize::try_from(attach.transport)
                 .ok()
                 .and_then(|index| Transport::ALL.get(index));
-            let transport = transport.ok_or("unknown transport")?;
+            let transport = transport.ok_or(Unserved::Transport)?;
             owner::hand_over(&session, *transport).await
         }
         Ask::Group(_)

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Audience, Sink};
 use crate::protocol::ClientProtocol;
-use crate::session::{CloseReason, Delivered, Frames, Sent, Session};
+use crate::session::{Appended, CloseReason, Delivered, Frames, Sent, Session};
 use crate::telemetry::trace;
 
 /// As many sessions are written to by one task. Writing takes some microseconds for each.
@@ -109,12 +109,12 @@ fn deliver_message(sink: &Sink, message: &Message, dirty: &mut Dirty) {
     let mut delivered = 0_u64;
     for receivers in sink.registry().receivers(&message.topic) {
         for session in receivers.iter().filter(|session| audience.holds(session)) {
-            if let Delivered::Yes { is_dirty } = session.deliver(&frames, message.offset) {
-                delivered += 1;
-                if is_dirty {
-                    dirty.0.push(Arc::clone(session));
-                }
+            match session.deliver(&frames, message.offset) {
+                Delivered::No => continue,
+                Delivered::Yes(Appended::Offered) => {}
+                Delivered::Yes(Appended::Unwritten) => dirty.0.push(Arc::clone(session)),
             }
+            delivered += 1;
         }
     }
     metrics.fanout_messages.inc();

@@ -8,5 +8,5 @@ mod sink;
 pub(crate) use audience::{Audience, Present};
 pub(crate) use deliver::cut_at_close;
 use deliver::deliver;
-pub(crate) use registry::Registry;
+pub(crate) use registry::{Insertion, Registry};
 pub(crate) use sink::Sink;

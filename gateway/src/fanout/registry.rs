@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hubcast_backplane::{ConnectionId, Topic};
 use parking_lot::RwLock;
 
-use crate::session::Session;
+use crate::session::{Change, Session};
 
 /// Lockable parts of each map.
 const SHARDS: usize = 16;
@@ -26,6 +26,14 @@ pub(crate) struct Registry {
     topics: [RwLock<HashMap<Topic, Receivers>>; SHARDS],
 }
 
+/// The outcome of making a session findable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Insertion {
+    Done,
+    /// There is a session of that id already.
+    IdInUse,
+}
+
 impl Registry {
     pub(crate) fn new() -> Self {
         Self {
@@ -35,13 +43,13 @@ impl Registry {
         }
     }
 
-    /// Makes a session findable. `false` when there is one of that id already.
-    pub(crate) fn insert(&self, session: &Arc<Session>) -> bool {
+    /// Makes a session findable.
+    pub(crate) fn insert(&self, session: &Arc<Session>) -> Insertion {
         match self.sessions_of(session.id()).write().entry(session.id().clone()) {
-            Entry::Occupied(_) => false,
+            Entry::Occupied(_) => Insertion::IdInUse,
             Entry::Vacant(vacant) => {
                 vacant.insert(Arc::clone(session));
-                true
+                Insertion::Done
             }
         }
     }
@@ -95,7 +103,7 @@ impl Registry {
 
     /// Lets a session receive a topic from now on.
     pub(crate) fn add(&self, session: &Arc<Session>, topic: &Topic) {
-        if !session.note_topic(topic) {
+        if session.note_topic(topic) == Change::Nothing {
             return; // it does already, or it has ended
         }
         {
@@ -109,7 +117,7 @@ impl Registry {
 
     /// Ends what [`add`](Self::add) began.
     pub(crate) fn leave(&self, session: &Arc<Session>, topic: &Topic) {
-        if session.forget_topic(topic) {
+        if session.forget_topic(topic) == Change::Made {
             self.unlist(session, topic);
         }
     }

@@ -88,7 +88,7 @@ pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> 
         Ok(reading) => reading,
         Err(refused) => return refused.into_response(),
     };
-    let session = Session::reader(Arc::clone(&hub), connection, reading);
+    let session = Session::of_reader(Arc::clone(&hub), connection, reading);
     session.occupy(permit);
     hub.registry().insert(&session);
     watch_expiry(&session);

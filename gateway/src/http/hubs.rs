@@ -18,7 +18,7 @@ use futures_util::FutureExt;
 use hubcast_backplane::{BackplaneError, ConnectionId, NodeId};
 use tokio::time::{Instant, sleep};
 
-use self::find::{Found, Missed, Wanted, persist};
+use self::find::{Attachment, Found, Missed, Wanted, persist};
 use self::receiving::receive;
 use self::sending::Sending;
 pub(crate) use self::sockets::endpoint as socket_endpoint;
@@ -121,7 +121,7 @@ impl HubRequest {
                 (Reservation::new(session, false), Detached::new())
             }
             Some(token) => {
-                let (newcomer, early) = self.take(&token, Transport::WebSockets, false).await?;
+                let (newcomer, early) = self.take(&token, Attachment::Socket).await?;
                 (newcomer.socket.ok_or(StatusCode::CONFLICT)?, early)
             }
         };
@@ -155,7 +155,7 @@ impl HubRequest {
         if let Some(session) = self.bring_back(&token.id, claimant, is_fresh).await? {
             return Ok(session);
         }
-        let (newcomer, early) = self.take(token, Transport::WebSockets, true).await?;
+        let (newcomer, early) = self.take(token, Attachment::Resumable).await?;
         newcomer.session.connection().set_transport(Transport::WebSockets);
         receive_early(&newcomer.session, early)?;
         Ok(newcomer.session)
@@ -242,7 +242,7 @@ impl HubRequest {
 
     async fn event_stream(self) -> Result<Response, Refusal> {
         let token = self.required_token()?;
-        let (newcomer, early) = self.take(&token, Transport::ServerSentEvents, true).await?;
+        let (newcomer, early) = self.take(&token, Attachment::EventStream).await?;
         let session = newcomer.session;
         session.connection().set_transport(Transport::ServerSentEvents);
         receive_early(&session, early)?;
@@ -447,7 +447,7 @@ impl HubRequest {
     }
 }
 
-/// Hands on the bytes that came in before the connection was this node's.
+/// Hands on what came in before the connection was this node's.
 fn receive_early(session: &Session, early: Detached) -> Result<(), Refusal> {
     match session.http().map(|link| link.receive_early(early)) {
         Some(Err(_)) => Err(reply::answer(owner::unknown_connection()).into()),

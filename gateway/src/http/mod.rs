@@ -4,6 +4,7 @@ mod admit;
 mod app;
 mod app_servers;
 mod bodies;
+mod event_stream;
 mod events;
 mod health;
 mod hosts;

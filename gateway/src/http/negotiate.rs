@@ -72,7 +72,10 @@ pub(crate) async fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -
     };
     let version = match version(query.get("negotiateVersion")) {
         Ok(version) => version,
-        Err(error) => return axum::Json(NegotiateError { error }).into_response(),
+        Err(error) => {
+            let error = error.to_string();
+            return axum::Json(NegotiateError { error }).into_response();
+        }
     };
     let life = hub.options().timeouts.disconnect;
     let asked = query
@@ -157,15 +160,20 @@ fn available(transport: Transport) -> AvailableTransport {
     }
 }
 
-fn version(asked: Option<&str>) -> Result<i64, String> {
+/// The version that a client asks for can't be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum VersionError {
+    #[error("The client requested a non-integer protocol version.")]
+    NoInteger,
+    #[error("The client requested version '{0}', but the server does not support this version.")]
+    Unsupported(i64),
+}
+
+fn version(asked: Option<&str>) -> Result<i64, VersionError> {
     let Some(asked) = asked else { return Ok(0) };
-    let version: i64 = asked
-        .trim()
-        .parse()
-        .map_err(|_| "The client requested a non-integer protocol version.".to_owned())?;
+    let version: i64 = asked.trim().parse().map_err(|_| VersionError::NoInteger)?;
     if version < 0 {
-        let text = "but the server does not support this version.";
-        return Err(format!("The client requested version '{version}', {text}"));
+        return Err(VersionError::Unsupported(version));
     }
     Ok(version.min(HIGHEST_VERSION))
 }
@@ -181,11 +189,11 @@ mod tests {
         assert_eq!(version(Some("1")), Ok(1));
         assert_eq!(version(Some("7")), Ok(1));
         assert_eq!(
-            version(Some("x")).unwrap_err(),
+            version(Some("x")).unwrap_err().to_string(),
             "The client requested a non-integer protocol version."
         );
         assert_eq!(
-            version(Some("-1")).unwrap_err(),
+            version(Some("-1")).unwrap_err().to_string(),
             "The client requested version '-1', but the server does not support this version."
         );
     }

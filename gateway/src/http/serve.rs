@@ -26,13 +26,14 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::event_stream::{self, Detour};
 use super::reply;
 use super::tcp::{self, Traffic};
 use crate::limits::{Budget, Doors, Terms};
 use crate::options::Options;
 use crate::telemetry::labels::LimitLabel;
 use crate::telemetry::metrics::Metrics;
-use crate::transport::HttpSocket;
+use crate::transport::{Accepted, HttpSocket};
 
 /// Time between two lines that say that connections can't be accepted.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
@@ -53,54 +54,51 @@ pub(crate) async fn serve(
     let graceful = GracefulShutdown::new();
     let connections = TaskTracker::new();
     loop {
-        let (stream, peer) = tokio::select! {
+        let (accepted, peer) = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            stream = accept(&listener, &mut failures) => stream,
+            (stream, peer) = accept(&listener, &mut failures) => match rules.let_in(stream, peer) {
+                Some(accepted) => (accepted, peer),
+                None => continue, // closed without a response: no request has come yet
+            },
         };
-        let place = match rules
-            .doors
-            .as_ref()
-            .map(|doors| doors.enter(peer.ip()))
-            .transpose()
-        {
-            Ok(place) => place,
-            Err(limit) => {
-                rules.metrics.limited.get(limit).inc();
-                continue; // closed without a response: no request has come yet
-            }
-        };
-        if let Err(error) = tcp::set_up(&stream, rules.silence) {
-            tracing::debug!(%error, "a socket could not be set up");
-            continue;
-        }
         let begun = Arc::new(AtomicBool::new(false));
         let traffic = Traffic::new(rules.terms.clone());
+        let detour = Arc::new(Detour::default());
+        let socket = HttpSocket::new(accepted, rules.terms.clone(), Some(Arc::clone(&detour.exit)));
         let service = Noting {
             begun: Arc::clone(&begun),
             peer,
             traffic: Arc::clone(&traffic),
+            detour: Arc::clone(&detour),
             rules: rules.clone(),
             router: TowerToHyperService::new(router.clone()),
         };
         let connection = server
-            .serve_connection_with_upgrades(
-                TokioIo::new(HttpSocket::new(stream, rules.terms.clone(), place)),
-                service,
-            )
+            .serve_connection_with_upgrades(TokioIo::new(socket), service)
             .into_owned();
         let connection = graceful.watch(connection);
-        let (metrics, idle) = (Arc::clone(&rules.metrics), rules.idle);
+        let (metrics, idle, terms) = (Arc::clone(&rules.metrics), rules.idle, rules.terms.clone());
+        let tasks = connections.clone();
         connections.spawn(async move {
-            tokio::select! {
-                outcome = connection => if let Err(error) = outcome {
-                    if is_large_head(&*error) {
-                        metrics.limited.get(LimitLabel::Headers).inc();
+            let response = tokio::select! {
+                outcome = connection => {
+                    if let Err(error) = outcome {
+                        if is_large_head(&*error) {
+                            metrics.limited.get(LimitLabel::Headers).inc();
+                        }
+                        tracing::trace!(%error, "an HTTP connection broke"); // peers do that all the time
                     }
-                    tracing::trace!(%error, "an HTTP connection broke"); // peers do that all the time
-                },
-                () = traffic.overdue() => tracing::debug!("a client did not fetch its answers"),
-                () = asks_for_nothing(&begun, idle) => tracing::trace!("an HTTP connection asked for nothing"),
+                    return;
+                }
+                () = traffic.overdue() => return tracing::debug!("a client did not fetch its answers"),
+                () = asks_for_nothing(&begun, idle) => return tracing::trace!("an HTTP connection asked for nothing"),
+                response = detour.response() => response,
+            };
+            // In a task of its own: this one has room for all that the HTTP library needs.
+            if let Some(accepted) = detour.exit.take() {
+                let socket = HttpSocket::new(accepted, terms, None);
+                tasks.spawn(event_stream::write(socket, response));
             }
         });
     }
@@ -130,6 +128,23 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
+    /// Lets an accepted connection in, and sets it up.
+    fn let_in(&self, stream: TcpStream, peer: SocketAddr) -> Option<Accepted> {
+        let place = self.doors.as_ref().map(|doors| doors.enter(peer.ip()));
+        let place = match place.transpose() {
+            Ok(place) => place,
+            Err(limit) => {
+                self.metrics.limited.get(limit).inc();
+                return None;
+            }
+        };
+        if let Err(error) = tcp::set_up(&stream, self.silence) {
+            tracing::debug!(%error, "a socket could not be set up");
+            return None;
+        }
+        Some(Accepted { stream, place })
+    }
+
     /// The rules before there is a node.
     pub(crate) fn starting(options: &Options, doors: Option<Arc<Doors>>, metrics: &Arc<Metrics>) -> Self {
         Self {
@@ -160,6 +175,7 @@ struct Noting {
     begun: Arc<AtomicBool>,
     peer: SocketAddr,
     traffic: Arc<Traffic>,
+    detour: Arc<Detour>,
     rules: Rules,
     router: TowerToHyperService<Router>,
 }
@@ -179,10 +195,19 @@ impl Service<Request<Incoming>> for Noting {
             return refuse(StatusCode::SERVICE_UNAVAILABLE.into_response()); // without a body
         };
         let method = request.method().clone();
+        let (detour, suits) = (Arc::clone(&self.detour), Detour::suits(&request));
         request.extensions_mut().insert(ConnectInfo(self.peer));
         request.extensions_mut().insert(Arc::clone(&self.traffic));
         let answering = self.router.call(request);
-        async move { Ok(open.answer(&method, answering.await?)) }.boxed()
+        async move {
+            let response = answering.await?;
+            if suits && detour.leaves(&response) {
+                detour.take(response);
+                return std::future::pending().await; // the HTTP library lets the connection go
+            }
+            Ok(open.answer(&method, response))
+        }
+        .boxed()
     }
 }
 

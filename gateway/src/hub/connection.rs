@@ -45,6 +45,13 @@ pub struct Connection {
     sent: AtomicU64,
 }
 
+/// The transport of a connection, compared to one that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Chosen {
+    This,
+    Another,
+}
+
 impl Connection {
     pub(crate) fn new(id: ConnectionId, identity: Identity, request: RequestInfo) -> Self {
         Self {
@@ -232,9 +239,13 @@ impl Connection {
         }
     }
 
-    /// Fixes the transport. Returns whether it is this one.
-    pub(crate) fn set_transport(&self, transport: Transport) -> bool {
-        *self.transport.get_or_init(|| transport) == transport
+    /// Fixes the transport, if none was chosen before.
+    pub(crate) fn set_transport(&self, transport: Transport) -> Chosen {
+        if *self.transport.get_or_init(|| transport) == transport {
+            Chosen::This
+        } else {
+            Chosen::Another
+        }
     }
 
     pub(crate) fn set_protocol(&self, protocol: impl Into<ClientProtocol>) {

@@ -27,12 +27,21 @@ pub(crate) struct Failed {
     pub(crate) unreachable: bool,
 }
 
+impl Failed {
+    fn of(hub: &HubRuntime, name: &str, error: &HubError) -> Self {
+        Self {
+            text: invocation_error(hub, name, error),
+            unreachable: error.is_unreachable(),
+        }
+    }
+}
+
 /// The outcome of dispatching an invocation.
 pub(crate) enum Dispatched {
     /// A method runs; it takes one of the connection's slots.
     Plain(BoxFuture<'static, InvocationOutcome>),
     /// A streaming method runs.
-    Stream(BoxFuture<'static, Result<ValueStream, String>>),
+    Stream(BoxFuture<'static, Result<ValueStream, Failed>>),
     /// No method runs; the error text for the client.
     Refused(String),
 }
@@ -183,17 +192,14 @@ async fn plain(
             InvocationLabel::Error
         })
         .inc();
-    outcome.map_err(|error| Failed {
-        text: invocation_error(&hub, &name, &error),
-        unreachable: error.is_unreachable(),
-    })
+    outcome.map_err(|error| Failed::of(&hub, &name, &error))
 }
 
 async fn stream(
     hub: Arc<HubRuntime>,
     name: String,
     running: BoxFuture<'static, Result<ValueStream, HubError>>,
-) -> Result<ValueStream, String> {
+) -> Result<ValueStream, Failed> {
     let outcome = guarded(running).await;
     let label = if outcome.is_ok() {
         InvocationLabel::Ok
@@ -201,7 +207,7 @@ async fn stream(
         InvocationLabel::Error
     };
     hub.shared().metrics().invocations.get(label).inc();
-    outcome.map_err(|error| invocation_error(&hub, &name, &error))
+    outcome.map_err(|error| Failed::of(&hub, &name, &error))
 }
 
 fn bind_error(hub: &HubRuntime, name: &str, error: &BindError) -> String {

@@ -29,16 +29,26 @@ impl HandedOffCalls {
         }
     }
 
-    /// Hands messages of a connection to its calls. `false` when none run here.
-    pub(crate) async fn take(&self, connection: &ConnectionId, messages: Vec<HubMessage>) -> bool {
+    /// Hands messages of a connection to its calls.
+    pub(crate) async fn take(
+        &self,
+        connection: &ConnectionId,
+        messages: Vec<HubMessage>,
+    ) -> Result<(), NoCalls> {
         let batches = self.of.lock().get(connection).cloned().unwrap_or_default();
-        let mut taken = false;
+        let mut taken = Err(NoCalls);
         for batches in batches {
-            taken |= batches.send(messages.clone()).await.is_ok();
+            if batches.send(messages.clone()).await.is_ok() {
+                taken = Ok(());
+            }
         }
         taken
     }
 }
+
+/// No call of the connection runs here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NoCalls;
 
 /// Keeps calls reachable.
 pub(crate) struct HandedOffCall {

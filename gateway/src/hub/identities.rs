@@ -7,7 +7,7 @@ use hubcast_backplane::ConnectionId;
 use super::HubRuntime;
 use crate::auth::Identity;
 use crate::error::Error;
-use crate::session::{connection_of, watch_expiry};
+use crate::session::{Ownership, connection_of, watch_expiry};
 
 impl HubRuntime {
     /// The identity of a connection's client; `None` where there is no such connection.
@@ -28,13 +28,12 @@ impl HubRuntime {
         Ok(Some((*connection_of(&record).identity()).clone()))
     }
 
-    /// Gives a connection's client another identity of the same user. `false` where no node has the connection at this
-    /// moment.
+    /// Gives a connection's client another identity of the same user, where a node has the connection at this moment.
     pub(crate) async fn reidentify(
         self: &Arc<Self>,
         connection: &ConnectionId,
         identity: &Identity,
-    ) -> Result<bool, Error> {
+    ) -> Result<Ownership, Error> {
         if let Some(session) = self.registry().find(connection) {
             let renewed = session.renew(identity).await?;
             watch_expiry(&session);
@@ -42,7 +41,7 @@ impl HubRuntime {
         }
         let listing = self.look_up(connection).await?;
         let Some(owner) = listing.and_then(|listing| listing.owner) else {
-            return Ok(false);
+            return Ok(Ownership::Lost);
         };
         let peers = self.shared().peers();
         Ok(peers.reidentify(self, &owner, connection, identity).await?)

@@ -10,6 +10,7 @@ mod context;
 mod delivering;
 mod disconnected;
 mod dispatch;
+mod entry;
 mod error;
 mod event;
 mod filter;
@@ -20,7 +21,9 @@ mod identities;
 mod known;
 mod members;
 mod method;
+mod of_connection;
 mod opening;
+mod outcome;
 mod peers;
 mod permits;
 mod presence;
@@ -29,6 +32,7 @@ mod recoveries;
 mod regroup;
 mod rest;
 mod runtime;
+mod settings;
 mod shared;
 mod state;
 mod upload;
@@ -41,13 +45,13 @@ use std::sync::Arc;
 use hubcast_backplane::HubName;
 
 use crate::error::Error;
-use crate::options::{HubDefaults, Limits, Options, Timeouts};
+use crate::options::Options;
 
 use admission::Permit;
 pub use clients::{Arguments, CallerClients, Clients, Recipient, Recipients};
 pub(crate) use connecting::{Accepted, ConnectHandler, Connecting, GroupHook, Owed, TurnedAway};
 pub use connection::Connection;
-pub(crate) use connection::RequestInfo;
+pub(crate) use connection::{Chosen, RequestInfo};
 pub(crate) use connection_events::event_record;
 pub use connection_events::{ConnectionEvent, ConnectionEventPage, MAX_EVENTS};
 pub(crate) use context::Calls;
@@ -56,23 +60,30 @@ pub(crate) use delivering::{EventHandler, deliver_events};
 pub use disconnected::Disconnected;
 pub(crate) use disconnected::{BY_CLIENT, BY_SERVER};
 pub(crate) use dispatch::{Dispatched, Failed, dispatch, stream_error};
+pub(crate) use entry::{Entry, Target};
+use entry::{Problem, needed};
 pub use error::HubError;
 pub use event::{Event, Question};
 pub(crate) use filter::ReplyKind;
 pub use filter::{Filter, Invoked, Next, NextHook, Reply};
+pub(crate) use handed_off_calls::NoCalls;
 pub use handle::{Groups, HubHandle};
 pub use hook::{Connected, FromHook, Hook, HookOutcome, Resumed};
 use hook::{ErasedHook, erase_hook};
-pub use members::{ConnectionStatistics, InGroup, MAX_PAGE, MAX_REASON_BYTES, OfConnection, OfUser, Page};
-pub use method::{BindError, Call, FromInvocation, IntoOutcome, IntoStream, Method, StreamMethod, marker};
-pub(crate) use method::{ErasedMethod, ErasedStream, ValueStream};
+pub use members::{ConnectionStatistics, InGroup, MAX_PAGE, MAX_REASON_BYTES, OfUser, Page};
+pub use method::{BindError, Call, FromInvocation, Method, StreamMethod, marker};
+pub use of_connection::OfConnection;
 pub(crate) use opening::CheckedHub;
-pub(crate) use peers::{HandedOver, Peers, Question as PeerQuestion};
+pub(crate) use outcome::ValueStream;
+pub use outcome::{IntoOutcome, IntoStream};
+pub(crate) use peers::{Closing, Drained, HandedOver, Peers, Question as PeerQuestion};
 pub(crate) use permits::Permitted;
 pub(crate) use publish::{LONGEST_LIFE, Outgoing};
 pub(crate) use regroup::{RegroupWish, Regrouping, RegroupingError};
 pub use rest::Rest;
 pub(crate) use runtime::{HubRuntime, guarded};
+use settings::Change;
+pub use settings::HubSettings;
 pub(crate) use shared::Shared;
 pub(crate) use state::Carried;
 pub(crate) use state::States;
@@ -80,71 +91,6 @@ pub use state::{ConnectionData, Needed, State};
 pub(crate) use upload::{RawUpload, UploadEvent};
 pub use upload::{Upload, UploadError};
 pub use watching::{Member, MemberPage};
-
-/// Changes settings of one hub.
-type Change = Box<dyn Fn(&mut HubSettings) + Send + Sync>;
-
-/// The settings that one hub may have of its own, as [`Hub::configure`] changes them. They begin as the gateway's.
-///
-/// ```
-/// use std::time::Duration;
-/// use hubcast::hub::HubSettings;
-/// use hubcast::{Gateway, Hub, Options};
-///
-/// fn for_sensors(settings: &mut HubSettings) {
-///     settings.limits.message_bytes = 1024;
-///     settings.limits.outbox_bytes /= 8;
-///     settings.timeouts.client_timeout = Duration::from_secs(120);
-///     settings.hubs.stream_buffer = 100;
-/// }
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let gateway = Gateway::builder()
-///     .hub(Hub::new("sensors").configure(for_sensors))
-///     .hub(Hub::new("dashboards"))
-///     .options(Options::default())
-///     .build()
-///     .await?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Debug)]
-pub struct HubSettings {
-    /// Bounds on sizes, counts and rates. Those of the whole node can't be changed here: see [`Limits`].
-    pub limits: Limits,
-    /// Bounds on time.
-    pub timeouts: Timeouts,
-    /// How the hub behaves.
-    pub hubs: HubDefaults,
-}
-
-/// A method, with its permits and states.
-pub(crate) struct Entry {
-    /// The name as defined.
-    pub(crate) name: String,
-    pub(crate) target: Target,
-    /// The permits that its callers must have.
-    required: Vec<Permit>,
-    needed: Vec<Needed>,
-}
-
-enum Problem {
-    DefinedTwice(String),
-    NoSuchMethod(String),
-}
-
-fn needed(ask: impl FnOnce(&mut Vec<Needed>)) -> Vec<Needed> {
-    let mut needed = Vec::new();
-    ask(&mut needed);
-    needed
-}
-
-/// A method of a hub, by how it answers.
-pub(crate) enum Target {
-    Plain(Box<dyn ErasedMethod>),
-    Stream(Box<dyn ErasedStream>),
-}
 
 /// A hub under construction: plain async functions by the names that clients call them by.
 ///

@@ -13,7 +13,7 @@ use super::regroup::Regrouping;
 use crate::auth::{Identity, PermissionRequest};
 use crate::error::Error;
 use crate::protocol::{HubProtocol, Value};
-use crate::session::{ClientResultError, Session};
+use crate::session::{ClientResultError, Ownership, Session};
 
 /// Requests of a node to the nodes that own a connection.
 pub(crate) trait Peers: Send + Sync {
@@ -61,23 +61,23 @@ pub(crate) trait Peers: Send + Sync {
         connection: &'a ConnectionId,
     ) -> BoxFuture<'a, Result<Option<Identity>, BackplaneError>>;
 
-    /// Has the owner take another identity of the same user. `false` where it does not have the connection any more.
+    /// Has the owner take another identity of the same user.
     fn reidentify<'a>(
         &'a self,
         hub: &'a Arc<HubRuntime>,
         owner: &'a NodeId,
         connection: &'a ConnectionId,
         identity: &'a Identity,
-    ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
+    ) -> BoxFuture<'a, Result<Ownership, BackplaneError>>;
 
-    /// Has the owner end a connection. `false` when it does not have it, or is about to give it up.
+    /// Has the owner end a connection.
     fn close<'a>(
         &'a self,
         hub: &'a Arc<HubRuntime>,
         owner: &'a NodeId,
         connection: &'a ConnectionId,
         reason: Option<String>,
-    ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
+    ) -> BoxFuture<'a, Result<Closing, BackplaneError>>;
 
     /// Has the owner give a stateful session up.
     fn hand_over<'a>(
@@ -106,9 +106,8 @@ pub(crate) trait Peers: Send + Sync {
         frames: Bytes,
     ) -> BoxFuture<'a, Result<(), BackplaneError>>;
 
-    /// Waits until the client of a connection of another node has read most of the bytes sent to it. `false` when that
-    /// node does not know.
-    fn drained<'a>(&'a self, session: &'a Session, owner: &'a NodeId) -> BoxFuture<'a, bool>;
+    /// Waits until the client of a connection of another node has read most of the bytes sent to it.
+    fn drained<'a>(&'a self, session: &'a Session, owner: &'a NodeId) -> BoxFuture<'a, Drained>;
 }
 
 /// A call of a client's method.
@@ -120,6 +119,24 @@ pub(crate) struct Question<'a> {
     pub(crate) translated: &'a [Value],
     /// How long the answer is waited for.
     pub(crate) patience: Duration,
+}
+
+/// The outcome of asking for the end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closing {
+    /// It ends, or will where it goes on.
+    Ends,
+    /// It is not there: it has ended, or is on its way to another node.
+    NotHere,
+}
+
+/// How far a client of another node has read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drained {
+    /// It has read most of the bytes sent to it.
+    Yes,
+    /// The node does not know.
+    Unknown,
 }
 
 /// The outcome of requesting a stateful session from another node.

@@ -10,7 +10,7 @@ use hubcast_backplane::{BackplaneError, ConnectionId, Listing};
 use super::{Connection, HubRuntime};
 use crate::auth::{PermissionRequest, Wish};
 use crate::error::Error;
-use crate::session::{Session, connection_of, state_of};
+use crate::session::{Ownership, Session, connection_of, state_of};
 
 /// How often is looked for a connection that moves, and how often a parked one is changed that others change, too.
 const ATTEMPTS: usize = 4;
@@ -50,10 +50,13 @@ impl Session {
             return Ok(Permitted::Unknown);
         }
         let permitted = apply(self.connection(), request);
-        if request.wish == Wish::Check || permitted != Permitted::Yes || self.write_state().await? {
+        if request.wish == Wish::Check || permitted != Permitted::Yes {
             return Ok(permitted);
         }
-        Ok(Permitted::Unknown) // it has just moved
+        Ok(match self.write_state().await? {
+            Ownership::Kept => permitted,
+            Ownership::Lost => Permitted::Unknown, // it has just moved
+        })
     }
 }
 

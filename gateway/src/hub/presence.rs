@@ -12,6 +12,7 @@ use hubcast_backplane::{
 use tokio::time::{sleep, timeout};
 
 use super::members::{MAX_PAGE, MAX_REASON_BYTES};
+use super::peers::Closing;
 use super::{Disconnected, HubRuntime};
 use crate::error::Error;
 use crate::session::{CloseReason, Session};
@@ -42,7 +43,7 @@ impl HubRuntime {
             } else {
                 self.close_plain(connection, &listing, reason.clone()).await?
             };
-            if closed {
+            if closed == Closing::Ends {
                 return Ok(true);
             }
             sleep(ATTEMPTS.1).await; // it has just ended, or is on its way between two nodes
@@ -56,21 +57,21 @@ impl HubRuntime {
         .into())
     }
 
-    /// Has its owner end it. `false` when the owner does not have it any more, or not yet.
+    /// Has its owner end it.
     async fn close_plain(
         self: &Arc<Self>,
         connection: &ConnectionId,
         listing: &Listing,
         reason: Option<String>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Closing, Error> {
         let Some(owner) = &listing.owner else {
-            return Ok(false);
+            return Ok(Closing::NotHere);
         };
         if owner == self.shared().backplane().node() {
             let session = self.find_settled(connection).await;
             return Ok(match session {
                 Some(session) => session.close_for_good(reason).await,
-                None => false,
+                None => Closing::NotHere,
             });
         }
         Ok(self
@@ -86,15 +87,15 @@ impl HubRuntime {
         connection: &ConnectionId,
         listing: &Listing,
         reason: Option<String>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Closing, Error> {
         let topic = Topic::Connection(connection.clone());
-        if !self.publish_close(topic, reason, Vec::new()).await? {
-            return Ok(false);
+        if self.publish_close(topic, reason, Vec::new()).await? == Closing::NotHere {
+            return Ok(Closing::NotHere);
         }
         if listing.owner.is_none() {
             self.remove_parked(connection, Disconnected::ByServer).await?;
         }
-        Ok(true)
+        Ok(Closing::Ends)
     }
 
     /// Ends the connections of a group, a user or the hub but those of `except`.
@@ -127,13 +128,13 @@ impl HubRuntime {
         Ok(())
     }
 
-    /// Appends to a topic that its connections end. `false` for a connection that does not exist.
+    /// Appends to a topic that its connections end.
     async fn publish_close(
         &self,
         topic: Topic,
         reason: Option<String>,
         except: Vec<String>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Closing, Error> {
         let envelope = wire::Envelope {
             close: Some(Box::new(wire::Close { reason, lost: false })),
             except,
@@ -141,7 +142,11 @@ impl HubRuntime {
         };
         let backplane = self.backplane();
         let receipts = backplane.publish(&[topic], &envelope).await?;
-        Ok(receipts.iter().any(Option::is_some))
+        Ok(if receipts.iter().any(Option::is_some) {
+            Closing::Ends
+        } else {
+            Closing::NotHere // there is no connection of that id
+        })
     }
 
     /// Removes a connection that no node owns, if it is one, and runs the hub's hook.
@@ -264,9 +269,9 @@ impl HubRuntime {
 }
 
 impl Session {
-    /// Ends the connection with a reason for its client, after the messages that were sent to it before. `false` when
-    /// it goes on on another node.
-    pub(crate) async fn close_for_good(&self, reason: Option<String>) -> bool {
+    /// Ends the connection with a reason for its client, after the messages that were sent to it before, unless it goes on
+    /// on another node.
+    pub(crate) async fn close_for_good(&self, reason: Option<String>) -> Closing {
         if self.receives() {
             let topic = Topic::Connection(self.id().clone());
             let closing = self.hub().publish_close(topic, reason.clone(), Vec::new());
@@ -277,7 +282,11 @@ impl Session {
             }
         }
         self.close(CloseReason::Closed { reason }); // where its log did not
-        !self.has_moved()
+        if self.has_moved() {
+            Closing::NotHere
+        } else {
+            Closing::Ends
+        }
     }
 
     /// Returns whether the application has closed the connection.

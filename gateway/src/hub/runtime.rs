@@ -26,7 +26,7 @@ use crate::limits::Terms;
 use crate::options::Options;
 use crate::protocol::Value;
 use crate::session::BurstPolicy;
-use crate::session::{ClientResultError, Session, connection_of};
+use crate::session::{ClientResultError, Session, TooManyGroups, connection_of};
 use crate::telemetry::labels::LimitLabel;
 
 /// How often, and how long apart, a connection is looked for that the directory says is here.
@@ -286,7 +286,7 @@ impl HubRuntime {
             return Ok(());
         }
         let limit = self.options.limits.groups_per_connection;
-        if !session.note_group(group, limit) {
+        if let Err(TooManyGroups) = session.note_group(group, limit) {
             self.shared
                 .metrics()
                 .limited

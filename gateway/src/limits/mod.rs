@@ -9,4 +9,4 @@ mod permits;
 pub(crate) use bucket::Bucket;
 pub(crate) use doors::{Doors, Entered};
 pub(crate) use gate::{ConnectionPermit, Gate};
-pub(crate) use held::{Budget, Held, Terms};
+pub(crate) use held::{Budget, Full, Held, Terms};

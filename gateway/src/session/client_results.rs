@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::Session;
+use super::completions::NotSent;
 use crate::protocol::{ClientProtocol, HubMessage, Invocation, Outcome, Value};
 
 /// Questions to one client. Their ids begin with `s`, because clients answer in the space of their own stream ids, which
@@ -69,7 +70,7 @@ impl Session {
             ..Invocation::default()
         };
         // By the log: it comes after all that was sent to the client before.
-        if !self.send(&HubMessage::Invocation(invocation)).await {
+        if let Err(NotSent) = self.send(&HubMessage::Invocation(invocation)).await {
             return Err(ClientResultError::Disconnected);
         }
         let outcome = tokio::select! {

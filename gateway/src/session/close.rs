@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use axum::extract::ws::close_code;
 use bytes::Bytes;
 
+use super::TransportError;
 use crate::hub::Disconnected;
 use crate::protocol::websocket::BadFrame;
 use crate::protocol::{ClientProtocol, DecodeError, HubMessage, encode_for};
@@ -36,7 +37,7 @@ pub(crate) enum CloseReason {
     /// The client reads too slowly.
     SlowConsumer { queued: usize },
     /// The socket or response broke, or no request came in time.
-    TransportLost(&'static str),
+    TransportLost(TransportError),
     /// The node stops.
     NodeStops,
     /// The node has more connections than others.
@@ -193,7 +194,7 @@ impl CloseReason {
             Self::Expired => Disconnected::Refused("the access token has expired".to_owned()),
             Self::ClientTimeout => Disconnected::Lost("the client fell silent".to_owned()),
             Self::SlowConsumer { .. } => Disconnected::Refused("the client reads too slowly".to_owned()),
-            Self::TransportLost(what) => Disconnected::Lost((*what).to_owned()),
+            Self::TransportLost(error) => Disconnected::Lost(error.to_string()),
             Self::LogLost(what) => Disconnected::Lost((*what).to_owned()),
             Self::NodeStops | Self::Fenced => Disconnected::NodeStopped,
             Self::Rebalanced => Disconnected::Lost("the node has more connections than others".to_owned()),

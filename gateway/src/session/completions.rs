@@ -6,7 +6,8 @@ use std::time::Duration;
 use hubcast_backplane::{Call, Listing, NodeId, Topic, wire};
 use tokio::time::sleep;
 
-use super::{CloseReason, Session};
+use super::{CloseReason, Ended, Session};
+use crate::hub::Drained;
 use crate::protocol::{ClientProtocol, HubMessage, MESSAGE, Outcome, webpubsub};
 
 /// How often, and how long apart, an answer is tried to be written to a backplane that can't be reached.
@@ -39,11 +40,9 @@ pub(super) enum Sent {
     Unsure,
 }
 
-impl From<bool> for Sent {
-    fn from(sent: bool) -> Self {
-        if sent { Self::Yes } else { Self::Unwanted }
-    }
-}
+/// A message could not be sent: its connection has ended, or the backplane can't be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NotSent;
 
 /// The name of a call in the backplane: the number of its message, and the id that its completion needs.
 pub(super) fn call_name(number: u64, invocation_id: Option<&str>) -> String {
@@ -168,10 +167,15 @@ impl Session {
     pub(super) async fn send_item(&self, answering: &Answering, item: &HubMessage) -> Sent {
         let Some(call) = &answering.call else {
             self.follow().await;
-            return Sent::from(self.push_waiting(item).await);
+            return match self.push_waiting(item).await {
+                Ok(()) => Sent::Yes,
+                Err(Ended) => Sent::Unwanted,
+            };
         };
         self.outbox.at_most(self.high_water()).await;
-        if self.has_moved() && !self.pace().await {
+        if self.has_moved()
+            && let Err(Ended) = self.pace().await
+        {
             return Sent::Unwanted;
         }
         let Some(envelope) = self.envelope(item) else {
@@ -187,10 +191,11 @@ impl Session {
             .reply(self.id(), call, &envelope, false)
             .await
         {
-            Ok(place) => {
-                self.connection.note_sent(place.unwrap_or_default());
-                Sent::from(place.is_some())
+            Ok(Some(place)) => {
+                self.connection.note_sent(place);
+                Sent::Yes
             }
+            Ok(None) => Sent::Unwanted,
             Err(error) => {
                 tracing::warn!(connection_id = %self.id(), %error, "an item of a stream could not be written");
                 Sent::Unsure
@@ -198,27 +203,27 @@ impl Session {
         }
     }
 
-    /// Waits, now and then, until the client reads on, wherever it is. `false` when the connection has ended.
-    pub(super) async fn pace(&self) -> bool {
-        let Some(stateful) = self.stateful.get() else {
-            return true;
+    /// Waits, now and then, until the client reads on, wherever it is.
+    pub(super) async fn pace(&self) -> Result<(), Ended> {
+        let Some(stateful) = self.stateful() else {
+            return Ok(());
         };
         if !stateful
             .paced
             .fetch_add(1, Ordering::Relaxed)
             .is_multiple_of(PACE)
         {
-            return true;
+            return Ok(());
         }
         loop {
             let backplane = self.hub.backplane();
             match backplane.look_up(self.id()).await {
-                Ok(None) => return false,
+                Ok(None) => return Err(Ended),
                 Ok(Some(Listing {
                     owner: Some(owner), ..
                 })) => {
-                    if self.hub.shared().peers().drained(self, &owner).await {
-                        return true;
+                    if self.hub.shared().peers().drained(self, &owner).await == Drained::Yes {
+                        return Ok(());
                     }
                 }
                 // No node has it: its client is on its way, or the window ends.
@@ -233,19 +238,17 @@ impl Session {
         self.outbox.at_most(self.high_water()).await;
     }
 
-    /// Sends the client a message that answers nothing, in its place among the others that it receives. `false` where it
-    /// could not be sent.
-    pub(super) async fn send(&self, message: &HubMessage) -> bool {
-        let Some(envelope) = self.envelope(message) else {
-            return false;
-        };
+    /// Sends the client a message that answers nothing, in its place among the others that it receives.
+    pub(super) async fn send(&self, message: &HubMessage) -> Result<(), NotSent> {
+        let envelope = self.envelope(message).ok_or(NotSent)?;
         let topics = [Topic::Connection(self.id().clone())];
         let backplane = self.hub.backplane();
         match backplane.publish(&topics, &envelope).await {
-            Ok(receipts) => receipts.iter().any(Option::is_some),
+            Ok(receipts) if receipts.iter().any(Option::is_some) => Ok(()),
+            Ok(_) => Err(NotSent),
             Err(error) => {
                 tracing::warn!(connection_id = %self.id(), %error, "a message could not be written");
-                false
+                Err(NotSent)
             }
         }
     }

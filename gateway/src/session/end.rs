@@ -1,18 +1,25 @@
 //! A session's end: the messages to the client, the cluster and the hub, in that order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hubcast_backplane::Status;
+use tokio::time::timeout;
 
 use super::handed_off_calls::host;
 use super::handshake;
 use super::invocations::Invocations;
+use super::stateful::Parking;
 use super::{CloseReason, Session};
 use crate::hub::Disconnected;
+use crate::protocol::Transport;
 use crate::telemetry::labels::LimitLabel;
 
 /// The reason in hub code for a connection that could go on nowhere.
 const FORGOTTEN: &str = "the backplane has forgotten the connection";
+
+/// How long a node that leaves waits for the poll that would only learn that the connection is over.
+const LAST_POLL: Duration = Duration::from_secs(1);
 
 /// Says goodbye, leaves the cluster, and runs the hub's hook; or gives the connection up for another node. While the
 /// backplane can't be reached, the rest is done after this returns.
@@ -37,7 +44,7 @@ pub(super) async fn end(
     }
     hub.registry().retire(session);
     // Before the client notices, and comes back elsewhere.
-    let moved = reason == CloseReason::Moved && session.park().await;
+    let moved = reason == CloseReason::Moved && session.park().await == Parking::GoesOn;
     if !moved {
         session.be_gone();
     }
@@ -77,8 +84,9 @@ pub(super) async fn end(
         };
     }
     if let Some(link) = session.http() {
-        link.end(session, &reason).await;
+        link.refuse_more();
     }
+    let_fetch(session, &reason).await;
     session.be_over();
     let leaves = registered && !moved;
     let leaving = hub
@@ -90,6 +98,30 @@ pub(super) async fn end(
     tokio::select! {
         _ = leaving => {}
         _ = status.wait_for(|status| *status == Status::Disconnected) => {}
+    }
+}
+
+/// Keeps the frames for a time that a client has yet to fetch which polls, or reads an event stream.
+async fn let_fetch(session: &Session, reason: &CloseReason) {
+    let timeouts = &session.hub.options().timeouts;
+    let patience = match session.connection.transport() {
+        _ if matches!(reason, CloseReason::TransportLost(_) | CloseReason::Moved) => return,
+        Some(Transport::LongPolling) => timeouts.disconnect,
+        Some(Transport::ServerSentEvents) => timeouts.send,
+        Some(Transport::WebSockets) | None => return,
+    };
+    let leaving = matches!(reason, CloseReason::NodeStops | CloseReason::Fenced);
+    let fetched = timeout(patience, async {
+        if leaving {
+            // A client that was notified need not send the poll after the last one: a node that leaves waits less for it.
+            session.until_fetched(|| session.queued_bytes() == 0).await;
+            let _ = timeout(LAST_POLL, session.until_fetched(|| false)).await;
+        } else {
+            session.until_fetched(|| false).await;
+        }
+    });
+    if fetched.await.is_err() {
+        session.discard_outbox();
     }
 }
 

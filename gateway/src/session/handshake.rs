@@ -82,7 +82,7 @@ async fn read(
                 continue;
             }
             // No session was agreed on that could go on.
-            Received::Resumed => {
+            Received::NewSocket | Received::BrokenOff => {
                 *reader = HandshakeReader::new(session.hub.options().limits.message_bytes);
                 continue;
             }
@@ -93,9 +93,9 @@ async fn read(
                 });
             }
             Received::Bad(frame) => return Err(CloseReason::BadFrame(frame)),
-            Received::Lost(what) => {
+            Received::Lost(error) => {
                 return Err(CloseReason::Handshake {
-                    detail: what.to_owned(),
+                    detail: error.to_string(),
                 });
             }
         }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::{Entry, TransportError};
 use crate::protocol::websocket::BadFrame;
 
 /// The source of a session's bytes. `receive` is cancel-safe.
@@ -17,12 +18,24 @@ pub(crate) enum Received {
     Data(Bytes),
     /// A control frame of so many bytes: a sign of life without content.
     Alive { bytes: usize },
-    /// A socket was lost and a new one took its place, or a body broke off: the cut-off message is not continued.
-    Resumed,
+    /// A socket was lost and a new one took its place: a message that was cut off is not continued.
+    NewSocket,
+    /// A body broke off: the message that it has begun is not continued.
+    BrokenOff,
     /// The client ended the connection properly.
     Closed,
     /// Bytes came that are no frame of a WebSocket.
     Bad(BadFrame),
     /// The connection broke.
-    Lost(&'static str),
+    Lost(TransportError),
+}
+
+impl From<Entry> for Received {
+    fn from(entry: Entry) -> Self {
+        match entry {
+            Entry::Bytes(bytes) => Self::Data(bytes),
+            Entry::NewSocket => Self::NewSocket,
+            Entry::BrokenOff => Self::BrokenOff,
+        }
+    }
 }

@@ -2,24 +2,20 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, Ordering};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::Notify;
-use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::completions::{Answering, INTERRUPTED, Sent};
-use super::uploads::Uploads;
+use super::completions::Answering;
+use super::slots::Slots;
+use super::stream_out::stream_out;
+use super::uploads::{StreamIdInUse, Uploads};
 use super::{CloseReason, Session};
-use crate::hub::{Dispatched, Failed, RawUpload, UploadEvent, ValueStream, dispatch, guarded, stream_error};
-use crate::protocol::{Encoding, HubMessage, Invocation, Outcome, Request, Value};
-
-/// A stream that always has an item lets the rest of its session run after so many: its client may want to cancel it.
-const YIELD_AFTER: usize = 32;
+use crate::hub::{Dispatched, Failed, RawUpload, UploadEvent, dispatch};
+use crate::protocol::{Encoding, HubMessage, Invocation, Outcome, Request};
 
 /// Methods that run for one connection. Plain ones take a slot each; while none is free, the connection is not read.
 /// Streams, and methods that take uploads, run beside them: their input comes from the connection.
@@ -43,47 +39,21 @@ struct Live {
     uploads: Uploads,
 }
 
+/// The reason why an invocation can't begin. The client is given the text.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("Invocation ID '{0}' is already in use.")]
+    IdInUse(String),
+    #[error(transparent)]
+    StreamIdInUse(#[from] StreamIdInUse),
+    #[error("The connection may have {limit} streams open (limits.streams_per_connection).")]
+    TooManyStreams { limit: usize },
+}
+
 /// A running invocation that the client can cancel.
 struct Named {
     cancelled: CancellationToken,
     stream: bool,
-}
-
-/// The slots of a connection's plain methods.
-#[derive(Debug)]
-pub(crate) struct Slots {
-    all: isize,
-    /// Below zero after a method came back from a wait and found its slot taken.
-    free: AtomicIsize,
-    changed: Notify,
-}
-
-impl Slots {
-    /// Frees the caller's slot while it waits for its client: the client's answer must be read.
-    pub(crate) fn lend(self: &Arc<Self>) -> Lent {
-        self.give_back();
-        Lent(Arc::clone(self))
-    }
-
-    fn give_back(&self) {
-        self.free.fetch_add(1, Ordering::AcqRel);
-        self.changed.notify_one();
-    }
-
-    /// Taken without a check: a call that comes back from a wait goes on at once, even if that makes one too many.
-    fn take(&self) {
-        self.free.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// A slot that others may use until this is dropped.
-#[derive(Debug)]
-pub(crate) struct Lent(Arc<Slots>);
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        self.0.take();
-    }
 }
 
 /// An invocation that has ended.
@@ -247,14 +217,9 @@ impl Invocations {
 
 impl Live {
     fn new(slots: usize, stream_buffer: usize) -> Self {
-        let all = isize::try_from(slots).unwrap_or(isize::MAX);
         Self {
             running: FuturesUnordered::new(),
-            slots: Arc::new(Slots {
-                all,
-                free: AtomicIsize::new(all),
-                changed: Notify::new(),
-            }),
+            slots: Arc::new(Slots::new(slots)),
             requesting: false,
             named: HashMap::new(),
             calls: HashSet::new(),
@@ -263,11 +228,11 @@ impl Live {
     }
 
     fn may_read(&self) -> bool {
-        self.slots.free.load(Ordering::Acquire) > 0 && !self.requesting && !self.uploads.is_blocked()
+        self.slots.has_free() && !self.requesting && !self.uploads.is_blocked()
     }
 
     fn has_calls(&self) -> bool {
-        self.requesting || self.slots.free.load(Ordering::Acquire) < self.slots.all
+        self.requesting || self.slots.are_used()
     }
 
     /// Returns whether no call runs, and none that has run still uses a slot.
@@ -284,7 +249,7 @@ impl Live {
             biased;
             Some(ended) = self.running.next(), if !self.running.is_empty() => Some(ended),
             () = self.uploads.unblock(), if self.uploads.is_blocked() => None,
-            () = self.slots.changed.notified() => None,
+            () = self.slots.changed() => None,
         }
     }
 
@@ -304,7 +269,7 @@ impl Live {
         let uploads = std::mem::take(&mut invocation.stream_ids);
         let receivers = match self.open(session, invocation_id.as_deref(), &uploads, streaming) {
             Ok(receivers) => receivers,
-            Err(text) => return self.refuse(session, answering, text),
+            Err(refused) => return self.refuse(session, answering, refused.to_string()),
         };
         let slot = !streaming && uploads.is_empty();
         let cancelled = match invocation_id {
@@ -403,11 +368,11 @@ impl Live {
         invocation_id: Option<&str>,
         uploads: &[String],
         streaming: bool,
-    ) -> Result<Vec<RawUpload>, String> {
+    ) -> Result<Vec<RawUpload>, Refused> {
         if let Some(id) = invocation_id
             && self.named.contains_key(id)
         {
-            return Err(format!("Invocation ID '{id}' is already in use."));
+            return Err(Refused::IdInUse(id.to_owned()));
         }
         if streaming || !uploads.is_empty() {
             let limit = session.hub().options().limits.streams_per_connection;
@@ -418,14 +383,10 @@ impl Live {
                 .saturating_add(usize::from(streaming))
                 > limit
             {
-                return Err(format!(
-                    "The connection may have {limit} streams open (limits.streams_per_connection)."
-                ));
+                return Err(Refused::TooManyStreams { limit });
             }
         }
-        self.uploads
-            .open(uploads)
-            .ok_or_else(|| "A stream ID is already in use.".to_owned())
+        Ok(self.uploads.open(uploads)?)
     }
 
     /// Cancels an invocation that its client no longer wants. It ends when its method does, with a completion; a stream
@@ -486,50 +447,6 @@ impl Session {
             self.close(CloseReason::LogLost("a message could not be passed on"));
         }
         Outcome::Error(failed.text)
-    }
-}
-
-/// Sends the items as fast as the client reads them.
-async fn stream_out(
-    session: Arc<Session>,
-    answering: Answering,
-    name: String,
-    starting: BoxFuture<'static, Result<ValueStream, String>>,
-    cancelled: CancellationToken,
-) -> Outcome {
-    let mut items = tokio::select! {
-        biased;
-        () = cancelled.cancelled() => return Outcome::Void,
-        started = starting => match started {
-            Ok(items) => items,
-            Err(text) => return Outcome::Error(text),
-        },
-    };
-    let mut sent = 0_usize;
-    loop {
-        let item: Value = tokio::select! {
-            biased;
-            () = cancelled.cancelled() => return Outcome::Void,
-                item = guarded(items.next().map(Option::transpose)) => match item {
-                Ok(Some(item)) => item,
-                Ok(None) => return Outcome::Void,
-                Err(error) => return Outcome::Error(stream_error(session.hub(), &name, &error)),
-            },
-        };
-        let message = HubMessage::StreamItem {
-            headers: Vec::new(),
-            invocation_id: answering.invocation_id.clone().unwrap_or_default(),
-            item,
-        };
-        match session.send_item(&answering, &message).await {
-            Sent::Yes => {}
-            Sent::Unwanted => return Outcome::Void,
-            Sent::Unsure => return Outcome::Error(INTERRUPTED.to_owned()),
-        }
-        sent = sent.wrapping_add(1);
-        if sent.is_multiple_of(YIELD_AFTER) {
-            yield_now().await;
-        }
     }
 }
 

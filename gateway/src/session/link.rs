@@ -9,11 +9,10 @@ use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{ByteQueue, CloseReason, Inbound, Past, PushError, Received, Session, Taken, run, run_restored};
-use crate::protocol::Transport;
-
-/// How long a node that leaves waits for the poll that would only learn that the connection is over.
-const LAST_POLL: Duration = Duration::from_secs(1);
+use super::inbox::Inbox;
+use super::{
+    CloseReason, Entry, Inbound, Past, PushError, Received, Session, TransportError, run, run_restored,
+};
 
 /// How long the next part of a body from another node is waited for.
 const NEXT_PART: Duration = Duration::from_secs(30);
@@ -21,7 +20,7 @@ const NEXT_PART: Duration = Duration::from_secs(30);
 /// The requests of one connection.
 pub(crate) struct HttpLink {
     /// Bodies of POSTs on their way to the session.
-    inbox: ByteQueue,
+    inbox: Inbox,
     /// Held by the POST whose body is being read: the next one begins when that is over.
     posting: Arc<tokio::sync::Mutex<()>>,
     /// A body of which other nodes send one part after the other.
@@ -56,13 +55,13 @@ enum Stage {
     Drained,
 }
 
-/// The bytes that came in for a connection that is taken over.
-pub(crate) type Detached = Vec<Bytes>;
+/// What came in for a connection that is taken over.
+pub(crate) type Detached = Vec<Entry>;
 
 impl HttpLink {
     pub(crate) fn new(inbox_bytes: usize) -> Self {
         Self {
-            inbox: ByteQueue::new(inbox_bytes),
+            inbox: Inbox::new(inbox_bytes),
             posting: Arc::default(),
             in_parts: Mutex::default(),
             state: Mutex::new(State {
@@ -77,9 +76,13 @@ impl HttpLink {
         }
     }
 
-    /// Hands bytes to the session, waiting for room. `false` when the connection has ended.
-    pub(crate) async fn receive(&self, bytes: Bytes) -> bool {
-        bytes.is_empty() || self.inbox.push(bytes).await.is_ok()
+    /// Hands bytes to the session, waiting for room.
+    pub(crate) async fn receive(&self, bytes: Bytes) -> Result<(), Ended> {
+        self.push(Entry::Bytes(bytes)).await
+    }
+
+    async fn push(&self, entry: Entry) -> Result<(), Ended> {
+        self.inbox.push(entry).await.map_err(|_| Ended)
     }
 
     fn take_parts(&self, which: impl FnOnce(&InParts) -> bool) -> Option<InParts> {
@@ -88,20 +91,18 @@ impl HttpLink {
         found.then(|| in_parts.take()).flatten()
     }
 
-    /// Notifies the session that the next bytes come from a new socket. `false` when the connection has ended.
-    pub(crate) async fn resume(&self) -> bool {
-        self.inbox.push(Bytes::new()).await.is_ok() // POSTs never hand on an empty chunk
+    /// Notifies the session that the next bytes come from a new socket.
+    pub(crate) async fn resume(&self) -> Result<(), Ended> {
+        self.push(Entry::NewSocket).await
     }
 
-    /// Hands on bytes that came before this node owned the connection.
-    pub(crate) fn receive_early(&self, chunks: Detached) -> Result<(), PushError> {
-        chunks
-            .into_iter()
-            .try_for_each(|chunk| self.inbox.try_push(chunk))
+    /// Hands on what came before this node owned the connection.
+    pub(crate) fn receive_early(&self, early: Detached) -> Result<(), PushError> {
+        early.into_iter().try_for_each(|entry| self.inbox.try_push(entry))
     }
 
-    /// Lets the session begin; `false` when it has begun before.
-    pub(crate) fn begin(&self) -> bool {
+    /// Lets the session begin.
+    pub(crate) fn begin(&self) -> Begun {
         let mut state = self.state.lock();
         let first = state.stage == Stage::Waiting;
         if first {
@@ -112,11 +113,11 @@ impl HttpLink {
         }
         drop(state);
         self.changed.notify_one();
-        first
+        if first { Begun::Now } else { Begun::Before }
     }
 
-    /// Takes the connection away from a session that has not begun, with the bytes that came in so far.
-    pub(crate) async fn detach(&self) -> Option<Detached> {
+    /// Takes the connection away from a session that has not begun, with what came in so far.
+    pub(crate) fn detach(&self) -> Option<Detached> {
         {
             let mut state = self.state.lock();
             if state.stage != Stage::Waiting {
@@ -124,15 +125,13 @@ impl HttpLink {
             }
             state.stage = Stage::Moved;
         }
-        self.inbox.close();
-        let mut chunks = Vec::new();
-        while self.inbox.take(&mut chunks, usize::MAX).await == Taken::Some {}
+        let early = self.inbox.close();
         self.changed.notify_one();
-        Some(chunks)
+        Some(early)
     }
 
     /// Records that a response or poll is attached until the guard is dropped.
-    pub(crate) fn attach(self: &HttpLink) -> Attached<'_> {
+    pub(crate) fn attach(&self) -> Attached<'_> {
         self.state.lock().idle_since = None;
         Attached { link: self }
     }
@@ -173,33 +172,15 @@ impl HttpLink {
         self.changed.notify_one();
     }
 
-    /// Called when the session ends: refuses further bytes, and keeps the frames that a long-polling client has yet to
-    /// fetch.
-    pub(crate) async fn end(&self, session: &Session, reason: &CloseReason) {
-        self.inbox.discard();
+    /// Called when the session ends: refuses further bytes.
+    pub(super) fn refuse_more(&self) {
+        drop(self.inbox.close());
         drop(self.in_parts.lock().take());
-        let timeouts = &session.hub().options().timeouts;
-        let patience = match session.connection().transport() {
-            _ if matches!(reason, CloseReason::TransportLost(_) | CloseReason::Moved) => return,
-            Some(Transport::LongPolling) => timeouts.disconnect,
-            Some(Transport::ServerSentEvents) => timeouts.send,
-            Some(Transport::WebSockets) | None => return,
-        };
-        let leaving = matches!(reason, CloseReason::NodeStops | CloseReason::Fenced);
-        let fetched = timeout(patience, async {
-            if leaving {
-                // A client that was notified need not send the poll after the last one: a node that leaves waits less
-                // for it.
-                self.until(|stage| stage == Stage::Drained || session.queued_bytes() == 0)
-                    .await;
-                let _ = timeout(LAST_POLL, self.until(|stage| stage == Stage::Drained)).await;
-            } else {
-                self.until(|stage| stage == Stage::Drained).await;
-            }
-        });
-        if fetched.await.is_err() {
-            session.discard_outbox();
-        }
+    }
+
+    /// Waits until the client has fetched everything, or `suffices`, which is asked anew when a request ends.
+    pub(super) async fn until_drained(&self, suffices: impl Fn() -> bool) {
+        self.until(|stage| stage == Stage::Drained || suffices()).await;
     }
 
     async fn until(&self, holds: impl Fn(Stage) -> bool) {
@@ -240,6 +221,19 @@ impl HttpLink {
     }
 }
 
+/// The connection has ended: it takes nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ended;
+
+/// The moment at which a session began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begun {
+    /// It begins with this request.
+    Now,
+    /// An earlier request has begun it.
+    Before,
+}
+
 /// One POST's turn: its body is handed on while it comes. If it ends before the body does, what the session has of an
 /// unfinished message is forgotten.
 pub(crate) struct Posting {
@@ -261,13 +255,13 @@ struct InParts {
 }
 
 impl Posting {
-    /// Waits for the turn. `None` when the connection has ended.
-    pub(crate) async fn begin(session: &Arc<Session>) -> Option<Self> {
-        let link = session.http()?;
+    /// Waits for the turn.
+    pub(crate) async fn begin(session: &Arc<Session>) -> Result<Self, Ended> {
+        let link = session.http().ok_or(Ended)?;
         tokio::select! {
             biased;
-            () = session.closing().cancelled() => None,
-            turn = Arc::clone(&link.posting).lock_owned() => Some(Self {
+            () = session.closing().cancelled() => Err(Ended),
+            turn = Arc::clone(&link.posting).lock_owned() => Ok(Self {
                 session: Arc::clone(session),
                 _turn: turn,
                 begun: false,
@@ -275,12 +269,13 @@ impl Posting {
         }
     }
 
-    /// Hands on some bytes, waiting for room. `false` when the connection has ended.
-    pub(crate) async fn receive(&mut self, bytes: Bytes) -> bool {
-        let Some(link) = self.session.http() else {
-            return false;
-        };
+    /// Hands on some bytes, waiting for room.
+    pub(crate) async fn receive(&mut self, bytes: Bytes) -> Result<(), Ended> {
+        let link = self.session.http().ok_or(Ended)?;
         self.begun = true;
+        if bytes.is_empty() {
+            return Ok(());
+        }
         link.receive(bytes).await
     }
 
@@ -295,46 +290,42 @@ impl Drop for Posting {
         if self.begun
             && let Some(link) = self.session.http()
         {
-            // An empty chunk is refused only when the session needs it no more.
-            let _ = link.inbox.try_push(Bytes::new());
+            let _ = link.inbox.try_push(Entry::BrokenOff); // refused only when the session needs it no more
         }
     }
 }
 
-/// Takes a part of a body that comes by another node, which gave it a number if there are several. `false` when the
-/// connection has ended, or this body was given up.
-pub(crate) async fn receive_part(session: &Arc<Session>, part: Bytes, body: Option<u64>, more: bool) -> bool {
-    let Some(link) = session.http() else {
-        return false;
-    };
+/// Takes a part of a body that comes by another node, which gave it a number if there are several.
+pub(crate) async fn receive_part(
+    session: &Arc<Session>,
+    part: Bytes,
+    body: Option<u64>,
+    more: bool,
+) -> Result<(), Ended> {
+    let link = session.http().ok_or(Ended)?;
     let going_on = {
         let mut in_parts = link.in_parts.lock();
         let same = in_parts.as_mut().filter(|parts| Some(parts.body) == body);
         same.and_then(|parts| parts.posting.take())
     };
-    let posting = match going_on {
-        Some(posting) => Some(posting),
-        None => Posting::begin(session).await,
+    let mut posting = match going_on {
+        Some(posting) => posting,
+        None => Posting::begin(session).await?,
     };
-    let Some(mut posting) = posting else {
-        return false;
-    };
-    if !posting.receive(part).await {
-        return false;
-    }
+    posting.receive(part).await?;
     let Some(body) = body.filter(|_| more) else {
         if let Some(body) = body {
             drop(link.take_parts(|parts| parts.body == body));
         }
         posting.end();
-        return true;
+        return Ok(());
     };
     let begun = {
         let mut in_parts = link.in_parts.lock();
         let before = in_parts.as_ref().filter(|parts| parts.body == body);
         if before.is_some_and(|parts| parts.broken) {
             *in_parts = None;
-            return true; // the part that it began goes with `posting`
+            return Ok(()); // the part that it began goes with `posting`
         }
         let parts = before.map_or(1, |parts| parts.parts.saturating_add(1));
         *in_parts = Some(InParts {
@@ -351,7 +342,7 @@ pub(crate) async fn receive_part(session: &Arc<Session>, part: Bytes, body: Opti
         let (session, tasks) = (Arc::clone(session), session.hub().shared().tasks());
         tasks.spawn(async move { give_up(&session, body).await });
     }
-    true
+    Ok(())
 }
 
 /// A body that came by another node in parts will not come whole.
@@ -414,16 +405,16 @@ pub(crate) async fn run_over_http(session: Arc<Session>, claim: bool) {
         Some(Stage::Moved) => session.close(CloseReason::Moved),
         Some(_) => {}
         // Negotiated, perhaps written to, and never connected.
-        None => session.close(CloseReason::TransportLost("no transport was chosen in time")),
+        None => session.close(CloseReason::TransportLost(TransportError::NotChosen)),
     }
-    let mut inbound = HttpInbound { link, behind: None };
+    let mut inbound = HttpInbound { link };
     run(&session, &mut inbound, claim).await;
 }
 
 /// Runs a stateful session that was on another node.
 pub(crate) async fn run_restored_over_http(session: Arc<Session>, past: Past) {
     let Some(link) = session.http() else { return };
-    let mut inbound = HttpInbound { link, behind: None };
+    let mut inbound = HttpInbound { link };
     run_restored(&session, &mut inbound, past).await;
 }
 
@@ -442,28 +433,12 @@ impl Inbound for Silent {
 
 struct HttpInbound<'a> {
     link: &'a HttpLink,
-    /// The bytes that came together with the news of a new socket.
-    behind: Option<Bytes>,
 }
 
 impl Inbound for HttpInbound<'_> {
     async fn receive(&mut self) -> Received {
-        if let Some(chunk) = self.behind.take() {
-            return Received::Data(chunk);
-        }
-        let mut chunks = Vec::with_capacity(1);
-        if self.link.inbox.take(&mut chunks, 0).await == Taken::End {
-            return Received::Closed;
-        }
-        // An empty chunk weighs nothing: the queue gives the next one with it.
-        let resumed = chunks.iter().any(Bytes::is_empty);
-        let last = chunks.pop().filter(|chunk| !chunk.is_empty());
-        match last {
-            _ if resumed => {
-                self.behind = last;
-                Received::Resumed
-            }
-            Some(chunk) => Received::Data(chunk),
+        match self.link.inbox.take().await {
+            Some(entry) => entry.into(),
             None => Received::Closed,
         }
     }

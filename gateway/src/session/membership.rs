@@ -5,29 +5,41 @@ use hubcast_backplane::{GroupName, Topic};
 use super::Session;
 use crate::limits::ConnectionPermit;
 
+/// The effect of recording or forgetting a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Made,
+    /// It was so before, or is to stay as it is.
+    Nothing,
+}
+
+/// A connection is in as many groups as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooManyGroups;
+
 impl Session {
-    /// Records a topic. `false` when it is recorded already or the session has left the registry.
-    pub(crate) fn note_topic(&self, topic: &Topic) -> bool {
+    /// Records a topic. A session that has left the registry receives nothing new.
+    pub(crate) fn note_topic(&self, topic: &Topic) -> Change {
         match &mut *self.topics.lock() {
             Some(topics) if !topics.contains(topic) => {
                 topics.push(topic.clone());
-                true
+                Change::Made
             }
-            _ => false,
+            _ => Change::Nothing,
         }
     }
 
-    /// Forgets a topic. `false` when it was not recorded.
-    pub(crate) fn forget_topic(&self, topic: &Topic) -> bool {
+    /// Forgets a topic.
+    pub(crate) fn forget_topic(&self, topic: &Topic) -> Change {
         let mut topics = self.topics.lock();
-        let Some(topics) = topics.as_mut() else {
-            return false;
-        };
-        let Some(index) = topics.iter().position(|noted| noted == topic) else {
-            return false;
-        };
-        topics.swap_remove(index);
-        true
+        let found = |topics: &Vec<Topic>| topics.iter().position(|noted| noted == topic);
+        match topics.as_mut().and_then(|topics| Some((found(topics)?, topics))) {
+            Some((index, topics)) => {
+                topics.swap_remove(index);
+                Change::Made
+            }
+            None => Change::Nothing,
+        }
     }
 
     /// Takes all topics, for good.
@@ -105,17 +117,17 @@ impl Session {
         *self.groups.lock() = groups;
     }
 
-    /// Records a group. `false` when the connection is in `limit` groups already.
-    pub(crate) fn note_group(&self, group: &GroupName, limit: usize) -> bool {
+    /// Records a group, unless the connection is in `limit` groups already.
+    pub(crate) fn note_group(&self, group: &GroupName, limit: usize) -> Result<(), TooManyGroups> {
         let mut groups = self.groups.lock();
         if groups.contains(group) {
-            return true;
+            return Ok(());
         }
         if groups.len() >= limit {
-            return false;
+            return Err(TooManyGroups);
         }
         groups.push(group.clone());
-        true
+        Ok(())
     }
 
     pub(crate) fn forget_group(&self, group: &GroupName) {

@@ -10,9 +10,13 @@ mod frames;
 mod handed_off_calls;
 mod handshake;
 mod inbound;
+mod inbox;
 mod invocations;
 mod link;
 mod membership;
+mod messages;
+mod missed;
+mod mode;
 mod outbox;
 mod outgoing;
 mod pace;
@@ -24,7 +28,10 @@ mod requests;
 mod restore;
 mod run;
 mod sequence;
+mod slots;
 mod stateful;
+mod stream_out;
+mod transport_error;
 mod uploads;
 mod writing;
 
@@ -40,12 +47,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hub::{Connection, Context, Disconnected, HubError, HubRuntime, event_record};
 use crate::limits::ConnectionPermit;
-use crate::protocol::Transport;
 use client_results::ClientResults;
+use mode::Mode;
 use pace::Pace;
 use parked::ParkedPlace;
-use reader::Reader;
-use stateful::Stateful;
 
 pub(crate) use client_results::ClientResultError;
 pub(crate) use close::CloseReason;
@@ -53,11 +58,13 @@ pub(crate) use expiry::{is_over, watch_expiry};
 pub(crate) use frames::{Carriage, Frames};
 pub(crate) use handed_off_calls::read_carried;
 pub(crate) use inbound::{Inbound, Received};
-pub(crate) use invocations::Slots;
+pub(crate) use inbox::Entry;
 pub(crate) use link::{
-    Detached, HttpLink, Posting, break_off, receive_part, run_over_http, run_reader, run_restored_over_http,
+    Begun, Detached, Ended, HttpLink, Posting, break_off, receive_part, run_over_http, run_reader,
+    run_restored_over_http,
 };
-pub(crate) use outbox::{BurstPolicy, ByteQueue, PushError, Sent, Taken, Writing};
+pub(crate) use membership::{Change, TooManyGroups};
+pub(crate) use outbox::{Appended, BurstPolicy, ByteQueue, NotWhole, PushError, Sent, Taken, Writing};
 pub(crate) use outgoing::Delivered;
 pub(crate) use parked::Parked;
 pub(crate) use reader::{Begin, Reading};
@@ -65,7 +72,9 @@ pub(crate) use restore::{
     Claimant, Past, Restored, connection_of, connection_of_event, event_state, restore, state_of,
 };
 pub(crate) use run::{run, run_restored};
-pub(crate) use writing::{BROKE, STALLED};
+pub(crate) use slots::Slots;
+pub(crate) use stateful::Ownership;
+pub(crate) use transport_error::TransportError;
 
 /// The version of both hub protocols from which on stateful reconnect works.
 const STATEFUL_VERSION: i32 = 2;
@@ -94,45 +103,15 @@ pub(crate) struct Session {
     /// How fast its client is read, if that is bounded.
     pace: Option<Mutex<Pace>>,
     client_results: ClientResults,
-    stateful: OnceLock<Box<Stateful>>,
-    /// The requests of a connection that is not one socket.
-    http: Option<Box<HttpLink>>,
+    mode: Mode,
     /// Set when its client came back, and has not got any further since.
     came_back: AtomicBool,
     /// Set once it is looked at when its token ends.
     watched: AtomicBool,
-    /// The reader, for a connection that speaks no hub protocol and holds its own offset in the log.
-    reader: Option<Box<Reader>>,
 }
 
 impl Session {
-    /// A session that is one socket.
-    pub(crate) fn new(hub: Arc<HubRuntime>, connection: Connection) -> Arc<Self> {
-        Self::with_link(hub, connection, None, None)
-    }
-
-    /// A session that is many requests.
-    pub(crate) fn over_http(hub: Arc<HubRuntime>, connection: Connection) -> Arc<Self> {
-        let inbox_bytes = hub.options().limits.inbox_bytes;
-        let link = HttpLink::new(inbox_bytes);
-        Self::with_link(hub, connection, Some(Box::new(link)), None)
-    }
-
-    /// A session of a client that holds its own place in the log: one response, or one socket.
-    pub(crate) fn reader(hub: Arc<HubRuntime>, connection: Connection, reading: Reading) -> Arc<Self> {
-        let limits = &hub.options().limits;
-        let reader = Reader::new(limits.outbox_bytes, reading);
-        let socket = connection.transport() == Some(Transport::WebSockets);
-        let link = (!socket).then(|| Box::new(HttpLink::new(limits.inbox_bytes)));
-        Self::with_link(hub, connection, link, Some(Box::new(reader)))
-    }
-
-    fn with_link(
-        hub: Arc<HubRuntime>,
-        connection: Connection,
-        http: Option<Box<HttpLink>>,
-        reader: Option<Box<Reader>>,
-    ) -> Arc<Self> {
+    fn in_mode(hub: Arc<HubRuntime>, connection: Connection, mode: Mode) -> Arc<Self> {
         let outbox = ByteQueue::held(hub.options().limits.outbox_bytes, hub.bursts());
         let pace = Pace::new(&hub.options().limits).map(Mutex::new);
         Arc::new(Self {
@@ -149,11 +128,9 @@ impl Session {
             parked: Mutex::default(),
             pace,
             client_results: ClientResults::default(),
-            stateful: OnceLock::new(),
+            mode,
             came_back: AtomicBool::new(false),
             watched: AtomicBool::new(false),
-            http,
-            reader,
         })
     }
 
@@ -167,10 +144,6 @@ impl Session {
 
     pub(crate) fn connection(&self) -> &Arc<Connection> {
         &self.connection
-    }
-
-    pub(crate) fn http(&self) -> Option<&HttpLink> {
-        self.http.as_deref()
     }
 
     /// The data that the connection's events carry.

@@ -17,7 +17,7 @@ use state::{Hold, Resend, State};
 /// Room for this many chunks is kept by an empty queue.
 const IDLE_CHUNKS: usize = 16;
 
-/// Chunks on their way from many producers to one consumer.
+/// Chunks on their way to a client, from many producers to one consumer.
 ///
 /// Callers that must not wait use [`try_push`](Self::try_push), which refuses over the bound; callers that may wait use
 /// [`push`](Self::push). Nothing is ever removed from the middle.
@@ -43,6 +43,19 @@ pub(crate) enum PushError {
     /// This many bytes wait already.
     Full { queued: usize },
 }
+
+/// What becomes of a chunk that was appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Appended {
+    /// Its consumer takes it, or somebody is about to write it.
+    Offered,
+    /// The caller is to [`flush`](ByteQueue::flush).
+    Unwritten,
+}
+
+/// Some of what the consumer may request again is no longer here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NotWhole;
 
 /// The outcome of taking from the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,20 +157,18 @@ impl ByteQueue {
     }
 
     /// Puts everything that was not acknowledged before what waits, after a chunk that is made from the number of the
-    /// first: for a consumer that has lost its connection. `false` when not all of it is here any more.
-    pub(crate) fn rewind(&self, head: impl FnOnce(u64) -> Option<Bytes>) -> bool {
+    /// first: for a consumer that has lost its connection.
+    pub(crate) fn rewind(&self, head: impl FnOnce(u64) -> Option<Bytes>) -> Result<(), NotWhole> {
         let mut state = self.state.lock();
-        let Some(resend) = &mut state.resend else {
-            return false;
-        };
+        let resend = state.resend.as_mut().ok_or(NotWhole)?;
         if !resend.is_whole() {
-            return false;
+            return Err(NotWhole);
         }
         let kept = std::mem::take(&mut resend.kept);
         resend.kept_bytes = 0;
         state.begin_with(kept, head);
         self.offer(&mut state);
-        true
+        Ok(())
     }
 
     /// Returns whether everything that was not acknowledged is still here.
@@ -171,18 +182,17 @@ impl ByteQueue {
 
     /// Opens a queue that goes on where another one ended: `kept` are chunks that the consumer may have, and that come
     /// before those that were pushed since [`keep`](Self::keep); the first of them all gets the number `first`. Where there is
-    /// `more` of them, it follows by [`push_past`](Self::push_past) until [`end_past`](Self::end_past). `false` where the queue
-    /// was closed.
+    /// `more` of them, it follows by [`push_past`](Self::push_past) until [`end_past`](Self::end_past).
     pub(crate) fn go_on(
         &self,
         first: u64,
         kept: VecDeque<(Bytes, u64)>,
         more: bool,
         head: impl FnOnce(u64) -> Option<Bytes>,
-    ) -> bool {
+    ) -> Result<(), PushError> {
         let mut state = self.state.lock();
         if state.closed {
-            return false;
+            return Err(PushError::Closed);
         }
         state.allowance = kept.iter().map(|(chunk, _)| chunk.len()).sum();
         if more {
@@ -193,7 +203,7 @@ impl ByteQueue {
         }
         state.begin_with(kept, head);
         self.offer(&mut state);
-        true
+        Ok(())
     }
 
     /// Adds chunks before those that were pushed since [`keep`](Self::keep), as fast as the consumer takes it.
@@ -225,7 +235,7 @@ impl ByteQueue {
         self.offer(&mut state);
     }
 
-    /// Adds a chunk without waiting. A chunk that alone is over the bound is taken when nothing else waits, an empty one always.
+    /// Adds a chunk without waiting. A chunk that alone is over the bound is taken when nothing else waits.
     pub(crate) fn try_push(&self, chunk: Bytes) -> Result<(), PushError> {
         let mut state = self.state.lock();
         self.add(&mut state, chunk, None, self.bursts.as_ref())?;
@@ -234,16 +244,20 @@ impl ByteQueue {
     }
 
     /// Like [`try_push`](Self::try_push), for a message of the log. After [`keep`](Self::keep) it is numbered with its place.
-    /// Where the consumer is a socket, nothing is written yet. Returns whether the caller is to [`flush`](Self::flush).
-    pub(crate) fn append(&self, chunk: Bytes, place: Option<u64>) -> Result<bool, PushError> {
+    /// Where the consumer is a socket, nothing is written yet.
+    pub(crate) fn append(&self, chunk: Bytes, place: Option<u64>) -> Result<Appended, PushError> {
         let mut state = self.state.lock();
         self.add(&mut state, chunk, place, self.bursts.as_ref())?;
         match &state.socket {
             None => {
                 self.offer_added(&mut state);
-                Ok(false)
+                Ok(Appended::Offered)
             }
-            Some(_) => Ok(!std::mem::replace(&mut state.is_dirty, true)),
+            Some(_) if state.is_dirty => Ok(Appended::Offered),
+            Some(_) => {
+                state.is_dirty = true;
+                Ok(Appended::Unwritten)
+            }
         }
     }
 
@@ -267,7 +281,7 @@ impl ByteQueue {
         let weight = state.weight();
         let then = weight.saturating_add(chunk.len());
         let over = then.saturating_sub(self.limit_bytes.saturating_add(state.allowance));
-        if weight > 0 && !chunk.is_empty() && over > 0 {
+        if weight > 0 && over > 0 {
             let allows = |bursts| state.stall.allows(bursts, self.limit_bytes, over);
             if !bursts.is_some_and(allows) {
                 return Err(PushError::Full { queued: weight });

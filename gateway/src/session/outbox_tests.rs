@@ -76,14 +76,18 @@ async fn what_was_not_acknowledged_comes_again_behind_its_number() {
 
     assert_eq!(queue.acknowledge(1), Some((1, 10)));
     for _ in 0..2 {
-        assert!(queue.rewind(|first| Some(Bytes::from(format!("from {first}")))));
+        queue
+            .rewind(|first| Some(Bytes::from(format!("from {first}"))))
+            .unwrap();
         batch.clear();
         queue.take(&mut batch, 100).await;
         assert_eq!(batch, ["from 2", "two", "three"]);
     }
     assert_eq!(queue.acknowledge(9), Some((3, 30)));
     assert_eq!(queue.acknowledge(9), None);
-    assert!(queue.rewind(|first| Some(Bytes::from(format!("from {first}")))));
+    queue
+        .rewind(|first| Some(Bytes::from(format!("from {first}"))))
+        .unwrap();
     batch.clear();
     queue.take(&mut batch, 100).await;
     assert_eq!(batch, ["from 4"]);
@@ -101,14 +105,16 @@ async fn kept_chunks_beyond_the_bound_are_dropped_and_that_is_known() {
         queue.take(&mut batch, 1_000).await;
         assert_eq!(queue.can_rewind(), place < 3);
     }
-    assert!(!queue.rewind(|_| None));
+    assert_eq!(queue.rewind(|_| None), Err(NotWhole));
     assert_eq!(queue.acknowledge(2), Some((2, 2)));
     assert!(!queue.can_rewind());
     queue.append(Bytes::from_static(b"four"), Some(4)).unwrap();
     queue.take(&mut batch, 1_000).await;
     assert_eq!(queue.acknowledge(3), Some((3, 3)));
     batch.clear();
-    assert!(queue.rewind(|first| Some(Bytes::from(format!("from {first}")))));
+    queue
+        .rewind(|first| Some(Bytes::from(format!("from {first}"))))
+        .unwrap();
     queue.take(&mut batch, 1_000).await;
     assert_eq!(batch, ["from 4", "four"]);
 }
@@ -122,7 +128,9 @@ async fn a_queue_goes_on_where_another_one_ended() {
         (Bytes::from_static(b"eight"), 70),
         (Bytes::from_static(b"nine"), 80),
     ]);
-    assert!(queue.go_on(8, kept, false, |first| Some(Bytes::from(format!("from {first}")))));
+    queue
+        .go_on(8, kept, false, |first| Some(Bytes::from(format!("from {first}"))))
+        .unwrap();
     let mut batch = Vec::new();
     queue.take(&mut batch, 100).await;
     assert_eq!(batch, ["from 8", "eight", "nine", "live"]);
@@ -137,7 +145,7 @@ async fn a_long_past_comes_before_what_was_pushed_meanwhile() {
     queue.keep();
     queue.append(Bytes::from_static(b"live"), Some(90)).unwrap();
     let kept = VecDeque::from([(Bytes::from_static(b"eight"), 70)]);
-    assert!(queue.go_on(8, kept, true, |_| None));
+    queue.go_on(8, kept, true, |_| None).unwrap();
     let mut seen = Vec::new();
     queue.take(&mut seen, 100).await;
     assert_eq!(seen, ["eight"]);

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use hubcast_backplane::UserId;
 
 use super::reader::Reader;
-use super::{Carriage, CloseReason, Frames, PushError, STATEFUL_VERSION, Sent, Session, Taken};
+use super::{
+    Appended, Carriage, CloseReason, Ended, Frames, NotWhole, PushError, STATEFUL_VERSION, Sent, Session,
+    Taken, TransportError,
+};
 use crate::auth::TokenSigner;
 use crate::protocol::{
     ClientProtocol, HubMessage, Transport, encode_for, handshake_response_error, handshake_response_ok,
@@ -15,8 +18,8 @@ use crate::telemetry::labels::LimitLabel;
 /// The outcome of delivering a message to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivered {
-    /// Its outbox has it. `is_dirty`: the caller is to flush it.
-    Yes { is_dirty: bool },
+    /// Its outbox has it.
+    Yes(Appended),
     /// It is not for its client, or came too late.
     No,
 }
@@ -37,8 +40,7 @@ impl Session {
     /// Returns whether a handshake of this version makes the session stateful: it must be one that outlives its
     /// sockets.
     pub(super) fn becomes_stateful(&self, version: i32) -> bool {
-        let agreed = self.http.is_some() && self.connection.transport() == Some(Transport::WebSockets);
-        agreed && version >= STATEFUL_VERSION
+        self.outlives_sockets() && version >= STATEFUL_VERSION
     }
 
     pub(super) fn speaks_hub_protocol(&self) -> bool {
@@ -49,7 +51,7 @@ impl Session {
     fn greeting(&self) -> Option<Bytes> {
         let protocol = self.connection.protocol()?.web_pubsub()?;
         let (id, user) = (self.id().as_str(), self.connection.user().map(UserId::as_str));
-        let token = (protocol.is_reliable() && self.http.is_some()).then(|| {
+        let token = (protocol.is_reliable() && self.outlives_sockets()).then(|| {
             let secret = self.hub.shared().backplane().cluster_secret();
             TokenSigner::new(&secret).recovery(self.hub.name(), self.id())
         });
@@ -111,8 +113,8 @@ impl Session {
     }
 
     /// A new socket took the place of a lost one: everything that the client may lack is sent again, after the number
-    /// of the first. `false` when that is only in the log.
-    pub(crate) fn rewind(&self) -> bool {
+    /// of the first, unless that is only in the log.
+    pub(crate) fn rewind(&self) -> Result<(), NotWhole> {
         self.outbox
             .rewind(|sequence_id| self.encode(&HubMessage::Sequence { sequence_id }))
     }
@@ -137,19 +139,20 @@ impl Session {
         else {
             return Delivered::No;
         };
-        if !self.has_room() {
+        if let Err(Ended) = self.keep_to_share() {
             return Delivered::No;
         }
-        let appended = match &self.reader {
+        let appended = match self.reader() {
             Some(reader) => reader.append(&self.outbox, frame, place),
             None => self.outbox.append(frame, Some(place)),
         };
         match appended {
-            Ok(is_dirty) => Delivered::Yes { is_dirty },
-            Err(error) => {
-                self.was_pushed(Err(error));
+            Ok(appended) => Delivered::Yes(appended),
+            Err(PushError::Full { queued }) => {
+                self.fall_behind(queued);
                 Delivered::No
             }
+            Err(PushError::Closed) => Delivered::No,
         }
     }
 
@@ -165,11 +168,11 @@ impl Session {
         }
     }
 
-    /// Returns whether no more than the client's share waits for it. Otherwise the session ends.
-    pub(super) fn has_room(&self) -> bool {
+    /// Ends the session where more than the client's share waits for it.
+    pub(super) fn keep_to_share(&self) -> Result<(), Ended> {
         let share = self.share();
         if share == usize::MAX || self.outbox.queued_bytes() <= share {
-            return true;
+            return Ok(());
         }
         if self.is_stateful() {
             let metrics = self.hub.shared().metrics();
@@ -179,15 +182,7 @@ impl Session {
             self.close(CloseReason::NoRoom);
             self.outbox.drop_waiting(); // at once: the next client need not go as well
         }
-        false
-    }
-
-    /// Returns whether the outbox took the chunk; one that is full ends the session.
-    pub(super) fn was_pushed(&self, pushed: Result<(), PushError>) -> bool {
-        if let Err(PushError::Full { queued }) = pushed {
-            self.fall_behind(queued);
-        }
-        pushed.is_ok()
+        Err(Ended)
     }
 
     /// Pushes one message to this client alone. In a stateful session only messages without a number.
@@ -205,13 +200,17 @@ impl Session {
     }
 
     /// Pushes a message of the client's protocol to this client alone.
-    pub(super) fn push_bare(&self, message: Bytes) -> bool {
-        self.push_frame(self.carry(message))
+    pub(super) fn push_bare(&self, message: Bytes) {
+        self.push_frame(self.carry(message));
     }
 
-    /// Pushes a frame that is in no log. Returns whether the outbox took it.
-    pub(super) fn push_frame(&self, frame: Bytes) -> bool {
-        self.has_room() && self.was_pushed(self.outbox.try_push(frame))
+    /// Pushes a frame that is in no log. An outbox that is full ends the session, one that was closed takes nothing.
+    fn push_frame(&self, frame: Bytes) {
+        if self.keep_to_share().is_ok()
+            && let Err(PushError::Full { queued }) = self.outbox.try_push(frame)
+        {
+            self.fall_behind(queued);
+        }
     }
 
     /// The client reads too slowly, or not at all. The log keeps the messages that a stateful one lacks.
@@ -226,14 +225,13 @@ impl Session {
         }
     }
 
-    /// Pushes one message to this client alone, waiting until the client has read the messages before it. `false` when
-    /// the connection has ended.
-    pub(crate) async fn push_waiting(&self, message: &HubMessage) -> bool {
+    /// Pushes one message to this client alone, waiting until the client has read the messages before it.
+    pub(crate) async fn push_waiting(&self, message: &HubMessage) -> Result<(), Ended> {
         self.outbox.at_most(self.high_water()).await;
         let Some(frame) = self.encode(message) else {
-            return true;
+            return Ok(());
         };
-        self.outbox.push(frame).await.is_ok()
+        self.outbox.push(frame).await.map_err(|_| Ended)
     }
 
     /// As the transport carries it; `None` also where the client's protocol has no such message.
@@ -295,38 +293,41 @@ impl Session {
     /// Answers a Ping of the client's WebSocket.
     pub(crate) fn answer_ping(&self, payload: &[u8]) {
         let frame = websocket::pong_frame(payload);
-        let in_past = |reader: &Reader| reader.past.add_pong(&frame);
-        if !self.reader.as_deref().is_some_and(in_past) {
-            self.outbox.add_pong(&frame);
+        let past = self.reader().and_then(Reader::past);
+        if past.is_none_or(|past| past.add_pong(&frame).is_err()) {
+            let _ = self.outbox.add_pong(&frame); // refused when nothing more is written
         }
     }
 
     /// Waits until the answers to the client's Pings are written: until then it is not read.
     pub(crate) async fn pongs_are_out(&self) {
-        if let Some(reader) = &self.reader {
-            Box::pin(reader.past.pongs_are_out()).await;
-        }
-        Box::pin(self.outbox.pongs_are_out()).await;
+        Box::pin(async {
+            if let Some(past) = self.reader().and_then(Reader::past) {
+                past.pongs_are_out().await;
+            }
+            self.outbox.pongs_are_out().await;
+        })
+        .await;
     }
 
     /// Puts frames that a poll took, and did not bring to the client, before all others. Where a later one has taken
     /// more, order would be lost: the session ends.
     pub(crate) fn give_back(&self, frames: Bytes, taking: u64) {
-        match &self.http {
+        match self.http() {
             Some(link) if link.is_last_taking(taking) => self.outbox.put_back(frames),
             _ => self.close(CloseReason::LogLost("the answer to a poll was lost")),
         }
     }
 
     /// The transport is gone: nothing will be written any more.
-    pub(crate) fn transport_ended(&self, what: &'static str) {
+    pub(crate) fn transport_ended(&self, error: TransportError) {
         self.discard_outbox();
-        self.close(CloseReason::TransportLost(what));
+        self.close(CloseReason::TransportLost(error));
     }
 
     /// Ends when no request has been attached for too long; never for a session that is one socket.
     pub(crate) async fn lost(&self) {
-        match &self.http {
+        match self.http() {
             Some(link) if self.is_stateful() => link.lost(self.hub.options().hubs.resume_window).await,
             Some(link) => link.lost(self.hub.options().timeouts.disconnect).await,
             None => std::future::pending().await,
@@ -346,10 +347,8 @@ impl Session {
 
     /// Bytes that wait for the client.
     pub(crate) fn queued_bytes(&self) -> usize {
-        let past = self
-            .reader
-            .as_ref()
-            .map_or(0, |reader| reader.past.queued_bytes());
+        let past = self.reader().and_then(Reader::past);
+        let past = past.map_or(0, |past| past.queued_bytes());
         self.outbox.queued_bytes().saturating_add(past)
     }
 }

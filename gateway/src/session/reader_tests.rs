@@ -5,6 +5,7 @@ use hubcast_backplane::ConnectionId;
 
 use super::*;
 use crate::auth::Identity;
+use crate::fanout::Insertion;
 use crate::hub::{Connection, Hub, RequestInfo};
 use crate::protocol::Transport;
 use crate::session::run_reader;
@@ -40,11 +41,8 @@ async fn the_place_of_a_quiet_reader_moves_with_the_log() {
         groups: vec![GroupName::parse("silent").unwrap()],
         begin: Begin::Now,
     };
-    let session = Session::reader(Arc::clone(hub.runtime()), connection, reading);
-    if let Some(link) = session.http() {
-        link.set_attached();
-    }
-    assert!(hub.runtime().registry().insert(&session));
+    let session = Session::of_reader(Arc::clone(hub.runtime()), connection, reading);
+    assert_eq!(hub.runtime().registry().insert(&session), Insertion::Done);
     let running = tokio::spawn(run_reader(Arc::clone(&session)));
     let mut told = next(&session).await;
     while !told.last().is_some_and(|last| last.starts_with("id: ")) {

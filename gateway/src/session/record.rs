@@ -5,8 +5,8 @@ use std::time::Duration;
 use hubcast_backplane::{BackplaneError, Recorded};
 use tokio::time::Instant;
 
-use super::CloseReason;
 use super::run::Conversation;
+use super::{CloseReason, Ownership};
 
 /// A record of a message that took longer is doubted: a node is taken for dead after a few seconds.
 const LATE: Duration = Duration::from_secs(2);
@@ -24,8 +24,8 @@ impl Conversation<'_> {
         }
         let begun = Instant::now();
         match self.session.note(received, call.as_deref()).await {
-            Ok(true) => {}
-            Ok(false) => return Err(CloseReason::Moved),
+            Ok(Ownership::Kept) => {}
+            Ok(Ownership::Lost) => return Err(CloseReason::Moved),
             Err(error) => return Err(self.not_noted(&error, call)),
         }
         self.noted = received;

@@ -18,6 +18,7 @@ use super::run_restored_over_http;
 use super::stateful::Stateful;
 use super::{CloseReason, Session};
 use crate::auth::Identity;
+use crate::fanout::Insertion;
 use crate::hub::{Carried, Connection, Disconnected, HandedOver, HubRuntime, RequestInfo};
 use crate::protocol::ClientProtocol;
 use crate::protocol::Transport;
@@ -181,9 +182,9 @@ pub(crate) async fn restore(
             return Ok(Restored::Unknown);
         }
         let record = listing.to_record(id.clone());
-        let session = Session::over_http(Arc::clone(&hub), connection_of(&record));
+        let session = Session::resumable(Arc::clone(&hub), connection_of(&record));
         session.keep(); // messages that come meanwhile are numbered
-        if !hub.registry().insert(&session) {
+        if hub.registry().insert(&session) == Insertion::IdInUse {
             return Ok(Restored::Busy);
         }
         let restoring = Restoring { session, release };
@@ -253,6 +254,13 @@ pub(crate) struct Past {
     pub(crate) hosts: Vec<NodeId>,
 }
 
+/// The outcome of going on with a session.
+enum Continued {
+    Exactly,
+    /// The log does not prove that nothing is missing, calls were lost, or the session has to end.
+    Not,
+}
+
 /// A session on its way here.
 struct Restoring {
     session: Arc<Session>,
@@ -293,7 +301,7 @@ impl Restoring {
         let hub = &self.session.hub;
         let metrics = hub.shared().metrics();
         match self.go_on(&taken).await {
-            Ok(true) => {
+            Ok(Continued::Exactly) => {
                 metrics.resumes(self.kind(), ResumeOutcome::Exact).inc();
                 tracing::info!(hub = %hub.name(), connection_id = %self.session.id(), kind = ?self.kind(), "session resumed");
                 let past = self.past(&taken);
@@ -302,7 +310,7 @@ impl Restoring {
                 Ok(Restored::Session(self.session))
             }
             // It was shut out, or has to give the connection up, before it had gone on.
-            Ok(false) if self.session.has_moved() => {
+            Ok(Continued::Not) if self.session.has_moved() => {
                 self.session.park().await;
                 self.abandon();
                 self.session.be_ended();
@@ -336,8 +344,8 @@ impl Restoring {
         }
     }
 
-    /// Fills the outbox. `false` when the log does not prove that nothing is missing, or calls were lost.
-    async fn go_on(&self, taken: &Taken) -> Result<bool, BackplaneError> {
+    /// Fills the outbox.
+    async fn go_on(&self, taken: &Taken) -> Result<Continued, BackplaneError> {
         let (session, hub) = (&self.session, &self.session.hub);
         let living = hub.shared().backplane().nodes().await?;
         let died = |host: &NodeId| {
@@ -346,22 +354,22 @@ impl Restoring {
         let (lost, elsewhere): (Vec<_>, Vec<_>) =
             taken.calls.iter().cloned().partition(|(_, host)| died(host));
         if lost.iter().any(|(call, _)| invocation_of(call).is_none()) {
-            return Ok(false); // no completion is wanted, so its failure could not be reported
+            return Ok(Continued::Not); // no completion is wanted, so its failure could not be reported
         }
         let mut replaying = Replaying::of(session, taken);
         let Some((kept, ends)) = replaying.next_page().await? else {
-            return Ok(false);
+            return Ok(Continued::Not);
         };
         session.set_groups(taken.groups.clone());
-        if !session.go_on(taken.checkpoint.sequence, kept, !ends) {
-            return Ok(false);
+        if session.go_on(taken.checkpoint.sequence, kept, !ends).is_err() {
+            return Ok(Continued::Not);
         }
         // Not before the outbox has its numbers: from here on there are checkpoints.
         let stateful = Stateful::new(taken.version, taken.position.epoch.clone());
         session.set_stateful(stateful);
         // Where it was closed meanwhile so that its client knows, it goes on until it has said so.
         if session.closing.is_cancelled() && !session.is_closed() {
-            return Ok(false);
+            return Ok(Continued::Not);
         }
         for (call, host) in lost {
             session.interrupt(&call, &host).await;
@@ -374,7 +382,7 @@ impl Restoring {
         } else {
             hub.shared().tasks().spawn(replaying.run());
         }
-        Ok(true)
+        Ok(Continued::Exactly)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::ws::close_code;
 use hubcast_backplane::Status;
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::completions::{Answering, call_name};
 use super::end::end;
@@ -15,13 +15,9 @@ use super::handed_off_calls::CallRelay;
 use super::invocations::Invocations;
 use super::reader::MOVE;
 use super::sequence::ReceiveSequence;
-use super::{CloseReason, Inbound, Past, Received, Session, handshake};
+use super::{CloseReason, Inbound, Past, Received, Session, TransportError, handshake};
 use crate::limits::Held;
-use crate::protocol::{
-    ClientDecoder, ClientMessage, ClientProtocol, DecodeError, HubMessage, Outcome,
-    webpubsub::WebPubSubProtocol,
-};
-use crate::telemetry::labels::LimitLabel;
+use crate::protocol::{ClientDecoder, ClientProtocol, HubMessage, Outcome};
 
 /// How long numbered messages are held back for a client that does not speak after its handshake.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
@@ -85,14 +81,14 @@ async fn is_lost(session: &Session) {
 /// Between handshake and end.
 pub(super) struct Conversation<'a> {
     pub(super) session: &'a Arc<Session>,
-    decoder: ClientDecoder,
-    protocol: ClientProtocol,
+    pub(super) decoder: ClientDecoder,
+    pub(super) protocol: ClientProtocol,
     pub(super) invocations: Invocations,
     /// The client's silence counts from its first Ping on.
-    pings: bool,
-    heard: Instant,
+    pub(super) pings: bool,
+    pub(super) heard: Instant,
     ping_due: Instant,
-    counted: ReceiveSequence,
+    pub(super) counted: ReceiveSequence,
     /// How many of them were applied.
     pub(super) applied: u64,
     /// How many of them the backplane knows of.
@@ -103,15 +99,15 @@ pub(super) struct Conversation<'a> {
     backplane: watch::Receiver<Status>,
     hold_until: Option<Instant>,
     /// A new socket's first numbered message has no number before the client's Sequence.
-    awaits_sequence: bool,
+    pub(super) awaits_sequence: bool,
     /// A body broke off: its unfinished message is forgotten once the whole ones before it were handled.
-    broke_off: bool,
+    pub(super) broke_off: bool,
     /// Takes messages for calls of an earlier session.
-    carrier: Option<CallRelay>,
+    pub(super) carrier: Option<CallRelay>,
     /// The time when the place of a client that holds its own is moved next.
     move_due: Option<Instant>,
     /// A message of which only the beginning has come.
-    tail: Held,
+    pub(super) tail: Held,
     /// The time when held-back messages are sent even if the client stays silent.
     release_due: Option<Instant>,
     /// Armed for the next deadline or an earlier time: messages push deadlines back, and re-arming at each would cost.
@@ -207,7 +203,7 @@ impl<'a> Conversation<'a> {
     }
 
     /// A client whose calls are all running, that does not read its answers, or that sends too fast, is not read.
-    fn may_read(&mut self) -> bool {
+    pub(super) fn may_read(&mut self) -> bool {
         self.invocations.may_read()
             && !self.is_backed_up()
             && self.session.pace_resumes().is_none()
@@ -224,7 +220,7 @@ impl<'a> Conversation<'a> {
         let reading = self.may_read() && !self.broke_off;
         let backed_up = self.is_backed_up();
         let held = self.hold_until.is_some();
-        let outlives_sockets = session.http().is_some();
+        let has_requests = session.http().is_some();
         let deadline = self.deadline();
         if deadline < self.timer.deadline() {
             self.timer.as_mut().reset(deadline);
@@ -253,17 +249,17 @@ impl<'a> Conversation<'a> {
                         session.measure(true, bytes);
                         self.heard = Instant::now();
                     }
-                    Received::Resumed if self.session.is_stateful() => self.resumed(),
-                    Received::Resumed => self.broke_off = true,
+                    Received::BrokenOff if !session.is_stateful() => self.broke_off = true,
+                    Received::NewSocket | Received::BrokenOff => self.resumed(),
                     Received::Closed => return Err(CloseReason::ByClient),
                     Received::Bad(frame) => return Err(CloseReason::BadFrame(frame)),
-                    Received::Lost(what) => return Err(CloseReason::TransportLost(what)),
+                    Received::Lost(error) => return Err(CloseReason::TransportLost(error)),
                 }
                 None
             }
             () = changes(&mut self.backplane), if held => None,
-            () = is_lost(session), if outlives_sockets => {
-                return Err(CloseReason::TransportLost("no request came in time"));
+            () = is_lost(session), if has_requests => {
+                return Err(CloseReason::TransportLost(TransportError::NoRequest));
             }
             () = self.timer.as_mut() => return Box::pin(self.tick(reading)).await,
         };
@@ -340,198 +336,9 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    /// Handles whole messages as long as there are some and a slot is free.
-    async fn handle_decoded(&mut self) -> Result<(), CloseReason> {
-        while self.may_read() && !self.session.closing.is_cancelled() {
-            let before = self.decoder.buffered_bytes();
-            match self.decoder.next_message() {
-                Ok(None) if std::mem::take(&mut self.broke_off) => self.resumed(),
-                Ok(None) => return self.keep_tail(),
-                Ok(Some(message)) => {
-                    self.heard = Instant::now();
-                    self.measure(&message, before.saturating_sub(self.decoder.buffered_bytes()));
-                    if let Some(message) = self.handle_at_once(message)? {
-                        Box::pin(self.handle(message)).await?;
-                    }
-                }
-                Err(error) => {
-                    if matches!(error, DecodeError::TooLarge { .. }) {
-                        self.count(LimitLabel::MessageBytes);
-                    }
-                    self.finish_calls().await;
-                    return Err(CloseReason::from_decode(&error));
-                }
-            }
-        }
-        self.tail.end();
-        Ok(())
-    }
-
-    /// Calls that came before a mistake are finished first, if that does not take long.
-    async fn finish_calls(&mut self) {
-        let patience = self.session.hub.options().timeouts.close;
-        let finishing = async {
-            while self.invocations.has_calls() {
-                if let Some(ended) = self.invocations.next().await {
-                    self.invocations.settle(ended);
-                }
-            }
-        };
-        tokio::select! {
-            () = self.session.closing.cancelled() => {}
-            _ = timeout(patience, finishing) => {}
-        }
-    }
-
-    /// Charges the client for a message that has begun.
-    fn keep_tail(&mut self) -> Result<(), CloseReason> {
-        match self.decoder.buffered_bytes() {
-            0 => self.tail.end(),
-            bytes => {
-                self.tail.begin();
-                self.tail.keep(bytes).map_err(|_| CloseReason::NoRoom)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn measure(&self, message: &ClientMessage, bytes: usize) {
-        let counted = match message {
-            ClientMessage::Hub(message) => message.is_counted(),
-            ClientMessage::Request(_) => true,
-        };
-        self.session.measure(counted, bytes);
-    }
-
-    fn count(&self, reached: LimitLabel) {
-        self.session.hub.shared().metrics().limited.get(reached).inc();
-    }
-
-    /// The client begins a message anew on its new socket; its Sequence says with which one.
-    fn resumed(&mut self) {
-        let limit = self.session.hub.options().limits.message_bytes;
-        self.decoder = ClientDecoder::new(self.protocol, limit);
-        self.tail.end();
-        self.awaits_sequence = self.protocol.numbers_messages();
-        self.heard = Instant::now();
-    }
-
-    fn release(&mut self) {
+    pub(super) fn release(&mut self) {
         if self.release_due.take().is_some() {
             self.session.release();
         }
-    }
-
-    /// Handles a message, or gives back one for which something has to be waited for.
-    fn handle_at_once(&mut self, message: ClientMessage) -> Result<Option<HubMessage>, CloseReason> {
-        self.release();
-        match message {
-            ClientMessage::Request(request) => {
-                self.count_received();
-                self.session.gets_further();
-                self.invocations.begin_request(self.session, request);
-                Ok(None)
-            }
-            ClientMessage::Hub(message) => {
-                let waits = self.session.is_stateful()
-                    || self.carrier.is_some()
-                    || self.session.request_name(&message).is_some();
-                if waits {
-                    return Ok(Some(message));
-                }
-                self.take(&message);
-                self.apply(message, None).map(|()| None)
-            }
-        }
-    }
-
-    /// Handles a message that is recorded first, or is for a call on another node.
-    async fn handle(&mut self, message: HubMessage) -> Result<(), CloseReason> {
-        let mut call = None;
-        if let Some(name) = self.session.request_name(&message) {
-            match self.note_once(name).await? {
-                None => return Ok(()),
-                noted => call = noted,
-            }
-        }
-        if self.session.is_stateful() && self.protocol.numbers_messages() && message.is_counted() {
-            if self.awaits_sequence || !self.counted.take() {
-                return Ok(()); // it came before the socket was lost, or comes again
-            }
-            if let HubMessage::Invocation(invocation) | HubMessage::StreamInvocation(invocation) = &message {
-                let number = self.counted.highest();
-                let name = call_name(number, invocation.invocation_id.as_deref());
-                call = self.note(number, Some(name)).await?;
-            }
-        }
-        self.take(&message);
-        if let Some(carrier) = &self.carrier
-            && !self.invocations.know(self.session, &message)
-        {
-            carrier.take(message).await;
-            return Ok(());
-        }
-        self.apply(message, call)
-    }
-
-    /// Notes a message that is applied next.
-    fn take(&mut self, message: &HubMessage) {
-        self.applied = self.counted.highest();
-        self.count_received();
-        if Self::shows_life(message) {
-            self.session.gets_further();
-        }
-    }
-
-    fn count_received(&self) {
-        let metrics = self.session.hub.shared().metrics();
-        metrics.messages_received.get(self.protocol).inc();
-    }
-
-    /// Returns whether a message shows that its client reads: messages that come with each new socket do not.
-    fn shows_life(message: &HubMessage) -> bool {
-        !matches!(
-            message,
-            HubMessage::Sequence { .. } | HubMessage::Ack { .. } | HubMessage::Ping
-        )
-    }
-
-    fn apply(&mut self, message: HubMessage, call: Option<String>) -> Result<(), CloseReason> {
-        match message {
-            HubMessage::Invocation(invocation) => {
-                self.invocations
-                    .begin(self.session, invocation, call, self.protocol.encoding());
-            }
-            HubMessage::StreamInvocation(invocation) => {
-                self.invocations
-                    .begin_stream(self.session, invocation, call, self.protocol.encoding());
-            }
-            HubMessage::CancelInvocation { .. }
-            | HubMessage::StreamItem { .. }
-            | HubMessage::Completion { .. } => self.invocations.hear(self.session, message),
-            HubMessage::Ping if !self.session.speaks_hub_protocol() => {
-                self.session.answer_message(WebPubSubProtocol::pong);
-            }
-            HubMessage::Ping => {
-                self.pings |= !self
-                    .session
-                    .connection
-                    .transport()
-                    .is_some_and(|t| t.keeps_itself_alive());
-            }
-            HubMessage::Close { .. } => return Err(CloseReason::ByClient),
-            HubMessage::Ack { sequence_id } => self.session.acknowledge(sequence_id),
-            HubMessage::Sequence { sequence_id } if self.session.is_stateful() => {
-                self.awaits_sequence = false;
-                self.counted
-                    .continue_at(sequence_id)
-                    .map_err(|error| CloseReason::Protocol {
-                        detail: format!("InvalidOperationException: {error}"),
-                        code: close_code::PROTOCOL,
-                    })?;
-            }
-            HubMessage::Sequence { .. } => {} // counts only in stateful sessions
-        }
-        Ok(())
     }
 }

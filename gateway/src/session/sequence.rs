@@ -20,6 +20,14 @@ pub(super) struct ReceiveSequence {
     pub(super) ack_due: Option<Instant>,
 }
 
+/// A message that has come, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    New,
+    /// It was taken before.
+    Again,
+}
+
 /// A Sequence that can't be continued at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SequenceError {
@@ -46,15 +54,15 @@ impl ReceiveSequence {
         self.highest
     }
 
-    /// Counts a message. `false` when it was taken before.
-    pub(super) fn take(&mut self) -> bool {
+    /// Counts a message.
+    pub(super) fn take(&mut self) -> Arrival {
         self.current = self.current.saturating_add(1);
         if self.current <= self.highest {
-            return false;
+            return Arrival::Again;
         }
         self.highest = self.current;
         self.ack_due.get_or_insert_with(|| Instant::now() + ACK_INTERVAL);
-        true
+        Arrival::New
     }
 
     /// The next message has this number.
@@ -93,16 +101,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn messages_are_taken_once_whatever_the_client_sends_again() {
         let mut counted = ReceiveSequence::default();
-        assert!((0..5).all(|_| counted.take()));
+        assert!((0..5).all(|_| counted.take() == Arrival::New));
         assert_eq!(counted.continue_at(3), Ok(()));
         assert_eq!(
             (0..4).map(|_| counted.take()).collect::<Vec<_>>(),
-            [false, false, false, true]
+            [Arrival::Again, Arrival::Again, Arrival::Again, Arrival::New]
         );
         assert_eq!(counted.continue_at(8), Err(SequenceError::Gap));
         assert_eq!(counted.continue_at(0), Err(SequenceError::Zero));
         assert_eq!(counted.continue_at(7), Ok(()));
-        assert!(counted.take());
+        assert_eq!(counted.take(), Arrival::New);
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,8 +10,9 @@ use hubcast_backplane::{BackplaneError, Checkpoint, Epoch, Position, Version};
 use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
+use super::mode::Mode;
 use super::restore::state_of;
-use super::{CloseReason, Session};
+use super::{CloseReason, PushError, Session};
 use crate::auth::Identity;
 use crate::protocol::{ClientProtocol, HubMessage};
 
@@ -28,6 +29,31 @@ pub(super) struct Stateful {
     pub(super) paced: AtomicU64,
     /// Set when the session must not be given up.
     stays: AtomicBool,
+}
+
+/// The outcome of writing something down that the connection's owner alone may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    /// It was written, or there was no need to.
+    Kept,
+    /// The connection is another node's by now, or no node's.
+    Lost,
+}
+
+impl Ownership {
+    /// `recorded`: the backplane found this node to be the owner.
+    fn from_recorded(recorded: bool) -> Self {
+        if recorded { Self::Kept } else { Self::Lost }
+    }
+}
+
+/// The outcome of giving a connection up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parking {
+    /// It goes on, on another node or when its client comes back.
+    GoesOn,
+    /// It goes on nowhere: the server has forgotten it, or does not know all that was taken from the client.
+    Over,
 }
 
 #[derive(Default)]
@@ -55,12 +81,15 @@ impl Stateful {
 impl Session {
     /// Returns whether the connection outlives its socket.
     pub(crate) fn is_stateful(&self) -> bool {
-        self.stateful.get().is_some()
+        self.stateful().is_some()
     }
 
     pub(super) fn set_stateful(&self, stateful: Stateful) {
+        let Mode::Resumable(resumable) = &self.mode else {
+            return;
+        };
         let epoch = stateful.epoch.clone();
-        if self.stateful.set(Box::new(stateful)).is_ok() {
+        if resumable.stateful.set(stateful).is_ok() {
             self.hub.checkpoints().arrive(&self.hub);
         }
         // A new epoch that began since the connection entered has closed only those that were stateful by then.
@@ -74,33 +103,35 @@ impl Session {
 
     /// Ends once the connection has ended, wherever.
     pub(crate) fn gone(&self) -> &CancellationToken {
-        self.stateful
-            .get()
-            .map_or(&self.closing, |stateful| &stateful.gone)
+        self.stateful().map_or(&self.closing, |stateful| &stateful.gone)
     }
 
     /// Ends once a stateful session has left everything; at once for another one.
     pub(crate) async fn ended(&self) {
-        if let Some(stateful) = self.stateful.get() {
+        if let Some(stateful) = self.stateful() {
             stateful.ended.cancelled().await;
         }
     }
 
     pub(super) fn be_ended(&self) {
-        if let Some(stateful) = self.stateful.get() {
+        if let Some(stateful) = self.stateful() {
             stateful.ended.cancel();
         }
     }
 
     /// The ownership that this session speaks for, if it is stateful.
     pub(crate) fn version(&self) -> Option<Version> {
-        self.stateful.get().map(|stateful| stateful.version)
+        self.stateful().map(|stateful| stateful.version)
     }
 
     /// Goes on where another session of the connection ended: `kept` are the frames that the client may lack, with
     /// offsets in the log, the first of them with the number after `sequence`. Where it is not all, `more` follows.
-    /// `false` where the session has ended.
-    pub(super) fn go_on(&self, sequence: u64, kept: VecDeque<(Bytes, u64)>, more: bool) -> bool {
+    pub(super) fn go_on(
+        &self,
+        sequence: u64,
+        kept: VecDeque<(Bytes, u64)>,
+        more: bool,
+    ) -> Result<(), PushError> {
         self.outbox
             .go_on(sequence.saturating_add(1), kept, more, |sequence_id| {
                 self.encode(&HubMessage::Sequence { sequence_id })
@@ -109,7 +140,7 @@ impl Session {
 
     /// The client has received numbered messages up to this one.
     pub(super) fn acknowledge(self: &Arc<Self>, sequence_id: u64) {
-        let Some(stateful) = self.stateful.get() else {
+        let Some(stateful) = self.stateful() else {
             return;
         };
         let progress = stateful.progress.lock();
@@ -136,8 +167,7 @@ impl Session {
     /// The sink was given everything up to `position`: where the client has all that came of it, this is a checkpoint.
     pub(crate) fn advance(self: &Arc<Self>, position: &Position) {
         let Some(stateful) = self
-            .stateful
-            .get()
+            .stateful()
             .filter(|stateful| stateful.epoch == position.epoch)
         else {
             return;
@@ -165,22 +195,20 @@ impl Session {
 
     /// The checkpoint that waits to be written down.
     pub(crate) fn take_checkpoint(&self) -> Option<(Version, Checkpoint)> {
-        let stateful = self.stateful.get()?;
+        let stateful = self.stateful()?;
         let mut progress = stateful.progress.lock();
         let waiting = std::mem::take(&mut progress.waiting) && !self.closing.is_cancelled();
         Some((stateful.version, progress.checkpoint.clone().filter(|_| waiting)?))
     }
 
-    /// Records in the backplane that this many of the client's messages were taken, and a call. `false` when the
-    /// connection is another node's by now.
-    pub(super) async fn note(&self, received: u64, call: Option<&str>) -> Result<bool, BackplaneError> {
-        let Some(stateful) = self.stateful.get() else {
-            return Ok(true);
+    /// Records in the backplane that this many of the client's messages were taken, and a call.
+    pub(super) async fn note(&self, received: u64, call: Option<&str>) -> Result<Ownership, BackplaneError> {
+        let Some(stateful) = self.stateful() else {
+            return Ok(Ownership::Kept);
         };
         let backplane = self.hub.backplane();
-        backplane
-            .record(self.id(), stateful.version, received, call)
-            .await
+        let recording = backplane.record(self.id(), stateful.version, received, call);
+        recording.await.map(Ownership::from_recorded)
     }
 
     /// Returns whether the backplane still has this node as the owner of a stateful session, in its version.
@@ -195,29 +223,29 @@ impl Session {
 
     /// Has the connection never given up: the backplane does not know all that was taken from its client.
     pub(super) fn keep_here(&self) {
-        if let Some(stateful) = self.stateful.get() {
+        if let Some(stateful) = self.stateful() {
             stateful.stays.store(true, Ordering::Release);
         }
     }
 
-    /// Gives the connection up for another node. `false` where it goes on nowhere: the server has forgotten it, or does not
-    /// know all that was taken from the client.
-    pub(super) async fn park(&self) -> bool {
-        let Some(stateful) = self.stateful.get() else {
-            return true;
+    /// Gives the connection up for another node.
+    pub(super) async fn park(&self) -> Parking {
+        let Some(stateful) = self.stateful() else {
+            return Parking::GoesOn;
         };
         if stateful.stays.load(Ordering::Acquire) {
-            return false;
+            return Parking::Over;
         }
         let checkpoint = stateful.progress.lock().checkpoint.clone();
         let backplane = self.hub.backplane();
         let parked = backplane.park(self.id(), stateful.version, checkpoint.as_ref());
         match parked.await {
-            Ok(true) => true,
-            Ok(false) => self.is_elsewhere(stateful.version).await,
+            Ok(true) => Parking::GoesOn,
+            Ok(false) if self.is_elsewhere(stateful.version).await => Parking::GoesOn,
+            Ok(false) => Parking::Over,
             Err(error) => {
                 tracing::warn!(connection_id = %self.id(), %error, "a connection could not be given up; whoever takes it over asks this node first");
-                true
+                Parking::GoesOn
             }
         }
     }
@@ -240,20 +268,20 @@ impl Session {
         self.gone().cancel();
     }
 
-    /// Takes a newer token of the same user, also for the nodes that the connection may move to. `false` when it has just
-    /// moved.
-    pub(crate) async fn renew(&self, identity: &Identity) -> Result<bool, BackplaneError> {
+    /// Takes a newer token of the same user, also for the nodes that the connection may move to.
+    pub(crate) async fn renew(&self, identity: &Identity) -> Result<Ownership, BackplaneError> {
         self.connection.renew(identity);
         self.write_state().await
     }
 
-    /// Writes the connection's state down anew, for the nodes that it may move to. `false` when it has just moved.
-    pub(crate) async fn write_state(&self) -> Result<bool, BackplaneError> {
-        let (Some(stateful), Some(protocol)) = (self.stateful.get(), self.connection.protocol()) else {
-            return Ok(true);
+    /// Writes the connection's state down anew, for the nodes that it may move to.
+    pub(crate) async fn write_state(&self) -> Result<Ownership, BackplaneError> {
+        let (Some(stateful), Some(protocol)) = (self.stateful(), self.connection.protocol()) else {
+            return Ok(Ownership::Kept);
         };
         let state = state_of(&self.connection, protocol);
         let backplane = self.hub.backplane();
-        backplane.restate(self.id(), stateful.version, state).await
+        let restating = backplane.restate(self.id(), stateful.version, state);
+        restating.await.map(Ownership::from_recorded)
     }
 }

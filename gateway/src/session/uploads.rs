@@ -15,6 +15,11 @@ pub(super) struct Uploads {
     blocked: Option<(mpsc::Sender<UploadEvent>, UploadEvent)>,
 }
 
+/// Two uploads of a connection would have the same id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("A stream ID is already in use.")]
+pub(super) struct StreamIdInUse;
+
 impl Uploads {
     pub(super) fn new(buffer: usize) -> Self {
         Self {
@@ -24,18 +29,18 @@ impl Uploads {
         }
     }
 
-    /// Opens one for each id; the receivers are in the same order. `None` when an id is in use.
-    pub(super) fn open(&mut self, ids: &[String]) -> Option<Vec<RawUpload>> {
+    /// Opens one for each id; the receivers are in the same order.
+    pub(super) fn open(&mut self, ids: &[String]) -> Result<Vec<RawUpload>, StreamIdInUse> {
         let twice = |(index, id): (usize, &String)| ids.iter().take(index).any(|earlier| earlier == id);
         if ids.iter().any(|id| self.open.contains_key(id)) || ids.iter().enumerate().any(twice) {
-            return None;
+            return Err(StreamIdInUse);
         }
         let receivers = ids.iter().map(|id| {
             let (sender, receiver) = mpsc::channel(self.buffer);
             self.open.insert(id.clone(), sender);
             receiver
         });
-        Some(receivers.collect())
+        Ok(receivers.collect())
     }
 
     pub(super) fn len(&self) -> usize {

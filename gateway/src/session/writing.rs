@@ -10,12 +10,7 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Session, Writing};
-
-/// The client does not take what is written.
-pub(crate) const STALLED: &str = "a write stalled";
-/// The socket can't be written to, or read from.
-pub(crate) const BROKE: &str = "the socket broke";
+use super::{Session, TransportError, Writing};
 
 /// A client that takes less than this within `timeouts.send` is stuck.
 const MOST_STUCK_BYTES: usize = 64 * 1024;
@@ -23,13 +18,13 @@ const MOST_STUCK_BYTES: usize = 64 * 1024;
 impl Session {
     /// Writes the outbox to a socket until it ends. Afterwards, also where this is dropped before,
     /// [`detach`](Self::detach) is to be called.
-    pub(crate) async fn write_to(&self, stream: &Arc<TcpStream>) -> Result<(), &'static str> {
+    pub(crate) async fn write_to(&self, stream: &Arc<TcpStream>) -> Result<(), TransportError> {
         self.outbox.attach(Arc::clone(stream));
         loop {
             match self.outbox.writing() {
                 Writing::Idle => self.outbox.changed().await,
                 Writing::Over => return Ok(()),
-                Writing::Broken => return Err(BROKE),
+                Writing::Broken => return Err(TransportError::Broke),
                 Writing::Stuck => Box::pin(self.go_on_writing(stream)).await?,
             }
         }
@@ -48,7 +43,7 @@ impl Session {
         rest
     }
 
-    async fn go_on_writing(&self, stream: &TcpStream) -> Result<(), &'static str> {
+    async fn go_on_writing(&self, stream: &TcpStream) -> Result<(), TransportError> {
         let patience = self.hub.options().timeouts.send;
         let mut taken = 0_usize;
         let going_on = poll_fn(|cx| {
@@ -59,8 +54,8 @@ impl Session {
             io::Result::Ok(()).into()
         });
         match timeout(patience, going_on).await {
-            Ok(gone_on) => gone_on.map_err(|_| BROKE),
-            Err(_) => Err(STALLED),
+            Ok(gone_on) => gone_on.map_err(|_| TransportError::Broke),
+            Err(_) => Err(TransportError::Stalled),
         }
     }
 

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::wire::Wire;
 use crate::hub::{Connection, Disconnected};
 use crate::protocol::{HubMessage, Value};
-use crate::session::Received;
+use crate::session::{Received, TransportError};
 
 /// A call that the server made, as [`TestClient::receive`] and [`TestClient::expect`] give it.
 #[derive(Debug, Clone)]
@@ -247,7 +247,7 @@ impl TestClient {
     pub async fn lose(mut self) -> Closed {
         let _ = self
             .wire
-            .write(Received::Lost("the test client broke its connection"))
+            .write(Received::Lost(TransportError::BrokenByTest))
             .await;
         self.closed().await
     }

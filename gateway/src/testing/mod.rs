@@ -18,7 +18,7 @@ use crate::hub::{Connection, Hub, HubHandle, RequestInfo};
 use crate::options::Options;
 use crate::protocol::HubProtocol;
 use crate::protocol::Transport;
-use crate::session::{Inbound, Received, Session, run};
+use crate::session::{Inbound, Received, Session, TransportError, run};
 
 pub use calls::{TestCall, TestUpload};
 pub use client::{Called, Closed, TestClient};
@@ -295,7 +295,7 @@ impl Inbound for Channel {
     async fn receive(&mut self) -> Received {
         match self.from_client.recv().await {
             Some(received) => received,
-            None => Received::Lost("the test client was dropped"),
+            None => Received::Lost(TransportError::TestDropped),
         }
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::sleep;
 
+use crate::hub::Chosen;
 use crate::protocol::Transport;
-use crate::session::Session;
-use crate::session::Taken;
+use crate::session::{Begun, Session, Taken};
 
 /// Most bytes in one answer, if no single message is larger.
 const MAX_POLL_BYTES: usize = 256 * 1024;
@@ -32,10 +32,10 @@ pub(crate) async fn poll(session: &Arc<Session>, patience: Duration) -> Poll {
     let Some(link) = session.http() else {
         return Poll::OtherTransport;
     };
-    if !session.connection().set_transport(Transport::LongPolling) {
+    if session.connection().set_transport(Transport::LongPolling) == Chosen::Another {
         return Poll::OtherTransport;
     }
-    if link.begin() {
+    if link.begin() == Begun::Now {
         return Poll::Empty; // the first one only says that the transport works
     }
     let superseded = link.supersede();

@@ -21,10 +21,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::tcp::HttpSocket;
-use crate::limits::{Entered, Held, Terms};
+use super::tcp::{Accepted, HttpSocket};
+use crate::limits::{Entered, Full, Held, Terms};
 use crate::protocol::websocket::{self, BadFrame, Incoming, MessageReader, Messages};
-use crate::session::{BROKE, STALLED};
+use crate::session::TransportError;
 
 /// Most bytes that are read at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -48,7 +48,7 @@ pub(crate) struct WebSocket {
 pub(super) enum Next {
     Incoming(Incoming),
     Bad(BadFrame),
-    Lost(&'static str),
+    Lost(TransportError),
 }
 
 pub(super) struct Reader {
@@ -75,7 +75,9 @@ impl WebSocket {
     pub(super) fn new(upgraded: Upgraded, messages: Messages, terms: Terms) -> Self {
         let upgraded = match downcast::<TokioIo<HttpSocket>>(upgraded) {
             Ok(parts) => {
-                let (stream, place) = parts.io.into_inner().into_parts();
+                let Some(Accepted { stream, place }) = parts.io.into_inner().into_accepted() else {
+                    return Self::other(tokio::io::empty(), messages, terms); // it was there
+                };
                 let mut socket = Self::tcp(stream, &parts.read_buf, messages, terms);
                 socket._place = place;
                 return socket;
@@ -155,21 +157,21 @@ impl Reader {
                 return Poll::Ready(Next::Lost(full));
             }
             match self.poll_read(cx) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::Lost(BROKE)),
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::Lost(TransportError::Broke)),
                 Poll::Ready(Ok(read)) => self.held.pass(read),
                 Poll::Pending => {
                     ready!(self.held.poll_late(cx));
-                    return Poll::Ready(Next::Lost("a message did not get on"));
+                    return Poll::Ready(Next::Lost(TransportError::Unfinished));
                 }
             }
         }
     }
 
     /// Charges the client for what is kept of its messages.
-    fn keep(&mut self) -> Result<(), &'static str> {
+    fn keep(&mut self) -> Result<(), TransportError> {
         let kept = self.frames.held_bytes().saturating_add(self.tail.len());
         let kept = self.held.keep(kept);
-        kept.map_err(|_| "the node holds too much for its clients")
+        kept.map_err(|Full| TransportError::NoRoom)
     }
 
     #[cfg(test)]
@@ -246,11 +248,11 @@ impl Writer {
         &mut self,
         frames: &mut Vec<Bytes>,
         patience: Duration,
-    ) -> Result<(), &'static str> {
+    ) -> Result<(), TransportError> {
         let bytes = join(frames);
         match timeout(patience, self.write_all(&bytes)).await {
-            Ok(written) => written.map_err(|_| BROKE),
-            Err(_) => Err(STALLED),
+            Ok(written) => written.map_err(|_| TransportError::Broke),
+            Err(_) => Err(TransportError::Stalled),
         }
     }
 

@@ -6,18 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 
-use crate::session::Session;
-use crate::session::Taken;
+use crate::session::{Session, Taken, TransportError};
 
 /// Most bytes that are taken from the outbox at once.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
 
 /// The body of the response. Ends with the session; dropped before, it ends the session.
 pub(crate) fn stream(session: Arc<Session>) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
-    if let Some(link) = session.http() {
-        link.set_attached(); // for good: without its response the session ends
-        link.begin();
-    }
+    session.begin_stream();
     // The comment opens Firefox's EventSource before there is an event.
     let pending = vec![Bytes::from_static(b":\r\n")];
     let body = Body { session, pending };
@@ -36,7 +32,7 @@ impl Body {
     async fn next(&mut self) -> Option<Bytes> {
         if self.pending.is_empty() {
             if self.session.take_frames(&mut self.pending, MAX_BATCH_BYTES).await == Taken::End {
-                self.fetched();
+                self.session.fetched_all();
                 return None;
             }
             self.pending.reverse();
@@ -45,18 +41,9 @@ impl Body {
     }
 }
 
-impl Body {
-    /// The client needs nothing more of this session.
-    fn fetched(&self) {
-        if let Some(link) = self.session.http() {
-            link.drained();
-        }
-    }
-}
-
 impl Drop for Body {
     fn drop(&mut self) {
-        self.fetched();
-        self.session.transport_ended("the event stream was closed"); // without effect when the session ended first
+        self.session.fetched_all();
+        self.session.transport_ended(TransportError::StreamClosed); // without effect when the session ended first
     }
 }

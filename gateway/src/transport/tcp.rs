@@ -1,40 +1,97 @@
-//! The TCP socket that HTTP is served on, until a WebSocket takes it over.
+//! The TCP socket that HTTP is served on, until a WebSocket or an event stream takes it over.
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::limits::{Entered, Held, Terms};
 
+/// An accepted connection, with its place among the TCP connections.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) stream: TcpStream,
+    pub(crate) place: Option<Entered>,
+}
+
 /// The socket. Writing fails when it made no progress for too long.
 pub(crate) struct HttpSocket {
-    stream: TcpStream,
+    /// `None` once it was taken out.
+    accepted: Option<Accepted>,
     stuck: Held,
-    place: Option<Entered>,
+    /// `None` where the HTTP library has no part in it.
+    exit: Option<Arc<Exit>>,
+}
+
+/// The way of a socket out of the HTTP library, which keeps buffers for each connection.
+#[derive(Debug, Default)]
+pub(crate) struct Exit {
+    /// The kernel takes no more of what is written.
+    is_stuck: AtomicBool,
+    /// Given back by the HTTP library.
+    accepted: Mutex<Option<Accepted>>,
+}
+
+impl Exit {
+    /// Returns whether the kernel has all that the HTTP library has written so far.
+    pub(crate) fn is_free(&self) -> bool {
+        !self.is_stuck.load(Ordering::Relaxed)
+    }
+
+    /// The socket, once the HTTP library has dropped it.
+    pub(crate) fn take(&self) -> Option<Accepted> {
+        self.accepted.lock().take()
+    }
+}
+
+fn taken_out() -> io::Error {
+    io::ErrorKind::NotConnected.into()
 }
 
 impl HttpSocket {
-    pub(crate) fn new(stream: TcpStream, terms: Terms, place: Option<Entered>) -> Self {
+    pub(crate) fn new(accepted: Accepted, terms: Terms, exit: Option<Arc<Exit>>) -> Self {
         let terms = Terms {
             least_rate: 0, // the kernel takes large enough pieces at once
             ..terms
         };
         Self {
-            stream,
+            accepted: Some(accepted),
             stuck: Held::new(terms),
-            place,
+            exit,
         }
     }
 
     /// Takes the socket out, with its place among the connections.
-    pub(super) fn into_parts(self) -> (TcpStream, Option<Entered>) {
-        (self.stream, self.place)
+    pub(crate) fn into_accepted(mut self) -> Option<Accepted> {
+        self.accepted.take()
+    }
+
+    /// Ends when the peer has ended the connection. What it sends stays where it is, and ends nothing.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(accepted) = &self.accepted else {
+            return Poll::Ready(());
+        };
+        let mut byte = [0];
+        match ready!(accepted.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte))) {
+            Ok(0) | Err(_) => Poll::Ready(()),
+            Ok(_) => Poll::Pending,
+        }
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        let accepted = self.accepted.as_mut().ok_or_else(taken_out)?;
+        Ok(Pin::new(&mut accepted.stream))
     }
 
     fn note(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Some(exit) = &self.exit {
+            exit.is_stuck.store(written.is_pending(), Ordering::Relaxed);
+        }
         match &written {
             Poll::Pending => {
                 self.stuck.begin();
@@ -48,20 +105,28 @@ impl HttpSocket {
     }
 }
 
+impl Drop for HttpSocket {
+    fn drop(&mut self) {
+        if let (Some(exit), Some(accepted)) = (&self.exit, self.accepted.take()) {
+            *exit.accepted.lock() = Some(accepted);
+        }
+    }
+}
+
 impl AsyncRead for HttpSocket {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, buffer)
+        self.get_mut().stream()?.poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for HttpSocket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        let written = this.stream()?.poll_write(cx, bytes);
         this.note(cx, written)
     }
 
@@ -71,19 +136,19 @@ impl AsyncWrite for HttpSocket {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bytes);
+        let written = this.stream()?.poll_write_vectored(cx, bytes);
         this.note(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true // as a TCP socket does
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        self.get_mut().stream()?.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        self.get_mut().stream()?.poll_shutdown(cx)
     }
 }

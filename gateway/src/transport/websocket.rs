@@ -11,8 +11,10 @@ use super::socket::{Next, Reader, WebSocket, Writer};
 use crate::protocol::ClientProtocol;
 use crate::protocol::Transport;
 use crate::protocol::websocket::{BadFrame, Incoming, close_code, close_payload};
-use crate::session::{CloseReason, Inbound, Received, STALLED, Session, Taken, run};
-use crate::session::{Detached, HttpLink};
+use crate::session::{
+    Begun, CloseReason, Detached, Ended, Entry, HttpLink, Inbound, NotWhole, Received, Session, Taken,
+    TransportError, run,
+};
 
 /// Most bytes that are taken from the outbox between two flushes, where a task writes.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
@@ -38,7 +40,7 @@ impl Drop for Reservation {
         let Some(session) = self.session.take() else {
             return;
         };
-        session.close(CloseReason::TransportLost("the upgrade failed"));
+        session.close(CloseReason::TransportLost(TransportError::NotUpgraded));
         let claimed = self.claimed;
         let tasks = session.hub().shared().tasks().clone();
         tasks.spawn(async move { run(&session, &mut Gone, !claimed).await });
@@ -50,7 +52,7 @@ struct Gone;
 
 impl Inbound for Gone {
     async fn receive(&mut self) -> Received {
-        Received::Lost("the upgrade failed")
+        Received::Lost(TransportError::NotUpgraded)
     }
 }
 
@@ -89,11 +91,12 @@ pub(crate) async fn serve(mut reservation: Reservation, early: Detached, mut soc
 async fn write_and_say_goodbye(session: &Session, writer: &mut Writer, goodbye: &OnceLock<Bytes>) -> bool {
     let written = write(session, writer).await;
     let rest = session.detach();
-    if let Err(what) = written {
-        session.transport_ended(what);
+    if let Err(error) = written {
+        session.transport_ended(error);
     }
     // Also where nothing can be written because the client said goodbye: it is owed an answer.
-    written != Err(STALLED) && Box::pin(say_goodbye(session, writer, rest, goodbye.get())).await
+    written != Err(TransportError::Stalled)
+        && Box::pin(say_goodbye(session, writer, rest, goodbye.get())).await
 }
 
 /// Waits for the client after the last frame was written to it. `was_told`: it said goodbye itself, or can't be understood.
@@ -117,11 +120,11 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, mut socket: Box<WebSo
     }
     let _attached = link.attach();
     session.wait_no_more();
-    if !link.begin() {
-        if !session.rewind() {
+    if link.begin() == Begun::Before {
+        if let Err(NotWhole) = session.rewind() {
             session.close(CloseReason::Moved); // it is replayed from the log, for the next socket
         }
-        if !link.resume().await {
+        if let Err(Ended) = link.resume().await {
             return;
         }
     }
@@ -137,7 +140,7 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, mut socket: Box<WebSo
                 end = read_into(&session, link, &mut socket.reader, patience) => end,
                 written = write(&session, &mut socket.writer) => match written {
                     Ok(()) => SocketEnd::SessionOver,
-                    Err(what) => SocketEnd::Broken(what),
+                    Err(error) => SocketEnd::Broken(error),
                 },
             }
         });
@@ -156,7 +159,7 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, mut socket: Box<WebSo
             None
         }
         SocketEnd::Broken(_) if session.is_stateful() => return session.wait_for_client(),
-        SocketEnd::Broken(what) => return session.transport_ended(what),
+        SocketEnd::Broken(error) => return session.transport_ended(error),
         // Without a Close frame the client comes back by itself.
         SocketEnd::SessionOver if session.has_moved() => return,
         SocketEnd::SessionOver => None,
@@ -175,7 +178,7 @@ enum SocketEnd {
     /// The payload of the client's Close frame.
     Closed(Bytes),
     Bad(BadFrame),
-    Broken(&'static str),
+    Broken(TransportError),
     SessionOver,
 }
 
@@ -191,7 +194,7 @@ async fn read_into(
             None => reader.next().await,
             Some(patience) => match timeout(patience, reader.next()).await {
                 Ok(next) => next,
-                Err(_) => return SocketEnd::Broken("the client fell silent"),
+                Err(_) => return SocketEnd::Broken(TransportError::Silent),
             },
         };
         let bytes = match next {
@@ -208,9 +211,9 @@ async fn read_into(
             }
             Next::Incoming(Incoming::Close(payload)) => return SocketEnd::Closed(payload),
             Next::Bad(frame) => return SocketEnd::Bad(frame),
-            Next::Lost(what) => return SocketEnd::Broken(what),
+            Next::Lost(error) => return SocketEnd::Broken(error),
         };
-        if !link.receive(bytes).await {
+        if let Err(Ended) = link.receive(bytes).await {
             return std::future::pending().await; // the session is over; its last frames are still being written
         }
     }
@@ -231,7 +234,7 @@ fn control_bytes(payload: usize) -> usize {
 
 struct SocketInbound<'a> {
     session: &'a Session,
-    early: std::vec::IntoIter<Bytes>,
+    early: std::vec::IntoIter<Entry>,
     reader: &'a mut Reader,
     /// A Ping was answered: nothing is read before the answer is out.
     was_pinged: bool,
@@ -241,8 +244,8 @@ struct SocketInbound<'a> {
 
 impl Inbound for SocketInbound<'_> {
     async fn receive(&mut self) -> Received {
-        if let Some(chunk) = self.early.next() {
-            return Received::Data(chunk);
+        if let Some(entry) = self.early.next() {
+            return entry.into();
         }
         if self.was_pinged {
             self.session.pongs_are_out().await;
@@ -267,13 +270,13 @@ impl Inbound for SocketInbound<'_> {
                 Received::Closed
             }
             Next::Bad(frame) => Received::Bad(frame),
-            Next::Lost(what) => Received::Lost(what),
+            Next::Lost(error) => Received::Lost(error),
         }
     }
 }
 
 /// Writes what is for the client until there is nothing more.
-async fn write(session: &Session, writer: &mut Writer) -> Result<(), &'static str> {
+async fn write(session: &Session, writer: &mut Writer) -> Result<(), TransportError> {
     match writer {
         Writer::Tcp(stream) => {
             let stream = Arc::clone(stream);
@@ -287,7 +290,7 @@ async fn write(session: &Session, writer: &mut Writer) -> Result<(), &'static st
 }
 
 /// Writes batch by batch. `past`: only what comes before the outbox.
-async fn write_by_task(session: &Session, writer: &mut Writer, past: bool) -> Result<(), &'static str> {
+async fn write_by_task(session: &Session, writer: &mut Writer, past: bool) -> Result<(), TransportError> {
     let patience = session.hub().options().timeouts.send;
     let mut frames = Vec::new();
     loop {

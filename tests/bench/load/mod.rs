@@ -3,6 +3,7 @@
 
 mod connection;
 mod publisher;
+mod rota;
 mod speaks;
 mod tally;
 
@@ -18,6 +19,7 @@ use rustix::fd::OwnedFd;
 
 use connection::{Connection, Progress};
 use publisher::{Requests, Turn};
+use rota::Rota;
 use tally::{Receives, Tally, micros};
 
 pub(crate) use publisher::Publishes;
@@ -487,35 +489,4 @@ fn scan(receives: &mut Receives, bytes: &[u8], tally: &mut Tally, outstanding: &
         done += at + Stamp::BYTES;
     }
     done.max(bytes.len().saturating_sub(Stamp::MARK.len() - 1))
-}
-
-/// Visits every connection once in an interval, a few at a time.
-struct Rota {
-    interval: u64,
-    next: u64,
-    position: usize,
-}
-
-impl Rota {
-    const STEPS: u64 = 100;
-
-    fn new(interval: u64) -> Self {
-        Self {
-            interval,
-            next: 0,
-            position: 0,
-        }
-    }
-
-    /// The connections whose turn it is, of `count`.
-    fn due(&mut self, time: u64, count: usize) -> Vec<usize> {
-        if time < self.next || count == 0 {
-            return Vec::new();
-        }
-        self.next = time + self.interval / Self::STEPS;
-        let first = self.position;
-        let visited = count.div_ceil(Self::STEPS as usize);
-        self.position = (first + visited) % count;
-        (first..first + visited).map(|index| index % count).collect()
-    }
 }

@@ -5,6 +5,7 @@ mod bodies;
 mod document;
 mod dotnet;
 mod extras;
+mod filters;
 mod management;
 mod membership;
 mod presence;

@@ -2,8 +2,6 @@
 //! that is asked.
 
 use hubcast_tests::cluster::{Cluster, Plan};
-use hubcast_tests::event_source::EventSource;
-use hubcast_tests::eventually::within;
 use hubcast_tests::http::{Request, Response};
 use hubcast_tests::jwt::{ACCESS_KEY, now, token_with};
 use hubcast_tests::rest::Rest;
@@ -13,17 +11,17 @@ use serde_json::{Value, json};
 const CHAT: &str = "/client/hubs/chat";
 
 /// Clients on two nodes, and a back end that calls a third.
-struct Hub {
-    cluster: Cluster,
-    rest: Rest,
+pub(super) struct Hub {
+    pub(super) cluster: Cluster,
+    pub(super) rest: Rest,
 }
 
 impl Hub {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         Self::with(|plan| plan).await
     }
 
-    async fn with(plan: fn(Plan) -> Plan) -> Self {
+    pub(super) async fn with(plan: fn(Plan) -> Plan) -> Self {
         let settings = Plan::nodes(3)
             .set("hubs.names", "chat")
             .set("hubs.rest_api", "webpubsub")
@@ -33,7 +31,7 @@ impl Hub {
         Self { cluster, rest }
     }
 
-    async fn connect(&self, node: usize, protocol: &str, user: Option<&str>) -> WebPubSub {
+    pub(super) async fn connect(&self, node: usize, protocol: &str, user: Option<&str>) -> WebPubSub {
         let target = match user {
             Some(user) => {
                 let token = token_with(&json!({ "sub": user, "exp": now() + 3_600 }), ACCESS_KEY);
@@ -49,35 +47,35 @@ impl Hub {
         client
     }
 
-    fn request(&self, method: &str, path: &str) -> Request {
+    pub(super) fn request(&self, method: &str, path: &str) -> Request {
         self.rest.request(method, &path_of(path))
     }
 
-    async fn call(&self, method: &str, path: &str) -> Response {
+    pub(super) async fn call(&self, method: &str, path: &str) -> Response {
         self.rest.fetch(&self.request(method, path)).await
     }
 
-    async fn status(&self, method: &str, path: &str) -> u16 {
+    pub(super) async fn status(&self, method: &str, path: &str) -> u16 {
         self.call(method, path).await.status()
     }
 
-    async fn send(&self, path: &str, kind: &str, body: impl Into<Vec<u8>>) -> Response {
+    pub(super) async fn send(&self, path: &str, kind: &str, body: impl Into<Vec<u8>>) -> Response {
         let body: Vec<u8> = body.into();
         let request = self.request("POST", path).header("Content-Type", kind).body(body);
         self.rest.fetch(&request).await
     }
 
-    async fn text(&self, path: &str, text: &str) {
+    pub(super) async fn text(&self, path: &str, text: &str) {
         let response = self.send(path, "text/plain", text).await;
         assert_eq!(response.status(), 202, "{path} {}", response.text());
     }
 
-    async fn post(&self, path: &str, body: &Value) -> Response {
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Response {
         self.send(path, "application/json", body.to_string()).await
     }
 
     /// The messages that each client has received up to now.
-    async fn received(&self, clients: &mut [&mut WebPubSub]) -> Vec<Vec<Value>> {
+    pub(super) async fn received(&self, clients: &mut [&mut WebPubSub]) -> Vec<Vec<Value>> {
         self.text("/:send", "the end").await;
         let mut all = Vec::new();
         for client in clients {
@@ -95,12 +93,12 @@ impl Hub {
     }
 }
 
-fn path_of(path: &str) -> String {
+pub(super) fn path_of(path: &str) -> String {
     let separator = if path.contains('?') { '&' } else { '?' };
     format!("/api/hubs/chat{path}{separator}api-version=2024-12-01")
 }
 
-fn error_code(response: &Response) -> Value {
+pub(super) fn error_code(response: &Response) -> Value {
     let code = response.head.header("x-ms-error-code").unwrap_or_default();
     let body = response.json();
     assert_eq!(body["code"], code);
@@ -176,200 +174,6 @@ async fn bodies_arrive_as_they_were_sent() {
         hub.received(&mut [&mut json, &mut reliable]).await,
         [[], []] as [[Value; 0]; 2]
     );
-}
-
-#[tokio::test]
-async fn a_filter_is_asked_of_every_receiver_where_it_is() {
-    let hub = Hub::start().await;
-    let mut ann = hub.connect(0, JSON, Some("ann")).await;
-    let mut bob = hub.connect(1, RELIABLE, Some("bob")).await;
-    let mut nobody = hub.connect(2, JSON, None).await;
-    for (group, client) in [("g1", &ann), ("g1", &bob), ("g2", &bob), ("g1", &nobody)] {
-        let path = format!("/groups/{group}/connections/{}", client.id());
-        assert_eq!(hub.status("PUT", &path).await, 200);
-    }
-    for (path, filter, expected) in [
-        (
-            "/:send",
-            "userId ne 'bob' and 'g1' in groups",
-            [true, false, true],
-        ),
-        ("/:send", "userId eq null", [false, false, true]),
-        ("/:send", "length(groups) gt 1", [false, true, false]),
-        (
-            "/:send",
-            "protocol eq 'json.reliable.webpubsub.azure.v1'",
-            [false, true, false],
-        ),
-        ("/groups/g1/:send", "userId in ('ann','bob')", [true, true, false]),
-        ("/users/ann/:send", "not ('g1' in groups)", [false, false, false]),
-        (
-            "/users/ann/:send",
-            &format!("connectionId eq '{}'", ann.id()),
-            [true, false, false],
-        ),
-    ] {
-        let query = encoded(filter);
-        hub.text(&format!("{path}?filter={query}"), filter).await;
-        let received = hub.received(&mut [&mut ann, &mut bob, &mut nobody]).await;
-        for (received, expected) in received.iter().zip(expected) {
-            assert_eq!(
-                received.len(),
-                usize::from(expected),
-                "{path} {filter} {received:?}"
-            );
-        }
-    }
-    let excluded = format!(
-        "/:send?excluded={}&excluded={}&filter=true",
-        ann.id(),
-        nobody.id()
-    );
-    hub.text(&excluded, "but for two").await;
-    assert_eq!(
-        hub.received(&mut [&mut ann, &mut bob, &mut nobody]).await,
-        [vec![], vec![json!("but for two")], vec![]]
-    );
-
-    for bad in ["length(userId)", "userId eq", "x eq 1", &"(".repeat(200)] {
-        let response = hub
-            .send(&format!("/:send?filter={}", encoded(bad)), "text/plain", "x")
-            .await;
-        assert_eq!(response.status(), 400, "{bad}");
-        assert_eq!(error_code(&response), "Error.BadRequest");
-        assert!(
-            response.json()["message"]
-                .as_str()
-                .unwrap()
-                .ends_with("(Parameter 'filter')")
-        );
-    }
-    assert_eq!(
-        hub.received(&mut [&mut ann, &mut bob, &mut nobody]).await,
-        vec![Vec::<Value>::new(); 3]
-    );
-}
-
-/// A connection receives after its return the messages that it would have received before, by its groups at that time.
-#[tokio::test]
-async fn a_filter_holds_for_what_is_replayed() {
-    let hub = Hub::start().await;
-    let mut ann = hub.connect(0, RELIABLE, Some("ann")).await;
-    let member = format!("/groups/g/connections/{}", ann.id());
-    assert_eq!(hub.status("PUT", &member).await, 200);
-    hub.text("/:send", "before").await;
-    assert_eq!(ann.fresh().await["data"], "before");
-    ann.acknowledge(ann.last).await;
-    ann.lose();
-    hub.text(&format!("/:send?filter={}", encoded("'g' in groups")), "1")
-        .await;
-    hub.text(
-        &format!("/:send?filter={}", encoded("userId eq 'bob'")),
-        "not for her",
-    )
-    .await;
-    assert_eq!(hub.status("DELETE", &member).await, 204);
-    hub.text(&format!("/:send?filter={}", encoded("'g' in groups")), "too late")
-        .await;
-    hub.text(&format!("/:send?filter={}", encoded("not ('g' in groups)")), "2")
-        .await;
-    hub.text("/:send?messageTtlSeconds=1", "for a second").await;
-    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await; // a time to live ends by time alone
-    hub.text("/:send?messageTtlSeconds=300", "3").await;
-    ann.come_back(hub.cluster.nodes[1].address()).await;
-    assert_eq!(ann.fresh_data(3).await, ["1", "2", "3"]);
-    for bad in ["301", "-1", "x", "1&messageTtlSeconds=1"] {
-        let response = hub
-            .send(&format!("/:send?messageTtlSeconds={bad}"), "text/plain", "x")
-            .await;
-        assert_eq!(response.status(), 400, "{bad}");
-    }
-}
-
-/// Event streams hold their own place in the log; a filter is asked of what they lack, too.
-#[tokio::test]
-async fn a_filter_holds_for_the_history_of_an_event_stream() {
-    let hub = Hub::start().await;
-    let address = hub.cluster.nodes[0].address();
-    let source = EventSource::open(address, "group=g").await.begun().await;
-    let last = source.last_id.clone();
-    drop(source);
-    let send = async |filter: &str, text: &'static str| {
-        let query = format!("filter={}&api-version=2024-12-01", encoded(filter));
-        let target = format!("/api/hubs/demo/groups/g/:send?{query}");
-        let request = hub
-            .rest
-            .request("POST", &target)
-            .header("Content-Type", "text/plain");
-        assert_eq!(hub.rest.fetch(&request.body(text)).await.status(), 202);
-    };
-    send("'g' in groups", "1").await;
-    send("userId ne null", "of a user").await;
-    send("not ('h' in groups)", "2").await;
-    send("length(groups) gt 1", "in two groups").await;
-    send("protocol eq null", "3").await;
-    let mut again = EventSource::resume(hub.cluster.nodes[1].address(), "group=g", &last).await;
-    for expected in ["1", "2", "3"] {
-        assert_eq!(
-            within("an event", again.next()).await.unwrap().data,
-            json!([expected])
-        );
-    }
-}
-
-#[tokio::test]
-async fn groups_change_for_all_that_a_filter_admits() {
-    let hub = Hub::start().await;
-    let mut ann = hub.connect(0, JSON, Some("ann")).await;
-    let mut bob = hub.connect(1, RELIABLE, Some("bob")).await;
-    let mut nobody = hub.connect(2, JSON, None).await;
-    let add = |filter: Value| json!({ "groups": ["x", "y/z"], "filter": filter });
-    // One of them is away.
-    bob.lose();
-    let response = hub.post("/:addToGroups", &add(json!("userId ne null"))).await;
-    assert_eq!((response.status(), response.text()), (200, ""));
-    bob.come_back(hub.cluster.nodes[1].address()).await;
-    for group in ["x", "y%2Fz"] {
-        let members = hub
-            .call("GET", &format!("/groups/{group}/connections"))
-            .await
-            .json();
-        let mut users: Vec<_> = members["value"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|one| one["userId"].clone())
-            .collect();
-        users.sort_by_key(Value::to_string);
-        assert_eq!(users, ["ann", "bob"], "{group}");
-    }
-    hub.text("/groups/x/:send", "members").await;
-    let member = vec![json!("members")];
-    assert_eq!(
-        hub.received(&mut [&mut ann, &mut bob, &mut nobody]).await,
-        [member.clone(), member, vec![]]
-    );
-    let remove = json!({ "filter": "'y/z' in groups and userId eq 'bob'", "groups": ["x"] });
-    assert_eq!(hub.post("/:removeFromGroups", &remove).await.status(), 200);
-    hub.text("/groups/x/:send", "the rest").await;
-    assert_eq!(
-        hub.received(&mut [&mut ann, &mut bob, &mut nobody]).await,
-        [vec![json!("the rest")], vec![], vec![]]
-    );
-    let everybody = json!({ "filter": null, "groups": ["x", "y/z"] });
-    assert_eq!(hub.post("/:removeFromGroups", &everybody).await.status(), 200);
-    assert_eq!(hub.status("HEAD", "/groups/x").await, 404);
-    for bad in [
-        json!({ "groups": [] }),
-        json!({ "groups": [""] }),
-        json!({ "groups": "x" }),
-        json!({ "filter": "true" }),
-        json!({ "groups": ["x"], "filter": "userId" }),
-        json!([]),
-    ] {
-        assert_eq!(hub.post("/:addToGroups", &bad).await.status(), 400, "{bad}");
-    }
-    assert_eq!(hub.send("/:addToGroups", "text/plain", "x").await.status(), 415);
 }
 
 #[tokio::test]
@@ -587,7 +391,7 @@ async fn a_generated_token_opens_the_hub() {
 }
 
 /// Encoded for a query.
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         encoded.push_str(&format!("%{byte:02X}"));

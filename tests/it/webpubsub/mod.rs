@@ -7,6 +7,7 @@ mod opening;
 mod order;
 mod plain;
 mod protobuf;
+mod raw;
 mod receivers;
 mod recovery;
 mod refused;

@@ -5,6 +5,7 @@
 //! that all nodes agree once they have come to the present master.
 
 mod check;
+mod publisher;
 mod record;
 mod schedule;
 
@@ -15,13 +16,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use hubcast_backplane::conformance::sessions::resumable;
 use hubcast_backplane::conformance::whole;
-use hubcast_backplane::conformance::{envelope, eventually, group};
+use hubcast_backplane::conformance::{eventually, group};
 use hubcast_backplane::{
     Backplane, BackplaneError, ConnectionId, End, Epoch, HubBackplane, HubName, HubOptions, Listing, Page,
     Position, TakeOver, Taken, Topic, UserId, Version,
 };
 use tokio::task::JoinSet;
 
+use self::publisher::Publisher;
 use self::record::{Clock, Record, Sent};
 use self::schedule::{NODES, Step};
 use crate::schedule::{CONNECTIONS, Change, GROUPS, To};
@@ -183,44 +185,6 @@ async fn persist<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T, Backpla
         Err(error) => panic!("{what}: {error}"),
     })
     .await
-}
-
-/// Publishes from one node.
-struct Publisher {
-    by: usize,
-    clock: Clock,
-    hub: Arc<dyn HubBackplane>,
-    drifts: bool,
-}
-
-impl Publisher {
-    /// Publishes until that is acknowledged: a message that failed may have come all the same, so each try has a name
-    /// of its own. `None` where the connection that it is for does not exist.
-    async fn publish(&self, topic: &Topic, name: &str) -> Option<Sent> {
-        for attempt in 0..100 {
-            match self.try_to(topic, format!("{name}.{attempt}")).await {
-                Ok(sent) => return sent,
-                Err(error) if is_passing(&error) => {}
-                Err(error) => panic!("{name} can't be published: {error:?}"),
-            }
-        }
-        panic!("{name} can't be published");
-    }
-
-    async fn try_to(&self, topic: &Topic, target: String) -> Result<Option<Sent>, BackplaneError> {
-        let (begun, before) = (self.clock.now(), self.hub.position().await?.epoch);
-        let (topics, message) = (std::slice::from_ref(topic), envelope(&target));
-        let receipts = self.hub.publish(topics, &message).await?;
-        let (acked, after) = (self.clock.now(), self.hub.position().await?.epoch);
-        Ok(receipts[0].map(|_| Sent {
-            by: self.by,
-            topic: topic.clone(),
-            target,
-            begun,
-            acked,
-            epoch: (before == after && !self.drifts).then_some(after),
-        }))
-    }
 }
 
 impl Split {

@@ -114,9 +114,35 @@ pub(super) enum Wanted {
     /// A connection that exists on any node, or a new one.
     Any,
     /// A connection that is to be on this node: a new one, or one that has no transport yet.
-    Here { over_http: bool },
+    Here(Attachment),
     /// A connection that its owner has just given up for this node.
-    GivenUp { over_http: bool },
+    GivenUp(Attachment),
+}
+
+/// The transport that a connection is to get.
+#[derive(Clone, Copy)]
+pub(super) enum Attachment {
+    /// A socket, with which it ends.
+    Socket,
+    /// The first of the sockets that it outlives.
+    Resumable,
+    EventStream,
+}
+
+impl Attachment {
+    fn transport(self) -> Transport {
+        match self {
+            Self::Socket | Self::Resumable => Transport::WebSockets,
+            Self::EventStream => Transport::ServerSentEvents,
+        }
+    }
+}
+
+/// The outcome of asking for a connection that is to get a transport here.
+enum Asked {
+    New(Box<Newcomer>),
+    /// Its owner's answer.
+    Owner(Answer),
 }
 
 impl HubRequest {
@@ -149,20 +175,19 @@ impl HubRequest {
     pub(super) async fn take(
         &self,
         token: &ConnectionToken,
-        transport: Transport,
-        over_http: bool,
+        attachment: Attachment,
     ) -> Result<(Box<Newcomer>, Detached), Refusal> {
         let until = self.until(token, self.hub.options().timeouts.disconnect);
-        let asking = persist(until, || self.ask_for(token, transport, over_http).boxed());
+        let asking = persist(until, || self.ask_for(token, attachment).boxed());
         let answer = match asking.await? {
-            Err(newcomer) => return Ok((newcomer, Detached::new())),
-            Ok(answer) => answer,
+            Asked::New(newcomer) => return Ok((newcomer, Detached::new())),
+            Asked::Owner(answer) => answer,
         };
         if answer.status != 200 {
             return Err(reply::answer(answer).into());
         }
         let until = until.max(Instant::now() + LOOKS.1);
-        let given_up = persist(until, || self.find(token, Wanted::GivenUp { over_http }).boxed());
+        let given_up = persist(until, || self.find(token, Wanted::GivenUp(attachment)).boxed());
         match given_up.await? {
             Found::New(newcomer) => Ok((newcomer, answer.early)),
             _ => Err(StatusCode::CONFLICT.into()), // another request was faster
@@ -170,21 +195,17 @@ impl HubRequest {
     }
 
     /// A new connection, or the answer of the owner of one.
-    async fn ask_for(
-        &self,
-        token: &ConnectionToken,
-        transport: Transport,
-        over_http: bool,
-    ) -> Result<Result<Answer, Box<Newcomer>>, Missed> {
-        Ok(match self.find(token, Wanted::Here { over_http }).await? {
-            Found::New(newcomer) => Err(newcomer),
-            Found::Here(session) => Ok(owner::hand_over(&session, transport).await),
+    async fn ask_for(&self, token: &ConnectionToken, attachment: Attachment) -> Result<Asked, Missed> {
+        let transport = attachment.transport();
+        Ok(match self.find(token, Wanted::Here(attachment)).await? {
+            Found::New(newcomer) => Asked::New(newcomer),
+            Found::Here(session) => Asked::Owner(owner::hand_over(&session, transport).await),
             Found::Elsewhere(owner) => match self.forward(&owner, &token.id).attach(transport).await {
                 // Its owner may have given it up, with the bytes that came in before: it is not requested anew.
                 Err(BackplaneError::Timeout { .. }) => {
                     return Err(reply::unavailable().into());
                 }
-                answer => Ok(answer?),
+                answer => Asked::Owner(answer?),
             },
         })
     }
@@ -252,8 +273,8 @@ impl HubRequest {
     fn let_in(&self, wanted: Wanted) -> Result<ConnectionPermit, Closed> {
         match wanted {
             Wanted::Existing => Ok(ConnectionPermit::default()),
-            Wanted::Any | Wanted::Here { .. } => self.admit(),
-            Wanted::GivenUp { .. } => Ok(self.app.gate().count(self.identity.user(), &self.parts)),
+            Wanted::Any | Wanted::Here(_) => self.admit(),
+            Wanted::GivenUp(_) => Ok(self.app.gate().count(self.identity.user(), &self.parts)),
         }
     }
 
@@ -288,7 +309,7 @@ impl HubRequest {
         }
         let connection = self.connection(token.id.clone());
         let epoch = Some(hub.backplane().epoch()).filter(|epoch| token.is_of(epoch));
-        let over_http = wanted.over_http();
+        let attachment = wanted.attachment();
         let claiming = self.hub.shared().tasks().spawn(async move {
             let record = ConnectionRecord {
                 id: connection.id().clone(),
@@ -301,28 +322,27 @@ impl HubRequest {
             if claim != Claim::Claimed {
                 return Ok(Err(claim));
             }
-            let new = if over_http {
-                Session::over_http
-            } else {
-                Session::new
+            let new = match attachment {
+                Some(Attachment::Socket) => Session::new,
+                Some(Attachment::Resumable) => Session::resumable,
+                Some(Attachment::EventStream) | None => Session::over_http,
             };
             let session = new(Arc::clone(&hub), connection);
             session.occupy(permit);
             hub.registry().insert(&session);
             watch_expiry(&session);
-            let socket = if over_http {
-                hub.shared()
-                    .tasks()
-                    .spawn(run_over_http(Arc::clone(&session), false));
-                None
-            } else {
+            let socket = if let Some(Attachment::Socket) = attachment {
                 Some(Reservation::new(Arc::clone(&session), true))
+            } else {
+                let running = run_over_http(Arc::clone(&session), false);
+                hub.shared().tasks().spawn(running);
+                None
             };
             Ok::<_, BackplaneError>(Ok(Newcomer { session, socket }))
         });
         match claiming.await {
             Ok(outcome) => {
-                if !matches!(outcome, Ok(Ok(_))) && !matches!(wanted, Wanted::GivenUp { .. }) {
+                if !matches!(outcome, Ok(Ok(_))) && !matches!(wanted, Wanted::GivenUp(_)) {
                     self.app.gate().was_not_new();
                 }
                 Ok(outcome?)
@@ -333,11 +353,11 @@ impl HubRequest {
 }
 
 impl Wanted {
-    /// Returns whether a session of this kind is many requests.
-    fn over_http(self) -> bool {
+    /// The transport for which the connection is wanted; `None` where any request will do.
+    fn attachment(self) -> Option<Attachment> {
         match self {
-            Self::Here { over_http } | Self::GivenUp { over_http } => over_http,
-            Self::Existing | Self::Any => true,
+            Self::Here(attachment) | Self::GivenUp(attachment) => Some(attachment),
+            Self::Existing | Self::Any => None,
         }
     }
 }

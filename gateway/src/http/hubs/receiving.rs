@@ -14,11 +14,11 @@ pub(super) async fn receive(session: &Arc<Session>, mut body: Body) -> Result<An
         return Ok(owner::no_posts());
     }
     let receiving = async {
-        let Some(mut posting) = Posting::begin(session).await else {
+        let Ok(mut posting) = Posting::begin(session).await else {
             return Ok(owner::unknown_connection());
         };
         while let Some(bytes) = next_bytes(&mut body).await? {
-            if !posting.receive(bytes).await {
+            if posting.receive(bytes).await.is_err() {
                 return Ok(owner::unknown_connection());
             }
         }

@@ -31,7 +31,7 @@ use crate::hub::HubRuntime;
 use crate::protocol::webpubsub::WebPubSubProtocol;
 use crate::protocol::websocket::Messages;
 use crate::protocol::{ClientProtocol, TransferFormat, Transport};
-use crate::session::{Claimant, CloseReason, Detached, Session, run_over_http, watch_expiry};
+use crate::session::{Claimant, CloseReason, Detached, Ended, Session, run_over_http, watch_expiry};
 use crate::telemetry::labels::RejectLabel;
 use crate::transport::{Reservation, Upgrade, serve_resumable, serve_websocket};
 
@@ -158,9 +158,9 @@ async fn begin(
                     reading.groups.push(group);
                 }
             }
-            Session::reader(hub, connection, reading)
+            Session::of_reader(hub, connection, reading)
         }
-        None if outlives => Session::over_http(hub, connection),
+        None if outlives => Session::resumable(hub, connection),
         None => Session::new(hub, connection),
     };
     session.occupy(permit);
@@ -210,10 +210,12 @@ async fn recover(app: App, hub: Arc<HubRuntime>, parts: Parts, back: &Recovery) 
         Ok(Some(session)) if session.connection().protocol() != Some(back.protocol) => {
             Ok(asked.turn_away(upgrade))
         }
-        Ok(Some(session)) if !asked.gets_on(&session).await => Ok(asked.turn_away(upgrade)),
-        Ok(Some(session)) => Ok(asked.accept(upgrade, asked.units(back.protocol), |socket| {
-            serve_resumable(session, socket)
-        })),
+        Ok(Some(session)) => Ok(match asked.slow_down(&session).await {
+            Ok(()) => asked.accept(upgrade, asked.units(back.protocol), |socket| {
+                serve_resumable(session, socket)
+            }),
+            Err(Ended) => asked.turn_away(upgrade),
+        }),
         Ok(None) => Ok(asked.turn_away(upgrade)),
         Err(refusal) if refusal.0.status() == StatusCode::CONFLICT => {
             let text = "Another request brings this connection back. Try again later.";
@@ -226,19 +228,22 @@ async fn recover(app: App, hub: Arc<HubRuntime>, parts: Parts, back: &Recovery) 
 
 impl HubRequest {
     /// Lets a connection that comes back wait, where it does so again and again without getting any further, and ends it at last.
-    async fn gets_on(&self, session: &Session) -> bool {
+    async fn slow_down(&self, session: &Session) -> Result<(), Ended> {
         session.comes_back();
         let wait = self.hub.recoveries().arrive(session.id());
         match wait {
-            Some(wait) => sleep(wait).await,
+            Some(wait) => {
+                sleep(wait).await;
+                Ok(())
+            }
             None => {
                 tracing::info!(hub = %self.hub.name(), connection_id = %session.id(), "ended a connection that kept recovering without making progress");
                 session.close(CloseReason::LogLost(
                     "it came back again and again, and got no further",
                 ));
+                Err(Ended)
             }
         }
-        wait.is_some()
     }
 
     /// Each WebSocket message of these clients is one message. A plain client may send any.

@@ -17,6 +17,7 @@ use super::error::{NO_CONNECTION, Refusal};
 use crate::auth::Identity;
 use crate::bom;
 use crate::protocol::Timestamp;
+use crate::session::Ownership;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -86,10 +87,9 @@ pub(super) async fn refresh(call: &Call<'_>, body: Body) -> Result<Response, Ref
             text,
         ));
     };
-    if hub.reidentify(&connection, &changed).await? {
-        Ok(shown(&changed))
-    } else {
-        Err(Refusal::absent(NO_CONNECTION))
+    match hub.reidentify(&connection, &changed).await? {
+        Ownership::Kept => Ok(shown(&changed)),
+        Ownership::Lost => Err(Refusal::absent(NO_CONNECTION)),
     }
 }
 

@@ -13,6 +13,7 @@ mod groups;
 mod identity;
 mod invoke;
 mod openapi;
+mod parameters;
 mod path;
 mod payload;
 mod permissions;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use bytes::{Buf as _, Bytes};
 use tokio::net::TcpStream;
 
-use super::ByteQueue;
 use super::state::State;
+use super::{ByteQueue, PushError};
 use crate::protocol::ClientProtocol;
 use crate::telemetry::metrics::Metrics;
 
@@ -175,15 +175,15 @@ impl ByteQueue {
         self.write(&mut state)
     }
 
-    /// Adds the answer to a Ping, which overtakes the chunks. `false` where nothing is handed out any more.
-    pub(crate) fn add_pong(&self, frame: &[u8]) -> bool {
+    /// Adds the answer to a Ping, which overtakes the chunks, unless nothing is handed out any more.
+    pub(crate) fn add_pong(&self, frame: &[u8]) -> Result<(), PushError> {
         let mut state = self.state.lock();
         if state.closed && state.chunks.is_empty() {
-            return false;
+            return Err(PushError::Closed);
         }
         state.pongs.extend_from_slice(frame);
         self.offer(&mut state);
-        true
+        Ok(())
     }
 
     /// Waits until no answer to a Ping waits: until then nothing more is read.

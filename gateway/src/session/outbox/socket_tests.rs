@@ -5,6 +5,7 @@ use tokio::net::TcpListener;
 use super::super::state::Hold;
 use super::super::{PushError, Taken};
 use super::*;
+use crate::session::Appended;
 
 async fn pair() -> (TcpStream, Arc<TcpStream>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -62,9 +63,9 @@ async fn appended_chunks_are_written_together_by_one_flush() {
     let queue = ByteQueue::new(10_000);
     queue.attach(server);
     let chunk = || Bytes::from_static(b"12345");
-    assert_eq!(queue.append(chunk(), None), Ok(true));
+    assert_eq!(queue.append(chunk(), None), Ok(Appended::Unwritten));
     for _ in 1..200 {
-        assert_eq!(queue.append(chunk(), None), Ok(false));
+        assert_eq!(queue.append(chunk(), None), Ok(Appended::Offered));
     }
     assert!(nothing_came(&client));
     assert_eq!(
@@ -75,7 +76,7 @@ async fn appended_chunks_are_written_together_by_one_flush() {
         }
     );
     assert_eq!(read(&mut client, 1_000).await, "12345".repeat(200));
-    assert_eq!(queue.append(chunk(), None), Ok(true));
+    assert_eq!(queue.append(chunk(), None), Ok(Appended::Unwritten));
 }
 
 #[tokio::test]
@@ -85,7 +86,10 @@ async fn what_is_pushed_in_a_turn_is_written_at_its_end() {
     queue.attach(server);
     queue.begin_turn();
     queue.try_push(Bytes::from_static(b"one")).unwrap();
-    assert_eq!(queue.append(Bytes::from_static(b"two"), None), Ok(true));
+    assert_eq!(
+        queue.append(Bytes::from_static(b"two"), None),
+        Ok(Appended::Unwritten)
+    );
     assert_eq!(queue.flush(), Sent::default());
     assert!(nothing_came(&client));
     assert_eq!(queue.end_turn(), Sent { chunks: 2, bytes: 6 });
@@ -108,7 +112,7 @@ async fn what_the_kernel_does_not_take_is_written_in_order_by_the_task() {
         queue.try_push(chunk(count)).unwrap();
         count += 1;
     }
-    queue.add_pong(b"pong");
+    queue.add_pong(b"pong").unwrap();
     assert!(queue.pongs_are_out().now_or_never().is_none());
     let waiting = queue.queued_bytes();
     assert!((1_000_000..1_200_000).contains(&waiting), "{waiting}");
@@ -146,7 +150,9 @@ async fn a_chunk_on_its_way_comes_again_whole_on_the_next_socket() {
     assert_eq!(queue.writing(), Writing::Stuck);
     let (_, rest) = queue.detach();
     assert!(!rest.is_empty() && rest.len() < chunk.len());
-    assert!(queue.rewind(|first| Some(format!("from {first}").into())));
+    queue
+        .rewind(|first| Some(format!("from {first}").into()))
+        .unwrap();
     let mut batch = Vec::new();
     assert_eq!(queue.take(&mut batch, usize::MAX).await, Taken::Some);
     assert_eq!(
@@ -162,7 +168,7 @@ async fn a_held_queue_writes_its_first_chunk_alone() {
     queue.state.lock().hold = Hold::Everything;
     queue.attach(Arc::clone(&server));
     queue.try_push(Bytes::from_static(b"later")).unwrap();
-    queue.add_pong(b"pong");
+    queue.add_pong(b"pong").unwrap();
     queue.open_one(Bytes::from_static(b"first"));
     assert_eq!(read(&mut client, 9).await, "pongfirst");
     queue.flush();

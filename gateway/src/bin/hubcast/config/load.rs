@@ -15,8 +15,10 @@ use toml::{Table, Value};
 use super::{
     Config, HubTables,
     derived::Means,
-    keys::{KEYS, Key, Kind},
+    keys::{KEYS, Key},
     upstream::{Handlers, UPSTREAM},
+    values::typed,
+    variables::Variables,
 };
 
 /// The sources of the configuration, besides the environment.
@@ -139,80 +141,6 @@ pub(crate) fn load(
     settings.fill_in_hosts();
     settings.fill_in_limits(&Means::of_this_process());
     settings.build()
-}
-
-/// The settings in the environment.
-#[derive(Default)]
-struct Variables {
-    file: Option<PathBuf>,
-    values: Vec<(&'static Key, String, String)>,
-    /// Settings of handlers: `0.url`, the variable, the value.
-    handlers: Vec<(String, String, String)>,
-}
-
-impl Variables {
-    fn read(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, ConfigError> {
-        let mut variables = Self::default();
-        for (name, value) in environment {
-            let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
-                continue;
-            };
-            if name == CONFIG_VARIABLE {
-                variables.file = Some(PathBuf::from(value)).filter(|path| !path.as_os_str().is_empty());
-                continue;
-            }
-            let origin = Origin::Variable(name.to_owned());
-            if let Some(path) = name.strip_prefix("HUBCAST_UPSTREAM__")
-                && let Some(value) = value.to_str()
-            {
-                if !value.is_empty() {
-                    let path = path.replace("__", ".").to_lowercase();
-                    variables.handlers.push((path, name.to_owned(), value.to_owned()));
-                }
-                continue;
-            }
-            let Some(key) = KEYS.iter().find(|key| key.variable() == name) else {
-                if is_service_link(name, &value) {
-                    continue;
-                }
-                let key = name.trim_start_matches(PREFIX).replace("__", ".").to_lowercase();
-                return Err(unknown(&key, origin));
-            };
-            let value = value.into_string().map_err(|_| ConfigError::Value {
-                key: key.name.to_owned(),
-                origin,
-                problem: "is not UTF-8".to_owned(),
-            })?;
-            // `KEY=` is how compose files and manifests write "not set".
-            if !value.is_empty() {
-                variables.values.push((key, name.to_owned(), value));
-            }
-        }
-        // A handler's number must not come before the one below it.
-        let place = |path: &str| {
-            path.split('.')
-                .next()
-                .and_then(|index| index.parse::<usize>().ok())
-        };
-        variables.handlers.sort_by_key(|(path, ..)| place(path));
-        Ok(variables)
-    }
-}
-
-/// Returns whether Kubernetes made that variable. It describes every Service to the pods of its namespace, and for
-/// one that is called `hubcast` or `hubcast-…` these look like ours: `HUBCAST_SERVICE_HOST`,
-/// `HUBCAST_PORT=tcp://…`, `HUBCAST_PORT_80_TCP_ADDR`.
-fn is_service_link(name: &str, value: &OsString) -> bool {
-    let protocol = |word: &str| ["_TCP", "_UDP", "_SCTP"].iter().any(|p| word.ends_with(p));
-    let about_port = ["_PROTO", "_PORT", "_ADDR"]
-        .iter()
-        .find_map(|suffix| name.strip_suffix(suffix));
-    name.ends_with("_SERVICE_HOST")
-        || name.ends_with("_SERVICE_PORT")
-        || name.contains("_SERVICE_PORT_")
-        || about_port.is_some_and(protocol)
-        || value.to_str().is_some_and(|value| value.contains("://"))
-            && (name.ends_with("_PORT") || protocol(name) && name.contains("_PORT_"))
 }
 
 fn read_file(path: &Path) -> Result<Table, ConfigError> {
@@ -376,33 +304,6 @@ fn is_loopback(listen: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// Converts a value to a kind; `name` is its key in errors.
-pub(super) fn typed(kind: Kind, name: &str, value: Value, origin: &Origin) -> Result<Value, ConfigError> {
-    let value = trimmed(kind, value);
-    let typed = match origin {
-        Origin::Variable(_) | Origin::Flag(_) => from_text(kind, value),
-        _ => Ok(value),
-    };
-    typed
-        .and_then(|value| check(kind, value))
-        .map_err(|problem| ConfigError::Value {
-            key: name.to_owned(),
-            origin: origin.clone(),
-            problem,
-        })
-}
-
-/// A text without space around it: secrets that were made with `--from-file` or `echo` end in a line feed, and that is
-/// not meant to be a part of a key, a URL or a name.
-fn trimmed(kind: Kind, value: Value) -> Value {
-    match (kind, value) {
-        (Kind::Text | Kind::Secret | Kind::OneOf(_), Value::String(text)) => {
-            Value::String(text.trim().to_owned())
-        }
-        (_, value) => value,
-    }
-}
-
 /// The path of a key's value in [`Config`].
 fn path_of(key: &str) -> String {
     match key.split_once('.') {
@@ -425,74 +326,6 @@ fn insert(table: &mut Table, path: &str, value: Value) {
     }
 }
 
-/// Converts a variable's or flag's text to the value that a file would hold.
-fn from_text(kind: Kind, value: Value) -> Result<Value, String> {
-    let Value::String(text) = value else {
-        return Ok(value);
-    };
-    let text = match kind {
-        Kind::Text | Kind::Secret | Kind::OneOf(_) => return Ok(Value::String(text)),
-        _ => text.trim(),
-    };
-    match kind {
-        Kind::Flag => text
-            .parse()
-            .map(Value::Boolean)
-            .map_err(|_| format!("{text:?} is not true or false")),
-        Kind::Count => text
-            .parse()
-            .map(Value::Integer)
-            .map_err(|_| format!("{text:?} is not a whole number")),
-        Kind::Seconds | Kind::Ratio => text
-            .parse()
-            .map(Value::Float)
-            .map_err(|_| format!("{text:?} is not a number")),
-        _ => {
-            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-            Ok(Value::Array(
-                items.map(|item| Value::String(item.to_owned())).collect(),
-            ))
-        }
-    }
-}
-
-/// Checks one value alone.
-fn check(kind: Kind, value: Value) -> Result<Value, String> {
-    let found = value.type_str();
-    let wrong = |expected: &str| Err(format!("must be {expected}, not of type {found}"));
-    match (kind, &value) {
-        (Kind::Text | Kind::Secret, Value::String(text)) if text.is_empty() => {
-            Err("is empty; leave it out to not set it".to_owned())
-        }
-        (Kind::Text | Kind::Secret, Value::String(_)) | (Kind::Flag, Value::Boolean(_)) => Ok(value),
-        (Kind::Text | Kind::Secret, _) => wrong("text in quotes"),
-        (Kind::Flag, _) => wrong("true or false"),
-        (Kind::Count, Value::Integer(number)) if *number >= 0 => Ok(value),
-        (Kind::Count, Value::Integer(number)) => Err(format!("is {number}, must be at least 0")),
-        (Kind::Count, _) => wrong("a whole number"),
-        (Kind::Seconds | Kind::Ratio, Value::Integer(number)) => check(kind, Value::Float(*number as f64)),
-        (Kind::Seconds, Value::Float(number)) if !(0.0..=MAX_SECONDS).contains(number) => {
-            Err(format!("is {number}, must be from 0 to {MAX_SECONDS}"))
-        }
-        (Kind::Ratio, Value::Float(number)) if !(0.0..=1.0).contains(number) => {
-            Err(format!("is {number}, must be from 0 to 1"))
-        }
-        (Kind::Seconds | Kind::Ratio, Value::Float(_)) => Ok(value),
-        (Kind::Seconds | Kind::Ratio, _) => wrong("a number"),
-        (Kind::OneOf(words), Value::String(word)) if words.contains(&word.as_str()) => Ok(value),
-        (Kind::OneOf(words), _) => Err(format!("must be one of {}", words.join(", "))),
-        (Kind::AnyOf(words), Value::Array(items)) => {
-            let is_word = |item: &Value| item.as_str().is_some_and(|item| words.contains(&item));
-            match items.iter().find(|item| !is_word(item)) {
-                None => Ok(value),
-                Some(item) => Err(format!("has {item}, must be of {}", words.join(", "))),
-            }
-        }
-        (Kind::List, Value::Array(items)) if items.iter().all(Value::is_str) => Ok(value),
-        (Kind::List | Kind::AnyOf(_), _) => wrong("an array of texts"),
-    }
-}
-
 fn is_section(name: &str) -> bool {
     KEYS.iter().any(|key| {
         key.name
@@ -501,7 +334,7 @@ fn is_section(name: &str) -> bool {
     })
 }
 
-fn unknown(key: &str, origin: Origin) -> ConfigError {
+pub(super) fn unknown(key: &str, origin: Origin) -> ConfigError {
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().replace('_', "");
     let section = key.split('.').next().unwrap_or_default();
     let alike = KEYS.iter().find(|known| last(known.name) == last(key));
@@ -524,11 +357,6 @@ fn unknown(key: &str, origin: Origin) -> ConfigError {
 
 /// The section of hubs.
 const HUBS: &str = "hubs";
-const PREFIX: &str = "HUBCAST_";
-/// Names the file where `--config` does not.
-const CONFIG_VARIABLE: &str = "HUBCAST_CONFIG";
-/// A year: more is a mistake in the unit.
-const MAX_SECONDS: f64 = 31_536_000.0;
 
 #[cfg(test)]
 #[path = "load_tests.rs"]

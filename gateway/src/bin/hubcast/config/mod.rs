@@ -7,6 +7,8 @@ mod hubs;
 mod keys;
 mod load;
 mod upstream;
+mod values;
+mod variables;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 

@@ -7,7 +7,8 @@ use toml::{Table, Value};
 
 use super::Config;
 use super::keys::{Kind, time};
-use super::load::{ConfigError, Origin, typed};
+use super::load::{ConfigError, Origin};
+use super::values::typed;
 
 /// The section's name, and the key of its table in errors.
 pub(super) const UPSTREAM: &str = "upstream";
