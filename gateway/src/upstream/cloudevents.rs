@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use reqwest::{Method, Url};
 
-use super::handler::{Answer, CallError, Handler, Outgoing};
+use super::handler::{Answer, Handler, Outgoing};
 use super::line::Line;
 use super::origin::{REQUEST_ORIGIN, VERSION};
 use super::settings::SystemEvent;
@@ -299,13 +299,7 @@ impl Data {
 }
 
 /// The data that a handler answered with to a user event. The error says what is wrong, for the client and the log.
-pub(super) fn outcome(answer: Result<&Answer, &CallError>) -> Result<Option<Data>, String> {
-    let answer = answer.map_err(|error| match error {
-        // Details of the network are for operators.
-        CallError::Unreachable(_) => "it can't be reached".to_owned(),
-        CallError::Broken(_) => "the connection to it broke".to_owned(),
-        error => error.to_string(),
-    })?;
+pub(super) fn outcome(answer: &Answer) -> Result<Option<Data>, String> {
     if !answer.status.is_success() {
         return Err(status(answer.status));
     }

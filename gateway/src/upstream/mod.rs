@@ -33,6 +33,7 @@
 //! ```
 
 mod breaker;
+mod call_error;
 mod cloudevents;
 mod connect;
 mod deliver;
@@ -45,6 +46,7 @@ mod settings;
 mod signalr;
 mod signature;
 mod template;
+mod tls;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -33,15 +33,15 @@ async fn each_broken_answer_is_an_error_that_says_what_it_is() {
     for (answer, error) in [
         (
             &b""[..],
-            "Invocation failed, error: the connection to the handler broke.",
+            "Invocation failed, error: the handler: the connection to it broke.",
         ),
         (
             b"nonsense\r\n\r\n",
-            "Invocation failed, error: the connection to the handler broke.",
+            "Invocation failed, error: the handler: the connection to it broke.",
         ),
         (
             b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{\"type\":3",
-            "Invocation failed, error: the connection to the handler broke.",
+            "Invocation failed, error: the handler: the connection to it broke.",
         ),
         (
             b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n",
@@ -62,7 +62,7 @@ async fn addresses_that_lead_nowhere_are_told_without_their_secrets() {
     let tls = receiver.url("/?code=s3cret").replace("http://", "https://"); // no TLS there
     for (url, logged) in [
         ("http://nowhere.invalid/?code=s3cret", "dns"),
-        (&tls, "a handler can't be called"),
+        (&tls, "it does not speak TLS"),
         ("http://127.0.0.1:1/?code=s3cret", "refused"),
     ] {
         let settings = with("signalr", url).set("upstream.0.categories", "messages");
@@ -72,7 +72,13 @@ async fn addresses_that_lead_nowhere_are_told_without_their_secrets() {
         let error = ann.call("Echo", json!([])).await["error"].clone();
         assert_eq!(error, "Invocation failed, status code 500", "{url}");
         let log = gateway.log();
-        assert!(log.contains(logged), "{url}: {log}");
+        let handler = url
+            .split(['/', ':', '?'])
+            .find(|part| part.contains('.'))
+            .unwrap();
+        let line = log.lines().find(|line| line.contains("did not serve a call"));
+        let line = line.unwrap_or_else(|| panic!("{log}"));
+        assert!(line.contains(logged) && line.contains(handler), "{url}: {line}");
         assert!(!log.contains("s3cret"), "{log}");
     }
 }
@@ -95,6 +101,44 @@ async fn an_answer_that_comes_byte_by_byte_ends_with_the_time() {
         .await;
     assert_eq!(name, "InternalServerError");
     assert!(text.contains("no whole answer within 1s"), "{text}");
+}
+
+#[tokio::test]
+async fn a_head_that_comes_byte_by_byte_and_a_handshake_that_never_comes_end_with_the_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                for byte in b"HTTP/1.1 200 OK\r\nx: ".iter().chain([b'y'; 1_000].iter()) {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    if socket.write_all(&[*byte]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let late = "Invocation failed, error: the handler: it gave no whole answer within 1s (timeout_seconds).";
+    let away = "Invocation failed, status code 500"; // the end of its time and that of the connection are one moment
+    for (url, told) in [
+        (format!("http://{address}/?code=s3cret"), vec![late]),
+        (
+            format!("https://{}/?code=s3cret", silent.local_addr().unwrap()),
+            vec![late, away],
+        ),
+    ] {
+        let settings = with("signalr", &url).set("upstream.0.categories", "messages");
+        let gateway = Gateway::start(settings.set("upstream.0.timeout_seconds", 1)).await;
+        let error = signalr(&gateway, "ann").await.call("Echo", json!([])).await["error"].clone();
+        assert!(told.contains(&error.as_str().unwrap()), "{url}: {error}");
+        let log = gateway.log();
+        assert!(
+            log.contains("did not serve a call") && !log.contains("s3cret"),
+            "{log}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod measured;
 mod middlewares;
 mod receiver;
 mod settings;
+mod tls;
 
 use std::sync::Arc;
 

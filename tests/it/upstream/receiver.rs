@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{ConnectInfo, Request};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
+use axum::serve::{Listener, ListenerExt};
 use futures_util::future::BoxFuture;
 use hubcast_tests::eventually::eventually;
 use serde_json::Value;
@@ -16,6 +17,7 @@ use serde_json::Value;
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
     pub(super) method: Method,
+    pub(super) version: Version,
     /// Path and query.
     pub(super) target: String,
     pub(super) headers: HeaderMap,
@@ -49,6 +51,8 @@ type Answers = dyn Fn(Seen) -> BoxFuture<'static, Response> + Send + Sync;
 
 /// A running handler.
 pub(super) struct Receiver {
+    /// Scheme and host.
+    origin: String,
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     serving: tokio::task::JoinHandle<()>,
@@ -88,6 +92,16 @@ impl Receiver {
             .await
             .expect("a free port");
         let address = listener.local_addr().expect("an address");
+        Self::on(listener, format!("http://{address}"), answer)
+    }
+
+    /// Answers every request that comes to a listener, at which clients know that origin.
+    pub(super) fn on<L: Listener<Addr = SocketAddr>>(
+        listener: L,
+        origin: String,
+        answer: impl Fn(Seen) -> BoxFuture<'static, Response> + Send + Sync + 'static,
+    ) -> Self {
+        let address = listener.local_addr().expect("an address");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let answer: Arc<Answers> = Arc::new(answer);
         let kept = Arc::clone(&seen);
@@ -97,6 +111,7 @@ impl Receiver {
                 let (parts, body) = request.into_parts();
                 let one = Seen {
                     method: parts.method,
+                    version: parts.version,
                     target: parts.uri.to_string(),
                     headers: parts.headers,
                     body: to_bytes(body, usize::MAX).await.unwrap_or_default(),
@@ -111,10 +126,12 @@ impl Receiver {
         let service = Router::new()
             .fallback(serve)
             .into_make_service_with_connect_info::<SocketAddr>();
+        let listener = listener.tap_io(|_| {}); // so that any listener tells who connects
         let serving = tokio::spawn(async move {
             let _ = axum::serve(listener, service).await;
         });
         Self {
+            origin,
             address,
             seen,
             serving,
@@ -122,7 +139,7 @@ impl Receiver {
     }
 
     pub(super) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}{path}", self.origin)
     }
 
     pub(super) fn port(&self) -> u16 {
