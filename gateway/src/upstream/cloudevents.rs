@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use reqwest::{Method, Url};
 
+use super::carried::carried;
 use super::handler::{Answer, Handler, Outgoing};
 use super::line::Line;
 use super::origin::{REQUEST_ORIGIN, VERSION};
@@ -82,7 +83,7 @@ pub(super) fn message(
     let mut request = request(handler, about, "user", event, content_type, data.bytes)?;
     for (name, value) in metadata {
         let name = format!("{METADATA}{}", name.to_ascii_lowercase());
-        if let (Ok(name), Ok(value)) = (name.parse::<header::HeaderName>(), HeaderValue::from_str(value)) {
+        if let (Ok(name), Some(value)) = (name.parse::<header::HeaderName>(), carried(value)) {
             request.headers.insert(name, value);
         }
     }
@@ -139,14 +140,15 @@ fn request(
         ("ce-eventname", event),
     ];
     for (name, value) in required {
-        let value = HeaderValue::from_str(value);
-        let value =
-            value.map_err(|_| Unsendable("its name can't stand in a header: it is not ASCII".to_owned()))?;
-        headers.insert(name, value);
+        if !value.is_ascii() {
+            return Err(Unsendable(
+                "its name can't stand in a header: it is not ASCII".to_owned(),
+            ));
+        }
+        headers.insert(name, carried(value).ok_or_else(Unsendable::by_name)?);
     }
-    if let Some(user) = connection.user()
-        && let Ok(user) = HeaderValue::from_bytes(user.as_str().as_bytes())
-    {
+    // A user id that no header brings unchanged is left out: the rest is still of use.
+    if let Some(user) = connection.user().and_then(|user| carried(user.as_str())) {
         headers.insert("ce-userid", user);
     }
     let subprotocol = about

@@ -34,6 +34,7 @@
 
 mod breaker;
 mod call_error;
+mod carried;
 mod cloudevents;
 mod connect;
 mod deliver;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use reqwest::Method;
 
 use super::call_error::{CallError, Fault};
+use super::carried::carried;
 use super::handler::{Answer, Handler, Outgoing};
 use super::line::Line;
 use super::settings::Category;
@@ -27,6 +28,14 @@ const TOKEN_CLAIMS: [&str; 5] = ["aud", "exp", "iat", "iss", "nbf"];
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Unsendable(pub(super) String);
+
+impl Unsendable {
+    /// The event's name is one that a header would change, or can't hold.
+    pub(super) fn by_name() -> Self {
+        let text = "its name can't stand in a header: it has control characters, or blanks at its ends";
+        Self(text.to_owned())
+    }
+}
 
 /// The subject of a request.
 pub(super) struct About<'a> {
@@ -118,10 +127,8 @@ fn request(
     let connection = about.connection;
     let identity = connection.identity();
     let mut headers = HeaderMap::new();
-    let mut set = |name: &'static str, value: &str| {
-        let value = HeaderValue::from_bytes(value.as_bytes());
-        value.map(|value| _ = headers.insert(name, value))
-    };
+    let mut set =
+        |name: &'static str, value: &str| carried(value).map(|value| _ = headers.insert(name, value));
     let required = [
         ("x-asrs-connection-id", connection.id().as_str()),
         ("x-asrs-hub", about.hub),
@@ -131,7 +138,7 @@ fn request(
         ("content-type", content_type),
     ];
     for (name, value) in required {
-        set(name, value).map_err(|_| Unsendable("its name can't stand in a header".to_owned()))?;
+        set(name, value).ok_or_else(Unsendable::by_name)?;
     }
     // Values that no header can hold are left out: the rest is still of use.
     if let Some(user) = connection.user() {
@@ -144,7 +151,7 @@ fn request(
                 .into_iter()
                 .map(move |value| format!("{name}: {value}"))
         })
-        .filter(|claim| HeaderValue::from_bytes(claim.as_bytes()).is_ok())
+        .filter(|claim| carried(claim).is_some())
         .collect();
     if !claims.is_empty() {
         let _ = set("x-asrs-user-claims", &claims.join(", "));

@@ -199,11 +199,71 @@ async fn names_never_choose_where_a_request_goes() {
         ann.result(target, json!([])).await;
         assert_eq!(receiver.seen().last().unwrap().target, path);
     }
-    for target in ["a\r\nX-ASRS-User-Id: eve", "\u{0}"] {
+    for target in ["a\r\nX-ASRS-User-Id: eve", "\u{0}", " Echo", "Echo "] {
         let error = ann.call(target, json!([])).await["error"].clone();
         assert!(
             error.as_str().unwrap().contains("can't stand in a header"),
             "{target:?} {error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_handler_sees_no_other_user_and_no_other_name_than_the_client_has() {
+    let receiver = Receiver::start(|seen| match seen.header("ce-type") {
+        "" => echo(&seen),
+        _ => ().into_response(),
+    })
+    .await;
+    let gateway = Gateway::start(
+        with("cloudevents", &receiver.url("/")).set("upstream.0.system_events", "connect, joined, left"),
+    )
+    .await;
+    // A user whom no header tells from another one is in none; connect has it in the body.
+    for (user, header) in [
+        ("a\u{1}b", ""),
+        ("ann ", ""),
+        ("änn", "not ASCII"),
+        ("a b", "a b"),
+    ] {
+        let mut ann = client(&gateway, JSON, user).await;
+        ann.done(json!({ "type": "event", "event": "x", "data": 1 }))
+            .await;
+        let seen = receiver.gets("x", 1).await;
+        assert_eq!(seen[0].header("ce-userid"), header, "{user:?}");
+        let asked = receiver.gets("connect", 1).await;
+        assert_eq!(asked[0].header("ce-userid"), header, "{user:?}");
+        assert_eq!(asked[0].json()["claims"]["sub"], json!([user]));
+        receiver.forget();
+    }
+    // Groups are in the body, whatever their names.
+    let target = target("ann", &json!({ "role": ["webpubsub.joinLeaveGroup"] }));
+    let mut ann = WebPubSub::connect(gateway.address(), &target, JSON).await;
+    let group = "te\u{1}a\r\n ";
+    for (request, event) in [("joinGroup", "joined"), ("leaveGroup", "left")] {
+        ann.done(json!({ "type": request, "group": group })).await;
+        let seen = receiver.gets(event, 1).await;
+        assert_eq!(seen[0].json()["group"], group);
+    }
+    for (event, part) in [
+        ("a\u{1}b", "control characters"),
+        (" x", "blanks at its ends"),
+        ("häl", "not ASCII"),
+    ] {
+        let event = json!({ "type": "event", "event": event, "data": 1 });
+        let (_, text) = ann.refusal(event).await;
+        assert!(text.contains(part), "{text}");
+    }
+
+    let gateway = Gateway::start(with("signalr", &receiver.url("/"))).await;
+    for (user, header) in [("a\u{1}b", ""), (" ann", ""), ("änn", "not ASCII")] {
+        receiver.forget();
+        let mut ann = signalr(&gateway, user).await;
+        ann.result("Echo", json!([])).await;
+        assert_eq!(
+            receiver.of("Echo")[0].header("x-asrs-user-id"),
+            header,
+            "{user:?}"
         );
     }
 }
