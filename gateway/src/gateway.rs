@@ -9,7 +9,7 @@ use axum::Router;
 use hubcast_backplane::memory::MemoryBackplane;
 use hubcast_backplane::{Backplane, NodeId};
 
-use crate::auth::{Authenticator, ServerAuthenticator};
+use crate::auth::{Authenticator, ServerAuthenticator, TokenKeys};
 use crate::cluster::{Cluster, ServeNode};
 use crate::drain::{self, Drained};
 use crate::error::Error;
@@ -86,6 +86,7 @@ pub struct GatewayBuilder {
     backplane: Option<Arc<dyn Backplane>>,
     /// True if tokens of back ends may be for any URL of REST, or none.
     any_audience: bool,
+    token_keys: Option<TokenKeys>,
     metrics: Option<Arc<Metrics>>,
     drain_rate: u32,
     drain_calls: Duration,
@@ -98,6 +99,7 @@ impl Default for GatewayBuilder {
             options: Options::default(),
             backplane: None,
             any_audience: false,
+            token_keys: None,
             metrics: None,
             drain_rate: DRAIN_RATE,
             drain_calls: DRAIN_CALLS,
@@ -151,6 +153,14 @@ impl GatewayBuilder {
         self
     }
 
+    /// Sets the keys of tokens, to [change](TokenKeys::reload) them while the gateway runs. Without this, they are those of the
+    /// options, and stay.
+    #[must_use]
+    pub fn token_keys(mut self, keys: TokenKeys) -> Self {
+        self.token_keys = Some(keys);
+        self
+    }
+
     /// Continues the metrics of a node that was [starting](crate::server::Starting).
     #[must_use]
     pub fn started(mut self, starting: &Starting) -> Self {
@@ -164,8 +174,10 @@ impl GatewayBuilder {
     /// [`Error`] for a setting or a name that can't work, or a backplane that can't be reached.
     pub async fn build(self) -> Result<Gateway, Error> {
         self.options.check()?;
-        let authenticator = Authenticator::new(&self.options.auth)?;
-        let servers = ServerAuthenticator::new(&self.options.auth, self.any_audience);
+        let auth = &self.options.auth;
+        let keys = self.token_keys.map_or_else(|| TokenKeys::new(auth), Ok)?;
+        let authenticator = Authenticator::new(auth, keys.clone());
+        let servers = ServerAuthenticator::new(auth, keys, self.any_audience);
         let backplane = match self.backplane {
             Some(backplane) => backplane,
             None => Arc::new(MemoryBackplane::new(NodeId::parse("local")?)),

@@ -24,6 +24,7 @@ mod hostile;
 mod http2;
 mod http_faults;
 mod hubs;
+mod key_rotation;
 mod lifecycle;
 mod lost_connections;
 mod matrix;

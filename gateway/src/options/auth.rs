@@ -134,7 +134,7 @@ impl AuthOptions {
             || self.jwks_url.is_some()
     }
 
-    pub(super) fn check(&self) -> Result<(), OptionError> {
+    pub(crate) fn check(&self) -> Result<(), OptionError> {
         let fail = |key, problem: String| Err(OptionError { key, problem });
         let keys = [
             ("auth.access_key", &self.access_key),

@@ -58,7 +58,7 @@ async fn handlers_change_while_the_node_runs_and_a_broken_file_changes_nothing()
     {
         write(file.path(), &one.url("/"), broken);
         hang_up(&gateway);
-        told("the former handlers stay", number + 1).await;
+        told("the former handlers and keys stay", number + 1).await;
     }
     assert!(gateway.log().contains("upstream[0].retries"), "{}", gateway.log());
     assert!(gateway.log().contains("takes a restart"), "{}", gateway.log());

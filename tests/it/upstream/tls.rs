@@ -295,7 +295,7 @@ async fn certificates_are_read_again_while_the_node_runs() {
     let mut ann = signalr(&gateway, "ann").await;
     assert!(ann.call("Echo", json!([])).await["error"].is_string());
     for (content, told) in [
-        ("no certificate", "the former handlers stay"),
+        ("no certificate", "the former handlers and keys stay"),
         (&new.issuer.pem(), "were read again"),
     ] {
         std::fs::write(file.path(), content).unwrap();
