@@ -54,7 +54,6 @@ impl TokenKeys {
     /// # Errors
     /// The first key that can't be used, by the setting that names it.
     pub fn new(options: &AuthOptions) -> Result<Self, OptionError> {
-        options.check()?;
         let leeway = options.leeway.0.as_secs();
         Ok(Self(Arc::new(Inner {
             fixed: ArcSwap::from_pointee(fixed(options, leeway)?),
@@ -68,7 +67,6 @@ impl TokenKeys {
     /// # Errors
     /// As for [`new`](Self::new); nothing has changed then.
     pub fn reload(&self, options: &AuthOptions) -> Result<(), OptionError> {
-        options.check()?;
         let fixed = fixed(options, options.leeway.0.as_secs())?;
         let mut read = Vec::new();
         for set in &self.0.sets {
@@ -101,6 +99,7 @@ impl fmt::Debug for TokenKeys {
 }
 
 fn fixed(options: &AuthOptions, leeway: u64) -> Result<Fixed, OptionError> {
+    options.check_access_keys()?;
     let mut of_clients: Vec<_> = options.keys().map(|key| Key::access(key, leeway)).collect();
     for path in &options.key_files {
         of_clients.push(read_key(path, leeway)?);
