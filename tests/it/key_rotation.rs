@@ -10,7 +10,7 @@ use hubcast_tests::http::{Request, fetch};
 use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::jwt::{now, token_with};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData};
+use rcgen::{KeyPair, PKCS_ED25519};
 use serde_json::{Value, json};
 
 const OLD: &str = "the access key of last year, of 32 bytes and more";

@@ -33,6 +33,7 @@ mod names;
 mod own_messages;
 mod presence;
 mod rebalance;
+mod redirects;
 mod redis_driver;
 mod redis_outage;
 mod rest;
