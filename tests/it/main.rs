@@ -42,6 +42,7 @@ mod sse;
 mod start;
 mod telemetry;
 mod timeouts;
+mod undeclared;
 mod upstream;
 mod webpubsub;
 mod wire;

@@ -4,6 +4,7 @@ mod admit;
 mod app;
 mod app_servers;
 mod bodies;
+mod declare;
 mod events;
 mod health;
 mod hosts;

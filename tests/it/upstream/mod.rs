@@ -8,7 +8,7 @@ mod events;
 mod examples;
 mod measured;
 mod middlewares;
-mod receiver;
+pub(crate) mod receiver;
 mod settings;
 mod tls;
 

@@ -272,7 +272,8 @@ impl Settings {
         let mut own = BTreeMap::new();
         for (name, value) in table {
             let origin = Origin::File(path.to_owned());
-            let shared = Key::find(&format!("{HUBS}.{name}")).filter(|_| name != "names");
+            let shared =
+                Key::find(&format!("{HUBS}.{name}")).filter(|_| !NOT_OF_ONE.contains(&name.as_str()));
             let key = shared.ok_or_else(|| unknown(&format!("{section}.{name}"), origin.clone()))?;
             let value = typed(key.kind, &format!("{section}.{name}"), value, &origin)?;
             own.insert(key.name, (value, origin));
@@ -407,6 +408,7 @@ fn trimmed(kind: Kind, value: Value) -> Value {
 fn path_of(key: &str) -> String {
     match key.split_once('.') {
         Some(("hubs", "names")) => "hub_names".to_owned(),
+        Some(("hubs", "undeclared")) => "undeclared_hubs".to_owned(),
         Some(("auth" | "cors" | "server" | "limits" | "timeouts" | "hubs", _)) => format!("options.{key}"),
         None if key.starts_with("access_key") => format!("options.auth.{key}"),
         _ => key.to_owned(),
@@ -522,6 +524,8 @@ fn unknown(key: &str, origin: Origin) -> ConfigError {
     }
 }
 
+/// The keys of the section of hubs that no hub has for itself.
+pub(super) const NOT_OF_ONE: [&str; 2] = ["names", "undeclared"];
 /// The section of hubs.
 const HUBS: &str = "hubs";
 const PREFIX: &str = "HUBCAST_";

@@ -128,7 +128,10 @@ async fn build(
     for (name, settings) in hubs {
         builder = builder.hub(builtin::hub_with(&name, settings, &parts.upstream));
     }
+    let (upstream, settings) = (parts.upstream.clone(), options.hubs.clone());
+    let template = move |name: &str| builtin::hub_with(name, settings.clone(), &upstream);
     let gateway = builder
+        .undeclared_hubs(config.undeclared_hubs, template)
         .options(options)
         .build()
         .await
