@@ -233,6 +233,26 @@ async fn what_a_dead_node_had_alone_ends_when_its_hub_is_used_again() {
 }
 
 #[tokio::test]
+async fn a_hub_that_can_not_be_opened_now_is_opened_when_its_client_tries_again() {
+    let plan = Plan::nodes(1)
+        .set("hubs.undeclared", 1)
+        .set("backplane.command_timeout_seconds", 1);
+    let mut cluster = plan.start().await;
+    cluster.redis().pause();
+    assert_eq!(negotiates(&cluster, 0, "room", Some("ann")).await.0, 503);
+    cluster.redis().resume();
+    eventually("the hub is open", async || {
+        let (status, text) = negotiates(&cluster, 0, "room", Some("ann")).await;
+        assert!(matches!(status, 200 | 503), "{status} {text}");
+        (status == 200).then_some(())
+    })
+    .await;
+    let mut ann = HubClient::connect(&entry(&cluster, "room", "ann"), Transport::WebSockets).await;
+    assert!(ann.result("JoinGroup", json!(["tea"])).await.is_null());
+    cluster.logs_are_clean();
+}
+
+#[tokio::test]
 async fn hubs_must_be_declared_unless_it_is_set_otherwise() {
     let cluster = Plan::one_node().start().await;
     assert_eq!(negotiates(&cluster, 0, "room", Some("ann")).await.0, 404);
