@@ -17,7 +17,7 @@ pub(crate) struct PendingMetrics {
     oldest: ByHub<Seconds>,
 }
 
-/// Those of one hub.
+/// The waiting events of one hub.
 #[derive(Debug)]
 pub(crate) struct HubPending {
     count: Gauge,
