@@ -83,7 +83,8 @@ pub(super) fn message(
     let mut request = request(handler, about, "user", event, content_type, data.bytes)?;
     for (name, value) in metadata {
         let name = format!("{METADATA}{}", name.to_ascii_lowercase());
-        if let (Ok(name), Some(value)) = (name.parse::<header::HeaderName>(), carried(value)) {
+        let value = carried(value).filter(|_| value.is_ascii());
+        if let (Ok(name), Some(value)) = (name.parse::<header::HeaderName>(), value) {
             request.headers.insert(name, value);
         }
     }
