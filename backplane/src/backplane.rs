@@ -297,7 +297,7 @@ pub trait NodeService: Send + Sync + 'static {
 
     /// A connection without a node has ended, and this node alone must report that to the hub's code: this node removed
     /// it, because its node died or no node took it over in time, or the node that removed it died before the report.
-    /// `tells` is the value of [`End::tells`], empty where no node gave one. Call
+    /// `report` is the value of [`End::report`], empty where no node gave one. Call
     /// [`Connections::end_reported`](crate::Connections::end_reported) afterwards.
     fn orphan_removed(&self, hub: &HubName, connection: ConnectionRecord, report: Bytes);
 

@@ -9,12 +9,12 @@ use axum::Router;
 use hubcast_backplane::memory::MemoryBackplane;
 use hubcast_backplane::{Backplane, NodeId};
 
-use crate::auth::{Authenticator, ServerAuthenticator};
+use crate::auth::{Authenticator, ServerAuthenticator, TokenKeys};
 use crate::cluster::{Cluster, ServeNode};
 use crate::drain::{self, Drained};
 use crate::error::Error;
 use crate::http::{self, App, Starting};
-use crate::hub::{CheckedHub, Hub, HubHandle, HubRuntime, Shared, deliver_events};
+use crate::hub::{self, CheckedHub, Hub, HubHandle, HubRuntime, Hubs, Shared, Template};
 use crate::limits::{Doors, Terms};
 use crate::options::{DRAIN_CALLS, DRAIN_RATE, Options};
 use crate::telemetry::metrics::Metrics;
@@ -86,6 +86,8 @@ pub struct GatewayBuilder {
     backplane: Option<Arc<dyn Backplane>>,
     /// True if tokens of back ends may be for any URL of REST, or none.
     any_audience: bool,
+    token_keys: Option<TokenKeys>,
+    undeclared: Option<(usize, Template)>,
     metrics: Option<Arc<Metrics>>,
     drain_rate: u32,
     drain_calls: Duration,
@@ -98,6 +100,8 @@ impl Default for GatewayBuilder {
             options: Options::default(),
             backplane: None,
             any_audience: false,
+            token_keys: None,
+            undeclared: None,
             metrics: None,
             drain_rate: DRAIN_RATE,
             drain_calls: DRAIN_CALLS,
@@ -151,6 +155,27 @@ impl GatewayBuilder {
         self
     }
 
+    /// Sets the keys of tokens, to [change](TokenKeys::reload) them while the gateway runs. Without this, they are those of the
+    /// options, and stay.
+    #[must_use]
+    pub fn token_keys(mut self, keys: TokenKeys) -> Self {
+        self.token_keys = Some(keys);
+        self
+    }
+
+    /// Has hubs that were not added opened by those who use them: clients with a token, and back ends by REST. `most` are opened
+    /// on this node; `template` makes each of them from its name, which is in small letters. It should be the same on all nodes.
+    /// The names have letters, digits, `.`, `_` and `-`, and begin with a letter. Such a hub stays open as long as the node runs.
+    #[must_use]
+    pub fn undeclared_hubs(
+        mut self,
+        most: usize,
+        template: impl Fn(&str) -> Hub + Send + Sync + 'static,
+    ) -> Self {
+        self.undeclared = Some((most, Box::new(template)));
+        self
+    }
+
     /// Continues the metrics of a node that was [starting](crate::server::Starting).
     #[must_use]
     pub fn started(mut self, starting: &Starting) -> Self {
@@ -164,8 +189,10 @@ impl GatewayBuilder {
     /// [`Error`] for a setting or a name that can't work, or a backplane that can't be reached.
     pub async fn build(self) -> Result<Gateway, Error> {
         self.options.check()?;
-        let authenticator = Authenticator::new(&self.options.auth)?;
-        let servers = ServerAuthenticator::new(&self.options.auth, self.any_audience);
+        let auth = &self.options.auth;
+        let keys = self.token_keys.map_or_else(|| TokenKeys::new(auth), Ok)?;
+        let authenticator = Authenticator::new(auth, keys.clone());
+        let servers = ServerAuthenticator::new(auth, keys, self.any_audience);
         let backplane = match self.backplane {
             Some(backplane) => backplane,
             None => Arc::new(MemoryBackplane::new(NodeId::parse("local")?)),
@@ -187,11 +214,10 @@ impl GatewayBuilder {
         for (name, hub) in checked {
             hubs.insert(name, Arc::new(HubRuntime::open(hub, Arc::clone(&shared)).await?));
         }
-        shared
-            .backplane()
-            .set_service(Arc::new(ServeNode::new(hubs.values())));
-        for hub in hubs.values().filter(|hub| hub.hub().event_handler().is_some()) {
-            shared.tasks().spawn(deliver_events(Arc::clone(hub)));
+        let hubs = Arc::new(Hubs::new(hubs, self.undeclared, Arc::clone(&shared)));
+        shared.backplane().set_service(Arc::new(ServeNode::new(&hubs)));
+        for hub in hubs.all().values() {
+            hub::begin_delivery(hub);
         }
         for fetching in authenticator.fetch_keys() {
             let stopping = shared.stopping().clone();
@@ -238,9 +264,12 @@ impl Gateway {
     pub(crate) fn rules(&self, doors: Option<Arc<Doors>>) -> http::Rules {
         let shared = self.app.shared();
         let options = shared.options();
-        let hubs = self.app.hubs();
-        let patience = hubs.clone().map(|hub| hub.options().timeouts.send).max();
-        let silence = hubs.map(|hub| hub.options().timeouts.client_timeout).max();
+        let hubs = self.app.hubs().all();
+        let patience = hubs.values().map(|hub| hub.options().timeouts.send).max();
+        let silence = hubs
+            .values()
+            .map(|hub| hub.options().timeouts.client_timeout)
+            .max();
         http::Rules {
             most_headers: options.limits.headers,
             idle: options.timeouts.idle,
@@ -284,7 +313,7 @@ impl Gateway {
 impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gateway")
-            .field("hubs", &self.app.hubs().count())
+            .field("hubs", self.app.hubs())
             .finish_non_exhaustive()
     }
 }

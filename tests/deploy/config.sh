@@ -42,6 +42,11 @@ check "haproxy.cfg: nothing sticky" bash -c "! sed 's/#.*//' '$repo/deploy/hapro
 check "nginx.conf" nginx -t -c "$repo/deploy/nginx/nginx.conf" -g "pid $work/nginx.pid;"
 check "nginx.conf: nothing sticky" bash -c "! sed 's/#.*//' '$repo/deploy/nginx/nginx.conf' | grep -nE 'ip_hash|sticky|^ *hash '"
 check "docker-compose.yml" "${compose[@]}" -f "$repo/docker-compose.yml" config -q
+for example in "$repo"/deploy/examples/*/compose.override.yml; do
+    example=${example%/*}
+    check "${example##*/}/compose.override.yml" env HUBCAST_ACCESS_KEY=key "${compose[@]}" \
+        -f "$repo/docker-compose.yml" -f "$example/compose.override.yml" config -q
+done
 check "prometheus.yml" promtool check config --syntax-only "$repo/deploy/prometheus/prometheus.yml"
 check "alerts.yml" promtool check rules "$repo/deploy/prometheus/alerts.yml"
 check "alerts.yml: alerts fire when they should" promtool test rules "$repo/tests/deploy/alerts_test.yml"

@@ -59,6 +59,12 @@ impl Settings {
         self
     }
 
+    /// Takes an environment variable away that every gateway has.
+    pub fn without(mut self, name: &str) -> Self {
+        self.variables.remove(name);
+        self
+    }
+
     /// Makes it a node of the cluster of this Redis.
     pub fn redis(mut self, url: &str) -> Self {
         self.redis = Some(url.to_owned());

@@ -150,17 +150,20 @@ impl RedisBackplane {
             }
             hubs.insert(name.clone(), Arc::clone(&hub));
         }
-        let subscribed = inner.interest(&hub, vec![Subject::Lane], inner.deadline()).await;
-        match subscribed {
-            Ok(interested) => interested.keep(),
-            Err(error) => {
-                inner.hubs.write().remove(&name);
-                return Err(error);
-            }
+        let beginning = async {
+            let interested = inner
+                .interest(&hub, vec![Subject::Lane], inner.deadline())
+                .await?;
+            inner.note_registered(&hub, extent.epoch.as_str()).await?;
+            interested.keep();
+            Ok(())
+        };
+        if let Err(error) = beginning.await {
+            inner.hubs.write().remove(&name); // it may be opened again
+            return Err(error);
         }
         let lane = Lane::new(Arc::clone(inner), Arc::clone(&hub), sink, &extent);
         inner.tasks.spawn(lane.run(pushes));
-        inner.note_registered(&hub, extent.epoch.as_str()).await?;
         let tasks = &inner.tasks;
         tasks.spawn(Arc::clone(inner).tend_log(Arc::clone(&hub)));
         tasks.spawn(Arc::clone(inner).run_registration(Arc::clone(&hub)));

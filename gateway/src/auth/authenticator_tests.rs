@@ -24,7 +24,8 @@ fn authenticator(change: impl FnOnce(&mut AuthOptions)) -> Authenticator {
         ..AuthOptions::default()
     };
     change(&mut options);
-    Authenticator::new(&options).unwrap()
+    let keys = TokenKeys::new(&options).unwrap();
+    Authenticator::new(&options, keys)
 }
 
 fn headers(lines: &[(&'static str, String)]) -> HeaderMap {

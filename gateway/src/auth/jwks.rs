@@ -167,7 +167,18 @@ impl KeySet {
         Ok(set)
     }
 
-    fn have(&self, keys: Vec<Key>) {
+    /// The keys of the file as they are now, without keeping them; `None` where they are not in a file. The error names the
+    /// file.
+    pub(super) fn read_again(&self) -> Result<Option<Vec<Key>>, String> {
+        let Source::File(path) = &self.source else {
+            return Ok(None);
+        };
+        let read = read_file(path).and_then(|bytes| Ok(read_set(&bytes, true, self.leeway)?));
+        read.map(Some)
+            .map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    pub(super) fn have(&self, keys: Vec<Key>) {
         self.keys.store(Arc::new(keys));
         self.missing.store(None);
     }

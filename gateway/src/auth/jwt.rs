@@ -1,6 +1,5 @@
 //! JSON Web Tokens of clients.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -10,53 +9,43 @@ use jsonwebtoken::{Header, decode, decode_header};
 use serde_json::{Map, Value};
 
 use super::audience::ClientAudience;
-use super::jwks::{KeySet, Pace, Source};
 use super::keys::Key;
+use super::token_keys::TokenKeys;
 use super::{AuthError, Identity};
-use crate::options::{AuthOptions, OptionError};
+use crate::options::AuthOptions;
 
 /// Longest accepted token, in bytes: longer ones do not fit into request headers anyway.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 /// Checks tokens against all keys. Without a key no token is valid.
 pub(crate) struct JwtVerifier {
-    /// Access keys and those of `auth.key_files`.
-    fixed: Vec<Key>,
-    sets: Vec<Arc<KeySet>>,
+    keys: TokenKeys,
     issuers: Vec<String>,
     audience: ClientAudience,
     user_claim: Option<String>,
 }
 
 impl JwtVerifier {
-    /// # Errors
-    /// The first key that can't be used, by the setting that names it.
-    pub(crate) fn new(options: &AuthOptions) -> Result<Self, OptionError> {
-        let leeway = options.leeway.0.as_secs();
-        let mut fixed: Vec<_> = options.keys().map(|key| Key::access(key, leeway)).collect();
-        for path in &options.key_files {
-            fixed.push(read_key(path, leeway)?);
-        }
-        Ok(Self {
-            fixed,
-            sets: key_sets(options, leeway)?,
+    pub(crate) fn new(options: &AuthOptions, keys: TokenKeys) -> Self {
+        Self {
+            keys,
             issuers: options.issuers.clone(),
             audience: ClientAudience::new(&options.audiences, &options.audience_hosts),
             user_claim: options.user_claim.clone(),
-        })
+        }
     }
 
     /// Reads a token that is shown to a hub. Without a hub the token may be for any.
     pub(crate) async fn verify(&self, hub: Option<&str>, token: &str) -> Result<Identity, AuthError> {
         let header = read_header(token)?;
         let mut refusal = AuthError::Invalid;
-        for key in &self.fixed {
+        for key in &self.keys.fixed().of_clients {
             match self.check(key, &header, hub, token) {
                 Ok(identity) => return Ok(identity),
                 Err(error) => refusal = refusal.or(error),
             }
         }
-        for set in &self.sets {
+        for set in self.keys.sets() {
             set.freshen(header.kid.as_deref()).await;
             for key in set.keys().iter() {
                 match self.check(key, &header, hub, token) {
@@ -73,12 +62,12 @@ impl JwtVerifier {
 
     /// A key set that was never loaded yet and the reason, in words.
     pub(crate) fn missing_keys(&self) -> Option<String> {
-        self.sets.iter().find_map(|set| set.missing())
+        self.keys.sets().iter().find_map(|set| set.missing())
     }
 
     /// Loads keys that were never had yet, until they are there.
     pub(crate) fn fetch_keys(&self) -> impl Iterator<Item = impl Future<Output = ()> + Send + 'static> {
-        let missing = self.sets.iter().filter(|set| set.missing().is_some());
+        let missing = self.keys.sets().iter().filter(|set| set.missing().is_some());
         missing.map(|set| Arc::clone(set).fetch())
     }
 
@@ -130,55 +119,6 @@ pub(super) fn read_header(token: &str) -> Result<Header, AuthError> {
         return Err(AuthError::Invalid);
     }
     decode_header(token).map_err(|_| AuthError::Invalid)
-}
-
-fn read_key(path: &Path, leeway: u64) -> Result<Key, OptionError> {
-    let fail = |problem: String| OptionError {
-        key: "auth.key_files",
-        problem: format!("{} {problem}", path.display()),
-    };
-    let pem = std::fs::read(path).map_err(|error| fail(format!("can't be read: {error}")))?;
-    Key::from_pem(&pem, leeway).map_err(|error| fail(error.to_string()))
-}
-
-fn key_sets(options: &AuthOptions, leeway: u64) -> Result<Vec<Arc<KeySet>>, OptionError> {
-    let pace = Pace {
-        interval: options.jwks_interval.0,
-        max_age: options.jwks_max_age.0,
-    };
-    let mut sets = Vec::new();
-    if let Some(path) = &options.jwks_file {
-        let set = KeySet::of_file(path.clone(), pace, leeway).map_err(|error| OptionError {
-            key: "auth.jwks_file",
-            problem: format!("{}: {error}", path.display()),
-        })?;
-        sets.push(set);
-    }
-    if let Some(url) = &options.jwks_url {
-        let fail = |key, problem: String| OptionError { key, problem };
-        let url = url
-            .parse()
-            .map_err(|_| fail("auth.jwks_url", "is not a URL".to_owned()))?;
-        let certificates = match &options.jwks_ca_file {
-            Some(path) => Some(
-                read_certificates(path)
-                    .map_err(|what| fail("auth.jwks_ca_file", format!("{} {what}", path.display())))?,
-            ),
-            None => None,
-        };
-        let source = Source::url(url, certificates)
-            .map_err(|error| fail("auth.jwks_url", error.without_url().to_string()))?;
-        sets.push(KeySet::new(source, pace, leeway));
-    }
-    Ok(sets)
-}
-
-fn read_certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, String> {
-    let pem = std::fs::read(path).map_err(|error| format!("can't be read: {error}"))?;
-    match reqwest::Certificate::from_pem_bundle(&pem) {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err("holds no certificates in PEM".to_owned()),
-    }
 }
 
 #[cfg(test)]

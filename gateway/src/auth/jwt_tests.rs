@@ -29,7 +29,11 @@ fn options() -> AuthOptions {
 }
 
 fn verifier() -> JwtVerifier {
-    JwtVerifier::new(&options()).unwrap()
+    verifier_of(&options())
+}
+
+fn verifier_of(options: &AuthOptions) -> JwtVerifier {
+    JwtVerifier::new(options, TokenKeys::new(options).unwrap())
 }
 
 fn signed(algorithm: Algorithm, key: &EncodingKey, claims: &Value) -> String {
@@ -143,20 +147,18 @@ async fn every_algorithm_is_accepted_with_keys_from_pem_and_from_a_set() {
     let files = Files::new("algorithms");
     let pairs = pairs();
     let set = json!({ "keys": pairs.iter().map(|pair| &pair.jwk).collect::<Vec<_>>() });
-    let by_set = JwtVerifier::new(&AuthOptions {
+    let by_set = verifier_of(&AuthOptions {
         jwks_file: Some(files.write("set.json", &set.to_string())),
         ..AuthOptions::default()
-    })
-    .unwrap();
-    let by_pem = JwtVerifier::new(&AuthOptions {
+    });
+    let by_pem = verifier_of(&AuthOptions {
         key_files: pairs
             .iter()
             .enumerate()
             .map(|(i, pair)| files.write(&format!("{i}.pem"), &pair.public_pem))
             .collect(),
         ..AuthOptions::default()
-    })
-    .unwrap();
+    });
     let claims = json!({ "sub": "ann", "exp": now() + 60 });
     let mut count = 0;
     for pair in &pairs {
@@ -197,11 +199,10 @@ async fn a_public_key_is_no_shared_key() {
     let files = Files::new("confusion");
     for (i, pair) in pairs().iter().enumerate() {
         let path = files.write(&format!("{i}.pem"), &pair.public_pem);
-        let verifier = JwtVerifier::new(&AuthOptions {
+        let verifier = verifier_of(&AuthOptions {
             key_files: vec![path],
             ..options()
-        })
-        .unwrap();
+        });
         let der = STANDARD
             .decode(
                 pair.public_pem
@@ -328,13 +329,12 @@ async fn issuer_and_audience_are_required_of_public_keys_and_must_fit_for_all() 
     let files = Files::new("issuer");
     let pairs = pairs();
     let ed = pairs.last().unwrap();
-    let verifier = JwtVerifier::new(&AuthOptions {
+    let verifier = verifier_of(&AuthOptions {
         key_files: vec![files.write("ed.pem", &ed.public_pem)],
         issuers: vec!["https://idp.example".to_owned()],
         audiences: vec!["my-app".to_owned()],
         ..options()
-    })
-    .unwrap();
+    });
     let (idp, app) = (json!("https://idp.example"), json!("my-app"));
     for (issuer, audience, own, public) in [
         (Some(&idp), Some(&app), None, None),
@@ -385,7 +385,7 @@ async fn issuer_and_audience_are_required_of_public_keys_and_must_fit_for_all() 
 fn a_key_that_can_not_be_used_is_named() {
     let files = Files::new("bad");
     let none = files.0.join("none");
-    let key = |options: &AuthOptions| JwtVerifier::new(options).err().map(|error| error.key);
+    let key = |options: &AuthOptions| TokenKeys::new(options).err().map(|error| error.key);
     let options = AuthOptions::default;
     assert_eq!(
         key(&AuthOptions {

@@ -12,6 +12,7 @@ mod permissions;
 mod resume_point;
 mod server;
 mod ticket;
+mod token_keys;
 
 use axum::http::{HeaderMap, header};
 use hubcast_backplane::HubName;
@@ -30,6 +31,7 @@ pub use permissions::Permissions;
 pub(crate) use resume_point::{PointSigner, ResumePoint};
 pub(crate) use server::{ServerAuthError, ServerAuthenticator};
 pub(crate) use ticket::TicketCipher;
+pub use token_keys::TokenKeys;
 
 /// The reason why a request was refused before anything was done for it. The texts are safe to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -109,20 +111,18 @@ pub(crate) struct Authenticator {
 /// # Errors
 /// The first key that can't be used, by the setting that names it.
 pub fn check_keys(options: &AuthOptions) -> Result<(), OptionError> {
-    JwtVerifier::new(options).map(drop)
+    TokenKeys::new(options).map(drop)
 }
 
 impl Authenticator {
-    /// # Errors
-    /// The first setting that can't work, by its key.
-    pub(crate) fn new(options: &AuthOptions) -> Result<Self, OptionError> {
+    pub(crate) fn new(options: &AuthOptions, keys: TokenKeys) -> Self {
         let stranger = options.allow_anonymous.unwrap_or(false);
-        Ok(Self {
-            jwt: JwtVerifier::new(options)?,
+        Self {
+            jwt: JwtVerifier::new(options, keys),
             stranger: stranger.then(|| Identity::anonymous_with(&options.anonymous_roles)),
             cookie: options.cookie.clone(),
             tickets: options.tickets,
-        })
+        }
     }
 
     /// A key set that was never loaded yet and the reason, in words.

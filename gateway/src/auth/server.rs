@@ -6,11 +6,13 @@ use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{Uri, header};
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+use jsonwebtoken::{Algorithm, Validation, decode};
 use percent_encoding::percent_decode_str;
+use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::jwt::read_header;
+use super::token_keys::TokenKeys;
 use super::{AuthError, bearer};
 use crate::options::AuthOptions;
 use crate::options::requested_authority;
@@ -33,7 +35,7 @@ pub(crate) enum ServerAuthError {
 
 /// Checks the tokens of back ends.
 pub(crate) struct ServerAuthenticator {
-    keys: Vec<DecodingKey>,
+    keys: TokenKeys,
     validation: Validation,
     audiences: Audiences,
 }
@@ -76,7 +78,7 @@ impl OneOrMany {
 
 impl ServerAuthenticator {
     /// With `any_audience`, tokens are believed that are for another REST URL or for none: for trying things out.
-    pub(crate) fn new(options: &AuthOptions, any_audience: bool) -> Self {
+    pub(crate) fn new(options: &AuthOptions, keys: TokenKeys, any_audience: bool) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.algorithms = vec![Algorithm::HS256, Algorithm::HS512];
         validation.leeway = options.leeway.0.as_secs();
@@ -89,7 +91,7 @@ impl ServerAuthenticator {
             (false, hosts) => Audiences::Listed(hosts.to_vec()),
         };
         Self {
-            keys: options.keys().map(DecodingKey::from_secret).collect(),
+            keys,
             validation,
             audiences,
         }
@@ -97,7 +99,7 @@ impl ServerAuthenticator {
 
     /// Checks whether a back end may make this request.
     pub(crate) fn authenticate(&self, request: &Parts) -> Result<(), ServerAuthError> {
-        if self.keys.is_empty() {
+        if self.keys.fixed().of_servers.is_empty() {
             return Err(ServerAuthError::NoKey);
         }
         let Some(value) = request.headers.get(header::AUTHORIZATION) else {
@@ -113,7 +115,7 @@ impl ServerAuthenticator {
 
     /// Checks whether an application server may make this request: its token is for application servers.
     pub(crate) fn authenticate_app_server(&self, request: &Parts) -> Result<(), ServerAuthError> {
-        if self.keys.is_empty() {
+        if self.keys.fixed().of_servers.is_empty() {
             return Err(ServerAuthError::NoKey);
         }
         let Some(value) = request.headers.get(header::AUTHORIZATION) else {
@@ -131,10 +133,15 @@ impl ServerAuthenticator {
         }
     }
 
+    /// The key that tokens for clients are signed with; `None` where there is none.
+    pub(crate) fn signing_key(&self) -> Option<SecretString> {
+        self.keys.fixed().signing.clone()
+    }
+
     fn verify(&self, token: &str) -> Result<Claims, AuthError> {
         read_header(token)?;
         let mut refusal = AuthError::Invalid;
-        for key in &self.keys {
+        for key in &self.keys.fixed().of_servers {
             match decode::<Claims>(token, key, &self.validation) {
                 Ok(data) => return Ok(data.claims),
                 Err(error) => {
@@ -237,6 +244,10 @@ mod tests {
         }
     }
 
+    fn server_of(options: &AuthOptions, any_audience: bool) -> ServerAuthenticator {
+        ServerAuthenticator::new(options, TokenKeys::new(options).unwrap(), any_audience)
+    }
+
     fn token(algorithm: Algorithm, key: &str, aud: Value) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let mut claims = json!({ "exp": now + 60, "nameid": "machine" });
@@ -262,7 +273,7 @@ mod tests {
 
     #[test]
     fn both_keys_and_both_algorithms_open() {
-        let server = ServerAuthenticator::new(&options(&[]), false);
+        let server = server_of(&options(&[]), false);
         let aud = json!(format!("http://signalr.example{PATH}"));
         for key in [KEY, OTHER] {
             for algorithm in [Algorithm::HS256, Algorithm::HS512] {
@@ -279,7 +290,7 @@ mod tests {
         assert_eq!(server.authenticate(&request(&third)), invalid);
         let other = token(Algorithm::HS384, KEY, aud);
         assert_eq!(server.authenticate(&request(&other)), invalid);
-        let keyless = ServerAuthenticator::new(&AuthOptions::default(), true);
+        let keyless = server_of(&AuthOptions::default(), true);
         assert_eq!(
             keyless.authenticate(&request(&third)),
             Err(ServerAuthError::NoKey)
@@ -288,7 +299,7 @@ mod tests {
 
     #[test]
     fn the_audience_is_the_url_of_the_request_however_it_is_written() {
-        let server = ServerAuthenticator::new(&options(&[]), false);
+        let server = server_of(&options(&[]), false);
         for aud in [
             "http://signalr.example/api/hubs/chat/users/u%201/:send",
             "https://SignalR.Example:444/api/hubs/Chat/users/u%201/%3asend/?api-version=2022-06-01",
@@ -313,7 +324,7 @@ mod tests {
 
     #[test]
     fn listed_hosts_take_the_place_of_the_requested_one() {
-        let server = ServerAuthenticator::new(&options(&["a.example", "b.example"]), false);
+        let server = server_of(&options(&["a.example", "b.example"]), false);
         let url = |host: &str| json!(format!("https://{host}{PATH}"));
         assert!(opens(&server, url("A.example")) && opens(&server, url("b.example:81")));
         assert!(!opens(&server, url("signalr.example")));
@@ -321,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_lax_gateway_still_tells_clients_from_servers() {
-        let server = ServerAuthenticator::new(&options(&[]), true);
+        let server = server_of(&options(&[]), true);
         assert!(opens(&server, json!(null)) && opens(&server, json!("http://x/api/hubs/other")));
         for aud in [
             "http://signalr.example/client/?hub=chat",

@@ -1,6 +1,5 @@
 //! Answers requests of other nodes about connections of this one.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -17,7 +16,7 @@ use super::{encoding, owner};
 use crate::auth::{Identity, Permission, PermissionRequest, Wish};
 use crate::error::Error;
 use crate::hub::{
-    Closing, Disconnected, HubRuntime, NoCalls, Permitted, RegroupWish, Regrouping, RegroupingError,
+    Closing, Disconnected, HubRuntime, Hubs, NoCalls, Permitted, RegroupWish, Regrouping, RegroupingError,
 };
 use crate::protocol::Transport;
 use crate::protocol::{Encoding, HubProtocol, Value};
@@ -25,20 +24,18 @@ use crate::session::{ClientResultError, CloseReason, Session, read_carried};
 
 /// The hubs of this node, as other nodes reach them. Weak, because the backplane that holds this is held by the hubs.
 pub(crate) struct ServeNode {
-    hubs: HashMap<HubName, Weak<HubRuntime>>,
+    hubs: Weak<Hubs>,
 }
 
 impl ServeNode {
-    pub(crate) fn new<'a>(hubs: impl Iterator<Item = &'a Arc<HubRuntime>>) -> Self {
+    pub(crate) fn new(hubs: &Arc<Hubs>) -> Self {
         Self {
-            hubs: hubs
-                .map(|hub| (hub.name().clone(), Arc::downgrade(hub)))
-                .collect(),
+            hubs: Arc::downgrade(hubs),
         }
     }
 
     fn hub(&self, name: &str) -> Option<Arc<HubRuntime>> {
-        self.hubs.get(name)?.upgrade()
+        self.hubs.upgrade()?.find(name)
     }
 }
 
@@ -71,7 +68,18 @@ impl NodeService for ServeNode {
             Ok(request) => request,
             Err(error) => return std::future::ready(Err(format!("unreadable request: {error}"))).boxed(),
         };
-        let Some(hub) = self.hub(&request.hub) else {
+        let hubs = self.hubs.upgrade();
+        let Some(hub) = hubs.as_ref().and_then(|hubs| hubs.find(&request.hub)) else {
+            // Nobody has used it here, so none of its connections is here.
+            if hubs.is_some_and(|hubs| hubs.take_undeclared())
+                && matches!(request.ask, Some(Ask::LetGo(_) | Ask::Regroup(_)))
+            {
+                let reply = NodeReply {
+                    status: 200,
+                    ..NodeReply::default()
+                };
+                return std::future::ready(Ok(Bytes::from(reply.encode_to_vec()))).boxed();
+            }
             return std::future::ready(Err(format!("hub {:?} is not served here", request.hub))).boxed();
         };
         if let Some(Ask::LetGo(wish)) = request.ask {
@@ -136,7 +144,8 @@ impl NodeService for ServeNode {
 
     fn fenced(&self) {
         tracing::warn!("other nodes took this one for dead and removed its connections; closing them");
-        for hub in self.hubs.values().filter_map(Weak::upgrade) {
+        let hubs = self.hubs.upgrade().map(|hubs| hubs.all());
+        for hub in hubs.iter().flat_map(|hubs| hubs.values()) {
             hub.registry()
                 .all()
                 .iter()

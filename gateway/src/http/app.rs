@@ -1,18 +1,16 @@
 //! The node's state that the HTTP endpoints use.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Values;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hubcast_backplane::{BackplaneError, HubName, Status};
+use hubcast_backplane::{BackplaneError, Status};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::Hosts;
 use crate::auth::{Authenticator, Origins, PointSigner, ServerAuthenticator, TicketCipher, TokenSigner};
-use crate::hub::{HubRuntime, Shared};
+use crate::hub::{HubRuntime, Hubs, Shared};
 use crate::limits::{Gate, Terms};
 use crate::options::Options;
 use crate::session::Session;
@@ -31,7 +29,7 @@ pub(crate) struct App {
 
 struct AppState {
     shared: Arc<Shared>,
-    hubs: HashMap<HubName, Arc<HubRuntime>>,
+    hubs: Arc<Hubs>,
     authenticator: Authenticator,
     servers: ServerAuthenticator,
     origins: Origins,
@@ -58,7 +56,7 @@ pub(crate) enum Readiness {
 impl App {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        hubs: HashMap<HubName, Arc<HubRuntime>>,
+        hubs: Arc<Hubs>,
         authenticator: Authenticator,
         servers: ServerAuthenticator,
     ) -> Self {
@@ -87,9 +85,9 @@ impl App {
         &self.inner.shared
     }
 
-    /// Every hub that is served.
-    pub(crate) fn hubs(&self) -> Values<'_, HubName, Arc<HubRuntime>> {
-        self.inner.hubs.values()
+    /// The hubs that are served.
+    pub(crate) fn hubs(&self) -> &Arc<Hubs> {
+        &self.inner.hubs
     }
 
     /// Says to load balancers that the node is not ready any more.
@@ -99,11 +97,7 @@ impl App {
 
     /// The hub of that name, or else one whose name differs in case alone: SDKs write it in small letters.
     pub(crate) fn hub(&self, name: &str) -> Option<Arc<HubRuntime>> {
-        let alike = || {
-            let mut hubs = self.inner.hubs.values();
-            hubs.find(|hub| hub.name().as_str().eq_ignore_ascii_case(name))
-        };
-        self.inner.hubs.get(name).or_else(alike).cloned()
+        self.inner.hubs.find(name)
     }
 
     pub(crate) fn authenticator(&self) -> &Authenticator {
@@ -203,7 +197,9 @@ impl App {
 
     /// The warning that is not about the backplane.
     pub(crate) fn own_warning(&self) -> Option<String> {
-        self.inner.hubs.is_empty().then(|| NO_HUB.to_owned())
+        let hubs = &self.inner.hubs;
+        let none = hubs.all().is_empty() && !hubs.take_undeclared();
+        none.then(|| NO_HUB.to_owned())
     }
 
     /// Returns whether `limits.connections` leaves room for one more. A parked session takes no room.
@@ -242,16 +238,12 @@ impl App {
         metrics.log_repairs.set(whole(log.repairs));
         metrics.log_repaired.set(whole(log.repaired));
         metrics.events_dropped.set(whole(log.events_dropped));
-        let ages = self.inner.hubs.values().map(|hub| hub.checkpoints().age());
+        let hubs = self.inner.hubs.all();
+        let ages = hubs.values().map(|hub| hub.checkpoints().age());
         metrics
             .checkpoint_age
             .set(ages.max().unwrap_or_default().as_secs_f64());
-        let queued: usize = self
-            .inner
-            .hubs
-            .values()
-            .map(|hub| hub.registry().queued_bytes())
-            .sum();
+        let queued: usize = hubs.values().map(|hub| hub.registry().queued_bytes()).sum();
         metrics
             .outbox_bytes
             .set(i64::try_from(queued).unwrap_or(i64::MAX));
@@ -260,11 +252,12 @@ impl App {
 
     /// The sessions of all hubs.
     pub(crate) fn sessions(&self) -> Vec<Arc<Session>> {
-        let hubs = self.inner.hubs.values();
-        hubs.flat_map(|hub| hub.registry().all()).collect()
+        let hubs = self.inner.hubs.all();
+        hubs.values().flat_map(|hub| hub.registry().all()).collect()
     }
 
     fn connections(&self) -> usize {
-        self.inner.hubs.values().map(|hub| hub.registry().len()).sum()
+        let hubs = self.inner.hubs.all();
+        hubs.values().map(|hub| hub.registry().len()).sum()
     }
 }

@@ -4,6 +4,7 @@ mod admit;
 mod app;
 mod app_servers;
 mod bodies;
+mod declare;
 mod event_stream;
 mod events;
 mod health;

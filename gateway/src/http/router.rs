@@ -10,7 +10,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 
 use super::request::Query;
-use super::{app_servers, bodies, events, health, hosts, hubs, negotiate, persistence, refresh, reply, rest};
+use super::{
+    app_servers, bodies, declare, events, health, hosts, hubs, negotiate, persistence, refresh, reply, rest,
+};
 use crate::http::App;
 use crate::hub::HubRuntime;
 
@@ -34,6 +36,7 @@ pub(crate) fn router(app: App, pages: Router) -> Router {
         .route("/sse/{hub}/", any(events_by_path))
         .route("/client/hubs/{hub}", any(socket_by_path))
         .route("/client/hubs/{hub}/", any(socket_by_path))
+        .layer(from_fn_with_state(app.clone(), declare::for_clients))
         .layer(cors);
     let servers = Router::new()
         .route("/server", any(app_servers::endpoint))

@@ -16,6 +16,8 @@ use super::HubRuntime;
 const AT_ONCE: usize = 1_000;
 /// How long the backplane is asked for the next events, while the node serves and while it leaves.
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(50));
+/// How often the events that wait are counted.
+const COUNTS: Duration = Duration::from_secs(5);
 /// Time between two attempts where the backplane fails.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often it is tried to say that an event was delivered. If that fails, the event is delivered once more.
@@ -30,11 +32,33 @@ pub(crate) trait EventHandler: Send + Sync {
     fn deliver(&self, hub: Arc<HubRuntime>, event: ConnectionEvent) -> BoxFuture<'static, bool>;
 }
 
-/// Delivers the hub's events until the node has left.
+/// Delivers the hub's events until the node has left, and counts those that wait meanwhile.
 pub(crate) async fn deliver_events(hub: Arc<HubRuntime>) {
     let Some(handler) = hub.hub().event_handler().cloned() else {
         return;
     };
+    let delivers = handler.delivers();
+    tokio::select! {
+        () = deliver(&hub, handler) => {}
+        () = count_pending(&hub), if delivers => {}
+    }
+}
+
+/// Notes the hub's events that wait, on all nodes: every node does, so that each says the same.
+async fn count_pending(hub: &HubRuntime) {
+    let pending = hub.shared().metrics().events_pending.of(hub.name().as_str());
+    loop {
+        match hub.backplane().pending_events().await {
+            Ok(found) => pending.set(&found),
+            Err(error) => {
+                tracing::debug!(hub = %hub.name(), %error, "connection events that wait can't be counted now");
+            }
+        }
+        sleep(COUNTS).await;
+    }
+}
+
+async fn deliver(hub: &Arc<HubRuntime>, handler: Arc<dyn EventHandler>) {
     let shared = Arc::clone(hub.shared());
     let mut running = FuturesUnordered::new();
     loop {
@@ -44,12 +68,12 @@ pub(crate) async fn deliver_events(hub: Arc<HubRuntime>) {
         let wait = if leaves { WAITS.1 } else { WAITS.0 };
         tokio::select! {
             Some(()) = running.next(), if !running.is_empty() => {}
-            read = read(&hub, room, wait), if room > 0 => match read {
+            read = read(hub, room, wait), if room > 0 => match read {
                 Ok(events) if events.is_empty() && last => return,
                 Ok(events) => running.extend(events.into_iter().map(|event| {
                     let place = event.place;
-                    let delivering = handler.deliver(Arc::clone(&hub), event);
-                    let hub = Arc::clone(&hub);
+                    let delivering = handler.deliver(Arc::clone(hub), event);
+                    let hub = Arc::clone(hub);
                     async move {
                         if delivering.await {
                             finish(&hub, place).await;

@@ -134,7 +134,8 @@ impl AuthOptions {
             || self.jwks_url.is_some()
     }
 
-    pub(super) fn check(&self) -> Result<(), OptionError> {
+    /// Checks the access keys alone.
+    pub(crate) fn check_access_keys(&self) -> Result<(), OptionError> {
         let fail = |key, problem: String| Err(OptionError { key, problem });
         let keys = [
             ("auth.access_key", &self.access_key),
@@ -154,6 +155,12 @@ impl AuthOptions {
             let problem = "is set, but auth.access_key is not".to_owned();
             return fail("auth.access_key_secondary", problem);
         }
+        Ok(())
+    }
+
+    pub(super) fn check(&self) -> Result<(), OptionError> {
+        let fail = |key, problem: String| Err(OptionError { key, problem });
+        self.check_access_keys()?;
         if let Some(url) = &self.jwks_url
             && !is_trustworthy(url)
         {

@@ -17,6 +17,7 @@ use prometheus_client::{
 use super::labels::{
     CloseLabel, ForwardLabel, InvocationLabel, Label, LimitLabel, RejectLabel, ResumeKind, ResumeOutcome,
 };
+use super::pending::PendingMetrics;
 use super::upstream::UpstreamMetrics;
 use crate::protocol::ClientProtocol;
 use crate::protocol::Transport;
@@ -73,6 +74,8 @@ pub(crate) struct Metrics {
     pub(crate) log_repaired: Gauge,
     /// Connection events that were dropped before they were delivered. Set before [`encode`](Self::encode).
     pub(crate) events_dropped: Gauge,
+    /// Connection events that wait.
+    pub(crate) events_pending: Arc<PendingMetrics>,
 
     /// Bytes that wait for clients.
     pub(crate) outbox_bytes: Gauge,
@@ -161,6 +164,7 @@ impl Metrics {
                 "connection_events_dropped",
                 "Connection events that were dropped before they were delivered",
             ),
+            events_pending: PendingMetrics::new(r),
             outbox_bytes: single(r, "outbox_bytes", "Bytes that wait for clients"),
             held_bytes: single(r, "held_bytes", "Bytes of unfinished messages and bodies"),
             slow_consumers: single(

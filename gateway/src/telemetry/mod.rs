@@ -2,5 +2,6 @@
 
 pub(crate) mod labels;
 pub(crate) mod metrics;
+pub(crate) mod pending;
 pub mod trace;
 pub(crate) mod upstream;

@@ -8,7 +8,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use reqwest::{Method, Url};
 
-use super::handler::{Answer, CallError, Handler, Outgoing};
+use super::carried::carried;
+use super::handler::{Answer, Handler, Outgoing};
 use super::line::Line;
 use super::origin::{REQUEST_ORIGIN, VERSION};
 use super::settings::SystemEvent;
@@ -82,7 +83,8 @@ pub(super) fn message(
     let mut request = request(handler, about, "user", event, content_type, data.bytes)?;
     for (name, value) in metadata {
         let name = format!("{METADATA}{}", name.to_ascii_lowercase());
-        if let (Ok(name), Ok(value)) = (name.parse::<header::HeaderName>(), HeaderValue::from_str(value)) {
+        let value = carried(value).filter(|_| value.is_ascii());
+        if let (Ok(name), Some(value)) = (name.parse::<header::HeaderName>(), value) {
             request.headers.insert(name, value);
         }
     }
@@ -139,14 +141,15 @@ fn request(
         ("ce-eventname", event),
     ];
     for (name, value) in required {
-        let value = HeaderValue::from_str(value);
-        let value =
-            value.map_err(|_| Unsendable("its name can't stand in a header: it is not ASCII".to_owned()))?;
-        headers.insert(name, value);
+        if !value.is_ascii() {
+            return Err(Unsendable(
+                "its name can't stand in a header: it is not ASCII".to_owned(),
+            ));
+        }
+        headers.insert(name, carried(value).ok_or_else(Unsendable::by_name)?);
     }
-    if let Some(user) = connection.user()
-        && let Ok(user) = HeaderValue::from_bytes(user.as_str().as_bytes())
-    {
+    // A user id that no header brings unchanged is left out: the rest is still of use.
+    if let Some(user) = connection.user().and_then(|user| carried(user.as_str())) {
         headers.insert("ce-userid", user);
     }
     let subprotocol = about
@@ -299,13 +302,7 @@ impl Data {
 }
 
 /// The data that a handler answered with to a user event. The error says what is wrong, for the client and the log.
-pub(super) fn outcome(answer: Result<&Answer, &CallError>) -> Result<Option<Data>, String> {
-    let answer = answer.map_err(|error| match error {
-        // Details of the network are for operators.
-        CallError::Unreachable(_) => "it can't be reached".to_owned(),
-        CallError::Broken(_) => "the connection to it broke".to_owned(),
-        error => error.to_string(),
-    })?;
+pub(super) fn outcome(answer: &Answer) -> Result<Option<Data>, String> {
     if !answer.status.is_success() {
         return Err(status(answer.status));
     }

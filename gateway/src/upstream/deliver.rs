@@ -9,9 +9,10 @@ use hubcast_backplane::{ConnectionEvent, EventKind, GroupName};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
+use super::call_error::CallError;
 use super::cloudevents;
 use super::connect::{self, Refusal};
-use super::handler::{CallError, Handler, Outgoing, RETRIES, may_pass};
+use super::handler::{Handler, Outgoing, RETRIES, may_pass};
 use super::line::Line;
 use super::of_hub::HubUpstream;
 use super::relay::random_id;
@@ -293,8 +294,8 @@ async fn attempt(
             Ok(url) => url,
             Err(error) => return Told::No(error.to_string()),
         };
-        if let Err(why) = handler.validated(metrics, url).await {
-            return Told::NotNow(why);
+        if let Err(fault) = handler.validated(metrics, url).await {
+            return Told::NotNow(fault.why);
         }
     }
     let status = match handler.call(metrics, request).await {
@@ -374,7 +375,8 @@ impl HubUpstream {
             })
             .map_err(|error| bad(&error))?;
         let url = cloudevents::validation_url(handler, self.name()).map_err(|error| bad(&error))?;
-        handler.validated(metrics, url).await.map_err(Refusal::Bad)?;
+        let allowed = handler.validated(metrics, url).await;
+        allowed.map_err(|fault| Refusal::Bad(fault.why))?;
         let url = request.url.clone();
         let answer = handler
             .call_patiently(metrics, request, end)

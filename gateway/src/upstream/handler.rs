@@ -1,7 +1,5 @@
 //! One handler as one hub of this node calls it: its connections, its places and queues, its breaker.
 
-use std::error::Error as _;
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -14,6 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::breaker::{Breaker, FAILURES, Open};
+use super::call_error::{CallError, chain, works};
 use super::origin::Validations;
 use super::settings::{Form, HandlerSettings};
 use super::template::UrlTemplate;
@@ -30,7 +29,7 @@ pub(super) const RETRIES: [Duration; 3] = [
 /// Events of connections that may wait for each call that may.
 const EVENTS_PER_CALL: usize = 10;
 /// Bytes of answers that are being read, of one handler and hub.
-const HELD_BYTES: usize = 64 * 1024 * 1024;
+pub(super) const HELD_BYTES: usize = 64 * 1024 * 1024;
 /// Answers up to here are not charged.
 const SMALL_ANSWER: usize = 64 * 1024;
 
@@ -102,55 +101,6 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-}
-
-/// The reason why a handler gave no answer that can be read.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum CallError {
-    /// The breaker is open.
-    #[error("its last {FAILURES} calls failed, so that it is not called for a moment")]
-    Open,
-    /// As many calls wait as may.
-    #[error("as many calls wait for it as may (queue)")]
-    Full,
-    /// There was no whole answer in time.
-    #[error("it gave no whole answer within {0:?} (timeout_seconds)")]
-    Late(Duration),
-    /// No connection could be made, so that it can't have read the request.
-    #[error("it can't be reached: {0}")]
-    Unreachable(String),
-    /// The connection broke.
-    #[error("the request failed: {0}")]
-    Broken(String),
-    /// The answer is larger than it may be.
-    #[error("its answer is larger than {most} bytes (answer_bytes)")]
-    TooLarge { status: StatusCode, most: usize },
-    /// Too many large answers are being read.
-    #[error("its answers that are being read hold more than {HELD_BYTES} bytes")]
-    NoRoom { status: StatusCode },
-}
-
-impl CallError {
-    /// The label in metrics.
-    pub(super) fn label(&self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Full => "full",
-            Self::Late(_) => "late",
-            Self::Unreachable(_) => "unreachable",
-            Self::Broken(_) => "broken",
-            Self::TooLarge { .. } | Self::NoRoom { .. } => "too_large",
-        }
-    }
-
-    /// The verdict about the handler; `None` where it was not asked, or is not to blame.
-    fn verdict(&self) -> Option<bool> {
-        match self {
-            Self::Open | Self::Full | Self::NoRoom { .. } => None,
-            Self::TooLarge { status, .. } => Some(works(*status)),
-            Self::Late(_) | Self::Unreachable(_) | Self::Broken(_) => Some(false),
-        }
-    }
 }
 
 /// The reason why a handler can't be used at all.
@@ -355,6 +305,7 @@ impl Handler {
             .request(request.method, request.url)
             .headers(headers)
             .body(request.body);
+        let failed = |error| CallError::of(error, self.settings.identity_file.is_some());
         let mut response = sending.send().await.map_err(failed)?;
         let status = response.status();
         let most = self.settings.answer_bytes;
@@ -382,12 +333,6 @@ impl Handler {
             body: body.freeze(),
         })
     }
-}
-
-/// Returns whether a status is one of a handler that works. 500 is: middlewares give it for what they don't like, again and
-/// again, while they serve everything else.
-fn works(status: StatusCode) -> bool {
-    !matches!(status.as_u16(), 408 | 502 | 503 | 504)
 }
 
 /// Returns whether an event of a connection is to be sent again after that answer.
@@ -427,29 +372,13 @@ fn client(settings: &HandlerSettings) -> Result<(reqwest::Client, Vec<Vec<u8>>),
         builder = builder.identity(identity);
         pems.push(pem);
     }
-    let client = builder.build().map_err(|error| wrong("url", chain(&error)))?;
-    Ok((client, pems))
-}
-
-fn failed(error: reqwest::Error) -> CallError {
-    let error = error.without_url(); // it may hold a secret
-    let text = chain(&error);
-    if error.is_connect() {
-        CallError::Unreachable(text)
+    let at_fault = if settings.identity_file.is_some() {
+        "identity_file"
     } else {
-        CallError::Broken(text)
-    }
-}
-
-/// An error with its causes: the first one alone seldom says anything.
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let _ = write!(text, ": {inner}"); // writing to a String does not fail
-        cause = inner.source();
-    }
-    text
+        "url"
+    };
+    let client = builder.build().map_err(|error| wrong(at_fault, chain(&error)))?;
+    Ok((client, pems))
 }
 
 /// One of a bounded number.

@@ -33,6 +33,8 @@
 //! ```
 
 mod breaker;
+mod call_error;
+mod carried;
 mod cloudevents;
 mod connect;
 mod deliver;
@@ -45,6 +47,7 @@ mod settings;
 mod signalr;
 mod signature;
 mod template;
+mod tls;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -13,6 +13,7 @@ use reqwest::{Method, Url};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::{Instant, timeout};
 
+use super::call_error::Fault;
 use super::handler::{Handler, Outgoing, PublicHost};
 use crate::telemetry::upstream::UpstreamMetrics;
 
@@ -50,18 +51,30 @@ struct State {
     /// When it last said yes.
     allowed: Option<Instant>,
     /// The last no, with when it may be asked again, and the wait that led there.
-    refused: Option<(String, Instant, Duration)>,
+    refused: Option<(Fault, Instant, Duration)>,
 }
 
 /// The reason why a handler did not say yes.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum Refused {
     /// It said nothing.
     #[error("{0}")]
-    Unsure(String),
-    /// It said no, or something else.
+    Unsure(Fault),
+    /// It said no, or something else; the text is for operators.
     #[error("{0}")]
     No(String),
+}
+
+impl From<Refused> for Fault {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Unsure(fault) => fault,
+            Refused::No(why) => Self {
+                told: "it does not allow requests of this gateway".to_owned(),
+                why,
+            },
+        }
+    }
 }
 
 impl Validations {
@@ -80,7 +93,7 @@ impl Handler {
         self: &Arc<Self>,
         metrics: &Arc<UpstreamMetrics>,
         url: Url,
-    ) -> Result<(), String> {
+    ) -> Result<(), Fault> {
         let known = self.validations.of(&url);
         let state = known.state.lock().clone();
         match state.allowed {
@@ -98,14 +111,12 @@ impl Handler {
         if state.allowed.is_some() {
             return Ok(());
         }
-        if let Some((why, until, _)) = state.refused
+        if let Some((fault, until, _)) = state.refused
             && Instant::now() < until
         {
-            return Err(why);
+            return Err(fault);
         }
-        self.note(&known, metrics, url)
-            .await
-            .map_err(|refused| refused.to_string())
+        self.note(&known, metrics, url).await.map_err(Fault::from)
     }
 
     async fn refresh(&self, known: &Validation, metrics: &UpstreamMetrics, url: Url) {
@@ -137,14 +148,14 @@ impl Handler {
                     refused: None,
                 }
             }
-            Err(why) => {
+            Err(refused) => {
                 let wait = state
                     .refused
                     .as_ref()
                     .map_or(AGAIN.0, |(_, _, wait)| (*wait * 2).min(AGAIN.1));
                 *state = State {
                     allowed: None,
-                    refused: Some((why.to_string(), Instant::now() + wait, wait)),
+                    refused: Some((refused.clone().into(), Instant::now() + wait, wait)),
                 }
             }
         }
@@ -168,7 +179,7 @@ impl Handler {
             Ok(answered) => answered?,
             Err(_) => {
                 let text = format!("it did not answer OPTIONS within {PATIENCE:?}");
-                return Err(Refused::Unsure(text));
+                return Err(Refused::Unsure(text.into()));
             }
         };
         if !status.is_success() {
@@ -217,7 +228,7 @@ impl Handler {
         };
         match self.call(metrics, request).await {
             Ok(answer) => Ok((answer.status, answer.headers)),
-            Err(error) => Err(Refused::Unsure(error.to_string())),
+            Err(error) => Err(Refused::Unsure((&error).into())),
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use tokio::time::{Instant, timeout_at};
 
+use super::call_error::{CallError, Fault};
 use super::cloudevents::{self, Data};
-use super::handler::{CallError, Handler};
+use super::handler::Handler;
 use super::line::Line;
 use super::of_hub::HubUpstream;
 use super::settings::Form;
@@ -90,13 +91,13 @@ impl HubUpstream {
             Form::CloudEvents => raise(&handler, &about, call, end).await,
         };
         answered.map_err(|error| match error {
-            Failed::Whole(text) => {
-                note(&handler, self.name(), &target, &text);
-                HubError::whole(text)
+            Failed::Whole(fault) => {
+                note(&handler, self.name(), &target, &fault.why);
+                HubError::whole(fault.told)
             }
-            Failed::Because(why) => {
-                note(&handler, self.name(), &target, &why);
-                failed(&handler, &target, &why)
+            Failed::Because(fault) => {
+                note(&handler, self.name(), &target, &fault.why);
+                failed(&handler, &target, &fault.told)
             }
             Failed::Said(text) => HubError::whole(text), // the application's own words
             Failed::Hub(error) => error,
@@ -106,10 +107,10 @@ impl HubUpstream {
 
 /// The reason why a call has no result.
 enum Failed {
-    /// The whole text for the client.
-    Whole(String),
-    /// The fault of the handler, or of its answer.
-    Because(String),
+    /// The fault of the handler, or of its answer, with the whole text for the client.
+    Whole(Fault),
+    /// The same, with the reason alone.
+    Because(Fault),
     /// An error that the handler answered with.
     Said(String),
     Hub(HubError),
@@ -117,7 +118,7 @@ enum Failed {
 
 impl From<Unsendable> for Failed {
     fn from(error: Unsendable) -> Self {
-        Self::Because(format!("the call can't be passed on: {error}"))
+        Self::Because(format!("the call can't be passed on: {error}").into())
     }
 }
 
@@ -171,9 +172,6 @@ async fn invoke(handler: &Handler, about: &About<'_>, call: Relayed, end: Instan
     let runtime = call.context.hub();
     let metrics = &runtime.runtime().shared().metrics().upstream;
     let answer = handler.call_patiently(metrics, request, end).await;
-    if let Err(error @ (CallError::Unreachable(_) | CallError::Broken(_))) = &answer {
-        tracing::warn!(handler = handler.label, %error, "a handler can't be called");
-    }
     if let Ok(answer) = &answer {
         about.line.learn_cookies(&url, &answer.headers);
     }
@@ -181,7 +179,7 @@ async fn invoke(handler: &Handler, about: &About<'_>, call: Relayed, end: Instan
         Ok(Outcome::Void) => Ok(Value::null(signalr::encoding(connection))),
         Ok(Outcome::Result(value)) => Ok(value),
         Ok(Outcome::Error(text)) => Err(Failed::Said(text)),
-        Err(text) => Err(Failed::Whole(text)),
+        Err(fault) => Err(Failed::Whole(fault)),
     }
 }
 
@@ -198,22 +196,18 @@ async fn raise(
     let data = Data::of_call(call.data_type, &call.arguments)?;
     let metadata = call.context.invocation_headers();
     let request = cloudevents::message(handler, about, &call.target, data, metadata)?;
+    let because = |error: &CallError| Failed::Because(error.into());
     let allowed = timeout_at(end, handler.validated(metrics, validation)).await;
-    let late = || CallError::Late(handler.settings.timeout).to_string();
     allowed
-        .map_err(|_| Failed::Because(late()))?
+        .map_err(|_| because(&CallError::Late(handler.settings.timeout)))?
         .map_err(Failed::Because)?;
     let url = request.url.clone();
     let answer = handler.call_patiently(metrics, request, end).await;
-    if let Err(error @ (CallError::Unreachable(_) | CallError::Broken(_))) = &answer {
-        tracing::warn!(handler = handler.label, %error, "a handler can't be called");
-    }
-    let data = cloudevents::outcome(answer.as_ref()).map_err(Failed::Because)?;
-    if let Ok(answer) = &answer {
-        let learned = about.line.learn(about.connection, &url, &answer.headers);
-        if learned.map_err(|error| Failed::Because(error.to_string()))? {
-            keep_state(runtime, about.connection).await;
-        }
+    let answer = answer.map_err(|error| because(&error))?;
+    let data = cloudevents::outcome(&answer).map_err(|text| Failed::Because(text.into()))?;
+    let learned = about.line.learn(about.connection, &url, &answer.headers);
+    if learned.map_err(|error| Failed::Because(error.to_string().into()))? {
+        keep_state(runtime, about.connection).await;
     }
     let null = Value::null(call.encoding);
     let Some(data) = data else { return Ok(null) };

@@ -7,7 +7,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use bytes::Bytes;
 use reqwest::Method;
 
-use super::handler::{Answer, CallError, Handler, Outgoing};
+use super::call_error::{CallError, Fault};
+use super::carried::carried;
+use super::handler::{Answer, Handler, Outgoing};
 use super::line::Line;
 use super::settings::Category;
 use super::signature::signature;
@@ -26,6 +28,14 @@ const TOKEN_CLAIMS: [&str; 5] = ["aud", "exp", "iat", "iss", "nbf"];
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Unsendable(pub(super) String);
+
+impl Unsendable {
+    /// The event's name is one that a header would change, or can't hold.
+    pub(super) fn by_name() -> Self {
+        let text = "its name can't stand in a header: it has control characters, or blanks at its ends";
+        Self(text.to_owned())
+    }
+}
 
 /// The subject of a request.
 pub(super) struct About<'a> {
@@ -117,10 +127,8 @@ fn request(
     let connection = about.connection;
     let identity = connection.identity();
     let mut headers = HeaderMap::new();
-    let mut set = |name: &'static str, value: &str| {
-        let value = HeaderValue::from_bytes(value.as_bytes());
-        value.map(|value| _ = headers.insert(name, value))
-    };
+    let mut set =
+        |name: &'static str, value: &str| carried(value).map(|value| _ = headers.insert(name, value));
     let required = [
         ("x-asrs-connection-id", connection.id().as_str()),
         ("x-asrs-hub", about.hub),
@@ -130,7 +138,7 @@ fn request(
         ("content-type", content_type),
     ];
     for (name, value) in required {
-        set(name, value).map_err(|_| Unsendable("its name can't stand in a header".to_owned()))?;
+        set(name, value).ok_or_else(Unsendable::by_name)?;
     }
     // Values that no header can hold are left out: the rest is still of use.
     if let Some(user) = connection.user() {
@@ -143,7 +151,7 @@ fn request(
                 .into_iter()
                 .map(move |value| format!("{name}: {value}"))
         })
-        .filter(|claim| HeaderValue::from_bytes(claim.as_bytes()).is_ok())
+        .filter(|claim| carried(claim).is_some())
         .collect();
     if !claims.is_empty() {
         let _ = set("x-asrs-user-claims", &claims.join(", "));
@@ -186,26 +194,30 @@ fn query(connection: &Connection) -> Option<String> {
     Some(query).filter(|query| !query.is_empty())
 }
 
-/// The outcome of an invocation for the client, from the handler's answer. The error's text is all that the client sees.
+/// The outcome of an invocation for the client, from the handler's answer. The client is told the whole text of an error.
 pub(super) fn outcome(
     connection: &Connection,
     invocation_id: Option<&str>,
     answer: Result<Answer, CallError>,
-) -> Result<Outcome, String> {
-    let answer = match answer {
-        Ok(answer) => answer,
-        Err(CallError::Unreachable(_)) => return Err("Invocation failed, status code 500".to_owned()),
-        Err(CallError::TooLarge { .. }) => return Err("Invocation failed, response too large.".to_owned()),
-        Err(CallError::Broken(_)) => {
-            return Err("Invocation failed, error: the connection to the handler broke.".to_owned());
-        }
-        Err(error) => return Err(format!("Invocation failed, error: the handler: {error}.")),
-    };
+) -> Result<Outcome, Fault> {
+    let answer = answer.map_err(|error| Fault {
+        why: error.to_string(),
+        told: match error {
+            CallError::Unreachable(_) | CallError::Tls(_) => "Invocation failed, status code 500".to_owned(),
+            CallError::TooLarge { .. } => "Invocation failed, response too large.".to_owned(),
+            error => format!("Invocation failed, error: the handler: {}.", error.told()),
+        },
+    })?;
     match answer.status {
         StatusCode::NO_CONTENT => return Ok(Outcome::Void),
         StatusCode::OK if answer.body.is_empty() => return Ok(Outcome::Void),
         StatusCode::OK => {}
-        status => return Err(format!("Invocation failed, status code {}", status.as_u16())),
+        status => {
+            return Err(Fault {
+                told: format!("Invocation failed, status code {}", status.as_u16()),
+                why: super::cloudevents::status(status),
+            });
+        }
     }
     let Some(invocation_id) = invocation_id else {
         return Ok(Outcome::Void); // nobody waits for it
@@ -219,8 +231,10 @@ pub(super) fn outcome(
         Some(kind) if begins(kind, MESSAGEPACK) => HubProtocol::MessagePack,
         _ => spoken(connection),
     };
-    read(protocol, invocation_id, &answer.body)
-        .map_err(|problem| format!("Invocation failed, error: {problem}."))
+    read(protocol, invocation_id, &answer.body).map_err(|problem| Fault {
+        told: format!("Invocation failed, error: {problem}."),
+        why: problem.to_owned(),
+    })
 }
 
 fn begins(content_type: &[u8], kind: &str) -> bool {

@@ -1,11 +1,12 @@
 //! Events are told in order and as often as it takes; a handler that does not answer harms nobody else.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use hubcast_tests::cluster::Plan;
 use hubcast_tests::eventually::eventually;
 use hubcast_tests::hub_client::{HubClient, Transport};
 use hubcast_tests::ports::free_port;
@@ -128,6 +129,45 @@ async fn the_status_decides_about_an_event_however_long_the_answer_is() {
     ann.close().await;
     receiver.gets("disconnected", 1).await;
     assert_eq!(receiver.of("connected").len(), 2);
+}
+
+#[tokio::test]
+async fn events_that_wait_are_counted_for_their_hub_on_every_node() {
+    let works = Arc::new(AtomicBool::new(false));
+    let answer = Arc::clone(&works);
+    let receiver = Receiver::start(move |_| {
+        if answer.load(Ordering::Relaxed) {
+            StatusCode::OK
+        } else {
+            StatusCode::BAD_GATEWAY
+        }
+    })
+    .await;
+    let plan = Plan::nodes(2)
+        .set("upstream.0.hubs", "chat")
+        .set("upstream.0.form", "signalr")
+        .set("upstream.0.url", receiver.url("/"));
+    let cluster = plan.start().await;
+    let _ann = signalr(&cluster.nodes[0], "ann").await;
+    let _bob = signalr(&cluster.nodes[0], "bob").await;
+    let told = async |node: usize, count: f64| {
+        let what = format!("node {node} counts {count}");
+        let pending = async || {
+            let metrics = cluster.nodes[node].metrics().await;
+            let of = |name| metrics.sum_where(name, &[("hub", "chat")]);
+            let (found, age) = (
+                of("hubcast_connection_events_pending"),
+                of("hubcast_connection_events_pending_seconds"),
+            );
+            (found.to_bits() == count.to_bits() && (age > 0.0) == (count > 0.0)).then_some(())
+        };
+        eventually(&what, pending).await;
+    };
+    told(0, 2.0).await;
+    told(1, 2.0).await;
+    works.store(true, Ordering::Relaxed);
+    told(0, 0.0).await;
+    told(1, 0.0).await;
 }
 
 #[tokio::test]

@@ -460,3 +460,59 @@ async fn an_application_in_go_serves_signalr_clients_of_three_nodes() {
     let unsigned = hubcast_tests::http::Request::post("/upstream/messages/Add", "{}");
     assert_eq!(hubcast_tests::http::fetch(address, &unsigned).await.status(), 401);
 }
+
+#[tokio::test]
+async fn an_application_in_php_serves_signalr_clients_of_three_nodes() {
+    if Command::new("php").arg("--version").output().is_err() {
+        return say("the PHP example skipped: there is no php");
+    }
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let cluster = plan("signalr-php", address).balanced().start().await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut command = Command::new("php");
+    command
+        .args(["-S", &address.to_string(), "app.php"])
+        .current_dir(example("signalr-php"))
+        .env("PHP_CLI_SERVER_WORKERS", "4")
+        .env(
+            "HUBCAST_ENDPOINT",
+            format!("http://{}", cluster.balancer().address()),
+        )
+        .env("HUBCAST_ACCESS_KEY", format!("{ACCESS_KEY},another-key"));
+    let mut application = Process::start("php", &mut command, directory.path());
+    listens(&mut application, address).await;
+    let js = Js::start().await;
+    for (node, transport) in ["WebSockets", "ServerSentEvents", "LongPolling"]
+        .into_iter()
+        .enumerate()
+    {
+        let hub = format!("http://{}/hubs/chat", cluster.nodes[node].address());
+        let user = format!("ann{node}");
+        let connect = Connect::to(&hub)
+            .token(&token(&user, &json!({})))
+            .transport(transport);
+        let client = js.connect(connect).await;
+        assert_eq!(client.call("Add", json!([2, 3])).await, json!(5));
+        assert_eq!(client.call("WhoAmI", json!([])).await, json!(user));
+        client.stop().await;
+        for event in ["connected", "disconnected"] {
+            let line = format!("{user} {event}");
+            eventually(&line, async || application.errors().contains(&line).then_some(())).await;
+        }
+    }
+    let mut ann = signalr(&cluster.nodes[0], "ann").await;
+    let mut bob = signalr(&cluster.nodes[1], "bob").await;
+    assert_eq!(bob.result("Say", json!(["grüezi"])).await, json!(null));
+    assert_eq!(ann.expect("Said").await, json!(["bob", "grüezi"]));
+    for (method, arguments, error) in [
+        ("Say", json!([""]), "a text is needed"),
+        ("Fly", json!([]), "there is no method Fly"),
+        ("Add", json!([1]), "these are no arguments of Add"),
+        ("Add", json!([1, "2"]), "these are no arguments of Add"),
+    ] {
+        assert_eq!(ann.call(method, arguments).await["error"], error);
+    }
+    // Nobody else may call it.
+    let unsigned = hubcast_tests::http::Request::post("/messages/Add", "{}");
+    assert_eq!(hubcast_tests::http::fetch(address, &unsigned).await.status(), 401);
+}

@@ -8,8 +8,9 @@ mod events;
 mod examples;
 mod measured;
 mod middlewares;
-mod receiver;
+pub(crate) mod receiver;
 mod settings;
+mod tls;
 
 use std::sync::Arc;
 

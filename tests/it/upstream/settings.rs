@@ -16,7 +16,7 @@ fn write(path: &Path, url: &str, rest: &str) {
     std::fs::write(path, text).expect("the file can be written");
 }
 
-fn hang_up(gateway: &Gateway) {
+pub(super) fn hang_up(gateway: &Gateway) {
     let done = Command::new("kill")
         .args(["-HUP", &gateway.id().to_string()])
         .status();
@@ -58,7 +58,7 @@ async fn handlers_change_while_the_node_runs_and_a_broken_file_changes_nothing()
     {
         write(file.path(), &one.url("/"), broken);
         hang_up(&gateway);
-        told("the former handlers stay", number + 1).await;
+        told("the former handlers and keys stay", number + 1).await;
     }
     assert!(gateway.log().contains("upstream[0].retries"), "{}", gateway.log());
     assert!(gateway.log().contains("takes a restart"), "{}", gateway.log());
@@ -66,7 +66,7 @@ async fn handlers_change_while_the_node_runs_and_a_broken_file_changes_nothing()
     two.gets("Third", 1).await;
 }
 
-fn check(args: &[&str], text: &str) -> Output {
+pub(super) fn check(args: &[&str], text: &str) -> Output {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
     let mut command = hubcast_tests::built::gateway_command();

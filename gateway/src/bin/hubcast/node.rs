@@ -10,13 +10,13 @@ use anyhow::Context;
 use hubcast::Gateway;
 use hubcast::drain::Drained;
 use hubcast::server::{Serving, Starting};
-use hubcast::upstream::Upstream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 use self::listeners::{Listeners, PATIENCE};
+use self::reload::Reloadable;
 pub(crate) use self::start::{Unusable, redis_options};
 use crate::config::{Config, ConfigError};
 
@@ -36,7 +36,8 @@ pub(crate) enum News {
     },
 }
 
-/// Runs until SIGTERM or SIGINT, then drains. On SIGHUP `read` gives the configuration of which the handlers are taken.
+/// Runs until SIGTERM or SIGINT, then drains. On SIGHUP `read` gives the configuration of which handlers and keys of
+/// tokens are taken.
 pub(crate) async fn run(
     config: Config,
     read: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
@@ -44,14 +45,14 @@ pub(crate) async fn run(
 ) -> anyhow::Result<()> {
     raise_file_limit();
     let hangup = signal(SignalKind::hangup()).context("signals can't be handled")?;
-    let upstream = config.upstream()?;
-    let reloading = tokio::spawn(reload::on_hangup(hangup, upstream.clone(), read));
-    let outcome = serve(&config, &upstream, tell).await;
+    let parts = Reloadable::new(&config)?;
+    let reloading = tokio::spawn(reload::on_hangup(hangup, parts.clone(), read));
+    let outcome = serve(&config, &parts, tell).await;
     reloading.abort();
     outcome
 }
 
-async fn serve(config: &Config, upstream: &Upstream, tell: impl Fn(News)) -> anyhow::Result<()> {
+async fn serve(config: &Config, parts: &Reloadable, tell: impl Fn(News)) -> anyhow::Result<()> {
     let mut stopped = Stopped::new().context("signals can't be handled")?;
     let listeners = Listeners::bind(config).await?;
     let (address, admin) = (listeners.address(), listeners.admin());
@@ -60,7 +61,7 @@ async fn serve(config: &Config, upstream: &Upstream, tell: impl Fn(News)) -> any
     let mut untold = Some(News::Listening { address, admin });
     let mut listens = || untold.take().into_iter().for_each(&tell);
     let started = tokio::select! {
-        started = start::start(config, &starting, upstream, &mut listens) => started?,
+        started = start::start(config, &starting, parts, &mut listens) => started?,
         () = stopped.wait() => {
             tracing::info!("stopped before the node had started");
             waiting.iter().for_each(Serving::stop);

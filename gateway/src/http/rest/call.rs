@@ -18,7 +18,7 @@ use crate::auth::Permission;
 use crate::http::App;
 use crate::http::bodies::{BodyError, read_body};
 use crate::http::request::Query;
-use crate::hub::{HubHandle, LONGEST_LIFE};
+use crate::hub::{HubHandle, LONGEST_LIFE, NotDeclared};
 use crate::odata::Filter;
 use crate::options::RestApi;
 
@@ -36,7 +36,7 @@ pub(super) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    pub(super) fn new(
+    pub(super) async fn new(
         app: &'a App,
         parts: &'a Parts,
         path: Path<'a>,
@@ -44,7 +44,7 @@ impl<'a> Call<'a> {
     ) -> Result<Self, Refusal> {
         let query = Query::of(&parts.uri).ok_or_else(|| Refusal::invalid("The query can't be read."))?;
         let hub = path.name(route.path, "{hub}");
-        let hub = find_hub(app, hub, query.get("application"))?;
+        let hub = find_hub(app, hub, query.get("application")).await?;
         let service = hub.runtime().options().hubs.rest_api;
         if !route.is_of(service, path.base) {
             return Err(Refusal::other_service(service));
@@ -291,7 +291,8 @@ fn check_version(route: &Route, base: Base, asked: Option<&str>) -> Result<(), R
     Ok(())
 }
 
-fn find_hub(app: &App, hub: &str, application: Option<&str>) -> Result<HubHandle, Refusal> {
+/// The hub of a request that was authenticated.
+async fn find_hub(app: &App, hub: &str, application: Option<&str>) -> Result<HubHandle, Refusal> {
     let name = match application.filter(|application| !application.is_empty()) {
         Some(application) => format!("{application}_{hub}"),
         None => hub.to_owned(),
@@ -304,7 +305,12 @@ fn find_hub(app: &App, hub: &str, application: Option<&str>) -> Result<HubHandle
     }
     match app.hub(&name) {
         Some(hub) => Ok(HubHandle::new(hub)),
-        None => Err(Refusal::no_hub(&name)),
+        None => match app.hubs().declare(&name).await {
+            None => Err(Refusal::no_hub(&name)),
+            Some(Ok(hub)) => Ok(HubHandle::new(hub)),
+            Some(Err(NotDeclared::Backplane(error))) => Err(Refusal::unavailable(&error)),
+            Some(Err(error)) => Err(Refusal::not_declared(&name, &error)),
+        },
     }
 }
 

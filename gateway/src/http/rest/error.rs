@@ -105,6 +105,12 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, "Error.Hub.NotExisted", text)
     }
 
+    /// The hub is not there, and was not opened on use.
+    pub(super) fn not_declared(name: &str, error: &crate::hub::NotDeclared) -> Self {
+        let text = format!("There is no hub {name:?} here: {error}.");
+        Self::new(StatusCode::BAD_REQUEST, "Error.Hub.NotExisted", text)
+    }
+
     /// The code is one of those that SDKs take for "no".
     pub(super) fn absent(code: &'static str) -> Self {
         let text = match code {

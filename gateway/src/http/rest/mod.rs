@@ -108,7 +108,7 @@ async fn answer(app: &App, parts: &Parts, body: Body) -> Result<Response, Refusa
     if let Err(error) = app.check_backplane() {
         return Err(Refusal::unavailable(&error));
     }
-    carry_out(&Call::new(app, parts, path, route)?, body).await
+    carry_out(&Call::new(app, parts, path, route).await?, body).await
 }
 
 async fn carry_out(call: &Call<'_>, body: Body) -> Result<Response, Refusal> {

@@ -84,7 +84,7 @@ pub(super) fn generate(call: &Call<'_>) -> Result<Response, Refusal> {
         let text = "The token could not be signed.";
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "Error.Internal", text)
     };
-    let key = auth.access_key.as_ref().ok_or_else(unsigned)?;
+    let key = call.app().servers().signing_key().ok_or_else(unsigned)?;
     let key = EncodingKey::from_secret(key.expose_secret().as_bytes());
     let token = encode(&Header::default(), &claims, &key).map_err(|_| unsigned())?;
     Ok(Json(json!({ "token": token })).into_response())

@@ -7,7 +7,8 @@ use hubcast::upstream::HandlerSettings;
 use hubcast_backplane::HubName;
 use toml::{Table, Value};
 
-use super::{Config, load::Origin};
+use super::Config;
+use super::load::{NOT_OF_ONE, Origin};
 
 /// Values by the names of their shared keys, such as `hubs.retention_messages`.
 type Own = BTreeMap<&'static str, (Value, Origin)>;
@@ -53,7 +54,11 @@ impl Config {
     fn settings_of(&self, hub: &str) -> Result<HubDefaults, OptionError> {
         let mut table = Table::new();
         for key in super::KEYS {
-            let Some(name) = key.name.strip_prefix("hubs.").filter(|name| *name != "names") else {
+            let Some(name) = key
+                .name
+                .strip_prefix("hubs.")
+                .filter(|name| !NOT_OF_ONE.contains(name))
+            else {
                 continue;
             };
             let own = self.hub_tables.0.get(hub).and_then(|own| own.get(key.name));

@@ -201,6 +201,8 @@ pub(crate) const KEYS: &[Key] = &[
         "how long a WebSocket Close is waited for"),
     key("hubs.names", List, |c| list(&c.hub_names),
         "hubs with built-in methods; [hubs.NAME] in a file names one, too, and may set the keys below for it"),
+    key("hubs.undeclared", Count, |c| count(c.undeclared_hubs),
+        "most hubs that a node opens because a client with a token, or a back end, uses them; 0: none"),
     key("hubs.detailed_errors", Flag, |c| flag(c.options.hubs.detailed_errors),
         "tell clients the text of internal errors"),
     key("hubs.parallel_invocations", Count, |c| count(c.options.hubs.parallel_invocations),

@@ -200,7 +200,8 @@ impl Settings {
         let mut own = BTreeMap::new();
         for (name, value) in table {
             let origin = Origin::File(path.to_owned());
-            let shared = Key::find(&format!("{HUBS}.{name}")).filter(|_| name != "names");
+            let shared =
+                Key::find(&format!("{HUBS}.{name}")).filter(|_| !NOT_OF_ONE.contains(&name.as_str()));
             let key = shared.ok_or_else(|| unknown(&format!("{section}.{name}"), origin.clone()))?;
             let value = typed(key.kind, &format!("{section}.{name}"), value, &origin)?;
             own.insert(key.name, (value, origin));
@@ -308,6 +309,7 @@ fn is_loopback(listen: &str) -> bool {
 fn path_of(key: &str) -> String {
     match key.split_once('.') {
         Some(("hubs", "names")) => "hub_names".to_owned(),
+        Some(("hubs", "undeclared")) => "undeclared_hubs".to_owned(),
         Some(("auth" | "cors" | "server" | "limits" | "timeouts" | "hubs", _)) => format!("options.{key}"),
         None if key.starts_with("access_key") => format!("options.auth.{key}"),
         _ => key.to_owned(),
@@ -355,6 +357,8 @@ pub(super) fn unknown(key: &str, origin: Origin) -> ConfigError {
     }
 }
 
+/// The keys of the section of hubs that no hub has for itself.
+pub(super) const NOT_OF_ONE: [&str; 2] = ["names", "undeclared"];
 /// The section of hubs.
 const HUBS: &str = "hubs";
 

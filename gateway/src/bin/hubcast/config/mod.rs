@@ -38,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) demo: bool,
     /// Hubs that are served with built-in methods.
     pub(crate) hub_names: Vec<String>,
+    /// Most hubs that are opened because somebody uses them.
+    pub(crate) undeclared_hubs: usize,
     /// The settings of such hubs, as far as they differ from `options.hubs`. Each of them is served.
     #[serde(skip)]
     pub(crate) hub_tables: HubTables,
@@ -64,6 +66,7 @@ impl Default for Config {
             node_id: None,
             demo: false,
             hub_names: Vec::new(),
+            undeclared_hubs: 0,
             hub_tables: HubTables::default(),
             upstream: Vec::new(),
             options: Options::default(),

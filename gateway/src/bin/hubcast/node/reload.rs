@@ -1,32 +1,68 @@
-//! Handlers and their keys change while the node runs: the configuration is read again on SIGHUP.
+//! Handlers, their keys and the keys of tokens change while the node runs: the configuration is read again on SIGHUP.
 
+use std::sync::Arc;
+
+use hubcast::auth::TokenKeys;
 use hubcast::upstream::Upstream;
+use parking_lot::Mutex;
+use secrecy::SecretString;
 use tokio::signal::unix::Signal;
 
 use crate::config::{Config, ConfigError};
 
-/// Takes new handlers at each signal. A configuration that can't work keeps the present ones, and is told in the log.
+/// The parts of a node that may change.
+#[derive(Clone)]
+pub(super) struct Reloadable {
+    pub(super) upstream: Upstream,
+    pub(super) keys: TokenKeys,
+    /// The access key of a demo whose configuration has none.
+    pub(super) demo_key: Arc<Mutex<Option<SecretString>>>,
+}
+
+impl Reloadable {
+    pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            upstream: config.upstream()?,
+            keys: TokenKeys::new(&config.options.auth)?,
+            demo_key: Arc::default(),
+        })
+    }
+
+    /// Takes over all of a configuration that may change, or nothing: its keys were read and checked with it.
+    fn reload(&self, config: &Config) -> Result<(), String> {
+        let mut auth = config.options.auth.clone();
+        if config.demo && auth.access_key.is_none() {
+            auth.access_key = self.demo_key.lock().clone();
+        }
+        self.upstream
+            .reload(&config.upstream_options())
+            .map_err(|error| error.to_string())?;
+        self.keys.reload(&auth).map_err(|error| error.to_string())?;
+        Ok(())
+    }
+}
+
+/// Takes new handlers and keys at each signal. A configuration that can't work keeps the present ones, and is told in the log.
 pub(super) async fn on_hangup(
     mut hangup: Signal,
-    upstream: Upstream,
+    node: Reloadable,
     read: impl Fn() -> Result<Config, ConfigError>,
 ) {
     while hangup.recv().await.is_some() {
         let outcome = read().map_err(|error| error.to_string());
-        let outcome = outcome.and_then(|config| {
-            upstream
-                .reload(&config.upstream_options())
-                .map_err(|error| error.to_string())?;
-            Ok(config.upstream.len())
-        });
-        match outcome {
-            Ok(handlers) => tracing::info!(
-                handlers,
-                "the handlers of the configuration were read again; other keys take a restart"
-            ),
+        match outcome.and_then(|config| node.reload(&config).map(|()| config)) {
+            Ok(config) => {
+                tracing::info!(
+                    handlers = config.upstream.len(),
+                    "the handlers and the keys of tokens were read again; other settings take a restart"
+                );
+                for warning in config.warnings() {
+                    tracing::warn!("{warning}");
+                }
+            }
             Err(reason) => tracing::error!(
                 reason,
-                "the configuration can't be used; the former handlers stay"
+                "the configuration can't be used; the former handlers and keys stay"
             ),
         }
     }

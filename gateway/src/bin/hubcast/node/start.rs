@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use hubcast::server::Starting;
-use hubcast::upstream::Upstream;
 use hubcast::{Error, Gateway};
 use hubcast_backplane::memory::MemoryBackplane;
 use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
@@ -19,6 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use super::reload::Reloadable;
 use crate::config::Config;
 use crate::{builtin, demo};
 
@@ -56,13 +56,13 @@ enum Failed {
 pub(super) async fn start(
     config: &Config,
     starting: &Starting,
-    upstream: &Upstream,
+    parts: &Reloadable,
     mut waits: impl FnMut(),
 ) -> anyhow::Result<Started> {
     let (begun, mut said) = (Instant::now(), None);
     let mut pause = PAUSES.0;
     loop {
-        let reason = match attempt(config, starting, upstream).await {
+        let reason = match attempt(config, starting, parts).await {
             Ok(started) => {
                 if said.is_some() {
                     info!(waited = ?begun.elapsed(), "the node has started");
@@ -85,9 +85,9 @@ pub(super) async fn start(
     }
 }
 
-async fn attempt(config: &Config, starting: &Starting, upstream: &Upstream) -> Result<Started, Failed> {
+async fn attempt(config: &Config, starting: &Starting, parts: &Reloadable) -> Result<Started, Failed> {
     let backplane = backplane(config).await?;
-    let built = build(config, starting, upstream, &backplane).await;
+    let built = build(config, starting, parts, &backplane).await;
     if built.is_err() {
         // The next attempt is another node.
         let _ = timeout(Duration::from_secs(2), backplane.shutdown()).await;
@@ -98,7 +98,7 @@ async fn attempt(config: &Config, starting: &Starting, upstream: &Upstream) -> R
 async fn build(
     config: &Config,
     starting: &Starting,
-    upstream: &Upstream,
+    parts: &Reloadable,
     backplane: &Arc<dyn Backplane>,
 ) -> Result<Started, Failed> {
     let mut options = config.options.clone();
@@ -106,13 +106,17 @@ async fn build(
         .backplane(Arc::clone(backplane))
         .drain_rate(config.drain.rate_per_second)
         .drain_calls(config.drain.calls)
+        .token_keys(parts.keys.clone())
         .started(starting);
     let mut pages = Router::new();
     let mut demo_key = None;
     if config.demo {
         if options.auth.access_key.is_none() {
             demo_key = Some(demo::derived_key(&backplane.cluster_secret()));
+            parts.demo_key.lock().clone_from(&demo_key);
             options.auth.access_key.clone_from(&demo_key);
+            let keys = parts.keys.reload(&options.auth);
+            keys.map_err(|error| Failed::ForGood(error.into()))?;
             builder = builder.any_audience(); // a demo has no secret to keep
         }
         pages = options.auth.access_key.clone().map_or(pages, demo::routes);
@@ -122,9 +126,12 @@ async fn build(
         .builtin_hubs()
         .map_err(|error| Failed::ForGood(anyhow::Error::msg(error)))?;
     for (name, settings) in hubs {
-        builder = builder.hub(builtin::hub_with(&name, settings, upstream));
+        builder = builder.hub(builtin::hub_with(&name, settings, &parts.upstream));
     }
+    let (upstream, settings) = (parts.upstream.clone(), options.hubs.clone());
+    let template = move |name: &str| builtin::hub_with(name, settings.clone(), &upstream);
     let gateway = builder
+        .undeclared_hubs(config.undeclared_hubs, template)
         .options(options)
         .build()
         .await

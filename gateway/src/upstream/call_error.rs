@@ -1,0 +1,163 @@
+//! The faults of handlers: for the client that waits, and for operators.
+
+use std::error::Error as _;
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+
+use super::breaker::FAILURES;
+use super::handler::HELD_BYTES;
+use super::tls;
+
+/// The reason why a handler gave no answer that can be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    /// The breaker is open.
+    #[error("its last {FAILURES} calls failed, so that it is not called for a moment")]
+    Open,
+    /// As many calls wait as may.
+    #[error("as many calls wait for it as may (queue)")]
+    Full,
+    /// There was no whole answer in time.
+    #[error("it gave no whole answer within {0:?} (timeout_seconds)")]
+    Late(Duration),
+    /// No connection could be made, so that it can't have read the request.
+    #[error("it can't be reached: {0}")]
+    Unreachable(String),
+    /// No TLS connection came about. Another try would go no better.
+    #[error("no TLS connection to it can be made: {0}")]
+    Tls(String),
+    /// The connection broke.
+    #[error("the request failed: {0}")]
+    Broken(String),
+    /// The answer is larger than it may be.
+    #[error("its answer is larger than {most} bytes (answer_bytes)")]
+    TooLarge { status: StatusCode, most: usize },
+    /// Too many large answers are being read.
+    #[error("its answers that are being read hold more than {HELD_BYTES} bytes")]
+    NoRoom { status: StatusCode },
+}
+
+impl CallError {
+    /// `known`: the gateway has a certificate to show.
+    pub(super) fn of(error: reqwest::Error, known: bool) -> Self {
+        let secure = error.url().is_some_and(|url| url.scheme() == "https");
+        let error = error.without_url(); // it may hold a secret
+        if let Some(problem) = tls::problem(&error, known) {
+            return Self::Tls(problem);
+        }
+        let mut text = chain(&error);
+        if was_never_sent(&error) {
+            text.push_str(if secure {
+                "; it may want another certificate of the gateway (identity_file)"
+            } else {
+                ""
+            });
+            return Self::Unreachable(text);
+        }
+        if error.is_connect() {
+            Self::Unreachable(text)
+        } else {
+            Self::Broken(text)
+        }
+    }
+
+    /// The label in metrics.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Full => "full",
+            Self::Late(_) => "late",
+            Self::Unreachable(_) => "unreachable",
+            Self::Tls(_) => "tls",
+            Self::Broken(_) => "broken",
+            Self::TooLarge { .. } | Self::NoRoom { .. } => "too_large",
+        }
+    }
+
+    /// The text for clients. Details of the network are for operators.
+    pub(super) fn told(&self) -> String {
+        match self {
+            Self::Unreachable(_) => "it can't be reached".to_owned(),
+            Self::Tls(_) => "no TLS connection to it can be made".to_owned(),
+            Self::Broken(_) => "the connection to it broke".to_owned(),
+            other => other.to_string(),
+        }
+    }
+
+    /// The verdict about the handler; `None` where it was not asked, or is not to blame.
+    pub(super) fn verdict(&self) -> Option<bool> {
+        match self {
+            Self::Open | Self::Full | Self::NoRoom { .. } => None,
+            Self::TooLarge { status, .. } => Some(works(*status)),
+            Self::Late(_) | Self::Unreachable(_) | Self::Tls(_) | Self::Broken(_) => Some(false),
+        }
+    }
+}
+
+/// A fault in two texts.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Fault {
+    /// For the client: without addresses and settings.
+    pub(super) told: String,
+    /// For operators.
+    pub(super) why: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl From<String> for Fault {
+    fn from(text: String) -> Self {
+        Self {
+            told: text.clone(),
+            why: text,
+        }
+    }
+}
+
+impl From<&CallError> for Fault {
+    fn from(error: &CallError) -> Self {
+        Self {
+            told: error.told(),
+            why: error.to_string(),
+        }
+    }
+}
+
+/// Returns whether a status is one of a handler that works. 500 is: middlewares give it for what they don't like, again and
+/// again, while they serve everything else.
+pub(super) fn works(status: StatusCode) -> bool {
+    !matches!(status.as_u16(), 408 | 502 | 503 | 504)
+}
+
+/// Returns whether the connection ended before the request was sent. With TLS 1.3 that may be how a server refuses a
+/// certificate: its word comes after the handshake, and is lost if it comes before the request.
+fn was_never_sent(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if inner
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_canceled)
+        {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
+}
+
+/// An error with its causes: the first one alone seldom says anything.
+pub(super) fn chain(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let _ = write!(text, ": {inner}"); // writing to a String does not fail
+        cause = inner.source();
+    }
+    text
+}
