@@ -164,7 +164,7 @@ fn note_gap(sink: &Sink, gap: &Gap) {
         if session.is_stateful() {
             session.close(lost.clone());
         }
-        session.tell_gap(gap);
+        session.report_gap(gap);
     };
     if let Gap::NewEpoch(epoch) = gap {
         sink.begin_epoch(epoch);

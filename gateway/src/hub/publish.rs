@@ -95,7 +95,7 @@ impl HubRuntime {
             target: "a stream".to_owned(),
             source,
         };
-        item.iter().try_for_each(Value::check_told).map_err(invalid)?;
+        item.iter().try_for_each(Value::check_readable).map_err(invalid)?;
         let encoding = common_encoding(item.as_slice());
         let envelope = wire::Envelope {
             arguments: item.iter().map(|item| item.bytes().clone()).collect(),
@@ -220,7 +220,7 @@ fn envelope(message: Outgoing, span: &Span) -> Result<wire::Envelope, Error> {
     let encoding = common_encoding(&arguments);
     let mut encoded = Vec::with_capacity(arguments.len());
     for value in arguments {
-        match value.check_told().and_then(|()| value.transcode(encoding)) {
+        match value.check_readable().and_then(|()| value.transcode(encoding)) {
             Ok(value) => encoded.push(value.bytes().clone()),
             Err(source) => return Err(Error::Transcode { target, source }),
         }

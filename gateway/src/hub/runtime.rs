@@ -178,7 +178,7 @@ impl HubRuntime {
         if let Err(source) = arguments
             .iter()
             .chain(&translated)
-            .try_for_each(Value::check_told)
+            .try_for_each(Value::check_readable)
         {
             let target = target.to_owned();
             return Err(Error::Transcode { target, source });
@@ -281,7 +281,7 @@ impl HubRuntime {
             backplane.leave(connection, group).await?;
             session.forget_group(group);
             if was_member {
-                self.tell_group(&session, group, false);
+                self.announce_group(&session, group, false);
             }
             return Ok(());
         }
@@ -297,7 +297,7 @@ impl HubRuntime {
         match backplane.join(connection, group).await {
             Ok(_) => {
                 if !was_member {
-                    self.tell_group(&session, group, true);
+                    self.announce_group(&session, group, true);
                 }
                 Ok(())
             }
@@ -309,7 +309,7 @@ impl HubRuntime {
     }
 
     /// Runs the hub's code for changes of groups.
-    fn tell_group(&self, session: &Session, group: &GroupName, joined: bool) {
+    fn announce_group(&self, session: &Session, group: &GroupName, joined: bool) {
         if let Some(hook) = self.hub.groups_changed().filter(|_| !group.is_reserved()) {
             hook(session.context(), group, joined);
         }

@@ -30,7 +30,7 @@ pub(crate) struct Shared {
     /// How long calls whose clients have moved may go on while the node leaves.
     drain_calls: Duration,
     /// The time when a client's mistake was last logged.
-    told_mistake: Mutex<Option<Instant>>,
+    reported_mistake: Mutex<Option<Instant>>,
     tasks: TaskTracker,
     stopping: CancellationToken,
     calls_over: CancellationToken,
@@ -54,7 +54,7 @@ impl Shared {
             parked,
             drain_rate: DRAIN_RATE,
             drain_calls: DRAIN_CALLS,
-            told_mistake: Mutex::default(),
+            reported_mistake: Mutex::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             calls_over: CancellationToken::new(),
@@ -112,11 +112,11 @@ impl Shared {
     }
 
     /// Returns whether the log has room for one more mistake of a client: peers could fill it.
-    pub(crate) fn may_tell_mistake(&self) -> bool {
-        let mut told = self.told_mistake.lock();
-        let may = told.is_none_or(|at| at.elapsed() >= MISTAKE_PAUSE);
+    pub(crate) fn may_report_mistake(&self) -> bool {
+        let mut reported = self.reported_mistake.lock();
+        let may = reported.is_none_or(|at| at.elapsed() >= MISTAKE_PAUSE);
         if may {
-            *told = Some(Instant::now());
+            *reported = Some(Instant::now());
         }
         may
     }

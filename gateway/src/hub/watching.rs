@@ -76,7 +76,7 @@ impl Groups {
     /// [`Error::NoPresence`] where the hub has not set `hubs.presence`; else as for [`add`](Self::add).
     pub async fn watch(&self, connection: &str, group: impl AsRef<str> + Send) -> Result<(), Error> {
         let watched = GroupName::presence_of(&GroupName::parse(group)?);
-        if !self.hub.tells_presence() {
+        if !self.hub.announces_presence() {
             return Err(Error::NoPresence);
         }
         self.change_named(connection, &watched, true).await
@@ -95,7 +95,7 @@ impl Groups {
 impl HubHandle {
     /// Returns whether groups of this hub can be watched (`hubs.presence`).
     #[must_use]
-    pub fn tells_presence(&self) -> bool {
+    pub fn announces_presence(&self) -> bool {
         self.runtime().options().hubs.presence
     }
 }

@@ -23,12 +23,12 @@ mod message;
 mod messagepack;
 mod pack;
 pub mod plain;
+mod readable;
 mod timestamp;
 #[cfg(feature = "chrono")]
 mod timestamp_chrono;
 #[cfg(feature = "time")]
 mod timestamp_time;
-mod told;
 mod transcode;
 mod transport;
 mod value;

@@ -86,9 +86,9 @@ fn every_form_of_messagepack_comes_back() {
         let packed = Value::encode_as(&time(text), Encoding::MessagePack).unwrap();
         assert_eq!(packed.bytes().len(), length, "{text}");
         assert_eq!(packed.decode::<Timestamp>().unwrap(), time(text));
-        let told = packed.transcode(Encoding::Json).unwrap();
-        assert_eq!(told.decode::<String>().unwrap(), text);
-        assert_eq!(told.decode::<Timestamp>().unwrap(), time(text));
+        let reported = packed.transcode(Encoding::Json).unwrap();
+        assert_eq!(reported.decode::<String>().unwrap(), text);
+        assert_eq!(reported.decode::<Timestamp>().unwrap(), time(text));
     }
 }
 

@@ -32,7 +32,7 @@ pub enum TranscodeError {
     #[error("an array or map is the key of a map")]
     UnsupportedKey,
     /// A value sent to clients is wrapped for some of them, and must not be deeper than they can read then.
-    #[error("the value is nested deeper than {} levels", super::told::MOST_SENT)]
+    #[error("the value is nested deeper than {} levels", super::readable::MOST_SENT)]
     TooDeepToSend,
     /// Not every client can read it.
     #[error("a timestamp is malformed, or not of the years 0001 to 9999")]

@@ -354,7 +354,7 @@ pub fn check_frame(protocol: WebPubSubProtocol, frame: &Bytes) {
     else {
         return;
     };
-    if send.data.json.check_told().is_err() {
+    if send.data.json.check_readable().is_err() {
         return; // it is refused where it is published
     }
     let packed = Vec::from_iter(send.data.packed);
@@ -369,20 +369,20 @@ pub fn check_frame(protocol: WebPubSubProtocol, frame: &Bytes) {
     let text = json::message(&published, Some(1));
     let text: serde_json::Value = serde_json::from_slice(&text).expect("it is JSON");
     let bytes = protobuf::message(&published, Some(1));
-    let told = schema::DownstreamMessage::decode(bytes).expect("it is protobuf");
-    let Some(schema::Downstream::Data(told)) = told.message else {
-        panic!("a message to a group became {told:?}")
+    let reported = schema::DownstreamMessage::decode(bytes).expect("it is protobuf");
+    let Some(schema::Downstream::Data(reported)) = reported.message else {
+        panic!("a message to a group became {reported:?}")
     };
-    let told = told.data.and_then(|data| data.data).expect("it has data");
+    let reported = reported.data.and_then(|data| data.data).expect("it has data");
     let expected = text.get("data").expect("it has data");
-    let same = match &told {
+    let same = match &reported {
         schema::Data::Text(text) => expected.as_str().map(str::as_bytes) == Some(text),
         schema::Data::Json(json) if send.data.json.is_null() => json.ends_with(b"[null]}"),
         schema::Data::Json(json) => send.data.json.bytes() == json,
         schema::Data::Binary(bytes) => *expected == BASE64.encode(bytes),
         schema::Data::Protobuf(_) => expected.is_string(), // without the fields that an Any does not have
     };
-    assert!(same, "{expected} became {told:?}");
+    assert!(same, "{expected} became {reported:?}");
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ impl Session {
         if let Some(waiting) = self.client_results.end(id) {
             // The requester may show the error to other clients.
             let outcome = match outcome {
-                Outcome::Result(value) => match value.check_told() {
+                Outcome::Result(value) => match value.check_readable() {
                     Ok(()) => Outcome::Result(value),
                     Err(error) => Outcome::Error(format!("Client's result can't be passed on: {error}.")),
                 },

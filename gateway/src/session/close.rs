@@ -270,11 +270,11 @@ mod tests {
             json(&failed, false),
             "{\"type\":7,\"error\":\"Connection closed with an error.\"}\u{1e}"
         );
-        let told = CloseReason::ConnectFailed {
+        let reported = CloseReason::ConnectFailed {
             detail: Some("HubException: y".to_owned()),
         };
         assert_eq!(
-            json(&told, false),
+            json(&reported, false),
             "{\"type\":7,\"error\":\"Connection closed with an error. HubException: y\"}\u{1e}"
         );
         let protocol = CloseReason::Protocol {

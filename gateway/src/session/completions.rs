@@ -157,8 +157,8 @@ impl Session {
     pub(super) async fn end_elsewhere(&self) {
         let topics = [Topic::Connection(self.id().clone())];
         let backplane = self.hub.backplane();
-        let told = backplane.publish(&topics, &lost_envelope()).await;
-        if let Err(error) = told {
+        let reported = backplane.publish(&topics, &lost_envelope()).await;
+        if let Err(error) = reported {
             tracing::warn!(connection_id = %self.id(), %error, "a client could not be told that its answer is lost");
         }
     }

@@ -62,7 +62,7 @@ pub(super) async fn end(
         _ => {}
     }
     tracing::debug!(hub = %hub.name(), connection_id = %session.id(), ?reason, "session ended");
-    if let Some(mistake) = reason.mistake().filter(|_| hub.shared().may_tell_mistake()) {
+    if let Some(mistake) = reason.mistake().filter(|_| hub.shared().may_report_mistake()) {
         tracing::info!(hub = %hub.name(), connection_id = %session.id(), mistake, "closed a client for a protocol error; more of them within a second are logged at level debug");
     }
     let mut disconnected = None;

@@ -285,10 +285,10 @@ impl Live {
         let outcome = match dispatch(session.hub(), context, invocation, receivers, encoding, streaming) {
             Dispatched::Plain(running) => {
                 let session = Arc::clone(session);
-                let told = invocation_id.is_some();
+                let reported = invocation_id.is_some();
                 running
                     .map(move |outcome| {
-                        outcome.map_or_else(|failed| session.failed(failed, told), Outcome::Result)
+                        outcome.map_or_else(|failed| session.failed(failed, reported), Outcome::Result)
                     })
                     .boxed()
             }
@@ -343,22 +343,22 @@ impl Live {
 
     fn interrupt(&mut self, session: &Arc<Session>, call: String) {
         let session = Arc::clone(session);
-        let telling = async move {
+        let reporting = async move {
             let host = session.hub().shared().backplane().node();
             session.interrupt(&call, host).await;
             Ended::default()
         };
-        self.running.push(telling.boxed());
+        self.running.push(reporting.boxed());
     }
 
     /// Reports to the client that an invocation can't begin. The id may be that of one that runs.
     fn refuse(&mut self, session: &Arc<Session>, answering: Answering, text: String) {
         let session = Arc::clone(session);
-        let telling = async move {
+        let reporting = async move {
             session.complete(answering, Outcome::Error(text)).await;
             Ended::default()
         };
-        self.running.push(telling.boxed());
+        self.running.push(reporting.boxed());
     }
 
     /// Checks the ids of an invocation, and opens its uploads.
@@ -442,8 +442,8 @@ impl Live {
 impl Session {
     /// Ends the connection where a call failed because the backplane is away and its client waits for no answer: it would
     /// take its message for delivered.
-    fn failed(&self, failed: Failed, told: bool) -> Outcome {
-        if failed.unreachable && !told {
+    fn failed(&self, failed: Failed, reported: bool) -> Outcome {
+        if failed.unreachable && !reported {
             self.close(CloseReason::LogLost("a message could not be passed on"));
         }
         Outcome::Error(failed.text)

@@ -151,7 +151,7 @@ impl ByteQueue {
         }
         if last.is_some() {
             self.goes_on(&mut state);
-            self.tell_drained(&mut state);
+            self.notify_drained(&mut state);
         }
         last
     }
@@ -311,10 +311,10 @@ impl ByteQueue {
         if state.chunks.is_empty() && (state.closed || state.chunks.capacity() > IDLE_CHUNKS) {
             state.chunks = VecDeque::new(); // an idle connection keeps no large buffer
         }
-        self.tell_drained(state);
+        self.notify_drained(state);
     }
 
-    fn tell_drained(&self, state: &mut State) {
+    fn notify_drained(&self, state: &mut State) {
         if std::mem::take(&mut state.is_awaited) {
             self.drained.notify_waiters();
         }
@@ -379,7 +379,7 @@ impl ByteQueue {
         if !state.pongs.is_empty() {
             into.push(std::mem::take(&mut state.pongs).into());
             self.filled.notify_one();
-            self.tell_drained(&mut state);
+            self.notify_drained(&mut state);
             return Some(Taken::Pongs);
         }
         if state.closed && state.chunks.is_empty() {
@@ -440,7 +440,7 @@ impl ByteQueue {
             resend.places = VecDeque::new();
             resend.later = None;
         }
-        self.tell_drained(&mut state);
+        self.notify_drained(&mut state);
     }
 
     /// Ends the queue and forgets the waiting chunks: the consumer is gone.

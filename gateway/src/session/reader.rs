@@ -160,7 +160,7 @@ impl Session {
     }
 
     /// Notifies a reader that messages may be missing. One that has not entered yet will see by its place in the log.
-    pub(crate) fn tell_gap(&self, gap: &Gap) {
+    pub(crate) fn report_gap(&self, gap: &Gap) {
         if self.is_reader() && self.receives() {
             let why = match gap {
                 Gap::NewEpoch(_) => Why::Epoch,

@@ -44,11 +44,11 @@ async fn the_place_of_a_quiet_reader_moves_with_the_log() {
     let session = Session::of_reader(Arc::clone(hub.runtime()), connection, reading);
     assert_eq!(hub.runtime().registry().insert(&session), Insertion::Done);
     let running = tokio::spawn(run_reader(Arc::clone(&session)));
-    let mut told = next(&session).await;
-    while !told.last().is_some_and(|last| last.starts_with("id: ")) {
-        told.extend(next(&session).await);
+    let mut reported = next(&session).await;
+    while !reported.last().is_some_and(|last| last.starts_with("id: ")) {
+        reported.extend(next(&session).await);
     }
-    let first = told.pop();
+    let first = reported.pop();
     hub.clients().group("others").send("Said", ()).await.unwrap();
     let begun = tokio::time::Instant::now();
     let moved = next(&session).await;

@@ -45,7 +45,7 @@ impl Conversation<'_> {
             Ok(Recorded::Now) => Ok(Some(name)),
             Ok(Recorded::Before { running }) => {
                 if !running {
-                    self.session.tell_duplicate(&name);
+                    self.session.report_duplicate(&name);
                 }
                 Ok(None)
             }

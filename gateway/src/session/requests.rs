@@ -50,7 +50,7 @@ impl Session {
     }
 
     /// Notifies the client that such a call has ended before.
-    pub(super) fn tell_duplicate(&self, call: &str) {
+    pub(super) fn report_duplicate(&self, call: &str) {
         if let Some(ack_id) = ack_id_of(call) {
             let text = webpubsub::duplicate(ack_id);
             self.answer_message(|protocol| protocol.ack(ack_id, Err((RefusedAs::Duplicate, &text))));
@@ -148,9 +148,10 @@ impl Session {
             "StreamNotFound"
         };
         let protocol = self.connection.protocol().and_then(ClientProtocol::web_pubsub);
-        if let Some(told) = protocol.and_then(|protocol| protocol.stream_closed(&stream.id, name, &refusal.1))
+        if let Some(reported) =
+            protocol.and_then(|protocol| protocol.stream_closed(&stream.id, name, &refusal.1))
         {
-            self.push_bare(told);
+            self.push_bare(reported);
         }
         refusal
     }

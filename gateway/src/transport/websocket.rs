@@ -99,10 +99,10 @@ async fn write_and_say_goodbye(session: &Session, writer: &mut Writer, goodbye: 
         && Box::pin(say_goodbye(session, writer, rest, goodbye.get())).await
 }
 
-/// Waits for the client after the last frame was written to it. `was_told`: it said goodbye itself, or can't be understood.
-async fn part(session: &Session, mut socket: Box<WebSocket>, was_told: bool) {
+/// Waits for the client after the last frame was written to it. `has_finished`: it said goodbye itself, or can't be understood.
+async fn part(session: &Session, mut socket: Box<WebSocket>, has_finished: bool) {
     let patience = session.hub().options().timeouts.close;
-    if was_told || matches!(session.reason(), Some(CloseReason::BadFrame(_))) {
+    if has_finished || matches!(session.reason(), Some(CloseReason::BadFrame(_))) {
         socket.writer.shut_down().await;
         socket.reader.await_gone(patience).await;
     } else {

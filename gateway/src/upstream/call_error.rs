@@ -77,7 +77,7 @@ impl CallError {
     }
 
     /// The text for clients. Details of the network are for operators.
-    pub(super) fn told(&self) -> String {
+    pub(super) fn for_client(&self) -> String {
         match self {
             Self::Unreachable(_) => "it can't be reached".to_owned(),
             Self::Tls(_) => "no TLS connection to it can be made".to_owned(),
@@ -100,7 +100,7 @@ impl CallError {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Fault {
     /// For the client: without addresses and settings.
-    pub(super) told: String,
+    pub(super) for_client: String,
     /// For operators.
     pub(super) why: String,
 }
@@ -114,7 +114,7 @@ impl fmt::Display for Fault {
 impl From<String> for Fault {
     fn from(text: String) -> Self {
         Self {
-            told: text.clone(),
+            for_client: text.clone(),
             why: text,
         }
     }
@@ -123,7 +123,7 @@ impl From<String> for Fault {
 impl From<&CallError> for Fault {
     fn from(error: &CallError) -> Self {
         Self {
-            told: error.told(),
+            for_client: error.for_client(),
             why: error.to_string(),
         }
     }

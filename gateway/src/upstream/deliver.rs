@@ -43,13 +43,13 @@ impl EventHandler for Arc<HubUpstream> {
 
     fn deliver(&self, hub: Arc<HubRuntime>, event: ConnectionEvent) -> BoxFuture<'static, bool> {
         let own = Arc::clone(self);
-        async move { own.tell(&hub, &event).await }.boxed()
+        async move { own.deliver_event(&hub, &event).await }.boxed()
     }
 }
 
 impl HubUpstream {
     /// Tells a handler an event of a connection, until it has taken it. `false` where another node has to go on.
-    async fn tell(&self, hub: &Arc<HubRuntime>, event: &ConnectionEvent) -> bool {
+    async fn deliver_event(&self, hub: &Arc<HubRuntime>, event: &ConnectionEvent) -> bool {
         let session = hub.registry().find(&event.connection);
         let line = match (&session, self.running(&event.connection)) {
             (Some(session), _) => Line::of(session.connection()),
@@ -57,28 +57,28 @@ impl HubUpstream {
         };
         drop(session);
         let connection = connection_of_event(event);
-        let told = match &event.kind {
+        let reported = match &event.kind {
             EventKind::Connected => {
-                let told = self
-                    .tell_until_taken(hub, event, &connection, &line, SystemEvent::Connected)
+                let reported = self
+                    .deliver_until_taken(hub, event, &connection, &line, SystemEvent::Connected)
                     .await;
-                if told {
+                if reported {
                     line.begin();
                 }
-                told
+                reported
             }
             EventKind::Disconnected { .. } => {
                 let order = line.order();
                 let _after_calls = order.write().await;
-                self.tell_until_taken(hub, event, &connection, &line, SystemEvent::Disconnected)
+                self.deliver_until_taken(hub, event, &connection, &line, SystemEvent::Disconnected)
                     .await
             }
         };
         line.set_trouble(false);
-        told
+        reported
     }
 
-    async fn tell_until_taken(
+    async fn deliver_until_taken(
         &self,
         hub: &Arc<HubRuntime>,
         event: &ConnectionEvent,
@@ -174,8 +174,8 @@ impl HubUpstream {
         let hub = context.hub();
         let runtime = Arc::clone(hub.runtime());
         let line = Line::of(context.connection());
-        let (before, told) = line.next_change();
-        let telling = {
+        let (before, delivered) = line.next_change();
+        let delivering = {
             let runtime = Arc::clone(&runtime);
             async move {
                 if let Some(before) = before {
@@ -209,10 +209,10 @@ impl HubUpstream {
                     request,
                 )
                 .await;
-                drop((turn, told));
+                drop((turn, delivered));
             }
         };
-        runtime.shared().tasks().spawn(telling);
+        runtime.shared().tasks().spawn(delivering);
     }
 
     /// Makes the request of the question about a client, or of the end of one that never became a connection.
@@ -406,7 +406,7 @@ impl HubUpstream {
         let (own, hub, line) = (Arc::clone(self), Arc::clone(hub), line.clone());
         let copy = connection.anew();
         let owed = Owed::new(move || {
-            let telling = {
+            let delivering = {
                 let hub = Arc::clone(&hub);
                 async move {
                     let kind = EventKind::Disconnected {
@@ -419,7 +419,7 @@ impl HubUpstream {
                 }
             };
             if let Ok(runtime) = Handle::try_current() {
-                hub.shared().tasks().spawn_on(telling, &runtime);
+                hub.shared().tasks().spawn_on(delivering, &runtime);
             }
         });
         connection.data().insert(owed);

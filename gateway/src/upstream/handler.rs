@@ -256,12 +256,12 @@ impl Handler {
         if let Some(works) = verdict
             && pass.end(works)
         {
-            self.tell_breaker(metrics, labels, works);
+            self.report_breaker(metrics, labels, works);
         }
         outcome
     }
 
-    fn tell_breaker(&self, metrics: &UpstreamMetrics, labels: &UpstreamLabels, works: bool) {
+    fn report_breaker(&self, metrics: &UpstreamMetrics, labels: &UpstreamLabels, works: bool) {
         if works {
             *self.load.opened.lock() = None;
             tracing::info!(handler = self.label, "a handler works again");

@@ -89,8 +89,8 @@ impl Line {
 
     /// A place among the changes of groups: the one before, which ends when it was told, and what ends this one.
     pub(super) fn next_change(&self) -> (Option<oneshot::Receiver<()>>, oneshot::Sender<()>) {
-        let (told, last) = oneshot::channel();
-        (self.0.kept.lock().last_change.replace(last), told)
+        let (reported, last) = oneshot::channel();
+        (self.0.kept.lock().last_change.replace(last), reported)
     }
 
     pub(super) fn order(&self) -> Arc<RwLock<()>> {

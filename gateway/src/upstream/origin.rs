@@ -70,7 +70,7 @@ impl From<Refused> for Fault {
         match refused {
             Refused::Unsure(fault) => fault,
             Refused::No(why) => Self {
-                told: "it does not allow requests of this gateway".to_owned(),
+                for_client: "it does not allow requests of this gateway".to_owned(),
                 why,
             },
         }

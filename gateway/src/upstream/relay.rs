@@ -44,7 +44,7 @@ impl FromInvocation<marker::Raw> for Relayed {
 }
 
 /// The reason why a call comes too early for its handler.
-const NOT_TOLD: &str = "the handler could not be told yet that the client has connected";
+const NOT_REPORTED: &str = "the handler could not be told yet that the client has connected";
 
 /// An id that no other event has.
 pub(super) fn random_id() -> String {
@@ -72,7 +72,7 @@ impl HubUpstream {
         };
         let Ok(_turn) = timeout_at(end, turn).await else {
             let why = if line.has_trouble() {
-                NOT_TOLD
+                NOT_REPORTED
             } else {
                 "other calls of the connection took all the time"
             };
@@ -93,11 +93,11 @@ impl HubUpstream {
         answered.map_err(|error| match error {
             Failed::Whole(fault) => {
                 note(&handler, self.name(), &target, &fault.why);
-                HubError::whole(fault.told)
+                HubError::whole(fault.for_client)
             }
             Failed::Because(fault) => {
                 note(&handler, self.name(), &target, &fault.why);
-                failed(&handler, &target, &fault.told)
+                failed(&handler, &target, &fault.for_client)
             }
             Failed::Said(text) => HubError::whole(text), // the application's own words
             Failed::Hub(error) => error,

@@ -202,10 +202,10 @@ pub(super) fn outcome(
 ) -> Result<Outcome, Fault> {
     let answer = answer.map_err(|error| Fault {
         why: error.to_string(),
-        told: match error {
+        for_client: match error {
             CallError::Unreachable(_) | CallError::Tls(_) => "Invocation failed, status code 500".to_owned(),
             CallError::TooLarge { .. } => "Invocation failed, response too large.".to_owned(),
-            error => format!("Invocation failed, error: the handler: {}.", error.told()),
+            error => format!("Invocation failed, error: the handler: {}.", error.for_client()),
         },
     })?;
     match answer.status {
@@ -214,7 +214,7 @@ pub(super) fn outcome(
         StatusCode::OK => {}
         status => {
             return Err(Fault {
-                told: format!("Invocation failed, status code {}", status.as_u16()),
+                for_client: format!("Invocation failed, status code {}", status.as_u16()),
                 why: super::cloudevents::status(status),
             });
         }
@@ -232,7 +232,7 @@ pub(super) fn outcome(
         _ => spoken(connection),
     };
     read(protocol, invocation_id, &answer.body).map_err(|problem| Fault {
-        told: format!("Invocation failed, error: {problem}."),
+        for_client: format!("Invocation failed, error: {problem}."),
         why: problem.to_owned(),
     })
 }

@@ -161,12 +161,12 @@ async fn streams_that_always_have_an_item_are_cancelled_on_several_threads() {
 
 #[tokio::test]
 async fn the_end_of_a_connection_cancels_what_it_called() {
-    let (told, mut hears) = tokio::sync::mpsc::channel(1);
+    let (reported, mut hears) = tokio::sync::mpsc::channel(1);
     let tester = HubTester::new(parallel(2).method("Tell", move |context: Context| {
-        let told = told.clone();
+        let reported = reported.clone();
         async move {
             context.cancelled().cancelled().await;
-            let _ = told.send(()).await;
+            let _ = reported.send(()).await;
         }
     }));
     let tester = tester.await.unwrap();

@@ -213,7 +213,7 @@ async fn uploads_are_completed_cancelled_and_lost() {
         client.lose().await;
     }
     let mut client = tester.connect().await;
-    let told = async {
+    let reported = async {
         loop {
             let lost: Json = client.invoke("GetLostUpload", ()).await.unwrap();
             if !lost.is_null() {
@@ -222,7 +222,7 @@ async fn uploads_are_completed_cancelled_and_lost() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    let lost = timeout(BOUND, told).await.expect("the method is told");
+    let lost = timeout(BOUND, reported).await.expect("the method is told");
     assert_eq!(lost, json!({ "items": ["a"], "ended": "lost" }));
 }
 

@@ -6,17 +6,17 @@ use serde_json::{Value, json};
 
 use crate::nodes::Cluster;
 
-fn telling() -> Options {
+fn reporting() -> Options {
     let mut options = Options::default();
     options.hubs.presence = true;
     options
 }
 
 /// The next presence message of a client.
-async fn told(watcher: &mut TestClient) -> Value {
-    let told = watcher.expect("presence").await.unwrap();
-    assert_eq!(told.arguments.len(), 1);
-    told.argument(0).unwrap()
+async fn reported(watcher: &mut TestClient) -> Value {
+    let reported = watcher.expect("presence").await.unwrap();
+    assert_eq!(reported.arguments.len(), 1);
+    reported.argument(0).unwrap()
 }
 
 fn change(event: &str, group: &str, connection: &str, user: &str) -> Value {
@@ -25,7 +25,7 @@ fn change(event: &str, group: &str, connection: &str, user: &str) -> Value {
 
 #[tokio::test]
 async fn who_watches_is_told_on_any_node() {
-    let cluster = Cluster::with(3, telling()).await;
+    let cluster = Cluster::with(3, reporting()).await;
     let mut watcher = cluster.nodes[2].tester.connect_as("eve").await;
     let name = r#"t"e\a/ü"#;
     cluster.hub(0).groups().watch(watcher.id(), name).await.unwrap();
@@ -45,7 +45,7 @@ async fn who_watches_is_told_on_any_node() {
             .collect();
         let mut heard = Vec::new();
         for _ in clients {
-            heard.push(told(watcher).await);
+            heard.push(reported(watcher).await);
         }
         for list in [&mut heard, &mut expected] {
             list.sort_by_key(ToString::to_string); // a user's connections join and leave together
@@ -74,9 +74,9 @@ async fn who_watches_is_told_on_any_node() {
     let last = anns.remove(0);
     cluster.hub(0).groups().add(last.id(), name).await.unwrap();
     let id = last.id().to_owned();
-    assert_eq!(told(&mut watcher).await, change("join", name, &id, "ann"));
+    assert_eq!(reported(&mut watcher).await, change("join", name, &id, "ann"));
     last.close().await;
-    assert_eq!(told(&mut watcher).await, change("leave", name, &id, "ann"));
+    assert_eq!(reported(&mut watcher).await, change("leave", name, &id, "ann"));
     cluster.hub(1).groups().unwatch(watcher.id(), name).await.unwrap();
     cluster.hub(0).groups().add(anns[0].id(), name).await.unwrap();
     cluster.hub(0).clients().all().send("End", ()).await.unwrap();
@@ -92,7 +92,7 @@ async fn a_hub_that_does_not_tell_says_so() {
     assert!(matches!(error, Error::NoPresence), "{error}");
     assert!(error.to_string().contains("hubs.presence"), "{error}");
     groups.unwatch(client.id(), "g").await.unwrap();
-    assert!(!tester.hub().tells_presence());
+    assert!(!tester.hub().announces_presence());
     assert_eq!(
         tester.hub().in_group("g").members(None, 1).await.unwrap().members,
         []
@@ -131,8 +131,8 @@ async fn what_is_watched_counts_as_a_group_and_is_named_like_one() {
         .await
         .unwrap();
     groups.add(other.id(), "b").await.unwrap();
-    let told = client.receive().await.unwrap();
-    assert_eq!(told.target, hubcast::backplane::presence::TARGET);
+    let reported = client.receive().await.unwrap();
+    assert_eq!(reported.target, hubcast::backplane::presence::TARGET);
     let refused = [
         groups.watch(client.id(), "").await,
         groups.unwatch(client.id(), "").await,

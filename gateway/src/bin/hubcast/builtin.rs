@@ -137,7 +137,7 @@ fn check_watch(context: &Context, group: &str) -> Result<(), HubError> {
     if !identity.permissions().may_watch(group) {
         return Err(lacking(&format!("hubcast.watch or hubcast.watch.{group}")));
     }
-    if !context.hub().tells_presence() {
+    if !context.hub().announces_presence() {
         return Err(Error::NoPresence.into());
     }
     Ok(())
@@ -288,9 +288,9 @@ mod tests {
         tester.hub().groups().add(nobody.id(), "tea").await.unwrap();
         ann.invoke::<()>("WatchGroup", ("tea",)).await.unwrap();
         bob.invoke::<()>("JoinGroup", ("tea",)).await.unwrap();
-        let told = ann.expect("presence").await.unwrap();
+        let reported = ann.expect("presence").await.unwrap();
         let expected = json!({ "event": "join", "group": "tea", "connectionId": bob.id(), "userId": "bob" });
-        assert_eq!(told.argument(0), Some(expected));
+        assert_eq!(reported.argument(0), Some(expected));
 
         let mut members = vec![
             json!({ "connectionId": bob.id(), "userId": "bob" }),

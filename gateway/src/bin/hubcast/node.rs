@@ -58,8 +58,8 @@ async fn serve(config: &Config, parts: &Reloadable, tell: impl Fn(News)) -> anyh
     let (address, admin) = (listeners.address(), listeners.admin());
     let starting = Starting::new();
     let waiting = listeners.serve_starting(config, &starting);
-    let mut untold = Some(News::Listening { address, admin });
-    let mut listens = || untold.take().into_iter().for_each(&tell);
+    let mut unreported = Some(News::Listening { address, admin });
+    let mut listens = || unreported.take().into_iter().for_each(&tell);
     let started = tokio::select! {
         started = start::start(config, &starting, parts, &mut listens) => started?,
         () = stopped.wait() => {

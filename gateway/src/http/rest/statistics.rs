@@ -33,13 +33,13 @@ pub(super) async fn count(call: &Call<'_>) -> Result<Response, Refusal> {
 pub(super) async fn rebalance(call: &Call<'_>) -> Result<Response, Refusal> {
     let settled = call.number("settled", 0, MOST_SETTLED)?;
     let settled = settled.map_or(SETTLED, Duration::from_secs);
-    let told = call.hub().rebalance(settled).await?;
+    let reported = call.hub().rebalance(settled).await?;
     let share = |share: Share| json!({ "node": share.node, "connections": share.connections, "leaving": share.leaving });
-    let nodes: Vec<Value> = told.nodes.into_iter().map(share).collect();
+    let nodes: Vec<Value> = reported.nodes.into_iter().map(share).collect();
     let answer = json!({
         "hub": call.hub().name(),
-        "connections": told.connections,
-        "mean": told.mean,
+        "connections": reported.connections,
+        "mean": reported.mean,
         "nodes": nodes,
     });
     Ok(Json(answer).into_response())

@@ -499,12 +499,12 @@ proptest! {
             };
             prop_assert_eq!(&send.group, &group);
             let arguments = [send.data.json];
-            let told = json::message(&published(Some(&group), &user, send.data.kind, MESSAGE, &arguments), Some(9));
-            let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
-            prop_assert_eq!(told.get("data"), Some(&data));
-            prop_assert_eq!(told.get("dataType"), Some(&serde_json::json!(kind)));
-            prop_assert_eq!(told.get("group"), Some(&serde_json::json!(group)));
-            prop_assert_eq!(told.get("fromUserId").is_some(), !user.is_empty());
+            let reported = json::message(&published(Some(&group), &user, send.data.kind, MESSAGE, &arguments), Some(9));
+            let reported: serde_json::Value = serde_json::from_slice(&reported).unwrap();
+            prop_assert_eq!(reported.get("data"), Some(&data));
+            prop_assert_eq!(reported.get("dataType"), Some(&serde_json::json!(kind)));
+            prop_assert_eq!(reported.get("group"), Some(&serde_json::json!(group)));
+            prop_assert_eq!(reported.get("fromUserId").is_some(), !user.is_empty());
         }
     }
 }

@@ -421,11 +421,12 @@ fn each_kind_reaches_each_protocol() {
         };
         let (arguments, packed) = ([send.data.json], Vec::from_iter(send.data.packed));
         let published = published(send.data.kind, MESSAGE, &arguments, &packed);
-        let told = PROTOCOL.message(&published, 1);
-        let Some(schema::Downstream::Data(told)) = DownstreamMessage::decode(told).unwrap().message else {
+        let reported = PROTOCOL.message(&published, 1);
+        let Some(schema::Downstream::Data(reported)) = DownstreamMessage::decode(reported).unwrap().message
+        else {
             panic!("it is data")
         };
-        assert_eq!(told.data, Some(data));
+        assert_eq!(reported.data, Some(data));
         let text: serde_json::Value = serde_json::from_slice(&json::message(&published, None)).unwrap();
         let expected = match &kind {
             schema::Data::Text(_) => serde_json::json!(["text", "ä"]),

@@ -58,17 +58,20 @@ pub(super) fn run(args: &RebalanceArgs) -> Result<(), Failure> {
         let settled = Some(args.settled.as_secs());
         let request = Request::new(Method::POST, &[":rebalance"]).query("settled", settled);
         let object: Value = api.read(request).await?;
-        let told = Answer::deserialize(&object)
+        let reported = Answer::deserialize(&object)
             .map_err(|error| Failure::Runtime(format!("the gateway's answer can't be read: {error}")))?;
-        let mut text = format!("connections  {}\nmean         {}\n", told.connections, told.mean);
-        for node in &told.nodes {
+        let mut text = format!(
+            "connections  {}\nmean         {}\n",
+            reported.connections, reported.mean
+        );
+        for node in &reported.nodes {
             let name = printable(&node.node);
             text.push_str(&format!(
                 "node {name}  {}  {} leave\n",
                 node.connections, node.leaving
             ));
         }
-        if told.nodes.iter().all(|node| node.leaving == 0) {
+        if reported.nodes.iter().all(|node| node.leaving == 0) {
             text.push_str("no node has so many more than the others that connections should leave\n");
         }
         print(args.gateway.json, &object, &text)

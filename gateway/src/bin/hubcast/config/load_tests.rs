@@ -349,11 +349,11 @@ fn hubs_are_named_by_a_list_or_by_their_own_tables() {
 fn a_hub_of_its_own_may_tell_presence() {
     let file = TempFile::new("hub-presence", "[hubs.chat]\npresence = true\n[hubs.news]\n");
     let hubs = load(&file.sources(), []).unwrap().config.builtin_hubs().unwrap();
-    let told: Vec<_> = hubs
+    let reported: Vec<_> = hubs
         .iter()
         .map(|(name, hub)| (name.as_str(), hub.presence))
         .collect();
-    assert_eq!(told, [("chat", true), ("news", false)]);
+    assert_eq!(reported, [("chat", true), ("news", false)]);
 }
 
 #[test]

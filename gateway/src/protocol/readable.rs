@@ -22,7 +22,7 @@ pub(crate) const MOST_SENT: usize = MAX_DEPTH - 3;
 
 impl Value {
     /// Checks that every kind of client can read this value.
-    pub(crate) fn check_told(&self) -> Result<(), TranscodeError> {
+    pub(crate) fn check_readable(&self) -> Result<(), TranscodeError> {
         match self.encoding() {
             Encoding::Json => {
                 let depth = json::check_depth_within(self.bytes(), MOST_SENT);
@@ -105,11 +105,11 @@ mod tests {
     use super::*;
 
     fn json(text: &str) -> Result<(), TranscodeError> {
-        Value::from_json_text(text.to_owned()).unwrap().check_told()
+        Value::from_json_text(text.to_owned()).unwrap().check_readable()
     }
 
     fn packed(bytes: &[u8]) -> Result<(), TranscodeError> {
-        Value::from_messagepack(bytes.to_vec()).unwrap().check_told()
+        Value::from_messagepack(bytes.to_vec()).unwrap().check_readable()
     }
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn messagepack_is_told_if_json_can_say_it_and_clients_can_read_it() {
-        let told: [&[u8]; 9] = [
+        let reported: [&[u8]; 9] = [
             b"\x81\x07\x01",                         // keys: a number,
             b"\x81\xc4\x01\x01\x01",                 // bytes,
             b"\x81\xc3\x01",                         // a boolean,
@@ -153,7 +153,7 @@ mod tests {
             b"\xd4\x05\x01",                         // another extension
             b"\xa2\xc3\xa4",                         // text
         ];
-        for bytes in told {
+        for bytes in reported {
             assert_eq!(packed(bytes), Ok(()), "{bytes:x?}");
         }
         let no_text = Err(TranscodeError::InvalidMessagePack(PackError::InvalidUtf8));
