@@ -28,8 +28,17 @@ pub(crate) trait EventHandler: Send + Sync {
     /// Returns whether the hub's events are delivered at all. It stays as it is.
     fn delivers(&self) -> bool;
 
-    /// Delivers one event, with as many attempts as it takes. `false` where another node is to go on with it.
-    fn deliver(&self, hub: Arc<HubRuntime>, event: ConnectionEvent) -> BoxFuture<'static, bool>;
+    /// Delivers one event, with as many attempts as it takes.
+    fn deliver(&self, hub: Arc<HubRuntime>, event: ConnectionEvent) -> BoxFuture<'static, Delivering>;
+}
+
+/// The outcome of delivering an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivering {
+    /// The event was taken, or given up: no node delivers it again.
+    Finished,
+    /// Another node goes on with the event.
+    LeftToOthers,
 }
 
 /// Delivers the hub's events until the node has left, and counts those that wait meanwhile.
@@ -75,7 +84,7 @@ async fn deliver(hub: &Arc<HubRuntime>, handler: Arc<dyn EventHandler>) {
                     let delivering = handler.deliver(Arc::clone(hub), event);
                     let hub = Arc::clone(hub);
                     async move {
-                        if delivering.await {
+                        if delivering.await == Delivering::Finished {
                             finish(&hub, place).await;
                         }
                     }

@@ -57,7 +57,7 @@ pub(crate) use connection_events::event_record;
 pub use connection_events::{ConnectionEvent, ConnectionEventPage, MAX_EVENTS};
 pub(crate) use context::Calls;
 pub use context::Context;
-pub(crate) use delivering::{EventHandler, deliver_events};
+pub(crate) use delivering::{Delivering, EventHandler, deliver_events};
 pub use disconnected::Disconnected;
 pub(crate) use disconnected::{BY_CLIENT, BY_SERVER};
 pub(crate) use dispatch::{Dispatched, Failed, dispatch, stream_error};

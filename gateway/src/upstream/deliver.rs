@@ -19,7 +19,8 @@ use super::relay::random_id;
 use super::settings::{Form, SystemEvent};
 use super::signalr::{self, About, Unsendable};
 use crate::hub::{
-    Accepted, ConnectHandler, Connecting, Connection, Context, EventHandler, HubRuntime, Owed, TurnedAway,
+    Accepted, ConnectHandler, Connecting, Connection, Context, Delivering, EventHandler, HubRuntime, Owed,
+    TurnedAway,
 };
 use crate::session::connection_of_event;
 use crate::telemetry::upstream::{UpstreamLabels, UpstreamMetrics};
@@ -41,15 +42,15 @@ impl EventHandler for Arc<HubUpstream> {
         HubUpstream::delivers(self)
     }
 
-    fn deliver(&self, hub: Arc<HubRuntime>, event: ConnectionEvent) -> BoxFuture<'static, bool> {
+    fn deliver(&self, hub: Arc<HubRuntime>, event: ConnectionEvent) -> BoxFuture<'static, Delivering> {
         let own = Arc::clone(self);
         async move { own.deliver_event(&hub, &event).await }.boxed()
     }
 }
 
 impl HubUpstream {
-    /// Tells a handler an event of a connection, until it has taken it. `false` where another node has to go on.
-    async fn deliver_event(&self, hub: &Arc<HubRuntime>, event: &ConnectionEvent) -> bool {
+    /// Sends a handler an event of a connection until the handler has taken it.
+    async fn deliver_event(&self, hub: &Arc<HubRuntime>, event: &ConnectionEvent) -> Delivering {
         let session = hub.registry().find(&event.connection);
         let line = match (&session, self.running(&event.connection)) {
             (Some(session), _) => Line::of(session.connection()),
@@ -57,15 +58,15 @@ impl HubUpstream {
         };
         drop(session);
         let connection = connection_of_event(event);
-        let reported = match &event.kind {
+        let outcome = match &event.kind {
             EventKind::Connected => {
-                let reported = self
+                let outcome = self
                     .deliver_until_taken(hub, event, &connection, &line, SystemEvent::Connected)
                     .await;
-                if reported {
+                if outcome == Delivering::Finished {
                     line.begin();
                 }
-                reported
+                outcome
             }
             EventKind::Disconnected { .. } => {
                 let order = line.order();
@@ -75,7 +76,7 @@ impl HubUpstream {
             }
         };
         line.set_trouble(false);
-        reported
+        outcome
     }
 
     async fn deliver_until_taken(
@@ -85,13 +86,13 @@ impl HubUpstream {
         connection: &Connection,
         line: &Line,
         kind: SystemEvent,
-    ) -> bool {
+    ) -> Delivering {
         let metrics = &hub.shared().metrics().upstream;
         let stopping = hub.shared().stopping();
         for number in 0_usize.. {
             // The settings may have changed meanwhile.
             let Some(handler) = self.for_system(kind) else {
-                return true;
+                return Delivering::Finished;
             };
             let about = About {
                 hub: self.name(),
@@ -101,14 +102,14 @@ impl HubUpstream {
             };
             let why = match self.request(&handler, &about, &event.kind) {
                 Ok(request) => match attempt(&handler, metrics, self.name(), request).await {
-                    Told::Yes => return true,
-                    Told::No(why) | Told::NotNow(why) => why,
+                    Attempt::Taken => return Delivering::Finished,
+                    Attempt::Refused(why) | Attempt::NotNow(why) => why,
                 },
                 Err(error) => {
                     let (id, why) = (&event.connection, error.to_string());
                     metrics.lost(&UpstreamLabels::of(&handler.label)).inc();
                     tracing::warn!(handler = handler.label, hub = self.name(), connection_id = %id, event = kind.name(), why, "an event can't be written as a request, and is given up");
-                    return true;
+                    return Delivering::Finished;
                 }
             };
             line.set_trouble(true);
@@ -118,14 +119,14 @@ impl HubUpstream {
             let wait = WAITS.get(number).or(WAITS.last()).copied().unwrap_or_default();
             tokio::select! {
                 () = sleep(wait) => {}
-                () = stopping.cancelled() => return false,
+                () = stopping.cancelled() => return Delivering::LeftToOthers,
             }
             let holds = hub.backplane().holds_event(event).await;
             if matches!(holds, Ok(false)) {
-                return false; // another node has it by now
+                return Delivering::LeftToOthers; // another node has it by now
             }
         }
-        false
+        Delivering::LeftToOthers
     }
 
     fn request(
@@ -264,9 +265,9 @@ async fn deliver(
     let mut waits = RETRIES.into_iter();
     loop {
         let why = match attempt(handler, metrics, hub, request.clone()).await {
-            Told::Yes => return,
-            Told::No(why) => return lost(&why),
-            Told::NotNow(why) => why,
+            Attempt::Taken => return,
+            Attempt::Refused(why) => return lost(&why),
+            Attempt::NotNow(why) => why,
         };
         match waits.next() {
             Some(wait) => sleep(wait).await,
@@ -276,10 +277,11 @@ async fn deliver(
 }
 
 /// The outcome of one try.
-enum Told {
-    Yes,
+enum Attempt {
+    Taken,
     /// Another try would go no better.
-    No(String),
+    Refused(String),
+    /// Another try may succeed.
     NotNow(String),
 }
 
@@ -288,28 +290,28 @@ async fn attempt(
     metrics: &Arc<UpstreamMetrics>,
     hub: &str,
     request: Outgoing,
-) -> Told {
+) -> Attempt {
     if handler.form == Form::CloudEvents {
         let url = match cloudevents::validation_url(handler, hub) {
             Ok(url) => url,
-            Err(error) => return Told::No(error.to_string()),
+            Err(error) => return Attempt::Refused(error.to_string()),
         };
         if let Err(fault) = handler.validated(metrics, url).await {
-            return Told::NotNow(fault.why);
+            return Attempt::NotNow(fault.why);
         }
     }
     let status = match handler.call(metrics, request).await {
         Ok(answer) => answer.status,
         // The status decides: nobody reads the body of the answer to an event.
         Err(CallError::TooLarge { status, .. } | CallError::NoRoom { status }) => status,
-        Err(error) => return Told::NotNow(error.to_string()),
+        Err(error) => return Attempt::NotNow(error.to_string()),
     };
     if status.is_success() {
-        Told::Yes
+        Attempt::Taken
     } else if may_pass(status) {
-        Told::NotNow(cloudevents::status(status))
+        Attempt::NotNow(cloudevents::status(status))
     } else {
-        Told::No(cloudevents::status(status))
+        Attempt::Refused(cloudevents::status(status))
     }
 }
 

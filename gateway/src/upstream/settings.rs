@@ -280,7 +280,7 @@ impl HandlerSettings {
     }
 
     pub(super) fn template(&self) -> Result<UrlTemplate, SettingError> {
-        UrlTemplate::parse(self.url.expose_secret()).map_err(|problem| wrong("url", problem))
+        UrlTemplate::parse(self.url.expose_secret()).map_err(|problem| wrong("url", problem.to_string()))
     }
 
     /// The name in logs and metrics.

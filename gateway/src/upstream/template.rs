@@ -44,13 +44,24 @@ pub(super) struct UrlTemplate {
 #[error("its name can't be a part of the handler's URL")]
 pub(super) struct BadName;
 
+/// The fault of a template, in words that follow its setting's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct BadTemplate(String);
+
+impl From<&str> for BadTemplate {
+    fn from(fault: &str) -> Self {
+        Self(fault.to_owned())
+    }
+}
+
 impl UrlTemplate {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, BadTemplate> {
         let pieces = pieces(text)?;
         let authority = text.split_once("://").map(|(_, rest)| rest).unwrap_or_default();
         let authority = authority.split(['/', '?', '#', '\\']).next().unwrap_or_default();
         if authority.contains('{') {
-            return Err("has a {…} in its host: a client could choose where requests go".to_owned());
+            return Err("has a {…} in its host: a client could choose where requests go".into());
         }
         let mut template = Self {
             pieces,
@@ -62,18 +73,19 @@ impl UrlTemplate {
             event: "x",
         };
         let example = template.text(names);
-        let url = Url::parse(&example).map_err(|error| format!("is not an absolute URL: {error}"))?;
+        let url =
+            Url::parse(&example).map_err(|error| BadTemplate(format!("is not an absolute URL: {error}")))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err("must begin with http:// or https://".to_owned());
+            return Err("must begin with http:// or https://".into());
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("holds a user or password; set headers.Authorization instead".to_owned());
+            return Err("holds a user or password; set headers.Authorization instead".into());
         }
         if url.fragment().is_some() {
-            return Err("has a fragment (#), which is never sent".to_owned());
+            return Err("has a fragment (#), which is never sent".into());
         }
         if has_dots(&example) {
-            return Err("has . or .. in its path".to_owned());
+            return Err("has . or .. in its path".into());
         }
         template.host = url.host_str().unwrap_or_default().to_owned();
         Ok(template)
@@ -124,12 +136,12 @@ fn has_dots(url: &str) -> bool {
     })
 }
 
-fn pieces(text: &str) -> Result<Vec<Piece>, String> {
+fn pieces(text: &str) -> Result<Vec<Piece>, BadTemplate> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('{') {
         let Some((name, behind)) = after.split_once('}') else {
-            return Err("has a { without }".to_owned());
+            return Err("has a { without }".into());
         };
         pieces.push(Piece::Text(before.to_owned()));
         pieces.push(match name.to_ascii_lowercase().as_str() {
@@ -137,9 +149,9 @@ fn pieces(text: &str) -> Result<Vec<Piece>, String> {
             "category" => Piece::Category,
             "event" => Piece::Event,
             _ => {
-                return Err(format!(
+                return Err(BadTemplate(format!(
                     "has {{{name}}}; there are {{hub}}, {{category}} and {{event}}"
-                ));
+                )));
             }
         });
         rest = behind;
@@ -216,7 +228,7 @@ mod tests {
             ("http://a.example/{user}", "{user}"),
             ("http://a.example/{hub", "without }"),
         ] {
-            let error = UrlTemplate::parse(text).unwrap_err();
+            let error = UrlTemplate::parse(text).unwrap_err().to_string();
             assert!(error.contains(problem), "{text}: {error}");
         }
     }
