@@ -48,15 +48,12 @@ impl CallError {
             return Self::Tls(problem);
         }
         let mut text = chain(&error);
-        if was_never_sent(&error) {
-            text.push_str(if secure {
-                "; it may want another certificate of the gateway (identity_file)"
-            } else {
-                ""
-            });
-            return Self::Unreachable(text);
+        // With TLS 1.3 a server says after the handshake that it refuses the gateway's certificate, or wants one. Where it
+        // ends the connection at once, its word is lost, at the latest when the request is written.
+        if secure && error.is_request() && !error.is_connect() {
+            text.push_str("; it may want another certificate of the gateway (identity_file)");
         }
-        if error.is_connect() {
+        if error.is_connect() || was_never_sent(&error) {
             Self::Unreachable(text)
         } else {
             Self::Broken(text)
@@ -135,8 +132,7 @@ pub(super) fn works(status: StatusCode) -> bool {
     !matches!(status.as_u16(), 408 | 502 | 503 | 504)
 }
 
-/// Returns whether the connection ended before the request was sent. With TLS 1.3 that may be how a server refuses a
-/// certificate: its word comes after the handshake, and is lost if it comes before the request.
+/// Returns whether the connection ended before the request was sent.
 fn was_never_sent(error: &reqwest::Error) -> bool {
     let mut cause = error.source();
     while let Some(inner) = cause {
