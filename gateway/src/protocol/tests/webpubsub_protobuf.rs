@@ -471,6 +471,31 @@ proptest! {
     }
 }
 
+/// JSON allows what no number type here has, and blanks around a value: both pass as they were written.
+#[test]
+fn unusual_json_is_the_same_in_every_subprotocol() {
+    for json in [
+        "1e999",
+        "-1e-999",
+        "1e999  \t\n\t",
+        " \r\n[ 1E+400 , {\"a\" : 123456789012345678901234567890} ] ",
+    ] {
+        let data = Some(schema::Data::Json(Bytes::from_static(json.as_bytes())));
+        let data = Some(MessageData { data });
+        let send = SendToGroup {
+            group: "tea".to_owned(),
+            data,
+            ..Default::default()
+        };
+        let frame = UpstreamMessage {
+            message: Some(Upstream::SendToGroup(send)),
+        };
+        round_trip(&frame.encode_to_vec().into());
+        let frame = format!(r#"{{"type":"sendToGroup","group":"tea","data":{json}}}"#);
+        round_trip(&frame.into());
+    }
+}
+
 fn round_trip(frame: &Bytes) {
     for protocol in WebPubSubProtocol::ALL {
         check_frame(protocol, frame);
