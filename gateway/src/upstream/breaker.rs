@@ -3,17 +3,21 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use tokio::time::{Instant, sleep};
 
 /// Failures in a row after which a handler is not called for a while.
 pub(super) const FAILURES: u32 = 10;
 /// How long it is left alone, before one call tries whether it works again.
-const PAUSE: Duration = Duration::from_secs(5);
+pub(super) const PAUSE: Duration = Duration::from_secs(5);
 
 /// The state for one handler of one hub.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     state: Mutex<State>,
+    /// Notified when it closes.
+    closed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -29,6 +33,16 @@ impl State {
     fn refuses(&self) -> bool {
         self.open_since
             .is_some_and(|since| since.elapsed() < PAUSE || self.tries)
+    }
+
+    /// Time after which a call may be let through, if nothing else changes; `None` if one is now.
+    fn pause(&self) -> Option<Duration> {
+        let rest = PAUSE.saturating_sub(self.open_since?.elapsed());
+        match (rest.is_zero(), self.tries) {
+            (false, _) => Some(rest),
+            (true, true) => Some(PAUSE),
+            (true, false) => None,
+        }
     }
 }
 
@@ -62,6 +76,25 @@ impl Breaker {
         self.state.lock().refuses()
     }
 
+    /// Waits until a call would be let through.
+    pub(super) async fn lets_through(&self) {
+        loop {
+            let closed = self.closed.notified();
+            let Some(pause) = self.state.lock().pause() else {
+                return;
+            };
+            tokio::select! {
+                () = closed => {}
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Waits until the breaker closes the next time after this call.
+    pub(super) fn closes(&self) -> Notified<'_> {
+        self.closed.notified()
+    }
+
     /// Returns whether the handler is left alone.
     pub(super) fn is_open(&self) -> bool {
         self.state.lock().open_since.is_some()
@@ -74,7 +107,12 @@ impl Pass<'_> {
         let mut state = self.breaker.state.lock();
         if works {
             state.failures = 0;
-            return state.open_since.take().is_some();
+            let closes = state.open_since.take().is_some();
+            drop(state);
+            if closes {
+                self.breaker.closed.notify_waiters();
+            }
+            return closes;
         }
         state.failures = state.failures.saturating_add(1);
         let opens = state.failures >= FAILURES && state.open_since.is_none();
@@ -121,5 +159,29 @@ mod tests {
         drop(breaker.pass().unwrap()); // the caller went away
         assert!(breaker.pass().unwrap().end(true));
         assert!(!breaker.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_wait_for_the_trial_that_is_due_and_for_the_handler_that_works_again() {
+        let breaker = Breaker::default();
+        breaker.lets_through().await;
+        for _ in 0..FAILURES {
+            breaker.pass().unwrap().end(false);
+        }
+        let opened = Instant::now();
+        breaker.lets_through().await;
+        assert_eq!(opened.elapsed(), PAUSE);
+
+        let trial = breaker.pass().unwrap();
+        let (again, closes) = (breaker.lets_through(), breaker.closes());
+        tokio::pin!(again);
+        assert!(
+            futures_util::poll!(&mut again).is_pending(),
+            "one trial at a time"
+        );
+        trial.end(true);
+        again.await;
+        closes.await;
+        assert_eq!(opened.elapsed(), PAUSE, "nobody waited for longer");
     }
 }

@@ -34,6 +34,35 @@ const WAITS: [Duration; 6] = [
     Duration::from_secs(30),
     Duration::from_secs(60),
 ];
+
+/// The waits of one event.
+#[derive(Default)]
+struct Waits {
+    /// Number of attempts that failed since the handler last worked again.
+    failed: usize,
+}
+
+impl Waits {
+    /// Returns whether the next wait is longer than the one before. Operators are not told of each further attempt.
+    fn are_of_interest(&self) -> bool {
+        self.failed < WAITS.len()
+    }
+
+    /// Waits for the next attempt: for longer after each one, and no longer than until the handler works again.
+    async fn next(&mut self, works_again: impl Future<Output = ()>) {
+        let wait = WAITS
+            .get(self.failed)
+            .or(WAITS.last())
+            .copied()
+            .unwrap_or_default();
+        self.failed = self.failed.saturating_add(1);
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = works_again => self.failed = 0,
+        }
+    }
+}
+
 /// How often it is asked whether another node has told the handler that a client has connected.
 const ASK: Duration = Duration::from_millis(250);
 
@@ -89,22 +118,18 @@ impl HubUpstream {
     ) -> Delivering {
         let metrics = &hub.shared().metrics().upstream;
         let stopping = hub.shared().stopping();
-        for number in 0_usize.. {
-            // The settings may have changed meanwhile.
-            let Some(handler) = self.for_system(kind) else {
-                return Delivering::Finished;
-            };
+        let mut waits = Waits::default();
+        // The settings may change while an event waits.
+        while let Some(handler) = self.for_system(kind) {
+            let works_again = handler.works_again();
             let about = About {
                 hub: self.name(),
                 connection,
                 line,
                 event_id: &event.id,
             };
-            let why = match self.request(&handler, &about, &event.kind) {
-                Ok(request) => match attempt(&handler, metrics, self.name(), request).await {
-                    Attempt::Taken => return Delivering::Finished,
-                    Attempt::Refused(why) | Attempt::NotNow(why) => why,
-                },
+            let attempt = match self.request(&handler, &about, &event.kind) {
+                Ok(request) => attempt(&handler, metrics, self.name(), request).await,
                 Err(error) => {
                     let (id, why) = (&event.connection, error.to_string());
                     metrics.lost(&UpstreamLabels::of(&handler.label)).inc();
@@ -112,13 +137,19 @@ impl HubUpstream {
                     return Delivering::Finished;
                 }
             };
-            line.set_trouble(true);
-            if number < WAITS.len() {
+            if let Attempt::Refused(why) | Attempt::NotNow(why) = &attempt
+                && waits.are_of_interest()
+            {
                 tracing::warn!(handler = handler.label, hub = self.name(), connection_id = %event.connection, event = kind.name(), why, "a handler has not taken an event; it is sent again");
             }
-            let wait = WAITS.get(number).or(WAITS.last()).copied().unwrap_or_default();
+            let next_attempt = match attempt {
+                Attempt::Taken => return Delivering::Finished,
+                Attempt::LeftAlone => handler.is_called_again().left_future(),
+                Attempt::Refused(_) | Attempt::NotNow(_) => waits.next(works_again).right_future(),
+            };
+            line.set_trouble(true);
             tokio::select! {
-                () = sleep(wait) => {}
+                () = next_attempt => {}
                 () = stopping.cancelled() => return Delivering::LeftToOthers,
             }
             let holds = hub.backplane().holds_event(event).await;
@@ -126,7 +157,7 @@ impl HubUpstream {
                 return Delivering::LeftToOthers; // another node has it by now
             }
         }
-        Delivering::LeftToOthers
+        Delivering::Finished
     }
 
     fn request(
@@ -268,6 +299,7 @@ async fn deliver(
             Attempt::Taken => return,
             Attempt::Refused(why) => return lost(&why),
             Attempt::NotNow(why) => why,
+            Attempt::LeftAlone => CallError::Open.to_string(),
         };
         match waits.next() {
             Some(wait) => sleep(wait).await,
@@ -283,6 +315,8 @@ enum Attempt {
     Refused(String),
     /// Another try may succeed.
     NotNow(String),
+    /// The handler was not called, because it failed call after call.
+    LeftAlone,
 }
 
 async fn attempt(
@@ -291,6 +325,9 @@ async fn attempt(
     hub: &str,
     request: Outgoing,
 ) -> Attempt {
+    if handler.is_left_alone() {
+        return Attempt::LeftAlone;
+    }
     if handler.form == Form::CloudEvents {
         let url = match cloudevents::validation_url(handler, hub) {
             Ok(url) => url,
@@ -304,6 +341,7 @@ async fn attempt(
         Ok(answer) => answer.status,
         // The status decides: nobody reads the body of the answer to an event.
         Err(CallError::TooLarge { status, .. } | CallError::NoRoom { status }) => status,
+        Err(CallError::Open) => return Attempt::LeftAlone,
         Err(error) => return Attempt::NotNow(error.to_string()),
     };
     if status.is_success() {

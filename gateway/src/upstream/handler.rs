@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::futures::Notified;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -183,6 +184,21 @@ impl Handler {
             .saturating_mul(EVENTS_PER_CALL)
             .max(EVENTS_PER_CALL);
         Counted::within(&self.load.events, most)
+    }
+
+    /// Returns whether the handler is left alone for now, because it failed call after call.
+    pub(super) fn is_left_alone(&self) -> bool {
+        self.load.breaker.refuses()
+    }
+
+    /// Waits until the handler is not left alone any more.
+    pub(super) async fn is_called_again(&self) {
+        self.load.breaker.lets_through().await;
+    }
+
+    /// Waits until the handler, which was left alone, has answered a call. Counts from this call.
+    pub(super) fn works_again(&self) -> Notified<'_> {
+        self.load.breaker.closes()
     }
 
     /// Sends a request and reads the answer, within the handler's time-out from now.

@@ -13,6 +13,7 @@ use reqwest::{Method, Url};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::{Instant, timeout};
 
+use super::breaker::PAUSE;
 use super::call_error::Fault;
 use super::handler::{Handler, Outgoing, PublicHost};
 use crate::telemetry::upstream::UpstreamMetrics;
@@ -29,6 +30,8 @@ const GOOD_FOR: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Waits after a no, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The longest wait where the handler said nothing, as it does while it is restarted.
+const AGAIN_AFTER_SILENCE: Duration = PAUSE;
 /// URLs that are known at most: a template without `{event}` has one for each hub.
 const MOST_URLS: usize = 256;
 
@@ -149,10 +152,14 @@ impl Handler {
                 }
             }
             Err(refused) => {
+                let longest = match refused {
+                    Refused::No(_) => AGAIN.1,
+                    Refused::Unsure(_) => AGAIN_AFTER_SILENCE,
+                };
                 let wait = state
                     .refused
                     .as_ref()
-                    .map_or(AGAIN.0, |(_, _, wait)| (*wait * 2).min(AGAIN.1));
+                    .map_or(AGAIN.0, |(_, _, wait)| (*wait * 2).min(longest));
                 *state = State {
                     allowed: None,
                     refused: Some((refused.clone().into(), Instant::now() + wait, wait)),

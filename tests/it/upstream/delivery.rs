@@ -1,7 +1,8 @@
 //! Events are told in order and as often as it takes; a handler that does not answer harms nobody else.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -308,6 +309,50 @@ async fn a_breaker_closes_when_its_handler_works_again() {
     })
     .await;
     assert_eq!(gateway.metrics().await.sum("hubcast_upstream_open"), 0.0);
+}
+
+/// An outage counts for the handler and not for each event that waits: they come as soon as it works again.
+#[tokio::test]
+async fn events_that_waited_for_a_broken_handler_come_when_it_works_again() {
+    const CLIENTS: usize = 40;
+    for (form, id) in [
+        ("signalr", "x-asrs-connection-id"),
+        ("cloudevents", "ce-connectionid"),
+    ] {
+        let works = Arc::new(AtomicBool::new(false));
+        let taken = Arc::new(Mutex::new(HashSet::new()));
+        let (answer, takes) = (Arc::clone(&works), Arc::clone(&taken));
+        let receiver = Receiver::start(move |seen| {
+            if !answer.load(Ordering::Relaxed) {
+                return StatusCode::BAD_GATEWAY;
+            }
+            takes.lock().unwrap().insert(seen.header(id).to_owned());
+            StatusCode::OK
+        })
+        .await;
+        let settings = with(form, &receiver.url("/")).set("upstream.0.concurrency", 4);
+        let settings = match form {
+            "signalr" => settings,
+            _ => settings.set("upstream.0.system_events", "connected"),
+        };
+        let gateway = Gateway::start(settings).await;
+        let mut clients = Vec::new();
+        for number in 0..CLIENTS {
+            clients.push(signalr(&gateway, &format!("user-{number}")).await);
+        }
+        eventually("the handler is left alone", async || {
+            (gateway.metrics().await.sum("hubcast_upstream_open") > 0.0).then_some(())
+        })
+        .await;
+        let failed = receiver.of("connected").len();
+        works.store(true, Ordering::Relaxed);
+        let all = async || (taken.lock().unwrap().len() == CLIENTS).then_some(());
+        eventually("every event is taken", all).await;
+        assert_eq!(gateway.metrics().await.sum("hubcast_upstream_open"), 0.0);
+        let log = gateway.log();
+        let reported = log.matches("a handler has not taken an event").count();
+        assert!(reported <= failed + 4, "{reported} of {failed}: {log}");
+    }
 }
 
 #[tokio::test]
