@@ -205,10 +205,7 @@ fn publish(
         (Figure::MedianLatency, latency(0.5)),
         (Figure::HighLatency, latency(0.99)),
         (Figure::GeneratorCpu, generator_cpu / deliveries),
-        (
-            Figure::Lost,
-            phase.expected.saturating_sub(tally.deliveries) as f64,
-        ),
+        (Figure::Lost, phase.lost() as f64),
         (Figure::Doubled, tally.doubled as f64),
         (Figure::Reordered, (tally.reordered + tally.misrouted) as f64),
     ]);
@@ -221,6 +218,6 @@ fn publish(
     Ok(())
 }
 
-fn quantile(histogram: &hdrhistogram::Histogram<u32>, share: f64) -> u32 {
+pub(crate) fn quantile(histogram: &hdrhistogram::Histogram<u32>, share: f64) -> u32 {
     u32::try_from(histogram.value_at_quantile(share)).unwrap_or(u32::MAX)
 }

@@ -10,6 +10,7 @@ mod load;
 mod plan;
 mod report;
 mod resp;
+mod soak;
 mod stage;
 
 use std::panic::AssertUnwindSafe;
@@ -28,6 +29,7 @@ use instructions::Part;
 use load::Pace;
 use plan::{Run, Size, Subject};
 use report::Report;
+use soak::SoakArgs;
 use stage::{Programs, Stage};
 
 /// Processor time, latency and memory of Hubcast beside floors that do the same work without a protocol.
@@ -109,6 +111,9 @@ enum Program {
     /// One node of a floor.
     #[command(hide = true)]
     Floor(FloorArgs),
+    /// Many connections with traffic for a long time, of which some come and go: the memory of nodes and Redis each minute,
+    /// and after everybody has left.
+    Soak(SoakArgs),
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -171,7 +176,9 @@ fn main() -> ExitCode {
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        if args.list {
+        if let Some(Program::Soak(soak)) = &args.program {
+            soak::run(soak).await
+        } else if args.list {
             list(&args);
             ExitCode::SUCCESS
         } else if let Some(part) = args.instructions {

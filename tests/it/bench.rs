@@ -138,3 +138,31 @@ async fn a_measurement_that_fails_is_said_and_ends_with_an_error() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("W5, memory"), "{errors}");
 }
+
+#[tokio::test]
+async fn a_soak_prints_a_row_for_each_interval_and_one_after_everybody_has_left() {
+    let mut command = built::without_settings(Path::new(env!("CARGO_BIN_EXE_bench")).as_os_str());
+    command
+        .env("HUBCAST_BIN", built::gateway())
+        .args("soak --profile dev --rows 2 --interval-seconds 1 --rest-seconds 0".split(' '))
+        .args("--connections 40 --replaced 15 --rate 50".split(' '));
+    let output = finish(command).await;
+    let (printed, error) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{printed}{error}");
+    let rows: Vec<Vec<_>> = printed
+        .lines()
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    let names: Vec<_> = rows.iter().filter_map(|row| row.get(1..3)).collect();
+    assert_eq!(
+        names[2..],
+        [["0", "0"], ["1", "40"], ["2", "40"], ["all left", "0"]]
+    );
+    assert!(
+        printed.ends_with("\n0 messages lost, doubled or out of order\n"),
+        "{printed}"
+    );
+}

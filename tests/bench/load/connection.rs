@@ -304,6 +304,11 @@ impl Connection {
         self.send(&self.speaks.ack(self.counted))
     }
 
+    /// A new one of the same kind, at the same node and in the same groups.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(self.speaks, self.node, self.receives.groups())
+    }
+
     pub(crate) fn close(&mut self) {
         self.state = State::Closed;
         self.socket = None;

@@ -79,6 +79,17 @@ pub(crate) struct Phase {
     pub(crate) tally: Tally,
 }
 
+impl Phase {
+    pub(crate) fn lost(&self) -> u64 {
+        self.expected.saturating_sub(self.tally.deliveries)
+    }
+
+    /// Messages that were lost, doubled or out of order.
+    pub(crate) fn faults(&self) -> u64 {
+        self.lost() + self.tally.doubled + self.tally.reordered + self.tally.misrouted
+    }
+}
+
 pub(crate) struct Load {
     cast: Cast,
     epoll: OwnedFd,
@@ -98,6 +109,8 @@ pub(crate) struct Load {
     acks: Rota,
     open: u32,
     failed: u32,
+    /// Receivers that were replaced.
+    replaced: u32,
     connecting: Histogram<u32>,
     first_error: Option<String>,
 }
@@ -127,6 +140,7 @@ impl Load {
             acks: Rota::new(ACK),
             open: 0,
             failed: 0,
+            replaced: 0,
             connecting: micros(),
             first_error: None,
             cast,
@@ -188,6 +202,42 @@ impl Load {
             self.poll(SECOND / 100);
         }
         Ok(())
+    }
+
+    /// Receivers that are connected.
+    pub(crate) fn open(&self) -> u32 {
+        self.open
+    }
+
+    /// Closes some receivers, the oldest first, and opens as many new ones.
+    pub(crate) fn replace(&mut self, count: u32) -> Result<(), String> {
+        let receivers = self.cast.connections;
+        for _ in 0..count.min(receivers) {
+            let index = (self.replaced % receivers) as usize;
+            self.replaced = self.replaced.wrapping_add(1);
+            let old = &mut self.connections[index];
+            old.close();
+            for group in old.receives.groups() {
+                self.members[group as usize] -= 1;
+            }
+            *old = old.another();
+            self.open -= 1;
+            self.open_connection(index);
+            self.poll(0);
+        }
+        let started = now();
+        while self.open < receivers {
+            if now() - started > CONNECTING || self.first_error.is_some() {
+                return Err(format!("new receivers can't connect: {:?}", self.first_error));
+            }
+            self.poll(SECOND / 100);
+        }
+        Ok(())
+    }
+
+    /// Closes all connections.
+    pub(crate) fn leave(&mut self) {
+        self.connections.iter_mut().for_each(Connection::close);
     }
 
     /// Answers and pings for so long, and publishes nothing.
@@ -322,11 +372,16 @@ impl Load {
         self.settle(index, sent.map(|()| Progress::Same));
     }
 
-    fn add(&mut self, mut connection: Connection) {
-        connection.began = now();
-        let opened = connection.open();
+    fn add(&mut self, connection: Connection) {
         let index = self.connections.len();
         self.connections.push(connection);
+        self.open_connection(index);
+    }
+
+    fn open_connection(&mut self, index: usize) {
+        let connection = &mut self.connections[index];
+        connection.began = now();
+        let opened = connection.open();
         self.register(index);
         self.settle(index, opened);
     }
