@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use reqwest::{Method, Url};
 
+use super::call_error::BadStatus;
 use super::carried::carried;
 use super::handler::{Answer, Handler, Outgoing};
 use super::line::Line;
@@ -98,10 +99,7 @@ pub(super) fn validation_url(handler: &Handler, hub: &str) -> Result<Url, Unsend
         category: "validate",
         event: "validate",
     };
-    handler
-        .template
-        .fill(names)
-        .map_err(|error| Unsendable(error.to_string()))
+    Ok(handler.template.fill(names)?)
 }
 
 fn request(
@@ -118,10 +116,7 @@ fn request(
         category,
         event,
     };
-    let url = handler
-        .template
-        .fill(names)
-        .map_err(|error| Unsendable(error.to_string()))?;
+    let url = handler.template.fill(names)?;
     let connection = about.connection;
     let id = connection.id().as_str();
     let origin = handler.public_host.as_ref().map(|own| own.host.as_str());
@@ -142,11 +137,9 @@ fn request(
     ];
     for (name, value) in required {
         if !value.is_ascii() {
-            return Err(Unsendable(
-                "its name can't stand in a header: it is not ASCII".to_owned(),
-            ));
+            return Err(Unsendable::NotAscii);
         }
-        headers.insert(name, carried(value).ok_or_else(Unsendable::by_name)?);
+        headers.insert(name, carried(value).ok_or(Unsendable::Header)?);
     }
     // A user id that no header brings unchanged is left out: the rest is still of use.
     if let Some(user) = connection.user().and_then(|user| carried(user.as_str())) {
@@ -197,10 +190,8 @@ pub(super) struct Data {
 impl Data {
     /// The data of a call. Clients without kinds of data send all arguments, as one JSON array.
     pub(super) fn of_call(kind: Option<DataType>, arguments: &[Value]) -> Result<Self, Unsendable> {
-        let unreadable =
-            |error: &dyn std::fmt::Display| Unsendable(format!("its data can't be written: {error}"));
         let Some(kind) = kind else {
-            let all = Value::array(arguments, Encoding::Json).map_err(|error| unreadable(&error))?;
+            let all = Value::array(arguments, Encoding::Json)?;
             return Ok(Self {
                 kind: DataType::Json,
                 bytes: all.bytes().clone(),
@@ -214,21 +205,14 @@ impl Data {
         };
         let bytes = match kind {
             DataType::Json => argument.bytes().clone(),
-            DataType::Text => argument
-                .decode::<String>()
-                .map_err(|error| unreadable(&error))?
-                .into(),
-            DataType::Binary | DataType::Protobuf => argument
-                .decode::<Binary>()
-                .map_err(|error| unreadable(&error))?
-                .0
-                .into(),
+            DataType::Text => argument.decode::<String>()?.into(),
+            DataType::Binary | DataType::Protobuf => argument.decode::<Binary>()?.0.into(),
         };
         Ok(Self { kind, bytes })
     }
 
     /// The data of an answer; `None` where it has none.
-    fn of_answer(answer: &Answer) -> Result<Option<Self>, String> {
+    fn of_answer(answer: &Answer) -> Result<Option<Self>, BadAnswer> {
         if answer.body.is_empty() {
             return Ok(None);
         }
@@ -248,11 +232,10 @@ impl Data {
         };
         match kind {
             DataType::Text if str::from_utf8(&answer.body).is_err() => {
-                return Err("its answer is text/plain and not UTF-8".to_owned());
+                return Err(BadAnswer::NotUtf8);
             }
             DataType::Json => {
-                let value = Value::from_json_text(answer.body.clone());
-                let value = value.map_err(|_| "its answer is application/json and not JSON".to_owned())?;
+                let value = Value::from_json_text(answer.body.clone()).map_err(|_| BadAnswer::NotJson)?;
                 // Null is no data: the .NET client can't bear it.
                 return Ok((!value.is_null()).then(|| Self {
                     kind,
@@ -301,25 +284,27 @@ impl Data {
     }
 }
 
-/// The data that a handler answered with to a user event. The error says what is wrong, for the client and the log.
-pub(super) fn outcome(answer: &Answer) -> Result<Option<Data>, String> {
+/// The fault of a handler's answer to a user event, for the client and the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadAnswer {
+    #[error(transparent)]
+    Status(#[from] BadStatus),
+    #[error("its answer is text/plain and not UTF-8")]
+    NotUtf8,
+    #[error("its answer is application/json and not JSON")]
+    NotJson,
+}
+
+/// The data that a handler answered with to a user event.
+pub(super) fn outcome(answer: &Answer) -> Result<Option<Data>, BadAnswer> {
     if !answer.status.is_success() {
-        return Err(status(answer.status));
+        return Err(BadStatus(answer.status).into());
     }
     if answer.status == StatusCode::NO_CONTENT {
         Ok(None)
     } else {
         Data::of_answer(answer)
     }
-}
-
-pub(super) fn status(status: StatusCode) -> String {
-    let hint = if status.is_redirection() {
-        ", a redirect, which is not followed"
-    } else {
-        ""
-    };
-    format!("it answered with status {}{hint}", status.as_u16())
 }
 
 #[cfg(test)]
@@ -360,8 +345,14 @@ mod tests {
         );
         assert_eq!(of(Some("application/json"), b"null"), None);
         assert_eq!(of(Some("text/plain"), b""), None);
-        assert!(Data::of_answer(&answer(Some("text/plain"), b"\xff")).is_err());
-        assert!(Data::of_answer(&answer(Some("application/json"), b"{")).is_err());
+        assert_eq!(
+            Data::of_answer(&answer(Some("text/plain"), b"\xff")),
+            Err(BadAnswer::NotUtf8)
+        );
+        assert_eq!(
+            Data::of_answer(&answer(Some("application/json"), b"{")),
+            Err(BadAnswer::NotJson)
+        );
     }
 
     #[test]

@@ -9,9 +9,9 @@ use hubcast_backplane::{ConnectionEvent, EventKind, GroupName};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
-use super::call_error::CallError;
+use super::call_error::{BadStatus, CallError};
 use super::cloudevents;
-use super::connect::{self, Refusal};
+use super::connect::{self, ConnectError, Refusal};
 use super::handler::{Handler, Outgoing, RETRIES, may_pass};
 use super::line::Line;
 use super::of_hub::HubUpstream;
@@ -347,9 +347,9 @@ async fn attempt(
     if status.is_success() {
         Attempt::Taken
     } else if may_pass(status) {
-        Attempt::NotNow(cloudevents::status(status))
+        Attempt::NotNow(BadStatus(status).to_string())
     } else {
-        Attempt::Refused(cloudevents::status(status))
+        Attempt::Refused(BadStatus(status).to_string())
     }
 }
 
@@ -380,8 +380,8 @@ impl ConnectHandler for Arc<HubUpstream> {
                     status,
                     text: "The application refused the connection".to_owned(),
                 },
-                Refusal::Bad(why) => {
-                    tracing::warn!(handler = handler.label, hub = own.name(), connection_id = %id, why, "a client can't be let in");
+                Refusal::Bad(error) => {
+                    tracing::warn!(handler = handler.label, hub = own.name(), connection_id = %id, why = %error, "a client can't be let in");
                     TurnedAway {
                         status: StatusCode::INTERNAL_SERVER_ERROR,
                         text: FAILED.to_owned(),
@@ -404,27 +404,20 @@ impl HubUpstream {
             connection,
             subprotocols,
         } = connecting;
-        let bad = |error: &dyn std::fmt::Display| Refusal::Bad(error.to_string());
         let metrics = &hub.shared().metrics().upstream;
         let end = Instant::now() + handler.settings.timeout;
         let line = Line::default();
         let body = connect::question(&connection, &subprotocols);
-        let request = self
-            .about(&connection, &line, SystemEvent::Connect, |about| {
-                cloudevents::connect(handler, about, body)
-            })
-            .map_err(|error| bad(&error))?;
-        let url = cloudevents::validation_url(handler, self.name()).map_err(|error| bad(&error))?;
+        let request = self.about(&connection, &line, SystemEvent::Connect, |about| {
+            cloudevents::connect(handler, about, body)
+        })?;
+        let url = cloudevents::validation_url(handler, self.name())?;
         let allowed = handler.validated(metrics, url).await;
-        allowed.map_err(|fault| Refusal::Bad(fault.why))?;
+        allowed.map_err(ConnectError::Validation)?;
         let url = request.url.clone();
-        let answer = handler
-            .call_patiently(metrics, request, end)
-            .await
-            .map_err(|error| bad(&error))?;
+        let answer = handler.call_patiently(metrics, request, end).await?;
         let verdict = connect::verdict(&handler.settings, &answer, &subprotocols)?;
-        line.learn(&connection, &url, &answer.headers)
-            .map_err(|error| bad(&error))?;
+        line.learn(&connection, &url, &answer.headers)?;
         let identity = connect::changed(&connection.identity(), verdict.changes)?;
         let connection = connection.with_identity(identity);
         if let Some(name) = &verdict.subprotocol {

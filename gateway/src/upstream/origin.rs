@@ -63,18 +63,48 @@ pub(super) enum Refused {
     /// It said nothing.
     #[error("{0}")]
     Unsure(Fault),
-    /// It said no, or something else; the text is for operators.
+    /// It said no, or something else.
     #[error("{0}")]
-    No(String),
+    No(NoConsent),
+}
+
+/// The part that is missing to a handler's word that it wants requests, for operators.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum NoConsent {
+    #[error("server.public_host is not set: it is the host that the handler allows")]
+    NoPublicHost,
+    #[error("it answered OPTIONS with status {}{}", .0.as_u16(), status_hint(*.0))]
+    Status(StatusCode),
+    #[error("its answer to OPTIONS has no WebHook-Allowed-Origin: is it a handler of Web PubSub events?")]
+    NoOrigin,
+    #[error(
+        "it allows {allowed}, and this gateway is {own}: server.public_host must be the host that the application's \
+         connection string names"
+    )]
+    OtherOrigins {
+        /// The origins, with commas between them.
+        allowed: String,
+        own: String,
+    },
+}
+
+fn status_hint(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        300..=399 => ": redirects are not followed, set the final URL",
+        400 => ": it does not allow the host of server.public_host",
+        401 | 403 => ": a function app wants its key in the URL (?code=…)",
+        404 => ": is the path right?",
+        _ => "",
+    }
 }
 
 impl From<Refused> for Fault {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Unsure(fault) => fault,
-            Refused::No(why) => Self {
+            Refused::No(consent) => Self {
                 for_client: "it does not allow requests of this gateway".to_owned(),
-                why,
+                why: consent.to_string(),
             },
         }
     }
@@ -129,11 +159,11 @@ impl Handler {
             .lock()
             .allowed
             .is_none_or(|at| at.elapsed() >= GOOD_FOR)
-            && let Err(Refused::No(why)) = self.note(known, metrics, url).await
+            && let Err(Refused::No(consent)) = self.note(known, metrics, url).await
         {
             tracing::warn!(
                 handler = self.label,
-                why,
+                why = %consent,
                 "a handler no longer allows requests of this gateway"
             );
         }
@@ -172,8 +202,7 @@ impl Handler {
     /// Sends the request of abuse protection. The error says what is wrong with the answer, and what to do.
     pub(super) async fn ask(&self, metrics: &UpstreamMetrics, url: Url) -> Result<(), Refused> {
         let Some(own) = &self.public_host else {
-            let text = "server.public_host is not set: it is the host that the handler allows";
-            return Err(Refused::No(text.to_owned()));
+            return Err(Refused::No(NoConsent::NoPublicHost));
         };
         let asking = async {
             let first = self.options(metrics, Method::OPTIONS, url.clone(), own).await?;
@@ -185,12 +214,12 @@ impl Handler {
         let (status, headers) = match timeout(PATIENCE, asking).await {
             Ok(answered) => answered?,
             Err(_) => {
-                let text = format!("it did not answer OPTIONS within {PATIENCE:?}");
-                return Err(Refused::Unsure(text.into()));
+                let silent = format_args!("it did not answer OPTIONS within {PATIENCE:?}");
+                return Err(Refused::Unsure(Fault::public(silent)));
             }
         };
         if !status.is_success() {
-            return Err(Refused::No(refused(status)));
+            return Err(Refused::No(NoConsent::Status(status)));
         }
         let allowed: Vec<_> = headers
             .get_all(ALLOWED_ORIGIN)
@@ -203,15 +232,11 @@ impl Handler {
             return Ok(());
         }
         Err(Refused::No(match allowed.as_slice() {
-            [] => {
-                "its answer to OPTIONS has no WebHook-Allowed-Origin: is it a handler of Web PubSub events?"
-                    .to_owned()
-            }
-            allowed => format!(
-                "it allows {}, and this gateway is {own}: server.public_host must be the host that the application's \
-                 connection string names",
-                allowed.join(", ")
-            ),
+            [] => NoConsent::NoOrigin,
+            allowed => NoConsent::OtherOrigins {
+                allowed: allowed.join(", "),
+                own: own.to_string(),
+            },
         }))
     }
 
@@ -238,17 +263,6 @@ impl Handler {
             Err(error) => Err(Refused::Unsure((&error).into())),
         }
     }
-}
-
-fn refused(status: StatusCode) -> String {
-    let hint = match status.as_u16() {
-        300..=399 => ": redirects are not followed, set the final URL",
-        400 => ": it does not allow the host of server.public_host",
-        401 | 403 => ": a function app wants its key in the URL (?code=…)",
-        404 => ": is the path right?",
-        _ => "",
-    };
-    format!("it answered OPTIONS with status {}{hint}", status.as_u16())
 }
 
 impl PublicHost {

@@ -118,7 +118,9 @@ enum Failed {
 
 impl From<Unsendable> for Failed {
     fn from(error: Unsendable) -> Self {
-        Self::Because(format!("the call can't be passed on: {error}").into())
+        Self::Because(Fault::public(format_args!(
+            "the call can't be passed on: {error}"
+        )))
     }
 }
 
@@ -204,9 +206,9 @@ async fn raise(
     let url = request.url.clone();
     let answer = handler.call_patiently(metrics, request, end).await;
     let answer = answer.map_err(|error| because(&error))?;
-    let data = cloudevents::outcome(&answer).map_err(|text| Failed::Because(text.into()))?;
+    let data = cloudevents::outcome(&answer).map_err(|error| Failed::Because(Fault::public(error)))?;
     let learned = about.line.learn(about.connection, &url, &answer.headers);
-    if learned.map_err(|error| Failed::Because(error.to_string().into()))? {
+    if learned.map_err(|error| Failed::Because(Fault::public(error)))? {
         keep_state(runtime, about.connection).await;
     }
     let null = Value::null(call.encoding);
