@@ -75,6 +75,14 @@ pub(super) enum LoadError {
     Keys(#[from] KeyError),
 }
 
+/// The reason why a set in a file could not be loaded, with the file's name.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", .path.display())]
+pub(super) struct FileError {
+    path: PathBuf,
+    error: LoadError,
+}
+
 impl Source {
     /// A client for one server that answers at once, or not at all.
     pub(super) fn url(
@@ -128,6 +136,14 @@ fn read_file(path: &std::path::Path) -> Result<Vec<u8>, LoadError> {
     Ok(bytes)
 }
 
+fn read_keys(path: &std::path::Path, leeway: u64) -> Result<Vec<Key>, FileError> {
+    let read = read_file(path).and_then(|bytes| Ok(read_set(&bytes, true, leeway)?));
+    read.map_err(|error| FileError {
+        path: path.to_owned(),
+        error,
+    })
+}
+
 async fn fetch(client: &reqwest::Client, url: &reqwest::Url) -> Result<Vec<u8>, LoadError> {
     let request = client
         .get(url.clone())
@@ -160,22 +176,19 @@ impl KeySet {
     }
 
     /// A set in a file, which must be right from the beginning.
-    pub(super) fn of_file(path: PathBuf, pace: Pace, leeway: u64) -> Result<Arc<Self>, LoadError> {
-        let keys = read_set(&read_file(&path)?, true, leeway)?;
+    pub(super) fn of_file(path: PathBuf, pace: Pace, leeway: u64) -> Result<Arc<Self>, FileError> {
+        let keys = read_keys(&path, leeway)?;
         let set = Self::new(Source::File(path), pace, leeway);
         set.have(keys);
         Ok(set)
     }
 
-    /// The keys of the file as they are now, without keeping them; `None` where they are not in a file. The error names the
-    /// file.
-    pub(super) fn read_again(&self) -> Result<Option<Vec<Key>>, String> {
-        let Source::File(path) = &self.source else {
-            return Ok(None);
-        };
-        let read = read_file(path).and_then(|bytes| Ok(read_set(&bytes, true, self.leeway)?));
-        read.map(Some)
-            .map_err(|error| format!("{}: {error}", path.display()))
+    /// The keys of the file as they are now, without keeping them; `None` where they are not in a file.
+    pub(super) fn read_again(&self) -> Result<Option<Vec<Key>>, FileError> {
+        match &self.source {
+            Source::File(path) => read_keys(path, self.leeway).map(Some),
+            Source::Url { .. } => Ok(None),
+        }
     }
 
     pub(super) fn have(&self, keys: Vec<Key>) {

@@ -70,9 +70,9 @@ impl TokenKeys {
         let fixed = fixed(options, options.leeway.0.as_secs())?;
         let mut read = Vec::new();
         for set in &self.0.sets {
-            let keys = set.read_again().map_err(|problem| OptionError {
+            let keys = set.read_again().map_err(|error| OptionError {
                 key: "auth.jwks_file",
-                problem,
+                problem: error.to_string(),
             })?;
             read.extend(keys.map(|keys| (set, keys)));
         }
@@ -132,7 +132,7 @@ fn key_sets(options: &AuthOptions, leeway: u64) -> Result<Vec<Arc<KeySet>>, Opti
     if let Some(path) = &options.jwks_file {
         let set = KeySet::of_file(path.clone(), pace, leeway).map_err(|error| OptionError {
             key: "auth.jwks_file",
-            problem: format!("{}: {error}", path.display()),
+            problem: error.to_string(),
         })?;
         sets.push(set);
     }
@@ -144,7 +144,7 @@ fn key_sets(options: &AuthOptions, leeway: u64) -> Result<Vec<Arc<KeySet>>, Opti
         let certificates = match &options.jwks_ca_file {
             Some(path) => Some(
                 read_certificates(path)
-                    .map_err(|what| fail("auth.jwks_ca_file", format!("{} {what}", path.display())))?,
+                    .map_err(|error| fail("auth.jwks_ca_file", format!("{} {error}", path.display())))?,
             ),
             None => None,
         };
@@ -155,10 +155,19 @@ fn key_sets(options: &AuthOptions, leeway: u64) -> Result<Vec<Arc<KeySet>>, Opti
     Ok(sets)
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, String> {
-    let pem = std::fs::read(path).map_err(|error| format!("can't be read: {error}"))?;
+/// The reason why a file gives no certificates, in words that follow its name.
+#[derive(Debug, thiserror::Error)]
+enum CertificatesError {
+    #[error("can't be read: {0}")]
+    Read(#[from] std::io::Error),
+    #[error("holds no certificates in PEM")]
+    NoneInPem,
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, CertificatesError> {
+    let pem = std::fs::read(path)?;
     match reqwest::Certificate::from_pem_bundle(&pem) {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err("holds no certificates in PEM".to_owned()),
+        _ => Err(CertificatesError::NoneInPem),
     }
 }
