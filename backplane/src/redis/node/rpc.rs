@@ -113,9 +113,9 @@ impl Inner {
             .ok_or_else(|| BackplaneError::NodeUnreachable { node: node.clone() })?;
         match timeout(bound, service.serve(payload)).await {
             Err(_) => Err(BackplaneError::Timeout { waited: bound }),
-            Ok(outcome) => outcome.map_err(|reason| BackplaneError::NodeFailed {
+            Ok(outcome) => outcome.map_err(|error| BackplaneError::NodeFailed {
                 node: node.clone(),
-                reason,
+                reason: error.to_string(),
             }),
         }
     }

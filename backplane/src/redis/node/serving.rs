@@ -223,6 +223,11 @@ impl Table {
     }
 }
 
+/// The node has no service yet.
+#[derive(Debug, thiserror::Error)]
+#[error("the node does not serve requests yet")]
+struct NotServing;
+
 fn weight(reply: &Reply) -> usize {
     reply.payload.len() + reply.error.len()
 }
@@ -320,7 +325,7 @@ impl Inner {
         let served = async {
             match self.service() {
                 Some(service) => service.serve(request.payload).await,
-                None => Err("the node does not serve requests yet".to_owned()),
+                None => Err(NotServing.into()),
             }
         };
         let outcome = tokio::select! {
@@ -338,8 +343,12 @@ impl Inner {
         };
         match outcome {
             Ok(payload) => reply.payload = payload,
-            Err(error) if error.is_empty() => reply.error = "failed".to_owned(),
-            Err(error) => reply.error = error,
+            Err(error) => {
+                reply.error = error.to_string();
+                if reply.error.is_empty() {
+                    reply.error = "failed".to_owned(); // an empty one would say that it was served
+                }
+            }
         }
         let taken = self.rpc.serving.table.lock().finish(&key, &reply);
         if taken {
