@@ -14,7 +14,7 @@ use crate::error::Error;
 /// that a name can't be used.
 ///
 /// ```
-/// use hubcast::testing::HubTester;
+/// use hubcast::testing::{HubTester, TestError};
 /// use hubcast::{Hub, HubError};
 ///
 /// async fn read(name: String) -> Result<String, HubError> {
@@ -30,9 +30,9 @@ use crate::error::Error;
 /// let mut client = tester.connect().await;
 /// let base = "An unexpected error occurred invoking 'Read' on the server.";
 /// let seen = client.invoke::<String>("Read", ("a/b",)).await;
-/// assert_eq!(seen, Err(format!("{base} HubException: a name has no slash")));
+/// assert_eq!(seen, Err(TestError::Completion(format!("{base} HubException: a name has no slash"))));
 /// let hidden = client.invoke::<String>("Read", ("a",)).await;
-/// assert_eq!(hidden, Err(base.to_owned()));
+/// assert_eq!(hidden, Err(TestError::Completion(base.to_owned())));
 /// # Ok(())
 /// # }
 /// ```
@@ -64,7 +64,7 @@ impl HubError {
     /// come from elsewhere whole, such as another server's.
     ///
     /// ```
-    /// use hubcast::testing::HubTester;
+    /// use hubcast::testing::{HubTester, TestError};
     /// use hubcast::{Hub, HubError};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
@@ -76,7 +76,7 @@ impl HubError {
     /// let tester = HubTester::new(Hub::new("relay").method("Relay", relay)).await?;
     /// let mut client = tester.connect().await;
     /// let seen = client.invoke::<()>("Relay", ()).await;
-    /// assert_eq!(seen, Err("Invocation failed, status code 502".to_owned()));
+    /// assert_eq!(seen, Err(TestError::Completion("Invocation failed, status code 502".to_owned())));
     /// # Ok(())
     /// # }
     /// ```
