@@ -32,7 +32,7 @@ pub(super) fn run(args: HealthArgs) -> Result<(), Failure> {
         Some(url) => Target::parse(url),
         None => Target::of_listener(&args.config.load()?.config.listen),
     };
-    let target = target.map_err(Failure::Usage)?;
+    let target = target.map_err(|error| Failure::Usage(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -47,6 +47,15 @@ pub(super) fn run(args: HealthArgs) -> Result<(), Failure> {
     }
 }
 
+/// The reason why it is not known which URL to ask.
+#[derive(Debug, thiserror::Error)]
+enum TargetError {
+    #[error("{0:?} is not a URL such as http://127.0.0.1:8080/readyz")]
+    NotAUrl(String),
+    #[error("listen is {0:?}, any free port: say which one with --url")]
+    AnyPort(String),
+}
+
 /// The URL that is asked, over plain HTTP.
 #[derive(Debug, PartialEq, Eq)]
 struct Target {
@@ -55,8 +64,8 @@ struct Target {
 }
 
 impl Target {
-    fn parse(url: &str) -> Result<Self, String> {
-        let wrong = || format!("{url:?} is not a URL such as http://127.0.0.1:8080/readyz");
+    fn parse(url: &str) -> Result<Self, TargetError> {
+        let wrong = || TargetError::NotAUrl(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let host = uri
             .host()
@@ -67,11 +76,9 @@ impl Target {
         Ok(Self { authority, path })
     }
 
-    fn of_listener(listen: &str) -> Result<Self, String> {
+    fn of_listener(listen: &str) -> Result<Self, TargetError> {
         if listen.ends_with(":0") {
-            return Err(format!(
-                "listen is {listen:?}, any free port: say which one with --url"
-            ));
+            return Err(TargetError::AnyPort(listen.to_owned()));
         }
         let authority = listen
             .parse()

@@ -22,7 +22,7 @@ form = "signalr"
 keys = ["s3cret"]
 "#;
 
-fn loaded(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, String> {
+fn loaded(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
     let sources = Sources {
@@ -32,7 +32,7 @@ fn loaded(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, String> {
     let variables = variables
         .iter()
         .map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    load(&sources, variables).map_err(|error| error.to_string())
+    load(&sources, variables)
 }
 
 #[test]
