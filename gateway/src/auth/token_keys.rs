@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use jsonwebtoken::DecodingKey;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::jwks::{KeySet, Pace, Source};
+use super::jwks::{KeySet, KeySource, LoadPace};
 use super::keys::Key;
 use crate::options::{AuthOptions, OptionError};
 
@@ -124,7 +124,7 @@ fn read_key(path: &Path, leeway: u64) -> Result<Key, OptionError> {
 }
 
 fn key_sets(options: &AuthOptions, leeway: u64) -> Result<Vec<Arc<KeySet>>, OptionError> {
-    let pace = Pace {
+    let pace = LoadPace {
         interval: options.jwks_interval.0,
         max_age: options.jwks_max_age.0,
     };
@@ -148,7 +148,7 @@ fn key_sets(options: &AuthOptions, leeway: u64) -> Result<Vec<Arc<KeySet>>, Opti
             ),
             None => None,
         };
-        let source = Source::url(url, certificates)
+        let source = KeySource::url(url, certificates)
             .map_err(|error| fail("auth.jwks_url", error.without_url().to_string()))?;
         sets.push(KeySet::new(source, pace, leeway));
     }

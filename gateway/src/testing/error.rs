@@ -94,7 +94,7 @@ fn with_source(error: &impl Error) -> String {
 
 /// A refusal before there is a connection, in the words that HTTP would answer with.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum ClientRefusal {
     #[error("401: {0}")]
     Claims(#[from] AuthError),
     #[error("403: the hub does not admit this client")]

@@ -23,7 +23,7 @@ use crate::session::{Inbound, Received, Session, TransportError, run};
 
 pub use calls::{TestCall, TestUpload};
 pub use client::{Called, Closed, TestClient};
-use error::Refusal;
+use error::ClientRefusal;
 pub use error::TestError;
 use wire::Wire;
 
@@ -261,18 +261,18 @@ impl TestClientBuilder<'_> {
     }
 
     /// The checks of HTTP before there is a connection.
-    fn accept(&self) -> Result<(Identity, HeaderMap), Refusal> {
+    fn accept(&self) -> Result<(Identity, HeaderMap), ClientRefusal> {
         let identity = if self.claims.is_empty() {
             Identity::anonymous()
         } else {
             Identity::from_claims(self.claims.clone())?
         };
         if !self.tester.hub.runtime().hub().admits(&identity) {
-            return Err(Refusal::NotAdmitted);
+            return Err(ClientRefusal::NotAdmitted);
         }
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
-            let bad = |part| Refusal::Header {
+            let bad = |part| ClientRefusal::Header {
                 part,
                 name: name.clone(),
             };

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::client::{Called, Closed};
-use super::error::{Refusal, TestError};
+use super::error::{ClientRefusal, TestError};
 use crate::protocol::websocket;
 use crate::protocol::{Decoder, HubMessage, HubProtocol, Invocation, Outcome, Value, encode};
 use crate::session::Taken;
@@ -18,7 +18,7 @@ use crate::session::{CloseReason, Received, Session};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The client's code for a client result. The error is the text that the client answers with.
-pub(super) type Answer = Box<dyn FnMut(&[Value]) -> Result<Value, String> + Send>;
+pub(super) type ResultSource = Box<dyn FnMut(&[Value]) -> Result<Value, String> + Send>;
 
 /// The items and the end that came for a call.
 #[derive(Default)]
@@ -38,7 +38,7 @@ pub(super) struct Wire {
     pub(super) received: VecDeque<Called>,
     pub(super) calls: HashMap<String, Begun>,
     /// `None`: never answered.
-    pub(super) answers: HashMap<String, Option<Answer>>,
+    pub(super) answers: HashMap<String, Option<ResultSource>>,
     pub(super) patience: Duration,
     /// Pings that came.
     pub(super) pings: usize,
@@ -69,7 +69,7 @@ impl Wire {
         session: Arc<Session>,
         to_session: mpsc::Sender<Received>,
         protocol: HubProtocol,
-        refusal: &Refusal,
+        refusal: &ClientRefusal,
     ) -> Self {
         let mut wire = Self::new(session, to_session, protocol);
         wire.end = Some(Closed {

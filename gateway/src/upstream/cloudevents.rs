@@ -10,7 +10,7 @@ use reqwest::{Method, Url};
 
 use super::call_error::BadStatus;
 use super::carried::carried;
-use super::handler::{Answer, Handler, Outgoing};
+use super::handler::{Handler, WebhookAnswer, WebhookRequest};
 use super::line::Line;
 use super::origin::{REQUEST_ORIGIN, VERSION};
 use super::settings::SystemEvent;
@@ -25,12 +25,16 @@ const JSON: &str = "application/json; charset=utf-8";
 const METADATA: &str = "x-webpubsub-metadata-";
 
 /// The event that a client wants to connect.
-pub(super) fn connect(handler: &Handler, about: &About<'_>, body: Bytes) -> Result<Outgoing, Unsendable> {
+pub(super) fn connect(
+    handler: &Handler,
+    about: &About<'_>,
+    body: Bytes,
+) -> Result<WebhookRequest, Unsendable> {
     request(handler, about, "sys", SystemEvent::Connect.name(), JSON, body)
 }
 
 /// The event that a client has connected.
-pub(super) fn connected(handler: &Handler, about: &About<'_>) -> Result<Outgoing, Unsendable> {
+pub(super) fn connected(handler: &Handler, about: &About<'_>) -> Result<WebhookRequest, Unsendable> {
     let body = Bytes::from_static(b"{}");
     request(handler, about, "sys", SystemEvent::Connected.name(), JSON, body)
 }
@@ -40,7 +44,7 @@ pub(super) fn disconnected(
     handler: &Handler,
     about: &About<'_>,
     reason: &str,
-) -> Result<Outgoing, Unsendable> {
+) -> Result<WebhookRequest, Unsendable> {
     let reason = match reason {
         BY_CLIENT => "",
         reason => reason,
@@ -62,7 +66,7 @@ pub(super) fn group_changed(
     about: &About<'_>,
     event: SystemEvent,
     group: &str,
-) -> Result<Outgoing, Unsendable> {
+) -> Result<WebhookRequest, Unsendable> {
     let body = serde_json::json!({ "group": group }).to_string();
     request(handler, about, "gp", event.name(), JSON, body.into())
 }
@@ -74,7 +78,7 @@ pub(super) fn message(
     event: &str,
     data: Data,
     metadata: &Headers,
-) -> Result<Outgoing, Unsendable> {
+) -> Result<WebhookRequest, Unsendable> {
     let content_type = match data.kind {
         DataType::Json => "application/json",
         DataType::Text => "text/plain",
@@ -109,7 +113,7 @@ fn request(
     event: &str,
     content_type: &'static str,
     body: Bytes,
-) -> Result<Outgoing, Unsendable> {
+) -> Result<WebhookRequest, Unsendable> {
     let category = if kind == "user" { "messages" } else { "connections" };
     let names = Names {
         hub: about.hub,
@@ -161,7 +165,7 @@ fn request(
     }
     Line::add_state(connection, &mut headers);
     about.line.add_cookies(&url, &mut headers);
-    Ok(Outgoing {
+    Ok(WebhookRequest {
         method: Method::POST,
         url,
         headers,
@@ -212,7 +216,7 @@ impl Data {
     }
 
     /// The data of an answer; `None` where it has none.
-    fn of_answer(answer: &Answer) -> Result<Option<Self>, BadAnswer> {
+    fn of_answer(answer: &WebhookAnswer) -> Result<Option<Self>, BadAnswer> {
         if answer.body.is_empty() {
             return Ok(None);
         }
@@ -296,7 +300,7 @@ pub(super) enum BadAnswer {
 }
 
 /// The data that a handler answered with to a user event.
-pub(super) fn outcome(answer: &Answer) -> Result<Option<Data>, BadAnswer> {
+pub(super) fn outcome(answer: &WebhookAnswer) -> Result<Option<Data>, BadAnswer> {
     if !answer.status.is_success() {
         return Err(BadStatus(answer.status).into());
     }
@@ -311,12 +315,12 @@ pub(super) fn outcome(answer: &Answer) -> Result<Option<Data>, BadAnswer> {
 mod tests {
     use super::*;
 
-    fn answer(content_type: Option<&str>, body: &'static [u8]) -> Answer {
+    fn answer(content_type: Option<&str>, body: &'static [u8]) -> WebhookAnswer {
         let mut headers = HeaderMap::new();
         if let Some(kind) = content_type {
             headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
         }
-        Answer {
+        WebhookAnswer {
             status: StatusCode::OK,
             headers,
             body: Bytes::from_static(body),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::call_error::{BadStatus, CallError, Fault};
-use super::handler::Answer;
+use super::handler::WebhookAnswer;
 use super::line::StateTooLarge;
 use super::settings::HandlerSettings;
 use super::signalr::{Unsendable, texts};
@@ -18,7 +18,7 @@ use crate::hub::Connection;
 
 /// The body of the question. All properties are always there: a middleware fails without any of them.
 #[derive(Serialize)]
-struct Question<'a> {
+struct ConnectQuestion<'a> {
     claims: BTreeMap<&'a str, Vec<String>>,
     query: BTreeMap<&'a str, Vec<&'a str>>,
     headers: BTreeMap<&'a str, Vec<&'a str>>,
@@ -30,7 +30,7 @@ struct Question<'a> {
 /// Writes the question about a client.
 pub(super) fn question(connection: &Connection, subprotocols: &[String]) -> Bytes {
     let identity = connection.identity();
-    let question = Question {
+    let question = ConnectQuestion {
         claims: identity
             .claims()
             .map(|(name, value)| (name, texts(value)))
@@ -60,14 +60,14 @@ pub(super) struct Verdict {
 
 /// The reason why a client is not let in.
 #[derive(Debug)]
-pub(super) enum Refusal {
+pub(super) enum ConnectRefusal {
     /// The handler refused it, with that status.
     Refused(StatusCode),
     /// The handler could not be asked, or its answer can't be used.
     Bad(ConnectError),
 }
 
-impl<E: Into<ConnectError>> From<E> for Refusal {
+impl<E: Into<ConnectError>> From<E> for ConnectRefusal {
     fn from(error: E) -> Self {
         Self::Bad(error.into())
     }
@@ -110,12 +110,12 @@ pub(super) enum ConnectError {
 /// Reads the answer.
 pub(super) fn verdict(
     settings: &HandlerSettings,
-    answer: &Answer,
+    answer: &WebhookAnswer,
     offered: &[String],
-) -> Result<Verdict, Refusal> {
+) -> Result<Verdict, ConnectRefusal> {
     let status = answer.status;
     if status.is_client_error() || status == StatusCode::INTERNAL_SERVER_ERROR {
-        return Err(Refusal::Refused(status)); // 500 is how a middleware refuses, too
+        return Err(ConnectRefusal::Refused(status)); // 500 is how a middleware refuses, too
     }
     if !status.is_success() {
         return Err(BadStatus(status).into());

@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep};
 
 use super::call_error::{BadStatus, CallError};
 use super::cloudevents;
-use super::connect::{self, ConnectError, Refusal};
-use super::handler::{Handler, Outgoing, RETRIES, may_pass};
+use super::connect::{self, ConnectError, ConnectRefusal};
+use super::handler::{Handler, RETRIES, WebhookRequest, may_pass};
 use super::line::Line;
 use super::of_hub::HubUpstream;
 use super::relay::random_id;
@@ -165,7 +165,7 @@ impl HubUpstream {
         handler: &Handler,
         about: &About<'_>,
         kind: &EventKind,
-    ) -> Result<Outgoing, Unsendable> {
+    ) -> Result<WebhookRequest, Unsendable> {
         match (kind, handler.form) {
             (EventKind::Connected, Form::SignalR) => signalr::connected(handler, about),
             (EventKind::Connected, Form::CloudEvents) => cloudevents::connected(handler, about),
@@ -253,8 +253,8 @@ impl HubUpstream {
         connection: &Connection,
         line: &Line,
         event: SystemEvent,
-        make: impl FnOnce(&About<'_>) -> Result<Outgoing, Unsendable>,
-    ) -> Result<Outgoing, Unsendable> {
+        make: impl FnOnce(&About<'_>) -> Result<WebhookRequest, Unsendable>,
+    ) -> Result<WebhookRequest, Unsendable> {
         make(&About {
             hub: self.name(),
             connection,
@@ -271,7 +271,7 @@ async fn deliver(
     hub: &str,
     connection_id: &str,
     event: SystemEvent,
-    request: Result<Outgoing, Unsendable>,
+    request: Result<WebhookRequest, Unsendable>,
 ) {
     let labels = UpstreamLabels::of(&handler.label);
     let event = event.name();
@@ -323,7 +323,7 @@ async fn attempt(
     handler: &Arc<Handler>,
     metrics: &Arc<UpstreamMetrics>,
     hub: &str,
-    request: Outgoing,
+    request: WebhookRequest,
 ) -> Attempt {
     if handler.is_left_alone() {
         return Attempt::LeftAlone;
@@ -376,11 +376,11 @@ impl ConnectHandler for Arc<HubUpstream> {
             };
             let id = connecting.connection.id().clone();
             own.ask(&hub, &handler, connecting).await.map_err(|refusal| match refusal {
-                Refusal::Refused(status) => TurnedAway {
+                ConnectRefusal::Refused(status) => TurnedAway {
                     status,
                     text: "The application refused the connection".to_owned(),
                 },
-                Refusal::Bad(error) => {
+                ConnectRefusal::Bad(error) => {
                     tracing::warn!(handler = handler.label, hub = own.name(), connection_id = %id, why = %error, "a client can't be let in");
                     TurnedAway {
                         status: StatusCode::INTERNAL_SERVER_ERROR,
@@ -399,7 +399,7 @@ impl HubUpstream {
         hub: &Arc<HubRuntime>,
         handler: &Arc<Handler>,
         connecting: Connecting,
-    ) -> Result<Accepted, Refusal> {
+    ) -> Result<Accepted, ConnectRefusal> {
         let Connecting {
             connection,
             subprotocols,

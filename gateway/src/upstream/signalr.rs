@@ -9,7 +9,7 @@ use reqwest::Method;
 
 use super::call_error::{BadStatus, CallError, Fault};
 use super::carried::carried;
-use super::handler::{Answer, Handler, Outgoing};
+use super::handler::{Handler, WebhookAnswer, WebhookRequest};
 use super::line::Line;
 use super::settings::Category;
 use super::signature::signature;
@@ -65,7 +65,7 @@ pub(super) struct About<'a> {
 }
 
 /// The event that a client has connected.
-pub(super) fn connected(handler: &Handler, about: &About<'_>) -> Result<Outgoing, Unsendable> {
+pub(super) fn connected(handler: &Handler, about: &About<'_>) -> Result<WebhookRequest, Unsendable> {
     let body = Bytes::from_static(br#"{"type":10}"#);
     request(handler, about, Category::Connections, "connected", JSON, body)
 }
@@ -75,7 +75,7 @@ pub(super) fn disconnected(
     handler: &Handler,
     about: &About<'_>,
     reason: &str,
-) -> Result<Outgoing, Unsendable> {
+) -> Result<WebhookRequest, Unsendable> {
     let body = match reason {
         BY_CLIENT | BY_SERVER => r#"{"type":11}"#.to_owned(),
         reason => serde_json::json!({ "type": 11, "error": reason }).to_string(),
@@ -95,7 +95,7 @@ pub(super) fn message(
     handler: &Handler,
     about: &About<'_>,
     invocation: Invocation,
-) -> Result<Outgoing, Unsendable> {
+) -> Result<WebhookRequest, Unsendable> {
     let protocol = spoken(about.connection);
     let event = invocation.target.clone();
     let framed = encode(protocol, &HubMessage::Invocation(invocation))?;
@@ -131,7 +131,7 @@ fn request(
     event: &str,
     content_type: &'static str,
     body: Bytes,
-) -> Result<Outgoing, Unsendable> {
+) -> Result<WebhookRequest, Unsendable> {
     let names = Names {
         hub: about.hub,
         category: category.name(),
@@ -177,7 +177,7 @@ fn request(
         let _ = set("x-asrs-signature", &signature);
     }
     about.line.add_cookies(&url, &mut headers);
-    Ok(Outgoing {
+    Ok(WebhookRequest {
         method: Method::POST,
         url,
         headers,
@@ -212,7 +212,7 @@ fn query(connection: &Connection) -> Option<String> {
 pub(super) fn outcome(
     connection: &Connection,
     invocation_id: Option<&str>,
-    answer: Result<Answer, CallError>,
+    answer: Result<WebhookAnswer, CallError>,
 ) -> Result<Outcome, Fault> {
     let answer = answer.map_err(|error| Fault {
         why: error.to_string(),

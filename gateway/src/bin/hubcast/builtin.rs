@@ -61,20 +61,20 @@ async fn unwatch_group(context: Context, group: String) -> Result<(), HubError> 
 
 /// The members of a group.
 #[derive(Serialize)]
-struct Presence {
+struct GroupPresence {
     /// All its connections.
     count: u64,
     #[serde(flatten)]
     page: MemberPage,
 }
 
-async fn get_presence(context: Context, group: String, rest: Rest) -> Result<Presence, HubError> {
+async fn get_presence(context: Context, group: String, rest: Rest) -> Result<GroupPresence, HubError> {
     check_watch(&context, &group)?;
     let (after, limit) = page_of(&rest).ok_or_else(|| {
         HubError::new("GetPresence takes a group, then the id to go on after or null, then how many")
     })?;
     let group = context.hub().in_group(group);
-    Ok(Presence {
+    Ok(GroupPresence {
         count: group.count().await?,
         page: group.members(after.as_deref(), limit.unwrap_or(PAGE)).await?,
     })
