@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::error::BackplaneError;
+use crate::error::{BackplaneError, ServiceError};
 use crate::events::{EventOptions, EventRecord};
 use crate::hub::HubBackplane;
 use crate::position::{Epoch, Offset};
@@ -286,7 +286,10 @@ pub struct Statistics {
 /// Serves other nodes' requests, and is notified of connections that end without this node's doing.
 pub trait NodeService: Send + Sync + 'static {
     /// Serves a request of another node. The future is dropped when the asking node stops waiting.
-    fn serve(&self, payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>>;
+    ///
+    /// # Errors
+    /// The node can't serve the request; the asking node gets the error's text.
+    fn serve(&self, payload: Bytes) -> BoxFuture<'static, Result<Bytes, ServiceError>>;
 
     /// The reply to a request did not reach the asking node and never will. Returns whether the request is undone,
     /// because the things that were taken for the reply could be put back: then the request may be served anew.

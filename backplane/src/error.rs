@@ -106,6 +106,10 @@ pub enum BackplaneError {
     Closed,
 }
 
+/// The reason why a node did not serve another node's request. The node that asked gets its text, in
+/// [`BackplaneError::NodeFailed`].
+pub type ServiceError = Box<dyn std::error::Error + Send + Sync>;
+
 impl BackplaneError {
     /// Returns whether the same call may succeed a little later.
     #[must_use]

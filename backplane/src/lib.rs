@@ -50,7 +50,7 @@ pub use connections::Connections;
 pub use directory::{
     ConnectionStatistics, Directory, Members, Parked, ParkedCursor, Present, USER_GROUP_TTL,
 };
-pub use error::BackplaneError;
+pub use error::{BackplaneError, ServiceError};
 pub use events::{
     ConnectionEvent, EventKind, EventOptions, EventPage, EventPlace, EventRecord, Events,
     MAX_EVENT_RECORD_BYTES, NODE_DIED, NOT_RESUMED, NoEventPlace, PendingEvents,

@@ -36,7 +36,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::backplane::{Backplane, ConnectionRecord, Delivery, End, HubOptions, HubSink, NodeService};
-use crate::error::BackplaneError;
+use crate::error::{BackplaneError, ServiceError};
 use crate::events::EventRecord;
 use crate::hub::HubBackplane;
 use crate::position::Offset;
@@ -163,7 +163,7 @@ impl Witness {
 }
 
 impl NodeService for Witness {
-    fn serve(&self, _payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn serve(&self, _payload: Bytes) -> BoxFuture<'static, Result<Bytes, ServiceError>> {
         std::future::pending().boxed()
     }
 

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::{Nodes, eventually};
 use crate::backplane::{ConnectionRecord, NodeService, Unheard};
-use crate::error::BackplaneError;
+use crate::error::{BackplaneError, ServiceError};
 use crate::topic::{ConnectionId, HubName, NodeId};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -31,11 +31,11 @@ impl Drop for Waiting {
 }
 
 impl NodeService for Echo {
-    fn serve(&self, payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn serve(&self, payload: Bytes) -> BoxFuture<'static, Result<Bytes, ServiceError>> {
         let waiting = Arc::clone(&self.waiting);
         async move {
             match payload.as_ref() {
-                b"fail" => Err("no".to_owned()),
+                b"fail" => Err("no".into()),
                 b"wait" => {
                     waiting.fetch_add(1, Ordering::AcqRel);
                     let _waiting = Waiting(waiting);

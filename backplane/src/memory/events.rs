@@ -22,7 +22,7 @@ use crate::topic::ConnectionId;
 /// A hub's stream of events.
 pub(super) struct EventLog {
     options: EventOptions,
-    entries: VecDeque<Entry>,
+    entries: VecDeque<StoredEvent>,
     last: EventPlace,
     /// The last place that the bounds have dropped.
     cut: Option<EventPlace>,
@@ -33,7 +33,7 @@ pub(super) struct EventLog {
     news: Arc<Notify>,
 }
 
-struct Entry {
+struct StoredEvent {
     event: ConnectionEvent,
     since: Instant,
 }
@@ -81,7 +81,7 @@ impl EventLog {
             self.unfinished.insert(place);
             self.held.add(event.clone(), behind);
         }
-        self.entries.push_back(Entry {
+        self.entries.push_back(StoredEvent {
             event,
             since: Instant::now(),
         });
@@ -93,7 +93,7 @@ impl EventLog {
     }
 
     fn drop_oldest(&mut self) {
-        let Some(Entry { event, .. }) = self.entries.pop_front() else {
+        let Some(StoredEvent { event, .. }) = self.entries.pop_front() else {
             return;
         };
         self.cut = Some(event.place);

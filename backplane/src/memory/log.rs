@@ -54,7 +54,7 @@ struct Kept {
 }
 
 struct Ring {
-    entries: VecDeque<Stored>,
+    entries: VecDeque<StoredEntry>,
     /// Bytes of the topic's entries.
     bytes: u64,
     tail: Offset,
@@ -63,7 +63,7 @@ struct Ring {
     passed_by: bool,
 }
 
-struct Stored {
+struct StoredEntry {
     offset: Offset,
     previous: Offset,
     bytes: u64,
@@ -105,7 +105,7 @@ impl Log {
             + ENTRY_BYTES;
         let ring = self.topics.entry(topic.clone()).or_insert_with(|| Ring::new(now));
         ring.passed_by = false;
-        ring.entries.push_back(Stored {
+        ring.entries.push_back(StoredEntry {
             offset: self.last,
             previous: ring.tail,
             bytes,

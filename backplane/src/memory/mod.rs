@@ -114,9 +114,9 @@ impl MemoryBackplane {
         };
         match timeout(bound, service.serve(payload)).await {
             Err(_) => Err(BackplaneError::Timeout { waited: bound }),
-            Ok(Err(reason)) => Err(BackplaneError::NodeFailed {
+            Ok(Err(error)) => Err(BackplaneError::NodeFailed {
                 node: node.clone(),
-                reason,
+                reason: error.to_string(),
             }),
             Ok(Ok(reply)) => Ok(reply),
         }

@@ -10,7 +10,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hubcast_backplane::conformance::eventually;
 use hubcast_backplane::{
-    Backplane, BackplaneError, ConnectionId, ConnectionRecord, HubName, NodeId, NodeService, Unheard,
+    Backplane, BackplaneError, ConnectionId, ConnectionRecord, HubName, NodeId, NodeService, ServiceError,
+    Unheard,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -51,7 +52,7 @@ impl Shop {
 }
 
 impl NodeService for Shop {
-    fn serve(&self, payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn serve(&self, payload: Bytes) -> BoxFuture<'static, Result<Bytes, ServiceError>> {
         if payload.as_ref() == b"next" {
             let (things, filled) = (Arc::clone(&self.things), Arc::clone(&self.filled));
             let waiting = Arc::clone(&self.waiting);

@@ -6,7 +6,9 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use hubcast_backplane::{Backplane, ConnectionId, ConnectionRecord, HubBackplane, HubName, NodeService};
+use hubcast_backplane::{
+    Backplane, ConnectionId, ConnectionRecord, HubBackplane, HubName, NodeService, ServiceError,
+};
 use parking_lot::Mutex;
 
 /// The reported ends, by connection, with the reports of each.
@@ -29,7 +31,7 @@ impl Reporter {
 }
 
 impl NodeService for Reporter {
-    fn serve(&self, _payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn serve(&self, _payload: Bytes) -> BoxFuture<'static, Result<Bytes, ServiceError>> {
         std::future::pending().boxed()
     }
 

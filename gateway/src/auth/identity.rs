@@ -95,7 +95,7 @@ fn is_default(grants: &Grants) -> bool {
 
 /// An identity on its way to another node.
 #[derive(Serialize, Deserialize)]
-struct Carried {
+struct CarriedIdentity {
     user: Option<String>,
     #[serde(flatten)]
     shown: Shown,
@@ -202,7 +202,7 @@ impl Identity {
 
     /// The identity as JSON, for another node.
     pub(crate) fn to_json(&self) -> Option<String> {
-        let carried = Carried {
+        let carried = CarriedIdentity {
             user: self.user.as_ref().map(ToString::to_string),
             shown: self.shown.as_deref()?.clone(),
         };
@@ -211,7 +211,7 @@ impl Identity {
 
     /// As [`to_json`](Self::to_json), also of a client of which only the user is known.
     pub(crate) fn to_known_json(&self) -> String {
-        let carried = Carried {
+        let carried = CarriedIdentity {
             user: self.user.as_ref().map(ToString::to_string),
             shown: self.to_shown(),
         };
@@ -279,7 +279,7 @@ impl Identity {
 
     /// Reads the output of [`to_json`](Self::to_json).
     pub(crate) fn from_json(json: &[u8]) -> Option<Self> {
-        let carried: Carried = serde_json::from_slice(json).ok()?;
+        let carried: CarriedIdentity = serde_json::from_slice(json).ok()?;
         let user = carried.user.map(UserId::parse).transpose().ok()?;
         Some(Self {
             user,

@@ -1,7 +1,7 @@
 //! Keys that change: a JSON Web Key Set in a file or behind a URL.
 //!
 //! The keys are kept. They are loaded again when a token names one that is not among them, and when they are old; at most
-//! once in [`Pace::interval`], by one task, within bounds of time and size. When that fails, the keys stay as they are.
+//! once in [`LoadPace::interval`], by one task, within bounds of time and size. When that fails, the keys stay as they are.
 //! A node that has never had them tries on by itself, more often in the beginning: see [`KeySet::fetch`].
 
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ const MAX_BYTES: usize = 256 * 1024;
 
 /// The source of a key set.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(super) enum KeySource {
     File(PathBuf),
     Url {
         url: reqwest::Url,
@@ -33,7 +33,7 @@ pub(super) enum Source {
 
 /// How often a set is loaded.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub(super) struct LoadPace {
     /// Least time between two attempts.
     pub(super) interval: Duration,
     /// Age at which keys are loaded again.
@@ -42,8 +42,8 @@ pub(super) struct Pace {
 
 /// The keys of one source.
 pub(super) struct KeySet {
-    source: Source,
-    pace: Pace,
+    source: KeySource,
+    pace: LoadPace,
     leeway: u64,
     keys: ArcSwap<Vec<Key>>,
     /// The last attempt and the last success.
@@ -75,7 +75,15 @@ pub(super) enum LoadError {
     Keys(#[from] KeyError),
 }
 
-impl Source {
+/// The reason why a set in a file could not be loaded, with the file's name.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", .path.display())]
+pub(super) struct FileError {
+    path: PathBuf,
+    error: LoadError,
+}
+
+impl KeySource {
     /// A client for one server that answers at once, or not at all.
     pub(super) fn url(
         url: reqwest::Url,
@@ -128,6 +136,14 @@ fn read_file(path: &std::path::Path) -> Result<Vec<u8>, LoadError> {
     Ok(bytes)
 }
 
+fn read_keys(path: &std::path::Path, leeway: u64) -> Result<Vec<Key>, FileError> {
+    let read = read_file(path).and_then(|bytes| Ok(read_set(&bytes, true, leeway)?));
+    read.map_err(|error| FileError {
+        path: path.to_owned(),
+        error,
+    })
+}
+
 async fn fetch(client: &reqwest::Client, url: &reqwest::Url) -> Result<Vec<u8>, LoadError> {
     let request = client
         .get(url.clone())
@@ -148,7 +164,7 @@ async fn fetch(client: &reqwest::Client, url: &reqwest::Url) -> Result<Vec<u8>, 
 
 impl KeySet {
     /// A set that is loaded when the first token comes.
-    pub(super) fn new(source: Source, pace: Pace, leeway: u64) -> Arc<Self> {
+    pub(super) fn new(source: KeySource, pace: LoadPace, leeway: u64) -> Arc<Self> {
         Arc::new(Self {
             source,
             pace,
@@ -160,22 +176,19 @@ impl KeySet {
     }
 
     /// A set in a file, which must be right from the beginning.
-    pub(super) fn of_file(path: PathBuf, pace: Pace, leeway: u64) -> Result<Arc<Self>, LoadError> {
-        let keys = read_set(&read_file(&path)?, true, leeway)?;
-        let set = Self::new(Source::File(path), pace, leeway);
+    pub(super) fn of_file(path: PathBuf, pace: LoadPace, leeway: u64) -> Result<Arc<Self>, FileError> {
+        let keys = read_keys(&path, leeway)?;
+        let set = Self::new(KeySource::File(path), pace, leeway);
         set.have(keys);
         Ok(set)
     }
 
-    /// The keys of the file as they are now, without keeping them; `None` where they are not in a file. The error names the
-    /// file.
-    pub(super) fn read_again(&self) -> Result<Option<Vec<Key>>, String> {
-        let Source::File(path) = &self.source else {
-            return Ok(None);
-        };
-        let read = read_file(path).and_then(|bytes| Ok(read_set(&bytes, true, self.leeway)?));
-        read.map(Some)
-            .map_err(|error| format!("{}: {error}", path.display()))
+    /// The keys of the file as they are now, without keeping them; `None` where they are not in a file.
+    pub(super) fn read_again(&self) -> Result<Option<Vec<Key>>, FileError> {
+        match &self.source {
+            KeySource::File(path) => read_keys(path, self.leeway).map(Some),
+            KeySource::Url { .. } => Ok(None),
+        }
     }
 
     pub(super) fn have(&self, keys: Vec<Key>) {

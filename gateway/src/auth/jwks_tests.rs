@@ -15,7 +15,7 @@ fn set_of(ids: &[&str]) -> String {
     json!({ "keys": ids.iter().map(key).collect::<Vec<_>>() }).to_string()
 }
 
-const PACE: Pace = Pace {
+const PACE: LoadPace = LoadPace {
     interval: Duration::from_millis(300),
     max_age: Duration::from_secs(3600),
 };
@@ -28,7 +28,7 @@ struct Server {
 }
 
 impl Server {
-    async fn start(ids: &[&str], pace: Pace) -> Self {
+    async fn start(ids: &[&str], pace: LoadPace) -> Self {
         let answer = Arc::new(Lock::new((StatusCode::OK, set_of(ids))));
         let asked = Arc::new(AtomicUsize::new(0));
         let (answers, asking) = (Arc::clone(&answer), Arc::clone(&asked));
@@ -41,7 +41,7 @@ impl Server {
         let url = format!("http://{}/keys?secret=s", listener.local_addr().unwrap());
         let router = Router::new().route("/keys", get(handler));
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let source = Source::url(url.parse().unwrap(), None).unwrap();
+        let source = KeySource::url(url.parse().unwrap(), None).unwrap();
         let set = KeySet::new(source, pace, 0);
         Self { answer, asked, set }
     }
@@ -87,7 +87,7 @@ async fn a_new_key_is_found_and_a_flood_of_unknown_ones_asks_rarely() {
 
 #[tokio::test]
 async fn keys_stay_when_they_can_not_be_fetched() {
-    let pace = Pace {
+    let pace = LoadPace {
         interval: Duration::ZERO,
         ..PACE
     };
@@ -115,7 +115,7 @@ async fn keys_stay_when_they_can_not_be_fetched() {
 
 #[tokio::test]
 async fn old_keys_are_fetched_again_while_they_are_used() {
-    let pace = Pace {
+    let pace = LoadPace {
         interval: Duration::ZERO,
         max_age: Duration::from_millis(50),
     };
@@ -147,7 +147,7 @@ async fn who_goes_away_does_not_keep_others_from_their_keys() {
 async fn a_server_that_does_not_answer_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap(); // accepts, and says nothing
     let url = format!("http://{}/keys", listener.local_addr().unwrap());
-    let source = Source::url(url.parse().unwrap(), None).unwrap();
+    let source = KeySource::url(url.parse().unwrap(), None).unwrap();
     let set = KeySet::new(source, PACE, 0);
     let began = Instant::now();
     set.freshen(Some("a")).await;
@@ -159,7 +159,7 @@ async fn a_server_that_does_not_answer_is_given_up() {
 async fn a_file_is_read_again_when_it_has_a_new_key() {
     let path = std::env::temp_dir().join(format!("hubcast-jwks-{}.json", std::process::id()));
     std::fs::write(&path, set_of(&["a"])).unwrap();
-    let pace = Pace {
+    let pace = LoadPace {
         interval: Duration::ZERO,
         ..PACE
     };
@@ -178,7 +178,7 @@ async fn a_file_is_read_again_when_it_has_a_new_key() {
 
 #[test]
 fn log_lines_name_the_host_alone() {
-    let source = Source::url(
+    let source = KeySource::url(
         "https://user:pass@idp.example/keys?secret=s".parse().unwrap(),
         None,
     )
@@ -222,7 +222,7 @@ async fn keys_come_over_tls_from_who_is_trusted() {
     let certificates = reqwest::Certificate::from_pem_bundle(certificate.as_bytes()).unwrap();
     let load = async |host: &str, certificates| {
         let url = format!("https://{host}:{port}/keys").parse().unwrap();
-        let set = KeySet::new(Source::url(url, certificates).unwrap(), PACE, 0);
+        let set = KeySet::new(KeySource::url(url, certificates).unwrap(), PACE, 0);
         set.freshen(Some("a")).await;
         set.keys().len()
     };

@@ -34,9 +34,9 @@ use super::grants::{Grants, Permission};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Permissions<'a> {
-    join: Groups<'a>,
-    send: Groups<'a>,
-    watch: Groups<'a>,
+    join: GroupPermissions<'a>,
+    send: GroupPermissions<'a>,
+    watch: GroupPermissions<'a>,
     everybody: bool,
     /// The permissions that a back end gave and took since.
     grants: Option<&'a Grants>,
@@ -135,14 +135,14 @@ impl<'a> Permissions<'a> {
 
 /// Some groups, by their names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Groups<'a> {
+struct GroupPermissions<'a> {
     all: bool,
     names: Vec<&'a str>,
     beginnings: Vec<&'a str>,
     globs: Vec<&'a str>,
 }
 
-impl<'a> Groups<'a> {
+impl<'a> GroupPermissions<'a> {
     fn add_pattern(&mut self, pattern: &'a str) {
         match pattern.strip_suffix('*') {
             Some(beginning) => self.beginnings.push(beginning),
@@ -165,7 +165,7 @@ impl<'a> Groups<'a> {
 const MOST_STARS: usize = 5;
 
 /// A part of one of Web PubSub's patterns.
-enum Part {
+enum PatternPart {
     Letter(char),
     /// One character but a dot.
     One,
@@ -188,9 +188,9 @@ fn matches(pattern: &str, group: &str) -> bool {
         let possible = parts.iter().enumerate().zip(&next).filter(|(_, next)| **next);
         for ((index, part), _) in possible {
             let reached = match part {
-                Part::Letter(letter) => (*letter == character).then_some(index.saturating_add(1)),
-                Part::One => (character != '.').then_some(index.saturating_add(1)),
-                Part::Many { dots } => (*dots || character != '.').then_some(index),
+                PatternPart::Letter(letter) => (*letter == character).then_some(index.saturating_add(1)),
+                PatternPart::One => (character != '.').then_some(index.saturating_add(1)),
+                PatternPart::Many { dots } => (*dots || character != '.').then_some(index),
             };
             if let Some(index) = reached {
                 reach(&parts, &mut after, index);
@@ -202,17 +202,17 @@ fn matches(pattern: &str, group: &str) -> bool {
 }
 
 /// Marks a part as a possible next one, and the part after it where it may be empty.
-fn reach(parts: &[Part], next: &mut [bool], index: usize) {
+fn reach(parts: &[PatternPart], next: &mut [bool], index: usize) {
     if let Some(place) = next.get_mut(index) {
         *place = true;
     }
-    if let Some(Part::Many { .. }) = parts.get(index) {
+    if let Some(PatternPart::Many { .. }) = parts.get(index) {
         reach(parts, next, index.saturating_add(1));
     }
 }
 
 /// The parts of a pattern; `None` where it is none.
-fn parts(pattern: &str) -> Option<Vec<Part>> {
+fn parts(pattern: &str) -> Option<Vec<PatternPart>> {
     if pattern.is_empty() {
         return None;
     }
@@ -220,14 +220,14 @@ fn parts(pattern: &str) -> Option<Vec<Part>> {
     let mut characters = pattern.chars().peekable();
     while let Some(character) = characters.next() {
         parts.push(match character {
-            '\\' => Part::Letter(characters.next()?),
-            '?' => Part::One,
+            '\\' => PatternPart::Letter(characters.next()?),
+            '?' => PatternPart::One,
             '*' => {
                 let dots = characters.next_if_eq(&'*').is_some();
                 stars = stars.saturating_add(1).saturating_add(usize::from(dots));
-                Part::Many { dots }
+                PatternPart::Many { dots }
             }
-            letter => Part::Letter(letter),
+            letter => PatternPart::Letter(letter),
         });
     }
     (stars <= MOST_STARS).then_some(parts)

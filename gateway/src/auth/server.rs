@@ -52,7 +52,7 @@ enum Audiences {
 
 /// The claims of a token that are read.
 #[derive(Deserialize)]
-struct Claims {
+struct ServerClaims {
     #[serde(default)]
     aud: OneOrMany,
 }
@@ -138,11 +138,11 @@ impl ServerAuthenticator {
         self.keys.fixed().signing.clone()
     }
 
-    fn verify(&self, token: &str) -> Result<Claims, AuthError> {
+    fn verify(&self, token: &str) -> Result<ServerClaims, AuthError> {
         read_header(token)?;
         let mut refusal = AuthError::Invalid;
         for key in &self.keys.fixed().of_servers {
-            match decode::<Claims>(token, key, &self.validation) {
+            match decode::<ServerClaims>(token, key, &self.validation) {
                 Ok(data) => return Ok(data.claims),
                 Err(error) => {
                     refusal = refusal.or(match error.kind() {
@@ -156,7 +156,7 @@ impl ServerAuthenticator {
         Err(refusal)
     }
 
-    fn is_meant(&self, claims: &Claims, request: &Parts) -> bool {
+    fn is_meant(&self, claims: &ServerClaims, request: &Parts) -> bool {
         let audiences = claims.aud.as_slice();
         match &self.audiences {
             Audiences::Lax => audiences.is_empty() || audiences.iter().any(|aud| !is_for_others(aud)),

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use jsonwebtoken::DecodingKey;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::jwks::{KeySet, Pace, Source};
+use super::jwks::{KeySet, KeySource, LoadPace};
 use super::keys::Key;
 use crate::options::{AuthOptions, OptionError};
 
@@ -70,9 +70,9 @@ impl TokenKeys {
         let fixed = fixed(options, options.leeway.0.as_secs())?;
         let mut read = Vec::new();
         for set in &self.0.sets {
-            let keys = set.read_again().map_err(|problem| OptionError {
+            let keys = set.read_again().map_err(|error| OptionError {
                 key: "auth.jwks_file",
-                problem,
+                problem: error.to_string(),
             })?;
             read.extend(keys.map(|keys| (set, keys)));
         }
@@ -124,7 +124,7 @@ fn read_key(path: &Path, leeway: u64) -> Result<Key, OptionError> {
 }
 
 fn key_sets(options: &AuthOptions, leeway: u64) -> Result<Vec<Arc<KeySet>>, OptionError> {
-    let pace = Pace {
+    let pace = LoadPace {
         interval: options.jwks_interval.0,
         max_age: options.jwks_max_age.0,
     };
@@ -132,7 +132,7 @@ fn key_sets(options: &AuthOptions, leeway: u64) -> Result<Vec<Arc<KeySet>>, Opti
     if let Some(path) = &options.jwks_file {
         let set = KeySet::of_file(path.clone(), pace, leeway).map_err(|error| OptionError {
             key: "auth.jwks_file",
-            problem: format!("{}: {error}", path.display()),
+            problem: error.to_string(),
         })?;
         sets.push(set);
     }
@@ -144,21 +144,30 @@ fn key_sets(options: &AuthOptions, leeway: u64) -> Result<Vec<Arc<KeySet>>, Opti
         let certificates = match &options.jwks_ca_file {
             Some(path) => Some(
                 read_certificates(path)
-                    .map_err(|what| fail("auth.jwks_ca_file", format!("{} {what}", path.display())))?,
+                    .map_err(|error| fail("auth.jwks_ca_file", format!("{} {error}", path.display())))?,
             ),
             None => None,
         };
-        let source = Source::url(url, certificates)
+        let source = KeySource::url(url, certificates)
             .map_err(|error| fail("auth.jwks_url", error.without_url().to_string()))?;
         sets.push(KeySet::new(source, pace, leeway));
     }
     Ok(sets)
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, String> {
-    let pem = std::fs::read(path).map_err(|error| format!("can't be read: {error}"))?;
+/// The reason why a file gives no certificates, in words that follow its name.
+#[derive(Debug, thiserror::Error)]
+enum CertificatesError {
+    #[error("can't be read: {0}")]
+    Read(#[from] std::io::Error),
+    #[error("holds no certificates in PEM")]
+    NoneInPem,
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, CertificatesError> {
+    let pem = std::fs::read(path)?;
     match reqwest::Certificate::from_pem_bundle(&pem) {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err("holds no certificates in PEM".to_owned()),
+        _ => Err(CertificatesError::NoneInPem),
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hubcast_backplane::{
-    BackplaneError, ConnectionId, ConnectionRecord, GroupName, HubName, NameError, NodeService,
+    BackplaneError, ConnectionId, ConnectionRecord, GroupName, HubName, NameError, NodeService, ServiceError,
 };
 use prost::Message as _;
 
@@ -42,6 +42,10 @@ impl ServeNode {
 /// The reason why a request of another node is not served. That node is given the text.
 #[derive(Debug, thiserror::Error)]
 enum Unserved {
+    #[error("unreadable request: {0}")]
+    Unreadable(#[from] prost::DecodeError),
+    #[error("hub {0:?} is not served here")]
+    UnknownHub(String),
     #[error("this node does not know that request; is it older than the asking one?")]
     Request,
     #[error("unknown protocol")]
@@ -63,10 +67,10 @@ enum Unserved {
 }
 
 impl NodeService for ServeNode {
-    fn serve(&self, payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn serve(&self, payload: Bytes) -> BoxFuture<'static, Result<Bytes, ServiceError>> {
         let request = match NodeRequest::decode(payload) {
             Ok(request) => request,
-            Err(error) => return std::future::ready(Err(format!("unreadable request: {error}"))).boxed(),
+            Err(error) => return std::future::ready(Err(Unserved::from(error).into())).boxed(),
         };
         let hubs = self.hubs.upgrade();
         let Some(hub) = hubs.as_ref().and_then(|hubs| hubs.find(&request.hub)) else {
@@ -80,7 +84,7 @@ impl NodeService for ServeNode {
                 };
                 return std::future::ready(Ok(Bytes::from(reply.encode_to_vec()))).boxed();
             }
-            return std::future::ready(Err(format!("hub {:?} is not served here", request.hub))).boxed();
+            return std::future::ready(Err(Unserved::UnknownHub(request.hub).into())).boxed();
         };
         if let Some(Ask::LetGo(wish)) = request.ask {
             let settled = Duration::from_millis(wish.settled);
@@ -94,7 +98,7 @@ impl NodeService for ServeNode {
         if let Some(Ask::Regroup(wish)) = request.ask {
             return async move {
                 let reply = NodeReply {
-                    status: regroup(&hub, wish).await.map_err(|error| error.to_string())?,
+                    status: regroup(&hub, wish).await?,
                     ..NodeReply::default()
                 };
                 Ok(Bytes::from(reply.encode_to_vec()))
@@ -103,7 +107,7 @@ impl NodeService for ServeNode {
         }
         async move {
             let connection = request.connection.clone();
-            let answer = answer(&hub, request).await.map_err(|error| error.to_string())?;
+            let answer = answer(&hub, request).await?;
             let reply = NodeReply::of(answer, hub.name(), connection);
             Ok(Bytes::from(reply.encode_to_vec()))
         }

@@ -20,20 +20,24 @@ use crate::telemetry::labels::{LimitLabel, RejectLabel};
 
 /// The reason why a node takes no new connection.
 #[derive(Clone, Copy)]
-pub(super) enum Closed {
+pub(super) enum NotAdmitted {
     Leaving,
     Limit(LimitLabel),
 }
 
 /// Lets a new connection in, before anything is made for it.
-pub(super) fn let_in(app: &App, user: Option<&UserId>, parts: &Parts) -> Result<ConnectionPermit, Closed> {
+pub(super) fn let_in(
+    app: &App,
+    user: Option<&UserId>,
+    parts: &Parts,
+) -> Result<ConnectionPermit, NotAdmitted> {
     if app.is_draining() {
-        return Err(Closed::Leaving);
+        return Err(NotAdmitted::Leaving);
     }
     if !app.has_room() {
-        return Err(Closed::Limit(LimitLabel::Connections));
+        return Err(NotAdmitted::Limit(LimitLabel::Connections));
     }
-    app.gate().admit(user, parts).map_err(Closed::Limit)
+    app.gate().admit(user, parts).map_err(NotAdmitted::Limit)
 }
 
 /// Refuses pages of foreign origins.

@@ -40,7 +40,7 @@ pub(super) async fn attend(State(app): State<App>, request: Request, next: Next)
     // Such a client sends nothing before it is invited to, by the first look at its body.
     let waits = parts.headers.contains_key(header::EXPECT);
     let persistent = parts.version < Version::HTTP_2;
-    let incoming = Arc::new(Mutex::new(Incoming {
+    let incoming = Arc::new(Mutex::new(IncomingBody {
         body,
         held: Held::new(app.terms()),
         touched: false,
@@ -58,9 +58,9 @@ pub(super) async fn attend(State(app): State<App>, request: Request, next: Next)
 }
 
 /// Returns whether the rest of a body came, and was dropped, within bounds.
-async fn drop_rest(incoming: Arc<Mutex<Incoming>>) -> bool {
+async fn drop_rest(incoming: Arc<Mutex<IncomingBody>>) -> bool {
     if let Some(end) = incoming.lock().end {
-        return end == End::Whole;
+        return end == BodyEnd::Whole;
     }
     let mut rest = Handed(incoming);
     let mut left = MOST_DROPPED;
@@ -79,23 +79,23 @@ async fn drop_rest(incoming: Arc<Mutex<Incoming>>) -> bool {
 }
 
 /// A request's body as it comes.
-struct Incoming {
+struct IncomingBody {
     body: Body,
     held: Held,
     /// Set once an endpoint has polled it.
     touched: bool,
-    end: Option<End>,
+    end: Option<BodyEnd>,
 }
 
 /// How a body ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
+enum BodyEnd {
     Whole,
     Broken,
 }
 
 /// A body in the hands of an endpoint; the rest when that drops it is read by [`drop_rest`].
-struct Handed(Arc<Mutex<Incoming>>);
+struct Handed(Arc<Mutex<IncomingBody>>);
 
 impl HttpBody for Handed {
     type Data = Bytes;
@@ -106,7 +106,7 @@ impl HttpBody for Handed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let mut incoming = self.0.lock();
-        let Incoming {
+        let IncomingBody {
             body,
             held,
             touched,
@@ -121,15 +121,15 @@ impl HttpBody for Handed {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 ready!(held.poll_late(cx));
-                *end = Some(End::Broken);
+                *end = Some(BodyEnd::Broken);
                 let late = io::Error::new(io::ErrorKind::TimedOut, "the body did not get on");
                 return Poll::Ready(Some(Err(late.into())));
             }
         };
         match &frame {
             Some(Ok(frame)) => held.pass(frame.data_ref().map_or(0, Bytes::len)),
-            Some(Err(_)) => *end = Some(End::Broken),
-            None => *end = Some(End::Whole),
+            Some(Err(_)) => *end = Some(BodyEnd::Broken),
+            None => *end = Some(BodyEnd::Whole),
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }

@@ -17,7 +17,7 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hubcast_backplane::GroupName;
 
-use super::admit::{Closed, admit, ask_application, let_in};
+use super::admit::{NotAdmitted, admit, ask_application, let_in};
 use super::reply;
 use super::request::{Query, RequestKind};
 use crate::auth::{Identity, random_connection_id};
@@ -65,7 +65,7 @@ pub(super) async fn endpoint(app: &App, hub: Arc<HubRuntime>, parts: &Parts) -> 
     let permit = match let_in(app, identity.user(), parts) {
         Ok(permit) => permit,
         Err(closed) => {
-            if let Closed::Limit(limit) = closed {
+            if let NotAdmitted::Limit(limit) = closed {
                 app.metrics().limited.get(limit).inc();
             }
             app.metrics().rejected.get(RejectLabel::Capacity).inc();

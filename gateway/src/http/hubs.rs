@@ -52,9 +52,9 @@ struct HubRequest {
 }
 
 /// A response that ends a request early. Boxed, because every step of a request may return one.
-struct Refusal(Box<Response>);
+struct EarlyResponse(Box<Response>);
 
-impl<R: IntoResponse> From<R> for Refusal {
+impl<R: IntoResponse> From<R> for EarlyResponse {
     fn from(response: R) -> Self {
         Self(Box::new(response.into_response()))
     }
@@ -95,7 +95,7 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
 }
 
 impl HubRequest {
-    async fn websocket(mut self) -> Result<Response, Refusal> {
+    async fn websocket(mut self) -> Result<Response, EarlyResponse> {
         let upgrade = Upgrade::read(&mut self.parts).await?;
         let token = self.token()?;
         if let Some(token) = token.as_ref().filter(|token| token.stateful) {
@@ -148,7 +148,7 @@ impl HubRequest {
     }
 
     /// The session of a connection that outlives its sockets: a new one, or the one that lost its socket, wherever it was.
-    async fn resumable(&self, token: &ConnectionToken) -> Result<Arc<Session>, Refusal> {
+    async fn resumable(&self, token: &ConnectionToken) -> Result<Arc<Session>, EarlyResponse> {
         let claimant = Claimant::User(self.identity.user().cloned());
         // Of the present epoch the directory knows every connection, so one that is absent is new.
         let is_fresh = token.is_of(&self.hub.backplane().epoch());
@@ -168,7 +168,7 @@ impl HubRequest {
         id: &ConnectionId,
         claimant: Claimant,
         is_fresh: bool,
-    ) -> Result<Option<Arc<Session>>, Refusal> {
+    ) -> Result<Option<Arc<Session>>, EarlyResponse> {
         let until = Instant::now() + self.hub.options().timeouts.disconnect;
         let attempt = || self.try_to_bring_back(id, claimant.clone(), is_fresh).boxed();
         Ok(persist(until, attempt).await?)
@@ -240,7 +240,7 @@ impl HubRequest {
         Ok(None)
     }
 
-    async fn event_stream(self) -> Result<Response, Refusal> {
+    async fn event_stream(self) -> Result<Response, EarlyResponse> {
         let token = self.required_token()?;
         let (newcomer, early) = self.take(&token, Attachment::EventStream).await?;
         let session = newcomer.session;
@@ -249,7 +249,7 @@ impl HubRequest {
         Ok(reply::event_stream(Body::from_stream(sse_stream(session))))
     }
 
-    async fn poll(self) -> Result<Response, Refusal> {
+    async fn poll(self) -> Result<Response, EarlyResponse> {
         let token = self.required_token()?;
         let patience = self.hub.options().timeouts.long_poll;
         let end = Instant::now() + patience;
@@ -309,7 +309,7 @@ impl HubRequest {
         polling.await
     }
 
-    async fn send(self, body: Body) -> Result<Response, Refusal> {
+    async fn send(self, body: Body) -> Result<Response, EarlyResponse> {
         let token = self.required_token()?;
         let end = Instant::now() + SENDING;
         // Looked up before the body is read: nothing is allocated for strangers.
@@ -365,7 +365,7 @@ impl HubRequest {
         }
     }
 
-    async fn delete(self) -> Result<Response, Refusal> {
+    async fn delete(self) -> Result<Response, EarlyResponse> {
         let token = self.required_token()?;
         let end = Instant::now() + SENDING;
         // The request may come twice to an owner, which ends a connection once.
@@ -385,7 +385,7 @@ impl HubRequest {
     }
 
     /// The answer to a POST whose body did not come.
-    fn no_body(&self, error: BodyError) -> Refusal {
+    fn no_body(&self, error: BodyError) -> EarlyResponse {
         match error {
             BodyError::Late => {
                 let text =
@@ -401,7 +401,7 @@ impl HubRequest {
     }
 
     /// The connection token, if there is one, checked.
-    fn token(&self) -> Result<Option<ConnectionToken>, Refusal> {
+    fn token(&self) -> Result<Option<ConnectionToken>, EarlyResponse> {
         let Some(text) = self.query.get("id").filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
@@ -412,7 +412,7 @@ impl HubRequest {
         }
     }
 
-    fn required_token(&self) -> Result<ConnectionToken, Refusal> {
+    fn required_token(&self) -> Result<ConnectionToken, EarlyResponse> {
         self.token()?
             .ok_or_else(|| reply::text(StatusCode::BAD_REQUEST, "Connection ID required").into())
     }
@@ -448,7 +448,7 @@ impl HubRequest {
 }
 
 /// Hands on what came in before the connection was this node's.
-fn receive_early(session: &Session, early: Detached) -> Result<(), Refusal> {
+fn receive_early(session: &Session, early: Detached) -> Result<(), EarlyResponse> {
     match session.http().map(|link| link.receive_early(early)) {
         Some(Err(_)) => Err(reply::answer(owner::unknown_connection()).into()),
         _ => Ok(()),

@@ -32,12 +32,12 @@ struct Refreshed {
 }
 
 #[derive(Serialize)]
-struct Refused {
+struct RefusalBody {
     error: &'static str,
 }
 
 fn refused(status: StatusCode, error: &'static str) -> Response {
-    (status, axum::Json(Refused { error })).into_response()
+    (status, axum::Json(RefusalBody { error })).into_response()
 }
 
 /// The response to a poll with credentials of another user. Its client refreshes once, and is refused there because the

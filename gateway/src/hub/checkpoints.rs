@@ -22,7 +22,7 @@ const LEAST_ADVANCE: Duration = Duration::from_millis(250);
 /// Sessions of one hub with a checkpoint to write.
 #[derive(Default)]
 pub(crate) struct Checkpoints {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<DueSessions>,
     /// How many stateful sessions there are.
     stateful: AtomicUsize,
     /// The last of them has gone.
@@ -30,7 +30,7 @@ pub(crate) struct Checkpoints {
 }
 
 #[derive(Default)]
-struct Waiting {
+struct DueSessions {
     sessions: Vec<Weak<Session>>,
     /// The time when the first of them came.
     since: Option<Instant>,

@@ -14,7 +14,7 @@ use crate::error::Error;
 /// that a name can't be used.
 ///
 /// ```
-/// use hubcast::testing::HubTester;
+/// use hubcast::testing::{HubTester, TestError};
 /// use hubcast::{Hub, HubError};
 ///
 /// async fn read(name: String) -> Result<String, HubError> {
@@ -30,17 +30,17 @@ use crate::error::Error;
 /// let mut client = tester.connect().await;
 /// let base = "An unexpected error occurred invoking 'Read' on the server.";
 /// let seen = client.invoke::<String>("Read", ("a/b",)).await;
-/// assert_eq!(seen, Err(format!("{base} HubException: a name has no slash")));
+/// assert_eq!(seen, Err(TestError::Completion(format!("{base} HubException: a name has no slash"))));
 /// let hidden = client.invoke::<String>("Read", ("a",)).await;
-/// assert_eq!(hidden, Err(base.to_owned()));
+/// assert_eq!(hidden, Err(TestError::Completion(base.to_owned())));
 /// # Ok(())
 /// # }
 /// ```
 pub struct HubError {
-    kind: Kind,
+    kind: ErrorKind,
 }
 
-enum Kind {
+enum ErrorKind {
     Visible(String),
     /// All that the client sees.
     Whole(String),
@@ -56,7 +56,7 @@ impl HubError {
     /// An error whose text is meant for the client.
     pub fn new(text: impl Into<String>) -> Self {
         Self {
-            kind: Kind::Visible(text.into()),
+            kind: ErrorKind::Visible(text.into()),
         }
     }
 
@@ -64,7 +64,7 @@ impl HubError {
     /// come from elsewhere whole, such as another server's.
     ///
     /// ```
-    /// use hubcast::testing::HubTester;
+    /// use hubcast::testing::{HubTester, TestError};
     /// use hubcast::{Hub, HubError};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
@@ -76,13 +76,13 @@ impl HubError {
     /// let tester = HubTester::new(Hub::new("relay").method("Relay", relay)).await?;
     /// let mut client = tester.connect().await;
     /// let seen = client.invoke::<()>("Relay", ()).await;
-    /// assert_eq!(seen, Err("Invocation failed, status code 502".to_owned()));
+    /// assert_eq!(seen, Err(TestError::Completion("Invocation failed, status code 502".to_owned())));
     /// # Ok(())
     /// # }
     /// ```
     pub fn whole(text: impl Into<String>) -> Self {
         Self {
-            kind: Kind::Whole(text.into()),
+            kind: ErrorKind::Whole(text.into()),
         }
     }
 
@@ -96,7 +96,7 @@ impl HubError {
     /// The text, where it is all that the client sees.
     pub(crate) fn whole_text(&self) -> Option<&str> {
         match &self.kind {
-            Kind::Whole(text) => Some(text),
+            ErrorKind::Whole(text) => Some(text),
             _ => None,
         }
     }
@@ -105,24 +105,24 @@ impl HubError {
     /// exception is a `HubException` or detailed errors are on.
     pub(crate) fn client_suffix(&self, detailed: bool) -> Option<String> {
         match &self.kind {
-            Kind::Visible(text) | Kind::Whole(text) | Kind::Unreachable(text) => {
+            ErrorKind::Visible(text) | ErrorKind::Whole(text) | ErrorKind::Unreachable(text) => {
                 Some(format!(" HubException: {text}"))
             }
-            Kind::Hidden { name, source } => detailed.then(|| format!(" {name}: {source}")),
+            ErrorKind::Hidden { name, source } => detailed.then(|| format!(" {name}: {source}")),
         }
     }
 
     /// Returns whether the method failed because the backplane could not be reached.
     pub(crate) fn is_unreachable(&self) -> bool {
-        matches!(self.kind, Kind::Unreachable(_))
+        matches!(self.kind, ErrorKind::Unreachable(_))
     }
 
     /// Returns whether the error is the client's fault, or meant for it: operators need not look at it.
     pub(crate) fn is_theirs(&self) -> bool {
         match &self.kind {
-            Kind::Visible(_) | Kind::Whole(_) => true,
-            Kind::Unreachable(_) => false,
-            Kind::Hidden { source, .. } => source.is::<UploadError>(),
+            ErrorKind::Visible(_) | ErrorKind::Whole(_) => true,
+            ErrorKind::Unreachable(_) => false,
+            ErrorKind::Hidden { source, .. } => source.is::<UploadError>(),
         }
     }
 }
@@ -138,16 +138,16 @@ impl<E: StdError + Send + Sync + 'static> From<E> for HubError {
         if let Some((known, text)) = known.and_then(|known| Some((known, known.client_text()?))) {
             let unreachable = matches!(known, Error::Backplane(_));
             let kind = if unreachable {
-                Kind::Unreachable(text)
+                ErrorKind::Unreachable(text)
             } else {
-                Kind::Visible(text)
+                ErrorKind::Visible(text)
             };
             return Self { kind };
         }
         let name = std::any::type_name::<E>();
         let name = name.rsplit("::").next().unwrap_or(name);
         Self {
-            kind: Kind::Hidden {
+            kind: ErrorKind::Hidden {
                 name,
                 source: Box::new(error),
             },
@@ -158,8 +158,10 @@ impl<E: StdError + Send + Sync + 'static> From<E> for HubError {
 impl fmt::Display for HubError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Visible(text) | Kind::Whole(text) | Kind::Unreachable(text) => f.write_str(text),
-            Kind::Hidden { source, .. } => source.fmt(f),
+            ErrorKind::Visible(text) | ErrorKind::Whole(text) | ErrorKind::Unreachable(text) => {
+                f.write_str(text)
+            }
+            ErrorKind::Hidden { source, .. } => source.fmt(f),
         }
     }
 }
@@ -167,10 +169,10 @@ impl fmt::Display for HubError {
 impl fmt::Debug for HubError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Visible(text) | Kind::Whole(text) | Kind::Unreachable(text) => {
+            ErrorKind::Visible(text) | ErrorKind::Whole(text) | ErrorKind::Unreachable(text) => {
                 f.debug_tuple("HubError").field(text).finish()
             }
-            Kind::Hidden { source, .. } => f.debug_tuple("HubError").field(source).finish(),
+            ErrorKind::Hidden { source, .. } => f.debug_tuple("HubError").field(source).finish(),
         }
     }
 }

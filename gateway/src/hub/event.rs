@@ -112,9 +112,9 @@ pub trait Question: Serialize + Sync + Sized {
 }
 
 /// Arguments that know themselves how they are encoded.
-struct Declared<F>(F);
+struct DeclaredArguments<F>(F);
 
-impl<F: FnOnce() -> Result<Vec<Value>, EncodeValueError> + Send> Arguments for Declared<F> {
+impl<F: FnOnce() -> Result<Vec<Value>, EncodeValueError> + Send> Arguments for DeclaredArguments<F> {
     fn into_values(self) -> Result<Vec<Value>, EncodeValueError> {
         (self.0)()
     }
@@ -126,7 +126,8 @@ impl Recipients {
     /// # Errors
     /// As for [`send`](Self::send).
     pub async fn emit<E: Event>(self, event: &E) -> Result<(), Error> {
-        self.send(E::TARGET, Declared(|| event.arguments())).await
+        self.send(E::TARGET, DeclaredArguments(|| event.arguments()))
+            .await
     }
 }
 
@@ -136,7 +137,8 @@ impl Recipient {
     /// # Errors
     /// As for [`Recipients::send`].
     pub async fn emit<E: Event>(self, event: &E) -> Result<(), Error> {
-        self.send(E::TARGET, Declared(|| event.arguments())).await
+        self.send(E::TARGET, DeclaredArguments(|| event.arguments()))
+            .await
     }
 
     /// ClientResults a question, as [`invoke`](Self::invoke).
@@ -144,6 +146,7 @@ impl Recipient {
     /// # Errors
     /// As for [`invoke`](Self::invoke).
     pub async fn question<Q: Question>(self, question: &Q) -> Result<Q::Answer, Error> {
-        self.invoke(Q::TARGET, Declared(|| question.arguments())).await
+        self.invoke(Q::TARGET, DeclaredArguments(|| question.arguments()))
+            .await
     }
 }

@@ -76,7 +76,7 @@ pub(crate) type ValueStream = BoxStream<'static, Result<Value, HubError>>;
 /// let mut client = tester.connect().await;
 /// let call = client.begin_stream("Lines", (1,), &[]).await?;
 /// assert_eq!(client.item::<String>(&call).await, Ok(Some("line 1".to_owned())));
-/// assert!(client.item::<String>(&call).await.unwrap_err().ends_with("HubException: torn off"));
+/// assert!(client.item::<String>(&call).await.unwrap_err().to_string().ends_with("HubException: torn off"));
 /// # Ok(())
 /// # }
 /// ```

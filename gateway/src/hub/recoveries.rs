@@ -24,10 +24,10 @@ const KEPT: usize = 16_384;
 
 #[derive(Default)]
 pub(crate) struct Recoveries {
-    seen: Mutex<HashMap<ConnectionId, Seen>>,
+    seen: Mutex<HashMap<ConnectionId, RecoveryCount>>,
 }
 
-struct Seen {
+struct RecoveryCount {
     times: u32,
     last: Instant,
 }
@@ -44,7 +44,9 @@ impl Recoveries {
                 return Some(Duration::ZERO);
             }
         }
-        let known = seen.entry(id.clone()).or_insert(Seen { times: 0, last: now });
+        let known = seen
+            .entry(id.clone())
+            .or_insert(RecoveryCount { times: 0, last: now });
         if now >= known.last + FORGOTTEN {
             known.times = 0;
         }
@@ -77,7 +79,7 @@ impl Recoveries {
             seen.remove(id);
         } else if seen.len() < KEPT || seen.contains_key(id) {
             let last = Instant::now();
-            seen.insert(id.clone(), Seen { times, last });
+            seen.insert(id.clone(), RecoveryCount { times, last });
         }
     }
 

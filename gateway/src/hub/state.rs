@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-type Shared = Arc<dyn Any + Send + Sync>;
+type SharedValue = Arc<dyn Any + Send + Sync>;
 
 /// A parameter of a hub method: something that was given to the hub with [`Hub::state`](crate::Hub::state).
 ///
@@ -69,7 +69,7 @@ impl Needed {
 /// One value for each type.
 #[derive(Default)]
 pub(crate) struct States {
-    values: HashMap<TypeId, Shared>,
+    values: HashMap<TypeId, SharedValue>,
 }
 
 impl States {

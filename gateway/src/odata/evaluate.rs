@@ -6,14 +6,14 @@ use super::{Comparison, Expression, Function, Subject};
 
 /// The value of a part for one connection.
 #[derive(Debug, PartialEq)]
-enum Value<'a> {
+enum PartValue<'a> {
     Null,
     Bool(bool),
     Integer(i64),
     Text(Cow<'a, str>),
 }
 
-impl<'a> Value<'a> {
+impl<'a> PartValue<'a> {
     fn maybe(text: Option<&'a str>) -> Self {
         text.map_or(Self::Null, |text| Self::Text(text.into()))
     }
@@ -49,26 +49,26 @@ pub(super) fn is_true(expression: &Expression, subject: &impl Subject) -> bool {
         Expression::InGroups(left) => value(left, subject)
             .text()
             .is_some_and(|group| subject.is_in(group)),
-        Expression::Call(function, arguments) => call(*function, arguments, subject) == Value::Bool(true),
+        Expression::Call(function, arguments) => call(*function, arguments, subject) == PartValue::Bool(true),
         _ => false, // of another kind, which was refused
     }
 }
 
-fn value<'a>(expression: &'a Expression, subject: &'a impl Subject) -> Value<'a> {
+fn value<'a>(expression: &'a Expression, subject: &'a impl Subject) -> PartValue<'a> {
     match expression {
-        Expression::Null => Value::Null,
-        Expression::Integer(number) => Value::Integer(*number),
-        Expression::Text(text) => Value::maybe(Some(text)),
-        Expression::Connection => Value::maybe(Some(subject.connection())),
-        Expression::User => Value::maybe(subject.user()),
-        Expression::Protocol => Value::maybe(subject.protocol()),
-        Expression::CountGroups => Value::Integer(count(subject.groups())),
+        Expression::Null => PartValue::Null,
+        Expression::Integer(number) => PartValue::Integer(*number),
+        Expression::Text(text) => PartValue::maybe(Some(text)),
+        Expression::Connection => PartValue::maybe(Some(subject.connection())),
+        Expression::User => PartValue::maybe(subject.user()),
+        Expression::Protocol => PartValue::maybe(subject.protocol()),
+        Expression::CountGroups => PartValue::Integer(count(subject.groups())),
         Expression::Call(function, arguments) => call(*function, arguments, subject),
-        _ => Value::Bool(is_true(expression, subject)),
+        _ => PartValue::Bool(is_true(expression, subject)),
     }
 }
 
-fn compare(comparison: Comparison, left: &Value<'_>, right: &Value<'_>) -> bool {
+fn compare(comparison: Comparison, left: &PartValue<'_>, right: &PartValue<'_>) -> bool {
     let numbers = || left.integer().zip(right.integer());
     let ordered = |holds: fn(i64, i64) -> bool| numbers().is_some_and(|(left, right)| holds(left, right));
     match comparison {
@@ -81,27 +81,27 @@ fn compare(comparison: Comparison, left: &Value<'_>, right: &Value<'_>) -> bool 
     }
 }
 
-fn call<'a>(function: Function, arguments: &'a [Expression], subject: &'a impl Subject) -> Value<'a> {
+fn call<'a>(function: Function, arguments: &'a [Expression], subject: &'a impl Subject) -> PartValue<'a> {
     let argument = |index: usize| {
         arguments
             .get(index)
-            .map_or(Value::Null, |argument| value(argument, subject))
+            .map_or(PartValue::Null, |argument| value(argument, subject))
     };
     let (first, second) = (argument(0), argument(1));
     let Some(text) = first.text() else {
         return of_null(function);
     };
-    let owned = |text: String| Value::Text(text.into());
+    let owned = |text: String| PartValue::Text(text.into());
     match (function, second.text()) {
         (Function::ToLower, _) => owned(text.to_lowercase()),
         (Function::ToUpper, _) => owned(text.to_uppercase()),
         (Function::Trim, _) => owned(text.trim().to_owned()),
-        (Function::Length, _) => Value::Integer(units(text)),
+        (Function::Length, _) => PartValue::Integer(units(text)),
         (Function::Concat, Some(other)) => owned([text, other].concat()),
-        (Function::Contains, Some(other)) => Value::Bool(text.contains(other)),
-        (Function::StartsWith, Some(other)) => Value::Bool(text.starts_with(other)),
-        (Function::EndsWith, Some(other)) => Value::Bool(text.ends_with(other)),
-        (Function::IndexOf, Some(other)) => Value::Integer(
+        (Function::Contains, Some(other)) => PartValue::Bool(text.contains(other)),
+        (Function::StartsWith, Some(other)) => PartValue::Bool(text.starts_with(other)),
+        (Function::EndsWith, Some(other)) => PartValue::Bool(text.ends_with(other)),
+        (Function::IndexOf, Some(other)) => PartValue::Integer(
             text.find(other)
                 .map_or(-1, |place| units(text.get(..place).unwrap_or_default())),
         ),
@@ -114,29 +114,29 @@ fn call<'a>(function: Function, arguments: &'a [Expression], subject: &'a impl S
 }
 
 /// The value of a function whose argument is null.
-fn of_null(function: Function) -> Value<'static> {
+fn of_null(function: Function) -> PartValue<'static> {
     match function {
-        Function::Contains | Function::StartsWith | Function::EndsWith => Value::Bool(false),
-        Function::IndexOf => Value::Integer(-1),
-        _ => Value::Null,
+        Function::Contains | Function::StartsWith | Function::EndsWith => PartValue::Bool(false),
+        Function::IndexOf => PartValue::Integer(-1),
+        _ => PartValue::Null,
     }
 }
 
 /// A part of a text; as much of it as there is. Null where it would begin before the text.
-fn substring(text: &str, begin: &Value<'_>, length: Option<&Value<'_>>) -> Value<'static> {
-    let number = |value: &Value<'_>| value.integer().and_then(|number| usize::try_from(number).ok());
+fn substring(text: &str, begin: &PartValue<'_>, length: Option<&PartValue<'_>>) -> PartValue<'static> {
+    let number = |value: &PartValue<'_>| value.integer().and_then(|number| usize::try_from(number).ok());
     let Some(begin) = number(begin) else {
-        return Value::Null;
+        return PartValue::Null;
     };
     let most = match length {
         Some(length) => match number(length) {
             Some(length) => length,
-            None => return Value::Null,
+            None => return PartValue::Null,
         },
         None => usize::MAX,
     };
     let taken: Vec<u16> = text.encode_utf16().skip(begin).take(most).collect();
-    Value::Text(String::from_utf16_lossy(&taken).into())
+    PartValue::Text(String::from_utf16_lossy(&taken).into())
 }
 
 fn units(text: &str) -> i64 {

@@ -22,10 +22,15 @@ struct Network {
     bits: u32,
 }
 
+/// A text that is neither an address nor a network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an address or a network, such as 10.0.0.5 or 10.0.0.0/8")]
+pub(crate) struct NotANetwork(String);
+
 impl TrustedProxies {
     /// Reads addresses (`10.0.0.5`, `fd00::1`) and networks (`10.0.0.0/8`). The error is the first that is neither.
-    pub(crate) fn parse(texts: &[String]) -> Result<Self, String> {
-        let parsed = |text: &String| Network::parse(text).ok_or_else(|| text.clone());
+    pub(crate) fn parse(texts: &[String]) -> Result<Self, NotANetwork> {
+        let parsed = |text: &String| Network::parse(text).ok_or_else(|| NotANetwork(text.clone()));
         let networks = texts.iter().map(parsed).collect::<Result<_, _>>()?;
         Ok(Self { networks })
     }
@@ -165,7 +170,7 @@ mod tests {
             "10.0.0.0/-1",
         ] {
             let texts = ["10.0.0.1".to_owned(), wrong.to_owned()];
-            assert_eq!(TrustedProxies::parse(&texts), Err(wrong.to_owned()));
+            assert_eq!(TrustedProxies::parse(&texts), Err(NotANetwork(wrong.to_owned())));
         }
     }
 }

@@ -51,9 +51,9 @@ impl ServerOptions {
         }
         match TrustedProxies::parse(&self.trusted_proxies) {
             Ok(_) => Ok(()),
-            Err(text) => Err(OptionError {
+            Err(error) => Err(OptionError {
                 key: "server.trusted_proxies",
-                problem: format!("{text:?} is not an address or a network, such as 10.0.0.5 or 10.0.0.0/8"),
+                problem: error.to_string(),
             }),
         }
     }

@@ -120,11 +120,11 @@ impl<'a> Call<'a> {
 }
 
 /// Something that is one message. Every value in it has the encoding of the protocol.
-trait Message {
+trait WriteMessage {
     fn write(&self, protocol: HubProtocol, out: &mut impl Sink);
 }
 
-impl Message for HubMessage {
+impl WriteMessage for HubMessage {
     fn write(&self, protocol: HubProtocol, out: &mut impl Sink) {
         match protocol {
             HubProtocol::Json => json::write(out, self),
@@ -133,7 +133,7 @@ impl Message for HubMessage {
     }
 }
 
-impl Message for Call<'_> {
+impl WriteMessage for Call<'_> {
     fn write(&self, protocol: HubProtocol, out: &mut impl Sink) {
         match protocol {
             HubProtocol::Json => json::write_call(out, self),
@@ -143,7 +143,7 @@ impl Message for Call<'_> {
 }
 
 /// Writes the message twice: first to learn its size.
-fn frame(protocol: HubProtocol, message: &impl Message) -> Result<Bytes, EncodeError> {
+fn frame(protocol: HubProtocol, message: &impl WriteMessage) -> Result<Bytes, EncodeError> {
     let mut size = Count::default();
     message.write(protocol, &mut size);
     let Count(size) = size;

@@ -173,17 +173,17 @@ impl TryFrom<Timestamp> for SystemTime {
 /// How timestamps are written on this thread, and whether there were any: serializers can't be told apart otherwise, since both
 /// say that they are human readable.
 #[derive(Clone, Copy)]
-struct Writing {
+struct WriteState {
     encoding: Encoding,
     seen: bool,
 }
 
 thread_local! {
-    static WRITING: Cell<Writing> = const { Cell::new(Writing { encoding: Encoding::Json, seen: false }) };
+    static WRITING: Cell<WriteState> = const { Cell::new(WriteState { encoding: Encoding::Json, seen: false }) };
 }
 
 /// Puts back how timestamps are written, also after a panic.
-struct Restore(Writing);
+struct Restore(WriteState);
 
 impl Drop for Restore {
     fn drop(&mut self) {
@@ -193,7 +193,7 @@ impl Drop for Restore {
 
 /// Runs `write`, whose timestamps are written for this encoding. Returns also whether there were any.
 pub(super) fn writing<R>(encoding: Encoding, write: impl FnOnce() -> R) -> (R, bool) {
-    let _restore = Restore(WRITING.replace(Writing {
+    let _restore = Restore(WRITING.replace(WriteState {
         encoding,
         seen: false,
     }));
@@ -204,7 +204,7 @@ pub(super) fn writing<R>(encoding: Encoding, write: impl FnOnce() -> R) -> (R, b
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let writing = WRITING.get();
-        WRITING.set(Writing {
+        WRITING.set(WriteState {
             seen: true,
             ..writing
         });

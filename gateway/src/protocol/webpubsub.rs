@@ -393,6 +393,12 @@ pub fn check_frame(protocol: WebPubSubProtocol, frame: &Bytes) {
 }
 
 #[cfg(test)]
+#[path = "tests/webpubsub_metadata.rs"]
+mod metadata_tests;
+#[cfg(test)]
+#[path = "tests/webpubsub_properties.rs"]
+mod property_tests;
+#[cfg(test)]
 #[path = "tests/webpubsub_protobuf.rs"]
 mod protobuf_tests;
 #[cfg(test)]

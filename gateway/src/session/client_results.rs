@@ -13,11 +13,11 @@ use crate::protocol::{ClientProtocol, HubMessage, Invocation, Outcome, Value};
 /// are numbers.
 #[derive(Debug, Default)]
 pub(super) struct ClientResults {
-    state: Mutex<State>,
+    state: Mutex<PendingResults>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct PendingResults {
     last: u64,
     /// Empty where no call waits.
     #[expect(clippy::box_collection, reason = "next to none of many connections has one")]

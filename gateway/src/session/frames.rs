@@ -55,11 +55,11 @@ pub(crate) struct Frames<'a> {
     shared: &'a Shared,
     bare: [OnceCell<Option<Bytes>>; ClientProtocol::COUNT],
     carried: [[OnceCell<Option<Bytes>>; Carriage::COUNT]; ClientProtocol::COUNT],
-    place: Option<Place<'a>>,
+    place: Option<LogPlace<'a>>,
 }
 
 /// The log that a message stands in.
-struct Place<'a> {
+struct LogPlace<'a> {
     hub: &'a HubName,
     epoch: Arc<Epoch>,
 }
@@ -77,7 +77,7 @@ impl<'a> Frames<'a> {
 
     /// Sets the message's epoch: clients that hold their own place get its offset. Without an epoch there are none.
     pub(crate) fn at(mut self, hub: &'a HubName, epoch: Option<Arc<Epoch>>) -> Self {
-        self.place = epoch.map(|epoch| Place { hub, epoch });
+        self.place = epoch.map(|epoch| LogPlace { hub, epoch });
         self
     }
 

@@ -32,7 +32,7 @@ impl Entry {
 /// Entries on their way from requests to one session, bounded by bytes.
 #[derive(Debug)]
 pub(super) struct Inbox {
-    state: Mutex<State>,
+    state: Mutex<InboxState>,
     limit_bytes: usize,
     /// There is something to take, or the inbox was closed.
     filled: Notify,
@@ -41,13 +41,13 @@ pub(super) struct Inbox {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct InboxState {
     entries: VecDeque<Entry>,
     bytes: usize,
     closed: bool,
 }
 
-impl State {
+impl InboxState {
     /// Adds an entry. Bytes that alone are over the bound are taken when nothing else waits, what is no bytes always.
     fn add(&mut self, entry: Entry, limit_bytes: usize) -> Result<(), PushError> {
         if self.closed {

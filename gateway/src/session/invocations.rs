@@ -33,7 +33,7 @@ struct Live {
     /// A request of the client is being done: nothing after it is read, so that requests are done in their order.
     requesting: bool,
     /// The calls of `running` that have an invocation id, by it.
-    named: HashMap<String, Named>,
+    named: HashMap<String, Cancellable>,
     /// Names by which calls of `running` were recorded, in a stateful session.
     calls: HashSet<String>,
     uploads: Uploads,
@@ -41,7 +41,7 @@ struct Live {
 
 /// The reason why an invocation can't begin. The client is given the text.
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+enum BeginError {
     #[error("Invocation ID '{0}' is already in use.")]
     IdInUse(String),
     #[error(transparent)]
@@ -51,7 +51,7 @@ enum Refused {
 }
 
 /// A running invocation that the client can cancel.
-struct Named {
+struct Cancellable {
     cancelled: CancellationToken,
     stream: bool,
 }
@@ -307,7 +307,7 @@ impl Live {
         };
         if let Some(id) = &invocation_id {
             let stream = streaming;
-            self.named.insert(id.clone(), Named { cancelled, stream });
+            self.named.insert(id.clone(), Cancellable { cancelled, stream });
         }
         if slot {
             self.slots.take();
@@ -368,11 +368,11 @@ impl Live {
         invocation_id: Option<&str>,
         uploads: &[String],
         streaming: bool,
-    ) -> Result<Vec<RawUpload>, Refused> {
+    ) -> Result<Vec<RawUpload>, BeginError> {
         if let Some(id) = invocation_id
             && self.named.contains_key(id)
         {
-            return Err(Refused::IdInUse(id.to_owned()));
+            return Err(BeginError::IdInUse(id.to_owned()));
         }
         if streaming || !uploads.is_empty() {
             let limit = session.hub().options().limits.streams_per_connection;
@@ -383,7 +383,7 @@ impl Live {
                 .saturating_add(usize::from(streaming))
                 > limit
             {
-                return Err(Refused::TooManyStreams { limit });
+                return Err(BeginError::TooManyStreams { limit });
             }
         }
         Ok(self.uploads.open(uploads)?)

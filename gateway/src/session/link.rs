@@ -25,7 +25,7 @@ pub(crate) struct HttpLink {
     posting: Arc<tokio::sync::Mutex<()>>,
     /// A body of which other nodes send one part after the other.
     in_parts: Mutex<Option<InParts>>,
-    state: Mutex<State>,
+    state: Mutex<LinkState>,
     /// A response or poll was attached or detached, or the state moved on.
     changed: Notify,
     /// Has the waiting poll answer with nothing, so that the client polls again, elsewhere.
@@ -34,7 +34,7 @@ pub(crate) struct HttpLink {
     pub(crate) polling: tokio::sync::Mutex<()>,
 }
 
-struct State {
+struct LinkState {
     stage: Stage,
     /// The time since which no response or poll is attached; `None` while one is.
     idle_since: Option<Instant>,
@@ -64,7 +64,7 @@ impl HttpLink {
             inbox: Inbox::new(inbox_bytes),
             posting: Arc::default(),
             in_parts: Mutex::default(),
-            state: Mutex::new(State {
+            state: Mutex::new(LinkState {
                 stage: Stage::Waiting,
                 idle_since: Some(Instant::now()),
                 poll: None,

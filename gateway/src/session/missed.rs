@@ -42,12 +42,12 @@ impl Why {
 }
 
 /// The reason why a reader's stream did not begin.
-enum Failed {
+enum NotBegun {
     Asked,
     Backplane(Error),
 }
 
-impl<E: Into<Error>> From<E> for Failed {
+impl<E: Into<Error>> From<E> for NotBegun {
     fn from(error: E) -> Self {
         Self::Backplane(error.into())
     }
@@ -55,17 +55,17 @@ impl<E: Into<Error>> From<E> for Failed {
 
 impl Session {
     /// Writes before the outbox, as fast as the client reads.
-    async fn give(&self, message: Bytes) -> Result<(), Failed> {
+    async fn give(&self, message: Bytes) -> Result<(), NotBegun> {
         self.give_frame(self.carry(message)).await
     }
 
     /// As [`give`](Self::give), for a message that is wrapped as the transport carries it.
-    async fn give_frame(&self, frame: Bytes) -> Result<(), Failed> {
-        let past = self.reader().and_then(Reader::past).ok_or(Failed::Asked)?;
+    async fn give_frame(&self, frame: Bytes) -> Result<(), NotBegun> {
+        let past = self.reader().and_then(Reader::past).ok_or(NotBegun::Asked)?;
         tokio::select! {
             biased;
-            () = self.closing.cancelled() => Err(Failed::Asked),
-            given = past.push(frame) => given.map_err(|_| Failed::Asked),
+            () = self.closing.cancelled() => Err(NotBegun::Asked),
+            given = past.push(frame) => given.map_err(|_| NotBegun::Asked),
         }
     }
 
@@ -79,8 +79,8 @@ impl Session {
         let _entered = Opens(&reader.entered); // however it ends
         match self.begin(groups, begin).await {
             Ok(()) => Ok(()),
-            Err(Failed::Asked) => Err(self.asked_to_close()),
-            Err(Failed::Backplane(error)) => {
+            Err(NotBegun::Asked) => Err(self.asked_to_close()),
+            Err(NotBegun::Backplane(error)) => {
                 tracing::warn!(connection_id = %self.id(), %error, "a reader could not be registered");
                 let text = "The backplane can't be reached. Try again later.".to_owned();
                 let close = HubMessage::Close {
@@ -96,7 +96,7 @@ impl Session {
         }
     }
 
-    async fn begin(self: &Arc<Self>, groups: Vec<GroupName>, begin: Begin) -> Result<(), Failed> {
+    async fn begin(self: &Arc<Self>, groups: Vec<GroupName>, begin: Begin) -> Result<(), NotBegun> {
         let hub = &self.hub;
         let backplane = hub.backplane();
         let now = backplane.position().await?;
@@ -140,7 +140,7 @@ impl Session {
         topics: &[(Topic, Offset)],
         mut lacks: Lacks,
         entered: &Position,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), NotBegun> {
         let hub = &self.hub;
         let id = point(hub, &entered.epoch, entered.offset);
         self.catch_up(topics, &mut lacks, entered.offset).await?;
@@ -163,7 +163,7 @@ impl Session {
         topics: &[(Topic, Offset)],
         lacks: &mut Lacks,
         upto: Offset,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), NotBegun> {
         let hub = &self.hub;
         let most_bytes = hub.options().limits.outbox_bytes / PAGE;
         while let Lacks::After(position) = lacks {
@@ -171,7 +171,7 @@ impl Session {
             let reading = backplane.history(topics, position, upto, most_bytes);
             let page = tokio::select! {
                 biased;
-                () = self.closing.cancelled() => return Err(Failed::Asked),
+                () = self.closing.cancelled() => return Err(NotBegun::Asked),
                 page = reading => page?,
             };
             match page {
@@ -200,13 +200,13 @@ impl Session {
         topics: &[(Topic, Offset)],
         entered: &Position,
         most: usize,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), NotBegun> {
         let topics: Vec<_> = topics.iter().map(|(topic, _)| topic.clone()).collect();
         let backplane = self.hub.backplane();
         let looking = backplane.newest(&topics, entered.offset, most);
         let newest = tokio::select! {
             biased;
-            () = self.closing.cancelled() => return Err(Failed::Asked),
+            () = self.closing.cancelled() => return Err(NotBegun::Asked),
             newest = looking => newest?,
         };
         let Some(first) = newest.iter().map(|(_, before)| *before).min() else {
@@ -223,7 +223,7 @@ impl Session {
         Ok(())
     }
 
-    async fn give_all(&self, messages: Vec<Message>, epoch: &Epoch) -> Result<(), Failed> {
+    async fn give_all(&self, messages: Vec<Message>, epoch: &Epoch) -> Result<(), NotBegun> {
         let hub = &self.hub;
         let metrics = hub.shared().metrics();
         let Some(protocol) = self.connection.protocol() else {
@@ -272,7 +272,7 @@ impl Session {
         entered: &Entered,
         asked: &[GroupName],
         before: Vec<GroupName>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), NotBegun> {
         let joined = self.groups();
         let new = entered.groups.iter().filter(|group| !joined.contains(group));
         self.hub.join_groups_of_user(self, new.cloned().collect()).await?;

@@ -11,11 +11,11 @@ use super::{CloseReason, Session};
 pub(crate) struct Parked {
     /// 0 for no bound.
     limit: usize,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<ByAge>,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct ByAge {
     next: u64,
     by_age: BTreeMap<u64, Weak<Session>>,
 }

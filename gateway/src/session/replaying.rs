@@ -12,7 +12,7 @@ use super::{CloseReason, Frames, Session};
 use crate::fanout::{Audience, cut_at_close};
 
 /// Frames with their offsets in the log.
-type Kept = VecDeque<(Bytes, u64)>;
+type HeldFrames = VecDeque<(Bytes, u64)>;
 
 /// How long is waited for a backplane that can't be reached, before a page is requested again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ impl Replaying {
     }
 
     /// The next frames, and whether they are the last ones; nothing where the log does not prove that none is missing.
-    pub(super) async fn next_page(&mut self) -> Result<Option<(Kept, bool)>, BackplaneError> {
+    pub(super) async fn next_page(&mut self) -> Result<Option<(HeldFrames, bool)>, BackplaneError> {
         let hub = &self.session.hub;
         let most_bytes = hub.options().limits.outbox_bytes / 2;
         let backplane = hub.backplane();
@@ -98,9 +98,9 @@ impl Replaying {
     }
 
     /// The frames that the client was sent, or was to be sent, in its protocol.
-    fn encode(&self, messages: &[Message]) -> Kept {
+    fn encode(&self, messages: &[Message]) -> HeldFrames {
         let Some(protocol) = self.session.connection.protocol() else {
-            return Kept::new();
+            return HeldFrames::new();
         };
         let shared = self.session.hub.shared();
         let frame = |message: &Message| {

@@ -54,7 +54,7 @@ pub(crate) enum Restored {
 
 /// The data that another node needs to go on with a connection.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Kept {
+struct StoredSession {
     /// Place in `ClientProtocol::ALL`.
     #[prost(uint32, tag = "1")]
     protocol: u32,
@@ -89,7 +89,7 @@ impl Pair {
 
 /// The state that is kept of a connection for other nodes.
 pub(crate) fn state_of(connection: &Connection, protocol: ClientProtocol) -> State {
-    let kept = Kept {
+    let kept = StoredSession {
         protocol: u32::try_from(protocol.index()).unwrap_or(u32::MAX),
         claims: connection.identity().to_json(),
         headers: Pair::all(connection.headers()),
@@ -103,14 +103,14 @@ pub(crate) fn state_of(connection: &Connection, protocol: ClientProtocol) -> Sta
 /// for.
 pub(crate) fn event_state(connection: &Connection) -> bytes::Bytes {
     let protocol = connection.protocol().map(ClientProtocol::index);
-    let mut kept = Kept {
+    let mut kept = StoredSession {
         protocol: protocol
             .and_then(|index| u32::try_from(index).ok())
             .unwrap_or(u32::MAX),
         claims: connection.identity().to_json(),
         query: Pair::all(connection.query_pairs()),
         carried: connection.data().get::<Carried>().map(|carried| carried.0),
-        ..Kept::default()
+        ..StoredSession::default()
     };
     if kept.encoded_len() > MAX_EVENT_RECORD_BYTES {
         kept.query.clear();
@@ -134,7 +134,10 @@ pub(crate) fn connection_of_event(event: &ConnectionEvent) -> Connection {
 
 /// The connection that a record speaks of, as far as it is known.
 pub(crate) fn connection_of(record: &ConnectionRecord) -> Connection {
-    let kept = record.state.clone().and_then(|state| Kept::decode(state).ok());
+    let kept = record
+        .state
+        .clone()
+        .and_then(|state| StoredSession::decode(state).ok());
     let user = record.user.clone();
     let Some(kept) = kept else {
         return Connection::new(record.id.clone(), Identity::of_user(user), RequestInfo::default());

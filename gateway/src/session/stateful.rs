@@ -20,7 +20,7 @@ use crate::protocol::{ClientProtocol, HubMessage};
 pub(super) struct Stateful {
     version: Version,
     epoch: Epoch,
-    progress: Mutex<Progress>,
+    progress: Mutex<CheckpointProgress>,
     /// Ends when the connection does: not when it moves to another node.
     gone: CancellationToken,
     /// Ends when the session has left everything: other nodes may take it over.
@@ -57,7 +57,7 @@ pub(super) enum Parking {
 }
 
 #[derive(Default)]
-struct Progress {
+struct CheckpointProgress {
     /// Up to where the client is known to have everything.
     checkpoint: Option<Checkpoint>,
     /// True if it waits to be written down.
@@ -185,7 +185,7 @@ impl Session {
         self.reach(progress, Checkpoint { sequence, position });
     }
 
-    fn reach(self: &Arc<Self>, mut progress: MutexGuard<'_, Progress>, checkpoint: Checkpoint) {
+    fn reach(self: &Arc<Self>, mut progress: MutexGuard<'_, CheckpointProgress>, checkpoint: Checkpoint) {
         progress.checkpoint = Some(checkpoint);
         if !std::mem::replace(&mut progress.waiting, true) {
             drop(progress);

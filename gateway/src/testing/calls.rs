@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::client::TestClient;
+use super::error::TestError;
 use super::wire::Begun;
 use crate::hub::Arguments;
 use crate::protocol::{HubMessage, Invocation, Outcome, Value};
@@ -45,15 +46,16 @@ pub struct TestUpload {
 }
 
 impl TestClient {
-    /// Invokes a method and waits for its result; the error is the text that the client gets.
+    /// Invokes a method and waits for its result.
     ///
     /// # Errors
-    /// The text of the completion's error, or why there is none: the connection ended, or the time is over.
+    /// [`TestError::Completion`] with the text that the client gets, or the reason why there is no completion: the
+    /// connection ended, or the time is over.
     pub async fn invoke<R: DeserializeOwned>(
         &mut self,
         target: &str,
         arguments: impl Arguments,
-    ) -> Result<R, String> {
+    ) -> Result<R, TestError> {
         let call = self.begin(target, arguments, &[]).await?;
         self.result(&call).await
     }
@@ -62,7 +64,7 @@ impl TestClient {
     ///
     /// # Errors
     /// Arguments that can't be encoded, or the end of the connection.
-    pub async fn send(&mut self, target: &str, arguments: impl Arguments) -> Result<(), String> {
+    pub async fn send(&mut self, target: &str, arguments: impl Arguments) -> Result<(), TestError> {
         let invocation = self.invocation(target, arguments, None, &[])?;
         self.wire.write_message(&HubMessage::Invocation(invocation)).await
     }
@@ -75,7 +77,7 @@ impl TestClient {
         &mut self,
         target: &str,
         arguments: impl Arguments,
-    ) -> Result<Vec<T>, String> {
+    ) -> Result<Vec<T>, TestError> {
         let call = self.begin_stream(target, arguments, &[]).await?;
         let mut items = Vec::new();
         while let Some(item) = self.item(&call).await? {
@@ -93,7 +95,7 @@ impl TestClient {
         target: &str,
         arguments: impl Arguments,
         items: impl IntoIterator<Item = T>,
-    ) -> Result<R, String> {
+    ) -> Result<R, TestError> {
         let upload = self.open_upload();
         let call = self.begin(target, arguments, &[&upload]).await?;
         for item in items {
@@ -112,7 +114,7 @@ impl TestClient {
         target: &str,
         arguments: impl Arguments,
         uploads: &[&TestUpload],
-    ) -> Result<TestCall, String> {
+    ) -> Result<TestCall, TestError> {
         let id = self.next_id();
         let invocation = self.invocation(target, arguments, Some(&id), uploads)?;
         self.begun(id, &HubMessage::Invocation(invocation)).await
@@ -128,7 +130,7 @@ impl TestClient {
         target: &str,
         arguments: impl Arguments,
         uploads: &[&TestUpload],
-    ) -> Result<TestCall, String> {
+    ) -> Result<TestCall, TestError> {
         let id = self.next_id();
         let invocation = self.invocation(target, arguments, Some(&id), uploads)?;
         self.begun(id, &HubMessage::StreamInvocation(invocation)).await
@@ -138,23 +140,23 @@ impl TestClient {
     ///
     /// # Errors
     /// As for [`invoke`](Self::invoke).
-    pub async fn result<R: DeserializeOwned>(&mut self, call: &TestCall) -> Result<R, String> {
+    pub async fn result<R: DeserializeOwned>(&mut self, call: &TestCall) -> Result<R, TestError> {
         let value = self.result_value(call).await?;
-        value.decode().map_err(|error| error.to_string())
+        Ok(value.decode()?)
     }
 
     /// Like [`result`](Self::result), but as the server encoded it.
     ///
     /// # Errors
     /// As for [`invoke`](Self::invoke).
-    pub async fn result_value(&mut self, call: &TestCall) -> Result<Value, String> {
+    pub async fn result_value(&mut self, call: &TestCall) -> Result<Value, TestError> {
         let until = self.wire.until();
         loop {
             let begun = self.wire.calls.get(&call.id);
             match begun.and_then(|begun| begun.end.clone()) {
                 Some(Outcome::Result(value)) => return Ok(value),
                 Some(Outcome::Void) => return Ok(Value::null(self.wire.protocol.encoding())),
-                Some(Outcome::Error(text)) => return Err(text),
+                Some(Outcome::Error(text)) => return Err(TestError::Completion(text)),
                 None => self.wire.exchange(until).await?,
             }
         }
@@ -164,15 +166,15 @@ impl TestClient {
     ///
     /// # Errors
     /// As for [`invoke`](Self::invoke), and an item of another type.
-    pub async fn item<T: DeserializeOwned>(&mut self, call: &TestCall) -> Result<Option<T>, String> {
+    pub async fn item<T: DeserializeOwned>(&mut self, call: &TestCall) -> Result<Option<T>, TestError> {
         let until = self.wire.until();
         loop {
             if let Some(begun) = self.wire.calls.get_mut(&call.id) {
                 if let Some(item) = begun.items.pop_front() {
-                    return item.decode().map(Some).map_err(|error| error.to_string());
+                    return Ok(Some(item.decode()?));
                 }
                 match &begun.end {
-                    Some(Outcome::Error(text)) => return Err(text.clone()),
+                    Some(Outcome::Error(text)) => return Err(TestError::Completion(text.clone())),
                     Some(_) => return Ok(None),
                     None => {}
                 }
@@ -185,7 +187,7 @@ impl TestClient {
     ///
     /// # Errors
     /// The end of the connection.
-    pub async fn cancel(&mut self, call: &TestCall) -> Result<(), String> {
+    pub async fn cancel(&mut self, call: &TestCall) -> Result<(), TestError> {
         self.wire
             .write_message(&HubMessage::CancelInvocation {
                 headers: Vec::new(),
@@ -203,9 +205,8 @@ impl TestClient {
     ///
     /// # Errors
     /// An item that can't be encoded, the end of the connection, or that the time is over.
-    pub async fn push<T: Serialize>(&mut self, upload: &TestUpload, item: T) -> Result<(), String> {
-        let item =
-            Value::encode_as(&item, self.wire.protocol.encoding()).map_err(|error| error.to_string())?;
+    pub async fn push<T: Serialize>(&mut self, upload: &TestUpload, item: T) -> Result<(), TestError> {
+        let item = Value::encode_as(&item, self.wire.protocol.encoding())?;
         self.wire
             .write_message(&HubMessage::StreamItem {
                 headers: Vec::new(),
@@ -219,7 +220,7 @@ impl TestClient {
     ///
     /// # Errors
     /// As for [`push`](Self::push).
-    pub async fn finish(&mut self, upload: TestUpload, end: Result<(), &str>) -> Result<(), String> {
+    pub async fn finish(&mut self, upload: TestUpload, end: Result<(), &str>) -> Result<(), TestError> {
         let outcome = match end {
             Ok(()) => Outcome::Void,
             Err(text) => Outcome::Error(text.to_owned()),
@@ -244,17 +245,17 @@ impl TestClient {
         arguments: impl Arguments,
         id: Option<&str>,
         uploads: &[&TestUpload],
-    ) -> Result<Invocation, String> {
+    ) -> Result<Invocation, TestError> {
         Ok(Invocation {
             invocation_id: id.map(str::to_owned),
             target: target.to_owned(),
-            arguments: arguments.into_values().map_err(|error| error.to_string())?,
+            arguments: arguments.into_values()?,
             stream_ids: uploads.iter().map(|upload| upload.id.clone()).collect(),
             ..Invocation::default()
         })
     }
 
-    async fn begun(&mut self, id: String, message: &HubMessage) -> Result<TestCall, String> {
+    async fn begun(&mut self, id: String, message: &HubMessage) -> Result<TestCall, TestError> {
         self.wire.calls.insert(id.clone(), Begun::default());
         self.wire.write_message(message).await?;
         Ok(TestCall { id })

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::error::TestError;
 use super::wire::Wire;
 use crate::hub::{Connection, Disconnected};
 use crate::protocol::{HubMessage, Value};
@@ -88,7 +89,7 @@ pub struct Closed {
 /// client.answer("Sure?", |arguments| Ok(arguments[0].decode::<usize>().is_ok_and(|count| count == 3)));
 /// assert_eq!(client.upload::<u64, u64>("Sum", (), [1, 2, 3]).await, Ok(6));
 /// let error = client.upload::<u64, u64>("Sum", (), [1]).await.unwrap_err();
-/// assert!(error.ends_with("HubException: not sure"));
+/// assert!(error.to_string().ends_with("HubException: not sure"));
 ///
 /// let counting = client.begin_stream("Count", (), &[]).await?;
 /// assert_eq!(client.item::<u64>(&counting).await, Ok(Some(0)));
@@ -134,7 +135,7 @@ impl TestClient {
     }
 
     /// Sets what the client answers for a client result. Targets without an answer of their own are answered as
-    /// official clients do: with the error that there is no result.
+    /// official clients do: with the error that there is no result. An error is the text of the client's answer.
     pub fn answer<R: Serialize>(
         &mut self,
         target: impl Into<String>,
@@ -166,17 +167,21 @@ impl TestClient {
     /// Waits for the next call of `target`. Others stay for [`receive`](Self::receive).
     ///
     /// # Errors
-    /// The connection ended, or the time is over; the text names the received messages.
-    pub async fn expect(&mut self, target: &str) -> Result<Called, String> {
+    /// [`TestError::NotCalled`]: the connection ended, or the time is over.
+    pub async fn expect(&mut self, target: &str) -> Result<Called, TestError> {
         let until = self.wire.until();
         loop {
             let found = self.wire.received.iter().position(|call| call.target == target);
             if let Some(call) = found.and_then(|index| self.wire.received.remove(index)) {
                 return Ok(call);
             }
-            if let Err(why) = self.wire.exchange(until).await {
-                let others: Vec<_> = self.wire.received.iter().map(|call| &*call.target).collect();
-                return Err(format!("{target:?} was not called, only {others:?}: {why}"));
+            if let Err(reason) = self.wire.exchange(until).await {
+                let others = self.wire.received.iter().map(|call| call.target.clone());
+                return Err(TestError::NotCalled {
+                    target: target.to_owned(),
+                    others: others.collect(),
+                    reason: Box::new(reason),
+                });
             }
         }
     }
@@ -223,7 +228,7 @@ impl TestClient {
     ///
     /// # Errors
     /// The end of the connection.
-    pub async fn ping(&mut self) -> Result<(), String> {
+    pub async fn ping(&mut self) -> Result<(), TestError> {
         self.wire.write_message(&HubMessage::Ping).await
     }
 
@@ -261,9 +266,9 @@ impl TestClient {
                 self.wire.to_session.closed().await;
                 return end;
             }
-            if let (Err(why), None) = (self.wire.exchange(until).await, &self.wire.end) {
+            if let (Err(error), None) = (self.wire.exchange(until).await, &self.wire.end) {
                 return Closed {
-                    error: Some(why),
+                    error: Some(error.to_string()),
                     allow_reconnect: true,
                     reason: None,
                 };

@@ -2,6 +2,7 @@
 
 mod calls;
 mod client;
+mod error;
 mod wire;
 
 use std::fmt;
@@ -22,6 +23,8 @@ use crate::session::{Inbound, Received, Session, TransportError, run};
 
 pub use calls::{TestCall, TestUpload};
 pub use client::{Called, Closed, TestClient};
+use error::ClientRefusal;
+pub use error::TestError;
 use wire::Wire;
 
 /// A hub under test. Its clients do without sockets; everything else is as in production, on an in-memory backplane.
@@ -246,8 +249,8 @@ impl TestClientBuilder<'_> {
         connection.set_transport(Transport::WebSockets);
         let session = Session::new(Arc::clone(runtime), connection);
         let (to_session, from_client) = mpsc::channel(64);
-        if let Err(text) = accepted {
-            return TestClient::new(Wire::refused(session, to_session, self.protocol, text));
+        if let Err(refusal) = accepted {
+            return TestClient::new(Wire::refused(session, to_session, self.protocol, &refusal));
         }
         runtime.registry().insert(&session);
         let running = Arc::clone(&session);
@@ -257,19 +260,22 @@ impl TestClientBuilder<'_> {
         TestClient::new(Wire::open(session, to_session, self.protocol).await)
     }
 
-    /// The checks of HTTP before there is a connection; the error is the text that HTTP would answer.
-    fn accept(&self) -> Result<(Identity, HeaderMap), String> {
+    /// The checks of HTTP before there is a connection.
+    fn accept(&self) -> Result<(Identity, HeaderMap), ClientRefusal> {
         let identity = if self.claims.is_empty() {
             Identity::anonymous()
         } else {
-            Identity::from_claims(self.claims.clone()).map_err(|error| format!("401: {error}"))?
+            Identity::from_claims(self.claims.clone())?
         };
         if !self.tester.hub.runtime().hub().admits(&identity) {
-            return Err("403: the hub does not admit this client".to_owned());
+            return Err(ClientRefusal::NotAdmitted);
         }
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
-            let bad = |what| format!("400: the {what} of the header {name:?} can't be sent");
+            let bad = |part| ClientRefusal::Header {
+                part,
+                name: name.clone(),
+            };
             let value = HeaderValue::from_str(value).map_err(|_| bad("value"))?;
             headers.append(HeaderName::try_from(name).map_err(|_| bad("name"))?, value);
         }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::client::{Called, Closed};
+use super::error::{ClientRefusal, TestError};
 use crate::protocol::websocket;
 use crate::protocol::{Decoder, HubMessage, HubProtocol, Invocation, Outcome, Value, encode};
 use crate::session::Taken;
@@ -16,7 +17,8 @@ use crate::session::{CloseReason, Received, Session};
 /// How long a client waits for the server, unless its patience was set.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) type Answer = Box<dyn FnMut(&[Value]) -> Result<Value, String> + Send>;
+/// The client's code for a client result. The error is the text that the client answers with.
+pub(super) type ResultSource = Box<dyn FnMut(&[Value]) -> Result<Value, String> + Send>;
 
 /// The items and the end that came for a call.
 #[derive(Default)]
@@ -36,7 +38,7 @@ pub(super) struct Wire {
     pub(super) received: VecDeque<Called>,
     pub(super) calls: HashMap<String, Begun>,
     /// `None`: never answered.
-    pub(super) answers: HashMap<String, Option<Answer>>,
+    pub(super) answers: HashMap<String, Option<ResultSource>>,
     pub(super) patience: Duration,
     /// Pings that came.
     pub(super) pings: usize,
@@ -67,11 +69,11 @@ impl Wire {
         session: Arc<Session>,
         to_session: mpsc::Sender<Received>,
         protocol: HubProtocol,
-        text: String,
+        refusal: &ClientRefusal,
     ) -> Self {
         let mut wire = Self::new(session, to_session, protocol);
         wire.end = Some(Closed {
-            error: Some(text),
+            error: Some(refusal.to_string()),
             allow_reconnect: false,
             reason: None,
         });
@@ -100,14 +102,14 @@ impl Wire {
         Instant::now() + self.patience
     }
 
-    pub(super) async fn write_message(&mut self, message: &HubMessage) -> Result<(), String> {
-        let frame = encode(self.protocol, message).map_err(|error| error.to_string())?;
+    pub(super) async fn write_message(&mut self, message: &HubMessage) -> Result<(), TestError> {
+        let frame = encode(self.protocol, message)?;
         self.write(Received::Data(frame)).await
     }
 
-    pub(super) async fn write(&mut self, what: Received) -> Result<(), String> {
+    pub(super) async fn write(&mut self, what: Received) -> Result<(), TestError> {
         if let Some(end) = &self.end {
-            return Err(ended_text(end));
+            return Err(TestError::Closed(end.clone()));
         }
         let until = self.until();
         self.unsent.push_back(what);
@@ -118,9 +120,9 @@ impl Wire {
     }
 
     /// Sends or reads something, whatever is possible first. Cancel-safe.
-    pub(super) async fn exchange(&mut self, until: Instant) -> Result<(), String> {
+    pub(super) async fn exchange(&mut self, until: Instant) -> Result<(), TestError> {
         if let Some(end) = &self.end {
-            return Err(ended_text(end));
+            return Err(TestError::Closed(end.clone()));
         }
         let mut frames = Vec::new();
         let taken = tokio::select! {
@@ -133,11 +135,11 @@ impl Wire {
                 return Ok(());
             }
             taken = self.session.take_frames(&mut frames, usize::MAX) => taken,
-            () = sleep_until(until) => return Err(format!("nothing came within {:?}", self.patience)),
+            () = sleep_until(until) => return Err(TestError::TimedOut(self.patience)),
         };
         let payloads = frames.iter().map(websocket::payload_of);
         payloads.for_each(|payload| self.decoder.push(&payload));
-        while let Some(message) = self.decoder.next_message().map_err(|error| error.to_string())? {
+        while let Some(message) = self.decoder.next_message()? {
             self.take(message);
         }
         if taken == Taken::End {
@@ -210,12 +212,5 @@ impl Wire {
             allow_reconnect,
             reason: reason.and_then(CloseReason::disconnected),
         });
-    }
-}
-
-fn ended_text(end: &Closed) -> String {
-    match &end.error {
-        Some(error) => format!("the connection has ended: {error}"),
-        None => "the connection has ended".to_owned(),
     }
 }

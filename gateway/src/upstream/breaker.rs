@@ -15,13 +15,13 @@ pub(super) const PAUSE: Duration = Duration::from_secs(5);
 /// The state for one handler of one hub.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
-    state: Mutex<State>,
+    state: Mutex<BreakerState>,
     /// Notified when it closes.
     closed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct BreakerState {
     failures: u32,
     /// Since when, while it is open.
     open_since: Option<Instant>,
@@ -29,7 +29,7 @@ struct State {
     tries: bool,
 }
 
-impl State {
+impl BreakerState {
     fn refuses(&self) -> bool {
         self.open_since
             .is_some_and(|since| since.elapsed() < PAUSE || self.tries)

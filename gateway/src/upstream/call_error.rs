@@ -93,6 +93,19 @@ impl CallError {
     }
 }
 
+/// The status of a handler that has not done what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it answered with status {}{}", .0.as_u16(), redirect_hint(*.0))]
+pub(super) struct BadStatus(pub(super) StatusCode);
+
+fn redirect_hint(status: StatusCode) -> &'static str {
+    if status.is_redirection() {
+        ", a redirect, which is not followed"
+    } else {
+        ""
+    }
+}
+
 /// A fault in two texts.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Fault {
@@ -108,11 +121,13 @@ impl fmt::Display for Fault {
     }
 }
 
-impl From<String> for Fault {
-    fn from(text: String) -> Self {
+impl Fault {
+    /// A fault whose text is for both: it has neither addresses nor settings.
+    pub(super) fn public(fault: impl fmt::Display) -> Self {
+        let why = fault.to_string();
         Self {
-            for_client: text.clone(),
-            why: text,
+            for_client: why.clone(),
+            why,
         }
     }
 }

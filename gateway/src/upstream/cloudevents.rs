@@ -8,8 +8,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use reqwest::{Method, Url};
 
+use super::call_error::BadStatus;
 use super::carried::carried;
-use super::handler::{Answer, Handler, Outgoing};
+use super::handler::{Handler, WebhookAnswer, WebhookRequest};
 use super::line::Line;
 use super::origin::{REQUEST_ORIGIN, VERSION};
 use super::settings::SystemEvent;
@@ -24,12 +25,16 @@ const JSON: &str = "application/json; charset=utf-8";
 const METADATA: &str = "x-webpubsub-metadata-";
 
 /// The event that a client wants to connect.
-pub(super) fn connect(handler: &Handler, about: &About<'_>, body: Bytes) -> Result<Outgoing, Unsendable> {
+pub(super) fn connect(
+    handler: &Handler,
+    about: &About<'_>,
+    body: Bytes,
+) -> Result<WebhookRequest, Unsendable> {
     request(handler, about, "sys", SystemEvent::Connect.name(), JSON, body)
 }
 
 /// The event that a client has connected.
-pub(super) fn connected(handler: &Handler, about: &About<'_>) -> Result<Outgoing, Unsendable> {
+pub(super) fn connected(handler: &Handler, about: &About<'_>) -> Result<WebhookRequest, Unsendable> {
     let body = Bytes::from_static(b"{}");
     request(handler, about, "sys", SystemEvent::Connected.name(), JSON, body)
 }
@@ -39,7 +44,7 @@ pub(super) fn disconnected(
     handler: &Handler,
     about: &About<'_>,
     reason: &str,
-) -> Result<Outgoing, Unsendable> {
+) -> Result<WebhookRequest, Unsendable> {
     let reason = match reason {
         BY_CLIENT => "",
         reason => reason,
@@ -61,7 +66,7 @@ pub(super) fn group_changed(
     about: &About<'_>,
     event: SystemEvent,
     group: &str,
-) -> Result<Outgoing, Unsendable> {
+) -> Result<WebhookRequest, Unsendable> {
     let body = serde_json::json!({ "group": group }).to_string();
     request(handler, about, "gp", event.name(), JSON, body.into())
 }
@@ -73,7 +78,7 @@ pub(super) fn message(
     event: &str,
     data: Data,
     metadata: &Headers,
-) -> Result<Outgoing, Unsendable> {
+) -> Result<WebhookRequest, Unsendable> {
     let content_type = match data.kind {
         DataType::Json => "application/json",
         DataType::Text => "text/plain",
@@ -98,10 +103,7 @@ pub(super) fn validation_url(handler: &Handler, hub: &str) -> Result<Url, Unsend
         category: "validate",
         event: "validate",
     };
-    handler
-        .template
-        .fill(names)
-        .map_err(|error| Unsendable(error.to_string()))
+    Ok(handler.template.fill(names)?)
 }
 
 fn request(
@@ -111,17 +113,14 @@ fn request(
     event: &str,
     content_type: &'static str,
     body: Bytes,
-) -> Result<Outgoing, Unsendable> {
+) -> Result<WebhookRequest, Unsendable> {
     let category = if kind == "user" { "messages" } else { "connections" };
     let names = Names {
         hub: about.hub,
         category,
         event,
     };
-    let url = handler
-        .template
-        .fill(names)
-        .map_err(|error| Unsendable(error.to_string()))?;
+    let url = handler.template.fill(names)?;
     let connection = about.connection;
     let id = connection.id().as_str();
     let origin = handler.public_host.as_ref().map(|own| own.host.as_str());
@@ -142,11 +141,9 @@ fn request(
     ];
     for (name, value) in required {
         if !value.is_ascii() {
-            return Err(Unsendable(
-                "its name can't stand in a header: it is not ASCII".to_owned(),
-            ));
+            return Err(Unsendable::NotAscii);
         }
-        headers.insert(name, carried(value).ok_or_else(Unsendable::by_name)?);
+        headers.insert(name, carried(value).ok_or(Unsendable::Header)?);
     }
     // A user id that no header brings unchanged is left out: the rest is still of use.
     if let Some(user) = connection.user().and_then(|user| carried(user.as_str())) {
@@ -168,7 +165,7 @@ fn request(
     }
     Line::add_state(connection, &mut headers);
     about.line.add_cookies(&url, &mut headers);
-    Ok(Outgoing {
+    Ok(WebhookRequest {
         method: Method::POST,
         url,
         headers,
@@ -197,10 +194,8 @@ pub(super) struct Data {
 impl Data {
     /// The data of a call. Clients without kinds of data send all arguments, as one JSON array.
     pub(super) fn of_call(kind: Option<DataType>, arguments: &[Value]) -> Result<Self, Unsendable> {
-        let unreadable =
-            |error: &dyn std::fmt::Display| Unsendable(format!("its data can't be written: {error}"));
         let Some(kind) = kind else {
-            let all = Value::array(arguments, Encoding::Json).map_err(|error| unreadable(&error))?;
+            let all = Value::array(arguments, Encoding::Json)?;
             return Ok(Self {
                 kind: DataType::Json,
                 bytes: all.bytes().clone(),
@@ -214,21 +209,14 @@ impl Data {
         };
         let bytes = match kind {
             DataType::Json => argument.bytes().clone(),
-            DataType::Text => argument
-                .decode::<String>()
-                .map_err(|error| unreadable(&error))?
-                .into(),
-            DataType::Binary | DataType::Protobuf => argument
-                .decode::<Binary>()
-                .map_err(|error| unreadable(&error))?
-                .0
-                .into(),
+            DataType::Text => argument.decode::<String>()?.into(),
+            DataType::Binary | DataType::Protobuf => argument.decode::<Binary>()?.0.into(),
         };
         Ok(Self { kind, bytes })
     }
 
     /// The data of an answer; `None` where it has none.
-    fn of_answer(answer: &Answer) -> Result<Option<Self>, String> {
+    fn of_answer(answer: &WebhookAnswer) -> Result<Option<Self>, BadAnswer> {
         if answer.body.is_empty() {
             return Ok(None);
         }
@@ -248,11 +236,10 @@ impl Data {
         };
         match kind {
             DataType::Text if str::from_utf8(&answer.body).is_err() => {
-                return Err("its answer is text/plain and not UTF-8".to_owned());
+                return Err(BadAnswer::NotUtf8);
             }
             DataType::Json => {
-                let value = Value::from_json_text(answer.body.clone());
-                let value = value.map_err(|_| "its answer is application/json and not JSON".to_owned())?;
+                let value = Value::from_json_text(answer.body.clone()).map_err(|_| BadAnswer::NotJson)?;
                 // Null is no data: the .NET client can't bear it.
                 return Ok((!value.is_null()).then(|| Self {
                     kind,
@@ -301,10 +288,21 @@ impl Data {
     }
 }
 
-/// The data that a handler answered with to a user event. The error says what is wrong, for the client and the log.
-pub(super) fn outcome(answer: &Answer) -> Result<Option<Data>, String> {
+/// The fault of a handler's answer to a user event, for the client and the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadAnswer {
+    #[error(transparent)]
+    Status(#[from] BadStatus),
+    #[error("its answer is text/plain and not UTF-8")]
+    NotUtf8,
+    #[error("its answer is application/json and not JSON")]
+    NotJson,
+}
+
+/// The data that a handler answered with to a user event.
+pub(super) fn outcome(answer: &WebhookAnswer) -> Result<Option<Data>, BadAnswer> {
     if !answer.status.is_success() {
-        return Err(status(answer.status));
+        return Err(BadStatus(answer.status).into());
     }
     if answer.status == StatusCode::NO_CONTENT {
         Ok(None)
@@ -313,25 +311,16 @@ pub(super) fn outcome(answer: &Answer) -> Result<Option<Data>, String> {
     }
 }
 
-pub(super) fn status(status: StatusCode) -> String {
-    let hint = if status.is_redirection() {
-        ", a redirect, which is not followed"
-    } else {
-        ""
-    };
-    format!("it answered with status {}{hint}", status.as_u16())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn answer(content_type: Option<&str>, body: &'static [u8]) -> Answer {
+    fn answer(content_type: Option<&str>, body: &'static [u8]) -> WebhookAnswer {
         let mut headers = HeaderMap::new();
         if let Some(kind) = content_type {
             headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
         }
-        Answer {
+        WebhookAnswer {
             status: StatusCode::OK,
             headers,
             body: Bytes::from_static(body),
@@ -360,8 +349,14 @@ mod tests {
         );
         assert_eq!(of(Some("application/json"), b"null"), None);
         assert_eq!(of(Some("text/plain"), b""), None);
-        assert!(Data::of_answer(&answer(Some("text/plain"), b"\xff")).is_err());
-        assert!(Data::of_answer(&answer(Some("application/json"), b"{")).is_err());
+        assert_eq!(
+            Data::of_answer(&answer(Some("text/plain"), b"\xff")),
+            Err(BadAnswer::NotUtf8)
+        );
+        assert_eq!(
+            Data::of_answer(&answer(Some("application/json"), b"{")),
+            Err(BadAnswer::NotJson)
+        );
     }
 
     #[test]

@@ -4,18 +4,21 @@ use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
 use bytes::Bytes;
+use hubcast_backplane::{GroupName, NameError};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::handler::Answer;
+use super::call_error::{BadStatus, CallError, Fault};
+use super::handler::WebhookAnswer;
+use super::line::StateTooLarge;
 use super::settings::HandlerSettings;
-use super::signalr::texts;
+use super::signalr::{Unsendable, texts};
 use crate::auth::{Changes, Identity};
 use crate::hub::Connection;
 
 /// The body of the question. All properties are always there: a middleware fails without any of them.
 #[derive(Serialize)]
-struct Question<'a> {
+struct ConnectQuestion<'a> {
     claims: BTreeMap<&'a str, Vec<String>>,
     query: BTreeMap<&'a str, Vec<&'a str>>,
     headers: BTreeMap<&'a str, Vec<&'a str>>,
@@ -27,7 +30,7 @@ struct Question<'a> {
 /// Writes the question about a client.
 pub(super) fn question(connection: &Connection, subprotocols: &[String]) -> Bytes {
     let identity = connection.identity();
-    let question = Question {
+    let question = ConnectQuestion {
         claims: identity
             .claims()
             .map(|(name, value)| (name, texts(value)))
@@ -56,26 +59,66 @@ pub(super) struct Verdict {
 }
 
 /// The reason why a client is not let in.
-#[derive(Debug, PartialEq)]
-pub(super) enum Refusal {
+#[derive(Debug)]
+pub(super) enum ConnectRefusal {
     /// The handler refused it, with that status.
     Refused(StatusCode),
-    /// The answer can't be used; the text is for operators.
-    Bad(String),
+    /// The handler could not be asked, or its answer can't be used.
+    Bad(ConnectError),
+}
+
+impl<E: Into<ConnectError>> From<E> for ConnectRefusal {
+    fn from(error: E) -> Self {
+        Self::Bad(error.into())
+    }
+}
+
+/// The reason why there is no word of the handler about a client. The texts are for operators.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error(transparent)]
+    Request(#[from] Unsendable),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The handler does not allow requests of this gateway, or could not be asked for that.
+    #[error("{0}")]
+    Validation(Fault),
+    #[error(transparent)]
+    Status(#[from] BadStatus),
+    #[error(transparent)]
+    State(#[from] StateTooLarge),
+    #[error("its answer to connect is not JSON")]
+    NotJson,
+    #[error("its answer to connect is no JSON object")]
+    NotAnObject,
+    #[error("{0} in its answer to connect is no text")]
+    NotAText(&'static str),
+    #[error("{0} in its answer to connect is no array of texts")]
+    NotTexts(&'static str),
+    #[error("its answer to connect gives the role {0:?}, which allow_roles does not have")]
+    Role(String),
+    #[error("its answer to connect names the group {0:?}, which allow_groups does not have")]
+    Group(String),
+    #[error("its answer to connect names a group that can't be: {0}")]
+    GroupName(#[from] NameError),
+    #[error("its answer to connect chooses {0:?}, which the client did not offer")]
+    Subprotocol(String),
+    #[error("userId in its answer to connect can't be a user id")]
+    User,
 }
 
 /// Reads the answer.
 pub(super) fn verdict(
     settings: &HandlerSettings,
-    answer: &Answer,
+    answer: &WebhookAnswer,
     offered: &[String],
-) -> Result<Verdict, Refusal> {
+) -> Result<Verdict, ConnectRefusal> {
     let status = answer.status;
     if status.is_client_error() || status == StatusCode::INTERNAL_SERVER_ERROR {
-        return Err(Refusal::Refused(status)); // 500 is how a middleware refuses, too
+        return Err(ConnectRefusal::Refused(status)); // 500 is how a middleware refuses, too
     }
     if !status.is_success() {
-        return Err(Refusal::Bad(super::cloudevents::status(status)));
+        return Err(BadStatus(status).into());
     }
     let body = answer.body.trim_ascii();
     let nothing = status == StatusCode::NO_CONTENT || body.is_empty();
@@ -92,81 +135,62 @@ pub(super) fn verdict(
     Ok(verdict)
 }
 
-fn bad(text: impl Into<String>) -> Refusal {
-    Refusal::Bad(text.into())
-}
-
 /// The fields of the answer, by their names in lower case.
-fn read(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
+fn read(body: &[u8]) -> Result<Map<String, Value>, ConnectError> {
     match serde_json::from_slice(body) {
         Ok(Value::Object(fields)) => {
             let lower = |(name, value): (String, Value)| (name.to_ascii_lowercase(), value);
             Ok(fields.into_iter().map(lower).collect())
         }
         Ok(Value::Null) => Ok(Map::new()),
-        Ok(_) => Err(bad("its answer to connect is no JSON object")),
-        Err(_) => Err(bad("its answer to connect is not JSON")),
+        Ok(_) => Err(ConnectError::NotAnObject),
+        Err(_) => Err(ConnectError::NotJson),
     }
 }
 
 /// A text; null is as if it were not there.
-fn text(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, Refusal> {
+fn text(fields: &Map<String, Value>, name: &'static str) -> Result<Option<String>, ConnectError> {
     match fields.get(&name.to_ascii_lowercase()) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(bad(format!("{name} in its answer to connect is no text"))),
+        Some(_) => Err(ConnectError::NotAText(name)),
     }
 }
 
-fn list(fields: &Map<String, Value>, name: &str) -> Result<Option<Vec<String>>, Refusal> {
-    let wrong = || bad(format!("{name} in its answer to connect is no array of texts"));
+fn list(fields: &Map<String, Value>, name: &'static str) -> Result<Option<Vec<String>>, ConnectError> {
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Array(items)) => {
             let texts = items.iter().map(|item| item.as_str().map(str::to_owned));
-            texts.collect::<Option<Vec<_>>>().map(Some).ok_or_else(wrong)
+            let texts = texts.collect::<Option<Vec<_>>>();
+            texts.map(Some).ok_or(ConnectError::NotTexts(name))
         }
-        Some(_) => Err(wrong()),
+        Some(_) => Err(ConnectError::NotTexts(name)),
     }
 }
 
 /// The names that an answer may give are the operator's decision: whoever forges answers gets no further.
-fn check(settings: &HandlerSettings, verdict: &Verdict, offered: &[String]) -> Result<(), Refusal> {
+fn check(settings: &HandlerSettings, verdict: &Verdict, offered: &[String]) -> Result<(), ConnectError> {
     let shown = |name: &str| name.chars().take(64).collect::<String>();
     let roles = verdict.changes.roles.iter().flatten();
     if let Some(role) = roles.clone().find(|role| !settings.allows_role(role)) {
-        let role = shown(role);
-        return Err(bad(format!(
-            "its answer to connect gives the role {role:?}, which allow_roles does not have"
-        )));
+        return Err(ConnectError::Role(shown(role)));
     }
     for group in verdict.changes.groups.iter().flatten() {
         if !settings.allows_group(group) {
-            let group = shown(group);
-            return Err(bad(format!(
-                "its answer to connect names the group {group:?}, which allow_groups does not have"
-            )));
+            return Err(ConnectError::Group(shown(group)));
         }
-        if let Err(error) = hubcast_backplane::GroupName::parse(group) {
-            return Err(bad(format!(
-                "its answer to connect names a group that can't be: {error}"
-            )));
-        }
+        GroupName::parse(group)?;
     }
     if let Some(name) = &verdict.subprotocol
         && !offered.contains(name)
     {
-        let name = shown(name);
-        return Err(bad(format!(
-            "its answer to connect chooses {name:?}, which the client did not offer"
-        )));
+        return Err(ConnectError::Subprotocol(shown(name)));
     }
     Ok(())
 }
 
 /// The identity after the handler's changes.
-pub(super) fn changed(identity: &Identity, changes: Changes) -> Result<Identity, Refusal> {
-    identity
-        .changed(changes)
-        .map_err(|_| bad("userId in its answer to connect can't be a user id"))
+pub(super) fn changed(identity: &Identity, changes: Changes) -> Result<Identity, ConnectError> {
+    identity.changed(changes).map_err(|_| ConnectError::User)
 }

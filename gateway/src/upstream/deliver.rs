@@ -9,10 +9,10 @@ use hubcast_backplane::{ConnectionEvent, EventKind, GroupName};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
-use super::call_error::CallError;
+use super::call_error::{BadStatus, CallError};
 use super::cloudevents;
-use super::connect::{self, Refusal};
-use super::handler::{Handler, Outgoing, RETRIES, may_pass};
+use super::connect::{self, ConnectError, ConnectRefusal};
+use super::handler::{Handler, RETRIES, WebhookRequest, may_pass};
 use super::line::Line;
 use super::of_hub::HubUpstream;
 use super::relay::random_id;
@@ -165,7 +165,7 @@ impl HubUpstream {
         handler: &Handler,
         about: &About<'_>,
         kind: &EventKind,
-    ) -> Result<Outgoing, Unsendable> {
+    ) -> Result<WebhookRequest, Unsendable> {
         match (kind, handler.form) {
             (EventKind::Connected, Form::SignalR) => signalr::connected(handler, about),
             (EventKind::Connected, Form::CloudEvents) => cloudevents::connected(handler, about),
@@ -253,8 +253,8 @@ impl HubUpstream {
         connection: &Connection,
         line: &Line,
         event: SystemEvent,
-        make: impl FnOnce(&About<'_>) -> Result<Outgoing, Unsendable>,
-    ) -> Result<Outgoing, Unsendable> {
+        make: impl FnOnce(&About<'_>) -> Result<WebhookRequest, Unsendable>,
+    ) -> Result<WebhookRequest, Unsendable> {
         make(&About {
             hub: self.name(),
             connection,
@@ -271,7 +271,7 @@ async fn deliver(
     hub: &str,
     connection_id: &str,
     event: SystemEvent,
-    request: Result<Outgoing, Unsendable>,
+    request: Result<WebhookRequest, Unsendable>,
 ) {
     let labels = UpstreamLabels::of(&handler.label);
     let event = event.name();
@@ -323,7 +323,7 @@ async fn attempt(
     handler: &Arc<Handler>,
     metrics: &Arc<UpstreamMetrics>,
     hub: &str,
-    request: Outgoing,
+    request: WebhookRequest,
 ) -> Attempt {
     if handler.is_left_alone() {
         return Attempt::LeftAlone;
@@ -347,9 +347,9 @@ async fn attempt(
     if status.is_success() {
         Attempt::Taken
     } else if may_pass(status) {
-        Attempt::NotNow(cloudevents::status(status))
+        Attempt::NotNow(BadStatus(status).to_string())
     } else {
-        Attempt::Refused(cloudevents::status(status))
+        Attempt::Refused(BadStatus(status).to_string())
     }
 }
 
@@ -376,12 +376,12 @@ impl ConnectHandler for Arc<HubUpstream> {
             };
             let id = connecting.connection.id().clone();
             own.ask(&hub, &handler, connecting).await.map_err(|refusal| match refusal {
-                Refusal::Refused(status) => TurnedAway {
+                ConnectRefusal::Refused(status) => TurnedAway {
                     status,
                     text: "The application refused the connection".to_owned(),
                 },
-                Refusal::Bad(why) => {
-                    tracing::warn!(handler = handler.label, hub = own.name(), connection_id = %id, why, "a client can't be let in");
+                ConnectRefusal::Bad(error) => {
+                    tracing::warn!(handler = handler.label, hub = own.name(), connection_id = %id, why = %error, "a client can't be let in");
                     TurnedAway {
                         status: StatusCode::INTERNAL_SERVER_ERROR,
                         text: FAILED.to_owned(),
@@ -399,32 +399,25 @@ impl HubUpstream {
         hub: &Arc<HubRuntime>,
         handler: &Arc<Handler>,
         connecting: Connecting,
-    ) -> Result<Accepted, Refusal> {
+    ) -> Result<Accepted, ConnectRefusal> {
         let Connecting {
             connection,
             subprotocols,
         } = connecting;
-        let bad = |error: &dyn std::fmt::Display| Refusal::Bad(error.to_string());
         let metrics = &hub.shared().metrics().upstream;
         let end = Instant::now() + handler.settings.timeout;
         let line = Line::default();
         let body = connect::question(&connection, &subprotocols);
-        let request = self
-            .about(&connection, &line, SystemEvent::Connect, |about| {
-                cloudevents::connect(handler, about, body)
-            })
-            .map_err(|error| bad(&error))?;
-        let url = cloudevents::validation_url(handler, self.name()).map_err(|error| bad(&error))?;
+        let request = self.about(&connection, &line, SystemEvent::Connect, |about| {
+            cloudevents::connect(handler, about, body)
+        })?;
+        let url = cloudevents::validation_url(handler, self.name())?;
         let allowed = handler.validated(metrics, url).await;
-        allowed.map_err(|fault| Refusal::Bad(fault.why))?;
+        allowed.map_err(ConnectError::Validation)?;
         let url = request.url.clone();
-        let answer = handler
-            .call_patiently(metrics, request, end)
-            .await
-            .map_err(|error| bad(&error))?;
+        let answer = handler.call_patiently(metrics, request, end).await?;
         let verdict = connect::verdict(&handler.settings, &answer, &subprotocols)?;
-        line.learn(&connection, &url, &answer.headers)
-            .map_err(|error| bad(&error))?;
+        line.learn(&connection, &url, &answer.headers)?;
         let identity = connect::changed(&connection.identity(), verdict.changes)?;
         let connection = connection.with_identity(identity);
         if let Some(name) = &verdict.subprotocol {

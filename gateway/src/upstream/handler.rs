@@ -89,7 +89,7 @@ pub(super) struct PublicHost {
 
 /// A request to a handler.
 #[derive(Clone)]
-pub(super) struct Outgoing {
+pub(super) struct WebhookRequest {
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
@@ -98,7 +98,7 @@ pub(super) struct Outgoing {
 
 /// A handler's answer.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct WebhookAnswer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -205,8 +205,8 @@ impl Handler {
     pub(super) async fn call(
         &self,
         metrics: &UpstreamMetrics,
-        request: Outgoing,
-    ) -> Result<Answer, CallError> {
+        request: WebhookRequest,
+    ) -> Result<WebhookAnswer, CallError> {
         let end = Instant::now() + self.settings.timeout;
         self.call_until(metrics, request, end).await
     }
@@ -215,9 +215,9 @@ impl Handler {
     pub(super) async fn call_patiently(
         &self,
         metrics: &UpstreamMetrics,
-        request: Outgoing,
+        request: WebhookRequest,
         end: Instant,
-    ) -> Result<Answer, CallError> {
+    ) -> Result<WebhookAnswer, CallError> {
         let mut waits = RETRIES.into_iter();
         loop {
             let failed = match self.call_until(metrics, request.clone(), end).await {
@@ -236,9 +236,9 @@ impl Handler {
     pub(super) async fn call_until(
         &self,
         metrics: &UpstreamMetrics,
-        request: Outgoing,
+        request: WebhookRequest,
         end: Instant,
-    ) -> Result<Answer, CallError> {
+    ) -> Result<WebhookAnswer, CallError> {
         let begun = Instant::now();
         let labels = UpstreamLabels::of(&self.label);
         let outcome = self.attempt(metrics, &labels, request, end).await;
@@ -255,9 +255,9 @@ impl Handler {
         &self,
         metrics: &UpstreamMetrics,
         labels: &UpstreamLabels,
-        request: Outgoing,
+        request: WebhookRequest,
         end: Instant,
-    ) -> Result<Answer, CallError> {
+    ) -> Result<WebhookAnswer, CallError> {
         let late = || CallError::Late(self.settings.timeout);
         let _place = self.place(metrics, labels, end).await?;
         let pass = self.load.breaker.pass().map_err(|Open| CallError::Open)?;
@@ -313,7 +313,7 @@ impl Handler {
         }
     }
 
-    async fn exchange(&self, request: Outgoing) -> Result<Answer, CallError> {
+    async fn exchange(&self, request: WebhookRequest) -> Result<WebhookAnswer, CallError> {
         let mut headers = self.headers.clone();
         headers.extend(request.headers);
         let sending = self
@@ -329,7 +329,7 @@ impl Handler {
         if announced > u64::try_from(most).unwrap_or(u64::MAX) {
             return Err(CallError::TooLarge { status, most });
         }
-        let mut held = Held {
+        let mut held = HeldBytes {
             all: &self.load.held,
             bytes: 0,
         };
@@ -343,7 +343,7 @@ impl Handler {
                 return Err(CallError::NoRoom { status });
             }
         }
-        Ok(Answer {
+        Ok(WebhookAnswer {
             status,
             headers: std::mem::take(response.headers_mut()),
             body: body.freeze(),
@@ -416,12 +416,12 @@ impl Drop for Counted<'_> {
 }
 
 /// The bytes of one large answer, among those of all.
-struct Held<'a> {
+struct HeldBytes<'a> {
     all: &'a AtomicUsize,
     bytes: usize,
 }
 
-impl Held<'_> {
+impl HeldBytes<'_> {
     /// Returns whether there is room for so many bytes of the answer.
     fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
@@ -434,7 +434,7 @@ impl Held<'_> {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for HeldBytes<'_> {
     fn drop(&mut self) {
         self.all.fetch_sub(self.bytes, Ordering::AcqRel);
     }

@@ -28,7 +28,7 @@ pub(super) struct Line(Arc<Inner>);
 struct Inner {
     /// Held for reading by messages, for writing by what comes before or after them: changes of groups, and `disconnected`.
     order: Arc<RwLock<()>>,
-    kept: Mutex<Kept>,
+    kept: Mutex<LineData>,
     /// Set while the handler could not be told that the client has connected.
     trouble: AtomicBool,
     /// Ended when the handler was told that the client has connected.
@@ -36,7 +36,7 @@ struct Inner {
 }
 
 #[derive(Default)]
-struct Kept {
+struct LineData {
     cookies: Option<Box<(Jar, usize)>>,
     /// Ends when the last change of groups was told.
     last_change: Option<oneshot::Receiver<()>>,

@@ -90,10 +90,10 @@ pub struct UpstreamError {
 pub struct Upstream(Arc<Inner>);
 
 struct Inner {
-    state: Mutex<State>,
+    state: Mutex<UpstreamState>,
 }
 
-struct State {
+struct UpstreamState {
     handlers: Arc<[Handler]>,
     hubs: HashMap<String, Arc<HubUpstream>>,
 }
@@ -116,7 +116,7 @@ impl Upstream {
         let handlers = handlers(options)?;
         let hubs = HashMap::new();
         Ok(Self(Arc::new(Inner {
-            state: Mutex::new(State { handlers, hubs }),
+            state: Mutex::new(UpstreamState { handlers, hubs }),
         })))
     }
 

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::breaker::PAUSE;
 use super::call_error::Fault;
-use super::handler::{Handler, Outgoing, PublicHost};
+use super::handler::{Handler, PublicHost, WebhookRequest};
 use crate::telemetry::upstream::UpstreamMetrics;
 
 /// The header that names the gateway.
@@ -44,13 +44,13 @@ pub(super) struct Validations {
 /// The outcome of one URL's validation.
 #[derive(Default)]
 struct Validation {
-    state: Mutex<State>,
+    state: Mutex<ConsentState>,
     /// Held by the one caller that asks.
     asking: AsyncMutex<()>,
 }
 
 #[derive(Default, Clone)]
-struct State {
+struct ConsentState {
     /// When it last said yes.
     allowed: Option<Instant>,
     /// The last no, with when it may be asked again, and the wait that led there.
@@ -59,22 +59,52 @@ struct State {
 
 /// The reason why a handler did not say yes.
 #[derive(Clone, Debug, thiserror::Error)]
-pub(super) enum Refused {
+pub(super) enum Unconsented {
     /// It said nothing.
     #[error("{0}")]
     Unsure(Fault),
-    /// It said no, or something else; the text is for operators.
+    /// It said no, or something else.
     #[error("{0}")]
-    No(String),
+    No(NoConsent),
 }
 
-impl From<Refused> for Fault {
-    fn from(refused: Refused) -> Self {
+/// The part that is missing to a handler's word that it wants requests, for operators.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum NoConsent {
+    #[error("server.public_host is not set: it is the host that the handler allows")]
+    NoPublicHost,
+    #[error("it answered OPTIONS with status {}{}", .0.as_u16(), status_hint(*.0))]
+    Status(StatusCode),
+    #[error("its answer to OPTIONS has no WebHook-Allowed-Origin: is it a handler of Web PubSub events?")]
+    NoOrigin,
+    #[error(
+        "it allows {allowed}, and this gateway is {own}: server.public_host must be the host that the application's \
+         connection string names"
+    )]
+    OtherOrigins {
+        /// The origins, with commas between them.
+        allowed: String,
+        own: String,
+    },
+}
+
+fn status_hint(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        300..=399 => ": redirects are not followed, set the final URL",
+        400 => ": it does not allow the host of server.public_host",
+        401 | 403 => ": a function app wants its key in the URL (?code=…)",
+        404 => ": is the path right?",
+        _ => "",
+    }
+}
+
+impl From<Unconsented> for Fault {
+    fn from(refused: Unconsented) -> Self {
         match refused {
-            Refused::Unsure(fault) => fault,
-            Refused::No(why) => Self {
+            Unconsented::Unsure(fault) => fault,
+            Unconsented::No(consent) => Self {
                 for_client: "it does not allow requests of this gateway".to_owned(),
-                why,
+                why: consent.to_string(),
             },
         }
     }
@@ -129,38 +159,38 @@ impl Handler {
             .lock()
             .allowed
             .is_none_or(|at| at.elapsed() >= GOOD_FOR)
-            && let Err(Refused::No(why)) = self.note(known, metrics, url).await
+            && let Err(Unconsented::No(consent)) = self.note(known, metrics, url).await
         {
             tracing::warn!(
                 handler = self.label,
-                why,
+                why = %consent,
                 "a handler no longer allows requests of this gateway"
             );
         }
     }
 
-    async fn note(&self, known: &Validation, metrics: &UpstreamMetrics, url: Url) -> Result<(), Refused> {
+    async fn note(&self, known: &Validation, metrics: &UpstreamMetrics, url: Url) -> Result<(), Unconsented> {
         let outcome = self.ask(metrics, url).await;
         let mut state = known.state.lock();
         match &outcome {
             // It said yes before: an outage takes nothing back.
-            Err(Refused::Unsure(_)) if state.allowed.is_some() => {}
+            Err(Unconsented::Unsure(_)) if state.allowed.is_some() => {}
             Ok(()) => {
-                *state = State {
+                *state = ConsentState {
                     allowed: Some(Instant::now()),
                     refused: None,
                 }
             }
             Err(refused) => {
                 let longest = match refused {
-                    Refused::No(_) => AGAIN.1,
-                    Refused::Unsure(_) => AGAIN_AFTER_SILENCE,
+                    Unconsented::No(_) => AGAIN.1,
+                    Unconsented::Unsure(_) => AGAIN_AFTER_SILENCE,
                 };
                 let wait = state
                     .refused
                     .as_ref()
                     .map_or(AGAIN.0, |(_, _, wait)| (*wait * 2).min(longest));
-                *state = State {
+                *state = ConsentState {
                     allowed: None,
                     refused: Some((refused.clone().into(), Instant::now() + wait, wait)),
                 }
@@ -170,10 +200,9 @@ impl Handler {
     }
 
     /// Sends the request of abuse protection. The error says what is wrong with the answer, and what to do.
-    pub(super) async fn ask(&self, metrics: &UpstreamMetrics, url: Url) -> Result<(), Refused> {
+    pub(super) async fn ask(&self, metrics: &UpstreamMetrics, url: Url) -> Result<(), Unconsented> {
         let Some(own) = &self.public_host else {
-            let text = "server.public_host is not set: it is the host that the handler allows";
-            return Err(Refused::No(text.to_owned()));
+            return Err(Unconsented::No(NoConsent::NoPublicHost));
         };
         let asking = async {
             let first = self.options(metrics, Method::OPTIONS, url.clone(), own).await?;
@@ -185,12 +214,12 @@ impl Handler {
         let (status, headers) = match timeout(PATIENCE, asking).await {
             Ok(answered) => answered?,
             Err(_) => {
-                let text = format!("it did not answer OPTIONS within {PATIENCE:?}");
-                return Err(Refused::Unsure(text.into()));
+                let silent = format_args!("it did not answer OPTIONS within {PATIENCE:?}");
+                return Err(Unconsented::Unsure(Fault::public(silent)));
             }
         };
         if !status.is_success() {
-            return Err(Refused::No(refused(status)));
+            return Err(Unconsented::No(NoConsent::Status(status)));
         }
         let allowed: Vec<_> = headers
             .get_all(ALLOWED_ORIGIN)
@@ -202,16 +231,12 @@ impl Handler {
         if allowed.iter().any(|allowed| own.is_allowed_by(allowed)) {
             return Ok(());
         }
-        Err(Refused::No(match allowed.as_slice() {
-            [] => {
-                "its answer to OPTIONS has no WebHook-Allowed-Origin: is it a handler of Web PubSub events?"
-                    .to_owned()
-            }
-            allowed => format!(
-                "it allows {}, and this gateway is {own}: server.public_host must be the host that the application's \
-                 connection string names",
-                allowed.join(", ")
-            ),
+        Err(Unconsented::No(match allowed.as_slice() {
+            [] => NoConsent::NoOrigin,
+            allowed => NoConsent::OtherOrigins {
+                allowed: allowed.join(", "),
+                own: own.to_string(),
+            },
         }))
     }
 
@@ -221,13 +246,13 @@ impl Handler {
         method: Method,
         url: Url,
         own: &PublicHost,
-    ) -> Result<(StatusCode, HeaderMap), Refused> {
+    ) -> Result<(StatusCode, HeaderMap), Unconsented> {
         let mut headers = HeaderMap::new();
         headers.insert(VERSION, HeaderValue::from_static("1.0"));
         if let Ok(host) = HeaderValue::from_str(&own.host) {
             headers.insert(REQUEST_ORIGIN, host);
         }
-        let request = Outgoing {
+        let request = WebhookRequest {
             method,
             url,
             headers,
@@ -235,20 +260,9 @@ impl Handler {
         };
         match self.call(metrics, request).await {
             Ok(answer) => Ok((answer.status, answer.headers)),
-            Err(error) => Err(Refused::Unsure((&error).into())),
+            Err(error) => Err(Unconsented::Unsure((&error).into())),
         }
     }
-}
-
-fn refused(status: StatusCode) -> String {
-    let hint = match status.as_u16() {
-        300..=399 => ": redirects are not followed, set the final URL",
-        400 => ": it does not allow the host of server.public_host",
-        401 | 403 => ": a function app wants its key in the URL (?code=…)",
-        404 => ": is the path right?",
-        _ => "",
-    };
-    format!("it answered OPTIONS with status {}{hint}", status.as_u16())
 }
 
 impl PublicHost {

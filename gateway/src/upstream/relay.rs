@@ -91,22 +91,22 @@ impl HubUpstream {
             Form::CloudEvents => raise(&handler, &about, call, end).await,
         };
         answered.map_err(|error| match error {
-            Failed::Whole(fault) => {
+            CallFailure::Whole(fault) => {
                 note(&handler, self.name(), &target, &fault.why);
                 HubError::whole(fault.for_client)
             }
-            Failed::Because(fault) => {
+            CallFailure::Because(fault) => {
                 note(&handler, self.name(), &target, &fault.why);
                 failed(&handler, &target, &fault.for_client)
             }
-            Failed::Said(text) => HubError::whole(text), // the application's own words
-            Failed::Hub(error) => error,
+            CallFailure::Said(text) => HubError::whole(text), // the application's own words
+            CallFailure::Hub(error) => error,
         })
     }
 }
 
 /// The reason why a call has no result.
-enum Failed {
+enum CallFailure {
     /// The fault of the handler, or of its answer, with the whole text for the client.
     Whole(Fault),
     /// The same, with the reason alone.
@@ -116,9 +116,11 @@ enum Failed {
     Hub(HubError),
 }
 
-impl From<Unsendable> for Failed {
+impl From<Unsendable> for CallFailure {
     fn from(error: Unsendable) -> Self {
-        Self::Because(format!("the call can't be passed on: {error}").into())
+        Self::Because(Fault::public(format_args!(
+            "the call can't be passed on: {error}"
+        )))
     }
 }
 
@@ -157,7 +159,12 @@ fn note(handler: &Handler, hub: &str, event: &str, why: &str) {
     );
 }
 
-async fn invoke(handler: &Handler, about: &About<'_>, call: Relayed, end: Instant) -> Result<Value, Failed> {
+async fn invoke(
+    handler: &Handler,
+    about: &About<'_>,
+    call: Relayed,
+    end: Instant,
+) -> Result<Value, CallFailure> {
     let invocation_id = call.invocation_id.clone();
     let connection = call.context.connection();
     let invocation = Invocation {
@@ -178,8 +185,8 @@ async fn invoke(handler: &Handler, about: &About<'_>, call: Relayed, end: Instan
     match signalr::outcome(connection, invocation_id.as_deref(), answer) {
         Ok(Outcome::Void) => Ok(Value::null(signalr::encoding(connection))),
         Ok(Outcome::Result(value)) => Ok(value),
-        Ok(Outcome::Error(text)) => Err(Failed::Said(text)),
-        Err(fault) => Err(Failed::Whole(fault)),
+        Ok(Outcome::Error(text)) => Err(CallFailure::Said(text)),
+        Err(fault) => Err(CallFailure::Whole(fault)),
     }
 }
 
@@ -188,7 +195,7 @@ async fn raise(
     about: &About<'_>,
     call: Relayed,
     end: Instant,
-) -> Result<Value, Failed> {
+) -> Result<Value, CallFailure> {
     let runtime = call.context.hub();
     let runtime = runtime.runtime();
     let metrics = &runtime.shared().metrics().upstream;
@@ -196,17 +203,17 @@ async fn raise(
     let data = Data::of_call(call.data_type, &call.arguments)?;
     let metadata = call.context.invocation_headers();
     let request = cloudevents::message(handler, about, &call.target, data, metadata)?;
-    let because = |error: &CallError| Failed::Because(error.into());
+    let because = |error: &CallError| CallFailure::Because(error.into());
     let allowed = timeout_at(end, handler.validated(metrics, validation)).await;
     allowed
         .map_err(|_| because(&CallError::Late(handler.settings.timeout)))?
-        .map_err(Failed::Because)?;
+        .map_err(CallFailure::Because)?;
     let url = request.url.clone();
     let answer = handler.call_patiently(metrics, request, end).await;
     let answer = answer.map_err(|error| because(&error))?;
-    let data = cloudevents::outcome(&answer).map_err(|text| Failed::Because(text.into()))?;
+    let data = cloudevents::outcome(&answer).map_err(|error| CallFailure::Because(Fault::public(error)))?;
     let learned = about.line.learn(about.connection, &url, &answer.headers);
-    if learned.map_err(|error| Failed::Because(error.to_string().into()))? {
+    if learned.map_err(|error| CallFailure::Because(Fault::public(error)))? {
         keep_state(runtime, about.connection).await;
     }
     let null = Value::null(call.encoding);
@@ -230,5 +237,7 @@ async fn raise(
         ..Outgoing::default()
     };
     let published = runtime.publish_message(Some(connection), &topics, message).await;
-    published.map(|_| null).map_err(|error| Failed::Hub(error.into()))
+    published
+        .map(|_| null)
+        .map_err(|error| CallFailure::Hub(error.into()))
 }

@@ -7,16 +7,17 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use bytes::Bytes;
 use reqwest::Method;
 
-use super::call_error::{CallError, Fault};
+use super::call_error::{BadStatus, CallError, Fault};
 use super::carried::carried;
-use super::handler::{Answer, Handler, Outgoing};
+use super::handler::{Handler, WebhookAnswer, WebhookRequest};
 use super::line::Line;
 use super::settings::Category;
 use super::signature::signature;
-use super::template::Names;
+use super::template::{BadName, Names};
 use crate::hub::{BY_CLIENT, BY_SERVER, Connection};
 use crate::protocol::{
-    ClientProtocol, Decoder, Encoding, HubMessage, HubProtocol, Invocation, Outcome, RECORD_SEPARATOR, encode,
+    ClientProtocol, DecodeValueError, Decoder, EncodeError, Encoding, HubMessage, HubProtocol, Invocation,
+    Outcome, RECORD_SEPARATOR, TranscodeError, encode,
 };
 
 const JSON: &str = "application/json";
@@ -24,17 +25,34 @@ const MESSAGEPACK: &str = "application/x-msgpack";
 /// Claims of the token itself, which say nothing of the client.
 const TOKEN_CLAIMS: [&str; 5] = ["aud", "exp", "iat", "iss", "nbf"];
 
-/// A request that can't be made.
+/// The reason why an event or a call can't be written as a request.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Unsendable(pub(super) String);
+pub(super) enum Unsendable {
+    #[error(transparent)]
+    Url(#[from] BadName),
+    /// A header would change the name, or can't hold it.
+    #[error("its name can't stand in a header: it has control characters, or blanks at its ends")]
+    Header,
+    #[error("its name can't stand in a header: it is not ASCII")]
+    NotAscii,
+    #[error("the invocation can't be written: {0}")]
+    Invocation(#[from] EncodeError),
+    #[error("its data can't be written: {0}")]
+    Arguments(#[from] TranscodeError),
+    /// The data is not of the kind that the client says.
+    #[error("its data can't be written: {0}")]
+    Data(#[from] DecodeValueError),
+}
 
-impl Unsendable {
-    /// The event's name is one that a header would change, or can't hold.
-    pub(super) fn by_name() -> Self {
-        let text = "its name can't stand in a header: it has control characters, or blanks at its ends";
-        Self(text.to_owned())
-    }
+/// The fault of a handler's answer to an invocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum BadCompletion {
+    #[error("the handler's answer is not a Completion of the client's protocol")]
+    Unreadable,
+    #[error("the handler's answer has more than one message")]
+    Several,
+    #[error("the handler's answer is the Completion of another invocation")]
+    OfAnother,
 }
 
 /// The subject of a request.
@@ -47,7 +65,7 @@ pub(super) struct About<'a> {
 }
 
 /// The event that a client has connected.
-pub(super) fn connected(handler: &Handler, about: &About<'_>) -> Result<Outgoing, Unsendable> {
+pub(super) fn connected(handler: &Handler, about: &About<'_>) -> Result<WebhookRequest, Unsendable> {
     let body = Bytes::from_static(br#"{"type":10}"#);
     request(handler, about, Category::Connections, "connected", JSON, body)
 }
@@ -57,7 +75,7 @@ pub(super) fn disconnected(
     handler: &Handler,
     about: &About<'_>,
     reason: &str,
-) -> Result<Outgoing, Unsendable> {
+) -> Result<WebhookRequest, Unsendable> {
     let body = match reason {
         BY_CLIENT | BY_SERVER => r#"{"type":11}"#.to_owned(),
         reason => serde_json::json!({ "type": 11, "error": reason }).to_string(),
@@ -77,11 +95,10 @@ pub(super) fn message(
     handler: &Handler,
     about: &About<'_>,
     invocation: Invocation,
-) -> Result<Outgoing, Unsendable> {
+) -> Result<WebhookRequest, Unsendable> {
     let protocol = spoken(about.connection);
     let event = invocation.target.clone();
-    let framed = encode(protocol, &HubMessage::Invocation(invocation));
-    let framed = framed.map_err(|error| Unsendable(format!("the invocation can't be written: {error}")))?;
+    let framed = encode(protocol, &HubMessage::Invocation(invocation))?;
     let (content_type, body) = match protocol {
         HubProtocol::Json => (JSON, framed.slice(..framed.len().saturating_sub(1))),
         HubProtocol::MessagePack => (MESSAGEPACK, without_length(&framed)),
@@ -114,16 +131,13 @@ fn request(
     event: &str,
     content_type: &'static str,
     body: Bytes,
-) -> Result<Outgoing, Unsendable> {
+) -> Result<WebhookRequest, Unsendable> {
     let names = Names {
         hub: about.hub,
         category: category.name(),
         event,
     };
-    let url = handler
-        .template
-        .fill(names)
-        .map_err(|error| Unsendable(error.to_string()))?;
+    let url = handler.template.fill(names)?;
     let connection = about.connection;
     let identity = connection.identity();
     let mut headers = HeaderMap::new();
@@ -138,7 +152,7 @@ fn request(
         ("content-type", content_type),
     ];
     for (name, value) in required {
-        set(name, value).ok_or_else(Unsendable::by_name)?;
+        set(name, value).ok_or(Unsendable::Header)?;
     }
     // Values that no header can hold are left out: the rest is still of use.
     if let Some(user) = connection.user() {
@@ -163,7 +177,7 @@ fn request(
         let _ = set("x-asrs-signature", &signature);
     }
     about.line.add_cookies(&url, &mut headers);
-    Ok(Outgoing {
+    Ok(WebhookRequest {
         method: Method::POST,
         url,
         headers,
@@ -198,7 +212,7 @@ fn query(connection: &Connection) -> Option<String> {
 pub(super) fn outcome(
     connection: &Connection,
     invocation_id: Option<&str>,
-    answer: Result<Answer, CallError>,
+    answer: Result<WebhookAnswer, CallError>,
 ) -> Result<Outcome, Fault> {
     let answer = answer.map_err(|error| Fault {
         why: error.to_string(),
@@ -215,7 +229,7 @@ pub(super) fn outcome(
         status => {
             return Err(Fault {
                 for_client: format!("Invocation failed, status code {}", status.as_u16()),
-                why: super::cloudevents::status(status),
+                why: BadStatus(status).to_string(),
             });
         }
     }
@@ -233,7 +247,7 @@ pub(super) fn outcome(
     };
     read(protocol, invocation_id, &answer.body).map_err(|problem| Fault {
         for_client: format!("Invocation failed, error: {problem}."),
-        why: problem.to_owned(),
+        why: problem.to_string(),
     })
 }
 
@@ -243,8 +257,7 @@ fn begins(content_type: &[u8], kind: &str) -> bool {
 }
 
 /// Reads the completion of an invocation.
-fn read(protocol: HubProtocol, invocation_id: &str, body: &[u8]) -> Result<Outcome, &'static str> {
-    const UNREADABLE: &str = "the handler's answer is not a Completion of the client's protocol";
+fn read(protocol: HubProtocol, invocation_id: &str, body: &[u8]) -> Result<Outcome, BadCompletion> {
     let mut decoder = Decoder::new(protocol, body.len().saturating_add(1));
     decoder.push(body);
     // Handlers that are written by hand forget the separator.
@@ -253,10 +266,10 @@ fn read(protocol: HubProtocol, invocation_id: &str, body: &[u8]) -> Result<Outco
     }
     let message = decoder
         .next_message()
-        .map_err(|_| UNREADABLE)?
-        .ok_or(UNREADABLE)?;
+        .map_err(|_| BadCompletion::Unreadable)?
+        .ok_or(BadCompletion::Unreadable)?;
     if decoder.buffered_bytes() > 0 {
-        return Err("the handler's answer has more than one message");
+        return Err(BadCompletion::Several);
     }
     match message {
         HubMessage::Completion {
@@ -264,8 +277,8 @@ fn read(protocol: HubProtocol, invocation_id: &str, body: &[u8]) -> Result<Outco
             outcome,
             ..
         } if of == invocation_id => Ok(outcome),
-        HubMessage::Completion { .. } => Err("the handler's answer is the Completion of another invocation"),
-        _ => Err(UNREADABLE),
+        HubMessage::Completion { .. } => Err(BadCompletion::OfAnother),
+        _ => Err(BadCompletion::Unreadable),
     }
 }
 
@@ -307,7 +320,7 @@ mod tests {
             assert!(json(&format!("{bad}\u{1e}")).is_err(), "{bad}");
         }
         let two = "{\"type\":3,\"invocationId\":\"0\"}\u{1e}{\"type\":6}\u{1e}";
-        assert!(json(two).unwrap_err().contains("more than one"));
+        assert_eq!(json(two), Err(BadCompletion::Several));
         let packed = [0x07, 0x95, 3, 0x80, 0xa1, 0x30, 3, 5];
         let outcome = read(HubProtocol::MessagePack, "0", &packed);
         assert_eq!(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use hubcast::hub::Upload;
-use hubcast::testing::HubTester;
+use hubcast::testing::{HubTester, TestError};
 use hubcast::{Context, Hub, HubError};
 use tokio::time::sleep;
 
@@ -62,10 +62,10 @@ fn parallel(invocations: usize) -> Hub {
     hub().configure(move |settings| settings.hubs.parallel_invocations = invocations)
 }
 
-fn cancelled(method: &str) -> Result<(), String> {
-    Err(format!(
+fn cancelled(method: &str) -> Result<(), TestError> {
+    Err(TestError::Completion(format!(
         "An unexpected error occurred invoking '{method}' on the server. HubException: cancelled"
-    ))
+    )))
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn while_no_slot_is_free_a_wish_waits_like_any_message() {
     }
     client.cancel(&calls[0]).await.unwrap();
     client.set_patience(Duration::from_millis(200));
-    let error = client.result::<String>(&calls[0]).await.unwrap_err();
+    let error = client.result::<String>(&calls[0]).await.unwrap_err().to_string();
     assert!(error.starts_with("nothing came"), "{error}");
     client.lose().await;
 }

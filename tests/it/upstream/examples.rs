@@ -1,16 +1,18 @@
 //! The examples of back ends, each with its real framework, beside three nodes.
 
+mod model;
+mod outbox;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use hubcast_tests::cluster::{Cluster, Plan};
-use hubcast_tests::eventually::{eventually, eventually_equals};
+use hubcast_tests::eventually::eventually;
 use hubcast_tests::js::{Connect, Js};
 use hubcast_tests::jwt::ACCESS_KEY;
 use hubcast_tests::ports::free_port;
 use hubcast_tests::process::Process;
-use hubcast_tests::redis::Redis;
 use hubcast_tests::webpubsub::{JSON, RELIABLE, upgrade};
 use serde_json::json;
 
@@ -221,184 +223,6 @@ async fn an_application_in_python_serves_official_signalr_clients_of_three_nodes
     // Nobody else may call it.
     let unsigned = hubcast_tests::http::Request::post("/upstream/messages/Add", "{}");
     assert_eq!(hubcast_tests::http::fetch(address, &unsigned).await.status(), 401);
-}
-
-/// An entry of the outbox.
-fn paid(number: u64) -> String {
-    json!({ "to": { "user": "ann" }, "target": "Paid", "arguments": [number] }).to_string()
-}
-
-/// Takes the entries before this one, each of them the one behind the last.
-async fn take_all(ann: &mut HubClient, taken: &mut u64, end: u64) {
-    while *taken < end {
-        let arguments = ann.expect("Paid").await;
-        assert_eq!(arguments, json!([*taken]), "none is lost or doubled");
-        *taken += 1;
-    }
-}
-
-async fn empty(outbox: &Redis) {
-    eventually_equals("what is left in the outbox", &0, async || {
-        outbox
-            .command::<u64>(&["XLEN", "outbox"])
-            .await
-            .expect("it answers")
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn an_outbox_that_is_killed_at_any_time_neither_loses_nor_doubles_an_entry() {
-    let folder = example("outbox");
-    let interpreter = match prepare_python("outbox", &folder.join("requirements.txt")) {
-        Ok(interpreter) => interpreter,
-        Err(reason) => return say(&format!("the outbox skipped: {reason}")),
-    };
-    let outbox = Redis::start_durable().await;
-    let nobody = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let cluster = plan("outbox", nobody).balanced().start().await;
-    let gateway = format!("http://{}", cluster.balancer().address());
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let start = || {
-        let mut command = Command::new(&interpreter);
-        command
-            .args(["-B", "-u", "publish.py"])
-            .current_dir(&folder)
-            .env("OUTBOX_REDIS", outbox.url())
-            .env("HUBCAST_ENDPOINT", &gateway)
-            .env("HUBCAST_ACCESS_KEY", format!("{ACCESS_KEY},another-key"));
-        Process::start("outbox", &mut command, directory.path())
-    };
-    let add = async |message: String| outbox.does(&["XADD", "outbox", "*", "message", &message]).await;
-    let mut ann = signalr(&cluster.nodes[0], "ann").await;
-
-    let (mut added, mut taken) = (0, 0);
-    for kill in 0..10 {
-        for _ in 0..30 {
-            add(paid(added)).await;
-            added += 1;
-        }
-        if kill == 5 {
-            add(json!({ "to": "everybody", "target": "Paid", "arguments": [] }).to_string()).await;
-        }
-        let mut publisher = start();
-        // Another place of the work each time.
-        let place = taken + 1 + kill * 7 % 23;
-        take_all(&mut ann, &mut taken, place).await;
-        if kill % 3 == 1 {
-            // The worst moment: the message is sent, and its entry not yet acknowledged.
-            take_all(&mut ann, &mut taken, added).await;
-            empty(&outbox).await;
-            outbox.does(&["ACL", "SETUSER", "default", "-xack"]).await;
-            add(paid(added)).await;
-            added += 1;
-            take_all(&mut ann, &mut taken, added).await;
-            let refusals = || publisher.output().matches("permission").count();
-            let before = refusals();
-            eventually("acknowledgements are refused", async || {
-                (refusals() > before).then_some(())
-            })
-            .await;
-        }
-        publisher.kill();
-        outbox.does(&["ACL", "SETUSER", "default", "+xack"]).await;
-    }
-    let publisher = start();
-    take_all(&mut ann, &mut taken, added).await;
-    empty(&outbox).await;
-    assert!(
-        cluster.balancer().requests_with(":batch").len() as u64 > added + 1,
-        "entries have been sent again"
-    );
-    let refused: String = outbox
-        .command(&[
-            "EVAL",
-            "return cjson.encode(redis.call('XRANGE', 'outbox:refused', '-', '+'))",
-            "0",
-        ])
-        .await
-        .expect("it answers");
-    assert!(
-        refused.contains("everybody") && refused.contains("400"),
-        "{refused}"
-    );
-    assert_eq!(publisher.output().matches("is refused").count(), 1);
-    add(json!({ "to": { "connection": ann.id() }, "target": "Last", "arguments": [] }).to_string()).await;
-    let next = ann.next().await.expect("it is connected");
-    assert_eq!(next["target"], "Last", "nothing came twice: {next}");
-}
-
-#[tokio::test]
-async fn tokens_of_a_model_in_python_reach_their_caller_in_order_with_an_end() {
-    if Command::new("python3").arg("--version").output().is_err() {
-        return say("the chat with a model skipped: there is no python3");
-    }
-    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let cluster = plan("llm-python", address).balanced().start().await;
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let mut command = Command::new("python3");
-    command
-        .args(["-B", "-u", "server.py"])
-        .current_dir(example("llm-python"))
-        .env("PORT", address.port().to_string())
-        .env(
-            "HUBCAST_ENDPOINT",
-            format!("http://{}", cluster.balancer().address()),
-        )
-        .env("HUBCAST_ACCESS_KEY", format!("{ACCESS_KEY},another-key"));
-    let mut application = Process::start("llm", &mut command, directory.path());
-    listens(&mut application, address).await;
-    let mut ann = signalr(&cluster.nodes[0], "ann").await;
-    let mut bob = signalr(&cluster.nodes[1], "bob").await;
-    // Both at the same time, and each with more than one question.
-    for (client, name) in [(&mut ann, "ann"), (&mut bob, "bob")] {
-        for question in 1..3 {
-            let prompt = format!("{name}{question}?");
-            assert_eq!(client.result("Ask", json!([question, prompt])).await, json!(null));
-        }
-    }
-    for (client, name) in [(&mut ann, "ann"), (&mut bob, "bob")] {
-        let (mut texts, mut ends) = ([String::new(), String::new()], 0);
-        let mut counts = [0, 0];
-        while ends < 2 {
-            let message = client.next().await.expect("it is connected");
-            let arguments = &message["arguments"];
-            let question = usize::from(arguments[0] == 2);
-            if message["target"] == "Done" {
-                assert_eq!(*arguments, json!([question + 1, counts[question], null]));
-                let expected = format!(
-                    "You ask: {name}{}? Nobody knows, and this model is a fake. ",
-                    question + 1
-                );
-                assert_eq!(texts[question], expected);
-                ends += 1;
-                continue;
-            }
-            assert_eq!(message["target"], "Token");
-            assert_eq!(arguments[1], counts[question], "in order: {message}");
-            counts[question] += 1;
-            texts[question].push_str(arguments[2].as_str().expect("a text"));
-        }
-    }
-    // A long answer ends when its caller stops it, with a Done as well.
-    let long = "why ".repeat(3_000);
-    ann.result("Ask", json!([3, long])).await;
-    assert_eq!(ann.expect("Token").await, json!([3, 0, "You "]));
-    let twice = ann.call("Ask", json!([3, "again?"])).await;
-    assert!(
-        twice["error"]
-            .as_str()
-            .unwrap_or_default()
-            .contains("once at a time"),
-        "{twice}"
-    );
-    ann.result("Stop", json!([3])).await;
-    let done = ann.expect("Done").await;
-    assert!(done[1].as_u64() < Some(3_000) && done[2].is_null(), "{done}");
-    assert!(bob.call("Fly", json!([])).await["error"].is_string());
-    let unsigned = hubcast_tests::http::Request::post("/", "{}");
-    assert_eq!(hubcast_tests::http::fetch(address, &unsigned).await.status(), 401);
-    assert_eq!(application.output(), "", "no answer has failed");
 }
 
 /// Go's command, in the path or where its installer puts it.

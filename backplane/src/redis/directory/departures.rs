@@ -82,10 +82,10 @@ type OutcomeReceiver = oneshot::Receiver<Result<bool, BackplaneError>>;
 
 #[derive(Default)]
 pub(in crate::redis) struct Departures {
-    waiting: HashMap<ConnectionId, Waiting>,
+    waiting: HashMap<ConnectionId, QueuedDeparture>,
 }
 
-struct Waiting {
+struct QueuedDeparture {
     what: Departure,
     /// The departure is on its way to the server.
     sent: bool,
@@ -102,7 +102,7 @@ impl Departure {
 impl Departures {
     pub(in crate::redis) fn insert(&mut self, id: ConnectionId, what: Departure) -> OutcomeReceiver {
         let (answer, outcome) = oneshot::channel();
-        let waiting = Waiting {
+        let waiting = QueuedDeparture {
             what,
             sent: false,
             answer,

@@ -41,7 +41,7 @@ const PAGE_BYTES: u128 = 1 << 20;
 const FOLLOWING: Duration = Duration::from_millis(250);
 
 /// The fields of an entry of the stream: names and values in turn.
-type Fields = Vec<Bytes>;
+type EventFields = Vec<Bytes>;
 
 /// The events of a hub that this node delivers.
 #[derive(Default)]
@@ -140,7 +140,7 @@ impl Inner {
             awaited,
         });
         let answer = self.commands.script(&call, Repeat::Safe).await?;
-        let (finished, events): (Vec<String>, Vec<(String, Fields, bool)>) = decode(answer)?;
+        let (finished, events): (Vec<String>, Vec<(String, EventFields, bool)>) = decode(answer)?;
         let full = events.len() == count.clamp(1, PAGE);
         let mut state = hub.events.state.lock();
         for earlier in finished.iter().filter_map(|place| place.parse().ok()) {
@@ -272,9 +272,10 @@ impl Inner {
         });
         loop {
             let news = hub.events.news.notified();
-            let (reached, trimmed, entries): (String, bool, Vec<(String, Fields)>) =
+            let (reached, trimmed, entries): (String, bool, Vec<(String, EventFields)>) =
                 decode(self.commands.read(&call).await?)?;
-            let event = |(place, fields): (String, Fields)| Some(read_event(place.parse().ok()?, &fields)?.0);
+            let event =
+                |(place, fields): (String, EventFields)| Some(read_event(place.parse().ok()?, &fields)?.0);
             let page = EventPage {
                 events: entries.into_iter().filter_map(event).collect(),
                 reached: reached.parse().map_err(|_| malformed("the place of an event"))?,

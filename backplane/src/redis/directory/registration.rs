@@ -50,7 +50,7 @@ struct Progress {
 }
 
 /// One call of a batch.
-struct Step {
+struct RegistrationStep {
     id: ConnectionId,
     /// The number of the connection's groups, where this is the last call for it.
     last: Option<usize>,
@@ -85,7 +85,7 @@ impl HubScripts {
 
 impl Progress {
     /// The calls of the next batch, for the present state of the connections.
-    fn next_batch(&mut self, hub: &Hub) -> (Vec<Step>, Vec<Invocation>) {
+    fn next_batch(&mut self, hub: &Hub) -> (Vec<RegistrationStep>, Vec<Invocation>) {
         let local = hub.local.lock();
         let (mut steps, mut calls, mut size) = (Vec::new(), Vec::new(), 0);
         while size < BATCH {
@@ -112,7 +112,7 @@ impl Progress {
             let rest = groups.split_off(groups.len().min(most));
             size += 1 + groups.len();
             calls.push(hub.scripts.register_call(&registration, &groups));
-            steps.push(Step {
+            steps.push(RegistrationStep {
                 last: rest.is_empty().then_some(registration.groups.len()),
                 id: id.clone(),
             });
@@ -243,12 +243,12 @@ impl Inner {
         };
         for (step, answer) in steps.iter().zip(answers) {
             match answer {
-                Answer::Registered => progress.registered += usize::from(step.last.is_some()),
-                Answer::Others => {
+                StepOutcome::Registered => progress.registered += usize::from(step.last.is_some()),
+                StepOutcome::Others => {
                     progress.registered += 1;
                     self.leave_unknown_groups(hub, &step.id).await?;
                 }
-                Answer::Refused => {
+                StepOutcome::Refused => {
                     progress.lost += 1;
                 }
             }
@@ -278,10 +278,10 @@ impl Inner {
     fn registered(
         &self,
         hub: &Hub,
-        steps: &[Step],
+        steps: &[RegistrationStep],
         answers: Vec<Value>,
-    ) -> Result<Vec<Answer>, BackplaneError> {
-        let apply = |(step, groups): (&Step, Value)| {
+    ) -> Result<Vec<StepOutcome>, BackplaneError> {
+        let apply = |(step, groups): (&RegistrationStep, Value)| {
             let groups: i64 = decode(groups)?;
             if groups < 0 {
                 if hub.local.lock().lose(&step.id)
@@ -289,17 +289,17 @@ impl Inner {
                 {
                     service.connection_lost(&hub.name, &step.id);
                 }
-                return Ok(Answer::Refused);
+                return Ok(StepOutcome::Refused);
             }
             let Some(known) = step.last else {
-                return Ok(Answer::Registered);
+                return Ok(StepOutcome::Registered);
             };
             hub.local.lock().end_registration(&step.id);
             let others = usize::try_from(groups).is_ok_and(|groups| groups > known);
             Ok(if others {
-                Answer::Others
+                StepOutcome::Others
             } else {
-                Answer::Registered
+                StepOutcome::Registered
             })
         };
         steps.iter().zip(answers).map(apply).collect()
@@ -435,7 +435,7 @@ impl Inner {
 }
 
 /// The outcome of a step.
-enum Answer {
+enum StepOutcome {
     Registered,
     /// The server lists more groups.
     Others,

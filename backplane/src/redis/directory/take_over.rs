@@ -31,7 +31,7 @@ const ATTEMPTS: usize = 5;
 
 /// Fields of a connection's hash: version, changes of its groups, user, state; and of its events: the part that their ids
 /// share, payload, state.
-type Fields = (
+type TakeOverFields = (
     Option<u64>,
     Option<u64>,
     Option<String>,
@@ -197,7 +197,7 @@ impl Inner {
         command
             .arg(keys.connection(id))
             .arg(&["version", "groups", "user", "state", "event", "payload", "held"]);
-        let (version, changes, user, state, event_base, payload, held): Fields =
+        let (version, changes, user, state, event_base, payload, held): TakeOverFields =
             decode(self.commands.command(&command, Repeat::Safe).await?)?;
         let (Some(version), Some(state)) = (version, state) else {
             return Ok(None);

@@ -9,10 +9,10 @@ use crate::position::{Epoch, Offset};
 use crate::redis::script::hub_scripts::Place;
 
 pub(in crate::redis) struct Waiters {
-    state: Mutex<State>,
+    state: Mutex<WaitersState>,
 }
 
-struct State {
+struct WaitersState {
     epoch: Epoch,
     done: Offset,
     waiting: BTreeMap<Offset, Vec<oneshot::Sender<()>>>,
@@ -23,7 +23,7 @@ struct State {
 impl Waiters {
     pub(in crate::redis) fn new(epoch: Epoch, done: Offset) -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(WaitersState {
                 epoch,
                 done,
                 waiting: BTreeMap::new(),

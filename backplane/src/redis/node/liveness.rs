@@ -28,11 +28,11 @@ pub(in crate::redis) struct Liveness {
     epoch: String,
     /// The time at which the last observation came, unless one has failed since.
     last: Option<Instant>,
-    nodes: HashMap<NodeId, Seen>,
+    nodes: HashMap<NodeId, BeatHistory>,
 }
 
 /// One node's count, and the time for which it has stood still.
-struct Seen {
+struct BeatHistory {
     count: i64,
     since: Instant,
     observations: u32,
@@ -41,7 +41,7 @@ struct Seen {
     forgotten: bool,
 }
 
-impl Seen {
+impl BeatHistory {
     fn new(count: i64, since: Instant) -> Self {
         Self {
             count,
@@ -89,9 +89,9 @@ impl Liveness {
         self.last = Some(heard);
         let renewed = self.epoch != observation.epoch;
         self.epoch.clone_from(&observation.epoch);
-        let go_on = |seen: Option<Seen>, count: i64| match seen {
+        let go_on = |seen: Option<BeatHistory>, count: i64| match seen {
             Some(seen) if regular && seen.count == count => seen.again(sent),
-            _ => Seen::new(count, heard),
+            _ => BeatHistory::new(count, heard),
         };
         let mut known = std::mem::take(&mut self.nodes);
         for (node, count) in &observation.counts {
@@ -101,7 +101,7 @@ impl Liveness {
         // A node that is not listed has left; but to a server that forgot its nodes they come back one by one.
         for (node, seen) in known.into_iter().filter(|(_, seen)| renewed || seen.forgotten) {
             let count = seen.count;
-            let seen = Seen {
+            let seen = BeatHistory {
                 forgotten: true,
                 ..go_on(Some(seen), count)
             };
@@ -119,7 +119,7 @@ impl Liveness {
 
     /// The nodes that have been silent for a lease and `grace`, with the count that each had all the time.
     pub(in crate::redis) fn dead(&self, grace: Duration) -> HashMap<NodeId, i64> {
-        let silent = |seen: &Seen| !seen.forgotten && seen.is_silent(self.lease + grace);
+        let silent = |seen: &BeatHistory| !seen.forgotten && seen.is_silent(self.lease + grace);
         let dead = self.nodes.iter().filter(|(_, seen)| silent(seen));
         dead.map(|(node, seen)| (node.clone(), seen.count)).collect()
     }

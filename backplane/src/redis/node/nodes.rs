@@ -32,7 +32,7 @@ pub(in crate::redis) const ABSENCES: u64 = 2;
 const MOST_GONE: usize = 10_000;
 
 pub(in crate::redis) struct Nodes {
-    state: Mutex<State>,
+    state: Mutex<NodesState>,
     /// Whether other nodes are removing this node's connections.
     barred: AtomicBool,
     living: watch::Sender<Arc<HashSet<NodeId>>>,
@@ -50,7 +50,7 @@ pub(in crate::redis) struct Nodes {
     secret: ArcSwap<Arc<[u8]>>,
 }
 
-struct State {
+struct NodesState {
     link: BeatLink,
     liveness: Liveness,
     /// Nodes that are listed, also dead ones, and their counts.
@@ -64,7 +64,7 @@ struct State {
 impl Nodes {
     pub(in crate::redis) fn new(options: &RedisOptions) -> Self {
         let secret = options.cluster_secret.clone().unwrap_or_else(random::secret);
-        let state = State {
+        let state = NodesState {
             link: BeatLink::default(),
             liveness: Liveness::new(options.heartbeat_interval, options.lease),
             listed: HashMap::new(),
@@ -155,7 +155,7 @@ impl Nodes {
 
     /// Updates the listed nodes. A node that is not listed any more in the same epoch was removed; in another epoch,
     /// the server may have forgotten it. A node whose count has gone on since was only taken for dead.
-    fn note_listed(&self, state: &mut State, beat: &Beat, same_epoch: bool) {
+    fn note_listed(&self, state: &mut NodesState, beat: &Beat, same_epoch: bool) {
         let mut listed: HashMap<_, _> = beat.observation.counts.iter().cloned().collect();
         for (node, count) in &listed {
             let mut gone = self.gone.lock();
@@ -231,7 +231,7 @@ impl Inner {
         outcome
     }
 
-    async fn beat_once(&self, state: &mut State) -> Result<(), BackplaneError> {
+    async fn beat_once(&self, state: &mut NodesState) -> Result<(), BackplaneError> {
         let call = Invocation::of(Heartbeat {
             cluster: self.keys.cluster(),
             beats: self.keys.beats(),
@@ -282,7 +282,7 @@ impl Inner {
     }
 
     /// Notices that other nodes have removed, or are removing, this node's connections.
-    fn check_fence(&self, state: &mut State, beat: &Beat, same_epoch: bool) {
+    fn check_fence(&self, state: &mut NodesState, beat: &Beat, same_epoch: bool) {
         let removing = beat.count.is_none();
         // Each try raises the count by one at most. A count that begins anew shows that other nodes removed this one.
         let forgotten = match (state.count, beat.count) {

@@ -40,13 +40,13 @@ pub(in crate::redis) struct Rpc {
     /// ids.
     next: AtomicU64,
     /// Requests of this node that wait for their reply, or for the answer to their cancellation.
-    waiting: Mutex<HashMap<u64, Waiting>>,
+    waiting: Mutex<HashMap<u64, AwaitedReply>>,
     pub(in crate::redis) serving: Serving,
     /// The number of times that this node's channel was subscribed to: earlier pushes may be lost.
     subscribed: watch::Sender<u64>,
 }
 
-enum Waiting {
+enum AwaitedReply {
     Reply(oneshot::Sender<Reply>),
     Cancelled(oneshot::Sender<()>),
 }
@@ -72,16 +72,16 @@ impl Rpc {
         let mut waiting = self.waiting.lock();
         let cancelled = match waiting.get(&reply.id) {
             None => return, // a repeated reply
-            Some(Waiting::Reply(_)) => false,
-            Some(Waiting::Cancelled(_)) => true,
+            Some(AwaitedReply::Reply(_)) => false,
+            Some(AwaitedReply::Cancelled(_)) => true,
         };
         if cancelled && !reply.cancelled {
             return; // the reply crossed the cancellation, which is repeated
         }
         // The caller may have stopped waiting.
         match waiting.remove(&reply.id) {
-            Some(Waiting::Reply(wait)) => drop(wait.send(reply)),
-            Some(Waiting::Cancelled(wait)) => drop(wait.send(())),
+            Some(AwaitedReply::Reply(wait)) => drop(wait.send(reply)),
+            Some(AwaitedReply::Cancelled(wait)) => drop(wait.send(())),
             None => {}
         }
     }
@@ -98,7 +98,7 @@ impl Inner {
         if *node == self.options.node {
             return self.request_own(payload, bound).await;
         }
-        let mut asked = Asked::new(self, node, Instant::now() + bound);
+        let mut asked = PendingRequest::new(self, node, Instant::now() + bound);
         let outcome = tokio::select! {
             () = self.closing.cancelled() => return Err(BackplaneError::Closed),
             outcome = timeout(bound, asked.ask(payload, unheard)) => outcome,
@@ -113,9 +113,9 @@ impl Inner {
             .ok_or_else(|| BackplaneError::NodeUnreachable { node: node.clone() })?;
         match timeout(bound, service.serve(payload)).await {
             Err(_) => Err(BackplaneError::Timeout { waited: bound }),
-            Ok(outcome) => outcome.map_err(|reason| BackplaneError::NodeFailed {
+            Ok(outcome) => outcome.map_err(|error| BackplaneError::NodeFailed {
                 node: node.clone(),
-                reason,
+                reason: error.to_string(),
             }),
         }
     }
@@ -220,7 +220,7 @@ impl Inner {
 }
 
 /// A request that waits for its reply. When it is dropped without one, the request is cancelled on the other node.
-struct Asked {
+struct PendingRequest {
     inner: Arc<Inner>,
     node: NodeId,
     id: u64,
@@ -230,11 +230,11 @@ struct Asked {
     sent: bool,
 }
 
-impl Asked {
+impl PendingRequest {
     fn new(inner: &Arc<Inner>, node: &NodeId, deadline: Instant) -> Self {
         let id = inner.rpc.next.fetch_add(1, Ordering::Relaxed);
         let (replied, reply) = oneshot::channel();
-        inner.rpc.waiting.lock().insert(id, Waiting::Reply(replied));
+        inner.rpc.waiting.lock().insert(id, AwaitedReply::Reply(replied));
         Self {
             inner: Arc::clone(inner),
             node: node.clone(),
@@ -282,7 +282,7 @@ impl Asked {
     }
 }
 
-impl Drop for Asked {
+impl Drop for PendingRequest {
     fn drop(&mut self) {
         let mut waiting = self.inner.rpc.waiting.lock();
         if !self.sent || self.inner.closing.is_cancelled() {
@@ -291,7 +291,7 @@ impl Drop for Asked {
         }
         // This is so also where the reply has just come: no caller has taken it.
         let (cancelled, heard) = oneshot::channel();
-        waiting.insert(self.id, Waiting::Cancelled(cancelled));
+        waiting.insert(self.id, AwaitedReply::Cancelled(cancelled));
         drop(waiting);
         let inner = Arc::clone(&self.inner);
         let until = self.deadline.max(Instant::now()) + CANCELLING;

@@ -32,7 +32,7 @@ const REMEMBERED: usize = 262_144;
 const NOT_KEPT: &str = "the request was served, and its reply is not kept any more";
 
 /// The identity of a request: the asking node and its number.
-type Key = (Arc<str>, u64);
+type RequestKey = (Arc<str>, u64);
 
 /// The requests that this node serves and has served.
 pub(in crate::redis) struct Serving {
@@ -43,17 +43,17 @@ pub(in crate::redis) struct Serving {
 
 #[derive(Default)]
 struct Table {
-    requests: HashMap<Key, State>,
+    requests: HashMap<RequestKey, ServedRequest>,
     /// The times at which requests are forgotten.
-    ends: BTreeMap<(Instant, u64), Key>,
+    ends: BTreeMap<(Instant, u64), RequestKey>,
     /// Counts requests, so that those that end at one moment differ.
     count: u64,
     /// The requests whose replies are kept, the oldest first.
-    replies: VecDeque<Key>,
+    replies: VecDeque<RequestKey>,
     bytes: usize,
 }
 
-enum State {
+enum ServedRequest {
     /// The request is being served, until this token is cancelled.
     Running(CancellationToken),
     Done(Done),
@@ -93,17 +93,17 @@ impl Serving {
 }
 
 impl Table {
-    fn arrive(&mut self, key: &Key, left: Duration, has_room: bool) -> Arrival {
+    fn arrive(&mut self, key: &RequestKey, left: Duration, has_room: bool) -> Arrival {
         self.forget_old();
         let has_room = has_room && self.requests.len() < REMEMBERED;
         match self.requests.get_mut(key) {
             None if !has_room => Arrival::Ignored,
             None => {
                 let cancelled = CancellationToken::new();
-                self.remember(key, State::Running(cancelled.clone()), left);
+                self.remember(key, ServedRequest::Running(cancelled.clone()), left);
                 Arrival::New(cancelled)
             }
-            Some(State::Done(done)) => {
+            Some(ServedRequest::Done(done)) => {
                 done.sending += 1;
                 let not_kept = || Reply {
                     id: key.1,
@@ -112,12 +112,12 @@ impl Table {
                 };
                 Arrival::Repeated(done.reply.clone().unwrap_or_else(not_kept))
             }
-            Some(State::Cancelled) => Arrival::GivenUp,
-            Some(State::Running(_)) => Arrival::Ignored,
+            Some(ServedRequest::Cancelled) => Arrival::GivenUp,
+            Some(ServedRequest::Running(_)) => Arrival::Ignored,
         }
     }
 
-    fn remember(&mut self, key: &Key, state: State, left: Duration) {
+    fn remember(&mut self, key: &RequestKey, state: ServedRequest, left: Duration) {
         self.count += 1;
         let end = Instant::now() + left + MEMORY.1;
         self.ends.insert((end, self.count), key.clone());
@@ -128,19 +128,20 @@ impl Table {
         let now = Instant::now();
         while let Some(first) = self.ends.first_entry().filter(|first| first.key().0 <= now) {
             let key = first.remove();
-            if let Some(State::Done(done)) = self.requests.remove(&key) {
+            if let Some(ServedRequest::Done(done)) = self.requests.remove(&key) {
                 self.bytes -= done.reply.as_ref().map_or(0, weight);
             }
         }
         while let Some(oldest) = self.replies.front() {
-            let kept = matches!(self.requests.get(oldest), Some(State::Done(done)) if done.reply.is_some());
+            let kept =
+                matches!(self.requests.get(oldest), Some(ServedRequest::Done(done)) if done.reply.is_some());
             if kept && self.bytes <= KEPT_BYTES {
                 return;
             }
             let Some(oldest) = self.replies.pop_front() else {
                 return;
             };
-            if let Some(State::Done(done)) = self.requests.get_mut(&oldest)
+            if let Some(ServedRequest::Done(done)) = self.requests.get_mut(&oldest)
                 && let Some(reply) = done.reply.take()
             {
                 self.bytes -= weight(&reply);
@@ -149,10 +150,10 @@ impl Table {
     }
 
     /// Keeps the reply, which is about to be sent; `false` where the request was cancelled.
-    fn finish(&mut self, key: &Key, reply: &Reply) -> bool {
+    fn finish(&mut self, key: &RequestKey, reply: &Reply) -> bool {
         match self.requests.get_mut(key) {
-            Some(state @ State::Running(_)) => {
-                *state = State::Done(Done {
+            Some(state @ ServedRequest::Running(_)) => {
+                *state = ServedRequest::Done(Done {
                     reply: Some(reply.clone()),
                     sending: 1,
                     heard: false,
@@ -168,11 +169,13 @@ impl Table {
 
     /// Records the outcome of one sending of a reply. Returns the reply where it has reached no node and is not on its
     /// way; its request counts as being served again for the time being.
-    fn sent(&mut self, key: &Key, heard: bool) -> Option<Reply> {
-        let Some(state @ State::Done(_)) = self.requests.get_mut(key) else {
+    fn sent(&mut self, key: &RequestKey, heard: bool) -> Option<Reply> {
+        let Some(state @ ServedRequest::Done(_)) = self.requests.get_mut(key) else {
             return None;
         };
-        let State::Done(done) = state else { return None };
+        let ServedRequest::Done(done) = state else {
+            return None;
+        };
         done.sending -= 1;
         done.heard |= heard;
         if done.heard || done.sending > 0 {
@@ -180,48 +183,53 @@ impl Table {
         }
         let reply = done.reply.take()?;
         self.bytes -= weight(&reply);
-        *state = State::Running(CancellationToken::new());
+        *state = ServedRequest::Running(CancellationToken::new());
         Some(reply)
     }
 
     /// Forgets a request that was undone: it may be served anew.
-    fn undo(&mut self, key: &Key) {
-        if matches!(self.requests.get(key), Some(State::Running(_))) {
+    fn undo(&mut self, key: &RequestKey) {
+        if matches!(self.requests.get(key), Some(ServedRequest::Running(_))) {
             self.requests.remove(key);
         }
     }
 
     /// Keeps a reply that has reached no node for the next repetition of its request.
-    fn keep(&mut self, key: &Key, reply: &Reply) {
+    fn keep(&mut self, key: &RequestKey, reply: &Reply) {
         if self.finish(key, reply)
-            && let Some(State::Done(done)) = self.requests.get_mut(key)
+            && let Some(ServedRequest::Done(done)) = self.requests.get_mut(key)
         {
             done.sending = 0;
         }
     }
 
     /// Cancels a request, or makes sure that it will not be served. Returns the reply that has no taker.
-    fn cancel(&mut self, key: &Key) -> Option<Reply> {
+    fn cancel(&mut self, key: &RequestKey) -> Option<Reply> {
         self.forget_old();
         match self.requests.get_mut(key) {
             None => {
-                self.remember(key, State::Cancelled, MEMORY.0);
+                self.remember(key, ServedRequest::Cancelled, MEMORY.0);
                 None
             }
-            Some(state) => match std::mem::replace(state, State::Cancelled) {
-                State::Running(running) => {
+            Some(state) => match std::mem::replace(state, ServedRequest::Cancelled) {
+                ServedRequest::Running(running) => {
                     running.cancel();
                     None
                 }
-                State::Done(done) => {
+                ServedRequest::Done(done) => {
                     self.bytes -= done.reply.as_ref().map_or(0, weight);
                     done.reply
                 }
-                State::Cancelled => None,
+                ServedRequest::Cancelled => None,
             },
         }
     }
 }
+
+/// The node has no service yet.
+#[derive(Debug, thiserror::Error)]
+#[error("the node does not serve requests yet")]
+struct NotServing;
 
 fn weight(reply: &Reply) -> usize {
     reply.payload.len() + reply.error.len()
@@ -250,7 +258,7 @@ impl Inner {
             return;
         };
         let serving = &self.rpc.serving;
-        let key: Key = (request.reply_to.as_str().into(), request.id);
+        let key: RequestKey = (request.reply_to.as_str().into(), request.id);
         let room = Arc::clone(&serving.room).try_acquire_owned().ok();
         let arrival = serving.table.lock().arrive(&key, left, room.is_some());
         match (arrival, room) {
@@ -286,7 +294,7 @@ impl Inner {
         let Ok(asking) = NodeId::parse(&reply_to) else {
             return;
         };
-        let key: Key = (reply_to.into(), id);
+        let key: RequestKey = (reply_to.into(), id);
         let untaken = self.rpc.serving.table.lock().cancel(&key);
         if let Some(reply) = untaken {
             self.undelivered(reply);
@@ -313,14 +321,14 @@ impl Inner {
         self: Arc<Self>,
         request: Request,
         asking: NodeId,
-        key: Key,
+        key: RequestKey,
         cancelled: CancellationToken,
         _room: OwnedSemaphorePermit,
     ) {
         let served = async {
             match self.service() {
                 Some(service) => service.serve(request.payload).await,
-                None => Err("the node does not serve requests yet".to_owned()),
+                None => Err(NotServing.into()),
             }
         };
         let outcome = tokio::select! {
@@ -338,8 +346,12 @@ impl Inner {
         };
         match outcome {
             Ok(payload) => reply.payload = payload,
-            Err(error) if error.is_empty() => reply.error = "failed".to_owned(),
-            Err(error) => reply.error = error,
+            Err(error) => {
+                reply.error = error.to_string();
+                if reply.error.is_empty() {
+                    reply.error = "failed".to_owned(); // an empty one would say that it was served
+                }
+            }
         }
         let taken = self.rpc.serving.table.lock().finish(&key, &reply);
         if taken {
@@ -350,7 +362,7 @@ impl Inner {
     }
 
     /// Sends a reply. Where it certainly reaches no node, its request is undone, or the reply is kept for a repetition.
-    async fn reply(&self, asking: &NodeId, key: &Key, reply: Reply) {
+    async fn reply(&self, asking: &NodeId, key: &RequestKey, reply: Reply) {
         let heard = match self.send(asking, Body::Reply(reply), Repeat::Never).await {
             Ok(listeners) => listeners > 0,
             // The reply may have been sent after all: things that were taken for it must not be handed out twice.
@@ -382,7 +394,7 @@ impl Inner {
 mod tests {
     use super::*;
 
-    fn key(id: u64) -> Key {
+    fn key(id: u64) -> RequestKey {
         ("asking".into(), id)
     }
 

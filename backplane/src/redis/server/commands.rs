@@ -22,7 +22,7 @@ use crate::redis::options::RedisOptions;
 use crate::redis::script::catalog::Scripts;
 use crate::redis::script::invocation::Invocation;
 use crate::redis::server::link::{Link, SharedLink};
-use crate::redis::server::pool::Own;
+use crate::redis::server::pool::{LinkError, Own};
 use crate::redis::server::replies::Trouble;
 use crate::redis::server::topology::{Map, Shard, Topology};
 
@@ -208,8 +208,8 @@ impl Commands {
                 Through::Shared => None,
                 Through::Own => match self.own(&shard, begun, deadline).await? {
                     Ok(own) => Some(own),
-                    Err(reason) => {
-                        shard.pool.note_error(reason);
+                    Err(error) => {
+                        shard.pool.note_error(error.to_string());
                         sleep(PAUSE).await;
                         continue;
                     }
@@ -319,7 +319,7 @@ impl Commands {
         shard: &Shard,
         begun: Instant,
         deadline: Instant,
-    ) -> Result<Result<Own, String>, BackplaneError> {
+    ) -> Result<Result<Own, LinkError>, BackplaneError> {
         tokio::select! {
             () = self.closing.cancelled() => Err(BackplaneError::Closed),
             own = timeout_at(deadline, Box::pin(shard.pool.own())) => own.map_err(|_| BackplaneError::Unavailable {

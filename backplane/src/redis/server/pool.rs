@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use deadpool::managed::{self, Manager, Metrics, Object, PoolError, RecycleError, RecycleResult};
 use parking_lot::Mutex;
+use redis::RedisError;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,22 @@ use crate::redis::server::endpoint::Endpoint;
 use crate::redis::server::link::{Link, SharedLink};
 use crate::redis::server::master::{Master, Watching};
 use crate::redis::server::replies::Trouble;
+
+/// The reason why there is no new connection to a master.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::redis) enum LinkError {
+    /// The server can't be reached, or refuses the connection.
+    #[error(transparent)]
+    Server(#[from] RedisError),
+    #[error("the master was replaced")]
+    Replaced,
+    #[error("the server is not the master, or not in the run that is known")]
+    NotTheMaster,
+    #[error("no connections for history")]
+    NoneForHistory,
+    #[error("the backplane was closed")]
+    Closed,
+}
 
 /// Opens connections for large answers, each used by one caller at a time.
 pub(in crate::redis) struct Opener(Weak<Pool>);
@@ -102,16 +119,18 @@ impl Pool {
     }
 
     /// Waits for a free connection for this caller alone.
-    pub(in crate::redis) async fn own(&self) -> Result<Own, String> {
-        let Some(own) = &self.own else {
-            return Err("no connections for history".to_owned());
-        };
+    pub(in crate::redis) async fn own(&self) -> Result<Own, LinkError> {
+        let own = self.own.as_ref().ok_or(LinkError::NoneForHistory)?;
         own.get()
             .await
             .map(|own| Own(Some(own)))
             .map_err(|error| match error {
-                PoolError::Backend(reason) => reason,
-                other => other.to_string(),
+                PoolError::Backend(error) => error,
+                PoolError::Closed => LinkError::Closed,
+                // The pool has neither time-outs nor hooks.
+                PoolError::Timeout(_) | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
+                    LinkError::NoneForHistory
+                }
             })
     }
 
@@ -166,8 +185,8 @@ impl Pool {
                     link = Some(open);
                     continue;
                 }
-                Err(reason) => {
-                    self.note_error(reason);
+                Err(error) => {
+                    self.note_error(error.to_string());
                     self.trouble.notify_one();
                 }
             }
@@ -179,10 +198,10 @@ impl Pool {
     }
 
     /// Opens a connection to the master that the watch knows.
-    async fn open(&self) -> Result<SharedLink, String> {
+    async fn open(&self) -> Result<SharedLink, LinkError> {
         let opened = tokio::select! {
             opened = Link::open(&self.endpoint) => opened,
-            () = self.master.is_replaced() => return Err("the master was replaced".to_owned()),
+            () = self.master.is_replaced() => return Err(LinkError::Replaced),
         };
         let open = match opened {
             Ok(open) => Arc::new(open),
@@ -190,17 +209,17 @@ impl Pool {
                 if let Trouble::Final(error) = Trouble::of(&error) {
                     warn!(%error, "the Redis server refuses this node's connections");
                 }
-                return Err(error.to_string());
+                return Err(error.into());
             }
         };
         if !self.master.confirms(&open.run).await {
-            return Err("the server is not the master, or not in the run that is known".to_owned());
+            return Err(LinkError::NotTheMaster);
         }
         Ok(open)
     }
 
     /// Opens a connection that all callers share.
-    async fn open_link(&self) -> Result<SharedLink, String> {
+    async fn open_link(&self) -> Result<SharedLink, LinkError> {
         let open = self.open().await?;
         self.links.send_modify(|links| links.push(Arc::clone(&open)));
         if !self.master.is_known(&open.run) {
@@ -224,16 +243,14 @@ impl Pool {
 
 impl Manager for Opener {
     type Type = SharedLink;
-    type Error = String;
+    type Error = LinkError;
 
-    async fn create(&self) -> Result<SharedLink, String> {
-        match self.0.upgrade() {
-            Some(pool) => Box::pin(pool.open()).await,
-            None => Err("the backplane was closed".to_owned()),
-        }
+    async fn create(&self) -> Result<SharedLink, LinkError> {
+        let pool = self.0.upgrade().ok_or(LinkError::Closed)?;
+        Box::pin(pool.open()).await
     }
 
-    async fn recycle(&self, link: &mut SharedLink, _: &Metrics) -> RecycleResult<String> {
+    async fn recycle(&self, link: &mut SharedLink, _: &Metrics) -> RecycleResult<LinkError> {
         let is_known = |pool: Arc<Pool>| pool.master.is_known(&link.run);
         if link.broken.is_cancelled() || !self.0.upgrade().is_some_and(is_known) {
             return Err(RecycleError::message("it leads to no master any more"));

@@ -71,7 +71,7 @@ impl Sentinels {
         }
     }
 
-    async fn ask(&self, sentinel: &Address) -> RedisResult<Named> {
+    async fn ask(&self, sentinel: &Address) -> RedisResult<NamedMaster> {
         let asking = async {
             let mut connection = self.connector.open(sentinel, None).await?;
             let mut ask = redis::pipe();
@@ -88,7 +88,7 @@ impl Sentinels {
             Ok((address, failover.unwrap_or_default()))
         };
         match within(self.connector.bound(), asking).await {
-            Ok((Some((host, port)), failover)) => Ok(Named {
+            Ok((Some((host, port)), failover)) => Ok(NamedMaster {
                 master: Address { host, port },
                 failover,
             }),
@@ -108,7 +108,7 @@ impl Sentinels {
 }
 
 /// One sentinel's answer.
-struct Named {
+struct NamedMaster {
     master: Address,
     /// The number of the newest failover that it knows of.
     failover: u64,
@@ -121,7 +121,7 @@ struct Vote {
     count: usize,
 }
 
-fn add(votes: &mut Vec<Vote>, Named { master, failover }: Named) {
+fn add(votes: &mut Vec<Vote>, NamedMaster { master, failover }: NamedMaster) {
     match votes.iter_mut().find(|vote| vote.master == master) {
         Some(vote) => {
             vote.count += 1;

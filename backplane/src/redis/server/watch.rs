@@ -24,7 +24,7 @@ use crate::redis::server::run::Run;
 const SETTINGS: u32 = 10;
 
 /// The reason why a connection of the watch is closed.
-enum Ended {
+enum WatchEnd {
     Closing,
     /// Another connection may lead to another server.
     Doubted,
@@ -49,9 +49,9 @@ impl Pool {
                     backoff = Backoff::new();
                     self.follow(&opened.info.run, opened.info.replicas, asked);
                     match self.watch(&endpoint, opened).await {
-                        Ended::Closing => return,
-                        Ended::Doubted => continue,
-                        Ended::Lost(reason) => reason,
+                        WatchEnd::Closing => return,
+                        WatchEnd::Doubted => continue,
+                        WatchEnd::Lost(reason) => reason,
                     }
                 }
                 Err(error) => Trouble::of(&error).reason(),
@@ -69,7 +69,7 @@ impl Pool {
     }
 
     /// Looks at the master in each interval, as long as it is the same.
-    async fn watch(&self, endpoint: &Endpoint, mut opened: Opened<CancellationToken>) -> Ended {
+    async fn watch(&self, endpoint: &Endpoint, mut opened: Opened<CancellationToken>) -> WatchEnd {
         let mut ticks = interval(self.master.watching.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut settings = interval(self.master.watching.interval * SETTINGS);
@@ -83,9 +83,9 @@ impl Pool {
                 }
             };
             let looked = tokio::select! {
-                () = self.closing.cancelled() => return Ended::Closing,
-                () = self.master.doubt.notified() => return Ended::Doubted,
-                () = ended.cancelled() => return Ended::Lost("the server closed the connection".to_owned()),
+                () = self.closing.cancelled() => return WatchEnd::Closing,
+                () = self.master.doubt.notified() => return WatchEnd::Doubted,
+                () = ended.cancelled() => return WatchEnd::Lost("the server closed the connection".to_owned()),
                 looked = looking => looked,
             };
             if let Err(ended) = looked {
@@ -94,7 +94,11 @@ impl Pool {
         }
     }
 
-    async fn look(&self, endpoint: &Endpoint, opened: &mut Opened<CancellationToken>) -> Result<(), Ended> {
+    async fn look(
+        &self,
+        endpoint: &Endpoint,
+        opened: &mut Opened<CancellationToken>,
+    ) -> Result<(), WatchEnd> {
         let asking = within(
             endpoint.connector.bound(),
             server_info(&mut opened.connection, endpoint.sharded),
@@ -102,20 +106,20 @@ impl Pool {
         let (left, info) = join(endpoint.has_left(&opened.address), asking).await;
         if left {
             self.leave(&opened.address.to_string(), "the sentinels name another master");
-            return Err(Ended::Doubted);
+            return Err(WatchEnd::Doubted);
         }
         let ServerInfo {
             run,
             is_master,
             replicas,
             almost_full,
-        } = info.map_err(|error| Ended::Lost(Trouble::of(&error).reason()))?;
+        } = info.map_err(|error| WatchEnd::Lost(Trouble::of(&error).reason()))?;
         if !is_master {
             self.leave(&opened.address.to_string(), "it is a replica now");
-            return Err(Ended::Lost("the server is a replica".to_owned()));
+            return Err(WatchEnd::Lost("the server is a replica".to_owned()));
         }
         if !opened.info.run.goes_on_as(&run) {
-            return Err(Ended::Doubted);
+            return Err(WatchEnd::Doubted);
         }
         self.master.set_replicas(replicas);
         self.master.set_almost_full(almost_full);
@@ -126,14 +130,14 @@ impl Pool {
         &self,
         endpoint: &Endpoint,
         opened: &mut Opened<CancellationToken>,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), WatchEnd> {
         let asking = within(
             endpoint.connector.bound(),
             eviction_policy(&mut opened.connection),
         );
         let policy = asking
             .await
-            .map_err(|error| Ended::Lost(Trouble::of(&error).reason()))?;
+            .map_err(|error| WatchEnd::Lost(Trouble::of(&error).reason()))?;
         self.master
             .set_settings(&opened.address.to_string(), Settings { policy });
         Ok(())

@@ -10,11 +10,11 @@ use futures_util::future::BoxFuture;
 use hubcast_backplane::{BackplaneError, Claim, ConnectionId, ConnectionRecord, EventRecord, NodeId};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{HubRequest, Refusal};
+use super::{EarlyResponse, HubRequest};
 use crate::auth::ConnectionToken;
 use crate::cluster::Answer;
 use crate::cluster::owner;
-use crate::http::admit::{Closed, let_in};
+use crate::http::admit::{NotAdmitted, let_in};
 use crate::http::reply;
 use crate::limits::ConnectionPermit;
 use crate::protocol::Transport;
@@ -34,14 +34,14 @@ pub(super) enum Found {
 /// The reason why a connection was not found.
 pub(super) enum Missed {
     /// The request ends with this.
-    Refused(Refusal),
+    Refused(EarlyResponse),
     /// It is unknown now where the connection is, or whether there is one: the backplane is away or has just come back,
     /// or the owner has died and was not removed yet.
     Unsure,
 }
 
-impl From<Refusal> for Missed {
-    fn from(refusal: Refusal) -> Self {
+impl From<EarlyResponse> for Missed {
+    fn from(refusal: EarlyResponse) -> Self {
         Self::Refused(refusal)
     }
 }
@@ -70,7 +70,7 @@ impl From<BackplaneError> for Missed {
     }
 }
 
-impl From<Missed> for Refusal {
+impl From<Missed> for EarlyResponse {
     fn from(missed: Missed) -> Self {
         match missed {
             Missed::Refused(refusal) => refusal,
@@ -139,7 +139,7 @@ impl Attachment {
 }
 
 /// The outcome of asking for a connection that is to get a transport here.
-enum Asked {
+enum AttachOutcome {
     New(Box<Newcomer>),
     /// Its owner's answer.
     Owner(Answer),
@@ -147,13 +147,13 @@ enum Asked {
 
 impl HubRequest {
     /// Lets a new connection in, before anything is made for it.
-    pub(super) fn admit(&self) -> Result<ConnectionPermit, Closed> {
+    pub(super) fn admit(&self) -> Result<ConnectionPermit, NotAdmitted> {
         let_in(&self.app, self.identity.user(), &self.parts)
     }
 
-    pub(super) fn refuse(&self, closed: Closed) -> Refusal {
+    pub(super) fn refuse(&self, closed: NotAdmitted) -> EarlyResponse {
         let metrics = self.app.metrics();
-        let Closed::Limit(limit) = closed else {
+        let NotAdmitted::Limit(limit) = closed else {
             metrics.rejected.get(RejectLabel::Capacity).inc();
             return reply::leaving().into();
         };
@@ -176,12 +176,12 @@ impl HubRequest {
         &self,
         token: &ConnectionToken,
         attachment: Attachment,
-    ) -> Result<(Box<Newcomer>, Detached), Refusal> {
+    ) -> Result<(Box<Newcomer>, Detached), EarlyResponse> {
         let until = self.until(token, self.hub.options().timeouts.disconnect);
         let asking = persist(until, || self.ask_for(token, attachment).boxed());
         let answer = match asking.await? {
-            Asked::New(newcomer) => return Ok((newcomer, Detached::new())),
-            Asked::Owner(answer) => answer,
+            AttachOutcome::New(newcomer) => return Ok((newcomer, Detached::new())),
+            AttachOutcome::Owner(answer) => answer,
         };
         if answer.status != 200 {
             return Err(reply::answer(answer).into());
@@ -195,17 +195,21 @@ impl HubRequest {
     }
 
     /// A new connection, or the answer of the owner of one.
-    async fn ask_for(&self, token: &ConnectionToken, attachment: Attachment) -> Result<Asked, Missed> {
+    async fn ask_for(
+        &self,
+        token: &ConnectionToken,
+        attachment: Attachment,
+    ) -> Result<AttachOutcome, Missed> {
         let transport = attachment.transport();
         Ok(match self.find(token, Wanted::Here(attachment)).await? {
-            Found::New(newcomer) => Asked::New(newcomer),
-            Found::Here(session) => Asked::Owner(owner::hand_over(&session, transport).await),
+            Found::New(newcomer) => AttachOutcome::New(newcomer),
+            Found::Here(session) => AttachOutcome::Owner(owner::hand_over(&session, transport).await),
             Found::Elsewhere(owner) => match self.forward(&owner, &token.id).attach(transport).await {
                 // Its owner may have given it up, with the bytes that came in before: it is not requested anew.
                 Err(BackplaneError::Timeout { .. }) => {
                     return Err(reply::unavailable().into());
                 }
-                answer => Asked::Owner(answer?),
+                answer => AttachOutcome::Owner(answer?),
             },
         })
     }
@@ -270,7 +274,7 @@ impl HubRequest {
         }
     }
 
-    fn let_in(&self, wanted: Wanted) -> Result<ConnectionPermit, Closed> {
+    fn let_in(&self, wanted: Wanted) -> Result<ConnectionPermit, NotAdmitted> {
         match wanted {
             Wanted::Existing => Ok(ConnectionPermit::default()),
             Wanted::Any | Wanted::Here(_) => self.admit(),
@@ -284,7 +288,7 @@ impl HubRequest {
         Ok(listing.and_then(|listing| listing.owner))
     }
 
-    fn found_here(&self, session: Arc<Session>) -> Result<Found, Refusal> {
+    fn found_here(&self, session: Arc<Session>) -> Result<Found, EarlyResponse> {
         if session.is_over() {
             return Err(self.unknown("its session is over").into());
         }

@@ -20,7 +20,7 @@ use axum::response::Response;
 use hubcast_backplane::{ConnectionId, GroupName};
 use tokio::time::sleep;
 
-use super::{HubRequest, Refusal};
+use super::{EarlyResponse, HubRequest};
 use crate::auth::{Identity, random_connection_id};
 use crate::http::App;
 use crate::http::admit::{admit, ask_application, check_origin};
@@ -105,9 +105,9 @@ async fn begin(
     hub: Arc<HubRuntime>,
     parts: Parts,
     offered: Option<ClientProtocol>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, EarlyResponse> {
     let admitted = admit(&app, &hub, &parts, RequestKind::WebSocket).await;
-    let (query, identity) = admitted.map_err(Refusal)?;
+    let (query, identity) = admitted.map_err(EarlyResponse)?;
     let mut asked = HubRequest {
         app,
         hub,
@@ -123,7 +123,7 @@ async fn begin(
     let offers = offers(&asked.parts.headers);
     let accepted = ask_application(&asked.hub, connection, offers)
         .await
-        .map_err(Refusal)?;
+        .map_err(EarlyResponse)?;
     let connection = accepted.connection;
     if connection.user() != asked.identity.user() {
         drop(permit);
@@ -186,8 +186,13 @@ async fn begin(
 }
 
 /// Goes on with a connection that lost its socket, wherever it was.
-async fn recover(app: App, hub: Arc<HubRuntime>, parts: Parts, back: &Recovery) -> Result<Response, Refusal> {
-    check_origin(&app, &parts).map_err(Refusal)?;
+async fn recover(
+    app: App,
+    hub: Arc<HubRuntime>,
+    parts: Parts,
+    back: &Recovery,
+) -> Result<Response, EarlyResponse> {
+    check_origin(&app, &parts).map_err(EarlyResponse)?;
     if app.is_draining() {
         return Err(reply::leaving().into());
     }

@@ -19,10 +19,10 @@ const CODE_HEADER: HeaderName = HeaderName::from_static("x-ms-error-code");
 
 /// The reason why a request was refused. Boxed, because refusals are rare.
 #[derive(Debug)]
-pub(super) struct Refusal(Box<Parts>);
+pub(super) struct Refusal(Box<RefusalParts>);
 
 #[derive(Debug)]
-struct Parts {
+struct RefusalParts {
     status: StatusCode,
     code: &'static str,
     message: Cow<'static, str>,
@@ -30,7 +30,7 @@ struct Parts {
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct ErrorBody<'a> {
     code: &'a str,
     message: &'a str,
     target: &'a str,
@@ -38,7 +38,7 @@ struct Body<'a> {
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Parts {
+        Self(Box::new(RefusalParts {
             status,
             code,
             message: message.into(),
@@ -274,7 +274,7 @@ fn target_of(code: &str) -> &str {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let body = Body {
+        let body = ErrorBody {
             code: self.0.code,
             message: &self.0.message,
             target: target_of(self.0.code),

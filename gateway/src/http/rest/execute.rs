@@ -19,7 +19,7 @@ pub(super) const MAX_COMMANDS: usize = 100;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Named {
+struct CommandBody {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
@@ -28,7 +28,7 @@ struct Named {
     reason: Option<String>,
 }
 
-enum Command {
+enum ExecuteCommand {
     Send(Outgoing),
     Regroup(Regrouping),
 }
@@ -51,28 +51,28 @@ pub(super) async fn execute(call: &Call<'_>, body: Body) -> Result<Response, Ref
     let hub = call.hub().runtime();
     for command in commands {
         match command {
-            Command::Send(message) => {
+            ExecuteCommand::Send(message) => {
                 let filter = filter.clone();
                 let message = Outgoing { filter, ..message };
                 hub.publish_message(None, &[Topic::All], message).await?;
             }
-            Command::Regroup(change) => hub.regroup(&change).await?,
+            ExecuteCommand::Regroup(change) => hub.regroup(&change).await?,
         }
     }
     Ok(call.done())
 }
 
-fn command(item: &Value, filter: &str) -> Result<Command, Refusal> {
-    let named: Named = item
+fn command(item: &Value, filter: &str) -> Result<ExecuteCommand, Refusal> {
+    let named: CommandBody = item
         .decode()
         .map_err(|error| Refusal::invalid(format!("it can't be read: {error}.")))?;
     let is = |kind: &str| named.kind.eq_ignore_ascii_case(kind);
     if is("SendMessage") {
-        return Ok(Command::Send(body::outgoing(item)?));
+        return Ok(ExecuteCommand::Send(body::outgoing(item)?));
     }
     if is("CloseConnection") {
         let to = RegroupWish::Close(named.reason);
-        return Ok(Command::Regroup(Regrouping::new(
+        return Ok(ExecuteCommand::Regroup(Regrouping::new(
             Vec::new(),
             filter.to_owned(),
             to,
@@ -87,7 +87,7 @@ fn command(item: &Value, filter: &str) -> Result<Command, Refusal> {
         return Err(Refusal::invalid(text));
     };
     let group = named.group.ok_or_else(|| Refusal::invalid("it needs a group."))?;
-    Ok(Command::Regroup(Regrouping::new(
+    Ok(ExecuteCommand::Regroup(Regrouping::new(
         vec![group],
         filter.to_owned(),
         to,

@@ -52,7 +52,7 @@ pub(super) async fn leave(call: &Call<'_>) -> Result<Response, Refusal> {
 
 /// Which connections go into which groups, or out of them.
 #[derive(Deserialize)]
-struct Regroup {
+struct RegroupBody {
     groups: Vec<String>,
     #[serde(default)]
     filter: Option<String>,
@@ -65,7 +65,7 @@ pub(super) const MAX_GROUPS: usize = 100;
 pub(super) async fn regroup(call: &Call<'_>, body: Body, to: RegroupWish) -> Result<Response, Refusal> {
     Media::of(call.headers(), &[Media::Json])?;
     let body = call.read(body).await?;
-    let wish: Regroup = serde_json::from_slice(bom::skip(&body)).map_err(|error| {
+    let wish: RegroupBody = serde_json::from_slice(bom::skip(&body)).map_err(|error| {
         Refusal::invalid(format!(
             "The body must be {{\"groups\": […], \"filter\": …}}: {error}."
         ))
@@ -84,15 +84,15 @@ pub(super) async fn regroup(call: &Call<'_>, body: Body, to: RegroupWish) -> Res
 
 #[derive(Serialize, Default)]
 #[serde(rename_all = "camelCase")]
-struct Page {
-    value: Vec<Member>,
+struct MemberList {
+    value: Vec<MemberItem>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_link: Option<String>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Member {
+struct MemberItem {
     connection_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<String>,
@@ -105,7 +105,7 @@ pub(super) async fn list(call: &Call<'_>) -> Result<Response, Refusal> {
     let top = call.number("top", 0, u64::MAX)?;
     if top == Some(0) {
         call.group()?;
-        return Ok(Json(Page::default()).into_response());
+        return Ok(Json(MemberList::default()).into_response());
     }
     let limit = top.map_or(page, |top| top.min(page));
     let group = call.hub().in_group(call.group()?);
@@ -119,12 +119,12 @@ pub(super) async fn list(call: &Call<'_>) -> Result<Response, Refusal> {
     let next = found.next.filter(|_| left != Some(0));
     let value = try_join_all(found.connections.into_iter().map(async |connection_id| {
         let user_id = call.hub().of_connection(&connection_id).user().await?;
-        Ok::<_, crate::Error>(Member {
+        Ok::<_, crate::Error>(MemberItem {
             connection_id,
             user_id,
         })
     }));
-    let page = Page {
+    let page = MemberList {
         value: value.await?,
         next_link: next.map(|next| next_link(call, &next, page, left)),
     };

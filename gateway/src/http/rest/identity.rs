@@ -21,30 +21,30 @@ use crate::session::Ownership;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Asked {
+struct IdentityQuestion {
     connection_token: String,
     #[serde(default)]
     expire_time: Option<String>,
     #[serde(default)]
-    claims: Option<Vec<Claim>>,
+    claims: Option<Vec<ClaimPair>>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Claim {
+struct ClaimPair {
     #[serde(rename = "type")]
     kind: String,
     value: String,
 }
 
 #[derive(Serialize)]
-struct Answer {
-    claims: Vec<Claim>,
+struct IdentityAnswer {
+    claims: Vec<ClaimPair>,
 }
 
-async fn read(call: &Call<'_>, body: Body) -> Result<(Asked, ConnectionId), Refusal> {
+async fn read(call: &Call<'_>, body: Body) -> Result<(IdentityQuestion, ConnectionId), Refusal> {
     Media::of(call.headers(), &[Media::Json])?;
     let body = call.read(body).await?;
-    let asked: Asked = serde_json::from_slice(bom::skip(&body)).map_err(|error| {
+    let asked: IdentityQuestion = serde_json::from_slice(bom::skip(&body)).map_err(|error| {
         Refusal::invalid(format!("The body must be {{\"connectionToken\": …}}: {error}."))
     })?;
     let hub = call.hub().runtime();
@@ -103,6 +103,6 @@ fn seconds(text: &str) -> Result<u64, Refusal> {
 
 fn shown(identity: &Identity) -> Response {
     let claims = identity.claim_texts().into_iter();
-    let claims = claims.map(|(kind, value)| Claim { kind, value }).collect();
-    Json(Answer { claims }).into_response()
+    let claims = claims.map(|(kind, value)| ClaimPair { kind, value }).collect();
+    Json(IdentityAnswer { claims }).into_response()
 }

@@ -22,7 +22,7 @@ const LONGEST: u64 = 365 * 24 * 60;
 const USUAL: u64 = 60;
 
 #[derive(Serialize)]
-struct Claims<'a> {
+struct TokenRequest<'a> {
     aud: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     nameid: Option<&'a str>,
@@ -66,7 +66,7 @@ pub(super) fn generate(call: &Call<'_>) -> Result<Response, Refusal> {
         .or_else(|| requested.as_ref().map(Authority::host))
         .unwrap_or("localhost");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let claims = Claims {
+    let claims = TokenRequest {
         aud: if web_pubsub {
             format!("http://{host}/client/hubs/{}", call.hub().name())
         } else {

@@ -1,6 +1,7 @@
 //! Tests of the protocol: bytes written by hand, the reading rules one by one, and properties that hold for
 //! any message and any bytes.
 
+mod clients;
 mod fixtures;
 mod handshakes;
 mod properties;

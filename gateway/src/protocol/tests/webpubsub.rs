@@ -1,11 +1,10 @@
 //! Web PubSub's messages by their bytes, as its official clients write and read them.
 
 use bytes::Bytes;
-use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::client::{Data, GroupSend, Request, RequestWish, StreamRequest};
-use crate::protocol::{ClientDecoder, ClientProtocol, Encoding, Invocation, MAX_DEPTH, plain};
+use crate::protocol::{Encoding, Invocation, MAX_DEPTH, plain};
 
 fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
     WebPubSubProtocol::Json.decode(frame)
@@ -15,7 +14,7 @@ fn encode(message: &HubMessage) -> Result<Option<Bytes>, EncodeError> {
     WebPubSubProtocol::Json.encode(message)
 }
 
-fn read(text: &str) -> Result<ClientMessage, DecodeError> {
+pub(super) fn read(text: &str) -> Result<ClientMessage, DecodeError> {
     decode(&Bytes::copy_from_slice(text.as_bytes()))
 }
 
@@ -153,54 +152,6 @@ fn every_message_of_the_official_clients_is_read() {
     ];
     for (text, expected) in cases {
         assert_eq!(read(text).unwrap(), expected, "{text}");
-    }
-}
-
-#[test]
-fn metadata_of_an_event_are_its_headers() {
-    let headers = |metadata: &str| {
-        let event = format!(r#"{{"type":"event","event":"e","data":1,"metadata":{metadata}}}"#);
-        read(&event).map(|message| match message {
-            ClientMessage::Hub(HubMessage::Invocation(call)) => call.headers,
-            other => panic!("no call: {other:?}"),
-        })
-    };
-    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let some = headers(r#"{"A":"1","b-c":" x~","a":"2","e":""}"#).unwrap();
-    assert_eq!(some, [pair("a", "2"), pair("b-c", " x~"), pair("e", "")]);
-    assert_eq!(headers("{}").unwrap(), []);
-    let long = |count: usize| {
-        let entries: Vec<_> = (0..count)
-            .map(|number| format!(r#""{number:04}":"{}""#, "x".repeat(1_020)))
-            .collect();
-        format!("{{{}}}", entries.join(","))
-    };
-    assert_eq!(headers(&long(8)).unwrap().len(), 8);
-    for bad in [
-        "1".to_owned(),
-        "[]".to_owned(),
-        r#"{"a":1}"#.to_owned(),
-        r#"{"":"x"}"#.to_owned(),
-        r#"{"a b":"x"}"#.to_owned(),
-        r#"{"ä":"x"}"#.to_owned(),
-        r#"{"a":"ä"}"#.to_owned(),
-        r#"{"a":"x\r\nb: y"}"#.to_owned(),
-        format!(r#"{{"a":"{}"}}"#, "x".repeat(1_025)),
-        format!(r#"{{"{}":"x"}}"#, "a".repeat(257)),
-        long(9),
-        format!(
-            "{{{}}}",
-            (0..101)
-                .map(|name| format!(r#""{name}":"""#))
-                .collect::<Vec<_>>()
-                .join(",")
-        ),
-    ] {
-        let error = headers(&bad).unwrap_err().to_string();
-        assert!(
-            error.starts_with("Expected 'metadata' to be an object of at most 8192 bytes"),
-            "{bad}: {error}"
-        );
     }
 }
 
@@ -371,7 +322,7 @@ fn every_message_to_the_official_clients_is_written_as_they_read_it() {
     assert!(is_invoke("i1") && !is_invoke("a1"));
 }
 
-fn published<'a>(
+pub(super) fn published<'a>(
     group: Option<&'a str>,
     from_user: &'a str,
     data_type: DataType,
@@ -427,84 +378,4 @@ fn a_message_has_its_data_whoever_sent_it() {
         text(plain::message(&said, "p")),
         r#"{"type":"message","id":"p","group":"g","fromUserId":"u","target":"Said","arguments":[1,{}]}"#
     );
-}
-
-#[test]
-fn plain_frames_are_texts_or_bytes() {
-    let mut decoder = ClientDecoder::new(ClientProtocol::Plain, 8);
-    for frame in ["a\"\u{1e}\n", "\u{7f}ö"] {
-        decoder.push(Bytes::copy_from_slice(frame.as_bytes()));
-    }
-    decoder.push(Bytes::from_static(&[0xFF, 0]));
-    decoder.push(Bytes::from_static(b"123456789"));
-    assert_eq!(decoder.buffered_bytes(), 18);
-    let expected = [
-        ("1", DataType::Text, r#""a\"\u001e\n""#),
-        ("2", DataType::Text, "\"\u{7f}ö\""),
-        ("3", DataType::Binary, r#""/wA=""#),
-    ];
-    for (id, kind, argument) in expected {
-        let argument = Value::from_raw(Encoding::Json, Bytes::from_static(argument.as_bytes()));
-        assert_eq!(
-            decoder.next_message().unwrap(),
-            Some(call(Some(id), "message", Some(kind), vec![argument]))
-        );
-    }
-    assert!(matches!(
-        decoder.next_message(),
-        Err(DecodeError::TooLarge { limit: 8 })
-    ));
-    assert_eq!(
-        plain::connected("c", Some("u")),
-        r#"{"type":"connected","connectionId":"c","userId":"u"}"#
-    );
-    assert_eq!(
-        plain::connected("c", None),
-        r#"{"type":"connected","connectionId":"c"}"#
-    );
-    assert_eq!(plain::place("p"), r#"{"type":"place","id":"p"}"#);
-    assert_eq!(
-        plain::reset("epoch", None),
-        r#"{"type":"reset","reason":"epoch"}"#
-    );
-}
-
-#[test]
-fn every_protocol_has_its_place_and_name() {
-    for (index, protocol) in ClientProtocol::ALL.into_iter().enumerate() {
-        assert_eq!(protocol.index(), index);
-        let same_name = |other: &&ClientProtocol| other.name() == protocol.name();
-        assert_eq!(ClientProtocol::ALL.iter().filter(same_name).count(), 1);
-    }
-}
-
-proptest! {
-    #[test]
-    fn no_bytes_make_a_decoder_panic(frames in prop::collection::vec(any::<Vec<u8>>(), 0..8)) {
-        for protocol in ClientProtocol::ALL {
-            let mut decoder = ClientDecoder::new(protocol, 64);
-            for frame in &frames {
-                decoder.push(Bytes::copy_from_slice(frame));
-            }
-            while let Ok(Some(_)) = decoder.next_message() {}
-        }
-    }
-
-    #[test]
-    fn what_one_client_sends_another_reads(group in ".{0,20}", text in ".{0,40}", user in ".{0,8}", number in any::<i64>()) {
-        for (kind, data) in [("text", serde_json::json!(text)), ("json", serde_json::json!({ "n": number, "t": text })), ("binary", serde_json::json!(BASE64.encode(&text)))] {
-            let frame = serde_json::json!({ "type": "sendToGroup", "group": group, "dataType": kind, "data": data, "ackId": 1 });
-            let Ok(ClientMessage::Request(Request { wish: RequestWish::Send(send), .. })) = read(&frame.to_string()) else {
-                panic!("it is a message")
-            };
-            prop_assert_eq!(&send.group, &group);
-            let arguments = [send.data.json];
-            let reported = json::message(&published(Some(&group), &user, send.data.kind, MESSAGE, &arguments), Some(9));
-            let reported: serde_json::Value = serde_json::from_slice(&reported).unwrap();
-            prop_assert_eq!(reported.get("data"), Some(&data));
-            prop_assert_eq!(reported.get("dataType"), Some(&serde_json::json!(kind)));
-            prop_assert_eq!(reported.get("group"), Some(&serde_json::json!(group)));
-            prop_assert_eq!(reported.get("fromUserId").is_some(), !user.is_empty());
-        }
-    }
 }

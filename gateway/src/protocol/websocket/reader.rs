@@ -30,7 +30,7 @@ pub struct MessageReader {
     /// Set while a data frame is being read.
     frame: Option<Payload>,
     /// Set from a message's first frame to the end of its last.
-    message: Option<Message>,
+    message: Option<PartialMessage>,
 }
 
 /// A data frame's payload.
@@ -43,7 +43,7 @@ struct Payload {
 }
 
 #[derive(Debug)]
-struct Message {
+struct PartialMessage {
     /// Set for a text that is checked.
     text: Option<Utf8>,
     /// The part of a unit that has come.
@@ -94,9 +94,9 @@ impl MessageReader {
         loop {
             if let Some(frame) = self.frame.take() {
                 match self.go_on(frame, input)? {
-                    Step::Out(data) => return Ok(Some(Incoming::Data(data))),
-                    Step::Needs => return Ok(None),
-                    Step::On => continue,
+                    ReadStep::Out(data) => return Ok(Some(Incoming::Data(data))),
+                    ReadStep::Needs => return Ok(None),
+                    ReadStep::On => continue,
                 }
             }
             let Some(head) = Head::read(input)? else {
@@ -125,7 +125,7 @@ impl MessageReader {
                 return Err(BadFrame::of_type());
             }
             (opcode, false) => {
-                self.message = Some(Message {
+                self.message = Some(PartialMessage {
                     text: (opcode == TEXT).then(Utf8::default),
                     unit: BytesMut::new(),
                     is_over: false,
@@ -141,13 +141,13 @@ impl MessageReader {
     }
 
     /// Reads on in a frame.
-    fn go_on(&mut self, mut frame: Payload, input: &mut BytesMut) -> Result<Step, BadFrame> {
+    fn go_on(&mut self, mut frame: Payload, input: &mut BytesMut) -> Result<ReadStep, BadFrame> {
         if frame.left > 0 && input.is_empty() {
             self.frame = Some(frame);
-            return Ok(Step::Needs);
+            return Ok(ReadStep::Needs);
         }
         let Some(message) = &mut self.message else {
-            return Ok(Step::On); // never: a frame is one of a message
+            return Ok(ReadStep::On); // never: a frame is one of a message
         };
         let length = usize::try_from(frame.left).map_or(input.len(), |left| left.min(input.len()));
         let mut part = input.split_to(length);
@@ -176,17 +176,17 @@ impl MessageReader {
         } else if frame.is_final {
             self.message = None;
         }
-        Ok(out.map_or(Step::On, Step::Out))
+        Ok(out.map_or(ReadStep::On, ReadStep::Out))
     }
 }
 
-enum Step {
+enum ReadStep {
     Out(Bytes),
     Needs,
     On,
 }
 
-impl Message {
+impl PartialMessage {
     /// Adds a part; what is given out of it.
     fn take(&mut self, messages: Messages, part: BytesMut, ends: bool) -> Option<Bytes> {
         let Some(limit) = messages.limit() else {

@@ -122,7 +122,7 @@ impl Api {
         })
     }
 
-    async fn send(&self, request: &Request<'_>) -> Result<(StatusCode, Answer), Failure> {
+    async fn send(&self, request: &Request<'_>) -> Result<(StatusCode, ApiAnswer), Failure> {
         let mut url = self.url(request.path)?;
         let token = self.token(&url)?;
         url.query_pairs_mut()
@@ -146,7 +146,7 @@ impl Api {
         let response = self.client.execute(message).await;
         let read = async {
             let response = response?;
-            Ok((response.status(), Answer::read(response).await?))
+            Ok((response.status(), ApiAnswer::read(response).await?))
         };
         read.await.map_err(|error| self.unreachable(&error))
     }
@@ -182,7 +182,7 @@ impl Api {
         self.target.url.as_str().trim_end_matches('/')
     }
 
-    fn refused(&self, status: StatusCode, answer: &Answer) -> Failure {
+    fn refused(&self, status: StatusCode, answer: &ApiAnswer) -> Failure {
         let advice = match (status, answer.code.as_deref()) {
             (_, None) => NO_GATEWAY,
             (StatusCode::UNAUTHORIZED, _) => WRONG_KEY,
@@ -228,12 +228,12 @@ const UNKNOWN_OUTCOME: &str = "whether it was carried out is not known; a messag
      again under the same key";
 
 /// The response of a gateway.
-struct Answer {
+struct ApiAnswer {
     code: Option<String>,
     body: Vec<u8>,
 }
 
-impl Answer {
+impl ApiAnswer {
     async fn read(mut response: Response) -> reqwest::Result<Self> {
         let code = response.headers().get("x-ms-error-code");
         let code = code.and_then(|code| code.to_str().ok()).map(str::to_owned);

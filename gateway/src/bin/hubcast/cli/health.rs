@@ -29,10 +29,10 @@ Examples:
 
 pub(super) fn run(args: HealthArgs) -> Result<(), Failure> {
     let target = match &args.url {
-        Some(url) => Target::parse(url),
-        None => Target::of_listener(&args.config.load()?.config.listen),
+        Some(url) => ProbeUrl::parse(url),
+        None => ProbeUrl::of_listener(&args.config.load()?.config.listen),
     };
-    let target = target.map_err(Failure::Usage)?;
+    let target = target.map_err(|error| Failure::Usage(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -47,16 +47,25 @@ pub(super) fn run(args: HealthArgs) -> Result<(), Failure> {
     }
 }
 
+/// The reason why it is not known which URL to ask.
+#[derive(Debug, thiserror::Error)]
+enum ProbeUrlError {
+    #[error("{0:?} is not a URL such as http://127.0.0.1:8080/readyz")]
+    NotAUrl(String),
+    #[error("listen is {0:?}, any free port: say which one with --url")]
+    AnyPort(String),
+}
+
 /// The URL that is asked, over plain HTTP.
 #[derive(Debug, PartialEq, Eq)]
-struct Target {
+struct ProbeUrl {
     authority: String,
     path: String,
 }
 
-impl Target {
-    fn parse(url: &str) -> Result<Self, String> {
-        let wrong = || format!("{url:?} is not a URL such as http://127.0.0.1:8080/readyz");
+impl ProbeUrl {
+    fn parse(url: &str) -> Result<Self, ProbeUrlError> {
+        let wrong = || ProbeUrlError::NotAUrl(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let host = uri
             .host()
@@ -67,11 +76,9 @@ impl Target {
         Ok(Self { authority, path })
     }
 
-    fn of_listener(listen: &str) -> Result<Self, String> {
+    fn of_listener(listen: &str) -> Result<Self, ProbeUrlError> {
         if listen.ends_with(":0") {
-            return Err(format!(
-                "listen is {listen:?}, any free port: say which one with --url"
-            ));
+            return Err(ProbeUrlError::AnyPort(listen.to_owned()));
         }
         let authority = listen
             .parse()
@@ -200,16 +207,16 @@ mod tests {
 
     #[test]
     fn a_url_may_leave_out_port_and_path() {
-        let target = Target::parse("http://node").unwrap();
+        let target = ProbeUrl::parse("http://node").unwrap();
         assert_eq!(
             target,
-            Target {
+            ProbeUrl {
                 authority: "node:80".to_owned(),
                 path: "/".to_owned()
             }
         );
         assert_eq!(
-            Target::parse("http://[::1]:81/a?b").unwrap().authority,
+            ProbeUrl::parse("http://[::1]:81/a?b").unwrap().authority,
             "[::1]:81"
         );
     }

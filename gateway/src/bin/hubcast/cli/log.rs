@@ -57,7 +57,7 @@ fn build<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let level = parse_level(&log.level).map_err(anyhow::Error::msg)?;
+    let level = parse_level(&log.level)?;
     let colored = log.format == LogFormat::Text && io::IsTerminal::is_terminal(&io::stderr());
     let lines = tracing_subscriber::fmt::layer().with_writer(OneLine { writer, colored });
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match log.format {

@@ -40,14 +40,14 @@ Examples:
 );
 
 #[derive(Deserialize)]
-struct Answer {
+struct RebalanceAnswer {
     connections: u64,
     mean: u64,
-    nodes: Vec<Share>,
+    nodes: Vec<NodeShare>,
 }
 
 #[derive(Deserialize)]
-struct Share {
+struct NodeShare {
     node: String,
     connections: u64,
     leaving: u64,
@@ -58,7 +58,7 @@ pub(super) fn run(args: &RebalanceArgs) -> Result<(), Failure> {
         let settled = Some(args.settled.as_secs());
         let request = Request::new(Method::POST, &[":rebalance"]).query("settled", settled);
         let object: Value = api.read(request).await?;
-        let reported = Answer::deserialize(&object)
+        let reported = RebalanceAnswer::deserialize(&object)
             .map_err(|error| Failure::Runtime(format!("the gateway's answer can't be read: {error}")))?;
         let mut text = format!(
             "connections  {}\nmean         {}\n",

@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::Config;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 /// Defaults of the official clients: how long they wait for a message of the server, and how often they ping.
 const CLIENTS_WAIT: Duration = Duration::from_secs(30);
@@ -161,9 +162,9 @@ impl Config {
     }
 
     fn check_telemetry(&self) -> Result<(), OptionError> {
-        parse_level(&self.log.level).map_err(|problem| OptionError {
+        parse_level(&self.log.level).map_err(|error| OptionError {
             key: "log.level",
-            problem,
+            problem: error.to_string(),
         })?;
         match self.telemetry.otlp_endpoint.as_deref() {
             Some(endpoint) if !endpoint.starts_with("http://") => {
@@ -199,11 +200,20 @@ fn fail(key: &'static str, problem: impl Into<String>) -> Result<(), OptionError
     })
 }
 
+/// The reason why a `log.level` can't work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LevelError {
+    #[error("{0:?} is not off, error, warn, info, debug or trace, nor directives")]
+    Unknown(String),
+    #[error("{level:?}: {error}")]
+    Directives { level: String, error: ParseError },
+}
+
 /// Reads `log.level`: one level for Hubcast's own lines, with other crates from `warn` on, or directives.
 ///
 /// # Errors
-/// A text that says why the level is not valid.
-pub(crate) fn parse_level(level: &str) -> Result<EnvFilter, String> {
+/// A level that does not exist, or directives that can't be read.
+pub(crate) fn parse_level(level: &str) -> Result<EnvFilter, LevelError> {
     let directives = match level.parse::<LevelFilter>() {
         Ok(own) => format!(
             "{},hubcast={own},hubcast_backplane={own}",
@@ -211,11 +221,12 @@ pub(crate) fn parse_level(level: &str) -> Result<EnvFilter, String> {
         ),
         // A lone word that is no level would be taken for a target's name, and silence everything else.
         Err(_) if !level.contains(['=', ',']) => {
-            return Err(format!(
-                "{level:?} is not off, error, warn, info, debug or trace, nor directives"
-            ));
+            return Err(LevelError::Unknown(level.to_owned()));
         }
         Err(_) => level.to_owned(),
     };
-    EnvFilter::try_new(directives).map_err(|error| format!("{level:?}: {error}"))
+    EnvFilter::try_new(directives).map_err(|error| LevelError::Directives {
+        level: level.to_owned(),
+        error,
+    })
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use hubcast::upstream::Form;
 
-use crate::config::{Loaded, Sources, load};
+use crate::config::{ConfigError, Loaded, Sources, load};
 
 const TEXT: &str = r#"
 server.public_host = "chat.example.org"
@@ -22,7 +22,7 @@ form = "signalr"
 keys = ["s3cret"]
 "#;
 
-fn loaded(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, String> {
+fn loaded(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
     let sources = Sources {
@@ -32,7 +32,7 @@ fn loaded(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, String> {
     let variables = variables
         .iter()
         .map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    load(&sources, variables).map_err(|error| error.to_string())
+    load(&sources, variables)
 }
 
 #[test]
@@ -75,7 +75,11 @@ fn handlers_come_from_files_and_variables() {
 
 #[test]
 fn a_bad_handler_is_named_with_its_setting() {
-    let with = |line: &str| loaded(&format!("[hubs.chat]\n[[upstream]]\n{line}\n"), &[]).unwrap_err();
+    let with = |line: &str| {
+        loaded(&format!("[hubs.chat]\n[[upstream]]\n{line}\n"), &[])
+            .unwrap_err()
+            .to_string()
+    };
     let url = "url = 'https://a.example/'";
     for (line, expected) in [
         ("form = 'signalr'", "upstream[0].url"),
@@ -97,13 +101,17 @@ fn a_bad_handler_is_named_with_its_setting() {
         let error = with(line);
         assert!(error.contains(expected), "{line}: {error}");
     }
-    let gap = loaded("", &[("HUBCAST_UPSTREAM__1__URL", "http://a/")]).unwrap_err();
+    let gap = loaded("", &[("HUBCAST_UPSTREAM__1__URL", "http://a/")])
+        .unwrap_err()
+        .to_string();
     assert!(
         gap.contains("upstream[1]") && gap.contains("HUBCAST_UPSTREAM__1__URL"),
         "{gap}"
     );
-    let unknown = loaded("", &[("HUBCAST_UPSTREAM__0__URI", "http://a/")]).unwrap_err();
+    let unknown = loaded("", &[("HUBCAST_UPSTREAM__0__URI", "http://a/")])
+        .unwrap_err()
+        .to_string();
     assert!(unknown.contains("upstream[0].uri"), "{unknown}");
-    let table = loaded("[upstream]\nurl = 'x'\n", &[]).unwrap_err();
+    let table = loaded("[upstream]\nurl = 'x'\n", &[]).unwrap_err().to_string();
     assert!(table.contains("[[upstream]]"), "{table}");
 }

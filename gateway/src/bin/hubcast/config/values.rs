@@ -8,6 +8,35 @@ use super::load::{ConfigError, Origin};
 /// A year: more is a mistake in the unit.
 const MAX_SECONDS: f64 = 31_536_000.0;
 
+/// The reason why a value is not one of its kind, in words that follow its key.
+#[derive(Debug, PartialEq, thiserror::Error)]
+enum ValueError {
+    #[error("{0:?} is not true or false")]
+    NotAFlag(String),
+    #[error("{0:?} is not a whole number")]
+    NotWhole(String),
+    #[error("{0:?} is not a number")]
+    NotANumber(String),
+    #[error("must be {expected}, not of type {found}")]
+    Type {
+        expected: &'static str,
+        found: &'static str,
+    },
+    #[error("is empty; leave it out to not set it")]
+    Empty,
+    #[error("is {0}, must be at least 0")]
+    Negative(i64),
+    #[error("is {number}, must be from 0 to {most}")]
+    OutOfRange { number: f64, most: f64 },
+    #[error("must be one of {}", .0.join(", "))]
+    NotOneOf(&'static [&'static str]),
+    #[error("has {item}, must be of {}", .words.join(", "))]
+    Item {
+        item: Value,
+        words: &'static [&'static str],
+    },
+}
+
 /// Converts a value to a kind; `name` is its key in errors.
 pub(super) fn typed(kind: Kind, name: &str, value: Value, origin: &Origin) -> Result<Value, ConfigError> {
     let value = trimmed(kind, value);
@@ -17,10 +46,10 @@ pub(super) fn typed(kind: Kind, name: &str, value: Value, origin: &Origin) -> Re
     };
     typed
         .and_then(|value| check(kind, value))
-        .map_err(|problem| ConfigError::Value {
+        .map_err(|error| ConfigError::Value {
             key: name.to_owned(),
             origin: origin.clone(),
-            problem,
+            problem: error.to_string(),
         })
 }
 
@@ -36,7 +65,7 @@ fn trimmed(kind: Kind, value: Value) -> Value {
 }
 
 /// Converts a variable's or flag's text to the value that a file would hold.
-fn from_text(kind: Kind, value: Value) -> Result<Value, String> {
+fn from_text(kind: Kind, value: Value) -> Result<Value, ValueError> {
     let Value::String(text) = value else {
         return Ok(value);
     };
@@ -48,15 +77,15 @@ fn from_text(kind: Kind, value: Value) -> Result<Value, String> {
         Kind::Flag => text
             .parse()
             .map(Value::Boolean)
-            .map_err(|_| format!("{text:?} is not true or false")),
+            .map_err(|_| ValueError::NotAFlag(text.to_owned())),
         Kind::Count => text
             .parse()
             .map(Value::Integer)
-            .map_err(|_| format!("{text:?} is not a whole number")),
+            .map_err(|_| ValueError::NotWhole(text.to_owned())),
         Kind::Seconds | Kind::Ratio => text
             .parse()
             .map(Value::Float)
-            .map_err(|_| format!("{text:?} is not a number")),
+            .map_err(|_| ValueError::NotANumber(text.to_owned())),
         _ => {
             let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
             Ok(Value::Array(
@@ -67,35 +96,40 @@ fn from_text(kind: Kind, value: Value) -> Result<Value, String> {
 }
 
 /// Checks one value alone.
-fn check(kind: Kind, value: Value) -> Result<Value, String> {
+fn check(kind: Kind, value: Value) -> Result<Value, ValueError> {
     let found = value.type_str();
-    let wrong = |expected: &str| Err(format!("must be {expected}, not of type {found}"));
+    let wrong = |expected| Err(ValueError::Type { expected, found });
     match (kind, &value) {
-        (Kind::Text | Kind::Secret, Value::String(text)) if text.is_empty() => {
-            Err("is empty; leave it out to not set it".to_owned())
-        }
+        (Kind::Text | Kind::Secret, Value::String(text)) if text.is_empty() => Err(ValueError::Empty),
         (Kind::Text | Kind::Secret, Value::String(_)) | (Kind::Flag, Value::Boolean(_)) => Ok(value),
         (Kind::Text | Kind::Secret, _) => wrong("text in quotes"),
         (Kind::Flag, _) => wrong("true or false"),
         (Kind::Count, Value::Integer(number)) if *number >= 0 => Ok(value),
-        (Kind::Count, Value::Integer(number)) => Err(format!("is {number}, must be at least 0")),
+        (Kind::Count, Value::Integer(number)) => Err(ValueError::Negative(*number)),
         (Kind::Count, _) => wrong("a whole number"),
         (Kind::Seconds | Kind::Ratio, Value::Integer(number)) => check(kind, Value::Float(*number as f64)),
         (Kind::Seconds, Value::Float(number)) if !(0.0..=MAX_SECONDS).contains(number) => {
-            Err(format!("is {number}, must be from 0 to {MAX_SECONDS}"))
+            Err(ValueError::OutOfRange {
+                number: *number,
+                most: MAX_SECONDS,
+            })
         }
-        (Kind::Ratio, Value::Float(number)) if !(0.0..=1.0).contains(number) => {
-            Err(format!("is {number}, must be from 0 to 1"))
-        }
+        (Kind::Ratio, Value::Float(number)) if !(0.0..=1.0).contains(number) => Err(ValueError::OutOfRange {
+            number: *number,
+            most: 1.0,
+        }),
         (Kind::Seconds | Kind::Ratio, Value::Float(_)) => Ok(value),
         (Kind::Seconds | Kind::Ratio, _) => wrong("a number"),
         (Kind::OneOf(words), Value::String(word)) if words.contains(&word.as_str()) => Ok(value),
-        (Kind::OneOf(words), _) => Err(format!("must be one of {}", words.join(", "))),
+        (Kind::OneOf(words), _) => Err(ValueError::NotOneOf(words)),
         (Kind::AnyOf(words), Value::Array(items)) => {
             let is_word = |item: &Value| item.as_str().is_some_and(|item| words.contains(&item));
             match items.iter().find(|item| !is_word(item)) {
                 None => Ok(value),
-                Some(item) => Err(format!("has {item}, must be of {}", words.join(", "))),
+                Some(item) => Err(ValueError::Item {
+                    item: item.clone(),
+                    words,
+                }),
             }
         }
         (Kind::List, Value::Array(items)) if items.iter().all(Value::is_str) => Ok(value),

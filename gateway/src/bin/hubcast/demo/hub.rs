@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 /// Whatever a client answers, passed on.
-type Answer = serde_json::Value;
+type ClientAnswer = serde_json::Value;
 
 /// Longest wait between two items of a counter.
 const MAX_DELAY: Duration = Duration::from_secs(60);
@@ -110,11 +110,11 @@ async fn scale(numbers: Upload<f64>, factor: f64) -> impl Stream<Item = Result<f
     numbers.map(move |number| Ok(number? * factor))
 }
 
-async fn ask_caller(context: Context) -> Result<Answer, HubError> {
+async fn ask_caller(context: Context) -> Result<ClientAnswer, HubError> {
     Ok(context.clients().caller().invoke("GetAnswer", ()).await?)
 }
 
-async fn ask_connection(context: Context, connection: String) -> Result<Answer, HubError> {
+async fn ask_connection(context: Context, connection: String) -> Result<ClientAnswer, HubError> {
     Ok(context
         .clients()
         .client(connection)

@@ -3,12 +3,25 @@
 use std::sync::Arc;
 
 use hubcast::auth::TokenKeys;
-use hubcast::upstream::Upstream;
+use hubcast::options::OptionError;
+use hubcast::upstream::{Upstream, UpstreamError};
 use parking_lot::Mutex;
 use secrecy::SecretString;
 use tokio::signal::unix::Signal;
 
 use crate::config::{Config, ConfigError};
+
+/// The reason why the configuration was not taken over.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    /// It can't be read, or can't work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    #[error(transparent)]
+    Keys(#[from] OptionError),
+}
 
 /// The parts of a node that may change.
 #[derive(Clone)]
@@ -29,15 +42,13 @@ impl Reloadable {
     }
 
     /// Takes over all of a configuration that may change, or nothing: its keys were read and checked with it.
-    fn reload(&self, config: &Config) -> Result<(), String> {
+    fn reload(&self, config: &Config) -> Result<(), ReloadError> {
         let mut auth = config.options.auth.clone();
         if config.demo && auth.access_key.is_none() {
             auth.access_key = self.demo_key.lock().clone();
         }
-        self.upstream
-            .reload(&config.upstream_options())
-            .map_err(|error| error.to_string())?;
-        self.keys.reload(&auth).map_err(|error| error.to_string())?;
+        self.upstream.reload(&config.upstream_options())?;
+        self.keys.reload(&auth)?;
         Ok(())
     }
 }
@@ -49,7 +60,7 @@ pub(super) async fn on_hangup(
     read: impl Fn() -> Result<Config, ConfigError>,
 ) {
     while hangup.recv().await.is_some() {
-        let outcome = read().map_err(|error| error.to_string());
+        let outcome = read().map_err(ReloadError::from);
         match outcome.and_then(|config| node.reload(&config).map(|()| config)) {
             Ok(config) => {
                 tracing::info!(
@@ -60,8 +71,8 @@ pub(super) async fn on_hangup(
                     tracing::warn!("{warning}");
                 }
             }
-            Err(reason) => tracing::error!(
-                reason,
+            Err(error) => tracing::error!(
+                reason = %error,
                 "the configuration can't be used; the former handlers and keys stay"
             ),
         }

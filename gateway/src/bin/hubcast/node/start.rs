@@ -42,7 +42,7 @@ pub(super) struct Started {
 pub(crate) struct Unusable(anyhow::Error);
 
 /// The reason why an attempt to start failed.
-enum Failed {
+enum AttemptError {
     /// Something is away, in words.
     Away(String),
     /// No other attempt would go better.
@@ -69,8 +69,8 @@ pub(super) async fn start(
                 }
                 return Ok(started);
             }
-            Err(Failed::ForGood(error)) => return Err(Unusable(error).into()),
-            Err(Failed::Away(reason)) => reason,
+            Err(AttemptError::ForGood(error)) => return Err(Unusable(error).into()),
+            Err(AttemptError::Away(reason)) => reason,
         };
         if starting.waits(&reason) || said.is_none_or(|said: Instant| said.elapsed() >= SAY_AGAIN) {
             warn!(
@@ -85,7 +85,7 @@ pub(super) async fn start(
     }
 }
 
-async fn attempt(config: &Config, starting: &Starting, parts: &Reloadable) -> Result<Started, Failed> {
+async fn attempt(config: &Config, starting: &Starting, parts: &Reloadable) -> Result<Started, AttemptError> {
     let backplane = backplane(config).await?;
     let built = build(config, starting, parts, &backplane).await;
     if built.is_err() {
@@ -100,7 +100,7 @@ async fn build(
     starting: &Starting,
     parts: &Reloadable,
     backplane: &Arc<dyn Backplane>,
-) -> Result<Started, Failed> {
+) -> Result<Started, AttemptError> {
     let mut options = config.options.clone();
     let mut builder = Gateway::builder()
         .backplane(Arc::clone(backplane))
@@ -116,7 +116,7 @@ async fn build(
             parts.demo_key.lock().clone_from(&demo_key);
             options.auth.access_key.clone_from(&demo_key);
             let keys = parts.keys.reload(&options.auth);
-            keys.map_err(|error| Failed::ForGood(error.into()))?;
+            keys.map_err(|error| AttemptError::ForGood(error.into()))?;
             builder = builder.any_audience(); // a demo has no secret to keep
         }
         pages = options.auth.access_key.clone().map_or(pages, demo::routes);
@@ -124,7 +124,7 @@ async fn build(
     }
     let hubs = config
         .builtin_hubs()
-        .map_err(|error| Failed::ForGood(anyhow::Error::msg(error)))?;
+        .map_err(|error| AttemptError::ForGood(anyhow::Error::msg(error)))?;
     for (name, settings) in hubs {
         builder = builder.hub(builtin::hub_with(&name, settings, &parts.upstream));
     }
@@ -136,8 +136,8 @@ async fn build(
         .build()
         .await
         .map_err(|error| match error {
-            Error::Backplane(error) => Failed::of(config, error),
-            other => Failed::ForGood(other.into()),
+            Error::Backplane(error) => AttemptError::of(config, error),
+            other => AttemptError::ForGood(other.into()),
         })?;
     Ok(Started {
         gateway,
@@ -146,19 +146,21 @@ async fn build(
     })
 }
 
-async fn backplane(config: &Config) -> Result<Arc<dyn Backplane>, Failed> {
-    let Some(mut options) = redis_options(config).map_err(Failed::ForGood)? else {
-        let node = node_id(config).map_err(Failed::ForGood)?;
+async fn backplane(config: &Config) -> Result<Arc<dyn Backplane>, AttemptError> {
+    let Some(mut options) = redis_options(config).map_err(AttemptError::ForGood)? else {
+        let node = node_id(config).map_err(AttemptError::ForGood)?;
         let node = node.map_or_else(|| NodeId::parse("local"), Ok);
-        let node = node.map_err(|error| Failed::ForGood(error.into()))?;
+        let node = node.map_err(|error| AttemptError::ForGood(error.into()))?;
         return Ok(Arc::new(MemoryBackplane::new(node)));
     };
     options.connect_wait = Some(Duration::ZERO); // this is tried again and again anyway
     let connected = RedisBackplane::connect(options).await;
-    Ok(Arc::new(connected.map_err(|error| Failed::of(config, error))?))
+    Ok(Arc::new(
+        connected.map_err(|error| AttemptError::of(config, error))?,
+    ))
 }
 
-impl Failed {
+impl AttemptError {
     fn of(config: &Config, error: BackplaneError) -> Self {
         let redis = redis_options(config)
             .ok()
