@@ -24,6 +24,7 @@ pub(crate) enum Figure {
     Memory,
     IdleCpu,
     NodeMemory,
+    LoadedMemory,
     ConnectCpu,
     ConnectRedisCpu,
     ConnectsPerSecond,
@@ -47,6 +48,7 @@ impl Figure {
             Self::Memory => ("idle_pss_kib", "KiB PSS per idle connection", 2),
             Self::IdleCpu => ("idle_cpu_micros", "idle CPU µs/s per connection", 2),
             Self::NodeMemory => ("node_pss_mib", "MiB PSS of a node without connections", 1),
+            Self::LoadedMemory => ("loaded_pss_mib", "MiB PSS of a node afterwards", 1),
             Self::ConnectCpu => ("connect_cpu_micros", "node CPU µs per connect", 1),
             Self::ConnectRedisCpu => ("connect_redis_cpu_micros", "Redis CPU µs per connect", 1),
             Self::ConnectsPerSecond => ("connects_per_second", "connects/s", 0),
@@ -76,8 +78,8 @@ impl Figure {
     pub(crate) fn columns(run: Run) -> &'static [Self] {
         use Figure::{
             ConnectCpu, ConnectLatency, ConnectRedisCpu, ConnectsPerSecond, DeliveriesPerSecond, DeliveryCpu,
-            Doubled, Failed, GeneratorCpu, HighLatency, IdleCpu, Lost, MedianLatency, Memory, NodeMemory,
-            RedisCpu, Reordered,
+            Doubled, Failed, GeneratorCpu, HighLatency, IdleCpu, LoadedMemory, Lost, MedianLatency, Memory,
+            NodeMemory, RedisCpu, Reordered,
         };
         match run {
             Run::Idle => &[Memory, IdleCpu, NodeMemory, Failed],
@@ -95,6 +97,7 @@ impl Figure {
                 HighLatency,
                 RedisCpu,
                 GeneratorCpu,
+                LoadedMemory,
                 Lost,
                 Doubled,
                 Reordered,
@@ -123,6 +126,7 @@ pub(crate) fn measure(args: &Args, run: Run, subject: Subject, stage: &Stage) ->
         groups: size.groups,
         payload: args.payload.into(),
         window: size.window,
+        stalled: args.stalled.min(size.connections),
     };
     let mut load = Load::new(cast).map_err(|error| error.to_string())?;
     let mut figures = connect(args, run, stage, &mut load)?;
@@ -210,6 +214,8 @@ fn publish(
         (Figure::Reordered, (tally.reordered + tally.misrouted) as f64),
     ]);
     if !nodes.is_empty() {
+        let mib = proportional_set_kib(&nodes) / 1024.0 / nodes.len() as f64;
+        figures.insert(Figure::LoadedMemory, mib);
         figures.insert(Figure::DeliveryCpu, node_cpu / deliveries);
     }
     if !redis.is_empty() {

@@ -159,6 +159,7 @@ async fn node_count(args: &Args, subject: Subject, programs: &Programs, members:
         groups: 1,
         payload: args.payload.into(),
         window: 1,
+        stalled: 0,
     };
     let mut load = Load::new(cast).expect("a generator");
     load.connect();

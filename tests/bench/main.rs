@@ -45,6 +45,7 @@ use stage::{Programs, Stage};
   --only W1,W2 --passes 5                              two runs, five passes
   --only W2 --subjects direct,publish,hubcast,volatile what the log costs
   --only W1 --connections 500 --rate 20 --seconds 10   another size
+  --only W1 --subjects hubcast --stalled 20            a hundredth of the receivers reads nothing
   --only W3 --subjects hubcast --idle-seconds 60       memory and idle processor time
   --instructions                                       instruction counts, which other work on the machine can't change
   --list                                               what is measured in which run
@@ -86,6 +87,9 @@ pub(crate) struct Args {
     /// Connections that are opened at the same time, in place of the run's.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     connect_window: Option<u32>,
+    /// Receivers that read nothing once they are connected: the others must not notice.
+    #[arg(long, default_value_t = 0)]
+    stalled: u32,
     /// Bytes of text in each message.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(38..=16_000))]
     payload: u16,

@@ -78,6 +78,7 @@ fn soak(args: &SoakArgs, stage: &Stage) -> Result<u64, String> {
         groups: (args.connections / 10).max(1),
         payload: 100,
         window: 128,
+        stalled: 0,
     };
     println!("{HEAD}");
     let mut load = Load::new(cast).map_err(|error| error.to_string())?;

@@ -140,6 +140,21 @@ async fn a_measurement_that_fails_is_said_and_ends_with_an_error() {
 }
 
 #[tokio::test]
+async fn receivers_that_stall_do_not_count_and_nothing_is_lost_for_others() {
+    let arguments = "--only W1 --subjects hubcast,sse,direct --stalled 3 --payload 16000";
+    let rows = results(&arguments.split(' ').collect::<Vec<_>>()).await;
+    for row in rows {
+        let subject = row["subject"].as_str().unwrap();
+        assert_eq!(median(&row, "lost"), 0.0, "{row}");
+        let deliveries = median(&row, "deliveries_per_second");
+        assert!(
+            deliveries > 0.0 && median(&row, "loaded_pss_mib") > 0.0,
+            "{subject}: {row}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_soak_prints_a_row_for_each_interval_and_one_after_everybody_has_left() {
     let mut command = built::without_settings(Path::new(env!("CARGO_BIN_EXE_bench")).as_os_str());
     command

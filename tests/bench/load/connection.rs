@@ -34,6 +34,8 @@ pub(crate) struct Connection {
     partial: Vec<u8>,
     /// Output that the socket did not take.
     unsent: Vec<u8>,
+    /// It reads nothing once it is ready.
+    pub(crate) stalls: bool,
     /// When it began to connect.
     pub(crate) began: u64,
     /// Messages that stateful reconnect counts, and how many of them were acknowledged.
@@ -62,6 +64,7 @@ impl Connection {
             state: State::New,
             partial: Vec::new(),
             unsent: Vec::new(),
+            stalls: false,
             began: 0,
             counted: 0,
             acknowledged: 0,

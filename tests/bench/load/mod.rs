@@ -48,6 +48,16 @@ pub(crate) struct Cast {
     pub(crate) payload: usize,
     /// Connections that are opened at the same time.
     pub(crate) window: u32,
+    /// Receivers that read nothing once they are connected. What they would get does not count.
+    pub(crate) stalled: u32,
+}
+
+impl Cast {
+    /// Whether the receiver of this number stalls: they are spread evenly.
+    fn stalls(&self, number: u32) -> bool {
+        let before = |number: u32| u64::from(number) * u64::from(self.stalled) / u64::from(self.connections);
+        before(number + 1) > before(number)
+    }
 }
 
 /// How fast messages come.
@@ -167,7 +177,9 @@ impl Load {
                     }
                 };
                 let node = self.cast.nodes[(next % nodes) as usize];
-                self.add(Connection::new(self.cast.speaks, node, groups));
+                let mut connection = Connection::new(self.cast.speaks, node, groups);
+                connection.stalls = self.cast.stalls(next);
+                self.add(connection);
                 next += 1;
             }
             self.poll(SECOND / 100);
@@ -406,6 +418,9 @@ impl Load {
                 let micros = now().saturating_sub(connection.began) / 1_000;
                 self.connecting.saturating_record(micros.max(1));
                 self.open += 1;
+                if connection.stalls {
+                    return self.watch(index, epoll::EventFlags::empty());
+                }
                 for group in connection.receives.groups() {
                     self.members[group as usize] += 1;
                 }
@@ -431,6 +446,9 @@ impl Load {
         let connection = &mut self.connections[index];
         if connection.is_closed() {
             return;
+        }
+        if connection.stalls && connection.is_ready() {
+            return connection.close(); // such a client is let go
         }
         let is_receiver = connection.is_receiver();
         self.failed += u32::from(is_receiver && !connection.is_ready());
@@ -484,6 +502,9 @@ impl Load {
         let connection = &mut self.connections[index];
         if connection.is_closed() {
             return;
+        }
+        if connection.stalls && connection.is_ready() {
+            return self.fail(index, &io::ErrorKind::ConnectionReset.into());
         }
         let time = now();
         let (tally, outstanding) = (&mut self.tally, &mut self.outstanding);
