@@ -11,7 +11,7 @@ use crate::error::{BackplaneError, ServiceError};
 use crate::events::{EventOptions, EventRecord};
 use crate::hub::HubBackplane;
 use crate::position::{Epoch, Offset};
-use crate::sessions::State;
+use crate::sessions::SessionState;
 use crate::topic::{ConnectionId, HubName, NodeId, Topic, UserId};
 use crate::turns::{Turns, TurnsWanted};
 use crate::wire::Envelope;
@@ -102,7 +102,7 @@ pub struct HubOptions {
     /// The time for which a parked connection waits for a node to take it over.
     pub resume_window: Duration,
     /// Whether messages are pushed and not kept: what a node misses is lost, and nothing can be resumed or read.
-    /// Reading from anywhere but the end says [`Page::Trimmed`](crate::Page::Trimmed).
+    /// Reading from anywhere but the end says [`HistoryPage::Trimmed`](crate::HistoryPage::Trimmed).
     pub volatile: bool,
     /// Whether messages that clients cause (`Envelope::by_client`) are kept also for users and groups that have no
     /// connection now and had none lately.
@@ -220,7 +220,7 @@ pub struct ConnectionRecord {
     /// The connection's user, if it has one.
     pub user: Option<UserId>,
     /// The state that another node needs to take the connection over; `None` for a connection that ends with its node.
-    pub state: Option<State>,
+    pub state: Option<SessionState>,
     /// The data that the hub's connection events carry of it. Only records that the gateway passes, and those of
     /// [`Taken`](crate::Taken), have it.
     pub event: EventRecord,

@@ -11,7 +11,7 @@ use crate::topic::Topic;
 pub trait History: Send + Sync {
     /// The messages of these topics after `after` and up to `upto` ([`Offset::MAX`] for the log's end), in the order of
     /// their offsets: about `most_bytes`, or all that there are. Each topic counts only after the offset beside it. To
-    /// get the rest, call again from [`Page::Exact::reached`]. A caller that drops the returned future stops the
+    /// get the rest, call again from [`HistoryPage::Exact::reached`]. A caller that drops the returned future stops the
     /// reading.
     fn history<'a>(
         &'a self,
@@ -19,7 +19,7 @@ pub trait History: Send + Sync {
         after: &'a Position,
         upto: Offset,
         most_bytes: usize,
-    ) -> BoxFuture<'a, Result<Page, BackplaneError>>;
+    ) -> BoxFuture<'a, Result<HistoryPage, BackplaneError>>;
 
     /// For each of these topics, the offset after which its last `most` messages up to `upto` come (fewer where there
     /// are not as many). Topics without messages are left out. The result does not show whether the log has forgotten
@@ -34,7 +34,7 @@ pub trait History: Send + Sync {
 
 /// The answer to one call of [`History::history`] or [`Sessions::replay`](crate::Sessions::replay).
 #[derive(Clone, Debug)]
-pub enum Page {
+pub enum HistoryPage {
     /// The messages are complete: none is missing before or between them.
     Exact {
         /// The messages, in the order of their offsets.

@@ -55,13 +55,15 @@ pub use events::{
     ConnectionEvent, EventKind, EventOptions, EventPage, EventPlace, EventRecord, Events,
     MAX_EVENT_RECORD_BYTES, NODE_DIED, NOT_RESUMED, NoEventPlace, PendingEvents,
 };
-pub use history::{History, Page};
+pub use history::{History, HistoryPage};
 pub use hub::HubBackplane;
 pub use log::Log;
 pub use once::{Once, Published};
 pub use position::{Epoch, Offset, Position, Step, step};
 pub use replay::Replay;
-pub use sessions::{Call, Checkpoint, Entered, Listing, Recorded, Sessions, State, TakeOver, Taken, Version};
+pub use sessions::{
+    Checkpoint, Entered, Listing, Recorded, RecordedCall, SessionState, Sessions, TakeOver, Taken, Version,
+};
 pub use topic::{
     ConnectionId, GroupName, HubName, MAX_CONNECTION_ID_CHARS, MAX_GROUP_NAME_CHARS, MAX_HUB_NAME_CHARS,
     MAX_USER_ID_CHARS, NameError, NodeId, Topic, UserId,

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use crate::backplane::ConnectionRecord;
 use crate::error::BackplaneError;
 use crate::events::EventRecord;
-use crate::history::Page;
+use crate::history::HistoryPage;
 use crate::position::{Offset, Position};
 use crate::replay::Replay;
 use crate::topic::{ConnectionId, GroupName, NodeId, UserId};
@@ -48,13 +48,13 @@ pub trait Sessions: Send + Sync {
         version: Version,
     ) -> BoxFuture<'a, Result<TakeOver, BackplaneError>>;
 
-    /// The next page of a replay: about `most_bytes`, or all that is left. [`Page::Trimmed`] when messages may be
+    /// The next page of a replay: about `most_bytes`, or all that is left. [`HistoryPage::Trimmed`] when messages may be
     /// missing.
     fn replay<'a>(
         &'a self,
         replay: &'a mut Replay,
         most_bytes: usize,
-    ) -> BoxFuture<'a, Result<Page, BackplaneError>>;
+    ) -> BoxFuture<'a, Result<HistoryPage, BackplaneError>>;
 
     /// Records, before they are applied, that `received` of the client's messages were taken, and that this node runs
     /// `call`. `false` when this node no longer owns the connection: then no message may be applied.
@@ -81,7 +81,7 @@ pub trait Sessions: Send + Sync {
         &'a self,
         connection: &'a ConnectionId,
         version: Version,
-        state: State,
+        state: SessionState,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
     /// Replaces the state of a parked connection, on any node. `false` when the connection is not parked in this
@@ -90,8 +90,8 @@ pub trait Sessions: Send + Sync {
         &'a self,
         connection: &'a ConnectionId,
         version: Version,
-        former: State,
-        state: State,
+        former: SessionState,
+        state: SessionState,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
     /// Appends a message to the connection's own topic for a call that `host` runs; the `last` one ends the call. Works
@@ -102,7 +102,7 @@ pub trait Sessions: Send + Sync {
     fn reply<'a>(
         &'a self,
         connection: &'a ConnectionId,
-        call: Call<'a>,
+        call: RecordedCall<'a>,
         envelope: &'a Envelope,
         last: bool,
     ) -> BoxFuture<'a, Result<Option<Offset>, BackplaneError>>;
@@ -111,7 +111,7 @@ pub trait Sessions: Send + Sync {
     fn finish<'a>(
         &'a self,
         connection: &'a ConnectionId,
-        call: Call<'a>,
+        call: RecordedCall<'a>,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
     /// The newest known position up to which the sink was given all entries for this node. Where a client has all
@@ -160,7 +160,7 @@ pub struct Listing {
     /// The connection's user, if it has one.
     pub user: Option<UserId>,
     /// The state that it was entered with, or that replaced it; `None` where the connection is not resumable.
-    pub state: Option<State>,
+    pub state: Option<SessionState>,
 }
 
 impl Listing {
@@ -178,7 +178,7 @@ impl Listing {
 
 /// A call that a client made and that was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call<'a> {
+pub struct RecordedCall<'a> {
     /// The id of the call, as it was given to [`Sessions::record`].
     pub id: &'a str,
     /// The node that runs it.
@@ -237,4 +237,4 @@ pub struct Entered {
 }
 
 /// The state of a resumable connection, encoded by the gateway, with which another node takes the connection over.
-pub type State = Bytes;
+pub type SessionState = Bytes;

@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 use super::sessions::{Received, of_connection};
 use super::{Member, Nodes, envelope, open, record};
 use crate::backplane::HubOptions;
-use crate::sessions::{Call, Recorded, Taken, Version};
+use crate::sessions::{Recorded, RecordedCall, Taken, Version};
 use crate::topic::{ConnectionId, NodeId, Topic};
 
 /// Answers a call that `host` runs, on `member`.
@@ -16,7 +16,7 @@ async fn answer(
     target: &str,
     last: bool,
 ) -> bool {
-    let call = Call { id: call, host };
+    let call = RecordedCall { id: call, host };
     member
         .hub
         .reply(id, call, &envelope(target), last)
@@ -26,7 +26,7 @@ async fn answer(
 }
 
 async fn settle(member: &Member, id: &ConnectionId, (call, host): (&str, &NodeId)) -> bool {
-    let call = Call { id: call, host };
+    let call = RecordedCall { id: call, host };
     member.hub.finish(id, call).await.unwrap()
 }
 

@@ -3,7 +3,7 @@
 use super::whole::Whole;
 use super::{Member, Nodes, envelope, group, open, record};
 use crate::backplane::HubOptions;
-use crate::history::Page;
+use crate::history::HistoryPage;
 use crate::position::{Epoch, Offset, Position};
 use crate::topic::{ConnectionId, Topic, UserId};
 use crate::wire::Envelope;
@@ -41,7 +41,7 @@ async fn read(
     let (mut found, mut after) = (Vec::new(), after.clone());
     loop {
         let page = member.hub.history(topics, &after, upto, most_bytes).await;
-        let Page::Exact {
+        let HistoryPage::Exact {
             messages,
             reached,
             ends,
@@ -162,25 +162,25 @@ pub async fn history_that_the_log_can_not_vouch_for_is_refused(nodes: &Nodes) {
             .history(&whole(&topics()), after, Offset::MAX, 1_000)
             .await
     };
-    assert!(matches!(page(&begin).await.unwrap(), Page::Trimmed));
+    assert!(matches!(page(&begin).await.unwrap(), HistoryPage::Trimmed));
     let ahead = Position {
         offset: begin.offset + 1_000,
         ..begin.clone()
     };
-    assert!(matches!(page(&ahead).await.unwrap(), Page::Trimmed));
+    assert!(matches!(page(&ahead).await.unwrap(), HistoryPage::Trimmed));
     let foreign = Position {
         epoch: Epoch::new("another"),
         ..begin.clone()
     };
     let answer = page(&foreign).await.unwrap();
     assert!(
-        matches!(&answer, Page::OtherEpoch(epoch) if *epoch == begin.epoch),
+        matches!(&answer, HistoryPage::OtherEpoch(epoch) if *epoch == begin.epoch),
         "{answer:?}"
     );
     let end = other.hub.position().await.unwrap();
     assert!(matches!(
         page(&end).await.unwrap(),
-        Page::Exact { ends: true, .. }
+        HistoryPage::Exact { ends: true, .. }
     ));
 }
 
@@ -207,7 +207,7 @@ pub async fn a_page_is_bounded_by_bytes(nodes: &Nodes) {
                 .history(&topics, &after, Offset::MAX, most_bytes)
                 .await
                 .unwrap();
-            let Page::Exact {
+            let HistoryPage::Exact {
                 messages,
                 reached,
                 ends,

@@ -7,7 +7,7 @@ use super::{Member, Nodes, eventually, group, open, record};
 use crate::backplane::{Delivery, End, HubOptions};
 use crate::directory::Members;
 use crate::events::{EventOptions, EventPlace};
-use crate::history::Page;
+use crate::history::HistoryPage;
 use crate::position::Offset;
 use crate::presence;
 use crate::sessions::TakeOver;
@@ -110,7 +110,7 @@ pub async fn a_name_comes_back_as_it_is(nodes: &Nodes, name: &str) {
         .history(&topics, &after, Offset::MAX, 1 << 20)
         .await
         .unwrap();
-    assert!(matches!(page, Page::Exact { messages, .. } if messages.len() == 2));
+    assert!(matches!(page, HistoryPage::Exact { messages, .. } if messages.len() == 2));
     last.leave(id, name).await;
     last.join(id, name).await;
     assert!(last.remove(id).await);

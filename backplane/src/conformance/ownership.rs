@@ -9,7 +9,7 @@ use super::{Member, Nodes, Witness, eventually, group, open, owner, record};
 use crate::backplane::{Claim, Delivery, HubOptions};
 use crate::error::BackplaneError;
 use crate::position::Position;
-use crate::sessions::{Checkpoint, Listing, State, TakeOver, Version};
+use crate::sessions::{Checkpoint, Listing, SessionState, TakeOver, Version};
 use crate::topic::{ConnectionId, Topic};
 
 /// The directory has the owner of a connection, its version, and whether it is resumable.
@@ -320,7 +320,7 @@ pub async fn another_state_moves_with_its_connection(nodes: &Nodes) {
     let (home, other) = (&members[0], members.last().unwrap());
     let (connection, entered) = home.connect_resumable(None).await;
     let restate = async |member: &Member, version, state: &'static [u8]| {
-        let state = State::from_static(state);
+        let state = SessionState::from_static(state);
         let restated = member.hub.restate(&connection.id, version, state);
         restated.await.unwrap()
     };
@@ -328,7 +328,10 @@ pub async fn another_state_moves_with_its_connection(nodes: &Nodes) {
     assert!(home.park(&connection.id).await);
     assert!(!restate(home, entered.version, b"too late").await);
     let restate_parked = async |member: &Member, former: &'static [u8], state: &'static [u8]| {
-        let (former, state) = (State::from_static(former), State::from_static(state));
+        let (former, state) = (
+            SessionState::from_static(former),
+            SessionState::from_static(state),
+        );
         let version = entered.version;
         let restated = member.hub.restate_parked(&connection.id, version, former, state);
         restated.await.unwrap()

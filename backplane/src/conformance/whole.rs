@@ -1,7 +1,7 @@
 //! Reads page by page until the end.
 
 use crate::backplane::{ConnectionRecord, Message};
-use crate::history::Page;
+use crate::history::HistoryPage;
 use crate::hub::HubBackplane;
 use crate::position::{Epoch, Offset, Position};
 use crate::replay::Replay;
@@ -31,7 +31,7 @@ pub async fn read(hub: &dyn HubBackplane, topic: &Topic, after: &Position) -> Wh
     loop {
         let page = hub.history(&topics, &after, Offset::MAX, PAGE).await.unwrap();
         match page {
-            Page::Exact {
+            HistoryPage::Exact {
                 messages,
                 reached,
                 ends,
@@ -43,8 +43,8 @@ pub async fn read(hub: &dyn HubBackplane, topic: &Topic, after: &Position) -> Wh
                 assert!(reached > after.offset, "each page comes further");
                 after.offset = reached;
             }
-            Page::Trimmed => return Whole::Trimmed,
-            Page::OtherEpoch(epoch) => return Whole::OtherEpoch(epoch),
+            HistoryPage::Trimmed => return Whole::Trimmed,
+            HistoryPage::OtherEpoch(epoch) => return Whole::OtherEpoch(epoch),
         }
     }
 }
@@ -54,14 +54,14 @@ pub async fn replay(hub: &dyn HubBackplane, mut replay: Replay) -> Whole {
     let mut found = Vec::new();
     loop {
         match hub.replay(&mut replay, PAGE).await.unwrap() {
-            Page::Exact { messages, ends, .. } => {
+            HistoryPage::Exact { messages, ends, .. } => {
                 found.extend(messages);
                 if ends {
                     return Whole::Exact(found);
                 }
             }
-            Page::Trimmed => return Whole::Trimmed,
-            Page::OtherEpoch(epoch) => return Whole::OtherEpoch(epoch),
+            HistoryPage::Trimmed => return Whole::Trimmed,
+            HistoryPage::OtherEpoch(epoch) => return Whole::OtherEpoch(epoch),
         }
     }
 }

@@ -5,7 +5,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::hub::{Hub, State};
+use super::hub::{HubState, MemoryHub};
 use super::lane::Item;
 use super::sessions::Session;
 use crate::backplane::{Claim, ConnectionRecord, Delivery, End};
@@ -16,7 +16,7 @@ use crate::replay::Past;
 use crate::sessions::{Entered, Version};
 use crate::topic::{ConnectionId, GroupName, Topic};
 
-impl Connections for Hub {
+impl Connections for MemoryHub {
     fn claim_of<'a>(
         &'a self,
         connection: &'a ConnectionRecord,
@@ -121,7 +121,7 @@ impl Connections for Hub {
             if real && owned {
                 state.gain(topic.clone());
             }
-            Some(Change::new(true, vec![topic], real, owned))
+            Some(TopicsChange::new(true, vec![topic], real, owned))
         })
         .boxed()
     }
@@ -140,18 +140,18 @@ impl Connections for Hub {
             if real && owned {
                 state.lose(&topic);
             }
-            Some(Change::new(false, vec![topic], real, owned))
+            Some(TopicsChange::new(false, vec![topic], real, owned))
         })
         .boxed()
     }
 }
 
-impl Hub {
+impl MemoryHub {
     /// Applies a change of membership, logs it in the same step and waits until the sink was given it.
     pub(super) async fn change(
         &self,
         id: &ConnectionId,
-        apply: impl FnOnce(&mut State) -> Option<Change>,
+        apply: impl FnOnce(&mut HubState) -> Option<TopicsChange>,
     ) -> Result<Offset, BackplaneError> {
         let room = self.room().await?;
         let (done, given) = oneshot::channel();
@@ -197,7 +197,7 @@ impl Hub {
     }
 }
 
-pub(super) struct Change {
+pub(super) struct TopicsChange {
     joined: bool,
     topics: Vec<Topic>,
     /// Whether the change is a real one: the membership was different before.
@@ -206,7 +206,7 @@ pub(super) struct Change {
     owned: bool,
 }
 
-impl Change {
+impl TopicsChange {
     pub(super) fn new(joined: bool, topics: Vec<Topic>, real: bool, owned: bool) -> Self {
         Self {
             joined,

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::hub::{Hub, State};
+use super::hub::{HubState, MemoryHub};
 use crate::backplane::{ConnectionRecord, End};
 use crate::directory::{
     ConnectionStatistics, Directory, Members, Parked, ParkedCursor, Present, USER_GROUP_TTL,
@@ -126,7 +126,7 @@ fn is_counted(topic: &Topic) -> bool {
     matches!(topic, Topic::Group(group) if !group.is_reserved())
 }
 
-impl State {
+impl HubState {
     fn present(&self, group: &GroupName, after: Option<&ConnectionId>, limit: usize) -> Vec<Present> {
         let page = self.members.page(Members::Group(group), after, limit);
         let present = |connection: ConnectionId| Present {
@@ -159,16 +159,16 @@ impl State {
     }
 }
 
-impl Hub {
+impl MemoryHub {
     fn with_state<'a, T: Send + 'a>(
         &'a self,
-        work: impl FnOnce(&mut State) -> T + Send + 'a,
+        work: impl FnOnce(&mut HubState) -> T + Send + 'a,
     ) -> BoxFuture<'a, Result<T, BackplaneError>> {
         async move { Ok(work(&mut self.state.lock())) }.boxed()
     }
 }
 
-impl Directory for Hub {
+impl Directory for MemoryHub {
     fn count<'a>(&'a self, of: Members<'a>) -> BoxFuture<'a, Result<u64, BackplaneError>> {
         self.with_state(move |state| state.members.of(of).map_or(0, |members| members.len() as u64))
     }

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use super::hub::{Hub, State};
+use super::hub::{HubState, MemoryHub};
 use crate::error::BackplaneError;
 use crate::events::{
     ConnectionEvent, EventKind, EventOptions, EventPage, EventPlace, EventRecord, Events, Held,
@@ -151,7 +151,7 @@ impl EventLog {
     }
 }
 
-impl State {
+impl HubState {
     /// Appends the event of a connection that has entered with the log's entry at `offset`, unless it has one.
     pub(super) fn report_connected(
         &mut self,
@@ -180,7 +180,7 @@ impl State {
     pub(super) fn report_disconnected(
         &mut self,
         id: &ConnectionId,
-        connection: &super::hub::Connection,
+        connection: &super::hub::StoredConnection,
         reason: &str,
     ) {
         let (Some(events), Some(reported)) = (&mut self.events, &connection.reported) else {
@@ -218,7 +218,7 @@ fn event_of(
     }
 }
 
-impl Hub {
+impl MemoryHub {
     /// Number of events that were dropped unfinished.
     pub(super) fn events_dropped(&self) -> u64 {
         self.state
@@ -255,7 +255,7 @@ impl Hub {
     }
 }
 
-impl Events for Hub {
+impl Events for MemoryHub {
     fn read_events<'a>(
         &'a self,
         count: usize,

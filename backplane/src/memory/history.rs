@@ -3,23 +3,23 @@
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::hub::Hub;
+use super::hub::MemoryHub;
 use crate::error::BackplaneError;
-use crate::history::{History, Page};
+use crate::history::{History, HistoryPage};
 use crate::position::{Offset, Position};
 use crate::topic::Topic;
 
-impl History for Hub {
+impl History for MemoryHub {
     fn history<'a>(
         &'a self,
         topics: &'a [(Topic, Offset)],
         after: &'a Position,
         upto: Offset,
         most_bytes: usize,
-    ) -> BoxFuture<'a, Result<Page, BackplaneError>> {
+    ) -> BoxFuture<'a, Result<HistoryPage, BackplaneError>> {
         async move {
             if after.epoch != self.epoch {
-                return Ok(Page::OtherEpoch(self.epoch.clone()));
+                return Ok(HistoryPage::OtherEpoch(self.epoch.clone()));
             }
             let state = self.state.lock();
             Ok(state.log.page(topics, after.offset, upto, most_bytes))

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::connections::Change;
+use super::connections::TopicsChange;
 use super::directory::GroupMembers;
 use super::events::{EventLog, Reported};
 use super::lane::Item;
@@ -27,18 +27,18 @@ use crate::wire::Envelope;
 /// Deliveries that may wait for the sink before publishers wait for it.
 const LANE_CAPACITY: usize = 4_096;
 
-pub(super) struct Hub {
+pub(super) struct MemoryHub {
     pub(super) name: HubName,
     pub(super) node: NodeId,
     pub(super) epoch: Epoch,
     pub(super) options: HubOptions,
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<HubState>,
     pub(super) lane: mpsc::Sender<Item>,
 }
 
-pub(super) struct State {
+pub(super) struct HubState {
     pub(super) log: Log,
-    pub(super) connections: HashMap<ConnectionId, Connection>,
+    pub(super) connections: HashMap<ConnectionId, StoredConnection>,
     /// Number of connections that receive each topic; connections' own topics are not listed.
     pub(super) interest: HashMap<Topic, usize>,
     /// The connections by group and user.
@@ -55,7 +55,7 @@ pub(super) struct State {
     pub(super) events: Option<EventLog>,
 }
 
-pub(super) struct Connection {
+pub(super) struct StoredConnection {
     pub(super) user: Option<UserId>,
     pub(super) entered: bool,
     pub(super) groups: HashSet<GroupName>,
@@ -68,13 +68,13 @@ pub(super) struct Connection {
     pub(super) reported: Option<Reported>,
 }
 
-impl HubBackplane for Hub {
+impl HubBackplane for MemoryHub {
     fn name(&self) -> &HubName {
         &self.name
     }
 }
 
-impl Hub {
+impl MemoryHub {
     pub(super) fn new(
         name: HubName,
         node: NodeId,
@@ -82,7 +82,7 @@ impl Hub {
         options: HubOptions,
     ) -> (Self, mpsc::Receiver<Item>) {
         let (lane, items) = mpsc::channel(LANE_CAPACITY);
-        let state = State {
+        let state = HubState {
             log: Log::new(options.clone()),
             presence: options.presence,
             deliveries: Vec::new(),
@@ -168,7 +168,7 @@ impl Hub {
     /// Removes parked connections whose time is up.
     pub(super) async fn remove_expired(&self, tombstone: Duration) -> Vec<ConnectionRecord> {
         let now = Instant::now();
-        let up = |(id, connection): (&ConnectionId, &Connection)| {
+        let up = |(id, connection): (&ConnectionId, &StoredConnection)| {
             let over = connection.parked.is_some_and(|end| end <= now);
             over.then(|| connection.record(id))
         };
@@ -184,7 +184,7 @@ impl Hub {
     }
 }
 
-impl Connection {
+impl StoredConnection {
     /// The topics that the connection receives beside its own.
     pub(super) fn topics(&self) -> Vec<Topic> {
         let user = self.user.clone().map(Topic::User);
@@ -206,7 +206,7 @@ impl Connection {
     }
 }
 
-impl State {
+impl HubState {
     pub(super) fn claim(&mut self, node: &NodeId, connection: &ConnectionRecord) -> Claim {
         if self
             .tombstones
@@ -221,7 +221,7 @@ impl State {
             None => {}
         }
         self.versions += 1;
-        let new = Connection {
+        let new = StoredConnection {
             user: connection.user.clone(),
             entered: false,
             groups: HashSet::new(),
@@ -234,7 +234,7 @@ impl State {
         Claim::Claimed
     }
 
-    pub(super) fn enter(&mut self, id: &ConnectionId, joined: &[GroupName]) -> Option<Change> {
+    pub(super) fn enter(&mut self, id: &ConnectionId, joined: &[GroupName]) -> Option<TopicsChange> {
         let connection = self.connections.get_mut(id)?;
         let first = !std::mem::replace(&mut connection.entered, true);
         let user = connection.user.clone().map(Topic::User);
@@ -255,7 +255,7 @@ impl State {
             topics.push(topic);
         }
         topics.push(Topic::Connection(id.clone()));
-        Some(Change::new(true, topics, false, true))
+        Some(TopicsChange::new(true, topics, false, true))
     }
 
     /// Makes this node the owner of a connection, with a new version.

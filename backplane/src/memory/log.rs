@@ -8,7 +8,7 @@ use prost::Message as _;
 use tokio::time::Instant;
 
 use crate::backplane::{AWAITED_PER_SECOND, HubOptions, Message};
-use crate::history::Page;
+use crate::history::HistoryPage;
 use crate::position::Offset;
 use crate::proof::is_complete;
 use crate::topic::Topic;
@@ -230,16 +230,16 @@ impl Log {
         after: Offset,
         upto: Offset,
         most_bytes: usize,
-    ) -> Page {
+    ) -> HistoryPage {
         let end = upto.min(self.last);
         // No reader was ever given such a position; or the messages since then were not kept.
         if after > self.last || (self.options.volatile && after < end) {
-            return Page::Trimmed;
+            return HistoryPage::Trimmed;
         }
         let (mut messages, mut reached) = (Vec::new(), end);
         for (topic, from) in topics {
             let Some((found, far)) = self.read(topic, after.max(*from), reached, most_bytes) else {
-                return Page::Trimmed;
+                return HistoryPage::Trimmed;
             };
             reached = reached.min(far);
             messages.extend(found);
@@ -257,7 +257,7 @@ impl Log {
             messages.truncate(last + 1);
             reached = messages.last().map_or(reached, |last| last.offset);
         }
-        Page::Exact {
+        HistoryPage::Exact {
             messages,
             reached: reached.max(after),
             ends: reached >= end,
@@ -354,7 +354,9 @@ mod tests {
     /// The offsets of a topic's messages after an offset; `None` where some are missing.
     fn offsets(log: &Log, topic: &Topic, after: Offset) -> Option<Vec<Offset>> {
         match log.page(&[(topic.clone(), 0)], after, Offset::MAX, 1_000) {
-            Page::Exact { messages, .. } => Some(messages.iter().map(|message| message.offset).collect()),
+            HistoryPage::Exact { messages, .. } => {
+                Some(messages.iter().map(|message| message.offset).collect())
+            }
             _ => None,
         }
     }

@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 use uuid::Uuid;
 
-use self::hub::Hub;
+use self::hub::MemoryHub;
 use self::lane::run_lane;
 use crate::backplane::{Backplane, HubOptions, HubSink, NodeService, Statistics, Status, Unheard};
 use crate::error::BackplaneError;
@@ -53,7 +53,7 @@ pub struct MemoryBackplane {
     epoch: Epoch,
     secret: Arc<[u8]>,
     status: watch::Sender<Status>,
-    hubs: RwLock<HashMap<HubName, Arc<Hub>>>,
+    hubs: RwLock<HashMap<HubName, Arc<MemoryHub>>>,
     service: Arc<Service>,
     /// The time of the next free turn to let a connection go.
     next_turn: Mutex<Option<Instant>>,
@@ -83,7 +83,7 @@ impl MemoryBackplane {
         name: HubName,
         options: HubOptions,
         sink: Arc<dyn HubSink>,
-    ) -> Result<Arc<Hub>, BackplaneError> {
+    ) -> Result<Arc<MemoryHub>, BackplaneError> {
         if self.closing.is_cancelled() {
             return Err(BackplaneError::Closed);
         }
@@ -95,7 +95,7 @@ impl MemoryBackplane {
         }
         let period =
             (options.retention.min(options.resume_window) / 4).clamp(SHORTEST_SWEEP_INTERVAL, SWEEP_INTERVAL);
-        let (hub, items) = Hub::new(name.clone(), self.node.clone(), self.epoch.clone(), options);
+        let (hub, items) = MemoryHub::new(name.clone(), self.node.clone(), self.epoch.clone(), options);
         let hub = Arc::new(hub);
         self.tasks.spawn(run_lane(sink, items, self.closing.clone()));
         let sweeps = Sweeps {
@@ -205,7 +205,7 @@ impl Backplane for MemoryBackplane {
 
 /// The periodic sweeps of one hub.
 struct Sweeps {
-    hub: Arc<Hub>,
+    hub: Arc<MemoryHub>,
     service: Arc<Service>,
 }
 

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::hub::{Hub, State};
+use super::hub::{HubState, MemoryHub};
 use super::lane::Item;
 use crate::backplane::{Delivery, Message};
 use crate::error::BackplaneError;
@@ -19,14 +19,14 @@ use crate::presence;
 use crate::topic::{ConnectionId, GroupName, Topic, UserId};
 use crate::wire::Envelope;
 
-impl Hub {
+impl MemoryHub {
     /// Waits for room in the lane.
     pub(super) async fn room(&self) -> Result<mpsc::Permit<'_, Item>, BackplaneError> {
         self.lane.reserve().await.map_err(|_| BackplaneError::Closed)
     }
 
     /// Removes connections, and delivers the presence messages of that in the same step.
-    pub(super) async fn removing<T>(&self, remove: impl FnOnce(&mut State) -> T) -> T {
+    pub(super) async fn removing<T>(&self, remove: impl FnOnce(&mut HubState) -> T) -> T {
         // There are no presence messages where the hub has none, or when the lane has ended.
         let room = match self.options.presence {
             true => self.room().await.ok(),
@@ -58,7 +58,7 @@ impl Hub {
 
     fn append(
         &self,
-        state: &mut State,
+        state: &mut HubState,
         room: mpsc::Permit<'_, Item>,
         topic: &Topic,
         envelope: &Arc<Envelope>,
@@ -79,7 +79,7 @@ impl Hub {
     }
 }
 
-impl Log for Hub {
+impl Log for MemoryHub {
     fn epoch(&self) -> Epoch {
         self.epoch.clone()
     }
@@ -146,7 +146,7 @@ impl Log for Hub {
     }
 }
 
-impl State {
+impl HubState {
     /// Whether a topic has receivers now.
     fn is_attended(&self, topic: &Topic) -> bool {
         match topic {

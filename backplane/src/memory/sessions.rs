@@ -7,19 +7,21 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::connections::Change;
-use super::hub::Hub;
+use super::connections::TopicsChange;
+use super::hub::MemoryHub;
 use crate::error::BackplaneError;
-use crate::history::Page;
+use crate::history::HistoryPage;
 use crate::position::{Epoch, Offset, Position};
 use crate::replay::{Past, Replay};
-use crate::sessions::{Call, Checkpoint, Listing, Recorded, Sessions, State, TakeOver, Taken, Version};
+use crate::sessions::{
+    Checkpoint, Listing, Recorded, RecordedCall, SessionState, Sessions, TakeOver, Taken, Version,
+};
 use crate::topic::{ConnectionId, NodeId, Topic};
 use crate::wire::Envelope;
 
 /// The records of a resumable connection.
 pub(super) struct Session {
-    pub(super) state: State,
+    pub(super) state: SessionState,
     checkpoint: Checkpoint,
     received: u64,
     calls: HashMap<String, NodeId>,
@@ -30,7 +32,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(state: State, epoch: &Epoch, entered: Offset) -> Self {
+    pub(super) fn new(state: SessionState, epoch: &Epoch, entered: Offset) -> Self {
         Self {
             state,
             checkpoint: Checkpoint {
@@ -71,7 +73,7 @@ impl Session {
     }
 }
 
-impl Hub {
+impl MemoryHub {
     /// Calls `work` with the session of a connection that this node owns in this version.
     fn with_session<T>(
         &self,
@@ -100,7 +102,7 @@ impl Hub {
                     .into_iter()
                     .chain([Topic::Connection(id.clone())])
                     .collect();
-                Some(Change::new(true, topics, false, true))
+                Some(TopicsChange::new(true, topics, false, true))
             })
             .await;
         match changed {
@@ -109,9 +111,9 @@ impl Hub {
         }
     }
 
-    fn replay_page(&self, replay: &mut Replay, most_bytes: usize) -> Page {
+    fn replay_page(&self, replay: &mut Replay, most_bytes: usize) -> HistoryPage {
         if replay.after.epoch != self.epoch {
-            return Page::OtherEpoch(self.epoch.clone());
+            return HistoryPage::OtherEpoch(self.epoch.clone());
         }
         let state = self.state.lock();
         if replay.memberships.is_none() {
@@ -119,7 +121,7 @@ impl Hub {
             let session = known.and_then(|known| known.session.as_ref());
             let after = replay.after.offset;
             let Some(session) = session.filter(|session| session.changes_from <= after) else {
-                return Page::Trimmed;
+                return HistoryPage::Trimmed;
             };
             let within = |change: &&Past| change.offset > after && change.offset <= replay.upto;
             let changes: Vec<_> = session.changes.iter().filter(within).cloned().collect();
@@ -128,7 +130,7 @@ impl Hub {
         let mut page = state
             .log
             .page(&replay.topics(), replay.after.offset, replay.upto, most_bytes);
-        if let Page::Exact {
+        if let HistoryPage::Exact {
             messages, reached, ..
         } = &mut page
         {
@@ -139,7 +141,7 @@ impl Hub {
     }
 }
 
-impl super::hub::State {
+impl super::hub::HubState {
     /// Takes a connection over with the next entry of the log.
     fn take_over(&mut self, id: &ConnectionId, version: Version, epoch: &Epoch) -> TakeOver {
         match self.connections.get(id) {
@@ -171,7 +173,7 @@ impl super::hub::State {
     }
 }
 
-impl Sessions for Hub {
+impl Sessions for MemoryHub {
     fn look_up<'a>(
         &'a self,
         connection: &'a ConnectionId,
@@ -200,7 +202,7 @@ impl Sessions for Hub {
         &'a self,
         replay: &'a mut Replay,
         most_bytes: usize,
-    ) -> BoxFuture<'a, Result<Page, BackplaneError>> {
+    ) -> BoxFuture<'a, Result<HistoryPage, BackplaneError>> {
         async move { Ok(self.replay_page(replay, most_bytes)) }.boxed()
     }
 
@@ -250,7 +252,7 @@ impl Sessions for Hub {
         &'a self,
         connection: &'a ConnectionId,
         version: Version,
-        state: State,
+        state: SessionState,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
             let restated = self.with_session(connection, version, |session| session.state = state);
@@ -263,8 +265,8 @@ impl Sessions for Hub {
         &'a self,
         connection: &'a ConnectionId,
         version: Version,
-        former: State,
-        state: State,
+        former: SessionState,
+        state: SessionState,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
             let mut known = self.state.lock();
@@ -283,7 +285,7 @@ impl Sessions for Hub {
     fn reply<'a>(
         &'a self,
         connection: &'a ConnectionId,
-        call: Call<'a>,
+        call: RecordedCall<'a>,
         envelope: &'a Envelope,
         last: bool,
     ) -> BoxFuture<'a, Result<Option<Offset>, BackplaneError>> {
@@ -304,7 +306,7 @@ impl Sessions for Hub {
     fn finish<'a>(
         &'a self,
         connection: &'a ConnectionId,
-        call: Call<'a>,
+        call: RecordedCall<'a>,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
             let mut state = self.state.lock();

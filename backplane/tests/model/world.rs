@@ -7,7 +7,8 @@ use bytes::Bytes;
 use hubcast_backplane::conformance::sessions::{change_wherever, exact};
 use hubcast_backplane::conformance::{Member, envelope, eventually, group};
 use hubcast_backplane::{
-    Call, Checkpoint, ConnectionId, End, Epoch, HubName, HubOptions, TakeOver, Taken, Topic, UserId, Version,
+    Checkpoint, ConnectionId, End, Epoch, HubName, HubOptions, RecordedCall, TakeOver, Taken, Topic, UserId,
+    Version,
 };
 use tokio::task::JoinSet;
 
@@ -288,7 +289,7 @@ impl World {
         let after = hub.position().await.unwrap().offset;
         let (id, named) = (
             &connection.record.id,
-            Call {
+            RecordedCall {
                 id: &call,
                 host: &host,
             },

@@ -4,7 +4,7 @@ use hubcast_backplane::conformance::events::delivering;
 use hubcast_backplane::conformance::sessions::{of_connection, of_group};
 use hubcast_backplane::conformance::{Member, envelope, group};
 use hubcast_backplane::{
-    Call, Checkpoint, ConnectionRecord, HubOptions, Once, Position, TakeOver, Topic, UserId,
+    Checkpoint, ConnectionRecord, HubOptions, Once, Position, RecordedCall, TakeOver, Topic, UserId,
 };
 
 use crate::answers::two_nodes;
@@ -75,12 +75,12 @@ async fn live(members: &[Member], connection: &ConnectionRecord, other: &Connect
         reported.note(hub.record(id, entered.version, number, Some(call)).await.unwrap());
     }
     let host = node.node();
-    let call = Call { id: "1 a", host };
+    let call = RecordedCall { id: "1 a", host };
     for last in [false, true, true] {
         reported.note(hub.reply(id, call, &envelope("reply"), last).await.unwrap());
     }
     for _ in 0..2 {
-        reported.note(hub.finish(id, Call { id: "2", host }).await.unwrap());
+        reported.note(hub.finish(id, RecordedCall { id: "2", host }).await.unwrap());
     }
     let state = connection.state.clone().unwrap();
     reported.note(hub.restate(id, entered.version, state).await.unwrap());

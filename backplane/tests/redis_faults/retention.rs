@@ -8,7 +8,7 @@ use hubcast_backplane::conformance::sessions::of_group;
 use hubcast_backplane::conformance::whole::Whole;
 use hubcast_backplane::conformance::{Member, envelope, eventually, open};
 use hubcast_backplane::wire::Envelope;
-use hubcast_backplane::{BackplaneError, Call, HubOptions, Position, Status, Topic};
+use hubcast_backplane::{BackplaneError, HubOptions, Position, RecordedCall, Status, Topic};
 
 use tokio::time::Instant;
 
@@ -242,7 +242,7 @@ async fn a_call_that_was_evicted_can_not_be_answered_and_that_is_told() {
     let (node, hub, id) = (&member.node, &member.hub, &connection.id);
     let answer = async |call| {
         let host = node.node();
-        let call = Call { id: call, host };
+        let call = RecordedCall { id: call, host };
         hub.reply(id, call, &envelope("answer"), true).await
     };
     for call in ["1 a", "2 b"] {

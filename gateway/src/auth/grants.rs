@@ -59,14 +59,14 @@ pub(crate) struct TooManyGrants;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Grants {
-    send: Changes,
-    join: Changes,
+    send: PermissionChanges,
+    join: PermissionChanges,
 }
 
 /// The changes of one permission.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Changes {
+pub(super) struct PermissionChanges {
     /// For all groups but the exceptions; unless set, the roles decide.
     all: Option<bool>,
     granted: BTreeSet<String>,
@@ -74,7 +74,7 @@ pub(super) struct Changes {
 }
 
 impl Grants {
-    pub(super) fn of(&self, permission: Permission) -> &Changes {
+    pub(super) fn of(&self, permission: Permission) -> &PermissionChanges {
         match permission {
             Permission::SendToGroup => &self.send,
             Permission::JoinLeaveGroup => &self.join,
@@ -96,9 +96,9 @@ impl Grants {
         match group {
             Some(group) => changes.change_one(group, give, by_roles),
             None => {
-                *changes = Changes {
+                *changes = PermissionChanges {
                     all: Some(give),
-                    ..Changes::default()
+                    ..PermissionChanges::default()
                 };
                 Ok(())
             }
@@ -106,7 +106,7 @@ impl Grants {
     }
 }
 
-impl Changes {
+impl PermissionChanges {
     /// Returns whether a group is permitted.
     pub(super) fn permit(&self, group: &str, by_roles: impl FnOnce() -> bool) -> bool {
         if self.revoked.contains(group) {
@@ -164,7 +164,10 @@ mod tests {
         assert!(!grants.of(SEND).permit_all(true));
         grants.change(SEND, None, false, true).unwrap();
         assert!(!permits(&grants, "c", true));
-        assert_eq!(grants.of(Permission::JoinLeaveGroup), &Changes::default());
+        assert_eq!(
+            grants.of(Permission::JoinLeaveGroup),
+            &PermissionChanges::default()
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::keys::{Key, KeyError, read_set};
+use super::keys::{KeyError, TokenKey, read_set};
 
 /// How long loading may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -45,7 +45,7 @@ pub(super) struct KeySet {
     source: KeySource,
     pace: LoadPace,
     leeway: u64,
-    keys: ArcSwap<Vec<Key>>,
+    keys: ArcSwap<Vec<TokenKey>>,
     /// The last attempt and the last success.
     attempts: Mutex<Attempts>,
     /// The reason why there are no keys; `None` once they were loaded.
@@ -103,7 +103,7 @@ impl KeySource {
         })
     }
 
-    async fn load(&self, leeway: u64) -> Result<Vec<Key>, LoadError> {
+    async fn load(&self, leeway: u64) -> Result<Vec<TokenKey>, LoadError> {
         match self {
             Self::File(path) => {
                 let path = path.clone();
@@ -136,7 +136,7 @@ fn read_file(path: &std::path::Path) -> Result<Vec<u8>, LoadError> {
     Ok(bytes)
 }
 
-fn read_keys(path: &std::path::Path, leeway: u64) -> Result<Vec<Key>, FileError> {
+fn read_keys(path: &std::path::Path, leeway: u64) -> Result<Vec<TokenKey>, FileError> {
     let read = read_file(path).and_then(|bytes| Ok(read_set(&bytes, true, leeway)?));
     read.map_err(|error| FileError {
         path: path.to_owned(),
@@ -184,14 +184,14 @@ impl KeySet {
     }
 
     /// The keys of the file as they are now, without keeping them; `None` where they are not in a file.
-    pub(super) fn read_again(&self) -> Result<Option<Vec<Key>>, FileError> {
+    pub(super) fn read_again(&self) -> Result<Option<Vec<TokenKey>>, FileError> {
         match &self.source {
             KeySource::File(path) => read_keys(path, self.leeway).map(Some),
             KeySource::Url { .. } => Ok(None),
         }
     }
 
-    pub(super) fn have(&self, keys: Vec<Key>) {
+    pub(super) fn have(&self, keys: Vec<TokenKey>) {
         self.keys.store(Arc::new(keys));
         self.missing.store(None);
     }
@@ -216,7 +216,7 @@ impl KeySet {
     }
 
     /// The keys as far as they are known now.
-    pub(super) fn keys(&self) -> Arc<Vec<Key>> {
+    pub(super) fn keys(&self) -> Arc<Vec<TokenKey>> {
         self.keys.load_full()
     }
 

@@ -9,7 +9,7 @@ use jsonwebtoken::{Header, decode, decode_header};
 use serde_json::{Map, Value};
 
 use super::audience::ClientAudience;
-use super::keys::Key;
+use super::keys::TokenKey;
 use super::token_keys::TokenKeys;
 use super::{AuthError, Identity};
 use crate::options::AuthOptions;
@@ -73,7 +73,7 @@ impl JwtVerifier {
 
     fn check(
         &self,
-        key: &Key,
+        key: &TokenKey,
         header: &Header,
         hub: Option<&str>,
         token: &str,

@@ -13,7 +13,7 @@ const MAX_KEYS: usize = 64;
 const MIN_SECRET_BYTES: usize = 32;
 
 /// One key.
-pub(super) struct Key {
+pub(super) struct TokenKey {
     id: Option<String>,
     decoding: DecodingKey,
     validation: Validation,
@@ -21,7 +21,7 @@ pub(super) struct Key {
     own: bool,
 }
 
-impl Key {
+impl TokenKey {
     fn new(id: Option<String>, decoding: DecodingKey, algorithms: Vec<Algorithm>, leeway: u64) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.algorithms = algorithms;
@@ -140,7 +140,7 @@ fn curve(point: &[u8]) -> Option<Algorithm> {
 }
 
 /// Reads a JSON Web Key Set. Keys that are of no use here are passed over; `secrets` says whether shared ones are of use.
-pub(super) fn read_set(json: &[u8], secrets: bool, leeway: u64) -> Result<Vec<Key>, KeyError> {
+pub(super) fn read_set(json: &[u8], secrets: bool, leeway: u64) -> Result<Vec<TokenKey>, KeyError> {
     let set: Value = serde_json::from_slice(bom::skip(json)).map_err(|_| KeyError::NotASet)?;
     let entries = set
         .get("keys")
@@ -152,7 +152,7 @@ pub(super) fn read_set(json: &[u8], secrets: bool, leeway: u64) -> Result<Vec<Ke
     let keys: Vec<_> = entries
         .iter()
         .filter_map(|entry| serde_json::from_value::<Jwk>(entry.clone()).ok())
-        .filter_map(|jwk| Key::from_jwk(&jwk, secrets, leeway))
+        .filter_map(|jwk| TokenKey::from_jwk(&jwk, secrets, leeway))
         .collect();
     if keys.is_empty() {
         return Err(KeyError::NoneUsable);
@@ -226,7 +226,7 @@ mod tests {
         assert!(!fits("rsa", Algorithm::HS256) && !fits("ed", Algorithm::HS256));
         assert!(fits("shared", Algorithm::HS512) && !fits("shared", Algorithm::RS256));
         assert!(!keys[0].fits(Algorithm::ES256, Some("other")) && keys[0].fits(Algorithm::ES256, Some("ec")));
-        let access = Key::access(&[7; 32], 0);
+        let access = TokenKey::access(&[7; 32], 0);
         assert!(access.fits(Algorithm::HS384, Some("any")) && !access.fits(Algorithm::RS256, None));
     }
 
@@ -244,9 +244,9 @@ mod tests {
     #[test]
     fn only_public_keys_are_taken_from_pem() {
         let public = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n";
-        let key = Key::from_pem(public.as_bytes(), 0).unwrap();
+        let key = TokenKey::from_pem(public.as_bytes(), 0).unwrap();
         assert!(key.fits(Algorithm::EdDSA, None) && !key.fits(Algorithm::HS256, None));
-        let error = |pem: &str| Key::from_pem(pem.as_bytes(), 0).err();
+        let error = |pem: &str| TokenKey::from_pem(pem.as_bytes(), 0).err();
         assert_eq!(error("-----BEGIN RSA PRIVATE KEY-----"), Some(KeyError::Private));
         assert_eq!(error("-----BEGIN CERTIFICATE-----"), Some(KeyError::Certificate));
         assert_eq!(error("secret"), Some(KeyError::Unsupported));

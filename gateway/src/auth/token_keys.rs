@@ -9,7 +9,7 @@ use jsonwebtoken::DecodingKey;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::jwks::{KeySet, KeySource, LoadPace};
-use super::keys::Key;
+use super::keys::TokenKey;
 use crate::options::{AuthOptions, OptionError};
 
 /// The keys that tokens of clients and back ends are checked with. Cheap to clone; all clones change together.
@@ -41,7 +41,7 @@ struct Inner {
 /// The keys that settings and files name one by one.
 pub(super) struct Fixed {
     /// Access keys and those of `auth.key_files`.
-    pub(super) of_clients: Vec<Key>,
+    pub(super) of_clients: Vec<TokenKey>,
     /// Access keys, for the tokens of back ends.
     pub(super) of_servers: Vec<DecodingKey>,
     /// The key that new tokens are signed with.
@@ -100,7 +100,7 @@ impl fmt::Debug for TokenKeys {
 
 fn fixed(options: &AuthOptions, leeway: u64) -> Result<Fixed, OptionError> {
     options.check_access_keys()?;
-    let mut of_clients: Vec<_> = options.keys().map(|key| Key::access(key, leeway)).collect();
+    let mut of_clients: Vec<_> = options.keys().map(|key| TokenKey::access(key, leeway)).collect();
     for path in &options.key_files {
         of_clients.push(read_key(path, leeway)?);
     }
@@ -114,13 +114,13 @@ fn fixed(options: &AuthOptions, leeway: u64) -> Result<Fixed, OptionError> {
     })
 }
 
-fn read_key(path: &Path, leeway: u64) -> Result<Key, OptionError> {
+fn read_key(path: &Path, leeway: u64) -> Result<TokenKey, OptionError> {
     let fail = |problem: String| OptionError {
         key: "auth.key_files",
         problem: format!("{} {problem}", path.display()),
     };
     let pem = std::fs::read(path).map_err(|error| fail(format!("can't be read: {error}")))?;
-    Key::from_pem(&pem, leeway).map_err(|error| fail(error.to_string()))
+    TokenKey::from_pem(&pem, leeway).map_err(|error| fail(error.to_string()))
 }
 
 fn key_sets(options: &AuthOptions, leeway: u64) -> Result<Vec<Arc<KeySet>>, OptionError> {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hubcast_backplane::HubName;
 
-use crate::session::{Detached, Entry};
+use crate::session::{Detached, InboxEntry};
 
 /// A request to the owner of a connection.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -226,7 +226,7 @@ pub(super) struct NodeReply {
     pub(super) packed: bool,
     /// For `Poll`: the source of the body.
     #[prost(message, optional, tag = "5")]
-    pub(super) source: Option<Source>,
+    pub(super) source: Option<PollSource>,
     /// For `LetGo`: how many connections will leave.
     #[prost(uint64, tag = "6")]
     pub(super) leaving: u64,
@@ -237,7 +237,7 @@ pub(super) struct NodeReply {
 
 /// The session that a poll's data returns to when no client gets it.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Source {
+pub(super) struct PollSource {
     #[prost(string, tag = "1")]
     pub(super) hub: String,
     #[prost(string, tag = "2")]
@@ -249,7 +249,7 @@ pub(super) struct Source {
 
 /// The owner's answer, in terms of HTTP: the same whether the owner is this node or another.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Answer {
+pub(crate) struct OwnerAnswer {
     /// HTTP status.
     pub(crate) status: u16,
     /// Data of a poll, or the text of a refusal.
@@ -264,7 +264,7 @@ pub(crate) struct Answer {
     pub(crate) recoveries: u32,
 }
 
-impl Answer {
+impl OwnerAnswer {
     pub(crate) fn status(status: u16) -> Self {
         Self {
             status,
@@ -285,7 +285,7 @@ impl Answer {
     }
 }
 
-impl From<NodeReply> for Answer {
+impl From<NodeReply> for OwnerAnswer {
     fn from(reply: NodeReply) -> Self {
         Self {
             status: u16::try_from(reply.status).unwrap_or(500),
@@ -300,8 +300,8 @@ impl From<NodeReply> for Answer {
 
 impl NodeReply {
     /// The answer about a connection.
-    pub(super) fn of(answer: Answer, hub: &HubName, connection: String) -> Self {
-        let source = |taking| Source {
+    pub(super) fn of(answer: OwnerAnswer, hub: &HubName, connection: String) -> Self {
+        let source = |taking| PollSource {
             hub: hub.to_string(),
             connection,
             taking,
@@ -319,19 +319,19 @@ impl NodeReply {
 }
 
 /// An entry of an inbox, from the way in which nodes write it.
-fn entry(bytes: Bytes) -> Entry {
+fn entry(bytes: Bytes) -> InboxEntry {
     if bytes.is_empty() {
-        Entry::BrokenOff
+        InboxEntry::BrokenOff
     } else {
-        Entry::Bytes(bytes)
+        InboxEntry::Bytes(bytes)
     }
 }
 
 /// The way in which nodes write an entry. A connection that moves before it has begun had no other socket.
-fn bytes(entry: Entry) -> Option<Bytes> {
+fn bytes(entry: InboxEntry) -> Option<Bytes> {
     match entry {
-        Entry::Bytes(bytes) => Some(bytes),
-        Entry::BrokenOff => Some(Bytes::new()),
-        Entry::NewSocket => None,
+        InboxEntry::Bytes(bytes) => Some(bytes),
+        InboxEntry::BrokenOff => Some(Bytes::new()),
+        InboxEntry::NewSocket => None,
     }
 }

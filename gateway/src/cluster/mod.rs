@@ -20,7 +20,7 @@ use crate::session::Session;
 use crate::telemetry::labels::ForwardLabel;
 use message::{Ask, NodeReply, NodeRequest, ask};
 
-pub(crate) use message::{Answer, ask::Receive};
+pub(crate) use message::{OwnerAnswer, ask::Receive};
 pub(crate) use peers::Cluster;
 pub(crate) use serve::ServeNode;
 
@@ -40,7 +40,7 @@ pub(crate) struct Forward<'a> {
 }
 
 /// Some bytes of a POST's body.
-pub(crate) struct Part {
+pub(crate) struct BodyPart {
     pub(crate) bytes: Bytes,
     /// Names the body, if it has several parts.
     pub(crate) number: Option<u64>,
@@ -75,7 +75,7 @@ impl<'a> Forward<'a> {
         &self,
         patience: Duration,
         newer: Option<&Identity>,
-    ) -> Result<Answer, BackplaneError> {
+    ) -> Result<OwnerAnswer, BackplaneError> {
         let until = self.hub.shared().backplane().now() + patience;
         let until = until.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let poll = Ask::Poll(ask::Poll {
@@ -87,13 +87,17 @@ impl<'a> Forward<'a> {
     }
 
     /// Ends a poll that was forwarded before, without ending the connection.
-    pub(crate) async fn yield_poll(&self) -> Result<Answer, BackplaneError> {
+    pub(crate) async fn yield_poll(&self) -> Result<OwnerAnswer, BackplaneError> {
         self.ask(Ask::YieldPoll(ask::YieldPoll {}), ForwardLabel::Poll, PROMPT)
             .await
     }
 
     /// A part of a POST, which waits for room in the session's inbox.
-    pub(crate) async fn receive(&self, part: Part, patience: Duration) -> Result<Answer, BackplaneError> {
+    pub(crate) async fn receive(
+        &self,
+        part: BodyPart,
+        patience: Duration,
+    ) -> Result<OwnerAnswer, BackplaneError> {
         let receive = ask::Receive {
             body: part.bytes,
             number: part.number,
@@ -116,13 +120,13 @@ impl<'a> Forward<'a> {
     }
 
     /// A DELETE.
-    pub(crate) async fn delete(&self, patience: Duration) -> Result<Answer, BackplaneError> {
+    pub(crate) async fn delete(&self, patience: Duration) -> Result<OwnerAnswer, BackplaneError> {
         self.ask(Ask::Delete(ask::Delete {}), ForwardLabel::Delete, patience)
             .await
     }
 
     /// A newer token of the client.
-    pub(crate) async fn refresh(&self, identity: &Identity) -> Result<Answer, BackplaneError> {
+    pub(crate) async fn refresh(&self, identity: &Identity) -> Result<OwnerAnswer, BackplaneError> {
         let identity = identity.to_json().unwrap_or_default().into();
         self.ask(
             Ask::Refresh(ask::Refresh {
@@ -137,7 +141,7 @@ impl<'a> Forward<'a> {
 
     /// A socket or event stream that wants to live here. Answered with the bytes that came in so far, or with the
     /// reason why not.
-    pub(crate) async fn attach(&self, transport: Transport) -> Result<Answer, BackplaneError> {
+    pub(crate) async fn attach(&self, transport: Transport) -> Result<OwnerAnswer, BackplaneError> {
         let transport = u32::try_from(transport.index()).unwrap_or(u32::MAX);
         self.ask(
             Ask::Attach(ask::Attach { transport }),
@@ -147,7 +151,12 @@ impl<'a> Forward<'a> {
         .await
     }
 
-    async fn ask(&self, ask: Ask, label: ForwardLabel, patience: Duration) -> Result<Answer, BackplaneError> {
+    async fn ask(
+        &self,
+        ask: Ask,
+        label: ForwardLabel,
+        patience: Duration,
+    ) -> Result<OwnerAnswer, BackplaneError> {
         let request = NodeRequest {
             hub: self.hub.name().to_string(),
             connection: self.connection.to_string(),

@@ -11,7 +11,7 @@ use hubcast_backplane::{
 };
 use prost::Message as _;
 
-use super::message::{Answer, Ask, NodeReply, NodeRequest, ask};
+use super::message::{Ask, NodeReply, NodeRequest, OwnerAnswer, ask};
 use super::{encoding, owner};
 use crate::auth::{Identity, Permission, PermissionRequest, Wish};
 use crate::error::Error;
@@ -174,7 +174,7 @@ async fn regroup(hub: &Arc<HubRuntime>, wish: ask::Regroup) -> Result<u32, Unser
 }
 
 /// Gives or takes a permission of a client of this node.
-async fn permit(session: &Session, permit: ask::Permit) -> Result<Answer, Unserved> {
+async fn permit(session: &Session, permit: ask::Permit) -> Result<OwnerAnswer, Unserved> {
     let place = |place: u32| usize::try_from(place).ok();
     let permission = place(permit.permission).and_then(|place| Permission::ALL.get(place));
     let wish = place(permit.wish).and_then(|place| Wish::ALL.get(place));
@@ -186,7 +186,7 @@ async fn permit(session: &Session, permit: ask::Permit) -> Result<Answer, Unserv
         group: permit.group,
         wish: *wish,
     };
-    Ok(Answer::status(match session.permit(&request).await? {
+    Ok(OwnerAnswer::status(match session.permit(&request).await? {
         Permitted::Yes => 200,
         Permitted::No => 204,
         Permitted::TooMany => 409,
@@ -194,14 +194,14 @@ async fn permit(session: &Session, permit: ask::Permit) -> Result<Answer, Unserv
     }))
 }
 
-async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, Unserved> {
+async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<OwnerAnswer, Unserved> {
     let connection = ConnectionId::parse(&request.connection)?;
     let ask = request.ask.ok_or(Unserved::Request)?;
     if let Ask::Group(change) = ask {
         let group = GroupName::from_stored(&change.group)?;
         return match hub.change_local_group(&connection, &group, change.join).await {
-            Ok(()) => Ok(Answer::status(200)),
-            Err(Error::TooManyGroups { .. }) => Ok(Answer::status(409)),
+            Ok(()) => Ok(OwnerAnswer::status(200)),
+            Err(Error::TooManyGroups { .. }) => Ok(OwnerAnswer::status(409)),
             Err(error) => Err(error.into()),
         };
     }
@@ -211,7 +211,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, U
             .and_then(|index| HubProtocol::ALL.get(index))
             .ok_or(Unserved::Protocol)?;
         let messages = read_carried(*protocol, &carry.frames);
-        return Ok(Answer::status(
+        return Ok(OwnerAnswer::status(
             match hub.handed_off_calls().take(&connection, messages).await {
                 Ok(()) => 200,
                 Err(NoCalls) => 410,
@@ -221,7 +221,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, U
     let found = match ask {
         // Also a connection that is on its way out, because another node has requested it before.
         Ask::HandOver(_) => match hub.registry().find(&connection) {
-            None => return Ok(Answer::status(410)), // the requester may take it
+            None => return Ok(OwnerAnswer::status(410)), // the requester may take it
             found => found,
         },
         _ => hub.find_settled(&connection).await,
@@ -234,19 +234,21 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, U
     }
     if let Ask::Identity(_) = ask {
         let identity = session.connection().identity();
-        return Ok(Answer {
+        return Ok(OwnerAnswer {
             body: identity.to_known_json().into(),
-            ..Answer::status(200)
+            ..OwnerAnswer::status(200)
         });
     }
     if let Ask::Permit(wish) = ask {
         return permit(&session, wish).await;
     }
     if let Ask::Close(close) = ask {
-        return Ok(Answer::status(match session.close_for_good(close.reason).await {
-            Closing::Ends => 200,
-            Closing::NotHere => 410,
-        }));
+        return Ok(OwnerAnswer::status(
+            match session.close_for_good(close.reason).await {
+                Closing::Ends => 200,
+                Closing::NotHere => 410,
+            },
+        ));
     }
     if session.connection().user().map(AsRef::as_ref) != request.user.as_deref() {
         return Ok(owner::other_user());
@@ -267,7 +269,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, U
         },
         Ask::Drained(_) => {
             session.drained().await;
-            Answer::status(200)
+            OwnerAnswer::status(200)
         }
         Ask::Attach(attach) => {
             let transport = usize::try_from(attach.transport)
@@ -284,7 +286,7 @@ async fn answer(hub: &Arc<HubRuntime>, request: NodeRequest) -> Result<Answer, U
         | Ask::Permit(_)
         | Ask::Identity(_)
         | Ask::Regroup(_) => {
-            Answer::status(200) // served above
+            OwnerAnswer::status(200) // served above
         }
     })
 }
@@ -298,7 +300,7 @@ fn time_left(hub: &HubRuntime, until: u64) -> Duration {
 }
 
 /// Requests a client result from a client of this node. The requesting node's patience bounds it: it drops the request.
-async fn result(session: &Session, invoke: ask::Invoke) -> Answer {
+async fn result(session: &Session, invoke: ask::Invoke) -> OwnerAnswer {
     let other = encoding(!invoke.packed.first().copied().unwrap_or_default());
     let translated = invoke.translated.into_iter();
     let translated = translated.map(|bytes| Value::from_raw(other, bytes)).collect();
@@ -307,18 +309,18 @@ async fn result(session: &Session, invoke: ask::Invoke) -> Answer {
         .map(|(bytes, packed)| Value::from_raw(encoding(packed), bytes))
         .collect();
     match session.ask(invoke.target, arguments, translated).await {
-        Ok(value) => Answer {
+        Ok(value) => OwnerAnswer {
             status: 200,
             packed: value.encoding() == Encoding::MessagePack,
             body: value.bytes().clone(),
-            ..Answer::default()
+            ..OwnerAnswer::default()
         },
-        Err(ClientResultError::NoResult) => Answer::status(204),
-        Err(ClientResultError::Client(text)) => Answer {
+        Err(ClientResultError::NoResult) => OwnerAnswer::status(204),
+        Err(ClientResultError::Client(text)) => OwnerAnswer {
             status: 422,
             body: text.into(),
-            ..Answer::default()
+            ..OwnerAnswer::default()
         },
-        Err(ClientResultError::Disconnected) => Answer::status(410),
+        Err(ClientResultError::Disconnected) => OwnerAnswer::status(410),
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hubcast_backplane::{ConnectionId, Topic};
 use parking_lot::RwLock;
 
-use crate::session::{Change, Session};
+use crate::session::{MembershipChange, Session};
 
 /// Lockable parts of each map.
 const SHARDS: usize = 16;
@@ -103,7 +103,7 @@ impl Registry {
 
     /// Lets a session receive a topic from now on.
     pub(crate) fn add(&self, session: &Arc<Session>, topic: &Topic) {
-        if session.note_topic(topic) == Change::Nothing {
+        if session.note_topic(topic) == MembershipChange::Nothing {
             return; // it does already, or it has ended
         }
         {
@@ -117,7 +117,7 @@ impl Registry {
 
     /// Ends what [`add`](Self::add) began.
     pub(crate) fn leave(&self, session: &Arc<Session>, topic: &Topic) {
-        if session.forget_topic(topic) == Change::Made {
+        if session.forget_topic(topic) == MembershipChange::Made {
             self.unlist(session, topic);
         }
     }

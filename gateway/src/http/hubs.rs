@@ -28,7 +28,7 @@ use super::request::{Query, RequestKind};
 use super::{refresh, reply};
 use crate::auth::{ConnectionToken, Identity, random_connection_id};
 use crate::cluster::owner;
-use crate::cluster::{Answer, Forward};
+use crate::cluster::{Forward, OwnerAnswer};
 use crate::http::App;
 use crate::hub::{Connection, HubRuntime, RequestInfo};
 use crate::protocol::Transport;
@@ -277,7 +277,7 @@ impl HubRequest {
                 // Its client loses nothing by polling again, and would give up after an error.
                 Missed::Unsure if self.exists(&token) => {
                     if left().is_zero() {
-                        return Ok(reply::answer(Answer::status(200)));
+                        return Ok(reply::answer(OwnerAnswer::status(200)));
                     }
                     sleep(LOOK_AGAIN).await;
                 }
@@ -297,7 +297,7 @@ impl HubRequest {
         owner: &NodeId,
         connection: &ConnectionId,
         patience: Duration,
-    ) -> Result<Answer, BackplaneError> {
+    ) -> Result<OwnerAnswer, BackplaneError> {
         let forward = self.forward(owner, connection);
         let polling = forward.poll(patience, self.newer());
         tokio::pin!(polling);
@@ -335,7 +335,7 @@ impl HubRequest {
         token: &ConnectionToken,
         body: Body,
         end: Instant,
-    ) -> Result<Result<Answer, BodyError>, Missed> {
+    ) -> Result<Result<OwnerAnswer, BodyError>, Missed> {
         let mut sending = Sending::new(self, owner, token, body);
         loop {
             let part = match sending.next_part().await {
@@ -358,7 +358,7 @@ impl HubRequest {
     }
 
     /// The answer to a request for a connection whose owner is dead, as soon as the directory knows.
-    async fn removed(&self, token: &ConnectionToken) -> Result<Answer, Missed> {
+    async fn removed(&self, token: &ConnectionToken) -> Result<OwnerAnswer, Missed> {
         match self.find(token, Wanted::Existing).await? {
             Found::Elsewhere(_) => Err(Missed::Unsure),
             Found::Here(_) | Found::New(_) => Err(reply::unavailable().into()),
@@ -373,7 +373,7 @@ impl HubRequest {
         Ok(reply::answer(answer))
     }
 
-    async fn try_to_delete(&self, token: &ConnectionToken, end: Instant) -> Result<Answer, Missed> {
+    async fn try_to_delete(&self, token: &ConnectionToken, end: Instant) -> Result<OwnerAnswer, Missed> {
         Ok(match self.find(token, Wanted::Existing).await? {
             Found::Here(session) => owner::delete(&session),
             Found::New(newcomer) => owner::delete(&newcomer.session),

@@ -14,7 +14,7 @@ use super::request::Query;
 use super::{negotiate, reply};
 use crate::auth::Identity;
 use crate::cluster::owner;
-use crate::cluster::{Answer, Forward};
+use crate::cluster::{Forward, OwnerAnswer};
 use crate::http::App;
 use crate::hub::HubRuntime;
 use crate::telemetry::labels::RejectLabel;
@@ -129,6 +129,6 @@ async fn at_the_owner(
         connection,
         user: identity.user(),
     };
-    let answer: Answer = forward.refresh(identity).await?;
+    let answer: OwnerAnswer = forward.refresh(identity).await?;
     Ok(answer.status)
 }

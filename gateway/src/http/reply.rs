@@ -7,7 +7,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::auth::{AuthError, Identity};
-use crate::cluster::Answer;
+use crate::cluster::OwnerAnswer;
 use crate::protocol::Transport;
 use crate::telemetry::labels::{Label, LimitLabel};
 
@@ -170,7 +170,7 @@ pub(crate) fn limited(limit: LimitLabel) -> Response {
 }
 
 /// The response of the connection's owner. Data of polls is binary; caches must not keep it.
-pub(crate) fn answer(answer: Answer) -> Response {
+pub(crate) fn answer(answer: OwnerAnswer) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let refused = status.is_client_error() || status.is_server_error();
     let mut response = Response::new(Body::from(answer.body));

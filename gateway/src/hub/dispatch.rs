@@ -17,17 +17,17 @@ use crate::telemetry::labels::InvocationLabel;
 use crate::telemetry::trace;
 
 /// How a plain method ended.
-pub(crate) type InvocationOutcome = Result<Value, Failed>;
+pub(crate) type InvocationOutcome = Result<Value, MethodFailure>;
 
 /// A method that failed.
-pub(crate) struct Failed {
+pub(crate) struct MethodFailure {
     /// The error text for the client.
     pub(crate) text: String,
     /// The backplane could not be reached: a client that waits for no answer has to be notified in another way.
     pub(crate) unreachable: bool,
 }
 
-impl Failed {
+impl MethodFailure {
     fn of(hub: &HubRuntime, name: &str, error: &HubError) -> Self {
         Self {
             text: invocation_error(hub, name, error),
@@ -41,7 +41,7 @@ pub(crate) enum Dispatched {
     /// A method runs; it takes one of the connection's slots.
     Plain(BoxFuture<'static, InvocationOutcome>),
     /// A streaming method runs.
-    Stream(BoxFuture<'static, Result<ValueStream, Failed>>),
+    Stream(BoxFuture<'static, Result<ValueStream, MethodFailure>>),
     /// No method runs; the error text for the client.
     Refused(String),
 }
@@ -192,14 +192,14 @@ async fn plain(
             InvocationLabel::Error
         })
         .inc();
-    outcome.map_err(|error| Failed::of(&hub, &name, &error))
+    outcome.map_err(|error| MethodFailure::of(&hub, &name, &error))
 }
 
 async fn stream(
     hub: Arc<HubRuntime>,
     name: String,
     running: BoxFuture<'static, Result<ValueStream, HubError>>,
-) -> Result<ValueStream, Failed> {
+) -> Result<ValueStream, MethodFailure> {
     let outcome = guarded(running).await;
     let label = if outcome.is_ok() {
         InvocationLabel::Ok
@@ -207,7 +207,7 @@ async fn stream(
         InvocationLabel::Error
     };
     hub.shared().metrics().invocations.get(label).inc();
-    outcome.map_err(|error| Failed::of(&hub, &name, &error))
+    outcome.map_err(|error| MethodFailure::of(&hub, &name, &error))
 }
 
 fn bind_error(hub: &HubRuntime, name: &str, error: &BindError) -> String {

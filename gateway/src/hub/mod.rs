@@ -60,7 +60,7 @@ pub use context::Context;
 pub(crate) use delivering::{Delivering, EventHandler, deliver_events};
 pub use disconnected::Disconnected;
 pub(crate) use disconnected::{BY_CLIENT, BY_SERVER};
-pub(crate) use dispatch::{Dispatched, Failed, dispatch, stream_error};
+pub(crate) use dispatch::{Dispatched, MethodFailure, dispatch, stream_error};
 pub(crate) use entry::{Entry, Target};
 use entry::{Problem, needed};
 pub use error::HubError;
@@ -84,8 +84,8 @@ pub(crate) use publish::{LONGEST_LIFE, Outgoing};
 pub(crate) use regroup::{RegroupWish, Regrouping, RegroupingError};
 pub use rest::Rest;
 pub(crate) use runtime::{HubRuntime, guarded};
-use settings::Change;
 pub use settings::HubSettings;
+use settings::SettingsChange;
 pub(crate) use shared::Shared;
 pub(crate) use state::Carried;
 pub(crate) use state::States;
@@ -126,7 +126,7 @@ pub struct Hub {
     events: Option<Arc<dyn EventHandler>>,
     /// The states that the hooks take, by the hook's name.
     hooks_need: HashMap<&'static str, Vec<Needed>>,
-    configure: Vec<Change>,
+    configure: Vec<SettingsChange>,
     /// The permits that clients must have to connect.
     required: Vec<Permit>,
     states: States,

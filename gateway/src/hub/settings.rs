@@ -3,7 +3,7 @@
 use crate::options::{HubDefaults, Limits, Timeouts};
 
 /// Changes settings of one hub.
-pub(super) type Change = Box<dyn Fn(&mut HubSettings) + Send + Sync>;
+pub(super) type SettingsChange = Box<dyn Fn(&mut HubSettings) + Send + Sync>;
 
 /// The settings that one hub may have of its own, as [`Hub::configure`](crate::Hub::configure) changes them. They begin as the gateway's.
 ///

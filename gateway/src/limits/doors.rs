@@ -21,12 +21,12 @@ pub(crate) struct Doors {
 
 /// One TCP connection that is counted, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Entered {
+pub(crate) struct CountedConnection {
     open: Arc<AtomicUsize>,
     _address: Option<Permit<IpAddr>>,
 }
 
-impl Drop for Entered {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -45,12 +45,12 @@ impl Doors {
     }
 
     /// Lets a connection in; the error is the limit that is reached. A trusted proxy has many clients.
-    pub(crate) fn enter(&self, peer: IpAddr) -> Result<Entered, LimitLabel> {
+    pub(crate) fn enter(&self, peer: IpAddr) -> Result<CountedConnection, LimitLabel> {
         let peer = peer.to_canonical();
         let counted = (!self.proxies.holds(peer)).then(|| network_of(peer));
         let address = self.addresses.take(counted, false);
         let address = address.map_err(|_| LimitLabel::TcpConnectionsPerAddress)?;
-        let entered = Entered {
+        let entered = CountedConnection {
             open: Arc::clone(&self.open),
             _address: address,
         };

@@ -7,6 +7,6 @@ mod held;
 mod permits;
 
 pub(crate) use bucket::Bucket;
-pub(crate) use doors::{Doors, Entered};
+pub(crate) use doors::{CountedConnection, Doors};
 pub(crate) use gate::{ConnectionPermit, Gate};
 pub(crate) use held::{Budget, Full, Held, Terms};

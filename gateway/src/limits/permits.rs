@@ -35,13 +35,13 @@ impl<K: Eq + Hash + Clone> Permits<K> {
         self: &Arc<Self>,
         key: Option<K>,
         may_exceed: bool,
-    ) -> Result<Option<Permit<K>>, Full> {
+    ) -> Result<Option<Permit<K>>, NoRoom> {
         let Some(key) = key.filter(|_| self.limit > 0) else {
             return Ok(None);
         };
         let mut taken = self.taken.lock();
         match taken.entry(key.clone()) {
-            Entry::Occupied(count) if *count.get() >= self.limit && !may_exceed => return Err(Full),
+            Entry::Occupied(count) if *count.get() >= self.limit && !may_exceed => return Err(NoRoom),
             entry => *entry.or_insert(0) += 1,
         }
         Ok(Some(Permit {
@@ -53,7 +53,7 @@ impl<K: Eq + Hash + Clone> Permits<K> {
 
 /// There is no room.
 #[derive(Debug)]
-pub(super) struct Full;
+pub(super) struct NoRoom;
 
 impl<K: Eq + Hash> Drop for Permit<K> {
     fn drop(&mut self) {

@@ -105,14 +105,14 @@ enum Function {
 
 /// The type of a part. Texts may be null at any time, numbers where a function was given a null.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum PartType {
     Null,
     Bool,
     Integer,
     Text,
 }
 
-impl Kind {
+impl PartType {
     fn name(self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -124,11 +124,11 @@ impl Kind {
 }
 
 impl Expression {
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> PartType {
         match self {
-            Self::Null => Kind::Null,
-            Self::Integer(_) | Self::CountGroups => Kind::Integer,
-            Self::Text(_) | Self::Connection | Self::User | Self::Protocol => Kind::Text,
+            Self::Null => PartType::Null,
+            Self::Integer(_) | Self::CountGroups => PartType::Integer,
+            Self::Text(_) | Self::Connection | Self::User | Self::Protocol => PartType::Text,
             Self::Call(function, _) => function.gives(),
             Self::Bool(_)
             | Self::Not(_)
@@ -136,7 +136,7 @@ impl Expression {
             | Self::Any(_)
             | Self::Compare(..)
             | Self::OneOf(..)
-            | Self::InGroups(_) => Kind::Bool,
+            | Self::InGroups(_) => PartType::Bool,
         }
     }
 }
@@ -159,22 +159,22 @@ impl Function {
         named.map(|(_, function)| *function)
     }
 
-    fn gives(self) -> Kind {
+    fn gives(self) -> PartType {
         match self {
-            Self::ToLower | Self::ToUpper | Self::Trim | Self::Concat | Self::Substring => Kind::Text,
-            Self::Contains | Self::StartsWith | Self::EndsWith => Kind::Bool,
-            Self::IndexOf | Self::Length => Kind::Integer,
+            Self::ToLower | Self::ToUpper | Self::Trim | Self::Concat | Self::Substring => PartType::Text,
+            Self::Contains | Self::StartsWith | Self::EndsWith => PartType::Bool,
+            Self::IndexOf | Self::Length => PartType::Integer,
         }
     }
 
     /// The kinds of its arguments, and how many of them must be there.
-    fn takes(self) -> (&'static [Kind], usize) {
+    fn takes(self) -> (&'static [PartType], usize) {
         match self {
-            Self::ToLower | Self::ToUpper | Self::Trim | Self::Length => (&[Kind::Text], 1),
+            Self::ToLower | Self::ToUpper | Self::Trim | Self::Length => (&[PartType::Text], 1),
             Self::Concat | Self::Contains | Self::StartsWith | Self::EndsWith | Self::IndexOf => {
-                (&[Kind::Text, Kind::Text], 2)
+                (&[PartType::Text, PartType::Text], 2)
             }
-            Self::Substring => (&[Kind::Text, Kind::Integer, Kind::Integer], 2),
+            Self::Substring => (&[PartType::Text, PartType::Integer, PartType::Integer], 2),
         }
     }
 }

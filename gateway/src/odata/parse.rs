@@ -1,6 +1,6 @@
 //! Reads filters, and checks that their parts fit together.
 
-use super::{Comparison, Expression, Function, Kind, MAX_BYTES, MAX_DEPTH, MAX_PARTS};
+use super::{Comparison, Expression, Function, MAX_BYTES, MAX_DEPTH, MAX_PARTS, PartType};
 
 /// The reason why a text is no filter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,7 +22,7 @@ pub(crate) enum FilterError {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
+enum FilterToken {
     Name(String),
     Text(String),
     Integer(i64),
@@ -32,7 +32,7 @@ enum Token {
     End,
 }
 
-impl Token {
+impl FilterToken {
     fn shown(&self) -> String {
         match self {
             Self::Name(name) => format!("'{name}'"),
@@ -50,7 +50,7 @@ struct Parser<'a> {
     text: &'a str,
     /// Where the next token is looked for, in bytes.
     place: usize,
-    token: Token,
+    token: FilterToken,
     /// Where the token begins, and where the one before it ended.
     begins: usize,
     ended: usize,
@@ -65,7 +65,7 @@ pub(super) fn parse(text: &str) -> Result<Expression, FilterError> {
     let mut parser = Parser {
         text,
         place: 0,
-        token: Token::End,
+        token: FilterToken::End,
         begins: 0,
         ended: 0,
         depth: 0,
@@ -73,10 +73,10 @@ pub(super) fn parse(text: &str) -> Result<Expression, FilterError> {
     };
     parser.advance()?;
     let filter = parser.disjunction()?;
-    if parser.token != Token::End {
+    if parser.token != FilterToken::End {
         return Err(parser.unexpected("'and', 'or' or the end"));
     }
-    parser.check(0, &filter, Kind::Bool)?;
+    parser.check(0, &filter, PartType::Bool)?;
     Ok(filter)
 }
 
@@ -88,12 +88,12 @@ impl Parser<'_> {
         if !self.is_word("or") {
             return Ok(first);
         }
-        self.check(begins, &first, Kind::Bool)?;
+        self.check(begins, &first, PartType::Bool)?;
         let mut any = vec![first];
         while self.take_word("or")? {
             let begins = self.begins;
             let next = self.conjunction()?;
-            self.check(begins, &next, Kind::Bool)?;
+            self.check(begins, &next, PartType::Bool)?;
             any.push(next);
         }
         Ok(Expression::Any(any))
@@ -106,12 +106,12 @@ impl Parser<'_> {
         if !self.is_word("and") {
             return Ok(first);
         }
-        self.check(begins, &first, Kind::Bool)?;
+        self.check(begins, &first, PartType::Bool)?;
         let mut all = vec![first];
         while self.take_word("and")? {
             let begins = self.begins;
             let next = self.comparison()?;
-            self.check(begins, &next, Kind::Bool)?;
+            self.check(begins, &next, PartType::Bool)?;
             all.push(next);
         }
         Ok(Expression::All(all))
@@ -138,13 +138,13 @@ impl Parser<'_> {
             }
             let ordered = !matches!(comparison, Comparison::Equal | Comparison::Unequal);
             if ordered {
-                self.check(begins, &left, Kind::Integer)?;
+                self.check(begins, &left, PartType::Integer)?;
             }
             self.advance()?;
             let begins = self.begins;
             let right = self.negation()?;
             if ordered {
-                self.check(begins, &right, Kind::Integer)?;
+                self.check(begins, &right, PartType::Integer)?;
             }
             return Ok(Expression::Compare(comparison, Box::new((left, right))));
         }
@@ -154,7 +154,7 @@ impl Parser<'_> {
     /// The operand of `in`: a list in parentheses, or the groups.
     fn membership(&mut self, left: Expression) -> Result<Expression, FilterError> {
         let mut open = 0_usize;
-        while self.token == Token::Open {
+        while self.token == FilterToken::Open {
             self.deeper()?;
             open = open.saturating_add(1);
             self.advance()?;
@@ -175,7 +175,7 @@ impl Parser<'_> {
             self.close()?;
             self.depth = self.depth.saturating_sub(1);
         }
-        while self.token == Token::Comma {
+        while self.token == FilterToken::Comma {
             self.advance()?;
             list.push(self.disjunction()?);
         }
@@ -193,7 +193,7 @@ impl Parser<'_> {
         self.count()?;
         let begins = self.begins;
         let operand = self.negation()?;
-        self.check(begins, &operand, Kind::Bool)?;
+        self.check(begins, &operand, PartType::Bool)?;
         self.depth = self.depth.saturating_sub(1);
         Ok(Expression::Not(Box::new(operand)))
     }
@@ -203,9 +203,9 @@ impl Parser<'_> {
         self.count()?;
         let expected = "a name, a literal, a function or '('";
         match self.token.clone() {
-            Token::Text(text) => self.done(Expression::Text(text)),
-            Token::Integer(number) => self.done(Expression::Integer(number)),
-            Token::Open => {
+            FilterToken::Text(text) => self.done(Expression::Text(text)),
+            FilterToken::Integer(number) => self.done(Expression::Integer(number)),
+            FilterToken::Open => {
                 self.deeper()?;
                 self.advance()?;
                 let inner = self.disjunction()?;
@@ -213,7 +213,7 @@ impl Parser<'_> {
                 self.depth = self.depth.saturating_sub(1);
                 Ok(inner)
             }
-            Token::Name(name) => {
+            FilterToken::Name(name) => {
                 if let Some(simple) = simple(&name) {
                     return self.done(simple);
                 }
@@ -223,7 +223,7 @@ impl Parser<'_> {
                 self.advance()?;
                 self.call(function)
             }
-            Token::Close | Token::Comma | Token::End => Err(self.unexpected(expected)),
+            FilterToken::Close | FilterToken::Comma | FilterToken::End => Err(self.unexpected(expected)),
         }
     }
 
@@ -231,7 +231,7 @@ impl Parser<'_> {
     fn call(&mut self, function: Function) -> Result<Expression, FilterError> {
         let (kinds, least) = function.takes();
         self.deeper()?;
-        if self.token != Token::Open {
+        if self.token != FilterToken::Open {
             return Err(self.unexpected("'('"));
         }
         self.advance()?;
@@ -244,10 +244,10 @@ impl Parser<'_> {
         let mut arguments = Vec::with_capacity(kinds.len());
         for (index, kind) in kinds.iter().enumerate() {
             if index > 0 {
-                if self.token != Token::Comma && index >= least {
+                if self.token != FilterToken::Comma && index >= least {
                     break;
                 }
-                if self.token != Token::Comma {
+                if self.token != FilterToken::Comma {
                     return Err(self.unexpected("','"));
                 }
                 self.advance()?;
@@ -268,14 +268,14 @@ impl Parser<'_> {
     }
 
     fn close(&mut self) -> Result<(), FilterError> {
-        if self.token != Token::Close {
+        if self.token != FilterToken::Close {
             return Err(self.unexpected("')'"));
         }
         self.advance()
     }
 
     fn is_word(&self, word: &str) -> bool {
-        matches!(&self.token, Token::Name(name) if name.eq_ignore_ascii_case(word))
+        matches!(&self.token, FilterToken::Name(name) if name.eq_ignore_ascii_case(word))
     }
 
     fn take_word(&mut self, word: &str) -> Result<bool, FilterError> {
@@ -303,9 +303,9 @@ impl Parser<'_> {
     }
 
     /// Checks the kind of a part that began there. A null may stand for a text or a number.
-    fn check(&self, begins: usize, part: &Expression, expected: Kind) -> Result<(), FilterError> {
+    fn check(&self, begins: usize, part: &Expression, expected: PartType) -> Result<(), FilterError> {
         let is = part.kind();
-        if is == expected || (is == Kind::Null && expected != Kind::Bool) {
+        if is == expected || (is == PartType::Null && expected != PartType::Bool) {
             return Ok(());
         }
         let text = self.text.get(begins..self.ended).unwrap_or_default().trim();
@@ -344,14 +344,14 @@ impl Parser<'_> {
     }
 
     /// The first token of a text, and its length in bytes.
-    fn next(&self, text: &str) -> Result<(Token, usize), FilterError> {
+    fn next(&self, text: &str) -> Result<(FilterToken, usize), FilterError> {
         let Some(first) = text.chars().next() else {
-            return Ok((Token::End, 0));
+            return Ok((FilterToken::End, 0));
         };
         match first {
-            '(' => Ok((Token::Open, 1)),
-            ')' => Ok((Token::Close, 1)),
-            ',' => Ok((Token::Comma, 1)),
+            '(' => Ok((FilterToken::Open, 1)),
+            ')' => Ok((FilterToken::Close, 1)),
+            ',' => Ok((FilterToken::Comma, 1)),
             '\'' => self.quoted(text),
             '+' | '-' | '0'..='9' => {
                 let digits = |c: char| !c.is_ascii_digit();
@@ -362,20 +362,20 @@ impl Parser<'_> {
                 let number = number.map_err(|_| {
                     self.problem(self.begins, "it is no whole number, or one too large".to_owned())
                 })?;
-                Ok((Token::Integer(number), length))
+                Ok((FilterToken::Integer(number), length))
             }
             'A'..='Z' | 'a'..='z' | '_' => {
                 let ends = |c: char| !c.is_ascii_alphanumeric() && c != '_';
                 let length = text.find(ends).unwrap_or(text.len());
                 let name = text.get(..length).unwrap_or_default();
-                Ok((Token::Name(name.to_owned()), length))
+                Ok((FilterToken::Name(name.to_owned()), length))
             }
             other => Err(self.problem(self.begins, format!("{other:?} has no meaning here"))),
         }
     }
 
     /// A text in quotes, in which a quote is doubled.
-    fn quoted(&self, text: &str) -> Result<(Token, usize), FilterError> {
+    fn quoted(&self, text: &str) -> Result<(FilterToken, usize), FilterError> {
         let mut value = String::new();
         let mut characters = text.char_indices().skip(1).peekable();
         while let Some((place, character)) = characters.next() {
@@ -384,7 +384,7 @@ impl Parser<'_> {
             } else if characters.next_if(|(_, next)| *next == '\'').is_some() {
                 value.push('\'');
             } else {
-                return Ok((Token::Text(value), place.saturating_add(1)));
+                return Ok((FilterToken::Text(value), place.saturating_add(1)));
             }
         }
         Err(self.problem(self.begins, "the text has no end".to_owned()))

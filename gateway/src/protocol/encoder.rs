@@ -34,7 +34,10 @@ pub fn encode_invocation(
     arguments: &[Value],
 ) -> Result<Bytes, EncodeError> {
     let arguments = transcode::all(arguments, protocol.encoding())?;
-    frame(protocol, &Call::to_many(target, Arguments::Each(&arguments)))
+    frame(
+        protocol,
+        &InvocationParts::to_many(target, ArgumentList::Each(&arguments)),
+    )
 }
 
 /// Like [`encode_invocation`], for arguments that are one array, as [`Value::array`] makes it.
@@ -55,7 +58,10 @@ pub fn encode_invocation_with_array(
     if !is_array {
         return Err(EncodeError::NotAnArray);
     }
-    frame(protocol, &Call::to_many(target, Arguments::Array(&arguments)))
+    frame(
+        protocol,
+        &InvocationParts::to_many(target, ArgumentList::Array(&arguments)),
+    )
 }
 
 /// The reason why a message could not be written.
@@ -80,35 +86,35 @@ pub enum EncodeError {
 }
 
 /// The parts of an invocation (type 1) or stream invocation (type 4).
-pub(super) struct Call<'a> {
+pub(super) struct InvocationParts<'a> {
     pub(super) type_id: u8,
     pub(super) headers: &'a [(String, String)],
     pub(super) invocation_id: Option<&'a str>,
     pub(super) target: &'a str,
-    pub(super) arguments: Arguments<'a>,
+    pub(super) arguments: ArgumentList<'a>,
     pub(super) stream_ids: &'a [String],
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum Arguments<'a> {
+pub(super) enum ArgumentList<'a> {
     Each(&'a [Value]),
     Array(&'a Value),
 }
 
-impl<'a> Call<'a> {
-    pub(super) fn of(type_id: u8, call: &'a Invocation) -> Call<'a> {
-        Call {
+impl<'a> InvocationParts<'a> {
+    pub(super) fn of(type_id: u8, call: &'a Invocation) -> InvocationParts<'a> {
+        InvocationParts {
             type_id,
             headers: &call.headers,
             invocation_id: call.invocation_id.as_deref(),
             target: &call.target,
-            arguments: Arguments::Each(&call.arguments),
+            arguments: ArgumentList::Each(&call.arguments),
             stream_ids: &call.stream_ids,
         }
     }
 
-    fn to_many(target: &'a str, arguments: Arguments<'a>) -> Call<'a> {
-        Call {
+    fn to_many(target: &'a str, arguments: ArgumentList<'a>) -> InvocationParts<'a> {
+        InvocationParts {
             type_id: 1,
             headers: &[],
             invocation_id: None,
@@ -133,7 +139,7 @@ impl WriteMessage for HubMessage {
     }
 }
 
-impl WriteMessage for Call<'_> {
+impl WriteMessage for InvocationParts<'_> {
     fn write(&self, protocol: HubProtocol, out: &mut impl Sink) {
         match protocol {
             HubProtocol::Json => json::write_call(out, self),

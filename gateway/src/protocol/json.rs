@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::{
     DecodeError, Encoding, Headers, HubMessage, Invocation, MAX_DEPTH, Outcome, Value,
-    encoder::{Arguments, Call},
+    encoder::{ArgumentList, InvocationParts},
     framing::Sink,
 };
 
@@ -311,7 +311,7 @@ pub(super) fn keep_last(headers: &mut Headers) {
 pub(super) fn write(out: &mut impl Sink, message: &HubMessage) {
     match message {
         HubMessage::Invocation(call) | HubMessage::StreamInvocation(call) => {
-            return write_call(out, &Call::of(message.type_id(), call));
+            return write_call(out, &InvocationParts::of(message.type_id(), call));
         }
         HubMessage::StreamItem {
             headers,
@@ -370,14 +370,14 @@ pub(super) fn write(out: &mut impl Sink, message: &HubMessage) {
 }
 
 /// Writes a whole message of type 1 or 4.
-pub(super) fn write_call(out: &mut impl Sink, call: &Call<'_>) {
+pub(super) fn write_call(out: &mut impl Sink, call: &InvocationParts<'_>) {
     write_start(out, call.type_id, call.headers, call.invocation_id);
     out.put(b",\"target\":");
     write_string(out, call.target);
     out.put(b",\"arguments\":");
     match call.arguments {
-        Arguments::Each(values) => write_array(out, values),
-        Arguments::Array(array) => out.put(array.bytes()),
+        ArgumentList::Each(values) => write_array(out, values),
+        ArgumentList::Array(array) => out.put(array.bytes()),
     }
     if !call.stream_ids.is_empty() {
         out.put(b",\"streamIds\":");

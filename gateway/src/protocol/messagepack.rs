@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{
     DecodeError, Headers, HubMessage, Invocation, MAX_DEPTH, Outcome, Value,
-    encoder::{Arguments, Call},
+    encoder::{ArgumentList, InvocationParts},
     framing::Sink,
     json::keep_last,
     pack::{self, PackError, Reader},
@@ -173,7 +173,7 @@ fn strings(reader: &mut Reader<'_>) -> Result<Vec<String>, PackError> {
 pub(super) fn write(out: &mut impl Sink, message: &HubMessage) {
     match message {
         HubMessage::Invocation(call) | HubMessage::StreamInvocation(call) => {
-            write_call(out, &Call::of(message.type_id(), call));
+            write_call(out, &InvocationParts::of(message.type_id(), call));
         }
         HubMessage::StreamItem {
             headers,
@@ -234,14 +234,14 @@ pub(super) fn write(out: &mut impl Sink, message: &HubMessage) {
 }
 
 /// Writes a whole message of type 1 or 4.
-pub(super) fn write_call(out: &mut impl Sink, call: &Call<'_>) {
+pub(super) fn write_call(out: &mut impl Sink, call: &InvocationParts<'_>) {
     write_start(out, 6, call.type_id);
     write_headers(out, call.headers);
     write_str_or_nil(out, call.invocation_id);
     pack::write_str(out, call.target);
     match call.arguments {
-        Arguments::Each(values) => pack::write_values(out, values),
-        Arguments::Array(array) => out.put(array.bytes()),
+        ArgumentList::Each(values) => pack::write_values(out, values),
+        ArgumentList::Array(array) => out.put(array.bytes()),
     }
     pack::write_array(out, call.stream_ids.len());
     for id in call.stream_ids {

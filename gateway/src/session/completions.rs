@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hubcast_backplane::{Call, Listing, NodeId, Topic, wire};
+use hubcast_backplane::{Listing, NodeId, RecordedCall, Topic, wire};
 use tokio::time::sleep;
 
 use super::{CloseReason, Ended, Session};
@@ -125,7 +125,7 @@ impl Session {
     }
 
     pub(super) async fn end_call(&self, call: &str, host: &NodeId, envelope: Option<wire::Envelope>) {
-        let call = Call { id: call, host };
+        let call = RecordedCall { id: call, host };
         for _ in 0..ANSWER_ATTEMPTS.0 {
             let backplane = self.hub.backplane();
             let id = self.id();
@@ -181,7 +181,7 @@ impl Session {
         let Some(envelope) = self.envelope(item) else {
             return Sent::Yes;
         };
-        let call = Call {
+        let call = RecordedCall {
             id: call,
             host: self.hub.shared().backplane().node(),
         };

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Entry, TransportError};
+use super::{InboxEntry, TransportError};
 use crate::protocol::websocket::BadFrame;
 
 /// The source of a session's bytes. `receive` is cancel-safe.
@@ -30,12 +30,12 @@ pub(crate) enum Received {
     Lost(TransportError),
 }
 
-impl From<Entry> for Received {
-    fn from(entry: Entry) -> Self {
+impl From<InboxEntry> for Received {
+    fn from(entry: InboxEntry) -> Self {
         match entry {
-            Entry::Bytes(bytes) => Self::Data(bytes),
-            Entry::NewSocket => Self::NewSocket,
-            Entry::BrokenOff => Self::BrokenOff,
+            InboxEntry::Bytes(bytes) => Self::Data(bytes),
+            InboxEntry::NewSocket => Self::NewSocket,
+            InboxEntry::BrokenOff => Self::BrokenOff,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::PushError;
 
 /// An entry of an inbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Entry {
+pub(crate) enum InboxEntry {
     /// Bytes of the client, cut anywhere.
     Bytes(Bytes),
     /// The next bytes come from a new socket.
@@ -19,7 +19,7 @@ pub(crate) enum Entry {
     BrokenOff,
 }
 
-impl Entry {
+impl InboxEntry {
     /// Bytes that count against the bound.
     fn weight(&self) -> usize {
         match self {
@@ -42,14 +42,14 @@ pub(super) struct Inbox {
 
 #[derive(Debug, Default)]
 struct InboxState {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<InboxEntry>,
     bytes: usize,
     closed: bool,
 }
 
 impl InboxState {
     /// Adds an entry. Bytes that alone are over the bound are taken when nothing else waits, what is no bytes always.
-    fn add(&mut self, entry: Entry, limit_bytes: usize) -> Result<(), PushError> {
+    fn add(&mut self, entry: InboxEntry, limit_bytes: usize) -> Result<(), PushError> {
         if self.closed {
             return Err(PushError::Closed);
         }
@@ -63,7 +63,7 @@ impl InboxState {
         Ok(())
     }
 
-    fn take(&mut self) -> Option<Entry> {
+    fn take(&mut self) -> Option<InboxEntry> {
         let entry = self.entries.pop_front()?;
         self.bytes = self.bytes.saturating_sub(entry.weight());
         if self.entries.is_empty() {
@@ -84,21 +84,21 @@ impl Inbox {
     }
 
     /// Adds an entry without waiting.
-    pub(super) fn try_push(&self, entry: Entry) -> Result<(), PushError> {
+    pub(super) fn try_push(&self, entry: InboxEntry) -> Result<(), PushError> {
         self.state.lock().add(entry, self.limit_bytes)?;
         self.filled.notify_one();
         Ok(())
     }
 
     /// Adds an entry, waiting for room.
-    pub(super) async fn push(&self, entry: Entry) -> Result<(), PushError> {
+    pub(super) async fn push(&self, entry: InboxEntry) -> Result<(), PushError> {
         match self.try_push(entry.clone()) {
             Err(PushError::Full { .. }) => Box::pin(self.push_waiting(entry)).await, // seldom
             pushed => pushed,
         }
     }
 
-    async fn push_waiting(&self, entry: Entry) -> Result<(), PushError> {
+    async fn push_waiting(&self, entry: InboxEntry) -> Result<(), PushError> {
         loop {
             let drained = self.drained.notified();
             tokio::pin!(drained);
@@ -111,7 +111,7 @@ impl Inbox {
     }
 
     /// The next entry, waiting for it; `None` when the inbox is closed and empty. For one consumer. Cancel-safe.
-    pub(super) async fn take(&self) -> Option<Entry> {
+    pub(super) async fn take(&self) -> Option<InboxEntry> {
         loop {
             {
                 let mut state = self.state.lock();
@@ -128,7 +128,7 @@ impl Inbox {
     }
 
     /// Refuses further entries, and takes those that wait.
-    pub(super) fn close(&self) -> Vec<Entry> {
+    pub(super) fn close(&self) -> Vec<InboxEntry> {
         let left = {
             let mut state = self.state.lock();
             state.closed = true;
@@ -147,14 +147,14 @@ mod tests {
 
     use super::*;
 
-    fn bytes(text: &'static str) -> Entry {
-        Entry::Bytes(Bytes::from_static(text.as_bytes()))
+    fn bytes(text: &'static str) -> InboxEntry {
+        InboxEntry::Bytes(Bytes::from_static(text.as_bytes()))
     }
 
     #[tokio::test]
     async fn entries_come_out_in_order_and_keep_apart() {
         let inbox = Inbox::new(10);
-        let entries = [bytes("half a mess"), Entry::BrokenOff, Entry::NewSocket];
+        let entries = [bytes("half a mess"), InboxEntry::BrokenOff, InboxEntry::NewSocket];
         for entry in &entries {
             inbox.try_push(entry.clone()).unwrap();
         }
@@ -173,12 +173,12 @@ mod tests {
         let inbox = Arc::new(Inbox::new(10));
         inbox.push(bytes("12345678")).await.unwrap();
         assert_eq!(inbox.try_push(bytes("abc")), Err(PushError::Full { queued: 8 }));
-        inbox.push(Entry::BrokenOff).await.unwrap();
+        inbox.push(InboxEntry::BrokenOff).await.unwrap();
         let waiting = tokio::spawn({
             let inbox = Arc::clone(&inbox);
             async move { inbox.push(bytes("abc")).await }
         });
-        for entry in [bytes("12345678"), Entry::BrokenOff, bytes("abc")] {
+        for entry in [bytes("12345678"), InboxEntry::BrokenOff, bytes("abc")] {
             assert_eq!(inbox.take().await, Some(entry));
         }
         assert_eq!(waiting.await.unwrap(), Ok(()));
@@ -188,10 +188,10 @@ mod tests {
     async fn a_closed_inbox_takes_nothing_and_gives_what_it_had() {
         let inbox = Inbox::new(10);
         inbox.try_push(bytes("a")).unwrap();
-        inbox.try_push(Entry::BrokenOff).unwrap();
-        assert_eq!(inbox.close(), [bytes("a"), Entry::BrokenOff]);
+        inbox.try_push(InboxEntry::BrokenOff).unwrap();
+        assert_eq!(inbox.close(), [bytes("a"), InboxEntry::BrokenOff]);
         assert_eq!(inbox.try_push(bytes("b")), Err(PushError::Closed));
-        assert_eq!(inbox.push(Entry::NewSocket).await, Err(PushError::Closed));
+        assert_eq!(inbox.push(InboxEntry::NewSocket).await, Err(PushError::Closed));
         assert_eq!(inbox.take().await, None);
     }
 }

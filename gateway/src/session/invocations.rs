@@ -14,7 +14,7 @@ use super::slots::Slots;
 use super::stream_out::stream_out;
 use super::uploads::{StreamIdInUse, Uploads};
 use super::{CloseReason, Session};
-use crate::hub::{Dispatched, Failed, RawUpload, UploadEvent, dispatch};
+use crate::hub::{Dispatched, MethodFailure, RawUpload, UploadEvent, dispatch};
 use crate::protocol::{Encoding, HubMessage, Invocation, Outcome, Request};
 
 /// Methods that run for one connection. Plain ones take a slot each; while none is free, the connection is not read.
@@ -442,7 +442,7 @@ impl Live {
 impl Session {
     /// Ends the connection where a call failed because the backplane is away and its client waits for no answer: it would
     /// take its message for delivered.
-    fn failed(&self, failed: Failed, reported: bool) -> Outcome {
+    fn failed(&self, failed: MethodFailure, reported: bool) -> Outcome {
         if failed.unreachable && !reported {
             self.close(CloseReason::LogLost("a message could not be passed on"));
         }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::inbox::Inbox;
 use super::{
-    CloseReason, Entry, Inbound, Past, PushError, Received, Session, TransportError, run, run_restored,
+    CloseReason, Inbound, InboxEntry, Past, PushError, Received, Session, TransportError, run, run_restored,
 };
 
 /// How long the next part of a body from another node is waited for.
@@ -56,7 +56,7 @@ enum Stage {
 }
 
 /// What came in for a connection that is taken over.
-pub(crate) type Detached = Vec<Entry>;
+pub(crate) type Detached = Vec<InboxEntry>;
 
 impl HttpLink {
     pub(crate) fn new(inbox_bytes: usize) -> Self {
@@ -78,10 +78,10 @@ impl HttpLink {
 
     /// Hands bytes to the session, waiting for room.
     pub(crate) async fn receive(&self, bytes: Bytes) -> Result<(), Ended> {
-        self.push(Entry::Bytes(bytes)).await
+        self.push(InboxEntry::Bytes(bytes)).await
     }
 
-    async fn push(&self, entry: Entry) -> Result<(), Ended> {
+    async fn push(&self, entry: InboxEntry) -> Result<(), Ended> {
         self.inbox.push(entry).await.map_err(|_| Ended)
     }
 
@@ -93,7 +93,7 @@ impl HttpLink {
 
     /// Notifies the session that the next bytes come from a new socket.
     pub(crate) async fn resume(&self) -> Result<(), Ended> {
-        self.push(Entry::NewSocket).await
+        self.push(InboxEntry::NewSocket).await
     }
 
     /// Hands on what came before this node owned the connection.
@@ -290,7 +290,7 @@ impl Drop for Posting {
         if self.begun
             && let Some(link) = self.session.http()
         {
-            let _ = link.inbox.try_push(Entry::BrokenOff); // refused only when the session needs it no more
+            let _ = link.inbox.try_push(InboxEntry::BrokenOff); // refused only when the session needs it no more
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::limits::ConnectionPermit;
 
 /// The effect of recording or forgetting a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum MembershipChange {
     Made,
     /// It was so before, or is to stay as it is.
     Nothing,
@@ -19,26 +19,26 @@ pub(crate) struct TooManyGroups;
 
 impl Session {
     /// Records a topic. A session that has left the registry receives nothing new.
-    pub(crate) fn note_topic(&self, topic: &Topic) -> Change {
+    pub(crate) fn note_topic(&self, topic: &Topic) -> MembershipChange {
         match &mut *self.topics.lock() {
             Some(topics) if !topics.contains(topic) => {
                 topics.push(topic.clone());
-                Change::Made
+                MembershipChange::Made
             }
-            _ => Change::Nothing,
+            _ => MembershipChange::Nothing,
         }
     }
 
     /// Forgets a topic.
-    pub(crate) fn forget_topic(&self, topic: &Topic) -> Change {
+    pub(crate) fn forget_topic(&self, topic: &Topic) -> MembershipChange {
         let mut topics = self.topics.lock();
         let found = |topics: &Vec<Topic>| topics.iter().position(|noted| noted == topic);
         match topics.as_mut().and_then(|topics| Some((found(topics)?, topics))) {
             Some((index, topics)) => {
                 topics.swap_remove(index);
-                Change::Made
+                MembershipChange::Made
             }
-            None => Change::Nothing,
+            None => MembershipChange::Nothing,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hubcast_backplane::{Entered, Epoch, GroupName, Message, Offset, Page, Position, Topic};
+use hubcast_backplane::{Entered, Epoch, GroupName, HistoryPage, Message, Offset, Position, Topic};
 
 use super::reader::{Opens, Reader, point};
 use super::{Begin, CloseReason, Frames, Reading, Session};
@@ -175,7 +175,7 @@ impl Session {
                 page = reading => page?,
             };
             match page {
-                Page::Exact {
+                HistoryPage::Exact {
                     messages,
                     reached,
                     ends,
@@ -187,8 +187,8 @@ impl Session {
                         return Ok(());
                     }
                 }
-                Page::Trimmed => *lacks = Lacks::Unknown(Why::Trimmed),
-                Page::OtherEpoch(_) => *lacks = Lacks::Unknown(Why::Epoch),
+                HistoryPage::Trimmed => *lacks = Lacks::Unknown(Why::Trimmed),
+                HistoryPage::OtherEpoch(_) => *lacks = Lacks::Unknown(Why::Epoch),
             }
         }
         Ok(())

@@ -58,12 +58,12 @@ pub(crate) use expiry::{is_over, watch_expiry};
 pub(crate) use frames::{Carriage, Frames};
 pub(crate) use handed_off_calls::read_carried;
 pub(crate) use inbound::{Inbound, Received};
-pub(crate) use inbox::Entry;
+pub(crate) use inbox::InboxEntry;
 pub(crate) use link::{
     Begun, Detached, Ended, HttpLink, Posting, break_off, receive_part, run_over_http, run_reader,
     run_restored_over_http,
 };
-pub(crate) use membership::{Change, TooManyGroups};
+pub(crate) use membership::{MembershipChange, TooManyGroups};
 pub(crate) use outbox::{Appended, BurstPolicy, ByteQueue, NotWhole, PushError, Sent, Taken, Writing};
 pub(crate) use outgoing::Delivered;
 pub(crate) use parked::Parked;

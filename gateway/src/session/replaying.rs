@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hubcast_backplane::{BackplaneError, Message, Page, Replay, Taken};
+use hubcast_backplane::{BackplaneError, HistoryPage, Message, Replay, Taken};
 use tokio::time::sleep;
 
 use super::{CloseReason, Frames, Session};
@@ -42,7 +42,7 @@ impl Replaying {
         let most_bytes = hub.options().limits.outbox_bytes / 2;
         let backplane = hub.backplane();
         let page = backplane.replay(&mut self.replay, most_bytes).await?;
-        let Page::Exact {
+        let HistoryPage::Exact {
             mut messages, ends, ..
         } = page
         else {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hubcast_backplane::{
     BackplaneError, ConnectionEvent, ConnectionId, ConnectionRecord, EventRecord, Listing,
-    MAX_EVENT_RECORD_BYTES, NodeId, State, TakeOver, Taken, UserId,
+    MAX_EVENT_RECORD_BYTES, NodeId, SessionState, TakeOver, Taken, UserId,
 };
 use prost::Message as _;
 use tokio::time::sleep;
@@ -88,7 +88,7 @@ impl Pair {
 }
 
 /// The state that is kept of a connection for other nodes.
-pub(crate) fn state_of(connection: &Connection, protocol: ClientProtocol) -> State {
+pub(crate) fn state_of(connection: &Connection, protocol: ClientProtocol) -> SessionState {
     let kept = StoredSession {
         protocol: u32::try_from(protocol.index()).unwrap_or(u32::MAX),
         claims: connection.identity().to_json(),

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Session;
 use super::completions::{Answering, INTERRUPTED, Sent};
-use crate::hub::{Failed, ValueStream, guarded, stream_error};
+use crate::hub::{MethodFailure, ValueStream, guarded, stream_error};
 use crate::protocol::{HubMessage, Outcome, Value};
 
 /// A stream that always has an item lets the rest of its session run after so many: its client may want to cancel it.
@@ -20,7 +20,7 @@ pub(super) async fn stream_out(
     session: Arc<Session>,
     answering: Answering,
     name: String,
-    starting: BoxFuture<'static, Result<ValueStream, Failed>>,
+    starting: BoxFuture<'static, Result<ValueStream, MethodFailure>>,
     cancelled: CancellationToken,
 ) -> Outcome {
     let mut items = tokio::select! {

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::tcp::{Accepted, HttpSocket};
-use crate::limits::{Entered, Full, Held, Terms};
+use crate::limits::{CountedConnection, Full, Held, Terms};
 use crate::protocol::websocket::{self, BadFrame, Incoming, MessageReader, Messages};
 use crate::session::TransportError;
 
@@ -40,7 +40,7 @@ pub(crate) struct WebSocket {
     pub(super) reader: Reader,
     pub(super) writer: Writer,
     /// Its place among the TCP connections.
-    _place: Option<Entered>,
+    _place: Option<CountedConnection>,
 }
 
 /// The next thing that comes from a socket, or its end.

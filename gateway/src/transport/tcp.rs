@@ -10,13 +10,13 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::limits::{Entered, Held, Terms};
+use crate::limits::{CountedConnection, Held, Terms};
 
 /// An accepted connection, with its place among the TCP connections.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) stream: TcpStream,
-    pub(crate) place: Option<Entered>,
+    pub(crate) place: Option<CountedConnection>,
 }
 
 /// The socket. Writing fails when it made no progress for too long.

@@ -12,7 +12,7 @@ use crate::protocol::ClientProtocol;
 use crate::protocol::Transport;
 use crate::protocol::websocket::{BadFrame, Incoming, close_code, close_payload};
 use crate::session::{
-    Begun, CloseReason, Detached, Ended, Entry, HttpLink, Inbound, NotWhole, Received, Session, Taken,
+    Begun, CloseReason, Detached, Ended, HttpLink, Inbound, InboxEntry, NotWhole, Received, Session, Taken,
     TransportError, run,
 };
 
@@ -234,7 +234,7 @@ fn control_bytes(payload: usize) -> usize {
 
 struct SocketInbound<'a> {
     session: &'a Session,
-    early: std::vec::IntoIter<Entry>,
+    early: std::vec::IntoIter<InboxEntry>,
     reader: &'a mut Reader,
     /// A Ping was answered: nothing is read before the answer is out.
     was_pinged: bool,

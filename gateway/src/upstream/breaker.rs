@@ -48,7 +48,7 @@ impl BreakerState {
 
 /// The handler is left alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Open;
+pub(super) struct BreakerOpen;
 
 /// The right to one call. Dropped without a verdict it changes nothing.
 #[derive(Debug)]
@@ -59,10 +59,10 @@ pub(super) struct Pass<'a> {
 
 impl Breaker {
     /// Asks for a call.
-    pub(super) fn pass(&self) -> Result<Pass<'_>, Open> {
+    pub(super) fn pass(&self) -> Result<Pass<'_>, BreakerOpen> {
         let mut state = self.state.lock();
         if state.refuses() {
-            return Err(Open);
+            return Err(BreakerOpen);
         }
         state.tries = state.open_since.is_some();
         Ok(Pass {
@@ -148,12 +148,12 @@ mod tests {
         drop(breaker.pass().unwrap()); // no verdict
         assert!(!breaker.is_open());
         assert!(breaker.pass().unwrap().end(false));
-        assert_eq!(breaker.pass().unwrap_err(), Open);
+        assert_eq!(breaker.pass().unwrap_err(), BreakerOpen);
         tokio::time::advance(PAUSE).await;
         let trial = breaker.pass().unwrap();
-        assert_eq!(breaker.pass().unwrap_err(), Open, "one at a time");
+        assert_eq!(breaker.pass().unwrap_err(), BreakerOpen, "one at a time");
         trial.end(false);
-        assert_eq!(breaker.pass().unwrap_err(), Open);
+        assert_eq!(breaker.pass().unwrap_err(), BreakerOpen);
         tokio::time::advance(PAUSE).await;
         assert!(!breaker.refuses(), "asking takes nothing");
         drop(breaker.pass().unwrap()); // the caller went away

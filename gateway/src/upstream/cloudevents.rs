@@ -16,7 +16,7 @@ use super::origin::{REQUEST_ORIGIN, VERSION};
 use super::settings::SystemEvent;
 use super::signalr::{About, Unsendable};
 use super::signature::signature;
-use super::template::Names;
+use super::template::UrlNames;
 use crate::hub::{BY_CLIENT, Connection};
 use crate::protocol::{Binary, ClientProtocol, DataType, Encoding, Headers, Timestamp, Value};
 
@@ -76,7 +76,7 @@ pub(super) fn message(
     handler: &Handler,
     about: &About<'_>,
     event: &str,
-    data: Data,
+    data: EventData,
     metadata: &Headers,
 ) -> Result<WebhookRequest, Unsendable> {
     let content_type = match data.kind {
@@ -98,7 +98,7 @@ pub(super) fn message(
 
 /// The URL that a handler is validated at, for events of a hub.
 pub(super) fn validation_url(handler: &Handler, hub: &str) -> Result<Url, Unsendable> {
-    let names = Names {
+    let names = UrlNames {
         hub,
         category: "validate",
         event: "validate",
@@ -115,7 +115,7 @@ fn request(
     body: Bytes,
 ) -> Result<WebhookRequest, Unsendable> {
     let category = if kind == "user" { "messages" } else { "connections" };
-    let names = Names {
+    let names = UrlNames {
         hub: about.hub,
         category,
         event,
@@ -186,12 +186,12 @@ fn subprotocol(connection: &Connection) -> Option<&'static str> {
 
 /// Data of an event or an answer, as bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Data {
+pub(super) struct EventData {
     pub(super) kind: DataType,
     pub(super) bytes: Bytes,
 }
 
-impl Data {
+impl EventData {
     /// The data of a call. Clients without kinds of data send all arguments, as one JSON array.
     pub(super) fn of_call(kind: Option<DataType>, arguments: &[Value]) -> Result<Self, Unsendable> {
         let Some(kind) = kind else {
@@ -300,14 +300,14 @@ pub(super) enum BadAnswer {
 }
 
 /// The data that a handler answered with to a user event.
-pub(super) fn outcome(answer: &WebhookAnswer) -> Result<Option<Data>, BadAnswer> {
+pub(super) fn outcome(answer: &WebhookAnswer) -> Result<Option<EventData>, BadAnswer> {
     if !answer.status.is_success() {
         return Err(BadStatus(answer.status).into());
     }
     if answer.status == StatusCode::NO_CONTENT {
         Ok(None)
     } else {
-        Data::of_answer(answer)
+        EventData::of_answer(answer)
     }
 }
 
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn answers_have_the_kind_that_their_content_type_says() {
         let of = |kind, body| {
-            Data::of_answer(&answer(kind, body))
+            EventData::of_answer(&answer(kind, body))
                 .unwrap()
                 .map(|data| (data.kind, data.bytes))
         };
@@ -350,11 +350,11 @@ mod tests {
         assert_eq!(of(Some("application/json"), b"null"), None);
         assert_eq!(of(Some("text/plain"), b""), None);
         assert_eq!(
-            Data::of_answer(&answer(Some("text/plain"), b"\xff")),
+            EventData::of_answer(&answer(Some("text/plain"), b"\xff")),
             Err(BadAnswer::NotUtf8)
         );
         assert_eq!(
-            Data::of_answer(&answer(Some("application/json"), b"{")),
+            EventData::of_answer(&answer(Some("application/json"), b"{")),
             Err(BadAnswer::NotJson)
         );
     }
@@ -362,15 +362,15 @@ mod tests {
     #[test]
     fn data_of_calls_is_what_the_client_meant() {
         let value = |text: &str| Value::from_json_text(text.to_owned()).unwrap();
-        let of = |kind, text| Data::of_call(kind, &[value(text)]).unwrap().bytes;
+        let of = |kind, text| EventData::of_call(kind, &[value(text)]).unwrap().bytes;
         assert_eq!(of(Some(DataType::Text), r#""h\u00e4""#), "hä".as_bytes());
         assert_eq!(of(Some(DataType::Json), r#"{"a": 1}"#), &br#"{"a": 1}"#[..]);
         assert_eq!(of(Some(DataType::Binary), r#""AP8=""#), &[0, 255][..]);
         assert_eq!(of(None, r#""x""#), &br#"["x"]"#[..]);
         assert_eq!(
-            Data::of_call(Some(DataType::Json), &[]).unwrap().bytes,
+            EventData::of_call(Some(DataType::Json), &[]).unwrap().bytes,
             &b"null"[..]
         );
-        assert!(Data::of_call(Some(DataType::Text), &[value("5")]).is_err());
+        assert!(EventData::of_call(Some(DataType::Text), &[value("5")]).is_err());
     }
 }

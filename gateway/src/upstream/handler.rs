@@ -12,7 +12,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::breaker::{Breaker, FAILURES, Open};
+use super::breaker::{Breaker, BreakerOpen, FAILURES};
 use super::call_error::{CallError, chain, works};
 use super::origin::Validations;
 use super::settings::{Form, HandlerSettings};
@@ -260,7 +260,7 @@ impl Handler {
     ) -> Result<WebhookAnswer, CallError> {
         let late = || CallError::Late(self.settings.timeout);
         let _place = self.place(metrics, labels, end).await?;
-        let pass = self.load.breaker.pass().map_err(|Open| CallError::Open)?;
+        let pass = self.load.breaker.pass().map_err(|BreakerOpen| CallError::Open)?;
         let outcome = match timeout_at(end, self.exchange(request)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(late()),

@@ -3,7 +3,7 @@
 use tokio::time::{Instant, timeout_at};
 
 use super::call_error::{CallError, Fault};
-use super::cloudevents::{self, Data};
+use super::cloudevents::{self, EventData};
 use super::handler::Handler;
 use super::line::Line;
 use super::of_hub::HubUpstream;
@@ -200,7 +200,7 @@ async fn raise(
     let runtime = runtime.runtime();
     let metrics = &runtime.shared().metrics().upstream;
     let validation = cloudevents::validation_url(handler, about.hub)?;
-    let data = Data::of_call(call.data_type, &call.arguments)?;
+    let data = EventData::of_call(call.data_type, &call.arguments)?;
     let metadata = call.context.invocation_headers();
     let request = cloudevents::message(handler, about, &call.target, data, metadata)?;
     let because = |error: &CallError| CallFailure::Because(error.into());

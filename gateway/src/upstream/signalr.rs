@@ -13,7 +13,7 @@ use super::handler::{Handler, WebhookAnswer, WebhookRequest};
 use super::line::Line;
 use super::settings::Category;
 use super::signature::signature;
-use super::template::{BadName, Names};
+use super::template::{BadName, UrlNames};
 use crate::hub::{BY_CLIENT, BY_SERVER, Connection};
 use crate::protocol::{
     ClientProtocol, DecodeValueError, Decoder, EncodeError, Encoding, HubMessage, HubProtocol, Invocation,
@@ -132,7 +132,7 @@ fn request(
     content_type: &'static str,
     body: Bytes,
 ) -> Result<WebhookRequest, Unsendable> {
-    let names = Names {
+    let names = UrlNames {
         hub: about.hub,
         category: category.name(),
         event,

@@ -17,7 +17,7 @@ const MOST_NAME_BYTES: usize = 512;
 
 /// A piece of a template.
 #[derive(Clone, PartialEq, Debug)]
-enum Piece {
+enum UrlPiece {
     Text(String),
     Hub,
     Category,
@@ -26,7 +26,7 @@ enum Piece {
 
 /// The values for one request.
 #[derive(Clone, Copy)]
-pub(super) struct Names<'a> {
+pub(super) struct UrlNames<'a> {
     pub(super) hub: &'a str,
     pub(super) category: &'a str,
     pub(super) event: &'a str,
@@ -35,7 +35,7 @@ pub(super) struct Names<'a> {
 /// A checked template.
 #[derive(Clone, Debug)]
 pub(super) struct UrlTemplate {
-    pieces: Vec<Piece>,
+    pieces: Vec<UrlPiece>,
     host: String,
 }
 
@@ -67,7 +67,7 @@ impl UrlTemplate {
             pieces,
             host: String::new(),
         };
-        let names = Names {
+        let names = UrlNames {
             hub: "x",
             category: "x",
             event: "x",
@@ -97,13 +97,13 @@ impl UrlTemplate {
     }
 
     /// The URL for these names.
-    pub(super) fn fill(&self, names: Names<'_>) -> Result<Url, BadName> {
+    pub(super) fn fill(&self, names: UrlNames<'_>) -> Result<Url, BadName> {
         let text = self.text(names);
-        let used = |piece: &Piece| match piece {
-            Piece::Hub => Some(names.hub),
-            Piece::Category => Some(names.category),
-            Piece::Event => Some(names.event),
-            Piece::Text(_) => None,
+        let used = |piece: &UrlPiece| match piece {
+            UrlPiece::Hub => Some(names.hub),
+            UrlPiece::Category => Some(names.category),
+            UrlPiece::Event => Some(names.event),
+            UrlPiece::Text(_) => None,
         };
         let mut used = self.pieces.iter().filter_map(used);
         if used.any(|name| name.is_empty() || name.len() > MOST_NAME_BYTES) || has_dots(&text) {
@@ -112,14 +112,14 @@ impl UrlTemplate {
         Url::parse(&text).map_err(|_| BadName)
     }
 
-    fn text(&self, names: Names<'_>) -> String {
+    fn text(&self, names: UrlNames<'_>) -> String {
         let mut text = String::new();
         for piece in &self.pieces {
             match piece {
-                Piece::Text(own) => text.push_str(own),
-                Piece::Hub => text.extend(utf8_percent_encode(names.hub, ENCODED)),
-                Piece::Category => text.extend(utf8_percent_encode(names.category, ENCODED)),
-                Piece::Event => text.extend(utf8_percent_encode(names.event, ENCODED)),
+                UrlPiece::Text(own) => text.push_str(own),
+                UrlPiece::Hub => text.extend(utf8_percent_encode(names.hub, ENCODED)),
+                UrlPiece::Category => text.extend(utf8_percent_encode(names.category, ENCODED)),
+                UrlPiece::Event => text.extend(utf8_percent_encode(names.event, ENCODED)),
             }
         }
         text
@@ -136,18 +136,18 @@ fn has_dots(url: &str) -> bool {
     })
 }
 
-fn pieces(text: &str) -> Result<Vec<Piece>, BadTemplate> {
+fn pieces(text: &str) -> Result<Vec<UrlPiece>, BadTemplate> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('{') {
         let Some((name, behind)) = after.split_once('}') else {
             return Err("has a { without }".into());
         };
-        pieces.push(Piece::Text(before.to_owned()));
+        pieces.push(UrlPiece::Text(before.to_owned()));
         pieces.push(match name.to_ascii_lowercase().as_str() {
-            "hub" => Piece::Hub,
-            "category" => Piece::Category,
-            "event" => Piece::Event,
+            "hub" => UrlPiece::Hub,
+            "category" => UrlPiece::Category,
+            "event" => UrlPiece::Event,
             _ => {
                 return Err(BadTemplate(format!(
                     "has {{{name}}}; there are {{hub}}, {{category}} and {{event}}"
@@ -156,7 +156,7 @@ fn pieces(text: &str) -> Result<Vec<Piece>, BadTemplate> {
         });
         rest = behind;
     }
-    pieces.push(Piece::Text(rest.to_owned()));
+    pieces.push(UrlPiece::Text(rest.to_owned()));
     Ok(pieces)
 }
 
@@ -164,8 +164,8 @@ fn pieces(text: &str) -> Result<Vec<Piece>, BadTemplate> {
 mod tests {
     use super::*;
 
-    fn names(event: &str) -> Names<'_> {
-        Names {
+    fn names(event: &str) -> UrlNames<'_> {
+        UrlNames {
             hub: "chat",
             category: "messages",
             event,

@@ -22,7 +22,7 @@ use crate::redis::script::invocation::Invocation;
 use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
 use crate::redis::server::replies::{decode, items, malformed};
-use crate::sessions::State;
+use crate::sessions::SessionState;
 use crate::topic::{ConnectionId, NodeId, UserId};
 
 /// End records that are looked at in one round trip.
@@ -62,7 +62,7 @@ struct Note {
     reporter: Option<NodeId>,
     user: Option<UserId>,
     report: Bytes,
-    state: Option<State>,
+    state: Option<SessionState>,
     /// The whole record without the reporting node.
     rest: Bytes,
 }
@@ -83,7 +83,7 @@ impl Note {
             reporter: NodeId::parse(reporter).ok(),
             user: UserId::from_stored(user).ok(),
             report: text.slice(report_at..state_at),
-            state: state.strip_prefix(b"s").map(State::copy_from_slice),
+            state: state.strip_prefix(b"s").map(SessionState::copy_from_slice),
             rest: text.slice(user_at..),
         })
     }
@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(note.reporter, NodeId::parse("n1").ok());
         assert_eq!(note.user, UserId::parse("ann").ok());
         assert_eq!(note.report, "l\n\nx");
-        assert_eq!(note.state, Some(State::from_static(b"\nstate")));
+        assert_eq!(note.state, Some(SessionState::from_static(b"\nstate")));
         let other = NodeId::parse("n22").unwrap();
         assert_eq!(note.reported_by(&other), "n22\nann\n4\nl\n\nxs\nstate");
         let nobody = Note::read(&Bytes::from_static(b"\n\n0\n")).unwrap();

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use crate::backplane::Message;
 use crate::error::BackplaneError;
-use crate::history::{History, Page};
+use crate::history::{History, HistoryPage};
 use crate::position::{Epoch, Offset, Position};
 use crate::proof::is_complete;
 use crate::redis::feed::entry::{Content, Stored};
@@ -40,7 +40,7 @@ pub(in crate::redis) enum Unknown {
     OtherEpoch(Epoch),
 }
 
-impl From<Unknown> for Page {
+impl From<Unknown> for HistoryPage {
     fn from(unknown: Unknown) -> Self {
         match unknown {
             Unknown::Trimmed => Self::Trimmed,
@@ -67,7 +67,7 @@ impl Entries {
     }
 
     /// The messages among the entries, as a page.
-    pub(in crate::redis) fn page(self) -> Page {
+    pub(in crate::redis) fn page(self) -> HistoryPage {
         let mut messages = Vec::with_capacity(self.entries.len());
         for entry in self.entries {
             match entry.content() {
@@ -77,10 +77,10 @@ impl Entries {
                     envelope,
                 }),
                 Some(Content::Membership { .. }) => {}
-                Some(Content::Gap) | None => return Page::Trimmed,
+                Some(Content::Gap) | None => return HistoryPage::Trimmed,
             }
         }
-        Page::Exact {
+        HistoryPage::Exact {
             messages,
             reached: self.reached,
             ends: self.ends,
@@ -176,13 +176,13 @@ impl History for RedisHub {
         after: &'a Position,
         upto: Offset,
         most_bytes: usize,
-    ) -> BoxFuture<'a, Result<Page, BackplaneError>> {
+    ) -> BoxFuture<'a, Result<HistoryPage, BackplaneError>> {
         async move {
             let found = self
                 .inner
                 .entries(&self.hub, topics, after, upto, most_bytes)
                 .await?;
-            Ok(found.map_or_else(Page::from, Entries::page))
+            Ok(found.map_or_else(HistoryPage::from, Entries::page))
         }
         .boxed()
     }

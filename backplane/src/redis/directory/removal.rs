@@ -19,7 +19,7 @@ use crate::redis::script::invocation::Invocation;
 use crate::redis::script::writer::Patience;
 use crate::redis::server::backoff::Backoff;
 use crate::redis::server::replies::{decode, items, malformed};
-use crate::sessions::{State, Version};
+use crate::sessions::{SessionState, Version};
 use crate::topic::{ConnectionId, NodeId, Topic, UserId};
 
 /// Groups that a connection is taken out of in one step: a few milliseconds where each has a presence message.
@@ -57,7 +57,7 @@ pub(in crate::redis) struct Removal<'a> {
 /// A connection that was removed.
 pub(in crate::redis) struct Removed {
     pub(in crate::redis) user: Option<UserId>,
-    pub(in crate::redis) state: Option<State>,
+    pub(in crate::redis) state: Option<SessionState>,
     /// Number of groups that still list the connection.
     pub(in crate::redis) left: usize,
 }
@@ -127,7 +127,7 @@ pub(in crate::redis) fn removed(answer: Value) -> Result<Option<Removed>, Backpl
     let state: Option<Vec<u8>> = decode(state)?;
     Ok(Some(Removed {
         user: UserId::from_stored(&decode::<String>(user)?).ok(),
-        state: state.map(State::from),
+        state: state.map(SessionState::from),
         left: decode(left)?,
     }))
 }

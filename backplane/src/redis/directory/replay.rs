@@ -1,7 +1,7 @@
 //! Replays the messages that one connection was to receive between two positions: all of its topics, merged by offset.
 
 use crate::error::BackplaneError;
-use crate::history::Page;
+use crate::history::HistoryPage;
 use crate::position::Position;
 use crate::redis::directory::history::Unknown;
 use crate::redis::feed::entry::{Content, Stored};
@@ -21,7 +21,7 @@ impl Inner {
         hub: &Hub,
         replay: &mut Replay,
         most_bytes: usize,
-    ) -> Result<Page, BackplaneError> {
+    ) -> Result<HistoryPage, BackplaneError> {
         if hub.scripts.options.volatile {
             return self.replay_nothing(hub, &replay.after).await;
         }
@@ -72,18 +72,18 @@ impl Inner {
     }
 
     /// Replays in a volatile hub, which is complete only at its end.
-    async fn replay_nothing(&self, hub: &Hub, after: &Position) -> Result<Page, BackplaneError> {
+    async fn replay_nothing(&self, hub: &Hub, after: &Position) -> Result<HistoryPage, BackplaneError> {
         let extent = hub.scripts.extent(&self.commands).await?;
         Ok(if extent.epoch != after.epoch {
-            Page::OtherEpoch(extent.epoch)
+            HistoryPage::OtherEpoch(extent.epoch)
         } else if after.offset == extent.last {
-            Page::Exact {
+            HistoryPage::Exact {
                 messages: Vec::new(),
                 reached: extent.last,
                 ends: true,
             }
         } else {
-            Page::Trimmed
+            HistoryPage::Trimmed
         })
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::error::BackplaneError;
 use crate::events::NOT_RESUMED;
-use crate::history::Page;
+use crate::history::HistoryPage;
 use crate::position::{Offset, Position};
 use crate::redis::directory::departures::Departure;
 use crate::redis::feed::hub::Hub;
@@ -27,7 +27,9 @@ use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
 use crate::redis::server::replies::{decode, malformed};
 use crate::replay::Replay;
-use crate::sessions::{Call, Checkpoint, Listing, Recorded, Sessions, State, TakeOver, Version};
+use crate::sessions::{
+    Checkpoint, Listing, Recorded, RecordedCall, SessionState, Sessions, TakeOver, Version,
+};
 use crate::topic::{ConnectionId, NodeId, Topic, UserId};
 use crate::wire::{self, Envelope};
 
@@ -98,7 +100,7 @@ impl HubScripts {
         })
     }
 
-    fn reply_call(&self, id: &ConnectionId, call: Call<'_>, entry: Bytes, last: bool) -> Invocation {
+    fn reply_call(&self, id: &ConnectionId, call: RecordedCall<'_>, entry: Bytes, last: bool) -> Invocation {
         Invocation::of(Reply {
             connection: self.keys.connection(id),
             calls: self.keys.calls(id),
@@ -112,7 +114,7 @@ impl HubScripts {
         })
     }
 
-    fn finish_call(&self, id: &ConnectionId, call: Call<'_>) -> Invocation {
+    fn finish_call(&self, id: &ConnectionId, call: RecordedCall<'_>) -> Invocation {
         Invocation::of(Finish {
             calls: self.keys.calls(id),
             call: call.id,
@@ -154,7 +156,7 @@ impl Inner {
             owner: owner.map_err(|_| malformed("the id of an owner"))?,
             version: Version(version.unwrap_or(0)),
             user: user.and_then(|user| UserId::from_stored(&user).ok()),
-            state: state.map(State::from),
+            state: state.map(SessionState::from),
         }))
     }
 
@@ -218,7 +220,7 @@ impl Sessions for RedisHub {
         &'a self,
         replay: &'a mut Replay,
         most_bytes: usize,
-    ) -> BoxFuture<'a, Result<Page, BackplaneError>> {
+    ) -> BoxFuture<'a, Result<HistoryPage, BackplaneError>> {
         async move { self.inner.replay(&self.hub, replay, most_bytes).await }.boxed()
     }
 
@@ -260,7 +262,7 @@ impl Sessions for RedisHub {
         &'a self,
         connection: &'a ConnectionId,
         version: Version,
-        state: State,
+        state: SessionState,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
             let hub = &self.hub;
@@ -280,8 +282,8 @@ impl Sessions for RedisHub {
         &'a self,
         connection: &'a ConnectionId,
         version: Version,
-        former: State,
-        state: State,
+        former: SessionState,
+        state: SessionState,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
             let hub = &self.hub;
@@ -300,7 +302,7 @@ impl Sessions for RedisHub {
     fn reply<'a>(
         &'a self,
         connection: &'a ConnectionId,
-        call: Call<'a>,
+        call: RecordedCall<'a>,
         envelope: &'a Envelope,
         last: bool,
     ) -> BoxFuture<'a, Result<Option<Offset>, BackplaneError>> {
@@ -324,7 +326,7 @@ impl Sessions for RedisHub {
     fn finish<'a>(
         &'a self,
         connection: &'a ConnectionId,
-        call: Call<'a>,
+        call: RecordedCall<'a>,
     ) -> BoxFuture<'a, Result<bool, BackplaneError>> {
         async move {
             let script = self.hub.scripts.finish_call(connection, call);

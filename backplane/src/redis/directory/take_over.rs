@@ -22,7 +22,7 @@ use crate::redis::script::invocation::Invocation;
 use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
 use crate::redis::server::replies::{decode, items, malformed};
-use crate::sessions::{Checkpoint, State, TakeOver, Taken, Version};
+use crate::sessions::{Checkpoint, SessionState, TakeOver, Taken, Version};
 use crate::topic::{ConnectionId, GroupName, NodeId, Topic, UserId};
 use crate::wire::membership::Change;
 
@@ -35,7 +35,7 @@ type TakeOverFields = (
     Option<u64>,
     Option<u64>,
     Option<String>,
-    Option<State>,
+    Option<SessionState>,
     Option<String>,
     Option<Bytes>,
     Option<Bytes>,

@@ -169,7 +169,8 @@ impl Commands {
         scripts: &[Invocation],
         repeat: Repeat,
     ) -> Result<Vec<Value>, BackplaneError> {
-        self.call(repeat, Call::Scripts(scripts), Through::Shared).await
+        self.call(repeat, RoundTrip::Scripts(scripts), Through::Shared)
+            .await
     }
 
     /// Sends one command, whose first argument is its key, or the first of its keys. One without arguments goes to
@@ -179,14 +180,16 @@ impl Commands {
         command: &Cmd,
         repeat: Repeat,
     ) -> Result<Value, BackplaneError> {
-        let mut answers = self.call(repeat, Call::Command(command), Through::Shared).await?;
+        let mut answers = self
+            .call(repeat, RoundTrip::Command(command), Through::Shared)
+            .await?;
         Ok(answers.pop().unwrap_or(Value::Nil))
     }
 
     /// Calls a script that only reads and whose answer may be large, on a connection for this call alone. When the
     /// returned future is dropped, that connection is closed.
     pub(in crate::redis) async fn read(&self, script: &Invocation) -> Result<Value, BackplaneError> {
-        let scripts = Call::Scripts(std::slice::from_ref(script));
+        let scripts = RoundTrip::Scripts(std::slice::from_ref(script));
         let mut answers = self.call(Repeat::Safe, scripts, Through::Own).await?;
         Ok(answers.pop().unwrap_or(Value::Nil))
     }
@@ -194,7 +197,7 @@ impl Commands {
     async fn call(
         &self,
         repeat: Repeat,
-        call: Call<'_>,
+        call: RoundTrip<'_>,
         through: Through,
     ) -> Result<Vec<Value>, BackplaneError> {
         let begun = Instant::now();
@@ -422,12 +425,12 @@ enum Through {
 
 /// The commands of one round trip.
 #[derive(Clone, Copy)]
-enum Call<'a> {
+enum RoundTrip<'a> {
     Command(&'a Cmd),
     Scripts(&'a [Invocation]),
 }
 
-impl<'a> Call<'a> {
+impl<'a> RoundTrip<'a> {
     fn len(&self) -> usize {
         match self {
             Self::Command(_) => 1,

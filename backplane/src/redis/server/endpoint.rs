@@ -15,14 +15,14 @@ use crate::redis::server::sentinel::Sentinels;
 #[derive(Clone)]
 pub(in crate::redis) struct Endpoint {
     pub(in crate::redis) connector: Connector,
-    pub(in crate::redis) place: Place,
+    pub(in crate::redis) place: MasterSource,
     /// The master is one of a cluster: messages to its channels stay on it.
     pub(in crate::redis) sharded: bool,
 }
 
 /// The source of the master's address.
 #[derive(Clone)]
-pub(in crate::redis) enum Place {
+pub(in crate::redis) enum MasterSource {
     /// A fixed address.
     Server(Address),
     /// The address that sentinels name.
@@ -46,8 +46,8 @@ impl Endpoint {
         listen: impl Fn() -> (T, Take),
     ) -> RedisResult<Opened<T>> {
         let address = match &self.place {
-            Place::Server(address) => address.clone(),
-            Place::Sentinels(sentinels) => sentinels.master().await?,
+            MasterSource::Server(address) => address.clone(),
+            MasterSource::Sentinels(sentinels) => sentinels.master().await?,
         };
         let (listener, take) = listen();
         let opening = async {
@@ -67,8 +67,10 @@ impl Endpoint {
     /// Whether sentinels name another server than this one. Where none of them answers, the master is where it was.
     pub(in crate::redis) async fn has_left(&self, address: &Address) -> bool {
         match &self.place {
-            Place::Server(_) => false,
-            Place::Sentinels(sentinels) => sentinels.master().await.is_ok_and(|named| named != *address),
+            MasterSource::Server(_) => false,
+            MasterSource::Sentinels(sentinels) => {
+                sentinels.master().await.is_ok_and(|named| named != *address)
+            }
         }
     }
 

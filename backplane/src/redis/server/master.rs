@@ -17,7 +17,7 @@ const NO_EVICTION: &str = "noeviction";
 
 /// The watch's knowledge of the master.
 pub(in crate::redis) struct Master {
-    pub(in crate::redis) known: watch::Sender<Known>,
+    pub(in crate::redis) known: watch::Sender<KnownRun>,
     /// Notified when a connection leads to another run than the known one.
     pub(in crate::redis) doubt: Notify,
     /// Number of replicas that follow closely; 0 where the server can't be asked.
@@ -42,7 +42,7 @@ pub(in crate::redis) struct Settings {
     pub(in crate::redis) policy: Option<String>,
 }
 
-pub(in crate::redis) struct Known {
+pub(in crate::redis) struct KnownRun {
     /// The master's run; `None` before the first look, and where there is no master.
     pub(in crate::redis) run: Option<Run>,
     /// The time at which the connection that showed the run began to be opened.
@@ -52,7 +52,7 @@ pub(in crate::redis) struct Known {
 impl Master {
     pub(in crate::redis) fn new(watching: Watching) -> Self {
         Self {
-            known: watch::Sender::new(Known {
+            known: watch::Sender::new(KnownRun {
                 run: None,
                 asked: Instant::now(),
             }),
@@ -91,7 +91,7 @@ impl Master {
 
     /// Resolves when the master is not in this run any more.
     pub(in crate::redis) async fn leaves(&self, run: &Run) {
-        let left = |known: &Known| known.run.as_ref().is_none_or(|now| !run.goes_on_as(now));
+        let left = |known: &KnownRun| known.run.as_ref().is_none_or(|now| !run.goes_on_as(now));
         let _ = self.known.subscribe().wait_for(left).await; // the sender outlives the call
     }
 
@@ -188,7 +188,7 @@ impl Settings {
     }
 }
 
-impl Known {
+impl KnownRun {
     /// Whether a connection to this run leads to the known one, which may be the same run under a newer name. Where the
     /// connection's name is the newer one, or one from before a promotion, only another look can decide.
     fn has(&self, run: &Run) -> bool {

@@ -16,7 +16,7 @@ use crate::redis::options::RedisOptions;
 use crate::redis::server::backoff::Backoff;
 use crate::redis::server::cluster::{Assignment, Cluster};
 use crate::redis::server::connector::Connector;
-use crate::redis::server::endpoint::{Endpoint, Place};
+use crate::redis::server::endpoint::{Endpoint, MasterSource};
 use crate::redis::server::link::{Link, SharedLink};
 use crate::redis::server::location::{Address, Kind};
 use crate::redis::server::master::Watching;
@@ -187,13 +187,13 @@ impl Topology {
     fn set_master(&self, options: &RedisOptions) {
         let location = options.location();
         let place = match (&location.kind, location.addresses.first()) {
-            (Kind::Sentinel { master }, _) => Place::Sentinels(Arc::new(Sentinels::new(
+            (Kind::Sentinel { master }, _) => MasterSource::Sentinels(Arc::new(Sentinels::new(
                 &self.connector,
                 &options.sentinel_login(),
                 location.addresses.clone(),
                 master.clone(),
             ))),
-            (_, Some(address)) => Place::Server(address.clone()),
+            (_, Some(address)) => MasterSource::Server(address.clone()),
             (_, None) => return,
         };
         let endpoint = Endpoint {
@@ -312,7 +312,7 @@ impl Topology {
         for (address, ranges) in assignment {
             let endpoint = Endpoint {
                 connector: self.connector.clone(),
-                place: Place::Server(address.clone()),
+                place: MasterSource::Server(address.clone()),
                 sharded: true,
             };
             let pool = pools.entry(address).or_insert_with(|| {

@@ -18,8 +18,8 @@ use hubcast_backplane::conformance::sessions::resumable;
 use hubcast_backplane::conformance::whole;
 use hubcast_backplane::conformance::{eventually, group};
 use hubcast_backplane::{
-    Backplane, BackplaneError, ConnectionId, End, Epoch, HubBackplane, HubName, HubOptions, Listing, Page,
-    Position, TakeOver, Taken, Topic, UserId, Version,
+    Backplane, BackplaneError, ConnectionId, End, Epoch, HistoryPage, HubBackplane, HubName, HubOptions,
+    Listing, Position, TakeOver, Taken, Topic, UserId, Version,
 };
 use tokio::task::JoinSet;
 
@@ -448,7 +448,7 @@ async fn replay(node: &Node, taken: &Taken, after: &Position) -> Option<HashSet<
     let mut targets = HashSet::new();
     loop {
         let page = async || node.hub.replay(&mut lacks, 1_000).await;
-        let Page::Exact { messages, ends, .. } = persist("it is replayed", page).await else {
+        let HistoryPage::Exact { messages, ends, .. } = persist("it is replayed", page).await else {
             return None;
         };
         targets.extend(

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{EarlyResponse, HubRequest};
 use crate::auth::ConnectionToken;
-use crate::cluster::Answer;
+use crate::cluster::OwnerAnswer;
 use crate::cluster::owner;
 use crate::http::admit::{NotAdmitted, let_in};
 use crate::http::reply;
@@ -65,7 +65,7 @@ impl From<BackplaneError> for Missed {
             return Self::Unsure;
         }
         tracing::error!(%error, "a request could not be served");
-        let answer = Answer::refused(500, "The request could not be served");
+        let answer = OwnerAnswer::refused(500, "The request could not be served");
         reply::answer(answer).into()
     }
 }
@@ -142,7 +142,7 @@ impl Attachment {
 enum AttachOutcome {
     New(Box<Newcomer>),
     /// Its owner's answer.
-    Owner(Answer),
+    Owner(OwnerAnswer),
 }
 
 impl HubRequest {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use axum::body::Body;
 
-use crate::cluster::{Answer, owner};
+use crate::cluster::{OwnerAnswer, owner};
 use crate::http::bodies::{BodyError, next_bytes};
 use crate::session::{Posting, Session};
 
 /// A POST: its body is a stream of hub messages, worked off while it is read.
-pub(super) async fn receive(session: &Arc<Session>, mut body: Body) -> Result<Answer, BodyError> {
+pub(super) async fn receive(session: &Arc<Session>, mut body: Body) -> Result<OwnerAnswer, BodyError> {
     if session.http().is_none() {
         return Ok(owner::no_posts());
     }
@@ -23,7 +23,7 @@ pub(super) async fn receive(session: &Arc<Session>, mut body: Body) -> Result<An
             }
         }
         posting.end();
-        Ok(Answer::status(200))
+        Ok(OwnerAnswer::status(200))
     };
     tokio::select! {
         biased;

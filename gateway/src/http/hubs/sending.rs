@@ -9,7 +9,7 @@ use hubcast_backplane::{ConnectionId, NodeId, UserId};
 
 use super::HubRequest;
 use crate::auth::ConnectionToken;
-use crate::cluster::{Forward, Part};
+use crate::cluster::{BodyPart, Forward};
 use crate::http::bodies::{BodyError, next_bytes};
 use crate::hub::HubRuntime;
 use crate::limits::Held;
@@ -57,7 +57,7 @@ impl Sending {
     }
 
     /// Gathers the next part. Whether it is the last one is known when something more has come, or the end.
-    pub(super) async fn next_part(&mut self) -> Result<Part, BodyError> {
+    pub(super) async fn next_part(&mut self) -> Result<BodyPart, BodyError> {
         let mut bytes = BytesMut::new();
         let mut next = self.next.take();
         loop {
@@ -72,7 +72,7 @@ impl Sending {
         }
         let more = next.is_some();
         self.next = next;
-        Ok(Part {
+        Ok(BodyPart {
             bytes: bytes.freeze(),
             number: (more || self.begun).then_some(self.number),
             more,

@@ -35,7 +35,7 @@ use axum::routing::any;
 use self::call::Call;
 use self::error::Refusal;
 use self::path::Path;
-use self::table::{Action, Found, Route, WEB_PUBSUB_VERSIONS};
+use self::table::{Action, Route, RouteMatch, WEB_PUBSUB_VERSIONS};
 use crate::auth::Wish;
 use crate::http::App;
 use crate::http::admit::trust;
@@ -83,12 +83,12 @@ fn note(app: &App, refusal: &Refusal) {
 async fn answer(app: &App, parts: &Parts, body: Body) -> Result<Response, Refusal> {
     let path = Path::read(parts.uri.path()).ok_or_else(Refusal::no_route)?;
     let route = match table::find(&path, &parts.method) {
-        Found::Route(route) => route,
-        Found::OtherMethods(methods) => return Err(Refusal::other_methods(&methods)),
-        Found::Nothing if parts.method == Method::HEAD => {
+        RouteMatch::Route(route) => route,
+        RouteMatch::OtherMethods(methods) => return Err(Refusal::other_methods(&methods)),
+        RouteMatch::Nothing if parts.method == Method::HEAD => {
             return Err(Refusal::not_implemented("There is no such route."));
         }
-        Found::Nothing => return Err(Refusal::no_route()),
+        RouteMatch::Nothing => return Err(Refusal::no_route()),
     };
     match route.action {
         // SDKs with several endpoints, and their probes, send what they have to those that answer 200 here.

@@ -305,7 +305,7 @@ mod tests {
     use axum::http::Method;
 
     use super::super::path::Path;
-    use super::super::table::{Found, find};
+    use super::super::table::{RouteMatch, find};
     use super::*;
 
     #[test]
@@ -316,7 +316,7 @@ mod tests {
             for (method, operation) in methods.as_object().unwrap() {
                 let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
                 let found = find(&Path::read(path).unwrap(), &method);
-                assert!(matches!(found, Found::Route(_)), "{method} {path}");
+                assert!(matches!(found, RouteMatch::Route(_)), "{method} {path}");
                 let name = operation["operationId"].as_str().unwrap();
                 assert!(names.insert(name.to_owned()), "{name} is there twice");
             }

@@ -256,7 +256,7 @@ pub(super) const ROUTES: &[Route] = &[
 
 /// The outcome of looking for a route.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum RouteMatch {
     Route(&'static Route),
     /// The path is known; these are its methods.
     OtherMethods(Vec<&'static str>),
@@ -264,7 +264,7 @@ pub(super) enum Found {
 }
 
 /// The route of a request.
-pub(super) fn find(path: &Path<'_>, method: &Method) -> Found {
+pub(super) fn find(path: &Path<'_>, method: &Method) -> RouteMatch {
     let mut others = Vec::new();
     let known = |route: &&Route| route.is_answered(path.base) && path.matches(route.path);
     let ends_in_word = |route: &Route| !route.path.ends_with('}');
@@ -273,14 +273,14 @@ pub(super) fn find(path: &Path<'_>, method: &Method) -> Found {
     let mut routes = ROUTES.iter().filter(known);
     while let Some(route) = routes.find(|route| !words || ends_in_word(route)) {
         if route.verb.takes(method) {
-            return Found::Route(route);
+            return RouteMatch::Route(route);
         }
         others.extend_from_slice(route.verb.methods());
     }
     if others.is_empty() {
-        Found::Nothing
+        RouteMatch::Nothing
     } else {
-        Found::OtherMethods(others)
+        RouteMatch::OtherMethods(others)
     }
 }
 
@@ -291,7 +291,7 @@ mod tests {
     fn action(method: &str, path: &str) -> Option<Action> {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         match find(&Path::read(path).unwrap(), &method) {
-            Found::Route(route) => Some(route.action),
+            RouteMatch::Route(route) => Some(route.action),
             _ => None,
         }
     }

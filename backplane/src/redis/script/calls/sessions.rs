@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::redis::script::declaration::{BatchScript, Scope};
 use crate::redis::script::declared::script;
-use crate::sessions::{Checkpoint, State, Version};
+use crate::sessions::{Checkpoint, SessionState, Version};
 use crate::topic::{ConnectionId, NodeId};
 
 script! {
@@ -51,7 +51,7 @@ script! {
     /// Replaces the state of a resumable connection.
     Restate<'a> = "restate", Scope::Operation(BatchScript::All);
     keys { connection }
-    arguments { owner: Option<&'a NodeId>, version: Version, state: State, former: Option<Bytes> }
+    arguments { owner: Option<&'a NodeId>, version: Version, state: SessionState, former: Option<Bytes> }
 }
 
 script! {
