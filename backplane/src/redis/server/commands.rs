@@ -274,8 +274,11 @@ impl Commands {
         until: Instant,
     ) -> Result<Value, Failed> {
         let unsent = |why| Failed { sent: Sent::No, why };
-        let found = timeout_at(until, self.next_link(key)).await;
-        let Some((shard, link)) = found.ok().flatten() else {
+        let found = match pick(&self.topology.current(), key) {
+            Some(found) => Some(found),
+            None => timeout_at(until, self.next_link(key)).await.ok().flatten(),
+        };
+        let Some((shard, link)) = found else {
             return Err(unsent(Ok(self.why_not(key))));
         };
         let attempt = link.unless_broken(link.call(&batch, key));
