@@ -25,19 +25,9 @@ impl MemoryHub {
         self.lane.reserve().await.map_err(|_| BackplaneError::Closed)
     }
 
-<<<<<<< HEAD
-    /// Removes connections, and delivers the presence messages of that in the same step.
-    pub(super) async fn removing<T>(&self, remove: impl FnOnce(&mut HubState) -> T) -> T {
-        // There are no presence messages where the hub has none, or when the lane has ended.
-        let room = match self.options.presence {
-            true => self.room().await.ok(),
-            false => None,
-        };
-=======
     /// Removes connections, and delivers the messages about that (presence, states) in the same step.
-    pub(super) async fn removing<T>(&self, remove: impl FnOnce(&mut State) -> T) -> T {
+    pub(super) async fn removing<T>(&self, remove: impl FnOnce(&mut HubState) -> T) -> T {
         let room = self.room().await.ok(); // nothing is delivered when the lane has ended
->>>>>>> e99cc95 (Keep the states that members have in their groups, and announce each change in the log)
         let mut state = self.state.lock();
         let removed = remove(&mut state);
         let deliveries = std::mem::take(&mut state.deliveries);

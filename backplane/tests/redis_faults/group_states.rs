@@ -39,14 +39,17 @@ async fn states_outlive_a_server_that_forgets() {
     let log = format!("hubcast:{{{}}}:log", home.hub.name());
     server.command(&format!("DEL {log}")).await;
     let registered = format!("hubcast:{{{}}}:registered", home.hub.name());
-    let epoch = async || {
-        let noted = server
-            .command(&format!("HGET {registered} {}", home.node.node()))
-            .await;
-        let epoch = server.command(&format!("HGET {log} epoch")).await;
-        (noted == epoch).then_some(())
+    let field = async |key: &str, field: &str| {
+        let mut command = redis::cmd("HGET");
+        let asked = command.arg(key).arg(field);
+        let value: redis::RedisResult<Option<String>> = asked.query_async(&mut server.look().await).await;
+        value.unwrap()
     };
-    eventually("the node has registered", epoch).await;
+    eventually("the node has registered", async || {
+        let noted = field(&registered, home.node.node().as_str()).await;
+        (noted.is_some() && noted == field(&log, "epoch").await).then_some(())
+    })
+    .await;
     assert_eq!(
         items(other).await,
         before,
