@@ -26,7 +26,7 @@ pub trait Backplane: Send + Sync + 'static {
     /// This process.
     fn node(&self) -> &NodeId;
 
-    /// Whether the server can be reached and this node receives what is published.
+    /// Returns whether the server can be reached and this node receives what is published.
     fn status(&self) -> watch::Receiver<Status>;
 
     /// Counters that show how the node keeps up with the logs of its hubs.
@@ -101,16 +101,16 @@ pub struct HubOptions {
     pub retention_bytes: u64,
     /// The time for which a parked connection waits for a node to take it over.
     pub resume_window: Duration,
-    /// Whether messages are pushed and not kept: what a node misses is lost, and nothing can be resumed or read.
+    /// True if messages are pushed and not kept: what a node misses is lost, and nothing can be resumed or read.
     /// Reading from anywhere but the end says [`HistoryPage::Trimmed`](crate::HistoryPage::Trimmed).
     pub volatile: bool,
-    /// Whether messages that clients cause (`Envelope::by_client`) are kept also for users and groups that have no
+    /// True if messages that clients cause (`Envelope::by_client`) are kept also for users and groups that have no
     /// connection now and had none lately.
     pub keeps_unread: bool,
-    /// Whether joins and leaves are announced to the watchers of a group: see [`presence`](crate::presence). All nodes
-    /// of a hub must have the same value.
+    /// True if joins and leaves are announced to the watchers of a group: see [`presence`](crate::presence). All
+    /// nodes of a hub must have the same value.
     pub presence: bool,
-    /// Whether ends of connections are reported to the hub's code: each removal then writes an end record that names
+    /// True if ends of connections are reported to the hub's code: each removal then writes an end record that names
     /// the reporting node. All nodes of a hub must have the same value.
     pub reports_ends: bool,
     /// The hub's [connection events](crate::Events); `None`: it has none. All nodes of a hub must have the same value.

@@ -19,7 +19,7 @@ pub trait Directory: Send + Sync {
     /// The number of connections of a group or a user.
     fn count<'a>(&'a self, of: Members<'a>) -> BoxFuture<'a, Result<u64, BackplaneError>>;
 
-    /// Whether a connection belongs to a group or a user.
+    /// Returns whether a connection belongs to a group or a user.
     fn contains<'a>(
         &'a self,
         of: Members<'a>,
@@ -73,7 +73,7 @@ pub trait Directory: Send + Sync {
     /// The groups that a user's connections are to join, in order.
     fn user_groups<'a>(&'a self, user: &'a UserId) -> BoxFuture<'a, Result<Vec<GroupName>, BackplaneError>>;
 
-    /// Whether a user's connections are to join a group.
+    /// Returns whether a user's connections are to join a group.
     fn is_user_in<'a>(
         &'a self,
         user: &'a UserId,

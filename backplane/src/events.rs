@@ -71,12 +71,13 @@ pub trait Events: Send + Sync {
     /// this node returns them anew.
     fn return_events(&self, places: &[EventPlace]);
 
-    /// Whether an event is still assigned to this node. Asks the server only where this node may have been taken for
-    /// dead meanwhile.
+    /// Returns whether an event is still assigned to this node. Asks the server only where this node may have been
+    /// taken for dead meanwhile.
     fn holds_event<'a>(&'a self, event: &'a ConnectionEvent) -> BoxFuture<'a, Result<bool, BackplaneError>>;
 
-    /// Whether the `connected` event of a connection is finished, on whichever node it is; `true` also for connections
-    /// without one. A node that a connection has moved to asks before it delivers the connection's messages.
+    /// Returns whether the `connected` event of a connection is finished, on whichever node it is; `true` also for
+    /// connections without one. A node that a connection has moved to asks before it delivers the connection's
+    /// messages.
     fn connected_finished<'a>(
         &'a self,
         connection: &'a ConnectionId,
@@ -110,7 +111,7 @@ pub struct EventOptions {
     pub most: usize,
     /// The time for which an event is kept, finished or not.
     pub life: Duration,
-    /// Whether the nodes of the hub deliver its events: each event is then assigned to a node until it is finished.
+    /// True if the nodes of the hub deliver its events: each event is then assigned to a node until it is finished.
     /// When a hub begins to deliver, events that are in the stream already are not assigned.
     pub deliver: bool,
 }
@@ -268,7 +269,7 @@ pub struct EventPage {
     pub events: Vec<ConnectionEvent>,
     /// The place to go on from.
     pub reached: EventPlace,
-    /// Whether events between the requested place and the first event returned may have been dropped by the bounds of
+    /// True if events between the requested place and the first event returned may have been dropped by the bounds of
     /// the stream.
     pub trimmed: bool,
 }
@@ -335,14 +336,14 @@ impl Held {
 
 #[cfg(feature = "redis")]
 impl Held {
-    /// Whether the node has this event.
+    /// Returns whether the node has this event.
     pub(crate) fn has(&self, place: &EventPlace) -> bool {
         self.given.contains_key(place)
             || self.ready.contains_key(place)
             || self.waiting.keys().any(|(_, own)| own == place)
     }
 
-    /// Whether an event may be given out.
+    /// Returns whether an event may be given out.
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }

@@ -41,7 +41,7 @@ pub enum HistoryPage {
         messages: Vec<Message>,
         /// The offset up to which the messages are complete.
         reached: Offset,
-        /// Whether this is the last page.
+        /// True if this is the last page.
         ends: bool,
     },
     /// Messages after the requested position are no longer in the log.

@@ -11,7 +11,7 @@
 //! * **One owner.** A connection has one owning node. A closed one never comes back.
 //!
 //! A node's [`Backplane`] opens hubs; each [`HubBackplane`] has what concerns one hub: [`Log`], [`History`],
-//! [`Connections`], [`Sessions`], [`Directory`] and [`Events`].
+//! [`Connections`], [`Sessions`], [`Directory`], [`Events`] and [`GroupStates`].
 //!
 //! There are two implementations, [`memory`] for one process and [`redis`] for a cluster; both pass the
 //! same conformance rules (feature `conformance`).
@@ -25,6 +25,7 @@ mod connections;
 mod directory;
 mod error;
 mod events;
+pub mod group_states;
 mod history;
 mod hub;
 mod log;
@@ -55,6 +56,7 @@ pub use events::{
     ConnectionEvent, EventKind, EventOptions, EventPage, EventPlace, EventRecord, Events,
     MAX_EVENT_RECORD_BYTES, NODE_DIED, NOT_RESUMED, NoEventPlace, PendingEvents,
 };
+pub use group_states::{GroupStates, MemberState, StateError, StateSet, States};
 pub use history::{History, HistoryPage};
 pub use hub::HubBackplane;
 pub use log::Log;

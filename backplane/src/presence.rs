@@ -47,8 +47,8 @@ pub(crate) fn message(
     }
 }
 
-/// A name as JSON, with control characters as `\u00xx`.
-fn quoted(name: &str) -> String {
+/// A name or other text as JSON, with control characters as `\u00xx`.
+pub(crate) fn quoted(name: &str) -> String {
     let stored = escape(&name.replace('\\', r"\\").replace('"', r#"\""#)).into_owned();
     format!("\"{}\"", stored.replace(ESCAPE, r"\u00"))
 }

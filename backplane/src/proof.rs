@@ -2,7 +2,7 @@
 
 use crate::position::Offset;
 
-/// Whether the entries that were found after `after` are complete.
+/// Returns whether the entries that were found after `after` are complete.
 ///
 /// * `first`: the predecessor that the first entry found names; `None` when no entry was found.
 /// * `tail`: the topic's newest offset, remembered longer than its entries; `None` when it is not known.

@@ -63,7 +63,7 @@ impl Replay {
         std::iter::once(own).chain(shared.unwrap_or_default()).collect()
     }
 
-    /// Whether the connection received a topic's entry of this offset.
+    /// Returns whether the connection received a topic's entry of this offset.
     pub(crate) fn has_received(&self, topic: &Topic, offset: Offset) -> bool {
         let hold = |memberships: &Memberships| memberships.hold(topic, offset);
         matches!(topic, Topic::Connection(_)) || self.memberships.as_ref().is_some_and(hold)
@@ -118,7 +118,7 @@ impl Memberships {
         self.spans.iter().filter_map(begin).collect()
     }
 
-    /// Whether the connection received a topic's entry of this offset.
+    /// Returns whether the connection received a topic's entry of this offset.
     pub(crate) fn hold(&self, topic: &Topic, offset: Offset) -> bool {
         self.spans.get(topic).is_some_and(|spans| cover(spans, offset))
     }

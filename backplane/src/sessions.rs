@@ -143,7 +143,7 @@ pub enum Recorded {
     Now,
     /// The call was recorded before, on this or another node, and has ended since, unless `running`.
     Before {
-        /// Whether its answer is still to come.
+        /// True if its answer is still to come.
         running: bool,
     },
     /// This node no longer owns the connection: the call may not run.

@@ -215,6 +215,8 @@ plain_name!(
 
 /// The first character of the stored form of reserved groups' names. No name that was parsed has such a form.
 const RESERVED: char = '\u{1}';
+/// Follows it in the names of groups that receive changes of states.
+const STATES: char = '\u{3}';
 
 impl GroupName {
     /// The reserved group of the connections that watch `group` and receive its [`presence`](crate::presence) messages.
@@ -224,7 +226,28 @@ impl GroupName {
         if group.is_reserved() {
             return group.clone();
         }
-        let name: Arc<str> = format!("{RESERVED}{}", group.stored()).into();
+        Self::reserved(format!("{RESERVED}{}", group.stored()))
+    }
+
+    /// The reserved group of the connections that receive the changes of the members' states in `group`: see
+    /// [`GroupStates`](crate::GroupStates). For a reserved group this is the group itself: it has no states.
+    #[must_use]
+    pub fn states_of(group: &Self) -> Self {
+        if group.is_reserved() {
+            return group.clone();
+        }
+        Self::reserved(format!("{RESERVED}{STATES}{}", group.stored()))
+    }
+
+    /// The group whose members' states this reserved group receives; `None` for any other group.
+    #[must_use]
+    pub fn with_states(&self) -> Option<Self> {
+        let name = self.stored().strip_prefix(RESERVED)?.strip_prefix(STATES)?;
+        Self::from_stored(name).ok()
+    }
+
+    fn reserved(name: String) -> Self {
+        let name: Arc<str> = name.into();
         Self {
             text: Arc::clone(&name),
             stored: Some(name),
@@ -242,9 +265,13 @@ impl GroupName {
     /// # Errors
     /// [`NameError`] where it is the form of no name.
     pub fn from_stored(stored: &str) -> Result<Self, NameError> {
-        match stored.strip_prefix(RESERVED) {
-            Some(watched) => Ok(Self::presence_of(&Self::parse(original(watched, "group name")?)?)),
-            None => Self::parse(original(stored, "group name")?),
+        let name = |stored| Self::parse(original(stored, "group name")?);
+        let Some(reserved) = stored.strip_prefix(RESERVED) else {
+            return name(stored);
+        };
+        match reserved.strip_prefix(STATES) {
+            Some(group) => Ok(Self::states_of(&name(group)?)),
+            None => Ok(Self::presence_of(&name(reserved)?)),
         }
     }
 }
@@ -322,6 +349,7 @@ mod tests {
             Topic::All,
             Topic::Group(GroupName::parse("a:b c/ü").unwrap()),
             Topic::Group(GroupName::presence_of(&GroupName::parse("a:b c/ü").unwrap())),
+            Topic::Group(GroupName::states_of(&GroupName::parse("a:b\nc/ü").unwrap())),
             Topic::User(UserId::parse("me@example.org").unwrap()),
             Topic::Group(GroupName::parse("\u{1}a\nb\0").unwrap()),
             Topic::User(UserId::parse("\n\u{2}").unwrap()),
@@ -330,7 +358,17 @@ mod tests {
         for topic in topics {
             assert_eq!(Topic::from_key(&topic.key()), Some(topic));
         }
-        for key in ["", "b", "g:", "g:\u{1}", "g:\u{1}\u{1}a", "x:y", "c:a b"] {
+        for key in [
+            "",
+            "b",
+            "g:",
+            "g:\u{1}",
+            "g:\u{1}\u{1}a",
+            "g:\u{1}\u{3}",
+            "g:\u{3}a",
+            "x:y",
+            "c:a b",
+        ] {
             assert_eq!(Topic::from_key(key), None, "{key}");
         }
     }
@@ -345,6 +383,12 @@ mod tests {
         assert!(!similar.is_reserved() && similar != GroupName::presence_of(&GroupName::parse("a").unwrap()));
         assert_eq!(similar.as_str(), "\u{1}a");
         assert_eq!(GroupName::presence_of(&reserved), reserved);
+        let states = GroupName::states_of(&longest);
+        assert!(states.is_reserved() && states != reserved);
+        assert_eq!(states.with_states(), Some(longest.clone()));
+        assert_eq!(GroupName::states_of(&states), states);
+        let others = [reserved, longest, GroupName::parse("\u{1}\u{3}a").unwrap()];
+        assert!(others.iter().all(|group| group.with_states().is_none()));
     }
 
     #[test]

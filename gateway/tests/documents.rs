@@ -73,7 +73,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// Whether a file's path is this name, or ends in it.
+/// Returns whether a file's path is this name, or ends in it.
 fn is_named(path: &str, name: &str) -> bool {
     path.strip_suffix(name)
         .is_some_and(|folder| folder.is_empty() || folder.ends_with('/'))

@@ -133,7 +133,7 @@ impl Run {
         }
     }
 
-    /// Whether a subject can be measured in it.
+    /// Returns whether a subject can be measured in it.
     pub(crate) fn suits(self, subject: Subject) -> bool {
         match (self.size().pace, subject) {
             (None, Subject::Publish) => false,

@@ -343,6 +343,19 @@ impl WebPubSub {
             .await
     }
 
+    /// The next message about the states of a group. What else comes meanwhile is kept.
+    pub async fn states(&mut self) -> Value {
+        self.take("states of a group", is_about_states).await
+    }
+
+    /// The messages about states that have come by now.
+    pub async fn states_so_far(&mut self) -> Vec<Value> {
+        self.is_heard().await;
+        let (states, others): (VecDeque<_>, _) = self.unread.drain(..).partition(is_about_states);
+        self.unread = others;
+        Vec::from(states)
+    }
+
     /// The next published message that has not come before.
     pub async fn fresh(&mut self) -> Value {
         loop {
@@ -363,6 +376,10 @@ impl WebPubSub {
         }
         data
     }
+}
+
+fn is_about_states(message: &Value) -> bool {
+    message["type"] == "groupStateSnapshot" || message["type"] == "groupStateUpdate"
 }
 
 /// A request that sends a text to a group.

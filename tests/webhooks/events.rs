@@ -87,7 +87,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Whether each connection was told as connected once and, after that, as disconnected once, by event id.
+    /// Returns whether each connection was told as connected once and, after that, as disconnected once, by event id.
     pub(crate) fn is_exact(&self) -> bool {
         self.missing == 0 && self.disordered == 0 && self.ids == 2 * self.clients
     }

@@ -1,4 +1,4 @@
-//! What a published message costs Redis, beside a bare `PUBLISH` at the same rate.
+//! The cost of a published message for Redis, beside a bare `PUBLISH` at the same rate.
 //!
 //! `cargo bench -p hubcast-backplane --bench redis_cost -- --rates 2000,10000 --seconds 4 --passes 5` starts a
 //! redis-server for each run (`--commands`: prints the commands per message; `--batch-interval MICROS`: as the option of the

@@ -7,6 +7,7 @@
 pub mod calls;
 pub mod directory;
 pub mod events;
+pub mod group_states;
 pub mod groups;
 pub mod history;
 pub mod names;

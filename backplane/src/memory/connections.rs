@@ -200,9 +200,9 @@ impl MemoryHub {
 pub(super) struct TopicsChange {
     joined: bool,
     topics: Vec<Topic>,
-    /// Whether the change is a real one: the membership was different before.
+    /// True if the change is a real one: the membership was different before.
     real: bool,
-    /// Whether this node owns the connection.
+    /// True if this node owns the connection.
     owned: bool,
 }
 

@@ -52,7 +52,7 @@ impl GroupMembers {
         listed
     }
 
-    /// Whether a topic has a member.
+    /// Returns whether a topic has a member.
     pub(super) fn has(&self, topic: &Topic) -> bool {
         self.members.contains_key(topic)
     }
@@ -121,7 +121,7 @@ impl GroupMembers {
     }
 }
 
-/// Whether a topic is a group that the statistics counts.
+/// Returns whether a topic is a group that the statistics counts.
 fn is_counted(topic: &Topic) -> bool {
     matches!(topic, Topic::Group(group) if !group.is_reserved())
 }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::connections::TopicsChange;
 use super::directory::GroupMembers;
 use super::events::{EventLog, Reported};
+use super::group_states::HeldStates;
 use super::lane::Item;
 use super::log::Log;
 use super::sessions::Session;
@@ -43,9 +44,11 @@ pub(super) struct HubState {
     pub(super) interest: HashMap<Topic, usize>,
     /// The connections by group and user.
     pub(super) members: GroupMembers,
+    /// The states of members in their groups.
+    pub(super) states: HeldStates,
     /// Whether joins and leaves are announced: see `HubOptions::presence`.
     pub(super) presence: bool,
-    /// The presence messages of the change under way.
+    /// The messages about presence and states of the change under way.
     pub(super) deliveries: Vec<Delivery>,
     pub(super) tombstones: HashMap<ConnectionId, Instant>,
     versions: u64,
@@ -92,6 +95,7 @@ impl MemoryHub {
             connections: HashMap::new(),
             interest: HashMap::new(),
             members: GroupMembers::default(),
+            states: HeldStates::default(),
             tombstones: HashMap::new(),
         };
         (

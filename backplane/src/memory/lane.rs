@@ -16,7 +16,7 @@ const BATCH: usize = 256;
 /// One item of the lane: deliveries for the sink, and the caller that waits for them.
 #[derive(Default)]
 pub(super) struct Item {
-    /// The presence messages of a change, which are delivered before the change itself.
+    /// The messages about presence and states of a change, which are delivered before the change itself.
     pub(super) deliveries: Vec<Delivery>,
     /// The delivery; `None` for an item that only waits for the ones before it.
     pub(super) delivery: Option<Delivery>,

@@ -334,7 +334,7 @@ impl Ring {
     }
 }
 
-/// Whether a number of bytes is over a bound; 0: no bound.
+/// Returns whether a number of bytes is over a bound; 0: no bound.
 fn exceeds(bytes: u64, bound: u64) -> bool {
     bound > 0 && bytes > bound
 }

@@ -3,6 +3,7 @@
 mod connections;
 mod directory;
 mod events;
+mod group_states;
 mod history;
 mod hub;
 mod lane;

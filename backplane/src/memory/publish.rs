@@ -25,17 +25,13 @@ impl MemoryHub {
         self.lane.reserve().await.map_err(|_| BackplaneError::Closed)
     }
 
-    /// Removes connections, and delivers the presence messages of that in the same step.
+    /// Removes connections, and delivers the messages about that (presence, states) in the same step.
     pub(super) async fn removing<T>(&self, remove: impl FnOnce(&mut HubState) -> T) -> T {
-        // There are no presence messages where the hub has none, or when the lane has ended.
-        let room = match self.options.presence {
-            true => self.room().await.ok(),
-            false => None,
-        };
+        let room = self.room().await.ok(); // nothing is delivered when the lane has ended
         let mut state = self.state.lock();
         let removed = remove(&mut state);
         let deliveries = std::mem::take(&mut state.deliveries);
-        if let Some(room) = room {
+        if let Some(room) = room.filter(|_| !deliveries.is_empty()) {
             room.send(Item {
                 deliveries,
                 ..Item::default()
@@ -167,6 +163,7 @@ impl HubState {
             if !self.members.has(topic) {
                 self.log.note_left(topic);
             }
+            self.end_state(topic, id, user);
             self.announce(false, topic, id, user);
         }
     }
@@ -177,8 +174,13 @@ impl HubState {
         if !self.presence || group.is_reserved() {
             return;
         }
-        let envelope = Arc::new(presence::message(joined, group, connection, user));
-        let topic = Topic::Group(GroupName::presence_of(group));
+        let message = presence::message(joined, group, connection, user);
+        self.append_own(GroupName::presence_of(group), message);
+    }
+
+    /// Appends a message of the backplane's own to a reserved group, as a part of a change. Returns its offset.
+    pub(super) fn append_own(&mut self, group: GroupName, envelope: Envelope) -> Offset {
+        let (topic, envelope) = (Topic::Group(group), Arc::new(envelope));
         let attended = self.is_attended(&topic);
         let offset = self.log.publish(&topic, &envelope, attended);
         if self.interest.contains_key(&topic) {
@@ -188,5 +190,6 @@ impl HubState {
                 envelope,
             }));
         }
+        offset
     }
 }

@@ -4,7 +4,7 @@
 //! there. The cluster's own keys have the tag `{*}`, which is no hub's name. Channels of nodes have no tag: requests
 //! between nodes spread over a cluster's servers.
 
-use crate::topic::{ConnectionId, HubName, NodeId};
+use crate::topic::{ConnectionId, GroupName, HubName, NodeId};
 
 /// Names of keys and channels that belong to no hub.
 #[derive(Clone, Debug)]
@@ -180,6 +180,11 @@ impl HubKeys {
     /// Sorted set without scores, when followed by a group's name: the connections of the group.
     pub(super) fn group_prefix(&self) -> String {
         format!("{}:group:", self.base)
+    }
+
+    /// Hash: member of a group that has a state there → the state's item; a field without a name → the bytes of all.
+    pub(super) fn states(&self, group: &GroupName) -> String {
+        format!("{}:states:{}", self.base, group.stored())
     }
 
     /// Sorted set without scores, when followed by a user's id: the connections of the user.

@@ -121,7 +121,7 @@ impl RedisOptions {
         addresses.join(",")
     }
 
-    /// Whether connections use TLS.
+    /// Returns whether connections use TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.location.is_tls()

@@ -112,7 +112,7 @@ impl Connection {
         matches!(self.memberships[group].last(), Some((_, None)))
     }
 
-    /// Whether the connection was a member at an offset, which is not of a change of its own.
+    /// Returns whether the connection was a member at an offset, which is not of a change of its own.
     pub(crate) fn is_member_at(&self, group: usize, offset: Offset) -> bool {
         self.memberships[group]
             .iter()
@@ -128,7 +128,7 @@ impl Connection {
         }
     }
 
-    /// Whether the connection must receive a message, on whichever nodes it was.
+    /// Returns whether the connection must receive a message, on whichever nodes it was.
     fn is_due(&self, message: &Published) -> bool {
         let offset = message.offset;
         let topic = match message.to {

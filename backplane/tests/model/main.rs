@@ -34,7 +34,7 @@ trait Cluster: Send + Sync + 'static {
     /// A node that replaces a dead one, with a name of its own.
     fn node(&self, name: String) -> BoxFuture<'_, Arc<dyn Backplane>>;
 
-    /// Whether nodes can die; else their connections are only taken from them.
+    /// Returns whether nodes can die; else their connections are only taken from them.
     fn mortal(&self) -> bool;
 
     /// Loses the answer to a script that the node calls, after so many others, where answers can be lost.

@@ -1,10 +1,12 @@
 //! A connection's whole life, in which the answer to one change after the other is lost: the life stays the same.
 
+use std::collections::BTreeMap;
+
 use hubcast_backplane::conformance::events::delivering;
 use hubcast_backplane::conformance::sessions::{of_connection, of_group};
 use hubcast_backplane::conformance::{Member, envelope, group};
 use hubcast_backplane::{
-    Checkpoint, ConnectionRecord, HubOptions, Once, Position, RecordedCall, TakeOver, Topic, UserId,
+    Checkpoint, ConnectionRecord, HubOptions, MemberState, Once, Position, RecordedCall, TakeOver, Topic, UserId,
 };
 
 use crate::answers::two_nodes;
@@ -12,7 +14,7 @@ use crate::many;
 use crate::support::RedisServer;
 
 /// Every operation of `batch.lua` that a life has, in the order of their first use.
-const OPERATIONS: [&str; 17] = [
+const OPERATIONS: [&str; 18] = [
     "user_join",
     "enter",
     "restate_events",
@@ -20,6 +22,7 @@ const OPERATIONS: [&str; 17] = [
     "release",
     "join",
     "leave",
+    "set_state",
     "publish",
     "publish_direct",
     "publish_once",
@@ -57,6 +60,11 @@ async fn live(members: &[Member], connection: &ConnectionRecord, other: &Connect
     reported.note(cut.join(id, "g").await);
     reported.note(cut.join(id, "h").await);
     reported.note(cut.leave(id, "h").await);
+    let state = MemberState::new(&BTreeMap::from([("k".to_owned(), "v".to_owned())])).unwrap();
+    for once in [None, Some("s"), Some("s")] {
+        let set = hub.set_state(id, &group("g"), Some(&state), once).await;
+        reported.note(set.unwrap());
+    }
     reported.note(cut.publish(Topic::All, "to all").await);
     reported.note(cut.publish(of_group("g"), "to g").await);
     reported.note(cut.publish(of_connection(id), "to it").await);

@@ -6,6 +6,7 @@ mod answers;
 mod connection;
 mod ends;
 mod events;
+mod group_states;
 mod identity;
 mod lane;
 mod life;

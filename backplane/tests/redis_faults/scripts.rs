@@ -120,3 +120,35 @@ async fn a_tail_lives_its_whole_life_again_after_messages_to_nobody() {
     member.publish(topic.clone(), "third").await;
     assert!(life().await >= 600_000);
 }
+
+/// A stream that begins after messages to nobody ends with its slice, as any other.
+#[tokio::test]
+async fn a_stream_after_messages_to_nobody_lives_no_longer_than_others() {
+    let server = RedisServer::start().await;
+    let member = one(server.node("a").await, many()).await;
+    let (topic, id) = (of_group("g"), member.connect(None).await);
+    member.publish(Topic::All, "the slice begins").await;
+    let unattended = Envelope {
+        by_client: true,
+        ..envelope("to nobody")
+    };
+    let topics = std::slice::from_ref(&topic);
+    member.hub.publish(topics, &unattended).await.unwrap();
+    member.join(&id, "g").await;
+    member.publish(topic.clone(), "kept").await;
+    let stream = key(&member, "stream:g:g");
+    assert_eq!(ask::<u64>(&server, &["XLEN", &stream]).await, 1);
+    assert!(ask::<i64>(&server, &["PTTL", &stream]).await > 0, "it has no end");
+    let slices: Vec<String> = ask(
+        &server,
+        &["KEYS", &key(&member, "log:slice:*").replace('{', "\\{")],
+    )
+    .await;
+    let [slice] = slices.as_slice() else {
+        panic!("{slices:?}")
+    };
+    assert!(
+        ask::<bool>(&server, &["SISMEMBER", slice, &stream]).await,
+        "it is not swept"
+    );
+}

@@ -22,7 +22,7 @@ use std::time::Duration;
 use hubcast_backplane::redis::{RedisBackplane, RedisOptions};
 use hubcast_backplane::{Backplane, NodeId};
 
-/// Whether the programs that a test needs are installed; prints the ones that are not.
+/// Returns whether the programs that a test needs are installed; prints the ones that are not.
 fn can_run(programs: &[&str]) -> bool {
     for program in programs {
         let found = std::process::Command::new(program).arg("--version").output();

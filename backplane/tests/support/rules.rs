@@ -96,6 +96,13 @@ macro_rules! all_rules {
                 a_watcher_that_moves_misses_nothing,
                 who_watches_is_not_listed,
                 pages_tell_users;
+            group_states:
+                states_live_as_long_as_their_memberships,
+                states_have_a_place_in_the_log,
+                only_members_have_states,
+                a_state_is_set_once,
+                states_of_a_group_are_bounded,
+                states_move_with_their_connections;
             names:
                 any_text_is_a_name,
                 similar_names_are_different;

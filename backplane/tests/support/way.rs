@@ -73,7 +73,7 @@ impl Way {
         *self.road.loss.lock() = Some(Loss::After(calls));
     }
 
-    /// Whether the answer was lost.
+    /// Returns whether the answer was lost.
     pub fn has_lost(&self) -> bool {
         self.road.loss.lock().is_none()
     }
@@ -117,7 +117,7 @@ impl Road {
         }
     }
 
-    /// Whether the answer to these commands is lost.
+    /// Returns whether the answer to these commands is lost.
     fn loses(&self, commands: &[u8]) -> bool {
         let has = |bytes: &str| {
             commands

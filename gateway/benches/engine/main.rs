@@ -1,4 +1,4 @@
-//! What the engine's parts cost, without sockets: codec, fan-out, outbox.
+//! The cost of the engine's parts, without sockets: codec, fan-out, outbox.
 //!
 //! `cargo bench -p hubcast --bench engine` measures time. `engine --operations` names the operations, each with its number of messages
 //! or deliveries, and `engine --count NAME N`

@@ -254,7 +254,7 @@ pub(crate) struct OwnerAnswer {
     pub(crate) status: u16,
     /// Data of a poll, or the text of a refusal.
     pub(crate) body: Bytes,
-    /// What came in before the connection moved.
+    /// The data that came in before the connection moved.
     pub(crate) early: Detached,
     /// True if a client's result is MessagePack instead of JSON.
     pub(crate) packed: bool,

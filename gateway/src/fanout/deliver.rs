@@ -160,11 +160,12 @@ pub(crate) fn cut_at_close(messages: &mut Vec<Message>, session: &Session) -> Op
 /// sessions were promised to be exact, so they end; readers are notified.
 fn note_gap(sink: &Sink, gap: &Gap) {
     let lost = CloseReason::LogLost("the backplane lost messages");
-    let end = |session: &Session| {
+    let end = |session: &Arc<Session>| {
         if session.is_stateful() {
             session.close(lost.clone());
         }
         session.report_gap(gap);
+        session.states_may_lack(gap);
     };
     if let Gap::NewEpoch(epoch) = gap {
         sink.begin_epoch(epoch);

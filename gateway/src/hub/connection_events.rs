@@ -48,7 +48,7 @@ pub struct ConnectionEventPage {
     pub events: Vec<ConnectionEvent>,
     /// The place to go on from.
     pub next: String,
-    /// Whether events after the requested place may be missing, because the stream keeps no more (`hubs.events_most`,
+    /// True if events after the requested place may be missing, because the stream keeps no more (`hubs.events_most`,
     /// `hubs.events_seconds`).
     pub trimmed: bool,
 }

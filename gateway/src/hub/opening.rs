@@ -1,4 +1,4 @@
-//! What is known of a hub before it is open: its checked name and settings, and what the backplane is told of it.
+//! A hub before it is open: its checked name and settings, and the options that the backplane opens it with.
 
 use hubcast_backplane::{EventOptions, HubName, HubOptions};
 

@@ -50,7 +50,7 @@ impl Subject for Nobody {
     }
 }
 
-/// Whether Ann and an anonymous connection pass.
+/// Returns whether Ann and an anonymous connection pass.
 fn passes(filter: &str) -> (bool, bool) {
     let filter = Filter::parse(filter).unwrap_or_else(|error| panic!("{filter}: {error}"));
     (filter.admits(&Ann), filter.admits(&Nobody))

@@ -1,7 +1,7 @@
 //! The protocols of clients: the hub protocol, and smaller ones for clients without a SignalR library.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 use bytes::Bytes;
@@ -190,10 +190,24 @@ pub(crate) enum RequestWish {
     Join(String),
     Leave(String),
     Send(GroupSend),
-    /// Something about the state of a group's members, which is not served here.
-    GroupState,
+    /// Something about the states of a group's members.
+    GroupState(GroupStateWish),
     /// A stream, which is not served here.
     Stream(StreamRequest),
+}
+
+/// A request about the states of a group's members.
+#[derive(Debug, PartialEq)]
+pub(crate) enum GroupStateWish {
+    /// Sets the client's state in the group; `None` clears it.
+    Set {
+        group: String,
+        state: Option<BTreeMap<String, String>>,
+    },
+    /// The client follows the states of a group.
+    Subscribe(String),
+    /// The client follows them no more.
+    Unsubscribe(String),
 }
 
 /// A message for a stream of messages to a group.

@@ -56,7 +56,8 @@ pub use self::{
 };
 
 pub(crate) use self::client::{
-    ClientDecoder, ClientMessage, GroupSend, MESSAGE, Request, RequestWish, StreamRequest, encode_for,
+    ClientDecoder, ClientMessage, GroupSend, GroupStateWish, MESSAGE, Request, RequestWish, StreamRequest,
+    encode_for,
 };
 pub use self::transport::Transport;
 

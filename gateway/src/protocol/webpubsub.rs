@@ -16,7 +16,9 @@
 //! | `{"type":"event","event":"name","ackId":4,"dataType":"text","data":"…"}` | calls the hub's method of that name with the data as its argument; its result, unless it is null, comes back as a message |
 //! | `{"type":"invoke","invocationId":"1","target":"event","event":"name","dataType":"json","data":…}` | the same, answered by an `invokeResponse` |
 //! | `{"type":"cancelInvocation","invocationId":"1"}` | the client no longer waits for that |
-//! | `setGroupState`, `subscribeGroupState`, `unsubscribeGroupState` | are refused by their ack: they are not served here |
+//! | `{"type":"setGroupState","group":"g","state":{"name":"value"},"ackId":5}` | sets the client's state in a group that it is in, in place of an earlier one; without `state` it is cleared |
+//! | `{"type":"subscribeGroupState","group":"g","ackId":6}` | the client gets the states of the group's members, and each change from there on |
+//! | `{"type":"unsubscribeGroupState","group":"g","ackId":7}` | and gets them no more |
 //! | `sendToGroup` with `stream`, `streamData`, `streamEnd` | are answered by `streamClosed`: streams are not served here |
 //! | `{"type":"sequenceAck","sequenceId":17}` | reliable only: everything up to there has arrived |
 //! | `{"type":"ping"}` | answered by `{"type":"pong"}` |
@@ -37,6 +39,8 @@
 //! | `{"type":"ack","ackId":3,"success":false,"error":{"name":"Forbidden","message":"…"}}` | it was not. Names: `Forbidden`, `BadRequest`, `InternalServerError`, and `Duplicate` where a connection repeats the `ackId` of a `sendToGroup` or, of a reliable connection, an `event` that was done, on whatever node |
 //! | `{"type":"message","from":"group","group":"g","fromUserId":"u","dataType":"json","data":…,"sequenceId":17}` | a message for a group |
 //! | `{"type":"message","from":"server","dataType":"json","data":…,"sequenceId":18}` | a message for the user, the connection or all |
+//! | `{"type":"groupStateSnapshot","group":"g","items":[{"connectionId":"c","userId":"u","state":{"name":"value"},"updatedAt":1790000000000}]}` | the states of a group, after the ack of a `subscribeGroupState`, and again after each recovery; without `userId` the member has no user |
+//! | `{"type":"groupStateUpdate","group":"g","items":[…]}` | a state has changed; without `state` it was cleared, or its connection has left the group |
 //! | `{"type":"invokeResponse","invocationId":"1","success":true,"dataType":"json","data":…}` | the result of an `invoke`, of the kind that its handler names; failed ones have `success: false` and `error` |
 //! | `{"type":"system","event":"disconnected","message":"…"}` | the server ends the connection |
 //!
@@ -70,7 +74,7 @@
 //! the encoded `Any`. Where such a client sends bytes under that name that are no `Any`, they are `binary_data` here. Unknown
 //! fields are ignored, also those of an `Any`. A frame without a message is ignored where it is empty, which the official .NET
 //! client sends in place of an `invoke`; one whose message is none of these ends the connection, as does a text frame, with the
-//! code 1003. The schema has no `invoke`.
+//! code 1003. The schema has no `invoke`, and nothing about the states of groups.
 //!
 //! # Sequence ids
 //!
@@ -82,6 +86,9 @@
 //! and leaving may be repeated without harm. An event with an `ackId` is called once: its answer comes with the
 //! replayed messages, or says that its node has died.
 //!
+//! Messages about the states of groups have none: the official clients would not acknowledge them. So they are neither kept nor
+//! replayed. A client that comes back gets a new snapshot of each group that it follows, and the changes after that.
+//!
 //! # Among other clients
 //!
 //! A message of a Web PubSub client is a call of `message` with the data as its only argument for SignalR clients, and an
@@ -90,6 +97,7 @@
 //! is one with `{"target":"name","arguments":[…]}` as JSON data. An `invokeResponse` without a result has no `data`.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod group_states;
 mod json;
 mod metadata;
 mod protobuf;
@@ -101,6 +109,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use prost::Message as _;
 use serde_json::value::RawValue;
+
+pub(crate) use group_states::StatesMessage;
 
 use super::client::{ClientMessage, DataType, MESSAGE, Request, RequestWish};
 use super::{Binary, DecodeError, EncodeError, HubMessage, Outcome, Value};
@@ -392,6 +402,9 @@ pub fn check_frame(protocol: WebPubSubProtocol, frame: &Bytes) {
     assert!(same, "{expected} became {reported:?}");
 }
 
+#[cfg(test)]
+#[path = "tests/webpubsub_group_states.rs"]
+mod group_states_tests;
 #[cfg(test)]
 #[path = "tests/webpubsub_metadata.rs"]
 mod metadata_tests;

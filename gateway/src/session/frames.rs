@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hubcast_backplane::wire::{self, Envelope};
-use hubcast_backplane::{Epoch, HubName, Message, Topic};
+use hubcast_backplane::{Epoch, GroupName, HubName, Message, Topic};
 
 use crate::auth::PointSigner;
 use crate::hub::Shared;
@@ -56,6 +56,8 @@ pub(crate) struct Frames<'a> {
     bare: [OnceCell<Option<Bytes>>; ClientProtocol::COUNT],
     carried: [[OnceCell<Option<Bytes>>; Carriage::COUNT]; ClientProtocol::COUNT],
     place: Option<LogPlace<'a>>,
+    /// Where it is a change of a member's state, the group.
+    states_of: Option<GroupName>,
 }
 
 /// The log that a message stands in.
@@ -72,7 +74,16 @@ impl<'a> Frames<'a> {
             bare: Default::default(),
             carried: Default::default(),
             place: None,
+            states_of: match &message.topic {
+                Topic::Group(group) => group.with_states(),
+                _ => None,
+            },
         }
+    }
+
+    /// The group whose members' states changed, where that is the message.
+    pub(crate) fn states_of(&self) -> Option<&GroupName> {
+        self.states_of.as_ref()
     }
 
     /// Sets the message's epoch: clients that hold their own place get its offset. Without an epoch there are none.
@@ -104,6 +115,7 @@ impl<'a> Frames<'a> {
         }
         self.shared.metrics().encodes.get(protocol).inc();
         let encoded = match protocol {
+            _ if let Some(group) = &self.states_of => Ok(encode_states(envelope, protocol, group)),
             _ if envelope.stream.is_some() => encode_stream(envelope, protocol),
             ClientProtocol::Hub(protocol) => encode_call(envelope, protocol).map(Some),
             ClientProtocol::WebPubSub(protocol) => {
@@ -167,6 +179,13 @@ impl<'a> Frames<'a> {
 fn encode_call(envelope: &Envelope, protocol: HubProtocol) -> Result<Bytes, EncodeError> {
     let arguments = arguments_for(envelope, protocol.encoding());
     encode_invocation(protocol, &envelope.target, &arguments)
+}
+
+/// A change of a member's state in a group.
+fn encode_states(envelope: &Envelope, protocol: ClientProtocol, group: &GroupName) -> Option<Bytes> {
+    let items = envelope.arguments.first()?;
+    let protocol = protocol.web_pubsub()?;
+    protocol.group_states(webpubsub::StatesMessage::Update, group.as_str(), items)
 }
 
 /// A part of a stream that back ends send to a client.

@@ -55,7 +55,7 @@ enum Stage {
     Drained,
 }
 
-/// What came in for a connection that is taken over.
+/// The data that came in for a connection that is taken over.
 pub(crate) type Detached = Vec<InboxEntry>;
 
 impl HttpLink {

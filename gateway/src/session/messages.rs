@@ -1,4 +1,4 @@
-//! What a session does with the messages of its client, in their order.
+//! A session carries out the messages of its client, in their order.
 
 use axum::extract::ws::close_code;
 use tokio::time::{Instant, timeout};

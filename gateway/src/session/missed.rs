@@ -1,4 +1,4 @@
-//! What a reader has missed: it enters the cluster, and is sent from the log what it lacks up to there.
+//! The messages that a reader has missed: it enters the cluster, and is sent from the log all that it lacks up to there.
 
 use std::sync::Arc;
 

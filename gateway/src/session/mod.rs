@@ -7,6 +7,7 @@ mod end;
 mod expiry;
 mod follow;
 mod frames;
+mod group_states;
 mod handed_off_calls;
 mod handshake;
 mod inbound;
@@ -48,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 use crate::hub::{Connection, Context, Disconnected, HubError, HubRuntime, event_record};
 use crate::limits::ConnectionPermit;
 use client_results::ClientResults;
+use group_states::Followed;
 use mode::Mode;
 use pace::Pace;
 use parked::ParkedPlace;
@@ -104,6 +106,8 @@ pub(crate) struct Session {
     pace: Option<Mutex<Pace>>,
     client_results: ClientResults,
     mode: Mode,
+    /// The groups whose states its client follows; `None` where there are none.
+    followed: Mutex<Option<Box<Followed>>>,
     /// Set when its client came back, and has not got any further since.
     came_back: AtomicBool,
     /// Set once it is looked at when its token ends.
@@ -129,6 +133,7 @@ impl Session {
             pace,
             client_results: ClientResults::default(),
             mode,
+            followed: Mutex::default(),
             came_back: AtomicBool::new(false),
             watched: AtomicBool::new(false),
         })

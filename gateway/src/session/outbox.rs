@@ -44,7 +44,7 @@ pub(crate) enum PushError {
     Full { queued: usize },
 }
 
-/// What becomes of a chunk that was appended.
+/// The fate of a chunk that was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Appended {
     /// Its consumer takes it, or somebody is about to write it.

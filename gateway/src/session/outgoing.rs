@@ -142,9 +142,17 @@ impl Session {
         if let Err(Ended) = self.keep_to_share() {
             return Delivered::No;
         }
-        let appended = match self.reader() {
-            Some(reader) => reader.append(&self.outbox, frame, place),
-            None => self.outbox.append(frame, Some(place)),
+        match frames.states_of() {
+            Some(group) => self.deliver_state(group, frame, place),
+            None => self.append(frame, Some(place)),
+        }
+    }
+
+    /// Adds a frame to the outbox, numbered where it has a place.
+    pub(super) fn append(&self, frame: Bytes, place: Option<u64>) -> Delivered {
+        let appended = match (self.reader(), place) {
+            (Some(reader), Some(place)) => reader.append(&self.outbox, frame, place),
+            (_, place) => self.outbox.append(frame, place),
         };
         match appended {
             Ok(appended) => Delivered::Yes(appended),
@@ -205,7 +213,7 @@ impl Session {
     }
 
     /// Pushes a frame that is in no log. An outbox that is full ends the session, one that was closed takes nothing.
-    fn push_frame(&self, frame: Bytes) {
+    pub(super) fn push_frame(&self, frame: Bytes) {
         if self.keep_to_share().is_ok()
             && let Err(PushError::Full { queued }) = self.outbox.try_push(frame)
         {

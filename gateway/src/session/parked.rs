@@ -68,6 +68,7 @@ impl Session {
     /// Its client has gone, and may come back: other connections get its permit.
     pub(crate) fn wait_for_client(self: &Arc<Self>) {
         self.vacate();
+        self.pause_states();
         let place = self.hub.shared().parked().add(self);
         let before = self.parked.lock().replace(Box::new(place));
         drop(before); // after the lock

@@ -107,7 +107,8 @@ impl Replaying {
             let audience = Audience::of(&message.envelope, || shared.backplane().now())?;
             let groups = || self.replay.groups_at(message.offset).cloned().collect();
             let frames = Frames::new(message, shared);
-            let receives = audience.held(&self.session, groups);
+            // Changes of states are not numbered: the client gets a new snapshot in place of them.
+            let receives = frames.states_of().is_none() && audience.held(&self.session, groups);
             let frame = receives.then(|| frames.get(protocol, self.session.carriage()))??;
             Some((frame, message.offset))
         };

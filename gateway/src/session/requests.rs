@@ -15,7 +15,7 @@ use crate::protocol::webpubsub::{self, RefusedAs};
 use crate::protocol::{ClientProtocol, GroupSend, HubMessage, MESSAGE, Request, RequestWish, StreamRequest};
 
 /// The reason why a request was not done, for the client.
-type Refusal = (RefusedAs, String);
+pub(super) type Refusal = (RefusedAs, String);
 
 fn ack_id_of(call: &str) -> Option<u64> {
     webpubsub::event_ack_id(invocation_of(call)?)
@@ -45,7 +45,7 @@ impl Session {
     }
 
     /// The name under which the backplane knows the client's request with an `ackId`.
-    fn request_key(&self, ack_id: u64) -> String {
+    pub(super) fn request_key(&self, ack_id: u64) -> String {
         format!("ack:{}:{ack_id}", self.id())
     }
 
@@ -59,11 +59,15 @@ impl Session {
 
     /// Serves a client's request, and sends it the outcome if it wants that.
     pub(super) async fn carry_out(&self, request: Request) {
+        let mut followed = None;
         let outcome = match request.wish {
             RequestWish::Join(group) => self.change_group(&group, true).await,
             RequestWish::Leave(group) => self.change_group(&group, false).await,
             RequestWish::Send(send) => self.send_to_group(send, request.ack_id).await,
-            RequestWish::GroupState => Err(not_served("The state of a group's members")),
+            RequestWish::GroupState(wish) => {
+                let served = self.serve_states(wish, request.ack_id).await;
+                served.map(|group| followed = group)
+            }
             RequestWish::Stream(stream) => Err(self.refuse_stream(&stream)),
         };
         if request.ack_id.is_none()
@@ -77,6 +81,9 @@ impl Session {
             let outcome = outcome.as_ref().map(drop);
             let refused = outcome.map_err(|(name, text)| (*name, text.as_str()));
             self.answer_message(|protocol| protocol.ack(ack_id, refused));
+        }
+        if let Some(group) = followed {
+            self.send_states(&group).await;
         }
     }
 
@@ -156,7 +163,7 @@ impl Session {
         refusal
     }
 
-    fn refusal(&self, error: &Error) -> Refusal {
+    pub(super) fn refusal(&self, error: &Error) -> Refusal {
         match error {
             Error::TooManyGroups { .. } | Error::Name(_) | Error::Transcode { .. } => {
                 (RefusedAs::BadRequest, error.to_string())
@@ -188,7 +195,7 @@ impl Session {
     }
 }
 
-fn parse(group: &str) -> Result<GroupName, Refusal> {
+pub(super) fn parse(group: &str) -> Result<GroupName, Refusal> {
     GroupName::parse(group).map_err(|error| (RefusedAs::BadRequest, error.to_string()))
 }
 
@@ -197,7 +204,7 @@ fn not_served(what: &str) -> Refusal {
     (RefusedAs::BadRequest, text)
 }
 
-fn lacking(what: &str, group: &str) -> Refusal {
+pub(super) fn lacking(what: &str, group: &str) -> Refusal {
     let text = format!("Not permitted: it takes the role hubcast.{what} or hubcast.{what}.{group}");
     (RefusedAs::Forbidden, text)
 }

@@ -363,6 +363,7 @@ impl Restoring {
         let Some((kept, ends)) = replaying.next_page().await? else {
             return Ok(Continued::Not);
         };
+        session.take_over_states(&taken.groups);
         session.set_groups(taken.groups.clone());
         if session.go_on(taken.checkpoint.sequence, kept, !ends).is_err() {
             return Ok(Continued::Not);

@@ -51,7 +51,7 @@ pub enum TestError {
     /// The connection has ended.
     #[error("the connection has ended{}", after_colon(.0.error.as_deref()))]
     Closed(Closed),
-    /// Nothing came from the server within the [patience](super::TestClient::set_patience) of the client.
+    /// The server sent nothing within the [patience](super::TestClient::set_patience) of the client.
     #[error("nothing came within {0:?}")]
     TimedOut(Duration),
     /// The server did not call an expected target.

@@ -119,6 +119,7 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, mut socket: Box<WebSo
         return;
     }
     let _attached = link.attach();
+    session.resume_states();
     session.wait_no_more();
     if link.begin() == Begun::Before {
         if let Err(NotWhole) = session.rewind() {

@@ -46,7 +46,7 @@ pub(crate) struct Connection {
 /// A request to the caller about the socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Progress {
-    /// Nothing changed.
+    /// It is as it was.
     Same,
     /// It has just become ready.
     Ready,

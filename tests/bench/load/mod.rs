@@ -26,7 +26,7 @@ pub(crate) use publisher::Publishes;
 pub(crate) use speaks::{Format, Speaks};
 
 const SECOND: u64 = 1_000_000_000;
-/// Nothing came for so long: nothing comes any more.
+/// After a silence of this length no more messages come.
 const QUIET: u64 = 10 * SECOND;
 /// The interval of a SignalR client's pings, its default.
 const PING: u64 = 15 * SECOND;
@@ -53,7 +53,7 @@ pub(crate) struct Cast {
 }
 
 impl Cast {
-    /// Whether the receiver of this number stalls: they are spread evenly.
+    /// Returns whether the receiver of this number stalls: they are spread evenly.
     fn stalls(&self, number: u32) -> bool {
         let before = |number: u32| u64::from(number) * u64::from(self.stalled) / u64::from(self.connections);
         before(number + 1) > before(number)

@@ -55,7 +55,7 @@ impl Speaks {
         matches!(self, Self::SignalR { stateful: true, .. })
     }
 
-    /// Whether the connection becomes a WebSocket, which has frames.
+    /// Returns whether the connection becomes a WebSocket, which has frames.
     pub(crate) fn has_frames(self) -> bool {
         matches!(self, Self::Floor | Self::SignalR { .. } | Self::WebSocket)
     }

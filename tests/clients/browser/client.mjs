@@ -126,7 +126,7 @@ async function cutConnection(browser) {
     const { connection, group } = window.checked;
     const sends = [];
     for (let i = 0; i < 200; i += 1) {
-      // What is invoked between a resume that failed and the new connection is neither sent nor refused by the client.
+      // The client neither sends nor refuses calls between a resume that failed and the new connection.
       while (connection.state !== signalR.HubConnectionState.Connected) {
         await new Promise((resolve) => requestAnimationFrame(resolve));
       }

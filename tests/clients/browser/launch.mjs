@@ -9,7 +9,7 @@ export function launch() {
       "--disable-gpu",
       "--disable-quic",
       "--no-first-run",
-      // Nothing that isn't ours goes over the network.
+      // Only the tests' own requests go over the network.
       "--disable-background-networking",
       "--disable-component-update",
       "--disable-sync",

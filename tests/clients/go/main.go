@@ -26,7 +26,7 @@ type carriage struct {
 	name      string
 }
 
-// What the hub may invoke.
+// The methods that the hub may invoke.
 type receiver struct {
 	signalr.Receiver
 	groupMessages chan [2]string

@@ -1,4 +1,4 @@
-// What is beyond calls and messages, with the official client: streams in both directions, client results between
+// The protocol beyond calls and messages, with the official client: streams in both directions, client results between
 // connections of any nodes, and stateful reconnect under cut connections. Prints a line for each check.
 //
 //   node protocol.mjs HUB_URL

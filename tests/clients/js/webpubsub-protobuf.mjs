@@ -146,7 +146,7 @@ function read(input) {
   }
   if (dataMessage) {
     const { from, group } = dataMessage;
-    // What did not come has a default in the prototype.
+    // A field that did not come has a default in the prototype.
     const sequenceId = Object.hasOwn(dataMessage, "sequenceId") ? Number(dataMessage.sequenceId) : undefined;
     const [dataType, data] = payload(dataMessage.data);
     return from === "group"

@@ -12,6 +12,11 @@
 // group, and {"event":"connected","connectionId":…}, "disconnected", "stopped" or "rejoin-group-failed" when the client raises
 // them: a recovery raises nothing. A line `send GROUP COUNT` of the input sends {"n":1}, {"n":2}, … (a further line goes on
 // counting), waits for each ack and prints {"sent":COUNT,"duplicates":…}; `stop` or the end of the input ends it.
+//
+// `states` joins `group` and does the same with the states of groups, of which the client has the messages but no methods: its
+// protocol, which is an option of the client's, writes a message with `$state` as one of them, and reports those that come as
+// {"states":"groupStateSnapshot","group":…,"items":[…]}. The input has `set GROUP VALUE`, which sets {"value":VALUE}, `clear GROUP`,
+// `subscribe GROUP`, `unsubscribe GROUP` and `stop`; each is answered by {"done":COMMAND} once it is acknowledged.
 import { createInterface } from "node:readline";
 import { WebPubSubClient, WebPubSubJsonProtocol, WebPubSubJsonReliableProtocol } from "@azure/web-pubsub-client";
 import { protobufProtocol } from "./webpubsub-protobuf.mjs";
@@ -21,7 +26,7 @@ const BOUND_MS = 20_000;
 const FIRST_ACK_ID = 1_000_000;
 
 const config = JSON.parse(process.argv[2]);
-const scripts = { basic, traffic };
+const scripts = { basic, traffic, states };
 
 /** What came and nobody has asked for yet. */
 class Inbox {
@@ -54,15 +59,19 @@ class Inbox {
   }
 }
 
-function build(options) {
+function protocol() {
   const protocols = {
     json: WebPubSubJsonProtocol,
     reliable: WebPubSubJsonReliableProtocol,
     protobuf: () => protobufProtocol(false),
     "reliable-protobuf": () => protobufProtocol(true),
   };
+  return protocols[config.protocol]();
+}
+
+function build(options) {
   // Its pings come often, so that their answers are seen as well.
-  return new WebPubSubClient(config.url, { protocol: protocols[config.protocol](), keepAliveIntervalInMs: 500, ...options });
+  return new WebPubSubClient(config.url, { protocol: protocol(), keepAliveIntervalInMs: 500, ...options });
 }
 
 async function basic() {
@@ -177,6 +186,44 @@ async function traffic() {
   }
   client.stop();
   return { sent: n };
+}
+
+async function states() {
+  const client = build({ protocol: withStates(protocol()), messageRetryOptions: { maxRetries: 300, retryDelayInMs: 200 } });
+  client.on("connected", ({ connectionId }) => report({ event: "connected", connectionId }));
+  client.on("disconnected", ({ connectionId }) => report({ event: "disconnected", connectionId: connectionId ?? null }));
+  await begin(client);
+  await client.joinGroup(config.group);
+  report({ ready: true });
+  let ackId = FIRST_ACK_ID;
+  for await (const line of createInterface({ input: process.stdin })) {
+    const [command, group, value] = line.trim().split(/\s+/);
+    if (command === "stop") break;
+    const kinds = { set: "setGroupState", clear: "setGroupState", subscribe: "subscribeGroupState", unsubscribe: "unsubscribeGroupState" };
+    if (!kinds[command]) throw new Error(`the driver has no command '${command}'`);
+    const state = command === "set" ? { value } : undefined;
+    ackId++;
+    await client.sendToGroup(group, { $state: { kind: kinds[command], group, state } }, "json", { ackId });
+    report({ done: command });
+  }
+  client.stop();
+  return {};
+}
+
+function withStates(inner) {
+  return {
+    name: inner.name,
+    isReliableSubProtocol: inner.isReliableSubProtocol,
+    parseMessages(input) {
+      const message = inner.parseMessages(input);
+      if (message?.kind?.startsWith("groupState")) report({ states: message.kind, group: message.group, items: message.items });
+      return message;
+    },
+    writeMessage(message) {
+      const request = message.data?.$state;
+      return inner.writeMessage(request ? { ...request, ackId: message.ackId } : message);
+    },
+  };
 }
 
 /** What the client itself tries only once: a balancer may just have no node that is ready. */

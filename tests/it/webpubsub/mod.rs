@@ -2,7 +2,9 @@
 
 mod bad;
 mod frames;
+mod group_states;
 mod official;
+mod official_states;
 mod opening;
 mod order;
 mod plain;

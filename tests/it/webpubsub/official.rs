@@ -28,7 +28,7 @@ const ROUNDS: u64 = 12;
 /// The protocols by the names that the programs know. The Python client has the first two.
 const ALL: [&str; 4] = ["json", "reliable", "protobuf", "reliable-protobuf"];
 
-fn javascript() -> Program {
+pub(super) fn javascript() -> Program {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/js/webpubsub.mjs");
     Ok(vec!["node".into(), script])
 }
@@ -37,7 +37,7 @@ fn python_client() -> Program {
     python("webpubsub_client.py")
 }
 
-fn plan(nodes: usize) -> Plan {
+pub(super) fn plan(nodes: usize) -> Plan {
     let plan = match nodes {
         1 => Plan::one_node(),
         _ => Plan::nodes(nodes).balanced().with_short_leases(),
@@ -45,7 +45,7 @@ fn plan(nodes: usize) -> Plan {
     plan.set("hubs.names", "chat").set("auth.allow_anonymous", false)
 }
 
-fn token(cluster: &Cluster, user: &str) -> String {
+pub(super) fn token(cluster: &Cluster, user: &str) -> String {
     let roles: Vec<_> = ["a", "b"]
         .iter()
         .flat_map(|group| ["joinLeaveGroup", "sendToGroup"].map(|role| format!("webpubsub.{role}.{group}")))
@@ -56,7 +56,7 @@ fn token(cluster: &Cluster, user: &str) -> String {
     token
 }
 
-fn address(cluster: &Cluster) -> SocketAddr {
+pub(super) fn address(cluster: &Cluster) -> SocketAddr {
     let url = cluster.hub_url();
     let host = url.trim_start_matches("http://").split('/').next();
     host.and_then(|host| host.parse().ok())
@@ -64,7 +64,7 @@ fn address(cluster: &Cluster) -> SocketAddr {
 }
 
 /// A program that runs one client and speaks in lines of JSON.
-struct Client {
+pub(super) struct Client {
     _program: Child,
     input: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
@@ -72,7 +72,7 @@ struct Client {
 
 impl Client {
     /// `None`, said aloud, where this machine can't run it.
-    fn start(program: Program, address: SocketAddr, token: &str, script: Value) -> Option<Self> {
+    pub(super) fn start(program: Program, address: SocketAddr, token: &str, script: Value) -> Option<Self> {
         let program = match program {
             Ok(program) => program,
             Err(reason) => {
@@ -99,7 +99,7 @@ impl Client {
         })
     }
 
-    async fn line(&mut self) -> Value {
+    pub(super) async fn line(&mut self) -> Value {
         let line = timeout(BOUND, self.lines.next_line())
             .await
             .expect("the client goes on")
@@ -108,7 +108,7 @@ impl Client {
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"))
     }
 
-    async fn command(&mut self, command: &str) {
+    pub(super) async fn command(&mut self, command: &str) {
         let line = format!("{command}\n");
         self.input
             .write_all(line.as_bytes())
@@ -225,7 +225,7 @@ impl Received {
     }
 }
 
-async fn ready(mut client: Client) -> Client {
+pub(super) async fn ready(mut client: Client) -> Client {
     loop {
         let line = client.line().await;
         if line["ready"] == true {

@@ -1,4 +1,4 @@
-//! What is different where messages are protobuf: frames are binary, and what is no message.
+//! The differences of messages in protobuf: frames are binary, and other bytes are no message.
 
 use hubcast_tests::cluster::Plan;
 use hubcast_tests::webpubsub::{End, OVER, to_group};

@@ -355,12 +355,6 @@ async fn what_is_not_served_is_refused_and_the_connection_goes_on() {
     for protocol in [JSON, RELIABLE] {
         let mut client = demo(&cluster, 0, protocol).await;
         client.join("g").await;
-        for kind in ["setGroupState", "subscribeGroupState", "unsubscribeGroupState"] {
-            let request = json!({ "type": kind, "group": "g", "state": { "a": "b" } });
-            let (name, text) = client.refusal(request).await;
-            assert_eq!(name, "BadRequest", "{text}");
-            assert!(text.contains("not served"), "{text}");
-        }
         for (request, name) in [
             (
                 json!({ "type": "sendToGroup", "group": "g", "stream": { "streamId": "s" } }),

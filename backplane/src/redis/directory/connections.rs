@@ -380,7 +380,7 @@ pub(in crate::redis) fn owned<T>(answer: Option<T>, id: &ConnectionId) -> Result
     })
 }
 
-/// Whether `claim.lua` could not decide because the epoch is young.
+/// Returns whether `claim.lua` could not decide because the epoch is young.
 fn is_young(answer: &Value) -> bool {
     matches!(answer, Value::Array(items) if items.len() == 3)
 }

@@ -164,7 +164,7 @@ impl Inner {
         decode(next)
     }
 
-    /// Whether no node is going to report an end.
+    /// Returns whether no node is going to report an end.
     fn is_forsaken(
         &self,
         hub: &Hub,
@@ -183,7 +183,8 @@ impl Inner {
         }
     }
 
-    /// Whether a node is not alive, as several beats of this one have shown; `None` for a node without a name.
+    /// Returns whether a node is not alive, as several beats of this one have shown; `None` for a node without a
+    /// name.
     pub(in crate::redis) fn is_gone(&self, node: Option<&NodeId>, missing: &mut Missing) -> bool {
         if node.is_some_and(|node| self.nodes.living().borrow().contains(node)) {
             missing.remove(&node.cloned());
@@ -224,7 +225,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether this node still has to report an end: while it was paused, another node may have adopted the record.
+    /// Returns whether this node still has to report an end: while it was paused, another node may have adopted the
+    /// record.
     pub(in crate::redis) async fn is_reporter(&self, hub: &Hub, id: &ConnectionId) -> bool {
         if !hub.scripts.options.reports_ends || self.nodes.is_fresh(self.options.lease / 2) {
             return true;

@@ -30,7 +30,7 @@ pub(in crate::redis) struct Entries {
     pub(in crate::redis) entries: Vec<Stored>,
     /// The offset up to which the entries are complete.
     pub(in crate::redis) reached: Offset,
-    /// Whether there are no more entries up to the requested end.
+    /// True if there are no more entries up to the requested end.
     pub(in crate::redis) ends: bool,
 }
 

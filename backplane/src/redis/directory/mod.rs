@@ -4,6 +4,7 @@ pub(in crate::redis) mod connections;
 pub(in crate::redis) mod departures;
 pub(in crate::redis) mod ends;
 pub(in crate::redis) mod events;
+pub(in crate::redis) mod group_states;
 pub(in crate::redis) mod groups;
 pub(in crate::redis) mod history;
 pub(in crate::redis) mod queries;

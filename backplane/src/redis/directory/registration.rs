@@ -18,7 +18,7 @@ use crate::redis::inner::Inner;
 use crate::redis::script::calls::connections::Register;
 use crate::redis::script::hub_scripts::{Extent, HubScripts};
 use crate::redis::script::invocation::Invocation;
-use crate::redis::script::settings::EventSettings;
+use crate::redis::script::settings::{EventSettings, PresenceSettings};
 use crate::redis::script::writer::Patience;
 use crate::redis::server::commands::Repeat;
 use crate::redis::server::replies::{decode, items, malformed};
@@ -250,7 +250,11 @@ impl Inner {
                 }
                 StepOutcome::Refused => {
                     progress.lost += 1;
+                    continue;
                 }
+            }
+            if step.last.is_some() {
+                self.register_states(hub, &step.id).await?;
             }
         }
         self.rest(begun).await;
@@ -416,6 +420,8 @@ impl Inner {
         let events = events.as_ref().map(EventSettings::stored);
         command.arg(keys.log());
         command.arg("presence").arg(presence.unwrap_or_default());
+        let states = PresenceSettings::of_own(&hub.scripts.options);
+        command.arg("states").arg(states.stored(keys));
         command.arg("events").arg(events.unwrap_or_default());
         command
             .arg("ends")

@@ -39,7 +39,7 @@ pub(in crate::redis) struct Removal<'a> {
     /// The name of this removal, by which a repetition is recognised.
     pub(in crate::redis) name: &'a str,
     pub(in crate::redis) tombstone: Duration,
-    /// Whether a parked connection is removed before its time is up.
+    /// True if a parked connection is removed before its time is up.
     pub(in crate::redis) early: bool,
     pub(in crate::redis) presence: Presence,
     /// The version in which the owner has the connection, where it is known.

@@ -16,7 +16,8 @@ use crate::redis::server::replies::decode;
 use crate::topic::NodeId;
 
 impl Inner {
-    /// Whether every living node has registered its connections of the hub in this epoch, which has lasted for `age`.
+    /// Returns whether every living node has registered its connections of the hub in this epoch, which has lasted
+    /// for `age`.
     pub(in crate::redis) async fn is_settled(
         &self,
         hub: &Hub,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::backplane::ConnectionRecord;
 use crate::events::EventRecord;
+use crate::group_states::MemberState;
 use crate::position::{Epoch, Offset, Position};
 use crate::redis::directory::departures::{Departures, Known, Presence};
 use crate::redis::feed::interest::{Interests, Subject};
@@ -17,6 +18,8 @@ use crate::topic::{ConnectionId, GroupName, Topic, UserId};
 /// One hub's connections and interest on this node.
 pub(in crate::redis) struct LocalConnections {
     connections: HashMap<ConnectionId, Connection>,
+    /// The states of connections in their groups, as far as this node has set them.
+    states: HashMap<ConnectionId, HashMap<GroupName, MemberState>>,
     pub(in crate::redis) interests: Interests,
     /// Changes of connections that are not here any more, which the server is still to carry out.
     pub(in crate::redis) departures: Departures,
@@ -103,6 +106,7 @@ impl LocalConnections {
     pub(in crate::redis) fn new(epoch: Epoch) -> Self {
         Self {
             connections: HashMap::new(),
+            states: HashMap::new(),
             interests: Interests::default(),
             departures: Departures::default(),
             unregistered: HashSet::new(),
@@ -176,6 +180,7 @@ impl LocalConnections {
     pub(in crate::redis) fn remove(&mut self, id: &ConnectionId) -> bool {
         self.silence(id);
         self.unregistered.remove(id);
+        self.states.remove(id);
         self.connections.remove(id).is_some()
     }
 
@@ -261,6 +266,7 @@ impl LocalConnections {
             return;
         };
         connection.took_at = Some(Box::new(place));
+        self.states.remove(id); // they may have changed on other nodes
         for membership in connection.groups.values_mut() {
             membership.registered = false;
         }
@@ -279,6 +285,36 @@ impl LocalConnections {
         if !membership.registered && !membership.live {
             connection.groups.remove(group);
         }
+        if !member {
+            self.set_state(id, group, None);
+        }
+    }
+
+    /// Records the state that the server has for the connection in a group.
+    pub(in crate::redis) fn set_state(
+        &mut self,
+        id: &ConnectionId,
+        group: &GroupName,
+        state: Option<&MemberState>,
+    ) {
+        if let Some(state) = state.filter(|_| self.connections.contains_key(id)) {
+            let states = self.states.entry(id.clone()).or_default();
+            states.insert(group.clone(), state.clone());
+        } else if let Some(states) = self.states.get_mut(id) {
+            states.remove(group);
+            if states.is_empty() {
+                self.states.remove(id);
+            }
+        }
+    }
+
+    /// The connection's states in its groups, as far as this node has set them.
+    pub(in crate::redis) fn states(&self, id: &ConnectionId) -> Vec<(GroupName, MemberState)> {
+        let states = self.states.get(id).filter(|_| self.is_owned(id));
+        let states = states.into_iter().flatten();
+        states
+            .map(|(group, state)| (group.clone(), state.clone()))
+            .collect()
     }
 
     /// Whether the server has the connection as a member of a group.

@@ -33,7 +33,7 @@ const MOST_GONE: usize = 10_000;
 
 pub(in crate::redis) struct Nodes {
     state: Mutex<NodesState>,
-    /// Whether other nodes are removing this node's connections.
+    /// True if other nodes are removing this node's connections.
     barred: AtomicBool,
     living: watch::Sender<Arc<HashSet<NodeId>>>,
     /// Nodes that are listed and not alive.
@@ -135,7 +135,7 @@ impl Nodes {
         }
     }
 
-    /// Whether no other node can have taken this one for dead, because a beat was sent within `time`.
+    /// Returns whether no other node can have taken this one for dead, because a beat was sent within `time`.
     pub(in crate::redis) fn is_fresh(&self, time: Duration) -> bool {
         self.sent.load().is_some_and(|sent| sent.elapsed() < time)
     }

@@ -38,7 +38,7 @@ pub(in crate::redis) struct Lost {
     count: Option<i64>,
     /// The entry of the node that removes the connections: this one, or one that can't go on.
     taken: Option<String>,
-    /// Whether the connections were removed and reported before: the server went back to an earlier state.
+    /// True if the connections were removed and reported before: the server went back to an earlier state.
     again: bool,
 }
 
@@ -55,7 +55,7 @@ struct Orphaned<'a> {
     owner: Option<&'a NodeId>,
     /// The name of the removal.
     name: &'a str,
-    /// Whether the connections were removed and reported before.
+    /// True if the connections were removed and reported before.
     again: bool,
 }
 

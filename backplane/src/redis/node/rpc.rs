@@ -226,7 +226,7 @@ struct PendingRequest {
     id: u64,
     deadline: Instant,
     reply: oneshot::Receiver<Reply>,
-    /// Whether the other node may have the request.
+    /// True if the other node may have the request.
     sent: bool,
 }
 

@@ -66,7 +66,7 @@ struct Done {
     reply: Option<Reply>,
     /// Number of sendings of the reply that are under way.
     sending: usize,
-    /// Whether the asking node may have the reply.
+    /// True if the asking node may have the reply.
     heard: bool,
 }
 

@@ -10,7 +10,7 @@ use crate::topic::{ConnectionId, GroupName, NodeId, UserId};
 
 /// A key, or several.
 pub(in crate::redis) trait Key {
-    /// Whether it may be missing.
+    /// True if it may be missing.
     const OPTIONAL: bool = false;
 
     fn put(self, to: &mut Vec<String>);

@@ -19,7 +19,7 @@ const OPERATION_HEAD: usize = 4;
 const BATCH_HEAD: usize = 12;
 
 /// All scripts.
-pub(in crate::redis) const SCRIPTS: [&Script; 45] = [
+pub(in crate::redis) const SCRIPTS: [&Script; 47] = [
     // Operations of batches: changes of a hub.
     messages::Publish::SCRIPT,
     messages::PublishDirect::SCRIPT,
@@ -38,6 +38,7 @@ pub(in crate::redis) const SCRIPTS: [&Script; 45] = [
     groups::Leave::SCRIPT,
     groups::List::SCRIPT,
     groups::Unlist::SCRIPT,
+    groups::SetState::SCRIPT,
     groups::UserJoin::SCRIPT,
     sessions::TakeOverConnection::SCRIPT,
     sessions::Seize::SCRIPT,
@@ -61,6 +62,7 @@ pub(in crate::redis) const SCRIPTS: [&Script; 45] = [
     connections::CountConnections::SCRIPT,
     groups::UserGroups::SCRIPT,
     groups::ReadPresent::SCRIPT,
+    groups::ReadStates::SCRIPT,
     sessions::ListParked::SCRIPT,
     events::ReadEvents::SCRIPT,
     events::FinishEvents::SCRIPT,

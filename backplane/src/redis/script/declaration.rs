@@ -63,7 +63,7 @@ pub(in crate::redis) struct Names {
 pub(in crate::redis) struct Named {
     pub(in crate::redis) name: &'static str,
     pub(in crate::redis) parts: &'static [&'static str],
-    /// Whether it may be missing at the end of the keys.
+    /// True if it may be missing at the end of the keys.
     pub(in crate::redis) optional: bool,
 }
 
@@ -144,7 +144,7 @@ impl Named {
     }
 }
 
-/// Whether a Lua text has this identifier outside of comments.
+/// Returns whether a Lua text has this identifier outside of comments.
 pub(in crate::redis) fn mentions(text: &str, identifier: &str) -> bool {
     let is_part = |character: char| character.is_ascii_alphanumeric() || character == '_';
     let code = text.lines().filter(|line| !line.trim_start().starts_with("--"));

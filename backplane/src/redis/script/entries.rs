@@ -29,7 +29,7 @@ pub(in crate::redis) fn publish_call(
     }
 }
 
-/// Whether a message is kept only if a connection could come back for it.
+/// Returns whether a message is kept only if a connection could come back for it.
 pub(in crate::redis) fn only_wanted(options: &HubOptions, topic: &Topic, by_client: bool) -> bool {
     let of_members = matches!(topic, Topic::Group(_) | Topic::User(_));
     of_members && by_client && !options.keeps_unread

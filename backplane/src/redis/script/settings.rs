@@ -55,12 +55,17 @@ impl Argument for &EventSettings {
 impl PresenceSettings {
     /// `None` where the hub has no presence messages.
     pub(in crate::redis) fn of(options: &HubOptions) -> Option<Self> {
-        options.presence.then(|| Self {
+        options.presence.then(|| Self::of_own(options))
+    }
+
+    /// The settings of the backplane's own messages, which those about members' states are in every hub.
+    pub(in crate::redis) fn of_own(options: &HubOptions) -> Self {
+        Self {
             messages: options.kept_messages(),
             life: options.life_ms(),
             tail_life: options.tail_life_ms(),
             keeps_unread: options.keeps_unread,
-        })
+        }
     }
 
     /// The form in the hub's log: lines, of which the first three are the prefixes of keys and channels.

@@ -34,7 +34,7 @@ pub(in crate::redis) struct Cluster {
 /// The cluster as one server sees it.
 struct View {
     assignment: Assignment,
-    /// Whether the server is in touch with the others, and the newest change that it knows of.
+    /// True where the server is in touch with the others, with the newest change that it knows of.
     standing: (bool, u64),
 }
 

@@ -64,7 +64,8 @@ impl Endpoint {
         })
     }
 
-    /// Whether sentinels name another server than this one. Where none of them answers, the master is where it was.
+    /// Returns whether sentinels name another server than this one. Where none of them answers, the master is where
+    /// it was.
     pub(in crate::redis) async fn has_left(&self, address: &Address) -> bool {
         match &self.place {
             MasterSource::Server(_) => false,

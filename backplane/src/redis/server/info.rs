@@ -17,7 +17,7 @@ pub(in crate::redis) struct ServerInfo {
     pub(in crate::redis) is_master: bool,
     /// Number of replicas that follow closely.
     pub(in crate::redis) replicas: usize,
-    /// Whether little is left of the memory that the server may use.
+    /// True if little is left of the memory that the server may use.
     pub(in crate::redis) almost_full: bool,
 }
 
@@ -63,7 +63,8 @@ pub(in crate::redis) async fn eviction_policy(
     Ok(field(&memory, "maxmemory_policy").map(str::to_owned))
 }
 
-/// Whether memory is almost full. The rest is reserved for beats, leaving and all other calls that do not publish.
+/// Returns whether memory is almost full. The rest is reserved for beats, leaving and all other calls that do not
+/// publish.
 fn is_almost_full(memory: &str) -> bool {
     let number = |name| field(memory, name).and_then(|bytes| bytes.parse::<u64>().ok());
     match (number("used_memory"), number("maxmemory")) {

@@ -25,7 +25,7 @@ pub(in crate::redis) struct Link {
     pub(in crate::redis) run: Run,
     /// Number of replicas that followed closely then.
     pub(in crate::redis) replicas: usize,
-    /// Whether the server is one of a cluster.
+    /// True if the server is one of a cluster.
     sharded: bool,
     /// Cancelled when the connection is of no more use. Callers then stop waiting for answers on it: with the last of
     /// them it closes, and what it has not sent yet is never sent.

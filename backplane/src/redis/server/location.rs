@@ -147,7 +147,7 @@ impl Location {
         })
     }
 
-    /// Whether connections use TLS.
+    /// Returns whether connections use TLS.
     pub(in crate::redis) fn is_tls(&self) -> bool {
         matches!(self.server.addr(), ConnectionAddr::TcpTls { .. })
     }
@@ -255,7 +255,7 @@ fn reason(error: &RedisError) -> &str {
     error.category()
 }
 
-/// Whether user and password hold characters that end this part of a URL.
+/// Returns whether user and password hold characters that end this part of a URL.
 fn has_bare_login(url: &str) -> bool {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.rsplit_once('@')

@@ -73,12 +73,12 @@ impl Master {
         });
     }
 
-    /// Whether this run is the master's known run.
+    /// Returns whether this run is the master's known run.
     pub(in crate::redis) fn is_known(&self, run: &Run) -> bool {
         self.known.borrow().has(run)
     }
 
-    /// Whether the run of a new connection is the master's; the watch looks anew where it knows another one.
+    /// Returns whether the run of a new connection is the master's; the watch looks anew where it knows another one.
     pub(in crate::redis) async fn confirms(&self, run: &Run) -> bool {
         if self.is_known(run) {
             return true;
@@ -189,8 +189,8 @@ impl Settings {
 }
 
 impl KnownRun {
-    /// Whether a connection to this run leads to the known one, which may be the same run under a newer name. Where the
-    /// connection's name is the newer one, or one from before a promotion, only another look can decide.
+    /// Returns whether a connection to this run leads to the known one, which may be the same run under a newer name.
+    /// Where the connection's name is the newer one, or one from before a promotion, only another look can decide.
     fn has(&self, run: &Run) -> bool {
         self.run.as_ref().is_some_and(|known| run.goes_on_as(known))
     }

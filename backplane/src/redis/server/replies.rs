@@ -97,8 +97,8 @@ const NO_ADDRESS: &str = "No address found for host";
 const DISTRUSTED: &str = "invalid peer certificate";
 const NO_DATABASE: &str = "Redis server refused to switch database";
 
-/// Whether a server's certificate was refused for its signer or its name, which only another configuration can change.
-/// The crate hides the error of the TLS library, except for its text.
+/// Returns whether a server's certificate was refused for its signer or its name, which only another configuration
+/// can change. The crate hides the error of the TLS library, except for its text.
 fn is_distrusted(error: &RedisError) -> bool {
     let passes = [
         "Expired",

@@ -35,8 +35,8 @@ impl Run {
         })
     }
 
-    /// Whether a server that was in this run still is, now that it names itself `fresh`: it forgets its mark with its
-    /// replication backlog, and gains one only by a promotion. `is_same_run` in `log.lua` is the same rule.
+    /// Returns whether a server that was in this run still is, now that it names itself `fresh`: it forgets its mark
+    /// with its replication backlog, and gains one only by a promotion. `is_same_run` in `log.lua` is the same rule.
     pub(in crate::redis) fn goes_on_as(&self, fresh: &Self) -> bool {
         self.id == fresh.id && (fresh.mark.is_empty() || self.mark == fresh.mark)
     }

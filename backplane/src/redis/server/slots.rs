@@ -13,7 +13,7 @@ pub(in crate::redis) enum Slots {
 }
 
 impl Slots {
-    /// Whether a key or channel lives in one of these slots.
+    /// Returns whether a key or channel lives in one of these slots.
     pub(in crate::redis) fn contain(&self, name: &str) -> bool {
         match self {
             Self::All => true,

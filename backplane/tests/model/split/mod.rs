@@ -43,7 +43,7 @@ struct Node {
     way: Way,
     /// The server that the node is led to.
     at: usize,
-    /// Whether connections to the former master may go on.
+    /// True if connections to the former master may go on.
     drifts: bool,
 }
 
@@ -161,7 +161,7 @@ impl Node {
     }
 }
 
-/// Whether a call failed because a server is being left, and may work again.
+/// Returns whether a call failed because a server is being left, and may work again.
 fn is_passing(error: &BackplaneError) -> bool {
     matches!(
         error,
@@ -288,7 +288,7 @@ impl Split {
         }
     }
 
-    /// Whether all nodes are led to the master, and to nothing else.
+    /// Returns whether all nodes are led to the master, and to nothing else.
     fn is_whole(&self) -> bool {
         self.nodes
             .iter()

@@ -208,8 +208,8 @@ impl Check<'_> {
         due.filter(|sent| !got.contains(sent.target.as_str())).collect()
     }
 
-    /// Whether this node got a gap for a lost message, while it owned a connection or until another node took that over
-    /// and replayed later entries. The gap must come before any later message of the same publisher.
+    /// Returns whether this node got a gap for a lost message, while it owned a connection or until another node took
+    /// that over and replayed later entries. The gap must come before any later message of the same publisher.
     pub(crate) fn was_told(&self, lost: &Sent, connection: &ConnectionId, owned: &Owned) -> bool {
         let tells = |delivery: &Delivery| match delivery {
             Delivery::Gap(Gap::NewEpoch(_)) => true,

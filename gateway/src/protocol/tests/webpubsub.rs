@@ -134,10 +134,6 @@ fn every_message_of_the_official_clients_is_read() {
         ),
         (r#"{"type":"ping"}"#, ClientMessage::Hub(HubMessage::Ping)),
         (
-            r#"{"type":"setGroupState","group":"g","state":{"a":"b"},"ackId":6}"#,
-            request(Some(6), RequestWish::GroupState),
-        ),
-        (
             r#"{"type":"sendToGroup","group":"g","stream":{"streamId":"s","idleTimeoutMs":5}}"#,
             request(None, stream("s", true)),
         ),

@@ -7,12 +7,12 @@ use serde::Deserialize;
 use super::metadata::{Metadata, RULES};
 use super::{BY_EVENT, BY_INVOKE, Published, RefusedAs};
 use crate::protocol::client::{
-    ClientMessage, Data, DataType, GroupSend, Request, RequestWish, StreamRequest,
+    ClientMessage, Data, DataType, GroupSend, GroupStateWish, Request, RequestWish, StreamRequest,
 };
 use crate::protocol::json::{self, Property, properties};
 use crate::protocol::{Binary, DecodeError, EncodeError, Encoding, HubMessage, Invocation, Outcome, Value};
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "type",
     "group",
     "ackId",
@@ -27,6 +27,7 @@ const NAMES: [&str; 14] = [
     "stream",
     "streamId",
     "metadata",
+    "state",
 ];
 
 /// Reads one frame.
@@ -47,6 +48,7 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
         stream,
         stream_id,
         metadata,
+        state,
     ] = properties(text, NAMES)?;
     let ack_id = || ack_id.optional("an integer that is not negative");
     let request = |wish| {
@@ -107,7 +109,12 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
         "sequenceAck" => Ok(ClientMessage::Hub(HubMessage::Ack {
             sequence_id: sequence_id.required("an integer that is not negative")?,
         })),
-        "setGroupState" | "subscribeGroupState" | "unsubscribeGroupState" => request(RequestWish::GroupState),
+        "setGroupState" => request(RequestWish::GroupState(GroupStateWish::Set {
+            group: group()?,
+            state: state.optional("an object of strings")?,
+        })),
+        "subscribeGroupState" => request(RequestWish::GroupState(GroupStateWish::Subscribe(group()?))),
+        "unsubscribeGroupState" => request(RequestWish::GroupState(GroupStateWish::Unsubscribe(group()?))),
         "ping" => Ok(ClientMessage::Hub(HubMessage::Ping)),
         kind => Err(DecodeError::UnknownMessage {
             kind: kind.chars().take(64).collect(),

@@ -1,4 +1,4 @@
-//! Whether a text is UTF-8 that comes in parts, cut between the bytes of a character.
+//! Checks that a text is UTF-8, where it comes in parts that are cut between the bytes of a character.
 
 use std::str::from_utf8;
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::redis::script::arguments::Marked;
 use crate::redis::script::declaration::{BatchScript, Part, Scope};
 use crate::redis::script::declared::script;
 use crate::redis::script::settings::PresenceSettings;
@@ -53,6 +54,29 @@ script! {
         presence: Option<&'a PresenceSettings>,
         most: usize,
     }
+}
+
+script! {
+    /// Sets or clears the state of a connection in a group that it is in, and announces that.
+    SetState<'a> = "set_state", Scope::Operation(BatchScript::All);
+    keys { connection, request: Option<String> }
+    arguments {
+        owner: &'a NodeId,
+        id: &'a ConnectionId,
+        group: &'a GroupName,
+        state: Option<Marked<'a>>,
+        again: bool,
+        most: usize,
+        group_prefix: String,
+        request_life: Option<u128>,
+    }
+}
+
+script! {
+    /// Reads the states of a group's members.
+    ReadStates = "states", Scope::Alone(&[Part::Log]);
+    keys { log, states }
+    arguments {}
 }
 
 script! {

@@ -23,10 +23,11 @@ local function keep(topic, offset, entry, most, attended)
   end
   hub.bytes = hub.bytes + size
   local bytes = before + size
-  local first = tonumber(previous) <= hub.slice_from
+  -- Also after entries that were not kept, of which the tail alone shows.
+  local first = before == 0 or tonumber(previous) <= hub.slice_from
   if not attended then
     redis.call('SET', tail, offset .. ' ' .. bytes .. ' u', 'KEEPTTL')
-  elseif first or before == 0 or mark ~= '' then
+  elseif first or mark ~= '' then
     redis.call('SET', tail, offset .. ' ' .. bytes, 'PX', rare().life_of_tail(hub.tail_life))
   else
     redis.call('SET', tail, offset .. ' ' .. bytes, 'KEEPTTL')

@@ -1,4 +1,4 @@
--- Follows `append.lua` and `reading.lua` in the script of all changes: groups and their members, and presence.
+-- Follows `append.lua` and `reading.lua` in the script of all changes: groups and their members, presence, and the states of members.
 
 -- Bytes as a field of a protobuf message.
 local function field(number, bytes)
@@ -31,10 +31,20 @@ end
 -- `group_names` of the groups that have connections, `group_prefix`, which is the key of a group without its name, and
 -- `presence`.
 
+-- Appends a message of the backplane's own to a reserved group. `settings` has the fields `messages`, the most messages
+-- that are kept, `life` of the stream and `tail_life` in milliseconds, and `keeps_unread`: `1` where messages are kept
+-- also for topics without members. Returns the offset.
+local function append_own(member, group, target, argument, settings)
+  local topic = 'g:' .. group
+  local entry = field(1, field(1, target) .. field(2, argument))
+  local members = settings.keeps_unread ~= '1' and member.group_prefix .. group
+  hub.life, hub.tail_life = settings.life, settings.tail_life -- a node that cleans up need not serve the hub
+  local _, offset = append(topic, hub.base .. 'topic:' .. topic, entry, settings.messages, members)
+  return offset
+end
+
 -- Appends the presence message of a join or leave to the group's watchers: `presence.rs` has the rules and the same
--- message. `presence` is false where the hub has none; else its fields are `messages`, the most messages that are kept,
--- `life` of the stream and `tail_life` in milliseconds, and `keeps_unread`: `1` where messages are kept also for topics
--- without members.
+-- message. `presence` is false where the hub has none, else the settings of `append_own`.
 local function announce(member, event, group)
   local presence = member.presence
   if not presence or is_reserved(group) then
@@ -45,11 +55,54 @@ local function announce(member, event, group)
   if user and user ~= '' then
     object = object .. ',"userId":' .. quoted(user)
   end
-  local topic = 'g:\1' .. group
-  local entry = field(1, field(1, 'presence') .. field(2, object .. '}'))
-  local watchers = presence.keeps_unread ~= '1' and member.group_prefix .. '\1' .. group
-  hub.life, hub.tail_life = presence.life, presence.tail_life -- a node that cleans up need not serve the hub
-  append(topic, hub.base .. 'topic:' .. topic, entry, presence.messages, watchers)
+  append_own(member, '\1' .. group, 'presence', object .. '}', presence)
+end
+
+-- The state of a member in a group as its item in JSON, or that it has none any more: `group_states.rs` writes the same.
+local function state_item(member, state)
+  local item = '{"connectionId":' .. quoted(member.id)
+  local user = redis.call('HGET', member.connection, 'user')
+  if user and user ~= '' then
+    item = item .. ',"userId":' .. quoted(user)
+  end
+  if state then
+    item = item .. ',"state":' .. state
+  end
+  return item .. ',"updatedAt":' .. string.format('%.0f', hub.now) .. '}'
+end
+
+-- Appends the message about a member's new item to the receivers of its group's states. Returns the offset.
+local function announce_state(member, group, item)
+  local stored = redis.call('HGET', hub.log, 'states') or ''
+  local messages, life, tail_life, keeps_unread = string.match(stored, '(%d+)\n(%d+)\n(%d+)\n(%d)$')
+  local settings = {
+    messages = messages or '0', life = life or hub.life, tail_life = tail_life or hub.tail_life, keeps_unread = keeps_unread
+  }
+  return append_own(member, '\1\3' .. group, 'groupState', '[' .. item .. ']', settings)
+end
+
+-- Changes the item of a member in the hash of its group's states, whose field without a name has the bytes of them all.
+-- `item`: nothing deletes it. `most`: bytes of all, or nothing where that does not matter. Returns whether it was changed:
+-- there was something to delete, or there is room.
+local function store_state(member, group, item, most)
+  local states = hub.base .. 'states:' .. group
+  local before = redis.call('HSTRLEN', states, member.id)
+  if not item then
+    if before == 0 then
+      return false
+    end
+    redis.call('HDEL', states, member.id)
+    if redis.call('HINCRBY', states, '', -before) <= 0 then
+      redis.call('DEL', states)
+    end
+    return true
+  end
+  if tonumber(redis.call('HGET', states, '') or 0) - before + #item > tonumber(most) then
+    return false
+  end
+  redis.call('HSET', states, member.id, item)
+  redis.call('HINCRBY', states, '', #item - before)
+  return true
 end
 
 -- Counts such a topic. Returns whether there are not too many in this second: groups that come and go without pause
@@ -96,6 +149,9 @@ local function unlist_member(member, group)
   if redis.call('EXISTS', members) == 0 then
     redis.call('SREM', member.group_names, group)
     note_left('g:' .. group)
+  end
+  if store_state(member, group) then
+    announce_state(member, group, state_item(member))
   end
   announce(member, 'leave', group)
 end
