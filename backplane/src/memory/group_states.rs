@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::hub::{Hub, State};
+use super::hub::{HubState, MemoryHub};
 use super::lane::Item;
 use crate::error::BackplaneError;
 use crate::group_states::{
@@ -53,7 +53,7 @@ fn now() -> u128 {
     since.as_ref().map_or(0, Duration::as_millis)
 }
 
-impl State {
+impl HubState {
     /// Deletes the state of a member that leaves its group, and announces that.
     pub(super) fn end_state(&mut self, topic: &Topic, id: &ConnectionId, user: Option<&UserId>) {
         if let Topic::Group(group) = topic
@@ -91,7 +91,7 @@ impl State {
     }
 }
 
-impl GroupStates for Hub {
+impl GroupStates for MemoryHub {
     fn set_state<'a>(
         &'a self,
         connection: &'a ConnectionId,
