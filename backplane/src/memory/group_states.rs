@@ -8,11 +8,11 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::hub::{Hub, State};
+use super::hub::{HubState, MemoryHub};
 use super::lane::Item;
 use crate::error::BackplaneError;
 use crate::group_states::{
-    GroupStates, MAX_GROUP_BYTES, MemberState, StateSet, States, array, item, message,
+    GroupStates, MAX_GROUP_BYTES, MemberState, StateSet, StatesSnapshot, array, item, message,
 };
 use crate::position::Position;
 use crate::topic::{ConnectionId, GroupName, Topic, UserId};
@@ -53,7 +53,7 @@ fn now() -> u128 {
     since.as_ref().map_or(0, Duration::as_millis)
 }
 
-impl State {
+impl HubState {
     /// Deletes the state of a member that leaves its group, and announces that.
     pub(super) fn end_state(&mut self, topic: &Topic, id: &ConnectionId, user: Option<&UserId>) {
         if let Topic::Group(group) = topic
@@ -91,7 +91,7 @@ impl State {
     }
 }
 
-impl GroupStates for Hub {
+impl GroupStates for MemoryHub {
     fn set_state<'a>(
         &'a self,
         connection: &'a ConnectionId,
@@ -127,11 +127,11 @@ impl GroupStates for Hub {
         .boxed()
     }
 
-    fn states<'a>(&'a self, group: &'a GroupName) -> BoxFuture<'a, Result<States, BackplaneError>> {
+    fn states<'a>(&'a self, group: &'a GroupName) -> BoxFuture<'a, Result<StatesSnapshot, BackplaneError>> {
         async move {
             let state = self.state.lock();
             let held = state.states.0.get(group);
-            Ok(States {
+            Ok(StatesSnapshot {
                 position: Position {
                     epoch: self.epoch.clone(),
                     offset: state.log.last(),

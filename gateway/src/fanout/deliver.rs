@@ -173,7 +173,7 @@ fn note_gap(sink: &Sink, gap: &Gap) {
     match gap {
         Gap::NewEpoch(epoch) => {
             tracing::warn!(hub = %sink.hub(), %epoch, "the backplane began a new log; messages before it may be lost");
-            sink.registry().all().iter().for_each(|session| end(session));
+            sink.registry().all().iter().for_each(&end);
         }
         Gap::Trimmed(topic) => {
             let receivers: Vec<_> = sink.registry().receivers(topic).collect();
@@ -183,7 +183,7 @@ fn note_gap(sink: &Sink, gap: &Gap) {
             tracing::warn!(hub = %sink.hub(), "messages were trimmed from the log before this node could read them");
             receivers
                 .iter()
-                .for_each(|receivers| receivers.iter().for_each(|session| end(session)));
+                .for_each(|receivers| receivers.iter().for_each(&end));
         }
     }
     sink.shared().metrics().log_gaps.inc();
