@@ -10,7 +10,7 @@
 //!   moved since: each is a change.
 //!
 //! The target of the messages is [`TARGET`]. Their one argument is a JSON array of one item, as the items of
-//! [`States::items`] are: an object with `connectionId`, `userId` where the connection has one, `state`, and `updatedAt`, the
+//! [`StatesSnapshot::items`] are: an object with `connectionId`, `userId` where the connection has one, `state`, and `updatedAt`, the
 //! server's time in milliseconds since 1970. `state` is missing where the member has none any more.
 
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ pub trait GroupStates: Send + Sync {
     ) -> BoxFuture<'a, Result<StateSet, BackplaneError>>;
 
     /// All states of a group's members at one place in the log.
-    fn states<'a>(&'a self, group: &'a GroupName) -> BoxFuture<'a, Result<States, BackplaneError>>;
+    fn states<'a>(&'a self, group: &'a GroupName) -> BoxFuture<'a, Result<StatesSnapshot, BackplaneError>>;
 }
 
 /// The state of one connection in a group: names and texts, bounded by [`MAX_STATE_BYTES`] and [`MAX_STATE_KEYS`].
@@ -118,7 +118,7 @@ pub enum StateSet {
 
 /// The states of a group's members.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct States {
+pub struct StatesSnapshot {
     /// The place in the log where the states were so.
     pub position: Position,
     /// A JSON array of items, in no order: one for each member that has a state.

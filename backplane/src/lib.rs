@@ -56,7 +56,7 @@ pub use events::{
     ConnectionEvent, EventKind, EventOptions, EventPage, EventPlace, EventRecord, Events,
     MAX_EVENT_RECORD_BYTES, NODE_DIED, NOT_RESUMED, NoEventPlace, PendingEvents,
 };
-pub use group_states::{GroupStates, MemberState, StateError, StateSet, States};
+pub use group_states::{GroupStates, MemberState, StateError, StateSet, StatesSnapshot};
 pub use history::{History, HistoryPage};
 pub use hub::HubBackplane;
 pub use log::Log;

@@ -12,7 +12,7 @@ use super::hub::{HubState, MemoryHub};
 use super::lane::Item;
 use crate::error::BackplaneError;
 use crate::group_states::{
-    GroupStates, MAX_GROUP_BYTES, MemberState, StateSet, States, array, item, message,
+    GroupStates, MAX_GROUP_BYTES, MemberState, StateSet, StatesSnapshot, array, item, message,
 };
 use crate::position::Position;
 use crate::topic::{ConnectionId, GroupName, Topic, UserId};
@@ -127,11 +127,11 @@ impl GroupStates for MemoryHub {
         .boxed()
     }
 
-    fn states<'a>(&'a self, group: &'a GroupName) -> BoxFuture<'a, Result<States, BackplaneError>> {
+    fn states<'a>(&'a self, group: &'a GroupName) -> BoxFuture<'a, Result<StatesSnapshot, BackplaneError>> {
         async move {
             let state = self.state.lock();
             let held = state.states.0.get(group);
-            Ok(States {
+            Ok(StatesSnapshot {
                 position: Position {
                     epoch: self.epoch.clone(),
                     offset: state.log.last(),

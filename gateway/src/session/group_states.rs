@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hubcast_backplane::group_states::MAX_GROUP_BYTES;
-use hubcast_backplane::{Gap, GroupName, MemberState, Offset, StateSet, States, Topic};
+use hubcast_backplane::{Gap, GroupName, MemberState, Offset, StateSet, StatesSnapshot, Topic};
 use tokio::time::sleep;
 
 use super::outgoing::Delivered;
@@ -26,23 +26,23 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mil
 /// The groups whose states a client follows.
 #[derive(Default)]
 pub(super) struct Followed {
-    groups: HashMap<GroupName, Stage>,
+    groups: HashMap<GroupName, FollowStage>,
     /// The number of the last reading that was begun.
     readings: u64,
 }
 
 /// How far a client is with the states of a group.
-enum Stage {
+enum FollowStage {
     /// The client gets a snapshot later, so changes are not for it.
     Waiting,
     /// A snapshot is read; the changes that were delivered since that began wait for it.
-    Reading(Reading),
+    Reading(SnapshotReading),
     /// The client has a snapshot of this place, and gets the changes after it.
     After(Offset),
 }
 
 #[derive(Default)]
-struct Reading {
+struct SnapshotReading {
     number: u64,
     changes: Vec<(Offset, Bytes)>,
     bytes: usize,
@@ -51,14 +51,14 @@ struct Reading {
 }
 
 /// A snapshot that is to be read.
-struct Wanted {
+struct WantedSnapshot {
     group: GroupName,
     number: u64,
 }
 
 /// The outcome of sending a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sent {
+enum SnapshotOutcome {
     /// It is on its way, or not wanted any more.
     Done,
     /// It is of another log than the changes, or some changes are neither in it nor here.
@@ -67,18 +67,18 @@ enum Sent {
 
 impl Followed {
     /// Begins to read a snapshot of each group of which one is wanted.
-    fn begin(&mut self, is_wanted: impl Fn(&GroupName) -> bool) -> Vec<Wanted> {
+    fn begin(&mut self, is_wanted: impl Fn(&GroupName) -> bool) -> Vec<WantedSnapshot> {
         let mut wanted = Vec::new();
         for (group, stage) in &mut self.groups {
             if is_wanted(group) {
                 self.readings = self.readings.saturating_add(1);
                 let number = self.readings;
-                *stage = Stage::Reading(Reading {
+                *stage = FollowStage::Reading(SnapshotReading {
                     number,
-                    ..Reading::default()
+                    ..SnapshotReading::default()
                 });
                 let group = group.clone();
-                wanted.push(Wanted { group, number });
+                wanted.push(WantedSnapshot { group, number });
             }
         }
         wanted
@@ -171,7 +171,7 @@ impl Session {
         let followed = followed.get_or_insert_default();
         let is_new = !followed.groups.contains_key(group);
         if is_new {
-            followed.groups.insert(group.clone(), Stage::Waiting);
+            followed.groups.insert(group.clone(), FollowStage::Waiting);
         }
         is_new
     }
@@ -200,10 +200,10 @@ impl Session {
             .as_mut()
             .and_then(|followed| followed.groups.get_mut(group));
         match stage {
-            None | Some(Stage::Waiting) => Delivered::No,
-            Some(Stage::After(snapshot)) if place <= *snapshot => Delivered::No,
-            Some(Stage::After(_)) => self.append(frame, None),
-            Some(Stage::Reading(reading)) => {
+            None | Some(FollowStage::Waiting) => Delivered::No,
+            Some(FollowStage::After(snapshot)) if place <= *snapshot => Delivered::No,
+            Some(FollowStage::After(_)) => self.append(frame, None),
+            Some(FollowStage::Reading(reading)) => {
                 reading.bytes = reading.bytes.saturating_add(frame.len());
                 if reading.bytes > MAX_GROUP_BYTES {
                     (reading.changes, reading.overrun) = (Vec::new(), true);
@@ -215,7 +215,7 @@ impl Session {
         }
     }
 
-    fn wanted(&self, is_wanted: impl Fn(&GroupName) -> bool) -> Vec<Wanted> {
+    fn wanted(&self, is_wanted: impl Fn(&GroupName) -> bool) -> Vec<WantedSnapshot> {
         let mut followed = self.followed.lock();
         let followed = followed.as_mut();
         followed.map_or_else(Vec::new, |followed| followed.begin(is_wanted))
@@ -232,7 +232,7 @@ impl Session {
     pub(super) fn pause_states(&self) {
         if let Some(followed) = self.followed.lock().as_mut() {
             for stage in followed.groups.values_mut() {
-                *stage = Stage::Waiting;
+                *stage = FollowStage::Waiting;
             }
         }
     }
@@ -254,7 +254,7 @@ impl Session {
         });
     }
 
-    fn read_anew(self: &Arc<Self>, wanted: Vec<Wanted>) {
+    fn read_anew(self: &Arc<Self>, wanted: Vec<WantedSnapshot>) {
         if wanted.is_empty() {
             return;
         }
@@ -266,18 +266,18 @@ impl Session {
         });
     }
 
-    async fn send_snapshot(&self, wanted: &Wanted) {
+    async fn send_snapshot(&self, wanted: &WantedSnapshot) {
         tokio::select! {
             () = self.closing.cancelled() => {}
             () = self.read_and_send(wanted) => {}
         }
     }
 
-    async fn read_and_send(&self, wanted: &Wanted) {
+    async fn read_and_send(&self, wanted: &WantedSnapshot) {
         let backplane = self.hub.backplane();
         loop {
             let pause = match backplane.states(&wanted.group).await {
-                Ok(states) if self.begin_with(wanted, &states) == Sent::Done => return,
+                Ok(states) if self.begin_with(wanted, &states) == SnapshotOutcome::Done => return,
                 Ok(_) => PAUSES.1,
                 Err(error) if error.is_transient() => {
                     tracing::debug!(connection_id = %self.id(), %error, "the states of a group can't be read yet");
@@ -293,30 +293,30 @@ impl Session {
     }
 
     /// Sends a snapshot, then the changes that came after it. From here on changes are sent as they come.
-    fn begin_with(&self, wanted: &Wanted, states: &States) -> Sent {
+    fn begin_with(&self, wanted: &WantedSnapshot, states: &StatesSnapshot) -> SnapshotOutcome {
         let is_same_log = self.hub.backplane().epoch() == states.position.epoch;
         let mut followed = self.followed.lock();
         let stage = followed
             .as_mut()
             .and_then(|followed| followed.groups.get_mut(&wanted.group));
         let Some(stage) = stage else {
-            return Sent::Done;
+            return SnapshotOutcome::Done;
         };
         let reading = match stage {
-            Stage::Reading(reading) if reading.number == wanted.number => reading,
-            _ => return Sent::Done,
+            FollowStage::Reading(reading) if reading.number == wanted.number => reading,
+            _ => return SnapshotOutcome::Done,
         };
         if !is_same_log || reading.overrun {
             let number = reading.number;
-            *reading = Reading {
+            *reading = SnapshotReading {
                 number,
-                ..Reading::default()
+                ..SnapshotReading::default()
             };
-            return Sent::Again;
+            return SnapshotOutcome::Again;
         }
         let changes = std::mem::take(&mut reading.changes);
         let place = states.position.offset;
-        *stage = Stage::After(place);
+        *stage = FollowStage::After(place);
         let protocol = self.connection.protocol().and_then(ClientProtocol::web_pubsub);
         let snapshot = protocol.and_then(|protocol: WebPubSubProtocol| {
             protocol.group_states(StatesMessage::Snapshot, wanted.group.as_str(), &states.items)
@@ -327,6 +327,6 @@ impl Session {
         for (_, change) in changes.into_iter().filter(|(changed, _)| *changed > place) {
             self.push_frame(change);
         }
-        Sent::Done
+        SnapshotOutcome::Done
     }
 }

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::{CHAT, JSON, RELIABLE, at, chat, connect, demo, token, with_chat, with_query};
 
-fn set(group: &str, state: Value) -> Value {
-    json!({ "type": "setGroupState", "group": group, "state": state })
+fn set(group: &str, state: impl Into<Value>) -> Value {
+    json!({ "type": "setGroupState", "group": group, "state": state.into() })
 }
 
 fn clear(group: &str) -> Value {
@@ -40,12 +40,12 @@ fn snapshot(group: &str, mut items: Vec<Value>) -> Value {
     json!({ "type": "groupStateSnapshot", "group": group, "items": items })
 }
 
-fn update(group: &str, item: Value) -> Value {
-    json!({ "type": "groupStateUpdate", "group": group, "items": [item] })
+fn update(group: &str, item: impl Into<Value>) -> Value {
+    json!({ "type": "groupStateUpdate", "group": group, "items": [item.into()] })
 }
 
-fn item(client: &WebPubSub, state: Value) -> Value {
-    json!({ "connectionId": client.id(), "state": state })
+fn item(client: &WebPubSub, state: impl Into<Value>) -> Value {
+    json!({ "connectionId": client.id(), "state": state.into() })
 }
 
 fn cleared(client: &WebPubSub) -> Value {

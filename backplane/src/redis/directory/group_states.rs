@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::error::BackplaneError;
-use crate::group_states::{GroupStates, MAX_GROUP_BYTES, MemberState, StateSet, States};
+use crate::group_states::{GroupStates, MAX_GROUP_BYTES, MemberState, StateSet, StatesSnapshot};
 use crate::position::{Epoch, Offset, Position};
 use crate::redis::directory::connections::owned;
 use crate::redis::feed::hub::Hub;
@@ -107,14 +107,14 @@ impl Inner {
         Ok(())
     }
 
-    async fn states(&self, hub: &Hub, group: &GroupName) -> Result<States, BackplaneError> {
+    async fn states(&self, hub: &Hub, group: &GroupName) -> Result<StatesSnapshot, BackplaneError> {
         let call = Invocation::of(ReadStates {
             log: hub.scripts.keys.log(),
             states: hub.scripts.keys.states(group),
         });
         let answer = self.commands.script(&call, Repeat::Safe).await?;
         let (epoch, offset, items): (String, Offset, Vec<u8>) = decode(answer)?;
-        Ok(States {
+        Ok(StatesSnapshot {
             position: Position {
                 epoch: Epoch::new(&epoch),
                 offset,
@@ -145,7 +145,7 @@ impl GroupStates for RedisHub {
         .boxed()
     }
 
-    fn states<'a>(&'a self, group: &'a GroupName) -> BoxFuture<'a, Result<States, BackplaneError>> {
+    fn states<'a>(&'a self, group: &'a GroupName) -> BoxFuture<'a, Result<StatesSnapshot, BackplaneError>> {
         async move { self.inner.states(&self.hub, group).await }.boxed()
     }
 }
