@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, Uri};
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 
@@ -35,9 +35,12 @@ pub(crate) fn router(app: App, pages: Router) -> Router {
         .route("/sse/{hub}", any(events_by_path))
         .route("/sse/{hub}/", any(events_by_path))
         .route("/client/hubs/{hub}", any(socket_by_path))
-        .route("/client/hubs/{hub}/", any(socket_by_path))
-        .layer(from_fn_with_state(app.clone(), declare::for_clients))
-        .layer(cors);
+        .route("/client/hubs/{hub}/", any(socket_by_path));
+    let hubs = match app.hubs().take_undeclared() {
+        true => hubs.layer(from_fn_with_state(app.clone(), declare::for_clients)),
+        false => hubs,
+    };
+    let hubs = hubs.layer(cors);
     let servers = Router::new()
         .route("/server", any(app_servers::endpoint))
         .route("/server/", any(app_servers::endpoint));
@@ -51,12 +54,21 @@ pub(crate) fn router(app: App, pages: Router) -> Router {
     }
     public
         .with_state(app.clone())
-        .layer(map_response(reply::not_stored))
+        .layer(map_response(async |response| reply::not_stored(response)))
         .merge(pages)
-        .layer(from_fn_with_state(app.clone(), hosts::check))
-        .layer(from_fn_with_state(app.clone(), bodies::attend))
-        .layer(from_fn_with_state(app, persistence::limit))
-        .layer(map_response(reply::refusals_not_stored))
+        .layer(from_fn_with_state(app, attend))
+}
+
+/// Does what is the same for requests of all paths. One layer, since each costs every request some copies of itself.
+async fn attend(State(app): State<App>, request: Request, next: Next) -> Response {
+    let checked = |request| async {
+        match hosts::check(&app, request) {
+            Ok(request) => next.run(request).await,
+            Err(refusal) => *refusal,
+        }
+    };
+    let attended = |request| bodies::attend(&app, request, checked);
+    reply::refusals_not_stored(persistence::limit(&app, request, attended).await)
 }
 
 /// The endpoints for operators, on a listener of its own.
@@ -65,8 +77,12 @@ pub(crate) fn admin_router(app: App) -> Router {
         .merge(metrics())
         .route("/api/openapi.json", get(async || rest::document()))
         .with_state(app.clone())
-        .layer(from_fn_with_state(app, bodies::attend))
-        .layer(map_response(reply::not_stored))
+        .layer(from_fn_with_state(app, attend_body))
+        .layer(map_response(async |response| reply::not_stored(response)))
+}
+
+async fn attend_body(State(app): State<App>, request: Request, next: Next) -> Response {
+    bodies::attend(&app, request, |request| next.run(request)).await
 }
 
 fn probes() -> Router<App> {

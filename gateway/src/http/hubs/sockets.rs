@@ -33,11 +33,12 @@ use crate::protocol::websocket::Messages;
 use crate::protocol::{ClientProtocol, TransferFormat, Transport};
 use crate::session::{Claimant, CloseReason, Detached, Ended, Session, run_over_http, watch_expiry};
 use crate::telemetry::labels::RejectLabel;
-use crate::transport::{Reservation, Upgrade, serve_resumable, serve_websocket};
+use crate::transport::{Reservation, Takeover, Upgrade, serve_resumable, serve_websocket};
 
 /// Serves a request for a socket.
 pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
+    Takeover::note(&parts.extensions);
     if RequestKind::of(&parts) != Some(RequestKind::WebSocket) {
         let text = "This address serves WebSockets; for server-sent events there is /sse/";
         return reply::text(StatusCode::UPGRADE_REQUIRED, text);
@@ -115,7 +116,7 @@ async fn begin(
         query,
         parts,
     };
-    let upgrade = Upgrade::read(&mut asked.parts).await?;
+    let upgrade = Upgrade::read(&mut asked.parts).map_err(EarlyResponse)?;
     let id = random_connection_id().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     let mut permit = asked.admit().map_err(|full| asked.refuse(full))?;
     let connection = asked.connection(id);
@@ -203,7 +204,7 @@ async fn recover(
         hub,
         parts,
     };
-    let upgrade = Upgrade::read(&mut asked.parts).await?;
+    let upgrade = Upgrade::read(&mut asked.parts).map_err(EarlyResponse)?;
     let upgrade = upgrade.protocol(back.protocol.name());
     let id = ConnectionId::parse(&back.id).ok();
     let id = id.filter(|id| asked.app.tokens().may_recover(asked.hub.name(), id, &back.token));
