@@ -86,6 +86,8 @@ impl Inner {
         self: &Arc<Self>,
         change: impl Future<Output = Result<T, BackplaneError>> + Send + 'static,
     ) -> Result<T, BackplaneError> {
+        // Boxed, for it is large, and what is spawned is copied several times.
+        let change = Box::pin(change);
         self.tasks
             .spawn(change)
             .await

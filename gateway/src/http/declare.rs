@@ -13,11 +13,9 @@ use super::{App, reply};
 use crate::auth::Credentials;
 use crate::hub::{Hubs, NotDeclared};
 use crate::session::is_over;
-use crate::transport::Takeover;
 
 /// Opens the hub that a client's request names, if it is not there and the client has shown who it is.
 pub(super) async fn for_clients(State(app): State<App>, request: Request, next: Next) -> Response {
-    Takeover::note(request.extensions());
     let (parts, body) = request.into_parts();
     if let Some(asked) = named(&parts.uri)
         && app.hub(&asked).is_none()

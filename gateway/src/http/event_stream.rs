@@ -214,6 +214,7 @@ mod tests {
             },
             doors: None,
             metrics: Arc::new(Metrics::new()),
+            sockets: None,
         };
         let stop = CancellationToken::new();
         let router = Router::new().route("/", get(answer));

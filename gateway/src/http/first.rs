@@ -12,7 +12,6 @@ use std::pin::Pin;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::uri::PathAndQuery;
@@ -22,9 +21,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tower::Service as _;
 
-use super::head;
+use super::{App, head, router};
 use crate::transport::{Accepted, Takeover, with_buffer};
 
 /// Most headers of a request that is taken.
@@ -82,7 +80,7 @@ pub(super) fn socket_request(read: &Bytes, most_headers: usize) -> Option<(Reque
 pub(super) enum Outcome {
     /// The socket is served elsewhere, or is gone.
     Over,
-    /// The HTTP library is to go on with the same request: with this answer, or with whoever else answers it.
+    /// The HTTP library is to go on with the same request: with this answer, or with the whole router's.
     Http(Accepted, Option<Box<Response>>),
 }
 
@@ -91,25 +89,21 @@ pub(super) async fn answer(
     mut accepted: Accepted,
     mut request: Request<Body>,
     rest: Bytes,
-    (router, peer): (&Router, SocketAddr),
+    (app, peer): (&App, SocketAddr),
     patience: Duration,
 ) -> Outcome {
     let takeover = Takeover::default();
     request.extensions_mut().insert(ConnectInfo(peer));
     request.extensions_mut().insert(takeover.clone());
-    let mut response = tokio::select! {
+    let response = tokio::select! {
         biased;
-        response = router.clone().call(request) => match response {
-            Ok(response) => response,
-            Err(never) => match never {},
-        },
+        response = router::socket(app, request) => response,
         () = poll_fn(|cx| accepted.poll_gone(cx)) => return Outcome::Over,
     };
-    let Some(serve) = takeover.take() else {
-        return Outcome::Http(accepted, takeover.is_known().then(|| Box::new(response)));
+    let (Some(serve), Some(response)) = (takeover.take(), &response) else {
+        return Outcome::Http(accepted, response.map(Box::new));
     };
     debug_assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
-    response.headers_mut().remove(header::CONTENT_LENGTH); // section 8.6 of RFC 9110: the router has set it
     let head = head::write(response.status(), response.headers(), None);
     if let Ok(Ok(())) = timeout(patience, accepted.stream.write_all(&head)).await {
         serve(accepted, &rest);
@@ -119,6 +113,7 @@ pub(super) async fn answer(
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
     use axum::extract::ws::WebSocketUpgrade;
     use axum::routing::any;
     use tokio::io::AsyncReadExt as _;
@@ -170,7 +165,7 @@ mod tests {
         assert!(socket_request(&few, 3).is_some() && socket_request(&few, 2).is_none());
     }
 
-    /// The head of the answer to a request, without its date, and the socket.
+    /// The head of the answer to a request, in order and without its date, and the socket.
     async fn ask(address: SocketAddr, request: &str) -> (String, TcpStream) {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -179,8 +174,16 @@ mod tests {
             head.push(stream.read_u8().await.unwrap());
         }
         let head = String::from_utf8(head).unwrap();
-        let lines = head.lines().filter(|line| !line.starts_with("date: "));
-        (lines.collect::<Vec<_>>().join("\n"), stream)
+        let is_101 = head.starts_with("HTTP/1.1 101 ");
+        let differs = |line: &str| line.starts_with("date: ") || is_101 && is_for_pages(line);
+        let lines = head.lines().filter(|line| !differs(line));
+        let mut lines: Vec<_> = lines.collect();
+        lines.get_mut(1..).unwrap_or_default().sort_unstable();
+        (lines.join("\n"), stream)
+    }
+
+    fn is_for_pages(line: &str) -> bool {
+        line.starts_with("vary: ") || line.starts_with("access-control-")
     }
 
     fn request(path: &str, headers: &str, end: &str) -> String {

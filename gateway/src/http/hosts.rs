@@ -16,7 +16,6 @@ use crate::http::App;
 use crate::options::ServerOptions;
 use crate::options::requested_authority;
 use crate::telemetry::labels::RejectLabel;
-use crate::transport::Takeover;
 
 /// The hosts of `server.allowed_hosts`.
 #[derive(Debug, Clone)]
@@ -65,7 +64,6 @@ pub(super) fn check(app: &App, request: Request) -> Result<Request, Box<Response
         }
         Ok(_) => return Ok(Request::from_parts(parts, body)),
     };
-    Takeover::note(&parts.extensions);
     Err(Box::new(reply::text(status, text)))
 }
 

@@ -35,9 +35,7 @@ use crate::protocol::Transport;
 use crate::protocol::websocket::Messages;
 use crate::session::{Claimant, CloseReason, Detached, Restored, Session, restore, watch_expiry};
 use crate::telemetry::labels::{LimitLabel, RejectLabel, ResumeKind, ResumeOutcome};
-use crate::transport::{
-    Reservation, Takeover, Upgrade, WebSocket, serve_resumable, serve_websocket, sse_stream,
-};
+use crate::transport::{Reservation, Upgrade, WebSocket, serve_resumable, serve_websocket, sse_stream};
 
 /// How long a POST or DELETE waits for an owner that can't be reached: it would end its client.
 const SENDING: Duration = Duration::from_secs(30);
@@ -65,7 +63,6 @@ impl<R: IntoResponse> From<R> for EarlyResponse {
 /// Serves a request to a hub's address.
 pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    Takeover::note(&parts.extensions);
     let Some(kind) = RequestKind::of(&parts) else {
         let methods = [(header::ALLOW, "GET, POST, DELETE")];
         return (StatusCode::METHOD_NOT_ALLOWED, methods).into_response();

@@ -1,13 +1,17 @@
 //! Paths to endpoints.
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
+use tower::{Layer as _, Service as _, service_fn};
 
 use super::request::Query;
 use super::{
@@ -79,6 +83,51 @@ pub(crate) fn admin_router(app: App) -> Router {
         .with_state(app.clone())
         .layer(from_fn_with_state(app, attend_body))
         .layer(map_response(async |response| reply::not_stored(response)))
+}
+
+/// Answers a request for a WebSocket of a hub, as the [`router`] does, without a look at all other paths; `None` where that has to.
+/// Only pages read the headers of [`Origins::layer`](crate::auth::Origins::layer), and they get to see refusals alone.
+pub(super) async fn socket(app: &App, request: Request) -> Option<Response> {
+    let path = request.uri().path();
+    let mut segments = path.strip_suffix('/').unwrap_or(path).split('/').skip(1);
+    let (hub, is_plain) = match (segments.next(), segments.next(), segments.next()) {
+        (Some("hubs"), Some(hub), None) => (app.hub(hub)?, false),
+        (Some("client"), Some("hubs"), Some(hub)) => (app.hub(hub)?, true),
+        (Some("client"), None, None) => (hub_of(app, request.uri()).ok()?, false),
+        _ => return None,
+    };
+    if segments.next().is_some() {
+        return None;
+    }
+    let answer = |request| async {
+        let request = match hosts::check(app, request) {
+            Ok(request) => request,
+            Err(refusal) => return *refusal,
+        };
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        let response = match is_plain {
+            true => hubs::socket_endpoint(app.clone(), hub, request).await,
+            false => hubs::endpoint(app.clone(), hub, request).await,
+        };
+        match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => response,
+            _ => shown_to_pages(app, origin, response).await,
+        }
+    };
+    Some(reply::not_stored(persistence::limit(app, request, answer).await))
+}
+
+/// Adds the headers of [`Origins::layer`](crate::auth::Origins::layer) to a response.
+async fn shown_to_pages(app: &App, origin: Option<HeaderValue>, response: Response) -> Response {
+    let mut asked = Request::new(Body::empty());
+    let origin = origin.map(|origin| (header::ORIGIN, origin));
+    asked.headers_mut().extend(origin);
+    let mut response = Some(response);
+    let answer = service_fn(|_: Request| ready(Ok::<_, Infallible>(response.take().unwrap_or_default())));
+    match app.origins().layer().layer(answer).call(asked).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
 }
 
 async fn attend_body(State(app): State<App>, request: Request, next: Next) -> Response {

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
+use super::App;
 use super::event_stream::{self, Detour};
 use super::first::{self, Outcome};
 use super::reply;
@@ -78,7 +79,8 @@ pub(crate) async fn serve(
                 None => continue, // closed without a response: no request has come yet
             },
         };
-        connections.spawn(Arc::clone(&server).converse(accepted, peer, graceful.watcher()));
+        let conversing = Arc::clone(&server).converse(accepted, peer, graceful.watcher());
+        connections.spawn(Box::pin(conversing)); // boxed: what is spawned is copied several times
     }
     drop(listener);
     connections.close();
@@ -114,15 +116,11 @@ impl Server {
             return; // the peer has ended it
         }
         let mut answer = None;
-        if let Some((request, length)) = first::socket_request(&read, self.rules.most_headers) {
+        if let Some(app) = &self.rules.sockets
+            && let Some((request, length)) = first::socket_request(&read, self.rules.most_headers)
+        {
             let patience = self.rules.terms.grace;
-            let answering = first::answer(
-                accepted,
-                request,
-                read.slice(length..),
-                (&self.router, peer),
-                patience,
-            );
+            let answering = first::answer(accepted, request, read.slice(length..), (app, peer), patience);
             match Box::pin(answering).await {
                 Outcome::Over => return,
                 Outcome::Http(socket, answered) => (accepted, answer) = (socket, answered),
@@ -195,6 +193,8 @@ pub(crate) struct Rules {
     /// How many TCP connections there may be, if that is bounded.
     pub(crate) doors: Option<Arc<Doors>>,
     pub(crate) metrics: Arc<Metrics>,
+    /// The node whose hubs accept WebSockets here, if there is one.
+    pub(crate) sockets: Option<App>,
 }
 
 impl Rules {
@@ -228,6 +228,7 @@ impl Rules {
             },
             doors,
             metrics: Arc::clone(metrics),
+            sockets: None,
         }
     }
 }
@@ -387,6 +388,7 @@ mod tests {
             },
             doors: None,
             metrics: Arc::new(Metrics::new()),
+            sockets: None,
         };
         let serving = tokio::spawn(serve(
             Arc::new(listener),

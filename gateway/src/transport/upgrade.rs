@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_lc_rs::digest;
 use axum::body::Body;
@@ -45,13 +44,7 @@ enum Way {
 /// A request that was read without the HTTP library: whoever accepts it leaves here what is done with the socket, once the
 /// answer is written. In the extensions of the request.
 #[derive(Clone, Default)]
-pub(crate) struct Takeover(Arc<Taking>);
-
-#[derive(Default)]
-struct Taking {
-    serve: Mutex<Option<Serve>>,
-    is_known: AtomicBool,
-}
+pub(crate) struct Takeover(Arc<Mutex<Option<Serve>>>);
 
 /// Begins to serve a socket. The bytes came behind the request.
 type Serve = Box<dyn FnOnce(Accepted, &[u8]) + Send>;
@@ -59,19 +52,7 @@ type Serve = Box<dyn FnOnce(Accepted, &[u8]) + Send>;
 impl Takeover {
     /// Takes out what is done with the socket; `None` where the request was not accepted.
     pub(crate) fn take(&self) -> Option<Serve> {
-        self.0.serve.lock().take()
-    }
-
-    /// Records that whoever answers the request needs no HTTP library to accept it.
-    pub(crate) fn note(extensions: &Extensions) {
-        if let Some(takeover) = extensions.get::<Self>() {
-            takeover.0.is_known.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Returns whether the answer counts. Others can accept the request only in the HTTP library's hands.
-    pub(crate) fn is_known(&self) -> bool {
-        self.0.is_known.load(Ordering::Relaxed)
+        self.0.lock().take()
     }
 }
 
@@ -166,9 +147,9 @@ impl Upgrade {
             Way::Direct(takeover) => {
                 let serve: Serve = Box::new(move |accepted, read| {
                     let socket = Box::new(WebSocket::accepted(accepted, read, messages, terms));
-                    tokio::spawn(serve(socket));
+                    tokio::spawn(Box::pin(serve(socket))); // boxed: what is spawned is copied several times
                 });
-                *takeover.0.serve.lock() = Some(serve);
+                *takeover.0.lock() = Some(serve);
             }
         }
         response

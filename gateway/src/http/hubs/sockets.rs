@@ -33,12 +33,11 @@ use crate::protocol::websocket::Messages;
 use crate::protocol::{ClientProtocol, TransferFormat, Transport};
 use crate::session::{Claimant, CloseReason, Detached, Ended, Session, run_over_http, watch_expiry};
 use crate::telemetry::labels::RejectLabel;
-use crate::transport::{Reservation, Takeover, Upgrade, serve_resumable, serve_websocket};
+use crate::transport::{Reservation, Upgrade, serve_resumable, serve_websocket};
 
 /// Serves a request for a socket.
 pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
-    Takeover::note(&parts.extensions);
     if RequestKind::of(&parts) != Some(RequestKind::WebSocket) {
         let text = "This address serves WebSockets; for server-sent events there is /sse/";
         return reply::text(StatusCode::UPGRADE_REQUIRED, text);
