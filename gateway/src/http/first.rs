@@ -1,5 +1,6 @@
-//! The first request of a TCP connection, where it asks for a WebSocket: it is read and answered without the HTTP library, whose
-//! buffers, timers and tasks would be most of what accepting a connection costs.
+//! The requests with which a SignalR client begins, as far as they are the first ones of a TCP connection: to negotiate, and for a
+//! WebSocket. They are read and answered without the HTTP library, whose buffers, timers and tasks would be most of what accepting
+//! a connection costs.
 //!
 //! Only a request is taken that came whole with the first bytes, and that leaves nothing open: HTTP/1.1, no body, no expectation.
 //! All others are the HTTP library's, and so is the answer to one that is refused.
@@ -12,12 +13,13 @@ use std::pin::Pin;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::ConnectInfo;
 use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::response::Response;
 use bytes::Bytes;
+use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -27,8 +29,8 @@ use crate::transport::{Accepted, Takeover, with_buffer};
 
 /// Most headers of a request that is taken.
 const MOST_HEADERS: usize = 64;
-/// How the paths begin at which hubs accept WebSockets.
-const BEGINNINGS: [&[u8]; 2] = [b"GET /hubs/", b"GET /client"];
+/// How requests begin that may be taken.
+const BEGINNINGS: [&[u8]; 4] = [b"GET /hubs/", b"GET /client", b"POST /hubs/", b"POST /client"];
 
 /// The first bytes of a connection; none at its end.
 pub(super) async fn read(stream: &mut TcpStream) -> io::Result<Bytes> {
@@ -42,8 +44,8 @@ pub(super) async fn read(stream: &mut TcpStream) -> io::Result<Bytes> {
     .await
 }
 
-/// The request for a WebSocket that these bytes begin with, if it can be taken, and its length.
-pub(super) fn socket_request(read: &Bytes, most_headers: usize) -> Option<(Request<Body>, usize)> {
+/// The request that these bytes begin with, if it can be taken, and the bytes behind it.
+pub(super) fn request(read: &Bytes, most_headers: usize) -> Option<(Request<Body>, Bytes)> {
     if !BEGINNINGS.iter().any(|beginning| read.starts_with(beginning)) {
         return None;
     }
@@ -62,29 +64,49 @@ pub(super) fn socket_request(read: &Bytes, most_headers: usize) -> Option<(Reque
         let value = HeaderValue::from_maybe_shared(read.slice_ref(field.value)).ok()?;
         headers.append(name, value);
     }
-    let upgrade = headers.get(header::UPGRADE)?;
-    let others = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::EXPECT];
-    if !upgrade.as_bytes().eq_ignore_ascii_case(b"websocket")
-        || others.iter().any(|name| headers.contains_key(name))
-    {
+    let rest = read.slice(length..);
+    let leaves_open = [header::TRANSFER_ENCODING, header::EXPECT];
+    let is_taken = match head.method? {
+        "GET" => wants_socket(&headers),
+        _ => rest.is_empty() && is_bare(&headers),
+    };
+    if !is_taken || leaves_open.iter().any(|name| headers.contains_key(name)) {
         return None;
     }
     let target = read.slice_ref(head.path?.as_bytes());
     let mut request = Request::new(Body::empty());
+    *request.method_mut() = Method::from_bytes(head.method?.as_bytes()).ok()?;
     *request.uri_mut() = Uri::from(PathAndQuery::from_maybe_shared(target).ok()?);
     *request.headers_mut() = headers;
-    Some((request, length))
+    Some((request, rest))
 }
 
-/// The outcome of a request for a WebSocket.
+fn wants_socket(headers: &HeaderMap) -> bool {
+    let upgrade = headers.get(header::UPGRADE);
+    upgrade.is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && !headers.contains_key(header::CONTENT_LENGTH)
+}
+
+/// Returns whether a POST has no body, and its connection is to be kept.
+fn is_bare(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).into_iter();
+    let mut lines = headers.get_all(header::CONNECTION).into_iter();
+    lengths.all(|length| length.as_bytes() == b"0")
+        && lines.all(|line| line.as_bytes().eq_ignore_ascii_case(b"keep-alive"))
+        && !headers.contains_key(header::UPGRADE)
+}
+
+/// The outcome of a request.
 pub(super) enum Outcome {
     /// The socket is served elsewhere, or is gone.
     Over,
+    /// It is answered, and another request may come.
+    Answered(Accepted),
     /// The HTTP library is to go on with the same request: with this answer, or with the whole router's.
     Http(Accepted, Option<Box<Response>>),
 }
 
-/// Answers a request for a WebSocket, and hands the socket on where it was accepted. `rest` came behind the request.
+/// Answers a request, and hands the socket on where it was accepted as a WebSocket. `rest` came behind the request.
 pub(super) async fn answer(
     mut accepted: Accepted,
     mut request: Request<Body>,
@@ -97,16 +119,32 @@ pub(super) async fn answer(
     request.extensions_mut().insert(takeover.clone());
     let response = tokio::select! {
         biased;
-        response = router::socket(app, request) => response,
+        response = router::directly(app, request) => response,
         () = poll_fn(|cx| accepted.poll_gone(cx)) => return Outcome::Over,
     };
-    let (Some(serve), Some(response)) = (takeover.take(), &response) else {
-        return Outcome::Http(accepted, response.map(Box::new));
+    let Some(response) = response else {
+        return Outcome::Http(accepted, None);
     };
-    debug_assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
-    let head = head::write(response.status(), response.headers(), None);
-    if let Ok(Ok(())) = timeout(patience, accepted.stream.write_all(&head)).await {
-        serve(accepted, &rest);
+    let serve = takeover.take();
+    let is_plain =
+        response.status() == StatusCode::OK && !response.headers().contains_key(header::CONNECTION);
+    let length = response.body().size_hint().exact();
+    let (parts, body) = match (&serve, length) {
+        (Some(_), _) => response.into_parts(),
+        (None, Some(_)) if is_plain => response.into_parts(),
+        _ => return Outcome::Http(accepted, Some(Box::new(response))),
+    };
+    let length = length.filter(|_| serve.is_none());
+    let length = length.map(|length| length.to_string());
+    let framing = length.as_deref().map(|length| ("content-length", length));
+    let mut bytes = head::write(parts.status, &parts.headers, framing);
+    if let Ok(body) = body.collect().await {
+        bytes.extend_from_slice(&body.to_bytes());
+    }
+    match (timeout(patience, accepted.stream.write_all(&bytes)).await, serve) {
+        (Ok(Ok(())), Some(serve)) => serve(accepted, &rest),
+        (Ok(Ok(())), None) => return Outcome::Answered(accepted),
+        _ => {}
     }
     Outcome::Over
 }
@@ -126,14 +164,17 @@ mod tests {
     const WHOLE: &str =
         "GET /hubs/chat?id=a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n";
 
-    fn taken(text: &str) -> Option<(Request<Body>, usize)> {
-        socket_request(&Bytes::copy_from_slice(text.as_bytes()), 100)
+    const NEGOTIATE: &str =
+        "POST /hubs/chat/negotiate?negotiateVersion=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+
+    fn taken(text: &str) -> Option<(Request<Body>, Bytes)> {
+        request(&Bytes::copy_from_slice(text.as_bytes()), 100)
     }
 
     #[test]
     fn a_whole_request_for_a_socket_is_taken() {
-        let (request, length) = taken(&format!("{WHOLE}more")).unwrap();
-        assert_eq!(length, WHOLE.len());
+        let (request, rest) = taken(&format!("{WHOLE}more")).unwrap();
+        assert_eq!(rest, "more");
         assert_eq!(request.uri(), "/hubs/chat?id=a");
         assert_eq!(request.headers().len(), 3);
         assert_eq!(request.headers()["host"], "x");
@@ -162,7 +203,19 @@ mod tests {
         let many = WHOLE.replace("Host: x", &"a: b\r\n".repeat(99));
         assert!(taken(&many).is_none());
         let few = Bytes::from_static(WHOLE.as_bytes());
-        assert!(socket_request(&few, 3).is_some() && socket_request(&few, 2).is_none());
+        assert!(request(&few, 3).is_some() && request(&few, 2).is_none());
+        assert!(taken(NEGOTIATE).is_some() && taken(&format!("{NEGOTIATE}POST")).is_none());
+        assert!(taken(&NEGOTIATE.replace("Content-Length: 0\r\n", "Connection: keep-alive\r\n")).is_some());
+        for other in [
+            "Content-Length: 1",
+            "Content-Length: 0\r\nContent-Length: 1",
+            "Transfer-Encoding: chunked",
+            "Connection: close",
+            "Connection: Upgrade\r\nUpgrade: h2c",
+        ] {
+            let other = NEGOTIATE.replace("Content-Length: 0", other);
+            assert!(taken(&other).is_none(), "{other:?}");
+        }
     }
 
     /// The head of the answer to a request, in order and without its date, and the socket.
@@ -186,7 +239,7 @@ mod tests {
         line.starts_with("vary: ") || line.starts_with("access-control-")
     }
 
-    fn request(path: &str, headers: &str, end: &str) -> String {
+    fn upgrade(path: &str, headers: &str, end: &str) -> String {
         format!(
             "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{headers}{end}\r\n"
         )
@@ -234,8 +287,8 @@ mod tests {
             ("/hubs/chat", format!("{good}Host: y\r\n"), 400),
             ("/hubs/chat", format!("{good}Accept: text/event-stream\r\n"), 400),
         ] {
-            let (by_us, _) = ask(address, &request(path, &headers, "")).await;
-            let (by_library, _) = ask(address, &request(path, &headers, BY_LIBRARY)).await;
+            let (by_us, _) = ask(address, &upgrade(path, &headers, "")).await;
+            let (by_library, _) = ask(address, &upgrade(path, &headers, BY_LIBRARY)).await;
             assert!(
                 by_us.starts_with(&format!("HTTP/1.1 {status} ")),
                 "{path} {headers}: {by_us}"
@@ -249,7 +302,7 @@ mod tests {
         let (_gateway, _serving, address) = serving().await;
         let (refusal, mut stream) = ask(
             address,
-            &request("/hubs/chat?id=none", &format!("{VERSION}{KEY}"), ""),
+            &upgrade("/hubs/chat?id=none", &format!("{VERSION}{KEY}"), ""),
         )
         .await;
         assert!(refusal.starts_with("HTTP/1.1 404 "), "{refusal}");
@@ -259,7 +312,7 @@ mod tests {
         let mut text = vec![0; length.unwrap().parse().unwrap()];
         stream.read_exact(&mut text).await.unwrap();
         let handshake = client_frame(0x81, b"{\"protocol\":\"json\",\"version\":1}\x1e");
-        let again = request("/hubs/chat", VERSION, KEY);
+        let again = upgrade("/hubs/chat", VERSION, KEY);
         stream
             .write_all(&[again.as_bytes(), &handshake].concat())
             .await
@@ -267,7 +320,7 @@ mod tests {
         read_until(&mut stream, b"{}\x1e").await;
         for end in ["", BY_LIBRARY] {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            let whole = request("/hubs/chat", &format!("{VERSION}{KEY}"), end);
+            let whole = upgrade("/hubs/chat", &format!("{VERSION}{KEY}"), end);
             stream
                 .write_all(&[whole.as_bytes(), &handshake].concat())
                 .await
@@ -281,5 +334,42 @@ mod tests {
         while !read.ends_with(end) {
             read.push(stream.read_u8().await.unwrap());
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_negotiated_on_as_by_the_http_library_and_goes_on() {
+        let (_gateway, _serving, address) = serving().await;
+        let negotiate = |path: &str, headers: &str| {
+            format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n{headers}\r\n")
+        };
+        for (path, headers, status) in [
+            ("/hubs/chat/negotiate?negotiateVersion=1", "", 200),
+            ("/client/negotiate?hub=chat", "Origin: http://x\r\n", 200),
+            ("/hubs/chat/negotiate?negotiateVersion=x", "", 200),
+            ("/hubs/chat/negotiate", "Authorization: Bearer none\r\n", 401),
+            ("/hubs/none/negotiate", "", 404),
+            ("/hubs/chat", "", 400),
+        ] {
+            let (by_us, _) = ask(address, &negotiate(path, headers)).await;
+            let by_library = negotiate(path, &format!("{headers}Connection: te\r\n"));
+            let (by_library, _) = ask(address, &by_library).await;
+            assert!(
+                by_us.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{path}: {by_us}"
+            );
+            assert_eq!(by_us, by_library, "{path}");
+        }
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        for _ in 0..2 {
+            let asked = negotiate("/hubs/chat/negotiate?negotiateVersion=1", "");
+            stream.write_all(asked.as_bytes()).await.unwrap();
+            read_until(&mut stream, b"\"transferFormats\":[\"Text\",\"Binary\"]}]}").await;
+        }
+        let socket = upgrade("/hubs/chat", VERSION, KEY);
+        stream.write_all(socket.as_bytes()).await.unwrap();
+        read_until(&mut stream, b"\r\n\r\n").await;
+        let handshake = client_frame(0x81, b"{\"protocol\":\"json\",\"version\":1}\x1e");
+        stream.write_all(&handshake).await.unwrap();
+        read_until(&mut stream, b"{}\x1e").await;
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
@@ -85,29 +85,31 @@ pub(crate) fn admin_router(app: App) -> Router {
         .layer(map_response(async |response| reply::not_stored(response)))
 }
 
-/// Answers a request for a WebSocket of a hub, as the [`router`] does, without a look at all other paths; `None` where that has to.
-/// Only pages read the headers of [`Origins::layer`](crate::auth::Origins::layer), and they get to see refusals alone.
-pub(super) async fn socket(app: &App, request: Request) -> Option<Response> {
-    let path = request.uri().path();
-    let mut segments = path.strip_suffix('/').unwrap_or(path).split('/').skip(1);
-    let (hub, is_plain) = match (segments.next(), segments.next(), segments.next()) {
-        (Some("hubs"), Some(hub), None) => (app.hub(hub)?, false),
-        (Some("client"), Some("hubs"), Some(hub)) => (app.hub(hub)?, true),
-        (Some("client"), None, None) => (hub_of(app, request.uri()).ok()?, false),
-        _ => return None,
-    };
-    if segments.next().is_some() {
-        return None;
-    }
+/// The endpoints that requests reach without a look at all paths.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direct {
+    Hub,
+    Socket,
+    Negotiate,
+}
+
+/// Answers a request for a WebSocket of a hub, or to negotiate, as the [`router`] does, without a look at all other paths; `None`
+/// where that has to. Only pages read the headers of [`Origins::layer`](crate::auth::Origins::layer), which see no accepted socket.
+pub(super) async fn directly(app: &App, request: Request) -> Option<Response> {
+    let (endpoint, hub) = direct(app, &request)?;
     let answer = |request| async {
         let request = match hosts::check(app, request) {
             Ok(request) => request,
             Err(refusal) => return *refusal,
         };
         let origin = request.headers().get(header::ORIGIN).cloned();
-        let response = match is_plain {
-            true => hubs::socket_endpoint(app.clone(), hub, request).await,
-            false => hubs::endpoint(app.clone(), hub, request).await,
+        let response = match endpoint {
+            Direct::Hub => hubs::endpoint(app.clone(), hub, request).await,
+            Direct::Socket => hubs::socket_endpoint(app.clone(), hub, request).await,
+            Direct::Negotiate => {
+                let (parts, _) = request.into_parts();
+                negotiate::negotiate(app, &hub, &parts).await
+            }
         };
         match response.status() {
             StatusCode::SWITCHING_PROTOCOLS => response,
@@ -115,6 +117,25 @@ pub(super) async fn socket(app: &App, request: Request) -> Option<Response> {
         }
     };
     Some(reply::not_stored(persistence::limit(app, request, answer).await))
+}
+
+fn direct(app: &App, request: &Request) -> Option<(Direct, Arc<HubRuntime>)> {
+    let path = request.uri().path();
+    let mut segments = path.strip_suffix('/').unwrap_or(path).split('/').skip(1);
+    let [first, second, third, None] = [(); 4].map(|()| segments.next()) else {
+        return None;
+    };
+    let of_query = || hub_of(app, request.uri()).ok();
+    let is_post = request.method() == Method::POST;
+    Some(match (first?, second, third) {
+        ("hubs", Some(hub), Some("negotiate")) if is_post => (Direct::Negotiate, app.hub(hub)?),
+        ("client", Some("negotiate"), None) if is_post => (Direct::Negotiate, of_query()?),
+        _ if is_post => return None,
+        ("hubs", Some(hub), None) => (Direct::Hub, app.hub(hub)?),
+        ("client", Some("hubs"), Some(hub)) => (Direct::Socket, app.hub(hub)?),
+        ("client", None, None) => (Direct::Hub, of_query()?),
+        _ => return None,
+    })
 }
 
 /// Adds the headers of [`Origins::layer`](crate::auth::Origins::layer) to a response.
@@ -207,7 +228,7 @@ async fn refresh_by_query(State(app): State<App>, request: Request) -> Response 
 /// The hub that the query names.
 fn hub_of(app: &App, uri: &Uri) -> Result<Arc<HubRuntime>, Box<Response>> {
     let query = Query::of(uri);
-    let Some(name) = query.as_ref().and_then(|query| query.get("hub")) else {
+    let Some(name) = query.get("hub") else {
         let text = "The query must name the hub: ?hub=NAME";
         return Err(Box::new(reply::text(StatusCode::BAD_REQUEST, text)));
     };

@@ -105,27 +105,34 @@ struct Server {
 impl Server {
     /// Serves a connection, until it has become something else than HTTP.
     async fn converse(self: Arc<Self>, mut accepted: Accepted, peer: SocketAddr, watcher: Watcher) {
-        let due = Instant::now() + self.rules.idle;
-        let read = tokio::select! {
-            biased;
-            read = first::read(&mut accepted.stream) => read.unwrap_or_default(),
-            () = self.stop.cancelled() => return,
-            () = sleep_until(due) => return tracing::trace!("a connection asked for nothing"),
-        };
-        if read.is_empty() {
-            return; // the peer has ended it
-        }
-        let mut answer = None;
-        if let Some(app) = &self.rules.sockets
-            && let Some((request, length)) = first::socket_request(&read, self.rules.most_headers)
-        {
+        let (read, answer, due) = loop {
+            let due = Instant::now() + self.rules.idle;
+            let read = tokio::select! {
+                biased;
+                read = first::read(&mut accepted.stream) => read.unwrap_or_default(),
+                () = self.stop.cancelled() => return,
+                () = sleep_until(due) => return tracing::trace!("a connection asked for nothing"),
+            };
+            if read.is_empty() {
+                return; // the peer has ended it
+            }
+            let Some(app) = &self.rules.sockets else {
+                break (read, None, due);
+            };
+            let Some((request, rest)) = first::request(&read, self.rules.most_headers) else {
+                break (read, None, due);
+            };
             let patience = self.rules.terms.grace;
-            let answering = first::answer(accepted, request, read.slice(length..), (app, peer), patience);
+            let answering = first::answer(accepted, request, rest, (app, peer), patience);
             match Box::pin(answering).await {
                 Outcome::Over => return,
-                Outcome::Http(socket, answered) => (accepted, answer) = (socket, answered),
+                Outcome::Answered(socket) => accepted = socket,
+                Outcome::Http(socket, answer) => {
+                    accepted = socket;
+                    break (read, answer, due);
+                }
             }
-        }
+        };
         // Boxed: what the HTTP library needs is large, and a socket that is accepted needs none of it.
         Box::pin(self.speak_http(accepted, peer, read, answer, watcher, due)).await;
     }

@@ -89,7 +89,7 @@ struct Recovery {
 
 fn recovery(parts: &Parts, protocol: Option<ClientProtocol>) -> Option<Recovery> {
     let protocol = protocol.filter(|protocol| protocol.is_reliable())?;
-    let query = Query::of(&parts.uri)?;
+    let query = Query::of(&parts.uri);
     let id = query.get("awps_connection_id")?.to_owned();
     let token = query.get("awps_reconnection_token").unwrap_or_default();
     Some(Recovery {
@@ -197,7 +197,7 @@ async fn recover(
         return Err(reply::leaving().into());
     }
     let mut asked = HubRequest {
-        query: Query::of(&parts.uri).unwrap_or_default(),
+        query: Query::of(&parts.uri),
         identity: Identity::of_user(None),
         app,
         hub,
