@@ -317,9 +317,9 @@ impl Topic {
     pub fn key(&self) -> String {
         match self {
             Self::All => "a".to_owned(),
-            Self::Group(group) => format!("g:{}", group.stored()),
-            Self::User(user) => format!("u:{}", user.stored()),
-            Self::Connection(connection) => format!("c:{connection}"),
+            Self::Group(group) => ["g:", group.stored()].concat(),
+            Self::User(user) => ["u:", user.stored()].concat(),
+            Self::Connection(connection) => ["c:", connection.as_str()].concat(),
         }
     }
 

@@ -278,6 +278,7 @@ impl Gateway {
                 grace: patience.unwrap_or_default().max(options.timeouts.send),
                 ..shared.terms()
             },
+            sockets: doors.is_some().then(|| self.app.clone()), // clients' listeners alone have the hubs' paths
             doors,
             metrics: Arc::clone(shared.metrics_handle()),
         }

@@ -28,16 +28,17 @@ pub(super) struct RedisHub {
 
 impl RedisHub {
     /// Carries a change out to its end, also when the caller stops waiting: see [`Inner::finish`].
-    pub(super) async fn carry_out<T, F>(
+    pub(super) fn carry_out<T, F, C>(
         &self,
-        change: impl FnOnce(Arc<Inner>, Arc<Hub>) -> F,
-    ) -> Result<T, BackplaneError>
+        change: C,
+    ) -> impl Future<Output = Result<T, BackplaneError>> + use<T, F, C>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, BackplaneError>> + Send + 'static,
+        C: FnOnce(Arc<Inner>, Arc<Hub>) -> F,
     {
         let change = change(Arc::clone(&self.inner), Arc::clone(&self.hub));
-        self.inner.finish(change).await
+        self.inner.finish(change)
     }
 
     async fn change_group(

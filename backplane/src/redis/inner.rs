@@ -82,14 +82,19 @@ impl Inner {
 
     /// Carries a change out to its end, also when the caller stops waiting: after half of it the server and this node
     /// would disagree.
-    pub(super) async fn finish<T: Send + 'static>(
+    ///
+    /// It is begun by the call itself: a future that held the change until it is polled would have room for it twice.
+    pub(super) fn finish<T, F>(
         self: &Arc<Self>,
-        change: impl Future<Output = Result<T, BackplaneError>> + Send + 'static,
-    ) -> Result<T, BackplaneError> {
-        self.tasks
-            .spawn(change)
-            .await
-            .unwrap_or(Err(BackplaneError::Closed))
+        change: F,
+    ) -> impl Future<Output = Result<T, BackplaneError>> + use<T, F>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, BackplaneError>> + Send + 'static,
+    {
+        // Boxed, for it is large, and what is spawned is copied several times.
+        let finished = self.tasks.spawn(Box::pin(change));
+        async { finished.await.unwrap_or(Err(BackplaneError::Closed)) }
     }
 
     /// Subscribes to `subjects`, at least for as long as the returned value lives.

@@ -95,91 +95,96 @@ impl Keys {
 }
 
 impl HubKeys {
+    /// Put together without formatting: every call of a script needs several names.
+    fn name(&self, kind: &str, name: &str) -> String {
+        [self.base.as_str(), kind, name].concat()
+    }
+
     /// Hash: run, epoch, start and other state of the hub's log; `batch:` and a node's id → number, time and answers of
     /// the node's last batch.
     pub(super) fn log(&self) -> String {
-        format!("{}:log", self.base)
+        self.name(":log", "")
     }
 
     /// Stream: a topic's entries, with the offset as id.
     pub(super) fn stream(&self, topic: &str) -> String {
-        format!("{}:stream:{topic}", self.base)
+        self.name(":stream:", topic)
     }
 
     /// String with an expiry: the content of a request that is published once.
     pub(super) fn once(&self, request: &str) -> String {
-        format!("{}:once:{request}", self.base)
+        self.name(":once:", request)
     }
 
     /// String: a topic's newest offset.
     pub(super) fn tail(&self, topic: &str) -> String {
-        format!("{}:tail:{topic}", self.base)
+        self.name(":tail:", topic)
     }
 
     /// Hash: node → epoch in which it has registered its connections.
     pub(super) fn registered(&self) -> String {
-        format!("{}:registered", self.base)
+        self.name(":registered", "")
     }
 
     /// Hash: owner, user and version of a connection.
     pub(super) fn connection(&self, id: &ConnectionId) -> String {
-        format!("{}:connection:{id}", self.base)
+        self.name(":connection:", id.as_str())
     }
 
     /// Key of a connection, when followed by its id.
     pub(super) fn connection_prefix(&self) -> String {
-        format!("{}:connection:", self.base)
+        self.name(":connection:", "")
     }
 
     /// Set: the groups of a connection.
     pub(super) fn groups(&self, id: &ConnectionId) -> String {
-        format!("{}:groups:{id}", self.base)
+        self.name(":groups:", id.as_str())
     }
 
     /// String with an expiry, the tombstone: the connection was closed.
     pub(super) fn closed(&self, id: &ConnectionId) -> String {
-        format!("{}:closed:{id}", self.base)
+        self.name(":closed:", id.as_str())
     }
 
     /// Hash: call of a connection that was not answered → node that runs it.
     pub(super) fn calls(&self, id: &ConnectionId) -> String {
-        format!("{}:calls:{id}", self.base)
+        self.name(":calls:", id.as_str())
     }
 
     /// Hash: connection that has ended → its end record: the node that reports it, and the report.
     pub(super) fn ended(&self) -> String {
-        format!("{}:ended", self.base)
+        self.name(":ended", "")
     }
 
     /// Stream: the hub's connection events.
     pub(super) fn events(&self) -> String {
-        format!("{}:events", self.base)
+        self.name(":events", "")
     }
 
     /// Sorted set: connection that was removed and is still listed in groups → time from which any node may finish
     /// that.
     pub(super) fn leaving(&self) -> String {
-        format!("{}:leaving", self.base)
+        self.name(":leaving", "")
     }
 
     /// Sorted set: parked connection → time until which it may be taken over.
     pub(super) fn parked(&self) -> String {
-        format!("{}:parked", self.base)
+        self.name(":parked", "")
     }
 
     /// Set: the groups that have connections, without reserved ones.
     pub(super) fn group_names(&self) -> String {
-        format!("{}:group-names", self.base)
+        self.name(":group-names", "")
     }
 
     /// Sorted set with an expiry: group that a user's connections join when they enter → time until which they do.
     pub(super) fn user_groups(&self, user: &str) -> String {
-        format!("{}:user-groups:{user}", self.base)
+        self.name(":user-groups:", user)
     }
 
     /// Sorted set without scores, when followed by a group's name: the connections of the group.
     pub(super) fn group_prefix(&self) -> String {
-        format!("{}:group:", self.base)
+        self.name(":group:", "")
     }
 
     /// Hash: member of a group that has a state there → the state's item; a field without a name → the bytes of all.
@@ -189,32 +194,37 @@ impl HubKeys {
 
     /// Sorted set without scores, when followed by a user's id: the connections of the user.
     pub(super) fn user_prefix(&self) -> String {
-        format!("{}:user:", self.base)
+        self.name(":user:", "")
+    }
+
+    /// Sorted set without scores: the connections of a user.
+    pub(super) fn user(&self, user: &str) -> String {
+        self.name(":user:", user)
     }
 
     /// Set, when followed by a node's id: the connections that the node owns.
     pub(super) fn node_prefix(&self) -> String {
-        format!("{}:node:", self.base)
+        self.name(":node:", "")
     }
 
     /// Set: the connections that a node owns.
     pub(super) fn node(&self, node: &NodeId) -> String {
-        format!("{}:node:{node}", self.base)
+        self.name(":node:", node.as_str())
     }
 
     /// Channel: messages to a topic.
     pub(super) fn topic_channel(&self, topic: &str) -> String {
-        format!("{}:topic:{topic}", self.base)
+        self.name(":topic:", topic)
     }
 
     /// Channel, when followed by a node's id: entries for single connections of the node.
     pub(super) fn lane_prefix(&self) -> String {
-        format!("{}:lane:", self.base)
+        self.name(":lane:", "")
     }
 
     /// Channel: entries for single connections of a node.
     pub(super) fn lane_channel(&self, node: &NodeId) -> String {
-        format!("{}:lane:{node}", self.base)
+        self.name(":lane:", node.as_str())
     }
 }
 

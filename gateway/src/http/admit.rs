@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 use hubcast_backplane::UserId;
@@ -94,10 +93,7 @@ pub(super) async fn admit(
 ) -> Result<(Query, Identity), Box<Response>> {
     let rejected = |label| app.metrics().rejected.get(label).inc();
     check_origin(app, parts)?;
-    let Some(query) = Query::of(&parts.uri) else {
-        let text = "The query can't be read";
-        return Err(Box::new(reply::text(StatusCode::BAD_REQUEST, text)));
-    };
+    let query = Query::of(&parts.uri);
     let tickets = app.tickets();
     let credentials = Credentials {
         hub: hub.name(),

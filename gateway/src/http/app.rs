@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use hubcast_backplane::{BackplaneError, Status};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,8 @@ struct AppState {
     origins: Origins,
     hosts: Hosts,
     gate: Gate,
+    /// The newest signer of connection tokens, with the secret that it is keyed by.
+    tokens: ArcSwapOption<(Arc<[u8]>, Arc<TokenSigner>)>,
     /// Requests that are answered late, on purpose.
     late: Arc<Semaphore>,
     draining: AtomicBool,
@@ -74,6 +77,7 @@ impl App {
                 origins,
                 hosts,
                 gate,
+                tokens: ArcSwapOption::empty(),
                 late: Arc::new(Semaphore::new(MOST_LATE)),
                 draining,
                 leaving: CancellationToken::new(),
@@ -128,8 +132,17 @@ impl App {
     }
 
     /// The signer of connection tokens, keyed by the secret that the cluster has now.
-    pub(crate) fn tokens(&self) -> TokenSigner {
-        TokenSigner::new(&self.inner.shared.backplane().cluster_secret())
+    pub(crate) fn tokens(&self) -> Arc<TokenSigner> {
+        let secret = self.inner.shared.backplane().cluster_secret();
+        let known = self.inner.tokens.load();
+        if let Some(known) = known.as_ref().filter(|known| Arc::ptr_eq(&known.0, &secret)) {
+            return Arc::clone(&known.1);
+        }
+        let signer = Arc::new(TokenSigner::new(&secret));
+        self.inner
+            .tokens
+            .store(Some(Arc::new((secret, Arc::clone(&signer)))));
+        signer
     }
 
     /// The signer of places in logs, keyed alike.

@@ -31,10 +31,7 @@ pub(super) async fn endpoint(State(app): State<App>, request: Request) -> Respon
         return (StatusCode::UNAUTHORIZED, error.to_string()).into_response();
     }
     let query = Query::of(&parts.uri);
-    let hub = query
-        .as_ref()
-        .and_then(|query| query.get("hub"))
-        .unwrap_or_default();
+    let hub = query.get("hub").unwrap_or_default();
     let hub = app.hub(hub).map(|hub| hub.name().to_string());
     tracing::warn!(
         hub = hub.unwrap_or_default(),

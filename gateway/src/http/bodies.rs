@@ -11,10 +11,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::{Method, Version};
-use axum::middleware::Next;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -31,11 +30,14 @@ const MOST_DROPPED: u64 = 4 * 1024 * 1024;
 const DROPPING: Duration = Duration::from_secs(5);
 
 /// Serves a request whose body has to get on.
-pub(super) async fn attend(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(super) async fn attend<F>(app: &App, request: Request, answer: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     let (parts, body) = request.into_parts();
     // The body of CONNECT is the socket.
     if body.is_end_stream() || parts.method == Method::CONNECT {
-        return next.run(Request::from_parts(parts, body)).await;
+        return answer(Request::from_parts(parts, body)).await;
     }
     // Such a client sends nothing before it is invited to, by the first look at its body.
     let waits = parts.headers.contains_key(header::EXPECT);
@@ -47,7 +49,7 @@ pub(super) async fn attend(State(app): State<App>, request: Request, next: Next)
         end: None,
     }));
     let handed = Body::new(Handed(Arc::clone(&incoming)));
-    let mut response = next.run(Request::from_parts(parts, handed)).await;
+    let mut response = answer(Request::from_parts(parts, handed)).await;
     let untouched = waits && !incoming.lock().touched;
     let dropped = !untouched && drop_rest(incoming).await;
     if !dropped && persistent {

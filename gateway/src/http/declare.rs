@@ -16,9 +16,6 @@ use crate::session::is_over;
 
 /// Opens the hub that a client's request names, if it is not there and the client has shown who it is.
 pub(super) async fn for_clients(State(app): State<App>, request: Request, next: Next) -> Response {
-    if !app.hubs().take_undeclared() {
-        return next.run(request).await;
-    }
     let (parts, body) = request.into_parts();
     if let Some(asked) = named(&parts.uri)
         && app.hub(&asked).is_none()
@@ -50,7 +47,7 @@ fn named(uri: &Uri) -> Option<String> {
     let name = match (segments.next()?, segments.next()) {
         ("hubs" | "sse", Some(name)) => name,
         ("client", Some("hubs")) => segments.next()?,
-        ("client", _) => return Query::of(uri)?.get("hub").map(str::to_owned),
+        ("client", _) => return Query::of(uri).get("hub").map(str::to_owned),
         _ => return None,
     };
     percent_decode_str(name)
@@ -64,9 +61,7 @@ async fn is_authentic(app: &App, hub: &HubName, parts: &Parts) -> bool {
     if !app.origins().admit(parts) {
         return false;
     }
-    let Some(query) = Query::of(&parts.uri) else {
-        return false;
-    };
+    let query = Query::of(&parts.uri);
     let now = app.shared().backplane().now();
     if query
         .get("id")

@@ -6,17 +6,16 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
 
 use axum::body::{Body, HttpBody};
-use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
+use axum::http::{HeaderValue, Method, Request, StatusCode, Version, header};
 use axum::response::Response;
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes};
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Notify;
 
-use super::reply;
+use super::{head, reply};
 use crate::transport::{Exit, HttpSocket};
 
 /// Events that are ready together are written together, up to so many bytes.
@@ -86,7 +85,8 @@ enum End {
 pub(super) async fn write(mut socket: HttpSocket, response: Response) {
     let (head, body) = {
         let (parts, body) = response.into_parts();
-        (head(&parts.headers), body)
+        let chunked = Some(("transfer-encoding", "chunked"));
+        (head::write(parts.status, &parts.headers, chunked), body)
     };
     if Box::pin(socket.write_all(&head)).await.is_err() {
         return;
@@ -158,28 +158,6 @@ async fn write_chunk(socket: &mut HttpSocket, bytes: Bytes) -> io::Result<()> {
     socket.write_all_buf(&mut chunk).await
 }
 
-fn head(headers: &HeaderMap) -> BytesMut {
-    let mut head = BytesMut::with_capacity(512);
-    head.put_slice(b"HTTP/1.1 200 OK\r\n");
-    for (name, value) in headers {
-        put(&mut head, name.as_str(), value.as_bytes());
-    }
-    put(&mut head, "transfer-encoding", b"chunked");
-    if !headers.contains_key(header::DATE) {
-        let now = httpdate::fmt_http_date(SystemTime::now());
-        put(&mut head, "date", now.as_bytes());
-    }
-    head.put_slice(b"\r\n");
-    head
-}
-
-fn put(head: &mut BytesMut, name: &str, value: &[u8]) {
-    head.put_slice(name.as_bytes());
-    head.put_slice(b": ");
-    head.put_slice(value);
-    head.put_slice(b"\r\n");
-}
-
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
@@ -236,6 +214,7 @@ mod tests {
             },
             doors: None,
             metrics: Arc::new(Metrics::new()),
+            sockets: None,
         };
         let stop = CancellationToken::new();
         let router = Router::new().route("/", get(answer));

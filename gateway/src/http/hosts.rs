@@ -5,11 +5,10 @@
 
 use std::net::Ipv6Addr;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{StatusCode, Version, header};
-use axum::middleware::Next;
 use axum::response::Response;
 
 use super::reply;
@@ -51,19 +50,21 @@ impl Hosts {
 }
 
 /// Refuses requests that don't say for which host they are, that say it twice, or that are for another one.
-pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(super) fn check(app: &App, request: Request) -> Result<Request, Box<Response>> {
     let (parts, body) = request.into_parts();
-    let host = host_of(&parts);
-    let Ok(host) = host else {
-        let text = "A request must have one Host header, and it must be a host";
-        return reply::text(StatusCode::BAD_REQUEST, text);
+    let (status, text) = match host_of(&parts) {
+        Err(Unclear) => {
+            let text = "A request must have one Host header, and it must be a host";
+            (StatusCode::BAD_REQUEST, text)
+        }
+        Ok(Some(host)) if !app.hosts().admit(host.host()) => {
+            app.metrics().rejected.get(RejectLabel::Host).inc();
+            let text = "This host is not served here (server.allowed_hosts)";
+            (StatusCode::MISDIRECTED_REQUEST, text)
+        }
+        Ok(_) => return Ok(Request::from_parts(parts, body)),
     };
-    if host.is_some_and(|host| !app.hosts().admit(host.host())) {
-        app.metrics().rejected.get(RejectLabel::Host).inc();
-        let text = "This host is not served here (server.allowed_hosts)";
-        return reply::text(StatusCode::MISDIRECTED_REQUEST, text);
-    }
-    next.run(Request::from_parts(parts, body)).await
+    Err(Box::new(reply::text(status, text)))
 }
 
 /// A request names no host, or several.

@@ -96,7 +96,7 @@ pub(crate) async fn endpoint(app: App, hub: Arc<HubRuntime>, request: Request) -
 
 impl HubRequest {
     async fn websocket(mut self) -> Result<Response, EarlyResponse> {
-        let upgrade = Upgrade::read(&mut self.parts).await?;
+        let upgrade = Upgrade::read(&mut self.parts).map_err(EarlyResponse)?;
         let token = self.token()?;
         if let Some(token) = token.as_ref().filter(|token| token.stateful) {
             let session = self.resumable(token).await?;

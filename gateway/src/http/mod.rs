@@ -7,6 +7,8 @@ mod bodies;
 mod declare;
 mod event_stream;
 mod events;
+mod first;
+mod head;
 mod health;
 mod hosts;
 mod hubs;

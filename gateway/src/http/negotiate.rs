@@ -1,12 +1,13 @@
 //! The request before a connection: it hands out a connection token and names the transports. Nothing is stored.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::admit::{offers, trust};
 use super::reply;
@@ -30,7 +31,7 @@ struct Negotiated {
     connection_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     connection_token: Option<String>,
-    available_transports: Vec<AvailableTransport>,
+    available_transports: Vec<&'static RawValue>,
     /// Never sent to a client that did not request it: it would give up.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     use_stateful_reconnect: bool,
@@ -59,7 +60,8 @@ pub(crate) async fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -
     if parts.method != Method::POST {
         return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response();
     }
-    let identity = match admitted(app, hub, parts).await {
+    let query = Query::of(&parts.uri);
+    let identity = match admitted(app, hub, parts, &query).await {
         Ok(identity) => identity,
         Err(refusal) => return *refusal,
     };
@@ -67,9 +69,6 @@ pub(crate) async fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -
         app.metrics().rejected.get(RejectLabel::Forbidden).inc();
         return reply::asks_first();
     }
-    let Some(query) = Query::of(&parts.uri) else {
-        return reply::text(StatusCode::BAD_REQUEST, "The query can't be read");
-    };
     let version = match version(query.get("negotiateVersion")) {
         Ok(version) => version,
         Err(error) => {
@@ -105,7 +104,7 @@ pub(crate) async fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -
         available_transports: Transport::ALL
             .into_iter()
             .filter(|transport| offers(hub, &identity, *transport))
-            .map(available)
+            .filter_map(available)
             .collect(),
         use_stateful_reconnect: kind == TokenKind::Stateful,
         access_token,
@@ -115,12 +114,16 @@ pub(crate) async fn negotiate(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -
 }
 
 /// The identity of the request's client, if the hub admits it.
-pub(super) async fn admitted(app: &App, hub: &HubRuntime, parts: &Parts) -> Result<Identity, Box<Response>> {
-    let query = Query::of(&parts.uri);
+pub(super) async fn admitted(
+    app: &App,
+    hub: &HubRuntime,
+    parts: &Parts,
+    query: &Query,
+) -> Result<Identity, Box<Response>> {
     let credentials = Credentials {
         hub: hub.name(),
         headers: &parts.headers,
-        query_token: query.as_ref().and_then(|query| query.get("access_token")),
+        query_token: query.get("access_token"),
         connection: None, // a ticket gives no further ones
     };
     let authenticated = match app.authenticator().authenticate(&credentials).await {
@@ -149,15 +152,23 @@ pub(super) fn lifetime(app: &App, identity: &Identity) -> Option<u64> {
     Some(left.as_secs().min(LONGEST_LIFETIME))
 }
 
-fn available(transport: Transport) -> AvailableTransport {
-    let mut transfer_formats = vec![TransferFormat::Text.name()];
-    if transport.is_binary() {
-        transfer_formats.push(TransferFormat::Binary.name());
-    }
-    AvailableTransport {
-        transport: transport.name(),
-        transfer_formats,
-    }
+/// A transport in JSON, which is written once.
+fn available(transport: Transport) -> Option<&'static RawValue> {
+    static AVAILABLE: LazyLock<[Option<Box<RawValue>>; Transport::ALL.len()]> = LazyLock::new(|| {
+        Transport::ALL.map(|transport| {
+            let mut transfer_formats = vec![TransferFormat::Text.name()];
+            if transport.is_binary() {
+                transfer_formats.push(TransferFormat::Binary.name());
+            }
+            let transport = transport.name();
+            to_raw_value(&AvailableTransport {
+                transport,
+                transfer_formats,
+            })
+            .ok()
+        })
+    });
+    AVAILABLE.get(transport.index())?.as_deref()
 }
 
 /// The version that a client asks for can't be had.

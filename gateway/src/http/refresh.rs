@@ -58,7 +58,8 @@ pub(super) async fn refresh(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -> 
         app.metrics().rejected.get(RejectLabel::Origin).inc();
         return reply::foreign_origin();
     }
-    let identity = match negotiate::admitted(app, hub, parts).await {
+    let query = Query::of(&parts.uri);
+    let identity = match negotiate::admitted(app, hub, parts, &query).await {
         Ok(identity) => identity,
         Err(refusal) if refusal.status() == StatusCode::FORBIDDEN => {
             return refused(StatusCode::FORBIDDEN, "permission_change_rejected");
@@ -68,12 +69,11 @@ pub(super) async fn refresh(app: &App, hub: &Arc<HubRuntime>, parts: &Parts) -> 
     if identity.is_anonymous() {
         return refused(StatusCode::UNAUTHORIZED, "invalid_token");
     }
-    let query = Query::of(&parts.uri);
     let header = parts
         .headers
         .get(CONNECTION_TOKEN)
         .and_then(|value| value.to_str().ok());
-    let Some(id) = header.or_else(|| query.as_ref()?.get("id")) else {
+    let Some(id) = header.or_else(|| query.get("id")) else {
         return refused(StatusCode::BAD_REQUEST, "missing_connection_token");
     };
     let Ok(token) = app.tokens().read(hub.name(), id, hub.shared().backplane().now()) else {

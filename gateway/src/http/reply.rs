@@ -104,7 +104,7 @@ pub(crate) fn is_event_stream(response: &Response) -> bool {
 }
 
 /// Keeps the gateway's responses out of caches, unless they say otherwise.
-pub(crate) async fn not_stored(mut response: Response) -> Response {
+pub(crate) fn not_stored(mut response: Response) -> Response {
     let headers = response.headers_mut();
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -113,13 +113,9 @@ pub(crate) async fn not_stored(mut response: Response) -> Response {
 }
 
 /// The same for refusals alone: pages of the application are its own affair.
-pub(crate) async fn refusals_not_stored(response: Response) -> Response {
+pub(crate) fn refusals_not_stored(response: Response) -> Response {
     let refused = response.status().is_client_error() || response.status().is_server_error();
-    if refused {
-        not_stored(response).await
-    } else {
-        response
-    }
+    if refused { not_stored(response) } else { response }
 }
 
 /// The node takes no new connections.

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hyper::Request;
@@ -19,14 +21,17 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::Service as _;
 
+use super::App;
 use super::event_stream::{self, Detour};
+use super::first::{self, Outcome};
 use super::reply;
 use super::tcp::{self, Traffic};
 use crate::limits::{Budget, Doors, Terms};
@@ -39,6 +44,8 @@ use crate::transport::{Accepted, HttpSocket};
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// Largest head of a request. A token of 16 KiB must fit.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
+/// The first bytes of an HTTP/2 connection (section 3.4 of RFC 9113).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves connections until `stop` ends, then waits for requests that are being answered, but not longer than
 /// `deadline`.
@@ -49,58 +56,31 @@ pub(crate) async fn serve(
     stop: CancellationToken,
     deadline: Duration,
 ) {
-    let server = server(rules.most_headers, rules.idle);
+    if let Err(error) = tcp::set_up(&*listener, rules.silence) {
+        tracing::debug!(%error, "a listening socket could not be set up"); // each accepted one is, then
+    }
     let mut failures = Failures::default();
     let graceful = GracefulShutdown::new();
     let connections = TaskTracker::new();
+    let server = Arc::new(Server {
+        any: builder(&rules),
+        http1: builder(&rules).http1_only(),
+        router,
+        rules,
+        stop,
+        connections: connections.clone(),
+    });
     loop {
         let (accepted, peer) = tokio::select! {
             biased;
-            () = stop.cancelled() => break,
-            (stream, peer) = accept(&listener, &mut failures) => match rules.let_in(stream, peer) {
+            () = server.stop.cancelled() => break,
+            (stream, peer) = accept(&listener, &mut failures) => match server.rules.let_in(stream, peer) {
                 Some(accepted) => (accepted, peer),
                 None => continue, // closed without a response: no request has come yet
             },
         };
-        let begun = Arc::new(AtomicBool::new(false));
-        let traffic = Traffic::new(rules.terms.clone());
-        let detour = Arc::new(Detour::default());
-        let socket = HttpSocket::new(accepted, rules.terms.clone(), Some(Arc::clone(&detour.exit)));
-        let service = Noting {
-            begun: Arc::clone(&begun),
-            peer,
-            traffic: Arc::clone(&traffic),
-            detour: Arc::clone(&detour),
-            rules: rules.clone(),
-            router: TowerToHyperService::new(router.clone()),
-        };
-        let connection = server
-            .serve_connection_with_upgrades(TokioIo::new(socket), service)
-            .into_owned();
-        let connection = graceful.watch(connection);
-        let (metrics, idle, terms) = (Arc::clone(&rules.metrics), rules.idle, rules.terms.clone());
-        let tasks = connections.clone();
-        connections.spawn(async move {
-            let response = tokio::select! {
-                outcome = connection => {
-                    if let Err(error) = outcome {
-                        if is_large_head(&*error) {
-                            metrics.limited.get(LimitLabel::Headers).inc();
-                        }
-                        tracing::trace!(%error, "an HTTP connection broke"); // peers do that all the time
-                    }
-                    return;
-                }
-                () = traffic.overdue() => return tracing::debug!("a client did not fetch its answers"),
-                () = asks_for_nothing(&begun, idle) => return tracing::trace!("an HTTP connection asked for nothing"),
-                response = detour.response() => response,
-            };
-            // In a task of its own: this one has room for all that the HTTP library needs.
-            if let Some(accepted) = detour.exit.take() {
-                let socket = HttpSocket::new(accepted, terms, None);
-                tasks.spawn(event_stream::write(socket, response));
-            }
-        });
+        let conversing = Arc::clone(&server).converse(accepted, peer, graceful.watcher());
+        connections.spawn(Box::pin(conversing)); // boxed: what is spawned is copied several times
     }
     drop(listener);
     connections.close();
@@ -109,6 +89,101 @@ pub(crate) async fn serve(
         connections.wait().await;
     })
     .await;
+}
+
+/// The parts of a listener's server that its connections share.
+struct Server {
+    /// The HTTP library where the version is not clear, and where it is 1.
+    any: Builder<TokioExecutor>,
+    http1: Builder<TokioExecutor>,
+    router: Router,
+    rules: Rules,
+    stop: CancellationToken,
+    connections: TaskTracker,
+}
+
+impl Server {
+    /// Serves a connection, until it has become something else than HTTP.
+    async fn converse(self: Arc<Self>, mut accepted: Accepted, peer: SocketAddr, watcher: Watcher) {
+        let (read, answer, due) = loop {
+            let due = Instant::now() + self.rules.idle;
+            let read = tokio::select! {
+                biased;
+                read = first::read(&mut accepted.stream) => read.unwrap_or_default(),
+                () = self.stop.cancelled() => return,
+                () = sleep_until(due) => return tracing::trace!("a connection asked for nothing"),
+            };
+            if read.is_empty() {
+                return; // the peer has ended it
+            }
+            let Some(app) = &self.rules.sockets else {
+                break (read, None, due);
+            };
+            let Some((request, rest)) = first::request(&read, self.rules.most_headers) else {
+                break (read, None, due);
+            };
+            let patience = self.rules.terms.grace;
+            let answering = first::answer(accepted, request, rest, (app, peer), patience);
+            match Box::pin(answering).await {
+                Outcome::Over => return,
+                Outcome::Answered(socket) => accepted = socket,
+                Outcome::Http(socket, answer) => {
+                    accepted = socket;
+                    break (read, answer, due);
+                }
+            }
+        };
+        // Boxed: what the HTTP library needs is large, and a socket that is accepted needs none of it.
+        Box::pin(self.speak_http(accepted, peer, read, answer, watcher, due)).await;
+    }
+
+    /// Has the HTTP library serve a connection. `answer`: what its first request is answered with, where that is known.
+    async fn speak_http(
+        self: Arc<Self>,
+        accepted: Accepted,
+        peer: SocketAddr,
+        read: Bytes,
+        answer: Option<Box<Response>>,
+        watcher: Watcher,
+        due: Instant,
+    ) {
+        let Self { rules, .. } = &*self;
+        let begun = Arc::new(AtomicBool::new(false));
+        let traffic = Traffic::new(rules.terms.clone());
+        let detour = Arc::new(Detour::default());
+        let socket = HttpSocket::new(accepted, rules.terms.clone(), Some(Arc::clone(&detour.exit)));
+        let is_http1 = !HTTP2_PREFACE.starts_with(read.get(..HTTP2_PREFACE.len()).unwrap_or(&read));
+        let service = Noting {
+            begun: Arc::clone(&begun),
+            peer,
+            traffic: Arc::clone(&traffic),
+            detour: Arc::clone(&detour),
+            answer: Mutex::new(answer),
+            server: Arc::clone(&self),
+        };
+        let connection = if is_http1 { &self.http1 } else { &self.any }
+            .serve_connection_with_upgrades(TokioIo::new(socket.after(read)), service)
+            .into_owned();
+        let response = tokio::select! {
+            outcome = watcher.watch(connection) => {
+                if let Err(error) = outcome {
+                    if is_large_head(&*error) {
+                        rules.metrics.limited.get(LimitLabel::Headers).inc();
+                    }
+                    tracing::trace!(%error, "an HTTP connection broke"); // peers do that all the time
+                }
+                return;
+            }
+            () = traffic.overdue() => return tracing::debug!("a client did not fetch its answers"),
+            () = asks_for_nothing(&begun, due) => return tracing::trace!("an HTTP connection asked for nothing"),
+            response = detour.response() => response,
+        };
+        // In a task of its own: this one has room for all that the HTTP library needs.
+        if let Some(accepted) = detour.exit.take() {
+            let socket = HttpSocket::new(accepted, rules.terms.clone(), None);
+            self.connections.spawn(event_stream::write(socket, response));
+        }
+    }
 }
 
 /// How a listener is served.
@@ -125,6 +200,8 @@ pub(crate) struct Rules {
     /// How many TCP connections there may be, if that is bounded.
     pub(crate) doors: Option<Arc<Doors>>,
     pub(crate) metrics: Arc<Metrics>,
+    /// The node whose hubs accept WebSockets here, if there is one.
+    pub(crate) sockets: Option<App>,
 }
 
 impl Rules {
@@ -138,7 +215,7 @@ impl Rules {
                 return None;
             }
         };
-        if let Err(error) = tcp::set_up(&stream, self.silence) {
+        if let Err(error) = tcp::set_up_accepted(&stream, self.silence) {
             tracing::debug!(%error, "a socket could not be set up");
             return None;
         }
@@ -158,6 +235,7 @@ impl Rules {
             },
             doors,
             metrics: Arc::clone(metrics),
+            sockets: None,
         }
     }
 }
@@ -176,8 +254,9 @@ struct Noting {
     peer: SocketAddr,
     traffic: Arc<Traffic>,
     detour: Arc<Detour>,
-    rules: Rules,
-    router: TowerToHyperService<Router>,
+    /// What the first request is answered with, where that is known.
+    answer: Mutex<Option<Box<Response>>>,
+    server: Arc<Server>,
 }
 
 impl Service<Request<Incoming>> for Noting {
@@ -187,18 +266,23 @@ impl Service<Request<Incoming>> for Noting {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         self.begun.store(true, Ordering::Relaxed);
-        if request.headers().len() > self.rules.most_headers {
-            self.rules.metrics.limited.get(LimitLabel::Headers).inc();
+        let rules = &self.server.rules;
+        if request.headers().len() > rules.most_headers {
+            rules.metrics.limited.get(LimitLabel::Headers).inc();
             return refuse(reply::limited(LimitLabel::Headers));
         }
         let Some(open) = self.traffic.open() else {
             return refuse(StatusCode::SERVICE_UNAVAILABLE.into_response()); // without a body
         };
         let method = request.method().clone();
+        if let Some(answer) = self.answer.lock().take() {
+            let answer = open.answer(&method, *answer);
+            return ready(Ok(answer)).boxed();
+        }
         let (detour, suits) = (Arc::clone(&self.detour), Detour::suits(&request));
         request.extensions_mut().insert(ConnectInfo(self.peer));
         request.extensions_mut().insert(Arc::clone(&self.traffic));
-        let answering = self.router.call(request);
+        let answering = self.server.router.clone().call(request);
         async move {
             let response = answering.await?;
             if suits && detour.leaves(&response) {
@@ -212,18 +296,21 @@ impl Service<Request<Incoming>> for Noting {
 }
 
 fn refuse(response: Response) -> BoxFuture<'static, Result<Response, Infallible>> {
-    reply::not_stored(response).map(Ok).boxed()
+    ready(Ok(reply::not_stored(response))).boxed()
 }
 
 /// Ends when no request has come in time.
-async fn asks_for_nothing(begun: &AtomicBool, patience: Duration) {
-    sleep(patience).await;
+async fn asks_for_nothing(begun: &AtomicBool, due: Instant) {
+    sleep_until(due).await;
     if begun.load(Ordering::Relaxed) {
         std::future::pending::<()>().await;
     }
 }
 
-fn server(most_headers: usize, idle: Duration) -> Builder<TokioExecutor> {
+fn builder(rules: &Rules) -> Builder<TokioExecutor> {
+    let &Rules {
+        most_headers, idle, ..
+    } = rules;
     let mut server = Builder::new(TokioExecutor::new());
     server
         .http1()
@@ -308,6 +395,7 @@ mod tests {
             },
             doors: None,
             metrics: Arc::new(Metrics::new()),
+            sockets: None,
         };
         let serving = tokio::spawn(serve(
             Arc::new(listener),

@@ -90,7 +90,7 @@ fn finish(router: Router<Arc<Starting>>, starting: &Arc<Starting>) -> Router {
     router
         .with_state(Arc::clone(starting))
         .layer(from_fn(persistence::never))
-        .layer(map_response(reply::not_stored))
+        .layer(map_response(async |response| reply::not_stored(response)))
 }
 
 async fn readyz(State(starting): State<Arc<Starting>>) -> Response {

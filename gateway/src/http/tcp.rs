@@ -33,11 +33,15 @@ const PIECE_BYTES: usize = 4 * 1024;
 /// Probes of a connection on which nothing is sent, until it is given up.
 const PROBES: u32 = 3;
 
-/// Sets up an accepted socket. A peer that has vanished says nothing more, and the kernel would send to it again for a quarter
-/// of an hour: it is given up when it acknowledges nothing for `silence`, whatever runs on the connection.
-pub(super) fn set_up(stream: &TcpStream, silence: Duration) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
+/// Sets up a socket; those that a listening one accepts from then on have the same options on Linux. A peer that has vanished
+/// says nothing more, and the kernel would send to it again for a quarter of an hour: it is given up when it acknowledges
+/// nothing for `silence`, whatever runs on the connection.
+pub(super) fn set_up<'a, S>(socket: &'a S, silence: Duration) -> io::Result<()>
+where
+    SockRef<'a>: From<&'a S>,
+{
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
     socket.set_tcp_user_timeout(Some(silence))?;
     let pause = (silence / (PROBES + 1)).max(Duration::from_secs(1)); // the kernel counts seconds
@@ -46,6 +50,15 @@ pub(super) fn set_up(stream: &TcpStream, silence: Duration) -> io::Result<()> {
         .with_interval(pause)
         .with_retries(PROBES);
     socket.set_tcp_keepalive(&probing)
+}
+
+/// As [`set_up`], for an accepted socket: one look at it takes the place of setting each option again.
+pub(super) fn set_up_accepted(stream: &TcpStream, silence: Duration) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if SockRef::from(stream).tcp_user_timeout()? == Some(silence) {
+        return Ok(()); // as of the listening one, with all others: it may have been accepted before that was set up
+    }
+    set_up(stream, silence)
 }
 
 /// The state of a TCP connection. In the extensions of its requests.
@@ -212,16 +225,26 @@ mod tests {
     async fn the_kernel_gives_up_a_peer_that_acknowledges_nothing() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (connected, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (stream, _) = accepted.unwrap();
         let silence = Duration::from_secs(30);
-        set_up(&stream, silence).unwrap();
-        let socket = SockRef::from(&stream);
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(silence));
-        assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
-        let probing = socket.tcp_keepalive_time().unwrap()
-            + socket.tcp_keepalive_interval().unwrap() * socket.tcp_keepalive_retries().unwrap();
-        assert!(probing <= silence, "{probing:?}");
-        drop(connected);
+        for was_set_up_before in [false, true] {
+            if was_set_up_before {
+                set_up(&listener, silence).unwrap();
+            }
+            let (connected, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let (stream, _) = accepted.unwrap();
+            let socket = SockRef::from(&stream);
+            assert_eq!(
+                socket.tcp_nodelay().unwrap(),
+                was_set_up_before,
+                "as the listening one"
+            );
+            set_up_accepted(&stream, silence).unwrap();
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(silence));
+            assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+            let probing = socket.tcp_keepalive_time().unwrap()
+                + socket.tcp_keepalive_interval().unwrap() * socket.tcp_keepalive_retries().unwrap();
+            assert!(probing <= silence, "{probing:?}");
+            drop(connected);
+        }
     }
 }

@@ -8,8 +8,8 @@ mod upgrade;
 mod websocket;
 
 pub(crate) use long_polling::{Poll, poll};
-pub(crate) use socket::WebSocket;
+pub(crate) use socket::{WebSocket, with_buffer};
 pub(crate) use sse::stream as sse_stream;
 pub(crate) use tcp::{Accepted, Exit, HttpSocket};
-pub(crate) use upgrade::Upgrade;
+pub(crate) use upgrade::{Takeover, Upgrade};
 pub(crate) use websocket::{Reservation, serve as serve_websocket, serve_resumable};

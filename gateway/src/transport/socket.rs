@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, Read as _};
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -33,6 +33,37 @@ const LEAST_COMPACT_BYTES: usize = 256;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+/// Lends the buffer of the thread, which nobody keeps anything in.
+pub(crate) fn with_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
+    BUFFER.with_borrow_mut(|buffer| read(buffer))
+}
+
+/// Reads from a socket that others hold, too. As when it is read through `&mut`, a read that leaves room has taken all there
+/// was, so that no second one has to find that out.
+fn poll_read_tcp(stream: &TcpStream, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    loop {
+        ready!(stream.poll_read_ready(cx))?;
+        let room = into.remaining();
+        let mut outcome = Ok(0);
+        let tried = stream.try_io(Interest::READABLE, || {
+            outcome = (&*SockRef::from(stream)).read(into.initialize_unfilled());
+            match &outcome {
+                Ok(read) if (1..room).contains(read) => Err(io::ErrorKind::WouldBlock.into()),
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.kind().into()),
+            }
+        });
+        match outcome {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) if tried.is_err() => {} // it was not tried
+            outcome => {
+                into.advance(outcome?);
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
 }
 
 /// An accepted WebSocket.
@@ -75,18 +106,28 @@ impl WebSocket {
     pub(super) fn new(upgraded: Upgraded, messages: Messages, terms: Terms) -> Self {
         let upgraded = match downcast::<TokioIo<HttpSocket>>(upgraded) {
             Ok(parts) => {
-                let Some(Accepted { stream, place }) = parts.io.into_inner().into_accepted() else {
-                    return Self::other(tokio::io::empty(), messages, terms); // it was there
+                return match parts.io.into_inner().into_accepted() {
+                    Some((accepted, unread)) => {
+                        let read = [&*parts.read_buf, &*unread].concat();
+                        Self::accepted(accepted, &read, messages, terms)
+                    }
+                    None => Self::other(tokio::io::empty(), messages, terms), // it was there
                 };
-                let mut socket = Self::tcp(stream, &parts.read_buf, messages, terms);
-                socket._place = place;
-                return socket;
             }
             Err(upgraded) => upgraded,
         };
         match downcast::<TokioIo<TcpStream>>(upgraded) {
             Ok(parts) => Self::tcp(parts.io.into_inner(), &parts.read_buf, messages, terms),
             Err(upgraded) => Self::other(TokioIo::new(upgraded), messages, terms),
+        }
+    }
+
+    /// A TCP socket, with the bytes that were read of it already.
+    pub(super) fn accepted(accepted: Accepted, read: &[u8], messages: Messages, terms: Terms) -> Self {
+        let Accepted { stream, place } = accepted;
+        Self {
+            _place: place,
+            ..Self::tcp(stream, read, messages, terms)
         }
     }
 
@@ -188,24 +229,15 @@ impl Reader {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        BUFFER.with_borrow_mut(|buffer| {
-            let read = match &mut self.source {
-                Source::Tcp(stream) => loop {
-                    ready!(stream.poll_read_ready(cx))?;
-                    match stream.try_read(buffer) {
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        read => break read?,
-                    }
-                },
-                Source::Other(stream) => {
-                    let mut buffer = ReadBuf::new(buffer);
-                    ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
-                    buffer.filled().len()
-                }
-            };
-            self.tail
-                .extend_from_slice(buffer.get(..read).unwrap_or_default());
-            Poll::Ready(Ok(read))
+        let Self { source, tail, .. } = self;
+        with_buffer(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            match source {
+                Source::Tcp(stream) => ready!(poll_read_tcp(stream, cx, &mut buffer))?,
+                Source::Other(stream) => ready!(Pin::new(stream).poll_read(cx, &mut buffer))?,
+            }
+            tail.extend_from_slice(buffer.filled());
+            Poll::Ready(Ok(buffer.filled().len()))
         })
     }
 

@@ -1,11 +1,13 @@
 //! The TCP socket that HTTP is served on, until a WebSocket or an event stream takes it over.
 
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -19,11 +21,24 @@ pub(crate) struct Accepted {
     pub(crate) place: Option<CountedConnection>,
 }
 
+impl Accepted {
+    /// Ends when the peer has ended the connection. What it sends stays where it is, and ends nothing.
+    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut byte = [0];
+        match ready!(self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte))) {
+            Ok(0) | Err(_) => Poll::Ready(()),
+            Ok(_) => Poll::Pending,
+        }
+    }
+}
+
 /// The socket. Writing fails when it made no progress for too long.
 pub(crate) struct HttpSocket {
     /// `None` once it was taken out.
     accepted: Option<Accepted>,
     stuck: Held,
+    /// Bytes that were read before, and are read again.
+    unread: Bytes,
     /// `None` where the HTTP library has no part in it.
     exit: Option<Arc<Exit>>,
 }
@@ -62,24 +77,28 @@ impl HttpSocket {
         Self {
             accepted: Some(accepted),
             stuck: Held::new(terms),
+            unread: Bytes::new(),
             exit,
         }
     }
 
-    /// Takes the socket out, with its place among the connections.
-    pub(crate) fn into_accepted(mut self) -> Option<Accepted> {
-        self.accepted.take()
+    /// The same socket, of which some bytes were read before.
+    pub(crate) fn after(mut self, unread: Bytes) -> Self {
+        self.unread = unread;
+        self
     }
 
-    /// Ends when the peer has ended the connection. What it sends stays where it is, and ends nothing.
+    /// Takes the socket out, with its place among the connections, and the bytes that were read before and not again.
+    pub(super) fn into_accepted(mut self) -> Option<(Accepted, Bytes)> {
+        let unread = mem::take(&mut self.unread);
+        self.accepted.take().map(|accepted| (accepted, unread))
+    }
+
+    /// As [`Accepted::poll_gone`].
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(accepted) = &self.accepted else {
-            return Poll::Ready(());
-        };
-        let mut byte = [0];
-        match ready!(accepted.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte))) {
-            Ok(0) | Err(_) => Poll::Ready(()),
-            Ok(_) => Poll::Pending,
+        match &self.accepted {
+            Some(accepted) => accepted.poll_gone(cx),
+            None => Poll::Ready(()),
         }
     }
 
@@ -119,7 +138,13 @@ impl AsyncRead for HttpSocket {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.get_mut().stream()?.poll_read(cx, buffer)
+        let this = self.get_mut();
+        if !this.unread.is_empty() {
+            let some = this.unread.len().min(buffer.remaining());
+            buffer.put_slice(&this.unread.split_to(some));
+            return Poll::Ready(Ok(()));
+        }
+        this.stream()?.poll_read(cx, buffer)
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Sets of the pending work are kept beside the topics: a change costs the same however many topics there are.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use tokio::sync::oneshot;
@@ -53,11 +54,18 @@ enum Subscription {
 
 impl Interests {
     fn count(&mut self, subject: Subject) -> &mut Interest {
-        self.unused.remove(&subject);
-        if !self.all.contains_key(&subject) {
-            self.wanted.insert(subject.clone());
-        }
-        let interest = self.all.entry(subject).or_default();
+        let interest = match self.all.entry(subject) {
+            Entry::Vacant(new) => {
+                self.wanted.insert(new.key().clone());
+                new.insert(Interest::default())
+            }
+            Entry::Occupied(known) => {
+                if known.get().count == 0 {
+                    self.unused.remove(known.key());
+                }
+                known.into_mut()
+            }
+        };
         interest.count += 1;
         interest
     }

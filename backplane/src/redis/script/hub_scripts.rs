@@ -108,7 +108,7 @@ impl HubScripts {
             connection: self.keys.connection(id),
             owned: self.keys.node(&self.node),
             tombstone: self.keys.closed(id),
-            user_connections: format!("{}{user_name}", self.keys.user_prefix()),
+            user_connections: self.keys.user(user_name),
             user_groups: self.keys.user_groups(user_name),
             groups: self.keys.groups(id),
             group_names: self.keys.group_names(),
@@ -286,10 +286,10 @@ impl HubScripts {
         redundant: bool,
     ) -> Bytes {
         let membership = wire::Membership {
-            connection: id.to_string(),
+            connection: id.as_str().to_owned(),
             change: change.into(),
             topics: topics.iter().map(Topic::key).collect(),
-            owner: self.node.to_string(),
+            owner: self.node.as_str().to_owned(),
             redundant,
         };
         let entry = wire::Entry {

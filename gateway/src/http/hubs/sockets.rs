@@ -89,7 +89,7 @@ struct Recovery {
 
 fn recovery(parts: &Parts, protocol: Option<ClientProtocol>) -> Option<Recovery> {
     let protocol = protocol.filter(|protocol| protocol.is_reliable())?;
-    let query = Query::of(&parts.uri)?;
+    let query = Query::of(&parts.uri);
     let id = query.get("awps_connection_id")?.to_owned();
     let token = query.get("awps_reconnection_token").unwrap_or_default();
     Some(Recovery {
@@ -115,7 +115,7 @@ async fn begin(
         query,
         parts,
     };
-    let upgrade = Upgrade::read(&mut asked.parts).await?;
+    let upgrade = Upgrade::read(&mut asked.parts).map_err(EarlyResponse)?;
     let id = random_connection_id().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     let mut permit = asked.admit().map_err(|full| asked.refuse(full))?;
     let connection = asked.connection(id);
@@ -197,13 +197,13 @@ async fn recover(
         return Err(reply::leaving().into());
     }
     let mut asked = HubRequest {
-        query: Query::of(&parts.uri).unwrap_or_default(),
+        query: Query::of(&parts.uri),
         identity: Identity::of_user(None),
         app,
         hub,
         parts,
     };
-    let upgrade = Upgrade::read(&mut asked.parts).await?;
+    let upgrade = Upgrade::read(&mut asked.parts).map_err(EarlyResponse)?;
     let upgrade = upgrade.protocol(back.protocol.name());
     let id = ConnectionId::parse(&back.id).ok();
     let id = id.filter(|id| asked.app.tokens().may_recover(asked.hub.name(), id, &back.token));

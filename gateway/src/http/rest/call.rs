@@ -42,7 +42,7 @@ impl<'a> Call<'a> {
         path: Path<'a>,
         route: &'static Route,
     ) -> Result<Self, Refusal> {
-        let query = Query::of(&parts.uri).ok_or_else(|| Refusal::invalid("The query can't be read."))?;
+        let query = Query::of(&parts.uri);
         let hub = path.name(route.path, "{hub}");
         let hub = find_hub(app, hub, query.get("application")).await?;
         let service = hub.runtime().options().hubs.rest_api;
