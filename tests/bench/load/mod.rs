@@ -2,6 +2,7 @@
 //! measures, so it must cost little. It speaks every protocol that is measured, publishes, and counts.
 
 mod connection;
+mod phase;
 mod publisher;
 mod rota;
 mod speaks;
@@ -9,7 +10,6 @@ mod tally;
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::num::NonZeroU64;
 
 use hdrhistogram::Histogram;
@@ -20,8 +20,9 @@ use rustix::fd::OwnedFd;
 use connection::{Connection, Progress};
 use publisher::{Requests, Turn};
 use rota::Rota;
-use tally::{Receives, Tally, micros};
+use tally::{Tally, micros, scan};
 
+pub(crate) use phase::{Cast, Connected, Pace, Phase};
 pub(crate) use publisher::Publishes;
 pub(crate) use speaks::{Format, Speaks};
 
@@ -33,72 +34,6 @@ const PING: u64 = 15 * SECOND;
 /// The interval of a stateful client's acknowledgements, that of official clients.
 const ACK: u64 = SECOND;
 const CONNECTING: u64 = 60 * SECOND;
-
-/// The receivers and the publisher of one run.
-#[derive(Clone, Debug)]
-pub(crate) struct Cast {
-    /// Receivers take them in turn; the publisher the first one.
-    pub(crate) nodes: Vec<SocketAddr>,
-    pub(crate) speaks: Speaks,
-    pub(crate) publishes: Publishes,
-    pub(crate) connections: u32,
-    /// Receivers are spread over them; each group has members on all nodes.
-    pub(crate) groups: u32,
-    /// Bytes of text in each message.
-    pub(crate) payload: usize,
-    /// Connections that are opened at the same time.
-    pub(crate) window: u32,
-    /// Receivers that read nothing once they are connected. What they would get does not count.
-    pub(crate) stalled: u32,
-}
-
-impl Cast {
-    /// Returns whether the receiver of this number stalls: they are spread evenly.
-    fn stalls(&self, number: u32) -> bool {
-        let before = |number: u32| u64::from(number) * u64::from(self.stalled) / u64::from(self.connections);
-        before(number + 1) > before(number)
-    }
-}
-
-/// How fast messages come.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Pace {
-    /// So many in a second, at fixed times, whether or not earlier ones have arrived.
-    Rate(f64),
-    /// As fast as possible with so many on their way.
-    Window(u32),
-    /// So many, each after the one before has arrived everywhere, however long that takes.
-    Count(u32),
-}
-
-/// The cost in time of connecting.
-pub(crate) struct Connected {
-    pub(crate) open: u32,
-    pub(crate) failed: u32,
-    pub(crate) seconds: f64,
-    /// Microseconds for each connection, joining included.
-    pub(crate) latency: Histogram<u32>,
-}
-
-/// The outcome of a phase.
-pub(crate) struct Phase {
-    pub(crate) messages: u64,
-    pub(crate) expected: u64,
-    /// From the first message to the last delivery.
-    pub(crate) seconds: f64,
-    pub(crate) tally: Tally,
-}
-
-impl Phase {
-    pub(crate) fn lost(&self) -> u64 {
-        self.expected.saturating_sub(self.tally.deliveries)
-    }
-
-    /// Messages that were lost, doubled or out of order.
-    pub(crate) fn faults(&self) -> u64 {
-        self.lost() + self.tally.doubled + self.tally.reordered + self.tally.misrouted
-    }
-}
 
 pub(crate) struct Load {
     cast: Cast,
@@ -548,21 +483,4 @@ impl Load {
             }
         }
     }
-}
-
-/// Counts the stamps in `bytes`. Returns how many bytes are done with: what follows may be the beginning of a stamp.
-fn scan(receives: &mut Receives, bytes: &[u8], tally: &mut Tally, outstanding: &mut i64, time: u64) -> usize {
-    let mut done = 0;
-    while let Some(at) = memchr::memmem::find(&bytes[done..], Stamp::MARK) {
-        let Some(stamp) = bytes.get(done + at..done + at + Stamp::BYTES) else {
-            return done + at;
-        };
-        if let Some(stamp) = Stamp::parse(stamp)
-            && tally.record(receives, stamp, time)
-        {
-            *outstanding -= 1;
-        }
-        done += at + Stamp::BYTES;
-    }
-    done.max(bytes.len().saturating_sub(Stamp::MARK.len() - 1))
 }

@@ -125,6 +125,29 @@ pub(crate) fn micros() -> Histogram<u32> {
     Histogram::new_with_bounds(1, 120_000_000, 3).expect("valid bounds")
 }
 
+/// Counts the stamps in `bytes`. Returns how many bytes are done with: what follows may be the beginning of a stamp.
+pub(super) fn scan(
+    receives: &mut Receives,
+    bytes: &[u8],
+    tally: &mut Tally,
+    outstanding: &mut i64,
+    time: u64,
+) -> usize {
+    let mut done = 0;
+    while let Some(at) = memchr::memmem::find(&bytes[done..], Stamp::MARK) {
+        let Some(stamp) = bytes.get(done + at..done + at + Stamp::BYTES) else {
+            return done + at;
+        };
+        if let Some(stamp) = Stamp::parse(stamp)
+            && tally.record(receives, stamp, time)
+        {
+            *outstanding -= 1;
+        }
+        done += at + Stamp::BYTES;
+    }
+    done.max(bytes.len().saturating_sub(Stamp::MARK.len() - 1))
+}
+
 #[cfg(test)]
 mod tests {
     use hubcast_tests::stamp::Stamp;
