@@ -65,7 +65,7 @@ impl Member {
         items(&states.items)
     }
 
-    /// Whether setting a state is refused because the connection is not this node's.
+    /// Returns whether setting a state is refused because the connection is not this node's.
     async fn disowns(&self, id: &ConnectionId, state: &MemberState) -> bool {
         let set = self.hub.set_state(id, &group("g"), Some(state), None).await;
         matches!(set, Err(BackplaneError::NotOwner { .. }))
@@ -136,7 +136,7 @@ pub async fn states_live_as_long_as_their_memberships(nodes: &Nodes) {
     let changes: Vec<_> = changes.into_iter().map(|(_, change)| change).collect();
     assert_eq!(changes, ends);
     assert_eq!(last.items("g").await, [""; 0]);
-    // Who joins anew has no state.
+    // A connection that joins anew has no state.
     last.join(&ann, "g").await;
     assert_eq!(last.items("g").await, [""; 0]);
 }

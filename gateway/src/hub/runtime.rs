@@ -17,6 +17,7 @@ use super::checkpoints::Checkpoints;
 use super::handed_off_calls::HandedOffCalls;
 use super::known::Known;
 use super::recoveries::Recoveries;
+use super::snapshots::SnapshotReads;
 use super::{
     CheckedHub, Connected, Context, Disconnected, Hub, HubError, NextHook, PeerQuestion, Resumed, Shared,
 };
@@ -48,6 +49,7 @@ pub(crate) struct HubRuntime {
     handed_off_calls: HandedOffCalls,
     known: Known,
     recoveries: Recoveries,
+    snapshot_reads: SnapshotReads,
     /// Held while connections leave for nodes that have fewer.
     rebalancing: Arc<Mutex<()>>,
     shared: Arc<Shared>,
@@ -92,6 +94,7 @@ impl HubRuntime {
             handed_off_calls: HandedOffCalls::default(),
             known: Known::default(),
             recoveries: Recoveries::default(),
+            snapshot_reads: SnapshotReads::default(),
             shared,
         })
     }
@@ -128,6 +131,10 @@ impl HubRuntime {
 
     pub(crate) fn known(&self) -> &Known {
         &self.known
+    }
+
+    pub(crate) fn snapshot_reads(&self) -> &SnapshotReads {
+        &self.snapshot_reads
     }
 
     pub(crate) fn recoveries(&self) -> &Recoveries {

@@ -11,14 +11,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hubcast_backplane::group_states::MAX_GROUP_BYTES;
-use hubcast_backplane::{Gap, GroupName, MemberState, Offset, StateSet, StatesSnapshot, Topic};
+use hubcast_backplane::{Gap, GroupName, MemberState, Offset, StateSet, Topic};
 use tokio::time::sleep;
 
 use super::outgoing::Delivered;
 use super::requests::{Refusal, lacking, parse};
 use super::{CloseReason, Session};
-use crate::protocol::webpubsub::{self, RefusedAs, StatesMessage, WebPubSubProtocol};
-use crate::protocol::{ClientProtocol, GroupStateWish};
+use crate::hub::Snapshot;
+use crate::protocol::GroupStateWish;
+use crate::protocol::webpubsub::{self, RefusedAs};
 
 /// How long is waited for a backplane that can't be reached, and for a lane that has not come to a new log.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(20));
@@ -274,10 +275,9 @@ impl Session {
     }
 
     async fn read_and_send(&self, wanted: &WantedSnapshot) {
-        let backplane = self.hub.backplane();
         loop {
-            let pause = match backplane.states(&wanted.group).await {
-                Ok(states) if self.begin_with(wanted, &states) == SnapshotOutcome::Done => return,
+            let pause = match self.hub.snapshot(&wanted.group).await {
+                Ok(snapshot) if self.begin_with(wanted, &snapshot) == SnapshotOutcome::Done => return,
                 Ok(_) => PAUSES.1,
                 Err(error) if error.is_transient() => {
                     tracing::debug!(connection_id = %self.id(), %error, "the states of a group can't be read yet");
@@ -293,8 +293,8 @@ impl Session {
     }
 
     /// Sends a snapshot, then the changes that came after it. From here on changes are sent as they come.
-    fn begin_with(&self, wanted: &WantedSnapshot, states: &StatesSnapshot) -> SnapshotOutcome {
-        let is_same_log = self.hub.backplane().epoch() == states.position.epoch;
+    fn begin_with(&self, wanted: &WantedSnapshot, snapshot: &Snapshot) -> SnapshotOutcome {
+        let is_same_log = self.hub.backplane().epoch() == snapshot.position.epoch;
         let mut followed = self.followed.lock();
         let stage = followed
             .as_mut()
@@ -315,15 +315,9 @@ impl Session {
             return SnapshotOutcome::Again;
         }
         let changes = std::mem::take(&mut reading.changes);
-        let place = states.position.offset;
+        let place = snapshot.position.offset;
         *stage = FollowStage::After(place);
-        let protocol = self.connection.protocol().and_then(ClientProtocol::web_pubsub);
-        let snapshot = protocol.and_then(|protocol: WebPubSubProtocol| {
-            protocol.group_states(StatesMessage::Snapshot, wanted.group.as_str(), &states.items)
-        });
-        if let Some(snapshot) = snapshot {
-            self.push_bare(snapshot);
-        }
+        self.push_frame(snapshot.frame.clone());
         for (_, change) in changes.into_iter().filter(|(changed, _)| *changed > place) {
             self.push_frame(change);
         }

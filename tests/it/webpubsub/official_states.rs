@@ -161,7 +161,7 @@ async fn states_of_javascript_clients_outlive_killed_nodes() {
         3,
         "the members are still the same connections"
     );
-    // Who comes now sees the same.
+    // A client that comes now sees the same.
     let target = with_query(CHAT, &format!("access_token={}", token(&cluster, "late")));
     let mut late = WebPubSub::connect(at(&cluster, 1), &target, RELIABLE).await;
     cluster.secrets.add(late.token());
