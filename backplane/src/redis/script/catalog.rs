@@ -24,6 +24,8 @@ pub(in crate::redis) const SCRIPTS: [&Script; 47] = [
     messages::Publish::SCRIPT,
     messages::PublishDirect::SCRIPT,
     messages::PublishOnce::SCRIPT,
+    messages::Count::SCRIPT,
+    messages::PublishNumbered::SCRIPT,
     messages::Reply::SCRIPT,
     messages::Finish::SCRIPT,
     messages::Record::SCRIPT,
