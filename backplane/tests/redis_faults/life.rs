@@ -7,7 +7,8 @@ use hubcast_backplane::conformance::events::delivering;
 use hubcast_backplane::conformance::sessions::{of_connection, of_group};
 use hubcast_backplane::conformance::{Member, envelope, group};
 use hubcast_backplane::{
-    Checkpoint, ConnectionRecord, HubOptions, MemberValues, Numbered, Once, Position, RecordedCall, TakeOver, Topic, UserId,
+    Checkpoint, ConnectionRecord, HubOptions, MemberState, Numbered, Once, Position, RecordedCall, TakeOver,
+    Topic, UserId,
 };
 
 use crate::answers::two_nodes;
