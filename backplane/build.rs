@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     config.bytes(["."]); // payloads are shared slices, not copies
     config.boxed(".hubcast.v1.Envelope.close"); // rare: an envelope is small without them
     config.boxed(".hubcast.v1.Envelope.stream");
+    config.boxed(".hubcast.v1.Envelope.web_pubsub");
     config.compile_fds(descriptors)?;
     Ok(())
 }

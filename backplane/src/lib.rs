@@ -30,6 +30,7 @@ mod history;
 mod hub;
 mod log;
 pub mod memory;
+mod numbered;
 mod once;
 mod position;
 pub mod presence;
@@ -60,6 +61,7 @@ pub use group_states::{GroupStates, MemberState, StateError, StateSet, StatesSna
 pub use history::{History, HistoryPage};
 pub use hub::HubBackplane;
 pub use log::Log;
+pub use numbered::{Counted, Numbered};
 pub use once::{Once, Published};
 pub use position::{Epoch, Offset, Position, Step, step};
 pub use replay::Replay;

@@ -1,8 +1,11 @@
 //! The log of one hub: messages that are appended to it, and its position.
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 
 use crate::error::BackplaneError;
+use crate::numbered::{Counted, Numbered};
 use crate::once::{Once, Published};
 use crate::position::{Epoch, Offset, Position};
 use crate::topic::Topic;
@@ -41,6 +44,24 @@ pub trait Log: Send + Sync {
         envelope: &'a Envelope,
         once: &'a Once,
     ) -> BoxFuture<'a, Result<Published, BackplaneError>>;
+
+    /// Reads how far the numbered messages of a sender are, on whatever node they were published, and keeps the count for
+    /// `life` from now on. `begins`: begins it, unless it is under way.
+    fn counted<'a>(
+        &'a self,
+        key: &'a str,
+        life: Duration,
+        begins: bool,
+    ) -> BoxFuture<'a, Result<Counted, BackplaneError>>;
+
+    /// As [`Log::publish`] to one topic, which is no connection's, where the message is the next one of its count. The check,
+    /// the count and the publish are one step. After an error the same call may be repeated.
+    fn publish_numbered<'a>(
+        &'a self,
+        topic: &'a Topic,
+        envelope: &'a Envelope,
+        numbered: Numbered<'a>,
+    ) -> BoxFuture<'a, Result<Counted, BackplaneError>>;
 
     /// Waits until the sink was given all entries up to an offset that a publish of this node has returned, for at most
     /// as long as a command may take. Returns at once where a new epoch has begun since.

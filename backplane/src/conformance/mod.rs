@@ -11,6 +11,7 @@ pub mod group_states;
 pub mod groups;
 pub mod history;
 pub mod names;
+pub mod numbered;
 pub mod once;
 pub mod opening;
 pub mod order;

@@ -54,8 +54,19 @@ pub(super) struct HubState {
     versions: u64,
     /// Requests whose message is published once: content and expiry.
     pub(super) requests: HashMap<String, (Bytes, Instant)>,
+    /// How far numbered messages are: number, the last one's text and expiry.
+    pub(super) counts: HashMap<String, Count>,
     /// The hub's connection events, if it has any.
     pub(super) events: Option<EventLog>,
+}
+
+/// How far a sender's numbered messages are.
+pub(super) struct Count {
+    /// The number of the next message, or of the last one.
+    pub(super) number: u64,
+    /// The last one's text, once it was published.
+    pub(super) last: Option<String>,
+    pub(super) ends: Instant,
 }
 
 pub(super) struct StoredConnection {
@@ -91,6 +102,7 @@ impl MemoryHub {
             deliveries: Vec::new(),
             versions: 0,
             requests: HashMap::new(),
+            counts: HashMap::new(),
             events: options.events.clone().map(EventLog::new),
             connections: HashMap::new(),
             interest: HashMap::new(),
@@ -164,6 +176,7 @@ impl MemoryHub {
         state.tombstones.retain(|_, end| *end > now);
         state.members.sweep(now);
         state.requests.retain(|_, (_, end)| *end > now);
+        state.counts.retain(|_, count| count.ends > now);
         if let Some(events) = &mut state.events {
             events.sweep(now);
         }

@@ -1,6 +1,7 @@
 //! Publishing: messages go into the log and to the sink.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -8,11 +9,12 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::hub::{HubState, MemoryHub};
+use super::hub::{Count, HubState, MemoryHub};
 use super::lane::Item;
 use crate::backplane::{Delivery, Message};
 use crate::error::BackplaneError;
 use crate::log::Log;
+use crate::numbered::{Counted, Numbered};
 use crate::once::{Once, Published};
 use crate::position::{Epoch, Offset, Position};
 use crate::presence;
@@ -137,12 +139,85 @@ impl Log for MemoryHub {
         .boxed()
     }
 
+    fn counted<'a>(
+        &'a self,
+        key: &'a str,
+        life: Duration,
+        begins: bool,
+    ) -> BoxFuture<'a, Result<Counted, BackplaneError>> {
+        async move {
+            let mut state = self.state.lock();
+            let ends = Instant::now() + life;
+            match state.count_of(key) {
+                Some(count) if !begins || count.last.is_none() => {
+                    count.ends = ends;
+                    return Ok(count.to_outcome());
+                }
+                None if !begins => return Ok(Counted::Unknown),
+                _ => {}
+            }
+            let begun = Count {
+                number: 1,
+                last: None,
+                ends,
+            };
+            state.counts.insert(key.to_owned(), begun);
+            Ok(Counted::Expects(1))
+        }
+        .boxed()
+    }
+
+    fn publish_numbered<'a>(
+        &'a self,
+        topic: &'a Topic,
+        envelope: &'a Envelope,
+        numbered: Numbered<'a>,
+    ) -> BoxFuture<'a, Result<Counted, BackplaneError>> {
+        async move {
+            let envelope = Arc::new(envelope.clone());
+            let room = self.room().await?;
+            let mut state = self.state.lock();
+            let Some(count) = state.count_of(numbered.key) else {
+                return Ok(Counted::Unknown);
+            };
+            if count.last.is_some() || count.number != numbered.number {
+                return Ok(count.to_outcome());
+            }
+            count.ends = Instant::now() + numbered.life;
+            match numbered.last {
+                Some(last) => count.last = Some(last.to_owned()),
+                None => count.number = count.number.saturating_add(1),
+            }
+            let offset = self.append(&mut state, room, topic, &envelope);
+            Ok(Counted::Now(offset.unwrap_or_default()))
+        }
+        .boxed()
+    }
+
     fn passed(&self, _offset: Offset) -> BoxFuture<'_, Result<(), BackplaneError>> {
         async move { self.await_sink().await.map(drop) }.boxed()
     }
 }
 
+impl Count {
+    fn to_outcome(&self) -> Counted {
+        match &self.last {
+            Some(last) => Counted::Over {
+                number: self.number,
+                last: last.clone(),
+            },
+            None => Counted::Expects(self.number),
+        }
+    }
+}
+
 impl HubState {
+    fn count_of(&mut self, key: &str) -> Option<&mut Count> {
+        self.counts
+            .get_mut(key)
+            .filter(|count| count.ends > Instant::now())
+    }
+
     /// Whether a topic has receivers now.
     fn is_attended(&self, topic: &Topic) -> bool {
         match topic {

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -13,6 +14,7 @@ use crate::connections::Connections;
 use crate::error::BackplaneError;
 use crate::hub::HubBackplane;
 use crate::log::Log;
+use crate::numbered::{Counted, Numbered};
 use crate::once::{Once, Published};
 use crate::position::{Epoch, Offset, Position};
 use crate::sessions::Entered;
@@ -102,6 +104,30 @@ impl Log for RedisHub {
                 .commands
                 .check_publishing(&self.hub.scripts.keys.log())?;
             self.hub.scripts.publish_once(topic, envelope, once).await
+        }
+        .boxed()
+    }
+
+    fn counted<'a>(
+        &'a self,
+        key: &'a str,
+        life: Duration,
+        begins: bool,
+    ) -> BoxFuture<'a, Result<Counted, BackplaneError>> {
+        self.hub.scripts.count(key, life, begins).boxed()
+    }
+
+    fn publish_numbered<'a>(
+        &'a self,
+        topic: &'a Topic,
+        envelope: &'a Envelope,
+        numbered: Numbered<'a>,
+    ) -> BoxFuture<'a, Result<Counted, BackplaneError>> {
+        async move {
+            self.inner
+                .commands
+                .check_publishing(&self.hub.scripts.keys.log())?;
+            self.hub.scripts.publish_numbered(topic, envelope, numbered).await
         }
         .boxed()
     }

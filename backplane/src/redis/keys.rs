@@ -116,6 +116,12 @@ impl HubKeys {
         self.name(":once:", request)
     }
 
+    /// String with an expiry: the number of the next one of a sender's numbered messages; where the last one was published,
+    /// its number and its text.
+    pub(super) fn counted(&self, key: &str) -> String {
+        format!("{}:counted:{key}", self.base)
+    }
+
     /// String: a topic's newest offset.
     pub(super) fn tail(&self, topic: &str) -> String {
         self.name(":tail:", topic)

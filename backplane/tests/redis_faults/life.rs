@@ -1,13 +1,14 @@
 //! A connection's whole life, in which the answer to one change after the other is lost: the life stays the same.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hubcast_backplane::conformance::events::delivering;
 use hubcast_backplane::conformance::sessions::{of_connection, of_group};
 use hubcast_backplane::conformance::{Member, envelope, group};
 use hubcast_backplane::{
-    Checkpoint, ConnectionRecord, HubOptions, MemberState, Once, Position, RecordedCall, TakeOver, Topic,
-    UserId,
+    Checkpoint, ConnectionRecord, HubOptions, MemberState, Numbered, Once, Position, RecordedCall, TakeOver,
+    Topic, UserId,
 };
 
 use crate::answers::two_nodes;
@@ -15,7 +16,7 @@ use crate::many;
 use crate::support::RedisServer;
 
 /// Every operation of `batch.lua` that a life has, in the order of their first use.
-const OPERATIONS: [&str; 18] = [
+const OPERATIONS: [&str; 20] = [
     "user_join",
     "enter",
     "restate_events",
@@ -27,6 +28,8 @@ const OPERATIONS: [&str; 18] = [
     "publish",
     "publish_direct",
     "publish_once",
+    "count",
+    "publish_numbered",
     "record",
     "reply",
     "finish",
@@ -79,6 +82,18 @@ async fn live(members: &[Member], connection: &ConnectionRecord, other: &Connect
                 .await
                 .unwrap(),
         );
+    }
+    let life = Duration::from_secs(60);
+    reported.note(hub.counted("k", life, true).await.unwrap());
+    for (number, last) in [(1, None), (2, Some("over")), (3, None)] {
+        let numbered = Numbered {
+            key: "k",
+            number,
+            last,
+            life,
+        };
+        let (topic, message) = (of_group("g"), envelope("numbered"));
+        reported.note(hub.publish_numbered(&topic, &message, numbered).await.unwrap());
     }
     for (number, call) in [(1, "1 a"), (2, "2")] {
         reported.note(hub.record(id, entered.version, number, Some(call)).await.unwrap());

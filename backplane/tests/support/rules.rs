@@ -75,6 +75,9 @@ macro_rules! all_rules {
                 a_request_is_published_once,
                 a_key_is_for_one_content_of_one_hub,
                 a_request_to_nobody_is_not_published_later;
+            numbered:
+                numbered_messages_are_published_once_and_in_order,
+                a_count_has_a_life;
             queries:
                 connections_are_counted_and_found,
                 pages_have_everybody_once,

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use axum::http::{HeaderMap, HeaderName, header};
 use hubcast_backplane::{ConnectionId, Offset, UserId};
 
-use super::{ConnectionData, Owed};
+use super::{ConnectionData, Owed, Streams};
 use crate::auth::{Identity, Permission, TooManyGrants, without_cookie};
 use crate::protocol::{ClientProtocol, Transport};
 
@@ -43,6 +43,8 @@ pub struct Connection {
     data: ConnectionData,
     /// The newest offset of messages that its calls have sent and it receives itself; 0 where they were delivered.
     sent: AtomicU64,
+    /// The streams that its client sends to groups, if it has begun one.
+    streams: OnceLock<Box<Streams>>,
 }
 
 /// The transport of a connection, compared to one that was asked for.
@@ -63,6 +65,7 @@ impl Connection {
             protocol: OnceLock::new(),
             data: ConnectionData::default(),
             sent: AtomicU64::new(0),
+            streams: OnceLock::new(),
         }
     }
 
@@ -81,6 +84,20 @@ impl Connection {
         let _ = self
             .sent
             .compare_exchange(offset, 0, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// The streams that its client sends to groups; `None` where it has never begun one.
+    pub(crate) fn streams(&self) -> Option<&Streams> {
+        self.streams.get().map(|streams| &**streams)
+    }
+
+    pub(crate) fn streams_or_new(&self) -> &Streams {
+        self.streams.get_or_init(Box::default)
+    }
+
+    /// Takes the streams that it had on another node.
+    pub(crate) fn restore_streams(&self, streams: Streams) {
+        let _ = self.streams.set(Box::new(streams)); // it is new here
     }
 
     /// The public id.

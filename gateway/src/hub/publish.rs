@@ -2,14 +2,16 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use hubcast_backplane::{BackplaneError, ConnectionId, Offset, Once, Published, Topic, wire};
+use hubcast_backplane::{
+    BackplaneError, ConnectionId, Counted, Numbered, Offset, Once, Published, Topic, wire,
+};
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 use super::clients::common_encoding;
 use super::{Connection, HubRuntime};
 use crate::error::Error;
-use crate::protocol::{DataType, Encoding, Value};
+use crate::protocol::{DataType, Encoding, Headers, Value};
 use crate::telemetry::trace;
 
 /// Longest time that a message of Web PubSub may take to its receivers, in seconds.
@@ -33,6 +35,8 @@ pub(crate) struct Outgoing {
     pub(crate) filter: String,
     /// How long connections receive it, unless for ever.
     pub(crate) life: Option<Duration>,
+    /// The part that only clients of Web PubSub read.
+    pub(crate) web_pubsub: Option<Box<wire::ForWebPubSub>>,
 }
 
 impl HubRuntime {
@@ -157,6 +161,34 @@ impl HubRuntime {
         Ok(published)
     }
 
+    /// Appends a message to the log of a group, if it is the next one of its stream.
+    pub(crate) async fn publish_numbered(
+        &self,
+        caller: &Connection,
+        topic: &Topic,
+        message: Outgoing,
+        numbered: Numbered<'_>,
+    ) -> Result<Counted, Error> {
+        let span = self.publish_span(&message);
+        let spared = is_spared(caller, &message);
+        let envelope = wire::Envelope {
+            by_client: true,
+            ..envelope(message, &span)?
+        };
+        let backplane = self.backplane();
+        let publishing = backplane
+            .publish_numbered(topic, &envelope, numbered)
+            .instrument(span);
+        let counted = self.timed(publishing).await?;
+        if let Counted::Now(offset) = counted {
+            self.shared().metrics().published.inc();
+            if !spared {
+                self.note_sent(caller, topic, Some(offset));
+            }
+        }
+        Ok(counted)
+    }
+
     /// Only the backplane may report joins and leaves.
     fn check_target(&self, message: &Outgoing) -> Result<(), Error> {
         if self.options().hubs.presence && message.target == hubcast_backplane::presence::TARGET {
@@ -216,6 +248,7 @@ fn envelope(message: Outgoing, span: &Span) -> Result<wire::Envelope, Error> {
         filter,
         life: _,
         framed_in: _,
+        web_pubsub,
     } = message;
     let encoding = common_encoding(&arguments);
     let mut encoded = Vec::with_capacity(arguments.len());
@@ -242,6 +275,21 @@ fn envelope(message: Outgoing, span: &Span) -> Result<wire::Envelope, Error> {
             DataType::Binary => wire::DataType::Binary.into(),
             DataType::Protobuf => wire::DataType::Protobuf.into(),
         },
+        web_pubsub,
         ..wire::Envelope::default()
     })
+}
+
+/// Metadata as they go with a message.
+pub(crate) fn with_metadata(metadata: Headers) -> Option<Box<wire::ForWebPubSub>> {
+    if metadata.is_empty() {
+        return None;
+    }
+    let entries = metadata.into_iter();
+    Some(Box::new(wire::ForWebPubSub {
+        fragment: None,
+        metadata: entries
+            .map(|(name, value)| wire::Metadatum { name, value })
+            .collect(),
+    }))
 }

@@ -380,6 +380,7 @@ impl HubRuntime {
     /// Runs the hub's hook for a connection that this node has removed, or speaks for.
     pub(crate) async fn ended(self: &Arc<Self>, context: Context, reason: Disconnected) {
         let id = context.connection_id().clone();
+        self.end_streams(context.connection()).await;
         self.disconnected(context, reason).await;
         self.backplane().end_reported(&id);
     }

@@ -7,8 +7,9 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::{
-    DecodeError, Decoder, EncodeError, Encoding, HubMessage, HubProtocol, TransferFormat, Value, encode,
-    events, plain, webpubsub::WebPubSubProtocol,
+    DecodeError, Decoder, EncodeError, Encoding, Headers, HubMessage, HubProtocol, TransferFormat, Value,
+    encode, events, plain,
+    webpubsub::{StreamRequest, WebPubSubProtocol},
 };
 
 /// The protocol of a connection's client.
@@ -192,7 +193,7 @@ pub(crate) enum RequestWish {
     Send(GroupSend),
     /// Something about the states of a group's members.
     GroupState(GroupStateWish),
-    /// A stream, which is not served here.
+    /// Something about a stream to a group.
     Stream(StreamRequest),
 }
 
@@ -210,14 +211,6 @@ pub(crate) enum GroupStateWish {
     Unsubscribe(String),
 }
 
-/// A message for a stream of messages to a group.
-#[derive(Debug, PartialEq)]
-pub(crate) struct StreamRequest {
-    pub(crate) id: String,
-    /// It begins the stream.
-    pub(crate) begins: bool,
-}
-
 /// A message to a group.
 #[derive(Debug, PartialEq)]
 pub(crate) struct GroupSend {
@@ -227,6 +220,7 @@ pub(crate) struct GroupSend {
     /// How long connections receive it, in seconds: 0 is for ever.
     pub(crate) ttl_seconds: u64,
     pub(crate) data: Data,
+    pub(crate) metadata: Headers,
 }
 
 /// The data of a message, as its sender wrote it.

@@ -56,8 +56,7 @@ pub use self::{
 };
 
 pub(crate) use self::client::{
-    ClientDecoder, ClientMessage, GroupSend, GroupStateWish, MESSAGE, Request, RequestWish, StreamRequest,
-    encode_for,
+    ClientDecoder, ClientMessage, Data, GroupSend, GroupStateWish, MESSAGE, Request, RequestWish, encode_for,
 };
 pub use self::transport::Transport;
 

@@ -19,7 +19,10 @@
 //! | `{"type":"setGroupState","group":"g","state":{"name":"value"},"ackId":5}` | sets the client's state in a group that it is in, in place of an earlier one; without `state` it is cleared |
 //! | `{"type":"subscribeGroupState","group":"g","ackId":6}` | the client gets the states of the group's members, and each change from there on |
 //! | `{"type":"unsubscribeGroupState","group":"g","ackId":7}` | and gets them no more |
-//! | `sendToGroup` with `stream`, `streamData`, `streamEnd` | are answered by `streamClosed`: streams are not served here |
+//! | `{"type":"sendToGroup","group":"g","stream":{"streamId":"s","idleTimeoutMs":300000},"noEcho":false}` | begins a stream to the group, see [below](#streams) |
+//! | `{"type":"streamData","streamId":"s","streamSequenceId":1,"dataType":"text","data":"…"}` | a fragment of it, numbered from 1 |
+//! | `{"type":"streamData","streamId":"s"}` | nothing to say yet, but the stream goes on |
+//! | `{"type":"streamEnd","streamId":"s","error":{"message":"…","userErrorCode":"…"}}` | ends it; an error is optional |
 //! | `{"type":"sequenceAck","sequenceId":17}` | reliable only: everything up to there has arrived |
 //! | `{"type":"ping"}` | answered by `{"type":"pong"}` |
 //!
@@ -27,8 +30,8 @@
 //! default), `text` (a string), `binary` or `protobuf` (base64 text), in letters of any case. Data that is absent is
 //! null, which is not sent to groups. `ttlSeconds` of a `sendToGroup`, up to 300, is how long connections receive it; 0 is as
 //! long as they may. `metadata` of an `event` or `invoke`, `{"name":"value"}`, are the headers of the call
-//! ([`Context::invocation_headers`](crate::Context::invocation_headers)), and of a handler's request. A message of another form
-//! ends the connection.
+//! ([`Context::invocation_headers`](crate::Context::invocation_headers)), and of a handler's request. Those of a `sendToGroup` are
+//! a property of the message; with them `data` may be absent, and is an empty text. A message of another form ends the connection.
 //!
 //! # To the client
 //!
@@ -43,6 +46,11 @@
 //! | `{"type":"groupStateUpdate","group":"g","items":[…]}` | a state has changed; without `state` it was cleared, or its connection has left the group |
 //! | `{"type":"invokeResponse","invocationId":"1","success":true,"dataType":"json","data":…}` | the result of an `invoke`, of the kind that its handler names; failed ones have `success: false` and `error` |
 //! | `{"type":"system","event":"disconnected","message":"…"}` | the server ends the connection |
+//! | `"metadata":{"name":"value"}` in a message | its sender has given it some |
+//! | `"stream":{"streamId":"s","streamSequenceId":1}` in a message for a group | it is a fragment of a stream; the end of one has `"endOfStream":true`, an empty text as data and, if it has one, `"error":{"name":"…","message":"…","userErrorCode":"…"}` |
+//! | `{"type":"streamAck","streamId":"s","expectedSequenceId":2}` | all fragments of the client's stream before that number were published; 1: it has begun |
+//! | `{"type":"streamNack","streamId":"s","name":"InvalidSequenceId","message":"…","expectedSequenceId":2}` | a fragment was not taken: the one with that number is missing |
+//! | `{"type":"streamClosed","streamId":"s","error":{"name":"…","message":"…"}}` | the stream is over; without `error` its client has ended it. Names: `StreamNotFound`, `Forbidden`, `BadRequest`, `InternalServerError`, `IdleTimeout` |
 //!
 //! A WebSocket Close frame with code 1008 means that the connection is over: the official clients begin a new one. Any other
 //! end of a reliable connection's socket, also none, makes them come back with `awps_connection_id` and
@@ -54,7 +62,7 @@
 //!
 //! | field | message |
 //! | --- | --- |
-//! | 1 | `SendToGroupMessage`: `group` 1, `ack_id` 2, `data` 3, `no_echo` 4, `ttl_seconds` 5 |
+//! | 1 | `SendToGroupMessage`: `group` 1, `ack_id` 2, `data` 3, `no_echo` 4, `ttl_seconds` 5, `metadata` 6 (a map), `stream` 7 (is refused) |
 //! | 5 | `EventMessage`: `event` 1, `data` 2, `ack_id` 3, `metadata` 4 (a map) |
 //! | 6, 7 | `JoinGroupMessage`, `LeaveGroupMessage`: `group` 1, `ack_id` 2 |
 //! | 8 | `SequenceAckMessage`: `sequence_id` 1 |
@@ -65,7 +73,7 @@
 //! | field | message |
 //! | --- | --- |
 //! | 1 | `AckMessage`: `ack_id` 1, `success` 2, `error` 3 (`name` 1, `message` 2) |
-//! | 2 | `DataMessage`: `from` 1, `group` 2, `data` 3, `sequence_id` 4; its sender's user is not in the schema |
+//! | 2 | `DataMessage`: `from` 1, `group` 2, `data` 3, `sequence_id` 4, `metadata` 5 (a map); its sender's user is not in the schema |
 //! | 3 | `SystemMessage`: `connected_message` 1 (`connection_id` 1, `user_id` 2, `reconnection_token` 3) or `disconnected_message` 2 (`reason` 2) |
 //! | 4 | `PongMessage`: empty |
 //!
@@ -74,7 +82,19 @@
 //! the encoded `Any`. Where such a client sends bytes under that name that are no `Any`, they are `binary_data` here. Unknown
 //! fields are ignored, also those of an `Any`. A frame without a message is ignored where it is empty, which the official .NET
 //! client sends in place of an `invoke`; one whose message is none of these ends the connection, as does a text frame, with the
-//! code 1003. The schema has no `invoke`, and nothing about the states of groups.
+//! code 1003. The schema has no `invoke`, nothing about the states of
+//! groups, and no more of streams than their beginning.
+//!
+//! # Streams
+//!
+//! A stream is many messages to a group, in an order of their own; its id is unique among those that its connection has open. The
+//! backplane counts the fragments in the step that publishes them, so none is published twice or out of order, whatever its client
+//! repeats on whatever node: one that was taken before is acknowledged again, and only the next one is taken. Receivers of
+//! other protocols get fragments as messages, and no end.
+//!
+//! A client whose reliable connection goes on after a lost socket repeats what was not acknowledged. Its streams go on as well, and
+//! messages about one that it has ended are answered as the first time. All other streams end with their connection, with the
+//! error `Cancelled`; others for receivers are `UserError`, `IdleTimeout`, `Forbidden` and `InternalServerError`.
 //!
 //! # Sequence ids
 //!
@@ -102,6 +122,7 @@ mod json;
 mod metadata;
 mod protobuf;
 mod schema;
+mod stream;
 
 use std::collections::BTreeMap;
 
@@ -113,7 +134,9 @@ use serde_json::value::RawValue;
 pub(crate) use group_states::StatesMessage;
 
 use super::client::{ClientMessage, DataType, MESSAGE, Request, RequestWish};
-use super::{Binary, DecodeError, EncodeError, HubMessage, Outcome, Value};
+use super::{Binary, DecodeError, EncodeError, Headers, HubMessage, Outcome, Value};
+
+pub(crate) use stream::{EndError, Fragment, FragmentError, StreamRequest};
 
 /// A subprotocol of Azure Web PubSub.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -229,12 +252,24 @@ impl WebPubSubProtocol {
         }
     }
 
-    /// Writes that a stream of the client is over. `None`: the client can't have one.
-    pub(crate) fn stream_closed(self, id: &str, name: &str, text: &str) -> Option<Bytes> {
-        match self.format() {
-            Format::Json => Some(json::stream_closed(id, name, text)),
-            Format::Protobuf => None,
-        }
+    /// Returns whether its clients have streams to groups, and are told of their ends.
+    pub(crate) fn has_streams(self) -> bool {
+        matches!(self.format(), Format::Json)
+    }
+
+    /// Writes that all fragments of a stream before the number `expected` were taken.
+    pub(crate) fn stream_ack(id: &str, expected: u64) -> Bytes {
+        stream::ack(id, expected)
+    }
+
+    /// Writes that a fragment of a stream was not taken because the one with the number `expected` is missing.
+    pub(crate) fn stream_nack(id: &str, text: &str, expected: u64) -> Bytes {
+        stream::nack(id, text, expected)
+    }
+
+    /// Writes that a stream of the client is over; the error has a name and a text.
+    pub(crate) fn stream_closed(id: &str, error: Option<(&str, &str)>) -> Bytes {
+        stream::closed(id, error)
     }
 
     /// Writes the answer to a ping.
@@ -288,7 +323,7 @@ pub(crate) enum RefusedAs {
 }
 
 impl RefusedAs {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Forbidden => "Forbidden",
             Self::BadRequest => "BadRequest",
@@ -296,6 +331,17 @@ impl RefusedAs {
             Self::Duplicate => "Duplicate",
         }
     }
+}
+
+/// Checks entries of metadata; the error is the rules that they break.
+pub(crate) fn metadata(entries: impl Iterator<Item = (String, String)>) -> Result<Headers, &'static str> {
+    let mut metadata = metadata::Metadata::default();
+    for (name, value) in entries {
+        if !metadata.add(&name, &value) {
+            return Err(metadata::RULES);
+        }
+    }
+    Ok(metadata.into_entries())
 }
 
 /// The text of an answer with the name [`RefusedAs::Duplicate`].
@@ -315,6 +361,10 @@ pub(crate) struct Published<'a> {
     pub(crate) arguments: &'a [Value],
     /// The arguments in MessagePack, where their sender wrote them so, too.
     pub(crate) packed: &'a [Value],
+    /// Texts with names beside the data.
+    pub(crate) metadata: &'a [(&'a str, &'a str)],
+    /// Its place in a stream, if it is of one.
+    pub(crate) fragment: Option<Fragment<'a>>,
 }
 
 impl Published<'_> {
@@ -371,6 +421,10 @@ pub fn check_frame(protocol: WebPubSubProtocol, frame: &Bytes) {
         return; // it is refused where it is published
     }
     let packed = Vec::from_iter(send.data.packed);
+    let entries = send.metadata.iter();
+    let metadata: Vec<_> = entries
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
     let published = Published {
         group: Some(&send.group),
         from_user: "",
@@ -378,6 +432,8 @@ pub fn check_frame(protocol: WebPubSubProtocol, frame: &Bytes) {
         target: MESSAGE,
         arguments: std::slice::from_ref(&send.data.json),
         packed: &packed,
+        metadata: &metadata,
+        fragment: None,
     };
     let text = json::message(&published, Some(1));
     // The data as it is written: JSON has numbers that no type here has.
@@ -414,6 +470,9 @@ mod property_tests;
 #[cfg(test)]
 #[path = "tests/webpubsub_protobuf.rs"]
 mod protobuf_tests;
+#[cfg(test)]
+#[path = "tests/webpubsub_streams.rs"]
+mod stream_tests;
 #[cfg(test)]
 #[path = "tests/webpubsub.rs"]
 mod tests;

@@ -11,7 +11,9 @@ use crate::auth::PointSigner;
 use crate::hub::Shared;
 use crate::protocol::{
     ClientProtocol, DataType, EncodeError, Encoding, HubMessage, HubProtocol, Outcome, TranscodeError,
-    TransferFormat, Value, encode, encode_invocation, events, plain, webpubsub, websocket,
+    TransferFormat, Value, encode, encode_invocation, events, plain,
+    webpubsub::{self, WebPubSubProtocol},
+    websocket,
 };
 
 /// How a transport wraps hub messages.
@@ -113,6 +115,11 @@ impl<'a> Frames<'a> {
             // For one connection, and in its protocol. A client that holds its own place is sent nothing of the kind.
             return (!protocol.holds_place()).then(|| envelope.frame.clone());
         }
+        if fragment(envelope).is_some_and(|fragment| fragment.ends)
+            && !protocol.web_pubsub().is_some_and(WebPubSubProtocol::has_streams)
+        {
+            return None; // the others know of no stream that could end
+        }
         self.shared.metrics().encodes.get(protocol).inc();
         let encoded = match protocol {
             _ if let Some(group) = &self.states_of => Ok(encode_states(envelope, protocol, group)),
@@ -156,6 +163,8 @@ impl<'a> Frames<'a> {
                 arguments_for(envelope, Encoding::MessagePack)
             }
         };
+        let entries = envelope.web_pubsub.iter().flat_map(|more| &more.metadata);
+        let metadata: Vec<_> = entries.map(|entry| (&*entry.name, &*entry.value)).collect();
         let published = webpubsub::Published {
             group: match &self.message.topic {
                 Topic::Group(group) if !group.is_reserved() => Some(group.as_str()),
@@ -171,8 +180,28 @@ impl<'a> Frames<'a> {
             target: &envelope.target,
             arguments: &arguments?,
             packed: &packed,
+            metadata: &metadata,
+            fragment: fragment(envelope).map(fragment_of),
         };
         Ok(Some(write(&published)))
+    }
+}
+
+fn fragment(envelope: &Envelope) -> Option<&wire::Fragment> {
+    envelope.web_pubsub.as_ref()?.fragment.as_ref()
+}
+
+fn fragment_of(fragment: &wire::Fragment) -> webpubsub::Fragment<'_> {
+    let error = fragment.error.as_ref();
+    webpubsub::Fragment {
+        stream: &fragment.stream,
+        number: fragment.number,
+        ends: fragment.ends,
+        error: error.map(|error| webpubsub::FragmentError {
+            name: &error.name,
+            message: error.message.as_deref(),
+            code: error.code.as_deref(),
+        }),
     }
 }
 

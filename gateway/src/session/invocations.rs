@@ -138,7 +138,18 @@ impl Invocations {
 
     /// Starts a request that the gateway itself serves for the client. Until it is done, nothing more is read.
     pub(super) fn begin_request(&mut self, session: &Arc<Session>, request: Request) {
-        self.live().begin_request(session, request);
+        let session = Arc::clone(session);
+        self.begin_alone(async move { session.carry_out(request).await });
+    }
+
+    /// Does something for the client. Until it is done, nothing more is read.
+    pub(super) fn begin_alone(&mut self, running: impl Future<Output = ()> + Send + 'static) {
+        self.live().begin_alone(running);
+    }
+
+    /// Returns whether a request runs, or something else before whose end nothing is read.
+    pub(super) fn is_requesting(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.requesting)
     }
 
     /// Notifies the client that a call was lost, if the backplane knows of it.
@@ -328,11 +339,10 @@ impl Live {
         self.running.push(running.boxed());
     }
 
-    fn begin_request(&mut self, session: &Arc<Session>, request: Request) {
+    fn begin_alone(&mut self, running: impl Future<Output = ()> + Send + 'static) {
         self.requesting = true;
-        let session = Arc::clone(session);
         let running = async move {
-            session.carry_out(request).await;
+            running.await;
             Ended {
                 blocks: Blocks::Reading,
                 ..Ended::default()

@@ -32,6 +32,7 @@ mod sequence;
 mod slots;
 mod stateful;
 mod stream_out;
+mod streams;
 mod transport_error;
 mod uploads;
 mod writing;
@@ -283,6 +284,8 @@ impl Session {
                     tracing::warn!(connection_id = %self.id(), %error, "a connection that nobody owns could not be removed");
                 }
             }
+            // Who removed it knew of no streams.
+            (Ok(false), Some(_)) => hub.end_streams(&self.connection).await,
             (Ok(_), _) => {}
             (Err(error), _) => {
                 tracing::warn!(connection_id = %self.id(), %error, "a connection could not be removed from the directory");

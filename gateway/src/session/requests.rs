@@ -10,9 +10,9 @@ use hubcast_backplane::{BackplaneError, GroupName, Once, Published, Recorded, To
 use super::completions::{call_name, invocation_of};
 use super::{CloseReason, Session};
 use crate::error::Error;
-use crate::hub::{LONGEST_LIFE, Outgoing};
+use crate::hub::{LONGEST_LIFE, Outgoing, with_metadata};
 use crate::protocol::webpubsub::{self, RefusedAs};
-use crate::protocol::{ClientProtocol, GroupSend, HubMessage, MESSAGE, Request, RequestWish, StreamRequest};
+use crate::protocol::{ClientProtocol, GroupSend, HubMessage, MESSAGE, Request, RequestWish};
 
 /// The reason why a request was not done, for the client.
 pub(super) type Refusal = (RefusedAs, String);
@@ -68,7 +68,7 @@ impl Session {
                 let served = self.serve_states(wish, request.ack_id).await;
                 served.map(|group| followed = group)
             }
-            RequestWish::Stream(stream) => Err(self.refuse_stream(&stream)),
+            RequestWish::Stream(request) => self.serve_stream(request).await,
         };
         if request.ack_id.is_none()
             && let Err((RefusedAs::InternalServerError, _)) = outcome
@@ -127,6 +127,7 @@ impl Session {
             from_user: self.connection.user().map(ToString::to_string),
             data_type: send.data.kind,
             life: (send.ttl_seconds > 0).then(|| Duration::from_secs(send.ttl_seconds)),
+            web_pubsub: with_metadata(send.metadata),
             ..Outgoing::default()
         };
         let caller = Some(self.connection.as_ref());
@@ -144,23 +145,6 @@ impl Session {
             }
             Err(error) => Err(self.refusal(&error)),
         }
-    }
-
-    /// Tells the client that a stream is over, which is what it waits for.
-    fn refuse_stream(&self, stream: &StreamRequest) -> Refusal {
-        let refusal = not_served("A stream");
-        let name = if stream.begins {
-            "BadRequest"
-        } else {
-            "StreamNotFound"
-        };
-        let protocol = self.connection.protocol().and_then(ClientProtocol::web_pubsub);
-        if let Some(reported) =
-            protocol.and_then(|protocol| protocol.stream_closed(&stream.id, name, &refusal.1))
-        {
-            self.push_bare(reported);
-        }
-        refusal
     }
 
     pub(super) fn refusal(&self, error: &Error) -> Refusal {
@@ -199,11 +183,6 @@ pub(super) fn parse(group: &str) -> Result<GroupName, Refusal> {
     GroupName::parse(group).map_err(|error| (RefusedAs::BadRequest, error.to_string()))
 }
 
-fn not_served(what: &str) -> Refusal {
-    let text = format!("{what} is not served here: see the gateway's documentation of Web PubSub clients.");
-    (RefusedAs::BadRequest, text)
-}
-
 pub(super) fn lacking(what: &str, group: &str) -> Refusal {
     let text = format!("Not permitted: it takes the role hubcast.{what} or hubcast.{what}.{group}");
     (RefusedAs::Forbidden, text)
@@ -215,5 +194,11 @@ fn content_of(send: &GroupSend) -> Bytes {
     context.update(send.group.as_bytes());
     context.update(b"\0");
     context.update(send.data.json.bytes());
+    for (name, value) in &send.metadata {
+        for part in [name, value] {
+            context.update(b"\0");
+            context.update(part.as_bytes());
+        }
+    }
     Bytes::copy_from_slice(context.finish().as_ref())
 }

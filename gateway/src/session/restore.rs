@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubcast_backplane::{
-    BackplaneError, ConnectionEvent, ConnectionId, ConnectionRecord, EventRecord, Listing,
+    BackplaneError, ConnectionEvent, ConnectionId, ConnectionRecord, EventRecord, GroupName, Listing,
     MAX_EVENT_RECORD_BYTES, NodeId, SessionState, TakeOver, Taken, UserId,
 };
 use prost::Message as _;
@@ -19,7 +19,7 @@ use super::stateful::Stateful;
 use super::{CloseReason, Session};
 use crate::auth::Identity;
 use crate::fanout::Insertion;
-use crate::hub::{Carried, Connection, Disconnected, HandedOver, HubRuntime, RequestInfo};
+use crate::hub::{Carried, Connection, Disconnected, HandedOver, HubRuntime, RequestInfo, Stream, Streams};
 use crate::protocol::ClientProtocol;
 use crate::protocol::Transport;
 use crate::telemetry::labels::{ResumeKind, ResumeOutcome};
@@ -67,6 +67,42 @@ struct StoredSession {
     /// See `Carried`.
     #[prost(bytes = "bytes", optional, tag = "9")]
     carried: Option<bytes::Bytes>,
+    /// The streams that its client sends to groups.
+    #[prost(message, repeated, tag = "20")]
+    streams: Vec<KeptStream>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct KeptStream {
+    #[prost(string, tag = "1")]
+    id: String,
+    /// The stored form of the group's name.
+    #[prost(string, tag = "2")]
+    group: String,
+    #[prost(bool, tag = "3")]
+    no_echo: bool,
+    /// In milliseconds.
+    #[prost(uint64, tag = "4")]
+    idle_timeout: u64,
+}
+
+impl From<Stream> for KeptStream {
+    fn from(stream: Stream) -> Self {
+        Self {
+            id: stream.id,
+            group: stream.group.stored().to_owned(),
+            no_echo: stream.no_echo,
+            idle_timeout: u64::try_from(stream.idle_timeout.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+impl KeptStream {
+    fn restored(self) -> Option<Stream> {
+        let group = GroupName::from_stored(&self.group).ok()?;
+        let idle_timeout = Duration::from_millis(self.idle_timeout);
+        Some(Stream::new(self.id, group, self.no_echo, idle_timeout))
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -95,6 +131,10 @@ pub(crate) fn state_of(connection: &Connection, protocol: ClientProtocol) -> Ses
         headers: Pair::all(connection.headers()),
         query: Pair::all(connection.query_pairs()),
         carried: connection.data().get::<Carried>().map(|carried| carried.0),
+        streams: connection
+            .streams()
+            .map(|streams| streams.all().into_iter().map(KeptStream::from).collect())
+            .unwrap_or_default(),
     };
     kept.encode_to_vec().into()
 }
@@ -151,6 +191,10 @@ pub(crate) fn connection_of(record: &ConnectionRecord) -> Connection {
     let connection = Connection::new(record.id.clone(), identity, request);
     if let Some(carried) = kept.carried {
         connection.data().insert(Carried(carried));
+    }
+    if !kept.streams.is_empty() {
+        let streams = kept.streams.into_iter().filter_map(KeptStream::restored);
+        connection.restore_streams(Streams::restored(streams.collect()));
     }
     connection.set_transport(Transport::WebSockets);
     let protocol = usize::try_from(kept.protocol).ok();

@@ -57,6 +57,12 @@ pub(crate) async fn run_restored(session: &Arc<Session>, inbound: &mut impl Inbo
     conversation.carrier = CallRelay::new(session, past.hosts);
     conversation.release_due = None; // its client counts already
     conversation.awaits_sequence = protocol.numbers_messages();
+    if session.connection.streams().is_some() {
+        let session = Arc::clone(session);
+        conversation
+            .invocations
+            .begin_alone(async move { session.renew_streams().await });
+    }
     session.hub.resumed(session.context()).await;
     let reason = conversation.hold(inbound, false).await;
     conversation.note_all().await;
@@ -283,12 +289,19 @@ impl<'a> Conversation<'a> {
             self.counted.ack_due,
             self.move_due,
             self.tail.late_at(),
+            self.streams_due(),
             self.session.pace_resumes(),
             self.hold_until.filter(|until| *until > Instant::now()),
         ]
         .into_iter()
         .flatten()
         .fold(self.ping_due, Instant::min)
+    }
+
+    /// The time when a stream of the client has been silent for too long, unless its message is just being handled.
+    fn streams_due(&self) -> Option<Instant> {
+        let due = self.session.streams_due()?;
+        (!self.invocations.is_requesting()).then_some(due)
     }
 
     async fn tick(&mut self, reading: bool) -> Result<(), CloseReason> {
@@ -316,6 +329,11 @@ impl<'a> Conversation<'a> {
             {
                 self.session.push(&HubMessage::Ping);
             }
+        }
+        if self.streams_due().is_some_and(|due| due <= now) {
+            let session = Arc::clone(self.session);
+            self.invocations
+                .begin_alone(async move { session.expire_streams().await });
         }
         if self.release_due.is_some_and(|due| due <= now) {
             self.release();

@@ -11,7 +11,12 @@
 // `traffic` joins `group` and prints {"ready":true}, then {"got":data,"sequenceId":…,"fromUserId":…} for each message of a
 // group, and {"event":"connected","connectionId":…}, "disconnected", "stopped" or "rejoin-group-failed" when the client raises
 // them: a recovery raises nothing. A line `send GROUP COUNT` of the input sends {"n":1}, {"n":2}, … (a further line goes on
-// counting), waits for each ack and prints {"sent":COUNT,"duplicates":…}; `stop` or the end of the input ends it.
+// counting), waits for each ack and prints {"sent":COUNT,"duplicates":…}; `stop` or the end of the input ends it. A line
+// `stream GROUP COUNT` opens a stream, writes {"n":1}, … to it and ends it: {"streamed":COUNT}, or {"broken":error} where the
+// stream ends with an error.
+//
+// `streams` joins `group` and prints {"ready":true}, then {"item":data,"number":…} for each fragment of a stream, {"over":true} at
+// its end or {"failed":error}; the end of the input ends it.
 //
 // `states` joins `group` and does the same with the states of groups, of which the client has the messages but no methods: its
 // protocol, which is an option of the client's, writes a message with `$state` as one of them, and reports those that come as
@@ -26,7 +31,7 @@ const BOUND_MS = 20_000;
 const FIRST_ACK_ID = 1_000_000;
 
 const config = JSON.parse(process.argv[2]);
-const scripts = { basic, traffic, states };
+const scripts = { basic, streams, traffic, states };
 
 /** What came and nobody has asked for yet. */
 class Inbox {
@@ -133,7 +138,12 @@ async function basic() {
     const { data, dataType } = await client.invokeEvent("JoinGroup", "a", "text");
     equal([data ?? null, dataType ?? null], [null, null]);
     equal(await failure(client.invokeEvent("Nobody", "x", "text")), "InternalServerError");
-    equal(await failure(client.openGroupStream("a")), "BadRequest");
+    const stream = await client.openGroupStream("a");
+    await stream.write("in a stream", "text");
+    await stream.end();
+    await receives("a", "text", "in a stream");
+    await receives("a", "text", ""); // the end
+    equal(await failure(client.openGroupStream("forbidden")), "Forbidden");
   }
 
   await client.leaveGroup("a");
@@ -175,6 +185,10 @@ async function traffic() {
   for await (const line of createInterface({ input: process.stdin })) {
     const [command, group, count] = line.trim().split(/\s+/);
     if (command === "stop") break;
+    if (command === "stream") {
+      await publish(client, group, Number(count));
+      continue;
+    }
     if (command !== "send") throw new Error(`the driver has no command '${command}'`);
     let duplicates = 0;
     for (let sent = 0; sent < Number(count); sent++) {
@@ -206,6 +220,42 @@ async function states() {
     await client.sendToGroup(group, { $state: { kind: kinds[command], group, state } }, "json", { ackId });
     report({ done: command });
   }
+  client.stop();
+  return {};
+}
+
+async function publish(client, group, count) {
+  const stream = await client.openGroupStream(group);
+  const ended = new Promise((resolve) => stream.onError((error) => resolve(error)));
+  for (let n = 1; n <= count; n++) {
+    await stream.write({ n }, "json");
+    report({ written: n });
+    await new Promise((resolve) => setTimeout(resolve, config.pauseMs ?? 0));
+  }
+  await stream.end();
+  // `end` is done once it is written; whether the server takes it shows in the error.
+  const error = await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, config.lastMs ?? 500))]);
+  report(error ? { broken: text(error) } : { streamed: count });
+}
+
+async function streams() {
+  const client = build({ messageRetryOptions: { maxRetries: 300, retryDelayInMs: 200 } });
+  client.onGroupStream(
+    async (stream) => {
+      try {
+        for await (const item of stream) report({ item: plain(item.data), number: item.stream.streamSequenceId });
+        report({ over: true });
+      } catch (error) {
+        report({ failed: error });
+      }
+    },
+    { handleFromStart: true },
+  );
+  client.on("disconnected", () => report({ event: "disconnected" }));
+  await begin(client);
+  await client.joinGroup(config.group);
+  report({ ready: true });
+  for await (const line of createInterface({ input: process.stdin })) if (line.trim() === "stop") break;
   client.stop();
   return {};
 }

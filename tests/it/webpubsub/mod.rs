@@ -13,6 +13,7 @@ mod raw;
 mod receivers;
 mod recovery;
 mod refused;
+mod streams;
 mod wire;
 
 use std::net::SocketAddr;

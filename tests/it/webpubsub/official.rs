@@ -360,3 +360,53 @@ async fn the_javascript_client_misses_nothing_in_protobuf_when_its_socket_is_cut
 async fn the_javascript_client_misses_nothing_in_protobuf_when_nodes_are_killed() {
     survives_nodes(javascript, "reliable-protobuf", false).await;
 }
+
+/// A stream goes on over a `kill -9` of its sender's node, and each receiver has all of it once and in order.
+#[tokio::test]
+async fn a_stream_of_the_javascript_client_goes_on_when_its_node_is_killed() {
+    const FRAGMENTS: u64 = 200;
+    let mut cluster = plan(3).start().await;
+    let (ana, bob) = (token(&cluster, "ana"), token(&cluster, "bob"));
+    let script = json!({ "protocol": "reliable", "script": "streams", "group": "a" });
+    let mut receivers = Vec::new();
+    for _ in 0..2 {
+        let Some(receiver) = Client::start(javascript(), address(&cluster), &ana, script.clone()) else {
+            return;
+        };
+        receivers.push(ready(receiver).await);
+    }
+    // The sender is on a node of its own choice: it tells by which it comes back.
+    let mut script = traffic("reliable", "b");
+    script["pauseMs"] = json!(5);
+    let sender = Client::start(javascript(), address(&cluster), &bob, script).expect("node is there");
+    let mut sender = ready(sender).await;
+    sender.command(&format!("stream a {FRAGMENTS}")).await;
+    for node in 0..3_u64 {
+        while sender.line().await["written"] != (node + 1) * FRAGMENTS / 4 {}
+        let node = usize::try_from(node).expect("a small number");
+        cluster.nodes[node].kill();
+        cluster.nodes[node].restart().await;
+        cluster.balances_over(&[0, 1, 2]).await;
+    }
+    let streamed = async {
+        loop {
+            let line = sender.line().await;
+            if line.get("written").is_none() {
+                break line;
+            }
+        }
+    };
+    assert_eq!(streamed.await, json!({ "streamed": FRAGMENTS }));
+    for receiver in &mut receivers {
+        for number in 1..=FRAGMENTS {
+            let line = receiver.line().await;
+            assert_eq!(line, json!({ "item": { "n": number }, "number": number }));
+        }
+        assert_eq!(receiver.line().await, json!({ "over": true }));
+    }
+    sender.command("stop").await;
+    for receiver in &mut receivers {
+        receiver.command("stop").await;
+    }
+    cluster.logs_are_clean();
+}

@@ -348,38 +348,6 @@ async fn an_invoke_can_be_cancelled() {
     client.is_heard().await;
 }
 
-/// Clients of the protocol's version 1.1 are told what they can't do, and go on.
-#[tokio::test]
-async fn what_is_not_served_is_refused_and_the_connection_goes_on() {
-    let cluster = Plan::nodes(2).start().await;
-    for protocol in [JSON, RELIABLE] {
-        let mut client = demo(&cluster, 0, protocol).await;
-        client.join("g").await;
-        for (request, name) in [
-            (
-                json!({ "type": "sendToGroup", "group": "g", "stream": { "streamId": "s" } }),
-                "BadRequest",
-            ),
-            (
-                json!({ "type": "streamData", "streamId": "s", "streamSequenceId": 1, "dataType": "text", "data": "x" }),
-                "StreamNotFound",
-            ),
-            (json!({ "type": "streamEnd", "streamId": "s" }), "StreamNotFound"),
-        ] {
-            client.say(&request).await;
-            let told = client.next().await.expect("an answer");
-            assert_eq!(
-                (&told["type"], &told["streamId"]),
-                (&json!("streamClosed"), &json!("s")),
-                "{told}"
-            );
-            assert_eq!(told["error"]["name"], name, "{told}");
-        }
-        client.send("g", "goes on").await;
-        assert_eq!(client.message().await["data"], "goes on", "and nothing else came");
-    }
-}
-
 #[tokio::test]
 async fn a_message_has_the_life_that_its_sender_gives_it() {
     let cluster = Plan::nodes(2).start().await;

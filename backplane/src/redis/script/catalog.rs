@@ -19,11 +19,13 @@ const OPERATION_HEAD: usize = 4;
 const BATCH_HEAD: usize = 12;
 
 /// All scripts.
-pub(in crate::redis) const SCRIPTS: [&Script; 47] = [
+pub(in crate::redis) const SCRIPTS: [&Script; 49] = [
     // Operations of batches: changes of a hub.
     messages::Publish::SCRIPT,
     messages::PublishDirect::SCRIPT,
     messages::PublishOnce::SCRIPT,
+    messages::Count::SCRIPT,
+    messages::PublishNumbered::SCRIPT,
     messages::Reply::SCRIPT,
     messages::Finish::SCRIPT,
     messages::Record::SCRIPT,

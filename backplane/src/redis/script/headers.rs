@@ -212,12 +212,17 @@ fn functions_take_few_positional_parameters() {
 }
 
 #[test]
-fn publish_once_can_pass_its_arguments_on() {
-    let once = declared(&messages::PublishOnce::SCRIPT.arguments);
-    for passed_to in [messages::Publish::SCRIPT, messages::PublishDirect::SCRIPT] {
+fn arguments_can_be_passed_on() {
+    let passes = [
+        (messages::PublishOnce::SCRIPT, messages::Publish::SCRIPT),
+        (messages::PublishOnce::SCRIPT, messages::PublishDirect::SCRIPT),
+        (messages::PublishNumbered::SCRIPT, messages::Publish::SCRIPT),
+    ];
+    for (from, passed_to) in passes {
         assert!(
-            once.starts_with(&declared(&passed_to.arguments)),
-            "{}",
+            declared(&from.arguments).starts_with(&declared(&passed_to.arguments)),
+            "{} {}",
+            from.name,
             passed_to.name
         );
         assert!(declared(&passed_to.keys).is_empty(), "{}", passed_to.name);
@@ -232,5 +237,14 @@ fn the_topics_of_messages_are_arguments() {
         assert!(script.arguments.place(topic).is_some(), "{}", script.name);
         names.push(script.name);
     }
-    assert_eq!(names, ["publish", "publish_direct", "publish_once", "reply"]);
+    assert_eq!(
+        names,
+        [
+            "publish",
+            "publish_direct",
+            "publish_once",
+            "publish_numbered",
+            "reply"
+        ]
+    );
 }

@@ -1,22 +1,48 @@
 //! Messages in the bodies of requests to a hub with the REST API of Azure Web PubSub: text, JSON or bytes, passed on as
 //! they came.
 
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 
 use super::body::check_coding;
 use super::error::Refusal;
 use crate::bom;
-use crate::hub::Outgoing;
-use crate::protocol::{Binary, DataType, Encoding, MESSAGE, Value};
+use crate::hub::{Outgoing, with_metadata};
+use crate::protocol::{Binary, DataType, Encoding, Headers, MESSAGE, Value, webpubsub};
 
 /// The media types of messages.
 pub(super) const MEDIA: [&str; 3] = ["text/plain", "application/json", "application/octet-stream"];
 
+/// The beginning of the names of headers that are metadata of the message.
+const METADATA: &str = "x-webpubsub-metadata-";
+
 /// Reads a message.
 pub(super) fn message(headers: &HeaderMap, body: &Bytes) -> Result<Outgoing, Refusal> {
     check_coding(headers)?;
+    let web_pubsub = with_metadata(metadata(headers)?);
+    let message = data(headers, body)?;
+    Ok(Outgoing {
+        web_pubsub,
+        ..message
+    })
+}
+
+/// Reads the headers whose values are the message's metadata. Of several with one name, also in one header, the last counts.
+fn metadata(headers: &HeaderMap) -> Result<Headers, Refusal> {
+    let of = |(name, value): (&HeaderName, &HeaderValue)| {
+        let name = name.as_str().strip_prefix(METADATA)?.to_owned();
+        let text = value.to_str().unwrap_or("\u{fffd}"); // breaks the rules
+        Some((
+            name,
+            text.rsplit(',').next().unwrap_or_default().trim().to_owned(),
+        ))
+    };
+    webpubsub::metadata(headers.iter().filter_map(of))
+        .map_err(|rules| Refusal::invalid(format!("The headers {METADATA}… are metadata, which is {rules}.")))
+}
+
+fn data(headers: &HeaderMap, body: &Bytes) -> Result<Outgoing, Refusal> {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str);
     let kind = kind.transpose().map_err(|_| other_media())?;
     // Without a type it is bytes, as in the service's emulator.
@@ -114,6 +140,36 @@ mod tests {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         }
         message(&headers, &Bytes::from_static(body))
+    }
+
+    #[test]
+    fn metadata_come_in_headers() {
+        let read = |pairs: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            for (name, value) in pairs {
+                headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            }
+            let message = message(&headers, &Bytes::from_static(b"x"))?;
+            let entries = message.web_pubsub.into_iter().flat_map(|more| more.metadata);
+            Ok::<_, Refusal>(Vec::from_iter(entries.map(|entry| (entry.name, entry.value))))
+        };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(read(&[("x-other", "1")]).unwrap(), []);
+        let several = [
+            ("x-webpubsub-metadata-a", "1, 2 , 3 "),
+            ("x-webpubsub-metadata-b", "x"),
+            ("x-webpubsub-metadata-b", "y z"),
+        ];
+        assert_eq!(read(&several).unwrap(), [pair("a", "3"), pair("b", "y z")]);
+        let long = "x".repeat(1_025);
+        for (name, value) in [
+            ("x-webpubsub-metadata-", "1"),
+            ("x-webpubsub-metadata-a", "\u{e4}"),
+            ("x-webpubsub-metadata-a", &long),
+        ] {
+            assert!(read(&[(name, value)]).is_err(), "{name}: {value}");
+        }
     }
 
     #[test]

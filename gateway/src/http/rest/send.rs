@@ -233,6 +233,10 @@ fn digest(messages: &[(Topic, &Outgoing)]) -> Bytes {
             add(&values.len().to_be_bytes());
             values.iter().for_each(|value| add(value.bytes()));
         }
+        for entry in message.web_pubsub.iter().flat_map(|more| &more.metadata) {
+            add(entry.name.as_bytes());
+            add(entry.value.as_bytes());
+        }
         let mut except = message.except.clone();
         except.sort_unstable();
         add(&except.len().to_be_bytes());

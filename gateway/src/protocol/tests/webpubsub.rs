@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::protocol::client::{Data, GroupSend, Request, RequestWish, StreamRequest};
+use crate::protocol::client::{Data, GroupSend, Request, RequestWish};
 use crate::protocol::{Encoding, Invocation, MAX_DEPTH, plain};
 
 fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
@@ -52,13 +52,7 @@ fn sent(no_echo: bool, kind: DataType, json: &'static str, packed: Option<&[u8]>
             json: json_value(json),
             packed,
         },
-    })
-}
-
-fn stream(id: &str, begins: bool) -> RequestWish {
-    RequestWish::Stream(StreamRequest {
-        id: id.to_owned(),
-        begins,
+        metadata: Vec::new(),
     })
 }
 
@@ -133,18 +127,6 @@ fn every_message_of_the_official_clients_is_read() {
             ClientMessage::Hub(HubMessage::Ack { sequence_id: 17 }),
         ),
         (r#"{"type":"ping"}"#, ClientMessage::Hub(HubMessage::Ping)),
-        (
-            r#"{"type":"sendToGroup","group":"g","stream":{"streamId":"s","idleTimeoutMs":5}}"#,
-            request(None, stream("s", true)),
-        ),
-        (
-            r#"{"type":"streamData","streamId":"s"}"#,
-            request(None, stream("s", false)),
-        ),
-        (
-            r#"{"type":"streamEnd","streamId":"s"}"#,
-            request(None, stream("s", false)),
-        ),
     ];
     for (text, expected) in cases {
         assert_eq!(read(text).unwrap(), expected, "{text}");
@@ -166,14 +148,6 @@ fn what_is_no_message_is_refused_with_what_is_wrong() {
         (
             r#"{"type":"streamMore"}"#,
             "Messages of the type 'streamMore' are not supported.",
-        ),
-        (
-            r#"{"type":"streamData"}"#,
-            "Missing required property 'streamId'.",
-        ),
-        (
-            r#"{"type":"sendToGroup","group":"g","stream":{}}"#,
-            "Expected 'stream' to be an object with a streamId.",
         ),
         (
             r#"{"type":"sendToGroup","group":"g","ttlSeconds":-1,"data":1}"#,
@@ -255,10 +229,6 @@ fn every_message_to_the_official_clients_is_written_as_they_read_it() {
         text(json::connected("c", None, None)),
         r#"{"type":"system","event":"connected","connectionId":"c"}"#
     );
-    assert_eq!(
-        text(json::stream_closed("s", "BadRequest", "no")),
-        r#"{"type":"streamClosed","streamId":"s","error":{"name":"BadRequest","message":"no"}}"#
-    );
     assert_eq!(text(json::pong()), r#"{"type":"pong"}"#);
     let closing = |error: Option<&str>| HubMessage::Close {
         error: error.map(str::to_owned),
@@ -332,6 +302,8 @@ pub(super) fn published<'a>(
         target,
         arguments,
         packed: &[],
+        metadata: &[],
+        fragment: None,
     }
 }
 

@@ -43,7 +43,7 @@ proptest! {
             _ => schema::Data::Json(data.into()),
         };
         let data = Some(MessageData { data: Some(data) });
-        let send = SendToGroup { group, ack_id: Some(1), data, no_echo: Some(true), ttl_seconds: Some(7) };
+        let send = SendToGroup { group, ack_id: Some(1), data, no_echo: Some(true), ttl_seconds: Some(7), metadata: Vec::new(), stream: None };
         let mut frame = UpstreamMessage { message: Some(Upstream::SendToGroup(send)) }.encode_to_vec();
         round_trip(&frame.clone().into());
         round_trip(&Bytes::copy_from_slice(frame.get(..at.index(frame.len())).unwrap()));

@@ -1,18 +1,20 @@
 //! The messages as JSON: each WebSocket text frame is one object.
 
+use std::num::NonZero;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
-use serde::Deserialize;
 
 use super::metadata::{Metadata, RULES};
-use super::{BY_EVENT, BY_INVOKE, Published, RefusedAs};
+use super::stream::{BEGINNING, Beginning, END_ERROR};
+use super::{BY_EVENT, BY_INVOKE, Published, RefusedAs, StreamRequest};
 use crate::protocol::client::{
-    ClientMessage, Data, DataType, GroupSend, GroupStateWish, Request, RequestWish, StreamRequest,
+    ClientMessage, Data, DataType, GroupSend, GroupStateWish, Request, RequestWish,
 };
 use crate::protocol::json::{self, Property, properties};
 use crate::protocol::{Binary, DecodeError, EncodeError, Encoding, HubMessage, Invocation, Outcome, Value};
 
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 17] = [
     "type",
     "group",
     "ackId",
@@ -28,6 +30,8 @@ const NAMES: [&str; 15] = [
     "streamId",
     "metadata",
     "state",
+    "streamSequenceId",
+    "error",
 ];
 
 /// Reads one frame.
@@ -49,6 +53,8 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
         stream_id,
         metadata,
         state,
+        stream_sequence_id,
+        error,
     ] = properties(text, NAMES)?;
     let ack_id = || ack_id.optional("an integer that is not negative");
     let request = |wish| {
@@ -58,13 +64,14 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
         }))
     };
     let group = || group.required::<String>("a string");
-    let for_stream = |id, begins| request(RequestWish::Stream(StreamRequest { id, begins }));
+    let no_echo = || Ok::<_, DecodeError>(no_echo.optional("a boolean")?.unwrap_or_default());
+    let metadata = || metadata.optional::<Metadata>(RULES);
+    let has_data = data.value(frame).is_some();
     let data = |default| read_data(frame, data_type, data, default);
     let call = |invocation_id, default| {
         let data = data(default)?;
-        let metadata: Option<Metadata> = metadata.optional(RULES)?;
         Ok(ClientMessage::Hub(HubMessage::Invocation(Invocation {
-            headers: metadata.unwrap_or_default().into(),
+            headers: metadata()?.unwrap_or_default().into_headers(),
             invocation_id,
             target: event.required("a string")?,
             data_type: data.as_ref().map(|data| data.kind),
@@ -73,19 +80,56 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
         })))
     };
     let kind: String = kind.required("a string")?;
-    let begun: Option<Stream> = stream.optional("an object with a streamId")?;
+    let stream_id = || stream_id.required::<String>("a string");
+    let begun: Option<Beginning> = stream.optional(BEGINNING)?;
     match kind.as_str() {
         "joinGroup" => request(RequestWish::Join(group()?)),
         "leaveGroup" => request(RequestWish::Leave(group()?)),
-        "sendToGroup" if let Some(Stream { id }) = begun => for_stream(id, true),
-        "streamData" | "streamEnd" => for_stream(stream_id.required("a string")?, false),
-        "sendToGroup" => request(RequestWish::Send(GroupSend {
-            group: group()?,
-            no_echo: no_echo.optional("a boolean")?.unwrap_or_default(),
-            ttl_seconds: ttl_seconds
-                .optional("an integer that is not negative")?
-                .unwrap_or_default(),
-            data: data(true)?.ok_or(DecodeError::Missing { property: "data" })?,
+        "sendToGroup" if let Some(Beginning { id, idle_timeout }) = begun => {
+            request(RequestWish::Stream(StreamRequest::Begin {
+                id,
+                group: group()?,
+                no_echo: no_echo()?,
+                idle_timeout,
+                has_data,
+            }))
+        }
+        "sendToGroup" => {
+            let metadata = metadata()?;
+            let data = match &metadata {
+                Some(_) if !has_data => empty_text(),
+                _ => data(true)?.ok_or(DecodeError::Missing { property: "data" })?,
+            };
+            request(RequestWish::Send(GroupSend {
+                group: group()?,
+                no_echo: no_echo()?,
+                ttl_seconds: ttl_seconds
+                    .optional("an integer that is not negative")?
+                    .unwrap_or_default(),
+                data,
+                metadata: metadata.map(Metadata::into_entries).unwrap_or_default(),
+            }))
+        }
+        "streamData" => {
+            let id = stream_id()?;
+            let number: Option<NonZero<u64>> = stream_sequence_id.optional("an integer above 0")?;
+            let named = data_type.optional::<String>("a string")?.is_some();
+            let missing = |property| Err(DecodeError::Missing { property });
+            request(RequestWish::Stream(match number {
+                None if !named && !has_data => StreamRequest::KeepAlive { id },
+                None => return missing("streamSequenceId"),
+                Some(_) if !named => return missing("dataType"),
+                Some(_) if !has_data => return missing("data"),
+                Some(number) => StreamRequest::Data {
+                    id,
+                    number: number.get(),
+                    data: data(true)?.ok_or(DecodeError::Missing { property: "data" })?,
+                },
+            }))
+        }
+        "streamEnd" => request(RequestWish::Stream(StreamRequest::End {
+            id: stream_id()?,
+            error: error.optional(END_ERROR)?,
         })),
         "event" => call(ack_id()?.map(|id: u64| format!("{BY_EVENT}{id}")), true),
         "invoke" => {
@@ -122,11 +166,13 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
     }
 }
 
-/// The beginning of a stream.
-#[derive(Deserialize)]
-struct Stream {
-    #[serde(rename = "streamId")]
-    id: String,
+/// The data of a message that has metadata alone, as in the service's emulator.
+fn empty_text() -> Data {
+    Data {
+        kind: DataType::Text,
+        json: Value::from_raw(Encoding::Json, Bytes::from_static(br#""""#)),
+        packed: None,
+    }
 }
 
 /// The data of a message. `default`: where neither data nor its type are there, it is null.
@@ -188,16 +234,6 @@ fn kind_of(result: &Value) -> &'static str {
     } else {
         "json"
     }
-}
-
-/// Writes that a stream of the client is over.
-pub(super) fn stream_closed(id: &str, name: &str, text: &str) -> Bytes {
-    let mut out = br#"{"type":"streamClosed","streamId":"#.to_vec();
-    json::write_string(&mut out, id);
-    out.extend_from_slice(format!(r#","error":{{"name":"{name}","message":"#).as_bytes());
-    json::write_string(&mut out, text);
-    out.extend_from_slice(b"}}");
-    out.into()
 }
 
 /// Writes the answer to an `invoke`. Without a result it has no data: the official .NET client can't bear null.
@@ -294,9 +330,28 @@ pub(super) fn message(published: &Published<'_>, sequence_id: Option<u64>) -> By
         (Some(data), _) => out.extend_from_slice(data.bytes()),
         (None, _) => published.write_call(&mut out),
     }
+    if !published.metadata.is_empty() {
+        write_metadata(&mut out, published.metadata);
+    }
+    if let Some(fragment) = &published.fragment {
+        fragment.write(&mut out);
+    }
     if let Some(id) = sequence_id {
         out.extend_from_slice(format!(r#","sequenceId":{id}"#).as_bytes());
     }
     out.push(b'}');
     out.into()
+}
+
+fn write_metadata(out: &mut Vec<u8>, metadata: &[(&str, &str)]) {
+    out.extend_from_slice(br#","metadata":"#);
+    let mut before = b'{';
+    for (name, value) in metadata {
+        out.push(before);
+        before = b',';
+        json::write_string(out, name);
+        out.push(b':');
+        json::write_string(out, value);
+    }
+    out.push(b'}');
 }

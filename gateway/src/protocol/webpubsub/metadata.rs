@@ -1,8 +1,7 @@
-//! Metadata of an event: short texts with names, which its handler gets as HTTP headers.
+//! Metadata of an event or a message to a group: short texts with names. The handler of an event gets them as HTTP headers.
 //!
 //! The limits of bytes are those of the service. The one of names is added: servers refuse requests with too many headers.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
@@ -23,10 +22,10 @@ const VALUE_BYTES: usize = 1_024;
 pub(super) const RULES: &str = "an object of at most 8192 bytes: up to 100 names of up to 256 letters, digits and !#$%&'*+-.^_`|~, \
      values of up to 1024 printable characters of ASCII";
 
-/// The metadata of one event. Names are in lower case; of equal ones the last counts.
+/// The metadata of one message. The case of names does not count; of equal ones the last counts.
 #[derive(Debug, Default)]
 pub(super) struct Metadata {
-    entries: BTreeMap<String, String>,
+    entries: Headers,
     bytes: usize,
 }
 
@@ -42,15 +41,24 @@ impl Metadata {
             && name.bytes().all(is_name)
             && value.bytes().all(is_value);
         if holds {
-            self.entries.insert(name.to_ascii_lowercase(), value.to_owned());
+            let is_known = |(known, _): &(String, String)| known.eq_ignore_ascii_case(name);
+            self.entries.retain(|entry| !is_known(entry));
+            self.entries.push((name.to_owned(), value.to_owned()));
         }
         holds && self.entries.len() <= NAMES
     }
-}
 
-impl From<Metadata> for Headers {
-    fn from(metadata: Metadata) -> Self {
-        metadata.entries.into_iter().collect()
+    /// The entries in their order, with their names as they were sent.
+    pub(super) fn into_entries(self) -> Headers {
+        self.entries
+    }
+
+    /// The entries as headers, with names in lower case and in the order of names.
+    pub(super) fn into_headers(self) -> Headers {
+        let lower = |(name, value): (String, String)| (name.to_ascii_lowercase(), value);
+        let mut headers: Headers = self.entries.into_iter().map(lower).collect();
+        headers.sort_unstable();
+        headers
     }
 }
 

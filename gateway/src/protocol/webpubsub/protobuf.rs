@@ -7,13 +7,11 @@ use prost::{Message as _, decode_length_delimiter};
 use super::metadata::{Metadata, RULES};
 use super::schema::{
     self as schema, Ack, Any, Connected, DataMessage, Disconnected, Downstream, DownstreamMessage, Empty,
-    Entry, Error, MessageData, System, SystemEvent, Upstream, UpstreamMessage,
+    Entry, Error, MessageData, SendToGroup, System, SystemEvent, Upstream, UpstreamMessage,
 };
-use super::{BY_EVENT, Published, RefusedAs, byte_string};
+use super::{BY_EVENT, Published, RefusedAs, StreamRequest, byte_string};
 use crate::protocol::client::{ClientMessage, Data, DataType, GroupSend, Request, RequestWish};
-use crate::protocol::{
-    DecodeError, DecodeValueError, Encoding, Headers, HubMessage, Invocation, Value, json,
-};
+use crate::protocol::{DecodeError, DecodeValueError, Encoding, HubMessage, Invocation, Value, json};
 
 /// Reads one frame.
 pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
@@ -22,19 +20,25 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
     match message.message {
         Some(Upstream::JoinGroup(join)) => request(join.ack_id, RequestWish::Join(join.group)),
         Some(Upstream::LeaveGroup(leave)) => request(leave.ack_id, RequestWish::Leave(leave.group)),
-        Some(Upstream::SendToGroup(send)) => request(
-            send.ack_id,
-            RequestWish::Send(GroupSend {
-                group: send.group,
-                no_echo: send.no_echo.unwrap_or_default(),
-                ttl_seconds: send.ttl_seconds.unwrap_or_default().into(),
-                data: read_data(send.data)?,
-            }),
-        ),
+        Some(Upstream::SendToGroup(send)) => {
+            let ack_id = send.ack_id;
+            // It is refused: the schema has no messages about streams.
+            let wish = match send.stream {
+                Some(_) => RequestWish::Stream(StreamRequest::Begin {
+                    id: String::new(),
+                    group: send.group,
+                    no_echo: false,
+                    idle_timeout: None,
+                    has_data: false,
+                }),
+                None => RequestWish::Send(read_send(send)?),
+            };
+            request(ack_id, wish)
+        }
         Some(Upstream::Event(event)) => {
             let data = read_data(event.data)?;
             Ok(ClientMessage::Hub(HubMessage::Invocation(Invocation {
-                headers: read_metadata(event.metadata)?,
+                headers: read_metadata(event.metadata)?.into_headers(),
                 invocation_id: event.ack_id.map(|id| format!("{BY_EVENT}{id}")),
                 target: event.event,
                 data_type: Some(data.kind),
@@ -52,7 +56,21 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
     }
 }
 
-fn read_metadata(entries: Vec<Bytes>) -> Result<Headers, DecodeError> {
+fn read_send(send: SendToGroup) -> Result<GroupSend, DecodeError> {
+    let only_metadata = send.data.is_none() && !send.metadata.is_empty();
+    let empty_text = || MessageData {
+        data: Some(schema::Data::Text(Bytes::new())),
+    };
+    Ok(GroupSend {
+        group: send.group,
+        no_echo: send.no_echo.unwrap_or_default(),
+        ttl_seconds: send.ttl_seconds.unwrap_or_default().into(),
+        data: read_data(send.data.or_else(|| only_metadata.then(empty_text)))?,
+        metadata: read_metadata(send.metadata)?.into_entries(),
+    })
+}
+
+fn read_metadata(entries: Vec<Bytes>) -> Result<Metadata, DecodeError> {
     let mut metadata = Metadata::default();
     for entry in entries {
         let entry = Entry::decode(entry).map_err(DecodeError::Protobuf)?;
@@ -63,7 +81,7 @@ fn read_metadata(entries: Vec<Bytes>) -> Result<Headers, DecodeError> {
             });
         }
     }
-    Ok(metadata.into())
+    Ok(metadata)
 }
 
 /// The number of a frame's first field, in words. A field begins with its number and the type of its value, in three bits.
@@ -176,7 +194,16 @@ pub(super) fn message(published: &Published<'_>, sequence_id: Option<u64>) -> By
             data: Some(data_of(published)),
         }),
         sequence_id,
+        metadata: published.metadata.iter().map(entry).collect(),
     }))
+}
+
+fn entry((name, value): &(&str, &str)) -> Bytes {
+    let entry = Entry {
+        key: (*name).to_owned(),
+        value: (*value).to_owned(),
+    };
+    entry.encode_to_vec().into()
 }
 
 fn data_of(published: &Published<'_>) -> schema::Data {

@@ -102,6 +102,12 @@ pub(super) struct SendToGroup {
     pub(super) no_echo: Option<bool>,
     #[prost(uint32, optional, tag = "5")]
     pub(super) ttl_seconds: Option<u32>,
+    /// Each an encoded [`Entry`].
+    #[prost(bytes = "bytes", repeated, tag = "6")]
+    pub(super) metadata: Vec<Bytes>,
+    /// There where it begins a stream.
+    #[prost(bytes = "bytes", optional, tag = "7")]
+    pub(super) stream: Option<Bytes>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -190,6 +196,9 @@ pub(super) struct DataMessage {
     pub(super) data: Option<MessageData>,
     #[prost(uint64, optional, tag = "4")]
     pub(super) sequence_id: Option<u64>,
+    /// Each an encoded [`Entry`].
+    #[prost(bytes = "bytes", repeated, tag = "5")]
+    pub(super) metadata: Vec<Bytes>,
 }
 
 #[derive(Clone, PartialEq, Message)]

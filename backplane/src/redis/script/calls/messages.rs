@@ -33,6 +33,29 @@ script! {
 }
 
 script! {
+    /// Reads how far a sender's numbered messages are, and prolongs the life of the count.
+    Count = "count", Scope::Operation(BatchScript::Messages);
+    keys { counted }
+    arguments { begins: bool, life: u128 }
+}
+
+script! {
+    /// Publishes the next one of a sender's numbered messages. Its arguments begin as those of [`Publish`], which it passes on.
+    PublishNumbered<'a> = "publish_numbered", Scope::Operation(BatchScript::Messages);
+    topic topic;
+    keys { counted }
+    arguments {
+        topic: String,
+        entry: Bytes,
+        only_wanted: bool,
+        number: u64,
+        next_number: u64,
+        last: &'a str,
+        life: u128,
+    }
+}
+
+script! {
     /// Appends a call's answer to its connection's topic.
     Reply<'a> = "reply", Scope::Operation(BatchScript::Messages);
     topic topic;

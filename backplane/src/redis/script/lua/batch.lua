@@ -22,7 +22,7 @@
 -- that arrives after a newer one, or past its deadlines, is not carried out at all.
 local DONE, FAILED, EXPIRED, FULL = 0, 1, 2, 3
 -- Operations that make the data grow. They are refused where the server has no memory left; all others still work.
-local GROWING = ' claim enter join list publish publish_direct publish_once set_state user_join '
+local GROWING = ' claim count enter join list publish publish_direct publish_numbered publish_once set_state user_join '
 
 local record = 'batch:' .. node
 local _, stale = open_log(log, record)
