@@ -254,7 +254,8 @@ impl Inner {
                 }
             }
             if step.last.is_some() {
-                self.register_states(hub, &step.id).await?;
+                let registering = self.register_states(hub, &step.id).await;
+                registering.inspect_err(|_| hub.local.lock().await_registration(&step.id))?;
             }
         }
         self.rest(begun).await;

@@ -395,6 +395,13 @@ impl LocalConnections {
         self.departures.be_shut_out();
     }
 
+    /// Has a connection registered once more: a part of it was not.
+    pub(in crate::redis) fn await_registration(&mut self, id: &ConnectionId) {
+        if self.connections.contains_key(id) {
+            self.unregistered.insert(id.clone());
+        }
+    }
+
     pub(in crate::redis) fn end_registration(&mut self, id: &ConnectionId) {
         self.unregistered.remove(id);
     }
