@@ -283,6 +283,7 @@ impl HubRuntime {
             return Ok(());
         };
         let backplane = self.backplane();
+        let group = &self.registry().shared_name(group);
         let was_member = session.groups().contains(group);
         if !join {
             backplane.leave(connection, group).await?;

@@ -42,7 +42,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hubcast_backplane::{ConnectionId, ConnectionRecord, EventRecord, GroupName, Topic};
+use hubcast_backplane::{ConnectionId, ConnectionRecord, EventRecord};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -51,6 +51,7 @@ use crate::hub::{Connection, Context, Disconnected, HubError, HubRuntime, event_
 use crate::limits::ConnectionPermit;
 use client_results::ClientResults;
 use group_states::Followed;
+use membership::Memberships;
 use mode::Mode;
 use pace::Pace;
 use parked::ParkedPlace;
@@ -66,7 +67,7 @@ pub(crate) use link::{
     Begun, Detached, Ended, HttpLink, Posting, break_off, receive_part, run_over_http, run_reader,
     run_restored_over_http,
 };
-pub(crate) use membership::{MembershipChange, TooManyGroups};
+pub(crate) use membership::{MembershipChange, TooManyGroups, push_tightly};
 pub(crate) use outbox::{Appended, BurstPolicy, ByteQueue, NotWhole, PushError, Sent, Taken, Writing};
 pub(crate) use outgoing::Delivered;
 pub(crate) use parked::Parked;
@@ -96,9 +97,7 @@ pub(crate) struct Session {
     reason: OnceLock<CloseReason>,
     /// The time when it came to this node.
     begun: Instant,
-    /// The topics that it receives; `None` once it was taken out of the registry.
-    topics: Mutex<Option<Vec<Topic>>>,
-    groups: Mutex<Vec<GroupName>>,
+    memberships: Mutex<Memberships>,
     /// The permits that it holds of limits for several connections; `None` where nothing is counted.
     permit: Mutex<Option<Box<ConnectionPermit>>>,
     /// Set while its client is away and may come back.
@@ -127,8 +126,7 @@ impl Session {
             over: AtomicBool::new(false),
             reason: OnceLock::new(),
             begun: Instant::now(),
-            topics: Mutex::new(Some(Vec::new())),
-            groups: Mutex::default(),
+            memberships: Mutex::default(),
             permit: Mutex::default(),
             parked: Mutex::default(),
             pace,
