@@ -29,6 +29,7 @@ mod requests;
 mod restore;
 mod run;
 mod sequence;
+mod signal;
 mod slots;
 mod stateful;
 mod stream_out;
@@ -37,11 +38,14 @@ mod transport_error;
 mod uploads;
 mod writing;
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use hubcast_backplane::{ConnectionId, ConnectionRecord, EventRecord};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -92,9 +96,11 @@ pub(crate) struct Session {
     outbox: ByteQueue,
     /// Ends when the session does.
     closing: CancellationToken,
+    /// The task that runs it: a wait for `closing` itself would take room in it.
+    runner: AtomicWaker,
     /// Set when no data of it can be fetched any more, and it is only about to leave the directory.
     over: AtomicBool,
-    reason: OnceLock<CloseReason>,
+    reason: OnceLock<Box<CloseReason>>,
     /// The time when it came to this node.
     begun: Instant,
     memberships: Mutex<Memberships>,
@@ -116,13 +122,14 @@ pub(crate) struct Session {
 
 impl Session {
     fn in_mode(hub: Arc<HubRuntime>, connection: Connection, mode: Mode) -> Arc<Self> {
-        let outbox = ByteQueue::held(hub.options().limits.outbox_bytes, hub.bursts());
+        let outbox = ByteQueue::held(hub.options().limits.outbox_bytes, Arc::clone(hub.bursts()));
         let pace = Pace::new(&hub.options().limits).map(Mutex::new);
         Arc::new(Self {
             hub,
             connection: Arc::new(connection),
             outbox,
             closing: CancellationToken::new(),
+            runner: AtomicWaker::new(),
             over: AtomicBool::new(false),
             reason: OnceLock::new(),
             begun: Instant::now(),
@@ -199,8 +206,9 @@ impl Session {
 
     /// Has the session end. The first reason counts.
     pub(crate) fn close(&self, reason: CloseReason) {
-        let _ = self.reason.set(reason);
+        let _ = self.reason.set(Box::new(reason));
         self.closing.cancel(); // first: a session that becomes stateful meanwhile checks it
+        self.runner.wake();
         if !self.has_moved() {
             self.gone().cancel();
         }
@@ -218,6 +226,17 @@ impl Session {
     /// Ends once the session is to end.
     pub(crate) fn closing(&self) -> &CancellationToken {
         &self.closing
+    }
+
+    /// Ends once the session is to end. For the task that runs it.
+    fn is_to_close(&self) -> impl Future<Output = ()> {
+        poll_fn(|cx| {
+            self.runner.register(cx.waker());
+            match self.closing.is_cancelled() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
     }
 
     /// Records that its client has a new socket.
@@ -247,7 +266,7 @@ impl Session {
     }
 
     pub(crate) fn reason(&self) -> Option<&CloseReason> {
-        self.reason.get()
+        self.reason.get().map(|reason| &**reason)
     }
 
     /// Charges a client's message to its rates. `counts`: it is a message, or as much trouble as one.
