@@ -44,7 +44,7 @@ impl Reservation {
     }
 
     /// The socket is there: the connection, and whether the directory has yet to know it.
-    fn take(mut self: Box<Self>) -> Option<(Arc<Session>, Early, bool)> {
+    fn take(&mut self) -> Option<(Arc<Session>, Early, bool)> {
         let session = self.session.take()?;
         session.connection().set_transport(Transport::WebSockets);
         let early = std::mem::take(&mut self.early);
@@ -81,8 +81,10 @@ impl Inbound for Gone {
 type Goodbye = OnceLock<Box<Bytes>>;
 
 /// Serves an accepted socket until both sides are done.
-pub(crate) async fn serve(reservation: Box<Reservation>, mut socket: Box<WebSocket>) {
-    let Some((session, early, claim)) = reservation.take() else {
+pub(crate) async fn serve(mut reservation: Box<Reservation>, mut socket: Box<WebSocket>) {
+    let taken = reservation.take();
+    drop(reservation);
+    let Some((session, early, claim)) = taken else {
         return;
     };
     let goodbye = OnceLock::new();
