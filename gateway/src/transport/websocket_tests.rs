@@ -37,7 +37,7 @@ async fn an_idle_connection_is_small() {
         ("task of a socket that its connection outlives", resumable, 736),
         ("session's part in a task", running, 288),
         ("session", size_of::<Session>(), 432),
-        ("connection", size_of::<Connection>(), 176),
+        ("connection", size_of::<Connection>(), 184),
         ("socket", size_of::<WebSocket>(), 224),
     ];
     for (what, size, most) in sizes {
