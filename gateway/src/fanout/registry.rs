@@ -1,29 +1,71 @@
 //! The registry: the sessions of this node that receive a topic.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::{BuildHasher, RandomState};
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::ops::Deref;
 use std::sync::Arc;
 
-use hubcast_backplane::{ConnectionId, Topic};
+use hubcast_backplane::{ConnectionId, GroupName, Topic};
 use parking_lot::RwLock;
 
-use crate::session::{MembershipChange, Session};
+use crate::session::{MembershipChange, Session, push_tightly};
 
 /// Lockable parts of each map.
 const SHARDS: usize = 16;
 
-/// The receivers of a topic, or of one part of [`Topic::All`]. Shared copy-on-write: a fan-out holds the list it began
-/// with, and a change copies it only while a fan-out does.
-pub(crate) type Receivers = Arc<Vec<Arc<Session>>>;
+/// The receivers of a topic, or of one part of [`Topic::All`].
+#[derive(Clone)]
+pub(crate) enum Receivers {
+    One(Arc<Session>),
+    Several(List),
+}
+
+/// Shared copy-on-write: a fan-out holds the list it began with, and a change copies it only while a fan-out does.
+type List = Arc<Vec<Arc<Session>>>;
+
+impl Deref for Receivers {
+    type Target = [Arc<Session>];
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::One(session) => std::slice::from_ref(session),
+            Self::Several(list) => list,
+        }
+    }
+}
+
+/// A session among others, which differ by their ids.
+struct ById(Arc<Session>);
+
+impl Borrow<ConnectionId> for ById {
+    fn borrow(&self) -> &ConnectionId {
+        self.0.id()
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id() == other.0.id()
+    }
+}
+
+impl Eq for ById {}
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id().hash(state);
+    }
+}
 
 /// The sessions of one hub on this node, and the topics that they receive.
 ///
 /// Guards never leave a function, and no function holds two.
 pub(crate) struct Registry {
     hasher: RandomState,
-    sessions: [RwLock<HashMap<ConnectionId, Arc<Session>>>; SHARDS],
-    topics: [RwLock<HashMap<Topic, Receivers>>; SHARDS],
+    sessions: [RwLock<HashSet<ById>>; SHARDS],
+    /// All but the topics of single connections, whose receivers are found among the sessions.
+    topics: [RwLock<HashMap<Topic, List>>; SHARDS],
 }
 
 /// The outcome of making a session findable.
@@ -45,18 +87,18 @@ impl Registry {
 
     /// Makes a session findable.
     pub(crate) fn insert(&self, session: &Arc<Session>) -> Insertion {
-        match self.sessions_of(session.id()).write().entry(session.id().clone()) {
-            Entry::Occupied(_) => Insertion::IdInUse,
-            Entry::Vacant(vacant) => {
-                vacant.insert(Arc::clone(session));
-                Insertion::Done
-            }
+        let mut sessions = self.sessions_of(session.id()).write();
+        if sessions.contains(session.id()) {
+            return Insertion::IdInUse;
         }
+        sessions.insert(ById(Arc::clone(session)));
+        Insertion::Done
     }
 
     /// The session of a connection.
     pub(crate) fn find(&self, connection: &ConnectionId) -> Option<Arc<Session>> {
-        self.sessions_of(connection).read().get(connection).cloned()
+        let sessions = self.sessions_of(connection).read();
+        sessions.get(connection).map(|found| Arc::clone(&found.0))
     }
 
     /// How many sessions there are.
@@ -66,19 +108,23 @@ impl Registry {
 
     /// Bytes that wait for clients.
     pub(crate) fn queued_bytes(&self) -> usize {
-        self.sessions
-            .iter()
-            .flat_map(|shard| shard.read().values().cloned().collect::<Vec<_>>())
-            .map(|s| s.queued_bytes())
-            .sum()
+        self.of_shards().map(|session| session.queued_bytes()).sum()
     }
 
     /// Every session, as of now.
     pub(crate) fn all(&self) -> Vec<Arc<Session>> {
-        self.sessions
-            .iter()
-            .flat_map(|shard| shard.read().values().cloned().collect::<Vec<_>>())
-            .collect()
+        self.of_shards().collect()
+    }
+
+    fn of_shards(&self) -> impl Iterator<Item = Arc<Session>> {
+        let sessions = |shard: &RwLock<HashSet<ById>>| {
+            let sessions = shard.read();
+            sessions
+                .iter()
+                .map(|found| Arc::clone(&found.0))
+                .collect::<Vec<_>>()
+        };
+        self.sessions.iter().flat_map(sessions)
     }
 
     /// Takes a session out of its topics, for good. It can still be found.
@@ -95,7 +141,7 @@ impl Registry {
         let mut sessions = self.sessions_of(session.id()).write();
         if sessions
             .get(session.id())
-            .is_some_and(|found| Arc::ptr_eq(found, session))
+            .is_some_and(|found| Arc::ptr_eq(&found.0, session))
         {
             sessions.remove(session.id());
         }
@@ -106,9 +152,13 @@ impl Registry {
         if session.note_topic(topic) == MembershipChange::Nothing {
             return; // it does already, or it has ended
         }
+        if let Topic::Connection(_) = topic {
+            return;
+        }
         {
             let mut topics = self.topics_of(topic, session.id()).write();
-            Arc::make_mut(topics.entry(topic.clone()).or_default()).push(Arc::clone(session));
+            let list = topics.entry(topic.clone()).or_default();
+            push_tightly(Arc::make_mut(list), Arc::clone(session));
         }
         if session.has_left() {
             self.unlist(session, topic); // it was removed while this call was between its two steps
@@ -124,14 +174,31 @@ impl Registry {
 
     /// The receivers of a topic, as of now.
     pub(crate) fn receivers(&self, topic: &Topic) -> impl Iterator<Item = Receivers> {
-        let parts = match topic {
-            Topic::All => 0..SHARDS,
+        let (one, parts) = match topic {
+            Topic::Connection(id) => (self.find(id), 0..0),
+            Topic::All => (None, 0..SHARDS),
             _ => {
                 let index = self.index(topic);
-                index..index.saturating_add(1)
+                (None, index..index.saturating_add(1))
             }
         };
-        parts.filter_map(|index| self.topics.get(index)?.read().get(topic).cloned())
+        let one = one.filter(|session| session.receives_topic(topic));
+        let lists = parts.filter_map(|index| self.topics.get(index)?.read().get(topic).cloned());
+        one.map(Receivers::One)
+            .into_iter()
+            .chain(lists.map(Receivers::Several))
+    }
+
+    /// The same name, in the memory that others have it in: the many members of a group share it.
+    pub(crate) fn shared_name(&self, group: &GroupName) -> GroupName {
+        let topic = Topic::Group(group.clone());
+        let index = self.index(&topic);
+        let topics = self.topics.get(index).map(RwLock::read);
+        let known = topics.as_ref().and_then(|topics| topics.get_key_value(&topic));
+        match known {
+            Some((Topic::Group(known), _)) => known.clone(),
+            _ => group.clone(),
+        }
     }
 
     fn unlist(&self, session: &Arc<Session>, topic: &Topic) {
@@ -153,12 +220,12 @@ impl Registry {
         }
     }
 
-    fn sessions_of(&self, connection: &ConnectionId) -> &RwLock<HashMap<ConnectionId, Arc<Session>>> {
+    fn sessions_of(&self, connection: &ConnectionId) -> &RwLock<HashSet<ById>> {
         &self.sessions[self.index(connection)]
     }
 
     /// [`Topic::All`] is not one list: each shard has the part of its connections.
-    fn topics_of(&self, topic: &Topic, connection: &ConnectionId) -> &RwLock<HashMap<Topic, Receivers>> {
+    fn topics_of(&self, topic: &Topic, connection: &ConnectionId) -> &RwLock<HashMap<Topic, List>> {
         let index = match topic {
             Topic::All => self.index(connection),
             _ => self.index(topic),

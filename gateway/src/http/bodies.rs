@@ -196,7 +196,7 @@ pub(crate) async fn read_body(
     headers: &HeaderMap,
     mut body: Body,
     limit: usize,
-    terms: Terms,
+    terms: Arc<Terms>,
 ) -> Result<Bytes, BodyError> {
     let declared = headers
         .get(header::CONTENT_LENGTH)

@@ -105,7 +105,7 @@ impl HubRequest {
                 serve_resumable(session, socket)
             }));
         }
-        let (reservation, early) = match token {
+        let reservation = match token {
             // Without negotiation the socket is the connection; the directory hears of it at the handshake.
             None if self.hub.hub().connecting().is_some() => {
                 self.app.metrics().rejected.get(RejectLabel::Forbidden).inc();
@@ -118,15 +118,15 @@ impl HubRequest {
                 session.occupy(permit);
                 self.hub.registry().insert(&session);
                 watch_expiry(&session);
-                (Reservation::new(session, false), Detached::new())
+                Reservation::new(session, false)
             }
             Some(token) => {
                 let (newcomer, early) = self.take(&token, Attachment::Socket).await?;
-                (newcomer.socket.ok_or(StatusCode::CONFLICT)?, early)
+                newcomer.socket.ok_or(StatusCode::CONFLICT)?.begin_with(early)
             }
         };
         Ok(self.accept(upgrade, Messages::Stream, |socket| {
-            serve_websocket(reservation, early, socket)
+            serve_websocket(reservation, socket)
         }))
     }
 

@@ -52,16 +52,15 @@ pub(crate) struct HubRuntime {
     snapshot_reads: SnapshotReads,
     /// Held while connections leave for nodes that have fewer.
     rebalancing: Arc<Mutex<()>>,
+    bursts: Arc<BurstPolicy>,
+    terms: Arc<Terms>,
     shared: Arc<Shared>,
 }
 
 impl HubRuntime {
     /// The policy by which more than `limits.outbox_bytes` may wait for one of its clients.
-    pub(crate) fn bursts(&self) -> BurstPolicy {
-        BurstPolicy {
-            patience: self.options.timeouts.send,
-            budget: Arc::clone(self.shared.budget()),
-        }
+    pub(crate) fn bursts(&self) -> &Arc<BurstPolicy> {
+        &self.bursts
     }
 
     /// Held while connections leave for nodes that have fewer.
@@ -70,8 +69,8 @@ impl HubRuntime {
     }
 
     /// How slowly its clients may send a message or body that they have begun.
-    pub(crate) fn terms(&self) -> Terms {
-        self.shared.terms_of(&self.options)
+    pub(crate) fn terms(&self) -> Arc<Terms> {
+        Arc::clone(&self.terms)
     }
 
     /// Opens the hub in the backplane. Its log is delivered from then on; nobody receives it yet.
@@ -84,7 +83,13 @@ impl HubRuntime {
         let CheckedHub { name, hub, options } = checked;
         let opening = shared.backplane().open_hub(name, log, Arc::clone(&sink) as _);
         let backplane = opening.await?;
+        let bursts = BurstPolicy {
+            patience: options.timeouts.send,
+            budget: Arc::clone(shared.budget()),
+        };
         Ok(Self {
+            bursts: Arc::new(bursts),
+            terms: Arc::new(shared.terms_of(&options)),
             hub,
             options,
             backplane,
@@ -283,6 +288,7 @@ impl HubRuntime {
             return Ok(());
         };
         let backplane = self.backplane();
+        let group = &self.registry().shared_name(group);
         let was_member = session.groups().contains(group);
         if !join {
             backplane.leave(connection, group).await?;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hubcast_backplane::Backplane;
+use hubcast_backplane::{Backplane, Status};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,6 +22,7 @@ const MISTAKE_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Shared {
     options: Options,
     backplane: Arc<dyn Backplane>,
+    status: watch::Receiver<Status>,
     peers: Arc<dyn Peers>,
     metrics: Arc<Metrics>,
     budget: Arc<Budget>,
@@ -47,6 +49,7 @@ impl Shared {
         let parked = Parked::new(options.limits.connections);
         Self {
             options,
+            status: backplane.status(),
             backplane,
             peers,
             metrics,
@@ -91,6 +94,23 @@ impl Shared {
 
     pub(crate) fn backplane(&self) -> &dyn Backplane {
         &*self.backplane
+    }
+
+    /// Returns whether the backplane can be reached.
+    pub(crate) fn is_connected(&self) -> bool {
+        *self.status.borrow() == Status::Connected
+    }
+
+    /// Ends when the backplane can be reached; never where the node ends before.
+    pub(crate) async fn connected(&self) {
+        let mut status = self.status.clone();
+        if status
+            .wait_for(|status| *status == Status::Connected)
+            .await
+            .is_err()
+        {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// The other nodes.

@@ -124,7 +124,7 @@ pub(crate) struct Terms {
 /// Something unfinished that a peer makes the node hold.
 #[derive(Debug)]
 pub(crate) struct Held {
-    terms: Terms,
+    terms: Arc<Terms>,
     /// Charged to the budget.
     bytes: usize,
     /// Set while something is unfinished.
@@ -140,9 +140,9 @@ struct Since {
 }
 
 impl Held {
-    pub(crate) fn new(terms: Terms) -> Self {
+    pub(crate) fn new(terms: impl Into<Arc<Terms>>) -> Self {
         Self {
-            terms,
+            terms: terms.into(),
             bytes: 0,
             since: None,
             timer: None,

@@ -43,7 +43,7 @@ pub(super) async fn host(session: Arc<Session>, mut invocations: Invocations) {
                 drop(here);
                 return break_off(&session, invocations).await;
             }
-            ended = invocations.next() => if let Some(ended) = ended { invocations.settle(ended) },
+            () = invocations.next() => {}
             batch = carried.recv(), if waiting.is_empty() => waiting.extend(batch.into_iter().flatten()),
             () = sleep(LOOK), if !invocations.any_runs() => {}
         }

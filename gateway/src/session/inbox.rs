@@ -1,12 +1,14 @@
 //! The inbox: what has come for a session whose client sends by requests, or by sockets that come and go.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::PushError;
+use super::signal::Signal;
 
 /// An entry of an inbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,9 +37,7 @@ pub(super) struct Inbox {
     state: Mutex<InboxState>,
     limit_bytes: usize,
     /// There is something to take, or the inbox was closed.
-    filled: Notify,
-    /// Something was taken, or the inbox was closed.
-    drained: Notify,
+    filled: Signal,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +45,8 @@ struct InboxState {
     entries: VecDeque<InboxEntry>,
     bytes: usize,
     closed: bool,
+    /// Set while somebody waits until something was taken.
+    drained: Option<Arc<Notify>>,
 }
 
 impl InboxState {
@@ -69,7 +71,14 @@ impl InboxState {
         if self.entries.is_empty() {
             self.entries = VecDeque::new(); // an idle connection keeps none
         }
+        self.notify_drained();
         Some(entry)
+    }
+
+    fn notify_drained(&mut self) {
+        if let Some(drained) = self.drained.take() {
+            drained.notify_waiters();
+        }
     }
 }
 
@@ -78,15 +87,14 @@ impl Inbox {
         Self {
             state: Mutex::default(),
             limit_bytes,
-            filled: Notify::new(),
-            drained: Notify::new(),
+            filled: Signal::default(),
         }
     }
 
     /// Adds an entry without waiting.
     pub(super) fn try_push(&self, entry: InboxEntry) -> Result<(), PushError> {
         self.state.lock().add(entry, self.limit_bytes)?;
-        self.filled.notify_one();
+        self.filled.give();
         Ok(())
     }
 
@@ -100,13 +108,20 @@ impl Inbox {
 
     async fn push_waiting(&self, entry: InboxEntry) -> Result<(), PushError> {
         loop {
-            let drained = self.drained.notified();
-            tokio::pin!(drained);
-            drained.as_mut().enable();
-            match self.try_push(entry.clone()) {
-                Err(PushError::Full { .. }) => drained.await,
-                pushed => return pushed,
-            }
+            let drained = {
+                let mut state = self.state.lock();
+                match state.add(entry.clone(), self.limit_bytes) {
+                    Err(PushError::Full { .. }) => {
+                        Arc::clone(state.drained.get_or_insert_default()).notified_owned()
+                    }
+                    added => {
+                        drop(state);
+                        self.filled.give();
+                        return added;
+                    }
+                }
+            };
+            drained.await;
         }
     }
 
@@ -116,14 +131,13 @@ impl Inbox {
             {
                 let mut state = self.state.lock();
                 if let Some(entry) = state.take() {
-                    self.drained.notify_waiters();
                     return Some(entry);
                 }
                 if state.closed {
                     return None;
                 }
             }
-            self.filled.notified().await;
+            self.filled.given().await;
         }
     }
 
@@ -133,10 +147,10 @@ impl Inbox {
             let mut state = self.state.lock();
             state.closed = true;
             state.bytes = 0;
+            state.notify_drained();
             std::mem::take(&mut state.entries)
         };
-        self.filled.notify_one();
-        self.drained.notify_waiters();
+        self.filled.give();
         left.into()
     }
 }

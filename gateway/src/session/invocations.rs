@@ -1,7 +1,9 @@
 //! The invocations of one connection that are running.
 
 use std::collections::{HashMap, HashSet};
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -19,9 +21,8 @@ use crate::protocol::{Encoding, HubMessage, Invocation, Outcome, Request};
 
 /// Methods that run for one connection. Plain ones take a slot each; while none is free, the connection is not read.
 /// Streams, and methods that take uploads, run beside them: their input comes from the connection.
+#[derive(Default)]
 pub(super) struct Invocations {
-    parallel: usize,
-    stream_buffer: usize,
     /// `None` while nothing runs.
     live: Option<Box<Live>>,
 }
@@ -58,7 +59,7 @@ struct Cancellable {
 
 /// An invocation that has ended.
 #[derive(Default)]
-pub(super) struct Ended {
+struct Ended {
     invocation_id: Option<String>,
     /// The name by which it was recorded.
     call: Option<String>,
@@ -79,19 +80,11 @@ enum Blocks {
 }
 
 impl Invocations {
-    /// `parallel`: how many plain methods may run at once. `stream_buffer`: how many items of an upload wait for its method.
-    pub(super) fn new(parallel: usize, stream_buffer: usize) -> Self {
-        Self {
-            parallel,
-            stream_buffer,
-            live: None,
-        }
-    }
-
-    fn live(&mut self) -> &mut Live {
-        let (parallel, stream_buffer) = (self.parallel, self.stream_buffer);
-        self.live
-            .get_or_insert_with(|| Box::new(Live::new(parallel, stream_buffer)))
+    fn live(&mut self, session: &Session) -> &mut Live {
+        self.live.get_or_insert_with(|| {
+            let hubs = &session.hub.options().hubs;
+            Box::new(Live::new(hubs.parallel_invocations, hubs.stream_buffer))
+        })
     }
 
     /// Returns whether the client's next message can be taken.
@@ -104,12 +97,21 @@ impl Invocations {
         self.live.as_ref().is_some_and(|live| live.has_calls())
     }
 
-    /// The next one that ends, or `None` when the connection may be read again. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Option<Ended> {
-        match &mut self.live {
-            Some(live) => live.next().await,
-            None => std::future::pending().await,
-        }
+    /// Ends when one has ended, whose slot and uploads are free again, or when the connection may be read again.
+    /// Cancel-safe.
+    pub(super) fn next(&mut self) -> impl Future<Output = ()> {
+        poll_fn(|cx| {
+            let Some(live) = &mut self.live else {
+                return Poll::Pending;
+            };
+            if let Some(ended) = ready!(live.poll_next(cx)) {
+                live.settle(ended);
+                if live.is_idle() {
+                    self.live = None; // an idle connection keeps nothing of its calls
+                }
+            }
+            Poll::Ready(())
+        })
     }
 
     /// Starts a plain method.
@@ -120,7 +122,8 @@ impl Invocations {
         call: Option<String>,
         encoding: Encoding,
     ) {
-        self.live().start(session, invocation, call, encoding, false);
+        self.live(session)
+            .start(session, invocation, call, encoding, false);
     }
 
     /// Starts a streaming method. Without an invocation id there would be no call to stream to.
@@ -132,19 +135,24 @@ impl Invocations {
         encoding: Encoding,
     ) {
         if invocation.invocation_id.is_some() {
-            self.live().start(session, invocation, call, encoding, true);
+            self.live(session)
+                .start(session, invocation, call, encoding, true);
         }
     }
 
     /// Starts a request that the gateway itself serves for the client. Until it is done, nothing more is read.
     pub(super) fn begin_request(&mut self, session: &Arc<Session>, request: Request) {
-        let session = Arc::clone(session);
-        self.begin_alone(async move { session.carry_out(request).await });
+        let carrying_out = Arc::clone(session);
+        self.begin_alone(session, async move { carrying_out.carry_out(request).await });
     }
 
     /// Does something for the client. Until it is done, nothing more is read.
-    pub(super) fn begin_alone(&mut self, running: impl Future<Output = ()> + Send + 'static) {
-        self.live().begin_alone(running);
+    pub(super) fn begin_alone(
+        &mut self,
+        session: &Session,
+        running: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.live(session).begin_alone(running);
     }
 
     /// Returns whether a request runs, or something else before whose end nothing is read.
@@ -154,17 +162,7 @@ impl Invocations {
 
     /// Notifies the client that a call was lost, if the backplane knows of it.
     pub(super) fn interrupt(&mut self, session: &Arc<Session>, call: String) {
-        self.live().interrupt(session, call);
-    }
-
-    /// Frees the slot and uploads of an ended call.
-    pub(super) fn settle(&mut self, ended: Ended) {
-        if let Some(live) = &mut self.live {
-            live.settle(ended);
-            if live.is_idle() {
-                self.live = None; // an idle connection keeps nothing of its calls
-            }
-        }
+        self.live(session).interrupt(session, call);
     }
 
     /// Takes a client's message to a call that runs: a cancellation, an item or the end of an upload, or a client
@@ -227,6 +225,7 @@ impl Invocations {
 }
 
 impl Live {
+    /// `slots`: how many plain methods may run at once. `stream_buffer`: how many items of an upload wait for its method.
     fn new(slots: usize, stream_buffer: usize) -> Self {
         Self {
             running: FuturesUnordered::new(),
@@ -255,13 +254,14 @@ impl Live {
             && Arc::strong_count(&self.slots) == 1
     }
 
-    async fn next(&mut self) -> Option<Ended> {
-        tokio::select! {
-            biased;
-            Some(ended) = self.running.next(), if !self.running.is_empty() => Some(ended),
-            () = self.uploads.unblock(), if self.uploads.is_blocked() => None,
-            () = self.slots.changed() => None,
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Ended>> {
+        if let Poll::Ready(Some(ended)) = self.running.poll_next_unpin(cx) {
+            return Poll::Ready(Some(ended));
         }
+        if self.uploads.poll_unblock(cx).is_ready() || self.slots.poll_changed(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        Poll::Pending
     }
 
     fn start(

@@ -48,16 +48,14 @@ async fn sent(session: &Session) -> String {
 /// Waits for all that run.
 async fn settle_all(invocations: &mut Invocations) {
     while invocations.any_runs() {
-        if let Some(ended) = invocations.next().await {
-            invocations.settle(ended);
-        }
+        invocations.next().await;
     }
 }
 
 #[tokio::test]
 async fn nothing_is_kept_of_calls_that_were_cancelled_ended_or_refused() {
     let session = session().await;
-    let mut invocations = Invocations::new(10, 10);
+    let mut invocations = Invocations::default();
     let mut begin = |call| invocations.begin(&session, call, None, Encoding::Json);
     begin(call(Some("1"), "Wait", &[]));
     begin(call(Some("2"), "Nothing", &[]));
@@ -65,11 +63,11 @@ async fn nothing_is_kept_of_calls_that_were_cancelled_ended_or_refused() {
     begin(call(Some("4"), "Wait", &["u"])); // it takes no upload
     begin(call(None, "Nothing", &[]));
     invocations.begin_stream(&session, call(Some("5"), "Silent", &[]), None, Encoding::Json);
-    let mut running: Vec<_> = invocations.live().named.keys().cloned().collect();
+    let mut running: Vec<_> = invocations.live(&session).named.keys().cloned().collect();
     running.sort_unstable();
     assert_eq!(running, ["1", "2", "5"]);
     for id in ["1", "5", "5", "unknown"] {
-        invocations.live().cancel(id);
+        invocations.live(&session).cancel(id);
     }
     settle_all(&mut invocations).await;
     assert!(invocations.live.is_none(), "nothing is kept where nothing runs");
@@ -83,12 +81,12 @@ async fn nothing_is_kept_of_calls_that_were_cancelled_ended_or_refused() {
 #[tokio::test]
 async fn an_id_names_one_running_call_whatever_its_kind() {
     let session = session().await;
-    let mut invocations = Invocations::new(10, 10);
+    let mut invocations = Invocations::default();
     let mut begin = |call| invocations.begin(&session, call, None, Encoding::Json);
     begin(call(Some("1"), "Wait", &[]));
     begin(call(Some("1"), "Nothing", &[]));
     invocations.begin_stream(&session, call(Some("1"), "Silent", &[]), None, Encoding::Json);
-    invocations.live().cancel("1");
+    invocations.live(&session).cancel("1");
     settle_all(&mut invocations).await;
     let sent = sent(&session).await;
     let refusal = "\"error\":\"Invocation ID '1' is already in use.\"";
@@ -96,7 +94,7 @@ async fn an_id_names_one_running_call_whatever_its_kind() {
     assert!(sent.contains("HubException: cancelled"), "{sent}");
     invocations.begin(&session, call(Some("1"), "Nothing", &[]), None, Encoding::Json);
     assert!(
-        invocations.live().named.contains_key("1"),
+        invocations.live(&session).named.contains_key("1"),
         "an id that is free again can be used"
     );
 }

@@ -1,15 +1,18 @@
 //! A connection that is many requests: the common part of SSE and long polling.
 
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedMutexGuard};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::inbox::Inbox;
+use super::signal::Signal;
 use super::{
     CloseReason, Inbound, InboxEntry, Past, PushError, Received, Session, TransportError, run, run_restored,
 };
@@ -21,15 +24,15 @@ const NEXT_PART: Duration = Duration::from_secs(30);
 pub(crate) struct HttpLink {
     /// Bodies of POSTs on their way to the session.
     inbox: Inbox,
-    /// Held by the POST whose body is being read: the next one begins when that is over.
-    posting: Arc<tokio::sync::Mutex<()>>,
+    /// Held by the POST whose body is being read: the next one begins when that is over. Absent before the first one.
+    posting: OnceLock<Arc<tokio::sync::Mutex<()>>>,
     /// A body of which other nodes send one part after the other.
-    in_parts: Mutex<Option<InParts>>,
+    in_parts: Mutex<Option<Box<InParts>>>,
     state: Mutex<LinkState>,
     /// A response or poll was attached or detached, or the state moved on.
-    changed: Notify,
-    /// Has the waiting poll answer with nothing, so that the client polls again, elsewhere.
-    pub(crate) yielding: Notify,
+    changed: Signal,
+    /// The task of the poll or socket that holds `polling`.
+    attached: AtomicWaker,
     /// Held by the poll that waits for data: the next one begins when it has answered.
     pub(crate) polling: tokio::sync::Mutex<()>,
 }
@@ -38,10 +41,17 @@ struct LinkState {
     stage: Stage,
     /// The time since which no response or poll is attached; `None` while one is.
     idle_since: Option<Instant>,
-    poll: Option<CancellationToken>,
+    /// The number of the newest poll or socket.
+    turn: Turn,
+    /// How often the waiting poll was to answer with nothing.
+    yields: u64,
     /// How many polls have taken something from the session.
     takings: u64,
 }
+
+/// The number of a poll, or of a socket that the connection outlives. A newer one supersedes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Turn(u64);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -62,16 +72,17 @@ impl HttpLink {
     pub(crate) fn new(inbox_bytes: usize) -> Self {
         Self {
             inbox: Inbox::new(inbox_bytes),
-            posting: Arc::default(),
+            posting: OnceLock::new(),
             in_parts: Mutex::default(),
             state: Mutex::new(LinkState {
                 stage: Stage::Waiting,
                 idle_since: Some(Instant::now()),
-                poll: None,
+                turn: Turn(0),
+                yields: 0,
                 takings: 0,
             }),
-            changed: Notify::new(),
-            yielding: Notify::new(),
+            changed: Signal::default(),
+            attached: AtomicWaker::new(),
             polling: tokio::sync::Mutex::new(()),
         }
     }
@@ -85,9 +96,9 @@ impl HttpLink {
         self.inbox.push(entry).await.map_err(|_| Ended)
     }
 
-    fn take_parts(&self, which: impl FnOnce(&InParts) -> bool) -> Option<InParts> {
+    fn take_parts(&self, which: impl FnOnce(&InParts) -> bool) -> Option<Box<InParts>> {
         let mut in_parts = self.in_parts.lock();
-        let found = in_parts.as_ref().is_some_and(which);
+        let found = in_parts.as_deref().is_some_and(which);
         found.then(|| in_parts.take()).flatten()
     }
 
@@ -112,7 +123,7 @@ impl HttpLink {
             }
         }
         drop(state);
-        self.changed.notify_one();
+        self.changed.give();
         if first { Begun::Now } else { Begun::Before }
     }
 
@@ -126,7 +137,7 @@ impl HttpLink {
             state.stage = Stage::Moved;
         }
         let early = self.inbox.close();
-        self.changed.notify_one();
+        self.changed.give();
         Some(early)
     }
 
@@ -141,12 +152,40 @@ impl HttpLink {
     }
 
     /// Ends the poll that waits, if any, and puts the caller in its place.
-    pub(crate) fn supersede(&self) -> CancellationToken {
-        let token = CancellationToken::new();
-        if let Some(older) = self.state.lock().poll.replace(token.clone()) {
-            older.cancel();
-        }
-        token
+    pub(crate) fn supersede(&self) -> Turn {
+        let turn = {
+            let mut state = self.state.lock();
+            state.turn = Turn(state.turn.0.wrapping_add(1));
+            state.turn
+        };
+        self.attached.wake();
+        turn
+    }
+
+    pub(crate) fn is_superseded(&self, turn: Turn) -> bool {
+        self.state.lock().turn != turn
+    }
+
+    /// Ends when a newer poll or socket has come. For the one that holds `polling`.
+    pub(crate) fn superseded(&self, turn: Turn) -> impl Future<Output = ()> {
+        self.until_attached(move |link| link.is_superseded(turn))
+    }
+
+    /// Ends when the waiting poll is to answer with nothing, so that the client polls again, elsewhere. For the poll that
+    /// holds `polling`.
+    pub(crate) fn yielded(&self) -> impl Future<Output = ()> {
+        let yields = self.state.lock().yields;
+        self.until_attached(move |link| link.state.lock().yields != yields)
+    }
+
+    fn until_attached(&self, holds: impl Fn(&Self) -> bool) -> impl Future<Output = ()> {
+        poll_fn(move |cx| {
+            self.attached.register(cx.waker());
+            match holds(self) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
     }
 
     /// Counts a poll that has taken something from the session, and names it.
@@ -163,13 +202,17 @@ impl HttpLink {
 
     /// Ends the poll that waits, if any, without ending the connection.
     pub(crate) fn yield_poll(&self) {
-        self.yielding.notify_waiters();
+        {
+            let mut state = self.state.lock();
+            state.yields = state.yields.wrapping_add(1);
+        }
+        self.attached.wake();
     }
 
     /// The client has fetched everything: nothing has to be kept for it.
     pub(crate) fn drained(&self) {
         self.state.lock().stage = Stage::Drained;
-        self.changed.notify_one();
+        self.changed.give();
     }
 
     /// Called when the session ends: refuses further bytes.
@@ -183,30 +226,18 @@ impl HttpLink {
         self.until(|stage| stage == Stage::Drained || suffices()).await;
     }
 
+    /// Ready when a request was attached or detached, or the state moved on. For the task that runs the session.
+    pub(super) fn poll_changed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.changed.poll(cx)
+    }
+
     async fn until(&self, holds: impl Fn(Stage) -> bool) {
         loop {
             let stage = self.state.lock().stage;
             if holds(stage) {
                 return;
             }
-            self.changed.notified().await;
-        }
-    }
-
-    /// Ends when no request has been attached for `patience`.
-    pub(crate) async fn lost(&self, patience: Duration) {
-        loop {
-            match self.idle_since() {
-                None => self.changed.notified().await,
-                Some(since) => tokio::select! {
-                    () = sleep_until(since + patience) => {
-                        if self.idle_since() == Some(since) {
-                            return;
-                        }
-                    }
-                    () = self.changed.notified() => {}
-                },
-            }
+            self.changed.given().await;
         }
     }
 
@@ -216,7 +247,8 @@ impl HttpLink {
         self.state.lock().stage
     }
 
-    fn idle_since(&self) -> Option<Instant> {
+    /// The time since which no response or poll is attached.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
         self.state.lock().idle_since
     }
 }
@@ -261,7 +293,7 @@ impl Posting {
         tokio::select! {
             biased;
             () = session.closing().cancelled() => Err(Ended),
-            turn = Arc::clone(&link.posting).lock_owned() => Ok(Self {
+            turn = Arc::clone(link.posting.get_or_init(Arc::default)).lock_owned() => Ok(Self {
                 session: Arc::clone(session),
                 _turn: turn,
                 begun: false,
@@ -328,12 +360,12 @@ pub(crate) async fn receive_part(
             return Ok(()); // the part that it began goes with `posting`
         }
         let parts = before.map_or(1, |parts| parts.parts.saturating_add(1));
-        *in_parts = Some(InParts {
+        *in_parts = Some(Box::new(InParts {
             body,
             posting: Some(posting),
             parts,
             broken: false,
-        });
+        }));
         parts == 1
     };
     if session.closing().is_cancelled() {
@@ -388,8 +420,9 @@ pub(crate) struct Attached<'a> {
 
 impl Drop for Attached<'_> {
     fn drop(&mut self) {
+        drop(self.link.attached.take()); // the waker of a task keeps that task's memory
         self.link.state.lock().idle_since = Some(Instant::now());
-        self.link.changed.notify_one();
+        self.link.changed.give();
     }
 }
 

@@ -1,6 +1,10 @@
 //! A session carries out the messages of its client, in their order.
 
+use std::future::ready;
+
 use axum::extract::ws::close_code;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::time::{Instant, timeout};
 
 use super::CloseReason;
@@ -11,32 +15,70 @@ use crate::protocol::webpubsub::WebPubSubProtocol;
 use crate::protocol::{ClientDecoder, ClientMessage, DecodeError, HubMessage};
 use crate::telemetry::labels::LimitLabel;
 
+/// The reason why messages are no longer handled.
+enum Failed {
+    At(CloseReason),
+    /// What the client sent can't be read. Its calls before that come to their end.
+    Decoding(DecodeError),
+}
+
+impl From<CloseReason> for Failed {
+    fn from(reason: CloseReason) -> Self {
+        Self::At(reason)
+    }
+}
+
+impl From<DecodeError> for Failed {
+    fn from(error: DecodeError) -> Self {
+        Self::Decoding(error)
+    }
+}
+
 impl Conversation<'_> {
-    /// Handles whole messages as long as there are some and a slot is free.
-    pub(super) async fn handle_decoded(&mut self) -> Result<(), CloseReason> {
+    /// Handles whole messages as long as there are some and a slot is free. Returns the rest of what is to be done before
+    /// the next one; `None` where all was handled.
+    pub(super) fn handle_decoded(&mut self) -> Option<BoxFuture<'_, Result<(), CloseReason>>> {
+        let handled = self.handle_ready();
+        let waits = match handled {
+            Ok(None) => return None,
+            Ok(Some(message)) => return Some(self.handle(*message).boxed()),
+            Err(Failed::At(reason)) => return Some(ready(Err(reason)).boxed()),
+            Err(Failed::Decoding(error)) => error,
+        };
+        let failing = async move {
+            self.finish_calls().await;
+            Err(CloseReason::from_decode(&waits))
+        };
+        Some(failing.boxed())
+    }
+
+    /// Handles messages up to one that is given back because something is to be waited for.
+    fn handle_ready(&mut self) -> Result<Option<Box<HubMessage>>, Failed> {
         while self.may_read() && !self.session.closing.is_cancelled() {
             let before = self.decoder.buffered_bytes();
             match self.decoder.next_message() {
                 Ok(None) if std::mem::take(&mut self.broke_off) => self.resumed(),
-                Ok(None) => return self.keep_tail(),
+                Ok(None) => {
+                    self.keep_tail()?;
+                    return Ok(None);
+                }
                 Ok(Some(message)) => {
                     self.heard = Instant::now();
                     self.measure(&message, before.saturating_sub(self.decoder.buffered_bytes()));
                     if let Some(message) = self.handle_at_once(message)? {
-                        Box::pin(self.handle(message)).await?;
+                        return Ok(Some(Box::new(message)));
                     }
                 }
                 Err(error) => {
                     if matches!(error, DecodeError::TooLarge { .. }) {
                         self.count(LimitLabel::MessageBytes);
                     }
-                    self.finish_calls().await;
-                    return Err(CloseReason::from_decode(&error));
+                    return Err(error.into());
                 }
             }
         }
         self.tail.end();
-        Ok(())
+        Ok(None)
     }
 
     /// Calls that came before a mistake are finished first, if that does not take long.
@@ -44,9 +86,7 @@ impl Conversation<'_> {
         let patience = self.session.hub.options().timeouts.close;
         let finishing = async {
             while self.invocations.has_calls() {
-                if let Some(ended) = self.invocations.next().await {
-                    self.invocations.settle(ended);
-                }
+                self.invocations.next().await;
             }
         };
         tokio::select! {

@@ -122,7 +122,7 @@ impl Session {
             },
         };
         let topics: Vec<_> = topics.into_iter().map(|topic| (topic, 0)).collect();
-        self.set_groups(joined.clone()); // filters of messages look at them
+        self.set_groups(&joined); // filters of messages look at them
         // Most of it before the connection enters: while it reads this, nothing else waits for it.
         self.catch_up(&topics, &mut lacks, Offset::MAX).await?;
         let entered = backplane.enter_with(&self.record(), &joined, true).await?;
@@ -251,7 +251,9 @@ impl Session {
 
     /// The groups that the connection enters with: those that its client requested, and those of its user.
     fn all_groups(&self, asked: &[GroupName], of_user: &[GroupName]) -> Vec<GroupName> {
-        let mut groups = asked.to_vec();
+        let registry = self.hub.registry();
+        let shared = |group| registry.shared_name(group);
+        let mut groups: Vec<_> = asked.iter().map(shared).collect();
         let limit = self.hub.options().limits.groups_per_connection;
         for group in of_user {
             if groups.contains(group) {
@@ -261,7 +263,7 @@ impl Session {
                 tracing::warn!(hub = %self.hub.name(), connection_id = %self.id(), limit, "a reader can't join all groups of its user");
                 break;
             }
-            groups.push(group.clone());
+            groups.push(shared(group));
         }
         groups
     }

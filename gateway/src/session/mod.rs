@@ -29,6 +29,7 @@ mod requests;
 mod restore;
 mod run;
 mod sequence;
+mod signal;
 mod slots;
 mod stateful;
 mod stream_out;
@@ -37,12 +38,15 @@ mod transport_error;
 mod uploads;
 mod writing;
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hubcast_backplane::{ConnectionId, ConnectionRecord, EventRecord, GroupName, Topic};
+use futures_util::task::AtomicWaker;
+use hubcast_backplane::{ConnectionId, ConnectionRecord, EventRecord};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -51,6 +55,7 @@ use crate::hub::{Connection, Context, Disconnected, HubError, HubRuntime, event_
 use crate::limits::ConnectionPermit;
 use client_results::ClientResults;
 use group_states::Followed;
+use membership::Memberships;
 use mode::Mode;
 use pace::Pace;
 use parked::ParkedPlace;
@@ -66,7 +71,7 @@ pub(crate) use link::{
     Begun, Detached, Ended, HttpLink, Posting, break_off, receive_part, run_over_http, run_reader,
     run_restored_over_http,
 };
-pub(crate) use membership::{MembershipChange, TooManyGroups};
+pub(crate) use membership::{MembershipChange, TooManyGroups, push_tightly};
 pub(crate) use outbox::{Appended, BurstPolicy, ByteQueue, NotWhole, PushError, Sent, Taken, Writing};
 pub(crate) use outgoing::Delivered;
 pub(crate) use parked::Parked;
@@ -91,14 +96,14 @@ pub(crate) struct Session {
     outbox: ByteQueue,
     /// Ends when the session does.
     closing: CancellationToken,
+    /// The task that runs it: a wait for `closing` itself would take room in it.
+    runner: AtomicWaker,
     /// Set when no data of it can be fetched any more, and it is only about to leave the directory.
     over: AtomicBool,
-    reason: OnceLock<CloseReason>,
+    reason: OnceLock<Box<CloseReason>>,
     /// The time when it came to this node.
     begun: Instant,
-    /// The topics that it receives; `None` once it was taken out of the registry.
-    topics: Mutex<Option<Vec<Topic>>>,
-    groups: Mutex<Vec<GroupName>>,
+    memberships: Mutex<Memberships>,
     /// The permits that it holds of limits for several connections; `None` where nothing is counted.
     permit: Mutex<Option<Box<ConnectionPermit>>>,
     /// Set while its client is away and may come back.
@@ -117,18 +122,18 @@ pub(crate) struct Session {
 
 impl Session {
     fn in_mode(hub: Arc<HubRuntime>, connection: Connection, mode: Mode) -> Arc<Self> {
-        let outbox = ByteQueue::held(hub.options().limits.outbox_bytes, hub.bursts());
+        let outbox = ByteQueue::held(hub.options().limits.outbox_bytes, Arc::clone(hub.bursts()));
         let pace = Pace::new(&hub.options().limits).map(Mutex::new);
         Arc::new(Self {
             hub,
             connection: Arc::new(connection),
             outbox,
             closing: CancellationToken::new(),
+            runner: AtomicWaker::new(),
             over: AtomicBool::new(false),
             reason: OnceLock::new(),
             begun: Instant::now(),
-            topics: Mutex::new(Some(Vec::new())),
-            groups: Mutex::default(),
+            memberships: Mutex::default(),
             permit: Mutex::default(),
             parked: Mutex::default(),
             pace,
@@ -201,8 +206,9 @@ impl Session {
 
     /// Has the session end. The first reason counts.
     pub(crate) fn close(&self, reason: CloseReason) {
-        let _ = self.reason.set(reason);
+        let _ = self.reason.set(Box::new(reason));
         self.closing.cancel(); // first: a session that becomes stateful meanwhile checks it
+        self.runner.wake();
         if !self.has_moved() {
             self.gone().cancel();
         }
@@ -220,6 +226,17 @@ impl Session {
     /// Ends once the session is to end.
     pub(crate) fn closing(&self) -> &CancellationToken {
         &self.closing
+    }
+
+    /// Ends once the session is to end. For the task that runs it.
+    fn is_to_close(&self) -> impl Future<Output = ()> {
+        poll_fn(|cx| {
+            self.runner.register(cx.waker());
+            match self.closing.is_cancelled() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
     }
 
     /// Records that its client has a new socket.
@@ -249,7 +266,7 @@ impl Session {
     }
 
     pub(crate) fn reason(&self) -> Option<&CloseReason> {
-        self.reason.get()
+        self.reason.get().map(|reason| &**reason)
     }
 
     /// Charges a client's message to its rates. `counts`: it is a message, or as much trouble as one.

@@ -5,10 +5,12 @@ mod socket;
 mod state;
 
 use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 pub(crate) use burst::BurstPolicy;
 pub(crate) use socket::{Sent, Writing};
@@ -28,11 +30,7 @@ const IDLE_CHUNKS: usize = 16;
 pub(crate) struct ByteQueue {
     state: Mutex<State>,
     limit_bytes: usize,
-    bursts: Option<BurstPolicy>,
-    /// There is something to take, or the queue was closed.
-    filled: Notify,
-    /// Something was taken, or the queue was closed.
-    drained: Notify,
+    bursts: Option<Arc<BurstPolicy>>,
 }
 
 /// The reason why a chunk was not taken.
@@ -74,14 +72,12 @@ impl ByteQueue {
             state: Mutex::default(),
             limit_bytes,
             bursts: None,
-            filled: Notify::new(),
-            drained: Notify::new(),
         }
     }
 
     /// A queue that hands out nothing before [`open`](Self::open), and may be pushed over its bound while its consumer gets
     /// on, as the policy for bursts says.
-    pub(crate) fn held(limit_bytes: usize, bursts: BurstPolicy) -> Self {
+    pub(crate) fn held(limit_bytes: usize, bursts: Arc<BurstPolicy>) -> Self {
         let mut queue = Self::new(limit_bytes);
         queue.bursts = Some(bursts);
         queue.state.get_mut().hold = Hold::Everything;
@@ -151,7 +147,7 @@ impl ByteQueue {
         }
         if last.is_some() {
             self.goes_on(&mut state);
-            self.notify_drained(&mut state);
+            state.notify_drained();
         }
         last
     }
@@ -238,7 +234,7 @@ impl ByteQueue {
     /// Adds a chunk without waiting. A chunk that alone is over the bound is taken when nothing else waits.
     pub(crate) fn try_push(&self, chunk: Bytes) -> Result<(), PushError> {
         let mut state = self.state.lock();
-        self.add(&mut state, chunk, None, self.bursts.as_ref())?;
+        self.add(&mut state, chunk, None, self.bursts.as_deref())?;
         self.offer_added(&mut state);
         Ok(())
     }
@@ -247,7 +243,7 @@ impl ByteQueue {
     /// Where the consumer is a socket, nothing is written yet.
     pub(crate) fn append(&self, chunk: Bytes, place: Option<u64>) -> Result<Appended, PushError> {
         let mut state = self.state.lock();
-        self.add(&mut state, chunk, place, self.bursts.as_ref())?;
+        self.add(&mut state, chunk, place, self.bursts.as_deref())?;
         match &state.socket {
             None => {
                 self.offer_added(&mut state);
@@ -311,32 +307,23 @@ impl ByteQueue {
         if state.chunks.is_empty() && (state.closed || state.chunks.capacity() > IDLE_CHUNKS) {
             state.chunks = VecDeque::new(); // an idle connection keeps no large buffer
         }
-        self.notify_drained(state);
-    }
-
-    fn notify_drained(&self, state: &mut State) {
-        if std::mem::take(&mut state.is_awaited) {
-            self.drained.notify_waiters();
-        }
+        state.notify_drained();
     }
 
     /// Adds a chunk, waiting for room.
     pub(crate) async fn push(&self, chunk: Bytes) -> Result<(), PushError> {
         loop {
-            let drained = self.drained.notified();
-            tokio::pin!(drained);
-            drained.as_mut().enable();
-            {
+            let drained = {
                 let mut state = self.state.lock();
                 match self.add(&mut state, chunk.clone(), None, None) {
-                    Err(PushError::Full { .. }) => state.is_awaited = true,
+                    Err(PushError::Full { .. }) => state.drained(),
                     Err(closed) => return Err(closed),
                     Ok(()) => {
                         self.offer_added(&mut state);
                         return Ok(());
                     }
                 }
-            }
+            };
             drained.await;
         }
     }
@@ -344,16 +331,13 @@ impl ByteQueue {
     /// Waits until at most `bytes` wait that may be handed out, or the queue is closed.
     pub(crate) async fn at_most(&self, bytes: usize) {
         loop {
-            let drained = self.drained.notified();
-            tokio::pin!(drained);
-            drained.as_mut().enable();
-            {
+            let drained = {
                 let mut state = self.state.lock();
                 if state.closed || state.due_bytes() <= bytes {
                     return;
                 }
-                state.is_awaited = true;
-            }
+                state.drained()
+            };
             drained.await;
         }
     }
@@ -370,16 +354,22 @@ impl ByteQueue {
             if let Some(taken) = self.take_now(into, max_bytes) {
                 return taken;
             }
-            self.filled.notified().await;
+            self.changed().await;
         }
+    }
+
+    /// Ends when there is something new for the consumer, of which there is one: something to take, or the end of the
+    /// queue, or another outcome of [`writing`](Self::writing).
+    pub(crate) fn changed(&self) -> Changed<'_> {
+        Changed(self)
     }
 
     fn take_now(&self, into: &mut Vec<Bytes>, max_bytes: usize) -> Option<Taken> {
         let mut state = self.state.lock();
-        if !state.pongs.is_empty() {
-            into.push(std::mem::take(&mut state.pongs).into());
-            self.filled.notify_one();
-            self.notify_drained(&mut state);
+        if let Some(pongs) = state.pongs.take() {
+            into.push(Bytes::from(*pongs));
+            state.wake_consumer();
+            state.notify_drained();
             return Some(Taken::Pongs);
         }
         if state.closed && state.chunks.is_empty() {
@@ -400,7 +390,7 @@ impl ByteQueue {
         }
         self.went_on(&mut state);
         if !state.chunks.is_empty() {
-            self.filled.notify_one(); // the rest may be taken by a later call
+            state.wake_consumer(); // the rest may be taken by a later call
         }
         Some(Taken::Some)
     }
@@ -417,8 +407,7 @@ impl ByteQueue {
         let mut state = self.state.lock();
         state.closed = true;
         self.offer(&mut state);
-        self.filled.notify_one();
-        self.drained.notify_waiters();
+        state.wake_all();
     }
 
     /// Ends the queue with a last chunk that is not counted against the bound.
@@ -440,7 +429,7 @@ impl ByteQueue {
             resend.places = VecDeque::new();
             resend.later = None;
         }
-        self.notify_drained(&mut state);
+        state.notify_drained();
     }
 
     /// Ends the queue and forgets the waiting chunks: the consumer is gone.
@@ -450,14 +439,31 @@ impl ByteQueue {
         state.chunks = VecDeque::new();
         state.bytes = 0;
         state.resend = None;
-        state.pongs = Vec::new();
+        state.pongs = None;
         if let Some(socket) = &mut state.socket {
             socket.forget();
         }
         self.goes_on(&mut state);
-        drop(state);
-        self.filled.notify_one();
-        self.drained.notify_waiters();
+        state.wake_all();
+    }
+}
+
+/// See [`ByteQueue::changed`].
+#[must_use]
+pub(crate) struct Changed<'a>(&'a ByteQueue);
+
+impl Future for Changed<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.state.lock().poll_changed(cx)
+    }
+}
+
+impl Drop for Changed<'_> {
+    /// The waker of a task keeps that task's memory.
+    fn drop(&mut self) {
+        self.0.state.lock().consumer = None;
     }
 }
 

@@ -8,17 +8,17 @@ use super::*;
 use crate::limits::Budget;
 
 /// Allows for nothing over the bound.
-fn strict() -> BurstPolicy {
+fn strict() -> Arc<BurstPolicy> {
     let full = Budget::new(1);
     full.take(1).unwrap();
     bursts(Duration::ZERO, &full)
 }
 
-fn bursts(patience: Duration, budget: &Arc<Budget>) -> BurstPolicy {
-    BurstPolicy {
+fn bursts(patience: Duration, budget: &Arc<Budget>) -> Arc<BurstPolicy> {
+    Arc::new(BurstPolicy {
         patience,
         budget: Arc::clone(budget),
-    }
+    })
 }
 
 #[tokio::test]

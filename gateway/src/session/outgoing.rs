@@ -1,7 +1,11 @@
 //! The outgoing messages of a session: its outbox, from the handshake response to the last message.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use bytes::Bytes;
 use hubcast_backplane::UserId;
+use tokio::time::Instant;
 
 use super::reader::Reader;
 use super::{
@@ -333,13 +337,25 @@ impl Session {
         self.close(CloseReason::TransportLost(error));
     }
 
-    /// Ends when no request has been attached for too long; never for a session that is one socket.
-    pub(crate) async fn lost(&self) {
-        match self.http() {
-            Some(link) if self.is_stateful() => link.lost(self.hub.options().hubs.resume_window).await,
-            Some(link) => link.lost(self.hub.options().timeouts.disconnect).await,
-            None => std::future::pending().await,
-        }
+    /// The time when its client counts as lost, if no request is attached until then; `None` while one is, and for a
+    /// session that is one socket.
+    pub(super) fn lost_at(&self) -> Option<Instant> {
+        let idle_since = self.http()?.idle_since()?;
+        let options = self.hub.options();
+        let patience = if self.is_stateful() {
+            options.hubs.resume_window
+        } else {
+            options.timeouts.disconnect
+        };
+        idle_since.checked_add(patience)
+    }
+
+    /// Ends when a request was attached or detached. For the task that runs the session.
+    pub(super) fn requests_change(&self) -> impl Future<Output = ()> {
+        poll_fn(|cx| match self.http() {
+            Some(link) => link.poll_changed(cx),
+            None => Poll::Pending,
+        })
     }
 
     #[cfg(test)]

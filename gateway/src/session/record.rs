@@ -32,7 +32,7 @@ impl Conversation<'_> {
         // A node that did not run for a while may have been shut out since. Then the call does not begin, and its
         // client is notified.
         if begun.elapsed() > LATE && !self.session.is_still_owned().await.unwrap_or(false) {
-            self.unsure = call;
+            self.unsure = call.map(String::into_boxed_str);
             return Err(CloseReason::Moved);
         }
         Ok(call)
@@ -58,7 +58,7 @@ impl Conversation<'_> {
     fn not_noted(&mut self, error: &BackplaneError, call: Option<String>) -> CloseReason {
         tracing::warn!(connection_id = %self.session.id(), %error, "a client's message could not be recorded");
         if !matches!(error, BackplaneError::Unavailable { .. }) {
-            self.unsure = call; // it may have been recorded all the same
+            self.unsure = call.map(String::into_boxed_str); // it may have been recorded all the same
         }
         CloseReason::LogLost("a client's message could not be recorded in the backplane")
     }
@@ -66,7 +66,7 @@ impl Conversation<'_> {
     /// A node that goes on with the session must know which messages were applied: items of uploads, too, whose calls go on here.
     pub(super) async fn note_all(&mut self) {
         if let Some(call) = self.unsure.take() {
-            self.invocations.interrupt(self.session, call);
+            self.invocations.interrupt(self.session, call.into_string());
         }
         if self.noted < self.applied && self.note(self.applied, None).await.is_err() {
             self.session.keep_here(); // a node that went on would take messages twice

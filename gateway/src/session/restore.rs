@@ -408,7 +408,7 @@ impl Restoring {
             return Ok(Continued::Not);
         };
         session.take_over_states(&taken.groups);
-        session.set_groups(taken.groups.clone());
+        session.set_groups(&taken.groups);
         if session.go_on(taken.checkpoint.sequence, kept, !ends).is_err() {
             return Ok(Continued::Not);
         }

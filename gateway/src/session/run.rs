@@ -1,12 +1,14 @@
 //! A session's life: handshake, messages, end.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::extract::ws::close_code;
-use hubcast_backplane::Status;
-use tokio::sync::watch;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::completions::{Answering, call_name};
@@ -31,57 +33,61 @@ const UNFINISHED: &str = "OperationCanceledException: A message did not get on (
 /// Runs a session from its handshake to the end of its membership. `claim`: the directory does not know it yet.
 /// When this returns, the outbox is closed and everything about the connection is gone from node and cluster.
 pub(crate) async fn run(session: &Arc<Session>, inbound: &mut impl Inbound, claim: bool) {
-    // Futures that run once are boxed, so that the task of an idle connection is small.
-    let (reason, running) = match Box::pin(handshake::shake(session, inbound, claim)).await {
-        Ok(decoder) => {
-            let mut conversation = Conversation::new(session, decoder, ReceiveSequence::default());
-            let reason = conversation.hold(inbound, true).await;
-            Box::pin(conversation.note_all()).await;
-            (reason, Some(conversation.invocations))
+    // Futures that run once are boxed, so that the task of an idle connection is small. So is the conversation: a task
+    // has room for it wherever it is moved to.
+    let beginning = Box::pin(async {
+        match handshake::shake(session, inbound, claim).await {
+            Ok(decoder) => {
+                let conversation = Conversation::new(session, decoder, ReceiveSequence::default());
+                Some(Box::new(conversation))
+            }
+            Err(reason) => {
+                // With a protocol chosen the registration was begun, and may have happened even if it seemed to fail.
+                let registered = !claim || session.connection.protocol().is_some();
+                end(session, reason, None, registered).await;
+                None
+            }
         }
-        Err(reason) => (reason, None),
-    };
-    // With a protocol chosen the registration was begun, and may have happened even if it seemed to fail.
-    let registered = !claim || session.connection.protocol().is_some();
-    Box::pin(end(session, reason, running, registered)).await;
+    });
+    if let Some(mut conversation) = beginning.await {
+        let reason = conversation.hold(inbound, true).await;
+        Box::pin(conversation.end(reason)).await;
+    }
 }
 
 /// Goes on with a session of another node.
 pub(crate) async fn run_restored(session: &Arc<Session>, inbound: &mut impl Inbound, past: Past) {
-    let protocol = session
-        .connection
-        .protocol()
-        .unwrap_or(handshake::BEFORE_HANDSHAKE);
-    let decoder = ClientDecoder::new(protocol, session.hub.options().limits.message_bytes);
-    let mut conversation = Conversation::new(session, decoder, ReceiveSequence::after(past.received));
-    conversation.carrier = CallRelay::new(session, past.hosts);
-    conversation.release_due = None; // its client counts already
-    conversation.awaits_sequence = protocol.numbers_messages();
+    let mut conversation = Conversation::restored(session, past);
     if session.connection.streams().is_some() {
-        let session = Arc::clone(session);
+        let renewing = Arc::clone(session);
         conversation
             .invocations
-            .begin_alone(async move { session.renew_streams().await });
+            .begin_alone(session, async move { renewing.renew_streams().await });
     }
-    session.hub.resumed(session.context()).await;
+    Box::pin(session.hub.resumed(session.context())).await;
     let reason = conversation.hold(inbound, false).await;
-    conversation.note_all().await;
-    end(session, reason, Some(conversation.invocations), true).await;
+    Box::pin(conversation.end(reason)).await;
 }
 
-/// Ends when the client has read most of what was sent to it. As the next ones, it is boxed when it is first polled.
-async fn reads_on(session: &Session) {
-    Box::pin(session.outbox.at_most(session.high_water())).await;
+/// The reasons why a client is not read that something other than the clock ends. Seldom there are some.
+struct Obstacle<'a>(Option<BoxFuture<'a, Overcome>>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Overcome {
+    /// The client has read most of what was sent to it.
+    Backlog,
+    /// The backplane is back.
+    Outage,
 }
 
-async fn changes(backplane: &mut watch::Receiver<Status>) {
-    if Box::pin(backplane.changed()).await.is_err() {
-        std::future::pending::<()>().await; // the node ends
+impl Obstacle<'_> {
+    /// Never ends where there is none.
+    fn overcome(&mut self) -> impl Future<Output = Overcome> {
+        poll_fn(|cx| match &mut self.0 {
+            Some(overcoming) => overcoming.poll_unpin(cx),
+            None => Poll::Pending,
+        })
     }
-}
-
-async fn is_lost(session: &Session) {
-    Box::pin(session.lost()).await;
 }
 
 /// Between handshake and end.
@@ -100,9 +106,8 @@ pub(super) struct Conversation<'a> {
     /// How many of them the backplane knows of.
     pub(super) noted: u64,
     /// A call that may have been recorded, and was not begun.
-    pub(super) unsure: Option<String>,
-    /// The backplane's state: while it is away, the client is not read for a time.
-    backplane: watch::Receiver<Status>,
+    pub(super) unsure: Option<Box<str>>,
+    /// While the backplane is away, the client is not read until then.
     hold_until: Option<Instant>,
     /// A new socket's first numbered message has no number before the client's Sequence.
     pub(super) awaits_sequence: bool,
@@ -129,7 +134,7 @@ impl<'a> Conversation<'a> {
             session,
             protocol,
             decoder,
-            invocations: Invocations::new(options.hubs.parallel_invocations, options.hubs.stream_buffer),
+            invocations: Invocations::default(),
             pings: protocol.answers_pings() && session.http().is_none(), // else its sockets look for themselves
             heard: now,
             ping_due: now + options.timeouts.keep_alive,
@@ -137,7 +142,6 @@ impl<'a> Conversation<'a> {
             noted: counted.highest(),
             counted,
             unsure: None,
-            backplane: session.hub.shared().backplane().status(),
             hold_until: None,
             awaits_sequence: false,
             broke_off: false,
@@ -147,6 +151,23 @@ impl<'a> Conversation<'a> {
             release_due: session.is_stateful().then(|| now + RELEASE_PATIENCE),
             timer: Box::pin(sleep_until(now + options.timeouts.keep_alive)),
         }
+    }
+
+    fn restored(session: &'a Arc<Session>, past: Past) -> Box<Self> {
+        let protocol = session.connection.protocol();
+        let protocol = protocol.unwrap_or(handshake::BEFORE_HANDSHAKE);
+        let decoder = ClientDecoder::new(protocol, session.hub.options().limits.message_bytes);
+        let mut conversation = Self::new(session, decoder, ReceiveSequence::after(past.received));
+        conversation.carrier = CallRelay::new(session, past.hosts);
+        conversation.release_due = None; // its client counts already
+        conversation.awaits_sequence = protocol.numbers_messages();
+        Box::new(conversation)
+    }
+
+    /// Ends the session, which is in the directory.
+    async fn end(mut self: Box<Self>, reason: CloseReason) {
+        self.note_all().await;
+        end(self.session, reason, Some(self.invocations), true).await;
     }
 
     async fn hold(&mut self, inbound: &mut impl Inbound, new: bool) -> CloseReason {
@@ -166,10 +187,12 @@ impl<'a> Conversation<'a> {
             return reason;
         }
         loop {
-            if let Err(reason) = self.handle_decoded().await {
-                return reason;
-            }
-            if let Err(reason) = self.step(inbound).await {
+            let handled = if let Some(handling) = self.handle_decoded() {
+                handling.await
+            } else {
+                self.step(inbound).await
+            };
+            if let Err(reason) = handled {
                 return reason;
             }
         }
@@ -195,7 +218,7 @@ impl<'a> Conversation<'a> {
     /// Returns whether the client is not read because the backplane is away: its calls wait, in order, instead of
     /// failing one by one.
     fn is_held(&mut self) -> bool {
-        if *self.backplane.borrow_and_update() == Status::Connected {
+        if self.session.hub.shared().is_connected() {
             self.hold_until = None;
             return false;
         }
@@ -216,6 +239,21 @@ impl<'a> Conversation<'a> {
             && !self.is_held()
     }
 
+    fn obstacle(&self) -> Obstacle<'a> {
+        let (session, is_backed_up, is_held) = (self.session, self.is_backed_up(), self.hold_until.is_some());
+        if !is_backed_up && !is_held {
+            return Obstacle(None);
+        }
+        let overcoming = async move {
+            tokio::select! {
+                biased;
+                () = session.outbox.at_most(session.high_water()), if is_backed_up => Overcome::Backlog,
+                () = session.hub.shared().connected(), if is_held => Overcome::Outage,
+            }
+        };
+        Obstacle(Some(overcoming.boxed()))
+    }
+
     fn is_backed_up(&self) -> bool {
         self.session.outbox.queued_bytes() > self.session.high_water()
     }
@@ -224,56 +262,62 @@ impl<'a> Conversation<'a> {
     async fn step(&mut self, inbound: &mut impl Inbound) -> Result<(), CloseReason> {
         let session = self.session;
         let reading = self.may_read() && !self.broke_off;
-        let backed_up = self.is_backed_up();
-        let held = self.hold_until.is_some();
-        let has_requests = session.http().is_some();
+        let mut obstacle = self.obstacle();
+        self.set_timer();
+        let received = tokio::select! {
+            biased;
+            () = session.is_to_close() => return Err(self.asked_to_close()),
+            // Before the invocations: a stream that always has an item would fill the room that the client has just
+            // made, and nothing would be read any more, not even the wish to cancel it.
+            overcome = obstacle.overcome() => {
+                if overcome == Overcome::Backlog {
+                    self.heard = Instant::now();
+                }
+                return Ok(());
+            }
+            () = self.invocations.next() => {
+                self.heard = Instant::now(); // while a method runs the client's messages wait, so its silence does not count
+                return Ok(());
+            }
+            received = inbound.receive(), if reading => received,
+            () = session.requests_change() => return Ok(()),
+            () = self.timer.as_mut() => return Box::pin(self.tick(reading)).await,
+        };
+        self.receive(received)
+    }
+
+    fn set_timer(&mut self) {
         let deadline = self.deadline();
         if deadline < self.timer.deadline() {
             self.timer.as_mut().reset(deadline);
         }
-        let ended = tokio::select! {
-            biased;
-            () = session.closing.cancelled() => return Err(self.asked_to_close()),
-            // Before the invocations: a stream that always has an item would fill the room that the client has just
-            // made, and nothing would be read any more, not even the wish to cancel it.
-            () = reads_on(session), if backed_up => {
-                self.heard = Instant::now();
-                None
-            }
-            ended = self.invocations.next() => Some(ended),
-            received = inbound.receive(), if reading => {
-                match received {
-                    Received::Data(bytes) => {
-                        session.hub.shared().metrics().received_bytes.inc_by(bytes.len() as u64);
-                        self.tail.pass(bytes.len());
-                        if bytes.len() < FRAME_BYTES {
-                            session.measure(false, FRAME_BYTES); // else empty frames would cost nothing
-                        }
-                        self.decoder.push(bytes);
-                    }
-                    Received::Alive { bytes } => {
-                        session.measure(true, bytes);
-                        self.heard = Instant::now();
-                    }
-                    Received::BrokenOff if !session.is_stateful() => self.broke_off = true,
-                    Received::NewSocket | Received::BrokenOff => self.resumed(),
-                    Received::Closed => return Err(CloseReason::ByClient),
-                    Received::Bad(frame) => return Err(CloseReason::BadFrame(frame)),
-                    Received::Lost(error) => return Err(CloseReason::TransportLost(error)),
+    }
+
+    fn receive(&mut self, received: Received) -> Result<(), CloseReason> {
+        let session = self.session;
+        match received {
+            Received::Data(bytes) => {
+                session
+                    .hub
+                    .shared()
+                    .metrics()
+                    .received_bytes
+                    .inc_by(bytes.len() as u64);
+                self.tail.pass(bytes.len());
+                if bytes.len() < FRAME_BYTES {
+                    session.measure(false, FRAME_BYTES); // else empty frames would cost nothing
                 }
-                None
+                self.decoder.push(bytes);
             }
-            () = changes(&mut self.backplane), if held => None,
-            () = is_lost(session), if has_requests => {
-                return Err(CloseReason::TransportLost(TransportError::NoRequest));
+            Received::Alive { bytes } => {
+                session.measure(true, bytes);
+                self.heard = Instant::now();
             }
-            () = self.timer.as_mut() => return Box::pin(self.tick(reading)).await,
-        };
-        if let Some(ended) = ended {
-            if let Some(ended) = ended {
-                self.invocations.settle(ended);
-            }
-            self.heard = Instant::now(); // while a method runs the client's messages wait, so its silence does not count
+            Received::BrokenOff if !session.is_stateful() => self.broke_off = true,
+            Received::NewSocket | Received::BrokenOff => self.resumed(),
+            Received::Closed => return Err(CloseReason::ByClient),
+            Received::Bad(frame) => return Err(CloseReason::BadFrame(frame)),
+            Received::Lost(error) => return Err(CloseReason::TransportLost(error)),
         }
         Ok(())
     }
@@ -292,6 +336,7 @@ impl<'a> Conversation<'a> {
             self.streams_due(),
             self.session.pace_resumes(),
             self.hold_until.filter(|until| *until > Instant::now()),
+            self.session.lost_at(),
         ]
         .into_iter()
         .flatten()
@@ -313,6 +358,9 @@ impl<'a> Conversation<'a> {
         if self.pings && self.heard + timeouts.client_timeout <= now {
             return Err(CloseReason::ClientTimeout);
         }
+        if self.session.lost_at().is_some_and(|lost| lost <= now) {
+            return Err(CloseReason::TransportLost(TransportError::NoRequest));
+        }
         if reading && self.tail.is_late() {
             return Err(CloseReason::Protocol {
                 detail: UNFINISHED.to_owned(),
@@ -333,7 +381,7 @@ impl<'a> Conversation<'a> {
         if self.streams_due().is_some_and(|due| due <= now) {
             let session = Arc::clone(self.session);
             self.invocations
-                .begin_alone(async move { session.expire_streams().await });
+                .begin_alone(self.session, async move { session.expire_streams().await });
         }
         if self.release_due.is_some_and(|due| due <= now) {
             self.release();

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, Ordering};
+use std::task::{Context, Poll};
 
-use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
+use super::signal::Signal;
 
 /// The slots of a connection's plain methods.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub(crate) struct Slots {
     all: isize,
     /// Below zero after a method came back from a wait and found its slot taken.
     free: AtomicIsize,
-    changed: Notify,
+    changed: Signal,
 }
 
 impl Slots {
@@ -21,7 +21,7 @@ impl Slots {
         Self {
             all,
             free: AtomicIsize::new(all),
-            changed: Notify::new(),
+            changed: Signal::default(),
         }
     }
 
@@ -35,9 +35,9 @@ impl Slots {
         self.free.load(Ordering::Acquire) < self.all
     }
 
-    /// Ends when a slot was given back. For one waiter.
-    pub(super) fn changed(&self) -> Notified<'_> {
-        self.changed.notified()
+    /// Ready when a slot was given back. For one waiter.
+    pub(super) fn poll_changed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.changed.poll(cx)
     }
 
     /// Frees the caller's slot while it waits for its client: the client's answer must be read.
@@ -48,7 +48,7 @@ impl Slots {
 
     pub(super) fn give_back(&self) {
         self.free.fetch_add(1, Ordering::AcqRel);
-        self.changed.notify_one();
+        self.changed.give();
     }
 
     /// Taken without a check: a call that comes back from a wait goes on at once, even if that makes one too many.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use hubcast_backplane::{BackplaneError, Checkpoint, Epoch, Position, Version};
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::mode::Mode;
@@ -23,8 +24,9 @@ pub(super) struct Stateful {
     progress: Mutex<CheckpointProgress>,
     /// Ends when the connection does: not when it moves to another node.
     gone: CancellationToken,
-    /// Ends when the session has left everything: other nodes may take it over.
-    ended: CancellationToken,
+    /// Set when the session has left everything: other nodes may take it over.
+    is_ended: AtomicBool,
+    ended: Notify,
     /// Items that calls sent after the connection moved.
     pub(super) paced: AtomicU64,
     /// Set when the session must not be given up.
@@ -71,7 +73,8 @@ impl Stateful {
             epoch,
             progress: Mutex::default(),
             gone: CancellationToken::new(),
-            ended: CancellationToken::new(),
+            is_ended: AtomicBool::new(false),
+            ended: Notify::new(),
             paced: AtomicU64::new(0),
             stays: AtomicBool::new(false),
         }
@@ -108,14 +111,17 @@ impl Session {
 
     /// Ends once a stateful session has left everything; at once for another one.
     pub(crate) async fn ended(&self) {
-        if let Some(stateful) = self.stateful() {
-            stateful.ended.cancelled().await;
+        let Some(stateful) = self.stateful() else { return };
+        let ended = stateful.ended.notified(); // before the look
+        if !stateful.is_ended.load(Ordering::Acquire) {
+            ended.await;
         }
     }
 
     pub(super) fn be_ended(&self) {
         if let Some(stateful) = self.stateful() {
-            stateful.ended.cancel();
+            stateful.is_ended.store(true, Ordering::Release);
+            stateful.ended.notify_waiters();
         }
     }
 

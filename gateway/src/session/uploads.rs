@@ -1,8 +1,10 @@
 //! The uploads of one connection that are open.
 
 use std::collections::HashMap;
-use std::future::pending;
+use std::task::{Context, Poll, ready};
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use crate::hub::{RawUpload, UploadEvent};
@@ -11,8 +13,8 @@ use crate::hub::{RawUpload, UploadEvent};
 pub(super) struct Uploads {
     open: HashMap<String, mpsc::Sender<UploadEvent>>,
     buffer: usize,
-    /// An event that found its queue full. While there is one the connection is not read.
-    blocked: Option<(mpsc::Sender<UploadEvent>, UploadEvent)>,
+    /// Hands on an event that found its queue full. While there is one the connection is not read.
+    blocked: Option<BoxFuture<'static, ()>>,
 }
 
 /// Two uploads of a connection would have the same id.
@@ -61,7 +63,11 @@ impl Uploads {
         let Some(sender) = sender else { return };
         match sender.try_send(event) {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
-            Err(mpsc::error::TrySendError::Full(event)) => self.blocked = Some((sender, event)),
+            Err(mpsc::error::TrySendError::Full(event)) => {
+                // Without room there is no receiver either, and the event is dropped.
+                let handing_on = async move { drop(sender.send(event).await) };
+                self.blocked = Some(handing_on.boxed());
+            }
         }
     }
 
@@ -76,15 +82,13 @@ impl Uploads {
         self.blocked.is_some()
     }
 
-    /// Waits until the blocked event was taken; never when there is none. Cancel-safe.
-    pub(super) async fn unblock(&mut self) {
-        let Some((sender, _)) = &self.blocked else {
-            return pending().await;
+    /// Ready when the blocked event was taken; never when there is none.
+    pub(super) fn poll_unblock(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(blocked) = &mut self.blocked else {
+            return Poll::Pending;
         };
-        let room = Box::pin(sender.clone().reserve_owned()).await;
-        // Without room there is no receiver either, and the event is dropped.
-        if let (Some((_, event)), Ok(room)) = (self.blocked.take(), room) {
-            room.send(event);
-        }
+        ready!(blocked.poll_unpin(cx));
+        self.blocked = None;
+        Poll::Ready(())
     }
 }

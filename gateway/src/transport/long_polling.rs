@@ -38,16 +38,16 @@ pub(crate) async fn poll(session: &Arc<Session>, patience: Duration) -> Poll {
     if link.begin() == Begun::Now {
         return Poll::Empty; // the first one only says that the transport works
     }
-    let superseded = link.supersede();
+    let turn = link.supersede();
     let _turn = link.polling.lock().await;
-    if superseded.is_cancelled() {
+    if link.is_superseded(turn) {
         return Poll::Ended;
     }
     let _attached = link.attach();
     let mut frames = Vec::new();
     tokio::select! {
         biased;
-        () = superseded.cancelled() => Poll::Ended,
+        () = link.superseded(turn) => Poll::Ended,
         taken = session.take_frames(&mut frames, MAX_POLL_BYTES) => match taken {
             Taken::Some | Taken::Pongs => Poll::Data {
                 body: join(frames),
@@ -58,7 +58,7 @@ pub(crate) async fn poll(session: &Arc<Session>, patience: Duration) -> Poll {
                 Poll::Ended
             }
         },
-        () = link.yielding.notified() => Poll::Empty,
+        () = link.yielded() => Poll::Empty,
         () = sleep(patience) => Poll::Empty,
     }
 }

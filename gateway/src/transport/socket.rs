@@ -103,7 +103,7 @@ pub(super) enum Writer {
 
 impl WebSocket {
     /// Takes the stream back from the HTTP library, with the bytes that it has read of it already.
-    pub(super) fn new(upgraded: Upgraded, messages: Messages, terms: Terms) -> Self {
+    pub(super) fn new(upgraded: Upgraded, messages: Messages, terms: Arc<Terms>) -> Self {
         let upgraded = match downcast::<TokioIo<HttpSocket>>(upgraded) {
             Ok(parts) => {
                 return match parts.io.into_inner().into_accepted() {
@@ -123,7 +123,7 @@ impl WebSocket {
     }
 
     /// A TCP socket, with the bytes that were read of it already.
-    pub(super) fn accepted(accepted: Accepted, read: &[u8], messages: Messages, terms: Terms) -> Self {
+    pub(super) fn accepted(accepted: Accepted, read: &[u8], messages: Messages, terms: Arc<Terms>) -> Self {
         let Accepted { stream, place } = accepted;
         Self {
             _place: place,
@@ -131,7 +131,7 @@ impl WebSocket {
         }
     }
 
-    pub(super) fn other<S>(stream: S, messages: Messages, terms: Terms) -> Self
+    pub(super) fn other<S>(stream: S, messages: Messages, terms: Arc<Terms>) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
@@ -140,13 +140,13 @@ impl WebSocket {
         Self::of(source, writer, &[], messages, terms)
     }
 
-    fn tcp(stream: TcpStream, read: &[u8], messages: Messages, terms: Terms) -> Self {
+    fn tcp(stream: TcpStream, read: &[u8], messages: Messages, terms: Arc<Terms>) -> Self {
         let stream = Arc::new(stream);
         let source = Source::Tcp(Arc::clone(&stream));
         Self::of(source, Writer::Tcp(stream), read, messages, terms)
     }
 
-    fn of(source: Source, writer: Writer, read: &[u8], messages: Messages, terms: Terms) -> Self {
+    fn of(source: Source, writer: Writer, read: &[u8], messages: Messages, terms: Arc<Terms>) -> Self {
         Self {
             reader: Reader {
                 source,

@@ -11,12 +11,12 @@ const TEXT: u8 = 0x81;
 const BEGINS: u8 = 0x01;
 const PING: u8 = 0x89;
 
-fn terms() -> Terms {
-    Terms {
+fn terms() -> Arc<Terms> {
+    Arc::new(Terms {
         budget: Budget::new(0),
         grace: Duration::from_secs(10),
         least_rate: 1_000,
-    }
+    })
 }
 
 fn socket(messages: Messages) -> (DuplexStream, WebSocket) {

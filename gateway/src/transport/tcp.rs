@@ -36,7 +36,9 @@ impl Accepted {
 pub(crate) struct HttpSocket {
     /// `None` once it was taken out.
     accepted: Option<Accepted>,
-    stuck: Held,
+    terms: Terms,
+    /// Set once the kernel took no more.
+    stuck: Option<Box<Held>>,
     /// Bytes that were read before, and are read again.
     unread: Bytes,
     /// `None` where the HTTP library has no part in it.
@@ -76,7 +78,8 @@ impl HttpSocket {
         };
         Self {
             accepted: Some(accepted),
-            stuck: Held::new(terms),
+            terms,
+            stuck: None,
             unread: Bytes::new(),
             exit,
         }
@@ -113,12 +116,14 @@ impl HttpSocket {
         }
         match &written {
             Poll::Pending => {
-                self.stuck.begin();
-                if self.stuck.poll_late(cx).is_ready() {
+                let held = || Box::new(Held::new(self.terms.clone()));
+                let stuck = self.stuck.get_or_insert_with(held);
+                stuck.begin();
+                if stuck.poll_late(cx).is_ready() {
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
             }
-            Poll::Ready(_) => self.stuck.end(),
+            Poll::Ready(_) => self.stuck = None,
         }
         written
     }

@@ -123,7 +123,7 @@ impl Upgrade {
     pub(crate) fn accept<F>(
         self,
         messages: Messages,
-        terms: Terms,
+        terms: Arc<Terms>,
         serve: impl FnOnce(Box<WebSocket>) -> F + Send + 'static,
     ) -> Response
     where
@@ -140,9 +140,12 @@ impl Upgrade {
         // When the answer can't be written, the socket's preparation is dropped, and gives up by itself.
         match self.way {
             Way::Library(on_upgrade) => drop(tokio::spawn(async move {
-                if let Ok(upgraded) = on_upgrade.await {
-                    serve(Box::new(WebSocket::new(upgraded, messages, terms))).await;
-                }
+                // The task lives as long as the connection: of this beginning it is to keep as little as can be.
+                serve({
+                    let Ok(upgraded) = on_upgrade.await else { return };
+                    Box::new(WebSocket::new(upgraded, messages, terms))
+                })
+                .await;
             })),
             Way::Direct(takeover) => {
                 let serve: Serve = Box::new(move |accepted, read| {

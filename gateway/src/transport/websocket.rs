@@ -23,15 +23,33 @@ const MAX_BATCH_BYTES: usize = 64 * 1024;
 pub(crate) struct Reservation {
     session: Option<Arc<Session>>,
     claimed: bool,
+    /// Bytes that came in before this node owned the connection.
+    early: Detached,
 }
 
 impl Reservation {
     /// `claimed`: the directory knows the connection already.
-    pub(crate) fn new(session: Arc<Session>, claimed: bool) -> Self {
-        Self {
+    pub(crate) fn new(session: Arc<Session>, claimed: bool) -> Box<Self> {
+        Box::new(Self {
             session: Some(session),
             claimed,
-        }
+            early: Detached::new(),
+        })
+    }
+
+    /// `early` came in before this node owned the connection.
+    pub(crate) fn begin_with(mut self: Box<Self>, early: Detached) -> Box<Self> {
+        self.early = early;
+        self
+    }
+
+    /// The socket is there: the connection, and whether the directory has yet to know it.
+    fn take(&mut self) -> Option<(Arc<Session>, Early, bool)> {
+        let session = self.session.take()?;
+        session.connection().set_transport(Transport::WebSockets);
+        let early = std::mem::take(&mut self.early);
+        let early = (!early.is_empty()).then(|| Box::new(early.into_iter()));
+        Some((session, early, !self.claimed))
     }
 }
 
@@ -47,6 +65,9 @@ impl Drop for Reservation {
     }
 }
 
+/// What came in before this node owned a connection. Seldom there is something.
+type Early = Option<Box<std::vec::IntoIter<InboxEntry>>>;
+
 /// The inbound side of a socket that never came.
 struct Gone;
 
@@ -56,47 +77,51 @@ impl Inbound for Gone {
     }
 }
 
-/// Serves an accepted socket until both sides are done. `early` came in before this node owned the connection.
-pub(crate) async fn serve(mut reservation: Reservation, early: Detached, mut socket: Box<WebSocket>) {
-    let Some(session) = reservation.session.take() else {
+/// The payload of the client's Close frame, once it has come.
+type Goodbye = OnceLock<Box<Bytes>>;
+
+/// Serves an accepted socket until both sides are done.
+pub(crate) async fn serve(mut reservation: Box<Reservation>, mut socket: Box<WebSocket>) {
+    let taken = reservation.take();
+    drop(reservation);
+    let Some((session, early, claim)) = taken else {
         return;
     };
-    session.connection().set_transport(Transport::WebSockets);
     let goodbye = OnceLock::new();
     let is_told = {
         let mut inbound = SocketInbound {
             session: &session,
-            early: early.into_iter(),
+            early,
             reader: &mut socket.reader,
             was_pinged: false,
             goodbye: &goodbye,
         };
         let writer = &mut socket.writer;
-        let claim = !reservation.claimed;
         // Each future is made where it runs: one that is moved takes its room twice.
         let both = pin!(async {
-            tokio::join!(
-                write_and_say_goodbye(&session, writer, &goodbye),
-                run(&session, &mut inbound, claim)
-            )
+            let writing = async {
+                let written = write(&session, writer).await;
+                let rest = session.detach();
+                if let Err(error) = written {
+                    session.transport_ended(error);
+                }
+                // Also where nothing can be written because the client said goodbye: it is owed an answer.
+                written != Err(TransportError::Stalled)
+                    && Box::pin(say_goodbye(
+                        &session,
+                        writer,
+                        rest,
+                        goodbye.get().map(|payload| &**payload),
+                    ))
+                    .await
+            };
+            tokio::join!(writing, run(&session, &mut inbound, claim))
         });
         session.in_turns(both).await.0
     };
     if is_told {
         Box::pin(part(&session, socket, goodbye.get().is_some())).await;
     }
-}
-
-/// Writes to the end. Returns whether the client could be told of it.
-async fn write_and_say_goodbye(session: &Session, writer: &mut Writer, goodbye: &OnceLock<Bytes>) -> bool {
-    let written = write(session, writer).await;
-    let rest = session.detach();
-    if let Err(error) = written {
-        session.transport_ended(error);
-    }
-    // Also where nothing can be written because the client said goodbye: it is owed an answer.
-    written != Err(TransportError::Stalled)
-        && Box::pin(say_goodbye(session, writer, rest, goodbye.get())).await
 }
 
 /// Waits for the client after the last frame was written to it. `has_finished`: it said goodbye itself, or can't be understood.
@@ -113,9 +138,9 @@ async fn part(session: &Session, mut socket: Box<WebSocket>, has_finished: bool)
 /// Serves one socket of a connection that outlives its sockets. A newer one takes its place.
 pub(crate) async fn serve_resumable(session: Arc<Session>, mut socket: Box<WebSocket>) {
     let Some(link) = session.http() else { return };
-    let superseded = link.supersede();
+    let turn = link.supersede();
     let _turn = link.polling.lock().await; // the older socket has stopped writing
-    if superseded.is_cancelled() {
+    if link.is_superseded(turn) {
         return;
     }
     let _attached = link.attach();
@@ -137,7 +162,7 @@ pub(crate) async fn serve_resumable(session: Arc<Session>, mut socket: Box<WebSo
     let end = {
         let serving = pin!(async {
             tokio::select! {
-                () = superseded.cancelled() => SocketEnd::Superseded,
+                () = link.superseded(turn) => SocketEnd::Superseded,
                 end = read_into(&session, link, &mut socket.reader, patience) => end,
                 written = write(&session, &mut socket.writer) => match written {
                     Ok(()) => SocketEnd::SessionOver,
@@ -235,18 +260,21 @@ fn control_bytes(payload: usize) -> usize {
 
 struct SocketInbound<'a> {
     session: &'a Session,
-    early: std::vec::IntoIter<InboxEntry>,
+    early: Early,
     reader: &'a mut Reader,
     /// A Ping was answered: nothing is read before the answer is out.
     was_pinged: bool,
     /// Where the payload of the client's Close frame goes.
-    goodbye: &'a OnceLock<Bytes>,
+    goodbye: &'a Goodbye,
 }
 
 impl Inbound for SocketInbound<'_> {
     async fn receive(&mut self) -> Received {
-        if let Some(entry) = self.early.next() {
-            return entry.into();
+        if let Some(early) = &mut self.early {
+            if let Some(entry) = early.next() {
+                return entry.into();
+            }
+            self.early = None;
         }
         if self.was_pinged {
             self.session.pongs_are_out().await;
@@ -266,7 +294,7 @@ impl Inbound for SocketInbound<'_> {
                 bytes: control_bytes(length),
             },
             Next::Incoming(Incoming::Close(payload)) => {
-                let _ = self.goodbye.set(payload); // nothing is read after the first one
+                let _ = self.goodbye.set(Box::new(payload)); // nothing is read after the first one
                 self.session.hears_no_more();
                 Received::Closed
             }
@@ -278,14 +306,11 @@ impl Inbound for SocketInbound<'_> {
 
 /// Writes what is for the client until there is nothing more.
 async fn write(session: &Session, writer: &mut Writer) -> Result<(), TransportError> {
+    if matches!(writer, Writer::Tcp(_)) && session.has_past() {
+        Box::pin(write_by_task(session, writer, true)).await?;
+    }
     match writer {
-        Writer::Tcp(stream) => {
-            let stream = Arc::clone(stream);
-            if session.has_past() {
-                Box::pin(write_by_task(session, writer, true)).await?;
-            }
-            session.write_to(&stream).await
-        }
+        Writer::Tcp(stream) => session.write_to(stream).await,
         Writer::Other(_) => Box::pin(write_by_task(session, writer, false)).await,
     }
 }

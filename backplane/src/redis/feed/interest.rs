@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use tokio::sync::oneshot;
 
 use crate::position::Offset;
-use crate::topic::Topic;
+use crate::topic::{GroupName, Topic};
 
 /// The subject of one channel that a node subscribes to.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -78,6 +78,15 @@ impl Interests {
     /// As [`seen`](Self::seen), mutable; `None` where no connection receives the topic.
     pub(in crate::redis) fn seen_mut(&mut self, topic: &Topic) -> Option<&mut Offset> {
         self.all.get_mut(&Subject::Topic(topic.clone()))?.seen.as_mut()
+    }
+
+    /// The same name, in the memory that the topic has it in: the many members of a group share it.
+    pub(in crate::redis) fn shared_name(&self, group: &GroupName) -> GroupName {
+        let subject = Subject::Topic(Topic::Group(group.clone()));
+        match self.all.get_key_value(&subject) {
+            Some((Subject::Topic(Topic::Group(known)), _)) => known.clone(),
+            _ => group.clone(),
+        }
     }
 
     /// Counts a connection that receives the topic after `offset`. Returns whether the subscription is missing.

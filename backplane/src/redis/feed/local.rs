@@ -1,6 +1,7 @@
 //! The local state of one hub: this node's connections, the topics that they receive, and the offsets delivered.
 
 mod followed;
+mod memberships;
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,10 +15,12 @@ use crate::redis::directory::departures::{Departures, Known, Presence};
 use crate::redis::feed::interest::{Interests, Subject};
 use crate::sessions::Version;
 use crate::topic::{ConnectionId, GroupName, Topic, UserId};
+use memberships::{Membership, Memberships};
 
 /// One hub's connections and interest on this node.
 pub(in crate::redis) struct LocalConnections {
-    connections: HashMap<ConnectionId, Connection>,
+    /// Each in a box: a map has room for up to twice as many as there are.
+    connections: HashMap<ConnectionId, Box<Connection>>,
     /// The states of connections in their groups, as far as this node has set them.
     states: HashMap<ConnectionId, HashMap<GroupName, MemberState>>,
     pub(in crate::redis) interests: Interests,
@@ -44,20 +47,11 @@ struct Connection {
     /// While the connection is being taken over: its live memberships are of an earlier ownership of this node.
     former: bool,
     entered: Membership,
-    groups: HashMap<GroupName, Membership>,
+    groups: Memberships,
     /// The connection's events; `None` where it has none.
     event: Option<Box<Reported>>,
     /// The newest offset of the connection's own topic that was delivered; `None` until it entered.
     seen: Option<Offset>,
-}
-
-/// A membership as the server has it, and as the lane has it: the lane follows through the log.
-#[derive(Clone, Copy, Default)]
-struct Membership {
-    /// The server has the membership; it is registered again when the server forgets it.
-    registered: bool,
-    /// The lane has passed the join: the connection receives the topic's messages.
-    live: bool,
 }
 
 /// The data of a connection that its events carry: this node keeps it for a server that forgets it.
@@ -123,7 +117,7 @@ impl LocalConnections {
             user: connection.user.clone(),
             ..Connection::default()
         };
-        self.connections.insert(connection.id.clone(), new);
+        self.connections.insert(connection.id.clone(), Box::new(new));
         true
     }
 
@@ -219,12 +213,11 @@ impl LocalConnections {
             lost.push(Topic::All);
             lost.extend(connection.user.clone().map(Topic::User));
         }
-        for (group, membership) in &mut connection.groups {
+        connection.groups.change_all(|group, membership| {
             if std::mem::take(&mut membership.live) {
                 lost.push(Topic::Group(group.clone()));
             }
-        }
-        connection.groups.retain(|_, membership| membership.registered);
+        });
         for topic in lost {
             self.interests.lose(&Subject::Topic(topic));
         }
@@ -267,23 +260,22 @@ impl LocalConnections {
         };
         connection.took_at = Some(Box::new(place));
         self.states.remove(id); // they may have changed on other nodes
-        for membership in connection.groups.values_mut() {
-            membership.registered = false;
-        }
+        connection
+            .groups
+            .change_all(|_, membership| membership.registered = false);
         for group in groups {
-            connection.groups.entry(group.clone()).or_default().registered = true;
+            connection
+                .groups
+                .change(group, |membership| membership.registered = true);
         }
     }
 
     /// Records whether the server has the connection as a member of a group.
     pub(in crate::redis) fn set_member(&mut self, id: &ConnectionId, group: &GroupName, member: bool) {
-        let Some(connection) = self.connections.get_mut(id) else {
-            return;
-        };
-        let membership = connection.groups.entry(group.clone()).or_default();
-        membership.registered = member;
-        if !membership.registered && !membership.live {
-            connection.groups.remove(group);
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection
+                .groups
+                .change(group, |membership| membership.registered = member);
         }
         if !member {
             self.set_state(id, group, None);
@@ -327,14 +319,12 @@ impl LocalConnections {
     /// The data that registers a connection of this node again.
     pub(in crate::redis) fn registration(&self, id: &ConnectionId) -> Option<Registration> {
         let connection = self.connections.get(id).filter(|connection| connection.owned)?;
-        let groups = connection.groups.iter();
-        let registered = groups.filter(|(_, membership)| membership.registered);
         Some(Registration {
             id: id.clone(),
             user: connection.user.clone(),
             version: connection.version,
             entered: connection.entered.registered,
-            groups: registered.map(|(group, _)| group.clone()).collect(),
+            groups: connection.groups.registered().cloned().collect(),
             event: connection.event.clone(),
         })
     }

@@ -103,7 +103,7 @@ pub(super) async fn persist<'a, T>(
 /// A connection that this node has just claimed. Given up when dropped.
 pub(super) struct Newcomer {
     pub(super) session: Arc<Session>,
-    pub(super) socket: Option<Reservation>,
+    pub(super) socket: Option<Box<Reservation>>,
 }
 
 /// The connections that a request can be for.

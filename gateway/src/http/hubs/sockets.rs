@@ -31,7 +31,7 @@ use crate::hub::HubRuntime;
 use crate::protocol::webpubsub::WebPubSubProtocol;
 use crate::protocol::websocket::Messages;
 use crate::protocol::{ClientProtocol, TransferFormat, Transport};
-use crate::session::{Claimant, CloseReason, Detached, Ended, Session, run_over_http, watch_expiry};
+use crate::session::{Claimant, CloseReason, Ended, Session, run_over_http, watch_expiry};
 use crate::telemetry::labels::RejectLabel;
 use crate::transport::{Reservation, Upgrade, serve_resumable, serve_websocket};
 
@@ -181,7 +181,7 @@ async fn begin(
     let reservation = Reservation::new(Arc::clone(&session), false); // ends the session, should the client go away meanwhile
     session.entered().await;
     Ok(asked.accept(upgrade, asked.units(protocol), |socket| {
-        serve_websocket(reservation, Detached::new(), socket)
+        serve_websocket(reservation, socket)
     }))
 }
 

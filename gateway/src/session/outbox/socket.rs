@@ -135,11 +135,9 @@ impl ByteQueue {
         state.chunks = VecDeque::new();
         state.bytes = 0;
         state.resend = None;
-        state.pongs = Vec::new();
+        state.pongs = None;
         self.goes_on(&mut state);
-        drop(state);
-        self.filled.notify_one();
-        self.drained.notify_waiters();
+        state.wake_all();
     }
 
     /// The next step of the connection's task.
@@ -159,11 +157,6 @@ impl ByteQueue {
         }
     }
 
-    /// Ends when [`writing`](Self::writing) may say something else. For one waiter.
-    pub(crate) async fn changed(&self) {
-        self.filled.notified().await;
-    }
-
     /// The socket is writable again. Returns how many bytes it took.
     pub(crate) fn go_on_writing(&self) -> usize {
         let mut state = self.state.lock();
@@ -181,7 +174,7 @@ impl ByteQueue {
         if state.closed && state.chunks.is_empty() {
             return Err(PushError::Closed);
         }
-        state.pongs.extend_from_slice(frame);
+        state.pongs.get_or_insert_default().extend_from_slice(frame);
         self.offer(&mut state);
         Ok(())
     }
@@ -189,20 +182,17 @@ impl ByteQueue {
     /// Waits until no answer to a Ping waits: until then nothing more is read.
     pub(crate) async fn pongs_are_out(&self) {
         loop {
-            let drained = self.drained.notified();
-            tokio::pin!(drained);
-            drained.as_mut().enable();
-            {
+            let drained = {
                 let mut state = self.state.lock();
-                if !state.pongs.is_empty() {
+                if state.pongs.is_some() {
                     self.write(&mut state);
                 }
                 let is_broken = |socket: &Socket| socket.kernel == Kernel::IsBroken;
-                if state.pongs.is_empty() || state.socket.as_deref().is_some_and(is_broken) {
+                if state.pongs.is_none() || state.socket.as_deref().is_some_and(is_broken) {
                     return;
                 }
-                state.is_awaited = true;
-            }
+                state.drained()
+            };
             drained.await;
         }
     }
@@ -210,7 +200,7 @@ impl ByteQueue {
     /// Something is there to hand out: writes it, or wakes the task that takes it.
     pub(super) fn offer(&self, state: &mut State) {
         match &state.socket {
-            None => self.filled.notify_one(),
+            None => state.wake_consumer(),
             Some(socket) if socket.is_running => {}
             Some(_) => {
                 self.write(state);
@@ -229,7 +219,7 @@ impl ByteQueue {
             written = socket.write_all(state, self.limit_bytes);
             let needs_task = socket.kernel != Kernel::Takes || state.closed && socket.has_written_all(state);
             if needs_task {
-                self.filled.notify_one();
+                state.wake_consumer();
             }
         }
         state.socket = Some(socket);
@@ -266,7 +256,7 @@ impl Socket {
 
     /// One system call. Returns how many bytes were written, of how many.
     fn write_some(&self, state: &State) -> io::Result<(usize, usize)> {
-        let first = [&*self.rest, &*state.pongs].into_iter();
+        let first = [&*self.rest, state.pongs()].into_iter();
         let first = first.filter(|bytes| !bytes.is_empty());
         let chunks = state
             .chunks
@@ -307,8 +297,8 @@ impl Socket {
         if left == 0 {
             return;
         }
-        if !state.pongs.is_empty() {
-            let mut pongs = Bytes::from(mem::take(&mut state.pongs));
+        if let Some(pongs) = state.pongs.take() {
+            let mut pongs = Bytes::from(*pongs);
             let of_pongs = left.min(pongs.len());
             pongs.advance(of_pongs);
             left = left.saturating_sub(of_pongs);
@@ -330,7 +320,7 @@ impl Socket {
     /// The kernel takes nothing: the next chunk is on its way all the same, and no longer counts as one that waits. Else a
     /// long one, which goes out piece by piece, would keep others from being taken.
     fn begin_chunk(&mut self, state: &mut State, limit_bytes: usize) {
-        if self.rest.is_empty() && state.pongs.is_empty() && state.may_hand_out() > 0 {
+        if self.rest.is_empty() && state.pongs.is_none() && state.may_hand_out() > 0 {
             self.rest = self.hand_out(state, limit_bytes).unwrap_or_default();
         }
     }
@@ -343,7 +333,7 @@ impl Socket {
     }
 
     fn has_written_all(&self, state: &State) -> bool {
-        self.rest.is_empty() && state.pongs.is_empty() && state.chunks.is_empty()
+        self.rest.is_empty() && state.pongs.is_none() && state.chunks.is_empty()
     }
 
     /// The consumer is gone: what is on its way is forgotten.

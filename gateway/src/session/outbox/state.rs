@@ -1,8 +1,13 @@
 //! The state of a queue: the waiting chunks, and the ones that a consumer may request again.
 
 use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 
 use super::burst::Stall;
 use super::socket::Socket;
@@ -20,13 +25,18 @@ pub(super) struct State {
     pub(super) stall: Stall,
     pub(super) resend: Option<Box<Resend>>,
     /// Answers to Pings: whole frames, which overtake the chunks.
-    pub(super) pongs: Vec<u8>,
+    #[expect(clippy::box_collection, reason = "next to none of many connections has some")]
+    pub(super) pongs: Option<Box<Vec<u8>>>,
     /// The consumer, if it is a socket.
     pub(super) socket: Option<Box<Socket>>,
     /// Chunks were added that somebody is about to write.
     pub(super) is_dirty: bool,
-    /// Somebody waits until something was taken.
-    pub(super) is_awaited: bool,
+    /// There is something new for the consumer.
+    has_changed: bool,
+    /// The task of the consumer, while it waits for that.
+    pub(super) consumer: Option<Waker>,
+    /// Set while somebody waits until something was taken.
+    drained: Option<Arc<Notify>>,
 }
 
 /// The hold on the chunks: decides whether they are handed out.
@@ -69,6 +79,48 @@ impl Resend {
 }
 
 impl State {
+    /// There is something to take, or the queue was closed, or its socket needs the consumer.
+    pub(super) fn wake_consumer(&mut self) {
+        self.has_changed = true;
+        if let Some(consumer) = self.consumer.take() {
+            consumer.wake();
+        }
+    }
+
+    pub(super) fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if mem::take(&mut self.has_changed) {
+            return Poll::Ready(());
+        }
+        match &mut self.consumer {
+            Some(consumer) => consumer.clone_from(cx.waker()),
+            consumer => *consumer = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Ends when something was taken, or the queue was closed.
+    pub(super) fn drained(&mut self) -> OwnedNotified {
+        Arc::clone(self.drained.get_or_insert_default()).notified_owned()
+    }
+
+    /// Something was taken.
+    pub(super) fn notify_drained(&mut self) {
+        if let Some(drained) = self.drained.take() {
+            drained.notify_waiters();
+        }
+    }
+
+    /// The queue was closed.
+    pub(super) fn wake_all(&mut self) {
+        self.wake_consumer();
+        self.notify_drained();
+    }
+
+    /// The answers to Pings that wait.
+    pub(super) fn pongs(&self) -> &[u8] {
+        self.pongs.as_deref().map_or(&[], Vec::as_slice)
+    }
+
     /// How many chunks may be handed out now.
     pub(super) fn may_hand_out(&self) -> usize {
         match self.hold {

@@ -76,8 +76,14 @@ impl LocalConnections {
             match topic {
                 Topic::Connection(_) => connection.seen = Some(offset),
                 Topic::Group(group) => {
-                    let membership = connection.groups.entry(group.clone()).or_default();
-                    if !std::mem::replace(&mut membership.live, true) {
+                    let group = &match connection.groups.get(group) {
+                        Some(_) => group.clone(),
+                        None => self.interests.shared_name(group),
+                    };
+                    let was_live = connection
+                        .groups
+                        .change(group, |membership| std::mem::replace(&mut membership.live, true));
+                    if !was_live {
                         gained.push(topic);
                     }
                 }
@@ -102,13 +108,9 @@ impl LocalConnections {
                 return;
             };
             let Topic::Group(group) = topic else { continue };
-            let Some(membership) = connection.groups.get_mut(group) else {
-                continue;
-            };
-            let was_live = std::mem::replace(&mut membership.live, false);
-            if !membership.registered {
-                connection.groups.remove(group);
-            }
+            let was_live = connection
+                .groups
+                .change(group, |membership| std::mem::take(&mut membership.live));
             if was_live {
                 self.interests.lose(&Subject::Topic(topic.clone()));
             }
