@@ -1,14 +1,14 @@
 //! Rules about the states of members in their groups, which are changed and announced in one step.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Member, Nodes, group, open, record};
-use crate::backplane::{ConnectionRecord, Delivery, End, HubOptions};
+use crate::backplane::{ConnectionRecord, End, HubOptions};
 use crate::error::BackplaneError;
 use crate::group_states::{MAX_GROUP_BYTES, MemberState, StateSet, TARGET};
 use crate::position::Offset;
-use crate::topic::{ConnectionId, GroupName, Topic, UserId};
+use crate::topic::{ConnectionId, GroupName, UserId};
 
 fn state(pairs: &[(&str, &str)]) -> MemberState {
     let pairs = pairs
@@ -73,17 +73,9 @@ impl Member {
 
     /// The changes of states that a connection of this node received up to now, with their offsets.
     async fn changes(&self, subscriber: &ConnectionId) -> Vec<(Offset, String)> {
-        let end = uuid::Uuid::new_v4().to_string();
-        self.publish(Topic::Connection(subscriber.clone()), &end).await;
-        let received = self.sink.received_until(subscriber, &end).await;
-        let offsets: HashSet<_> = received.into_iter().map(|(offset, _)| offset).collect();
-        let deliveries = self.sink.deliveries();
-        let messages = deliveries.iter().filter_map(|delivery| match delivery {
-            Delivery::Message(message) if offsets.contains(&message.offset) => Some(message),
-            _ => None,
-        });
+        let messages = self.received_so_far(subscriber, TARGET).await;
         messages
-            .filter(|message| message.envelope.target == TARGET)
+            .iter()
             .flat_map(|message| {
                 let items = items(&message.envelope.arguments[0]);
                 items.into_iter().map(|item| (message.offset, item))

@@ -37,7 +37,9 @@ use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use crate::backplane::{Backplane, ConnectionRecord, Delivery, End, HubOptions, HubSink, NodeService};
+use crate::backplane::{
+    Backplane, ConnectionRecord, Delivery, End, HubOptions, HubSink, Message, NodeService,
+};
 use crate::error::{BackplaneError, ServiceError};
 use crate::events::EventRecord;
 use crate::hub::HubBackplane;
@@ -215,6 +217,25 @@ impl Member {
     /// Publishes to one topic.
     pub async fn publish(&self, topic: Topic, target: &str) -> Option<Offset> {
         self.hub.publish(&[topic], &envelope(target)).await.unwrap()[0]
+    }
+
+    /// The messages with this target that a connection of this node received up to now.
+    pub async fn received_so_far(&self, connection: &ConnectionId, target: &str) -> Vec<Message> {
+        let end = Uuid::new_v4().to_string();
+        self.publish(Topic::Connection(connection.clone()), &end).await;
+        let received = self.sink.received_until(connection, &end).await;
+        let offsets: HashSet<_> = received.into_iter().map(|(offset, _)| offset).collect();
+        let messages = self
+            .sink
+            .deliveries()
+            .into_iter()
+            .filter_map(|delivery| match delivery {
+                Delivery::Message(message) if offsets.contains(&message.offset) => Some(message),
+                _ => None,
+            });
+        messages
+            .filter(|message| message.envelope.target == target)
+            .collect()
     }
 
     /// Joins a group.

@@ -1,14 +1,13 @@
 //! Rules about presence messages, which are appended in the step that changes the group.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use super::whole::Whole;
 use super::{Member, Nodes, Witness, eventually, group, open, record};
-use crate::backplane::{ConnectionRecord, Delivery, End, HubOptions};
+use crate::backplane::{ConnectionRecord, End, HubOptions};
 use crate::presence;
 use crate::sessions::TakeOver;
-use crate::topic::{ConnectionId, GroupName, Topic, UserId};
+use crate::topic::{ConnectionId, GroupName, UserId};
 
 fn reporting() -> HubOptions {
     HubOptions {
@@ -43,17 +42,9 @@ impl Member {
 
     /// The presence messages that a connection of this node received up to now.
     async fn heard(&self, watcher: &ConnectionId) -> Vec<String> {
-        let end = uuid::Uuid::new_v4().to_string();
-        self.publish(Topic::Connection(watcher.clone()), &end).await;
-        let received = self.sink.received_until(watcher, &end).await;
-        let offsets: HashSet<_> = received.into_iter().map(|(offset, _)| offset).collect();
-        let deliveries = self.sink.deliveries();
-        let messages = deliveries.iter().filter_map(|delivery| match delivery {
-            Delivery::Message(message) if offsets.contains(&message.offset) => Some(message),
-            _ => None,
-        });
+        let messages = self.received_so_far(watcher, presence::TARGET).await;
         messages
-            .filter(|message| message.envelope.target == presence::TARGET)
+            .iter()
             .map(|message| text(&message.envelope.arguments[0]))
             .collect()
     }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubcast_backplane::conformance::whole::{self, Whole};
-use hubcast_backplane::conformance::{Member, Recorder, Witness, eventually, group, open, record};
+use hubcast_backplane::conformance::{Member, Recorder, Witness, eventually, group, open};
 use hubcast_backplane::redis::RedisBackplane;
 use hubcast_backplane::{Backplane, GroupName, HubName, HubOptions, MemberState, StateSet, Topic};
 
 use crate::support::RedisServer;
+use crate::support::dying::Dying;
 
 fn state(value: &str) -> MemberState {
     MemberState::new(&BTreeMap::from([("at".to_owned(), value.to_owned())])).unwrap()
@@ -79,31 +80,18 @@ async fn states_end_with_their_node() {
         keeps_unread: true,
         ..HubOptions::default()
     };
-    let (served, mut options) = (hub.clone(), server.options("dead"));
-    options.lease = Duration::from_millis(600);
-    let connection = record(Some("ann"));
-    let (id, kept) = (connection.id.clone(), reporting.clone());
-    let died = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let position = runtime.block_on(async {
-            let node = RedisBackplane::connect(options).await.unwrap();
-            let sink = Arc::new(Recorder::default());
-            let hub = node.open_hub(served, kept, sink).await.unwrap();
-            let position = hub.position().await.unwrap();
-            hub.enter(&connection, true).await.unwrap();
-            hub.join(&connection.id, &group("g")).await.unwrap();
+    let dying = Dying::new(&server, &hub, reporting.clone());
+    let (position, id) = dying
+        .live(async |member| {
+            let position = member.hub.position().await.unwrap();
+            let id = member.connect(Some("ann")).await;
+            member.join(&id, "g").await;
             let (of, state) = (group("g"), state("1"));
-            let set = hub.set_state(&connection.id, &of, Some(&state), None);
+            let set = member.hub.set_state(&id, &of, Some(&state), None);
             assert!(matches!(set.await, Ok(StateSet::Now(_))));
-            std::mem::forget(node);
-            position
-        });
-        runtime.shutdown_background();
-        position
-    });
-    let position = tokio::task::spawn_blocking(|| died.join().unwrap())
-        .await
-        .unwrap();
+            (position, id)
+        })
+        .await;
     eventually("the connection is removed", async || {
         let keys = server.keys().await;
         let is_left = keys

@@ -15,6 +15,7 @@ use hubcast_backplane::{
 use tokio::time::Instant;
 
 use crate::support::RedisServer;
+use crate::support::dying::Dying;
 use crate::support::frozen::Freezer;
 use crate::{many, status};
 
@@ -122,30 +123,17 @@ async fn a_survivor_that_does_not_serve_the_hub_tells_who_leaves() {
         keeps_unread: true,
         ..HubOptions::default()
     };
-    let (served, mut options) = (hub.clone(), server.options("dead"));
-    options.lease = Duration::from_millis(600);
-    let connection = record(Some("ann"));
-    let (id, reported) = (connection.id.clone(), reporting.clone());
-    let died = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let position = runtime.block_on(async {
-            let node = RedisBackplane::connect(options).await.unwrap();
-            let sink = Arc::new(Recorder::default());
-            let hub = node.open_hub(served, reported, sink).await.unwrap();
-            let position = hub.position().await.unwrap();
-            hub.enter(&connection, true).await.unwrap();
+    let dying = Dying::new(&server, &hub, reporting.clone());
+    let (position, id) = dying
+        .live(async |member| {
+            let position = member.hub.position().await.unwrap();
+            let id = member.connect(Some("ann")).await;
             for _ in 0..2 {
-                hub.join(&connection.id, &group("g")).await.unwrap();
+                member.join(&id, "g").await;
             }
-            std::mem::forget(node);
-            position
-        });
-        runtime.shutdown_background();
-        position
-    });
-    let position = tokio::task::spawn_blocking(|| died.join().unwrap())
-        .await
-        .unwrap();
+            (position, id)
+        })
+        .await;
     eventually("the connection is removed", async || {
         let keys = server.keys().await;
         let is_left = keys.iter().any(|key| key.ends_with(":group:g"));
