@@ -186,7 +186,7 @@ impl Handler {
         Counted::within(&self.load.events, most)
     }
 
-    /// Returns whether the handler is left alone for now, because it failed call after call.
+    /// Returns whether the handler is not called, because it failed call after call.
     pub(super) fn is_left_alone(&self) -> bool {
         self.load.breaker.refuses()
     }
