@@ -7,7 +7,7 @@
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use hubcast_tests::cluster::Plan;
@@ -104,9 +104,16 @@ pub(crate) fn python(script: &str) -> Program {
     Ok(vec![interpreter, "-B".into(), source("python").join(script)])
 }
 
+/// Held while something is installed: several tests may need the same, and none must find it half installed.
+pub(crate) fn installing() -> MutexGuard<'static, ()> {
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    INSTALLING.lock().unwrap_or_else(PoisonError::into_inner) // another one's failure is that test's
+}
+
 /// Python with what a program requires, in an environment of that name.
 pub(crate) fn prepare_python(name: &str, requirements: &Path) -> Result<PathBuf, String> {
     has("python3", "--version")?;
+    let _alone = installing();
     let folder = target(name);
     let wanted = std::fs::read(requirements).expect("the requirements are there");
     let mark = folder.join("installed.txt");
@@ -132,6 +139,7 @@ fn java() -> Program {
 pub(crate) fn java_program(project: &str, folder: &str, class: &str) -> Program {
     has("javac", "-version")?;
     has("mvn", "--version")?;
+    let _alone = installing();
     let maven = |options: &[&str]| {
         let mut maven = Command::new("mvn");
         maven.args(["--quiet", "--batch-mode"]).args(options);
@@ -198,6 +206,7 @@ pub(crate) fn browser_program(script: &str) -> Program {
 
 /// The folder of a project for Node, with what it needs.
 pub(crate) fn node_project(project: &str) -> PathBuf {
+    let _alone = installing();
     let folder = source(project);
     let modified = |name: &str| std::fs::metadata(folder.join(name)).and_then(|file| file.modified());
     let locked = modified("package-lock.json").expect("the lock file is there");

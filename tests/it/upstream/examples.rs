@@ -17,7 +17,7 @@ use hubcast_tests::webpubsub::{JSON, RELIABLE, upgrade};
 use serde_json::json;
 
 use super::*;
-use crate::clients::{prepare_python, say};
+use crate::clients::{installing, prepare_python, say};
 
 fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -70,6 +70,7 @@ async fn listens(application: &mut Process, address: SocketAddr) {
 
 /// The example's modules, below the target folder: the example itself stays as it is.
 fn with_modules(name: &str) -> Result<PathBuf, String> {
+    let _alone = installing();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../target/clients")
         .join(name);
