@@ -87,8 +87,18 @@ impl Watched {
             .publish_until_it_works()
             .await
             .saturating_duration_since(begun);
-        eventually("the new epoch is told", async || {
-            (!self.gaps().is_empty()).then_some(())
+        let told = eventually("the new epoch is told", async || {
+            let epoch = |gap| match gap {
+                Gap::NewEpoch(epoch) => Some(epoch),
+                Gap::Trimmed(_) => None,
+            };
+            self.gaps().into_iter().find_map(epoch)
+        })
+        .await;
+        // Until the publisher's node knows of it, too, the former master takes messages, which are lost with it.
+        eventually("the publisher's node has left the former master", async || {
+            let position = self.publisher.hub.position().await.ok()?;
+            (position.epoch == told).then_some(())
         })
         .await;
         eventually("the connection is registered again", async || {
