@@ -116,7 +116,7 @@ pub(super) fn check_depth(text: &[u8]) -> Result<(), TooDeep> {
 /// As [`check_depth`], for so many levels.
 pub(super) fn check_depth_within(text: &[u8], levels: usize) -> Result<(), TooDeep> {
     // Text with few brackets can't be deep, whatever they are. Most messages end here.
-    if text.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() <= levels {
+    if memchr::memchr2_iter(b'[', b'{', text).nth(levels).is_none() {
         return Ok(());
     }
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);

@@ -5,13 +5,12 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::completions::Answering;
+use super::running::Running;
 use super::slots::Slots;
 use super::stream_out::stream_out;
 use super::uploads::{StreamIdInUse, Uploads};
@@ -29,7 +28,7 @@ pub(super) struct Invocations {
 
 /// The invocations of a connection of which some run.
 struct Live {
-    running: FuturesUnordered<BoxFuture<'static, Ended>>,
+    running: Running<Ended>,
     slots: Arc<Slots>,
     /// A request of the client is being done: nothing after it is read, so that requests are done in their order.
     requesting: bool,
@@ -219,7 +218,7 @@ impl Invocations {
         if let Some(live) = self.live
             && !live.running.is_empty()
         {
-            tasks.spawn(live.running.for_each(|_| std::future::ready(())));
+            tasks.spawn(live.running.finish());
         }
     }
 }
@@ -228,7 +227,7 @@ impl Live {
     /// `slots`: how many plain methods may run at once. `stream_buffer`: how many items of an upload wait for its method.
     fn new(slots: usize, stream_buffer: usize) -> Self {
         Self {
-            running: FuturesUnordered::new(),
+            running: Running::default(),
             slots: Arc::new(Slots::new(slots)),
             requesting: false,
             named: HashMap::new(),
@@ -255,7 +254,7 @@ impl Live {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Ended>> {
-        if let Poll::Ready(Some(ended)) = self.running.poll_next_unpin(cx) {
+        if let Poll::Ready(ended) = self.running.poll_next(cx) {
             return Poll::Ready(Some(ended));
         }
         if self.uploads.poll_unblock(cx).is_ready() || self.slots.poll_changed(cx).is_ready() {

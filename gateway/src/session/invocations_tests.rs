@@ -1,14 +1,18 @@
 //! The state that is kept of calls, and for how long.
 
+use std::pin::pin;
+use std::task::Waker;
+
 use hubcast_backplane::ConnectionId;
 
+use super::super::running::tests::Wakes;
 use super::*;
 use crate::auth::Identity;
-use crate::hub::{Connection, Context, Hub, HubError, RequestInfo};
+use crate::hub::{Connection, Hub, HubError, RequestInfo};
 use crate::protocol::HubProtocol;
 use crate::testing::HubTester;
 
-async fn wait(context: Context) -> Result<(), HubError> {
+async fn wait(context: crate::hub::Context) -> Result<(), HubError> {
     context.cancelled().cancelled().await;
     Err(HubError::new("cancelled"))
 }
@@ -97,4 +101,21 @@ async fn an_id_names_one_running_call_whatever_its_kind() {
         invocations.live(&session).named.contains_key("1"),
         "an id that is free again can be used"
     );
+}
+
+#[tokio::test]
+async fn a_call_that_waits_wakes_its_task_once() {
+    let session = session().await;
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    let mut cx = Context::from_waker(&waker);
+    let mut invocations = Invocations::default();
+    invocations.begin(&session, call(Some("1"), "Wait", &[]), None, Encoding::Json);
+    assert!(pin!(invocations.next()).poll(&mut cx).is_pending());
+    assert_eq!(wakes.count(), 0, "for nothing");
+    invocations.live(&session).cancel("1");
+    assert_eq!(wakes.count(), 1);
+    assert!(pin!(invocations.next()).poll(&mut cx).is_ready());
+    assert!(invocations.live.is_none());
+    assert_eq!(wakes.count(), 1, "a task need not wake itself");
 }

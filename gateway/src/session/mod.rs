@@ -28,6 +28,7 @@ mod replaying;
 mod requests;
 mod restore;
 mod run;
+mod running;
 mod sequence;
 mod signal;
 mod slots;

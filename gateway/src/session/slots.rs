@@ -35,7 +35,7 @@ impl Slots {
         self.free.load(Ordering::Acquire) < self.all
     }
 
-    /// Ready when a slot was given back. For one waiter.
+    /// Ready when a slot was lent. For one waiter.
     pub(super) fn poll_changed(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.changed.poll(cx)
     }
@@ -43,12 +43,13 @@ impl Slots {
     /// Frees the caller's slot while it waits for its client: the client's answer must be read.
     pub(crate) fn lend(self: &Arc<Self>) -> Lent {
         self.give_back();
+        self.changed.give();
         Lent(Arc::clone(self))
     }
 
+    /// Frees a slot. The task that reads the client calls this, so it need not be woken.
     pub(super) fn give_back(&self) {
         self.free.fetch_add(1, Ordering::AcqRel);
-        self.changed.give();
     }
 
     /// Taken without a check: a call that comes back from a wait goes on at once, even if that makes one too many.
