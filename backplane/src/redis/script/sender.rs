@@ -83,12 +83,12 @@ impl Sender {
     /// Sends changes until closing, or until the last writer is gone.
     pub(in crate::redis) async fn run(mut self) {
         let closing = self.commands.closing();
+        closing.run_until_cancelled(self.send_all()).await;
+    }
+
+    async fn send_all(&mut self) {
         loop {
-            let changes = tokio::select! {
-                biased;
-                () = closing.cancelled() => return,
-                changes = self.company() => changes,
-            };
+            let changes = self.company().await;
             if changes.is_empty() {
                 return; // the last writer is gone
             }
@@ -97,10 +97,7 @@ impl Sender {
                 changes,
                 sent: false,
             };
-            tokio::select! {
-                () = closing.cancelled() => return,
-                () = self.send(batch) => {}
-            }
+            self.send(batch).await;
         }
     }
 

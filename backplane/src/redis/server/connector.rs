@@ -29,7 +29,7 @@ pub(in crate::redis) struct Connector {
 }
 
 impl Connector {
-    /// A connector for servers. Opening takes no longer than `bound`, nor does the answer to any command.
+    /// A connector for servers. Opening takes no longer than `bound`.
     pub(in crate::redis) fn new(
         location: &Location,
         ca_file: Option<&Path>,
@@ -99,7 +99,8 @@ impl Connector {
         self.bound
     }
 
-    /// Opens a connection whose pushes go to `take`. Sentinels send none.
+    /// Opens a connection whose pushes go to `take`. Sentinels send none. Callers bound the time that they wait for
+    /// answers: they know better for how long.
     pub(in crate::redis) async fn open(
         &self,
         address: &Address,
@@ -107,7 +108,7 @@ impl Connector {
     ) -> RedisResult<MultiplexedConnection> {
         let mut settings = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.bound))
-            .set_response_timeout(Some(self.bound))
+            .set_response_timeout(None)
             .set_pipeline_buffer_size(PIPELINE);
         if let Some(take) = take {
             settings = settings.set_push_sender(move |info: PushInfo| {
