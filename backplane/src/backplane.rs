@@ -154,7 +154,8 @@ pub enum Unheard {
 
 /// Receives one hub's deliveries on one node.
 pub trait HubSink: Send + Sync + 'static {
-    /// Takes deliveries in log order. Called by one task per hub; must not block and must not call back.
+    /// Takes deliveries in log order. Never called by two tasks at once for one hub. It must not block, because the caller
+    /// may be the task that reads a connection to the server, and must not call back.
     fn deliver(&self, deliveries: &[Delivery]);
 }
 

@@ -201,7 +201,7 @@ impl Inner {
         let begun = Instant::now();
         let deadline = self.deadline();
         if self.until(begun + UNPUSHED, &mut place).await?.is_none() {
-            hub.request_catch_up();
+            hub.pushes.request_catch_up();
             self.reached(place, begun, deadline).await?;
         }
         Ok(())

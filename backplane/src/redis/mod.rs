@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 use self::feed::hub::Hub;
 use self::feed::interest::Subject;
 use self::feed::lane::Lane;
+use self::feed::queue::PushQueue;
 use self::hub::RedisHub;
 use self::inner::{Inner, Standing};
 use self::keys::Keys;
@@ -138,7 +139,8 @@ impl RedisBackplane {
         writer.serve(&options);
         let scripts = HubScripts::new(keys, node, options, writer);
         let extent = scripts.extent(&inner.commands).await?;
-        let (hub, pushes) = Hub::new(name.clone(), scripts, &extent, inner.options.lane_capacity);
+        let pushes = PushQueue::new(inner.options.lane_capacity, inner.options.delivery_interval);
+        let hub = Hub::new(name.clone(), scripts, &extent, pushes);
         inner.note_hub(&hub).await?;
         inner.note_options(&hub).await?;
         {
@@ -163,7 +165,7 @@ impl RedisBackplane {
             return Err(error);
         }
         let lane = Lane::new(Arc::clone(inner), Arc::clone(&hub), sink, &extent);
-        inner.tasks.spawn(lane.run(pushes));
+        inner.tasks.spawn(lane.run());
         let tasks = &inner.tasks;
         tasks.spawn(Arc::clone(inner).tend_log(Arc::clone(&hub)));
         tasks.spawn(Arc::clone(inner).run_registration(Arc::clone(&hub)));

@@ -34,6 +34,9 @@ pub struct RedisOptions {
     /// With 200 µs, hubs with more than 5,000 messages a second cost Redis less, and each message takes up to that much
     /// longer. A hub with fewer messages notices nothing.
     pub batch_interval: Duration,
+    /// A push that comes within this time of the one before waits for others, and they are delivered together by a task of
+    /// their own. Others are delivered by the task that reads them. `Duration::MAX`: all wait.
+    pub delivery_interval: Duration,
     /// Number of replicas that must follow a master closely for messages to be published there; 0: none need to.
     pub min_replicas: usize,
     /// Connections for commands, to each master of a cluster. Each carries many commands at a time.
@@ -95,6 +98,7 @@ impl RedisOptions {
             reconnect_wait: Duration::from_secs(2),
             outage_wait: Duration::from_secs(60),
             batch_interval: Duration::ZERO,
+            delivery_interval: Duration::from_micros(50),
             min_replicas: 0,
             pool_size: 2,
             history_connections: 4,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use hubcast_backplane::conformance::{Recorder, eventually, record};
 use hubcast_backplane::redis::RedisBackplane;
@@ -58,6 +59,7 @@ async fn what_overflows_the_lane_is_read_from_the_log() {
     let server = RedisServer::start().await;
     let mut options = server.options("slow");
     options.lane_capacity = 10;
+    options.delivery_interval = Duration::MAX; // the gate holds up the lane's task, and no connection
     let slow = RedisBackplane::connect(options).await.unwrap();
     let member = one(server.node("fast").await, many()).await;
     let gate = Arc::new(Gate::default());
@@ -85,6 +87,7 @@ async fn what_overflows_and_is_trimmed_is_told() {
     let server = RedisServer::start().await;
     let mut options = server.options("slow");
     options.lane_capacity = 10;
+    options.delivery_interval = Duration::MAX; // the gate holds up the lane's task, and no connection
     let slow = RedisBackplane::connect(options).await.unwrap();
     let few = HubOptions {
         retention_messages: 10,

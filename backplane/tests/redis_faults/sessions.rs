@@ -239,6 +239,7 @@ async fn come_back_to_a_late_lane(lane_capacity: usize) {
     let server = RedisServer::start().await;
     let mut options = server.options("slow");
     options.lane_capacity = lane_capacity;
+    options.delivery_interval = Duration::MAX; // the sink may block the lane's task, and no connection
     let slow: Arc<dyn Backplane> = Arc::new(RedisBackplane::connect(options).await.unwrap());
     let other = one(server.node("other").await, many()).await;
     let gate = Arc::new(Gate::default());

@@ -131,7 +131,7 @@ impl Inner {
         if is_young(&answer) {
             let (present, age, _): (String, u64, Value) = decode(answer)?;
             if !self.is_settled(hub, &present, Duration::from_millis(age)).await? {
-                hub.request_catch_up(); // this node may not know the epoch yet
+                hub.pushes.request_catch_up(); // this node may not know the epoch yet
                 return Err(BackplaneError::Unsettled);
             }
             answer = hub

@@ -175,7 +175,7 @@ impl Inner {
 
     async fn register_all(&self, hub: &Hub, epoch: &Epoch) -> Result<(), BackplaneError> {
         let begun = Instant::now();
-        hub.request_catch_up(); // the lane must see the epoch also where nothing is published
+        hub.pushes.request_catch_up(); // the lane must see the epoch also where nothing is published
         self.note_options(hub).await?;
         let queue = {
             let _gate = hub.gate.write().await; // no claim is under way

@@ -350,7 +350,7 @@ impl Sessions for RedisHub {
                 if reached.try_recv().is_ok() {
                     return Ok(position);
                 }
-                self.hub.request_catch_up(); // no push comes where no entry up to there is for this node
+                self.hub.pushes.request_catch_up(); // no push comes where no entry up to there is for this node
                 if self.inner.reached(reached, begun, deadline).await? {
                     return Ok(position);
                 }

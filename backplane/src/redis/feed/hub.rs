@@ -1,12 +1,12 @@
 //! The state of one hub on this node.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as AsyncMutex, Notify, RwLock, mpsc};
+use tokio::sync::{Mutex as AsyncMutex, Notify, RwLock};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -16,14 +16,10 @@ use crate::redis::directory::ends::Ends;
 use crate::redis::directory::events::EventsHere;
 use crate::redis::feed::interest::Subject;
 use crate::redis::feed::local::LocalConnections;
+use crate::redis::feed::queue::PushQueue;
 use crate::redis::feed::waiters::Waiters;
 use crate::redis::script::hub_scripts::{Extent, HubScripts};
 use crate::topic::HubName;
-
-/// State bit: the lane needs to catch up from the log.
-const NEEDS_CATCH_UP: u8 = 1;
-/// State bit: pushes are paused, because some channels are not subscribed to yet.
-const PAUSED: u8 = 2;
 
 pub(in crate::redis) struct Hub {
     pub(in crate::redis) name: HubName,
@@ -47,10 +43,8 @@ pub(in crate::redis) struct Hub {
     pub(in crate::redis) ends: Mutex<Ends>,
     /// Notified when ends were reported and their records are to be deleted.
     pub(in crate::redis) reports: Notify,
-    queue: mpsc::Sender<Bytes>,
-    /// The bits [`NEEDS_CATCH_UP`] and [`PAUSED`].
-    state: AtomicU8,
-    woken: Notify,
+    /// The way of pushes to the lane.
+    pub(in crate::redis) pushes: PushQueue,
     repairs: AtomicU64,
     repaired: AtomicU64,
     /// The connection events that this node delivers.
@@ -82,15 +76,13 @@ impl Registered {
 }
 
 impl Hub {
-    /// The hub, and the receiver of its pushes.
     pub(in crate::redis) fn new(
         name: HubName,
         scripts: HubScripts,
         extent: &Extent,
-        capacity: usize,
-    ) -> (Arc<Self>, mpsc::Receiver<Bytes>) {
-        let (queue, pushes) = mpsc::channel(capacity);
-        let hub = Self {
+        pushes: PushQueue,
+    ) -> Arc<Self> {
+        Arc::new(Self {
             name,
             scripts,
             local: Mutex::new(LocalConnections::new(extent.epoch.clone())),
@@ -104,15 +96,12 @@ impl Hub {
             departing: Notify::new(),
             ends: Mutex::default(),
             reports: Notify::new(),
-            queue,
-            state: AtomicU8::new(0),
-            woken: Notify::new(),
+            pushes,
             repairs: AtomicU64::new(0),
             repaired: AtomicU64::new(0),
             events: EventsHere::default(),
             events_dropped: AtomicU64::new(0),
-        };
-        (Arc::new(hub), pushes)
+        })
     }
 
     /// The epoch in which all connections of this node are registered.
@@ -160,50 +149,17 @@ impl Hub {
 
     /// Adds this hub's counters.
     pub(in crate::redis) fn add_to(&self, statistics: &mut Statistics) {
-        statistics.waiting += self.queue.max_capacity() - self.queue.capacity();
+        statistics.waiting += self.pushes.waiting();
         statistics.repairs += self.repairs.load(Ordering::Relaxed);
         statistics.repaired += self.repaired.load(Ordering::Relaxed);
         statistics.events_dropped += self.events_dropped.load(Ordering::Relaxed);
     }
 
-    /// Takes a push. Never waits: a push for which the queue has no room is read from the log.
-    pub(in crate::redis) fn push(&self, payload: Bytes) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(payload)
-            && self.state.fetch_or(NEEDS_CATCH_UP, Ordering::AcqRel) & NEEDS_CATCH_UP == 0
-        {
+    /// Takes pushes, inside of the connection's driver. Never waits.
+    pub(in crate::redis) fn push(&self, pushes: impl Iterator<Item = Bytes>) {
+        if !self.pushes.push(pushes) {
             debug!(hub = %self.name, "lane is full");
-            self.woken.notify_one();
         }
-    }
-
-    /// Makes the lane catch up from the log.
-    pub(in crate::redis) fn request_catch_up(&self) {
-        self.state.fetch_or(NEEDS_CATCH_UP, Ordering::AcqRel);
-        self.woken.notify_one();
-    }
-
-    /// Pauses pushes until [`resume`](Self::resume): some channels are subscribed to sooner than others, and a push on one
-    /// of them would let the lane pass entries that were missed on the others.
-    pub(in crate::redis) fn pause(&self) {
-        self.state.fetch_or(PAUSED, Ordering::AcqRel);
-    }
-
-    /// Ends the pause, because all channels are subscribed to: the lane catches up, and pushes count again. This is one
-    /// step, so that no push comes in between.
-    pub(in crate::redis) fn resume(&self) {
-        self.state.store(NEEDS_CATCH_UP, Ordering::Release);
-        self.woken.notify_one();
-    }
-
-    /// Returns whether the lane needs to catch up, and whether pushes are paused and must be dropped. The lane calls
-    /// this and then catches up.
-    pub(in crate::redis) fn take_state(&self) -> (bool, bool) {
-        let state = self.state.fetch_and(!NEEDS_CATCH_UP, Ordering::AcqRel);
-        (state & NEEDS_CATCH_UP != 0, state & PAUSED != 0)
-    }
-
-    pub(in crate::redis) async fn woken(&self) {
-        self.woken.notified().await;
     }
 
     /// The channel of a subject.

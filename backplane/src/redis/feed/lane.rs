@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::backplane::{Delivery, Gap, HubSink, Message};
@@ -13,15 +13,13 @@ use crate::position::{Epoch, Offset, Step, step};
 use crate::redis::feed::entry::{Content, Stored};
 use crate::redis::feed::hub::Hub;
 use crate::redis::feed::local::{LocalConnections, Seen};
+use crate::redis::feed::queue::BATCH;
 use crate::redis::inner::Inner;
 use crate::redis::script::frame::Frame;
 use crate::redis::script::hub_scripts::Extent;
 use crate::redis::server::backoff::Backoff;
 use crate::topic::Topic;
 use crate::wire::membership::Change;
-
-/// Most pushes that are taken at once.
-const BATCH: usize = 256;
 
 pub(in crate::redis) struct Lane {
     pub(in crate::redis) inner: Arc<Inner>,
@@ -30,6 +28,8 @@ pub(in crate::redis) struct Lane {
     /// The offset up to which all entries for this node were delivered.
     pub(in crate::redis) cursor: Offset,
     sink: Arc<dyn HubSink>,
+    /// Pushes that are to be delivered next.
+    pushes: VecDeque<Bytes>,
     /// The deliveries that the sink is given next.
     out: Vec<Delivery>,
     /// Number of entries that this catch-up has delivered.
@@ -49,6 +49,15 @@ pub(in crate::redis) enum Source {
 /// The lane needs to catch up before it can deliver a push.
 struct NeedsCatchUp;
 
+/// Ends the hub's lane when dropped.
+struct Ending(Arc<Hub>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.pushes.end();
+    }
+}
+
 impl Lane {
     pub(in crate::redis) fn new(
         inner: Arc<Inner>,
@@ -62,52 +71,77 @@ impl Lane {
             epoch: extent.epoch.clone(),
             cursor: extent.last,
             sink,
+            pushes: VecDeque::new(),
             out: Vec::new(),
             repaired: 0,
         }
     }
 
-    /// Runs until closing.
-    pub(in crate::redis) async fn run(mut self, mut pushes: mpsc::Receiver<Bytes>) {
-        let mut batch = Vec::with_capacity(BATCH);
+    /// Runs until closing. Pushes that need no catch-up may be delivered by the task that reads them
+    /// ([`deliver`](Self::deliver)).
+    pub(in crate::redis) async fn run(self) {
+        let (inner, hub) = (Arc::clone(&self.inner), Arc::clone(&self.hub));
+        let _ending = Ending(Arc::clone(&hub));
+        hub.pushes.give_back(Box::new(self), Instant::now(), 0);
         loop {
             tokio::select! {
                 biased;
-                () = self.inner.closing.cancelled() => return,
-                () = self.hub.woken() => {}
-                received = pushes.recv_many(&mut batch, BATCH) => if received == 0 { return },
+                () = inner.closing.cancelled() => return,
+                () = hub.pushes.woken() => {}
             }
-            let (needs_catch_up, paused) = self.hub.take_state();
-            if paused && !self.hub.scripts.options.volatile {
-                batch.clear(); // the log has them
+            if let Some(mut lane) = hub.pushes.turn() {
+                let (began, count) = (Instant::now(), lane.pushes.len());
+                lane.take_turn().await;
+                hub.pushes.give_back(lane, began, count);
             }
-            if needs_catch_up {
-                self.catch_up().await;
-            }
-            self.take(batch.drain(..).collect()).await;
         }
     }
 
-    /// Delivers pushes, after the entries that were missed before them.
-    async fn take(&mut self, mut pushes: VecDeque<Bytes>) {
-        while let Err(NeedsCatchUp) = self.take_pushes(&mut pushes) {
+    /// Delivers the pushes that wait, after the entries that were missed before them.
+    async fn take_turn(&mut self) {
+        let (needs_catch_up, paused) = self.hub.pushes.take_state();
+        if paused && !self.hub.scripts.options.volatile {
+            self.pushes.clear(); // the log has them
+        }
+        if needs_catch_up {
+            self.catch_up().await;
+        }
+        while let Err(NeedsCatchUp) = self.take_pushes() {
             self.catch_up().await;
             // The log was read past this push, so either it was delivered or its epoch is over.
-            pushes.pop_front();
+            self.pushes.pop_front();
         }
+    }
+
+    /// Adds pushes for the next [turn](Self::take_turn).
+    pub(in crate::redis) fn add(&mut self, pushes: impl Iterator<Item = Bytes>) {
+        self.pushes.extend(pushes);
+    }
+
+    /// Returns whether pushes are left for the next turn.
+    pub(in crate::redis) fn has_pushes(&self) -> bool {
+        !self.pushes.is_empty()
+    }
+
+    /// Delivers pushes at once, up to one before which entries were missed. Returns how many there were.
+    pub(in crate::redis) fn deliver(&mut self, pushes: impl Iterator<Item = Bytes>) -> usize {
+        self.add(pushes);
+        let count = self.pushes.len();
+        let _ = self.take_pushes(); // the lane's task catches up
+        count
     }
 
     /// Delivers pushes until one needs a catch-up; that one stays in front.
-    fn take_pushes(&mut self, pushes: &mut VecDeque<Bytes>) -> Result<(), NeedsCatchUp> {
+    fn take_pushes(&mut self) -> Result<(), NeedsCatchUp> {
         let hub = Arc::clone(&self.hub);
         let mut local = hub.local.lock();
         let mut outcome = Ok(());
-        while let Some(push) = pushes.front() {
-            outcome = self.take_push(&mut local, push);
+        while let Some(push) = self.pushes.pop_front() {
+            outcome = self.take_push(&mut local, &push);
             if outcome.is_err() {
+                self.pushes.push_front(push);
                 break;
             }
-            pushes.pop_front();
         }
         drop(local);
         self.flush();
@@ -286,7 +320,7 @@ impl Lane {
     async fn catch_up(&mut self) {
         let mut backoff = Backoff::new();
         loop {
-            self.hub.take_state(); // a push that finds no room from here on sets the bit again
+            self.hub.pushes.take_state(); // a push that finds no room from here on sets the bit again
             let read = self.read_on().await;
             let repaired = std::mem::take(&mut self.repaired);
             if repaired > 0 {

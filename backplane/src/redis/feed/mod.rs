@@ -6,6 +6,7 @@ pub(in crate::redis) mod hub;
 pub(in crate::redis) mod interest;
 pub(in crate::redis) mod lane;
 pub(in crate::redis) mod local;
+pub(in crate::redis) mod queue;
 pub(in crate::redis) mod split;
 pub(in crate::redis) mod subscriber;
 pub(in crate::redis) mod subscription;

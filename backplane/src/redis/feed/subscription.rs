@@ -21,6 +21,7 @@ use crate::redis::script::frame::split;
 use crate::redis::server::commands::Repeat;
 use crate::redis::server::connector::Take;
 use crate::redis::server::info::server_info;
+use crate::redis::server::link::{Link, SharedLink};
 use crate::redis::server::location::Address;
 use crate::redis::server::replies::Trouble;
 use crate::redis::server::run::Run;
@@ -33,6 +34,9 @@ const CHANNELS: usize = 500;
 /// One subscribed connection.
 pub(in crate::redis) struct Subscription {
     connection: MultiplexedConnection,
+    /// The same connection for batches of changes. In a cluster there is none: a server that loses a slot ends
+    /// subscriptions by itself, which would be taken for the answer of a command.
+    link: Option<SharedLink>,
     pub(in crate::redis) address: Address,
     shard: Arc<Shard>,
     state: Arc<SubscriptionState>,
@@ -86,7 +90,7 @@ impl Subscription {
     /// Connects, subscribes to all channels that this node needs on this server, and makes the lanes catch up.
     pub(in crate::redis) async fn open(inner: &Arc<Inner>, shard: &Arc<Shard>) -> Result<Self, End> {
         for hub in inner.hubs_of(shard) {
-            hub.pause();
+            hub.pushes.pause();
         }
         let subscription = Self::connect(inner, shard).await?;
         subscription
@@ -102,8 +106,9 @@ impl Subscription {
         let reported = inner.renew_soon(&hubs).await;
         reported.map_err(|error| End::Lost(error.to_string()))?;
         for hub in inner.hubs_of(shard) {
-            hub.resume();
+            hub.pushes.resume();
         }
+        subscription.link.iter().for_each(|link| shard.pool.share(link));
         Ok(subscription)
     }
 
@@ -128,8 +133,15 @@ impl Subscription {
         if !master.confirms(&opened.info.run).await {
             return Err(End::Replaced);
         }
+        let link = if shard.endpoint.sharded {
+            None
+        } else {
+            let link = Link::over(&shard.endpoint, &opened, opened.listener.ended.clone()).await;
+            Some(Arc::new(link.map_err(|error| lost(&error))?))
+        };
         Ok(Self {
             connection: opened.connection,
+            link,
             address: opened.address,
             shard: Arc::clone(shard),
             state: opened.listener,
@@ -139,9 +151,10 @@ impl Subscription {
         })
     }
 
-    /// Drops all pushes that arrive from now on.
+    /// Drops all pushes that arrive from now on, and sends no batches any more.
     pub(in crate::redis) fn end(&self) {
         self.state.over.store(true, Ordering::Release);
+        self.link.iter().for_each(|link| self.shard.pool.unshare(link));
     }
 
     fn received(&self) -> u64 {
@@ -213,7 +226,7 @@ impl Inner {
         loop {
             let step = async {
                 tokio::select! {
-                    () = subscription.state.ended.cancelled() => Err(End::Lost("the server closed it".to_owned())),
+                    () = subscription.state.ended.cancelled() => Err(End::Lost("the server closed it, or did not answer on it".to_owned())),
                     () = wanted.notified() => self.subscribe_wanted(subscription).await,
                     _ = sweeps.tick() => self.leave_idle(subscription).await,
                     _ = probes.tick() => self.probe(subscription, &mut probe).await,
@@ -246,7 +259,7 @@ impl Inner {
                 subscription.subscribe(&channels(&hub, subjects)).await?;
                 let read_log = hub.local.lock().interests.subscribed(subjects);
                 if read_log {
-                    hub.request_catch_up();
+                    hub.pushes.request_catch_up();
                 }
             }
         }
@@ -332,7 +345,7 @@ fn route(inner: &Arc<Inner>, channel: &[u8], payload: Bytes) {
         Some(Route::Node) => inner.take_node_message(payload),
         Some(Route::Hub(name)) => {
             if let Some(hub) = inner.find_hub(name) {
-                split(payload).for_each(|push| hub.push(push));
+                hub.push(split(payload));
             }
         }
         None => {}

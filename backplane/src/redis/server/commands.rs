@@ -274,7 +274,9 @@ impl Commands {
         until: Instant,
     ) -> Result<Value, Failed> {
         let unsent = |why| Failed { sent: Sent::No, why };
-        let found = match pick(&self.topology.current(), key) {
+        let map = self.topology.current();
+        let shard = map.shard(key);
+        let found = match shard.and_then(|shard| Some((Arc::clone(shard), shard.pool.pick_for_batch()?))) {
             Some(found) => Some(found),
             None => timeout_at(until, self.next_link(key)).await.ok().flatten(),
         };
@@ -282,6 +284,7 @@ impl Commands {
             return Err(unsent(Ok(self.why_not(key))));
         };
         let attempt = link.unless_broken(link.call(&batch, key));
+        let until = until.min(Instant::now() + self.bounds.command);
         let Ok(outcome) = timeout_at(until, attempt).await else {
             link.broken.cancel(); // the connection swallows commands
             let why = Ok("no answer came".to_owned());

@@ -11,7 +11,7 @@ use crate::redis::script::calls::log::Renew;
 use crate::redis::script::catalog::Scripts;
 use crate::redis::script::invocation::Invocation;
 use crate::redis::server::connector::{Take, within};
-use crate::redis::server::endpoint::Endpoint;
+use crate::redis::server::endpoint::{Endpoint, Opened};
 use crate::redis::server::info::master_info;
 use crate::redis::server::replies::Trouble;
 use crate::redis::server::run::Run;
@@ -34,17 +34,28 @@ pub(in crate::redis) struct Link {
 
 impl Link {
     pub(in crate::redis) async fn open(endpoint: &Endpoint) -> RedisResult<Self> {
-        let mut opened = endpoint.connect(notice_end).await?;
+        let opened = endpoint.connect(notice_end).await?;
+        let broken = opened.listener.clone();
+        Self::over(endpoint, &opened, broken).await
+    }
+
+    /// A link over a connection that was opened. `broken` is cancelled at the connection's end.
+    pub(in crate::redis) async fn over<T>(
+        endpoint: &Endpoint,
+        opened: &Opened<T>,
+        broken: CancellationToken,
+    ) -> RedisResult<Self> {
+        let mut connection = opened.connection.clone();
         let scripts = Scripts::for_run(&opened.info.run, endpoint.publish());
-        let loading = scripts.load(&mut opened.connection);
+        let loading = scripts.load(&mut connection);
         within(endpoint.connector.bound(), loading).await?;
         Ok(Self {
-            connection: opened.connection,
+            connection,
             scripts,
-            run: opened.info.run,
+            run: opened.info.run.clone(),
             replicas: opened.info.replicas,
             sharded: endpoint.sharded,
-            broken: opened.listener,
+            broken,
         })
     }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
+use arc_swap::ArcSwapOption;
 use deadpool::managed::{self, Manager, Metrics, Object, PoolError, RecycleError, RecycleResult};
 use parking_lot::Mutex;
 use redis::RedisError;
@@ -62,6 +63,8 @@ pub(in crate::redis) struct Pool {
     pub(in crate::redis) endpoint: Endpoint,
     pub(in crate::redis) master: Master,
     links: watch::Sender<Vec<SharedLink>>,
+    /// The connection on which the server's pushes come, while it is subscribed.
+    subscribed: ArcSwapOption<Link>,
     /// Connections for large answers. Building this pool fails only where it has time-outs, and this one has none.
     own: Option<managed::Pool<Opener>>,
     next: AtomicUsize,
@@ -83,6 +86,7 @@ impl Pool {
             endpoint,
             master: Master::new(watching),
             links: watch::Sender::new(Vec::new()),
+            subscribed: ArcSwapOption::empty(),
             own: managed::Pool::builder(Opener(Weak::clone(pool)))
                 .max_size(own_connections.max(1))
                 .build()
@@ -144,6 +148,32 @@ impl Pool {
             .chain(before)
             .find(|link| !link.broken.is_cancelled())
             .cloned()
+    }
+
+    /// The connection for batches of changes: the one on which the pushes of their messages come too. So the server
+    /// answers and pushes with one write, and this node reads both at once. Without it, the next one in turn.
+    pub(in crate::redis) fn pick_for_batch(&self) -> Option<SharedLink> {
+        let subscribed = self.subscribed.load_full();
+        subscribed
+            .filter(|link| !link.broken.is_cancelled())
+            .or_else(|| self.pick())
+    }
+
+    /// Sends batches by a connection that is subscribed, until its end.
+    pub(in crate::redis) fn share(&self, link: &SharedLink) {
+        self.subscribed.store(Some(Arc::clone(link)));
+        if !self.master.is_known(&link.run) {
+            link.broken.cancel(); // as in `open_link`
+        }
+    }
+
+    /// Sends nothing more by a connection that is no longer subscribed. Batches without an answer are sent again.
+    pub(in crate::redis) fn unshare(&self, link: &SharedLink) {
+        let shared = self.subscribed.load();
+        if shared.as_ref().is_some_and(|shared| Arc::ptr_eq(shared, link)) {
+            self.subscribed.compare_and_swap(&*shared, None);
+        }
+        link.broken.cancel();
     }
 
     /// A receiver that is notified of connections that are opened and lost.
@@ -231,7 +261,8 @@ impl Pool {
     /// Closes some of the connections.
     pub(in crate::redis) fn give_up(&self, which: impl Fn(&Link) -> bool) {
         let links = self.links.borrow();
-        let given_up = links.iter().filter(|link| which(link));
+        let subscribed = self.subscribed.load_full();
+        let given_up = links.iter().chain(&subscribed).filter(|link| which(link));
         given_up.for_each(|link| link.broken.cancel());
     }
 
