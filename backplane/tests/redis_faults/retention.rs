@@ -92,6 +92,27 @@ async fn bytes_are_bounded_for_a_topic() {
     assert!(matches!(read(&member, &topic, &begin).await, Whole::Trimmed));
 }
 
+/// Nothing is counted for each topic: a topic is looked at as often as its share of the hub's bytes makes likely.
+#[tokio::test]
+async fn bytes_are_bounded_for_a_topic_among_others() {
+    let server = RedisServer::start().await;
+    let options = HubOptions {
+        retention_topic_bytes: 100_000,
+        ..many()
+    };
+    let member = one(server.node("a").await, options).await;
+    let large = of_group("large");
+    for number in 0..300 {
+        publish(&member, &large, 2_000).await.unwrap();
+        for small in 0..number % 4 {
+            let other = of_group(&format!("small-{small}"));
+            publish(&member, &other, 300).await.unwrap();
+        }
+    }
+    let kept = entries(&server, &member, &large).await;
+    assert!((20..=100).contains(&kept), "{kept} entries of 2 KB");
+}
+
 #[tokio::test]
 async fn bytes_are_bounded_for_a_hub_whichever_topics_they_are_of() {
     let server = RedisServer::start().await;

@@ -3,34 +3,34 @@
 -- Bytes that a stream takes at least.
 local STREAM = 4096
 
--- Keeps an entry in its topic's stream, of which `most` are kept. The topic's newest offset, and its bytes by then, are
--- kept in a key of their own, the tail, that outlives the stream: so an entry can name its predecessor after that was
--- forgotten. Returns the predecessor's offset. `attended`: whether the topic has members now; else the tail's life goes
--- on as it is, which a letter at its end says.
-local function keep(topic, offset, entry, most, attended)
+-- Keeps an entry in its topic's stream, of which `most` are kept. The topic's newest offset is kept in a key of its own,
+-- the tail, that outlives the stream: so an entry can name its predecessor after that was forgotten. Usually the tail is the
+-- offset alone; else a space and a mark follow, see `rare().decide`. `members`: the key of the topic's members, where an
+-- entry is kept only if a connection could come back for it: the topic has members now, or had some lately, which its
+-- tail shows. Returns the predecessor's offset.
+local function keep(topic, offset, entry, most, members)
   local stream, tail = hub.base .. 'stream:' .. topic, hub.base .. 'tail:' .. topic
+  local previous = redis.call('SET', tail, offset, 'KEEPTTL', 'GET')
+  local before, is_empty, attended = tonumber(previous or ''), false, nil
+  local decided = not before
+  if decided then
+    local kept
+    kept, previous, is_empty, attended = rare().decide(tail, previous, offset, members)
+    if not kept then
+      return previous
+    end
+    before = tonumber(previous)
+  end
   local now = hub.now
   if now >= hub.slice_ends or hub.slice == 0 or hub.bytes >= hub.slice_full then
     local rare, life = rare(), tonumber(hub.life)
     rare.begin_slice(now, life)
     rare.forget_slices(now, life)
   end
-  local previous, before, mark = string.match(redis.call('GET', tail) or '0 0', '^(%d+) ?(%d*) ?(.?)')
-  before = tonumber(before) or 0
-  local size = #entry + #stream + 64
-  if before == 0 then
-    size = math.max(size, STREAM)
-  end
-  hub.bytes = hub.bytes + size
-  local bytes = before + size
   -- Also after entries that were not kept, of which the tail alone shows.
-  local first = before == 0 or tonumber(previous) <= hub.slice_from
-  if not attended then
-    redis.call('SET', tail, offset .. ' ' .. bytes .. ' u', 'KEEPTTL')
-  elseif first or mark ~= '' then
-    redis.call('SET', tail, offset .. ' ' .. bytes, 'PX', rare().life_of_tail(hub.tail_life))
-  else
-    redis.call('SET', tail, offset .. ' ' .. bytes, 'KEEPTTL')
+  local first = is_empty or before <= hub.slice_from
+  if first or decided then
+    rare().renew_tail(tail, offset, members, attended)
   end
   local added = redis.pcall('XADD', stream, 'MAXLEN', '~', most, offset, 'p', previous, 'e', entry)
   if added.err then
@@ -45,9 +45,14 @@ local function keep(topic, offset, entry, most, attended)
     redis.call('PEXPIRE', hub.log .. ':slice:' .. hub.slice, life * 4)
     redis.call('PEXPIRE', stream, life * 2)
   end
-  -- Looks whenever another sixteenth of the bytes was appended.
-  local part = bounds.topic / 16
-  if part > 0 and before % part + size >= part then
+  local size, bytes, part = #entry + #stream + 64, hub.bytes, bounds.topic / 16
+  if is_empty then
+    size = math.max(size, STREAM)
+  end
+  hub.bytes = bytes + size
+  -- Looks at a stream whenever the hub's bytes pass another sixteenth of a topic's bound. So a topic is looked at about as
+  -- often as its own bytes grow by that much, and nothing has to be counted for each.
+  if part > 0 and bytes % part + size >= part then
     rare().bound_stream(stream)
   end
   if hub.swept < hub.kept then
@@ -57,24 +62,16 @@ local function keep(topic, offset, entry, most, attended)
 end
 
 -- Appends an entry to a topic and pushes it: one offset, one place in the stream, one place on the channel. Where
--- `most`, the number of entries that are kept of the topic, is 0 the entry is only pushed. `members`: the key of the
--- topic's members, where an entry is kept only if a connection could come back for it: the topic has members now, or had
--- some lately, which its tail shows (`note_left`). Returns epoch and offset.
+-- `most`, the number of entries that are kept of the topic, is 0 the entry is only pushed. `members`: as in `keep`. Returns
+-- epoch and offset.
 local function append(topic, channel, entry, most, members)
   hub.offset = hub.offset + 1
   local offset, previous = string.format('%.0f', hub.offset), '0'
   if most ~= '0' then
-    local attended = not members or redis.call('EXISTS', members) == 1
-    local known = attended or redis.call('GET', hub.base .. 'tail:' .. topic)
-    if attended or (known and string.sub(known, -1) ~= '-') then
-      previous = keep(topic, offset, entry, most, attended)
-    else
-      previous = rare().pass_by(topic, offset)
-    end
+    previous = keep(topic, offset, entry, most, members)
   end
-  local push = hub.epoch .. ' ' .. offset .. ' ' .. previous .. ' ' .. topic .. '\n' .. entry
   pushes[#pushes + 1] = channel
-  pushes[#pushes + 1] = push
+  pushes[#pushes + 1] = hub.epoch .. ' ' .. offset .. ' ' .. previous .. ' ' .. topic .. '\n' .. entry
   return hub.epoch, hub.offset
 end
 

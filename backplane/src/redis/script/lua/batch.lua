@@ -38,10 +38,10 @@ else
   head = head .. ' ' .. hub.epoch .. ' ' .. now - redis.call('HGET', log, 'began') .. ' \n'
 end
 if hub.field then
-  local last, answers = string.match(hub.field, '^(%d+) %d+\n(.*)$')
-  if last == number then
-    return head .. answers
-  elseif tonumber(last) > tonumber(number) then
+  local last, this = tonumber(string.match(hub.field, '^%d+')), tonumber(number)
+  if last == this then
+    return head .. string.match(hub.field, '\n(.*)$')
+  elseif last > this then
     return redis.error_reply('OLDBATCH a newer batch of this node was carried out')
   end
 end

@@ -147,13 +147,31 @@ local function rare()
     return life + math.max(0, hub.slice_ends - hub.now)
   end
 
-  -- Records that an entry of a topic was not kept, for as long as any topic's newest offset is. Returns the offset of its
-  -- predecessor.
-  local function pass_by(topic, offset)
-    local tail = hub.base .. 'tail:' .. topic
-    local previous = string.match(redis.call('GET', tail) or '0', '^%d+')
-    redis.call('SET', tail, offset .. ' 0 -', 'PX', life_of_tail(hub.tail_life))
-    return previous
+  -- Decides on an entry whose topic has no tail, or one with a mark: `0` where no entry of the topic is kept (`note_left`),
+  -- `0 -` where its newest one was not kept, `u` where the topic had no members at its first entry of the slice. The tail
+  -- has the entry's offset already. Returns whether the entry is kept, its predecessor's offset, and then whether none
+  -- of the topic is kept and whether the topic has members.
+  local function decide(tail, known, offset, members)
+    local previous, mark = string.match(known or '0 0', '^(%d+) ?(.*)$')
+    local attended = not members or redis.call('EXISTS', members) == 1
+    if not attended and (not known or string.sub(mark, -1) == '-') then
+      redis.call('SET', tail, offset .. ' 0 -', 'PX', life_of_tail(hub.tail_life))
+      return false, previous
+    end
+    return true, previous, string.sub(mark, 1, 1) == '0', attended
+  end
+
+  -- Lets a tail that has an entry's offset live on for the present slice. Where the topic has no members, its life goes on
+  -- as it is. `attended`: whether it has, if that is known.
+  local function renew_tail(tail, offset, members, attended)
+    if attended == nil then
+      attended = not members or redis.call('EXISTS', members) == 1
+    end
+    if attended then
+      redis.call('PEXPIRE', tail, life_of_tail(hub.tail_life))
+    else
+      redis.call('SET', tail, offset .. ' u', 'KEEPTTL')
+    end
   end
 
   -- Stores a checkpoint. Checkpoints only move forward: one that another checkpoint has overtaken is ignored.
@@ -173,7 +191,8 @@ local function rare()
     sweep = sweep,
     bound_stream = bound_stream,
     life_of_tail = life_of_tail,
-    pass_by = pass_by,
+    decide = decide,
+    renew_tail = renew_tail,
     write_checkpoint = write_checkpoint,
   }
 end
