@@ -15,9 +15,10 @@ use tokio::time::Instant;
 
 use crate::redis::feed::lane::Lane;
 
-/// Where the pushes of the last use took longer than this each, the next ones are delivered by the lane's task: the
-/// connection's driver reads answers, too.
-const LONG: Duration = Duration::from_millis(1);
+/// Where the pushes of the last use took longer than this each, because they had many receivers, the next ones are
+/// delivered by the lane's task: while receivers are still written to, pushes gather, and each receiver gets several
+/// with one write. The connection's driver goes on to read answers meanwhile.
+const LONG: Duration = Duration::from_micros(100);
 /// Most pushes that the lane's task takes at once.
 pub(in crate::redis) const BATCH: usize = 256;
 
