@@ -34,8 +34,9 @@ pub struct RedisOptions {
     /// With 200 µs, hubs with more than 5,000 messages a second cost Redis less, and each message takes up to that much
     /// longer. A hub with fewer messages notices nothing.
     pub batch_interval: Duration,
-    /// A push that comes within this time of the one before waits for others, and they are delivered together by a task of
-    /// their own. Others are delivered by the task that reads them. `Duration::MAX`: all wait.
+    /// Pushes that come within this time of the ones before are delivered together, by a task of their own, as are those of
+    /// a hub whose messages have many receivers on this node. Others are delivered by the task that reads them.
+    /// `Duration::MAX`: none are.
     pub delivery_interval: Duration,
     /// Number of replicas that must follow a master closely for messages to be published there; 0: none need to.
     pub min_replicas: usize,

@@ -92,7 +92,7 @@ impl Lane {
         let hub = Arc::clone(&self.hub);
         let mut local = hub.local.lock();
         for (topic, tail) in tails {
-            let Seen::UpTo(seen) = local.seen(&topic) else {
+            let Seen::UpTo { offset: seen, .. } = local.seen(&topic) else {
                 continue;
             };
             if tail.is_some_and(|tail| tail > extent.last) {

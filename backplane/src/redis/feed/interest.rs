@@ -70,9 +70,10 @@ impl Interests {
         interest
     }
 
-    /// The newest offset of a topic that was delivered.
-    pub(in crate::redis) fn seen(&self, topic: &Topic) -> Option<Offset> {
-        self.all.get(&Subject::Topic(topic.clone()))?.seen
+    /// The newest offset of a topic that was delivered, and how many connections receive the topic or are about to.
+    pub(in crate::redis) fn seen(&self, topic: &Topic) -> Option<(Offset, usize)> {
+        let interest = self.all.get(&Subject::Topic(topic.clone()))?;
+        interest.seen.map(|seen| (seen, interest.count))
     }
 
     /// As [`seen`](Self::seen), mutable; `None` where no connection receives the topic.
@@ -248,7 +249,7 @@ mod tests {
         assert!(interests.receive(&Topic::All, 7), "there is no subscription");
         assert!(interests.left_idle(&[topic()]));
         assert_eq!(interests.wanted(), [topic()]);
-        assert_eq!(interests.seen(&Topic::All), Some(7));
+        assert_eq!(interests.seen(&Topic::All), Some((7, 1)));
         assert!(interests.subscribed(&[topic()]), "the log has what was missed");
     }
 

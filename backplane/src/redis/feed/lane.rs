@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::backplane::{Delivery, Gap, HubSink, Message};
@@ -30,6 +29,8 @@ pub(in crate::redis) struct Lane {
     sink: Arc<dyn HubSink>,
     /// Pushes that are to be delivered next.
     pushes: VecDeque<Bytes>,
+    /// The most receivers here of an entry, since the lane was last given back.
+    pub(in crate::redis) receivers: usize,
     /// The deliveries that the sink is given next.
     out: Vec<Delivery>,
     /// Number of entries that this catch-up has delivered.
@@ -72,6 +73,7 @@ impl Lane {
             cursor: extent.last,
             sink,
             pushes: VecDeque::new(),
+            receivers: 0,
             out: Vec::new(),
             repaired: 0,
         }
@@ -82,7 +84,7 @@ impl Lane {
     pub(in crate::redis) async fn run(self) {
         let (inner, hub) = (Arc::clone(&self.inner), Arc::clone(&self.hub));
         let _ending = Ending(Arc::clone(&hub));
-        hub.pushes.give_back(Box::new(self), Instant::now(), 0);
+        hub.pushes.give_back(Box::new(self));
         loop {
             tokio::select! {
                 biased;
@@ -90,9 +92,8 @@ impl Lane {
                 () = hub.pushes.woken() => {}
             }
             if let Some(mut lane) = hub.pushes.turn() {
-                let (began, count) = (Instant::now(), lane.pushes.len());
                 lane.take_turn().await;
-                hub.pushes.give_back(lane, began, count);
+                hub.pushes.give_back(lane);
             }
         }
     }
@@ -123,12 +124,10 @@ impl Lane {
         !self.pushes.is_empty()
     }
 
-    /// Delivers pushes at once, up to one before which entries were missed. Returns how many there were.
-    pub(in crate::redis) fn deliver(&mut self, pushes: impl Iterator<Item = Bytes>) -> usize {
+    /// Delivers pushes at once, up to one before which entries were missed.
+    pub(in crate::redis) fn deliver(&mut self, pushes: impl Iterator<Item = Bytes>) {
         self.add(pushes);
-        let count = self.pushes.len();
         let _ = self.take_pushes(); // the lane's task catches up
-        count
     }
 
     /// Delivers pushes until one needs a catch-up; that one stays in front.
@@ -201,7 +200,11 @@ impl Lane {
         }
         let received = match local.seen(&entry.topic) {
             Seen::Nobody => false,
-            Seen::UpTo(seen) => {
+            Seen::UpTo {
+                offset: seen,
+                receivers,
+            } => {
+                self.receivers = self.receivers.max(receivers);
                 let missing = match (step(seen, entry.previous, entry.offset), source) {
                     (Step::Gap, Source::Push) => return Err(NeedsCatchUp),
                     (Step::Gap, Source::Log { .. }) => true,

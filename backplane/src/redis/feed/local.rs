@@ -91,8 +91,8 @@ pub(in crate::redis) struct Registration {
 pub(in crate::redis) enum Seen {
     /// No local connection receives it.
     Nobody,
-    /// The topic was delivered up to this offset.
-    UpTo(Offset),
+    /// So many local connections receive it, or are about to; it was delivered up to this offset.
+    UpTo { offset: Offset, receivers: usize },
 }
 
 impl LocalConnections {

@@ -15,10 +15,10 @@ use tokio::time::Instant;
 
 use crate::redis::feed::lane::Lane;
 
-/// Where the pushes of the last use took longer than this each, because they had many receivers, the next ones are
-/// delivered by the lane's task: while receivers are still written to, pushes gather, and each receiver gets several
-/// with one write. The connection's driver goes on to read answers meanwhile.
-const LONG: Duration = Duration::from_micros(100);
+/// Where a push of the last use had more receivers here than this, the next ones are delivered by the lane's task: while
+/// receivers are still written to, pushes gather, and each receiver gets several with one write. The connection's
+/// driver goes on to read answers meanwhile.
+const FEW: usize = 256;
 /// Most pushes that the lane's task takes at once.
 pub(in crate::redis) const BATCH: usize = 256;
 
@@ -42,23 +42,10 @@ struct QueueState {
     paused: bool,
     /// The lane has ended.
     over: bool,
-    last: LastUse,
-}
-
-/// The last use of the lane.
-struct LastUse {
-    began: Instant,
-    ended: Instant,
-    /// Number of pushes that were delivered.
-    pushes: usize,
-}
-
-impl LastUse {
-    /// Returns whether each push took long.
-    fn took_long(&self) -> bool {
-        let pushes = u32::try_from(self.pushes).unwrap_or(u32::MAX);
-        self.ended.saturating_duration_since(self.began) > LONG.saturating_mul(pushes.max(1))
-    }
+    /// The time at which the lane was last used.
+    used: Instant,
+    /// The most receivers of a push then.
+    receivers: usize,
 }
 
 impl QueueState {
@@ -67,10 +54,9 @@ impl QueueState {
     }
 
     /// The lane for a push that comes now, where nothing has to be delivered before it.
-    fn take_at_rest(&mut self, now: Instant, interval: Duration) -> Option<Box<Lane>> {
+    fn take_at_rest(&mut self, interval: Duration) -> Option<Box<Lane>> {
         let lane = self.lane.as_deref()?;
-        let is_close = now.saturating_duration_since(self.last.ended) < interval;
-        if self.paused || is_close || self.has_work(lane) || self.last.took_long() {
+        if self.paused || self.receivers > FEW || self.has_work(lane) || self.used.elapsed() < interval {
             return None;
         }
         self.lane.take()
@@ -79,7 +65,6 @@ impl QueueState {
 
 impl PushQueue {
     pub(in crate::redis) fn new(capacity: usize, interval: Duration) -> Self {
-        let now = Instant::now();
         Self {
             state: Mutex::new(QueueState {
                 lane: None,
@@ -87,11 +72,8 @@ impl PushQueue {
                 needs_catch_up: false,
                 paused: false,
                 over: false,
-                last: LastUse {
-                    began: now,
-                    ended: now,
-                    pushes: 0,
-                },
+                used: Instant::now(),
+                receivers: 0,
             }),
             capacity,
             interval,
@@ -102,12 +84,11 @@ impl PushQueue {
     /// Takes pushes, inside of the connection's driver. Never waits: a push for which there is no room is read from the
     /// log. Returns `false` where that was the case for the first time since the last catch-up.
     pub(in crate::redis) fn push(&self, pushes: impl Iterator<Item = Bytes>) -> bool {
-        let now = Instant::now();
         let mut state = self.state.lock();
-        if let Some(mut lane) = state.take_at_rest(now, self.interval) {
+        if let Some(mut lane) = state.take_at_rest(self.interval) {
             drop(state);
-            let count = lane.deliver(pushes);
-            self.give_back(lane, now, count);
+            lane.deliver(pushes);
+            self.give_back(lane);
             return true;
         }
         let missed = state.needs_catch_up;
@@ -175,11 +156,11 @@ impl PushQueue {
         Some(lane)
     }
 
-    /// Lets the lane rest, which was used since then for so many pushes.
-    pub(in crate::redis) fn give_back(&self, lane: Box<Lane>, began: Instant, pushes: usize) {
-        let ended = Instant::now();
+    /// Lets the lane rest.
+    pub(in crate::redis) fn give_back(&self, mut lane: Box<Lane>) {
         let mut state = self.state.lock();
-        state.last = LastUse { began, ended, pushes };
+        state.used = Instant::now();
+        state.receivers = mem::take(&mut lane.receivers);
         if !state.over {
             self.notify(state.has_work(&lane));
             state.lane = Some(lane);

@@ -133,15 +133,16 @@ impl Subscription {
         if !master.confirms(&opened.info.run).await {
             return Err(End::Replaced);
         }
-        let link = if shard.endpoint.sharded {
-            None
-        } else {
-            let link = Link::over(&shard.endpoint, &opened, opened.listener.ended.clone()).await;
-            Some(Arc::new(link.map_err(|error| lost(&error))?))
+        let link = || {
+            Arc::new(Link::over(
+                &shard.endpoint,
+                &opened,
+                opened.listener.ended.clone(),
+            ))
         };
         Ok(Self {
+            link: (!shard.endpoint.sharded).then(link),
             connection: opened.connection,
-            link,
             address: opened.address,
             shard: Arc::clone(shard),
             state: opened.listener,

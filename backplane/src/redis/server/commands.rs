@@ -22,7 +22,7 @@ use crate::redis::options::RedisOptions;
 use crate::redis::script::catalog::Scripts;
 use crate::redis::script::invocation::Invocation;
 use crate::redis::server::link::{Link, SharedLink};
-use crate::redis::server::pool::{LinkError, Own};
+use crate::redis::server::pool::{LinkError, Own, Pool};
 use crate::redis::server::replies::Trouble;
 use crate::redis::server::topology::{Map, Shard, Topology};
 
@@ -274,9 +274,7 @@ impl Commands {
         until: Instant,
     ) -> Result<Value, Failed> {
         let unsent = |why| Failed { sent: Sent::No, why };
-        let map = self.topology.current();
-        let shard = map.shard(key);
-        let found = match shard.and_then(|shard| Some((Arc::clone(shard), shard.pool.pick_for_batch()?))) {
+        let found = match pick(&self.topology.current(), key, Pool::pick_for_batch) {
             Some(found) => Some(found),
             None => timeout_at(until, self.next_link(key)).await.ok().flatten(),
         };
@@ -367,7 +365,7 @@ impl Commands {
         begun: Instant,
         deadline: Instant,
     ) -> Result<(Arc<Shard>, SharedLink), BackplaneError> {
-        if let Some(found) = pick(&self.topology.current(), key) {
+        if let Some(found) = pick(&self.topology.current(), key, Pool::pick) {
             return Ok(found);
         }
         let until = deadline.min(Instant::now() + self.bounds.reconnect);
@@ -393,7 +391,7 @@ impl Commands {
                 continue;
             };
             let mut links = shard.pool.changes();
-            if let Some(found) = pick(&map, key) {
+            if let Some(found) = pick(&map, key, Pool::pick) {
                 return Some(found);
             }
             tokio::select! {
@@ -415,9 +413,13 @@ pub(in crate::redis) fn not_a_cluster() -> BackplaneError {
     config("the server is one of several of a Redis Cluster; use redis+cluster://…".to_owned())
 }
 
-fn pick(map: &Map, key: &str) -> Option<(Arc<Shard>, SharedLink)> {
+fn pick(
+    map: &Map,
+    key: &str,
+    link: impl Fn(&Pool) -> Option<SharedLink>,
+) -> Option<(Arc<Shard>, SharedLink)> {
     let shard = map.shard(key)?;
-    Some((Arc::clone(shard), shard.pool.pick()?))
+    Some((Arc::clone(shard), link(&shard.pool)?))
 }
 
 /// The kind of connection that a call uses.

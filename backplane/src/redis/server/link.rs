@@ -35,28 +35,27 @@ pub(in crate::redis) struct Link {
 impl Link {
     pub(in crate::redis) async fn open(endpoint: &Endpoint) -> RedisResult<Self> {
         let opened = endpoint.connect(notice_end).await?;
-        let broken = opened.listener.clone();
-        Self::over(endpoint, &opened, broken).await
+        let link = Self::over(endpoint, &opened, opened.listener.clone());
+        let mut connection = opened.connection;
+        within(endpoint.connector.bound(), link.scripts.load(&mut connection)).await?;
+        Ok(link)
     }
 
-    /// A link over a connection that was opened. `broken` is cancelled at the connection's end.
-    pub(in crate::redis) async fn over<T>(
+    /// A link over a connection that was opened. `broken` is cancelled at the connection's end. The scripts are loaded when
+    /// the server first lacks one.
+    pub(in crate::redis) fn over<T>(
         endpoint: &Endpoint,
         opened: &Opened<T>,
         broken: CancellationToken,
-    ) -> RedisResult<Self> {
-        let mut connection = opened.connection.clone();
-        let scripts = Scripts::for_run(&opened.info.run, endpoint.publish());
-        let loading = scripts.load(&mut connection);
-        within(endpoint.connector.bound(), loading).await?;
-        Ok(Self {
-            connection,
-            scripts,
+    ) -> Self {
+        Self {
+            connection: opened.connection.clone(),
+            scripts: Scripts::for_run(&opened.info.run, endpoint.publish()),
             run: opened.info.run.clone(),
             replicas: opened.info.replicas,
             sharded: endpoint.sharded,
             broken,
-        })
+        }
     }
 
     /// The present run of the server at the other end; an error where it is no master any more.

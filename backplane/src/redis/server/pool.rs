@@ -162,9 +162,7 @@ impl Pool {
     /// Sends batches by a connection that is subscribed, until its end.
     pub(in crate::redis) fn share(&self, link: &SharedLink) {
         self.subscribed.store(Some(Arc::clone(link)));
-        if !self.master.is_known(&link.run) {
-            link.broken.cancel(); // as in `open_link`
-        }
+        self.give_up_unknown(link);
     }
 
     /// Sends nothing more by a connection that is no longer subscribed. Batches without an answer are sent again.
@@ -252,10 +250,16 @@ impl Pool {
     async fn open_link(&self) -> Result<SharedLink, LinkError> {
         let open = self.open().await?;
         self.links.send_modify(|links| links.push(Arc::clone(&open)));
-        if !self.master.is_known(&open.run) {
-            open.broken.cancel(); // the watch learned of another run just before this connection could be closed with the others
-        }
+        self.give_up_unknown(&open);
         Ok(open)
+    }
+
+    /// Closes a connection that was just added, where the watch learned of another run before it could be closed with the
+    /// others.
+    fn give_up_unknown(&self, link: &Link) {
+        if !self.master.is_known(&link.run) {
+            link.broken.cancel();
+        }
     }
 
     /// Closes some of the connections.

@@ -47,10 +47,16 @@ impl LocalConnections {
 
     pub(in crate::redis) fn seen(&self, topic: &Topic) -> Seen {
         let seen = match topic {
-            Topic::Connection(id) => self.connections.get(id).and_then(|connection| connection.seen),
+            Topic::Connection(id) => {
+                let seen = self.connections.get(id).and_then(|connection| connection.seen);
+                seen.map(|seen| (seen, 1))
+            }
             topic => self.interests.seen(topic),
         };
-        seen.map_or(Seen::Nobody, Seen::UpTo)
+        seen.map_or(Seen::Nobody, |(offset, receivers)| Seen::UpTo {
+            offset,
+            receivers,
+        })
     }
 
     pub(in crate::redis) fn set_seen(&mut self, topic: &Topic, offset: Offset) {
